@@ -1,0 +1,68 @@
+"""The network as the importers give it and the compiler reads it: tensors, operators, and nothing of any file format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Graph", "GraphError", "Op", "Quant", "Tensor"]
+
+
+class GraphError(ValueError):
+    """The network cannot be read or run; the message names the thing, the limit and the remedy."""
+
+
+@dataclass(frozen=True)
+class Quant:
+    """Affine quantisation: real = scale * (value - zero_point); arrays of one entry, or one per slice along `axis`."""
+
+    scale: np.ndarray
+    """float32, shape (1,) or (n,)."""
+    zero_point: np.ndarray
+    """int64, the same shape."""
+    axis: int = 0
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the network."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    """NHWC for activations, (OC, KH, KW, IC) for convolution weights, (1, KH, KW, C) for depthwise weights."""
+    dtype: np.dtype
+    quant: Quant | None = None
+    data: np.ndarray | None = None
+    """The values of a constant, in `shape`; None for an activation."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator, named as in the TFLite schema (`CONV_2D`, `DEPTHWISE_CONV_2D`, `ADD`, ...).
+
+    `options` holds plain values under these names, as far as the operator has them: `stride_h`, `stride_w`, `dilation_h`,
+    `dilation_w`, `padding` ("SAME", "VALID"), `pads` (explicit (top, bottom, left, right), instead of `padding`),
+    `activation` ("NONE", "RELU", "RELU6", "RELU_N1_TO_1"), `depth_multiplier`, `filter_h`, `filter_w`, `new_shape`, `beta`.
+    """
+
+    index: int
+    """Position in the file, from 0."""
+    kind: str
+    inputs: tuple[int, ...]
+    """Tensor indices; -1 for an optional input that is absent."""
+    outputs: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network; `ops` are in execution order."""
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    ops: tuple[Op, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]

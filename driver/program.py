@@ -1,0 +1,93 @@
+"""The compiler's product: a memory image with descriptors, and where every tensor lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from convoy.spec.config import NpuConfig
+
+from .graph import Graph, Op
+
+__all__ = ["HostStep", "NpuStep", "Placement", "Plan", "Program"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a tensor lies in memory and in what order."""
+
+    tensor: int
+    addr: int
+    shape: tuple[int, ...]
+    """As in the graph."""
+    layout: str
+    """"linear": as in the graph (NHWC); "planar": channel, row, column; "planar_transposed": channel, column, row."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size in memory; one byte per element."""
+        return int(np.prod(self.shape))
+
+    def pack(self, values: np.ndarray) -> bytes:
+        """Bytes in memory of a tensor given in the graph's shape."""
+        return np.ascontiguousarray(self._permute(values.reshape(self._nhwc))).tobytes()
+
+    def unpack(self, raw: bytes, dtype: np.dtype) -> np.ndarray:
+        """The tensor in the graph's shape from its bytes in memory."""
+        planar = np.frombuffer(raw, dtype).reshape([self._nhwc[axis] for axis in self._axes])
+        return np.ascontiguousarray(planar.transpose(np.argsort(self._axes))).reshape(self.shape)
+
+    @property
+    def _nhwc(self) -> tuple[int, ...]:
+        return (1,) * (4 - len(self.shape)) + tuple(self.shape)
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return {"linear": (0, 1, 2, 3), "planar": (0, 3, 1, 2), "planar_transposed": (0, 3, 2, 1)}[self.layout]
+
+    def _permute(self, values: np.ndarray) -> np.ndarray:
+        return values.transpose(self._axes)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One run of the NPU from doorbell to interrupt."""
+
+    descriptors: tuple[bytes, ...]
+    ops: tuple[int, ...]
+    """For each descriptor the index of the operator that it works for."""
+    program_addr: int
+    record_addr: int
+    image: tuple[tuple[int, bytes], ...]
+    """(address, bytes) pieces of constant memory: descriptors, weights, tables."""
+
+
+@dataclass(frozen=True)
+class NpuStep:
+    """Operators that one program executes; `layers` are the graph's operators in order, `engines` theirs ("nn", "tp", "nn+tp", "alias")."""
+
+    program: Program
+    layers: tuple[int, ...]
+    engines: dict[int, str]
+    weight_bytes: dict[int, int]
+
+
+@dataclass(frozen=True)
+class HostStep:
+    """An operator that the host executes, and why."""
+
+    op: Op
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled network: steps in order, and the placement of every activation that lies in NPU memory."""
+
+    graph: Graph
+    config: NpuConfig
+    steps: tuple[NpuStep | HostStep, ...]
+    placements: dict[int, Placement]
+    memory_bytes: int
+    """Size of the memory that the plan uses, from address 0."""

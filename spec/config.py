@@ -1,0 +1,135 @@
+"""`NpuConfig`: every parameter of a Convoy instance, its presets, and the sizes derived from them."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+__all__ = ["ConfigError", "NpuConfig", "PRESETS", "load_config"]
+
+
+class ConfigError(ValueError):
+    """A parameter of `NpuConfig` is outside its legal range."""
+
+
+@dataclass(frozen=True)
+class NpuConfig:
+    """Parameters of one accelerator instance. Frozen, hashable, validated on construction.
+
+    Raises
+    ------
+    ConfigError
+        When a value is illegal; the message names the parameter, the value seen and the legal values.
+    """
+
+    num_cores: int = 4
+    """Cores; each takes one non-zero weight per cycle. 1, 2, 4, 8 or 16."""
+    num_lanes: int = 16
+    """Multipliers per core (P), each on one output pixel. 8, 16 or 32. A *word* is `num_lanes` pixels."""
+    num_acc_entries: int = 64
+    """Lane vectors of accumulators per core and buffer (T*K at most). A power of two, 16..256."""
+    port_bits: int = 64
+    """Width of the AXI4 data port in bits. 32, 64, 128 or 256."""
+    post_lanes: int = 8
+    """Outputs that are requantised per cycle. A power of two, 1 .. num_lanes/2."""
+    stripe_bytes: int = 65536
+    """Input stripe memory, shared by the stripe in use and the one prefetched. A power of two of at least 4096."""
+    window_words: int = 64
+    """Depth of a core's window memory in words. A power of two, 16..256."""
+    weight_fifo_beats: int = 256
+    """Depth of a core's weight queue in port beats. A power of two of at least 32."""
+    tp_buffer_bytes: int = 16384
+    """Local memory of the tensor processor, two halves used alternately. A power of two of at least 1024."""
+    max_burst_beats: int = 16
+    """Longest AXI burst the NPU issues. A power of two, 1..256."""
+    max_reads: int = 8
+    """Read bursts in flight at once. 1..32."""
+
+    def __post_init__(self) -> None:
+        def is_pow2(value: int) -> bool:
+            return value > 0 and value & (value - 1) == 0
+
+        def check(name: str, legal: bool, remedy: str) -> None:
+            if not legal:
+                raise ConfigError(f"{name} = {getattr(self, name)!r} is not legal: {remedy}")
+
+        for field in fields(self):
+            value = getattr(self, field.name)
+            check(field.name, isinstance(value, int) and not isinstance(value, bool), "use an integer")
+        check("num_cores", self.num_cores in (1, 2, 4, 8, 16), "use 1, 2, 4, 8 or 16")
+        check("num_lanes", self.num_lanes in (8, 16, 32), "use 8, 16 or 32")
+        check("num_acc_entries", is_pow2(self.num_acc_entries) and 16 <= self.num_acc_entries <= 256, "use a power of two, 16..256")
+        check("port_bits", self.port_bits in (32, 64, 128, 256), "use 32, 64, 128 or 256")
+        check("post_lanes", is_pow2(self.post_lanes) and self.post_lanes <= self.num_lanes // 2,
+              f"use a power of two, 1..{self.num_lanes // 2} (half of num_lanes)")
+        check("stripe_bytes", is_pow2(self.stripe_bytes) and 4096 <= self.stripe_bytes <= 1 << 20, "use a power of two, 4096..1048576")
+        check("window_words", is_pow2(self.window_words) and 16 <= self.window_words <= 256, "use a power of two, 16..256")
+        check("weight_fifo_beats", is_pow2(self.weight_fifo_beats) and 32 <= self.weight_fifo_beats <= 4096, "use a power of two, 32..4096")
+        check("tp_buffer_bytes", is_pow2(self.tp_buffer_bytes) and 1024 <= self.tp_buffer_bytes <= 1 << 16, "use a power of two, 1024..65536")
+        check("max_burst_beats", is_pow2(self.max_burst_beats) and self.max_burst_beats <= 256 and self.max_burst_beats * self.port_bytes <= 4096,
+              "use a power of two, 1..256, of at most 4096 bytes")
+        check("max_reads", 1 <= self.max_reads <= 32, "use 1..32")
+
+    # Derived values
+
+    @property
+    def port_bytes(self) -> int:
+        """Bytes of a port beat."""
+        return self.port_bits // 8
+
+    @property
+    def stripe_words(self) -> int:
+        """Depth of the stripe memory in words of `num_lanes` bytes."""
+        return self.stripe_bytes // self.num_lanes
+
+    @property
+    def macs_per_cycle(self) -> int:
+        """Peak multiply-accumulates per cycle."""
+        return self.num_cores * self.num_lanes
+
+    @property
+    def name(self) -> str:
+        """The preset's letter, or `custom`."""
+        return next((letter for letter, preset in PRESETS.items() if preset == self), "custom")
+
+    def to_dict(self) -> dict[str, int]:
+        """All parameters by name."""
+        return asdict(self)
+
+    def with_(self, **changes: int) -> NpuConfig:
+        """A copy with some parameters changed, validated again."""
+        return replace(self, **changes)
+
+
+PRESETS: dict[str, NpuConfig] = {
+    "S": NpuConfig(num_cores=1, post_lanes=2),
+    "D": NpuConfig(num_cores=2, post_lanes=4),
+    "Q": NpuConfig(num_cores=4, post_lanes=8),
+    "O": NpuConfig(num_cores=8, post_lanes=8),
+    "X": NpuConfig(num_cores=16, post_lanes=8),
+}
+"""The presets of the family: single, dual, quad (the default), octa, sixteen (X)."""
+
+
+def load_config(text: str) -> NpuConfig:
+    """A preset by its letter, or a TOML file of `NpuConfig` parameters (those left out keep their defaults).
+
+    Raises
+    ------
+    ConfigError
+        When there is no such preset or file, or the file holds an unknown parameter or an illegal value.
+    """
+    if text in PRESETS:
+        return PRESETS[text]
+    path = Path(text)
+    if not path.is_file():
+        raise ConfigError(f"config {text!r} is neither a preset ({', '.join(PRESETS)}) nor a TOML file")
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {text}: not valid TOML: {error}") from error
+    known = {field.name for field in fields(NpuConfig)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"config {text}: unknown parameter {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    return NpuConfig(**values)

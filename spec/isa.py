@@ -1,0 +1,210 @@
+"""The instruction set: opcodes, descriptors and the tables that descriptors point to.
+
+A program is an array of descriptors of `DESCRIPTOR_BYTES` bytes, aligned to `DESCRIPTOR_BYTES`. Every descriptor
+starts with the fields of `HEADER`; `opcode` says which record the whole of it is. All is little-endian. Addresses are
+byte addresses. *Word* means `num_lanes` pixels of one byte; *beat* means `port_bytes` bytes. `docs/architecture.md`
+gives the meaning of an `NN` and a `TP` descriptor as loops.
+"""
+
+from __future__ import annotations
+
+from amaranth.lib import enum
+
+from .record import Field, Record
+
+__all__ = [
+    "COMPLETION", "DESCRIPTOR_BYTES", "HEADER", "NN", "PARAM", "RECORDS", "STREAM", "TAP_BYTES", "TP",
+    "Opcode", "Rounding", "TpOp",
+]
+
+DESCRIPTOR_BYTES = 128
+"""Size and alignment of a descriptor."""
+TAP_BYTES = 2
+"""Bytes of an entry of the tap table: an unsigned pixel offset into the window."""
+
+
+class Opcode(enum.IntEnum, shape=8):
+    """What a descriptor asks for."""
+
+    NN = 1
+    """A stripe of a convolution, depthwise convolution or fully connected layer."""
+    TP = 2
+    """A block of tensor-processor work."""
+
+
+class Rounding(enum.IntEnum, shape=2):
+    """How the accumulator is requantised; names and formulas as in docs/quantisation.md."""
+
+    DOUBLE = 0
+    """D: rounding doubling high product, then a rounding shift, both half away from zero as in gemmlowp."""
+    SINGLE = 1
+    """SA: the exact product rounded once, half away from zero."""
+
+
+class TpOp(enum.IntEnum, shape=4):
+    """What the tensor processor does with the bytes it reads."""
+
+    COPY = 0
+    """Output = operand A, gathered by the strides: copy, transpose, slice, reshuffle."""
+    ADD = 1
+    """Elementwise sum of A and B, requantised as TFLite's int8 ADD."""
+    MAX_POOL = 2
+    """Maximum of the pixels of a pooling window that lie inside the image."""
+    AVG_POOL = 3
+    """Their average, rounded half away from zero."""
+
+
+_HEADER = (
+    Field("opcode", 8, "`Opcode`."),
+    Field("wait_nn", 1, "Read no activation before every earlier NN descriptor has completed."),
+    Field("wait_tp", 1, "Start nothing before every earlier TP descriptor has completed."),
+    Field("reserved", 6, "Zero."),
+    Field("tag", 16, "Free for software: the layer's number."),
+)
+
+HEADER = Record("HEADER", 4, _HEADER)
+"""The first four bytes of every descriptor."""
+
+NN = Record("NN", DESCRIPTOR_BYTES, (
+    *_HEADER,
+    # Tables
+    Field("tap_addr", 32, "Tap table: `num_taps` entries of `TAP_BYTES`. Aligned to 32 bytes."),
+    Field("stream_addr", 32, "Stream directory: `num_sb` x `num_cores` entries of `STREAM`, superblock first. Aligned to 32 bytes."),
+    Field("wgt_addr", 32, "Base that the offsets of `STREAM` entries are added to. Aligned to 32 bytes."),
+    Field("param_addr", 32, "Output-channel parameters: for each superblock `num_kernels` (last one: `num_kernels_last`) x `num_cores` entries of `PARAM`, kernel first. Aligned to 32 bytes."),
+    # Loader: memory side
+    Field("act_addr", 32, "First byte of the input stripe."),
+    Field("act_run_bytes", 32, "Bytes of a contiguous run."),
+    Field("act_pitch_inner_bytes", 32, "From one run to the next."),
+    Field("act_pitch_outer_bytes", 32, "From one sequence of runs to the next."),
+    Field("num_act_inner", 16, "Runs of a sequence."),
+    Field("num_act_outer", 16, "Sequences."),
+    # Loader: image side
+    Field("num_ic", 16, "Input channels in the stripe."),
+    Field("tile_ih", 16, "Input rows per channel."),
+    Field("tile_iw", 16, "Input columns per channel."),
+    Field("pad_top", 4, "Rows of zero point above."),
+    Field("pad_left", 4, "Columns of zero point on the left."),
+    Field("stride_h_log2", 1, "0: one plane vertically; 1: even and odd rows go to different phase planes."),
+    Field("stride_w_log2", 1, "The same for columns."),
+    Field("phase_mask", 4, "Which phase planes are stored; bit number = phase_y * 2 + phase_x."),
+    Field("zero_point_in", 9, "Value of a pad pixel.", signed=True),
+    Field("tile_rows", 16, "Rows of a phase plane. At least ceil((pad_top + tile_ih) / stride_h); rows beyond the image are zero point."),
+    Field("tile_cols", 16, "Columns written of every row of a phase plane. At least ceil((pad_left + tile_iw) / stride_w); columns beyond the image are zero point."),
+    Field("pitch_row", 16, "Pixels from one row of a phase plane to the next. May be less than `tile_cols` when only zero points overlap."),
+    Field("phase_words", 16, "Words from one stored phase plane to the next."),
+    Field("channel_words", 16, "Words from one channel to the next."),
+    Field("stripe_word", 16, "First word in the stripe memory."),
+    Field("load_after_fill", 1, "Do not load before every earlier NN descriptor has read its last window; needed when the stripe overlaps the previous one."),
+    # Windows and compute
+    Field("is_depthwise", 1, "0: a window goes to all cores; 1: each core gets the window of its own channel."),
+    Field("num_sb", 16, "Superblocks."),
+    Field("num_groups", 16, "Groups per superblock."),
+    Field("num_z", 16, "Windows per group: all input channels; depthwise: channels per core."),
+    Field("group_step", 16, "Pixels from one group's window to the next within a phase plane."),
+    Field("num_phases", 3, "Stored phase planes: the ones in `phase_mask`. 1, 2 or 4."),
+    Field("seg_words", 9, "Words of each phase plane in a window."),
+    Field("num_slots", 9, "Windows in the window memory: floor(window_words / (num_phases * seg_words)) or fewer. At least 1."),
+    Field("num_vec", 9, "T: lane vectors per group. T * kernels <= num_acc_entries."),
+    Field("num_vec_last", 9, "T of the last group."),
+    Field("num_vec_x", 9, "Vectors side by side; vector v is at column v mod num_vec_x, row v div num_vec_x."),
+    Field("step_vec_x", 13, "Pixels between vectors side by side."),
+    Field("step_vec_y", 13, "Pixels between rows of vectors."),
+    Field("split_log2", 2, "A vector is 2**split_log2 rows (1, 2 or 4) by num_lanes >> split_log2 columns."),
+    Field("split_words", 8, "Extra words per row within a vector: (pitch_row - (num_lanes >> split_log2)) / num_lanes."),
+    Field("num_kernels", 9, "K: kernels per core and superblock."),
+    Field("num_kernels_last", 9, "K of the last superblock."),
+    Field("num_z_last", 16, "`num_z` of the last superblock (differs only for depthwise)."),
+    Field("kernels_per_z", 9, "Kernels that use a window: K; depthwise: the channel multiplier."),
+    Field("kernels_per_z_last", 9, "The same in the last superblock."),
+    Field("num_taps", 9, "Taps of a kernel: KH * KW."),
+    Field("run_bits", 3, "Bits of a zero run in a weight token, 0..5. 2**run_bits <= num_taps, or, if num_taps is 1, <= kernels_per_z and kernels_per_z_last."),
+    # Drain and write
+    Field("out_addr", 32, "First output byte of the first group; `PARAM.out_offset_bytes` is added."),
+    Field("out_group_step_bytes", 24, "From one group to the next."),
+    Field("out_pitch_row_bytes", 24, "From one output row to the next; used when `is_flat` is 0."),
+    Field("drain_pitch", 14, "Lane positions per output row."),
+    Field("tile_ow", 14, "Output columns: positions below this are valid."),
+    Field("num_pos", 14, "Lane positions to drain of a group: (rows - 1) * drain_pitch + tile_ow."),
+    Field("num_pos_last", 14, "The same for the last group."),
+    Field("is_flat", 1, "1: vectors run on across row ends (one row of num_vec_x = num_vec vectors) and rows are contiguous in memory."),
+    Field("zero_point_out", 9, "Added after requantisation.", signed=True),
+    Field("act_min", 9, "Lower clamp.", signed=True),
+    Field("act_max", 9, "Upper clamp.", signed=True),
+    Field("rounding", 2, "`Rounding`."),
+))
+"""One stripe on the NN engine."""
+
+TP = Record("TP", DESCRIPTOR_BYTES, (
+    *_HEADER,
+    Field("op", 4, "`TpOp`."),
+    Field("buffer_half", 1, "Half of the TP buffer to load into; successive TP descriptors alternate."),
+    # Load: operand A, then operand B (ADD only), each as runs; packed one after another without gaps
+    Field("a_addr", 32, "First byte of operand A."),
+    Field("a_run_bytes", 24, "Bytes of a contiguous run of A."),
+    Field("num_a_runs", 16, "Runs of A."),
+    Field("a_pitch_bytes", 32, "From one run of A to the next."),
+    Field("b_addr", 32, "First byte of operand B (ADD)."),
+    Field("b_run_bytes", 24, "Bytes of a contiguous run of B; 0: no operand B."),
+    Field("num_b_runs", 16, "Runs of B."),
+    Field("b_pitch_bytes", 32, "From one run of B to the next."),
+    # Elements: three output loops, the last one innermost
+    Field("num_0", 16, "Outer output loop (channels)."),
+    Field("num_1", 16, "Middle output loop (rows)."),
+    Field("num_2", 16, "Inner output loop (columns)."),
+    Field("step_0", 18, "Buffer bytes per step of the outer loop.", signed=True),
+    Field("step_1", 18, "Buffer bytes per step of the middle loop.", signed=True),
+    Field("step_2", 18, "Buffer bytes per step of the inner loop.", signed=True),
+    # Pooling window; rows and columns outside 0..tile_ih-1, 0..tile_iw-1 are left out
+    Field("kernel_h", 16, "Window rows (pools)."),
+    Field("kernel_w", 16, "Window columns (pools)."),
+    Field("stride_h", 8, "Image rows per step of the middle loop (pools)."),
+    Field("stride_w", 8, "Image columns per step of the inner loop (pools)."),
+    Field("start_y", 17, "Image row of the first window's first row: -pad_top for the first tile.", signed=True),
+    Field("start_x", 17, "Image column of the first window's first column.", signed=True),
+    Field("tile_ih", 16, "Image rows in the buffer."),
+    Field("tile_iw", 16, "Image columns in the buffer; also the row pitch."),
+    # Write
+    Field("out_addr", 32, "First output byte."),
+    Field("out_run_bytes", 24, "Bytes of a contiguous run."),
+    Field("out_pitch_bytes", 32, "From one run to the next."),
+    # Arithmetic
+    Field("a_zero_point", 9, "ADD: subtracted from A.", signed=True),
+    Field("b_zero_point", 9, "ADD: subtracted from B.", signed=True),
+    Field("a_mult", 31, "ADD: multiplier of A, Q31."),
+    Field("b_mult", 31, "ADD: multiplier of B, Q31."),
+    Field("out_mult", 31, "ADD: multiplier of the sum, Q31."),
+    Field("a_shift", 5, "ADD: right shift of A."),
+    Field("b_shift", 5, "ADD: right shift of B."),
+    Field("out_shift", 5, "ADD: right shift of the sum."),
+    Field("zero_point_out", 9, "ADD: added last.", signed=True),
+    Field("act_min", 9, "Lower clamp (ADD and pools).", signed=True),
+    Field("act_max", 9, "Upper clamp (ADD and pools).", signed=True),
+))
+"""One block on the TP engine: load into the buffer, process one element per cycle, write."""
+
+STREAM = Record("STREAM", 8, (
+    Field("offset_bytes", 32, "From `wgt_addr` to the first beat of the stream; a multiple of 32."),
+    Field("num_beats", 32, "Port beats of the stream. At least 1."),
+))
+"""Where the weight stream of one core in one superblock is."""
+
+PARAM = Record("PARAM", 16, (
+    Field("bias", 32, "Added to the accumulator; holds the bias minus zero_point_in times the sum of the weights.", signed=True),
+    Field("mult", 31, "Multiplier q, Q31."),
+    Field("is_valid", 1, "0: no such output channel; nothing is drained or written."),
+    Field("out_offset_bytes", 32, "From `NN.out_addr` to this channel's plane."),
+    Field("shift_left", 3, "L: the accumulator is shifted left first, 0..7."),
+    Field("shift_right", 5, "R: the rounding right shift after the product, 0..31."),
+))
+"""Parameters of one output channel."""
+
+COMPLETION = Record("COMPLETION", 16, (
+    Field("cycle", 32, "Cycles from the doorbell to the completion of the descriptor."),
+    Field("read_bytes", 32, "Bytes read over the port since the doorbell."),
+    Field("write_bytes", 32, "Bytes written (strobes set) since the doorbell, completion records not counted."),
+    Field("weight_bytes", 32, "Bytes of weight streams read since the doorbell."),
+))
+"""Written to `RECORD_BASE` + 16 * index of the descriptor when the descriptor completes."""
+
+RECORDS = (HEADER, NN, TP, STREAM, PARAM, COMPLETION)
