@@ -1,0 +1,161 @@
+"""Is a graph consistent? Order, dtypes and shapes, so that every later stage may rely on them."""
+
+from __future__ import annotations
+
+from math import prod
+
+from convoy.driver.graph import Graph, GraphError, Op, Tensor
+
+__all__ = ["check_graph", "printable"]
+
+
+def printable(name: str) -> str:
+    """`name` on one line of reasonable length."""
+    text = "".join(char if char.isprintable() else "?" for char in name)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def check_graph(graph: Graph) -> None:
+    """Check a graph that comes from outside.
+
+    Raises
+    ------
+    GraphError
+        When an operator reads a tensor that nothing has written yet, writes one that is already there, has the wrong number of tensors, or
+        disagrees with the shapes of its tensors (the operators of `_CHECKS` only), or a quantised activation has no usable scale.
+    """
+    ready = {tensor.index for tensor in graph.tensors if tensor.data is not None}
+    if not graph.inputs:
+        raise GraphError("the network has no inputs")
+    if not graph.outputs:
+        raise GraphError("the network has no outputs")
+    for index in graph.inputs:
+        if index in ready:
+            raise GraphError(f"{_name(graph.tensors[index])} is an input of the network but constant, or given twice")
+        ready.add(index)
+    for op in graph.ops:
+        where = f"operator {op.index} ({op.kind})"
+        if not op.outputs:
+            raise GraphError(f"{where} has no outputs")
+        for index in op.inputs:
+            if index >= 0 and index not in ready:
+                raise GraphError(f"{where} reads {_name(graph.tensors[index])}, which nothing has written")
+        for index in op.outputs:
+            if index in ready:
+                raise GraphError(f"{where} writes {_name(graph.tensors[index])}, which already has a value")
+            ready.add(index)
+        if op.kind in _CHECKS:
+            _check_op(graph, op, where)
+    for index in graph.outputs:
+        if index not in ready:
+            raise GraphError(f"{_name(graph.tensors[index])} is an output of the network, but nothing has written it")
+
+
+def _name(tensor: Tensor) -> str:
+    return f"tensor {tensor.index} ({printable(tensor.name)})"
+
+
+def _check_op(graph: Graph, op: Op, where: str) -> None:
+    """Number of tensors, quantisation and shapes of one operator."""
+    num_inputs, check = _CHECKS[op.kind]
+    if not num_inputs[0] <= len(op.inputs) <= num_inputs[1] or len(op.outputs) != 1:
+        raise GraphError(f"{where} has {len(op.inputs)} inputs and {len(op.outputs)} outputs")
+    if -1 in op.inputs[:num_inputs[0]]:
+        raise GraphError(f"{where}: a mandatory input is missing")
+    tensors = [graph.tensors[index] if index >= 0 else None for index in op.inputs]
+    for tensor in (*tensors, graph.tensors[op.outputs[0]]):
+        if tensor is not None and tensor.dtype.itemsize == 1 and tensor.quant is not None and tensor.data is None and (tensor.quant.scale <= 0).any():
+            raise GraphError(f"{where}: the scale of {_name(tensor)} is not positive")
+    if problem := check(op, tensors, graph.tensors[op.outputs[0]]):
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors if tensor is not None)
+        raise GraphError(f"{where}: {problem} (inputs {shapes}; output {list(graph.tensors[op.outputs[0]].shape)})")
+
+
+def _out_extent(extent: int, kernel: int, stride: int, dilation: int, padding: str) -> int:
+    """Output rows or columns of a sliding window, as TFLite counts them."""
+    span = (kernel - 1) * dilation + 1
+    return -(-extent // stride) if padding == "SAME" else (extent - span + stride) // stride
+
+
+def _window(op: Op, x: Tensor, y: Tensor, kernel_h: int, kernel_w: int) -> str | None:
+    options = op.options
+    expected = (x.shape[0],
+                _out_extent(x.shape[1], kernel_h, options["stride_h"], options.get("dilation_h", 1), options["padding"]),
+                _out_extent(x.shape[2], kernel_w, options["stride_w"], options.get("dilation_w", 1), options["padding"]))
+    return None if y.shape[:3] == expected else f"the output should be {list(expected)} pixels"
+
+
+def _bias(inputs: list[Tensor | None], num_oc: int) -> str | None:
+    bias = inputs[2] if len(inputs) > 2 else None
+    return f"the bias should have {num_oc} entries" if bias is not None and prod(bias.shape) != num_oc else None
+
+
+def _conv(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+    x, wgt = inputs[0], inputs[1]
+    if len(x.shape) != 4 or len(wgt.shape) != 4 or len(y.shape) != 4:
+        return "input, weights and output should have 4 dimensions"
+    if x.shape[3] % wgt.shape[3] or wgt.shape[0] != y.shape[3]:
+        return "the channels of input, weights and output do not match"
+    return _bias(inputs, y.shape[3]) or _window(op, x, y, wgt.shape[1], wgt.shape[2])
+
+
+def _depthwise(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+    x, wgt = inputs[0], inputs[1]
+    if len(x.shape) != 4 or len(wgt.shape) != 4 or len(y.shape) != 4:
+        return "input, weights and output should have 4 dimensions"
+    if wgt.shape[0] != 1 or wgt.shape[3] != y.shape[3] or y.shape[3] % x.shape[3]:
+        return "the channels of input, weights and output do not match"
+    return _bias(inputs, y.shape[3]) or _window(op, x, y, wgt.shape[1], wgt.shape[2])
+
+
+def _pool(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+    x = inputs[0]
+    if len(x.shape) != 4 or len(y.shape) != 4:
+        return "input and output should have 4 dimensions"
+    if x.shape[3] != y.shape[3]:
+        return "input and output should have the same channels"
+    return _window(op, x, y, op.options["filter_h"], op.options["filter_w"])
+
+
+def _fully_connected(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+    x, wgt = inputs[0], inputs[1]
+    if len(wgt.shape) != 2:
+        return "the weights should have 2 dimensions"
+    num_oc, num_ic = wgt.shape
+    if prod(x.shape) % num_ic or prod(y.shape) != prod(x.shape) // num_ic * num_oc:
+        return "the features of input, weights and output do not match"
+    return _bias(inputs, num_oc)
+
+
+def _elementwise(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+    rank = len(y.shape)
+    for tensor in inputs:
+        shape = (1,) * (rank - len(tensor.shape)) + tensor.shape
+        if len(shape) != rank or any(extent not in (1, out) for extent, out in zip(shape, y.shape, strict=True)):
+            return "the shapes cannot be broadcast"
+    return None
+
+
+def _same_size(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+    return None if prod(inputs[0].shape) == prod(y.shape) else "input and output should have the same number of elements"
+
+
+def _same_shape(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+    return None if inputs[0].shape == y.shape else "input and output should have the same shape"
+
+
+_CHECKS = {
+    "CONV_2D": ((2, 3), _conv),
+    "DEPTHWISE_CONV_2D": ((2, 3), _depthwise),
+    "AVERAGE_POOL_2D": ((1, 1), _pool),
+    "MAX_POOL_2D": ((1, 1), _pool),
+    "FULLY_CONNECTED": ((2, 3), _fully_connected),
+    "ADD": ((2, 2), _elementwise),
+    "SUB": ((2, 2), _elementwise),
+    "MUL": ((2, 2), _elementwise),
+    "RESHAPE": ((1, 2), _same_size),
+    "SOFTMAX": ((1, 1), _same_shape),
+    "QUANTIZE": ((1, 1), _same_shape),
+    "DEQUANTIZE": ((1, 1), _same_shape),
+}
+"""For each known operator: fewest and most inputs, and a function that names what is wrong with the shapes, or None."""

@@ -1,0 +1,301 @@
+"""TFLite files -> `Graph`. The file is read through LiteRT's schema library; nothing in it is trusted."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from convoy.driver.graph import Graph, GraphError, Op, Quant, Tensor
+
+from .check import check_graph, printable
+
+__all__ = ["read_tflite"]
+
+MAX_RANK = 8
+"""More dimensions than this are taken for damage."""
+MAX_TENSOR_BYTES = 1 << 31
+"""Tensors of this size or more are taken for damage."""
+
+_DTYPES: dict[int, type[np.generic]] = {
+    schema.TensorType.FLOAT16: np.float16, schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT64: np.float64,
+    schema.TensorType.INT8: np.int8, schema.TensorType.INT16: np.int16, schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64,
+    schema.TensorType.UINT8: np.uint8, schema.TensorType.UINT16: np.uint16, schema.TensorType.UINT32: np.uint32, schema.TensorType.UINT64: np.uint64,
+    schema.TensorType.BOOL: np.bool_,
+}
+_KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_TYPE_NAMES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+_ACTIVATIONS = {code: name for name, code in vars(schema.ActivationFunctionType).items() if not name.startswith("_")}
+_PADDINGS = {schema.Padding.SAME: "SAME", schema.Padding.VALID: "VALID"}
+# What the flatbuffers library raises when an offset points outside the file or at something else.
+_DAMAGE = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, KeyError, MemoryError)
+
+
+def read_tflite(source: str | Path | bytes) -> Graph:
+    """Read a TFLite file.
+
+    Parameters
+    ----------
+    source
+        The path of the file, or its bytes.
+
+    Returns
+    -------
+    Graph
+        The only subgraph: shapes are concrete, every operator reads constants, inputs of the network or results of earlier operators, and the shapes
+        of the operators that the NPU knows agree with one another. Operators without a reader of their options have none.
+
+    Raises
+    ------
+    GraphError
+        When the file cannot be read, is not a TFLite file, is damaged, or uses what a `Graph` cannot say: several subgraphs, dynamic shapes, custom
+        operators, variables, sparse or packed tensors, buffers outside the file. One line, naming the operator and its position, or the tensor.
+    """
+    name, raw = ("model", source) if isinstance(source, bytes) else _read_file(Path(source))
+    if len(raw) < 8 or raw[4:8] != b"TFL3":
+        raise GraphError(f"{name}: not a TFLite file (no TFL3 mark at byte 4)")
+    try:
+        graph = _Reader(name, raw).graph()
+    except GraphError as error:
+        raise GraphError(f"{name}: {error}") from None
+    except _DAMAGE as error:
+        raise GraphError(f"{name}: corrupt or truncated TFLite file ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'})") from None
+    return graph
+
+
+def _read_file(path: Path) -> tuple[str, bytes]:
+    try:
+        return path.stem, path.read_bytes()
+    except OSError as error:
+        raise GraphError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+class _Reader:
+    """One file; `name` for the graph, `raw` its bytes."""
+
+    def __init__(self, name: str, raw: bytes):
+        self.name, self.raw = name, raw
+        self.model = schema.Model.GetRootAs(raw, 0)
+
+    def graph(self) -> Graph:
+        """The whole file, checked."""
+        num_subgraphs = self.count("subgraphs", self.model.SubgraphsLength())
+        if num_subgraphs != 1:
+            raise GraphError(f"the file has {num_subgraphs} subgraphs; exactly one can be run")
+        subgraph = self.model.Subgraphs(0)
+        num_tensors = self.count("tensors", subgraph.TensorsLength())
+        num_ops = self.count("operators", subgraph.OperatorsLength())
+        if num_ops == 0:
+            raise GraphError("the network has no operators")
+        self.num_buffers = self.count("buffers", self.model.BuffersLength())
+        self.num_codes = self.count("operator codes", self.model.OperatorCodesLength())
+        tensors = tuple(self.tensor(i, subgraph.Tensors(i)) for i in range(num_tensors))
+        ops = tuple(self.op(i, subgraph.Operators(i), num_tensors) for i in range(num_ops))
+        inputs = self.indices("the network's inputs", subgraph.InputsAsNumpy(), num_tensors)
+        outputs = self.indices("the network's outputs", subgraph.OutputsAsNumpy(), num_tensors)
+        graph = Graph(self.name, tensors, ops, inputs, outputs)
+        check_graph(graph)
+        return graph
+
+    # Vectors
+
+    def count(self, what: str, length: int) -> int:
+        """`length` of a vector of references, if the file is long enough to hold it."""
+        if not 0 <= 4 * length <= len(self.raw):
+            raise GraphError(f"corrupt file: {length} {what} in {len(self.raw)} bytes")
+        return length
+
+    def vector(self, what: str, values: Any, dtype: type[np.generic]) -> np.ndarray:
+        """A numpy vector of the schema library; an absent one (the number 0) is empty."""
+        if isinstance(values, int):
+            return np.zeros(0, dtype)
+        array = np.asarray(values)
+        if array.ndim != 1 or array.dtype != dtype:
+            raise GraphError(f"corrupt file: {what} is not a vector of {np.dtype(dtype).name}")
+        return array
+
+    def indices(self, what: str, values: Any, num_tensors: int, has_optional: bool = False) -> tuple[int, ...]:
+        """A vector of tensor indices, each in range; -1 too if `has_optional`."""
+        found = tuple(int(value) for value in self.vector(what, values, np.int32))
+        for value in found:
+            if not (-1 if has_optional else 0) <= value < num_tensors:
+                raise GraphError(f"{what}: tensor {value} does not exist (the network has {num_tensors})")
+        return found
+
+    # Tensors
+
+    def tensor(self, index: int, record: Any) -> Tensor:
+        """Tensor number `index`."""
+        raw_name = record.Name()
+        name = raw_name.decode("utf-8", "replace") if raw_name else f"tensor_{index}"
+        where = f"tensor {index} ({printable(name)})"
+        kind = record.Type()
+        if kind not in _DTYPES:
+            raise GraphError(f"{where}: type {_TYPE_NAMES.get(kind, kind)} is not supported")
+        dtype = np.dtype(_DTYPES[kind])
+        shape = tuple(int(extent) for extent in self.vector(f"{where}: shape", record.ShapeAsNumpy(), np.int32))
+        if len(shape) > MAX_RANK:
+            raise GraphError(f"{where}: {len(shape)} dimensions; at most {MAX_RANK} are supported")
+        if any(extent <= 0 for extent in shape):
+            raise GraphError(f"{where}: shape {list(shape)} is dynamic or empty; give every dimension a size")
+        if prod(shape) * dtype.itemsize >= MAX_TENSOR_BYTES:
+            raise GraphError(f"{where}: shape {list(shape)} is larger than {MAX_TENSOR_BYTES} bytes")
+        if record.IsVariable():
+            raise GraphError(f"{where}: variables (state between runs) are not supported")
+        if record.Sparsity() is not None:
+            raise GraphError(f"{where}: sparse storage is not supported; store the weights densely, zeros are skipped all the same")
+        return Tensor(index, name, shape, dtype, self.quant(where, record, shape), self.data(where, record, shape, dtype))
+
+    def data(self, where: str, record: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+        """The values of a constant; None for an activation (its buffer is empty)."""
+        index = record.Buffer()
+        if not 0 <= index < self.num_buffers:
+            raise GraphError(f"{where}: buffer {index} does not exist (the file has {self.num_buffers})")
+        buffer = self.model.Buffers(index)
+        if buffer.Offset() > 1 or buffer.Size() > 1 or record.ExternalBuffer():
+            raise GraphError(f"{where}: its data lie outside the model's tables, which is not supported")
+        data = self.vector(f"{where}: buffer", buffer.DataAsNumpy(), np.uint8)
+        if data.size == 0:
+            return None
+        if data.size != prod(shape) * dtype.itemsize:
+            raise GraphError(f"{where}: its buffer has {data.size} bytes, but {dtype.name} {list(shape)} needs {prod(shape) * dtype.itemsize}")
+        return np.frombuffer(data.tobytes(), dtype).reshape(shape)
+
+    def quant(self, where: str, record: Any, shape: tuple[int, ...]) -> Quant | None:
+        """The quantisation of a tensor; None if it has no scale."""
+        params = record.Quantization()
+        if params is None:
+            return None
+        scale = self.vector(f"{where}: scale", params.ScaleAsNumpy(), np.float32)
+        if scale.size == 0:
+            return None
+        zero_point = self.vector(f"{where}: zero point", params.ZeroPointAsNumpy(), np.int64)
+        if zero_point.size in (0, 1):
+            zero_point = np.full(scale.size, zero_point[0] if zero_point.size else 0, np.int64)
+        axis = int(params.QuantizedDimension())
+        if zero_point.size != scale.size:
+            raise GraphError(f"{where}: {scale.size} scales but {zero_point.size} zero points")
+        if scale.size > 1 and (not 0 <= axis < len(shape) or shape[axis] != scale.size):
+            raise GraphError(f"{where}: {scale.size} scales do not fit dimension {axis} of {list(shape)}")
+        if not np.all(np.isfinite(scale)) or np.any(scale < 0):
+            raise GraphError(f"{where}: a scale is negative or not finite")
+        return Quant(scale.copy(), zero_point.copy(), axis if scale.size > 1 else 0)
+
+    # Operators
+
+    def op(self, index: int, record: Any, num_tensors: int) -> Op:
+        """Operator number `index`."""
+        code_index = record.OpcodeIndex()
+        if not 0 <= code_index < self.num_codes:
+            raise GraphError(f"operator {index}: operator code {code_index} does not exist (the file has {self.num_codes})")
+        code = self.model.OperatorCodes(code_index)
+        builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        if builtin == schema.BuiltinOperator.CUSTOM:
+            custom = printable((code.CustomCode() or b"?").decode("utf-8", "replace"))
+            raise GraphError(f"operator {index}: custom operator {custom} is not supported")
+        if builtin not in _KINDS:
+            raise GraphError(f"operator {index}: builtin operator {builtin} is unknown")
+        kind = _KINDS[builtin]
+        where = f"operator {index} ({kind})"
+        inputs = self.indices(f"{where}: inputs", record.InputsAsNumpy(), num_tensors, has_optional=True)
+        outputs = self.indices(f"{where}: outputs", record.OutputsAsNumpy(), num_tensors)
+        return Op(index, kind, inputs, outputs, self.options(where, kind, record))
+
+    def options(self, where: str, kind: str, record: Any) -> dict[str, Any]:
+        """The options of a known operator under the names of `Op`; empty for the others."""
+        if kind not in _OPTIONS:
+            return {}
+        cls, is_required, read = _OPTIONS[kind]
+        table = record.BuiltinOptions()
+        if table is None or record.BuiltinOptionsType() != getattr(schema.BuiltinOptions, cls.__name__):
+            if is_required:
+                raise GraphError(f"{where}: its {cls.__name__} are missing")
+            return {}
+        options = cls()
+        options.Init(table.Bytes, table.Pos)
+        return read(where, options)
+
+
+def _positive(where: str, **values: int) -> dict[str, Any]:
+    for name, value in values.items():
+        if value < 1:
+            raise GraphError(f"{where}: {name} = {value} is less than 1")
+    return dict(values)
+
+
+def _activation(where: str, code: int) -> str:
+    if code not in _ACTIVATIONS:
+        raise GraphError(f"{where}: fused activation {code} is unknown")
+    return _ACTIVATIONS[code]
+
+
+def _padding(where: str, code: int) -> str:
+    if code not in _PADDINGS:
+        raise GraphError(f"{where}: padding scheme {code} is unknown")
+    return _PADDINGS[code]
+
+
+def _read_conv(where: str, options: Any) -> dict[str, Any]:
+    return _positive(where, stride_h=options.StrideH(), stride_w=options.StrideW(), dilation_h=options.DilationHFactor(),
+                     dilation_w=options.DilationWFactor()) | {
+        "padding": _padding(where, options.Padding()), "activation": _activation(where, options.FusedActivationFunction())}
+
+
+def _read_depthwise(where: str, options: Any) -> dict[str, Any]:
+    return _read_conv(where, options) | {"depth_multiplier": options.DepthMultiplier()}
+
+
+def _read_pool(where: str, options: Any) -> dict[str, Any]:
+    return _positive(where, stride_h=options.StrideH(), stride_w=options.StrideW(), filter_h=options.FilterHeight(), filter_w=options.FilterWidth()) | {
+        "padding": _padding(where, options.Padding()), "activation": _activation(where, options.FusedActivationFunction())}
+
+
+def _read_fully_connected(where: str, options: Any) -> dict[str, Any]:
+    if options.WeightsFormat() != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
+        raise GraphError(f"{where}: only the default weights format is supported")
+    return {"activation": _activation(where, options.FusedActivationFunction()), "keep_num_dims": bool(options.KeepNumDims())}
+
+
+def _read_activation(where: str, options: Any) -> dict[str, Any]:
+    return {"activation": _activation(where, options.FusedActivationFunction())}
+
+
+def _read_concatenation(where: str, options: Any) -> dict[str, Any]:
+    return {"activation": _activation(where, options.FusedActivationFunction()), "axis": options.Axis()}
+
+
+def _read_reshape(where: str, options: Any) -> dict[str, Any]:
+    shape = options.NewShapeAsNumpy()
+    return {} if isinstance(shape, int) else {"new_shape": tuple(int(extent) for extent in shape)}
+
+
+def _read_softmax(where: str, options: Any) -> dict[str, Any]:
+    beta = float(options.Beta())
+    if not 0 < beta < float("inf"):
+        raise GraphError(f"{where}: beta = {beta} is not a positive number")
+    return {"beta": beta}
+
+
+def _read_reduce(where: str, options: Any) -> dict[str, Any]:
+    return {"keep_dims": bool(options.KeepDims())}
+
+
+_OPTIONS: dict[str, tuple[type, bool, Callable[[str, Any], dict[str, Any]]]] = {
+    "CONV_2D": (schema.Conv2DOptions, True, _read_conv),
+    "DEPTHWISE_CONV_2D": (schema.DepthwiseConv2DOptions, True, _read_depthwise),
+    "AVERAGE_POOL_2D": (schema.Pool2DOptions, True, _read_pool),
+    "MAX_POOL_2D": (schema.Pool2DOptions, True, _read_pool),
+    "FULLY_CONNECTED": (schema.FullyConnectedOptions, True, _read_fully_connected),
+    "ADD": (schema.AddOptions, True, _read_activation),
+    "SUB": (schema.SubOptions, True, _read_activation),
+    "MUL": (schema.MulOptions, True, _read_activation),
+    "CONCATENATION": (schema.ConcatenationOptions, True, _read_concatenation),
+    "RESHAPE": (schema.ReshapeOptions, False, _read_reshape),
+    "SOFTMAX": (schema.SoftmaxOptions, True, _read_softmax),
+    "MEAN": (schema.ReducerOptions, False, _read_reduce),
+}
+"""For each operator whose options are read: the table, whether it must be there, and the reader."""
