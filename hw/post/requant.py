@@ -1,0 +1,187 @@
+"""Requantisation: 32-bit accumulators to 8-bit outputs."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import PARAM, Rounding
+
+__all__ = ["Requantiser", "delay"]
+
+_PART_BITS = 17
+_OUT_BITS = 11
+
+
+def delay(m: Module, value, cycles: int, *, name: str):
+    """`value` as it was `cycles` clock cycles ago, by a chain of registers `<name>_<i>` that start at zero. Shape preserved."""
+    for i in range(cycles):
+        stage = Signal(value.shape(), name=f"{name}_{i}")
+        m.d.sync += stage.eq(value)
+        value = stage
+    return value
+
+
+class _Lane(wiring.Component):
+    """One lane of `Requantiser`; the members are its, except that each control input belongs to the stage that uses it."""
+
+    acc: In(signed(32))
+    bias: In(signed(32))
+    is_single: In(1)
+    shift_left: In(3)
+    mult_low: In(_PART_BITS)
+    mult_high: In(31 - _PART_BITS)
+    shift_right: In(5)
+    has_shift: In(1)
+    zero_point_out: In(signed(9))
+    act_min: In(signed(9))
+    act_max: In(signed(9))
+    out: Out(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        total = Signal(signed(32))
+        m.d.sync += total.eq(self.acc + self.bias)
+
+        wide = Signal(signed(39))
+        x = Signal(signed(32))
+        m.d.comb += wide.eq(total << self.shift_left)
+        with m.If(self.is_single & (wide[31:].any() & ~wide[31:].all())):
+            m.d.sync += x.eq(Mux(total < 0, -(1 << 31), (1 << 31) - 1))
+        with m.Else():
+            m.d.sync += x.eq(wide[:32].as_signed())
+
+        product = self._multiply(m, x)  # three stages
+
+        # The right shift by 31 + R, its last bit still to be rounded off: 30 bits now, R later, 1 at the end.
+        quotient = Signal(signed(34))
+        is_tie_below = Signal()
+        m.d.sync += [
+            quotient.eq(product >> 30),
+            is_tie_below.eq((product < 0) & ~product[:30].any()),
+        ]
+        nudged = Signal(signed(34))
+        m.d.sync += nudged.eq(quotient + Mux(self.is_single, Cat(is_tie_below, is_tie_below).as_signed(), Const(1, signed(2))))
+        halves = Signal(signed(34))
+        m.d.sync += halves.eq(Cat(nudged[0] & self.is_single, nudged[1:] - (~self.is_single & (nudged < 0) & self.has_shift)).as_signed())
+        shifted = Signal(signed(34))
+        m.d.sync += shifted.eq(halves >> self.shift_right)
+        rounded = Signal(signed(34))
+        m.d.sync += rounded.eq((shifted + 1) >> 1)
+
+        small = Signal(signed(_OUT_BITS))  # a value beyond these bits is clamped whatever the zero point
+        top = rounded[_OUT_BITS - 1:]
+        with m.If(top.any() & ~top.all()):
+            m.d.sync += small.eq(Mux(rounded < 0, -(1 << (_OUT_BITS - 1)), (1 << (_OUT_BITS - 1)) - 1))
+        with m.Else():
+            m.d.sync += small.eq(rounded[:_OUT_BITS].as_signed())
+        offset = Signal(signed(_OUT_BITS + 1))
+        m.d.sync += offset.eq(small + self.zero_point_out)
+        with m.If(offset < self.act_min):
+            m.d.sync += self.out.eq(self.act_min[:8])
+        with m.Elif(offset > self.act_max):
+            m.d.sync += self.out.eq(self.act_max[:8])
+        with m.Else():
+            m.d.sync += self.out.eq(offset[:8])
+        return m
+
+    def _multiply(self, m, x):
+        """`x * mult` three cycles later, from four products of at most 18 signed bits each (one DSP block per product)."""
+        low = Cat(x[:_PART_BITS], Const(0, 1)).as_signed()
+        high = x[_PART_BITS:].as_signed()
+        mult_low = Cat(self.mult_low, Const(0, 1)).as_signed()
+        mult_high = Cat(self.mult_high, Const(0, 1)).as_signed()
+        low_low, low_high, high_low, high_high = (Signal(signed(2 * _PART_BITS + 1), name=f"product_{i}") for i in range(4))
+        m.d.sync += [
+            low_low.eq(low * mult_low), low_high.eq(low * mult_high), high_low.eq(high * mult_low), high_high.eq(high * mult_high),
+        ]
+        outer = Signal(signed(63))
+        inner = Signal(signed(2 * _PART_BITS + 1))
+        m.d.sync += [
+            outer.eq(Cat(low_low[:2 * _PART_BITS], high_high)),
+            inner.eq(low_high + high_low),
+        ]
+        product = Signal(signed(63))
+        m.d.sync += product.eq(Cat(outer[:_PART_BITS], outer[_PART_BITS:].as_signed() + inner))
+        return product
+
+
+class Requantiser(wiring.Component):
+    """Bias, scale, round, add the zero point and clamp `num_lanes` accumulators of one output channel.
+
+    As in docs/architecture.md: `x = (acc + bias) << shift_left`, the sum wrapped to 32 bits, the shift wrapped (`DOUBLE`)
+    or saturated (`SINGLE`) to 32 bits; then `DOUBLE`: `h = (x*mult + 2^30) >> 31`, `y = (h + 2^(R-1) - (h<0)) >> R`;
+    `SINGLE`: `y = (x*mult + 2^(30+R) - (x*mult<0)) >> (31+R)`; then `clamp(y + zero_point_out, act_min, act_max)`.
+
+    A pipeline without stalls: outputs come `PIPELINE_CYCLES` cycles after their inputs, one set per cycle. Each lane takes
+    four 18 x 18 multipliers.
+
+    Parameters
+    ----------
+    config : NpuConfig
+        Not used beyond the interface shared by all blocks.
+    num_lanes : int
+        Accumulators per cycle, at least 1.
+
+    Members
+    -------
+    valid : In(1)
+        Whether `accs` and `param` hold something this cycle.
+    accs : In(array of signed(32))
+        Accumulators; lane 0 lowest.
+    param : In(PARAM.layout)
+        The output channel; `is_valid` and `out_offset_bytes` are ignored.
+    rounding, zero_point_out, act_min, act_max : In
+        As in `spec.isa.NN`; must not change while anything is in the pipeline.
+    out_valid : Out(1)
+        `valid`, `PIPELINE_CYCLES` later.
+    outs : Out(array of 8)
+        The low 8 bits of the clamped values.
+    """
+
+    PIPELINE_CYCLES = 13
+    """Cycles from `valid` to `out_valid`."""
+
+    def __init__(self, config: NpuConfig, num_lanes: int):
+        self.num_lanes = num_lanes
+        super().__init__({
+            "valid": In(1),
+            "accs": In(data.ArrayLayout(signed(32), num_lanes)),
+            "param": In(PARAM.layout),
+            "rounding": In(Rounding),
+            "zero_point_out": In(signed(9)),
+            "act_min": In(signed(9)),
+            "act_max": In(signed(9)),
+            "out_valid": Out(1),
+            "outs": Out(data.ArrayLayout(8, num_lanes)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        is_single = Signal()
+        m.d.comb += [
+            is_single.eq(self.rounding == Rounding.SINGLE),
+            self.out_valid.eq(delay(m, self.valid, self.PIPELINE_CYCLES, name="valid")),
+        ]
+        shift_left = delay(m, self.param.shift_left, 1, name="shift_left")
+        mult = delay(m, self.param.mult, 2, name="mult")
+        shift_right = delay(m, self.param.shift_right, 6, name="shift_right")
+        has_shift = Signal()
+        m.d.sync += has_shift.eq(shift_right != 0)
+        shift_right_late = delay(m, shift_right, 2, name="shift_right_late")
+        for i in range(self.num_lanes):
+            lane = m.submodules[f"lane_{i}"] = _Lane()
+            m.d.comb += [
+                lane.acc.eq(self.accs[i]),
+                lane.bias.eq(self.param.bias),
+                lane.is_single.eq(is_single),
+                lane.shift_left.eq(shift_left),
+                lane.mult_low.eq(mult[:_PART_BITS]),
+                lane.mult_high.eq(mult[_PART_BITS:]),
+                lane.has_shift.eq(has_shift),
+                lane.shift_right.eq(shift_right_late),
+                lane.zero_point_out.eq(self.zero_point_out),
+                lane.act_min.eq(self.act_min),
+                lane.act_max.eq(self.act_max),
+                self.outs[i].eq(lane.out),
+            ]
+        return m

@@ -1,0 +1,102 @@
+"""The requantiser against the formulas of docs/architecture.md in Python integers."""
+
+import pytest
+from amaranth.sim import Simulator
+from convoy.hw.post.requant import Requantiser
+from convoy.spec.config import PRESETS
+from convoy.spec.isa import Rounding
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def wrap(value):
+    return (value + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def expected(acc, param, rounding, zero_point_out, act_min, act_max):
+    x = wrap(acc + param["bias"]) << param["shift_left"]
+    r = param["shift_right"]
+    if rounding == Rounding.DOUBLE:
+        h = (wrap(x) * param["mult"] + (1 << 30)) >> 31
+        y = (h + (1 << (r - 1)) - (h < 0)) >> r if r else h
+    else:
+        product = min(max(x, -1 << 31), (1 << 31) - 1) * param["mult"]
+        y = (product + (1 << (30 + r)) - (product < 0)) >> (31 + r)
+    return min(max(y + zero_point_out, act_min), act_max) & 0xFF
+
+
+def run(num_lanes, sets, rounding, zero_point_out=0, act_min=-128, act_max=127):
+    """Outputs of `sets`, (accumulators, parameters) or None for a cycle without."""
+    dut = Requantiser(PRESETS["Q"], num_lanes)
+    seen = []
+
+    async def bench(ctx):
+        ctx.set(dut.rounding, rounding)
+        ctx.set(dut.zero_point_out, zero_point_out)
+        ctx.set(dut.act_min, act_min)
+        ctx.set(dut.act_max, act_max)
+        for cycle in range(len(sets) + dut.PIPELINE_CYCLES):
+            entry = sets[cycle] if cycle < len(sets) else None
+            ctx.set(dut.valid, entry is not None)
+            if entry is not None:
+                for i, acc in enumerate(entry[0]):
+                    ctx.set(dut.accs[i], acc)
+                for name, value in entry[1].items():
+                    ctx.set(dut.param[name], value)
+            _, _, valid, outs = await ctx.tick().sample(dut.out_valid, dut.outs)
+            if cycle >= dut.PIPELINE_CYCLES:
+                seen.append([outs[i] for i in range(num_lanes)] if valid else None)
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-8)
+    sim.add_testbench(bench)
+    sim.run()
+    return seen
+
+
+def check(num_lanes, sets, rounding, **scale):
+    scale = {"zero_point_out": 0, "act_min": -128, "act_max": 127} | scale
+    model = [entry and [expected(acc, entry[1], rounding, **scale) for acc in entry[0]] for entry in sets]
+    assert run(num_lanes, sets, rounding, **scale) == model
+
+
+int32 = st.one_of(st.integers(-(1 << 31), (1 << 31) - 1), st.integers(-2000, 2000), st.sampled_from([-(1 << 31), (1 << 31) - 1, -1, 0, 1]))
+mults = st.one_of(st.integers(1 << 30, (1 << 31) - 1), st.integers(0, (1 << 31) - 1), st.sampled_from([1 << 30, 3 << 29, (1 << 31) - 1]))
+params = st.fixed_dictionaries({"bias": int32, "mult": mults, "shift_left": st.integers(0, 7), "shift_right": st.integers(0, 31)})
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+def test_ties_round_away_from_zero(rounding):
+    """0.5, 1.5, ... after a scale of 2**-1 .. 2**-5, both signs."""
+    sets = [([acc, -acc], {"bias": 0, "mult": 1 << 30, "shift_left": 0, "shift_right": r}) for r in range(5) for acc in range(70)]
+    outs = run(2, sets, rounding)
+    assert [out[0] for out in outs[:8]] == [0, 1, 1, 2, 2, 3, 3, 4]
+    assert outs[7][1] == (0x100 - 3 if rounding == Rounding.DOUBLE else 0x100 - 4)
+    check(2, sets, rounding)
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(st.data(), st.sampled_from([1, 2, 4]), st.sampled_from(Rounding))
+def test_matches_formula(data, num_lanes, rounding):
+    accs = st.lists(int32, min_size=num_lanes, max_size=num_lanes)
+    sets = data.draw(st.lists(st.one_of(st.none(), st.tuples(accs, params)), min_size=1, max_size=24))
+    act_min, act_max = sorted([data.draw(st.integers(-128, 127)), data.draw(st.integers(-128, 127))])
+    check(num_lanes, sets, rounding, zero_point_out=data.draw(st.integers(-128, 127)), act_min=act_min, act_max=act_max)
+
+
+@settings(deadline=None, max_examples=12, derandomize=True)
+@given(st.lists(st.tuples(st.integers(-(1 << 31), (1 << 31) - 1), st.integers(0, 31), st.integers(-2, 2), mults), min_size=30, max_size=30),
+       st.sampled_from(Rounding))
+def test_small_results_and_near_ties(entries, rounding):
+    """Accumulators chosen so that the result is near a tie of an 8-bit output."""
+    sets = []
+    for seed, shift_right, nudge, mult in entries:
+        acc = (2 * (seed % 256 - 128) + 1) * (1 << (30 + shift_right)) // max(mult, 1) + nudge
+        sets.append(([wrap(acc)], {"bias": 0, "mult": mult, "shift_left": 0, "shift_right": shift_right}))
+    check(1, sets, rounding)
+
+
+def test_unsigned_outputs():
+    """uint8: zero point and clamps up to 255."""
+    sets = [([acc], {"bias": 3, "mult": 1 << 30, "shift_left": 1, "shift_right": 0}) for acc in (-400, -3, 0, 100, 300)]
+    assert [out[0] for out in run(1, sets, Rounding.DOUBLE, zero_point_out=128, act_min=0, act_max=255)] == [0, 128, 131, 231, 255]
