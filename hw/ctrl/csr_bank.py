@@ -1,0 +1,103 @@
+"""The AXI4-Lite register bank, generated from `convoy.spec.csr.REGISTERS`."""
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from convoy.hw.bus.axi import AxiLiteSignature, Resp
+from convoy.spec.csr import CSR_ADDR_BITS, REGISTERS
+
+__all__ = ["CsrBank"]
+
+
+class CsrBank(wiring.Component):
+    """Registers of `REGISTERS` behind AXI4-Lite; unmapped addresses answer SLVERR, all others OKAY.
+
+    The two low address bits are ignored, byte strobes are honoured, AW and W may come in any order. Writes to `ro`
+    registers are ignored, reads of `wo` registers give 0. One write takes 3 cycles, one read 2; they do not disturb each other.
+
+    Members, for each register by its name in lower case (all 32 bits wide)
+    -----------------------------------------------------------------------
+    `ro` : In
+        The value a read returns.
+    `rw` : Out
+        The value written last, 0 after reset.
+    `wo` : Out
+        The value written, for one cycle; 0 at all other times.
+    `w1c` : Out, and In with the suffix `_set`
+        Bits set by the hardware (which wins) and cleared by writing ones.
+    """
+
+    def __init__(self):
+        members = {"bus": In(AxiLiteSignature(addr_bits=CSR_ADDR_BITS))}
+        for name, register in REGISTERS.items():
+            members[name.lower()] = In(32) if register.access == "ro" else Out(32)
+            if register.access == "w1c":
+                members[f"{name.lower()}_set"] = In(32)
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        self._elaborate_write(m)
+        self._elaborate_read(m)
+        return m
+
+    def _elaborate_write(self, m):
+        bus = self.bus
+        addr = Signal(CSR_ADDR_BITS - 2)
+        value = Signal(32)
+        strobe = Signal(4)
+        has_addr = Signal()
+        has_data = Signal()
+        write = Signal()
+        m.d.comb += [
+            bus.awready.eq(~has_addr),
+            bus.wready.eq(~has_data),
+            write.eq(has_addr & has_data & ~bus.bvalid),
+        ]
+        with m.If(bus.awvalid & bus.awready):
+            m.d.sync += [addr.eq(bus.awaddr[2:]), has_addr.eq(1)]
+        with m.If(bus.wvalid & bus.wready):
+            m.d.sync += [value.eq(bus.wdata), strobe.eq(bus.wstrb), has_data.eq(1)]
+        with m.If(bus.bvalid & bus.bready):
+            m.d.sync += bus.bvalid.eq(0)
+        with m.If(write):
+            m.d.sync += [has_addr.eq(0), has_data.eq(0), bus.bvalid.eq(1), bus.bresp.eq(Resp.SLVERR)]
+
+        mask = Cat(bit.replicate(8) for bit in strobe)
+        for name, register in REGISTERS.items():
+            member = getattr(self, name.lower())
+            select = Signal(name=f"write_{name.lower()}")
+            m.d.comb += select.eq(write & (addr == register.addr >> 2))
+            with m.If(select):
+                m.d.sync += bus.bresp.eq(Resp.OKAY)
+            if register.access == "rw":
+                with m.If(select):
+                    m.d.sync += member.eq((member & ~mask) | (value & mask))
+            elif register.access == "wo":
+                with m.If(select):
+                    m.d.comb += member.eq(value & mask)
+            elif register.access == "w1c":
+                clear = Signal(32, name=f"clear_{name.lower()}")
+                with m.If(select):
+                    m.d.comb += clear.eq(value & mask)
+                m.d.sync += member.eq((member & ~clear) | getattr(self, f"{name.lower()}_set"))
+
+    def _elaborate_read(self, m):
+        bus = self.bus
+        addr = Signal(CSR_ADDR_BITS - 2)
+        has_addr = Signal()
+        m.d.comb += bus.arready.eq(~has_addr & ~bus.rvalid)
+        with m.If(bus.arvalid & bus.arready):
+            m.d.sync += [addr.eq(bus.araddr[2:]), has_addr.eq(1)]
+        with m.If(bus.rvalid & bus.rready):
+            m.d.sync += bus.rvalid.eq(0)
+        with m.If(has_addr):
+            m.d.sync += [has_addr.eq(0), bus.rvalid.eq(1)]
+            with m.Switch(addr):
+                for name, register in REGISTERS.items():
+                    with m.Case(register.addr >> 2):
+                        value = 0 if register.access == "wo" else getattr(self, name.lower())
+                        m.d.sync += [bus.rdata.eq(value), bus.rresp.eq(Resp.OKAY)]
+                with m.Default():
+                    m.d.sync += [bus.rdata.eq(0), bus.rresp.eq(Resp.SLVERR)]

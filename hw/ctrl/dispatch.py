@@ -1,0 +1,91 @@
+"""Hands descriptors to the engines, in order, when what they wait for is done."""
+
+from amaranth.hdl import Module
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from convoy.spec.csr import Error
+from convoy.spec.isa import COMPLETION, HEADER, NN, TP, Opcode
+
+from .fault import Fault
+from .fetch import Fetched
+from .ledger import Completed, Ledger
+
+__all__ = ["Dispatch"]
+
+
+class Dispatch(wiring.Component):
+    """Gives each descriptor to its engine and turns completions into `Completed` items.
+
+    A descriptor with `wait_tp` is held, and all after it, until the TP engine has completed everything it was given; a TP
+    descriptor with `wait_nn` likewise for the NN engine. `wait_nn` of an NN descriptor is left to the engine. At most eight
+    descriptors per engine are under way. No latency: a job is offered in the cycle in which its descriptor is.
+
+    Members
+    -------
+    descriptors : In, stream of `Fetched`
+    nn, tp : Out, streams of `NN.layout` and `TP.layout`
+        Jobs. A job offered is withdrawn only when `descriptors` is, that is, when the program is stopped.
+    nn_done, tp_done : In
+        High for one cycle when the engine has completed its oldest job.
+    totals : In(COMPLETION.layout)
+        Sampled at `nn_done` and `tp_done`.
+    completed : Out, array of 2 streams of `Completed`
+        Of NN and TP.
+    fault : Out, stream of `Fault`
+        Valid while the descriptor at hand has an opcode that does not exist; it is not taken.
+    is_idle : Out
+        Every descriptor taken has left through `completed`.
+    """
+
+    descriptors: In(stream.Signature(Fetched))
+    nn: Out(stream.Signature(NN.layout))
+    tp: Out(stream.Signature(TP.layout))
+    nn_done: In(1)
+    tp_done: In(1)
+    totals: In(COMPLETION.layout)
+    completed: Out(stream.Signature(Completed)).array(2)
+    fault: Out(stream.Signature(Fault, always_ready=True))
+    is_idle: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.nn_ledger = nn_ledger = Ledger()
+        m.submodules.tp_ledger = tp_ledger = Ledger()
+        descriptors = self.descriptors
+        header = data.View(HEADER.layout, descriptors.p.raw[:HEADER.num_bits])
+
+        for ledger, job, done, completed in (
+            (nn_ledger, self.nn, self.nn_done, self.completed[0]),
+            (tp_ledger, self.tp, self.tp_done, self.completed[1]),
+        ):
+            m.d.comb += [
+                ledger.push.eq(job.valid & job.ready),
+                ledger.index.eq(descriptors.p.index),
+                ledger.done.eq(done),
+                ledger.totals.eq(self.totals),
+            ]
+            wiring.connect(m, ledger.completed, wiring.flipped(completed))
+
+        m.d.comb += [
+            self.nn.payload.eq(descriptors.p.raw),
+            self.tp.payload.eq(descriptors.p.raw),
+            self.fault.p.code.eq(Error.OPCODE),
+            self.fault.p.addr.eq(descriptors.p.addr),
+            self.is_idle.eq(nn_ledger.is_empty & tp_ledger.is_empty),
+        ]
+        is_released = ~header.wait_tp | tp_ledger.is_done
+        with m.Switch(header.opcode):
+            with m.Case(Opcode.NN):
+                m.d.comb += [
+                    self.nn.valid.eq(descriptors.valid & is_released & nn_ledger.has_room),
+                    descriptors.ready.eq(self.nn.valid & self.nn.ready),
+                ]
+            with m.Case(Opcode.TP):
+                m.d.comb += [
+                    self.tp.valid.eq(descriptors.valid & is_released & (~header.wait_nn | nn_ledger.is_done) & tp_ledger.has_room),
+                    descriptors.ready.eq(self.tp.valid & self.tp.ready),
+                ]
+            with m.Default():
+                m.d.comb += self.fault.valid.eq(descriptors.valid)
+        return m
