@@ -1,0 +1,90 @@
+"""The rules of an `NN` descriptor that can be checked without looking at memory."""
+
+from __future__ import annotations
+
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import Rounding
+
+from .memory import MachineError
+
+__all__ = ["check_nn"]
+
+_AT_LEAST_ONE = (
+    "act_run_bytes", "num_act_inner", "num_act_outer", "num_ic", "tile_ih", "tile_iw", "tile_rows", "tile_cols", "pitch_row",
+    "phase_words", "channel_words", "num_sb", "num_groups", "num_z", "num_z_last", "num_phases", "seg_words", "num_slots", "num_vec",
+    "num_vec_last", "num_vec_x", "num_kernels", "num_kernels_last", "kernels_per_z", "kernels_per_z_last", "num_taps", "drain_pitch",
+    "tile_ow", "num_pos", "num_pos_last",
+)
+
+
+def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
+    """Check one decoded `NN` descriptor against the instruction set and the limits of `config`.
+
+    Raises
+    ------
+    MachineError
+        Naming the field, its value and what is legal.
+    """
+    for name in _AT_LEAST_ONE:
+        _require(d[name] >= 1, f"{name} = 0: use at least 1")
+    for name in ("tap_addr", "stream_addr", "wgt_addr", "param_addr"):
+        _require(d[name] % 32 == 0, f"{name} = {d[name]:#x}: align it to 32 bytes")
+    _check_load(config, d)
+    _check_compute(config, d)
+    _check_drain(config, d)
+
+
+def _require(is_legal: bool, message: str) -> None:
+    if not is_legal:
+        raise MachineError(f"NN.{message}")
+
+
+def _check_load(config: NpuConfig, d: dict[str, int]) -> None:
+    num_read = d["num_act_outer"] * d["num_act_inner"] * d["act_run_bytes"]
+    num_tile = d["num_ic"] * d["tile_ih"] * d["tile_iw"]
+    _require(num_read == num_tile, f"num_act_outer * num_act_inner * act_run_bytes = {num_read}, but num_ic * tile_ih * tile_iw = {num_tile}")
+    _require(-128 <= d["zero_point_in"] <= 127, f"zero_point_in = {d['zero_point_in']}: use -128..127")
+    legal_mask = sum(1 << (2 * py + px) for py in range(1 << d["stride_h_log2"]) for px in range(1 << d["stride_w_log2"]))
+    _require(d["phase_mask"] != 0 and d["phase_mask"] & ~legal_mask == 0, f"phase_mask = {d['phase_mask']:#b}: use a part of {legal_mask:#b}")
+    num_phases = d["phase_mask"].bit_count()
+    _require(d["num_phases"] == num_phases, f"num_phases = {d['num_phases']}, but phase_mask stores {num_phases}")
+    _require(num_phases in (1, 2, 4), f"num_phases = {num_phases}: use 1, 2 or 4")
+    rows, cols = -(-(d["pad_top"] + d["tile_ih"]) >> d["stride_h_log2"]), -(-(d["pad_left"] + d["tile_iw"]) >> d["stride_w_log2"])
+    _require(d["tile_rows"] >= rows, f"tile_rows = {d['tile_rows']}: use at least {rows}")
+    _require(d["tile_cols"] >= cols, f"tile_cols = {d['tile_cols']}: use at least {cols}")
+    num_pixels = (d["tile_rows"] - 1) * d["pitch_row"] + d["tile_cols"]
+    _require(d["phase_words"] * config.num_lanes >= num_pixels, f"phase_words = {d['phase_words']}: a phase plane has {num_pixels} pixels")
+    _require(d["channel_words"] >= num_phases * d["phase_words"], f"channel_words = {d['channel_words']}: use at least num_phases * phase_words = {num_phases * d['phase_words']}")
+    end = d["stripe_word"] + (d["num_ic"] - 1) * d["channel_words"] + num_phases * d["phase_words"]
+    _require(end <= config.stripe_words, f"stripe_word: the stripe ends at word {end}, the stripe memory at {config.stripe_words}")
+
+
+def _check_compute(config: NpuConfig, d: dict[str, int]) -> None:
+    num_window_words = d["num_slots"] * d["num_phases"] * d["seg_words"]
+    _require(num_window_words <= config.window_words, f"num_slots * num_phases * seg_words = {num_window_words} exceeds window_words = {config.window_words}")
+    _require(d["num_vec_last"] <= d["num_vec"], f"num_vec_last = {d['num_vec_last']} exceeds num_vec = {d['num_vec']}")
+    for suffix in ("", "_last"):
+        kernels, per_z, num_z = d[f"num_kernels{suffix}"], d[f"kernels_per_z{suffix}"], d[f"num_z{suffix}"]
+        needed = d["num_vec"] * kernels
+        _require(needed <= config.num_acc_entries, f"num_vec * num_kernels{suffix} = {needed} exceeds num_acc_entries = {config.num_acc_entries}")
+        if d["is_depthwise"]:
+            _require(kernels == num_z * per_z, f"num_kernels{suffix} = {kernels}: a depthwise layer has num_z * kernels_per_z = {num_z * per_z}")
+        else:
+            _require(kernels == per_z, f"kernels_per_z{suffix} = {per_z}: a convolution has num_kernels = {kernels}")
+            _require(num_z == d["num_ic"], f"num_z{suffix} = {num_z}: a convolution has num_ic = {d['num_ic']}")
+        limit = d["num_taps"] if d["num_taps"] > 1 else per_z
+        _require(1 << d["run_bits"] <= limit, f"run_bits = {d['run_bits']}: 2**run_bits must not exceed {limit} (num_taps, or kernels_per_z if there is one tap)")
+    _require(d["run_bits"] <= 5, f"run_bits = {d['run_bits']}: use 0..5")
+    _require(d["split_log2"] <= 2, f"split_log2 = {d['split_log2']}: use 0..2")
+    if d["split_log2"]:
+        pitch = (config.num_lanes >> d["split_log2"]) + d["split_words"] * config.num_lanes
+        _require(d["pitch_row"] == pitch, f"pitch_row = {d['pitch_row']}: split_log2 and split_words make it {pitch}")
+
+
+def _check_drain(config: NpuConfig, d: dict[str, int]) -> None:
+    _require(d["rounding"] in set(Rounding), f"rounding = {d['rounding']} is unknown: use 0..{max(Rounding).value}")
+    _require(-128 <= d["act_min"] <= d["act_max"] <= 127, f"act_min, act_max = {d['act_min']}, {d['act_max']}: use -128 <= act_min <= act_max <= 127")
+    _require(d["tile_ow"] <= d["drain_pitch"], f"tile_ow = {d['tile_ow']} exceeds drain_pitch = {d['drain_pitch']}")
+    if d["is_flat"]:
+        _require(d["split_log2"] == 0, f"split_log2 = {d['split_log2']}: use 0 with is_flat")
+        _require(d["num_vec_x"] == d["num_vec"], f"num_vec_x = {d['num_vec_x']}: use num_vec = {d['num_vec']} with is_flat")
