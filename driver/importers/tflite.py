@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
 from convoy.driver.graph import Graph, GraphError, Op, Quant, Tensor
 
 from .check import check_graph, printable
