@@ -1,0 +1,94 @@
+"""Cuts runs of bytes into bursts of beats."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.hw.bus.port import Burst
+from convoy.hw.dma.types import Run
+from convoy.spec.config import NpuConfig
+
+__all__ = ["BurstSplitter", "run_burst"]
+
+
+def run_burst(config: NpuConfig) -> data.StructLayout:
+    """A burst of a run: the burst, whether it is the first or last of its run, and the run's first and last byte within a beat."""
+    return data.StructLayout({
+        "burst": Burst, "is_first": 1, "is_last": 1, "first_byte": range(config.port_bytes), "last_byte": range(config.port_bytes),
+    })
+
+
+class BurstSplitter(wiring.Component):
+    """Cuts each run into bursts of at most `max_burst_beats` that do not cross a 4 KiB boundary.
+
+    Throughput: one burst per cycle, also from run to run. Latency: 2 cycles. The output is registered.
+
+    Members
+    -------
+    runs
+        `Run`.
+    bursts
+        `run_burst`, in ascending order of address.
+    """
+
+    def __init__(self, config: NpuConfig):
+        self.config = config
+        super().__init__({
+            "runs": In(stream.Signature(Run)),
+            "bursts": Out(stream.Signature(run_burst(config))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        port_log2 = exact_log2(self.config.port_bytes)
+        burst_log2 = exact_log2(self.config.max_burst_beats)
+        page_log2 = 12 - port_log2
+        run, out = self.runs.p, self.bursts.p
+
+        is_busy = Signal()
+        is_first = Signal()
+        beat_addr = Signal(32 - port_log2)
+        left = Signal(33 - port_log2)  # beats of the run that follow the next one
+        first_byte = Signal(port_log2)
+        last_byte = Signal(port_log2)
+
+        # The longest burst from here, less one: up to the end of the page if this is the page's last block of max_burst_beats.
+        is_last_block = beat_addr[burst_log2:page_log2].all() if page_log2 > burst_log2 else 1
+        limit = Signal(max(1, burst_log2))
+        m.d.comb += limit.eq(Mux(is_last_block, ~beat_addr[:burst_log2], self.config.max_burst_beats - 1))
+        is_last = Signal()
+        m.d.comb += is_last.eq(left <= limit)
+
+        is_free = ~self.bursts.valid | self.bursts.ready
+        m.d.comb += self.runs.ready.eq(~is_busy | (is_free & is_last))
+        with m.If(is_free):
+            m.d.sync += [
+                self.bursts.valid.eq(is_busy),
+                out.burst.addr.eq(beat_addr << port_log2),
+                out.burst.last_beat.eq(Mux(is_last, left[:burst_log2], limit)),
+                out.is_first.eq(is_first),
+                out.is_last.eq(is_last),
+                out.first_byte.eq(first_byte),
+                out.last_byte.eq(last_byte),
+            ]
+            with m.If(is_busy):
+                m.d.sync += [
+                    beat_addr.eq(beat_addr + limit + 1),
+                    left.eq(left - limit - 1),
+                    is_first.eq(0),
+                    is_busy.eq(~is_last),
+                ]
+        with m.If(self.runs.valid & self.runs.ready):
+            start = Signal(signed(port_log2 + 1))
+            end = Signal(33)
+            m.d.comb += [start.eq(run.addr[:port_log2] - 1), end.eq(run.num_bytes + start)]
+            m.d.sync += [
+                beat_addr.eq(run.addr[port_log2:]),
+                left.eq(end[port_log2:]),
+                first_byte.eq(run.addr[:port_log2]),
+                last_byte.eq(end[:port_log2]),
+                is_first.eq(1),
+                is_busy.eq(1),
+            ]
+        return m

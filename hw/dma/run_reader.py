@@ -1,0 +1,105 @@
+"""Reads runs of bytes from memory."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from convoy.hw.bus.port import ReadPort
+from convoy.hw.dma.burst_splitter import BurstSplitter
+from convoy.hw.dma.types import Run, SkipBeat
+from convoy.hw.lib.queue import Queue
+from convoy.spec.config import NpuConfig
+
+__all__ = ["Run", "RunReader", "SkipBeat"]
+
+
+class RunReader(wiring.Component):
+    """Reads runs of bytes and delivers their beats, in order, with the bytes that do not belong to the run marked.
+
+    A burst is requested only when the queue has room for all of it, so the read port needs no back-pressure.
+
+    Throughput: one beat and one burst per cycle, also from run to run; sustained if `depth_beats` covers a burst and the round trip.
+    Latency: 2 cycles from a run to its first request, 2 cycles from a beat of the port to `beats`.
+
+    Parameters
+    ----------
+    config
+        Port width and burst length.
+    depth_beats
+        Beats that may be requested or queued, at least `max_burst_beats`.
+
+    Members
+    -------
+    runs
+        What to read, in this order.
+    port
+        The memory.
+    beats
+        `SkipBeat(port_bytes)`: the beats of the runs, each of at least one byte.
+
+    Raises
+    ------
+    ValueError
+        When the longest burst does not fit in `depth_beats`.
+    """
+
+    def __init__(self, config: NpuConfig, depth_beats: int):
+        if depth_beats < config.max_burst_beats:
+            raise ValueError(f"depth_beats = {depth_beats} cannot hold a burst of {config.max_burst_beats} beats")
+        self.config = config
+        self.depth_beats = depth_beats
+        super().__init__({
+            "runs": In(stream.Signature(Run)),
+            "port": Out(ReadPort(config)),
+            "beats": Out(stream.Signature(SkipBeat(config.port_bytes))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        port_bytes = self.config.port_bytes
+        m.submodules.splitter = splitter = BurstSplitter(self.config)
+        m.submodules.queue = queue = Queue(SkipBeat(port_bytes), self.depth_beats, is_block=True)
+        m.submodules.pending = pending = Queue(
+            data.StructLayout({
+                "last_beat": 8, "is_first": 1, "is_last": 1, "first_byte": range(port_bytes), "last_byte": range(port_bytes),
+            }), self.config.max_reads + 2)
+        wiring.connect(m, wiring.flipped(self.runs), splitter.runs)
+        wiring.connect(m, queue.o, wiring.flipped(self.beats))
+
+        # Request: needs room for the burst and a place in the list of pending bursts.
+        bursts, split = self.port.bursts, splitter.bursts
+        room = Signal(range(self.depth_beats + 1), init=self.depth_beats)
+        can_request = (room > split.p.burst.last_beat) & pending.i.ready
+        is_requested = bursts.valid & bursts.ready
+        is_taken = queue.o.valid & queue.o.ready
+        m.d.comb += [
+            bursts.p.eq(split.p.burst),
+            bursts.valid.eq(split.valid & can_request),
+            split.ready.eq(bursts.ready & can_request),
+            pending.i.valid.eq(is_requested),
+            pending.i.p.last_beat.eq(split.p.burst.last_beat),
+            pending.i.p.is_first.eq(split.p.is_first),
+            pending.i.p.is_last.eq(split.p.is_last),
+            pending.i.p.first_byte.eq(split.p.first_byte),
+            pending.i.p.last_byte.eq(split.p.last_byte),
+        ]
+        m.d.sync += room.eq(room + is_taken - Mux(is_requested, split.p.burst.last_beat + 1, 0))
+
+        # Arrival: mark the bytes of the run and queue the beat.
+        head = pending.o
+        position = Signal(8)
+        is_burst_end = position == head.p.last_beat
+        first_byte = Mux(head.p.is_first & (position == 0), head.p.first_byte, 0)
+        is_run_end = head.p.is_last & is_burst_end
+        last_byte = Mux(is_run_end, head.p.last_byte, port_bytes - 1)
+        m.d.comb += [
+            queue.i.valid.eq(self.port.beats.valid),
+            queue.i.p.data.eq(self.port.beats.p),
+            queue.i.p.skip.eq(first_byte),
+            queue.i.p.count.eq(last_byte - first_byte + 1),
+            queue.i.p.last.eq(is_run_end),
+            head.ready.eq(self.port.beats.valid & is_burst_end),
+        ]
+        with m.If(self.port.beats.valid):
+            m.d.sync += position.eq(Mux(is_burst_end, 0, position + 1))
+        return m
