@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-__all__ = ["ConfigError", "NpuConfig", "PRESETS", "load_config"]
+__all__ = ["PRESETS", "ConfigError", "NpuConfig", "load_config"]
 
 
 class ConfigError(ValueError):

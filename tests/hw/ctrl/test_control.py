@@ -1,0 +1,208 @@
+"""Whole programs through the control blocks, with engines and memory played by the testbench."""
+
+import random
+
+import pytest
+from amaranth.sim import Simulator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convoy.hw.ctrl.control import Control
+from convoy.spec.config import PRESETS
+from convoy.spec.csr import ID, REGISTERS, Error
+from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, HEADER, Opcode
+from convoy.verif.axi_lite import AxiLiteManager
+from convoy.verif.port_memory import PortMemory
+
+PROGRAM_BASE, RECORD_BASE = 0x100, 0x3000
+CONFIG = PRESETS["Q"]
+
+
+class Bench:
+    """Runs programs; `events` holds ("start" or "done", engine, tag) in the order seen, `cycles` the cycle of each."""
+
+    def __init__(self, descriptors, *, stall=0.0, seed=0, max_engine_cycles=30, num_jobs=2):
+        self.dut = Control(CONFIG)
+        self.rng = random.Random(seed)
+        self.max_engine_cycles = max_engine_cycles
+        self.num_jobs = num_jobs
+        self.events = []
+        self.cycle = 0
+        self.memory = PortMemory(0x4000, stall=stall, seed=seed)
+        for index, raw in enumerate(descriptors):
+            addr = PROGRAM_BASE + index * DESCRIPTOR_BYTES
+            self.memory.raw[addr : addr + len(raw)] = raw
+        self.manager = AxiLiteManager(self.dut.s_axil)
+
+    def run(self, testbench):
+        dut, sim = self.dut, Simulator(self.dut)
+        sim.add_clock(1e-8)
+
+        async def run(ctx):
+            await testbench(ctx, self)
+
+        async def reads(ctx):
+            await self.memory.serve_reads(ctx, dut.read, CONFIG)
+
+        async def writes(ctx):
+            await self.memory.serve_writes(ctx, dut.write, CONFIG)
+
+        async def clock(ctx):
+            async for _ in ctx.tick():
+                self.cycle += 1
+
+        sim.add_testbench(run)
+        for background in (reads, writes, self.engine("nn", dut.nn, dut.nn_done), self.engine("tp", dut.tp, dut.tp_done), clock):
+            sim.add_testbench(background, background=True)
+        sim.run()
+
+    def engine(self, name, job, done):
+        async def testbench(ctx):
+            queue = []
+            while True:
+                finishes = bool(queue) and self.cycle >= queue[0][0]
+                is_ready = len(queue) < self.num_jobs and self.rng.random() < 0.7
+                ctx.set(job.ready, is_ready)
+                ctx.set(done, finishes)
+                if finishes:
+                    self.events.append(("done", name, queue.pop(0)[1]))
+                _, _, valid, tag = await ctx.tick().sample(job.valid, job.p.tag)
+                if valid and is_ready:
+                    after = max([self.cycle, *(until for until, _ in queue)])
+                    queue.append((after + self.rng.randint(1, self.max_engine_cycles), tag))
+                    self.events.append(("start", name, tag))
+
+        return testbench
+
+    async def start(self, ctx, count):
+        for name, value in (("PROGRAM_BASE", PROGRAM_BASE), ("PROGRAM_COUNT", count), ("RECORD_BASE", RECORD_BASE), ("IRQ_ENABLE", 1), ("CONTROL", 1)):
+            await self.manager.write(ctx, REGISTERS[name].addr, value)
+
+    async def wait(self, ctx, max_cycles=4000):
+        for _ in range(max_cycles):
+            if ctx.get(self.dut.irq):
+                return
+            await ctx.tick()
+        raise AssertionError("no interrupt")
+
+    async def read(self, ctx, name):
+        return (await self.manager.read(ctx, REGISTERS[name].addr))[0]
+
+    def record(self, index):
+        addr = RECORD_BASE + 16 * index
+        return COMPLETION.decode(bytes(self.memory.raw[addr : addr + 16]))
+
+
+def header(opcode, tag, *, wait_nn=0, wait_tp=0):
+    return HEADER.encode(opcode=opcode, wait_nn=wait_nn, wait_tp=wait_tp, reserved=0, tag=tag)
+
+
+def check_order(events, program):
+    """Every job started once, per engine in order, and not before what it waits for; done before the end."""
+    for engine, opcode in (("nn", Opcode.NN), ("tp", Opcode.TP)):
+        tags = [tag for tag, (op, _, _) in enumerate(program) if op == opcode]
+        for kind in ("start", "done"):
+            assert [tag for k, e, tag in events if (k, e) == (kind, engine)] == tags
+    for tag, (opcode, wait_nn, wait_tp) in enumerate(program):
+        own = "nn" if opcode == Opcode.NN else "tp"
+        before = events[: events.index(("start", own, tag))]
+        for earlier, (op, _, _) in enumerate(program[:tag]):
+            if op == Opcode.TP and wait_tp:
+                assert ("done", "tp", earlier) in before
+            if op == Opcode.NN and opcode == Opcode.TP and wait_nn:
+                assert ("done", "nn", earlier) in before
+
+
+PROGRAM = st.lists(st.tuples(st.sampled_from((Opcode.NN, Opcode.TP)), st.integers(0, 1), st.integers(0, 1)), min_size=0, max_size=14)
+
+
+@given(PROGRAM, st.sampled_from((0.0, 0.5)), st.integers(0, 2**16), st.sampled_from((2, 40)), st.sampled_from((1, 12)))
+@settings(deadline=None, max_examples=20, derandomize=True)
+def test_program(program, stall, seed, max_engine_cycles, num_jobs):
+    descriptors = [header(op, tag, wait_nn=nn, wait_tp=tp) for tag, (op, nn, tp) in enumerate(program)]
+
+    async def testbench(ctx, bench):
+        for _ in range(2):
+            bench.events.clear()
+            bench.memory.raw[RECORD_BASE:] = bytes(len(bench.memory.raw) - RECORD_BASE)
+            await bench.start(ctx, len(program))
+            await bench.wait(ctx)
+            check_order(bench.events, program)
+            cycles = await bench.read(ctx, "CYCLES")
+            times = {tag: bench.record(tag)["cycle"] for tag in range(len(program))}
+            assert all(0 < time <= cycles for time in times.values())
+            done = [tag for kind, _, tag in bench.events if kind == "done"]
+            assert sorted(done, key=times.get) == done or len(set(times.values())) < len(times)
+            assert await bench.read(ctx, "STATUS") == 0
+            assert await bench.read(ctx, "CYCLES") == cycles
+            await bench.manager.write(ctx, REGISTERS["IRQ_STATUS"].addr, 1)
+            await ctx.tick()
+            assert not ctx.get(bench.dut.irq)
+
+    Bench(descriptors, stall=stall, seed=seed, max_engine_cycles=max_engine_cycles, num_jobs=num_jobs).run(testbench)
+
+
+def test_identity():
+    async def testbench(ctx, bench):
+        assert await bench.read(ctx, "ID") == ID
+        assert await bench.read(ctx, "CONFIG0") == 4 | 16 << 8 | 8 << 16 | 8 << 24
+
+    Bench([]).run(testbench)
+
+
+def test_engines_run_side_by_side():
+    """A TP job that does not wait starts while the NN engine is at work."""
+    async def testbench(ctx, bench):
+        await bench.start(ctx, 2)
+        await bench.wait(ctx)
+        assert bench.events[:2] == [("start", "nn", 0), ("start", "tp", 1)]
+
+    Bench([header(Opcode.NN, 0), header(Opcode.TP, 1)], seed=4, max_engine_cycles=300).run(testbench)
+
+
+def test_unknown_opcode():
+    async def testbench(ctx, bench):
+        await bench.start(ctx, 5)
+        await bench.wait(ctx)
+        assert await bench.read(ctx, "ERROR") == Error.OPCODE
+        assert await bench.read(ctx, "ERROR_ADDR") == PROGRAM_BASE + 2 * DESCRIPTOR_BYTES
+        assert await bench.read(ctx, "STATUS") == 2
+        assert [event for event in bench.events if event[0] == "done"] == [("done", "nn", 0), ("done", "tp", 1)]
+        assert bench.record(1)["cycle"] > 0
+
+        # A doorbell is ignored until the error has been cleared; then the NPU works again
+        bench.events.clear()
+        await bench.manager.write(ctx, REGISTERS["IRQ_STATUS"].addr, 1)
+        await bench.start(ctx, 2)
+        await ctx.tick().repeat(200)
+        assert bench.events == []
+        await bench.manager.write(ctx, REGISTERS["CONTROL"].addr, 2)
+        assert await bench.read(ctx, "ERROR") == Error.NONE
+        await bench.start(ctx, 2)
+        await bench.wait(ctx)
+        assert await bench.read(ctx, "STATUS") == 0
+        assert len(bench.events) == 4
+
+    descriptors = [header(Opcode.NN, 0), header(Opcode.TP, 1), header(Opcode.NN, 2), header(Opcode.TP, 3), header(Opcode.NN, 4)]
+    descriptors[2] = bytes([77]) + descriptors[2][1:]
+    Bench(descriptors).run(testbench)
+
+
+@pytest.mark.parametrize(("which", "code"), [(0, Error.BUS_READ), (1, Error.BUS_WRITE)])
+def test_bus_error_ends_the_program_at_once(which, code):
+    async def testbench(ctx, bench):
+        fault = bench.dut.bus_faults[which]
+        await bench.start(ctx, 3)
+        await ctx.tick().repeat(60)
+        ctx.set(fault.payload, {"code": code, "addr": 0xDEAD0000})
+        ctx.set(fault.valid, 1)
+        await ctx.tick()
+        ctx.set(fault.payload, {"code": code, "addr": 0})
+        await ctx.tick()
+        ctx.set(fault.valid, 0)
+        await bench.wait(ctx, max_cycles=5)
+        assert await bench.read(ctx, "ERROR") == code
+        assert await bench.read(ctx, "ERROR_ADDR") == 0xDEAD0000
+        assert await bench.read(ctx, "STATUS") == 2
+
+    Bench([header(Opcode.NN, tag, wait_tp=1) for tag in range(3)], max_engine_cycles=10**6, num_jobs=1).run(testbench)
