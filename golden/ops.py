@@ -1,0 +1,179 @@
+"""Quantised layers in numpy: int8, NHWC, bit-exact with LiteRT's reference kernels (BUILTIN_REF).
+
+Scales and zero points come as pairs (scale, zero_point), scales being what the file holds as float32; `stride` and `dilation` are pairs
+(vertical, horizontal); `padding` is "SAME", "VALID" or explicit (top, bottom, left, right); `activation` is "NONE", "RELU", "RELU6" or
+"RELU_N1_TO_1". Every layer returns an int8 array; none changes its arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .quant import double_rounding, quantize_multiplier, round_half_away, single_rounding, wrap32
+
+__all__ = [
+    "activation_range", "add", "average_pool", "conv2d", "depthwise_conv2d", "dequantize", "fully_connected", "max_pool", "pad", "quantize",
+    "relu", "requantize", "reshape",
+]
+
+Quantisation = tuple[float, int]
+Padding = str | tuple[int, int, int, int]
+
+_BOUNDS = {"NONE": (None, None), "RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
+
+
+def activation_range(activation: str, quant: Quantisation) -> tuple[int, int]:
+    """The int8 clamp (act_min, act_max) that a fused activation is.
+
+    Raises
+    ------
+    ValueError
+        When the activation is not one of `NONE`, `RELU`, `RELU6`, `RELU_N1_TO_1`.
+    """
+    if activation not in _BOUNDS:
+        raise ValueError(f"activation = {activation!r} is unknown: use {', '.join(_BOUNDS)}")
+    lower, upper = (None if bound is None else int(quantize(np.float32(bound), quant)) for bound in _BOUNDS[activation])
+    return -128 if lower is None else lower, 127 if upper is None else upper
+
+
+def conv2d(
+    acts: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, input_quant: Quantisation, weight_scale: float | np.ndarray,
+    output_quant: Quantisation, stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), padding: Padding = "SAME",
+    activation: str = "NONE",
+) -> np.ndarray:
+    """CONV_2D, rounding D: acts (N, IH, IW, IC), weights (OC, KH, KW, IC), bias int32 (OC,), one weight scale or one per channel."""
+    acc = None
+    for ky, kx, pixels in _taps(acts, input_quant[1], weights.shape[1:3], stride, dilation, padding):
+        product = pixels.astype(np.float64) @ weights[:, ky, kx].T.astype(np.float64)
+        acc = product if acc is None else acc + product
+    factors = _factors(input_quant[0], weight_scale, output_quant[0], len(weights))
+    return _finish(acc.astype(np.int64), bias, factors, output_quant, activation, double_rounding)
+
+
+def depthwise_conv2d(
+    acts: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, input_quant: Quantisation, weight_scale: float | np.ndarray,
+    output_quant: Quantisation, stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), padding: Padding = "SAME",
+    activation: str = "NONE",
+) -> np.ndarray:
+    """DEPTHWISE_CONV_2D, rounding D: weights (1, KH, KW, IC * m); output channel c reads input channel c div m."""
+    multiplier = weights.shape[3] // acts.shape[3]
+    acc = 0
+    for ky, kx, pixels in _taps(acts, input_quant[1], weights.shape[1:3], stride, dilation, padding):
+        acc = acc + np.repeat(pixels, multiplier, axis=3) * weights[0, ky, kx].astype(np.int32)
+    factors = _factors(input_quant[0], weight_scale, output_quant[0], weights.shape[3])
+    return _finish(acc.astype(np.int64), bias, factors, output_quant, activation, double_rounding)
+
+
+def fully_connected(
+    acts: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, input_quant: Quantisation, weight_scale: float | np.ndarray,
+    output_quant: Quantisation, activation: str = "NONE",
+) -> np.ndarray:
+    """FULLY_CONNECTED, rounding SA: acts with IC values per row, weights (OC, IC); result (rows, OC)."""
+    rows = acts.reshape(-1, weights.shape[1]).astype(np.float64) - input_quant[1]
+    acc = (rows @ weights.T.astype(np.float64)).astype(np.int64)
+    factors = _factors(input_quant[0], weight_scale, output_quant[0], len(weights))
+    return _finish(acc, bias, factors, output_quant, activation, single_rounding)
+
+
+def add(a: np.ndarray, b: np.ndarray, a_quant: Quantisation, b_quant: Quantisation, output_quant: Quantisation, activation: str = "NONE") -> np.ndarray:
+    """ADD with broadcasting: both operands are scaled to a common 20-bit fraction, rounded, summed and rounded again, each time by D."""
+    scale_a, scale_b, scale_out = (float(np.float32(quant[0])) for quant in (a_quant, b_quant, output_quant))
+    scale = 2 * max(scale_a, scale_b)
+    scaled_a = double_rounding((a.astype(np.int64) - a_quant[1]) << 20, *quantize_multiplier(scale_a / scale))
+    scaled_b = double_rounding((b.astype(np.int64) - b_quant[1]) << 20, *quantize_multiplier(scale_b / scale))
+    total = double_rounding(scaled_a + scaled_b, *quantize_multiplier(scale / ((1 << 20) * scale_out)))
+    return _clamp(total + output_quant[1], activation_range(activation, output_quant))
+
+
+def average_pool(acts: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int], quant: Quantisation = (1.0, 0), padding: Padding = "VALID",
+                 activation: str = "NONE") -> np.ndarray:
+    """AVERAGE_POOL_2D over the pixels inside the image; halves are rounded away from zero. `quant` only serves the activation."""
+    total = sum(pixels for _, _, pixels in _taps(acts, 0, kernel, stride, (1, 1), padding))
+    count = sum(pixels for _, _, pixels in _taps(np.ones_like(acts[:1, :, :, :1]), 0, kernel, stride, (1, 1), padding))
+    return _clamp(round_half_away(total, count), activation_range(activation, quant))
+
+
+def max_pool(acts: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int], quant: Quantisation = (1.0, 0), padding: Padding = "VALID",
+             activation: str = "NONE") -> np.ndarray:
+    """MAX_POOL_2D over the pixels inside the image. `quant` only serves the activation."""
+    windows = _taps(acts.astype(np.int32) + 128, 0, kernel, stride, (1, 1), padding)
+    peak = np.max([pixels for _, _, pixels in windows], axis=0) - 128
+    return _clamp(peak, activation_range(activation, quant))
+
+
+def relu(acts: np.ndarray, input_quant: Quantisation, output_quant: Quantisation, activation: str = "RELU") -> np.ndarray:
+    """RELU, RELU6 or RELU_N1_TO_1 as an operator of its own: requantised by D, then clamped."""
+    factor = float(np.float32(input_quant[0]) / np.float32(output_quant[0]))
+    values = double_rounding(acts.astype(np.int64) - input_quant[1], *quantize_multiplier(factor)) + output_quant[1]
+    return _clamp(values, activation_range(activation, output_quant))
+
+
+def requantize(acts: np.ndarray, input_quant: Quantisation, output_quant: Quantisation) -> np.ndarray:
+    """QUANTIZE from int8 to int8."""
+    factor = float(np.float32(input_quant[0])) / float(np.float32(output_quant[0]))
+    return _clamp(double_rounding(acts.astype(np.int64) - input_quant[1], *quantize_multiplier(factor)) + output_quant[1], (-128, 127))
+
+
+def quantize(values: np.ndarray, quant: Quantisation) -> np.ndarray:
+    """QUANTIZE from float32 to int8: divided in float32, rounded half away from zero."""
+    quotient = (np.asarray(values, np.float32) / np.float32(quant[0])).astype(np.float64)
+    rounded = np.trunc(quotient + np.copysign(0.5, quotient))
+    return np.clip(rounded + quant[1], -128, 127).astype(np.int8)
+
+
+def dequantize(acts: np.ndarray, quant: Quantisation) -> np.ndarray:
+    """DEQUANTIZE from int8 to float32."""
+    return np.float32(quant[0]) * (acts.astype(np.int32) - quant[1]).astype(np.float32)
+
+
+def reshape(acts: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """RESHAPE; one extent may be -1."""
+    return acts.reshape(tuple(shape))
+
+
+def pad(acts: np.ndarray, paddings: Sequence[tuple[int, int]], zero_point: int) -> np.ndarray:
+    """PAD: (before, after) for each axis, filled with the zero point."""
+    return np.pad(acts, paddings, constant_values=zero_point)
+
+
+def _pads(extents: Sequence[int], spans: Sequence[int], stride: Sequence[int], padding: Padding) -> tuple[int, ...]:
+    """(top, bottom, left, right); of an odd total the larger part comes at the bottom and the right."""
+    if not isinstance(padding, str):
+        return tuple(padding)
+    if padding == "VALID":
+        return 0, 0, 0, 0
+    if padding != "SAME":
+        raise ValueError(f"padding = {padding!r} is unknown: use SAME, VALID or (top, bottom, left, right)")
+    totals = [max((-(-extent // step) - 1) * step + span - extent, 0) for extent, span, step in zip(extents, spans, stride, strict=True)]
+    return totals[0] // 2, totals[0] - totals[0] // 2, totals[1] // 2, totals[1] - totals[1] // 2
+
+
+def _taps(acts: np.ndarray, zero_point: int, kernel: Sequence[int], stride: tuple[int, int], dilation: tuple[int, int], padding: Padding):
+    """Yield (ky, kx, pixels) for each tap: int32 of shape (N, OH, OW, IC), the zero point subtracted, pads 0."""
+    spans = [(kernel[axis] - 1) * dilation[axis] + 1 for axis in (0, 1)]
+    top, bottom, left, right = _pads(acts.shape[1:3], spans, stride, padding)
+    image = np.pad(acts.astype(np.int32) - zero_point, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    num_oh, num_ow = ((image.shape[1 + axis] - spans[axis]) // stride[axis] + 1 for axis in (0, 1))
+    for ky in range(kernel[0]):
+        for kx in range(kernel[1]):
+            y, x = ky * dilation[0], kx * dilation[1]
+            yield ky, kx, image[:, y : y + (num_oh - 1) * stride[0] + 1 : stride[0], x : x + (num_ow - 1) * stride[1] + 1 : stride[1]]
+
+
+def _factors(input_scale: float, weight_scale: float | np.ndarray, output_scale: float, num_oc: int) -> np.ndarray:
+    """(q, L, R) for each channel, int64 of shape (3, num_oc)."""
+    scales = np.broadcast_to(np.asarray(weight_scale, np.float32), num_oc).astype(np.float64)
+    factors = float(np.float32(input_scale)) * scales / float(np.float32(output_scale))
+    return np.array([quantize_multiplier(float(factor)) for factor in factors], np.int64).T
+
+
+def _finish(acc: np.ndarray, bias: np.ndarray | None, factors: np.ndarray, output_quant: Quantisation, activation: str, rounding) -> np.ndarray:
+    """Bias, requantisation, zero point and clamp; channels are last."""
+    total = wrap32(acc + (0 if bias is None else bias.astype(np.int64)))
+    return _clamp(rounding(total, *factors) + output_quant[1], activation_range(activation, output_quant))
+
+
+def _clamp(values: np.ndarray, limits: tuple[int, int]) -> np.ndarray:
+    return np.clip(values, *limits).astype(np.int8)
