@@ -1,0 +1,60 @@
+"""Devices: the NPU as the golden model, in three simulators, each behind the `Device` protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from convoy.driver.device import Device, MemoryModel
+from convoy.spec.config import NpuConfig
+
+__all__ = ["DEVICES", "open_device"]
+
+DEVICES = ("golden", "pysim", "icarus", "native")
+"""Names that `open_device` knows: the golden model (no timing); the RTL in Amaranth's simulator, in Icarus Verilog, in Verilator."""
+
+
+def open_device(
+    name: str,
+    config: NpuConfig,
+    memory_model: MemoryModel = MemoryModel(),  # noqa: B008
+    waves: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Device:
+    """A device, reset and ready.
+
+    Parameters
+    ----------
+    name : str
+        One of `DEVICES`.
+    config : NpuConfig
+        The NPU.
+    memory_model : MemoryModel
+        Timing of the memory; `golden` has none.
+    waves : Path | None
+        File for the waveforms, in VCD format.
+    progress : callable | None
+        Called with a line of text before something slow, such as compiling the model.
+
+    Raises
+    ------
+    ValueError
+        When there is no such device, or it makes no waveforms.
+    DeviceError
+        When a tool that the device needs is missing or fails; the message says how to install it.
+    """
+    if name == "golden":
+        if waves is not None:
+            raise ValueError("device golden makes no waveforms; use native, pysim or icarus")
+        from .golden import GoldenDevice
+        return GoldenDevice(config)
+    if name == "pysim":
+        from .pysim import PysimDevice
+        return PysimDevice(config, memory_model, waves=waves, progress=progress)
+    if name == "icarus":
+        from .icarus import IcarusDevice
+        return IcarusDevice(config, memory_model, waves=waves, progress=progress)
+    if name == "native":
+        from .native import NativeDevice
+        return NativeDevice(config, memory_model, waves=waves, progress=progress)
+    raise ValueError(f"no device {name!r}; there are {', '.join(DEVICES)}")

