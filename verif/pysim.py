@@ -56,7 +56,9 @@ async def send(ctx, stream, payloads: Iterable, *, go: Callable[[], bool] = alwa
             await ctx.tick()
         ctx.set(stream.payload, payload)
         ctx.set(stream.valid, 1)
-        await ctx.tick().until(stream.ready)
+        is_sent = False
+        while not is_sent:
+            _, _, is_sent = await ctx.tick().sample(stream.ready)
         ctx.set(stream.valid, 0)
 
 
