@@ -1,0 +1,233 @@
+"""Address generation of the TP engine: descriptor loops to windows, windows to groups of buffer bytes."""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from convoy.spec.isa import TP, TpOp
+
+__all__ = ["GroupWalk", "WindowWalk", "group_layout", "is_pool", "window_layout"]
+
+_WINDOW_JOB = TP.subset("op", "num_0", "num_1", "num_2", "step_0", "step_1", "kernel_h", "kernel_w", "stride_h", "stride_w",
+                        "start_y", "start_x", "tile_ih", "tile_iw")
+_GROUP_JOB = TP.subset("op", "step_2", "tile_iw")
+
+
+def is_pool(op) -> Value:
+    """Whether `op`, a `TpOp` value, reduces a window to one byte."""
+    return (op == TpOp.MAX_POOL) | (op == TpOp.AVG_POOL)
+
+
+def window_layout(addr_bits: int) -> data.StructLayout:
+    """Bytes in the buffer: `num_rows` rows of `num_cols` columns from `addr`; `last` of the descriptor.
+
+    A pooling window, clipped to the image, or one row of elements of `COPY` and `ADD`.
+    An empty window has `num_rows` and `num_cols` 0.
+    """
+    return data.StructLayout({"addr": addr_bits, "num_rows": 16, "num_cols": 16, "last": 1})
+
+
+def group_layout(addr_bits: int, num_lanes: int) -> data.StructLayout:
+    """Up to `num_lanes` bytes that are read at once: `count` bytes from `addr`, a step apart.
+
+    `window_last` ends a window, `last` the descriptor.
+    """
+    return data.StructLayout({"addr": addr_bits, "count": range(num_lanes + 1), "window_last": 1, "last": 1})
+
+
+class WindowWalk(wiring.Component):
+    """The outer loops of a TP descriptor.
+
+    Pools: a window per output, clipped to the image, in the order of the loops. `COPY`, `ADD`: a window of one row of
+    `num_2` elements per iteration of the two outer loops.
+
+    Latency: 5 cycles from `start` to the first window. Throughput: a window in two cycles.
+
+    Parameters
+    ----------
+    addr_bits : int
+        Bits of an address within a buffer half; addresses are computed modulo this.
+
+    Members
+    -------
+    job : In
+        Fields of the descriptor, constant from `start` to the last window. Every `num_*` is at least 1.
+    start : In(1)
+        Strobe, only when the last window of the previous descriptor has been taken.
+    windows : Out(stream of `window_layout`)
+    """
+
+    def __init__(self, addr_bits: int):
+        self._addr_bits = addr_bits
+        super().__init__({
+            "job": In(_WINDOW_JOB),
+            "start": In(1),
+            "windows": Out(stream.Signature(window_layout(addr_bits))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        job, windows = self.job, self.windows
+        bits = self._addr_bits
+
+        pool = Signal()
+        m.d.comb += pool.eq(is_pool(job.op))
+
+        left_0, left_1, left_2 = Signal(16), Signal(16), Signal(16)
+        reload_2 = Signal(16)
+        m.d.comb += reload_2.eq(Mux(pool, job.num_2 - 1, 0))
+        plane = Signal(bits)
+        y, x = Signal(signed(26)), Signal(signed(26))
+        row, row_start, row_step = Signal(bits), Signal(bits), Signal(bits)
+
+        # row = y * tile_iw in pools is kept incrementally; this multiplier makes its start and step.
+        factor_a, factor_b, product = Signal(bits), Signal(bits), Signal(bits)
+        m.d.sync += product.eq(factor_a * factor_b)
+
+        y_low, x_low = Signal(16), Signal(16)
+        y_high, x_high = Signal(signed(27)), Signal(signed(27))
+        row_addr = Signal(bits)
+        num_rows, num_cols = Signal(signed(28)), Signal(signed(28))
+        m.d.comb += [num_rows.eq(y_high - y_low), num_cols.eq(x_high - x_low)]
+        is_empty = Signal()
+        m.d.comb += is_empty.eq((num_rows <= 0) | (num_cols <= 0))
+
+        with m.If(windows.ready):
+            m.d.sync += windows.valid.eq(0)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [
+                    left_0.eq(job.num_0 - 1), left_1.eq(job.num_1 - 1), left_2.eq(reload_2),
+                    plane.eq(0), y.eq(job.start_y), x.eq(job.start_x),
+                    factor_a.eq(job.start_y), factor_b.eq(job.tile_iw),
+                ]
+                with m.If(self.start):
+                    m.next = "PRODUCT"
+            with m.State("PRODUCT"):
+                m.d.sync += factor_a.eq(job.stride_h)
+                m.next = "ROW_START"
+            with m.State("ROW_START"):
+                m.d.sync += [row.eq(Mux(pool, product, 0)), row_start.eq(Mux(pool, product, 0))]
+                m.next = "ROW_STEP"
+            with m.State("ROW_STEP"):
+                m.d.sync += row_step.eq(Mux(pool, product, job.step_1))
+                m.next = "CLIP"
+            with m.State("CLIP"):
+                y_end, x_end = Signal(signed(27)), Signal(signed(27))
+                m.d.comb += [y_end.eq(y + job.kernel_h), x_end.eq(x + job.kernel_w)]
+                m.d.sync += [
+                    y_low.eq(Mux(y < 0, 0, y)), y_high.eq(Mux(y_end > job.tile_ih, job.tile_ih, y_end)),
+                    x_low.eq(Mux((x < 0) | ~pool, 0, x)), x_high.eq(Mux(x_end > job.tile_iw, job.tile_iw, x_end)),
+                    row_addr.eq(plane + Mux((y < 0) & pool, 0, row)),
+                ]
+                m.next = "EMIT"
+            with m.State("EMIT"), m.If(~windows.valid | windows.ready):
+                m.d.sync += [
+                    windows.valid.eq(1),
+                    windows.p.addr.eq(row_addr + x_low),
+                    windows.p.num_rows.eq(Mux(pool, Mux(is_empty, 0, num_rows), 1)),
+                    windows.p.num_cols.eq(Mux(pool, Mux(is_empty, 0, num_cols), job.num_2)),
+                    windows.p.last.eq(0),
+                ]
+                m.next = "CLIP"
+                with m.If(left_2 != 0):
+                    m.d.sync += [left_2.eq(left_2 - 1), x.eq(x + job.stride_w)]
+                with m.Else():
+                    m.d.sync += [left_2.eq(reload_2), x.eq(job.start_x)]
+                    with m.If(left_1 != 0):
+                        m.d.sync += [left_1.eq(left_1 - 1), y.eq(y + job.stride_h), row.eq(row + row_step)]
+                    with m.Else():
+                        m.d.sync += [
+                            left_1.eq(job.num_1 - 1), y.eq(job.start_y), row.eq(row_start),
+                            left_0.eq(left_0 - 1), plane.eq(plane + job.step_0),
+                        ]
+                        with m.If(left_0 == 0):
+                            m.d.sync += windows.p.last.eq(1)
+                            m.next = "IDLE"
+        return m
+
+
+class GroupWalk(wiring.Component):
+    """Cuts windows into groups of bytes that the buffer reads at once: row by row, up to `num_lanes` columns each.
+
+    Columns are `step_2` bytes apart (pools: 1), rows `tile_iw`. When the step would put two lanes into one bank, groups
+    have one byte.
+
+    Latency: 1 cycle. Throughput: a group per cycle, also from one window to the next.
+
+    Parameters
+    ----------
+    addr_bits : int
+        Bits of an address within a buffer half.
+    num_lanes, num_banks : int
+        Bytes of a group, a power of two; banks of the buffer, a power of two of at least `num_lanes`.
+
+    Members
+    -------
+    job : In
+        Fields of the descriptor, constant from two cycles before its first window to its last group.
+    windows : In(stream of `window_layout`)
+    groups : Out(stream of `group_layout`)
+        An empty window gives a group with a `count` of 0 that has `window_last`.
+    step : Out(addr_bits)
+        Bytes from lane to lane, constant during a descriptor.
+    """
+
+    def __init__(self, addr_bits: int, *, num_lanes: int, num_banks: int):
+        self._num_lanes, self._num_banks = num_lanes, num_banks
+        super().__init__({
+            "job": In(_GROUP_JOB),
+            "windows": In(stream.Signature(window_layout(addr_bits))),
+            "groups": Out(stream.Signature(group_layout(addr_bits, num_lanes))),
+            "step": Out(addr_bits),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        job, windows, groups = self.job, self.windows, self.groups
+        lanes = self._num_lanes
+
+        # Lanes 0 .. num_lanes-1 hit different banks unless the step has too many factors of two.
+        is_wide = Signal()
+        group_step = Signal.like(self.step)
+        free_bits = (self._num_banks // lanes).bit_length()
+        m.d.sync += [
+            self.step.eq(Mux(is_pool(job.op), 1, job.step_2)),
+            is_wide.eq(self.step[:free_bits].any()),
+            group_step.eq(Mux(is_wide, self.step * lanes, self.step)),
+        ]
+
+        is_active, is_last = Signal(), Signal()
+        row_addr = Signal.like(groups.p.addr)
+        num_cols, cols_left, rows_left = Signal(16), Signal(16), Signal(16)
+        is_row_end, is_window_end = Signal(), Signal()
+        m.d.comb += [
+            is_row_end.eq(Mux(is_wide, cols_left <= lanes, cols_left <= 1)),
+            is_window_end.eq(is_row_end & (rows_left <= 1)),
+            groups.valid.eq(is_active),
+            groups.p.count.eq(Mux(is_row_end, cols_left, Mux(is_wide, lanes, 1))),
+            groups.p.window_last.eq(is_window_end),
+            groups.p.last.eq(is_window_end & is_last),
+            windows.ready.eq(~is_active | (groups.ready & is_window_end)),
+        ]
+        addr = Signal.like(groups.p.addr)
+        m.d.comb += groups.p.addr.eq(addr)
+
+        with m.If(windows.ready):
+            m.d.sync += [
+                is_active.eq(windows.valid),
+                is_last.eq(windows.p.last),
+                row_addr.eq(windows.p.addr), addr.eq(windows.p.addr),
+                num_cols.eq(windows.p.num_cols), cols_left.eq(windows.p.num_cols),
+                rows_left.eq(windows.p.num_rows),
+            ]
+        with m.Elif(groups.ready):
+            with m.If(is_row_end):
+                m.d.sync += [
+                    row_addr.eq(row_addr + job.tile_iw), addr.eq(row_addr + job.tile_iw),
+                    cols_left.eq(num_cols), rows_left.eq(rows_left - 1),
+                ]
+            with m.Else():
+                m.d.sync += [addr.eq(addr + group_step), cols_left.eq(cols_left - groups.p.count)]
+        return m

@@ -1,0 +1,68 @@
+"""The ADD pipeline against TFLite's arithmetic in plain integers."""
+
+import random
+
+from amaranth.sim import Simulator
+from convoy.hw.tp.add import AddLane
+
+
+def high_mul(x, mult):
+    """gemmlowp's SaturatingRoundingDoublingHighMul for a positive multiplier: nudged, truncated towards zero."""
+    product = x * mult
+    nudged = product + ((1 << 30) if product >= 0 else 1 - (1 << 30))
+    return nudged // (1 << 31) if nudged >= 0 else -(-nudged // (1 << 31))
+
+
+def divide_by_power_of_two(x, shift):
+    """gemmlowp's RoundingDivideByPOT."""
+    mask = (1 << shift) - 1
+    return (x >> shift) + ((x & mask) > (mask >> 1) + (x < 0))
+
+
+def add(job, a, b):
+    def scale(x, name):
+        return divide_by_power_of_two(high_mul(x, job[f"{name}_mult"]), job[f"{name}_shift"])
+
+    total = scale((a - job["a_zero_point"]) << 20, "a") + scale((b - job["b_zero_point"]) << 20, "b")
+    return min(max(scale(total, "out") + job["zero_point_out"], job["act_min"]), job["act_max"])
+
+
+def test_scaling_matches_a_value_worked_out_by_hand():
+    assert high_mul(-(1 << 30), 1) == 0
+    assert high_mul(-3 << 30, 1) == -1
+    assert divide_by_power_of_two(-3, 1) == -2
+    assert divide_by_power_of_two(3, 1) == 2
+
+
+def test_add_matches_tflite():
+    rng = random.Random(1)
+    dut = AddLane()
+
+    def job():
+        low, high = sorted(rng.sample(range(-128, 128), 2)) if rng.random() < 0.5 else (-128, 127)
+        values = {f"{name}_mult": rng.choice([1 << 30, (1 << 31) - 1, 3 << 29, rng.randrange(1 << 30, 1 << 31)]) for name in ("a", "b", "out")}
+        values |= {"a_shift": rng.choice([0, 0, 1, 3, 31]), "b_shift": rng.choice([0, 0, 1, 8]), "out_shift": rng.choice([17, 18, 19, 20, 31])}
+        values |= {name: rng.randint(-128, 127) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
+        return values | {"act_min": low, "act_max": high}
+
+    async def bench(ctx):
+        for _ in range(25):
+            values = job()
+            for name, value in values.items():
+                ctx.set(dut.job[name], value)
+            await ctx.tick().repeat(2)
+            pairs = [(rng.randint(-128, 127), rng.randint(-128, 127)) for _ in range(30)] + [(-128, -128), (127, 127)]
+            results = []
+            for cycle in range(len(pairs) + dut.PIPELINE_CYCLES):
+                a, b = pairs[min(cycle, len(pairs) - 1)]
+                ctx.set(dut.a, a)
+                ctx.set(dut.b, b)
+                if cycle >= dut.PIPELINE_CYCLES:
+                    results.append(ctx.get(dut.y))
+                await ctx.tick()
+            assert results == [add(values, a, b) for a, b in pairs]
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-8)
+    sim.add_testbench(bench)
+    sim.run()
