@@ -1,0 +1,103 @@
+"""Operators that the host executes at the edges of the network, bit-exact with LiteRT's reference kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .graph import Graph, GraphError, Op, Tensor
+from .quantise import quantise_multiplier
+
+__all__ = ["HOST_OPS", "run_host_op"]
+
+
+def run_host_op(graph: Graph, op: Op, values: Mapping[int, np.ndarray]) -> np.ndarray:
+    """The output of an operator of `HOST_OPS`, in the output tensor's shape and dtype.
+
+    Parameters
+    ----------
+    values
+        The operator's activations by tensor index, in the graph's shapes.
+
+    Raises
+    ------
+    GraphError
+        When the host has no such operator, or not for these dtypes.
+    """
+    if op.kind not in HOST_OPS:
+        raise GraphError(f"operator {op.index} ({op.kind}): the host cannot execute it")
+    source, target = graph.tensors[op.inputs[0]], graph.tensors[op.outputs[0]]
+    try:
+        return HOST_OPS[op.kind](values[source.index], source, target, op)
+    except _Unsupported as error:
+        raise GraphError(f"operator {op.index} ({op.kind}): the host does not convert {source.dtype} to {target.dtype} {error}".rstrip()) from None
+
+
+class _Unsupported(Exception):
+    """An operator with dtypes that are not implemented."""
+
+
+def _params(tensor: Tensor) -> tuple[np.float32, int]:
+    """Scale and zero point of a tensor that is quantised as a whole."""
+    if tensor.quant is None or tensor.quant.scale.size != 1:
+        raise _Unsupported("without one scale each")
+    return np.float32(tensor.quant.scale[0]), int(tensor.quant.zero_point[0])
+
+
+def _clip(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    info = np.iinfo(dtype)
+    return np.clip(values, info.min, info.max).astype(dtype)
+
+
+def _softmax(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.ndarray:
+    """Softmax over the last axis; exponentials from a table of 256 float32 values, summed in order."""
+    if source.dtype != target.dtype or source.dtype.itemsize != 1:
+        raise _Unsupported
+    scale_in, _ = _params(source)
+    scale_out, zero_point_out = _params(target)
+    exponents = -(scale_in * np.float32(op.options.get("beta", 1.0))) * np.arange(256, dtype=np.float32)
+    table = np.exp(exponents.astype(np.float64)).astype(np.float32)
+    wide = x.astype(np.int32)
+    terms = table[wide.max(axis=-1, keepdims=True) - wide]
+    total = np.zeros(terms.shape[:-1], np.float32)
+    for c in range(terms.shape[-1]):
+        total += terms[..., c]
+    rescaled = terms * (np.float32(1) / (total * scale_out))[..., np.newaxis]
+    return _clip(np.floor(rescaled + np.float32(0.5)).astype(np.int64) + zero_point_out, target.dtype)
+
+
+def _reshape(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.ndarray:
+    return x.reshape(target.shape)
+
+
+def _quantise(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.ndarray:
+    """float32 to 8 or 16 bits, half away from zero; or from one quantisation to another with double rounding."""
+    if target.dtype.kind not in "iu" or target.dtype.itemsize > 2:
+        raise _Unsupported
+    scale_out, zero_point_out = _params(target)
+    if source.dtype == np.float32:
+        ratio = (x / scale_out).astype(np.float32)
+        rounded = np.sign(ratio) * np.floor(np.abs(ratio).astype(np.float64) + 0.5)
+        return _clip(rounded + zero_point_out, target.dtype)
+    if source.dtype.kind not in "iu" or source.dtype.itemsize > 2:
+        raise _Unsupported
+    scale_in, zero_point_in = _params(source)
+    mult, exponent = quantise_multiplier(float(scale_in) / float(scale_out))
+    acc = (x.astype(np.int64) - zero_point_in) << max(exponent, 0)
+    high = (acc * mult + (1 << 30)) >> 31
+    shift = max(-exponent, 0)
+    rounded = (high + (1 << (shift - 1)) - (high < 0)) >> shift if shift else high
+    return _clip(rounded + zero_point_out, target.dtype)
+
+
+def _dequantise(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.ndarray:
+    """8 or 16 bits to float32."""
+    if target.dtype != np.float32 or source.dtype.kind not in "iu" or source.dtype.itemsize > 2:
+        raise _Unsupported
+    scale, zero_point = _params(source)
+    return (scale.astype(np.float64) * (x.astype(np.int32) - zero_point)).astype(np.float32)
+
+
+HOST_OPS = {"SOFTMAX": _softmax, "RESHAPE": _reshape, "QUANTIZE": _quantise, "DEQUANTIZE": _dequantise}
+"""Operators that `run_host_op` knows."""

@@ -1,0 +1,146 @@
+"""What a run found: comparison with the reference, the JSON report, the table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from .device import Device
+from .graph import Graph
+from .macs import dense_macs
+from .program import HostStep, NpuStep, Plan
+from .runtime import Execution
+
+__all__ = ["Mismatch", "build_report", "compare", "layer_table", "summary"]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A tensor that differs from the reference."""
+
+    tensor: int
+    name: str
+    op: int
+    num_different: int
+    num_elements: int
+    max_abs_diff: float
+    where: tuple[int, ...]
+    """Index of the first element that differs."""
+
+    def __str__(self) -> str:
+        return (f"layer {self.op}: tensor {self.tensor} ({self.name}) differs in {self.num_different} of {self.num_elements} elements, "
+                f"by {self.max_abs_diff:g} at most, first at {list(self.where)}")
+
+
+def compare(graph: Graph, op_index: int, tensor: int, found: np.ndarray, expected: np.ndarray) -> Mismatch | None:
+    """None when the two arrays are equal, element by element."""
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return Mismatch(tensor, graph.tensors[tensor].name, op_index, expected.size, expected.size, float("inf"), (0,) * expected.ndim)
+    different = found != expected
+    if not different.any():
+        return None
+    diff = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    where = tuple(int(i) for i in np.argwhere(different)[0])
+    return Mismatch(tensor, graph.tensors[tensor].name, op_index, int(different.sum()), found.size, float(diff.max()), where)
+
+
+def build_report(
+    plan: Plan, device: Device, execution: Execution, *, model: str, config: str, device_name: str,
+    reference: str, expected: Mapping[int, np.ndarray] | None,
+) -> tuple[dict[str, Any], list[Mismatch]]:
+    """The report of a run and the tensors that differ.
+
+    Parameters
+    ----------
+    model, config, device_name, reference
+        As the user named them.
+    expected
+        The reference's tensors; None when there is no reference, and then every `bit_exact` is None. On a device without timing all that derives
+        from cycles is None.
+    """
+    graph, npu = plan.graph, plan.config
+    ops = {op.index: op for op in graph.ops}
+    has_timing = device.memory_model is not None
+    mismatches: list[Mismatch] = []
+
+    def check(index: int) -> tuple[bool | None, float | int | None]:
+        if expected is None:
+            return None, None
+        found = [compare(graph, index, tensor, execution.tensors[tensor], expected[tensor]) for tensor in ops[index].outputs]
+        worse = [mismatch for mismatch in found if mismatch is not None]
+        mismatches.extend(worse)
+        diff = max((mismatch.max_abs_diff for mismatch in worse), default=0)
+        return not worse, int(diff) if float(diff).is_integer() else diff
+
+    def utilisation(macs: int, cycles: int) -> float | None:
+        return macs / (cycles * npu.macs_per_cycle) if has_timing and cycles else (0.0 if has_timing else None)
+
+    layers, host_ops = [], []
+    for step in plan.steps:
+        if isinstance(step, HostStep):
+            host_ops.append({"index": step.op.index, "name": graph.tensors[step.op.outputs[0]].name, "op": step.op.kind, "reason": step.reason})
+            check(step.op.index)
+        elif isinstance(step, NpuStep):
+            for index in step.layers:
+                layers.append(_layer(graph, ops[index], step, execution, has_timing, utilisation, check))
+    macs = sum(layer["macs"] for layer in layers)
+    return {
+        "model": model, "config": config, "device": device_name, "cores": npu.num_cores, "lanes": npu.num_lanes, "port_bits": npu.port_bits,
+        "memory_latency_cycles": device.memory_model.latency_cycles if has_timing else None,
+        "cycles": execution.cycles if has_timing else None, "macs": macs, "utilisation": utilisation(macs, execution.cycles),
+        "bit_exact": None if expected is None else not mismatches, "reference": reference,
+        "simulation_seconds": round(execution.seconds, 6),
+        "simulated_cycles_per_second": round(execution.cycles / execution.seconds) if has_timing and execution.seconds else None,
+        "host_ops": host_ops, "layers": sorted(layers, key=lambda layer: layer["index"]),
+    }, sorted(mismatches, key=lambda mismatch: mismatch.op)
+
+
+def _layer(graph: Graph, op, step: NpuStep, execution: Execution, has_timing: bool, utilisation, check) -> dict[str, Any]:
+    """One entry of `layers`."""
+    cost, macs = execution.costs[op.index], dense_macs(graph, op)
+    bit_exact, diff = check(op.index)
+    timing = {"cycles": cost.cycles, "macs": macs, "utilisation": utilisation(macs, cost.cycles), "read_bytes": cost.read_bytes,
+              "write_bytes": cost.write_bytes, "weight_bytes": cost.weight_bytes}
+    if not has_timing:
+        timing = {name: macs if name == "macs" else None for name in timing} | {"weight_bytes": step.weight_bytes.get(op.index, 0)}
+    return {"index": op.index, "name": graph.tensors[op.outputs[0]].name, "op": op.kind, "engine": step.engines.get(op.index, "alias"), **timing,
+            "bit_exact": bit_exact, "max_abs_diff": diff}
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+_EXACT = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}
+
+
+def layer_table(report: Mapping[str, Any]) -> Table:
+    """The layers of a report as a table."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title, justify in (("#", "right"), ("op", "left"), ("engine", "left"), ("cycles", "right"), ("MACs", "right"), ("utilisation", "right"),
+                           ("read B", "right"), ("written B", "right"), ("weights B", "right"), ("exact", "center")):
+        table.add_column(title, justify=justify, no_wrap=True)
+    for layer in report["layers"]:
+        table.add_row(str(layer["index"]), layer["op"], layer["engine"], _number(layer["cycles"]), _number(layer["macs"]),
+                      _percent(layer["utilisation"]) if layer["macs"] else "", _number(layer["read_bytes"]), _number(layer["write_bytes"]),
+                      _number(layer["weight_bytes"]), _EXACT[layer["bit_exact"]])
+    return table
+
+
+def summary(report: Mapping[str, Any]) -> list[str]:
+    """The rest of a report, in lines."""
+    lines = [f"{op['op']} (operator {op['index']}) ran on the host: {op['reason']}" for op in report["host_ops"]]
+    cost = "no timing" if report["cycles"] is None else (
+        f"{report['cycles']:,} cycles, {_percent(report['utilisation'])} utilisation, simulated in {report['simulation_seconds']:.2f} s")
+    lines.append(f"{report['device']}, config {report['config']} ({report['cores']} x {report['lanes']} MAC/cycle): {report['macs']:,} MACs, {cost}")
+    exact = {None: "not compared", True: "every tensor equals the reference", False: "at least one tensor differs"}[report["bit_exact"]]
+    lines.append(f"reference {report['reference']}: {exact}")
+    return lines

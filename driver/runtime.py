@@ -1,0 +1,214 @@
+"""`Session`: runs a `Plan` on a `Device`, step by step, and says what every layer computed and cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from convoy.spec.csr import ID, REGISTERS, Error
+from convoy.spec.isa import COMPLETION
+
+from .device import Device, DeviceError
+from .graph import GraphError
+from .host import run_host_op
+from .macs import dense_macs
+from .program import HostStep, NpuStep, Plan, Program
+
+__all__ = ["Execution", "LayerCost", "Session", "plan_inputs"]
+
+DOORBELL, CLEAR_ERROR = 1, 2
+BUSY, FAULT = 1, 2
+
+
+@dataclass
+class LayerCost:
+    """What a layer cost, as its completion records say; all zero on a device without timing."""
+
+    cycles: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    weight_bytes: int = 0
+
+
+@dataclass
+class Execution:
+    """The outcome of one run."""
+
+    tensors: dict[int, np.ndarray] = field(default_factory=dict)
+    """Every activation that was read back or computed by the host, in the graph's shape."""
+    costs: dict[int, LayerCost] = field(default_factory=dict)
+    """By operator, for those that the NPU executed."""
+    cycles: int = 0
+    """From doorbell to interrupt, summed over the programs."""
+    seconds: float = 0.0
+    """Wall-clock time spent waiting for the device."""
+
+
+def plan_inputs(plan: Plan) -> list[int]:
+    """The activations that a plan reads and does not compute, in order of first use: the network's inputs, or those of the selected layers."""
+    made: set[int] = set()
+    needed: list[int] = []
+    for op in _plan_ops(plan):
+        needed += [index for index in op.inputs
+                   if index >= 0 and plan.graph.tensors[index].data is None and index not in made and index not in needed]
+        made.update(op.outputs)
+    return needed
+
+
+def _plan_ops(plan: Plan):
+    ops = {op.index: op for op in plan.graph.ops}
+    for step in plan.steps:
+        if isinstance(step, HostStep):
+            yield step.op
+        else:
+            yield from (ops[index] for index in step.layers)
+
+
+class Session:
+    """Runs one plan on one device as often as wanted.
+
+    Parameters
+    ----------
+    plan, device
+        Compiled for the same configuration.
+    keep_tensors
+        Read every tensor back, not only what the host and the caller need. The plan must have been compiled so too.
+    progress
+        Called now and then with the cycles simulated so far.
+
+    Raises
+    ------
+    DeviceError
+        When the device does not identify itself as the configured NPU.
+    """
+
+    def __init__(self, plan: Plan, device: Device, keep_tensors: bool = True, progress: Callable[[int], None] | None = None):
+        self.plan, self.device, self.keep_tensors, self.progress = plan, device, keep_tensors, progress
+        found = self._read("ID")
+        if found != ID:
+            raise DeviceError(f"the device identifies itself as {found:#x}, not as a Convoy NPU ({ID:#x})")
+        config = plan.config
+        expected = config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
+        if (found := self._read("CONFIG0")) != expected:
+            raise DeviceError(f"the device's configuration is {found:#010x}, but the plan is for {expected:#010x}")
+        if plan.memory_bytes:
+            device.write_memory(plan.memory_bytes - 1, b"\0")
+        for step in plan.steps:
+            if isinstance(step, NpuStep):
+                for addr, data in step.program.image:
+                    device.write_memory(addr, data)
+
+    def run(self, inputs: Mapping[int, np.ndarray]) -> Execution:
+        """Execute the plan once.
+
+        Parameters
+        ----------
+        inputs
+            A value for each of `plan_inputs`, in the graph's shape and dtype.
+
+        Raises
+        ------
+        GraphError
+            When an input is missing or has another shape or dtype.
+        DeviceError
+            When the device stops with an error or does not answer.
+        """
+        execution = Execution()
+        for index in plan_inputs(self.plan):
+            tensor = self.plan.graph.tensors[index]
+            value = inputs.get(index)
+            if value is None or value.shape != tensor.shape or value.dtype != tensor.dtype:
+                seen = "nothing" if value is None else f"{value.dtype} {list(value.shape)}"
+                raise GraphError(f"tensor {index} ({tensor.name}) must be {tensor.dtype} {list(tensor.shape)}, but got {seen}")
+            self._set(execution, index, value)
+        for position, step in enumerate(self.plan.steps):
+            if isinstance(step, HostStep):
+                self._set(execution, step.op.outputs[0], run_host_op(self.plan.graph, step.op, execution.tensors))
+            else:
+                self._run_npu(execution, step, position)
+        return execution
+
+    def _set(self, execution: Execution, index: int, value: np.ndarray) -> None:
+        """A value from outside or from the host; goes to NPU memory if it has a place there."""
+        execution.tensors[index] = value
+        if index in self.plan.placements:
+            placement = self.plan.placements[index]
+            self.device.write_memory(placement.addr, placement.pack(value))
+
+    def _run_npu(self, execution: Execution, step: NpuStep, position: int) -> None:
+        """One program: doorbell, interrupt, records, results."""
+        if step.program.descriptors:
+            started = time.perf_counter()
+            self._start(step.program)
+            self.device.wait(self._max_cycles(), self.progress)
+            execution.seconds += time.perf_counter() - started
+            self._check()
+            if self.device.memory_model is not None:
+                execution.cycles += self._read("CYCLES")
+        for index in step.layers:
+            execution.costs[index] = LayerCost()
+        self._book(execution, step.program)
+        ops = {op.index: op for op in self.plan.graph.ops}
+        needed = self._needed_after(position)
+        for index in step.layers:
+            for output in ops[index].outputs:
+                if output in self.plan.placements and (self.keep_tensors or output in needed):
+                    placement = self.plan.placements[output]
+                    raw = self.device.read_memory(placement.addr, placement.num_bytes)
+                    execution.tensors[output] = placement.unpack(raw, self.plan.graph.tensors[output].dtype)
+
+    def _needed_after(self, position: int) -> set[int]:
+        """Tensors that the caller or a later step of the host wants."""
+        later = (step.op for step in self.plan.steps[position + 1:] if isinstance(step, HostStep))
+        return {*self.plan.graph.outputs, *(index for op in later for index in op.inputs)}
+
+    def _start(self, program: Program) -> None:
+        self._write("IRQ_STATUS", 1)
+        self._write("IRQ_ENABLE", 1)
+        self._write("PROGRAM_BASE", program.program_addr)
+        self._write("PROGRAM_COUNT", len(program.descriptors))
+        self._write("RECORD_BASE", program.record_addr)
+        self._write("CONTROL", DOORBELL)
+
+    def _check(self) -> None:
+        status = self._read("STATUS")
+        self._write("IRQ_STATUS", 1)
+        if status & FAULT:
+            code, addr = self._read("ERROR"), self._read("ERROR_ADDR")
+            name = Error(code).name if code in {error.value for error in Error} else str(code)
+            self._write("CONTROL", CLEAR_ERROR)
+            raise DeviceError(f"the NPU stopped with error {name} at address {addr:#x}")
+        if status & BUSY:
+            raise DeviceError("the NPU raised its interrupt but is still busy")
+
+    def _book(self, execution: Execution, program: Program) -> None:
+        """Give each descriptor what happened between the completion before its own and its own."""
+        size = COMPLETION.num_bytes
+        raw = self.device.read_memory(program.record_addr, size * len(program.descriptors)) if program.descriptors else b""
+        records = [COMPLETION.decode(raw[i * size:(i + 1) * size]) for i in range(len(program.descriptors))]
+        before = dict.fromkeys(COMPLETION.fields, 0)
+        for index in sorted(range(len(records)), key=lambda index: (records[index]["cycle"], index)):
+            record, cost = records[index], execution.costs.setdefault(program.ops[index], LayerCost())
+            cost.cycles += record["cycle"] - before["cycle"]
+            cost.read_bytes += record["read_bytes"] - before["read_bytes"]
+            cost.write_bytes += record["write_bytes"] - before["write_bytes"]
+            cost.weight_bytes += record["weight_bytes"] - before["weight_bytes"]
+            before = record
+
+    def _max_cycles(self) -> int:
+        """Far more cycles than any step of the plan can take, so that a hang is told from a long run."""
+        model, config = self.device.memory_model, self.plan.config
+        macs = sum(dense_macs(self.plan.graph, op) for op in _plan_ops(self.plan))
+        work = 1_000_000 + 20 * macs // config.macs_per_cycle + 100 * self.plan.memory_bytes
+        if model is None:
+            return work
+        return work * (1 + model.latency_cycles // 32) * 100 // max(1, 100 - model.stall_percent)
+
+    def _read(self, name: str) -> int:
+        return self.device.read32(REGISTERS[name].addr)
+
+    def _write(self, name: str, value: int) -> None:
+        self.device.write32(REGISTERS[name].addr, value)
