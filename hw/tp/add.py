@@ -1,6 +1,6 @@
 """TFLite's int8 ADD: both operands scaled up, scaled to a common scale, added, and scaled down again."""
 
-from amaranth import *
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -47,9 +47,8 @@ class ScaleDown(wiring.Component):
 
         x = Signal.like(self.x)
         m.d.sync += x.eq(self.x)
-        if self._x_bits <= x_low_bits + 1:
-            parts = [(x, 0)]
-        else:
+        parts = [(x, 0)]
+        if self._x_bits > x_low_bits + 1:
             parts = [(x[:x_low_bits], 0), (x[x_low_bits:].as_signed(), x_low_bits)]
 
         sums = []

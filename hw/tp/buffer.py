@@ -1,6 +1,6 @@
 """The TP engine's local memory: byte banks, written a beat at a time, gathered a group at a time."""
 
-from amaranth import *
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out

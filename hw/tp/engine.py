@@ -1,6 +1,6 @@
 """The tensor processor: copies, sums and pools."""
 
-from amaranth import *
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 

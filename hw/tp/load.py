@@ -1,6 +1,6 @@
 """Brings the operands of TP descriptors into the buffer."""
 
-from amaranth import *
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2

@@ -1,6 +1,6 @@
 """Sends result bytes to the runs of memory where they belong."""
 
-from amaranth import *
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 

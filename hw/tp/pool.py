@@ -1,6 +1,6 @@
 """Pooling: groups of bytes reduced to a maximum or an average."""
 
-from amaranth import *
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 

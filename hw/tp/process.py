@@ -1,6 +1,6 @@
 """Turns the bytes in the buffer into the bytes to write."""
 
-from amaranth import *
+from amaranth.hdl import Cat, Module, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2

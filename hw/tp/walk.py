@@ -1,6 +1,6 @@
 """Address generation of the TP engine: descriptor loops to windows, windows to groups of buffer bytes."""
 
-from amaranth import *
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 

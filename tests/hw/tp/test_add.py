@@ -3,6 +3,7 @@
 import random
 
 from amaranth.sim import Simulator
+
 from convoy.hw.tp.add import AddLane
 
 

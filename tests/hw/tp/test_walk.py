@@ -3,10 +3,11 @@
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
-from convoy.hw.tp.walk import GroupWalk, WindowWalk
-from convoy.spec.isa import TP, TpOp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from convoy.hw.tp.walk import GroupWalk, WindowWalk
+from convoy.spec.isa import TP, TpOp
 
 ADDR_BITS, LANES, BANKS = 12, 4, 8
 

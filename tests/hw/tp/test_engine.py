@@ -1,0 +1,175 @@
+"""Whole TP descriptors against the golden machine, with stalling memory, and the cycles that they take."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convoy.golden.memory import MemoryView
+from convoy.golden.tp import execute_tp
+from convoy.hw.tp.engine import TpEngine
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import TP, TpOp
+from convoy.verif.pysim import ReadPortMemory, WritePortMemory, always, monitor, simulate, sometimes
+
+AREA_BYTES = 4096
+BLANK = dict.fromkeys(TP.fields, 0) | dict.fromkeys(("num_a_runs", "num_b_runs", "num_0", "num_1", "num_2"), 1) | {"act_min": -128, "act_max": 127}
+
+
+def run(config, jobs, memory, *, latency_cycles=3, go=always):
+    """Executes the descriptors on the engine; the cycle of each `done`. Asserts that memory is right at every `done`."""
+    expected = np.frombuffer(bytes(memory), np.uint8).copy()
+    snapshots = []
+    for job in jobs:
+        execute_tp(config, MemoryView(expected), job)
+        snapshots.append(expected.tobytes())
+    dut = TpEngine(config)
+    memory = bytearray(memory)
+    reader = ReadPortMemory(config, dut.read, memory, latency_cycles=latency_cycles, go=go)
+    writer = WritePortMemory(config, dut.write, memory, latency_cycles=latency_cycles, go=go)
+    done_cycles = []
+
+    async def feed(ctx):
+        for job in jobs:
+            ctx.set(dut.job.p, job)
+            ctx.set(dut.job.valid, 1)
+            await ctx.tick().until(dut.job.ready)
+            ctx.set(dut.job.valid, 0)
+
+    async def watch(ctx):
+        cycle = 0
+        while len(done_cycles) < len(jobs):
+            _, _, done = await ctx.tick().sample(dut.done)
+            if done:
+                job = jobs[len(done_cycles)]
+                first = job["out_addr"] // AREA_BYTES * AREA_BYTES
+                area = slice(first, first + AREA_BYTES)
+                assert bytes(memory[area]) == snapshots[len(done_cycles)][area]
+                done_cycles.append(cycle)
+            cycle += 1
+        for _ in range(20):
+            _, _, done, active = await ctx.tick().sample(dut.done, dut.write.bursts.valid)
+            assert not done
+            assert not active
+        assert bytes(memory) == snapshots[-1]
+
+    background = [reader.process, writer.process, monitor(dut.read.bursts), monitor(dut.write.bursts)]
+    simulate(dut, feed, watch, background=background)
+    return done_cycles
+
+
+@st.composite
+def operands(draw, total, index):
+    """Fields that load `total` bytes from area `index`."""
+    num_runs = draw(st.sampled_from([n for n in (1, 2, 3, 4, 7, 16) if total % n == 0]))
+    run_bytes = total // num_runs
+    pitch = run_bytes + draw(st.integers(0, (AREA_BYTES - 64 - total) // num_runs))
+    return index * AREA_BYTES + draw(st.integers(0, 63)), run_bytes, num_runs, pitch
+
+
+@st.composite
+def elementwise(draw, op, limit):
+    """COPY or ADD of an array of up to `limit` bytes, permuted and thinned out."""
+    shape = [draw(st.integers(1, 9)), draw(st.integers(1, 7)), draw(st.integers(1, max(1, limit // 63)))]
+    strides = [shape[1] * shape[2], shape[2], 1]
+    axes = draw(st.permutations([0, 1, 2]))
+    job = {"op": op}
+    for loop, axis in enumerate(axes):
+        thin = draw(st.integers(1, 3))
+        job |= {f"num_{loop}": math.ceil(shape[axis] / thin), f"step_{loop}": strides[axis] * thin}
+    return job, math.prod(shape)
+
+
+@st.composite
+def pools(draw, op, limit):
+    """A pool with pads of which no window lies outside the image."""
+    def axis(size):
+        kernel = draw(st.integers(1, 6))
+        start = draw(st.integers(1 - kernel, min(2, size - 1)))
+        stride = draw(st.integers(1, 3))
+        return kernel, start, stride, draw(st.integers(1, (size - 1 - start) // stride + 1))
+
+    height, width = draw(st.integers(1, 12)), draw(st.integers(1, 14))
+    channels = draw(st.integers(1, min(4, limit // (height * width))))
+    kernel_h, start_y, stride_h, num_1 = axis(height)
+    kernel_w, start_x, stride_w, num_2 = axis(width)
+    return {
+        "op": op, "num_0": channels, "num_1": num_1, "num_2": num_2, "step_0": height * width, "kernel_h": kernel_h, "kernel_w": kernel_w,
+        "stride_h": stride_h, "stride_w": stride_w, "start_y": start_y, "start_x": start_x, "tile_ih": height, "tile_iw": width,
+    }, height * width * channels
+
+
+@st.composite
+def jobs(draw, config, index):
+    """Descriptor `index`: it reads areas 0 and 1 and writes area 2 + index."""
+    limit = config.tp_buffer_bytes // 2
+    op = draw(st.sampled_from(TpOp))
+    fields, total = draw(elementwise(op, limit // (2 if op is TpOp.ADD else 1)) if op in (TpOp.COPY, TpOp.ADD) else pools(op, limit))
+    job = BLANK | fields | {"buffer_half": index % 2}
+    job["a_addr"], job["a_run_bytes"], job["num_a_runs"], job["a_pitch_bytes"] = draw(operands(total, 0))
+    if op is TpOp.ADD:
+        job["b_addr"], job["b_run_bytes"], job["num_b_runs"], job["b_pitch_bytes"] = draw(operands(total, 1))
+        job |= {name: draw(st.integers(-128, 127)) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
+        job |= {f"{name}_mult": draw(st.sampled_from([1 << 30, (1 << 31) - 1, 0x5A827999])) for name in ("a", "b", "out")}
+        job |= {"a_shift": draw(st.integers(0, 3)), "b_shift": draw(st.integers(0, 3)), "out_shift": draw(st.integers(17, 20))}
+    job["act_min"], job["act_max"] = draw(st.sampled_from([(-128, 127), (-128, 127), (-20, 60)]))
+    num_out = job["num_0"] * job["num_1"] * job["num_2"]
+    job["out_run_bytes"] = draw(st.sampled_from([n for n in range(1, num_out + 1) if num_out % n == 0]))
+    num_runs = num_out // job["out_run_bytes"]
+    job["out_addr"] = (2 + index) * AREA_BYTES + draw(st.integers(0, 63))
+    job["out_pitch_bytes"] = job["out_run_bytes"] + draw(st.integers(0, (AREA_BYTES - 64 - num_out) // num_runs))
+    return job
+
+
+@pytest.mark.parametrize("port_bits", [32, 64, 128])
+def test_descriptors_match_the_golden_machine(port_bits):
+    config = NpuConfig(port_bits=port_bits, tp_buffer_bytes=1024)
+
+    @settings(max_examples=8, deadline=None, derandomize=True)
+    @given(st.tuples(*(jobs(config, index) for index in range(4))), st.integers(0, 1 << 16), st.sampled_from([1.0, 0.7, 0.3]), st.sampled_from([1, 20]))
+    def check(program, seed, probability, latency_cycles):
+        rng = random.Random(seed)
+        memory = rng.randbytes((2 + len(program)) * AREA_BYTES)
+        go = always if probability == 1.0 else sometimes(rng, probability)
+        assert len(run(config, program, memory, latency_cycles=latency_cycles, go=go)) == len(program)
+
+    check()
+
+
+def test_add_takes_a_cycle_per_four_elements():
+    config = NpuConfig()
+    total = config.tp_buffer_bytes // 4
+    job = BLANK | {
+        "op": TpOp.ADD, "a_addr": 3, "a_run_bytes": total, "b_addr": 4 * AREA_BYTES, "b_run_bytes": total, "num_2": total, "step_2": 1,
+        "a_mult": 1 << 30, "b_mult": 1 << 30, "out_mult": 1 << 30, "out_shift": 18, "out_run_bytes": total, "out_addr": 8 * AREA_BYTES,
+    }
+    program = [job | {"buffer_half": half, "out_addr": job["out_addr"] + half * 4 * AREA_BYTES} for half in (0, 1)]
+    first, second = run(config, program, random.Random(2).randbytes(16 * AREA_BYTES))
+    assert first <= total // 4 + total // 4 + 120
+    assert second - first <= total // 4 + 60
+
+
+def test_average_reads_four_pixels_per_cycle():
+    config = NpuConfig()
+    job = BLANK | {
+        "op": TpOp.AVG_POOL, "a_run_bytes": 125 * 64, "num_0": 64, "step_0": 125, "kernel_h": 1, "kernel_w": 125, "stride_h": 1, "stride_w": 1,
+        "tile_ih": 1, "tile_iw": 125, "out_run_bytes": 64, "out_addr": 2 * AREA_BYTES,
+    }
+    (done,) = run(config, [job], random.Random(3).randbytes(3 * AREA_BYTES))
+    load_cycles = 125 * 64 // config.port_bytes
+    assert done <= load_cycles + 64 * 32 + 120
+
+
+def test_a_stride_of_three_reads_four_elements_per_cycle():
+    config = NpuConfig()
+    width = 96
+    job = BLANK | {
+        "op": TpOp.COPY, "a_run_bytes": 3 * width * 24, "num_0": 3, "step_0": 1, "num_2": width * 24, "step_2": 3,
+        "out_run_bytes": width * 24, "out_pitch_bytes": AREA_BYTES, "out_addr": 2 * AREA_BYTES,
+    }
+    (done,) = run(config, [job], random.Random(4).randbytes(5 * AREA_BYTES))
+    elements = 3 * width * 24
+    assert done <= elements // config.port_bytes + elements // 4 + 120
