@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from convoy.driver.device import DeviceError, MemoryModel
 
 __all__ = ["MEMORY_BYTES", "Address", "AxiMemory", "Pins", "SparseMemory", "WriteBeat"]
@@ -53,7 +55,12 @@ class Pins:
 
 
 class SparseMemory:
-    """`MEMORY_BYTES` of zeros that take room only as far as they are written.
+    """`MEMORY_BYTES` of zeros, of which the system provides only the pages that are written.
+
+    Members
+    -------
+    array : numpy.ndarray
+        The bytes, flat.
 
     Raises
     ------
@@ -62,20 +69,18 @@ class SparseMemory:
     """
 
     def __init__(self) -> None:
-        self._bytes = bytearray()
+        self.array = np.zeros(MEMORY_BYTES, np.uint8)
+        self._view = memoryview(self.array)
 
     def read(self, addr: int, num_bytes: int) -> bytes:
         """Bytes from an address."""
         self._check(addr, num_bytes)
-        return bytes(self._bytes[addr:addr + num_bytes]).ljust(num_bytes, b"\0")
+        return bytes(self._view[addr:addr + num_bytes])
 
     def write(self, addr: int, data: bytes) -> None:
         """Bytes to an address."""
         self._check(addr, len(data))
-        end = addr + len(data)
-        if end > len(self._bytes):
-            self._bytes.extend(bytes(max(end, min(2 * len(self._bytes), MEMORY_BYTES)) - len(self._bytes)))
-        self._bytes[addr:end] = data
+        self._view[addr:addr + len(data)] = data
 
     def _check(self, addr: int, num_bytes: int) -> None:
         if addr < 0 or addr + num_bytes > MEMORY_BYTES:

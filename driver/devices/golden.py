@@ -11,7 +11,7 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.csr import ID, REGISTERS, Error
 from convoy.spec.isa import DESCRIPTOR_BYTES, Opcode
 
-from .bus_model import MEMORY_BYTES
+from .bus_model import SparseMemory
 
 __all__ = ["GoldenDevice"]
 
@@ -29,8 +29,8 @@ class GoldenDevice:
 
         self.config = config
         self.memory_model: MemoryModel | None = None
-        self._memory = np.zeros(MEMORY_BYTES, np.uint8)
-        self._machine = Machine(config, self._memory)
+        self._memory = SparseMemory()
+        self._machine = Machine(config, self._memory.array)
         self._values = dict.fromkeys(REGISTERS, 0)
         self._values["ID"] = ID
         self._values["CONFIG0"] = config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
@@ -67,13 +67,11 @@ class GoldenDevice:
 
     def read_memory(self, addr: int, num_bytes: int) -> bytes:
         """Read the memory."""
-        self._check_range(addr, num_bytes)
-        return self._memory[addr:addr + num_bytes].tobytes()
+        return self._memory.read(addr, num_bytes)
 
     def write_memory(self, addr: int, data: bytes) -> None:
         """Write the memory."""
-        self._check_range(addr, len(data))
-        self._memory[addr:addr + len(data)] = np.frombuffer(data, np.uint8)
+        self._memory.write(addr, bytes(data))
 
     def wait(self, max_cycles: int, progress: Callable[[int], None] | None = None) -> int:
         """Nothing to wait for: 0 cycles.
@@ -95,15 +93,11 @@ class GoldenDevice:
             raise DeviceError(f"device golden: {what} of register {addr:#05x}: response 2")
         return _NAMES[addr]
 
-    def _check_range(self, addr: int, num_bytes: int) -> None:
-        if addr < 0 or addr + num_bytes > MEMORY_BYTES:
-            raise DeviceError(f"device golden: {num_bytes} bytes at {addr:#x} are outside the memory of {MEMORY_BYTES:#x} bytes")
-
     def _execute(self) -> None:
         from convoy.golden.machine import MachineError
 
         base, count = self._values["PROGRAM_BASE"], self._values["PROGRAM_COUNT"]
-        opcodes = self._memory[base:base + count * DESCRIPTOR_BYTES:DESCRIPTOR_BYTES]
+        opcodes = self._memory.array[base:base + count * DESCRIPTOR_BYTES:DESCRIPTOR_BYTES]
         bad = np.flatnonzero(~np.isin(opcodes, [opcode.value for opcode in Opcode]))
         num_good = int(bad[0]) if bad.size else count
         try:
