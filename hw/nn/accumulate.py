@@ -1,0 +1,83 @@
+"""The double-buffered accumulators of a core."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.spec.config import NpuConfig
+
+from .lanes import PRODUCT_BITS
+
+__all__ = ["ACC_BITS", "Accumulators"]
+
+ACC_BITS = 32
+
+
+class Accumulators(wiring.Component):
+    """Two memories of `num_acc_entries` vectors of P sums; one adds up products while the other is drained and cleared.
+
+    Members
+    -------
+    add_en, add_entry, add_buffer, products : In; an addition, its products one cycle after the rest (`PRODUCT_CYCLES`)
+    drain_en, drain_entry, drain_chunk, drain_clear : In; a read of `post_lanes` sums from the other side's buffer `drain_buffer`
+    drain_sums : Out(post_lanes sums), `DRAIN_CYCLES` after `drain_en`; `drain_clear` then zeroes the entry one cycle after the read
+
+    An addition is complete `ADD_CYCLES` after `add_en`; an entry must not be added to again within 3 cycles.
+    Throughput: one vector in and one chunk out per cycle.
+    """
+
+    PRODUCT_CYCLES = 1
+    ADD_CYCLES = 3
+    DRAIN_CYCLES = 2
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        entry = exact_log2(config.num_acc_entries)
+        super().__init__({
+            "add_en": In(1), "add_entry": In(entry), "add_buffer": In(1),
+            "products": In(data.ArrayLayout(signed(PRODUCT_BITS), config.num_lanes)),
+            "drain_buffer": In(1), "drain_en": In(1), "drain_clear": In(1), "drain_entry": In(entry),
+            "drain_chunk": In(range(config.num_lanes // config.post_lanes)),
+            "drain_sums": Out(config.post_lanes * ACC_BITS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        vector = data.ArrayLayout(signed(ACC_BITS), config.num_lanes)
+
+        add_1_en, add_1_entry, add_1_buffer = Signal(), Signal.like(self.add_entry), Signal()
+        add_2_en, add_2_entry, add_2_buffer, sums = Signal(), Signal.like(self.add_entry), Signal(), Signal(vector)
+        clear_en, clear_entry, clear_buffer = Signal(), Signal.like(self.drain_entry), Signal()
+        chunk, buffer = Signal.like(self.drain_chunk), Signal()
+        m.d.sync += [
+            add_1_en.eq(self.add_en), add_1_entry.eq(self.add_entry), add_1_buffer.eq(self.add_buffer),
+            add_2_en.eq(add_1_en), add_2_entry.eq(add_1_entry), add_2_buffer.eq(add_1_buffer),
+            clear_en.eq(self.drain_en & self.drain_clear), clear_entry.eq(self.drain_entry), clear_buffer.eq(self.drain_buffer),
+            chunk.eq(self.drain_chunk), buffer.eq(self.drain_buffer),
+        ]
+
+        stored = []
+        for number in range(2):
+            memory = Memory(shape=config.num_lanes * ACC_BITS, depth=config.num_acc_entries, init=[])
+            m.submodules[f"buffer_{number}"] = memory
+            write, read = memory.write_port(), memory.read_port()
+            does_add = self.add_en & (self.add_buffer == number)
+            does_write = add_2_en & (add_2_buffer == number)
+            m.d.comb += [
+                read.en.eq(1),
+                read.addr.eq(Mux(does_add, self.add_entry, self.drain_entry)),
+                write.en.eq(does_write | (clear_en & (clear_buffer == number))),
+                write.addr.eq(Mux(does_write, add_2_entry, clear_entry)),
+                write.data.eq(Mux(does_write, sums, 0)),
+            ]
+            stored.append(read.data)
+
+        old = data.View(vector, Mux(add_1_buffer, stored[1], stored[0]))
+        for lane in range(config.num_lanes):
+            m.d.sync += sums[lane].eq(old[lane] + self.products[lane])
+        drained = Mux(buffer, stored[1], stored[0])
+        m.d.sync += self.drain_sums.eq(drained.word_select(chunk, config.post_lanes * ACC_BITS))
+        return m

@@ -1,0 +1,111 @@
+"""One core: a weight per cycle into P lanes."""
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import NN
+
+from .accumulate import ACC_BITS, Accumulators
+from .decoder import DECODER_FIELDS, TapWrite, TokenDecoder, WeightBeat, WeightPlace
+from .job import JobSlot
+from .lanes import Lanes
+from .sequencer import SEQUENCER_FIELDS, Sequencer
+from .window import WindowMemory, WindowWrite
+
+__all__ = ["CORE_FIELDS", "Core"]
+
+CORE_FIELDS = tuple(dict.fromkeys(DECODER_FIELDS + SEQUENCER_FIELDS))
+"""What a core needs of an NN descriptor."""
+
+
+class Core(wiring.Component):
+    """Weight queue, decoder, sequencer, window memory, lanes and accumulators.
+
+    Members
+    -------
+    job : In(stream of CORE_FIELDS)
+    beats : In(stream of WeightBeat), weight streams; `beat_taken` strobes when one leaves the queue
+    tap_write : In(TapWrite)
+    window_write : In(WindowWrite); `window_filled` strobes after the last word of a window, `window_released` when it is free again
+    group_done : Out(1), strobe: a group's sums are ready; `group_drained` : In(1), strobe: they have been drained and cleared
+    drain_* : access to the oldest group's accumulators, see `Accumulators`; `drain_sums` comes `DRAIN_CYCLES` later
+
+    Throughput: one non-zero weight and vector per cycle.
+    """
+
+    DRAIN_CYCLES = Accumulators.DRAIN_CYCLES
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "job": In(stream.Signature(NN.subset(*CORE_FIELDS))),
+            "beats": In(stream.Signature(WeightBeat(config))), "beat_taken": Out(1),
+            "tap_write": In(TapWrite),
+            "window_write": In(WindowWrite(config)), "window_filled": In(1), "window_released": Out(1),
+            "group_done": Out(1), "group_drained": In(1),
+            "drain_en": In(1), "drain_clear": In(1), "drain_entry": In(exact_log2(config.num_acc_entries)),
+            "drain_chunk": In(range(config.num_lanes // config.post_lanes)), "drain_sums": Out(config.post_lanes * ACC_BITS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        beat_bits = WeightBeat(config).size
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=beat_bits, depth=config.weight_fifo_beats)
+        m.submodules.decoder = decoder = TokenDecoder(config)
+        m.submodules.places = places = fifo.SyncFIFO(width=WeightPlace(config).size, depth=4)
+        m.submodules.sequencer = sequencer = Sequencer(config)
+        m.submodules.window = window = WindowMemory(config)
+        m.submodules.lanes = lanes = Lanes(config.num_lanes)
+        m.submodules.acc = acc = Accumulators(config)
+
+        self._connect_job(m, decoder, sequencer)
+        m.d.comb += [
+            queue.w_data.eq(self.beats.payload), queue.w_en.eq(self.beats.valid), self.beats.ready.eq(queue.w_rdy),
+            decoder.beats.payload.eq(queue.r_data), decoder.beats.valid.eq(queue.r_rdy), queue.r_en.eq(decoder.beats.ready),
+            self.beat_taken.eq(queue.r_rdy & queue.r_en),
+            decoder.tap_write.eq(self.tap_write),
+            places.w_data.eq(decoder.weights.payload), places.w_en.eq(decoder.weights.valid), decoder.weights.ready.eq(places.w_rdy),
+            sequencer.weights.payload.eq(places.r_data), sequencer.weights.valid.eq(places.r_rdy), places.r_en.eq(sequencer.weights.ready),
+            window.write.eq(self.window_write),
+            sequencer.window_filled.eq(self.window_filled), self.window_released.eq(sequencer.window_released),
+            self.group_done.eq(sequencer.group_done), sequencer.group_drained.eq(self.group_drained),
+        ]
+
+        issue = sequencer.issue
+        weight = issue.value
+        for stage in range(window.READ_CYCLES):
+            weight, before = Signal.like(issue.value, name=f"weight_{stage}"), weight
+            m.d.sync += weight.eq(before)
+        add = Cat(issue.is_valid, issue.entry, issue.buffer)
+        for stage in range(window.READ_CYCLES + lanes.PIPELINE_CYCLES - acc.PRODUCT_CYCLES):
+            add, before = Signal(len(add), name=f"add_{stage}"), add
+            m.d.sync += add.eq(before)
+        drain_buffer = Signal()
+        with m.If(self.group_drained):
+            m.d.sync += drain_buffer.eq(~drain_buffer)
+        m.d.comb += [
+            window.pixel.eq(issue.pixel), window.split_log2.eq(issue.split_log2), window.split_words.eq(issue.split_words),
+            lanes.pixels.eq(window.pixels), lanes.weight.eq(weight),
+            Cat(acc.add_en, acc.add_entry, acc.add_buffer).eq(add), acc.products.eq(lanes.products),
+            acc.drain_buffer.eq(drain_buffer), acc.drain_en.eq(self.drain_en), acc.drain_clear.eq(self.drain_clear),
+            acc.drain_entry.eq(self.drain_entry), acc.drain_chunk.eq(self.drain_chunk), self.drain_sums.eq(acc.drain_sums),
+        ]
+        return m
+
+    def _connect_job(self, m, *units):
+        """A job is taken when both units have room for it."""
+        slots = []
+        for unit in units:
+            slot = JobSlot(unit.job.payload.shape())
+            m.submodules += slot
+            wiring.connect(m, slot.o, unit.job)
+            slots.append(slot)
+            for name, _ in unit.job.payload.shape():
+                m.d.comb += slot.i.payload[name].eq(self.job.payload[name])
+        m.d.comb += self.job.ready.eq(Cat(slot.i.ready for slot in slots).all())
+        for slot in slots:
+            m.d.comb += slot.i.valid.eq(self.job.valid & self.job.ready)

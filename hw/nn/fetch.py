@@ -1,0 +1,225 @@
+"""Weight fetch: tap tables, stream directories and the weight streams of all cores."""
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.hw.bus.port import ReadPort
+from convoy.hw.dma.byte_queue import ByteQueue
+from convoy.hw.dma.run_reader import RunReader
+from convoy.hw.lib.queue import Queue
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import NN, STREAM, TAP_BYTES
+
+from .decoder import TapWrite, WeightBeat
+
+__all__ = ["FETCH_FIELDS", "WeightFetcher"]
+
+FETCH_FIELDS = ("tap_addr", "stream_addr", "wgt_addr", "num_taps", "num_sb", "num_groups")
+"""What the fetcher needs of an NN descriptor."""
+
+STREAM_BYTES = STREAM.num_bytes
+
+
+class WeightFetcher(wiring.Component):
+    """Reads the tables of a descriptor and keeps the weight queues of the cores full.
+
+    For each superblock it takes `num_cores` entries of the stream directory; each core's stream is then read `num_groups` times,
+    in bursts dealt in turn to the cores whose queue has room.
+
+    Members
+    -------
+    job : In(stream of FETCH_FIELDS)
+    tables, weights : Out(ReadPort), tap table and directory; weight streams
+    tap_write : Out(TapWrite), to all cores; banks alternate, starting with bank 0
+    beats : Out(WeightBeat), `beat_core` : Out(core number), `beat_en` : Out(1), a beat for the queue of one core
+    taken : In(num_cores bits), strobes when a beat leaves a core's queue
+
+    Throughput: one beat per cycle; a burst takes three cycles to set up, which long bursts hide.
+    """
+
+    TABLE_BEATS = 32
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "job": In(stream.Signature(NN.subset(*FETCH_FIELDS))),
+            "tables": Out(ReadPort(config)), "weights": Out(ReadPort(config)),
+            "tap_write": Out(TapWrite),
+            "beats": Out(WeightBeat(config)), "beat_core": Out(range(max(config.num_cores, 2))), "beat_en": Out(1),
+            "taken": In(config.num_cores),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.reader = reader = RunReader(config, max(self.TABLE_BEATS, 2 * config.max_burst_beats))
+        m.submodules.bytes = table = ByteQueue(config.port_bytes, STREAM_BYTES)
+        m.submodules.streams = streams = WeightStreams(config)
+        wiring.connect(m, reader.port, wiring.flipped(self.tables))
+        wiring.connect(m, streams.port, wiring.flipped(self.weights))
+        wiring.connect(m, reader.beats, table.beats)
+        m.d.comb += [
+            self.beats.eq(streams.beats), self.beat_core.eq(streams.beat_core), self.beat_en.eq(streams.beat_en),
+            streams.taken.eq(self.taken),
+        ]
+
+        job = Signal(self.job.payload.shape())
+        tap, core, sb, bank = Signal(9), Signal(range(max(config.num_cores, 2))), Signal(16), Signal()
+        entry = data.View(STREAM.layout, table.data[:STREAM.num_bits])
+        runs = reader.runs
+        m.d.comb += [
+            streams.wgt_addr.eq(job.wgt_addr), streams.num_groups.eq(job.num_groups),
+            streams.core.eq(core), streams.entry.eq(entry),
+        ]
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.job.ready.eq(1)
+                with m.If(self.job.valid):
+                    m.d.sync += [job.eq(self.job.payload), tap.eq(0), core.eq(0), sb.eq(0)]
+                    m.next = "READ_TAPS"
+            with m.State("READ_TAPS"):
+                m.d.comb += [runs.valid.eq(1), runs.payload.addr.eq(job.tap_addr), runs.payload.num_bytes.eq(job.num_taps * TAP_BYTES)]
+                with m.If(runs.ready):
+                    m.next = "READ_STREAMS"
+            with m.State("READ_STREAMS"):
+                m.d.comb += [
+                    runs.valid.eq(1), runs.payload.addr.eq(job.stream_addr),
+                    runs.payload.num_bytes.eq(job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)),
+                ]
+                with m.If(runs.ready):
+                    m.next = "TAPS"
+            with m.State("TAPS"):
+                with m.If(table.level >= TAP_BYTES):
+                    m.d.comb += table.take.eq(TAP_BYTES)
+                    m.d.sync += tap.eq(tap + 1)
+                    with m.If(tap == job.num_taps - 1):
+                        m.d.sync += bank.eq(~bank)
+                        m.next = "STREAMS"
+            with m.State("STREAMS"):
+                with m.If((table.level >= STREAM_BYTES) & streams.is_idle):
+                    m.d.comb += [table.take.eq(STREAM_BYTES), streams.load.eq(1)]
+                    m.d.sync += core.eq(core + 1)
+                    with m.If(core == config.num_cores - 1):
+                        m.d.sync += core.eq(0)
+                        m.d.comb += streams.start.eq(1)
+                        m.next = "FETCH"
+            with m.State("FETCH"):
+                with m.If(streams.is_idle):
+                    m.d.sync += sb.eq(sb + 1)
+                    m.next = "STREAMS"
+                    with m.If(sb == job.num_sb - 1):
+                        m.next = "IDLE"
+            is_tap = (table.take == TAP_BYTES)
+        m.d.sync += [
+            self.tap_write.en.eq(is_tap), self.tap_write.bank.eq(bank), self.tap_write.tap.eq(tap), self.tap_write.offset.eq(table.data),
+        ]
+        return m
+
+
+class WeightStreams(wiring.Component):
+    """Reads one stream per core `num_groups` times, dealing bursts to the cores in turn.
+
+    Members
+    -------
+    load, core, entry : In; set the stream of one core. `start` : In(1), with or after the last `load`; `is_idle` : Out(1), all requested
+    wgt_addr, num_groups : In, constant while not idle
+    port : Out(ReadPort)
+    beats, beat_core, beat_en : Out, as in `WeightFetcher`; `taken` : In(num_cores bits)
+    """
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        self._core_shape = range(max(config.num_cores, 2))
+        super().__init__({
+            "load": In(1), "core": In(self._core_shape), "entry": In(STREAM.layout), "start": In(1), "is_idle": Out(1),
+            "wgt_addr": In(32), "num_groups": In(16),
+            "port": Out(ReadPort(config)),
+            "beats": Out(WeightBeat(config)), "beat_core": Out(self._core_shape), "beat_en": Out(1), "taken": In(config.num_cores),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        num_cores, depth = config.num_cores, config.weight_fifo_beats
+        beat_log2 = exact_log2(config.port_bytes)
+        state = data.StructLayout({"base": 32, "num_beats": 32, "addr": 32, "left": 32, "groups": 16, "is_active": 1})
+        cores = Array(Signal(state, name=f"core_{n}") for n in range(num_cores))
+        room = Array(Signal(range(depth + 1), init=depth, name=f"room_{n}") for n in range(num_cores))
+        m.submodules.order = order = Queue(data.StructLayout({"core": self._core_shape, "last_beat": 8, "is_end": 1}), 2 * config.max_reads)
+
+        with m.If(self.load):
+            loaded = cores[self.core]
+            base = Signal(32)
+            m.d.comb += base.eq(self.wgt_addr + self.entry.offset_bytes)
+            m.d.sync += [
+                loaded.base.eq(base), loaded.addr.eq(base), loaded.num_beats.eq(self.entry.num_beats), loaded.left.eq(self.entry.num_beats),
+                loaded.groups.eq(self.num_groups),
+            ]
+
+        # Choose a core, size its burst, request it
+        turn = Signal(self._core_shape)
+        chosen = Signal(state)
+        free = Signal(range(depth + 1))
+        length, is_end = Signal(range(config.max_burst_beats + 1)), Signal()
+        to_boundary = Signal(range(4096 // config.port_bytes + 1))
+        request = Signal(range(depth + 1))
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.is_idle.eq(1)
+                with m.If(self.start):
+                    m.d.sync += [core.is_active.eq(1) for core in cores]
+                    m.next = "CHOOSE"
+            with m.State("CHOOSE"):
+                m.d.sync += [chosen.eq(cores[turn]), free.eq(room[turn])]
+                m.next = "SIZE"
+                with m.If(~Cat(core.is_active for core in cores).any()):
+                    m.next = "IDLE"
+            with m.State("SIZE"):
+                m.d.comb += to_boundary.eq(4096 // config.port_bytes - chosen.addr[beat_log2:12])
+                limit = _minimum(m, _minimum(m, chosen.left, to_boundary), config.max_burst_beats)
+                m.d.sync += [length.eq(limit), is_end.eq(limit == chosen.left)]
+                with m.If(chosen.is_active & (free >= limit)):
+                    m.next = "REQUEST"
+                with m.Else():
+                    m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
+                    m.next = "CHOOSE"
+            with m.State("REQUEST"):
+                m.d.comb += [
+                    self.port.bursts.valid.eq(order.i.ready),
+                    self.port.bursts.payload.addr.eq(chosen.addr), self.port.bursts.payload.last_beat.eq(length - 1),
+                    order.i.valid.eq(self.port.bursts.ready),
+                    order.i.payload.core.eq(turn), order.i.payload.last_beat.eq(length - 1), order.i.payload.is_end.eq(is_end),
+                ]
+                with m.If(self.port.bursts.ready & order.i.ready):
+                    mine = cores[turn]
+                    m.d.comb += request.eq(length)
+                    m.d.sync += [mine.addr.eq(chosen.addr + (length << beat_log2)), mine.left.eq(chosen.left - length)]
+                    with m.If(is_end):
+                        m.d.sync += [
+                            mine.addr.eq(chosen.base), mine.left.eq(chosen.num_beats), mine.groups.eq(chosen.groups - 1),
+                            mine.is_active.eq(chosen.groups != 1),
+                        ]
+                    m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
+                    m.next = "CHOOSE"
+        for n in range(num_cores):
+            m.d.sync += room[n].eq(room[n] + self.taken[n] - Mux(turn == n, request, 0))
+
+        # Returning beats
+        position = Signal(8)
+        m.d.sync += self.beat_en.eq(self.port.beats.valid)
+        with m.If(self.port.beats.valid):
+            is_burst_end = position == order.o.payload.last_beat
+            m.d.sync += [
+                self.beats.data.eq(self.port.beats.payload), self.beats.last.eq(is_burst_end & order.o.payload.is_end),
+                self.beat_core.eq(order.o.payload.core), position.eq(Mux(is_burst_end, 0, position + 1)),
+            ]
+            m.d.comb += order.o.ready.eq(is_burst_end)
+        return m
+
+
+def _minimum(m, a, b):
+    smaller = Signal(32)
+    m.d.comb += smaller.eq(Mux(a < b, a, b))
+    return smaller

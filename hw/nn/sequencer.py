@@ -1,0 +1,197 @@
+"""Issue: each weight meets the T vectors of its group, one per cycle."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import NN
+
+from .decoder import WeightPlace
+
+__all__ = ["SEQUENCER_FIELDS", "Issue", "Sequencer"]
+
+SEQUENCER_FIELDS = (
+    "num_sb", "num_groups", "group_step", "num_phases", "seg_words", "num_slots", "num_vec", "num_vec_last", "num_vec_x", "step_vec_x",
+    "step_vec_y", "split_log2", "split_words",
+)
+"""What the sequencer needs of an NN descriptor."""
+
+
+def Issue(config: NpuConfig) -> data.StructLayout:
+    """One cycle's work: the window pixel of lane 0, the weight, and the accumulator entry and buffer."""
+    return data.StructLayout({
+        "is_valid": 1,
+        "pixel": exact_log2(config.window_words * config.num_lanes),
+        "split_log2": 2, "split_words": 8,
+        "value": signed(8),
+        "entry": exact_log2(config.num_acc_entries), "buffer": 1,
+    })
+
+
+class Sequencer(wiring.Component):
+    """Walks weights over vectors, windows over slots, groups over accumulator buffers.
+
+    Members
+    -------
+    job : In(stream of SEQUENCER_FIELDS)
+    weights : In(stream of WeightPlace)
+    window_filled : In(1), strobe: the next window is complete
+    window_released : Out(1), strobe: the oldest window is no longer read
+    group_done : Out(1), strobe: all sums of the group are in the accumulator memory
+    group_drained : In(1), strobe: the accumulators of the oldest group are free and zero
+    issue : Out(Issue), registered
+
+    Latency: 2 cycles from weight to issue. A weight takes T cycles, a zero one cycle, the end of a group one. Two issues to one accumulator entry
+    are at least `MIN_REUSE_CYCLES` apart; only T < `MIN_REUSE_CYCLES` can lose cycles to that.
+    """
+
+    MIN_REUSE_CYCLES = 3
+    RELEASE_CYCLES = 4
+    """From the last issue of a window to its last read."""
+    FINISH_CYCLES = 10
+    """From the last issue of a group to its write into the accumulators."""
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "job": In(stream.Signature(NN.subset(*SEQUENCER_FIELDS))),
+            "weights": In(stream.Signature(WeightPlace(config))),
+            "window_filled": In(1), "window_released": Out(1),
+            "group_done": Out(1), "group_drained": In(1),
+            "issue": Out(Issue(config)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        lanes_log2 = exact_log2(config.num_lanes)
+        pixel_bits = exact_log2(config.window_words) + lanes_log2
+
+        job = Signal(self.job.payload.shape())
+        is_busy = Signal()
+        sb, group = Signal(16), Signal(16)
+        m.d.comb += self.job.ready.eq(~is_busy)
+
+        # Semaphores: windows filled and not yet taken; accumulator buffers free
+        num_filled = Signal(range(config.window_words + 1))
+        num_free = Signal(range(3), init=2)
+        take_window, take_buffer = Signal(), Signal()
+        m.d.sync += [
+            num_filled.eq(num_filled + self.window_filled - take_window),
+            num_free.eq(num_free + self.group_drained - take_buffer),
+        ]
+
+        # Window slots
+        has_window, has_buffer, buffer = Signal(), Signal(), Signal()
+        slot, slot_word = Signal(9), Signal(range(config.window_words))
+        next_slot, next_word = Signal(9), Signal(range(config.window_words))  # the slot that the next window is in
+        window_words = Signal(11)
+        remainder = Signal(lanes_log2)
+        group_pixel = Signal(16)
+
+        # The weight at the head; vector v of T
+        head = self.weights.payload
+        vec, vec_x = Signal(9), Signal(9)
+        off_x, off_row = Signal(pixel_bits), Signal(pixel_bits)
+        num_vec = Signal(9)
+        is_first = Signal()
+        m.d.comb += is_first.eq(vec == 0)
+        must_change = head.is_new_window & is_first
+        finish = Signal()  # the cycle after a group's last issue
+        may_start = Signal()
+        m.d.comb += may_start.eq(is_busy & ~finish & self.weights.valid & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0)))
+
+        entry = Signal(exact_log2(config.num_acc_entries))
+        m.d.comb += entry.eq(head.entry + vec)
+        history = [Signal(len(entry) + 1, name=f"history_{n}") for n in range(self.MIN_REUSE_CYCLES - 1)]
+        is_hazard, is_zero = Signal(), Signal()
+        m.d.comb += [
+            is_hazard.eq(Cat(old == Cat(entry, 1) for old in history).any()),
+            is_zero.eq(head.value == 0),
+        ]
+        go, is_end = Signal(), Signal()
+        m.d.comb += [
+            go.eq(may_start & (is_zero | ~is_hazard)),
+            is_end.eq(is_zero | (vec == num_vec - 1)),
+            self.weights.ready.eq(go & is_end),
+            take_window.eq(go & must_change),
+            take_buffer.eq(go & ~has_buffer),
+        ]
+        does_issue = go & ~is_zero
+        m.d.sync += [history[0].eq(Mux(does_issue, Cat(entry, 1), 0)), *(new.eq(old) for old, new in zip(history, history[1:], strict=False))]
+
+        release = Signal()
+        m.d.sync += finish.eq(go & is_end & head.is_last)
+        drop = Signal()  # the window in use has met its last weight, also if the next one is not there yet
+        m.d.comb += [
+            drop.eq(is_busy & ~finish & self.weights.valid & must_change & has_window),
+            release.eq(drop | finish),
+        ]
+        with m.If(drop):
+            m.d.sync += has_window.eq(0)
+        with m.If(take_window):
+            m.d.sync += [slot_word.eq(next_word), has_window.eq(1)]
+            with m.If(next_slot == job.num_slots - 1):
+                m.d.sync += [next_slot.eq(0), next_word.eq(0)]
+            with m.Else():
+                m.d.sync += [next_slot.eq(next_slot + 1), next_word.eq(next_word + window_words)]
+        with m.If(take_buffer):
+            m.d.sync += has_buffer.eq(1)
+
+        with m.If(go):
+            with m.If(is_end):
+                m.d.sync += [vec.eq(0), vec_x.eq(0), off_x.eq(0), off_row.eq(0)]
+            with m.Else():
+                m.d.sync += vec.eq(vec + 1)
+                with m.If(vec_x == job.num_vec_x - 1):
+                    m.d.sync += [vec_x.eq(0), off_row.eq(off_row + job.step_vec_y), off_x.eq(off_row + job.step_vec_y)]
+                with m.Else():
+                    m.d.sync += [vec_x.eq(vec_x + 1), off_x.eq(off_x + job.step_vec_x)]
+        with m.If(finish):
+            m.d.sync += [has_window.eq(0), has_buffer.eq(0), buffer.eq(~buffer)]
+            with m.If(group != job.num_groups - 1):
+                m.d.sync += [group.eq(group + 1), group_pixel.eq(group_pixel + job.group_step)]
+                m.d.sync += num_vec.eq(Mux(group == job.num_groups - 2, job.num_vec_last, job.num_vec))
+            with m.Else():
+                m.d.sync += [group.eq(0), group_pixel.eq(0), sb.eq(sb + 1)]
+                m.d.sync += num_vec.eq(Mux(job.num_groups == 1, job.num_vec_last, job.num_vec))
+                with m.If(sb == job.num_sb - 1):
+                    m.d.sync += is_busy.eq(0)
+        m.d.comb += remainder.eq(group_pixel)
+
+        with m.If(self.job.valid & self.job.ready):
+            new = self.job.payload
+            m.d.sync += [
+                job.eq(new), is_busy.eq(1), sb.eq(0), group.eq(0), group_pixel.eq(0), next_slot.eq(0), next_word.eq(0),
+                num_vec.eq(Mux(new.num_groups == 1, new.num_vec_last, new.num_vec)),
+                window_words.eq(Mux(new.num_phases == 4, new.seg_words << 2, Mux(new.num_phases == 2, new.seg_words << 1, new.seg_words))),
+            ]
+
+        self._issue(m, does_issue, entry, buffer, Mux(must_change, next_word, slot_word), remainder, off_x, job)
+        m.d.comb += [
+            self.window_released.eq(_delay(m, release, self.RELEASE_CYCLES, "release")),
+            self.group_done.eq(_delay(m, finish, self.FINISH_CYCLES, "finish")),
+        ]
+        return m
+
+    def _issue(self, m, is_valid, entry, buffer, word, remainder, offset, job):
+        """Two stages of address addition: tap + vector, then + window."""
+        head = self.weights.payload
+        first = Signal(Issue(self._config))
+        pixel = Signal(len(first.pixel))
+        m.d.sync += [
+            first.is_valid.eq(is_valid), first.entry.eq(entry), first.buffer.eq(buffer), first.value.eq(head.value),
+            first.split_log2.eq(job.split_log2), first.split_words.eq(job.split_words),
+            first.pixel.eq(head.tap_offset + offset), pixel.eq(Cat(remainder, word)),
+            self.issue.eq(first), self.issue.pixel.eq(first.pixel + pixel),
+        ]
+
+
+def _delay(m, strobe, num_cycles, name):
+    for n in range(num_cycles):
+        later = Signal(name=f"{name}_{n}")
+        m.d.sync += later.eq(strobe)
+        strobe = later
+    return strobe

@@ -1,0 +1,96 @@
+"""Window memory of a core: P banks of one pixel and a rotation, so that any P neighbouring pixels come in one cycle."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.spec.config import NpuConfig
+
+__all__ = ["WindowMemory", "WindowWrite"]
+
+
+def WindowWrite(config: NpuConfig) -> data.StructLayout:
+    """A word for the window memory."""
+    return data.StructLayout({
+        "en": 1, "word": exact_log2(config.window_words), "data": data.ArrayLayout(unsigned(8), config.num_lanes),
+    })
+
+
+class WindowMemory(wiring.Component):
+    """`window_words` words; pixel n is in bank n mod P at address n div P.
+
+    Lane l gets the pixel `pixel + l + r * split_words * P` with r = l div (P >> split_log2): rows of a split vector lie a
+    multiple of P plus their own length apart, so the P lanes always meet P different banks.
+
+    Members
+    -------
+    write : In(WindowWrite)
+    pixel, split_log2, split_words : In, the pixel of lane 0 and the shape of the vector
+    pixels : Out(P bytes)
+
+    Latency: `READ_CYCLES`. Throughput: one vector per cycle.
+    """
+
+    READ_CYCLES = 4
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "write": In(WindowWrite(config)),
+            "pixel": In(exact_log2(config.window_words * config.num_lanes)), "split_log2": In(2), "split_words": In(8),
+            "pixels": Out(data.ArrayLayout(unsigned(8), config.num_lanes)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        num_lanes, depth = self._config.num_lanes, self._config.window_words
+        lanes_log2, word_bits = exact_log2(num_lanes), exact_log2(depth)
+        first = self.pixel[:lanes_log2]
+        word = self.pixel[lanes_log2:]
+
+        # Stage 1: the word of each row of the vector, and the one after it
+        rows = [Signal(word_bits, name=f"row_{r}") for r in range(4)]
+        next_rows = [Signal(word_bits, name=f"next_row_{r}") for r in range(4)]
+        first_1, split_1 = Signal(lanes_log2), Signal(2)
+        m.d.sync += [first_1.eq(first), split_1.eq(self.split_log2)]
+        offsets = (0, self.split_words, self.split_words << 1, self.split_words + (self.split_words << 1))
+        for row, next_row, offset in zip(rows, next_rows, offsets, strict=True):
+            m.d.sync += [row.eq(word + offset), next_row.eq(word + offset + 1)]
+
+        # Stage 2: each bank's address
+        first_2, first_3 = Signal(lanes_log2), Signal(lanes_log2)
+        m.d.sync += [first_2.eq(first_1), first_3.eq(first_2)]
+        read_data = []
+        for bank in range(num_lanes):
+            lane = Signal(lanes_log2, name=f"lane_{bank}")
+            row = Signal(2, name=f"row_of_{bank}")
+            address = Signal(word_bits, name=f"address_{bank}")
+            m.d.comb += [
+                lane.eq(bank - first_1),
+                row.eq(Mux(split_1 == 2, lane[-2:], Mux(split_1 == 1, lane[-1:], 0))),
+            ]
+            candidates = [Mux(bank < first_1, next_rows[r], rows[r]) for r in range(4)]
+            with m.Switch(row):
+                for r in range(4):
+                    with m.Case(r):
+                        m.d.sync += address.eq(candidates[r])
+
+            # Stage 3: read
+            memory = Memory(shape=unsigned(8), depth=depth, init=[])
+            m.submodules[f"bank_{bank}"] = memory
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            m.d.comb += [write.en.eq(self.write.en), write.addr.eq(self.write.word), write.data.eq(self.write.data[bank]), read.addr.eq(address)]
+            value = Signal(8, name=f"value_{bank}")
+            m.d.sync += value.eq(read.data)
+            read_data.append(value)
+
+        # Stage 4: rotate bank order into lane order
+        stage = Cat(read_data)
+        for bit in range(lanes_log2):
+            rotated = Signal(8 * num_lanes, name=f"rotated_{bit}")
+            m.d.comb += rotated.eq(Mux(first_3[bit], stage.rotate_right(8 << bit), stage))
+            stage = rotated
+        m.d.sync += self.pixels.eq(stage)
+        return m
