@@ -1,0 +1,440 @@
+"""The drain: accumulators of finished groups to requantised bytes in memory."""
+
+from itertools import pairwise
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.hw.bus.port import WritePort
+from convoy.hw.dma.chunk_writer import Chunk, ChunkWriter
+from convoy.hw.post.compress import Compressor
+from convoy.hw.post.requant import Requantiser, delay
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import NN, PARAM
+
+__all__ = ["DRAIN_FIELDS", "Drain", "DrainChunks"]
+
+DRAIN_FIELDS = (
+    "num_sb", "num_groups", "num_vec", "num_vec_last", "num_vec_x", "split_log2", "num_kernels", "num_kernels_last",
+    "out_addr", "out_group_step_bytes", "out_pitch_row_bytes", "drain_pitch", "tile_ow", "num_pos", "num_pos_last", "is_flat",
+    "zero_point_out", "act_min", "act_max", "rounding",
+)
+"""What the drain needs of an NN descriptor."""
+
+_SCALE_FIELDS = ("bias", "mult", "shift_left", "shift_right")
+
+
+def _unit_layout(config: NpuConfig) -> data.StructLayout:
+    """One kernel of one core of a group. `entry` is its first accumulator entry."""
+    return data.StructLayout({
+        "scale": PARAM.subset(*_SCALE_FIELDS), "is_valid": 1, "addr": 32, "core": range(config.num_cores),
+        "entry": exact_log2(config.num_acc_entries), "is_group_last": 1, "is_job_last": 1,
+    })
+
+
+_GROUP_LAYOUT = data.StructLayout({"num_vec": 9, "num_pos": 14, "width": 14})
+"""T and positions of a group, and the positions that the walk of its first row covers."""
+
+
+def _place_layout() -> data.StructLayout:
+    """Where a chunk goes, as in the chunks of ChunkWriter."""
+    return data.StructLayout({"addr": 32, "start": 1, "last": 1})
+
+
+class _UnitSequencer(wiring.Component):
+    """Runs through superblocks, groups, kernels and cores and takes a PARAM for each: one unit per cycle.
+
+    Members
+    -------
+    job : In(stream of DRAIN_FIELDS), taken while `is_quiet`; `fields` holds it afterwards
+    params : In(stream of PARAM)
+    group_valid : In(1); group_done : In(1), the walk of the group has ended
+    units : Out(stream of units); group : Out, constant until `group_done`
+    """
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "job": In(stream.Signature(NN.subset(*DRAIN_FIELDS))),
+            "params": In(stream.Signature(PARAM.layout)),
+            "is_quiet": In(1), "is_prepared": In(1), "prepare": Out(1),
+            "group_valid": In(1), "group_done": In(1),
+            "fields": Out(NN.subset(*DRAIN_FIELDS)),
+            "units": Out(stream.Signature(_unit_layout(config))),
+            "group": Out(_GROUP_LAYOUT),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        job, unit, param = self.fields, self.units.payload, self.params.payload
+        sb, group, kernel = Signal(16), Signal(16), Signal(9)
+        core = Signal(range(self._config.num_cores))
+        entry = Signal.like(unit.entry)
+        group_addr = Signal(32)
+        num_kernels = Signal(9)
+        is_last_sb, is_last_group = Signal(), Signal()
+        is_last_core, is_last_unit = Signal(), Signal()
+        m.d.comb += [
+            is_last_sb.eq(sb == job.num_sb - 1),
+            is_last_group.eq(group == job.num_groups - 1),
+            is_last_core.eq(core == self._config.num_cores - 1),
+            is_last_unit.eq(is_last_core & (kernel == num_kernels - 1)),
+        ]
+        with m.If(self.units.ready):
+            m.d.sync += self.units.valid.eq(0)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.job.ready.eq(self.is_quiet)
+                with m.If(self.job.valid & self.is_quiet):
+                    m.d.sync += [job.eq(self.job.payload), sb.eq(0), group.eq(0), group_addr.eq(self.job.payload.out_addr)]
+                    m.next = "PREPARE"
+            with m.State("PREPARE"):
+                m.d.comb += self.prepare.eq(1)
+                with m.If(self.is_prepared):
+                    m.next = "GROUP"
+            with m.State("GROUP"):
+                num_pos = Mux(is_last_group, job.num_pos_last, job.num_pos)
+                m.d.sync += [
+                    self.group.num_vec.eq(Mux(is_last_group, job.num_vec_last, job.num_vec)),
+                    self.group.num_pos.eq(num_pos),
+                    self.group.width.eq(Mux(~job.is_flat & (job.tile_ow < num_pos), job.tile_ow, num_pos)),
+                    num_kernels.eq(Mux(is_last_sb, job.num_kernels_last, job.num_kernels)),
+                    kernel.eq(0), core.eq(0), entry.eq(0),
+                ]
+                with m.If(self.group_valid):
+                    m.next = "UNITS"
+            with m.State("UNITS"):
+                m.d.comb += self.params.ready.eq(~self.units.valid | self.units.ready)
+                with m.If(self.params.valid & self.params.ready):
+                    m.d.sync += [
+                        *(unit.scale[name].eq(param[name]) for name in _SCALE_FIELDS),
+                        unit.is_valid.eq(param.is_valid),
+                        unit.addr.eq(group_addr + param.out_offset_bytes),
+                        unit.core.eq(core),
+                        unit.entry.eq(entry),
+                        unit.is_group_last.eq(is_last_unit),
+                        unit.is_job_last.eq(is_last_unit & is_last_group & is_last_sb),
+                        self.units.valid.eq(1),
+                        core.eq(Mux(is_last_core, 0, core + 1)),
+                    ]
+                    with m.If(is_last_core):
+                        m.d.sync += [kernel.eq(kernel + 1), entry.eq(entry + job.num_vec)]
+                    with m.If(is_last_unit):
+                        m.next = "WALK"
+            with m.State("WALK"), m.If(self.group_done):
+                m.d.sync += [group.eq(group + 1), group_addr.eq(group_addr + job.out_group_step_bytes)]
+                m.next = "GROUP"
+                with m.If(is_last_group):
+                    m.d.sync += [group.eq(0), group_addr.eq(job.out_addr), sb.eq(sb + 1)]
+                    with m.If(is_last_sb):
+                        m.next = "IDLE"
+        return m
+
+
+class _LaneColumns(wiring.Component):
+    """The output column of each lane of a chunk when vectors run on across row ends, without any division.
+
+    `prepare` for `num_lanes` cycles at the start of a job; `restart` goes to position 0, `advance` on by `num_lanes` positions.
+    `mask` says for which lanes the column is below `tile_ow`.
+    """
+
+    def __init__(self, num_lanes: int):
+        self._num_lanes = num_lanes
+        super().__init__({
+            "prepare": In(1), "is_prepared": Out(1), "restart": In(1), "advance": In(1),
+            "drain_pitch": In(14), "tile_ow": In(14), "mask": Out(num_lanes),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        firsts = [Signal(14, name=f"first_{i}") for i in range(self._num_lanes)]
+        columns = [Signal(14, name=f"column_{i}") for i in range(self._num_lanes)]
+        index = Signal(range(self._num_lanes + 1))
+        step, wrapped_step = Signal(14), Signal(signed(15))  # num_lanes modulo the pitch, and that less the pitch
+
+        m.d.comb += self.is_prepared.eq(index == self._num_lanes)
+        with m.If(~self.prepare):
+            m.d.sync += [index.eq(0), step.eq(step)]
+        with m.Elif(~self.is_prepared):
+            m.d.sync += [index.eq(index + 1), firsts[-1].eq(Mux(index == 0, 0, step))]
+            m.d.sync += [low.eq(high) for low, high in pairwise(firsts)]
+            after = Signal(14)
+            m.d.comb += after.eq(Mux(index == 0, 0, step) + 1)
+            m.d.sync += [
+                step.eq(Mux(after == self.drain_pitch, 0, after)),
+                wrapped_step.eq(Mux(after == self.drain_pitch, 0, after) - self.drain_pitch),
+            ]
+
+        for i in range(self._num_lanes):
+            wrapped = Signal(signed(15), name=f"wrapped_{i}")
+            m.d.comb += [wrapped.eq(columns[i] + wrapped_step), self.mask[i].eq(columns[i] < self.tile_ow)]
+            with m.If(self.restart):
+                m.d.sync += columns[i].eq(firsts[i])
+            with m.Elif(self.advance):
+                m.d.sync += columns[i].eq(Mux(wrapped < 0, columns[i] + step, wrapped[:14]))
+        return m
+
+
+class _Walker(wiring.Component):
+    """Walks the chunks of a unit: one per cycle while `can_issue`, units without a gap.
+
+    Rows of positions are walked in order, each from vector to vector; a flat unit is a single row. An entry is cleared with the last
+    read from it; entries that hold no position, and all entries of a unit that is not valid, get a visit of their own.
+
+    Members
+    -------
+    fields, group, units : In, from the sequencer
+    can_issue : In(1); is_emitted : Out(1), this cycle's visit makes a chunk
+    acc_* : Out, the read; group_done : Out(1), with the group's last visit
+    emit, mask, place, scale : Out, the chunk that belongs to the read
+    """
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        num_parts = config.num_lanes // config.post_lanes
+        super().__init__({
+            "fields": In(NN.subset(*DRAIN_FIELDS)), "group": In(_GROUP_LAYOUT),
+            "units": In(stream.Signature(_unit_layout(config))),
+            "prepare": In(1), "is_prepared": Out(1),
+            "can_issue": In(1), "is_emitted": Out(1),
+            "acc_read": Out(1), "acc_clear": Out(1), "acc_core": Out(range(config.num_cores)),
+            "acc_entry": Out(exact_log2(config.num_acc_entries)), "acc_lane": Out(range(num_parts)),
+            "group_done": Out(1),
+            "emit": Out(1), "mask": Out(config.post_lanes), "place": Out(_place_layout()), "scale": Out(PARAM.subset(*_SCALE_FIELDS)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config, job = self._config, self.fields
+        post_lanes = config.post_lanes
+        part_bits = exact_log2(config.num_lanes // post_lanes)
+        m.submodules.columns = columns = _LaneColumns(post_lanes)
+
+        is_active = Signal()
+        unit = Signal(_unit_layout(config))
+        entry, row_entry = Signal.like(unit.entry), Signal.like(unit.entry)
+        vec_left, vec_x_left = Signal(9), Signal(9)  # entries to clear; vectors to the end of the row
+        row, part = Signal(2), Signal(part_bits)  # row of the vector, chunk of the vector's row
+        row_left = Signal(14)  # positions from the start of this row on
+        width_left = Signal(14)  # positions to the end of this row
+        row_addr = Signal(32)
+        is_row_start, is_dead, is_row_dead = Signal(), Signal(), Signal()  # dead: no position in what is left
+
+        go = Signal()
+        m.d.comb += go.eq(is_active & self.can_issue)
+
+        # What this visit is
+        parts_mask, rows_mask = Signal(part_bits), Signal(2)
+        is_covered, is_last_row, is_clear_row, is_vector_end, is_unit_end = (Signal() for _ in range(5))
+        is_empty, is_clear = Signal(), Signal()
+        m.d.comb += [
+            parts_mask.eq(((1 << part_bits) - 1) >> job.split_log2),
+            rows_mask.eq((1 << job.split_log2) - 1),
+            is_empty.eq(is_dead | is_row_dead),
+            is_covered.eq(is_row_dead | (width_left <= post_lanes)),
+            is_last_row.eq(job.is_flat | (row_left <= job.drain_pitch)),
+            is_clear_row.eq(is_last_row | (row == rows_mask)),
+            is_vector_end.eq(is_covered | (part == parts_mask)),
+            is_clear.eq(is_dead | (is_vector_end & is_clear_row)),
+            is_unit_end.eq(is_clear & (vec_left == 1)),
+            self.is_emitted.eq(go & (~is_empty | (is_unit_end & unit.is_job_last))),
+        ]
+
+        # The read and its chunk, registered
+        below = Signal(post_lanes)  # the lanes below width_left
+        m.d.comb += below.eq(Mux(width_left >= post_lanes, (1 << post_lanes) - 1, Cat(width_left > i for i in range(post_lanes))))
+        m.d.sync += [
+            self.acc_read.eq(go & ~is_empty),
+            self.acc_clear.eq(go & is_clear),
+            self.acc_core.eq(unit.core),
+            self.acc_entry.eq(entry),
+            self.acc_lane.eq(part | ((row << part_bits) >> job.split_log2)),
+            self.group_done.eq(go & is_unit_end & unit.is_group_last),
+            self.emit.eq(self.is_emitted),
+            self.mask.eq(Mux(is_empty, 0, below & (columns.mask | (~job.is_flat).replicate(post_lanes)))),
+            self.place.addr.eq(row_addr),
+            self.place.start.eq(is_row_start & ~is_empty),
+            self.place.last.eq(is_unit_end & unit.is_job_last),
+            self.scale.eq(unit.scale),
+        ]
+
+        # The next visit
+        next_left = Signal(14)
+        m.d.comb += next_left.eq(row_left - job.drain_pitch)
+        with m.If(go):
+            m.d.sync += [
+                part.eq(Mux(is_vector_end, 0, part + 1)),
+                width_left.eq(width_left - post_lanes),
+                is_row_start.eq(0),
+                vec_left.eq(vec_left - is_clear),
+                entry.eq(entry + (is_dead | is_vector_end)),
+                vec_x_left.eq(vec_x_left - is_vector_end),
+            ]
+            with m.If(~is_dead & is_vector_end):
+                with m.If(is_covered & is_last_row):
+                    m.d.sync += is_dead.eq(1)
+                with m.Elif((is_covered & ~is_clear_row) | (vec_x_left == 1)):
+                    m.d.sync += [
+                        row.eq(Mux(is_clear_row, 0, row + 1)),
+                        entry.eq(Mux(is_clear_row, entry + vec_x_left, row_entry)),
+                        row_entry.eq(Mux(is_clear_row, entry + vec_x_left, row_entry)),
+                        vec_x_left.eq(job.num_vec_x),
+                        row_left.eq(next_left),
+                        width_left.eq(Mux(next_left < job.tile_ow, next_left, job.tile_ow)),
+                        row_addr.eq(row_addr + job.out_pitch_row_bytes),
+                        is_row_start.eq(1),
+                        is_row_dead.eq(0),
+                    ]
+                with m.Else():
+                    m.d.sync += is_row_dead.eq(is_covered)
+
+        m.d.comb += self.units.ready.eq(~is_active | (go & is_unit_end))
+        with m.If(self.units.ready):
+            load = self.units.payload
+            m.d.sync += [
+                is_active.eq(self.units.valid), unit.eq(load),
+                entry.eq(load.entry), row_entry.eq(load.entry), row_addr.eq(load.addr),
+                vec_left.eq(self.group.num_vec), vec_x_left.eq(Mux(job.is_flat, self.group.num_vec, job.num_vec_x)),
+                row.eq(0), part.eq(0), row_left.eq(self.group.num_pos), width_left.eq(self.group.width),
+                is_row_start.eq(1), is_dead.eq(~load.is_valid), is_row_dead.eq(0),
+            ]
+        m.d.comb += [
+            columns.prepare.eq(self.prepare), self.is_prepared.eq(columns.is_prepared),
+            columns.drain_pitch.eq(job.drain_pitch), columns.tile_ow.eq(job.tile_ow),
+            columns.restart.eq(self.units.ready), columns.advance.eq(go),
+        ]
+        return m
+
+
+class DrainChunks(wiring.Component):
+    """Reads, requantises and compresses the accumulators of finished groups into chunks for `ChunkWriter`.
+
+    The loops are those of "Drain" in docs/architecture.md. Beyond what is written there the descriptor must obey:
+    `post_lanes <= num_lanes >> split_log2`; without `is_flat` no chunk reaches into the next row, whatever `drain_pitch` is;
+    with `is_flat` `split_log2` is 0 and `num_vec_x` is not used. `num_vec` (or `num_vec_last`) vectors of every kernel are
+    cleared, each once, with or after the last read from it, also where no position or no output channel needs them.
+
+    Throughput: one chunk of `post_lanes` positions per cycle; a row of each kernel begins a new chunk; one cycle per vector of an output
+    channel that does not exist; about 4 cycles per group. The next job is taken when the chunks of the last one have left.
+
+    Parameters
+    ----------
+    config : NpuConfig
+    acc_read_cycles : int
+        Cycles from `acc_read` to `acc_data`, at least 1.
+
+    Members
+    -------
+    job : In(stream of NN.subset(*DRAIN_FIELDS))
+    params : In(stream of PARAM.layout)
+        One for each group, kernel and core.
+    group_valid : In(1)
+        The accumulators of the next group to drain are complete. In the cycle after `group_done` it must speak of the following group.
+    group_done : Out(1)
+        High for one cycle, together with the last `acc_clear` of a group.
+    acc_read, acc_core, acc_entry, acc_lane : Out
+        Read lanes `acc_lane * post_lanes` and up of an entry (`kernel * num_vec + v`) of a core.
+    acc_clear : Out(1)
+        Clear all lanes of `acc_entry` of `acc_core`, after the read if there is one in the same cycle.
+    acc_data : In(array of signed(32))
+        The accumulators, `acc_read_cycles` cycles after `acc_read`.
+    chunks : Out(stream of Chunk(post_lanes))
+        One `last` per job; such a chunk may be empty.
+    """
+
+    FIFO_DEPTH = 32
+
+    def __init__(self, config: NpuConfig, acc_read_cycles: int = 2):
+        self._config, self._acc_read_cycles = config, acc_read_cycles
+        num_parts = config.num_lanes // config.post_lanes
+        super().__init__({
+            "job": In(stream.Signature(NN.subset(*DRAIN_FIELDS))),
+            "params": In(stream.Signature(PARAM.layout)),
+            "group_valid": In(1), "group_done": Out(1),
+            "acc_read": Out(1), "acc_clear": Out(1), "acc_core": Out(range(config.num_cores)),
+            "acc_entry": Out(exact_log2(config.num_acc_entries)), "acc_lane": Out(range(num_parts)),
+            "acc_data": In(data.ArrayLayout(signed(32), config.post_lanes)),
+            "chunks": Out(stream.Signature(Chunk(config.post_lanes))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config, depth = self._config, self.FIFO_DEPTH
+        m.submodules.sequencer = sequencer = _UnitSequencer(config)
+        m.submodules.walker = walker = _Walker(config)
+        m.submodules.requantiser = requantiser = Requantiser(config, config.post_lanes)
+        m.submodules.compressor = compressor = Compressor(config.post_lanes)
+        m.submodules.masks = masks = fifo.SyncFIFO(width=config.post_lanes, depth=depth)
+        m.submodules.places = places = fifo.SyncFIFO(width=_place_layout().size, depth=depth)
+        m.submodules.results = results = fifo.SyncFIFO(width=len(compressor.out) + len(compressor.count), depth=depth)
+
+        # Every chunk issued has its room in the queues.
+        num_free = Signal(range(depth + 1), init=depth)
+        is_taken = Signal()
+        m.d.sync += num_free.eq(num_free - walker.is_emitted + is_taken)
+
+        wiring.connect(m, wiring.flipped(self.job), sequencer.job)
+        wiring.connect(m, wiring.flipped(self.params), sequencer.params)
+        wiring.connect(m, sequencer.units, walker.units)
+        m.d.comb += [
+            sequencer.is_quiet.eq(num_free == depth), sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
+            sequencer.is_prepared.eq(walker.is_prepared), walker.prepare.eq(sequencer.prepare),
+            walker.fields.eq(sequencer.fields), walker.group.eq(sequencer.group), walker.can_issue.eq(num_free != 0),
+            *(getattr(self, name).eq(getattr(walker, name)) for name in ("acc_read", "acc_clear", "acc_core", "acc_entry", "acc_lane", "group_done")),
+        ]
+
+        scale = delay(m, walker.scale, self._acc_read_cycles, name="scale")
+        m.d.comb += [
+            requantiser.valid.eq(delay(m, walker.emit, self._acc_read_cycles, name="emit")),
+            requantiser.accs.eq(self.acc_data),
+            *(requantiser.param[name].eq(scale[name]) for name in _SCALE_FIELDS),
+            *(getattr(requantiser, name).eq(sequencer.fields[name]) for name in ("rounding", "zero_point_out", "act_min", "act_max")),
+            masks.w_en.eq(walker.emit), masks.w_data.eq(walker.mask), masks.r_en.eq(requantiser.out_valid),
+            places.w_en.eq(walker.emit), places.w_data.eq(walker.place),
+            compressor.valid.eq(requantiser.out_valid), compressor.lanes.eq(requantiser.outs), compressor.mask.eq(masks.r_data),
+            results.w_en.eq(compressor.out_valid), results.w_data.eq(Cat(compressor.out, compressor.count)),
+        ]
+
+        m.d.comb += [is_taken.eq(results.r_rdy & (~self.chunks.valid | self.chunks.ready)), results.r_en.eq(is_taken), places.r_en.eq(is_taken)]
+        with m.If(self.chunks.ready | ~self.chunks.valid):
+            m.d.sync += self.chunks.valid.eq(is_taken)
+        with m.If(is_taken):
+            chunk = self.chunks.payload
+            m.d.sync += [Cat(chunk.data, chunk.count).eq(results.r_data), Cat(chunk.addr, chunk.start, chunk.last).eq(places.r_data)]
+        return m
+
+
+class Drain(wiring.Component):
+    """`DrainChunks` and its `ChunkWriter`: the same parameters, the same members but `chunks`, and those below.
+
+    Members
+    -------
+    port : Out(WritePort)
+    done : Out(1)
+        High for one cycle when every byte of a job has been acknowledged; once per job, in order.
+    """
+
+    def __init__(self, config: NpuConfig, acc_read_cycles: int = 2):
+        self._config = config
+        self._chunks = DrainChunks(config, acc_read_cycles)
+        members = {name: member for name, member in self._chunks.signature.members.items() if name != "chunks"}
+        super().__init__(members | {"port": Out(WritePort(config)), "done": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.chunks = chunks = self._chunks
+        m.submodules.writer = writer = ChunkWriter(self._config, self._config.post_lanes)
+        wiring.connect(m, chunks.chunks, writer.chunks)
+        wiring.connect(m, writer.port, wiring.flipped(self.port))
+        wiring.connect(m, wiring.flipped(self.job), chunks.job)
+        wiring.connect(m, wiring.flipped(self.params), chunks.params)
+        m.d.comb += [
+            chunks.group_valid.eq(self.group_valid), self.group_done.eq(chunks.group_done),
+            self.acc_read.eq(chunks.acc_read), self.acc_clear.eq(chunks.acc_clear), self.acc_core.eq(chunks.acc_core),
+            self.acc_entry.eq(chunks.acc_entry), self.acc_lane.eq(chunks.acc_lane), chunks.acc_data.eq(self.acc_data),
+            self.done.eq(writer.done),
+        ]
+        return m

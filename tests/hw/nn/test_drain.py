@@ -1,0 +1,254 @@
+"""The drain against the loops of docs/architecture.md, chunks applied to a dictionary of bytes."""
+
+import random
+from dataclasses import dataclass
+
+from amaranth.sim import Simulator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convoy.hw.nn.drain import DRAIN_FIELDS, DrainChunks
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import Rounding
+
+
+def config_of(num_cores=2, num_lanes=16, post_lanes=4, num_acc_entries=16):
+    return NpuConfig(num_cores=num_cores, num_lanes=num_lanes, post_lanes=post_lanes, num_acc_entries=num_acc_entries)
+
+
+def make_job(**changes):
+    job = dict.fromkeys(DRAIN_FIELDS, 0) | {"num_sb": 1, "num_groups": 1, "num_kernels": 1, "num_kernels_last": 1, "num_vec_x": 1,
+                                            "act_min": -128, "act_max": 127, "out_addr": 0x1000, "rounding": Rounding.SINGLE}
+    return job | changes
+
+
+def requantise(acc, param, job):
+    """SINGLE with a multiplier of 2**30 and no left shift: half the sum, half away from zero."""
+    total = (acc + param["bias"] + (1 << 31)) % (1 << 32) - (1 << 31)
+    half = (abs(total) + 1) // 2 * (1 if total > 0 else -1)
+    return min(max(half + job["zero_point_out"], job["act_min"]), job["act_max"]) & 0xFF
+
+
+def walk(config, job):
+    """Yields (s, g, K, T, num_pos)."""
+    for s in range(job["num_sb"]):
+        kernels = job["num_kernels_last"] if s == job["num_sb"] - 1 else job["num_kernels"]
+        for g in range(job["num_groups"]):
+            is_last = g == job["num_groups"] - 1
+            yield (s, g, kernels, job["num_vec_last" if is_last else "num_vec"], job["num_pos_last" if is_last else "num_pos"])
+
+
+def expected(config, job, groups, params):
+    """Bytes by address. `groups`: accumulators [core][entry][lane] of each group; `params`: in the order of use."""
+    written, params, num_lanes = {}, iter(params), config.num_lanes
+    for (_, g, kernels, _, num_pos), accs in zip(walk(config, job), groups, strict=True):
+        for kernel in range(kernels):
+            for core in range(config.num_cores):
+                param = next(params)
+                if not param["is_valid"]:
+                    continue
+                addr = job["out_addr"] + param["out_offset_bytes"] + g * job["out_group_step_bytes"]
+                num_written = 0
+                for p in range(num_pos):
+                    row, col = divmod(p, job["drain_pitch"])
+                    if col >= job["tile_ow"]:
+                        continue
+                    if job["is_flat"]:
+                        v, lane = divmod(p, num_lanes)
+                    else:
+                        width = num_lanes >> job["split_log2"]
+                        vy, r = row >> job["split_log2"], row & ((1 << job["split_log2"]) - 1)
+                        v, lane = vy * job["num_vec_x"] + col // width, r * width + col % width
+                    place = addr + (num_written if job["is_flat"] else row * job["out_pitch_row_bytes"] + col)
+                    written[place] = requantise(accs[core][kernel * job["num_vec"] + v][lane], param, job)
+                    num_written += 1
+    return written
+
+
+@dataclass
+class Outcome:
+    written: dict
+    cycles: int
+    clears: list
+    num_lasts: int
+    dirty: int
+
+
+def run(config, jobs, groups, params, *, seed=0, stall=0.0, acc_read_cycles=2):
+    """Runs `jobs` in turn; `groups` and `params` of all of them one after another. Groups become valid at random if `stall` is not zero."""
+    dut = DrainChunks(config, acc_read_cycles)
+    rng = random.Random(seed)
+    out = Outcome({}, 0, [], 0, 0)
+    accs = [[row[:] for row in core] for core in groups[0]]
+    state = {"group": 0, "clears": [], "addr": None}
+
+    async def feed_jobs(ctx):
+        for job in jobs:
+            ctx.set(dut.job.payload, job)
+            ctx.set(dut.job.valid, 1)
+            await ctx.tick().until(dut.job.ready)
+            ctx.set(dut.job.valid, 0)
+
+    async def feed_params(ctx):
+        for param in params:
+            while rng.random() < stall:
+                await ctx.tick()
+            for name, value in param.items():
+                ctx.set(dut.params.payload[name], value)
+            ctx.set(dut.params.valid, 1)
+            await ctx.tick().until(dut.params.ready)
+            ctx.set(dut.params.valid, 0)
+
+    async def memory(ctx):
+        pipe = [[0] * config.post_lanes] * acc_read_cycles
+        while True:
+            ctx.set(dut.group_valid, state["group"] < len(groups) and rng.random() >= stall)
+            for i, value in enumerate(pipe[0]):
+                ctx.set(dut.acc_data[i], value)
+            _, _, read, clear, core, entry, lane, done = await ctx.tick().sample(
+                dut.acc_read, dut.acc_clear, dut.acc_core, dut.acc_entry, dut.acc_lane, dut.group_done)
+            row = accs[core][entry]
+            first = lane * config.post_lanes
+            pipe = [*pipe[1:], row[first:first + config.post_lanes] if read else [rng.getrandbits(31)] * config.post_lanes]
+            if clear:
+                accs[core][entry] = [0] * config.num_lanes
+                state["clears"].append((core, entry))
+            if done:
+                out.clears.append(state["clears"])
+                out.dirty += sum(any(row) for core in accs for row in core)
+                state["clears"] = []
+                state["group"] += 1
+                if state["group"] < len(groups):
+                    accs[:] = [[row[:] for row in core] for core in groups[state["group"]]]
+
+    async def sink(ctx):
+        while out.num_lasts < len(jobs):
+            ctx.set(dut.chunks.ready, rng.random() >= stall)
+            _, _, valid, ready, chunk = await ctx.tick().sample(dut.chunks.valid, dut.chunks.ready, dut.chunks.payload)
+            out.cycles += 1
+            assert out.cycles < 4000, "stuck"
+            if not (valid and ready):
+                continue
+            if chunk.start:
+                state["addr"] = chunk.addr
+            for byte in chunk.data.to_bytes(config.post_lanes, "little")[:chunk.count]:
+                assert state["addr"] not in out.written
+                out.written[state["addr"]] = byte
+                state["addr"] += 1
+            out.num_lasts += chunk.last
+        ctx.set(dut.chunks.ready, 1)
+        for _ in range(40):
+            _, _, valid = await ctx.tick().sample(dut.chunks.valid)
+            assert not valid
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-8)
+    sim.add_testbench(feed_jobs, background=True)
+    sim.add_testbench(feed_params, background=True)
+    sim.add_testbench(memory, background=True)
+    sim.add_testbench(sink)
+    sim.run()
+    return out
+
+
+def random_work(config, job, rng, *, valid=0.8):
+    """Accumulators and parameters for a job; channels' planes do not overlap."""
+    groups, params, addr = [], [], 0
+    offsets, valids = {}, {}
+    for s, _, kernels, num_vec, _ in walk(config, job):
+        accs = [[[0] * config.num_lanes for _ in range(config.num_acc_entries)] for _ in range(config.num_cores)]
+        for kernel in range(kernels):
+            for core in range(config.num_cores):
+                for v in range(num_vec):
+                    accs[core][kernel * job["num_vec"] + v] = [rng.randint(-300, 300) for _ in range(config.num_lanes)]
+                key = (s, kernel, core)
+                if key not in offsets:
+                    offsets[key], valids[key], addr = addr, rng.random() < valid, addr + 0x4000
+                params.append({"bias": rng.randint(-50, 50), "mult": 1 << 30, "shift_left": 0, "shift_right": 0,
+                               "is_valid": valids[key], "out_offset_bytes": offsets[key]})
+        groups.append(accs)
+    return groups, params
+
+
+def check(config, jobs, *, seed=0, stall=0.0, valid=0.8, acc_read_cycles=2):
+    rng = random.Random(seed)
+    groups, params, model, clears = [], [], {}, []
+    for index, job in enumerate(jobs):
+        job["out_addr"] = 0x1000 + (index << 24)
+        job_groups, job_params = random_work(config, job, rng, valid=valid)
+        model |= expected(config, job, job_groups, job_params)
+        clears += [sorted((core, kernel * job["num_vec"] + v) for core in range(config.num_cores) for kernel in range(kernels) for v in range(num_vec))
+                   for _, _, kernels, num_vec, _ in walk(config, job)]
+        groups, params = groups + job_groups, params + job_params
+    out = run(config, jobs, groups, params, seed=seed, stall=stall, acc_read_cycles=acc_read_cycles)
+    assert out.written == model
+    assert [sorted(group) for group in out.clears] == clears
+    assert out.dirty == 0
+    return out
+
+
+@st.composite
+def geometries(draw, config):
+    """Fields that describe the groups of a job."""
+    num_lanes, entries = config.num_lanes, config.num_acc_entries
+    num_groups, is_flat = draw(st.integers(1, 3)), draw(st.booleans())
+    if is_flat:
+        pitch = draw(st.integers(1, 20))
+        tile_ow = draw(st.integers(1, pitch))
+        most = min(entries * num_lanes, 100)
+        rows = draw(st.integers(1, max(1, (most - tile_ow) // pitch)))
+        rows_last = draw(st.integers(1, rows))
+        num_pos, num_pos_last = ((n - 1) * pitch + tile_ow for n in (rows, rows_last))
+        num_vec, num_vec_last = (-(-n // num_lanes) for n in (num_pos, num_pos_last))
+        job = {"drain_pitch": pitch, "tile_ow": tile_ow, "is_flat": 1, "num_vec_x": 1}
+    else:
+        split_log2 = draw(st.integers(0, 2).filter(lambda log2: config.post_lanes <= num_lanes >> log2))
+        width = num_lanes >> split_log2
+        tile_ow = draw(st.integers(1, min(40, (entries - 2) * width)))
+        num_vec_x = -(-tile_ow // width) + draw(st.sampled_from([0, 0, 0, 1]))
+        rows_vec = max(1, (entries - 1) // num_vec_x)
+        rows = draw(st.integers(1, min(rows_vec << split_log2, 9)))
+        rows_last = draw(st.integers(1, rows))
+        chunked = -(-tile_ow // config.post_lanes) * config.post_lanes
+        pitch = draw(st.sampled_from([num_vec_x * width, chunked, tile_ow]))
+        num_pos, num_pos_last = ((n - 1) * pitch + tile_ow for n in (rows, rows_last))
+        num_vec, num_vec_last = (num_vec_x * ((n + (1 << split_log2) - 1) >> split_log2)
+                                 for n in (rows, rows_last))
+        job = {"drain_pitch": pitch, "tile_ow": tile_ow, "split_log2": split_log2, "num_vec_x": num_vec_x,
+               "out_pitch_row_bytes": tile_ow + draw(st.integers(0, 5))}
+    spare = draw(st.sampled_from([0, 0, 0, 1]))  # vectors without any position
+    num_vec, num_vec_last = min(entries, num_vec + spare), min(entries, num_vec_last + spare)
+    most_kernels = max(1, min(entries // max(num_vec, num_vec_last), 3))
+    return make_job(
+        **job, num_groups=num_groups, num_sb=draw(st.integers(1, 2)), num_vec=num_vec, num_vec_last=num_vec_last,
+        num_pos=num_pos, num_pos_last=num_pos_last, out_group_step_bytes=0x1000,
+        num_kernels=draw(st.integers(1, most_kernels)), num_kernels_last=draw(st.integers(1, most_kernels)),
+        zero_point_out=draw(st.integers(-128, 127)))
+
+
+configs = st.sampled_from([config_of(), config_of(num_cores=1, num_lanes=8, post_lanes=4), config_of(post_lanes=8), config_of(post_lanes=1),
+                           config_of(num_lanes=32, post_lanes=16), config_of(num_cores=4, post_lanes=2)])
+
+
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(st.data(), configs, st.integers(0, 99), st.sampled_from([0.0, 0.3]), st.integers(1, 4))
+def test_drains_what_the_loops_say(data, config, seed, stall, acc_read_cycles):
+    jobs = [data.draw(geometries(config)) for _ in range(data.draw(st.integers(1, 2)))]
+    check(config, jobs, seed=seed, stall=stall, acc_read_cycles=acc_read_cycles)
+
+
+def test_sustains_a_chunk_per_cycle():
+    """Two rows of 32 pixels per kernel, 3 kernels on 2 cores, twice: 16 chunks each, no gap between kernels or cores."""
+    config = config_of()
+    job = make_job(num_groups=2, num_kernels=3, num_kernels_last=3, num_vec=4, num_vec_last=4, num_vec_x=2, drain_pitch=32, tile_ow=32,
+                   num_pos=64, num_pos_last=64, out_group_step_bytes=0x800, out_pitch_row_bytes=32)
+    out = check(config, [job], valid=1.0)
+    assert out.cycles <= 2 * 3 * 2 * 16 + 45
+
+
+def test_invalid_channels_end_with_an_empty_chunk():
+    config = config_of()
+    job = make_job(num_kernels=2, num_kernels_last=2, num_vec=2, num_vec_last=2, drain_pitch=16, tile_ow=13, num_pos=29, num_pos_last=29,
+                   num_groups=1, out_pitch_row_bytes=13)
+    out = check(config, [job, dict(job)], valid=0.0)
+    assert (out.written, out.num_lasts) == ({}, 2)
