@@ -1,0 +1,126 @@
+"""Output-channel parameters: from memory to the drain, in the order it uses them."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.hw.bus.port import ReadPort
+from convoy.hw.dma.run_reader import RunReader
+from convoy.hw.dma.types import Run, SkipBeat
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import NN, PARAM
+
+__all__ = ["PARAM_FIELDS", "ParamFetcher"]
+
+PARAM_FIELDS = ("param_addr", "num_sb", "num_groups", "num_kernels", "num_kernels_last")
+"""What the parameter fetcher needs of an NN descriptor."""
+
+
+class _ParamRuns(wiring.Component):
+    """One run of memory for each superblock and group: the records of the superblock's kernels. One run per cycle."""
+
+    def __init__(self, config: NpuConfig):
+        self._kernel_bytes_log2 = exact_log2(config.num_cores * PARAM.num_bytes)
+        super().__init__({"job": In(stream.Signature(NN.subset(*PARAM_FIELDS))), "runs": Out(stream.Signature(Run))})
+
+    def elaborate(self, platform):
+        m = Module()
+        job = Signal.like(self.job.payload)
+        sb_left, group_left = Signal(16), Signal(16)  # superblocks after this one, groups after this one
+        run = self.runs.payload
+        m.d.comb += [
+            self.job.ready.eq(~self.runs.valid),
+            run.num_bytes.eq(Mux(sb_left == 0, job.num_kernels_last, job.num_kernels) << self._kernel_bytes_log2),
+        ]
+        with m.If(~self.runs.valid):
+            load = self.job.payload
+            m.d.sync += [
+                job.eq(load), self.runs.valid.eq(self.job.valid), run.addr.eq(load.param_addr),
+                sb_left.eq(load.num_sb - 1), group_left.eq(load.num_groups - 1),
+            ]
+        with m.Elif(self.runs.ready):
+            m.d.sync += group_left.eq(group_left - 1)
+            with m.If(group_left == 0):
+                m.d.sync += [
+                    group_left.eq(job.num_groups - 1), sb_left.eq(sb_left - 1), run.addr.eq(run.addr + run.num_bytes),
+                    self.runs.valid.eq(sb_left != 0),
+                ]
+        return m
+
+
+class _RecordAssembler(wiring.Component):
+    """Cuts beats into records, or puts records together from beats; a record's beats are never shared with another run's."""
+
+    def __init__(self, config: NpuConfig):
+        self._port_bytes = config.port_bytes
+        super().__init__({"beats": In(stream.Signature(SkipBeat(config.port_bytes))), "params": Out(stream.Signature(PARAM.layout))})
+
+    def elaborate(self, platform):
+        m = Module()
+        port_bytes, record_bytes = self._port_bytes, PARAM.num_bytes
+        beat = self.beats.payload
+        record = Signal(8 * record_bytes)
+        is_moving = Signal()
+        m.d.comb += [
+            is_moving.eq(self.beats.valid & (~self.params.valid | self.params.ready)),
+            self.params.payload.eq(record[:PARAM.num_bits]),
+        ]
+        with m.If(self.params.ready):
+            m.d.sync += self.params.valid.eq(0)
+        if port_bytes <= record_bytes:
+            index = Signal(range(max(2, record_bytes // port_bytes)))
+            is_last = index == record_bytes // port_bytes - 1
+            m.d.comb += self.beats.ready.eq(is_moving)
+            with m.If(is_moving):
+                m.d.sync += [
+                    record.eq((record >> 8 * port_bytes) | (beat.data << 8 * (record_bytes - port_bytes))),
+                    index.eq(Mux(is_last, 0, index + 1)),
+                    self.params.valid.eq(is_last),
+                ]
+        else:
+            is_second = Signal()  # the beat's first record has been taken
+            half = Signal(exact_log2(port_bytes // record_bytes))
+            is_last = (beat.count == record_bytes) | is_second
+            m.d.comb += [half.eq((beat.skip >> exact_log2(record_bytes)) + is_second), self.beats.ready.eq(is_moving & is_last)]
+            with m.If(is_moving):
+                m.d.sync += [record.eq(beat.data.word_select(half, 8 * record_bytes)), is_second.eq(~is_last), self.params.valid.eq(1)]
+        return m
+
+
+class ParamFetcher(wiring.Component):
+    """Fetches the records of each superblock once per group, in the order of the drain.
+
+    Throughput: one record per cycle, or per `16 / port_bytes` cycles on a port narrower than a record. Reads about `DEPTH_RECORDS` ahead,
+    across jobs: the next job is taken when the last run of the previous one has been requested.
+
+    Members
+    -------
+    job : In(stream of NN.subset(*PARAM_FIELDS))
+    port : Out(ReadPort)
+    params : Out(stream of PARAM.layout)
+    """
+
+    DEPTH_RECORDS = 32
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "job": In(stream.Signature(NN.subset(*PARAM_FIELDS))),
+            "port": Out(ReadPort(config)),
+            "params": Out(stream.Signature(PARAM.layout)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        depth_beats = max(self.DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
+        m.submodules.runs = runs = _ParamRuns(config)
+        m.submodules.reader = reader = RunReader(config, depth_beats)
+        m.submodules.assembler = assembler = _RecordAssembler(config)
+        wiring.connect(m, wiring.flipped(self.job), runs.job)
+        wiring.connect(m, runs.runs, reader.runs)
+        wiring.connect(m, reader.port, wiring.flipped(self.port))
+        wiring.connect(m, reader.beats, assembler.beats)
+        wiring.connect(m, assembler.params, wiring.flipped(self.params))
+        return m
