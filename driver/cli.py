@@ -1,0 +1,347 @@
+"""The command `convoy`: run, layer, compile, verilog, info.
+
+Exit codes: 0 all went well and every compared tensor is equal; 1 a tensor differs from the reference; 2 the model, an input or an option is wrong, or
+the device cannot run (one line on stderr).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from convoy.spec.config import ConfigError, NpuConfig, load_config
+
+from .device import DeviceError, MemoryModel
+from .graph import Graph, GraphError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help="Run quantised convolutional networks on the Convoy NPU.")
+
+
+class DeviceName(StrEnum):
+    """Where the NPU is."""
+
+    GOLDEN = "golden"
+    PYSIM = "pysim"
+    ICARUS = "icarus"
+    NATIVE = "native"
+
+
+class ReferenceName(StrEnum):
+    """What tensors are compared with."""
+
+    LITERT = "litert"
+    NONE = "none"
+
+
+class MemoryKind(StrEnum):
+    """How reads and writes get at the memory."""
+
+    SPLIT = "split"
+    SHARED = "shared"
+
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="TFLite file.", show_default=False)]
+Config = Annotated[str, typer.Option("--config", metavar="S|D|Q|O|X|FILE.toml", help="A preset or a TOML file of parameters.")]
+DeviceOption = Annotated[DeviceName, typer.Option("--device", help="Golden model, or RTL in a simulator.")]
+Latency = Annotated[int, typer.Option("--latency", min=1, max=10000, help="Memory latency in cycles.")]
+Stall = Annotated[int, typer.Option("--stall", min=0, max=99, help="Chance in percent that the memory stalls a beat.")]
+Memory = Annotated[MemoryKind, typer.Option("--memory", help="One beat per cycle for reads and one for writes, or one shared by both.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report to this file; - for stdout.")]
+Save = Annotated[Path | None, typer.Option("--save", metavar="DIR", help="Write every tensor into this folder.")]
+Waves = Annotated[Path | None, typer.Option("--waves", metavar="FILE", help="Write waveforms (VCD).")]
+Reference = Annotated[ReferenceName, typer.Option("--reference", help="Compare with LiteRT's reference kernels, or not.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of random values.", show_default="0")]
+
+
+@app.command()
+def run(
+    model: Model,
+    input_path: Annotated[Path | None, typer.Option("--input", metavar="FILE.npy|IMAGE", help="Value of the network's input.")] = None,
+    seed: Seed = None,
+    device: DeviceOption = DeviceName.NATIVE,
+    config: Config = "Q",
+    reference: Reference = ReferenceName.LITERT,
+    layers: Annotated[str | None, typer.Option("--layers", metavar="A:B", help="Only operators A to B - 1; their inputs come from the golden model.")] = None,
+    save: Save = None,
+    waves: Waves = None,
+    json_path: Json = None,
+    memory: Memory = MemoryKind.SPLIT,
+    latency: Latency = 32,
+    stall: Stall = 0,
+) -> int:
+    """Run a network and compare every tensor with the reference."""
+    from .importers.tflite import read_tflite
+    from .inputs import load_input, random_inputs
+
+    if input_path is not None and seed is not None:
+        raise GraphError("--input and --seed exclude each other")
+    npu, graph = load_config(config), read_tflite(model)
+    selected = _parse_layers(layers, graph)
+    tensors = [graph.tensors[index] for index in graph.inputs]
+    if input_path is None:
+        inputs = random_inputs(tensors, seed or 0)
+    elif len(tensors) == 1:
+        inputs = {tensors[0].index: load_input(input_path, tensors[0])}
+    else:
+        raise GraphError(f"the network has {len(tensors)} inputs, --input can give only one; use --seed")
+    job = _Job(graph, model.read_bytes(), str(model), npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
+    return _finish(job, job.run(inputs, selected), save, json_path)
+
+
+@app.command()
+def layer(
+    op: Annotated[str, typer.Option("--op", metavar="conv|depthwise", help="Kind of layer.")],
+    extents: Annotated[str, typer.Option("--input", metavar="HxWxC", help="Input rows, columns, channels.")],
+    oc: Annotated[int, typer.Option("--oc", metavar="N", min=1, help="Output channels.")],
+    kernel: Annotated[str, typer.Option("--kernel", metavar="KHxKW", help="Kernel rows, columns.")],
+    stride: Annotated[str, typer.Option("--stride", metavar="SHxSW")] = "1x1",
+    pad: Annotated[str, typer.Option("--pad", metavar="T,B,L,R", help="Pads above, below, left, right.")] = "0,0,0,0",
+    density: Annotated[float, typer.Option("--density", metavar="D", help="Share of weights that are not zero.")] = 1.0,
+    activation: Annotated[str, typer.Option("--activation", metavar="none|relu|relu6")] = "none",
+    config: Config = "Q",
+    device: DeviceOption = DeviceName.NATIVE,
+    reference: Reference = ReferenceName.LITERT,
+    seed: Seed = None,
+    save: Save = None,
+    waves: Waves = None,
+    json_path: Json = None,
+    memory: Memory = MemoryKind.SPLIT,
+    latency: Latency = 32,
+    stall: Stall = 0,
+) -> int:
+    """Run one synthetic layer with random weights."""
+    from .inputs import random_inputs
+    from .synthetic import LayerSpec, make_layer
+
+    npu = load_config(config)
+    spec = LayerSpec(op, _ints("--input", extents, "x", 3), oc, _ints("--kernel", kernel, "x", 2), _ints("--stride", stride, "x", 2),
+                     _ints("--pad", pad, ",", 4), density, activation)
+    made = make_layer(spec, seed or 0)
+    inputs = random_inputs([made.graph.tensors[0]], seed or 0)
+    job = _Job(made.graph, made.reference_model, made.graph.name, npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
+    return _finish(job, job.run(inputs, None), save, json_path)
+
+
+@app.command(name="compile")
+def compile_command(
+    model: Model,
+    config: Config = "Q",
+    save: Annotated[Path | None, typer.Option("--save", metavar="DIR", help="Write memory image and placements into this folder.")] = None,
+    json_path: Json = None,
+) -> int:
+    """Compile a network and say what became of each operator."""
+    from .compile import compile_graph
+    from .importers.tflite import read_tflite
+    from .plan_report import plan_report, plan_table, save_plan
+
+    graph = read_tflite(model)
+    plan = compile_graph(graph, load_config(config), keep_tensors=False, layers=None)
+    report = {"model": str(model), "config": config} | plan_report(plan)
+    if not _write_json(report, json_path):
+        Console().print(plan_table(report))
+        typer.echo(f"{report['descriptors']:,} descriptors, {report['image_bytes']:,} bytes of constants, {report['memory_bytes']:,} bytes of memory")
+    if save is not None:
+        save_plan(plan, report, save)
+    return 0
+
+
+@app.command()
+def verilog(
+    config: Config = "Q",
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.", show_default="stdout")] = None,
+) -> int:
+    """Emit the NPU as synthesisable Verilog."""
+    npu = load_config(config)
+    from convoy.hw import emit
+
+    with _spinner("emitting Verilog"):
+        text = emit.verilog(npu)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text)
+    return 0
+
+
+@app.command()
+def info(config: Config = "Q", json_path: Json = None) -> int:
+    """Show a configuration, the sizes derived from it, and versions."""
+    from .plan_report import config_report
+
+    report = config_report(load_config(config))
+    if not _write_json(report, json_path):
+        for section, values in report.items():
+            typer.echo(f"{section}:")
+            for name, value in values.items():
+                typer.echo(f"  {name:20} {value}")
+    return 0
+
+
+class _Job:
+    """One network on one device; `run` compiles, runs and compares."""
+
+    def __init__(self, graph: Graph, model: bytes, model_name: str, npu: NpuConfig, config_name: str, device_name: str, memory_model: MemoryModel,
+                 waves: Path | None, reference: str):
+        self.graph, self.model, self.model_name, self.npu, self.config_name = graph, model, model_name, npu, config_name
+        self.device_name, self.memory_model, self.waves, self.reference = device_name, memory_model, waves, reference
+
+    def run(self, inputs: dict, selected: range | None) -> tuple[dict[str, Any], list, dict]:
+        """Report, tensors that differ, and all tensors."""
+        from .compile import compile_graph
+        from .report import build_report
+        from .runtime import Session, plan_inputs
+
+        with _spinner("compiling"):
+            plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=selected)
+        expected = None
+        if self.reference != ReferenceName.NONE:
+            from .reference import run_reference
+
+            with _spinner("running the reference"):
+                expected = run_reference(self.model, [inputs[index] for index in self.graph.inputs])
+        if selected is not None:
+            missing = set(plan_inputs(plan)) - set(inputs)
+            inputs = inputs | ({index: value for index, value in self._golden_tensors(inputs).items() if index in missing})
+        with _spinner(f"running on {self.device_name}") as status, _device(self, status) as device:
+            session = Session(plan, device, progress=lambda cycles: status(f"running on {self.device_name}: {cycles:,} cycles"))
+            execution = session.run(inputs)
+            report, mismatches = build_report(plan, device, execution, model=self.model_name, config=self.config_name, device_name=str(self.device_name),
+                                              reference=str(self.reference), expected=expected)
+        return report, mismatches, execution.tensors
+
+    def _golden_tensors(self, inputs: dict) -> dict:
+        """Every tensor of the whole network, from the golden model."""
+        from .compile import compile_graph
+        from .devices import open_device
+        from .runtime import Session
+
+        with _spinner("running the golden model"):
+            plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=None)
+            device = open_device("golden", self.npu)
+            try:
+                return Session(plan, device).run(inputs).tensors
+            finally:
+                device.close()
+
+
+@contextmanager
+def _device(job: _Job, status):
+    """The job's device, closed in the end."""
+    from .devices import open_device
+
+    try:
+        device = open_device(str(job.device_name), job.npu, job.memory_model, waves=job.waves, progress=status)
+    except ValueError as error:
+        raise GraphError(str(error)) from None
+    try:
+        yield device
+    finally:
+        device.close()
+
+
+@contextmanager
+def _spinner(text: str):
+    """Shows `text` on stderr while the block runs; gives a function that changes it. Silent when stderr is not a terminal."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda changed: progress.update(task, description=changed)
+
+
+def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | None, json_path: Path | None) -> int:
+    """Show and store a report; the exit code."""
+    report, mismatches, tensors = outcome
+    if not _write_json(report, json_path):
+        from .report import layer_table, summary
+
+        console = Console()
+        console.print(layer_table(report))
+        for line in summary(report):
+            console.print(line, highlight=False, markup=False)
+    for mismatch in mismatches:
+        typer.echo(f"convoy: {mismatch}", err=True)
+    if save is not None:
+        from .plan_report import save_tensors
+
+        save_tensors(job.graph, tensors, report, save)
+    return 1 if mismatches else 0
+
+
+def _write_json(report: dict[str, Any], path: Path | None) -> bool:
+    """Write a report; True if it went to stdout, where nothing else may go then."""
+    if path is None:
+        return False
+    text = json.dumps(report, indent=2) + "\n"
+    if str(path) == "-":
+        typer.echo(text, nl=False)
+        return True
+    path.write_text(text)
+    return False
+
+
+def _memory_model(memory: MemoryKind, latency: int, stall: int, seed: int | None) -> MemoryModel:
+    return MemoryModel(latency_cycles=latency, stall_percent=stall, seed=seed or 0, is_shared=memory == MemoryKind.SHARED)
+
+
+def _ints(option: str, text: str, separator: str, count: int) -> tuple[int, ...]:
+    """`count` numbers separated by `separator`."""
+    parts = text.lower().split(separator)
+    if len(parts) != count or not all(part.strip().isdecimal() for part in parts):
+        raise GraphError(f"{option} {text}: give {count} numbers separated by {separator!r}")
+    return tuple(int(part) for part in parts)
+
+
+def _parse_layers(text: str | None, graph: Graph) -> range | None:
+    """Operators A to B - 1 of the text A:B, as in Python; either may be left out, and A alone is one operator."""
+    if text is None:
+        return None
+    parts = text.split(":")
+    if len(parts) > 2 or not all(part.isdecimal() or (not part and len(parts) == 2) for part in parts):
+        raise GraphError(f"--layers {text}: give A:B, two operator numbers")
+    num_ops = len(graph.ops)
+    first = int(parts[0] or 0)
+    end = first + 1 if len(parts) == 1 else int(parts[1] or num_ops)
+    if not 0 <= first < end <= num_ops:
+        raise GraphError(f"--layers {text}: selects no operators or too many; the network has 0:{num_ops}, B is not included")
+    return range(first, end)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    usage_error = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+    try:
+        code = app(standalone_mode=False)
+    except (GraphError, ConfigError, DeviceError) as error:
+        code = _refuse(error)
+    except OSError as error:
+        code = _refuse(f"{error.filename}: {error.strerror}" if error.filename else error)
+    except KeyboardInterrupt:
+        code = 130
+    except usage_error as error:
+        code = _refuse(error.format_message())
+    except typer.Abort:
+        code = 130
+    sys.exit(code or 0)
+
+
+def _refuse(error: object) -> int:
+    """One line on stderr; exit code 2."""
+    sys.stderr.write(f"convoy: {' '.join(str(error).split())}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    main()

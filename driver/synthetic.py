@@ -1,0 +1,120 @@
+"""One synthetic layer with random weights, and the TFLite file that lets LiteRT judge it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .export import write_tflite
+from .graph import Graph, GraphError, Op, Quant, Tensor
+
+__all__ = ["LayerSpec", "SyntheticLayer", "make_layer"]
+
+_KINDS = {"conv": "CONV_2D", "depthwise": "DEPTHWISE_CONV_2D"}
+_ACTIVATIONS = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What to make. Pads are (top, bottom, left, right).
+
+    Raises
+    ------
+    GraphError
+        When a value makes no layer; the message names the option.
+    """
+
+    op: str
+    input_hwc: tuple[int, int, int]
+    num_oc: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    density: float = 1.0
+    activation: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.op not in _KINDS:
+            raise GraphError(f"--op {self.op}: use conv or depthwise")
+        if self.activation not in _ACTIVATIONS:
+            raise GraphError(f"--activation {self.activation}: use none, relu or relu6")
+        if min(*self.input_hwc, *self.kernel, *self.stride, self.num_oc) < 1:
+            raise GraphError("extents of input, kernel and stride and the number of output channels must be at least 1")
+        if min(self.pads) < 0:
+            raise GraphError(f"--pad {','.join(map(str, self.pads))}: a pad is negative")
+        if not 0 < self.density <= 1:
+            raise GraphError(f"--density {self.density}: use a number above 0, at most 1")
+        if self.op == "depthwise" and self.num_oc % self.input_hwc[2]:
+            raise GraphError(f"--oc {self.num_oc}: a depthwise layer needs a multiple of its {self.input_hwc[2]} input channels")
+        if min(self.output_hw) < 1:
+            raise GraphError(f"kernel {self.kernel[0]}x{self.kernel[1]} is larger than the padded input")
+
+    @property
+    def output_hw(self) -> tuple[int, int]:
+        """Output rows and columns."""
+        (h, w, _), (top, bottom, left, right) = self.input_hwc, self.pads
+        return (h + top + bottom - self.kernel[0]) // self.stride[0] + 1, (w + left + right - self.kernel[1]) // self.stride[1] + 1
+
+
+@dataclass(frozen=True)
+class SyntheticLayer:
+    """A network of one operator and its reference."""
+
+    graph: Graph
+    """One operator with explicit pads."""
+    reference_model: bytes
+    """TFLite file with the same arithmetic: a PAD operator, if there are pads, before an unpadded layer. Its tensors keep their indices."""
+
+
+def make_layer(spec: LayerSpec, seed: int = 0) -> SyntheticLayer:
+    """The layer: weights uniform over -127..127, `density` of them non-zero, and scales that keep the outputs within a few standard deviations of
+    int8's range, per output channel."""
+    rng = np.random.default_rng(seed)
+    tensors = _tensors(spec, rng)
+    options = {"stride_h": spec.stride[0], "stride_w": spec.stride[1], "dilation_h": 1, "dilation_w": 1, "activation": _ACTIVATIONS[spec.activation]}
+    if spec.op == "depthwise":
+        options["depth_multiplier"] = spec.num_oc // spec.input_hwc[2]
+    op = Op(0, _KINDS[spec.op], (0, 1, 2), (3,), {**options, "pads": spec.pads})
+    name = f"{spec.op}_{'x'.join(map(str, spec.input_hwc))}_{spec.num_oc}_{spec.kernel[0]}x{spec.kernel[1]}"
+    return SyntheticLayer(Graph(name, tensors, (op,), (0,), (3,)), write_tflite(_reference_graph(name, tensors, op, spec)))
+
+
+def _tensors(spec: LayerSpec, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    """Input 0, weights 1, bias 2, output 3."""
+    (h, w, num_ic), (kh, kw), num_oc = spec.input_hwc, spec.kernel, spec.num_oc
+    is_depthwise = spec.op == "depthwise"
+    shape = (1, kh, kw, num_oc) if is_depthwise else (num_oc, kh, kw, num_ic)
+    weights = (rng.integers(1, 128, shape) * rng.choice([-1, 1], shape)).astype(np.int8)
+    num_zeros = weights.size - max(1, round(weights.size * spec.density))
+    weights.reshape(-1)[rng.permutation(weights.size)[:num_zeros]] = 0
+    taps = kh * kw * (1 if is_depthwise else num_ic)
+    acc_std = 74.0 * 73.0 * max(1.0, taps * spec.density) ** 0.5  # of uniform inputs and weights
+    scale_in, scale_out = np.float32(0.05), np.float32(0.025)
+    factor = 50.0 / acc_std * rng.uniform(0.5, 1.5, num_oc)
+    scale_wgt = (factor * scale_out / scale_in).astype(np.float32)
+    bias = np.rint(rng.normal(0, acc_std / 2, num_oc)).astype(np.int32)
+    zero = np.zeros(num_oc, np.int64)
+
+    def act(index: int, name: str, extents: tuple[int, ...], scale: np.float32, low: int, high: int) -> Tensor:
+        return Tensor(index, name, (1, *extents), np.dtype(np.int8), Quant(np.array([scale]), rng.integers(low, high, 1)))
+
+    is_clamped = spec.activation != "none"
+    return (
+        act(0, "input", (h, w, num_ic), scale_in, -20, 20),
+        Tensor(1, "weights", shape, np.dtype(np.int8), Quant(scale_wgt, zero, 3 if is_depthwise else 0), weights),
+        Tensor(2, "bias", (num_oc,), np.dtype(np.int32), Quant(scale_in * scale_wgt, zero), bias),
+        act(3, "output", (*spec.output_hw, num_oc), scale_out, -128 if is_clamped else -20, -127 if is_clamped else 20),
+    )
+
+
+def _reference_graph(name: str, tensors: tuple[Tensor, ...], op: Op, spec: LayerSpec) -> Graph:
+    """The same layer as TFLite can say it: pads by an operator of their own."""
+    layer = replace(op, options={key: value for key, value in op.options.items() if key != "pads"} | {"padding": "VALID"})
+    if not any(spec.pads):
+        return Graph(name, tensors, (layer,), (0,), (3,))
+    (h, w, num_ic), (top, bottom, left, right) = spec.input_hwc, spec.pads
+    pads = np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
+    padded = replace(tensors[0], index=5, name="padded", shape=(1, h + top + bottom, w + left + right, num_ic))
+    return Graph(name, (*tensors, Tensor(4, "pads", (4, 2), np.dtype(np.int32), None, pads), padded),
+                 (Op(0, "PAD", (0, 4), (5,)), replace(layer, index=1, inputs=(5, *op.inputs[1:]))), (0,), (3,))
