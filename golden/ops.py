@@ -7,11 +7,11 @@ Scales and zero points come as pairs (scale, zero_point), scales being what the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from .quant import double_rounding, quantize_multiplier, round_half_away, single_rounding, wrap32
+from .quant import double_rounding, float64_rounding, quantize_multiplier, round_half_away, single_rounding, wrap32
 
 __all__ = [
     "activation_range", "add", "average_pool", "conv2d", "depthwise_conv2d", "dequantize", "fully_connected", "max_pool", "pad", "quantize",
@@ -70,9 +70,15 @@ def fully_connected(
     acts: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, input_quant: Quantisation, weight_scale: float | np.ndarray,
     output_quant: Quantisation, activation: str = "NONE",
 ) -> np.ndarray:
-    """FULLY_CONNECTED, rounding SA: acts with IC values per row, weights (OC, IC); result (rows, OC)."""
+    """FULLY_CONNECTED: acts with IC values per row, weights (OC, IC); result (rows, OC).
+
+    One weight scale: rounding SA. One per channel: the factor is not quantised, the product is rounded in float64 (mode R64).
+    """
     rows = acts.reshape(-1, weights.shape[1]).astype(np.float64) - input_quant[1]
     acc = (rows @ weights.T.astype(np.float64)).astype(np.int64)
+    if np.size(weight_scale) > 1:
+        scales = float(np.float32(input_quant[0])) * np.asarray(weight_scale, np.float32).astype(np.float64) / float(np.float32(output_quant[0]))
+        return _finish(acc, bias, (scales,), output_quant, activation, float64_rounding)
     factors = _factors(input_quant[0], weight_scale, output_quant[0], len(weights))
     return _finish(acc, bias, factors, output_quant, activation, single_rounding)
 
@@ -150,7 +156,8 @@ def _pads(extents: Sequence[int], spans: Sequence[int], stride: Sequence[int], p
     return totals[0] // 2, totals[0] - totals[0] // 2, totals[1] // 2, totals[1] - totals[1] // 2
 
 
-def _taps(acts: np.ndarray, zero_point: int, kernel: Sequence[int], stride: tuple[int, int], dilation: tuple[int, int], padding: Padding):
+def _taps(acts: np.ndarray, zero_point: int, kernel: Sequence[int], stride: tuple[int, int], dilation: tuple[int, int], padding: Padding
+          ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield (ky, kx, pixels) for each tap: int32 of shape (N, OH, OW, IC), the zero point subtracted, pads 0."""
     spans = [(kernel[axis] - 1) * dilation[axis] + 1 for axis in (0, 1)]
     top, bottom, left, right = _pads(acts.shape[1:3], spans, stride, padding)
@@ -169,8 +176,9 @@ def _factors(input_scale: float, weight_scale: float | np.ndarray, output_scale:
     return np.array([quantize_multiplier(float(factor)) for factor in factors], np.int64).T
 
 
-def _finish(acc: np.ndarray, bias: np.ndarray | None, factors: np.ndarray, output_quant: Quantisation, activation: str, rounding) -> np.ndarray:
-    """Bias, requantisation, zero point and clamp; channels are last."""
+def _finish(acc: np.ndarray, bias: np.ndarray | None, factors: Sequence[np.ndarray], output_quant: Quantisation, activation: str,
+            rounding: Callable[..., np.ndarray]) -> np.ndarray:
+    """Bias, `rounding(acc, *factors)`, zero point and clamp; channels are last."""
     total = wrap32(acc + (0 if bias is None else bias.astype(np.int64)))
     return _clamp(rounding(total, *factors) + output_quant[1], activation_range(activation, output_quant))
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-__all__ = ["double_rounding", "quantize_multiplier", "round_half_away", "saturate32", "single_rounding", "wrap32"]
+__all__ = ["double_rounding", "float64_rounding", "quantize_multiplier", "round_half_away", "saturate32", "single_rounding", "wrap32"]
 
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
@@ -81,3 +81,9 @@ def single_rounding(acc, mult, shift_left, shift_right):
     mult, shift_left, shift_right = (np.asarray(value, np.int64) for value in (mult, shift_left, shift_right))
     product = saturate32(np.asarray(acc, np.int64) << shift_left) * mult
     return (product + (np.int64(1) << (30 + shift_right)) - (product < 0)) >> (31 + shift_right)
+
+
+def float64_rounding(acc, factor):
+    """R64: `acc * factor` in float64, rounded half away from zero; int64 array, broadcast over the arguments."""
+    product = np.asarray(acc, np.float64) * factor
+    return np.trunc(product + np.copysign(0.5, product)).astype(np.int64)
