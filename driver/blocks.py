@@ -1,0 +1,137 @@
+"""Work of the tensor processor cut into blocks that fit half of its buffer: fields of TP descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import TP, TpOp
+
+from .graph import GraphError
+from .lower import AddWork, Axis, PoolWork
+
+__all__ = ["add_blocks", "copy_blocks", "pool_blocks"]
+
+_ZERO = dict.fromkeys(TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "reserved", "tag", "buffer_half"}, 0)
+_BLOCK_CYCLES = 60
+_RUN_CYCLES = 4
+"""What a block and each of its runs cost beyond a cycle per byte, to choose between shapes."""
+_COUNTS = {"num_a_runs": 1, "num_0": 1, "num_1": 1, "num_2": 1}
+
+
+def add_blocks(work: AddWork, num_bytes: int, a_addr: int, b_addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+    """Elementwise sum of two contiguous tensors of `num_bytes`."""
+    step = config.tp_buffer_bytes // 4
+    for first in range(0, num_bytes, step):
+        size = min(step, num_bytes - first)
+        yield _ZERO | _COUNTS | work.fields | {
+            "op": TpOp.ADD, "a_addr": a_addr + first, "a_run_bytes": size, "b_addr": b_addr + first, "b_run_bytes": size, "num_b_runs": 1,
+            "num_2": size, "step_2": 1, "out_addr": out_addr + first, "out_run_bytes": size,
+        }
+
+
+def _runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tuple[int, int, int, int] | None:
+    """A box of a contiguous 3D array as (first byte, bytes per run, runs, pitch); None when one level of runs cannot say it.
+
+    `sizes` are the array's extents, outermost first; `box` is (first, extent) per axis.
+    """
+    strides = sizes[1] * sizes[2], sizes[2], 1
+    first = sum(start * stride for (start, _), stride in zip(box, strides, strict=True))
+    run, count, pitch = 1, 1, 0
+    for (_, extent), stride in zip(reversed(box), reversed(strides), strict=True):
+        if extent == 1:
+            continue
+        if count == 1 and stride == run:
+            run *= extent
+        elif count == 1:
+            count, pitch = extent, stride
+        elif stride == count * pitch:
+            count *= extent
+        else:
+            return None
+    return first, run, count, pitch
+
+
+def _copy_box(sizes: tuple[int, int, int], orders: tuple[tuple[int, ...], ...], limit: int) -> tuple[int, int, int]:
+    """Extents (h, w, c) of the box of at most `limit` bytes that copies fastest among those that every order can say as runs."""
+    height, width, channels = sizes
+    candidates = [(min(height, limit // (width * channels)), width, channels), (height, min(width, limit // (height * channels)), channels),
+                  (height, width, min(channels, limit // (height * width)))]
+    for num_c in {-(-channels // (1 << n)) for n in range(channels.bit_length() + 1)}:
+        candidates += [(1, min(width, limit // num_c), num_c), (min(height, limit // num_c), 1, num_c)]
+    best, best_cost = None, 0.0
+    for extents in candidates:
+        box = [(0, extent) for extent in extents]
+        runs = [_runs(tuple(sizes[a] for a in order), tuple(box[a] for a in order)) for order in orders]
+        size = int(np.prod(extents))
+        if min(extents) >= 1 and None not in runs and size <= limit:
+            cost = (size + _BLOCK_CYCLES + _RUN_CYCLES * sum(count for _, _, count, _ in runs)) / size
+            if best is None or cost < best_cost:
+                best, best_cost = extents, cost
+    return best
+
+
+def copy_blocks(sizes: tuple[int, int, int], source: tuple[int, ...], target: tuple[int, ...], addr: int, out_addr: int,
+                config: NpuConfig) -> Iterator[dict[str, int]]:
+    """A tensor of `sizes` (h, w, c) from one order of axes to another; orders are permutations of (0, 1, 2), outermost axis first."""
+    extents = _copy_box(sizes, (source, target), config.tp_buffer_bytes // 2)
+    for start in np.ndindex(*(-(-size // extent) for size, extent in zip(sizes, extents, strict=True))):
+        firsts = [index * extent for index, extent in zip(start, extents, strict=True)]
+        box = [(first, min(extent, size - first)) for first, extent, size in zip(firsts, extents, sizes, strict=True)]
+        first, run, count, pitch = _runs(tuple(sizes[a] for a in source), tuple(box[a] for a in source))
+        out_first, out_run, _, out_pitch = _runs(tuple(sizes[a] for a in target), tuple(box[a] for a in target))
+        inner = {source[2]: 1, source[1]: box[source[2]][1], source[0]: box[source[2]][1] * box[source[1]][1]}
+        steps = {f"step_{n}": inner[axis] for n, axis in enumerate(target)} | {f"num_{n}": box[axis][1] for n, axis in enumerate(target)}
+        yield _ZERO | steps | {
+            "op": TpOp.COPY, "a_addr": addr + first, "a_run_bytes": run, "num_a_runs": count, "a_pitch_bytes": pitch,
+            "out_addr": out_addr + out_first, "out_run_bytes": out_run, "out_pitch_bytes": out_pitch,
+        }
+
+
+def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+    """A pool over a planar tensor.
+
+    Raises
+    ------
+    GraphError
+        When the inputs of one output pixel exceed half of the buffer.
+    """
+    limit = config.tp_buffer_bytes // 2
+    rows, cols = work.rows, work.cols
+    num_c, num_oh, num_ow = _pool_tile(work.num_ic, rows, cols, limit)
+    for c, oy, ox in ((c, oy, ox) for c in range(0, work.num_ic, num_c) for oy in range(0, rows.size_out, num_oh) for ox in range(0, cols.size_out, num_ow)):
+        tile_c, tile_oh, tile_ow = min(num_c, work.num_ic - c), min(num_oh, rows.size_out - oy), min(num_ow, cols.size_out - ox)
+        first_y, tile_ih, pad_top = rows.clip(oy, tile_oh)
+        first_x, tile_iw, pad_left = cols.clip(ox, tile_ow)
+        if num_ow == cols.size_out:
+            first_x, tile_iw, pad_left = 0, cols.size_in, cols.pad
+        planes = work.num_ic, rows.size_in, cols.size_in
+        first, run, count, pitch = _runs(planes, ((c, tile_c), (first_y, tile_ih), (first_x, tile_iw)))
+        out_planes = work.num_ic, rows.size_out, cols.size_out
+        out_first, out_run, _, out_pitch = _runs(out_planes, ((c, tile_c), (oy, tile_oh), (ox, tile_ow)))
+        yield _ZERO | {
+            "op": work.op, "a_addr": addr + first, "a_run_bytes": run, "num_a_runs": count, "a_pitch_bytes": pitch,
+            "num_0": tile_c, "num_1": tile_oh, "num_2": tile_ow, "step_0": tile_ih * tile_iw, "kernel_h": rows.kernel, "kernel_w": cols.kernel,
+            "stride_h": rows.stride, "stride_w": cols.stride, "start_y": -pad_top, "start_x": -pad_left, "tile_ih": tile_ih, "tile_iw": tile_iw,
+            "out_addr": out_addr + out_first, "out_run_bytes": out_run, "out_pitch_bytes": out_pitch, "act_min": work.act_min, "act_max": work.act_max,
+        }
+
+
+def _pool_tile(num_ic: int, rows: Axis, cols: Axis, limit: int) -> tuple[int, int, int]:
+    """Channels, output rows and output columns of a block."""
+    plane = rows.size_in * cols.size_in
+    if plane <= limit:
+        return min(num_ic, limit // plane), rows.size_out, cols.size_out
+
+    def span(axis: Axis, num_out: int) -> int:
+        return min((num_out - 1) * axis.stride + axis.kernel, axis.size_in)
+
+    num_oh = max((n for n in range(1, rows.size_out + 1) if span(rows, n) * cols.size_in <= limit), default=0)
+    if num_oh:
+        return 1, num_oh, cols.size_out
+    num_ow = max((n for n in range(1, cols.size_out + 1) if span(rows, 1) * span(cols, n) <= limit), default=0)
+    if not num_ow:
+        raise GraphError(f"the {span(rows, 1)}x{span(cols, 1)} pixels of a pooling window exceed half of the TP buffer of 2 x {limit} bytes")
+    return 1, 1, num_ow

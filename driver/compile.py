@@ -1,0 +1,192 @@
+"""`compile_graph`: a network becomes a plan of NPU programs and host steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+
+import numpy as np
+
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES
+from convoy.spec.record import EncodeError
+
+from .alloc import Arena, place_buffers
+from .emit import Emitter, Tables, tp_blocks
+from .graph import Graph, GraphError
+from .lower import AddWork, ConvWork, HostWork, PoolWork, describe, lower_op
+from .pack import pack_params, pack_streams, pack_taps
+from .program import HostStep, NpuStep, Placement, Plan, Program
+from .schedule import CopyWork, Schedule, Task, schedule
+from .tile import Geometry, Tiling, deal_channels, tile_conv
+
+__all__ = ["Compiled", "compile_graph", "compile_with_costs"]
+
+TP_BLOCK_CYCLES = 60
+AVERAGE_CYCLES = 10
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A plan with what the compiler thought of it."""
+
+    plan: Plan
+    cycles: dict[int, float]
+    """Estimated cycles by operator index, conversions of its operands included."""
+    tilings: dict[int, Tiling]
+    """By operator index, for those that the NN engine runs."""
+    is_transposed: bool
+    """Images are stored with columns as rows."""
+
+
+def compile_graph(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None) -> Plan:
+    """Compile a network.
+
+    Parameters
+    ----------
+    keep_tensors : every tensor in NPU memory keeps its place to the end; otherwise dead ones are overwritten
+    layers : positions of the operators to compile, consecutive; activations that they read from others become inputs of the plan's graph
+
+    Raises
+    ------
+    GraphError
+        When an operator cannot run; the message names it, the limit and the value seen.
+    """
+    return compile_with_costs(graph, config, keep_tensors=keep_tensors, layers=layers).plan
+
+
+def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None) -> Compiled:
+    """`compile_graph`, with the estimates behind its choices."""
+    edge_inputs = set(graph.inputs)
+    if layers is not None:
+        graph = _cut(graph, layers)
+    works = [lower_op(graph, op) for op in graph.ops]
+    choices = []
+    for is_transposed in (False, True):
+        plan = schedule(graph, works, is_transposed=is_transposed, edge_inputs=edge_inputs)
+        tilings = _tile_all(graph, plan, config)
+        cycles: dict[int, float] = {}
+        for number, task in enumerate(plan.tasks):
+            cost = tilings[number].cost.cycles if number in tilings else _tp_cycles(task, config)
+            cycles[task.op.index] = cycles.get(task.op.index, 0.0) + cost
+        choices.append((sum(cycles.values()), is_transposed, plan, tilings, cycles))
+    _, is_transposed, plan, tilings, cycles = min(choices, key=lambda choice: choice[:2])
+    by_op = {plan.tasks[number].op.index: tiling for number, tiling in tilings.items()}
+    return Compiled(_emit(graph, config, plan, tilings, keep_tensors), cycles, by_op, is_transposed)
+
+
+def _cut(graph: Graph, layers: range) -> Graph:
+    """The part of a network between two positions, with the inputs and outputs that this makes."""
+    if layers.step != 1 or not 0 <= layers.start < layers.stop <= len(graph.ops):
+        raise GraphError(f"layers {layers.start}:{layers.stop} are not part of 0:{len(graph.ops)}")
+    ops = graph.ops[layers.start : layers.stop]
+    made = {index for op in ops for index in op.outputs}
+    read = [index for op in ops for index in op.inputs if index >= 0 and graph.tensors[index].data is None and index not in made]
+    used_later = {index for op in graph.ops[layers.stop :] for index in op.inputs} | set(graph.outputs)
+    used_inside = {index for op in ops for index in op.inputs}
+    outputs = [index for op in ops for index in op.outputs if index in used_later or index not in used_inside]
+    return replace(graph, ops=ops, inputs=tuple(dict.fromkeys(read)), outputs=tuple(dict.fromkeys(outputs)))
+
+
+def _geometry(work: ConvWork) -> Geometry:
+    return Geometry(work.num_ic, work.num_oc, work.rows, work.cols, work.is_depthwise)
+
+
+def _nnz(work: ConvWork) -> np.ndarray:
+    return np.count_nonzero(work.weights.reshape(work.num_oc, -1), axis=1)
+
+
+@lru_cache(maxsize=1024)
+def _tile_cached(geometry: Geometry, nnz: tuple[int, ...], config: NpuConfig) -> Tiling:
+    counts = np.array(nnz, np.int64)
+    return tile_conv(geometry, counts, deal_channels(geometry, counts, config.num_cores), config)
+
+
+def _tile_all(graph: Graph, plan: Schedule, config: NpuConfig) -> dict[int, Tiling]:
+    """Tilings by task number."""
+    tilings = {}
+    for number, task in enumerate(plan.tasks):
+        if isinstance(task.work, ConvWork):
+            try:
+                tilings[number] = _tile_cached(_geometry(task.work), tuple(_nnz(task.work).tolist()), config)
+            except GraphError as error:
+                raise GraphError(f"{describe(graph, task.op)}: {error}") from error
+    return tilings
+
+
+def _tp_cycles(task: Task, config: NpuConfig) -> float:
+    """Estimated cycles of a TP task: an element per cycle (pools: an input pixel), and a constant per block."""
+    work, half = task.work, config.tp_buffer_bytes // 2
+    if isinstance(work, PoolWork):
+        outputs = work.num_ic * work.rows.size_out * work.cols.size_out
+        loaded = work.num_ic * work.rows.size_in * work.cols.size_in
+        return outputs * (work.rows.kernel * work.cols.kernel + AVERAGE_CYCLES) + TP_BLOCK_CYCLES * -(-loaded // half)
+    if isinstance(work, AddWork | CopyWork):
+        size = int(np.prod(work.sizes)) if isinstance(work, CopyWork) else work.num_elements
+        return size + TP_BLOCK_CYCLES * -(-size * (2 if isinstance(work, AddWork) else 1) // half)
+    return 0.0
+
+
+def _segments(graph: Graph, plan: Schedule) -> Iterator[tuple[bool, list[int]]]:
+    """Runs of consecutive operator positions: (on the host, positions). NPU operators without any task between them go to the host."""
+    on_host = {task.position for task in plan.tasks if isinstance(task.work, HostWork)}
+    for is_host, group in groupby(range(len(graph.ops)), key=lambda position: position in on_host):
+        positions = list(group)
+        yield is_host or plan.aliases.issuperset(positions), positions
+
+
+def _emit(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Tiling], keep_tensors: bool) -> Plan:
+    addrs, end = place_buffers(plan.buffers, keep_all=keep_tensors)
+    arena = Arena(end)
+    reasons = {task.position: task.work.reason for task in plan.tasks if isinstance(task.work, HostWork)}
+    steps: list[NpuStep | HostStep] = []
+    for is_host, positions in _segments(graph, plan):
+        if is_host:
+            steps += [HostStep(graph.ops[p], reasons.get(p, "only the shape changes, and no NPU work is next to it")) for p in positions]
+        else:
+            steps.append(_npu_step(graph, config, plan, tilings, positions, addrs, arena))
+    layouts = {index: value.layout for index, value in plan.values.items()}
+    placements = {index: Placement(index, addrs[value.buffer], graph.tensors[index].shape, layouts[index]) for index, value in plan.values.items()}
+    return Plan(graph, config, tuple(steps), placements, arena.end)
+
+
+def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Tiling], positions: list[int], addrs: list[int],
+              arena: Arena) -> NpuStep:
+    """One program: constants, descriptors and room for the records."""
+    arena.pieces = []
+    emitter, engines, weight_bytes = Emitter(config), {}, {}
+    for number, task in enumerate(plan.tasks):
+        if task.position not in positions:
+            continue
+        spans = [range(addrs[b], addrs[b] + plan.buffers[b].num_bytes) for b in (*task.sources, task.target)]
+        try:
+            if number in tilings:
+                tables, weight_bytes[task.op.index] = _put_tables(task.work, tilings[number], config, arena)
+                emitter.add_nn(task, tilings[number], tables, spans[:-1], spans[-1], addrs[task.sources[0]], addrs[task.target])
+            else:
+                emitter.add_tp(task, tp_blocks(task, addrs, plan.buffers[task.target].num_bytes, config), spans[:-1], spans[-1])
+        except (EncodeError, GraphError) as error:
+            raise GraphError(f"{describe(graph, task.op)}: {error}") from error
+        engines.setdefault(task.op.index, set()).add("nn" if number in tilings else "tp")
+    count = len(emitter.descriptors)
+    if count > 65535:
+        raise GraphError(f"{count} descriptors; the limit of a program is 65535")
+    program_addr = arena.reserve(count * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
+    record_addr = arena.reserve(count * COMPLETION.num_bytes)
+    image = (*arena.pieces, (program_addr, b"".join(emitter.descriptors)))
+    layers = tuple(graph.ops[p].index for p in positions)
+    program = Program(tuple(emitter.descriptors), tuple(emitter.ops), program_addr, record_addr, image)
+    names = {index: "+".join(sorted(engines[index])) if index in engines else "alias" for index in layers}
+    return NpuStep(program, layers, names, weight_bytes)
+
+
+def _put_tables(work: ConvWork, tiling: Tiling, config: NpuConfig, arena: Arena) -> tuple[Tables, int]:
+    """Pack a layer's constants into memory; where they are, and the bytes of its weight streams."""
+    kernels = deal_channels(_geometry(work), _nnz(work), config.num_cores)
+    streams = pack_streams(work, tiling, kernels, config)
+    plane_bytes = tiling.geometry.rows.size_out * tiling.geometry.cols.size_out
+    tables = Tables(tap_addr=arena.put(pack_taps(tiling, config)), stream_addr=arena.put(streams.directory), wgt_addr=arena.put(streams.data),
+                    param_addr=arena.put(pack_params(work, kernels, plane_bytes)), run_bits=streams.run_bits)
+    return tables, streams.num_bytes

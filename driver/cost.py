@@ -1,0 +1,114 @@
+"""The compiler's estimate of a layer's cycles: what it minimises, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convoy.spec.config import NpuConfig
+
+if TYPE_CHECKING:
+    from .tile import Geometry, GroupShape, Stripe
+
+__all__ = ["LayerCost", "WeightLoad", "layer_cost"]
+
+START_CYCLES = 150
+"""A descriptor's fetch, tables, first window and last write."""
+NEXT_CYCLES = 30
+"""What remains of that between stripes of a layer, where it is mostly hidden."""
+WINDOW_CYCLES = 2
+"""Idle cycles of the filler between windows."""
+PORT_SHARE = 0.7
+"""Part of the port's beats that weight streams can count on."""
+SLOT_PENALTY = {1: 1.0, 2: 0.3, 3: 0.08}
+"""With few window slots filling and computing wait for each other: this part of the shorter one is not hidden."""
+
+
+@dataclass(frozen=True)
+class WeightLoad:
+    """Weights of every superblock; arrays of `num_sb`."""
+
+    nnz_core: np.ndarray
+    """Non-zeros of the core that has most."""
+    nnz: np.ndarray
+    """Non-zeros of all cores."""
+    kernels: np.ndarray
+    """Kernels per core."""
+    num_z: np.ndarray
+    """Windows per group."""
+    positions: np.ndarray
+    """Weights per core, zeros included."""
+    num_taps: int
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Estimated cycles, and what bounds them."""
+
+    cycles: float
+    compute_cycles: float
+    fill_cycles: float
+    drain_cycles: float
+    weight_cycles: float
+    load_cycles: float
+
+
+def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...], load: WeightLoad, config: NpuConfig) -> LayerCost:
+    """Estimate of one layer tiled in this way."""
+    window_cycles = len(geometry.phase_list) * group.seg_words + WINDOW_CYCLES
+    fill = load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1)
+    weights = _stream_bytes(load, config) / config.port_bytes / PORT_SHARE
+    hidden = SLOT_PENALTY.get(group.num_slots, 0.02)
+    totals, cycles, loads, previous = np.zeros(3), 0.0, 0.0, None
+    for stripe in stripes:
+        load_cycles = _load_cycles(geometry, stripe, config)
+        loads += load_cycles
+        time, first, parts = _stripe_time(stripe, group, load, fill, weights, hidden, config)
+        totals += parts
+        if previous is not None and previous[0] + stripe.num_words <= config.stripe_words:
+            cycles += time + NEXT_CYCLES + max(load_cycles - previous[1], 0.0)
+        else:
+            cycles += max(load_cycles, first) + time - first + NEXT_CYCLES
+        previous = stripe.num_words, time
+    drain_last = load.kernels[-1] * config.num_cores * -(-stripes[-1].groups(group)[1][0] // config.post_lanes)
+    weight_total = float(weights.sum()) * sum(stripe.num_groups for stripe in stripes)
+    return LayerCost(cycles + START_CYCLES + float(drain_last), *(float(total) for total in totals), weight_total, loads)
+
+
+def _stripe_time(stripe: Stripe, group: GroupShape, load: WeightLoad, fill: np.ndarray, weights: np.ndarray, hidden: float,
+                 config: NpuConfig) -> tuple[float, float, np.ndarray]:
+    """Cycles of a stripe whose input is there, those of its first group, and (compute, fill, drain) sums."""
+    total, sums, first = 0.0, np.zeros(3), 0.0
+    for count, (num_pos, num_vec) in zip((stripe.num_groups - 1, 1), stripe.groups(group), strict=True):
+        compute = load.nnz_core * _cycles_per_weight(num_vec, load)
+        drain = load.kernels * config.num_cores * -(-num_pos // config.post_lanes)
+        longest = np.maximum(compute, fill)
+        time = np.maximum(np.maximum(longest + hidden * np.minimum(compute, fill), drain), weights)
+        total += count * float(time.sum())
+        sums += count * np.array([compute.sum(), fill.sum(), drain.sum()])
+        first = first or (float(time[0]) if count else 0.0)
+    return total, first, sums
+
+
+def _cycles_per_weight(num_vec: int, load: WeightLoad) -> float:
+    """T, or more when successive weights update the same accumulators within three cycles."""
+    return max(num_vec, 3 if load.num_taps > 1 else min(3.0, -(-3 // int(load.kernels.min()))))
+
+
+def _stream_bytes(load: WeightLoad, config: NpuConfig) -> np.ndarray:
+    """Bytes of the streams of each superblock, all cores."""
+    positions, nnz = config.num_cores * int(load.positions.sum()), max(int(load.nnz.sum()), 1)
+    sizes = [(8 + bits) / 8 * (nnz + (positions - nnz) / (1 << bits) * (bits > 0) + (positions - nnz) * (bits == 0)) for bits in range(6)]
+    return load.positions * config.num_cores * (min(sizes) / positions)
+
+
+def _load_cycles(geometry: Geometry, stripe: Stripe, config: NpuConfig) -> float:
+    """Cycles to load a stripe: port beats or rows of words, whichever are more."""
+    _, tile_ih, _ = geometry.rows.clip(stripe.first_row, stripe.num_rows)
+    is_full = stripe.num_cols == geometry.cols.size_out
+    _, tile_iw, _ = geometry.clip_cols(stripe.first_col, stripe.num_cols)
+    num_bytes = geometry.num_ic * tile_ih * tile_iw
+    writes = geometry.num_ic * len(geometry.phase_list) * stripe.tile_rows * -(-stripe.tile_cols // config.num_lanes)
+    return max(num_bytes / config.port_bytes, float(writes)) + (0 if is_full else geometry.num_ic * tile_ih * 2.0)

@@ -1,0 +1,150 @@
+"""Tasks with addresses -> descriptors: fields, stripe places, buffer halves and waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import NN, TP, Opcode
+
+from .blocks import add_blocks, copy_blocks, pool_blocks
+from .lower import AddWork, ConvWork
+from .schedule import CopyWork, Task
+from .tile import Stripe, Tiling
+
+__all__ = ["Emitter", "Tables", "nn_fields", "tp_blocks"]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Addresses of a layer's constant tables, and its run length."""
+
+    tap_addr: int
+    stream_addr: int
+    wgt_addr: int
+    param_addr: int
+    run_bits: int
+
+
+def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_addr: int) -> dict[str, int]:
+    """The fields of an NN descriptor that the tiling decides; without header, tables, and the place in the stripe memory."""
+    geometry, group = tiling.geometry, tiling.group
+    (num_pos, num_vec), (num_pos_last, num_vec_last) = stripe.groups(group)
+    width = group.num_lanes >> group.split_log2
+    is_segment, is_flat = group.mode == "segment", group.mode != "rows"
+    out_pitch = geometry.cols.size_out
+    num_phases = len(geometry.phase_list)
+    return _load_fields(tiling, stripe, in_addr) | {
+        "stride_h_log2": geometry.rows.stride - 1, "stride_w_log2": geometry.cols.stride - 1,
+        "phase_mask": sum(1 << (2 * py + px) for py, px in geometry.phase_list), "zero_point_in": work.zero_point_in,
+        "tile_rows": stripe.tile_rows, "tile_cols": stripe.tile_cols, "pitch_row": group.pitch_row, "phase_words": stripe.phase_words,
+        "channel_words": num_phases * stripe.phase_words, "is_depthwise": int(geometry.is_depthwise), "num_sb": tiling.num_sb,
+        "num_groups": stripe.num_groups, "num_z": tiling.num_z[0], "num_z_last": tiling.num_z[1], "group_step": group.group_step,
+        "num_phases": num_phases, "seg_words": group.seg_words, "num_slots": group.num_slots,
+        "num_vec": num_vec, "num_vec_last": num_vec_last, "num_vec_x": num_vec if is_flat else group.num_vec_x,
+        "step_vec_x": width, "step_vec_y": 0 if is_flat else group.pitch_row << group.split_log2,
+        "split_log2": group.split_log2, "split_words": (group.pitch_row - width) // group.num_lanes if group.split_log2 else 0,
+        "num_kernels": tiling.num_kernels, "num_kernels_last": tiling.num_kernels_last,
+        "kernels_per_z": tiling.kernels_per_z[0], "kernels_per_z_last": tiling.kernels_per_z[1], "num_taps": len(geometry.taps),
+        "out_addr": out_addr + stripe.first_row * out_pitch + stripe.first_col,
+        "out_group_step_bytes": group.cols if is_segment else group.rows * out_pitch, "out_pitch_row_bytes": out_pitch,
+        "drain_pitch": group.drain_pitch, "tile_ow": group.cols if is_segment else stripe.num_cols,
+        "num_pos": num_pos, "num_pos_last": num_pos_last, "is_flat": int(is_flat), "zero_point_out": work.zero_point_out,
+        "act_min": work.act_min, "act_max": work.act_max, "rounding": work.rounding,
+    }
+
+
+def _load_fields(tiling: Tiling, stripe: Stripe, in_addr: int) -> dict[str, int]:
+    """What the loader reads: contiguous runs as long as possible."""
+    geometry = tiling.geometry
+    rows, cols = geometry.rows, geometry.cols
+    first_y, tile_ih, pad_top = rows.clip(stripe.first_row, stripe.num_rows)
+    first_x, tile_iw, pad_left = geometry.clip_cols(stripe.first_col, stripe.num_cols)
+    plane, channels = rows.size_in * cols.size_in, geometry.num_ic
+    run, inner, pitch, outer = tile_ih * tile_iw, channels, plane, 1
+    if run == plane:
+        run, inner = run * channels, 1
+    elif tile_iw < cols.size_in and tile_ih > 1:
+        run, inner, pitch, outer = tile_iw, tile_ih, cols.size_in, channels
+    return {
+        "act_addr": in_addr + first_y * cols.size_in + first_x, "act_run_bytes": run, "act_pitch_inner_bytes": pitch,
+        "act_pitch_outer_bytes": plane, "num_act_inner": inner, "num_act_outer": outer, "num_ic": channels,
+        "tile_ih": tile_ih, "tile_iw": tile_iw, "pad_top": pad_top, "pad_left": pad_left,
+    }
+
+
+def tp_blocks(task: Task, addrs: list[int], num_bytes: int, config: NpuConfig) -> list[dict[str, int]]:
+    """TP descriptors' fields of a task, without header and buffer half; `addrs` of all buffers, `num_bytes` of the target."""
+    sources, target = [addrs[index] for index in task.sources], addrs[task.target]
+    if isinstance(task.work, CopyWork):
+        return list(copy_blocks(task.work.sizes, task.work.source, task.work.target, sources[0], target, config))
+    if isinstance(task.work, AddWork):
+        return list(add_blocks(task.work, num_bytes, *sources, target, config))
+    return list(pool_blocks(task.work, sources[0], target, config))
+
+
+class Emitter:
+    """Descriptors of one program, in order.
+
+    A task waits for the other engine when it touches what that wrote or writes what that touches, and for its own engine when it reads what that
+    wrote (one engine's writes, and its reads against later writes, are in order anyway). The wait is on the first descriptor.
+    """
+
+    def __init__(self, config: NpuConfig):
+        self.config = config
+        self.descriptors: list[bytes] = []
+        self.ops: list[int] = []
+        self._half = 0
+        self._stripe = range(0)
+        self._is_high = False
+        self._pending: dict[tuple[Opcode, Opcode], list[tuple[range, bool]]] = {(a, b): [] for a in Opcode for b in Opcode}
+
+    def add_nn(self, task: Task, tiling: Tiling, tables: Tables, reads: list[range], writes: range, in_addr: int, out_addr: int) -> None:
+        """Append the stripes of a convolution; `reads` and `writes` are the address ranges of its buffers."""
+        waits = self._waits(Opcode.NN, reads, writes)
+        for stripe in tiling.stripes:
+            fields = nn_fields(task.work, tiling, stripe, in_addr, out_addr)
+            constants = {"tap_addr": tables.tap_addr, "stream_addr": tables.stream_addr, "wgt_addr": tables.wgt_addr,
+                         "param_addr": tables.param_addr, "run_bits": tables.run_bits}
+            self._append(task, NN.encode(**self._header(Opcode.NN, task, waits), **constants, **fields, **self._stripe_place(stripe)))
+            waits = {}
+
+    def add_tp(self, task: Task, blocks: list[dict[str, int]], reads: list[range], writes: range) -> None:
+        """Append the blocks of a TP task."""
+        waits = self._waits(Opcode.TP, reads, writes)
+        for fields in blocks:
+            self._append(task, TP.encode(**self._header(Opcode.TP, task, waits), **fields, buffer_half=self._half))
+            self._half ^= 1
+            waits = {}
+
+    def _append(self, task: Task, raw: bytes) -> None:
+        self.descriptors.append(raw)
+        self.ops.append(task.op.index)
+
+    @staticmethod
+    def _header(opcode: Opcode, task: Task, waits: dict[str, int]) -> dict[str, int]:
+        return {"opcode": opcode, "wait_nn": 0, "wait_tp": 0, "reserved": 0, "tag": task.op.index & 0xFFFF} | waits
+
+    def _stripe_place(self, stripe: Stripe) -> dict[str, int]:
+        """Stripes lie at the bottom and at the top of the memory in turn."""
+        first = self.config.stripe_words - stripe.num_words if self._is_high else 0
+        place = range(first, first + stripe.num_words)
+        overlaps = place.start < self._stripe.stop and self._stripe.start < place.stop
+        self._is_high, self._stripe = not self._is_high, place
+        return {"stripe_word": first, "load_after_fill": int(overlaps)}
+
+    def _waits(self, engine: Opcode, reads: list[range], writes: range) -> dict[str, int]:
+        waits = {}
+        accesses = [(span, False) for span in reads] + [(writes, True)]
+        for other in Opcode:
+            pending = self._pending[engine, other]
+            conflicts = (
+                span.start < earlier.stop and earlier.start < span.stop and (was_write and not is_write if other == engine else was_write or is_write)
+                for span, is_write in accesses for earlier, was_write in pending
+            )
+            if any(conflicts):
+                waits[f"wait_{other.name.lower()}"] = 1
+                pending.clear()
+        for waiter in Opcode:
+            self._pending[waiter, engine] += accesses
+        return waits

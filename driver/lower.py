@@ -1,0 +1,347 @@
+"""Operators of the graph -> what the NPU computes: geometry, weights and folded constants, still without layout or tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from convoy.spec.isa import Rounding, TpOp
+
+from .graph import Graph, GraphError, Op, Tensor
+from .quantise import activation_range, add_multipliers, quantise_multiplier
+
+__all__ = ["AddWork", "Axis", "ConvWork", "HostWork", "PoolWork", "ReshapeWork", "describe", "lower_op", "nhwc"]
+
+MAX_PAD = 7
+MAX_SHIFT_LEFT = 7
+HOST_KINDS = {
+    "SOFTMAX": "the NPU has no exponential",
+    "QUANTIZE": "conversion between number formats at the edge of the network",
+    "DEQUANTIZE": "conversion between number formats at the edge of the network",
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis (rows or columns) of a convolution or pool; coordinates with pads count from the first pad pixel."""
+
+    size_in: int
+    size_out: int
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    pad: int = 0
+    """Pad pixels before the image; those behind follow from `size_out`."""
+
+    @property
+    def taps(self) -> list[tuple[int, int]]:
+        """(phase, shift within the phase plane) of each kernel position."""
+        return [((k * self.dilation) % self.stride, (k * self.dilation) // self.stride) for k in range(self.kernel)]
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Phases that a tap reads, ascending."""
+        return tuple(sorted({phase for phase, _ in self.taps}))
+
+    @property
+    def max_shift(self) -> int:
+        """Largest shift of a tap within its phase plane."""
+        return max(shift for _, shift in self.taps)
+
+    @property
+    def is_plain(self) -> bool:
+        """A kernel of 1 at stride 1 without pads."""
+        return (self.kernel, self.stride, self.pad) == (1, 1, 0) and self.size_in == self.size_out
+
+    def clip(self, first_out: int, num_out: int) -> tuple[int, int, int]:
+        """(first input pixel, number of input pixels, pads before them) that outputs `first_out ..` need.
+
+        At least one input pixel is loaded: when all that is needed is pad, one follows the pads and is not used.
+        """
+        start = first_out * self.stride - self.pad
+        extent = (num_out - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
+        first, end = max(start, 0), min(start + extent, self.size_in)
+        return (first, end - first, first - start) if end > first else (0, 1, extent)
+
+
+@dataclass(frozen=True)
+class ConvWork:
+    """A convolution, depthwise convolution or fully connected layer on the NN engine. Image batch 1."""
+
+    num_ic: int
+    rows: Axis
+    cols: Axis
+    is_depthwise: bool
+    weights: np.ndarray
+    """int8 (OC, KH, KW, IC); depthwise (OC, KH, KW, 1), output channel = input channel * multiplier + m."""
+    bias: np.ndarray
+    """int64 (OC,), zero point of the input folded in."""
+    mult: np.ndarray
+    """int64 (OC,), Q31."""
+    exponent: np.ndarray
+    """int64 (OC,): left shift if positive, right shift if negative."""
+    zero_point_in: int
+    zero_point_out: int
+    act_min: int
+    act_max: int
+    rounding: Rounding
+    in_shape: tuple[int, int, int, int]
+    """The input seen as NHWC."""
+
+    @property
+    def num_oc(self) -> int:
+        """Output channels."""
+        return self.weights.shape[0]
+
+    @property
+    def multiplier(self) -> int:
+        """Output channels per input channel of a depthwise convolution."""
+        return self.num_oc // self.num_ic
+
+    def oriented(self, is_transposed: bool) -> ConvWork:
+        """The same work on images stored with rows and columns exchanged."""
+        if not is_transposed:
+            return self
+        return replace(self, rows=self.cols, cols=self.rows, weights=np.ascontiguousarray(self.weights.transpose(0, 2, 1, 3)))
+
+
+@dataclass(frozen=True)
+class PoolWork:
+    """A maximum or average pool on the TP engine."""
+
+    op: TpOp
+    num_ic: int
+    rows: Axis
+    cols: Axis
+    act_min: int
+    act_max: int
+
+    def oriented(self, is_transposed: bool) -> PoolWork:
+        """The same work on images stored with rows and columns exchanged."""
+        return replace(self, rows=self.cols, cols=self.rows) if is_transposed else self
+
+
+@dataclass(frozen=True)
+class AddWork:
+    """Elementwise sum of two tensors of one shape on the TP engine; `fields` are the arithmetic fields of a TP descriptor."""
+
+    num_elements: int
+    fields: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ReshapeWork:
+    """Another shape for the same elements."""
+
+
+@dataclass(frozen=True)
+class HostWork:
+    """Left to the host."""
+
+    reason: str
+
+
+def nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """A shape of at most four axes with ones put in front.
+
+    Raises
+    ------
+    GraphError
+        When there are more than four axes.
+    """
+    if len(shape) > 4:
+        raise GraphError(f"shape {tuple(shape)} has more than 4 axes")
+    return (1,) * (4 - len(shape)) + tuple(int(extent) for extent in shape)
+
+
+def describe(graph: Graph, op: Op) -> str:
+    """How errors name an operator: kind, position, output tensor."""
+    return f"operator {op.index} {op.kind} ({graph.tensors[op.outputs[0]].name!r})"
+
+
+def lower_op(graph: Graph, op: Op) -> ConvWork | PoolWork | AddWork | ReshapeWork | HostWork:
+    """What to do for one operator.
+
+    Raises
+    ------
+    GraphError
+        When neither NPU nor host can run it; names the operator, the limit and the value seen.
+    """
+    if op.kind in HOST_KINDS:
+        return HostWork(HOST_KINDS[op.kind])
+    lowering = {
+        "CONV_2D": _lower_conv, "DEPTHWISE_CONV_2D": _lower_conv, "FULLY_CONNECTED": _lower_fully_connected, "ADD": _lower_add,
+        "AVERAGE_POOL_2D": _lower_pool, "MAX_POOL_2D": _lower_pool, "RESHAPE": _lower_reshape,
+    }.get(op.kind)
+    if lowering is None:
+        raise GraphError(f"{describe(graph, op)} is not supported by the NPU or the host")
+    try:
+        return lowering(graph, op)
+    except GraphError as error:
+        raise GraphError(f"{describe(graph, op)}: {error}") from error
+
+
+def _require(legal: bool, message: str) -> None:
+    if not legal:
+        raise GraphError(message)
+
+
+def _activation(graph: Graph, index: int) -> Tensor:
+    tensor = graph.tensors[index]
+    _require(tensor.data is None, f"{tensor.name!r} is a constant where an activation is expected")
+    _require(tensor.dtype == np.int8, f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8")
+    _require(tensor.quant is not None and tensor.quant.scale.size == 1, f"{tensor.name!r} needs one scale and zero point")
+    return tensor
+
+
+def _constant(graph: Graph, index: int, dtype: type) -> Tensor:
+    tensor = graph.tensors[index]
+    _require(tensor.data is not None, f"{tensor.name!r} must be a constant")
+    _require(tensor.dtype == dtype, f"{tensor.name!r} is {tensor.dtype}; the NPU takes {np.dtype(dtype)}")
+    return tensor
+
+
+def _image(tensor: Tensor) -> tuple[int, int, int, int]:
+    shape = nhwc(tensor.shape)
+    _require(shape[0] == 1, f"batch {shape[0]} of {tensor.name!r}; only batch 1 is supported")
+    return shape
+
+
+def _axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
+    """One axis of a convolution or pool, with the pads of the operator."""
+    stride, dilation = op.options.get(f"stride_{axis}", 1), op.options.get(f"dilation_{axis}", 1)
+    extent = (kernel - 1) * dilation + 1
+    if "pads" in op.options:
+        top, bottom, left, right = op.options["pads"]
+        before, after = (top, bottom) if axis == "h" else (left, right)
+    elif op.options.get("padding", "VALID") == "SAME":
+        total = max((-(-size_in // stride) - 1) * stride + extent - size_in, 0)
+        before, after = total // 2, total - total // 2
+    else:
+        before = after = 0
+    expected = (size_in + before + after - extent) // stride + 1
+    _require(expected == size_out and size_out > 0, f"output size {size_out} along {axis}; input {size_in}, pads {before} and {after}, "
+             f"kernel {kernel}, stride {stride}, dilation {dilation} give {expected}")
+    return Axis(size_in, size_out, kernel, stride, dilation, before)
+
+
+def _check_axis(axis: Axis, name: str) -> None:
+    _require(axis.stride in (1, 2), f"stride {axis.stride} along {name}; the NN engine supports 1 and 2")
+    limit = 11 * axis.stride - 1
+    _require(1 <= axis.kernel <= limit, f"kernel {axis.kernel} along {name}; at stride {axis.stride} the limit is 1..{limit}")
+    extent = (axis.size_out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
+    after = max(extent - axis.pad - axis.size_in, 0)
+    _require(max(axis.pad, after) <= MAX_PAD, f"pads {axis.pad} and {after} along {name}; the limit is {MAX_PAD}")
+
+
+def _requantisation(source: Tensor, weights: Tensor, target: Tensor, num_oc: int) -> tuple[np.ndarray, np.ndarray]:
+    """Q31 multipliers and exponents per output channel."""
+    _require(weights.quant is not None and weights.quant.scale.size in (1, num_oc), f"{weights.name!r} needs 1 or {num_oc} scales")
+    _require(not np.any(weights.quant.zero_point), f"{weights.name!r} has a zero point; int8 weights are symmetric")
+    scales = np.broadcast_to(weights.quant.scale, (num_oc,))
+    scale_in, scale_out = float(source.quant.scale[0]), float(target.quant.scale[0])
+    pairs = [quantise_multiplier(scale_in * float(scale) / scale_out) for scale in scales]
+    mult, exponent = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
+    _require(exponent.max() <= MAX_SHIFT_LEFT, f"requantisation needs a left shift of {exponent.max()}; the limit is {MAX_SHIFT_LEFT}")
+    return mult, exponent
+
+
+def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int) -> np.ndarray:
+    """bias - zero_point_in * sum(weights), int64 (OC,)."""
+    bias = np.zeros(weights.shape[0], np.int64)
+    if len(op.inputs) > 2 and op.inputs[2] >= 0:
+        bias = _constant(graph, op.inputs[2], np.int32).data.astype(np.int64).reshape(-1)
+        _require(bias.size == weights.shape[0], f"{bias.size} biases for {weights.shape[0]} output channels")
+    folded = bias - zero_point_in * weights.reshape(weights.shape[0], -1).sum(axis=1, dtype=np.int64)
+    _require(np.abs(folded).max() < 1 << 31, "a bias with the input zero point folded in exceeds 32 bits")
+    return folded
+
+
+def _conv_work(graph: Graph, op: Op, source: Tensor, weights: Tensor, kernels: np.ndarray, rows: Axis, cols: Axis,
+               in_shape: tuple[int, int, int, int], is_depthwise: bool, rounding: Rounding) -> ConvWork:
+    target = _activation(graph, op.outputs[0])
+    mult, exponent = _requantisation(source, weights, target, kernels.shape[0])
+    zero_point_in = int(source.quant.zero_point[0])
+    act_min, act_max = _clamp(op, target)
+    return ConvWork(in_shape[3], rows, cols, is_depthwise, np.ascontiguousarray(kernels), _fold(graph, op, kernels, zero_point_in), mult,
+                    exponent, zero_point_in, int(target.quant.zero_point[0]), act_min, act_max, rounding, in_shape)
+
+
+def _clamp(op: Op, target: Tensor) -> tuple[int, int]:
+    activation = op.options.get("activation", "NONE")
+    try:
+        return activation_range(activation, target.quant, target.dtype)
+    except KeyError:
+        raise GraphError(f"fused activation {activation} is not supported") from None
+
+
+def _lower_conv(graph: Graph, op: Op) -> ConvWork:
+    source, weights, target = _activation(graph, op.inputs[0]), _constant(graph, op.inputs[1], np.int8), graph.tensors[op.outputs[0]]
+    in_shape, out_shape = _image(source), _image(target)
+    is_depthwise = op.kind == "DEPTHWISE_CONV_2D"
+    if is_depthwise:
+        _, kernel_h, kernel_w, num_oc = weights.shape
+        kernels = weights.data.transpose(3, 1, 2, 0)
+        _require(num_oc % in_shape[3] == 0, f"{num_oc} output channels are not a multiple of {in_shape[3]} input channels")
+        is_depthwise = in_shape[3] > 1
+    else:
+        num_oc, kernel_h, kernel_w, num_ic = weights.shape
+        kernels = weights.data
+        _require(num_ic == in_shape[3], f"kernels of {num_ic} channels on an input of {in_shape[3]}: grouped convolutions are not supported")
+    _require(out_shape[3] == num_oc, f"{num_oc} kernels for {out_shape[3]} output channels")
+    rows = _axis(op, "h", in_shape[1], out_shape[1], kernel_h)
+    cols = _axis(op, "w", in_shape[2], out_shape[2], kernel_w)
+    _check_axis(rows, "height")
+    _check_axis(cols, "width")
+    return _conv_work(graph, op, source, weights, kernels, rows, cols, in_shape, is_depthwise, Rounding.DOUBLE)
+
+
+def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork:
+    source, weights = _activation(graph, op.inputs[0]), _constant(graph, op.inputs[1], np.int8)
+    num_oc, num_ic = weights.shape
+    size = int(np.prod(source.shape))
+    _require(size % num_ic == 0, f"{size} inputs are not a multiple of the {num_ic} that a kernel takes")
+    batch = size // num_ic
+    target = graph.tensors[op.outputs[0]]
+    _require(int(np.prod(target.shape)) == batch * num_oc, f"output shape {target.shape} is not {batch} x {num_oc}")
+    return _conv_work(graph, op, source, weights, weights.data.reshape(num_oc, 1, 1, num_ic), Axis(1, 1), Axis(batch, batch),
+                      (1, 1, batch, num_ic), False, Rounding.SINGLE)
+
+
+def _lower_pool(graph: Graph, op: Op) -> PoolWork:
+    source, target = _activation(graph, op.inputs[0]), _activation(graph, op.outputs[0])
+    in_shape, out_shape = _image(source), _image(target)
+    same = np.isclose(source.quant.scale[0], target.quant.scale[0], rtol=1e-6) and source.quant.zero_point[0] == target.quant.zero_point[0]
+    _require(bool(same), "input and output of a pool must have the same scale and zero point")
+    rows = _axis(op, "h", in_shape[1], out_shape[1], op.options["filter_h"])
+    cols = _axis(op, "w", in_shape[2], out_shape[2], op.options["filter_w"])
+    _require(max(rows.stride, cols.stride) <= 255, "the limit of a pool's stride is 255")
+    act_min, act_max = _clamp(op, target)
+    return PoolWork(TpOp.MAX_POOL if op.kind == "MAX_POOL_2D" else TpOp.AVG_POOL, in_shape[3], rows, cols, act_min, act_max)
+
+
+def _lower_add(graph: Graph, op: Op) -> AddWork | HostWork:
+    a, b, target = (graph.tensors[index] for index in (*op.inputs[:2], op.outputs[0]))
+    if not a.shape == b.shape == target.shape:
+        raise GraphError(f"shapes {a.shape} and {b.shape} differ: the NPU adds tensors of the same shape")
+    a, b, target = (_activation(graph, tensor.index) for tensor in (a, b, target))
+    multipliers = add_multipliers(*(tensor.quant.scale[0] for tensor in (a, b, target)))
+    names = "a", "b", "out"
+    for name, (_, exponent) in zip(names, multipliers, strict=True):
+        _require(-31 <= exponent <= 0, f"the factor of {name} needs a shift of {exponent}; factors below 1 are supported")
+    act_min, act_max = _clamp(op, target)
+    fields = {f"{name}_mult": mult for name, (mult, _) in zip(names, multipliers, strict=True)}
+    fields |= {f"{name}_shift": -exponent for name, (_, exponent) in zip(names, multipliers, strict=True)}
+    zero_points = {f"{name}_zero_point": int(tensor.quant.zero_point[0]) for name, tensor in (("a", a), ("b", b))}
+    return AddWork(int(np.prod(target.shape)), fields | zero_points | {"zero_point_out": int(target.quant.zero_point[0]), "act_min": act_min, "act_max": act_max})
+
+
+def _lower_reshape(graph: Graph, op: Op) -> ReshapeWork | HostWork:
+    source, target = graph.tensors[op.inputs[0]], graph.tensors[op.outputs[0]]
+    if source.dtype != np.int8:
+        return HostWork(f"a tensor of {source.dtype} is not in NPU memory")
+    _require(source.data is None, f"{source.name!r} is a constant where an activation is expected")
+    _require(max(len(source.shape), len(target.shape)) <= 4, f"shapes {source.shape} and {target.shape}; the limit is 4 axes")
+    _require(np.prod(source.shape) == np.prod(target.shape), f"{source.shape} and {target.shape} differ in size")
+    return ReshapeWork()

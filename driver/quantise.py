@@ -1,0 +1,47 @@
+"""Requantisation constants as TFLite derives them from scales (docs/quantisation.md)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .graph import Quant
+
+__all__ = ["activation_range", "add_multipliers", "quantise_multiplier"]
+
+
+def quantise_multiplier(real: float) -> tuple[int, int]:
+    """`(q, e)` with `real` about `q * 2**(e - 31)`, `2**30 <= q < 2**31`; `(0, 0)` when `real` is zero or below `2**-32`."""
+    fraction, exponent = math.frexp(real)
+    q = math.floor(fraction * (1 << 31) + 0.5)
+    if q == 1 << 31:
+        q, exponent = q // 2, exponent + 1
+    return (0, 0) if q == 0 or exponent < -31 else (q, exponent)
+
+
+def add_multipliers(scale_a: float, scale_b: float, scale_out: float) -> tuple[tuple[int, int], ...]:
+    """`quantise_multiplier` of the factors that TFLite's int8 ADD applies to A, to B and to their sum (inputs shifted left by 20)."""
+    twice_max = 2.0 * max(float(scale_a), float(scale_b))
+    factors = float(scale_a) / twice_max, float(scale_b) / twice_max, twice_max / ((1 << 20) * float(scale_out))
+    return tuple(quantise_multiplier(factor) for factor in factors)
+
+
+def activation_range(activation: str, quant: Quant, dtype: np.dtype) -> tuple[int, int]:
+    """Lowest and highest quantised output under a fused activation (`NONE`, `RELU`, `RELU6`, `RELU_N1_TO_1`).
+
+    Raises
+    ------
+    KeyError
+        For any other activation.
+    """
+    info = np.iinfo(dtype)
+    real_min, real_max = {"NONE": (None, None), "RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}[activation]
+
+    def quantised(real: float) -> int:
+        ratio = float(np.float32(real) / np.float32(quant.scale[0]))
+        return int(quant.zero_point[0]) + int(math.copysign(math.floor(abs(ratio) + 0.5), ratio))
+
+    low = int(info.min) if real_min is None else max(int(info.min), quantised(real_min))
+    high = int(info.max) if real_max is None else min(int(info.max), quantised(real_max))
+    return low, high

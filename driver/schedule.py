@@ -1,0 +1,191 @@
+"""Operators -> tasks of the engines over buffers: where layouts are chosen, conversions inserted, and reshapes made to vanish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .graph import Graph, GraphError, Op
+from .lower import AddWork, ConvWork, HostWork, PoolWork, ReshapeWork, describe, nhwc
+
+__all__ = ["AXES", "Buffer", "CopyWork", "Schedule", "Task", "Value", "schedule"]
+
+AXES = {"linear": (0, 1, 2), "planar": (2, 0, 1), "planar_transposed": (2, 1, 0)}
+"""Order in memory of (h, w, c), outermost first, by `Placement.layout`."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor's bytes: a buffer, seen with this NHWC shape in this layout."""
+
+    buffer: int
+    shape: tuple[int, int, int, int]
+    layout: str
+
+
+@dataclass
+class Buffer:
+    """A piece of memory and the tasks (numbers) from the one that writes it to the last one that reads it."""
+
+    num_bytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class CopyWork:
+    """A change of layout on the TP engine."""
+
+    sizes: tuple[int, int, int]
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work for one engine: reads `sources`, writes `target` (buffer numbers). `position` is the operator's in the schedule."""
+
+    op: Op
+    position: int
+    work: ConvWork | PoolWork | AddWork | CopyWork | HostWork
+    sources: tuple[int, ...]
+    target: int | None
+
+
+@dataclass
+class Schedule:
+    """Tasks in order, the buffers they use, the value of every tensor that lies in memory, and the operators that need no work."""
+
+    tasks: list[Task] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    values: dict[int, Value] = field(default_factory=dict)
+    aliases: set[int] = field(default_factory=set)
+    """Positions of operators without a task."""
+
+
+def schedule(graph: Graph, works: list, *, is_transposed: bool, edge_inputs: set[int]) -> Schedule:
+    """Tasks for the operators of `graph`, whose lowered forms are `works`.
+
+    Parameters
+    ----------
+    is_transposed : store images with columns as rows
+    edge_inputs : tensors that come NHWC; other inputs of the graph come in the layout of the NPU
+
+    Raises
+    ------
+    GraphError
+        When operands of an operator cannot be brought together.
+    """
+    return _Scheduler(graph, is_transposed, edge_inputs).run(works)
+
+
+class _Scheduler:
+    def __init__(self, graph: Graph, is_transposed: bool, edge_inputs: set[int]):
+        self.graph, self.is_transposed = graph, is_transposed
+        self.native = "planar_transposed" if is_transposed else "planar"
+        self.result = Schedule()
+        self.copies: dict[tuple[Value, str], Value] = {}
+        self.edge_inputs = edge_inputs
+
+    def run(self, works: list) -> Schedule:
+        lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, ReshapeWork: self._reshape, HostWork: self._host}
+        for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
+            before = len(self.result.tasks)
+            try:
+                lowering[type(work)](op, position, work)
+            except GraphError as error:
+                raise GraphError(f"{describe(self.graph, op)}: {error}") from error
+            if len(self.result.tasks) == before:
+                self.result.aliases.add(position)
+        for index in self.graph.outputs:
+            if index in self.result.values:
+                self.result.buffers[self.result.values[index].buffer].last = len(self.result.tasks)
+        return self.result
+
+    # Values
+
+    def _new(self, shape: tuple[int, int, int, int], layout: str, is_input: bool = False) -> Value:
+        now = len(self.result.tasks)
+        num_bytes = shape[0] * shape[1] * shape[2] * shape[3]
+        self.result.buffers.append(Buffer(num_bytes, -1 if is_input else now, now))
+        return Value(len(self.result.buffers) - 1, shape, layout)
+
+    def _value(self, index: int) -> Value:
+        """The value of an operand; a tensor of the host is given a place on its first use by the NPU."""
+        if index not in self.result.values:
+            shape = nhwc(self.graph.tensors[index].shape)
+            is_cut = index in self.graph.inputs and index not in self.edge_inputs and shape[0] == 1
+            self.result.values[index] = self._new(shape, self.native if is_cut else "linear", is_input=True)
+        return self.result.values[index]
+
+    def _task(self, op: Op, position: int, work, sources: tuple[Value, ...], target: Value) -> None:
+        now = len(self.result.tasks)
+        for value in sources:
+            self.result.buffers[value.buffer].last = now
+        self.result.buffers[target.buffer].last = max(self.result.buffers[target.buffer].last, now)
+        self.result.tasks.append(Task(op, position, work, tuple(value.buffer for value in sources), target.buffer))
+
+    @staticmethod
+    def _same_order(shape: tuple[int, int, int, int], a: str, b: str) -> bool:
+        """Do two layouts of this shape put the elements in the same order?"""
+        return [axis for axis in AXES[a] if shape[axis + 1] > 1] == [axis for axis in AXES[b] if shape[axis + 1] > 1]
+
+    def _converted(self, op: Op, position: int, value: Value, layout: str) -> Value:
+        if self._same_order(value.shape, value.layout, layout):
+            return Value(value.buffer, value.shape, layout)
+        if value.shape[0] != 1:
+            raise GraphError(f"batch {value.shape[0]}; only batch 1 is supported")
+        if (value, layout) not in self.copies:
+            copy = self._new(value.shape, layout)
+            self._task(op, position, CopyWork(value.shape[1:], AXES[value.layout], AXES[layout]), (value,), copy)
+            self.copies[value, layout] = copy
+        return self.copies[value, layout]
+
+    def _reshaped(self, op: Op, position: int, value: Value, shape: tuple[int, int, int, int]) -> Value:
+        if value.shape == shape:
+            return value
+        value = self._converted(op, position, value, "linear") if value.layout != "linear" else value
+        return Value(value.buffer, shape, "linear")
+
+    # Operators
+
+    def _conv(self, op: Op, position: int, work: ConvWork) -> None:
+        value = self._reshaped(op, position, self._value(op.inputs[0]), work.in_shape)
+        value = self._converted(op, position, value, self.native)
+        shape = (1, work.rows.size_out, work.cols.size_out, work.num_oc)
+        target = self._new(shape, self.native)
+        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
+        self._define(op, target)
+
+    def _pool(self, op: Op, position: int, work: PoolWork) -> None:
+        value = self._converted(op, position, self._value(op.inputs[0]), self.native)
+        target = self._new((1, work.rows.size_out, work.cols.size_out, work.num_ic), self.native)
+        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
+        self._define(op, target)
+
+    def _add(self, op: Op, position: int, work: AddWork) -> None:
+        a, b = (self._value(index) for index in op.inputs[:2])
+        if not self._same_order(a.shape, a.layout, b.layout):
+            a, b = (self._converted(op, position, value, self.native) for value in (a, b))
+        target = self._new(a.shape, a.layout)
+        self._task(op, position, work, (a, b), target)
+        self._define(op, target)
+
+    def _reshape(self, op: Op, position: int, work: ReshapeWork) -> None:
+        shape = nhwc(self.graph.tensors[op.outputs[0]].shape)
+        self._define(op, self._reshaped(op, position, self._value(op.inputs[0]), shape))
+
+    def _host(self, op: Op, position: int, work: HostWork) -> None:
+        now = len(self.result.tasks)
+        for index in op.inputs:
+            if index in self.result.values:
+                self.result.buffers[self.result.values[index].buffer].last = now
+        self.result.tasks.append(Task(op, position, work, (), None))
+
+    def _define(self, op: Op, value: Value) -> None:
+        """`value` is the result of `op`; seen with the tensor's own shape."""
+        shape = nhwc(self.graph.tensors[op.outputs[0]].shape)
+        if shape != value.shape:
+            if shape[0] != 1 or shape[3] != value.shape[3] or not self._same_order(value.shape, value.layout, "planar"):
+                raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
+            value = Value(value.buffer, shape, "planar")
+        self.result.values[op.outputs[0]] = value

@@ -1,0 +1,324 @@
+"""Shapes of stripes, groups and superblocks for one convolution: every legal choice is enumerated, the cheapest taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from convoy.spec.config import NpuConfig
+
+from .cost import LayerCost, WeightLoad, layer_cost
+from .graph import GraphError
+from .lower import Axis
+
+__all__ = ["Geometry", "GroupShape", "Stripe", "Tiling", "deal_channels", "tile_conv", "weight_load"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A convolution as stored: rows and columns in memory order."""
+
+    num_ic: int
+    num_oc: int
+    rows: Axis
+    cols: Axis
+    is_depthwise: bool
+
+    @property
+    def phase_list(self) -> list[tuple[int, int]]:
+        """Phase planes that a tap reads, in the order stored."""
+        return [(py, px) for py in self.rows.phases for px in self.cols.phases]
+
+    @property
+    def taps(self) -> list[tuple[int, int, int]]:
+        """(stored phase, row shift, column shift) of every tap, kernel row first."""
+        index = {phase: n for n, phase in enumerate(self.phase_list)}
+        return [(index[py, px], dy, dx) for py, dy in self.rows.taps for px, dx in self.cols.taps]
+
+    def clip_cols(self, first_col: int, num_cols: int) -> tuple[int, int, int]:
+        """`Axis.clip` of the columns; whole rows are loaded for a stripe of full width."""
+        return (0, self.cols.size_in, self.cols.pad) if num_cols == self.cols.size_out else self.cols.clip(first_col, num_cols)
+
+    @property
+    def collapsed(self) -> Geometry:
+        """A 1x1 convolution at stride 1 without pads sees each plane as one row of pixels."""
+        if not (self.rows.is_plain and self.cols.is_plain):
+            return self
+        num_pixels = self.rows.size_in * self.cols.size_in
+        return replace(self, rows=Axis(1, 1), cols=Axis(num_pixels, num_pixels))
+
+
+@dataclass(frozen=True)
+class GroupShape:
+    """How output pixels are dealt to the lane vectors of a group; the fields are those of the NN descriptor."""
+
+    mode: str
+    """"flat": vectors run on across row ends; "rows": vectors are tiles of rows; "segment": a part of a single output row."""
+    rows: int
+    """Output rows of a group."""
+    cols: int
+    """Output columns of a group."""
+    num_vec: int
+    num_vec_x: int
+    split_log2: int
+    pitch_row: int
+    drain_pitch: int
+    num_lanes: int
+    seg_words: int = 0
+    num_slots: int = 0
+
+    def extent(self, num_rows: int, num_cols: int) -> tuple[int, int]:
+        """(lane positions to drain, lane vectors) of a group of `num_rows` by `num_cols` outputs."""
+        num_pos = (num_rows - 1) * self.drain_pitch + num_cols
+        if self.mode == "rows":
+            return num_pos, self.num_vec_x * -(-num_rows // (1 << self.split_log2))
+        return num_pos, -(-num_pos // self.num_lanes)
+
+    @property
+    def group_step(self) -> int:
+        """Pixels from one group's window to the next."""
+        return self.cols if self.mode == "segment" else self.rows * self.pitch_row
+
+
+@dataclass(frozen=True)
+class Stripe:
+    """A rectangle of output pixels, all channels: one NN descriptor."""
+
+    first_row: int
+    num_rows: int
+    first_col: int
+    num_cols: int
+    tile_rows: int
+    tile_cols: int
+    phase_words: int
+    num_groups: int
+    num_words: int
+    """Stripe memory that it fills or reads."""
+
+    def groups(self, group: GroupShape) -> tuple[tuple[int, int], tuple[int, int]]:
+        """`GroupShape.extent` of all groups but the last, and of the last."""
+        before = self.num_groups - 1
+        if group.mode == "segment":
+            return group.extent(1, group.cols), group.extent(1, self.num_cols - before * group.cols)
+        return group.extent(group.rows, self.num_cols), group.extent(self.num_rows - before * group.rows, self.num_cols)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The choice for one layer."""
+
+    geometry: Geometry
+    group: GroupShape
+    num_kernels: int
+    """K: kernels per core and superblock."""
+    num_sb: int
+    num_kernels_last: int
+    """K of the last superblock."""
+    stripes: tuple[Stripe, ...]
+    cost: LayerCost
+
+    @property
+    def kernels_per_z(self) -> tuple[int, int]:
+        """Kernels that use a window, in a superblock and in the last one."""
+        if self.geometry.is_depthwise:
+            return (self.geometry.num_oc // self.geometry.num_ic,) * 2
+        return self.num_kernels, self.num_kernels_last
+
+    @property
+    def num_z(self) -> tuple[int, int]:
+        """Windows per group, in a superblock and in the last one."""
+        if self.geometry.is_depthwise:
+            return self.num_kernels // self.kernels_per_z[0], self.num_kernels_last // self.kernels_per_z[0]
+        return (self.geometry.num_ic,) * 2
+
+
+def deal_channels(geometry: Geometry, nnz: np.ndarray, num_cores: int) -> np.ndarray:
+    """Output channel of every kernel of every core, -1 for none; int64 (kernels, num_cores).
+
+    The order is free for a convolution: kernels of unequal numbers of non-zeros (`nnz`, int64 per output channel) are sorted and dealt forth
+    and back, so that cores have about the same work. In a depthwise convolution the window decides.
+    """
+    num_units = geometry.num_ic if geometry.is_depthwise else geometry.num_oc
+    units = np.concatenate([np.arange(num_units), np.full(-num_units % num_cores, -1)])
+    if geometry.is_depthwise:
+        multiplier = geometry.num_oc // geometry.num_ic
+        outputs = units.reshape(-1, 1, num_cores) * multiplier + np.arange(multiplier)[None, :, None]
+        return np.where(units.reshape(-1, 1, num_cores) < 0, -1, outputs).reshape(-1, num_cores)
+    if num_units > num_cores and nnz.max() > 1.02 * nnz.mean():
+        units[:num_units] = np.argsort(-nnz, kind="stable")
+        dealt = units.reshape(-1, num_cores)
+        dealt[1::2] = dealt[1::2, ::-1].copy()
+        return dealt
+    return units.reshape(-1, num_cores)
+
+
+def weight_load(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, num_kernels: int) -> WeightLoad:
+    """What superblocks of `num_kernels` kernels per core have to do; `dealt` as from `deal_channels`."""
+    starts = np.arange(0, len(dealt), num_kernels)
+    per_core = np.add.reduceat(np.append(nnz, 0)[dealt], starts, axis=0)
+    kernels = np.diff(np.append(starts, len(dealt)))
+    num_z = kernels // (geometry.num_oc // geometry.num_ic) if geometry.is_depthwise else np.full_like(kernels, geometry.num_ic)
+    num_taps = geometry.rows.kernel * geometry.cols.kernel
+    positions = kernels * num_taps * (1 if geometry.is_depthwise else geometry.num_ic)
+    return WeightLoad(per_core.max(axis=1), per_core.sum(axis=1), kernels, num_z, positions, num_taps)
+
+
+def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig) -> Tiling:
+    """The cheapest legal tiling of a convolution whose output channels have `nnz` non-zero weights and are dealt as `dealt`.
+
+    Raises
+    ------
+    GraphError
+        When not even one output pixel's inputs fit the stripe memory or the window memory; the message names which.
+    """
+    geometry = geometry.collapsed
+    best, fits_window = None, False
+    for tile_cols in _column_tiles(geometry.cols):
+        for num_kernels in _kernel_counts(geometry, config):
+            load = weight_load(geometry, nnz, dealt, num_kernels)
+            for group in _groups(geometry, tile_cols, config.num_acc_entries // num_kernels, config):
+                fits_window = True
+                for stripes in _stripings(geometry, tile_cols, group, config):
+                    cost = layer_cost(geometry, group, stripes, load, config)
+                    if best is None or cost.cycles < best.cost.cycles:
+                        best = Tiling(geometry, group, num_kernels, len(load.kernels), int(load.kernels[-1]), stripes, cost)
+        if best is not None:
+            return best
+    if fits_window:
+        raise GraphError(f"{geometry.num_ic} channels of the inputs of one output pixel exceed the stripe memory of {config.stripe_bytes} bytes; "
+                         "a larger stripe_bytes is needed")
+    raise GraphError(f"the inputs of one output pixel exceed the window memory of {config.window_words} words of {config.num_lanes} pixels; "
+                     "a larger window_words is needed")
+
+
+def _column_tiles(cols: Axis) -> Iterator[int]:
+    """Widths of column tiles to try, the full width first; the next is taken only when nothing fits."""
+    width = cols.size_out
+    yield width
+    while width > 1:
+        width = -(-width // 2)
+        yield width
+
+
+def _kernel_counts(geometry: Geometry, config: NpuConfig) -> list[int]:
+    """Candidates for K that deal the kernels evenly to superblocks."""
+    multiple = geometry.num_oc // geometry.num_ic if geometry.is_depthwise else 1
+    units = -(-(geometry.num_ic if geometry.is_depthwise else geometry.num_oc) // config.num_cores)
+    limit = min(config.num_acc_entries // multiple, units, (1 << 9) - 1)
+    if limit < 1:
+        raise GraphError(f"depth multiplier {multiple} exceeds the {config.num_acc_entries} accumulator entries of a core")
+    return sorted({-(-units // num_sb) * multiple for num_sb in range(-(-units // limit), units + 1)}, reverse=True)
+
+
+def _pitch(geometry: Geometry, tile_cols: int) -> int:
+    """Smallest legal row pitch: rows may share their pads when whole rows are loaded."""
+    cols = geometry.cols
+    written = _written_cols(cols, tile_cols)
+    if tile_cols < cols.size_out:
+        return written
+    counts = [(-(-(cols.pad - px) // cols.stride), -(-(cols.pad + cols.size_in - px) // cols.stride)) for px in cols.phases]
+    return max(max(image_end, written - max(left, 0)) for left, image_end in counts)
+
+
+def _written_cols(cols: Axis, tile_cols: int) -> int:
+    """Columns of a phase plane that are written: those that taps read, and all that are loaded."""
+    needed = tile_cols + cols.max_shift
+    return max(needed, -(-(cols.pad + cols.size_in) // cols.stride)) if tile_cols == cols.size_out else needed
+
+
+def _groups(geometry: Geometry, tile_cols: int, max_vec: int, config: NpuConfig) -> Iterator[GroupShape]:
+    """Every group shape of at most `max_vec` vectors whose window fits the window memory."""
+    lanes, num_rows, pitch = config.num_lanes, geometry.rows.size_out, _pitch(geometry, tile_cols)
+    if num_rows == 1:
+        for num_vec in {min(max_vec, -(-tile_cols // lanes)), *(1 << n for n in range(max_vec.bit_length()))}:
+            if num_vec <= max_vec and num_vec * lanes < tile_cols + lanes:
+                cols = num_vec * lanes
+                yield from _fitted(geometry, config, GroupShape("segment", 1, cols, num_vec, num_vec, 0, pitch, cols, lanes))
+    if tile_cols == geometry.cols.size_out:
+        flat_pitch = max(pitch, tile_cols)
+        for rows in _group_rows(num_rows, (max_vec * lanes - tile_cols) // flat_pitch + 1):
+            num_vec = -(-((rows - 1) * flat_pitch + tile_cols) // lanes)
+            yield from _fitted(geometry, config, GroupShape("flat", rows, tile_cols, num_vec, num_vec, 0, flat_pitch, flat_pitch, lanes))
+    for split in (0, 1, 2):
+        width = lanes >> split
+        num_vec_x = -(-tile_cols // width)
+        split_pitch = pitch + (width - pitch) % lanes if split else pitch
+        if width < config.post_lanes:
+            continue
+        step = config.post_lanes
+        for rows in _group_rows(num_rows, (max_vec // num_vec_x) << split):
+            num_vec = num_vec_x * -(-rows // (1 << split))
+            drain_pitch = -(-tile_cols // step) * step
+            yield from _fitted(geometry, config, GroupShape("rows", rows, tile_cols, num_vec, num_vec_x, split, split_pitch, drain_pitch, lanes))
+
+
+def _group_rows(num_rows: int, max_rows: int) -> list[int]:
+    """Rows per group that deal `num_rows` evenly to groups."""
+    if max_rows < 1:
+        return []
+    first = -(-num_rows // max_rows)
+    return sorted({-(-num_rows // count) for count in range(first, min(num_rows, 4 * first + 4) + 1)}, reverse=True)
+
+
+def _fitted(geometry: Geometry, config: NpuConfig, group: GroupShape) -> Iterator[GroupShape]:
+    """The group shape with its window's size, if the window memory and the descriptor's fields hold it."""
+    lanes = config.num_lanes
+    width, num_vec_y = lanes >> group.split_log2, group.num_vec // group.num_vec_x
+    remainder = 0 if group.group_step % lanes == 0 else lanes - np.gcd(group.group_step, lanes)
+    tap = max(dy * group.pitch_row + dx for _, dy, dx in geometry.taps)
+    vector = (group.num_vec_x - 1) * width + (num_vec_y - 1) * (group.pitch_row << group.split_log2)
+    lane = lanes - 1 + ((1 << group.split_log2) - 1) * (group.pitch_row - width if group.split_log2 else 0)
+    seg_words = int(remainder + tap + vector + lane) // lanes + 1
+    num_slots = config.window_words // (seg_words * len(geometry.phase_list))
+    legal = num_slots >= 1 and seg_words < 1 << 9 and group.num_vec < 1 << 9 and group.pitch_row << group.split_log2 < 1 << 13 and group.group_step < 1 << 16
+    if legal and group.drain_pitch * group.rows < 1 << 14 and (group.pitch_row - width) // lanes < 1 << 8:
+        yield replace(group, seg_words=seg_words, num_slots=num_slots)
+
+
+def _stripings(geometry: Geometry, tile_cols: int, group: GroupShape, config: NpuConfig) -> Iterator[tuple[Stripe, ...]]:
+    """Ways to cut the output into stripes that fit the stripe memory."""
+    is_segment = group.mode == "segment"
+    size, unit = (geometry.cols.size_out, group.cols) if is_segment else (geometry.rows.size_out, group.rows)
+    num_units = -(-size // unit)
+    counts = {num_units, *(1 << n for n in range(num_units.bit_length())), *(-(-num_units // n) for n in (2, 3, 4, 6, 8))}
+    for count in sorted(counts, reverse=True):
+        step = count * unit
+        if is_segment and tile_cols < size and step > tile_cols:
+            continue
+        stripes = []
+        for first in range(0, size, step):
+            num = min(step, size - first)
+            if is_segment:
+                stripes.append(_stripe(geometry, group, 0, 1, first, num, config))
+            else:
+                stripes += [_stripe(geometry, group, first, num, col, min(tile_cols, geometry.cols.size_out - col), config)
+                            for col in range(0, geometry.cols.size_out, tile_cols)]
+            if stripes[-1].num_words > config.stripe_words:
+                break
+        if all(_is_legal(stripe, geometry, config) for stripe in stripes):
+            yield tuple(stripes)
+
+
+def _stripe(geometry: Geometry, group: GroupShape, first_row: int, num_rows: int, first_col: int, num_cols: int, config: NpuConfig) -> Stripe:
+    rows, cols = geometry.rows, geometry.cols
+    _, tile_ih, pad_top = rows.clip(first_row, num_rows)
+    tile_rows = max(num_rows + rows.max_shift, -(-(pad_top + tile_ih) // rows.stride))
+    _, tile_iw, pad_left = geometry.clip_cols(first_col, num_cols)
+    tile_cols = max(num_cols + cols.max_shift, -(-(pad_left + tile_iw) // cols.stride))
+    num_phases, lanes = len(geometry.phase_list), config.num_lanes
+    phase_words = -(-((tile_rows - 1) * group.pitch_row + tile_cols) // lanes)
+    num_groups = -(-(num_cols if group.mode == "segment" else num_rows) // (group.cols if group.mode == "segment" else group.rows))
+    last_word = ((num_groups - 1) * group.group_step) // lanes + group.seg_words
+    channel_words = num_phases * phase_words
+    num_words = (geometry.num_ic - 1) * channel_words + (num_phases - 1) * phase_words + max(phase_words, last_word)
+    return Stripe(first_row, num_rows, first_col, num_cols, tile_rows, tile_cols, phase_words, num_groups, num_words)
+
+
+def _is_legal(stripe: Stripe, geometry: Geometry, config: NpuConfig) -> bool:
+    """It fits the stripe memory and the descriptor's fields."""
+    limit = 1 << 16
+    words = stripe.phase_words * len(geometry.phase_list)
+    return (stripe.num_words <= config.stripe_words and max(words, stripe.tile_cols, stripe.tile_rows, stripe.num_groups) < limit
+            and geometry.num_ic < limit and (geometry.cols.size_in < limit or stripe.num_cols < geometry.cols.size_out))
