@@ -1,0 +1,65 @@
+"""The divider and the reduction of windows."""
+
+import random
+
+from amaranth.sim import Simulator
+
+from convoy.hw.tp.pool import Average, PoolReduce
+from convoy.spec.isa import TpOp
+
+
+def rounded(total, count):
+    """total / count, half away from zero."""
+    magnitude = (2 * abs(total) + count) // (2 * count)
+    return -magnitude if total < 0 else magnitude
+
+
+def simulate(dut, bench):
+    sim = Simulator(dut)
+    sim.add_clock(1e-8)
+    sim.add_testbench(bench)
+    sim.run()
+
+
+def test_average_rounds_half_away_from_zero_and_takes_its_cycles():
+    dut = Average()
+    rng = random.Random(1)
+    by_hand = [((5, 2), 3), ((-5, 2), -3), ((1, 3), 0), ((-2, 3), -1), ((0, 7), 0), ((-128 * 32768, 32768), -128), ((127 * 125, 125), 127)]
+    counts = [rng.choice([1, 2, 4, 25, 125, 32768]) for _ in range(40)]
+    cases = by_hand + [((total, count), rounded(total, count)) for count in counts for total in [rng.randint(-128 * count, 127 * count)]]
+
+    async def bench(ctx):
+        for (total, count), expected in cases:
+            ctx.set(dut.total, total)
+            ctx.set(dut.count, count)
+            ctx.set(dut.en, 1)
+            await ctx.tick()
+            ctx.set(dut.en, 0)
+            for _ in range(dut.CYCLES - 1):
+                assert not ctx.get(dut.valid)
+                await ctx.tick()
+            assert ctx.get(dut.valid)
+            assert ctx.get(dut.quotient) == expected
+
+    simulate(dut, bench)
+
+
+def test_maximum_of_back_to_back_windows_ignores_unused_lanes():
+    dut = PoolReduce(num_lanes=4)
+    windows = [[(-7, -3, 100, 100), 2], [(-100, -90, -80, -70), 4], [(5, 120, 120, 120), 1], [(-128, 0, 0, 0), 1]]
+
+    async def bench(ctx):
+        ctx.set(dut.job, {"op": TpOp.MAX_POOL, "act_min": -100, "act_max": 4})
+        results = []
+        for values, count in [*windows, *[[(0, 0, 0, 0), 0]] * 5]:
+            ctx.set(dut.en, count > 0)
+            ctx.set(dut.bytes, list(values))
+            ctx.set(dut.count, count)
+            ctx.set(dut.window_last, 1)
+            ctx.set(dut.last, values == windows[-1][0])
+            _, _, valid, result, last = await ctx.tick().sample(dut.valid, dut.result, dut.result_last)
+            if valid:
+                results.append((result, last))
+        assert results == [(-3, 0), (-70, 0), (4, 0), (-100, 1)]
+
+    simulate(dut, bench)
