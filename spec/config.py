@@ -66,6 +66,7 @@ class NpuConfig:
         check("stripe_bytes", is_pow2(self.stripe_bytes) and 4096 <= self.stripe_bytes <= 1 << 20, "use a power of two, 4096..1048576")
         check("window_words", is_pow2(self.window_words) and 16 <= self.window_words <= 256, "use a power of two, 16..256")
         check("weight_fifo_beats", is_pow2(self.weight_fifo_beats) and 32 <= self.weight_fifo_beats <= 4096, "use a power of two, 32..4096")
+        check("max_burst_beats", self.max_burst_beats <= self.weight_fifo_beats, f"use at most weight_fifo_beats ({self.weight_fifo_beats})")
         check("tp_buffer_bytes", is_pow2(self.tp_buffer_bytes) and 1024 <= self.tp_buffer_bytes <= 1 << 16, "use a power of two, 1024..65536")
         check("max_burst_beats", is_pow2(self.max_burst_beats) and self.max_burst_beats <= 256 and self.max_burst_beats * self.port_bytes <= 4096,
               "use a power of two, 1..256, of at most 4096 bytes")

@@ -21,8 +21,8 @@ class Accumulators(wiring.Component):
     Members
     -------
     add_en, add_entry, add_buffer, products : In; an addition, its products one cycle after the rest (`PRODUCT_CYCLES`)
-    drain_en, drain_entry, drain_chunk, drain_clear : In; a read of `post_lanes` sums from the other side's buffer `drain_buffer`
-    drain_sums : Out(post_lanes sums), `DRAIN_CYCLES` after `drain_en`; `drain_clear` then zeroes the entry one cycle after the read
+    drain_entry, drain_chunk, drain_buffer : In; a read of `post_lanes` sums of an entry of a buffer that is not being added to
+    drain_sums : Out(post_lanes sums), `DRAIN_CYCLES` later; `drain_clear` : In(1), zeroes the entry one cycle after it has been read
 
     An addition is complete `ADD_CYCLES` after `add_en`; an entry must not be added to again within 3 cycles.
     Throughput: one vector in and one chunk out per cycle.
@@ -38,7 +38,7 @@ class Accumulators(wiring.Component):
         super().__init__({
             "add_en": In(1), "add_entry": In(entry), "add_buffer": In(1),
             "products": In(data.ArrayLayout(signed(PRODUCT_BITS), config.num_lanes)),
-            "drain_buffer": In(1), "drain_en": In(1), "drain_clear": In(1), "drain_entry": In(entry),
+            "drain_buffer": In(1), "drain_clear": In(1), "drain_entry": In(entry),
             "drain_chunk": In(range(config.num_lanes // config.post_lanes)),
             "drain_sums": Out(config.post_lanes * ACC_BITS),
         })
@@ -55,7 +55,7 @@ class Accumulators(wiring.Component):
         m.d.sync += [
             add_1_en.eq(self.add_en), add_1_entry.eq(self.add_entry), add_1_buffer.eq(self.add_buffer),
             add_2_en.eq(add_1_en), add_2_entry.eq(add_1_entry), add_2_buffer.eq(add_1_buffer),
-            clear_en.eq(self.drain_en & self.drain_clear), clear_entry.eq(self.drain_entry), clear_buffer.eq(self.drain_buffer),
+            clear_en.eq(self.drain_clear), clear_entry.eq(self.drain_entry), clear_buffer.eq(self.drain_buffer),
             chunk.eq(self.drain_chunk), buffer.eq(self.drain_buffer),
         ]
 

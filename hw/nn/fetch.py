@@ -111,7 +111,7 @@ class WeightFetcher(wiring.Component):
                     m.next = "STREAMS"
                     with m.If(sb == job.num_sb - 1):
                         m.next = "IDLE"
-            is_tap = (table.take == TAP_BYTES)
+        is_tap = table.take == TAP_BYTES
         m.d.sync += [
             self.tap_write.en.eq(is_tap), self.tap_write.bank.eq(bank), self.tap_write.tap.eq(tap), self.tap_write.offset.eq(table.data),
         ]

@@ -1,0 +1,158 @@
+"""The NN engine: its units, the jobs given to them, and the counters that keep them in step."""
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from convoy.hw.bus.port import ReadPort, WritePort
+from convoy.hw.dma.chunk_writer import ChunkWriter
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import NN
+
+from .core import CORE_FIELDS, Core
+from .drain import DRAIN_FIELDS, DrainChunks
+from .fetch import FETCH_FIELDS, WeightFetcher
+from .filler import FILLER_FIELDS, Filler
+from .job import JobSlot
+from .loader import LOADER_FIELDS, Loader
+from .params import PARAM_FIELDS, ParamFetcher
+from .stripe import StripeMemory
+
+__all__ = ["NnEngine"]
+
+
+class NnEngine(wiring.Component):
+    """Executes `NN` descriptors as docs/architecture.md defines them.
+
+    A descriptor is handed to every unit at once, as soon as each has room for it; from there the units run freely, tied together
+    by data and by counters only, so that the next descriptor loads while the present one computes and the previous one drains.
+
+    Members
+    -------
+    job : In(stream of NN.layout)
+    read_acts, read_weights, read_tables, read_params : Out(ReadPort)
+    write : Out(WritePort)
+    done : Out(1), strobe: a descriptor is complete and its writes are acknowledged; in order
+    """
+
+    FAN_OUT_CYCLES = 1
+    """Registers between the drain and the cores, in each direction."""
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "job": In(stream.Signature(NN.layout)),
+            "read_acts": Out(ReadPort(config)), "read_weights": Out(ReadPort(config)),
+            "read_tables": Out(ReadPort(config)), "read_params": Out(ReadPort(config)),
+            "write": Out(WritePort(config)),
+            "done": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.loader = loader = Loader(config)
+        m.submodules.stripe = stripe = StripeMemory(config)
+        m.submodules.filler = filler = Filler(config)
+        m.submodules.fetch = fetch = WeightFetcher(config)
+        m.submodules.params = params = ParamFetcher(config)
+        m.submodules.drain = drain = DrainChunks(config, acc_read_cycles=2 * self.FAN_OUT_CYCLES + Core.DRAIN_CYCLES)
+        m.submodules.writer = writer = ChunkWriter(config, config.post_lanes)
+        cores = [Core(config) for _ in range(config.num_cores)]
+        for number, core in enumerate(cores):
+            m.submodules[f"core_{number}"] = core
+
+        self._fork(m, loader, filler, fetch, params, drain, writer, cores)
+
+        wiring.connect(m, loader.port, wiring.flipped(self.read_acts))
+        wiring.connect(m, fetch.weights, wiring.flipped(self.read_weights))
+        wiring.connect(m, fetch.tables, wiring.flipped(self.read_tables))
+        wiring.connect(m, params.port, wiring.flipped(self.read_params))
+        wiring.connect(m, writer.port, wiring.flipped(self.write))
+        wiring.connect(m, params.params, drain.params)
+        wiring.connect(m, drain.chunks, writer.chunks)
+        m.d.comb += self.done.eq(writer.done)
+
+        self._connect_stripe(m, loader, stripe, filler)
+        self._connect_cores(m, filler, fetch, cores)
+        self._connect_drain(m, drain, cores)
+        return m
+
+    def _fork(self, m, loader, filler, fetch, params, drain, writer, cores):
+        """Hand a descriptor to all units; hold the loader back for the hazards that only it can meet."""
+        consumers = [
+            (loader.job, (*LOADER_FIELDS, "wait_nn", "load_after_fill")), (filler.job, FILLER_FIELDS), (fetch.job, FETCH_FIELDS),
+            (params.job, PARAM_FIELDS), (drain.job, DRAIN_FIELDS),
+        ]
+        inputs = []
+        for unit_job, fields in consumers:
+            slot = JobSlot(NN.subset(*dict.fromkeys(fields)))
+            m.submodules += slot
+            inputs.append(slot.i)
+            for name, _ in unit_job.payload.shape():
+                m.d.comb += unit_job.payload[name].eq(slot.o.payload[name])
+            if unit_job is loader.job:
+                load = slot.o
+            else:
+                m.d.comb += [unit_job.valid.eq(slot.o.valid), slot.o.ready.eq(unit_job.ready)]
+        inputs += [core.job for core in cores]
+
+        m.d.comb += self.job.ready.eq(Cat(job.ready for job in inputs).all())
+        for job in inputs:
+            m.d.comb += job.valid.eq(self.job.valid & self.job.ready)
+            for name, _ in job.payload.shape():
+                m.d.comb += job.payload[name].eq(self.job.payload[name])
+
+        accepted = Signal()
+        num_open, num_unfilled = Signal(4), Signal(4)  # descriptors accepted and not complete; whose windows are not all read
+        may_load = Signal()
+        m.d.comb += [
+            accepted.eq(self.job.valid & self.job.ready),
+            may_load.eq((~load.payload.wait_nn | (num_open == 1)) & (~load.payload.load_after_fill | (num_unfilled == 1))),
+            loader.job.valid.eq(load.valid & may_load), load.ready.eq(loader.job.ready & may_load),
+        ]
+        m.d.sync += [
+            num_open.eq(num_open + accepted - writer.done),
+            num_unfilled.eq(num_unfilled + accepted - filler.done),
+        ]
+
+    def _connect_stripe(self, m, loader, stripe, filler):
+        wiring.connect(m, loader.write, stripe.write)
+        m.d.comb += [
+            filler.channel_loaded.eq(loader.channel_done), filler.load_done.eq(loader.done),
+            stripe.read.en.eq(filler.stripe_en), stripe.read.word.eq(filler.stripe_word), filler.stripe_data.eq(stripe.read.data),
+        ]
+
+    def _connect_cores(self, m, filler, fetch, cores):
+        for number, core in enumerate(cores):
+            m.d.comb += [
+                core.beats.payload.eq(fetch.beats), core.beats.valid.eq(fetch.beat_en & (fetch.beat_core == number)),
+                fetch.taken[number].eq(core.beat_taken),
+                core.tap_write.eq(fetch.tap_write),
+                core.window_write.eq(filler.write), core.window_write.en.eq(filler.write.en & filler.write_core[number]),
+                core.window_filled.eq(filler.filled[number]), filler.released[number].eq(core.window_released),
+            ]
+
+    def _connect_drain(self, m, drain, cores):
+        """The drain sees a group when every core has finished it."""
+        has_group = []
+        for number, core in enumerate(cores):
+            num_done = Signal(range(3), name=f"groups_{number}")
+            m.d.sync += num_done.eq(num_done + core.group_done - drain.group_done)
+            has_group.append(num_done != 0)
+            is_mine = drain.acc_core == number
+            m.d.sync += [
+                core.drain_clear.eq(drain.acc_clear & is_mine),
+                core.drain_entry.eq(drain.acc_entry), core.drain_chunk.eq(drain.acc_lane),
+                core.group_drained.eq(drain.group_done),
+            ]
+        m.d.comb += drain.group_valid.eq(Cat(has_group).all())
+
+        source = drain.acc_core
+        for stage in range(self.FAN_OUT_CYCLES + Core.DRAIN_CYCLES):
+            source, before = Signal.like(drain.acc_core, name=f"source_{stage}"), source
+            m.d.sync += source.eq(before)
+        with m.Switch(source):
+            for number, core in enumerate(cores):
+                with m.Case(number):
+                    m.d.sync += drain.acc_data.eq(core.drain_sums)

@@ -1,0 +1,67 @@
+"""The weight fetcher: tap tables to the banks in turn, every core's streams once per group, never more than a queue holds."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convoy.hw.nn.fetch import WeightFetcher
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import STREAM
+from convoy.verif.port_memory import PortMemory
+from convoy.verif.pysim import send, simulate
+
+
+@settings(max_examples=15, deadline=None)
+@given(num_cores=st.sampled_from([1, 2, 4]), port_bits=st.sampled_from([32, 64, 128]), num_jobs=st.integers(1, 3), seed=st.integers(0, 1 << 16),
+       stall=st.sampled_from([0.0, 0.4]))
+def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed, stall):
+    config = NpuConfig(num_cores=num_cores, port_bits=port_bits, weight_fifo_beats=32)
+    rng = random.Random(seed)
+    memory = PortMemory(1 << 16, stall=stall, seed=seed)
+    memory.raw[:] = rng.randbytes(len(memory.raw))
+    jobs, taps, streams = [], [], [[] for _ in range(num_cores)]
+    for n in range(num_jobs):
+        base = 0x4000 * n
+        job = {"tap_addr": base, "stream_addr": base + 0x800, "wgt_addr": base + 0x1000, "num_taps": rng.randrange(1, 30),
+               "num_sb": rng.randrange(1, 4), "num_groups": rng.randrange(1, 4)}
+        jobs.append(job)
+        taps += [(n % 2, tap, int.from_bytes(memory.raw[base + 2 * tap:][:2], "little")) for tap in range(job["num_taps"])]
+        for s in range(job["num_sb"]):
+            for core in range(num_cores):
+                offset, num_beats = rng.randrange(0x80) * 32, rng.randrange(1, 40)
+                at = job["stream_addr"] + STREAM.num_bytes * (s * num_cores + core)
+                memory.raw[at:at + STREAM.num_bytes] = STREAM.encode(offset_bytes=offset, num_beats=num_beats)
+                beats = [int.from_bytes(memory.raw[job["wgt_addr"] + offset + i * config.port_bytes:][:config.port_bytes], "little") for i in range(num_beats)]
+                streams[core] += [(beat, i == num_beats - 1) for i, beat in enumerate(beats)] * job["num_groups"]
+
+    dut = WeightFetcher(config)
+    seen, seen_taps = [[] for _ in range(num_cores)], []
+    level = [0] * num_cores
+
+    async def give_jobs(ctx):
+        await send(ctx, dut.job, jobs)
+
+    async def watch(ctx):
+        while sum(map(len, seen)) < sum(map(len, streams)):
+            taken = [level[core] > 0 and rng.random() < 0.5 for core in range(num_cores)]
+            ctx.set(dut.taken, sum(take << core for core, take in enumerate(taken)))
+            _, _, en, core, beats, tap = await ctx.tick().sample(dut.beat_en, dut.beat_core, dut.beats, dut.tap_write)
+            level[:] = [have - take for have, take in zip(level, taken, strict=True)]
+            if en:
+                seen[core].append((beats.data, bool(beats.last)))
+                level[core] += 1
+                assert level[core] <= config.weight_fifo_beats
+            if tap.en:
+                seen_taps.append((tap.bank, tap.tap, tap.offset))
+
+    async def serve_tables(ctx):
+        await memory.serve_reads(ctx, dut.tables, config)
+
+    async def serve_weights(ctx):
+        await memory.serve_reads(ctx, dut.weights, config)
+
+    simulate(dut, give_jobs, watch, background=(serve_tables, serve_weights))
+    assert seen == streams
+    assert seen_taps == taps
+
