@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -129,7 +130,7 @@ def layer(
     made = make_layer(spec, seed or 0)
     inputs = random_inputs([made.graph.tensors[0]], seed or 0)
     job = _Job(made.graph, made.reference_model, made.graph.name, npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
-    return _finish(job, job.run(inputs, None), save, json_path)
+    return _finish(job, job.run(inputs, None, is_inside=True), save, json_path)
 
 
 @app.command(name="compile")
@@ -195,14 +196,18 @@ class _Job:
         self.graph, self.model, self.model_name, self.npu, self.config_name = graph, model, model_name, npu, config_name
         self.device_name, self.memory_model, self.waves, self.reference = device_name, memory_model, waves, reference
 
-    def run(self, inputs: dict, selected: range | None) -> tuple[dict[str, Any], list, dict]:
-        """Report, tensors that differ, and all tensors."""
+    def run(self, inputs: dict, selected: range | None, is_inside: bool = False) -> tuple[dict[str, Any], list, dict]:
+        """Report, tensors that differ, and all tensors; `selected` operators only. `is_inside`: as in the middle of a network, where the inputs are
+        already in the layout of the NPU."""
         from .compile import compile_graph
         from .report import build_report
         from .runtime import Session, plan_inputs
 
         with _spinner("compiling"):
-            plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=selected)
+            if is_inside:
+                plan = compile_graph(replace(self.graph, inputs=()), self.npu, keep_tensors=True, layers=range(len(self.graph.ops)))
+            else:
+                plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=selected)
         expected = None
         if self.reference != ReferenceName.NONE:
             from .reference import run_reference
@@ -265,12 +270,9 @@ def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | 
     """Show and store a report; the exit code."""
     report, mismatches, tensors = outcome
     if not _write_json(report, json_path):
-        from .report import layer_table, summary
+        from .report import print_report
 
-        console = Console()
-        console.print(layer_table(report))
-        for line in summary(report):
-            console.print(line, highlight=False, markup=False)
+        print_report(report, Console())
     for mismatch in mismatches:
         typer.echo(f"convoy: {mismatch}", err=True)
     if save is not None:

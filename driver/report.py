@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from .device import Device
@@ -15,7 +16,7 @@ from .macs import dense_macs
 from .program import HostStep, NpuStep, Plan
 from .runtime import Execution
 
-__all__ = ["Mismatch", "build_report", "compare", "layer_table", "summary"]
+__all__ = ["Mismatch", "build_report", "compare", "layer_table", "print_report", "summary"]
 
 
 @dataclass(frozen=True)
@@ -122,17 +123,34 @@ def _percent(value: float | None) -> str:
 _EXACT = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}
 
 
-def layer_table(report: Mapping[str, Any]) -> Table:
-    """The layers of a report as a table."""
+_COLUMNS = {"#": "right", "op": "left", "engine": "left", "cycles": "right", "MACs": "right", "use": "right", "read B": "right", "written B": "right",
+            "weights B": "right", "exact": "center"}
+_TRAFFIC = ("read B", "written B", "weights B")
+WIDE_COLUMNS = 100
+"""Terminals narrower than this do not get the columns of bus traffic."""
+
+
+def layer_table(report: Mapping[str, Any], width: int = WIDE_COLUMNS) -> Table:
+    """The layers of a report as a table for a terminal of `width` columns ("use" is the utilisation)."""
+    titles = [title for title in _COLUMNS if width >= WIDE_COLUMNS or title not in _TRAFFIC]
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title, justify in (("#", "right"), ("op", "left"), ("engine", "left"), ("cycles", "right"), ("MACs", "right"), ("utilisation", "right"),
-                           ("read B", "right"), ("written B", "right"), ("weights B", "right"), ("exact", "center")):
-        table.add_column(title, justify=justify, no_wrap=True)
+    for title in titles:
+        table.add_column(title, justify=_COLUMNS[title], no_wrap=True)
     for layer in report["layers"]:
-        table.add_row(str(layer["index"]), layer["op"], layer["engine"], _number(layer["cycles"]), _number(layer["macs"]),
-                      _percent(layer["utilisation"]) if layer["macs"] else "", _number(layer["read_bytes"]), _number(layer["write_bytes"]),
-                      _number(layer["weight_bytes"]), _EXACT[layer["bit_exact"]])
+        cells = {"#": str(layer["index"]), "op": layer["op"], "engine": layer["engine"], "cycles": _number(layer["cycles"]), "MACs": _number(layer["macs"]),
+                 "use": _percent(layer["utilisation"]) if layer["macs"] else "", "read B": _number(layer["read_bytes"]),
+                 "written B": _number(layer["write_bytes"]), "weights B": _number(layer["weight_bytes"]), "exact": _EXACT[layer["bit_exact"]]}
+        table.add_row(*(cells[title] for title in titles))
     return table
+
+
+def print_report(report: Mapping[str, Any], console: Console) -> None:
+    """Table and summary of a report. Output that is not a terminal gets every column."""
+    if not console.is_terminal:
+        console = Console(file=console.file, width=max(console.width, WIDE_COLUMNS))
+    console.print(layer_table(report, console.width))
+    for line in summary(report):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def summary(report: Mapping[str, Any]) -> list[str]:
