@@ -1,0 +1,120 @@
+"""Assembles chunks of bytes into beats with strobes."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.hw.bus.port import write_beat
+from convoy.hw.dma.types import Chunk
+from convoy.spec.config import NpuConfig
+
+__all__ = ["BeatPacker", "placed_beat"]
+
+
+def placed_beat(config: NpuConfig) -> data.StructLayout:
+    """A beat to write at `beat_addr` (a byte address without its `log2(port_bytes)` low bits), if `has_beat`; `is_job_end` ends a job."""
+    return data.StructLayout({
+        "beat": write_beat(config), "beat_addr": 32 - exact_log2(config.port_bytes), "has_beat": 1, "is_job_end": 1,
+    })
+
+
+class BeatPacker(wiring.Component):
+    """Assembles chunks into beats.
+
+    A chunk with `start` at another address than the next one flushes the partial beat before it; so does the end of a job.
+
+    Throughput: one beat per cycle, and one chunk per cycle if `num_lanes` is at most `port_bytes`. A flush before another address
+    costs a cycle only if the chunk before filled a beat and began the next one; the end of a job costs one or two. Latency: 3 cycles.
+
+    Members
+    -------
+    chunks
+        `Chunk(num_lanes)`.
+    beats
+        `placed_beat`; the last item of each job, and no other, has `is_job_end`. From a register.
+    """
+
+    def __init__(self, config: NpuConfig, num_lanes: int):
+        self.config = config
+        self.num_lanes = num_lanes
+        super().__init__({
+            "chunks": In(stream.Signature(Chunk(num_lanes))),
+            "beats": Out(stream.Signature(placed_beat(config))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        port_bytes, port_log2 = self.config.port_bytes, exact_log2(self.config.port_bytes)
+        num_bytes = port_bytes - 1 + self.num_lanes  # longest content: a partial beat and a chunk
+        chunk, out = self.chunks.p, self.beats.p
+
+        # Stage 1: drop the invalid bytes, see whether the address jumps.
+        arrived = Signal(data.StructLayout({
+            "units": 9 * self.num_lanes, "count": range(self.num_lanes + 1), "addr": 32, "is_jump": 1, "is_last": 1,
+        }))
+        has_arrived = Signal()
+        is_accepted = Signal()
+        next_addr = Signal(32)
+        m.d.comb += self.chunks.ready.eq(~has_arrived | is_accepted)
+        with m.If(self.chunks.ready):
+            m.d.sync += has_arrived.eq(self.chunks.valid)
+            with m.If(self.chunks.valid):
+                m.d.sync += [
+                    arrived.units.eq(Cat(Mux(chunk.count > i, Cat(chunk.data.word_select(i, 8), 1), 0) for i in range(self.num_lanes))),
+                    arrived.count.eq(chunk.count),
+                    arrived.addr.eq(chunk.addr),
+                    arrived.is_jump.eq(chunk.start & (chunk.addr != next_addr)),
+                    arrived.is_last.eq(chunk.last),
+                    next_addr.eq(Mux(chunk.start, chunk.addr, next_addr) + chunk.count),
+                ]
+
+        # Stage 2: the content, in units of a byte and its strobe, from the start of the beat `beat_addr`; `end` is where it ends.
+        content = Signal(9 * num_bytes)
+        end = Signal(range(num_bytes + 1))
+        beat_addr = Signal(32 - port_log2)
+        is_flushing = Signal()
+        units = [content[9 * i:9 * (i + 1)] for i in range(port_bytes)]
+        has_bytes = Cat(unit[8] for unit in units).any()
+        is_full = end >= port_bytes
+
+        rest_end = Signal.like(end)  # what this cycle's beat leaves
+        rest = Signal.like(content)
+        m.d.comb += [
+            rest_end.eq(Mux(is_full, end - port_bytes, end)),
+            rest.eq(Mux(is_full, content >> 9 * port_bytes, content)),
+        ]
+        is_free = ~self.beats.valid | self.beats.ready
+        is_jump = has_arrived & arrived.is_jump & ~is_flushing
+        is_job_end = is_flushing & (~is_full | (rest_end == 0))
+        can_accept = has_arrived & ~is_flushing & Mux(arrived.is_jump, ~is_full | (rest_end == 0), rest_end < port_bytes)
+        has_beat = is_full | ((is_jump | is_flushing) & has_bytes)
+        m.d.comb += is_accepted.eq(can_accept & is_free)
+
+        position = Mux(arrived.is_jump, arrived.addr[:port_log2], end[:port_log2])
+        placed = arrived.units
+        for i in range(port_log2):
+            placed = Mux(position[i], placed << (9 << i), placed)
+        with m.If(is_free):
+            m.d.sync += [
+                self.beats.valid.eq(has_beat | is_job_end),
+                out.beat.data.eq(Cat(unit[:8] for unit in units)),
+                out.beat.strobe.eq(Cat(unit[8] for unit in units)),
+                out.beat_addr.eq(beat_addr),
+                out.has_beat.eq(has_beat),
+                out.is_job_end.eq(is_job_end),
+                content.eq(rest),
+                end.eq(rest_end),
+                beat_addr.eq(beat_addr + is_full),
+            ]
+            with m.If(is_job_end):
+                m.d.sync += [is_flushing.eq(0), content.eq(0)]
+            with m.If(can_accept):
+                m.d.sync += [
+                    content.eq(placed | Mux(arrived.is_jump, 0, rest)),
+                    end.eq(position + arrived.count),
+                    is_flushing.eq(arrived.is_last),
+                ]
+                with m.If(arrived.is_jump):
+                    m.d.sync += beat_addr.eq(arrived.addr[port_log2:])
+        return m

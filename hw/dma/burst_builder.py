@@ -1,0 +1,116 @@
+"""Queues beats until they make a burst."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.hw.bus.port import Burst, WritePort, write_beat
+from convoy.hw.dma.beat_packer import placed_beat
+from convoy.hw.lib.queue import Queue
+from convoy.spec.config import NpuConfig
+
+__all__ = ["BurstBuilder"]
+
+
+class BurstBuilder(wiring.Component):
+    """Joins consecutive beats to bursts of at most `max_burst_beats` that do not cross a 4 KiB boundary.
+
+    A burst ends where it must, where the next beat is not the one that follows, and at the end of a job.
+    It is offered when all its beats are queued; `QUEUE_BURSTS` of the longest bursts fit.
+
+    Throughput: one beat per cycle. Latency: 2 cycles from the end of a burst to its request.
+
+    Members
+    -------
+    beats
+        `placed_beat`.
+    port
+        The memory.
+    done
+        High for one cycle when all bursts of a job have been acknowledged; once per job, in order. Ends of jobs follow each other at
+        a distance of at least one cycle.
+    """
+
+    QUEUE_BURSTS = 4
+    MAX_REQUESTS = 16
+    MAX_JOBS = 4
+    COUNT_BITS = 8
+    """Bits of the counters of bursts; more than twice the bursts that can be queued or in flight must fit."""
+
+    def __init__(self, config: NpuConfig):
+        self.config = config
+        super().__init__({
+            "beats": In(stream.Signature(placed_beat(config))),
+            "port": Out(WritePort(config)),
+            "done": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        port_log2 = exact_log2(config.port_bytes)
+        item = self.beats
+        m.submodules.beat_queue = beat_queue = Queue(write_beat(config), self.QUEUE_BURSTS * config.max_burst_beats, is_block=True)
+        m.submodules.burst_queue = burst_queue = Queue(Burst, self.MAX_REQUESTS)
+        m.submodules.job_queue = job_queue = Queue(self.COUNT_BITS, self.MAX_JOBS)
+        wiring.connect(m, beat_queue.o, wiring.flipped(self.port.beats))
+        wiring.connect(m, burst_queue.o, wiring.flipped(self.port.bursts))
+
+        is_open = Signal()  # a burst is being built
+        is_ending = Signal()  # the job ends with it
+        beat_addr = Signal(32 - port_log2)
+        next_beat_addr = Signal(32 - port_log2)
+        last_beat = Signal(8)
+
+        is_full = last_beat == config.max_burst_beats - 1
+        is_next = (item.p.beat_addr == next_beat_addr) & item.p.beat_addr[:12 - port_log2].any()
+        is_joined = Signal()
+        must_close, is_closed, is_ended, can_end = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            is_joined.eq(is_open & is_next & ~is_full & ~is_ending),
+            must_close.eq(is_open & (is_full | is_ending | (item.valid & item.p.has_beat & ~is_joined))),
+            can_end.eq(~is_ending | job_queue.i.ready),
+            burst_queue.i.valid.eq(must_close & can_end),
+            burst_queue.i.p.addr.eq(beat_addr << port_log2),
+            burst_queue.i.p.last_beat.eq(last_beat),
+            is_closed.eq(burst_queue.i.valid & burst_queue.i.ready),
+            is_ended.eq(is_ending & job_queue.i.ready & (~is_open | burst_queue.i.ready)),
+        ]
+
+        is_taken = item.valid & item.ready
+        m.d.comb += [
+            item.ready.eq((beat_queue.i.ready | ~item.p.has_beat) & (~must_close | is_closed) & (~is_ending | is_ended)),
+            beat_queue.i.valid.eq(is_taken & item.p.has_beat),
+            beat_queue.i.p.eq(item.p.beat),
+        ]
+        with m.If(is_closed):
+            m.d.sync += is_open.eq(0)
+        with m.If(is_ended):
+            m.d.sync += is_ending.eq(0)
+        with m.If(is_taken & item.p.has_beat):
+            m.d.sync += [
+                is_open.eq(1),
+                beat_addr.eq(Mux(is_joined, beat_addr, item.p.beat_addr)),
+                last_beat.eq(Mux(is_joined, last_beat + 1, 0)),
+                next_beat_addr.eq(item.p.beat_addr + 1),
+            ]
+        with m.If(is_taken & item.p.is_job_end):
+            m.d.sync += is_ending.eq(1)
+
+        # A job is done when as many bursts have been acknowledged as had been requested at its end.
+        num_requested = Signal(self.COUNT_BITS)
+        num_acknowledged = Signal(self.COUNT_BITS)
+        excess = Signal(self.COUNT_BITS)  # acknowledged since then, modulo: negative as long as some are missing
+        m.d.sync += [
+            num_requested.eq(num_requested + is_closed),
+            num_acknowledged.eq(num_acknowledged + self.port.done),
+        ]
+        m.d.comb += [
+            job_queue.i.valid.eq(is_ended),
+            job_queue.i.p.eq(num_requested + is_closed),
+            excess.eq(num_acknowledged - job_queue.o.p),
+            self.done.eq(job_queue.o.valid & ~excess[-1]),
+            job_queue.o.ready.eq(self.done),
+        ]
+        return m
