@@ -32,7 +32,7 @@ def open_device(
     memory_model : MemoryModel
         Timing of the memory; `golden` has none.
     waves : Path | None
-        File for the waveforms, in VCD format.
+        File for the waveforms: VCD; from `icarus` FST.
     progress : callable | None
         Called with a line of text before something slow, such as compiling the model.
 

@@ -135,7 +135,6 @@ class Bench:
     async def _cycle(self) -> None:
         """One clock cycle of NPU and memory."""
         sim, get, pins = self._sim, self._sim.get, self.bus.pins
-        self._show(pins)
         await sim.settle()
         aw = ar = w = None
         if get("m_axi__arvalid"):
@@ -148,6 +147,7 @@ class Bench:
         rready = pins.rvalid and get("m_axi__rready")
         await sim.edge()
         self.bus.step(aw, w, ar, bready, rready)
+        self._show(pins)
 
     def _address(self, channel: str) -> Address:
         return Address(*(self._sim.get(f"m_axi__{channel}{field}") for field in Address._fields))

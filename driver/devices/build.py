@@ -1,4 +1,4 @@
-"""Emitting the NPU's Verilog and compiling it with Verilator, both cached in the user's cache directory."""
+"""The NPU's Verilog, and its Verilator model compiled once and kept in the user's cache directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import platformdirs
 from convoy.driver.device import DeviceError
 from convoy.spec.config import NpuConfig
 
-__all__ = ["TOP", "cache_dir", "emit_cached", "native_library"]
+__all__ = ["TOP", "cache_dir", "native_library", "npu_verilog"]
 
 TOP = "convoy_npu"
 """Name of the top module."""
@@ -41,21 +41,14 @@ def cache_dir() -> Path:
     return path
 
 
-def emit_cached(config: NpuConfig, progress: Callable[[str], None] | None = None) -> str:
-    """Verilog of the NPU; emitted anew when the configuration, a source file of `hw` or `spec`, or Amaranth has changed."""
-    key = hashlib.sha256(repr((config, importlib.metadata.version("amaranth"))).encode())
-    for package in ("convoy.hw", "convoy.spec"):
-        root = Path(importlib.util.find_spec(package).submodule_search_locations[0])
-        for source in sorted(root.rglob("*.py")):
-            key.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes())
-    path = cache_dir() / f"{TOP}-{config.name}-{key.hexdigest()[:16]}.v"
-    with _lock(path):
-        if not path.exists():
-            if progress:
-                progress(f"emitting Verilog of configuration {config.name}")
-            from convoy.hw.emit import verilog
-            _replace(path, verilog(config))
-        return path.read_text()
+def npu_verilog(config: NpuConfig, progress: Callable[[str], None] | None = None) -> str:
+    """Verilog of the NPU, from the cache of `convoy.hw.emit` if it is there."""
+    from convoy.hw.emit import verilog
+
+    if progress:
+        progress(f"preparing the Verilog of configuration {config.name}")
+    with _lock(cache_dir() / f"{TOP}-{config.name}"):
+        return verilog(config)
 
 
 def native_library(verilog: str, *, has_waves: bool = False, progress: Callable[[str], None] | None = None) -> Path:
@@ -121,12 +114,6 @@ def _run(command: list[str], env: dict[str, str] | None = None) -> str:
     if result.returncode:
         raise DeviceError(f"{Path(command[0]).name} failed:\n{(result.stderr or result.stdout)[-2000:]}")
     return result.stdout
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The simulators of the RTL and their memory, on a small design with the NPU's ports."""
 
 import random
+import shutil
 
 import pytest
 from amaranth.back import verilog
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from convoy.driver.device import DeviceError, MemoryModel
 from convoy.driver.devices import DEVICES, open_device
 from convoy.driver.devices.build import native_library
+from convoy.driver.devices.icarus import IcarusDevice
 from convoy.driver.devices.native import NativeDevice
 from convoy.driver.devices.pysim import PysimDevice
 from convoy.spec.config import PRESETS
@@ -30,14 +32,19 @@ def copier_verilog():
     return emit(CONFIG)
 
 
+needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="needs Icarus Verilog: apt-get install iverilog")
+
+
 @pytest.fixture(params=["native", "pysim"])
 def make(request, copier_verilog):
     """Makes a device; closes it in the end."""
     devices = []
 
     def make(**options):
-        design = {"native": lambda: {"verilog": copier_verilog}, "pysim": lambda: {"top": Copier(CONFIG)}}[request.param]()
-        devices.append({"native": NativeDevice, "pysim": PysimDevice}[request.param](CONFIG, **design, **options))
+        if request.param == "pysim":
+            devices.append(PysimDevice(CONFIG, top=Copier(CONFIG), **options))
+        else:
+            devices.append(NativeDevice(CONFIG, verilog=copier_verilog, **options))
         return devices[-1]
 
     yield make
@@ -48,6 +55,13 @@ def make(request, copier_verilog):
 def start(device, count, source=SOURCE, target=TARGET):
     for name, value in (("PROGRAM_BASE", source), ("RECORD_BASE", target), ("PROGRAM_COUNT", count), ("IRQ_ENABLE", 1), ("CONTROL", 1)):
         device.write32(REGISTERS[name].addr, value)
+
+
+def violate(device, count, **arguments):
+    """Start something that breaks the rules of the bus: it shows at the doorbell already or some time later."""
+    device.write32(REGISTERS["IRQ_STATUS"].addr, 1)
+    start(device, count, **arguments)
+    device.wait(10_000)
 
 
 def copy(device, num_bursts, max_cycles=100_000):
@@ -121,12 +135,8 @@ def test_no_interrupt(make):
 def test_violations(make, arguments, stall_percent, message):
     device = make(memory_model=MemoryModel(stall_percent=stall_percent))
 
-    def run():
-        start(device, **arguments)
-        device.wait(10_000)
-
     with pytest.raises(DeviceError, match=message):
-        run()
+        violate(device, **arguments)
 
 
 def test_progress(make):
@@ -160,6 +170,48 @@ def test_two_memories_one_timing(copier_verilog, model):
     assert copy(native, 12) == copy(pysim, 12)
     native.close()
     pysim.close()
+
+
+@needs_icarus
+def test_icarus(copier_verilog, tmp_path):
+    """Icarus behaves as Verilator does, cycle for cycle, and finds the same violation."""
+    model = MemoryModel(latency_cycles=9, stall_percent=30, seed=5, is_shared=True)
+    waves = tmp_path / "waves.fst"
+    native = NativeDevice(CONFIG, model, verilog=copier_verilog)
+    icarus = IcarusDevice(CONFIG, model, verilog=copier_verilog, waves=waves)
+    messages = []
+    for device in (native, icarus):
+        assert device.read32(REGISTERS["ID"].addr) == ID
+        with pytest.raises(DeviceError, match="no interrupt within 10 cycles"):
+            device.wait(10)
+        with pytest.raises(DeviceError, match="outside the memory"):
+            device.write_memory(0x4000_0000, b"\0")
+    assert [copy(native, num_bursts) for num_bursts in (3, 12)] == [copy(icarus, num_bursts) for num_bursts in (3, 12)]
+    for device in (native, icarus):
+        device.inject_fault(SOURCE, 1)
+        start(device, 1)
+        device.wait(1000)
+        assert device.read32(REGISTERS["ERROR"].addr) == Error.BUS_READ
+        with pytest.raises(DeviceError, match="crosses a 4 KiB boundary") as caught:
+            violate(device, 1, source=0x1FF0)
+        messages.append(str(caught.value).split("cycle")[1])
+        device.close()
+    assert messages[0] == messages[1]
+    assert waves.stat().st_size > 1000
+    with pytest.raises(DeviceError, match="is closed"):
+        icarus.read32(0)
+
+
+@needs_icarus
+def test_icarus_compile_error():
+    with pytest.raises(DeviceError, match=r"did not start(.|\n)*syntax error"):
+        IcarusDevice(CONFIG, verilog="module convoy_npu; garbage")
+
+
+def test_icarus_missing(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DeviceError, match="run: apt-get install iverilog"):
+        IcarusDevice(CONFIG, verilog="module convoy_npu; endmodule")
 
 
 def test_wide_port():
