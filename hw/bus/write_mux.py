@@ -1,0 +1,146 @@
+"""Shares the AXI write channels among the NPU's writers."""
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.hw.bus.arbiter import RoundRobin
+from convoy.hw.bus.axi import AxiSignature, Resp
+from convoy.hw.bus.port import WritePort
+from convoy.hw.bus.read_mux import AXI_BURST_INCR, AXI_CACHE_BUFFERABLE
+from convoy.hw.lib.queue import Queue
+from convoy.spec.config import NpuConfig
+
+__all__ = ["AxiWriteSignature", "WriteMux"]
+
+
+class AxiWriteSignature(wiring.Signature):
+    """The AW, W and B channels of `AxiSignature`."""
+
+    def __init__(self, *, data_bits: int):
+        members = AxiSignature(data_bits=data_bits).members
+        super().__init__({name: member for name, member in members.items() if name.startswith(("aw", "w", "b"))})
+
+
+class WriteMux(wiring.Component):
+    """Sends the bursts of all clients in turn, with one ID, and passes each acknowledgement to its client.
+
+    At most `MAX_WRITES` bursts are in flight. WVALID never waits for AWREADY; the next burst's data wait until this burst's address
+    has been taken. BREADY is always high.
+
+    Throughput: one beat per cycle, also from burst to burst. Latency: 1 cycle from a client's request to AW, 2 to W,
+    1 cycle from B to `done`.
+
+    Parameters
+    ----------
+    config
+        Port width.
+    num_clients
+        Clients, at least 1.
+
+    Members
+    -------
+    clients
+        A `WritePort` for each.
+    axi
+        `AxiWriteSignature`; from registers, but for BREADY.
+    num_bytes
+        Bytes (strobes) that the bus has taken; each beat is counted in the cycle after its transfer.
+    num_bytes_client
+        Whose bytes these are.
+    error
+        High for one cycle for each burst answered with SLVERR or DECERR; its client gets `done` all the same.
+    error_addr
+        The address of that burst.
+    """
+
+    MAX_WRITES = 8
+
+    def __init__(self, config: NpuConfig, num_clients: int):
+        self.config = config
+        self.num_clients = num_clients
+        super().__init__({
+            "clients": In(WritePort(config)).array(num_clients),
+            "axi": Out(AxiWriteSignature(data_bits=config.port_bits)),
+            "num_bytes": Out(range(config.port_bytes + 1)),
+            "num_bytes_client": Out(range(max(2, num_clients))),
+            "error": Out(1),
+            "error_addr": Out(32),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        axi = self.axi
+        m.submodules.arbiter = arbiter = RoundRobin(self.num_clients)
+        m.submodules.order = order = Queue(data.StructLayout({"client": arbiter.index.shape(), "addr": 32}), self.MAX_WRITES)
+
+        # Address: a burst is chosen when the one before has passed its last beat on to W.
+        is_active = Signal()  # the owner has beats to send
+        owner = Signal.like(arbiter.index)
+        beats_left = Signal(8)  # that follow the next one
+        is_last_moved = Signal()
+        bursts = [client.bursts for client in self.clients]
+        chosen = Array(bursts_.p for bursts_ in bursts)[arbiter.index]
+        can_issue = (~axi.awvalid | axi.awready) & order.i.ready & (~is_active | is_last_moved)
+        m.d.comb += [
+            arbiter.requests.eq(Cat(bursts_.valid for bursts_ in bursts)),
+            arbiter.next_en.eq(can_issue),
+            order.i.valid.eq(arbiter.is_any & can_issue),
+            order.i.p.client.eq(arbiter.index),
+            order.i.p.addr.eq(chosen.addr),
+            *(bursts_.ready.eq(can_issue & (arbiter.index == i)) for i, bursts_ in enumerate(bursts)),
+            axi.awsize.eq(exact_log2(self.config.port_bytes)),
+            axi.awburst.eq(AXI_BURST_INCR),
+            axi.awcache.eq(AXI_CACHE_BUFFERABLE),
+        ]
+
+        # Data: the owner's beats, through a register.
+        beats = [client.beats for client in self.clients]
+        beat = Array(beats_.p for beats_ in beats)[owner]
+        is_free = ~axi.wvalid | axi.wready
+        is_moved = Signal()
+        w_client = Signal.like(owner)
+        m.d.comb += [
+            is_moved.eq(is_active & is_free & Array(beats_.valid for beats_ in beats)[owner]),
+            is_last_moved.eq(is_moved & (beats_left == 0)),
+            *(beats_.ready.eq(is_active & is_free & (owner == i)) for i, beats_ in enumerate(beats)),
+        ]
+        with m.If(is_free):
+            m.d.sync += axi.wvalid.eq(is_moved)
+        with m.If(is_moved):
+            m.d.sync += [
+                axi.wdata.eq(beat.data),
+                axi.wstrb.eq(beat.strobe),
+                axi.wlast.eq(beats_left == 0),
+                w_client.eq(owner),
+                beats_left.eq(beats_left - 1),
+            ]
+        with m.If(is_last_moved):
+            m.d.sync += is_active.eq(0)
+        with m.If(axi.awready):
+            m.d.sync += axi.awvalid.eq(0)
+        with m.If(order.i.valid):
+            m.d.sync += [
+                axi.awvalid.eq(1),
+                axi.awaddr.eq(chosen.addr),
+                axi.awlen.eq(chosen.last_beat),
+                is_active.eq(1),
+                owner.eq(arbiter.index),
+                beats_left.eq(chosen.last_beat),
+            ]
+        m.d.sync += [
+            self.num_bytes.eq(Mux(axi.wvalid & axi.wready, sum(axi.wstrb), 0)),
+            self.num_bytes_client.eq(w_client),
+        ]
+
+        # Acknowledgement
+        done = Signal(self.num_clients)
+        m.d.comb += [axi.bready.eq(1), order.o.ready.eq(axi.bvalid)]
+        m.d.comb += [client.done.eq(done[i]) for i, client in enumerate(self.clients)]
+        m.d.sync += [
+            *(done[i].eq(axi.bvalid & (order.o.p.client == i)) for i in range(self.num_clients)),
+            self.error.eq(axi.bvalid & ((axi.bresp == Resp.SLVERR) | (axi.bresp == Resp.DECERR))),
+            self.error_addr.eq(order.o.p.addr),
+        ]
+        return m
