@@ -1,0 +1,193 @@
+"""The command `convoy`: output, JSON and exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convoy.driver import cli
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
+REPORT_KEYS = ["model", "config", "device", "cores", "lanes", "port_bits", "memory_latency_cycles", "cycles", "macs", "utilisation", "bit_exact",
+               "reference", "simulation_seconds", "simulated_cycles_per_second", "host_ops", "layers"]
+LAYER_KEYS = ["index", "name", "op", "engine", "cycles", "macs", "utilisation", "read_bytes", "write_bytes", "weight_bytes", "bit_exact", "max_abs_diff"]
+CONV = "layer --op conv --input 10x9x6 --oc 10 --kernel 3x3"
+
+
+@pytest.fixture
+def convoy(monkeypatch, capsys):
+    """Runs the command: (exit code, stdout, stderr)."""
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["convoy", *(word for arg in args for word in str(arg).split())])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return caught.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_run_writes_the_report(convoy, tmp_path):
+    code, out, err = convoy("run", DIGITS, "--device golden --seed 3 --json", tmp_path / "r.json")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (code, err) == (0, "")
+    assert list(report) == REPORT_KEYS
+    assert all(list(layer) == LAYER_KEYS for layer in report["layers"])
+    assert report["bit_exact"] is True
+    assert (report["model"], report["config"], report["device"], report["reference"]) == (str(DIGITS), "Q", "golden", "litert")
+    assert (report["cores"], report["lanes"], report["port_bits"], report["macs"]) == (4, 16, 64, 331648)
+    assert [list(entry) for entry in report["host_ops"]] == [["index", "name", "op", "reason"]]
+    assert len(report["layers"]) == 9
+    assert all(layer["bit_exact"] is True and layer["max_abs_diff"] == 0 for layer in report["layers"])
+    assert "DEPTHWISE_CONV_2D" in out
+    assert "every tensor equals the reference" in out
+
+
+def test_json_on_stdout_is_alone_there(convoy):
+    code, out, _ = convoy("run", DIGITS, "--device golden --json -")
+    assert code == 0
+    assert json.loads(out)["bit_exact"] is True
+
+
+@pytest.mark.parametrize("config", ["S", "O"])
+def test_other_configurations(convoy, config):
+    code, out, _ = convoy("run", DIGITS, "--device golden --json - --config", config)
+    assert code == 0
+    assert json.loads(out)["config"] == config
+
+
+def test_run_of_some_layers(convoy):
+    code, out, _ = convoy("run", DIGITS, "--device golden --layers 2:4 --json -")
+    report = json.loads(out)
+    assert code == 0
+    assert [layer["index"] for layer in report["layers"]] == [2, 3]
+    assert report["bit_exact"] is True
+
+
+def test_a_difference_gives_exit_code_1(convoy, monkeypatch):
+    from convoy.driver import reference
+
+    genuine = reference.run_reference
+
+    def shifted(model, inputs):
+        tensors = genuine(model, inputs)
+        tensors[22] = tensors[22] + np.int8(1)
+        return tensors
+
+    monkeypatch.setattr(reference, "run_reference", shifted)
+    code, out, err = convoy("run", DIGITS, "--device golden --seed 1")
+    assert code == 1
+    assert "convoy: layer 8: tensor 22 (logits) differs in 10 of 10 elements" in err
+    assert "at least one tensor differs" in out
+
+
+def test_save_and_input_files(convoy, tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(64, dtype=np.int8).reshape(8, 8, 1))
+    code, _, _ = convoy("run", DIGITS, "--device golden --reference none --input", tmp_path / "x.npy", "--save", tmp_path / "out")
+    assert code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "000_input.npy").reshape(-1), np.arange(64))
+    assert np.load(tmp_path / "out" / "023_probabilities.npy").shape == (1, 10)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["bit_exact"] is None
+
+
+@pytest.mark.parametrize("options", ["", "--pad 1,1,1,1", "--stride 2x1 --pad 0,1,2,0 --density 0.3 --activation relu6", "--activation relu --config S"])
+def test_layer(convoy, options):
+    code, out, err = convoy(CONV, options, "--device golden --json -")
+    report = json.loads(out)
+    assert (code, err) == (0, "")
+    assert list(report) == REPORT_KEYS
+    assert len(report["layers"]) == 1
+    assert list(report["layers"][0]) == LAYER_KEYS
+    assert report["layers"][0]["engine"] == "nn"
+    assert report["bit_exact"] is True
+
+
+def test_depthwise_layer_with_multiplier(convoy):
+    code, out, _ = convoy("layer --op depthwise --input 7x7x4 --oc 8 --kernel 3x3 --pad 1,1,1,1 --device golden --json -")
+    assert code == 0
+    assert json.loads(out)["macs"] == 7 * 7 * 8 * 9
+
+
+def test_layer_seeds_differ_and_repeat(convoy, tmp_path):
+    outputs = []
+    for i, seed in enumerate((1, 2, 1)):
+        assert convoy(CONV, "--device golden --seed", seed, "--save", tmp_path / str(i))[0] == 0
+        outputs.append(np.load(tmp_path / str(i) / "003_output.npy"))
+    np.testing.assert_array_equal(outputs[0], outputs[2])
+    assert not np.array_equal(outputs[0], outputs[1])
+
+
+def test_compile(convoy, tmp_path):
+    code, out, _ = convoy("compile", DIGITS, "--save", tmp_path, "--json -")
+    report = json.loads(out)
+    assert code == 0
+    assert [op["op"] for op in report["ops"]][-2:] == ["FULLY_CONNECTED", "SOFTMAX"]
+    assert report["ops"][-1]["engine"] == "host"
+    assert (tmp_path / "memory.bin").stat().st_size == report["memory_bytes"]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["programs"][0]["program_count"] == report["descriptors"]
+
+
+def test_compile_prints_a_table(convoy):
+    code, out, _ = convoy("compile", DIGITS)
+    assert code == 0
+    assert "MAX_POOL_2D" in out
+
+
+def test_info(convoy):
+    code, out, _ = convoy("info --config S --json -")
+    report = json.loads(out)
+    assert code == 0
+    assert (report["config"]["name"], report["derived"]["macs_per_cycle"]) == ("S", 16)
+    code, out, _ = convoy("info")
+    assert code == 0
+    assert "num_cores            4" in out
+
+
+def test_a_config_file(convoy, tmp_path):
+    (tmp_path / "wide.toml").write_text("num_cores = 2\nport_bits = 128\npost_lanes = 4\n")
+    code, out, _ = convoy("info --json - --config", tmp_path / "wide.toml")
+    assert code == 0
+    assert json.loads(out)["derived"]["port_bytes"] == 16
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    ("run nowhere.tflite", "nowhere.tflite: cannot be read"),
+    (f"run {__file__}", "not a TFLite file"),
+    (f"run {DIGITS} --config Z", "neither a preset"),
+    (f"run {DIGITS} --device abacus", "abacus"),
+    (f"run {DIGITS} --layers 5:99", "--layers 5:99"),
+    (f"run {DIGITS} --layers 5:5", "--layers 5:5"),
+    (f"run {DIGITS} --layers x", "--layers x"),
+    (f"run {DIGITS} --input nowhere.npy", "nowhere.npy"),
+    (f"run {DIGITS} --input {__file__} --seed 1", "exclude each other"),
+    (f"run {DIGITS} --device golden --waves x.vcd", "golden makes no waveforms"),
+    (f"run {DIGITS} --device golden --json /nowhere/x.json", "/nowhere/x.json"),
+    ("layer --op conv --input 8x8 --oc 4 --kernel 3x3", "--input 8x8"),
+    ("layer --op conv --input 8x8x4 --oc 4 --kernel 9x9", "larger than the padded input"),
+    ("layer --op conv --input 8x8x4 --oc 4 --kernel 3x3 --pad 8,0,0,0 --device golden", "pads 8"),
+    ("layer --op pool --input 8x8x4 --oc 4 --kernel 3x3", "--op pool"),
+    ("layer --op conv --input 8x8x4 --oc 4 --kernel 3x3 --density 2", "--density"),
+    ("frobnicate", "frobnicate"),
+    ("run", "MODEL"),
+])
+def test_refusals_are_one_line_and_exit_code_2(convoy, args, message):
+    code, out, err = convoy(args)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.startswith("convoy: ")
+    assert err.count("\n") == 1
+
+
+def test_damaged_models(convoy, tmp_path):
+    raw = DIGITS.read_bytes()
+    for name, damaged in (("short", raw[:20000]), ("header", raw[:8]), ("empty", b""), ("rubbish", bytes(range(256)) * 20)):
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(damaged)
+        code, out, err = convoy("run --device golden", path)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert name in err

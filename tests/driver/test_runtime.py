@@ -1,0 +1,183 @@
+"""`Session` on the golden device, and on a device that invents its timing or misbehaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convoy.driver.compile import compile_graph
+from convoy.driver.device import DeviceError, MemoryModel
+from convoy.driver.devices import open_device
+from convoy.driver.graph import GraphError
+from convoy.driver.importers.tflite import read_tflite
+from convoy.driver.inputs import random_inputs
+from convoy.driver.macs import dense_macs
+from convoy.driver.program import HostStep, NpuStep
+from convoy.driver.reference import run_reference
+from convoy.driver.report import build_report, compare
+from convoy.driver.runtime import Session, plan_inputs
+from convoy.spec.config import PRESETS
+from convoy.spec.csr import REGISTERS, Error
+from convoy.spec.isa import COMPLETION
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
+CONFIG = PRESETS["Q"]
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return read_tflite(DIGITS)
+
+
+@pytest.fixture(scope="module")
+def plan(graph):
+    return compile_graph(graph, CONFIG, keep_tensors=True, layers=None)
+
+
+@pytest.fixture
+def device():
+    device = open_device("golden", CONFIG)
+    yield device
+    device.close()
+
+
+class TimedDevice:
+    """The golden device with invented time: descriptor i completes at `cycles[i]`, and every counter is a multiple of it."""
+
+    def __init__(self, golden, cycles):
+        self.golden, self.config, self.memory_model, self.cycles = golden, golden.config, MemoryModel(), cycles
+        self.overrides: dict[str, int] = {}
+
+    def read32(self, addr):
+        name = next(name for name, register in REGISTERS.items() if register.addr == addr)
+        return self.overrides.get(name, self.golden.read32(addr))
+
+    def write32(self, addr, value):
+        self.golden.write32(addr, value)
+
+    def read_memory(self, addr, num_bytes):
+        return self.golden.read_memory(addr, num_bytes)
+
+    def write_memory(self, addr, data):
+        self.golden.write_memory(addr, data)
+
+    def wait(self, max_cycles, progress=None):
+        base = self.golden.read32(REGISTERS["RECORD_BASE"].addr)
+        for i, cycle in enumerate(self.cycles):
+            record = COMPLETION.encode(cycle=cycle, read_bytes=3 * cycle, write_bytes=2 * cycle, weight_bytes=cycle // 2)
+            self.golden.write_memory(base + i * COMPLETION.num_bytes, record)
+        self.overrides["CYCLES"] = max(self.cycles) + 10
+        return self.overrides["CYCLES"]
+
+    def close(self):
+        self.golden.close()
+
+
+def test_every_tensor_equals_the_reference(graph, plan, device):
+    inputs = random_inputs([graph.tensors[0]], 5)
+    execution = Session(plan, device).run(inputs)
+    expected = run_reference(DIGITS.read_bytes(), [inputs[0]])
+    outputs = [op.outputs[0] for op in graph.ops]
+    assert set(outputs) <= set(execution.tensors)
+    for index in outputs:
+        np.testing.assert_array_equal(execution.tensors[index], expected[index], strict=True)
+
+
+def test_a_session_runs_again_and_again(graph, plan, device):
+    session = Session(plan, device)
+    results = [session.run(random_inputs([graph.tensors[0]], seed)).tensors[graph.outputs[0]] for seed in (1, 2, 1)]
+    np.testing.assert_array_equal(results[0], results[2])
+    assert not np.array_equal(results[0], results[1])
+
+
+def test_without_keep_tensors_only_what_is_needed_is_read(graph, device):
+    small = compile_graph(graph, CONFIG, keep_tensors=False, layers=None)
+    execution = Session(small, device, keep_tensors=False).run(random_inputs([graph.tensors[0]], 1))
+    softmax = graph.ops[-1]
+    assert set(execution.tensors) == {graph.inputs[0], softmax.inputs[0], softmax.outputs[0]}
+
+
+def test_some_layers_alone(graph, plan, device):
+    whole = Session(plan, device).run(random_inputs([graph.tensors[0]], 1)).tensors
+    part = compile_graph(graph, CONFIG, keep_tensors=True, layers=range(3, 5))
+    assert plan_inputs(part) == list(graph.ops[3].inputs)
+    again = Session(part, device).run({index: whole[index] for index in plan_inputs(part)}).tensors
+    for op in graph.ops[3:5]:
+        np.testing.assert_array_equal(again[op.outputs[0]], whole[op.outputs[0]])
+
+
+@pytest.mark.parametrize("value", [None, np.zeros((1, 8, 8, 1), np.float32), np.zeros((8, 8, 1), np.int8)])
+def test_wrong_inputs_are_refused_by_name(plan, device, value):
+    with pytest.raises(GraphError, match=r"tensor 0 \(input\) must be int8 \[1, 8, 8, 1\]"):
+        Session(plan, device).run({} if value is None else {0: value})
+
+
+def test_costs_are_differences_in_order_of_completion(graph, plan):
+    program = next(step for step in plan.steps if isinstance(step, NpuStep)).program
+    cycles = [100 * (i + 1) for i in range(len(program.descriptors))]
+    cycles[1], cycles[2] = cycles[2], cycles[1]
+    device = TimedDevice(open_device("golden", CONFIG), cycles)
+    execution = Session(plan, device).run(random_inputs([graph.tensors[0]], 1))
+    assert execution.cycles == max(cycles) + 10
+    for index, cost in execution.costs.items():
+        count = program.ops.count(index)
+        assert (cost.cycles, cost.read_bytes, cost.write_bytes, cost.weight_bytes) == (100 * count, 300 * count, 200 * count, 50 * count)
+    report, _ = build_report(plan, device, execution, model="m", config="Q", device_name="timed", reference="none", expected=None)
+    macs = sum(dense_macs(graph, op) for op in graph.ops)
+    assert report["macs"] == macs
+    assert report["utilisation"] == pytest.approx(macs / (execution.cycles * 64))
+    assert report["layers"][0]["utilisation"] == pytest.approx(9216 / (report["layers"][0]["cycles"] * 64))
+    assert report["bit_exact"] is None
+    device.close()
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"ID": 1}, "identifies itself as 0x1"),
+    ({"CONFIG0": 5}, "configuration is 0x00000005"),
+    ({"STATUS": 2, "ERROR": Error.BUS_READ, "ERROR_ADDR": 0x40}, "error BUS_READ at address 0x40"),
+    ({"STATUS": 1}, "still busy"),
+])
+def test_a_bad_device_is_reported(graph, plan, overrides, message):
+    device = TimedDevice(open_device("golden", CONFIG), [1])
+    device.overrides = overrides
+    with pytest.raises(DeviceError, match=message):
+        Session(plan, device).run(random_inputs([graph.tensors[0]], 1))
+    device.close()
+
+
+def test_a_difference_is_located(graph, plan, device):
+    inputs = random_inputs([graph.tensors[0]], 5)
+    execution = Session(plan, device).run(inputs)
+    expected = run_reference(DIGITS.read_bytes(), [inputs[0]])
+    victim = graph.ops[4].outputs[0]
+    expected[victim] = expected[victim].copy()
+    expected[victim][0, 1, 2, 3] ^= 4
+    report, mismatches = build_report(plan, device, execution, model="m", config="Q", device_name="golden", reference="litert", expected=expected)
+    assert report["bit_exact"] is False
+    assert [layer["bit_exact"] for layer in report["layers"]] == [index != 4 for index in range(9)]
+    assert report["layers"][4]["max_abs_diff"] == 4
+    assert [(m.op, m.tensor, m.num_different, m.max_abs_diff, m.where) for m in mismatches] == [(4, victim, 1, 4.0, (0, 1, 2, 3))]
+    assert str(mismatches[0]) == f"layer 4: tensor {victim} (down) differs in 1 of 512 elements, by 4 at most, first at [0, 1, 2, 3]"
+
+
+def test_comparison_minds_shape_and_dtype(graph):
+    x = np.zeros((1, 10), np.int8)
+    assert compare(graph, 0, 0, x, x) is None
+    assert compare(graph, 0, 0, x, x.reshape(10)) is not None
+    assert compare(graph, 0, 0, x, x.astype(np.int16)) is not None
+
+
+def test_host_steps_are_reported_with_their_reason(plan, device, graph):
+    execution = Session(plan, device).run(random_inputs([graph.tensors[0]], 1))
+    report, _ = build_report(plan, device, execution, model="m", config="Q", device_name="golden", reference="none", expected=None)
+    host = [step for step in plan.steps if isinstance(step, HostStep)]
+    assert [entry["op"] for entry in report["host_ops"]] == [step.op.kind for step in host] == ["SOFTMAX"]
+    assert all(entry["reason"] for entry in report["host_ops"])
+
+
+def test_macs_of_the_digits_network(graph):
+    assert [dense_macs(graph, op) for op in graph.ops] == [9216, 9216, 16384, 0, 73728, 221184, 0, 0, 1920, 0]
+    assert dense_macs(graph, replace(graph.ops[0], kind="ADD")) == 0
