@@ -1,0 +1,391 @@
+"""The loader: activations from memory to the stripe memory, padded and split into phase planes on the way.
+
+A job passes through a line of small units:
+
+    RunWalk -> RunReader -> ByteQueue ------------------------------+
+    _Segments -> _Sources -> _Phases -> pieces, each one write ---> _Placer -> StripeMemory
+
+`_Segments` cuts rows at the borders of stripe words, `_Sources` finds how much of a segment is pad and how much comes from memory,
+`_Phases` makes a piece of it for each stored phase, and `_Placer` waits for the bytes, moves them into place and writes.
+"""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.hw.bus.port import ReadPort
+from convoy.hw.dma.byte_queue import ByteQueue
+from convoy.hw.dma.run_reader import RunReader
+from convoy.hw.dma.run_walk import RunWalk
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import NN
+
+from .job import JobSlot
+from .stripe import StripeWrite
+
+__all__ = ["LOADER_FIELDS", "Loader"]
+
+_WALK_FIELDS = ("act_addr", "act_run_bytes", "act_pitch_inner_bytes", "act_pitch_outer_bytes", "num_act_inner", "num_act_outer")
+_PLACE_FIELDS = (
+    "num_ic", "tile_ih", "tile_iw", "pad_top", "pad_left", "stride_h_log2", "stride_w_log2", "phase_mask", "zero_point_in",
+    "tile_rows", "tile_cols", "pitch_row", "phase_words", "channel_words", "stripe_word",
+)
+LOADER_FIELDS = _WALK_FIELDS + _PLACE_FIELDS
+"""What the loader needs of an NN descriptor."""
+
+_PAD_BITS = 4
+
+
+def _segment_layout(config: NpuConfig) -> data.StructLayout:
+    """`num_cols` columns of a row of phase row `py`, within a stripe word; `pixel` is the place of the first one in phase plane 0.
+
+    `is_channel_end`, `is_job_end`: nothing follows in the channel, in the job.
+    """
+    return data.StructLayout({
+        "num_cols": range(config.num_lanes + 1), "pixel": exact_log2(config.stripe_bytes), "py": 1,
+        "is_row_start": 1, "is_data_row": 1, "is_channel_end": 1, "is_job_end": 1,
+    })
+
+
+def _source_layout(config: NpuConfig) -> data.StructLayout:
+    """A segment's `num_pad` pad pixels on the left (perhaps more than it has pixels), then `num_bytes` bytes from memory, then pad again."""
+    return data.StructLayout({
+        "num_cols": range(config.num_lanes + 1), "pixel": exact_log2(config.stripe_bytes), "py": 1,
+        "num_pad": _PAD_BITS, "num_bytes": range(2 * config.num_lanes + 1), "is_channel_end": 1, "is_job_end": 1,
+    })
+
+
+def _piece_layout(config: NpuConfig) -> data.StructLayout:
+    """A write of bytes `first` to `end` - 1 of a word; those from `data_first` to `data_end` - 1 come from the queue, the others are pad.
+
+    The queue must hold `num_bytes`; `num_taken` of them are dropped then. With `is_split` only every second byte of the queue is used,
+    the odd ones if `is_odd`. The first one used goes to byte `data_first` modulo the word. Without `is_stored` nothing is written.
+    """
+    position = range(2 * config.num_lanes + (1 << _PAD_BITS) + 1)
+    return data.StructLayout({
+        "num_bytes": range(2 * config.num_lanes + 1), "num_taken": range(2 * config.num_lanes + 1),
+        "is_split": 1, "is_odd": 1, "is_stored": 1, "word": exact_log2(config.stripe_words),
+        "first": position, "end": position, "data_first": position, "data_end": position,
+        "is_channel_end": 1, "is_job_end": 1,
+    })
+
+
+class _Segments(wiring.Component):
+    """Walks channels, rows and phase rows of a job and cuts every row at word borders: one segment per cycle.
+
+    Members
+    -------
+    start : In(1), strobe: begin with the job in `fields`, which must stay until its end
+    segments : Out(stream of segments)
+    """
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({"fields": In(NN.subset(*_PLACE_FIELDS)), "start": In(1), "segments": Out(stream.Signature(_segment_layout(config)))})
+
+    def elaborate(self, platform):
+        m = Module()
+        job, num_lanes = self.fields, self._config.num_lanes
+        lanes_log2 = exact_log2(num_lanes)
+        segment = self.segments.payload
+        is_active = Signal()
+        channel_left, rows_left, cols_left = Signal(16), Signal(16), Signal(16)
+        pad_rows_left, data_rows_left = Signal(_PAD_BITS), Signal(16)
+        py, is_row_start = Signal(), Signal()
+        pixel, row_pixel, channel_pixel = (Signal.like(segment.pixel, name=name) for name in ("pixel", "row_pixel", "channel_pixel"))
+
+        room = Signal(range(num_lanes + 1))  # to the end of the word
+        is_row_end, is_last_py, is_channel_end, is_job_end, is_moving = (Signal() for _ in range(5))
+        next_row, next_channel = Signal.like(pixel), Signal.like(pixel)
+        m.d.comb += [
+            room.eq(num_lanes - pixel[:lanes_log2]),
+            is_row_end.eq(cols_left <= room),
+            is_last_py.eq(py == job.stride_h_log2),
+            is_channel_end.eq(is_row_end & is_last_py & (rows_left == 1)),
+            is_job_end.eq(is_channel_end & (channel_left == 1)),
+            is_moving.eq(is_active & (~self.segments.valid | self.segments.ready)),
+            next_row.eq(Mux(is_last_py, row_pixel + job.pitch_row, row_pixel)),
+            next_channel.eq(channel_pixel + (job.channel_words << lanes_log2)),
+        ]
+
+        with m.If(self.segments.ready):
+            m.d.sync += self.segments.valid.eq(0)
+        with m.If(is_moving):
+            m.d.sync += [
+                self.segments.valid.eq(1),
+                segment.num_cols.eq(Mux(is_row_end, cols_left, room)),
+                segment.pixel.eq(pixel), segment.py.eq(py), segment.is_row_start.eq(is_row_start),
+                segment.is_data_row.eq((pad_rows_left == 0) & (data_rows_left != 0)),
+                segment.is_channel_end.eq(is_channel_end), segment.is_job_end.eq(is_job_end),
+                is_row_start.eq(is_row_end),
+                cols_left.eq(cols_left - room),
+                pixel.eq(pixel + room),
+            ]
+            with m.If(is_row_end):
+                m.d.sync += [
+                    cols_left.eq(job.tile_cols), pixel.eq(next_row), row_pixel.eq(next_row),
+                    py.eq(~is_last_py), rows_left.eq(rows_left - is_last_py),
+                ]
+                with m.If(pad_rows_left != 0):
+                    m.d.sync += pad_rows_left.eq(pad_rows_left - 1)
+                with m.Elif(data_rows_left != 0):
+                    m.d.sync += data_rows_left.eq(data_rows_left - 1)
+            with m.If(is_job_end):
+                m.d.sync += is_active.eq(0)
+
+        is_channel_start = self.start | (is_moving & is_channel_end)
+        with m.If(is_channel_start):
+            first = Mux(self.start, job.stripe_word << lanes_log2, next_channel)
+            m.d.sync += [
+                pixel.eq(first), row_pixel.eq(first), channel_pixel.eq(first),
+                rows_left.eq(job.tile_rows), pad_rows_left.eq(job.pad_top), data_rows_left.eq(job.tile_ih),
+                channel_left.eq(Mux(self.start, job.num_ic, channel_left - 1)),
+            ]
+        with m.If(self.start):
+            m.d.sync += [is_active.eq(1), is_row_start.eq(1), cols_left.eq(job.tile_cols), py.eq(0)]
+        return m
+
+
+class _Sources(wiring.Component):
+    """Finds what a segment consists of: one per cycle."""
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "fields": In(NN.subset(*_PLACE_FIELDS)), "segments": In(stream.Signature(_segment_layout(config))),
+            "sources": Out(stream.Signature(_source_layout(config))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        job, segment, source = self.fields, self.segments.payload, self.sources.payload
+        pad_left, data_left = Signal(_PAD_BITS), Signal(16)  # of the row, from this segment on unless it is the row's first
+        num_pad, num_data = Signal(_PAD_BITS), Signal(16)
+        width, num_bytes = Signal(range(2 * self._config.num_lanes + 1)), Signal(range(2 * self._config.num_lanes + 1))
+        room = Signal(signed(len(width) + 1))  # for bytes from memory
+        m.d.comb += [
+            num_pad.eq(Mux(segment.is_row_start, job.pad_left, pad_left)),
+            num_data.eq(Mux(segment.is_row_start, Mux(segment.is_data_row, job.tile_iw, 0), data_left)),
+            width.eq(Mux(job.stride_w_log2, segment.num_cols << 1, segment.num_cols)),
+            room.eq(width - num_pad),
+            num_bytes.eq(Mux(room < 0, 0, Mux(num_data < room, num_data, room))),
+            self.segments.ready.eq(~self.sources.valid | self.sources.ready),
+        ]
+        with m.If(self.segments.ready):
+            m.d.sync += self.sources.valid.eq(self.segments.valid)
+        with m.If(self.segments.valid & self.segments.ready):
+            m.d.sync += [
+                *(source[name].eq(segment[name]) for name in ("num_cols", "pixel", "py", "is_channel_end", "is_job_end")),
+                source.num_pad.eq(num_pad), source.num_bytes.eq(num_bytes),
+                pad_left.eq(Mux(room < 0, (num_pad - width)[:_PAD_BITS], 0)),
+                data_left.eq(num_data - num_bytes),
+            ]
+        return m
+
+
+class _Phases(wiring.Component):
+    """Makes the pieces of a segment: one for each stored phase of its row, in this order, or one that only takes bytes. One per cycle.
+
+    Members
+    -------
+    prepare : In(1), high for the four cycles before the first segment of a job
+    """
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "fields": In(NN.subset(*_PLACE_FIELDS)), "prepare": In(1), "sources": In(stream.Signature(_source_layout(config))),
+            "pieces": Out(stream.Signature(_piece_layout(config))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        job, source, piece = self.fields, self.sources.payload, self.pieces.payload
+        lanes_log2 = exact_log2(self._config.num_lanes)
+
+        planes = Signal(data.ArrayLayout(piece.word.shape(), 4))  # first word of each phase plane, relative to the first one stored
+        index, plane = Signal(2), Signal.like(piece.word)
+        with m.If(self.prepare):
+            m.d.sync += [index.eq(index + 1), planes[index].eq(plane)]
+            m.d.sync += plane.eq(Mux(index == 3, 0, plane + Mux(job.phase_mask.bit_select(index, 1), job.phase_words, 0)))
+
+        stored = Signal(2)
+        is_second, px, is_final, is_moving = (Signal() for _ in range(4))
+        m.d.comb += [
+            stored.eq(job.phase_mask.word_select(source.py, 2) & Cat(Const(1, 1), job.stride_w_log2)),
+            px.eq(is_second | (stored == 0b10)),
+            is_final.eq(is_second | (stored != 0b11)),
+            is_moving.eq(self.sources.valid & (~self.pieces.valid | self.pieces.ready)),
+            self.sources.ready.eq(is_moving & is_final),
+        ]
+
+        # The bytes of phase px are pixels px, px + 2, ... of the segment
+        offset = Signal(lanes_log2)
+        pad_end, data_end = Signal.like(piece.data_first), Signal.like(piece.data_first)
+        m.d.comb += [offset.eq(source.pixel), pad_end.eq(source.num_pad), data_end.eq(source.num_pad + source.num_bytes)]
+        with m.If(job.stride_w_log2):
+            m.d.comb += [pad_end.eq((source.num_pad + ~px) >> 1), data_end.eq((source.num_pad + source.num_bytes + ~px) >> 1)]
+
+        with m.If(self.pieces.ready):
+            m.d.sync += self.pieces.valid.eq(0)
+        with m.If(is_moving):
+            m.d.sync += [
+                self.pieces.valid.eq(1), is_second.eq(~is_final),
+                piece.num_bytes.eq(source.num_bytes), piece.num_taken.eq(Mux(is_final, source.num_bytes, 0)),
+                piece.is_split.eq(job.stride_w_log2), piece.is_odd.eq(px ^ source.num_pad[0]), piece.is_stored.eq(stored != 0),
+                piece.word.eq((source.pixel >> lanes_log2) + planes[Cat(px, source.py)]),
+                piece.first.eq(offset), piece.end.eq(offset + source.num_cols),
+                piece.data_first.eq(offset + pad_end), piece.data_end.eq(offset + data_end),
+                piece.is_channel_end.eq(source.is_channel_end & is_final), piece.is_job_end.eq(source.is_job_end & is_final),
+            ]
+        return m
+
+
+class _Placer(wiring.Component):
+    """Takes bytes from the queue, rotates them into place and writes. One piece per cycle; 3 cycles from bytes to write.
+
+    Members
+    -------
+    pieces : In(stream of pieces)
+    bytes, level, take : the ByteQueue
+    zero_point : In(8)
+    write : Out(StripeWrite)
+    channel_done, done : Out(1), strobes in the cycle of the last write, or after it
+    """
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "pieces": In(stream.Signature(_piece_layout(config))), "zero_point": In(8),
+            "bytes": In(16 * config.num_lanes), "level": In(16), "take": Out(range(2 * config.num_lanes + 1)),
+            "write": Out(StripeWrite(config)), "channel_done": Out(1), "done": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        num_lanes = self._config.num_lanes
+        piece = self.pieces.payload
+        go = Signal()
+        m.d.comb += [
+            go.eq(self.pieces.valid & (self.level >= piece.num_bytes)),
+            self.pieces.ready.eq(go),
+            self.take.eq(Mux(go, piece.num_taken, 0)),
+        ]
+
+        # Stage 1: which bytes
+        selected, placed = Signal(8 * num_lanes), Signal.like(piece)
+        is_placed = Signal()
+        evens, odds = (Cat(self.bytes.word_select(2 * i + odd, 8) for i in range(num_lanes)) for odd in range(2))
+        m.d.sync += [
+            selected.eq(Mux(piece.is_split, Mux(piece.is_odd, odds, evens), self.bytes[:8 * num_lanes])),
+            placed.eq(piece), is_placed.eq(go),
+        ]
+
+        # Stage 2: where
+        rotated, is_written, is_data = Signal(8 * num_lanes), Signal(num_lanes), Signal(num_lanes)
+        word, is_channel_end, is_job_end = Signal.like(piece.word), Signal(), Signal()
+        turned = selected
+        for i in range(exact_log2(num_lanes)):
+            turned = Mux(placed.data_first[i], turned.rotate_left(8 << i), turned)
+        m.d.sync += [
+            rotated.eq(turned), word.eq(placed.word),
+            is_channel_end.eq(is_placed & placed.is_channel_end), is_job_end.eq(is_placed & placed.is_job_end),
+            is_written.eq(Cat(is_placed & placed.is_stored & (placed.first <= i) & (placed.end > i) for i in range(num_lanes))),
+            is_data.eq(Cat((placed.data_first <= i) & (placed.data_end > i) for i in range(num_lanes))),
+        ]
+
+        # Stage 3: pads, and write
+        m.d.sync += [
+            self.write.en.eq(is_written), self.write.word.eq(word),
+            self.write.data.eq(Cat(Mux(is_data[i], rotated.word_select(i, 8), self.zero_point) for i in range(num_lanes))),
+            self.channel_done.eq(is_channel_end), self.done.eq(is_job_end),
+        ]
+        return m
+
+
+class Loader(wiring.Component):
+    """Loads a stripe as "Load" in docs/architecture.md defines it.
+
+    Throughput: one stripe word written per cycle, filled as far as a row, the word's border and the memory port permit: with stride 1
+    every row costs as many cycles as words it touches; with stride 2 twice that; bytes of rows of which no phase is stored are dropped
+    as fast. Pads cost no cycles of their own beyond the words they add. Latency: 9 cycles from a beat to its last write. The bytes of the
+    next job are requested while a job is being written; between jobs the writes pause for about 12 cycles.
+
+    Parameters
+    ----------
+    config : NpuConfig
+
+    Members
+    -------
+    job : In(stream of NN.subset(*LOADER_FIELDS))
+        `wait_nn` and `load_after_fill` are the business of whoever offers the job: its bytes are read at once when it is taken.
+    port : Out(ReadPort)
+    write : Out(StripeWrite)
+    channel_done : Out(1)
+        High for one cycle when the last pixel of a channel is being written, or later; once per channel, in order.
+    done : Out(1)
+        High for one cycle, together with the `channel_done` of the job's last channel.
+    """
+
+    DEPTH_BEATS = 64
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "job": In(stream.Signature(NN.subset(*LOADER_FIELDS))),
+            "port": Out(ReadPort(config)), "write": Out(StripeWrite(config)), "channel_done": Out(1), "done": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.walk = walk = RunWalk()
+        m.submodules.reader = reader = RunReader(config, max(self.DEPTH_BEATS, 2 * config.max_burst_beats))
+        m.submodules.queue = queue = ByteQueue(config.port_bytes, 2 * config.num_lanes)
+        m.submodules.slot = slot = JobSlot(NN.subset(*_PLACE_FIELDS))
+        m.submodules.segments = segments = _Segments(config)
+        m.submodules.sources = sources = _Sources(config)
+        m.submodules.phases = phases = _Phases(config)
+        m.submodules.placer = placer = _Placer(config)
+
+        # The job goes to the memory side at once, to the image side when that has finished the previous one.
+        job, walk_job = self.job.payload, walk.jobs.payload
+        m.d.comb += [
+            self.job.ready.eq(walk.jobs.ready & slot.i.ready),
+            walk.jobs.valid.eq(self.job.valid & slot.i.ready), slot.i.valid.eq(self.job.valid & walk.jobs.ready),
+            walk_job.addr.eq(job.act_addr), walk_job.run_bytes.eq(job.act_run_bytes),
+            walk_job.num_inner.eq(job.num_act_inner), walk_job.pitch_inner_bytes.eq(job.act_pitch_inner_bytes),
+            walk_job.num_outer.eq(job.num_act_outer), walk_job.pitch_outer_bytes.eq(job.act_pitch_outer_bytes),
+            *(slot.i.payload[name].eq(job[name]) for name in _PLACE_FIELDS),
+        ]
+        fields = Signal(NN.subset(*_PLACE_FIELDS))
+        index = Signal(2)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += slot.o.ready.eq(1)
+                m.d.sync += fields.eq(slot.o.payload)
+                with m.If(slot.o.valid):
+                    m.next = "PREPARE"
+            with m.State("PREPARE"):
+                m.d.comb += phases.prepare.eq(1)
+                m.d.sync += index.eq(index + 1)
+                with m.If(index == 3):
+                    m.d.comb += segments.start.eq(1)
+                    m.next = "LOAD"
+            with m.State("LOAD"), m.If(self.done):
+                m.next = "IDLE"
+
+        wiring.connect(m, walk.runs, reader.runs)
+        wiring.connect(m, reader.port, wiring.flipped(self.port))
+        wiring.connect(m, reader.beats, queue.beats)
+        wiring.connect(m, segments.segments, sources.segments)
+        wiring.connect(m, sources.sources, phases.sources)
+        wiring.connect(m, phases.pieces, placer.pieces)
+        wiring.connect(m, placer.write, wiring.flipped(self.write))
+        m.d.comb += [
+            segments.fields.eq(fields), sources.fields.eq(fields), phases.fields.eq(fields), placer.zero_point.eq(fields.zero_point_in),
+            placer.bytes.eq(queue.data), placer.level.eq(queue.level), queue.take.eq(placer.take),
+            self.channel_done.eq(placer.channel_done), self.done.eq(placer.done),
+        ]
+        return m
