@@ -94,7 +94,6 @@ class Copier(wiring.Component):
         bus = self.m_axi
         num_left = Signal(16)
         credit = Signal(range(5), init=4)
-        is_last = bus.rvalid & bus.rlast
         is_sent = bus.arvalid & bus.arready
         popped = Signal(range(BURST_BEATS))
         is_freed = fifo.r_en & fifo.r_rdy & (popped == BURST_BEATS - 1)
@@ -110,7 +109,7 @@ class Copier(wiring.Component):
         with m.If(fifo.r_en & fifo.r_rdy):
             m.d.sync += popped.eq(popped + 1)
         m.d.sync += credit.eq(credit - is_sent + is_freed)
-        with m.If(is_last & (bus.rresp != 0)):
+        with m.If(bus.rvalid & (bus.rresp != 0)):
             m.d.sync += [regs["ERROR"].eq(2), regs["STATUS"][1].eq(1)]
 
     def _writer(self, m, start, regs, fifo, step_bytes):
