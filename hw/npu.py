@@ -11,7 +11,7 @@ from convoy.hw.ctrl.control import Control
 from convoy.hw.nn.engine import NnEngine
 from convoy.hw.tp.engine import TpEngine
 from convoy.spec.config import NpuConfig
-from convoy.spec.csr import CSR_ADDR_BITS
+from convoy.spec.csr import CSR_ADDR_BITS, Error
 
 __all__ = ["Npu"]
 
@@ -53,15 +53,20 @@ class Npu(wiring.Component):
         m.submodules.nn = nn = self._nn_engine or NnEngine(config)
         m.submodules.tp = tp = self._tp_engine or TpEngine(config)
 
-        # Earlier clients first where the multiplexers have a preference
         reads = (control.read, nn.read_tables, nn.read_params, nn.read_acts, nn.read_weights, tp.read)
         writes = (control.write, nn.write, tp.write)
+        weights_client, records_client = 4, 0
         m.submodules.read_mux = read_mux = ReadMux(config, len(reads))
         m.submodules.write_mux = write_mux = WriteMux(config, len(writes))
         for read, client in zip(reads, read_mux.clients, strict=True):
             wiring.connect(m, read, client)
         for write, client in zip(writes, write_mux.clients, strict=True):
             wiring.connect(m, write, client)
+
+        for mux in (read_mux, write_mux):
+            for name, member in mux.axi.signature.members.items():
+                inner, outer = getattr(mux.axi, name), getattr(self.m_axi, name)
+                m.d.comb += outer.eq(inner) if member.flow == Out else inner.eq(outer)
 
         wiring.connect(m, wiring.flipped(self.s_axil), control.s_axil)
         wiring.connect(m, control.nn, nn.job)
@@ -70,9 +75,10 @@ class Npu(wiring.Component):
             self.irq.eq(control.irq),
             control.nn_done.eq(nn.done),
             control.tp_done.eq(tp.done),
-            control.read_beat.eq(self.m_axi.rvalid & self.m_axi.rready),
-            control.weight_beat.eq(nn.read_weights.beats.valid),
+            control.read_beat.eq(read_mux.beat_strobe.any()),
+            control.weight_beat.eq(read_mux.beat_strobe[weights_client]),
+            control.write_bytes.eq(Mux(write_mux.num_bytes_client == records_client, 0, write_mux.num_bytes)),
         ]
-        for index, write in enumerate((nn.write, tp.write)):
-            m.d.comb += control.write_strobes[index].eq(Mux(write.beats.valid & write.beats.ready, write.beats.p.strobe, 0))
+        for fault, mux, code in zip(control.bus_faults, (read_mux, write_mux), (Error.BUS_READ, Error.BUS_WRITE), strict=True):
+            m.d.comb += [fault.valid.eq(mux.error), fault.p.code.eq(code), fault.p.addr.eq(mux.error_addr)]
         return m

@@ -38,7 +38,7 @@ class Control(wiring.Component):
         High for one cycle when the engine has completed its oldest job and all its writes have been acknowledged.
     bus_faults : In, array of 2 streams of `Fault`
         Error responses of the read and the write channel.
-    read_beat, weight_beat, write_strobes : In
+    read_beat, weight_beat, write_bytes : In
         As in `Counters`.
     """
 
@@ -56,7 +56,7 @@ class Control(wiring.Component):
             "bus_faults": In(stream.Signature(Fault, always_ready=True)).array(2),
             "read_beat": In(1),
             "weight_beat": In(1),
-            "write_strobes": In(config.port_bytes).array(2),
+            "write_bytes": In(range(config.port_bytes + 1)),
         })
 
     def elaborate(self, platform):
@@ -96,9 +96,8 @@ class Control(wiring.Component):
             counters.enable.eq(supervisor.is_busy),
             counters.read_beat.eq(self.read_beat),
             counters.weight_beat.eq(self.weight_beat),
+            counters.write_bytes.eq(self.write_bytes),
         ]
-        for index in range(2):
-            m.d.comb += counters.write_strobes[index].eq(self.write_strobes[index])
         faults = (self.bus_faults[0], self.bus_faults[1], dispatch.fault)
         for fault in reversed(faults):
             with m.If(fault.valid):

@@ -1,0 +1,55 @@
+# Every target sets up what it misses. `make help` lists them.
+
+PYTHON ?= python3
+CONFIG ?= Q
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+TYPED := convoy.spec convoy.golden convoy.driver
+
+.PHONY: help setup demo test lint synth verilog reference clean distclean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.setup build/typing/convoy  ## create .venv with Convoy (editable) and its development tools
+
+$(VENV)/.setup: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.synth: $(VENV)/.setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[synth]'
+	@touch $@
+
+build/typing/convoy:
+	@mkdir -p $(@D)
+	@ln -sfn ../.. $@
+
+demo: setup  ## run a quantised network on the simulated RTL
+	$(BIN)/python examples/demo.py
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check
+	MYPYPATH=build/typing $(BIN)/mypy $(addprefix -p ,$(TYPED))
+
+test: lint  ## lint, then all tests; skipped ones are listed with their reasons
+	$(BIN)/pytest -n $(WORKERS) -rs
+
+synth: setup $(VENV)/.synth  ## area and Fmax on an ECP5, written to docs/synthesis.md
+	$(BIN)/python bench/synth.py
+
+verilog: setup  ## write build/convoy_npu_$(CONFIG).v (CONFIG=Q: preset or TOML file)
+	$(BIN)/python -m convoy.hw.emit $(CONFIG) -o build/convoy_npu_$(basename $(notdir $(CONFIG))).v
+
+reference: setup  ## write docs/reference from spec
+	$(BIN)/python -m convoy.verif.refdoc
+
+clean:  ## remove what was built, except .venv
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+distclean: clean  ## and .venv too
+	rm -rf $(VENV) *.egg-info

