@@ -125,8 +125,11 @@ def layer(
     from .synthetic import LayerSpec, make_layer
 
     npu = load_config(config)
-    spec = LayerSpec(op, _ints("--input", extents, "x", 3), oc, _ints("--kernel", kernel, "x", 2), _ints("--stride", stride, "x", 2),
-                     _ints("--pad", pad, ",", 4), density, activation)
+    height, width, num_ic = _ints("--input", extents, "x", 3)
+    kernel_h, kernel_w = _ints("--kernel", kernel, "x", 2)
+    stride_h, stride_w = _ints("--stride", stride, "x", 2)
+    top, bottom, left, right = _ints("--pad", pad, ",", 4)
+    spec = LayerSpec(op, (height, width, num_ic), oc, (kernel_h, kernel_w), (stride_h, stride_w), (top, bottom, left, right), density, activation)
     made = make_layer(spec, seed or 0)
     inputs = random_inputs([made.graph.tensors[0]], seed or 0)
     job = _Job(made.graph, made.reference_model, made.graph.name, npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
@@ -323,7 +326,7 @@ def _parse_layers(text: str | None, graph: Graph) -> range | None:
 
 def main() -> None:
     """Entry point of the command."""
-    usage_error = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+    usage_error: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
     try:
         code = app(standalone_mode=False)
     except (GraphError, ConfigError, DeviceError) as error:

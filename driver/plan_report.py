@@ -47,9 +47,8 @@ def plan_report(plan: Plan) -> dict[str, Any]:
 def plan_table(report: dict[str, Any]) -> Table:
     """The operators of `plan_report` as a table."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title, justify in (("#", "right"), ("op", "left"), ("engine", "left"), ("descriptors", "right"), ("MACs", "right"), ("weights B", "right"),
-                           ("reason", "left")):
-        table.add_column(title, justify=justify)
+    for title in ("#", "op", "engine", "descriptors", "MACs", "weights B", "reason"):
+        table.add_column(title, justify="left" if title in ("op", "engine", "reason") else "right")
     for row in report["ops"]:
         table.add_row(str(row["index"]), row["op"], row["engine"], str(row["descriptors"]), f"{row['macs']:,}", f"{row['weight_bytes']:,}", row["reason"])
     return table

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from .device import Device
@@ -123,7 +123,7 @@ def _percent(value: float | None) -> str:
 _EXACT = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}
 
 
-_COLUMNS = {"#": "right", "op": "left", "engine": "left", "cycles": "right", "MACs": "right", "use": "right", "read B": "right", "written B": "right",
+_COLUMNS: dict[str, JustifyMethod] = {"#": "right", "op": "left", "engine": "left", "cycles": "right", "MACs": "right", "use": "right", "read B": "right", "written B": "right",
             "weights B": "right", "exact": "center"}
 _TRAFFIC = ("read B", "written B", "weights B")
 WIDE_COLUMNS = 100

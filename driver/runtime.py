@@ -178,8 +178,11 @@ class Session:
         self._write("IRQ_STATUS", 1)
         if status & FAULT:
             code, addr = self._read("ERROR"), self._read("ERROR_ADDR")
-            name = Error(code).name if code in {error.value for error in Error} else str(code)
             self._write("CONTROL", CLEAR_ERROR)
+            try:
+                name = Error(code).name
+            except ValueError:
+                name = str(code)
             raise DeviceError(f"the NPU stopped with error {name} at address {addr:#x}")
         if status & BUSY:
             raise DeviceError("the NPU raised its interrupt but is still busy")
