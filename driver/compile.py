@@ -16,7 +16,7 @@ from convoy.spec.record import EncodeError
 from .alloc import Arena, place_buffers
 from .emit import Emitter, Tables, tp_blocks
 from .graph import Graph, GraphError
-from .lower import AddWork, ConvWork, HostWork, PoolWork, describe, lower_op
+from .lower import AddWork, Axis, ConvWork, HostWork, PoolWork, describe, lower_op
 from .pack import pack_params, pack_streams, pack_taps
 from .program import HostStep, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, Schedule, Task, schedule
@@ -105,15 +105,29 @@ def _tile_cached(geometry: Geometry, nnz: tuple[int, ...], config: NpuConfig) ->
 
 
 def _tile_all(graph: Graph, plan: Schedule, config: NpuConfig) -> dict[int, Tiling]:
-    """Tilings by task number."""
+    """Tilings by task number. A layer on a single pixel with too many channels for the stripe is folded; its task in `plan` is replaced."""
     tilings = {}
     for number, task in enumerate(plan.tasks):
-        if isinstance(task.work, ConvWork):
+        if not isinstance(task.work, ConvWork):
+            continue
+        error = None
+        for work in _foldings(task.work, config):
             try:
-                tilings[number] = _tile_cached(_geometry(task.work), tuple(_nnz(task.work).tolist()), config)
-            except GraphError as error:
-                raise GraphError(f"{describe(graph, task.op)}: {error}") from error
+                tilings[number] = _tile_cached(_geometry(work), tuple(_nnz(work).tolist()), config)
+                plan.tasks[number] = replace(task, work=work)
+                break
+            except GraphError as refusal:
+                error = error or refusal
+        else:
+            raise GraphError(f"{describe(graph, task.op)}: {error}") from error
     return tilings
+
+
+def _foldings(work: ConvWork, config: NpuConfig) -> Iterator[ConvWork]:
+    """The work itself, and if it is a fully connected layer on one pixel, its folded forms."""
+    yield work
+    if work.rows == work.cols == Axis(1, 1) and not work.is_depthwise:
+        yield from (work.folded(num_taps) for num_taps in range(2, config.num_lanes * 4 + 1) if work.num_ic % num_taps == 0)
 
 
 def _tp_cycles(task: Task, config: NpuConfig) -> float:

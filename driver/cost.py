@@ -69,6 +69,9 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
         totals += parts
         if previous is not None and previous[0] + stripe.num_words <= config.stripe_words:
             cycles += time + NEXT_CYCLES + max(load_cycles - previous[1], 0.0)
+        elif geometry.is_depthwise:  # superblocks follow the loader
+            share = 1 / len(load.kernels)
+            cycles += max(load_cycles + share * time, time + share * load_cycles) + NEXT_CYCLES
         else:
             cycles += max(load_cycles, first) + time - first + NEXT_CYCLES
         previous = stripe.num_words, time

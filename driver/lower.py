@@ -9,7 +9,7 @@ import numpy as np
 from convoy.spec.isa import Rounding, TpOp
 
 from .graph import Graph, GraphError, Op, Tensor
-from .quantise import activation_range, add_multipliers, quantise_multiplier
+from .quantise import activation_range, add_multipliers, quantise_multiplier, single_multiplier
 
 __all__ = ["AddWork", "Axis", "ConvWork", "HostWork", "PoolWork", "ReshapeWork", "describe", "lower_op", "nhwc"]
 
@@ -93,6 +93,11 @@ class ConvWork:
     def num_oc(self) -> int:
         """Output channels."""
         return self.weights.shape[0]
+
+    def folded(self, num_taps: int) -> ConvWork:
+        """A fully connected layer on one pixel, seen as `num_ic / num_taps` channels of `num_taps` columns: the same bytes, denser in the stripe."""
+        weights = self.weights.reshape(self.num_oc, 1, -1, num_taps).transpose(0, 1, 3, 2)
+        return replace(self, num_ic=self.num_ic // num_taps, cols=Axis(num_taps, 1, num_taps), weights=np.ascontiguousarray(weights))
 
     @property
     def multiplier(self) -> int:
@@ -235,13 +240,19 @@ def _check_axis(axis: Axis, name: str) -> None:
     _require(max(axis.pad, after) <= MAX_PAD, f"pads {axis.pad} and {after} along {name}; the limit is {MAX_PAD}")
 
 
-def _requantisation(source: Tensor, weights: Tensor, target: Tensor, num_oc: int) -> tuple[np.ndarray, np.ndarray]:
-    """Q31 multipliers and exponents per output channel."""
+def _requantisation(source: Tensor, weights: Tensor, target: Tensor, num_oc: int, rounding: Rounding) -> tuple[np.ndarray, np.ndarray]:
+    """Q31 multipliers and exponents per output channel.
+
+    TFLite rounds a fully connected layer with a scale per channel in float64; single rounding is proven equal for each channel, or refused.
+    """
     _require(weights.quant is not None and weights.quant.scale.size in (1, num_oc), f"{weights.name!r} needs 1 or {num_oc} scales")
     _require(not np.any(weights.quant.zero_point), f"{weights.name!r} has a zero point; int8 weights are symmetric")
     scales = np.broadcast_to(weights.quant.scale, (num_oc,))
     scale_in, scale_out = float(source.quant.scale[0]), float(target.quant.scale[0])
-    pairs = [quantise_multiplier(scale_in * float(scale) / scale_out) for scale in scales]
+    factors = [scale_in * float(scale) / scale_out for scale in scales]
+    is_float64 = rounding == Rounding.SINGLE and weights.quant.scale.size > 1
+    pairs = [single_multiplier(factor) if is_float64 else quantise_multiplier(factor) for factor in factors]
+    _require(None not in pairs, f"the factor {factors[pairs.index(None)] if None in pairs else 0} of a channel cannot be applied exactly")
     mult, exponent = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
     _require(exponent.max() <= MAX_SHIFT_LEFT, f"requantisation needs a left shift of {exponent.max()}; the limit is {MAX_SHIFT_LEFT}")
     return mult, exponent
@@ -261,7 +272,7 @@ def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int) -> np.n
 def _conv_work(graph: Graph, op: Op, source: Tensor, weights: Tensor, kernels: np.ndarray, rows: Axis, cols: Axis,
                in_shape: tuple[int, int, int, int], is_depthwise: bool, rounding: Rounding) -> ConvWork:
     target = _activation(graph, op.outputs[0])
-    mult, exponent = _requantisation(source, weights, target, kernels.shape[0])
+    mult, exponent = _requantisation(source, weights, target, kernels.shape[0], rounding)
     zero_point_in = int(source.quant.zero_point[0])
     act_min, act_max = _clamp(op, target)
     return ConvWork(in_shape[3], rows, cols, is_depthwise, np.ascontiguousarray(kernels), _fold(graph, op, kernels, zero_point_in), mult,

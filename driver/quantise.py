@@ -8,7 +8,7 @@ import numpy as np
 
 from .graph import Quant
 
-__all__ = ["activation_range", "add_multipliers", "quantise_multiplier"]
+__all__ = ["activation_range", "add_multipliers", "quantise_multiplier", "single_multiplier"]
 
 
 def quantise_multiplier(real: float) -> tuple[int, int]:
@@ -18,6 +18,28 @@ def quantise_multiplier(real: float) -> tuple[int, int]:
     if q == 1 << 31:
         q, exponent = q // 2, exponent + 1
     return (0, 0) if q == 0 or exponent < -31 else (q, exponent)
+
+
+def single_multiplier(real: float) -> tuple[int, int] | None:
+    """`(q, e)` such that single rounding by them equals `acc * real` in float64 rounded half away from zero, for every sum.
+
+    Both are steps that rise with the sum, so they are equal when they are at the sums next to every step inside int8's range of 256 (with any zero
+    point: 512) values; beyond it both are clamped alike. Neighbours of the usual q are tried too. None when there is no such pair.
+    """
+    q, exponent = quantise_multiplier(real)
+    if q == 0 or not -24 <= exponent <= 0:
+        return (q, exponent) if q == 0 else None
+    steps = (np.arange(-512, 512) + 0.5) / real
+    sums = np.clip(np.floor(steps)[:, None] + np.arange(-1, 3), -(1 << 31), (1 << 31) - 1)
+    product = sums * real
+    expected = np.trunc(product + np.copysign(0.5, product)).astype(np.int64)
+    shift = 31 - exponent
+    for candidate in (q, q + 1, q - 1):
+        exact = sums.astype(np.int64).astype(object) * candidate
+        rounded = [(value + (1 << (shift - 1)) - (value < 0)) >> shift for value in exact.ravel()]
+        if candidate < 1 << 31 and rounded == expected.ravel().tolist():
+            return candidate, exponent
+    return None
 
 
 def add_multipliers(scale_a: float, scale_b: float, scale_out: float) -> tuple[tuple[int, int], ...]:

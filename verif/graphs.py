@@ -1,0 +1,112 @@
+"""Small graphs made in memory, evaluated by the golden layers, and their plans executed by the golden machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from convoy.driver.graph import Graph, Op, Quant, Tensor
+from convoy.driver.host import run_host_op
+from convoy.driver.program import NpuStep, Plan
+from convoy.golden import ops
+from convoy.golden.machine import Machine
+
+__all__ = ["GraphMaker", "evaluate", "run_plan"]
+
+
+@dataclass
+class GraphMaker:
+    """A graph put together operator by operator; scales and zero points are arbitrary but fixed by `seed`."""
+
+    seed: int = 0
+    tensors: list[Tensor] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.rng = np.random.default_rng(self.seed)
+
+    def tensor(self, shape, dtype=np.int8, data=None, scale=0.05, zero_point=None) -> int:
+        """A tensor with one scale; its index."""
+        zero_point = int(self.rng.integers(-20, 20)) if zero_point is None else zero_point
+        quant = Quant(np.array([scale], np.float32), np.array([zero_point], np.int64))
+        self.tensors.append(Tensor(len(self.tensors), f"t{len(self.tensors)}", tuple(shape), np.dtype(dtype), quant, data))
+        return len(self.tensors) - 1
+
+    def weights(self, shape, num_oc, axis, density=1.0) -> int:
+        """Random int8 weights with a scale per channel that keeps outputs within a few times int8's range."""
+        data = (self.rng.integers(-128, 128, shape) * (self.rng.random(shape) < density)).astype(np.int8)
+        spread = 4000.0 * max(1.0, data.size / num_oc) ** 0.5
+        scale = (self.rng.uniform(0.5, 1.5, num_oc) * 50.0 / spread).astype(np.float32)
+        self.tensors.append(Tensor(len(self.tensors), f"w{len(self.tensors)}", tuple(shape), np.dtype(np.int8),
+                                   Quant(scale, np.zeros(num_oc, np.int64), axis), data))
+        return len(self.tensors) - 1
+
+    def op(self, kind, inputs, out_shape, **options) -> int:
+        """Add an operator; the index of its output."""
+        same = kind.endswith("POOL_2D") or kind == "RESHAPE"
+        source = self.tensors[inputs[0]]
+        out = self.tensor(out_shape, zero_point=int(source.quant.zero_point[0]) if same else None)
+        self.ops.append(Op(len(self.ops), kind, tuple(inputs), (out,), options))
+        return out
+
+    def graph(self, inputs, outputs) -> Graph:
+        """What has been made so far."""
+        return Graph("test", tuple(self.tensors), tuple(self.ops), tuple(inputs), tuple(outputs))
+
+
+def run_plan(plan: Plan, inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Every tensor that can be read after the plan has run; memory starts with rubbish."""
+    graph, values = plan.graph, dict(inputs)
+    memory = np.random.default_rng(1).integers(0, 256, plan.memory_bytes, np.uint8)
+
+    def write(addr, raw):
+        memory[addr : addr + len(raw)] = np.frombuffer(raw, np.uint8)
+
+    machine = Machine(plan.config, memory)
+    for step in plan.steps:
+        for index, value in values.items():
+            if index in plan.placements and index in inputs:
+                write(plan.placements[index].addr, plan.placements[index].pack(value))
+        if isinstance(step, NpuStep):
+            for addr, raw in step.program.image:
+                write(addr, raw)
+            machine.run(step.program.program_addr, len(step.program.descriptors), step.program.record_addr)
+            for op in graph.ops:
+                for index in op.outputs:
+                    if op.index in step.layers and index in plan.placements:
+                        place = plan.placements[index]
+                        values[index] = place.unpack(memory[place.addr : place.addr + place.num_bytes].tobytes(), np.dtype(np.int8))
+        else:
+            index = step.op.outputs[0]
+            values[index] = inputs[index] = run_host_op(graph, step.op, values)
+    return values
+
+
+def evaluate(graph: Graph, inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Every tensor of the graph by the golden layers, from the inputs."""
+    values = dict(inputs)
+    for op in graph.ops:
+        values[op.outputs[0]] = _evaluate_op(graph, op, values)
+    return values
+
+
+def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndarray:
+    tensors = [graph.tensors[index] for index in op.inputs]
+    acts, target, options = values[op.inputs[0]], graph.tensors[op.outputs[0]], op.options
+    quants = [(tensor.quant.scale[0], int(tensor.quant.zero_point[0])) for tensor in (*tensors, target)]
+    activation = options.get("activation", "NONE")
+    padding = options.get("pads", options.get("padding", "VALID"))
+    stride = options.get("stride_h", 1), options.get("stride_w", 1)
+    if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+        layer = ops.conv2d if op.kind == "CONV_2D" else ops.depthwise_conv2d
+        dilation = options.get("dilation_h", 1), options.get("dilation_w", 1)
+        return layer(acts, tensors[1].data, tensors[2].data, quants[0], tensors[1].quant.scale, quants[-1], stride, dilation, padding, activation)
+    if op.kind == "FULLY_CONNECTED":
+        return ops.fully_connected(acts, tensors[1].data, tensors[2].data, quants[0], tensors[1].quant.scale, quants[-1], activation).reshape(target.shape)
+    if op.kind == "ADD":
+        return ops.add(acts, values[op.inputs[1]], quants[0], quants[1], quants[-1], activation)
+    if op.kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
+        layer = ops.max_pool if op.kind == "MAX_POOL_2D" else ops.average_pool
+        return layer(acts, (options["filter_h"], options["filter_w"]), stride, quants[0], padding, activation)
+    return run_host_op(graph, op, values)
