@@ -7,14 +7,13 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.bus.port import WritePort
-from convoy.hw.dma.chunk_writer import Chunk, ChunkWriter
+from convoy.hw.dma.chunk_writer import Chunk
 from convoy.hw.post.compress import Compressor
 from convoy.hw.post.requant import Requantiser, delay
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, PARAM
 
-__all__ = ["DRAIN_FIELDS", "Drain", "DrainChunks"]
+__all__ = ["DRAIN_FIELDS", "DrainChunks"]
 
 DRAIN_FIELDS = (
     "num_sb", "num_groups", "num_vec", "num_vec_last", "num_vec_x", "split_log2", "num_kernels", "num_kernels_last",
@@ -404,37 +403,4 @@ class DrainChunks(wiring.Component):
         with m.If(is_taken):
             chunk = self.chunks.payload
             m.d.sync += [Cat(chunk.data, chunk.count).eq(results.r_data), Cat(chunk.addr, chunk.start, chunk.last).eq(places.r_data)]
-        return m
-
-
-class Drain(wiring.Component):
-    """`DrainChunks` and its `ChunkWriter`: the same parameters, the same members but `chunks`, and those below.
-
-    Members
-    -------
-    port : Out(WritePort)
-    done : Out(1)
-        High for one cycle when every byte of a job has been acknowledged; once per job, in order.
-    """
-
-    def __init__(self, config: NpuConfig, acc_read_cycles: int = 2):
-        self._config = config
-        self._chunks = DrainChunks(config, acc_read_cycles)
-        members = {name: member for name, member in self._chunks.signature.members.items() if name != "chunks"}
-        super().__init__(members | {"port": Out(WritePort(config)), "done": Out(1)})
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.chunks = chunks = self._chunks
-        m.submodules.writer = writer = ChunkWriter(self._config, self._config.post_lanes)
-        wiring.connect(m, chunks.chunks, writer.chunks)
-        wiring.connect(m, writer.port, wiring.flipped(self.port))
-        wiring.connect(m, wiring.flipped(self.job), chunks.job)
-        wiring.connect(m, wiring.flipped(self.params), chunks.params)
-        m.d.comb += [
-            chunks.group_valid.eq(self.group_valid), self.group_done.eq(chunks.group_done),
-            self.acc_read.eq(chunks.acc_read), self.acc_clear.eq(chunks.acc_clear), self.acc_core.eq(chunks.acc_core),
-            self.acc_entry.eq(chunks.acc_entry), self.acc_lane.eq(chunks.acc_lane), chunks.acc_data.eq(self.acc_data),
-            self.done.eq(writer.done),
-        ]
         return m
