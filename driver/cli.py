@@ -326,7 +326,7 @@ def _parse_layers(text: str | None, graph: Graph) -> range | None:
 
 def main() -> None:
     """Entry point of the command."""
-    usage_error: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+    usage_error: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
     try:
         code = app(standalone_mode=False)
     except (GraphError, ConfigError, DeviceError) as error:

@@ -77,7 +77,7 @@ def _op(op: Op, kinds: list[str]) -> schema.OperatorT:
     record.opcodeIndex = kinds.index(op.kind)
     record.inputs, record.outputs = list(op.inputs), list(op.outputs)
     cls, fill = _OPTIONS[op.kind]
-    if cls is not None:
+    if cls is not None and fill is not None:
         options = cls()
         fill(op, options)
         record.builtinOptions = options

@@ -62,12 +62,12 @@ def _check_op(graph: Graph, op: Op, where: str) -> None:
         raise GraphError(f"{where} has {len(op.inputs)} inputs and {len(op.outputs)} outputs")
     if -1 in op.inputs[:num_inputs[0]]:
         raise GraphError(f"{where}: a mandatory input is missing")
-    tensors = [graph.tensors[index] if index >= 0 else None for index in op.inputs]
+    tensors = [graph.tensors[index] for index in op.inputs if index >= 0]
     for tensor in (*tensors, graph.tensors[op.outputs[0]]):
-        if tensor is not None and tensor.dtype.itemsize == 1 and tensor.quant is not None and tensor.data is None and (tensor.quant.scale <= 0).any():
+        if tensor.dtype.itemsize == 1 and tensor.quant is not None and tensor.data is None and (tensor.quant.scale <= 0).any():
             raise GraphError(f"{where}: the scale of {_name(tensor)} is not positive")
     if problem := check(op, tensors, graph.tensors[op.outputs[0]]):
-        shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors if tensor is not None)
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors)
         raise GraphError(f"{where}: {problem} (inputs {shapes}; output {list(graph.tensors[op.outputs[0]].shape)})")
 
 
@@ -85,12 +85,12 @@ def _window(op: Op, x: Tensor, y: Tensor, kernel_h: int, kernel_w: int) -> str |
     return None if y.shape[:3] == expected else f"the output should be {list(expected)} pixels"
 
 
-def _bias(inputs: list[Tensor | None], num_oc: int) -> str | None:
+def _bias(inputs: list[Tensor], num_oc: int) -> str | None:
     bias = inputs[2] if len(inputs) > 2 else None
     return f"the bias should have {num_oc} entries" if bias is not None and prod(bias.shape) != num_oc else None
 
 
-def _conv(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+def _conv(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     x, wgt = inputs[0], inputs[1]
     if len(x.shape) != 4 or len(wgt.shape) != 4 or len(y.shape) != 4:
         return "input, weights and output should have 4 dimensions"
@@ -99,7 +99,7 @@ def _conv(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
     return _bias(inputs, y.shape[3]) or _window(op, x, y, wgt.shape[1], wgt.shape[2])
 
 
-def _depthwise(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+def _depthwise(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     x, wgt = inputs[0], inputs[1]
     if len(x.shape) != 4 or len(wgt.shape) != 4 or len(y.shape) != 4:
         return "input, weights and output should have 4 dimensions"
@@ -108,7 +108,7 @@ def _depthwise(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
     return _bias(inputs, y.shape[3]) or _window(op, x, y, wgt.shape[1], wgt.shape[2])
 
 
-def _pool(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+def _pool(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     x = inputs[0]
     if len(x.shape) != 4 or len(y.shape) != 4:
         return "input and output should have 4 dimensions"
@@ -117,7 +117,7 @@ def _pool(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
     return _window(op, x, y, op.options["filter_h"], op.options["filter_w"])
 
 
-def _fully_connected(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+def _fully_connected(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     x, wgt = inputs[0], inputs[1]
     if len(wgt.shape) != 2:
         return "the weights should have 2 dimensions"
@@ -127,7 +127,7 @@ def _fully_connected(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | No
     return _bias(inputs, num_oc)
 
 
-def _elementwise(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+def _elementwise(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     rank = len(y.shape)
     for tensor in inputs:
         shape = (1,) * (rank - len(tensor.shape)) + tensor.shape
@@ -136,11 +136,11 @@ def _elementwise(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
     return None
 
 
-def _same_size(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+def _same_size(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     return None if prod(inputs[0].shape) == prod(y.shape) else "input and output should have the same number of elements"
 
 
-def _same_shape(op: Op, inputs: list[Tensor | None], y: Tensor) -> str | None:
+def _same_shape(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     return None if inputs[0].shape == y.shape else "input and output should have the same shape"
 
 
