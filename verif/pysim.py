@@ -252,7 +252,7 @@ class AxiMemory(_Memory):
     bad_addrs
         Bursts that start here are answered with `bad_resp`.
     is_aw_late
-        AWREADY waits for WVALID, as AXI permits.
+        AWREADY waits for data (WVALID, or a beat already taken), as AXI permits.
 
     Attributes
     ----------
@@ -329,7 +329,7 @@ class AxiMemory(_Memory):
         is_offered = False
         cycle = 0
         while True:
-            aw_ready = self._go() and not (self._is_aw_late and not ctx.get(axi.wvalid))
+            aw_ready = self._go() and not (self._is_aw_late and not beats and not ctx.get(axi.wvalid))
             w_ready = self._go()
             ctx.set(axi.awready, aw_ready)
             ctx.set(axi.wready, w_ready)

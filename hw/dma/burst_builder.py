@@ -28,8 +28,7 @@ class BurstBuilder(wiring.Component):
     port
         The memory.
     done
-        High for one cycle when all bursts of a job have been acknowledged; once per job, in order. Ends of jobs follow each other at
-        a distance of at least one cycle.
+        High for one cycle per job, in order, when all bursts of the job have been acknowledged.
     """
 
     QUEUE_BURSTS = 4

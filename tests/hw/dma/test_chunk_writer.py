@@ -139,3 +139,23 @@ def test_any_jobs(port_bits, max_burst_log2, num_lanes, latency_cycles, p_go, se
             filled[-1].append((addr, noise(num_bytes, addr)))
             end = addr + num_bytes
     write(filled, config=config, num_lanes=num_lanes, latency_cycles=latency_cycles, p_go=p_go, seed=seed, is_ragged=is_ragged)
+
+
+def test_jobs_without_bytes_are_done_too():
+    config = NpuConfig()
+    dut = ChunkWriter(config, 8)
+    memory = WritePortMemory(config, dut.port, bytearray(64))
+    num_jobs = num_done = 0
+
+    async def run(ctx):
+        nonlocal num_jobs, num_done
+        ctx.set(dut.chunks.payload, {"data": 0, "count": 0, "addr": 32, "start": 1, "last": 1})
+        for cycle in range(40):
+            ctx.set(dut.chunks.valid, cycle < 9)
+            _, _, ready, done = await ctx.tick().sample(dut.chunks.ready, dut.done)
+            num_jobs += ready and cycle < 9
+            num_done += done
+
+    simulate(dut, run, background=[memory.process])
+    assert num_done == num_jobs > 1
+    assert memory.bursts == []
