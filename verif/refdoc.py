@@ -5,6 +5,7 @@
 
 import ast
 import inspect
+import itertools
 from dataclasses import fields
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def _constant_docs(module) -> dict[str, str]:
 
 def _docs_below(body: list[ast.stmt]) -> dict[str, str]:
     docs = {}
-    for statement, below in zip(body, body[1:], strict=False):
+    for statement, below in itertools.pairwise(body):
         target = getattr(statement, "target", None) or getattr(statement, "targets", [None])[0]
         if isinstance(target, ast.Name) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             docs[target.id] = inspect.cleandoc(below.value.value).replace("\n", " ")
