@@ -70,7 +70,7 @@ class Average(wiring.Component):
 class PoolReduce(wiring.Component):
     """Maximum or average of windows that arrive in groups of bytes, clamped.
 
-    Latency: 3 cycles from the last group of a window (averages: 3 + `Average.CYCLES`). Throughput: a group per cycle; the
+    Latency: 4 cycles from the last group of a window (averages: 4 + `Average.CYCLES`). Throughput: a group per cycle; the
     ends of windows to be averaged must be at least `Average.CYCLES` apart.
 
     Parameters
@@ -113,23 +113,30 @@ class PoolReduce(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job = self.job
-        values = list(self.bytes)
+        is_average = Signal()
+        m.d.comb += is_average.eq(job.op == TpOp.AVG_POOL)
+
+        # Bytes not in use become neutral: 0 in a sum, the least byte in a maximum.
+        values = [Signal(signed(8), name=f"value{lane}") for lane in range(len(self.bytes))]
+        values_en, values_last, values_count = Signal(), Signal(), Signal.like(self.count)
+        m.d.sync += [values_en.eq(self.en), values_last.eq(self.window_last), values_count.eq(self.count)]
+        m.d.sync += [value.eq(Mux(lane < self.count, self.bytes[lane], Mux(is_average, 0, -128))) for lane, value in enumerate(values)]
 
         group_en, group_last = Signal(), Signal()
         group_max, group_count = Signal(signed(8)), Signal.like(self.count)
         group_sum = Signal(signed(8 + len(values).bit_length()))
         m.d.sync += [
-            group_en.eq(self.en), group_last.eq(self.window_last), group_count.eq(self.count),
-            group_max.eq(_tree([Mux(lane < self.count, value, -128) for lane, value in enumerate(values)], lambda a, b: Mux(a > b, a, b))),
-            group_sum.eq(_tree([Mux(lane < self.count, value, 0) for lane, value in enumerate(values)], lambda a, b: a + b)),
+            group_en.eq(values_en), group_last.eq(values_last), group_count.eq(values_count),
+            group_max.eq(_tree(values, lambda a, b: Mux(a > b, a, b))),
+            group_sum.eq(_tree(values, lambda a, b: a + b)),
         ]
 
         window_max, window_sum, window_count = Signal(signed(8), init=-128), Signal(signed(_SUM_BITS)), Signal(_COUNT_BITS)
         window_en, is_first = Signal(), Signal(init=1)
-        group_is_final, window_is_final, average_is_final = Signal(), Signal(), Signal()
+        values_is_final, group_is_final, window_is_final, average_is_final = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
             window_en.eq(group_en & group_last),
-            group_is_final.eq(self.last), window_is_final.eq(group_is_final),
+            values_is_final.eq(self.last), group_is_final.eq(values_is_final), window_is_final.eq(group_is_final),
         ]
         with m.If(window_en):
             m.d.sync += average_is_final.eq(window_is_final)
@@ -142,9 +149,7 @@ class PoolReduce(wiring.Component):
             ]
 
         m.submodules.average = average = Average()
-        is_average = Signal()
         m.d.comb += [
-            is_average.eq(job.op == TpOp.AVG_POOL),
             average.en.eq(window_en & is_average), average.total.eq(window_sum), average.count.eq(window_count),
         ]
         value = Signal(signed(9))
