@@ -27,10 +27,11 @@ __all__ = ["TOP", "cache_dir", "native_library", "npu_verilog"]
 TOP = "convoy_npu"
 """Name of the top module."""
 VERILATOR_FLAGS = (
-    "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "--threads", "1",
-    "-Wno-lint", "-Wno-style", "--output-split", "12000", "--output-split-cfuncs", "2000",
+    "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "--no-std-package", "--threads", "1",
+    "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-ALWNEVER", "--output-split", "12000", "--output-split-cfuncs", "2000",
 )
-CXX_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-strict-aliasing", "-w")
+CXX_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-strict-aliasing", "-w")
+OPTIMISE = "-O2"
 HARNESS = ("native.cc", "axi_memory.h")
 
 
@@ -66,7 +67,7 @@ def native_library(verilog: str, *, has_waves: bool = False, progress: Callable[
     flags = (*VERILATOR_FLAGS, *(("--trace-vcd",) if has_waves else ()))
     version = _run([compiler, "--version"]).splitlines()[0]
     key = hashlib.sha256(repr((
-        verilog, [(here / name).read_text() for name in HARNESS], flags, CXX_FLAGS, version,
+        verilog, [(here / name).read_text() for name in HARNESS], flags, CXX_FLAGS, OPTIMISE, version,
         importlib.metadata.version("verilator"), platform.machine(), sys.platform,
     )).encode()).hexdigest()[:16]
     path = cache_dir() / f"native-{key}.so"
@@ -89,19 +90,22 @@ def _compile(verilog: str, work: Path, flags: tuple[str, ...], compiler: str, he
     command = [compiler, *CXX_FLAGS, f"-I{work}", f"-I{here}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}",
                f"-DVM_TRACE={int(has_waves)}", f"-DVM_TRACE_VCD={int(has_waves)}", "-DVM_COVERAGE=0", "-DVM_SC=0"]
     runtime = [root / "include" / name for name in ("verilated.cpp", "verilated_threads.cpp", *(("verilated_vcd_c.cpp",) if has_waves else ()))]
-    runtime_key = hashlib.sha256(repr((CXX_FLAGS, command[-4:], _run([compiler, "--version"]), importlib.metadata.version("verilator"))).encode())
-    jobs = [(path, work / f"{path.stem}.o") for path in (*work.glob("Vconvoy*.cpp"), here / "native.cc")]
+    runtime_key = hashlib.sha256(repr((CXX_FLAGS, OPTIMISE, command[-4:], _run([compiler, "--version"]), importlib.metadata.version("verilator"))).encode())
+    slow = work / "slow.cpp"
+    slow.write_text("".join(f'#include "{path.name}"\n' for path in sorted(work.glob("Vconvoy*__Slow.cpp"))))
+    quick = [path for path in work.glob("Vconvoy*.cpp") if not path.name.endswith("__Slow.cpp")]
+    jobs = [(path, work / f"{path.stem}.o") for path in (slow, *quick, here / "native.cc")]
     jobs += [(path, cache_dir() / f"{path.stem}-{runtime_key.hexdigest()[:16]}.o") for path in runtime]
 
     def compile_one(job: tuple[Path, Path]) -> str:
         source, target = job
         if not target.exists():
             temporary = work / f"new-{target.name}"
-            _run([*command, "-c", str(source), "-o", str(temporary)])
+            _run([*command, "-O0" if source == slow else OPTIMISE, "-c", str(source), "-o", str(temporary)])
             os.replace(temporary, target)
         return str(target)
 
-    jobs.sort(key=lambda job: -job[0].stat().st_size)
+    jobs.sort(key=lambda job: (job[0] != slow, -job[0].stat().st_size))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, jobs))
     library = work / "native.so"
