@@ -3,6 +3,7 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 from convoy.hw.dma.types import SkipBeat
 
@@ -65,19 +66,34 @@ class ByteQueue(wiring.Component):
         ]
         with m.If(self.beats.ready):
             m.d.sync += [
-                staged.eq((beat.data >> (beat.skip << 3)) & mask),
+                staged.eq(_down(beat.data, beat.skip) & mask),
                 staged_bytes.eq(arriving_bytes),
             ]
 
         # Then they are put behind the bytes queued; those taken are shifted out last, because `take` may come late in the cycle.
         queued = Signal(8 * self.capacity_bytes)  # zero from `level` on
         appended = Signal(8 * self.capacity_bytes)
+        position = self.level[:bits_for(self.capacity_bytes - self.num_in_bytes)]  # all of it if there is room
         m.d.comb += [
-            appended.eq(queued | Mux(has_room, staged << (self.level << 3), 0)),
+            appended.eq(queued | Mux(has_room, _up(staged, position)[:len(queued)], 0)),
             self.data.eq(queued),
         ]
         m.d.sync += [
-            queued.eq(appended >> (self.take << 3)),
+            queued.eq(_down(appended, self.take)),
             self.level.eq(self.level + Mux(has_room, staged_bytes, 0) - self.take),
         ]
         return m
+
+
+def _up(value, num_bytes):
+    """`value << 8*num_bytes`, a stage of multiplexers per bit of `num_bytes`."""
+    for i, bit in enumerate(num_bytes):
+        value = Mux(bit, value << (8 << i), value)
+    return value
+
+
+def _down(value, num_bytes):
+    """`value >> 8*num_bytes`, a stage of multiplexers per bit of `num_bytes`."""
+    for i, bit in enumerate(num_bytes):
+        value = Mux(bit, value >> (8 << i), value)
+    return value
