@@ -44,10 +44,9 @@ def conv2d(
     activation: str = "NONE",
 ) -> np.ndarray:
     """CONV_2D, rounding D: acts (N, IH, IW, IC), weights (OC, KH, KW, IC), bias int32 (OC,), one weight scale or one per channel."""
-    acc = None
-    for ky, kx, pixels in _taps(acts, input_quant[1], weights.shape[1:3], stride, dilation, padding):
-        product = pixels.astype(np.float64) @ weights[:, ky, kx].T.astype(np.float64)
-        acc = product if acc is None else acc + product
+    dtype = np.float32 if weights[0].size * 255 * 128 <= 1 << 24 else np.float64  # sums are exact in either
+    acc = sum(pixels.astype(dtype) @ weights[:, ky, kx].T.astype(dtype)
+              for ky, kx, pixels in _taps(acts, input_quant[1], weights.shape[1:3], stride, dilation, padding))
     factors = _factors(input_quant[0], weight_scale, output_quant[0], len(weights))
     return _finish(acc.astype(np.int64), bias, factors, output_quant, activation, double_rounding)
 
@@ -59,9 +58,10 @@ def depthwise_conv2d(
 ) -> np.ndarray:
     """DEPTHWISE_CONV_2D, rounding D: weights (1, KH, KW, IC * m); output channel c reads input channel c div m."""
     multiplier = weights.shape[3] // acts.shape[3]
-    acc = 0
-    for ky, kx, pixels in _taps(acts, input_quant[1], weights.shape[1:3], stride, dilation, padding):
-        acc = acc + np.repeat(pixels, multiplier, axis=3) * weights[0, ky, kx].astype(np.int32)
+    by_channel = weights[0].reshape(*weights.shape[1:3], acts.shape[3], multiplier).astype(np.int32)
+    acc = sum(pixels[..., None] * by_channel[ky, kx]
+              for ky, kx, pixels in _taps(acts, input_quant[1], weights.shape[1:3], stride, dilation, padding))
+    acc = acc.reshape(*acc.shape[:3], -1)
     factors = _factors(input_quant[0], weight_scale, output_quant[0], weights.shape[3])
     return _finish(acc.astype(np.int64), bias, factors, output_quant, activation, double_rounding)
 

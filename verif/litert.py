@@ -179,7 +179,7 @@ def _pool_extent(extent: int, kernel: int, stride: int, padding: str) -> int:
 
 
 def conv_model(
-    input_shape: Sequence[int], weights: np.ndarray, bias: np.ndarray | None, input_quant: Quantisation, weight_scale: float | np.ndarray,
+    input_shape: Sequence[int], weights: np.ndarray, bias: np.ndarray, input_quant: Quantisation, weight_scale: float | np.ndarray,
     output_quant: Quantisation, stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), padding: str = "SAME",
     activation: str = "NONE",
 ) -> bytes:

@@ -1,0 +1,94 @@
+"""Rounding: hand-derived vectors first, then against exact rationals."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convoy.golden.quant import double_rounding, quantize_multiplier, round_half_away, saturate32, single_rounding, wrap32
+
+INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
+MULT = st.integers(1 << 30, (1 << 31) - 1)
+
+
+def half_away(value: Fraction) -> int:
+    return int(math.copysign(math.floor(abs(value) + Fraction(1, 2)), value))
+
+
+@pytest.mark.parametrize(("factor", "expected"), [
+    (0.5, (1 << 30, 0, 0)),            # 0.5 * 2**0
+    (0.75, (3 << 29, 0, 0)),
+    (1.0, (1 << 30, 1, 0)),            # 0.5 * 2**1
+    (6.0, (3 << 29, 3, 0)),            # 0.75 * 2**3
+    (0.25, (1 << 30, 0, 1)),
+    (2.0 ** -20, (1 << 30, 0, 19)),
+    (1 - 2.0 ** -40, (1 << 30, 1, 0)),  # q would be 2**31: halved, exponent up
+    (2.0 ** -32, (1 << 30, 0, 31)),
+    (2.0 ** -33, (0, 0, 0)),
+    (0.0, (0, 0, 0)),
+])
+def test_quantize_multiplier(factor, expected):
+    assert quantize_multiplier(factor) == expected
+
+
+@pytest.mark.parametrize("factor", [-1.0, math.inf, math.nan, 2.0 ** 31])
+def test_quantize_multiplier_refuses(factor):
+    with pytest.raises(ValueError, match="cannot be quantised"):
+        quantize_multiplier(factor)
+
+
+@pytest.mark.parametrize(("acc", "mult", "left", "right", "double", "single"), [
+    # acc * 1/2 * 2**-R: no rounding, ties, and a tie that only D makes
+    (6, 1 << 30, 0, 0, 3, 3),
+    (5, 1 << 30, 0, 0, 3, 3),      # 2.5
+    (-5, 1 << 30, 0, 0, -2, -3),   # -2.5: the high product of D rounds half up, SA away from zero
+    (5, 1 << 30, 0, 1, 2, 1),      # 1.25: D rounds 2.5 to 3, then 1.5 to 2
+    (6, 1 << 30, 0, 1, 2, 2),      # 1.5
+    (-6, 1 << 30, 0, 1, -2, -2),   # -1.5: the shift of D rounds half away from zero
+    (-4, 1 << 30, 0, 2, -1, -1),   # -0.5
+    (3, 1 << 30, 2, 0, 6, 6),      # 3 * 4 / 2
+    (1 << 30, 1 << 30, 1, 0, -(1 << 30), (1 << 30)),  # the shift wraps in D (-2**31 / 2), saturates in SA ((2**31 - 1) / 2 = 2**30 - 0.5)
+    (100, 0, 0, 0, 0, 0),
+])
+def test_rounding_vectors(acc, mult, left, right, double, single):
+    assert double_rounding(acc, mult, left, right) == double
+    assert single_rounding(acc, mult, left, right) == single
+
+
+@given(INT32, MULT, st.integers(0, 31))
+def test_single_rounding_is_exact_product_rounded_once(acc, mult, right):
+    assert single_rounding(acc, mult, 0, right) == half_away(Fraction(acc * mult, 1 << (31 + right)))
+
+
+@given(INT32, MULT, st.integers(0, 31))
+def test_double_rounding_is_two_roundings(acc, mult, right):
+    high = math.floor(Fraction(acc * mult, 1 << 31) + Fraction(1, 2))
+    expected = half_away(Fraction(high, 1 << right)) if right else high
+    assert double_rounding(acc, mult, 0, right) == expected
+
+
+@given(INT32, MULT, st.integers(0, 7))
+def test_left_shift_wraps_or_saturates(acc, mult, left):
+    assert double_rounding(acc, mult, left, 0) == double_rounding(wrap32(acc << left), mult, 0, 0)
+    assert single_rounding(acc, mult, left, 0) == single_rounding(saturate32(acc << left), mult, 0, 0)
+
+
+@given(st.floats(2.0 ** -30, 2.0 ** 20))
+def test_quantize_multiplier_is_within_half_a_unit(factor):
+    q, left, right = quantize_multiplier(factor)
+    assert 1 << 30 <= q < 1 << 31
+    assert min(left, right) == 0
+    assert abs(Fraction(q) - Fraction(factor) * Fraction(2) ** (31 + right - left)) <= Fraction(1, 2)
+
+
+@given(st.integers(-(10 ** 9), 10 ** 9), st.integers(1, 10 ** 4))
+def test_round_half_away(total, count):
+    assert round_half_away(total, count) == half_away(Fraction(total, count))
+
+
+@given(st.integers(-(1 << 40), 1 << 40))
+def test_wrap32(value):
+    assert wrap32(value) == np.int64(value).astype(np.int32)
