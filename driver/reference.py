@@ -48,8 +48,8 @@ class Reference:
         GraphError
             When LiteRT cannot run the network or an input has another shape or dtype.
         """
-        details = self._interpreter.get_input_details()
         try:
+            details = self._interpreter.get_input_details()
             for detail, values in zip(details, inputs, strict=True):
                 self._interpreter.set_tensor(detail["index"], values)
             self._interpreter.invoke()

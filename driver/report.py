@@ -11,7 +11,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from .device import Device
-from .graph import Graph
+from .graph import Graph, GraphError
 from .macs import dense_macs
 from .program import HostStep, NpuStep, Plan
 from .runtime import Execution
@@ -62,6 +62,11 @@ def build_report(
     expected
         The reference's tensors; None when there is no reference, and then every `bit_exact` is None. On a device without timing all that derives
         from cycles is None.
+
+    Raises
+    ------
+    GraphError
+        When the reference lacks a tensor.
     """
     graph, npu = plan.graph, plan.config
     ops = {op.index: op for op in graph.ops}
@@ -71,6 +76,8 @@ def build_report(
     def check(index: int) -> tuple[bool | None, float | int | None]:
         if expected is None:
             return None, None
+        if missing := [tensor for tensor in ops[index].outputs if tensor not in expected]:
+            raise GraphError(f"the reference has no value of tensor {missing[0]} ({graph.tensors[missing[0]].name})")
         found = [compare(graph, index, tensor, execution.tensors[tensor], expected[tensor]) for tensor in ops[index].outputs]
         worse = [mismatch for mismatch in found if mismatch is not None]
         mismatches.extend(worse)

@@ -56,21 +56,24 @@ def read_tflite(source: str | Path | bytes) -> Graph:
         When the file cannot be read, is not a TFLite file, is damaged, or uses what a `Graph` cannot say: several subgraphs, dynamic shapes, custom
         operators, variables, sparse or packed tensors, buffers outside the file. One line, naming the operator and its position, or the tensor.
     """
-    name, raw = ("model", source) if isinstance(source, bytes) else _read_file(Path(source))
+    if isinstance(source, bytes):
+        label, name, raw = "model", "model", source
+    else:
+        label, name, raw = str(source), Path(source).stem, _read_file(Path(source))
     if len(raw) < 8 or raw[4:8] != b"TFL3":
-        raise GraphError(f"{name}: not a TFLite file (no TFL3 mark at byte 4)")
+        raise GraphError(f"{label}: not a TFLite file (no TFL3 mark at byte 4)")
     try:
         graph = _Reader(name, raw).graph()
     except GraphError as error:
-        raise GraphError(f"{name}: {error}") from None
+        raise GraphError(f"{label}: {error}") from None
     except _DAMAGE as error:
-        raise GraphError(f"{name}: corrupt or truncated TFLite file ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'})") from None
+        raise GraphError(f"{label}: corrupt or truncated TFLite file ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'})") from None
     return graph
 
 
-def _read_file(path: Path) -> tuple[str, bytes]:
+def _read_file(path: Path) -> bytes:
     try:
-        return path.stem, path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise GraphError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -132,7 +135,10 @@ class _Reader:
     def tensor(self, index: int, record: Any) -> Tensor:
         """Tensor number `index`."""
         raw_name = record.Name()
-        name = raw_name.decode("utf-8", "replace") if raw_name else f"tensor_{index}"
+        try:
+            name = raw_name.decode() if raw_name else f"tensor_{index}"
+        except UnicodeDecodeError:
+            raise GraphError(f"tensor {index}: its name is not UTF-8; the file is corrupt") from None
         where = f"tensor {index} ({printable(name)})"
         kind = record.Type()
         if kind not in _DTYPES:
