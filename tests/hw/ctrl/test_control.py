@@ -3,7 +3,6 @@
 import random
 
 import pytest
-from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +11,7 @@ from convoy.spec.config import PRESETS
 from convoy.spec.csr import ID, REGISTERS, Error
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, HEADER, Opcode
 from convoy.verif.axi_lite import AxiLiteManager
-from convoy.verif.port_memory import PortMemory
+from convoy.verif.pysim import ReadPortMemory, WritePortMemory, simulate, sometimes
 
 PROGRAM_BASE, RECORD_BASE = 0x100, 0x3000
 CONFIG = PRESETS["Q"]
@@ -28,33 +27,27 @@ class Bench:
         self.num_jobs = num_jobs
         self.events = []
         self.cycle = 0
-        self.memory = PortMemory(0x4000, stall=stall, seed=seed)
+        self.memory = bytearray(0x4000)
+        self.go = sometimes(self.rng, 1 - stall)
         for index, raw in enumerate(descriptors):
             addr = PROGRAM_BASE + index * DESCRIPTOR_BYTES
-            self.memory.raw[addr : addr + len(raw)] = raw
+            self.memory[addr : addr + len(raw)] = raw
         self.manager = AxiLiteManager(self.dut.s_axil)
 
     def run(self, testbench):
-        dut, sim = self.dut, Simulator(self.dut)
-        sim.add_clock(1e-8)
-
-        async def run(ctx):
-            await testbench(ctx, self)
-
-        async def reads(ctx):
-            await self.memory.serve_reads(ctx, dut.read, CONFIG)
-
-        async def writes(ctx):
-            await self.memory.serve_writes(ctx, dut.write, CONFIG)
+        dut = self.dut
+        reads = ReadPortMemory(CONFIG, dut.read, self.memory, latency_cycles=5, go=self.go)
+        writes = WritePortMemory(CONFIG, dut.write, self.memory, latency_cycles=5, go=self.go)
 
         async def clock(ctx):
             async for _ in ctx.tick():
                 self.cycle += 1
 
-        sim.add_testbench(run)
-        for background in (reads, writes, self.engine("nn", dut.nn, dut.nn_done), self.engine("tp", dut.tp, dut.tp_done), clock):
-            sim.add_testbench(background, background=True)
-        sim.run()
+        async def main(ctx):
+            await testbench(ctx, self)
+
+        engines = (self.engine("nn", dut.nn, dut.nn_done), self.engine("tp", dut.tp, dut.tp_done))
+        simulate(dut, main, background=[reads.process, writes.process, *engines, clock])
 
     def engine(self, name, job, done):
         async def testbench(ctx):
@@ -90,7 +83,7 @@ class Bench:
 
     def record(self, index):
         addr = RECORD_BASE + 16 * index
-        return COMPLETION.decode(bytes(self.memory.raw[addr : addr + 16]))
+        return COMPLETION.decode(bytes(self.memory[addr : addr + 16]))
 
 
 def header(opcode, tag, *, wait_nn=0, wait_tp=0):
@@ -124,7 +117,7 @@ def test_program(program, stall, seed, max_engine_cycles, num_jobs):
     async def testbench(ctx, bench):
         for _ in range(2):
             bench.events.clear()
-            bench.memory.raw[RECORD_BASE:] = bytes(len(bench.memory.raw) - RECORD_BASE)
+            bench.memory[RECORD_BASE:] = bytes(len(bench.memory) - RECORD_BASE)
             await bench.start(ctx, len(program))
             await bench.wait(ctx)
             check_order(bench.events, program)

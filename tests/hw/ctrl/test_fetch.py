@@ -3,32 +3,27 @@
 import random
 
 import pytest
-from amaranth.sim import Simulator
 
 from convoy.hw.ctrl.fetch import Fetch
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import DESCRIPTOR_BYTES
-from convoy.verif.port_memory import PortMemory
+from convoy.verif.pysim import ReadPortMemory, sometimes
+from convoy.verif.pysim import simulate as run
 
 BASE = 0xF80
 
 
-def simulate(config, testbench, *, stall=0.0, seed=0):
+def simulate(config, testbench, *, stall=0.0):
+    """Run `testbench(ctx, dut, memory)` with random bytes in memory."""
     dut = Fetch(config)
-    memory = PortMemory(8192, stall=stall, seed=seed)
-    memory.raw[:] = random.Random(seed).randbytes(len(memory.raw))
-    sim = Simulator(dut)
-    sim.add_clock(1e-8)
+    rng = random.Random(1)
+    contents = rng.randbytes(8192)
+    memory = ReadPortMemory(config, dut.read, contents, latency_cycles=5, go=sometimes(rng, 1 - stall))
 
-    async def run(ctx):
-        await testbench(ctx, dut, memory)
+    async def main(ctx):
+        await testbench(ctx, dut, contents)
 
-    async def serve(ctx):
-        await memory.serve_reads(ctx, dut.read, config)
-
-    sim.add_testbench(run)
-    sim.add_testbench(serve, background=True)
-    sim.run()
+    run(dut, main, background=[memory.process])
 
 
 async def start(ctx, dut, base, count):
@@ -60,7 +55,7 @@ def test_sequence(port_bits, max_burst_beats, stall):
                 fetched = await take(ctx, dut)
                 addr = base + index * DESCRIPTOR_BYTES
                 assert (fetched.index, fetched.addr) == (index, addr)
-                assert fetched.raw.to_bytes(DESCRIPTOR_BYTES, "little") == memory.raw[addr : addr + DESCRIPTOR_BYTES]
+                assert fetched.raw.to_bytes(DESCRIPTOR_BYTES, "little") == memory[addr : addr + DESCRIPTOR_BYTES]
             assert ctx.get(dut.is_idle)
             await ctx.tick().repeat(40)
             assert not ctx.get(dut.descriptors.valid)
@@ -98,7 +93,7 @@ def test_disable_drops_everything(pause):
         assert ctx.get(dut.is_idle)
         await start(ctx, dut, BASE, 1)
         fetched = await take(ctx, dut)
-        assert fetched.raw.to_bytes(DESCRIPTOR_BYTES, "little") == memory.raw[BASE : BASE + DESCRIPTOR_BYTES]
+        assert fetched.raw.to_bytes(DESCRIPTOR_BYTES, "little") == memory[BASE : BASE + DESCRIPTOR_BYTES]
         assert ctx.get(dut.is_idle)
 
     simulate(PRESETS["S"], testbench)

@@ -1,14 +1,16 @@
 """Completion records: bytes and addresses for every port width, acknowledgement, both inputs."""
 
+import random
+
 import pytest
-from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoy.hw.ctrl.recorder import Recorder
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import COMPLETION
-from convoy.verif.port_memory import PortMemory
+from convoy.verif.pysim import WritePortMemory, sometimes
+from convoy.verif.pysim import simulate as run
 
 TOTALS = st.fixed_dictionaries({name: st.integers(0, 2**32 - 1) for name in COMPLETION.fields})
 
@@ -16,9 +18,7 @@ TOTALS = st.fixed_dictionaries({name: st.integers(0, 2**32 - 1) for name in COMP
 def simulate(config, records, *, stall, seed=0, base=0x40):
     """Put (index, totals) alternately into the two inputs; the memory afterwards."""
     dut = Recorder(config)
-    memory = PortMemory(1024, stall=stall, seed=seed)
-    sim = Simulator(dut)
-    sim.add_clock(1e-8)
+    memory = WritePortMemory(config, dut.write, bytearray(1024), latency_cycles=5, go=sometimes(random.Random(seed), 1 - stall))
     left = [1, 1]
 
     def feed(which):
@@ -36,15 +36,11 @@ def simulate(config, records, *, stall, seed=0, base=0x40):
 
         return testbench
 
-    async def serve(ctx):
+    async def set_base(ctx):
         ctx.set(dut.base, base)
-        await memory.serve_writes(ctx, dut.write, config)
 
-    sim.add_testbench(serve, background=True)
-    for which in range(2):
-        sim.add_testbench(feed(which))
-    sim.run()
-    return memory.raw
+    run(dut, set_base, feed(0), feed(1), background=[memory.process])
+    return memory.contents
 
 
 @pytest.mark.parametrize(("port_bits", "max_burst_beats"), [(32, 16), (32, 1), (64, 16), (64, 1), (128, 2), (256, 16)])
