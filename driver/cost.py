@@ -20,6 +20,8 @@ NEXT_CYCLES = 30
 """What remains of that between stripes of a layer, where it is mostly hidden."""
 WINDOW_CYCLES = 2
 """Idle cycles of the filler between windows."""
+GROUP_CYCLES = 6
+"""What a group costs the cores and the drain beyond its vectors."""
 PORT_SHARE = 0.7
 """Part of the port's beats that weight streams can count on."""
 SLOT_PENALTY = {1: 1.0, 2: 0.3, 3: 0.08}
@@ -88,7 +90,7 @@ def _stripe_time(stripe: Stripe, group: GroupShape, load: WeightLoad, fill: np.n
         compute = load.nnz_core * _cycles_per_weight(num_vec, load)
         drain = load.kernels * config.num_cores * -(-num_pos // config.post_lanes)
         longest = np.maximum(compute, fill)
-        time = np.maximum(np.maximum(longest + hidden * np.minimum(compute, fill), drain), weights)
+        time = np.maximum(np.maximum(longest + hidden * np.minimum(compute, fill), drain), weights) + GROUP_CYCLES
         total += count * float(time.sum())
         sums += count * np.array([compute.sum(), fill.sum(), drain.sum()])
         first = first or (float(time[0]) if count else 0.0)

@@ -259,7 +259,7 @@ def _group_rows(num_rows: int, max_rows: int) -> list[int]:
     if max_rows < 1:
         return []
     first = -(-num_rows // max_rows)
-    return sorted({-(-num_rows // count) for count in range(first, min(num_rows, 4 * first + 4) + 1)}, reverse=True)
+    return sorted({-(-num_rows // count) for count in range(first, num_rows + 1)}, reverse=True)
 
 
 def _fitted(geometry: Geometry, config: NpuConfig, group: GroupShape) -> Iterator[GroupShape]:
