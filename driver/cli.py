@@ -24,7 +24,7 @@ from .graph import Graph, GraphError
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Run quantised convolutional networks on the Convoy NPU.")
 
 
