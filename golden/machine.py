@@ -7,6 +7,7 @@ import numpy as np
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, HEADER, NN, TP, Opcode
 
+from .hazards import Hazards
 from .memory import MachineError, MemoryView
 from .nn import execute_nn
 from .tp import execute_tp
@@ -35,31 +36,36 @@ class Machine:
         Raises
         ------
         MachineError
-            When a descriptor is malformed; the message names its index and address. Earlier descriptors have been executed.
+            When a descriptor is malformed, or depends on another without waiting for it; the message names its index and address. Earlier descriptors have been executed.
         """
         if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= 65535 or record_addr % 32:
             raise MachineError(f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples of {DESCRIPTOR_BYTES} and 32, and 1..65535")
         view = MemoryView(self.memory)
+        hazards = Hazards(len(view.array))
+        view.observer = hazards
+        records = MemoryView(self.memory)
         order = _Order()
         for index in range(count):
             addr = program_addr + index * DESCRIPTOR_BYTES
             try:
-                self._execute(view, addr, order)
-                view.write_runs("record_addr", record_addr + index * COMPLETION.num_bytes, COMPLETION.num_bytes, 1, 0, np.zeros(COMPLETION.num_bytes))
+                self._execute(view, addr, order, hazards, index)
+                records.write_runs("record_addr", record_addr + index * COMPLETION.num_bytes, COMPLETION.num_bytes, 1, 0, np.zeros(COMPLETION.num_bytes))
             except MachineError as error:
                 raise MachineError(f"descriptor {index} at {addr:#x}: {error}") from None
 
-    def _execute(self, view: MemoryView, addr: int, order: _Order) -> None:
+    def _execute(self, view: MemoryView, addr: int, order: _Order, hazards: Hazards, index: int) -> None:
         raw = view.read("descriptor", addr, DESCRIPTOR_BYTES).tobytes()
         header = HEADER.decode(raw[: HEADER.num_bytes])
         if header["reserved"]:
             raise MachineError(f"HEADER.reserved = {header['reserved']}: use 0")
         if header["opcode"] == Opcode.NN:
             d = NN.decode(raw)
+            hazards.begin(index, d)
             order.check_nn(d)
             execute_nn(self.config, view, self._stripe, d)
         elif header["opcode"] == Opcode.TP:
             d = TP.decode(raw)
+            hazards.begin(index, d)
             order.check_tp(d)
             execute_tp(self.config, view, d)
         else:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from convoy.spec.record import Record
 
-__all__ = ["MachineError", "MemoryView"]
+__all__ = ["MachineError", "MemoryView", "Observer"]
 
 
 class MachineError(ValueError):
     """A descriptor, or a table it points to, breaks a rule of the instruction set; the message names the field, its value and the limit."""
 
 
+class Observer(Protocol):
+    """Is told of every access before it is made."""
+
+    def read_constant(self, what: str, span: slice) -> None:
+        """Bytes of a descriptor, a table or a weight stream."""
+
+    def read(self, what: str, index: np.ndarray) -> None:
+        """Bytes of activations; int64 addresses."""
+
+    def write(self, what: str, index: np.ndarray) -> None:
+        """Bytes of results; int64 addresses."""
+
+
 class MemoryView:
     """A uint8 array addressed in bytes from 0. Every access outside raises `MachineError` naming what was accessed."""
 
-    def __init__(self, memory: bytearray | np.ndarray):
+    def __init__(self, memory: bytearray | np.ndarray, observer: Observer | None = None):
+        self.observer = observer
         self.array = memory if isinstance(memory, np.ndarray) else np.frombuffer(memory, np.uint8)
         if self.array.dtype != np.uint8 or self.array.ndim != 1:
             raise TypeError(f"memory is a {self.array.ndim}-dimensional array of {self.array.dtype}: use a bytearray or a flat uint8 array")
@@ -27,8 +43,10 @@ class MemoryView:
             raise MachineError(f"{what}: bytes {start:#x}..{stop:#x} are outside the memory of {len(self.array):#x} bytes")
 
     def read(self, what: str, addr: int, num_bytes: int) -> np.ndarray:
-        """uint8, shape (num_bytes,)."""
+        """Constants: uint8, shape (num_bytes,)."""
         self.check(what, addr, addr + num_bytes)
+        if self.observer:
+            self.observer.read_constant(what, slice(addr, addr + num_bytes))
         return self.array[addr : addr + num_bytes]
 
     def read_record(self, what: str, record: Record, addr: int) -> dict[str, int]:
@@ -36,17 +54,22 @@ class MemoryView:
         return record.decode(self.read(what, addr, record.num_bytes).tobytes())
 
     def read_runs(self, what: str, addr: int, run_bytes: int, *loops: tuple[int, int]) -> np.ndarray:
-        """Runs of bytes, concatenated, as int8; `loops` are (count, pitch_bytes), outermost first."""
-        return self.array[self._run_index(what, addr, run_bytes, *loops)].view(np.int8)
+        """Activations: runs of bytes, concatenated, as int8; `loops` are (count, pitch_bytes), outermost first."""
+        index = self._run_index(what, addr, run_bytes, *loops)
+        if self.observer:
+            self.observer.read(what, index)
+        return self.array[index].view(np.int8)
 
     def write_runs(self, what: str, addr: int, run_bytes: int, num_runs: int, pitch_bytes: int, values: np.ndarray) -> None:
         """Write int8 values as runs."""
-        self.array[self._run_index(what, addr, run_bytes, (num_runs, pitch_bytes))] = values.astype(np.int8).view(np.uint8)
+        self.scatter(what, self._run_index(what, addr, run_bytes, (num_runs, pitch_bytes)), values)
 
     def scatter(self, what: str, addrs: np.ndarray, values: np.ndarray) -> None:
         """Write int8 values to the addresses of an equally shaped array; of two equal addresses the later one wins."""
         if addrs.size:
             self.check(what, int(addrs.min()), int(addrs.max()) + 1)
+            if self.observer:
+                self.observer.write(what, addrs.ravel())
             self.array[addrs.ravel()] = values.ravel().astype(np.int8).view(np.uint8)
 
     def _run_index(self, what: str, addr: int, run_bytes: int, *loops: tuple[int, int]) -> np.ndarray:

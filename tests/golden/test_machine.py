@@ -307,6 +307,47 @@ def test_tokens_by_hand():
         decode_tokens(np.array([5, 0], np.uint8), 2, 6)
 
 
+# Hazards
+
+
+def copy(source: int, target: int, half: int = 0, **waits: int) -> bytes:
+    """Eight bytes from one address to another."""
+    return tp(op=TpOp.COPY, a_addr=source, a_run_bytes=8, num_2=8, step_2=1, out_addr=target, out_run_bytes=8, buffer_half=half, **waits)
+
+
+def test_hazards_within_an_engine():
+    first, second = copy(ACT_ADDR, OUT_ADDR), copy(OUT_ADDR, OUT_ADDR + 8, half=1)
+    with pytest.raises(MachineError, match=r"descriptor 1 .*TP.a_addr: reads bytes written by descriptor 0, which may not have completed: set wait_tp"):
+        Image().run(first, second)
+    Image().run(first, copy(OUT_ADDR, OUT_ADDR + 8, half=1, wait_tp=1))
+    image = Image()
+    fields = simple_layer().lower(image)
+    second = fields | dict(act_addr=OUT_ADDR, out_addr=OUT_ADDR + 0x100, load_after_fill=1)
+    with pytest.raises(MachineError, match=r"descriptor 1 .*NN.act_addr: reads bytes written by descriptor 0.*: set wait_nn"):
+        image.run(NN.encode(**fields), NN.encode(**second))
+    image.run(NN.encode(**fields), NN.encode(**second | dict(wait_nn=1)))
+    with pytest.raises(MachineError, match=r"NN.out_addr: the descriptor writes bytes that it reads itself"):
+        image.run(NN.encode(**fields | dict(out_addr=ACT_ADDR)))
+
+
+def test_hazards_between_engines():
+    image = Image()
+    fields = simple_layer().lower(image)
+    layer, again = NN.encode(**fields), fields | dict(stripe_word=100, act_addr=ACT_ADDR + 0x100, out_addr=OUT_ADDR + 0x100)
+    with pytest.raises(MachineError, match=r"TP.a_addr: reads bytes written by descriptor 0.*: set wait_nn"):
+        image.run(layer, copy(OUT_ADDR, OUT_ADDR + 0x100))
+    with pytest.raises(MachineError, match=r"TP.out_addr: writes bytes read by descriptor 0.*: set wait_nn"):
+        image.run(layer, copy(OUT_ADDR + 0x100, ACT_ADDR))
+    with pytest.raises(MachineError, match=r"TP.out_addr: writes bytes read by descriptor 0"):  # a wait of the NN loader does not hold TP
+        image.run(layer, NN.encode(**again | dict(wait_nn=1)), copy(OUT_ADDR + 0x200, ACT_ADDR))
+    image.run(layer, copy(OUT_ADDR + 0x100, ACT_ADDR, wait_nn=1))
+    with pytest.raises(MachineError, match=r"NN.act_addr: reads bytes written by descriptor 0.*: set wait_tp"):
+        image.run(copy(OUT_ADDR, ACT_ADDR), layer)
+    image.run(copy(OUT_ADDR, ACT_ADDR), NN.encode(**fields | dict(wait_tp=1)))
+    with pytest.raises(MachineError, match=r"NN.param_addr: reads ahead bytes written by descriptor 0"):
+        image.run(copy(OUT_ADDR, fields["param_addr"]), NN.encode(**fields | dict(wait_tp=1)))
+
+
 # Tensor processor
 
 
@@ -326,11 +367,11 @@ def test_copy_transposes():
     np.testing.assert_array_equal(image.output(4, 10)[:, :6].ravel(), acts.transpose(0, 2, 1).ravel())
 
 
-def test_copy_backwards():
+def test_copies_in_turn():
     image = Image()
     image.put(bytes(range(8)), ACT_ADDR)
     image.run(tp(op=TpOp.COPY, a_run_bytes=8, num_2=8, step_1=0, step_2=1, out_run_bytes=8), tp(
-        op=TpOp.COPY, buffer_half=1, a_addr=OUT_ADDR, a_run_bytes=8, num_1=2, num_2=4, step_1=4, step_2=1, out_run_bytes=8, out_addr=OUT_ADDR + 8))
+        op=TpOp.COPY, wait_tp=1, buffer_half=1, a_addr=OUT_ADDR, a_run_bytes=8, num_1=2, num_2=4, step_1=4, step_2=1, out_run_bytes=8, out_addr=OUT_ADDR + 8))
     assert image.output(16).tolist() == [*range(8)] * 2
 
 
