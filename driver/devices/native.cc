@@ -32,13 +32,13 @@ class Npu {
 #else
         (void)waves;
 #endif
-        top_->rst = 1;
-        for (int i = 0; i < kResetCycles; ++i) {
-            drive_memory_pins(MemoryPins());
-            clock();
+        drive_memory_pins(memory_.pins());
+        for (int i = 1; i <= kResetCycles; ++i) {
+            top_->rst = i < kResetCycles;  // registered by the wrapper, like the pins of the memory
+            settle();
+            rise();
             if (M_AXI(arvalid) || M_AXI(awvalid) || M_AXI(wvalid)) reset_error_ = "a VALID is high during reset";
         }
-        top_->rst = 0;
     }
 
     ~Npu() {
@@ -107,8 +107,7 @@ class Npu {
         top_->eval();
     }
 
-    void clock() {
-        settle();
+    void rise() {
         dump();
         top_->clk = 1;
         top_->eval();
@@ -122,16 +121,12 @@ class Npu {
         time_ += 5;
     }
 
-    // One clock cycle of NPU and memory.
+    // One clock cycle of NPU and memory. The wrapper passes the memory's pins on at the clock edge, so they are set before it.
     void cycle() {
-        drive_memory_pins(memory_.pins());
         settle();
-        const ManagerPins now = manager_pins();
-        dump();
-        top_->clk = 1;
-        top_->eval();
-        dump();
-        memory_.step(now);
+        memory_.step(manager_pins());
+        drive_memory_pins(memory_.pins());
+        rise();
     }
 
     ManagerPins manager_pins() const {

@@ -46,7 +46,7 @@ class NativeDevice:
                  progress: Callable[[str], None] | None = None, verilog: str | None = None):
         self.config = config
         self.memory_model = memory_model
-        path = native_library(verilog or npu_verilog(config, progress), has_waves=waves is not None, progress=progress)
+        path = native_library(verilog or npu_verilog(config, progress), config.port_bits, has_waves=waves is not None, progress=progress)
         self._library = _load(path)
         self._npu = self._library.convoy_create(
             memory_model.latency_cycles, memory_model.stall_percent, memory_model.seed & (2**64 - 1), memory_model.is_shared,

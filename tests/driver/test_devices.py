@@ -226,21 +226,21 @@ def test_wide_port():
 
 
 def test_compiled_once(copier_verilog):
-    path = native_library(copier_verilog)
+    path = native_library(copier_verilog, CONFIG.port_bits)
     seen = []
-    assert native_library(copier_verilog, progress=seen.append) == path
+    assert native_library(copier_verilog, CONFIG.port_bits, progress=seen.append) == path
     assert not seen
 
 
 def test_compiler_missing(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(DeviceError, match=r"needs a C\+\+ compiler"):
-        native_library("module convoy_npu; endmodule")
+        native_library("module convoy_npu; endmodule", 64)
 
 
 def test_compile_error():
     with pytest.raises(DeviceError, match="verilator_bin failed"):
-        native_library("module convoy_npu(; endmodule")
+        native_library("module convoy_npu(; endmodule", 64)
 
 
 def test_unknown_device():
