@@ -22,9 +22,9 @@ class Hazards:
     everything that follows; `wait_nn` on an NN descriptor holds the loader and so only NN descriptors.
     """
 
-    def __init__(self, memory_bytes: int):
-        self._writer = {engine: np.zeros(memory_bytes, np.uint16) for engine in Opcode}
-        self._reader = {engine: np.zeros(memory_bytes, np.uint16) for engine in Opcode}
+    def __init__(self) -> None:
+        self._writer = {engine: np.zeros(0, np.uint16) for engine in Opcode}
+        self._reader = {engine: np.zeros(0, np.uint16) for engine in Opcode}
         self._done = {(engine, other): 0 for engine in Opcode for other in Opcode}
         self._engine, self._number = Opcode.NN, 0
 
@@ -40,17 +40,20 @@ class Hazards:
 
     def read_constant(self, what: str, span: slice) -> None:
         """Descriptors, tables and weights are prefetched without waiting: the program must not have written them."""
+        self._grow(span.stop)
         for engine in Opcode:
             self._check(what, "reads ahead", self._writer[engine][span], 0, "written by", "put constants where no descriptor writes")
 
     def read(self, what: str, index: np.ndarray) -> None:
         """The descriptor reads activations."""
+        self._grow(int(index.max()) + 1)
         for other in Opcode:
             self._check(what, "reads", self._writer[other][index], self._done[self._engine, other], "written by", self._remedy(other))
         self._reader[self._engine][index] = self._number
 
     def write(self, what: str, index: np.ndarray) -> None:
         """The descriptor writes its results."""
+        self._grow(int(index.max()) + 1)
         other = Opcode.TP if self._engine is Opcode.NN else Opcode.NN
         done = self._done[self._engine, other]
         self._check(what, "writes", self._writer[other][index], done, "written by", self._remedy(other))
@@ -58,6 +61,13 @@ class Hazards:
         if self._engine is Opcode.NN and (self._reader[Opcode.NN][index] == self._number).any():
             raise MachineError(f"{what}: the descriptor writes bytes that it reads itself; its loader may still be reading")
         self._writer[self._engine][index] = self._number
+
+    def _grow(self, num_bytes: int) -> None:
+        """Follow at least the first `num_bytes` bytes of memory."""
+        for table in (self._writer, self._reader):
+            for engine, last in table.items():
+                if len(last) < num_bytes:
+                    table[engine] = np.concatenate([last, np.zeros(2 * num_bytes - len(last), np.uint16)])
 
     @staticmethod
     def _remedy(other: Opcode) -> str:

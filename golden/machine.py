@@ -40,9 +40,8 @@ class Machine:
         """
         if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= 65535 or record_addr % 32:
             raise MachineError(f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples of {DESCRIPTOR_BYTES} and 32, and 1..65535")
-        view = MemoryView(self.memory)
-        hazards = Hazards(len(view.array))
-        view.observer = hazards
+        hazards = Hazards()
+        view = MemoryView(self.memory, hazards)
         records = MemoryView(self.memory)
         order = _Order()
         for index in range(count):

@@ -45,7 +45,7 @@ def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, d: dic
     check_nn(config, d)
     _load(config, memory, stripe, d)
     positions = _positions(config, d)
-    acts = stripe[_stripe_index(config, memory, d, positions)]
+    acts = stripe[_stripe_index(config, memory, d, positions)].astype(_exact_float(d))
     first_param = 0
     for superblock in range(d["num_sb"]):
         is_last = superblock == d["num_sb"] - 1
@@ -142,29 +142,27 @@ def _stripe_index(config: NpuConfig, memory: MemoryView, d: dict[str, int], posi
     return words * config.num_lanes + pixel
 
 
-def _exact_float(num_terms: int) -> type:
-    """A float type in which a sum of `num_terms` int8 x int8 products is exact."""
+def _exact_float(d: dict[str, int]) -> type:
+    """A float type in which every accumulator, a sum of int8 x int8 products, is exact."""
+    num_terms = d["num_taps"] * (1 if d["is_depthwise"] else d["num_ic"])
     return np.float32 if num_terms << 14 <= 1 << 24 else np.float64
 
 
 def _convolve(weights: np.ndarray, acts: np.ndarray) -> np.ndarray:
-    """(core, z, kernel, tap) and (channel, tap, n) -> accumulators, int64, (kernel * core, n), kernel first."""
+    """Weights (core, z, kernel, tap) and floats (channel, tap, n) -> accumulators, int64, (kernel * core, n), kernel first."""
     num_cores, num_z, num_kernels, num_taps = weights.shape
-    dtype = _exact_float(num_z * num_taps)
-    matrix = weights.transpose(2, 0, 1, 3).reshape(num_kernels * num_cores, num_z * num_taps).astype(dtype)
-    return (matrix @ acts.reshape(num_z * num_taps, -1).astype(dtype)).astype(np.int64)
+    matrix = weights.transpose(2, 0, 1, 3).reshape(num_kernels * num_cores, num_z * num_taps).astype(acts.dtype)
+    return (matrix @ acts.reshape(num_z * num_taps, -1)).astype(np.int64)
 
 
 def _convolve_depthwise(d: dict[str, int], superblock: int, weights: np.ndarray, acts: np.ndarray) -> np.ndarray:
     """The same with one channel for each (z, core); channels that do not exist are zero."""
-    num_cores, num_z, kernels_per_z, num_taps = weights.shape
+    num_cores, num_z, kernels_per_z, _ = weights.shape
     channel = (superblock * d["num_z"] + np.arange(num_z)[:, None]) * num_cores + np.arange(num_cores)
     is_missing = channel >= d["num_ic"]
     if weights.transpose(1, 0, 2, 3)[is_missing].any():
         raise MachineError(f"STREAM of superblock {superblock}: a channel beyond num_ic = {d['num_ic']} has weights that are not zero")
-    dtype = _exact_float(num_taps)
-    inputs = acts[np.minimum(channel, d["num_ic"] - 1)].astype(dtype)
-    acc = weights.transpose(1, 0, 2, 3).astype(dtype) @ inputs
+    acc = weights.transpose(1, 0, 2, 3).astype(acts.dtype) @ acts[np.minimum(channel, d["num_ic"] - 1)]
     return acc.transpose(0, 2, 1, 3).reshape(num_z * kernels_per_z * num_cores, -1).astype(np.int64)
 
 
