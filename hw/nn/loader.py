@@ -243,12 +243,12 @@ class _Phases(wiring.Component):
 
 
 class _Placer(wiring.Component):
-    """Takes bytes from the queue, rotates them into place and writes. One piece per cycle; 3 cycles from bytes to write.
+    """Takes bytes from the queue, rotates them into place and writes. One piece per cycle; 4 cycles from bytes to write.
 
     Members
     -------
     pieces : In(stream of pieces)
-    bytes, level, take : the ByteQueue
+    bytes, level, take : the ByteQueue; a beat more than a piece needs, so that beats still arrive while a piece waits for its turn
     zero_point : In(8)
     write : Out(StripeWrite)
     channel_done, done : Out(1), strobes in the cycle of the last write, or after it
@@ -258,7 +258,7 @@ class _Placer(wiring.Component):
         self._config = config
         super().__init__({
             "pieces": In(stream.Signature(_piece_layout(config))), "zero_point": In(8),
-            "bytes": In(16 * config.num_lanes), "level": In(16), "take": Out(range(2 * config.num_lanes + 1)),
+            "bytes": In(8 * (2 * config.num_lanes + config.port_bytes)), "level": In(16), "take": Out(range(2 * config.num_lanes + 1)),
             "write": Out(StripeWrite(config)), "channel_done": Out(1), "done": Out(1),
         })
 
@@ -266,23 +266,23 @@ class _Placer(wiring.Component):
         m = Module()
         num_lanes = self._config.num_lanes
         piece = self.pieces.payload
-        go = Signal()
-        m.d.comb += [
-            go.eq(self.pieces.valid & (self.level >= piece.num_bytes)),
-            self.pieces.ready.eq(go),
-            self.take.eq(Mux(go, piece.num_taken, 0)),
-        ]
+        # Stage 1: enough bytes, not counting those that the piece in stage 2 takes now
+        armed, is_armed = Signal.like(piece), Signal()
+        m.d.comb += self.pieces.ready.eq(self.pieces.valid & (self.level >= piece.num_bytes + self.take))
+        with m.If(self.pieces.ready):
+            m.d.sync += armed.eq(piece)
+        m.d.sync += [is_armed.eq(self.pieces.ready), self.take.eq(Mux(self.pieces.ready, piece.num_taken, 0))]
 
-        # Stage 1: which bytes
+        # Stage 2: which bytes
         selected, placed = Signal(8 * num_lanes), Signal.like(piece)
         is_placed = Signal()
         evens, odds = (Cat(self.bytes.word_select(2 * i + odd, 8) for i in range(num_lanes)) for odd in range(2))
         m.d.sync += [
-            selected.eq(Mux(piece.is_split, Mux(piece.is_odd, odds, evens), self.bytes[:8 * num_lanes])),
-            placed.eq(piece), is_placed.eq(go),
+            selected.eq(Mux(armed.is_split, Mux(armed.is_odd, odds, evens), self.bytes[:8 * num_lanes])),
+            placed.eq(armed), is_placed.eq(is_armed),
         ]
 
-        # Stage 2: where
+        # Stage 3: where
         rotated, is_written, is_data = Signal(8 * num_lanes), Signal(num_lanes), Signal(num_lanes)
         word, is_channel_end, is_job_end = Signal.like(piece.word), Signal(), Signal()
         turned = selected
@@ -295,7 +295,7 @@ class _Placer(wiring.Component):
             is_data.eq(Cat((placed.data_first <= i) & (placed.data_end > i) for i in range(num_lanes))),
         ]
 
-        # Stage 3: pads, and write
+        # Stage 4: pads, and write
         m.d.sync += [
             self.write.en.eq(is_written), self.write.word.eq(word),
             self.write.data.eq(Cat(Mux(is_data[i], rotated.word_select(i, 8), self.zero_point) for i in range(num_lanes))),
@@ -309,8 +309,8 @@ class Loader(wiring.Component):
 
     Throughput: one stripe word written per cycle, filled as far as a row, the word's border and the memory port permit: with stride 1
     every row costs as many cycles as words it touches; with stride 2 twice that; bytes of rows of which no phase is stored are dropped
-    as fast. Pads cost no cycles of their own beyond the words they add. Latency: 9 cycles from a beat to its last write. The bytes of the
-    next job are requested while a job is being written; between jobs the writes pause for about 12 cycles.
+    as fast. Pads cost no cycles of their own beyond the words they add. Latency: 8 cycles from a beat to its last write. The bytes of the
+    next job are requested while a job is being written; between jobs the writes pause for about 13 cycles.
 
     Parameters
     ----------
@@ -342,7 +342,7 @@ class Loader(wiring.Component):
         config = self._config
         m.submodules.walk = walk = RunWalk()
         m.submodules.reader = reader = RunReader(config, max(self.DEPTH_BEATS, 2 * config.max_burst_beats))
-        m.submodules.queue = queue = ByteQueue(config.port_bytes, 2 * config.num_lanes)
+        m.submodules.queue = queue = ByteQueue(config.port_bytes, 2 * config.num_lanes + config.port_bytes)
         m.submodules.slot = slot = JobSlot(NN.subset(*_PLACE_FIELDS))
         m.submodules.segments = segments = _Segments(config)
         m.submodules.sources = sources = _Sources(config)
