@@ -1,6 +1,6 @@
 """Reads descriptors from memory, ahead of the dispatcher."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -70,8 +70,8 @@ class Fetch(wiring.Component):
         # Requests: a burst is offered only when the queue has room for all of it
         m.d.comb += [requested.eq(bursts.valid & bursts.ready), arrived.eq(beats.valid)]
         m.d.sync += [
-            num_free.eq(num_free - requested * burst_beats + taken),
-            num_due.eq(num_due + requested * burst_beats - arrived),
+            num_free.eq(num_free - Mux(requested, burst_beats, 0) + taken),
+            num_due.eq(num_due + Mux(requested, burst_beats, 0) - arrived),
         ]
         with m.If(requested):
             m.d.sync += [bursts.valid.eq(0), bursts.p.addr.eq(bursts.p.addr + burst_beats * config.port_bytes)]
