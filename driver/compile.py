@@ -14,6 +14,7 @@ from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES
 from convoy.spec.record import EncodeError
 
 from .alloc import Arena, place_buffers
+from .cost import tp_cycles
 from .emit import Emitter, Tables, tp_blocks
 from .graph import Graph, GraphError
 from .lower import AddWork, Axis, ConvWork, HostWork, PoolWork, describe, lower_op
@@ -23,9 +24,6 @@ from .schedule import CopyWork, Schedule, Task, schedule
 from .tile import Geometry, Tiling, deal_channels, tile_conv
 
 __all__ = ["Compiled", "compile_graph", "compile_with_costs"]
-
-TP_BLOCK_CYCLES = 60
-AVERAGE_CYCLES = 10
 
 
 @dataclass(frozen=True)
@@ -131,15 +129,15 @@ def _foldings(work: ConvWork, config: NpuConfig) -> Iterator[ConvWork]:
 
 
 def _tp_cycles(task: Task, config: NpuConfig) -> float:
-    """Estimated cycles of a TP task: an element per cycle (pools: an input pixel), and a constant per block."""
-    work, half = task.work, config.tp_buffer_bytes // 2
+    """Estimated cycles of a task that is not a convolution."""
+    work = task.work
     if isinstance(work, PoolWork):
-        outputs = work.num_ic * work.rows.size_out * work.cols.size_out
-        loaded = work.num_ic * work.rows.size_in * work.cols.size_in
-        return outputs * (work.rows.kernel * work.cols.kernel + AVERAGE_CYCLES) + TP_BLOCK_CYCLES * -(-loaded // half)
-    if isinstance(work, AddWork | CopyWork):
-        size = int(np.prod(work.sizes)) if isinstance(work, CopyWork) else work.num_elements
-        return size + TP_BLOCK_CYCLES * -(-size * (2 if isinstance(work, AddWork) else 1) // half)
+        pixels = work.num_ic * work.rows.size_out * work.cols.size_out * work.rows.kernel * work.cols.kernel
+        return tp_cycles("pool", pixels, work.num_ic * work.rows.size_in * work.cols.size_in, config)
+    if isinstance(work, AddWork):
+        return tp_cycles("add", work.num_elements, 2 * work.num_elements, config)
+    if isinstance(work, CopyWork):
+        return tp_cycles("copy", int(np.prod(work.sizes)), int(np.prod(work.sizes)), config)
     return 0.0
 
 

@@ -8,22 +8,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
+from convoy.spec.isa import PARAM
 
 if TYPE_CHECKING:
     from .tile import Geometry, GroupShape, Stripe
 
-__all__ = ["LayerCost", "WeightLoad", "layer_cost"]
+__all__ = ["LayerCost", "WeightLoad", "layer_cost", "tp_cycles"]
 
-START_CYCLES = 150
+TP_START_CYCLES = 200
+"""From the last write that a TP task waits for to its first output."""
+TP_BLOCK_CYCLES = 60
+TP_BYTE_CYCLES = {"copy": 0.25, "add": 0.3, "pool": 0.35}
+"""Cycles per output byte (pools: per pixel of a window)."""
+
+START_CYCLES = 450
 """A descriptor's fetch, tables, first window and last write."""
-NEXT_CYCLES = 30
+NEXT_CYCLES = 55
 """What remains of that between stripes of a layer, where it is mostly hidden."""
 WINDOW_CYCLES = 2
 """Idle cycles of the filler between windows."""
-GROUP_CYCLES = 6
+GROUP_CYCLES = 2
 """What a group costs the cores and the drain beyond its vectors."""
 PORT_SHARE = 0.7
 """Part of the port's beats that weight streams can count on."""
+CONTENTION = 0.3
+"""Cycles that a beat of weights or parameters costs, because activations wait for it."""
 SLOT_PENALTY = {1: 1.0, 2: 0.3, 3: 0.08}
 """With few window slots filling and computing wait for each other: this part of the shorter one is not hidden."""
 
@@ -78,8 +87,11 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
             cycles += max(load_cycles, first) + time - first + NEXT_CYCLES
         previous = stripe.num_words, time
     drain_last = load.kernels[-1] * config.num_cores * -(-stripes[-1].groups(group)[1][0] // config.post_lanes)
-    weight_total = float(weights.sum()) * sum(stripe.num_groups for stripe in stripes)
-    return LayerCost(cycles + START_CYCLES + float(drain_last), *(float(total) for total in totals), weight_total, loads)
+    num_groups = sum(stripe.num_groups for stripe in stripes)
+    weight_total = float(weights.sum()) * num_groups
+    param_beats = PARAM.num_bytes / config.port_bytes * config.num_cores * float(load.kernels.sum()) * num_groups
+    contention = CONTENTION * (PORT_SHARE * weight_total + param_beats)
+    return LayerCost(cycles + contention + START_CYCLES + float(drain_last), *(float(total) for total in totals), weight_total, loads)
 
 
 def _stripe_time(stripe: Stripe, group: GroupShape, load: WeightLoad, fill: np.ndarray, weights: np.ndarray, hidden: float,
@@ -117,3 +129,8 @@ def _load_cycles(geometry: Geometry, stripe: Stripe, config: NpuConfig) -> float
     num_bytes = geometry.num_ic * tile_ih * tile_iw
     writes = geometry.num_ic * len(geometry.phase_list) * stripe.tile_rows * -(-stripe.tile_cols // config.num_lanes)
     return max(num_bytes / config.port_bytes, float(writes)) + (0 if is_full else geometry.num_ic * tile_ih * 2.0)
+
+
+def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfig) -> float:
+    """Estimate of a TP task of `kind` (a key of TP_BYTE_CYCLES) that loads `num_loaded_bytes` and makes `num_bytes` (pools: reads pixels)."""
+    return TP_START_CYCLES + TP_BYTE_CYCLES[kind] * num_bytes + TP_BLOCK_CYCLES * -(-num_loaded_bytes // (config.tp_buffer_bytes // 2))

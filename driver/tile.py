@@ -13,7 +13,7 @@ from .cost import LayerCost, WeightLoad, layer_cost
 from .graph import GraphError
 from .lower import Axis
 
-__all__ = ["Geometry", "GroupShape", "Stripe", "Tiling", "deal_channels", "tile_conv", "weight_load"]
+__all__ = ["Geometry", "GroupShape", "Stripe", "Tiling", "deal_channels", "tile_conv", "tilings", "weight_load"]
 
 
 @dataclass(frozen=True)
@@ -173,17 +173,12 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
     GraphError
         When not even one output pixel's inputs fit the stripe memory or the window memory; the message names which.
     """
-    geometry = geometry.collapsed
     best, fits_window = None, False
-    for tile_cols in _column_tiles(geometry.cols):
-        for num_kernels in _kernel_counts(geometry, config):
-            load = weight_load(geometry, nnz, dealt, num_kernels)
-            for group in _groups(geometry, tile_cols, config.num_acc_entries // num_kernels, config):
-                fits_window = True
-                for stripes in _stripings(geometry, tile_cols, group, config):
-                    cost = layer_cost(geometry, group, stripes, load, config)
-                    if best is None or cost.cycles < best.cost.cycles:
-                        best = Tiling(geometry, group, num_kernels, len(load.kernels), int(load.kernels[-1]), stripes, cost)
+    for tile_cols in _column_tiles(geometry.collapsed.cols):
+        for tiling in tilings(geometry, nnz, dealt, config, tile_cols):
+            fits_window = True
+            if tiling is not None and (best is None or tiling.cost.cycles < best.cost.cycles):
+                best = tiling
         if best is not None:
             return best
     if fits_window:
@@ -191,6 +186,18 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
                          "a larger stripe_bytes is needed")
     raise GraphError(f"the inputs of one output pixel exceed the window memory of {config.window_words} words of {config.num_lanes} pixels; "
                      "a larger window_words is needed")
+
+
+def tilings(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig, tile_cols: int) -> Iterator[Tiling | None]:
+    """Every tiling with columns cut into tiles of `tile_cols` (of the collapsed geometry); None for each group shape that fits the window memory."""
+    geometry = geometry.collapsed
+    for num_kernels in _kernel_counts(geometry, config):
+        load = weight_load(geometry, nnz, dealt, num_kernels)
+        for group in _groups(geometry, tile_cols, config.num_acc_entries // num_kernels, config):
+            yield None
+            for stripes in _stripings(geometry, tile_cols, group, config):
+                cost = layer_cost(geometry, group, stripes, load, config)
+                yield Tiling(geometry, group, num_kernels, len(load.kernels), int(load.kernels[-1]), stripes, cost)
 
 
 def _column_tiles(cols: Axis) -> Iterator[int]:

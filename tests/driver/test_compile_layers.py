@@ -10,7 +10,7 @@ from convoy.driver.graph import GraphError
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.verif.graphs import GraphMaker, evaluate, run_plan
 
-PROPERTY = settings(deadline=None, max_examples=40, derandomize=True)
+PROPERTY = settings(deadline=None, max_examples=30, derandomize=True)
 
 
 @st.composite
@@ -66,24 +66,33 @@ def conv_graphs(draw):
     return maker.graph([source], [target])
 
 
-def check(graph, config, **options):
+def refusal(graph, config) -> str:
+    """What the compiler says when it refuses the graph; empty when it does not."""
+    try:
+        compile_graph(graph, config)
+    except GraphError as error:
+        return str(error)
+    return ""
+
+
+def check(graph, config):
     """Every tensor in NPU memory is what the golden layers make of random inputs."""
-    plan = compile_graph(graph, config, keep_tensors=True, **options)
+    plan = compile_graph(graph, config, keep_tensors=True)
     rng = np.random.default_rng(0)
     inputs = {index: rng.integers(-128, 128, graph.tensors[index].shape).astype(np.int8) for index in graph.inputs}
     expected, got = evaluate(graph, inputs), run_plan(plan, dict(inputs))
     for op in graph.ops:
         np.testing.assert_array_equal(got[op.outputs[0]], expected[op.outputs[0]], err_msg=f"{op.index} {op.kind}")
-    return plan
 
 
 @PROPERTY
 @given(conv_graphs(), configs())
 def test_convolutions(graph, config):
-    try:
+    if message := refusal(graph, config):
+        assert config.window_words == 32 or config.stripe_bytes == 4096, message
+        assert "window memory" in message or "stripe memory" in message
+    else:
         check(graph, config)
-    except GraphError as error:
-        assert "window memory" in str(error) or "stripe memory" in str(error)
 
 
 @PROPERTY
@@ -108,11 +117,12 @@ def test_fully_connected(seed, batch, num_ic, num_oc, is_per_channel, is_flat_in
     weights = maker.weights((num_oc, num_ic), num_oc if is_per_channel else 1, 0)
     bias = maker.tensor((num_oc,), np.int32, maker.rng.integers(-2000, 2000, num_oc).astype(np.int32))
     target = maker.op("FULLY_CONNECTED", (source, weights, bias), (batch, num_oc))
-    try:
-        check(maker.graph([source], [target]), config)
-    except GraphError as error:
+    graph = maker.graph([source], [target])
+    if message := refusal(graph, config):
         assert num_ic > config.stripe_words, "batches and prime numbers of channels are not folded"
-        assert "stripe memory" in str(error)
+        assert "stripe memory" in message
+    else:
+        check(graph, config)
 
 
 @PROPERTY
@@ -144,8 +154,8 @@ def test_what_does_not_fit_is_refused(height, width, num_ic, num_oc, kernel, lim
 
 def test_all_pad_combinations_of_one_axis():
     """Pads 0..7 on either side, wider than the kernel too, in stripes of few rows."""
-    for top in range(8):
-        for bottom in range(8):
+    for top in (0, 1, 3, 7):
+        for bottom in (0, 2, 5, 7):
             maker = GraphMaker(top * 8 + bottom)
             source, weights = maker.tensor((1, 9, 6, 3)), maker.weights((5, 3, 2, 3), 5, 0)
             sizes = out_size(9, 3, 1, 1, top, bottom), out_size(6, 2, 1, 1, bottom, top)
