@@ -3,6 +3,7 @@
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import PARAM, Rounding
 

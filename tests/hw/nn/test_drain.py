@@ -252,3 +252,10 @@ def test_invalid_channels_end_with_an_empty_chunk():
                    num_groups=1, out_pitch_row_bytes=13)
     out = check(config, [job, dict(job)], valid=0.0)
     assert (out.written, out.num_lasts) == ({}, 2)
+
+
+def test_last_group_may_be_part_of_a_row():
+    """Groups that are parts of a row: the last one has fewer columns, and fewer vectors."""
+    job = make_job(num_groups=3, num_kernels=2, num_kernels_last=2, num_vec=2, num_vec_last=1, num_vec_x=2, drain_pitch=32, tile_ow=32,
+                   num_pos=32, num_pos_last=7, out_group_step_bytes=32)
+    check(config_of(), [job], valid=1.0)

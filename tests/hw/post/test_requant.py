@@ -2,11 +2,12 @@
 
 import pytest
 from amaranth.sim import Simulator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from convoy.hw.post.requant import Requantiser
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import Rounding
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def wrap(value):
