@@ -3,7 +3,6 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import bits_for
 
 from convoy.hw.dma.types import SkipBeat
 
@@ -70,16 +69,12 @@ class ByteQueue(wiring.Component):
                 staged_bytes.eq(arriving_bytes),
             ]
 
-        # Then they are put behind the bytes queued; those taken are shifted out last, because `take` may come late in the cycle.
+        # Then they are put behind the bytes that stay.
         queued = Signal(8 * self.capacity_bytes)  # zero from `level` on
-        appended = Signal(8 * self.capacity_bytes)
-        position = self.level[:bits_for(self.capacity_bytes - self.num_in_bytes)]  # all of it if there is room
-        m.d.comb += [
-            appended.eq(queued | Mux(has_room, _up(staged, position)[:len(queued)], 0)),
-            self.data.eq(queued),
-        ]
+        position = Signal(range(self.capacity_bytes - self.num_in_bytes + 1))
+        m.d.comb += [position.eq(self.level - self.take), self.data.eq(queued)]
         m.d.sync += [
-            queued.eq(_down(appended, self.take)),
+            queued.eq(_down(queued, self.take) | Mux(has_room, _up(staged, position)[:len(queued)], 0)),
             self.level.eq(self.level + Mux(has_room, staged_bytes, 0) - self.take),
         ]
         return m

@@ -9,7 +9,7 @@ from convoy.hw.dma.chunk_writer import ChunkWriter
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
-from .core import CORE_FIELDS, Core
+from .core import Core
 from .drain import DRAIN_FIELDS, DrainChunks
 from .fetch import FETCH_FIELDS, WeightFetcher
 from .filler import FILLER_FIELDS, Filler

@@ -90,27 +90,24 @@ class WeightFetcher(wiring.Component):
                 ]
                 with m.If(runs.ready):
                     m.next = "TAPS"
-            with m.State("TAPS"):
-                with m.If(table.level >= TAP_BYTES):
-                    m.d.comb += table.take.eq(TAP_BYTES)
-                    m.d.sync += tap.eq(tap + 1)
-                    with m.If(tap == job.num_taps - 1):
-                        m.d.sync += bank.eq(~bank)
-                        m.next = "STREAMS"
-            with m.State("STREAMS"):
-                with m.If((table.level >= STREAM_BYTES) & streams.is_idle):
-                    m.d.comb += [table.take.eq(STREAM_BYTES), streams.load.eq(1)]
-                    m.d.sync += core.eq(core + 1)
-                    with m.If(core == config.num_cores - 1):
-                        m.d.sync += core.eq(0)
-                        m.d.comb += streams.start.eq(1)
-                        m.next = "FETCH"
-            with m.State("FETCH"):
-                with m.If(streams.is_idle):
-                    m.d.sync += sb.eq(sb + 1)
+            with m.State("TAPS"), m.If(table.level >= TAP_BYTES):
+                m.d.comb += table.take.eq(TAP_BYTES)
+                m.d.sync += tap.eq(tap + 1)
+                with m.If(tap == job.num_taps - 1):
+                    m.d.sync += bank.eq(~bank)
                     m.next = "STREAMS"
-                    with m.If(sb == job.num_sb - 1):
-                        m.next = "IDLE"
+            with m.State("STREAMS"), m.If((table.level >= STREAM_BYTES) & streams.is_idle):
+                m.d.comb += [table.take.eq(STREAM_BYTES), streams.load.eq(1)]
+                m.d.sync += core.eq(core + 1)
+                with m.If(core == config.num_cores - 1):
+                    m.d.sync += core.eq(0)
+                    m.d.comb += streams.start.eq(1)
+                    m.next = "FETCH"
+            with m.State("FETCH"), m.If(streams.is_idle):
+                m.d.sync += sb.eq(sb + 1)
+                m.next = "STREAMS"
+                with m.If(sb == job.num_sb - 1):
+                    m.next = "IDLE"
         is_tap = table.take == TAP_BYTES
         m.d.sync += [
             self.tap_write.en.eq(is_tap), self.tap_write.bank.eq(bank), self.tap_write.tap.eq(tap), self.tap_write.offset.eq(table.data),

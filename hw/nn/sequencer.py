@@ -1,5 +1,7 @@
 """Issue: each weight meets the T vectors of its group, one per cycle."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -85,7 +87,7 @@ class Sequencer(wiring.Component):
 
         # Window slots
         has_window, has_buffer, buffer = Signal(), Signal(), Signal()
-        slot, slot_word = Signal(9), Signal(range(config.window_words))
+        slot_word = Signal(range(config.window_words))
         next_slot, next_word = Signal(9), Signal(range(config.window_words))  # the slot that the next window is in
         window_words = Signal(11)
         remainder = Signal(lanes_log2)
@@ -120,7 +122,7 @@ class Sequencer(wiring.Component):
             take_buffer.eq(go & ~has_buffer),
         ]
         does_issue = go & ~is_zero
-        m.d.sync += [history[0].eq(Mux(does_issue, Cat(entry, 1), 0)), *(new.eq(old) for old, new in zip(history, history[1:], strict=False))]
+        m.d.sync += [history[0].eq(Mux(does_issue, Cat(entry, 1), 0)), *(new.eq(old) for old, new in pairwise(history))]
 
         release = Signal()
         m.d.sync += finish.eq(go & is_end & head.is_last)

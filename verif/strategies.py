@@ -1,0 +1,121 @@
+"""Hypothesis strategies: random layers over the whole range of the contract, memories, and configurations."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from convoy.driver.device import MemoryModel
+from convoy.spec.config import NpuConfig
+
+from .graphs import GraphMaker
+
+__all__ = ["add_graphs", "configs", "conv_graphs", "fully_connected_graphs", "layer_graphs", "memory_models", "out_size", "pool_graphs"]
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def configs(draw) -> NpuConfig:
+    """Configurations far apart, most of them small enough to force tiling."""
+    lanes = draw(st.sampled_from([8, 16, 32]))
+    return NpuConfig(
+        num_cores=draw(st.sampled_from([1, 2, 4, 8, 16])), num_lanes=lanes, num_acc_entries=draw(st.sampled_from([16, 64])),
+        post_lanes=draw(st.sampled_from([1, 4, lanes // 2])), stripe_bytes=draw(st.sampled_from([4096, 65536])),
+        window_words=draw(st.sampled_from([32, 64])), port_bits=draw(st.sampled_from([32, 64, 256])),
+        tp_buffer_bytes=draw(st.sampled_from([1024, 16384])),
+    )
+
+
+@st.composite
+def memory_models(draw) -> MemoryModel:
+    """Memories fast and slow, smooth and stalling."""
+    return MemoryModel(latency_cycles=draw(st.sampled_from([1, 7, 32, 150])), stall_percent=draw(st.sampled_from([0, 0, 20, 60])),
+                       seed=draw(st.integers(0, 1000)), is_shared=draw(st.booleans()))
+
+
+def out_size(size, kernel, stride, dilation, before, after):
+    """Output extent of a convolution along one axis."""
+    return (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
+
+
+def _same_pads(size, kernel, stride, dilation):
+    total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+@st.composite
+def conv_graphs(draw, max_kernel: int | None = None):
+    """A convolution or depthwise convolution: kernels 1 .. 11*stride-1 (or `max_kernel`) per axis, strides 1 and 2, dilation, pads 0..7."""
+    maker = GraphMaker(draw(seeds))
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 70))
+    stride = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    limits = [min(11 * step - 1, max_kernel or 99) for step in stride]
+    kernel = tuple(draw(st.one_of(st.integers(1, min(5, limit)), st.integers(1, limit))) for limit in limits)
+    dilation = tuple(draw(st.integers(1, 2 if taps <= 5 else 1)) for taps in kernel)
+    options = {"stride_h": stride[0], "stride_w": stride[1], "dilation_h": dilation[0], "dilation_w": dilation[1],
+               "activation": draw(st.sampled_from(["NONE", "RELU", "RELU6", "RELU_N1_TO_1"]))}
+    is_same = draw(st.booleans())
+    pads = draw(st.tuples(*[st.integers(0, 7)] * 4))
+    axes = list(zip((height, width), kernel, stride, dilation, strict=True))
+    sizes = [out_size(*axis, *pads[2 * n:2 * n + 2]) for n, axis in enumerate(axes)]
+    if is_same or min(sizes) < 1:
+        options["padding"] = "SAME"
+        sizes = [-(-height // stride[0]), -(-width // stride[1])]
+        if max(sum((_same_pads(*axis) for axis in axes), ())) > 7:
+            height, width = height + 20, width + 20
+            del options["padding"]
+            options["padding"] = "VALID"
+            sizes = [out_size(size, *axis[1:], 0, 0) for size, axis in zip((height, width), axes, strict=True)]
+    else:
+        options["pads"] = pads
+    num_ic, is_depthwise, density = draw(st.integers(1, 9)), draw(st.booleans()), draw(st.sampled_from([1.0, 0.5, 0.05, 0.0]))
+    num_oc = num_ic * draw(st.integers(1, 3)) if is_depthwise else draw(st.integers(1, 20))
+    source = maker.tensor((1, height, width, num_ic))
+    if is_depthwise:
+        weights = maker.weights((1, *kernel, num_oc), num_oc, 3, density)
+    else:
+        weights = maker.weights((num_oc, *kernel, num_ic), num_oc, 0, density)
+    bias = maker.tensor((num_oc,), np.int32, maker.rng.integers(-2000, 2000, num_oc).astype(np.int32))
+    kind = "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D"
+    return maker.graph([source], [maker.op(kind, (source, weights, bias), (1, *sizes, num_oc), **options)])
+
+
+@st.composite
+def fully_connected_graphs(draw):
+    """A fully connected layer, batched or not, on a flat or a 4D tensor."""
+    maker = GraphMaker(draw(seeds))
+    batch, num_ic, num_oc = draw(st.integers(1, 5)), draw(st.integers(1, 300)), draw(st.integers(1, 40))
+    source = maker.tensor(draw(st.sampled_from([(batch, num_ic), (batch, 1, 1, num_ic)])))
+    weights = maker.weights((num_oc, num_ic), draw(st.sampled_from([num_oc, 1])), 0, draw(st.sampled_from([1.0, 0.3])))
+    bias = maker.tensor((num_oc,), np.int32, maker.rng.integers(-2000, 2000, num_oc).astype(np.int32))
+    return maker.graph([source], [maker.op("FULLY_CONNECTED", (source, weights, bias), (batch, num_oc))])
+
+
+@st.composite
+def pool_graphs(draw):
+    """Maximum or average pooling of any window and stride."""
+    maker = GraphMaker(draw(seeds))
+    height, width, num_ic = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 20))
+    kernel_h, kernel_w, stride_h, stride_w = draw(st.tuples(*[st.integers(1, 6)] * 4))
+    kernel_h, kernel_w, is_same = min(kernel_h, height), min(kernel_w, width), draw(st.booleans())
+    source = maker.tensor((1, height, width, num_ic))
+    sizes = (-(-height // stride_h), -(-width // stride_w)) if is_same else ((height - kernel_h) // stride_h + 1, (width - kernel_w) // stride_w + 1)
+    target = maker.op(draw(st.sampled_from(["MAX_POOL_2D", "AVERAGE_POOL_2D"])), (source,), (1, *sizes, num_ic),
+                      padding="SAME" if is_same else "VALID", filter_h=kernel_h, filter_w=kernel_w, stride_h=stride_h, stride_w=stride_w,
+                      activation=draw(st.sampled_from(["NONE", "RELU6"])))
+    return maker.graph([source], [target])
+
+
+@st.composite
+def add_graphs(draw):
+    """An addition of two tensors with scales of their own."""
+    maker = GraphMaker(draw(seeds))
+    shape = (1, *draw(st.tuples(*[st.integers(1, 30)] * 3)))
+    a, b = (maker.tensor(shape, scale=draw(st.floats(0.001, 1.0))) for _ in range(2))
+    return maker.graph([a, b], [maker.op("ADD", (a, b), shape, activation=draw(st.sampled_from(["NONE", "RELU"])))])
+
+
+def layer_graphs():
+    """Any layer that the NPU executes; convolutions most often."""
+    return st.one_of(conv_graphs(), conv_graphs(), conv_graphs(), fully_connected_graphs(), pool_graphs(), add_graphs())
