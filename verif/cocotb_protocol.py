@@ -18,6 +18,7 @@ from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiResp, AxiSlave
 from cocotbext.axi.address_space import MemoryInterface
 
+from convoy.driver.devices.build import settle_at_zero
 from convoy.spec.csr import CSR_ADDR_BITS, ID, REGISTERS, Error
 
 __all__ = ["run_protocol"]
@@ -53,7 +54,7 @@ def run_protocol(verilog: str, work: Path, registers: Mapping[str, int], image: 
     from cocotb_tools.runner import get_runner
 
     source, settings, log = (work / name for name in ("convoy_npu.v", "settings.json", "test.log"))
-    source.write_text(verilog)
+    source.write_text(settle_at_zero(verilog))
     settings.write_text(json.dumps({
         "registers": dict(registers), "fault_addr": fault_addr,
         "image": [(addr, data.hex()) for addr, data in image], "expected": [(addr, data.hex()) for addr, data in expected],

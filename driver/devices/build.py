@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from convoy.driver.device import DeviceError
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS
 
-__all__ = ["TOP", "cache_dir", "native_library", "npu_verilog"]
+__all__ = ["TOP", "cache_dir", "native_library", "npu_verilog", "settle_at_zero"]
 
 TOP = "convoy_npu"
 """Name of the top module."""
@@ -53,6 +54,15 @@ def npu_verilog(config: NpuConfig, progress: Callable[[str], None] | None = None
         progress(f"preparing the Verilog of configuration {config.name}")
     with _lock(cache_dir() / f"{TOP}-{config.name}"):
         return verilog(config)
+
+
+def settle_at_zero(verilog: str) -> str:
+    """The same design for an event-driven simulator: combinational processes run once at time zero.
+
+    An `always @*` waits for an input to change, and a state machine that starts in its initial state does not. Yosys has every process read
+    a register of the module that is for nothing else; here that register gets its value after the processes have begun to wait.
+    """
+    return re.sub(r"reg (\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ) = 0;", r"reg \1; initial \1 <= 0;", verilog)
 
 
 def native_library(verilog: str, port_bits: int, *, has_waves: bool = False, progress: Callable[[str], None] | None = None) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from convoy.driver.device import DeviceError, MemoryModel
 from convoy.spec.config import NpuConfig
 
-from .build import TOP, npu_verilog
+from .build import TOP, npu_verilog, settle_at_zero
 
 __all__ = ["IcarusDevice"]
 
@@ -140,7 +140,7 @@ class IcarusDevice:
 
         work = Path(self._work.name)
         source = work / f"{TOP}.v"
-        source.write_text(text)
+        source.write_text(settle_at_zero(text))
         try:
             runner = get_runner("icarus")
             runner.build(sources=[source], hdl_toplevel=TOP, build_dir=work, build_args=["-g2012"], timescale=("1ns", "1ps"),
