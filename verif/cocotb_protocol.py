@@ -219,8 +219,8 @@ async def registers_unmapped(dut):
     env = Environment(dut)
     await env.start()
     addr = (1 << CSR_ADDR_BITS) - 4
-    assert (await env.csrs.init_read(addr, 4)).data.resp == AxiResp.SLVERR
-    assert (await env.csrs.init_write(addr, b"\1\2\3\4")).data.resp == AxiResp.SLVERR
+    assert (await env.csrs.read(addr, 4)).resp == AxiResp.SLVERR
+    assert (await env.csrs.write(addr, b"\1\2\3\4")).resp == AxiResp.SLVERR
     assert await env.read("ID") == ID
 
 
