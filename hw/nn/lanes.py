@@ -6,8 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 __all__ = ["PRODUCT_BITS", "Lanes"]
 
-PRODUCT_BITS = 18
-"""Width of a product of two 9-bit signed operands."""
+PRODUCT_BITS = 32
+"""Width of a product as it is handed on: sign-extended to the accumulator's, which costs nothing in hardware and is fast to simulate."""
+_FACTOR_BITS = 9
 
 
 class Lanes(wiring.Component):
@@ -20,14 +21,14 @@ class Lanes(wiring.Component):
 
     def __init__(self, num_lanes: int):
         super().__init__({
-            "pixels": In(data.ArrayLayout(unsigned(8), num_lanes)), "weight": In(signed(9)),
+            "pixels": In(data.ArrayLayout(unsigned(8), num_lanes)), "weight": In(signed(_FACTOR_BITS)),
             "products": Out(data.ArrayLayout(signed(PRODUCT_BITS), num_lanes)),
         })
 
     def elaborate(self, platform):
         m = Module()
         for lane, product in enumerate(self.products):
-            pixel = Signal(signed(9), name=f"pixel_{lane}")
-            m.d.comb += pixel.eq(self.pixels[lane].as_signed())
-            m.d.sync += product.eq(pixel * self.weight)
+            result = Signal(signed(2 * _FACTOR_BITS), name=f"result_{lane}")
+            m.d.sync += result.eq(self.pixels[lane].as_signed() * self.weight)
+            m.d.comb += product.eq(result)
         return m

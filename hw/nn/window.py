@@ -1,6 +1,6 @@
 """Window memory of a core: P banks of one pixel and a rotation, so that any P neighbouring pixels come in one cycle."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -50,32 +50,31 @@ class WindowMemory(wiring.Component):
         first = self.pixel[:lanes_log2]
         word = self.pixel[lanes_log2:]
 
-        # Stage 1: the word of each row of the vector, and the one after it
+        # Stage 1: the word of each row of the vector, and the one after it; which row and which of the two each bank needs
         rows = [Signal(word_bits, name=f"row_{r}") for r in range(4)]
         next_rows = [Signal(word_bits, name=f"next_row_{r}") for r in range(4)]
-        first_1, split_1 = Signal(lanes_log2), Signal(2)
-        m.d.sync += [first_1.eq(first), split_1.eq(self.split_log2)]
         offsets = (0, self.split_words, self.split_words << 1, self.split_words + (self.split_words << 1))
         for row, next_row, offset in zip(rows, next_rows, offsets, strict=True):
             m.d.sync += [row.eq(word + offset), next_row.eq(word + offset + 1)]
+        halves = self._in_banks(m, first, 1)  # lanes of the vector's second half
+        quarters = self._in_banks(m, first, 2)  # of its second and fourth quarter
+        is_next, row_low, row_high = Signal(num_lanes), Signal(num_lanes), Signal(num_lanes)
+        m.d.sync += [
+            is_next.eq((1 << first) - 1),
+            row_low.eq(Mux(self.split_log2 == 2, quarters, Mux(self.split_log2 == 1, halves, 0))),
+            row_high.eq(Mux(self.split_log2 == 2, halves, 0)),
+        ]
 
         # Stage 2: each bank's address
-        first_2, first_3 = Signal(lanes_log2), Signal(lanes_log2)
-        m.d.sync += [first_2.eq(first_1), first_3.eq(first_2)]
+        first_1, first_2, first_3 = Signal(lanes_log2), Signal(lanes_log2), Signal(lanes_log2)
+        m.d.sync += [first_1.eq(first), first_2.eq(first_1), first_3.eq(first_2)]
         read_data = []
         for bank in range(num_lanes):
-            lane = Signal(lanes_log2, name=f"lane_{bank}")
-            row = Signal(2, name=f"row_of_{bank}")
             address = Signal(word_bits, name=f"address_{bank}")
-            m.d.comb += [
-                lane.eq(bank - first_1),
-                row.eq(Mux(split_1 == 2, lane[-2:], Mux(split_1 == 1, lane[-1:], 0))),
-            ]
-            candidates = [Mux(bank < first_1, next_rows[r], rows[r]) for r in range(4)]
-            with m.Switch(row):
-                for r in range(4):
-                    with m.Case(r):
-                        m.d.sync += address.eq(candidates[r])
+            with m.Switch(Cat(is_next[bank], row_low[bank], row_high[bank])):
+                for choice in range(8):
+                    with m.Case(choice):
+                        m.d.sync += address.eq((next_rows if choice & 1 else rows)[choice >> 1])
 
             # Stage 3: read
             memory = Memory(shape=unsigned(8), depth=depth, init=[])
@@ -94,3 +93,13 @@ class WindowMemory(wiring.Component):
             stage = rotated
         m.d.sync += self.pixels.eq(stage)
         return m
+
+    def _in_banks(self, m, first, split_log2):
+        """One bit per bank: whether the lane that it serves, lane 0 being in bank `first`, is in an odd row of a vector of 2**split_log2 rows."""
+        num_lanes = self._config.num_lanes
+        stage = Const(sum(1 << lane for lane in range(num_lanes) if lane // (num_lanes >> split_log2) & 1), num_lanes)
+        for bit in range(len(first)):
+            rotated = Signal(num_lanes, name=f"odd_{split_log2}_{bit}")
+            m.d.comb += rotated.eq(Mux(first[bit], stage.rotate_left(1 << bit), stage))
+            stage = rotated
+        return stage

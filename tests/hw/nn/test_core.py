@@ -140,10 +140,12 @@ def check_core(case):
             for kernel in range(num_kernels):
                 for v in range(case["num_vec_last"] if g == case["num_groups"] - 1 else num_vec):
                     for chunk in range(num_chunks):
+                        ctx.set(dut.drain_en, 1)
                         ctx.set(dut.drain_entry, kernel * num_vec + v)
                         ctx.set(dut.drain_chunk, chunk)
                         ctx.set(dut.drain_clear, chunk == num_chunks - 1)
                         await ctx.tick()
+                        ctx.set(dut.drain_en, 0)
                         ctx.set(dut.drain_clear, 0)
                         for _ in range(Core.DRAIN_CYCLES - 1):
                             await ctx.tick()

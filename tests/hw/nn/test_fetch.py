@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from convoy.hw.nn.fetch import WeightFetcher
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import STREAM
-from convoy.verif.port_memory import PortMemory
-from convoy.verif.pysim import send, simulate
+from convoy.verif.pysim import ReadPortMemory, send, simulate, sometimes
 
 
 @settings(max_examples=15, deadline=None)
@@ -18,21 +17,20 @@ from convoy.verif.pysim import send, simulate
 def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed, stall):
     config = NpuConfig(num_cores=num_cores, port_bits=port_bits, weight_fifo_beats=32)
     rng = random.Random(seed)
-    memory = PortMemory(1 << 16, stall=stall, seed=seed)
-    memory.raw[:] = rng.randbytes(len(memory.raw))
+    memory = bytearray(rng.randbytes(1 << 16))
     jobs, taps, streams = [], [], [[] for _ in range(num_cores)]
     for n in range(num_jobs):
         base = 0x4000 * n
         job = {"tap_addr": base, "stream_addr": base + 0x800, "wgt_addr": base + 0x1000, "num_taps": rng.randrange(1, 30),
                "num_sb": rng.randrange(1, 4), "num_groups": rng.randrange(1, 4)}
         jobs.append(job)
-        taps += [(n % 2, tap, int.from_bytes(memory.raw[base + 2 * tap:][:2], "little")) for tap in range(job["num_taps"])]
+        taps += [(n % 2, tap, int.from_bytes(memory[base + 2 * tap:][:2], "little")) for tap in range(job["num_taps"])]
         for s in range(job["num_sb"]):
             for core in range(num_cores):
                 offset, num_beats = rng.randrange(0x80) * 32, rng.randrange(1, 40)
                 at = job["stream_addr"] + STREAM.num_bytes * (s * num_cores + core)
-                memory.raw[at:at + STREAM.num_bytes] = STREAM.encode(offset_bytes=offset, num_beats=num_beats)
-                beats = [int.from_bytes(memory.raw[job["wgt_addr"] + offset + i * config.port_bytes:][:config.port_bytes], "little") for i in range(num_beats)]
+                memory[at:at + STREAM.num_bytes] = STREAM.encode(offset_bytes=offset, num_beats=num_beats)
+                beats = [int.from_bytes(memory[job["wgt_addr"] + offset + i * config.port_bytes:][:config.port_bytes], "little") for i in range(num_beats)]
                 streams[core] += [(beat, i == num_beats - 1) for i, beat in enumerate(beats)] * job["num_groups"]
 
     dut = WeightFetcher(config)
@@ -55,13 +53,8 @@ def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed,
             if tap.en:
                 seen_taps.append((tap.bank, tap.tap, tap.offset))
 
-    async def serve_tables(ctx):
-        await memory.serve_reads(ctx, dut.tables, config)
-
-    async def serve_weights(ctx):
-        await memory.serve_reads(ctx, dut.weights, config)
-
-    simulate(dut, give_jobs, watch, background=(serve_tables, serve_weights))
+    servers = [ReadPortMemory(config, port, memory, go=sometimes(rng, 1 - stall)) for port in (dut.tables, dut.weights)]
+    simulate(dut, give_jobs, watch, background=[server.process for server in servers])
     assert seen == streams
     assert seen_taps == taps
 
