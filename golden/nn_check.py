@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import Rounding
+from convoy.spec.isa import NN_AT_LEAST_ONE, NN_TABLES, TABLE_ALIGN_BYTES, Rounding
 
 from .memory import MachineError
 
 __all__ = ["check_nn"]
-
-_AT_LEAST_ONE = (
-    "act_run_bytes", "num_act_inner", "num_act_outer", "num_ic", "tile_ih", "tile_iw", "tile_rows", "tile_cols", "pitch_row",
-    "phase_words", "channel_words", "num_sb", "num_groups", "num_z", "num_z_last", "num_phases", "seg_words", "num_slots", "num_vec",
-    "num_vec_last", "num_vec_x", "num_kernels", "num_kernels_last", "kernels_per_z", "kernels_per_z_last", "num_taps", "drain_pitch",
-    "tile_ow", "num_pos", "num_pos_last",
-)
 
 
 def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
@@ -25,10 +18,10 @@ def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
     MachineError
         Naming the field, its value and what is legal.
     """
-    for name in _AT_LEAST_ONE:
+    for name in NN_AT_LEAST_ONE:
         _require(d[name] >= 1, f"{name} = 0: use at least 1")
-    for name in ("tap_addr", "stream_addr", "wgt_addr", "param_addr"):
-        _require(d[name] % 32 == 0, f"{name} = {d[name]:#x}: align it to 32 bytes")
+    for name in NN_TABLES:
+        _require(d[name] % TABLE_ALIGN_BYTES == 0, f"{name} = {d[name]:#x}: align it to {TABLE_ALIGN_BYTES} bytes")
     _check_load(config, d)
     _check_compute(config, d)
     _check_drain(config, d)

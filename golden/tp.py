@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import TpOp
+from convoy.spec.isa import TP_ADD_AT_LEAST_ONE, TP_AT_LEAST_ONE, TP_POOL_AT_LEAST_ONE, TpOp
 
 from .memory import MachineError, MemoryView
 from .quant import double_rounding, round_half_away
@@ -49,10 +49,7 @@ def _check(config: NpuConfig, d: dict[str, int]) -> None:
         raise MachineError(f"TP.op = {d['op']} is unknown: use 0..{max(TpOp).value}")
     op = TpOp(d["op"])
     is_pool = op in (TpOp.MAX_POOL, TpOp.AVG_POOL)
-    names = ["a_run_bytes", "num_a_runs", "num_0", "num_1", "num_2", "out_run_bytes"]
-    names += ["b_run_bytes", "num_b_runs"] if op is TpOp.ADD else []
-    names += ["kernel_h", "kernel_w", "tile_ih", "tile_iw"] if is_pool else []
-    for name in names:
+    for name in TP_AT_LEAST_ONE + TP_ADD_AT_LEAST_ONE * (op is TpOp.ADD) + TP_POOL_AT_LEAST_ONE * is_pool:
         if d[name] < 1:
             raise MachineError(f"TP.{name} = 0: use at least 1 for {op.name}")
     if op is not TpOp.ADD and d["b_run_bytes"]:

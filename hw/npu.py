@@ -1,6 +1,6 @@
 """The accelerator: control, the two engines and the memory port. Wiring only."""
 
-from amaranth.hdl import EnableInserter, Module, Mux
+from amaranth.hdl import EnableInserter, Module, Mux, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -51,10 +51,13 @@ class Npu(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.control = control = Control(config)
-        m.submodules.nn = nn = self._nn_engine or NnEngine(config)
+        nn = self._nn_engine or NnEngine(config)
         tp = self._tp_engine or TpEngine(config)
-        m.submodules.tp_rest = tp_rest = Rest(max_open=15, tail_cycles=63)
-        m.submodules.tp = EnableInserter(tp_rest.is_active)(tp)
+        tp_rest = Rest(max_open=15, tail_cycles=63)
+        resets = ResetInserter(control.engine_reset)
+        m.submodules.nn = resets(nn)
+        m.submodules.tp_rest = resets(tp_rest)
+        m.submodules.tp = resets(EnableInserter(tp_rest.is_active)(tp))
 
         reads = (control.read, nn.read_tables, nn.read_params, nn.read_acts, nn.read_weights, tp.read)
         writes = (control.write, nn.write, tp.write)
@@ -83,6 +86,8 @@ class Npu(wiring.Component):
             control.weight_beat.eq(read_mux.beat_strobe[weights_client]),
             control.write_bytes.eq(Mux(write_mux.num_bytes_client == records_client, 0, write_mux.num_bytes)),
         ]
+        for guard, mux in zip(control.guards, (read_mux, write_mux), strict=True):
+            wiring.connect(m, guard, mux.guard)
         for fault, mux, code in zip(control.bus_faults, (read_mux, write_mux), (Error.BUS_READ, Error.BUS_WRITE), strict=True):
             m.d.comb += [fault.valid.eq(mux.error), fault.p.code.eq(code), fault.p.addr.eq(mux.error_addr)]
         return m

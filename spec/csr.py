@@ -6,12 +6,49 @@ from dataclasses import dataclass
 
 from amaranth.lib import enum
 
-__all__ = ["CSR_ADDR_BITS", "ID", "REGISTERS", "Error", "Register"]
+__all__ = ["CSR_ADDR_BITS", "ID", "NUM_WINDOWS", "REGISTERS", "WINDOW_ALIGN_BYTES", "Control", "Error", "Register", "Status", "WindowControl"]
 
 ID = 0x434E5659
 """Value of the ID register: "CNVY"."""
 CSR_ADDR_BITS = 12
 """Address bits of the AXI4-Lite slave."""
+NUM_WINDOWS = 4
+"""Memory windows."""
+WINDOW_ALIGN_BYTES = 32
+"""Alignment of the base and the limit of a window: the widest beat. The bits below are ignored."""
+
+
+class Control(enum.IntFlag, shape=3):
+    """Bits of CONTROL."""
+
+    DOORBELL = 1
+    """Start the program; ignored unless idle and without error."""
+    CLEAR_ERROR = 2
+    """Set ERROR to NONE; ignored while busy."""
+    SOFT_RESET = 4
+    """Stop: start no burst, let those under way end, reset the engines. Then a program that was running has ended, without error."""
+
+
+class Status(enum.IntFlag, shape=3):
+    """Bits of STATUS."""
+
+    BUSY = 1
+    """A program is running or being stopped."""
+    ERROR = 2
+    """ERROR is not NONE."""
+    STOPPING = 4
+    """Bursts under way have not ended yet, or the engines are being reset; a doorbell is ignored."""
+
+
+class WindowControl(enum.IntFlag, shape=3):
+    """Bits of WINDOW*_CONTROL."""
+
+    READ = 1
+    """Reads are allowed in the window."""
+    WRITE = 2
+    """Writes are allowed in the window."""
+    LOCK = 4
+    """The three registers of the window ignore writes from now on, until the hardware reset; a soft reset does not unlock."""
 
 
 class Error(enum.IntEnum, shape=8):
@@ -25,25 +62,45 @@ class Error(enum.IntEnum, shape=8):
     """A read got SLVERR or DECERR; ERROR_ADDR is the address of the burst."""
     BUS_WRITE = 3
     """A write got SLVERR or DECERR; ERROR_ADDR is the address of the burst."""
+    ACCESS_READ = 4
+    """A read outside the memory windows was stopped before the bus; ERROR_ADDR is the address of the burst."""
+    ACCESS_WRITE = 5
+    """A write outside the memory windows was stopped before the bus; ERROR_ADDR is the address of the burst."""
+    WATCHDOG = 6
+    """Neither bus nor engines moved for WATCHDOG cycles; ERROR_ADDR is the address of the oldest read under way, else of the oldest write, else 0."""
+    MALFORMED = 7
+    """A descriptor breaks a rule of the instruction set and was not started; ERROR_ADDR is its address. Earlier descriptors have completed."""
 
 
 @dataclass(frozen=True)
 class Register:
-    """One register: byte address, access (`ro`, `rw`, `wo`, `w1c`) and meaning."""
+    """One register: byte address, access (`ro`, `rw`, `wo`, `w1c`), meaning, and the register whose `WindowControl.LOCK` makes it read-only."""
 
     name: str
     addr: int
     access: str
     doc: str
+    locked_by: str | None = None
+
+
+def _window(number: int) -> tuple[Register, ...]:
+    name, addr = f"WINDOW{number}", 0x40 + 0x10 * number
+    lock = f"{name}_CONTROL"
+    return (
+        Register(f"{name}_BASE", addr, "rw", f"First byte of the memory window, a multiple of {WINDOW_ALIGN_BYTES}. Not to be changed while busy.", lock),
+        Register(f"{name}_LIMIT", addr + 4, "rw", f"The byte after the window's last one, a multiple of {WINDOW_ALIGN_BYTES}.", lock),
+        Register(lock, addr + 8, "rw", "`WindowControl`. While no window has READ or WRITE set, every access is allowed; "
+                 "else a burst must lie in one window that allows it.", lock),
+    )
 
 
 REGISTERS = {register.name: register for register in (
     Register("ID", 0x00, "ro", "`ID`, to recognise the NPU."),
     Register("CONFIG0", 0x04, "ro", "num_cores in bits 7:0, num_lanes in 15:8, port_bytes in 23:16, post_lanes in 31:24."),
-    Register("CONTROL", 0x08, "wo", "Bit 0: doorbell, start the program (ignored while busy or in error). Bit 1: clear ERROR (ignored while busy)."),
-    Register("STATUS", 0x0C, "ro", "Bit 0: busy. Bit 1: error."),
+    Register("CONTROL", 0x08, "wo", "`Control`."),
+    Register("STATUS", 0x0C, "ro", "`Status`."),
     Register("IRQ_ENABLE", 0x10, "rw", "Bit 0: the interrupt line follows IRQ_STATUS."),
-    Register("IRQ_STATUS", 0x14, "w1c", "Bit 0: a program has ended, all its writes acknowledged, or has stopped with an error."),
+    Register("IRQ_STATUS", 0x14, "w1c", "Bit 0: a program has ended, all its writes acknowledged, or has been stopped."),
     Register("ERROR", 0x18, "ro", "`Error`."),
     Register("ERROR_ADDR", 0x1C, "ro", "The address that goes with ERROR."),
     Register("PROGRAM_BASE", 0x20, "rw", "Address of the first descriptor, aligned to 128 bytes."),
@@ -52,4 +109,6 @@ REGISTERS = {register.name: register for register in (
     Register("CYCLES", 0x2C, "ro", "Cycles from the last doorbell to its interrupt, or to now."),
     Register("READ_BYTES", 0x30, "ro", "Bytes read over the port since the last doorbell."),
     Register("WRITE_BYTES", 0x34, "ro", "Bytes written over the port since the last doorbell (strobes set), completion records not counted."),
+    Register("WATCHDOG", 0x38, "rw", "Cycles without any progress after which a program is stopped with `Error.WATCHDOG`; 0: never."),
+    *(register for number in range(NUM_WINDOWS) for register in _window(number)),
 )}

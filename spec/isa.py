@@ -13,7 +13,8 @@ from amaranth.lib import enum
 from .record import Field, Record
 
 __all__ = [
-    "COMPLETION", "DESCRIPTOR_BYTES", "HEADER", "NN", "PARAM", "RECORDS", "STREAM", "TAP_BYTES", "TP",
+    "COMPLETION", "DESCRIPTOR_BYTES", "HEADER", "NN", "NN_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS", "STREAM", "TABLE_ALIGN_BYTES",
+    "TAP_BYTES", "TP", "TP_ADD_AT_LEAST_ONE", "TP_AT_LEAST_ONE", "TP_POOL_AT_LEAST_ONE",
     "Opcode", "Rounding", "TpOp",
 ]
 
@@ -135,6 +136,18 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
 ))
 """One stripe on the NN engine."""
 
+NN_AT_LEAST_ONE = (
+    "act_run_bytes", "num_act_inner", "num_act_outer", "num_ic", "tile_ih", "tile_iw", "tile_rows", "tile_cols", "pitch_row",
+    "phase_words", "channel_words", "num_sb", "num_groups", "num_z", "num_z_last", "num_phases", "seg_words", "num_slots", "num_vec",
+    "num_vec_last", "num_vec_x", "num_kernels", "num_kernels_last", "kernels_per_z", "kernels_per_z_last", "num_taps", "drain_pitch",
+    "tile_ow", "num_pos", "num_pos_last",
+)
+"""Fields of `NN` that must not be 0."""
+NN_TABLES = ("tap_addr", "stream_addr", "wgt_addr", "param_addr")
+"""Fields of `NN` that must be aligned to `TABLE_ALIGN_BYTES`."""
+TABLE_ALIGN_BYTES = 32
+"""Alignment of the tables of an `NN` descriptor."""
+
 TP = Record("TP", DESCRIPTOR_BYTES, (
     *_HEADER,
     Field("op", 4, "`TpOp`."),
@@ -182,6 +195,13 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     Field("act_max", 9, "Upper clamp (ADD and pools).", signed=True),
 ))
 """One block on the TP engine: load into the buffer, process one element per cycle, write."""
+
+TP_AT_LEAST_ONE = ("a_run_bytes", "num_a_runs", "num_0", "num_1", "num_2", "out_run_bytes")
+"""Fields of `TP` that must not be 0."""
+TP_ADD_AT_LEAST_ONE = ("b_run_bytes", "num_b_runs")
+"""Nor these for ADD."""
+TP_POOL_AT_LEAST_ONE = ("kernel_h", "kernel_w", "tile_ih", "tile_iw")
+"""Nor these for pools."""
 
 STREAM = Record("STREAM", 8, (
     Field("offset_bytes", 32, "From `wgt_addr` to the first beat of the stream; a multiple of 32."),

@@ -26,6 +26,8 @@ def _registers() -> str:
              "| address | register | access | meaning |", "|---|---|---|---|"]
     lines += [f"| 0x{r.addr:02X} | {r.name} | {r.access} | {_cell(r.doc)} |" for r in csr.REGISTERS.values()]
     lines += ["", "## ERROR", "", *_enum(csr.Error)]
+    for enum in (csr.Control, csr.Status, csr.WindowControl):
+        lines += ["", f"## {enum.__name__}", "", inspect.getdoc(enum), "", *_enum(enum)]
     return "\n".join(lines) + "\n"
 
 

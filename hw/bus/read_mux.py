@@ -7,6 +7,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.arbiter import RoundRobin
 from convoy.hw.bus.axi import AxiSignature, Resp
+from convoy.hw.bus.guard import Guard, GuardSignature
 from convoy.hw.bus.port import ReadPort
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
@@ -32,7 +33,7 @@ class ReadMux(wiring.Component):
 
     At most `max_reads` bursts are in flight. RREADY is always high.
 
-    Throughput: one burst and one beat per cycle. Latency: 1 cycle from a client's request to AR, 1 cycle from R to the client.
+    Throughput: one burst and one beat per cycle. Latency: 2 cycles from a client's request to AR, 1 cycle from R to the client.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ class ReadMux(wiring.Component):
         High for one cycle for each beat answered with SLVERR or DECERR; the beat goes to its client all the same.
     error_addr
         The address of that beat's burst.
+    guard
+        `GuardSignature`: what may be read, and how to bring the port to rest.
     """
 
     def __init__(self, config: NpuConfig, num_clients: int):
@@ -64,6 +67,7 @@ class ReadMux(wiring.Component):
             "beat_strobe": Out(num_clients),
             "error": Out(1),
             "error_addr": Out(32),
+            "guard": Out(GuardSignature()),
         })
 
     def elaborate(self, platform):
@@ -72,25 +76,34 @@ class ReadMux(wiring.Component):
         m.submodules.arbiter = arbiter = RoundRobin(self.num_clients)
         m.submodules.order = order = Queue(data.StructLayout({"client": arbiter.index.shape(), "addr": 32}), self.config.max_reads)
 
-        # Request: into the registers of AR; the order queue counts the bursts in flight.
+        # Request: through the guard into the registers of AR; the order queue counts the bursts in flight.
+        m.submodules.gate = gate = Guard(self.config, self.num_clients)
         bursts = [client.bursts for client in self.clients]
-        chosen = Array(bursts_.p for bursts_ in bursts)[arbiter.index]
-        can_issue = (~axi.arvalid | axi.arready) & order.i.ready
         m.d.comb += [
             arbiter.requests.eq(Cat(bursts_.valid for bursts_ in bursts)),
-            arbiter.next_en.eq(can_issue),
-            order.i.valid.eq(arbiter.is_any & can_issue),
-            order.i.p.client.eq(arbiter.index),
-            order.i.p.addr.eq(chosen.addr),
-            *(bursts_.ready.eq(can_issue & (arbiter.index == i)) for i, bursts_ in enumerate(bursts)),
+            arbiter.next_en.eq(gate.i.ready),
+            gate.i.valid.eq(arbiter.is_any),
+            gate.i.p.client.eq(arbiter.index),
+            gate.i.p.burst.eq(Array(bursts_.p for bursts_ in bursts)[arbiter.index]),
+            *(bursts_.ready.eq(gate.i.ready & (arbiter.index == i)) for i, bursts_ in enumerate(bursts)),
+            gate.o.ready.eq((~axi.arvalid | axi.arready) & order.i.ready),
+            order.i.valid.eq(gate.o.valid & gate.o.ready),
+            order.i.p.client.eq(gate.o.p.client),
+            order.i.p.addr.eq(gate.o.p.burst.addr),
             axi.arsize.eq(exact_log2(self.config.port_bytes)),
             axi.arburst.eq(AXI_BURST_INCR),
             axi.arcache.eq(AXI_CACHE_BUFFERABLE),
         ]
+        gate.connect_to(m, self.guard)
+        m.d.comb += [
+            self.guard.is_quiet.eq(order.level == 0),
+            self.guard.oldest_addr.eq(order.o.p.addr),
+            self.guard.moved.eq((axi.arvalid & axi.arready) | axi.rvalid),
+        ]
         with m.If(axi.arready):
             m.d.sync += axi.arvalid.eq(0)
         with m.If(order.i.valid):
-            m.d.sync += [axi.arvalid.eq(1), axi.araddr.eq(chosen.addr), axi.arlen.eq(chosen.last_beat)]
+            m.d.sync += [axi.arvalid.eq(1), axi.araddr.eq(gate.o.p.burst.addr), axi.arlen.eq(gate.o.p.burst.last_beat)]
 
         # Return: through a register to the client at the head of the order queue.
         m.d.comb += [axi.rready.eq(1), order.o.ready.eq(axi.rvalid & axi.rlast)]

@@ -7,6 +7,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.arbiter import RoundRobin
 from convoy.hw.bus.axi import AxiSignature, Resp
+from convoy.hw.bus.guard import Guard, GuardSignature
 from convoy.hw.bus.port import WritePort
 from convoy.hw.bus.read_mux import AXI_BURST_INCR, AXI_CACHE_BUFFERABLE
 from convoy.hw.lib.queue import Queue
@@ -29,7 +30,7 @@ class WriteMux(wiring.Component):
     At most `MAX_WRITES` bursts are in flight. WVALID never waits for AWREADY; the next burst's data wait until this burst's address
     has been taken. BREADY is always high.
 
-    Throughput: one beat per cycle, also from burst to burst. Latency: 1 cycle from a client's request to AW, 2 to W,
+    Throughput: one beat per cycle, also from burst to burst. Latency: 2 cycles from a client's request to AW, 3 to W,
     1 cycle from B to `done`.
 
     Parameters
@@ -53,6 +54,8 @@ class WriteMux(wiring.Component):
         High for one cycle for each burst answered with SLVERR or DECERR; its client gets `done` all the same.
     error_addr
         The address of that burst.
+    guard
+        `GuardSignature`: what may be written, and how to bring the port to rest; a burst whose address has gone gets its data first.
     """
 
     MAX_WRITES = 8
@@ -67,6 +70,7 @@ class WriteMux(wiring.Component):
             "num_bytes_client": Out(range(max(2, num_clients))),
             "error": Out(1),
             "error_addr": Out(32),
+            "guard": Out(GuardSignature()),
         })
 
     def elaborate(self, platform):
@@ -80,19 +84,28 @@ class WriteMux(wiring.Component):
         owner = Signal.like(arbiter.index)
         beats_left = Signal(8)  # that follow the next one
         is_last_moved = Signal()
+        m.submodules.gate = gate = Guard(self.config, self.num_clients)
         bursts = [client.bursts for client in self.clients]
-        chosen = Array(bursts_.p for bursts_ in bursts)[arbiter.index]
-        can_issue = (~axi.awvalid | axi.awready) & order.i.ready & (~is_active | is_last_moved)
         m.d.comb += [
             arbiter.requests.eq(Cat(bursts_.valid for bursts_ in bursts)),
-            arbiter.next_en.eq(can_issue),
-            order.i.valid.eq(arbiter.is_any & can_issue),
-            order.i.p.client.eq(arbiter.index),
-            order.i.p.addr.eq(chosen.addr),
-            *(bursts_.ready.eq(can_issue & (arbiter.index == i)) for i, bursts_ in enumerate(bursts)),
+            arbiter.next_en.eq(gate.i.ready),
+            gate.i.valid.eq(arbiter.is_any),
+            gate.i.p.client.eq(arbiter.index),
+            gate.i.p.burst.eq(Array(bursts_.p for bursts_ in bursts)[arbiter.index]),
+            *(bursts_.ready.eq(gate.i.ready & (arbiter.index == i)) for i, bursts_ in enumerate(bursts)),
+            gate.o.ready.eq((~axi.awvalid | axi.awready) & order.i.ready & (~is_active | is_last_moved)),
+            order.i.valid.eq(gate.o.valid & gate.o.ready),
+            order.i.p.client.eq(gate.o.p.client),
+            order.i.p.addr.eq(gate.o.p.burst.addr),
             axi.awsize.eq(exact_log2(self.config.port_bytes)),
             axi.awburst.eq(AXI_BURST_INCR),
             axi.awcache.eq(AXI_CACHE_BUFFERABLE),
+        ]
+        gate.connect_to(m, self.guard)
+        m.d.comb += [
+            self.guard.is_quiet.eq(order.level == 0),
+            self.guard.oldest_addr.eq(order.o.p.addr),
+            self.guard.moved.eq((axi.awvalid & axi.awready) | (axi.wvalid & axi.wready) | axi.bvalid),
         ]
 
         # Data: the owner's beats, through a register.
@@ -123,11 +136,11 @@ class WriteMux(wiring.Component):
         with m.If(order.i.valid):
             m.d.sync += [
                 axi.awvalid.eq(1),
-                axi.awaddr.eq(chosen.addr),
-                axi.awlen.eq(chosen.last_beat),
+                axi.awaddr.eq(gate.o.p.burst.addr),
+                axi.awlen.eq(gate.o.p.burst.last_beat),
                 is_active.eq(1),
-                owner.eq(arbiter.index),
-                beats_left.eq(chosen.last_beat),
+                owner.eq(gate.o.p.client),
+                beats_left.eq(gate.o.p.burst.last_beat),
             ]
         m.d.sync += [
             self.num_bytes.eq(Mux(axi.wvalid & axi.wready, sum(axi.wstrb), 0)),

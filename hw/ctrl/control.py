@@ -1,15 +1,18 @@
 """Everything between the registers and the engines: wiring of the control blocks."""
 
-from amaranth.hdl import Cat, Module
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.axi import AxiLiteSignature
+from convoy.hw.bus.guard import ALIGN_LOG2, GuardSignature
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.spec.config import NpuConfig
-from convoy.spec.csr import CSR_ADDR_BITS, ID, Error
+from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl
+from convoy.spec.csr import Control as ControlBits
 from convoy.spec.isa import DESCRIPTOR_BYTES, NN, TP
 
+from .check import DescriptorCheck
 from .counters import Counters
 from .csr_bank import CsrBank
 from .dispatch import Dispatch
@@ -17,12 +20,13 @@ from .fault import Fault
 from .fetch import Fetch
 from .recorder import Recorder
 from .supervisor import Supervisor
+from .watchdog import Watchdog
 
 __all__ = ["Control"]
 
 
 class Control(wiring.Component):
-    """Registers, descriptor fetch, dispatch, completion records and counters.
+    """Registers, descriptor fetch, dispatch, completion records, counters, and what stops a program.
 
     Members
     -------
@@ -38,6 +42,10 @@ class Control(wiring.Component):
         High for one cycle when the engine has completed its oldest job and all its writes have been acknowledged.
     bus_faults : In, array of 2 streams of `Fault`
         Error responses of the read and the write channel.
+    guards : In, array of 2 `GuardSignature`
+        Of the read and the write channel.
+    engine_reset : Out
+        Resets the engines. From a register.
     read_beat, weight_beat, write_bytes : In
         As in `Counters`.
     """
@@ -54,6 +62,8 @@ class Control(wiring.Component):
             "nn_done": In(1),
             "tp_done": In(1),
             "bus_faults": In(stream.Signature(Fault, always_ready=True)).array(2),
+            "guards": In(GuardSignature()).array(2),
+            "engine_reset": Out(1),
             "read_beat": In(1),
             "weight_beat": In(1),
             "write_bytes": In(range(config.port_bytes + 1)),
@@ -64,10 +74,11 @@ class Control(wiring.Component):
         config = self._config
         m.submodules.csr_bank = csr_bank = CsrBank()
         m.submodules.supervisor = supervisor = Supervisor()
-        m.submodules.fetch = fetch = Fetch(config)
-        m.submodules.dispatch = dispatch = Dispatch()
-        m.submodules.recorder = recorder = Recorder(config)
         m.submodules.counters = counters = Counters(config)
+        m.submodules.watchdog = watchdog = Watchdog()
+        fetch, check, dispatch, recorder = Fetch(config), DescriptorCheck(config), Dispatch(), Recorder(config)
+        for name, unit in (("fetch", fetch), ("check", check), ("dispatch", dispatch), ("recorder", recorder)):
+            m.submodules[name] = ResetInserter(supervisor.engine_reset)(unit)
 
         def connect(inner, outer):
             wiring.connect(m, inner, wiring.flipped(outer))
@@ -77,11 +88,14 @@ class Control(wiring.Component):
         connect(recorder.write, self.write)
         connect(dispatch.nn, self.nn)
         connect(dispatch.tp, self.tp)
-        wiring.connect(m, fetch.descriptors, dispatch.descriptors)
+        wiring.connect(m, fetch.descriptors, check.i)
+        wiring.connect(m, check.o, dispatch.descriptors)
         for source, sink in zip(dispatch.completed, recorder.completed, strict=True):
             wiring.connect(m, source, sink)
 
         self._elaborate_registers(m, csr_bank, supervisor, counters)
+        self._elaborate_windows(m, csr_bank)
+        self._elaborate_faults(m, supervisor, watchdog, check.fault)
         m.d.comb += [
             fetch.start.eq(supervisor.start),
             fetch.enable.eq(supervisor.is_fetching),
@@ -92,17 +106,50 @@ class Control(wiring.Component):
             dispatch.totals.eq(counters.totals),
             recorder.base.eq(csr_bank.record_base & ~31),
             supervisor.is_drained.eq(fetch.is_idle & dispatch.is_idle & recorder.is_idle),
+            self.engine_reset.eq(supervisor.engine_reset),
+            watchdog.limit.eq(csr_bank.watchdog),
+            watchdog.enable.eq(supervisor.is_busy),
             counters.clear.eq(supervisor.start),
             counters.enable.eq(supervisor.is_busy),
             counters.read_beat.eq(self.read_beat),
             counters.weight_beat.eq(self.weight_beat),
             counters.write_bytes.eq(self.write_bytes),
         ]
-        faults = (self.bus_faults[0], self.bus_faults[1], dispatch.fault)
-        for fault in reversed(faults):
-            with m.If(fault.valid):
-                m.d.comb += [supervisor.fault.valid.eq(1), supervisor.fault.payload.eq(fault.payload)]
         return m
+
+    def _elaborate_windows(self, m, csr_bank):
+        """Give the memory windows to both channels."""
+        controls = [getattr(csr_bank, f"window{number}_control") for number in range(NUM_WINDOWS)]
+        enables = WindowControl.READ.value, WindowControl.WRITE.value
+        is_open = Signal(init=1)
+        m.d.sync += is_open.eq(Cat(control & sum(enables) for control in controls) == 0)
+        for guard, enable in zip(self.guards, enables, strict=True):
+            m.d.comb += guard.is_open.eq(is_open)
+            for number, (window, control) in enumerate(zip(guard.windows, controls, strict=True)):
+                m.d.comb += [
+                    window.base.eq(getattr(csr_bank, f"window{number}_base")[ALIGN_LOG2:]),
+                    window.limit.eq(getattr(csr_bank, f"window{number}_limit")[ALIGN_LOG2:]),
+                    window.enable.eq((control & enable) != 0),
+                ]
+
+    def _elaborate_faults(self, m, supervisor, watchdog, descriptor_fault):
+        """Report the first fault; stop the channels."""
+        oldest_addr = Mux(self.guards[0].is_quiet, Mux(self.guards[1].is_quiet, 0, self.guards[1].oldest_addr), self.guards[0].oldest_addr)
+        faults = [(fault.valid, fault.p.code, fault.p.addr) for fault in self.bus_faults]
+        faults += [(guard.violation, code, guard.violation_addr)
+                   for guard, code in zip(self.guards, (Error.ACCESS_READ, Error.ACCESS_WRITE), strict=True)]
+        faults.append((descriptor_fault.valid, descriptor_fault.p.code, descriptor_fault.p.addr))
+        faults.append((watchdog.expired, Error.WATCHDOG, oldest_addr))
+        for valid, code, addr in reversed(faults):
+            with m.If(valid):
+                m.d.comb += [supervisor.fault.valid.eq(1), supervisor.fault.p.code.eq(code), supervisor.fault.p.addr.eq(addr)]
+        m.d.comb += [
+            *(guard.stop.eq(supervisor.is_stopping) for guard in self.guards),
+            supervisor.is_quiet.eq(self.guards[0].is_quiet & self.guards[1].is_quiet),
+            supervisor.is_hung.eq(watchdog.expired),
+            watchdog.moved.eq(Cat(self.guards[0].moved, self.guards[1].moved, self.nn_done, self.tp_done,
+                                  self.nn.valid & self.nn.ready, self.tp.valid & self.tp.ready).any()),
+        ]
 
     def _elaborate_registers(self, m, csr_bank, supervisor, counters):
         config = self._config
@@ -110,14 +157,15 @@ class Control(wiring.Component):
         m.d.comb += [
             csr_bank.id.eq(ID),
             csr_bank.config0.eq(config0),
-            csr_bank.status.eq(Cat(supervisor.is_busy, supervisor.error.code != Error.NONE)),
+            csr_bank.status.eq(Cat(supervisor.is_busy, supervisor.error.code != Error.NONE, supervisor.is_stopping)),
             csr_bank.error.eq(supervisor.error.code),
             csr_bank.error_addr.eq(supervisor.error.addr),
             csr_bank.cycles.eq(counters.totals.cycle),
             csr_bank.read_bytes.eq(counters.totals.read_bytes),
             csr_bank.write_bytes.eq(counters.totals.write_bytes),
             csr_bank.irq_status_set.eq(supervisor.ended),
-            supervisor.doorbell.eq(csr_bank.control[0]),
-            supervisor.clear_error.eq(csr_bank.control[1]),
+            supervisor.doorbell.eq((csr_bank.control & ControlBits.DOORBELL.value) != 0),
+            supervisor.clear_error.eq((csr_bank.control & ControlBits.CLEAR_ERROR.value) != 0),
+            supervisor.soft_reset.eq((csr_bank.control & ControlBits.SOFT_RESET.value) != 0),
         ]
         m.d.sync += self.irq.eq(csr_bank.irq_status[0] & csr_bank.irq_enable[0])

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.axi import AxiLiteSignature, Resp
-from convoy.spec.csr import CSR_ADDR_BITS, REGISTERS
+from convoy.spec.csr import CSR_ADDR_BITS, REGISTERS, WindowControl
 
 __all__ = ["CsrBank"]
 
@@ -21,7 +21,7 @@ class CsrBank(wiring.Component):
     `ro` : In
         The value a read returns.
     `rw` : Out
-        The value written last, 0 after reset.
+        The value written last, 0 after reset; while the register is locked, writes are ignored.
     `wo` : Out
         The value written, for one cycle; 0 at all other times.
     `w1c` : Out, and In with the suffix `_set`
@@ -72,6 +72,8 @@ class CsrBank(wiring.Component):
             with m.If(select):
                 m.d.sync += bus.bresp.eq(Resp.OKAY)
             if register.access == "rw":
+                if register.locked_by:
+                    select = select & ((getattr(self, register.locked_by.lower()) & WindowControl.LOCK.value) == 0)
                 with m.If(select):
                     m.d.sync += member.eq((member & ~mask) | (value & mask))
             elif register.access == "wo":

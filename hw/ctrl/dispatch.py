@@ -4,10 +4,8 @@ from amaranth.hdl import Module
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.spec.csr import Error
 from convoy.spec.isa import COMPLETION, HEADER, NN, TP, Opcode
 
-from .fault import Fault
 from .fetch import Fetched
 from .ledger import Completed, Ledger
 
@@ -24,6 +22,7 @@ class Dispatch(wiring.Component):
     Members
     -------
     descriptors : In, stream of `Fetched`
+        Checked: every opcode exists.
     nn, tp : Out, streams of `NN.layout` and `TP.layout`
         Jobs. A job offered is withdrawn only when `descriptors` is, that is, when the program is stopped.
     nn_done, tp_done : In
@@ -32,8 +31,6 @@ class Dispatch(wiring.Component):
         Sampled at `nn_done` and `tp_done`.
     completed : Out, array of 2 streams of `Completed`
         Of NN and TP.
-    fault : Out, stream of `Fault`
-        Valid while the descriptor at hand has an opcode that does not exist; it is not taken.
     is_idle : Out
         Every descriptor taken has left through `completed`.
     """
@@ -45,7 +42,6 @@ class Dispatch(wiring.Component):
     tp_done: In(1)
     totals: In(COMPLETION.layout)
     completed: Out(stream.Signature(Completed)).array(2)
-    fault: Out(stream.Signature(Fault, always_ready=True))
     is_idle: Out(1)
 
     def elaborate(self, platform):
@@ -70,8 +66,6 @@ class Dispatch(wiring.Component):
         m.d.comb += [
             self.nn.payload.eq(descriptors.p.raw),
             self.tp.payload.eq(descriptors.p.raw),
-            self.fault.p.code.eq(Error.OPCODE),
-            self.fault.p.addr.eq(descriptors.p.addr),
             self.is_idle.eq(nn_ledger.is_empty & tp_ledger.is_empty),
         ]
         is_released = ~header.wait_tp | tp_ledger.is_done
@@ -86,6 +80,4 @@ class Dispatch(wiring.Component):
                     self.tp.valid.eq(descriptors.valid & is_released & (~header.wait_nn | nn_ledger.is_done) & tp_ledger.has_room),
                     descriptors.ready.eq(self.tp.valid & self.tp.ready),
                 ]
-            with m.Default():
-                m.d.comb += self.fault.valid.eq(descriptors.valid)
         return m

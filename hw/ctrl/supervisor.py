@@ -1,7 +1,7 @@
-"""Starts and ends programs: busy, error and interrupt."""
+"""Starts, ends and stops programs: busy, error, interrupt, and the way back to idle."""
 
 from amaranth.hdl import Module
-from amaranth.lib import stream, wiring
+from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.spec.csr import Error
@@ -11,53 +11,92 @@ from .fault import Fault
 __all__ = ["Supervisor"]
 
 
-class Supervisor(wiring.Component):
-    """Runs one program at a time.
+class _State(enum.Enum):
+    IDLE = 0
+    RUN = 1
+    STOP = 2
+    RESET = 3
 
-    A doorbell starts a program unless one is running or an error has not been cleared. A program ends when `is_drained`, or
-    at once with a bus error; the first fault of a program is kept.
+
+class Supervisor(wiring.Component):
+    """Runs one program at a time; the first fault of a program is kept.
+
+    A doorbell starts a program when idle, unless an error has not been cleared. A program ends when `is_drained`, also after the fault of
+    a descriptor, which only ends the fetching of more. Every other fault, and a soft reset, stop it: nothing new is put on the bus until
+    `is_quiet`; then the engines are reset for a cycle, and the NPU is idle. If `is_hung` meanwhile, the program is reported as ended while
+    the stop goes on.
 
     Members
     -------
-    doorbell, clear_error : In
+    doorbell, clear_error, soft_reset : In
         Strobes from the host.
     fault : In, stream of `Fault`
         Faults while no program is running are dropped.
     is_drained : In
         Nothing is left to fetch, execute or acknowledge.
+    is_quiet : In
+        Nothing is under way on the bus.
+    is_hung : In
+        Nothing moves any more.
     start : Out
         High for one cycle when a program starts.
     is_busy : Out
-        A program is running.
+        A program is running or being stopped.
     is_fetching : Out
-        And it has met no fault.
+        It is running and has met no fault.
+    is_stopping : Out
+        Nothing new is to be put on the bus.
+    engine_reset : Out
+        Everything that works for a program is to be reset. From a register.
     ended : Out
-        High for one cycle when it ends; `is_busy` falls with the next clock edge.
+        High for one cycle when a program ends; `is_busy` falls with the next clock edge.
     error : Out(Fault)
         `Error.NONE` or the fault.
     """
 
     doorbell: In(1)
     clear_error: In(1)
+    soft_reset: In(1)
     fault: In(stream.Signature(Fault, always_ready=True))
     is_drained: In(1)
+    is_quiet: In(1)
+    is_hung: In(1)
     start: Out(1)
     is_busy: Out(1)
     is_fetching: Out(1)
+    is_stopping: Out(1)
+    engine_reset: Out(1)
     ended: Out(1)
     error: Out(Fault)
 
     def elaborate(self, platform):
         m = Module()
         has_error = self.error.code != Error.NONE
-        is_bus_error = (self.error.code == Error.BUS_READ) | (self.error.code == Error.BUS_WRITE)
-        m.d.comb += [
-            self.start.eq(self.doorbell & ~self.is_busy & ~has_error),
-            self.is_fetching.eq(self.is_busy & ~has_error),
-            self.ended.eq(self.is_busy & (self.is_drained | is_bus_error)),
-        ]
-        with m.If(self.start):
-            m.d.sync += self.is_busy.eq(1)
+        is_of_descriptor = (self.fault.p.code == Error.OPCODE) | (self.fault.p.code == Error.MALFORMED)
+        with m.FSM():
+            with m.State(_State.IDLE):
+                m.d.comb += self.start.eq(self.doorbell & ~has_error & ~self.soft_reset)
+                with m.If(self.soft_reset):
+                    m.next = _State.STOP
+                with m.Elif(self.start):
+                    m.d.sync += self.is_busy.eq(1)
+                    m.next = _State.RUN
+            with m.State(_State.RUN):
+                m.d.comb += self.is_fetching.eq(~has_error)
+                with m.If(self.soft_reset | (self.fault.valid & ~is_of_descriptor)):
+                    m.next = _State.STOP
+                with m.Elif(self.is_drained):
+                    m.d.comb += self.ended.eq(1)
+                    m.next = _State.IDLE
+            with m.State(_State.STOP):
+                m.d.comb += [self.is_stopping.eq(1), self.ended.eq(self.is_busy & self.is_hung & ~self.is_quiet)]
+                with m.If(self.is_quiet):
+                    m.d.sync += self.engine_reset.eq(1)
+                    m.next = _State.RESET
+            with m.State(_State.RESET):
+                m.d.comb += [self.is_stopping.eq(1), self.ended.eq(self.is_busy)]
+                m.d.sync += self.engine_reset.eq(0)
+                m.next = _State.IDLE
         with m.If(self.ended):
             m.d.sync += self.is_busy.eq(0)
         with m.If(self.clear_error & ~self.is_busy):

@@ -1,6 +1,6 @@
 """The double-buffered accumulators of a core."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -23,6 +23,7 @@ class Accumulators(wiring.Component):
     add_en, add_entry, add_buffer, products : In; an addition, its products one cycle after the rest (`PRODUCT_CYCLES`)
     drain_en, drain_entry, drain_chunk, drain_buffer : In; a read of `post_lanes` sums of an entry of a buffer that is not being added to
     drain_sums : Out(post_lanes sums), `DRAIN_CYCLES` later; `drain_clear` : In(1), zeroes the entry one cycle after it has been read
+    is_clear : Out(1), every entry is zero: `num_acc_entries` cycles after a reset, which may come amid additions; nothing may be added before
 
     An addition is complete `ADD_CYCLES` after `add_en`; an entry must not be added to again within 3 cycles.
     Throughput: one vector in and one chunk out per cycle.
@@ -40,7 +41,7 @@ class Accumulators(wiring.Component):
             "products": In(data.ArrayLayout(signed(PRODUCT_BITS), config.num_lanes)),
             "drain_buffer": In(1), "drain_en": In(1), "drain_clear": In(1), "drain_entry": In(entry),
             "drain_chunk": In(range(config.num_lanes // config.post_lanes)),
-            "drain_sums": Out(config.post_lanes * ACC_BITS),
+            "drain_sums": Out(config.post_lanes * ACC_BITS), "is_clear": Out(1),
         })
 
     def elaborate(self, platform):
@@ -50,14 +51,18 @@ class Accumulators(wiring.Component):
 
         add_1_en, add_1_entry, add_1_buffer = Signal(), Signal.like(self.add_entry), Signal()
         add_2_en, add_2_entry, add_2_buffer, sums = Signal(), Signal.like(self.add_entry), Signal(), Signal(vector)
-        clear_en, clear_entry, clear_buffer = Signal(), Signal.like(self.drain_entry), Signal()
+        clear_en, clear_entry, swept_entry = Signal(2), Signal.like(self.drain_entry), Signal.like(self.drain_entry)
         has_drained, chunk, buffer = Signal(), Signal.like(self.drain_chunk), Signal()
         m.d.sync += [
             add_1_en.eq(self.add_en), add_1_entry.eq(self.add_entry), add_1_buffer.eq(self.add_buffer),
             add_2_en.eq(add_1_en), add_2_entry.eq(add_1_entry), add_2_buffer.eq(add_1_buffer),
-            clear_en.eq(self.drain_clear), clear_entry.eq(self.drain_entry), clear_buffer.eq(self.drain_buffer),
+            clear_en.eq(Cat(self.drain_clear & ~self.drain_buffer, self.drain_clear & self.drain_buffer)), clear_entry.eq(self.drain_entry),
             has_drained.eq(self.drain_en), chunk.eq(self.drain_chunk), buffer.eq(self.drain_buffer),
         ]
+        with m.If(~self.is_clear):
+            m.d.sync += [
+                clear_en.eq(0b11), clear_entry.eq(swept_entry), swept_entry.eq(swept_entry + 1), self.is_clear.eq(swept_entry.all()),
+            ]
 
         stored = []
         for number in range(2):
@@ -69,7 +74,7 @@ class Accumulators(wiring.Component):
             m.d.comb += [
                 read.en.eq(does_add | (self.drain_en & (self.drain_buffer == number))),
                 read.addr.eq(Mux(does_add, self.add_entry, self.drain_entry)),
-                write.en.eq(does_write | (clear_en & (clear_buffer == number))),
+                write.en.eq(does_write | clear_en[number]),
                 write.addr.eq(Mux(does_write, add_2_entry, clear_entry)),
                 write.data.eq(Mux(does_write, sums, 0)),
             ]

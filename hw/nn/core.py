@@ -62,7 +62,7 @@ class Core(wiring.Component):
         m.submodules.lanes = lanes = Lanes(config.num_lanes)
         m.submodules.acc = acc = Accumulators(config)
 
-        self._connect_job(m, decoder, sequencer)
+        self._connect_job(m, acc.is_clear, decoder, sequencer)
         m.d.comb += [
             queue.w_data.eq(self.beats.payload), queue.w_en.eq(self.beats.valid), self.beats.ready.eq(queue.w_rdy),
             decoder.beats.payload.eq(queue.r_data), decoder.beats.valid.eq(queue.r_rdy), queue.r_en.eq(decoder.beats.ready),
@@ -96,8 +96,8 @@ class Core(wiring.Component):
         ]
         return m
 
-    def _connect_job(self, m, *units):
-        """A job is taken when both units have room for it."""
+    def _connect_job(self, m, is_clear, *units):
+        """A job is taken when both units have room for it and the accumulators have been cleared since the last reset."""
         slots = []
         for unit in units:
             slot = JobSlot(unit.job.payload.shape())
@@ -106,6 +106,6 @@ class Core(wiring.Component):
             slots.append(slot)
             for name, _ in unit.job.payload.shape():
                 m.d.comb += slot.i.payload[name].eq(self.job.payload[name])
-        m.d.comb += self.job.ready.eq(Cat(slot.i.ready for slot in slots).all())
+        m.d.comb += self.job.ready.eq(Cat(is_clear, *(slot.i.ready for slot in slots)).all())
         for slot in slots:
             m.d.comb += slot.i.valid.eq(self.job.valid & self.job.ready)

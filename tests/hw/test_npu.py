@@ -7,7 +7,7 @@ import pytest
 from convoy.driver.device import MemoryModel
 from convoy.driver.devices.pysim import PysimDevice
 from convoy.spec.config import PRESETS
-from convoy.spec.csr import ID, REGISTERS, Error
+from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Error, Status, WindowControl
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, TP, Opcode, TpOp
 
 CONFIG = PRESETS["S"].with_(num_lanes=8, num_acc_entries=16, stripe_bytes=4096, window_words=16, weight_fifo_beats=32, tp_buffer_bytes=1024)
@@ -96,9 +96,72 @@ def test_unknown_opcode(device):
     (PROGRAM + DESCRIPTOR_BYTES, Error.BUS_READ, PROGRAM + DESCRIPTOR_BYTES),
     (RECORDS, Error.BUS_WRITE, RECORDS),
 ])
-def test_bus_error(addr, code, error_addr):
-    device = PysimDevice(CONFIG, MemoryModel(latency_cycles=10))
+def test_bus_error(device, addr, code, error_addr):
     device.inject_fault(addr, 1)
     run(device, [copy(0), copy(1)])
-    assert (read(device, "STATUS"), read(device, "ERROR"), read(device, "ERROR_ADDR")) == (2, code, error_addr)
-    device.close()
+    assert (read(device, "STATUS"), read(device, "ERROR"), read(device, "ERROR_ADDR")) == (Status.ERROR, code, error_addr)
+    device.inject_fault(0, 0)
+    check_works(device)
+
+
+def check_works(device):
+    """The next program is right, once the error has been cleared."""
+    device.write32(REGISTERS["CONTROL"].addr, Control.CLEAR_ERROR)
+    source = run(device, [copy(index) for index in range(3)])
+    assert read(device, "STATUS") == 0
+    check_copies(device, source, range(3))
+
+
+def set_windows(device, *windows):
+    """(base, limit, control) of each; the others are off."""
+    for number in range(NUM_WINDOWS):
+        values = windows[number] if number < len(windows) else (0, 0, 0)
+        for name, value in zip(("BASE", "LIMIT", "CONTROL"), values, strict=True):
+            device.write32(REGISTERS[f"WINDOW{number}_{name}"].addr, int(value))
+
+
+READ, WRITE = WindowControl.READ, WindowControl.WRITE
+
+
+@pytest.mark.parametrize(("windows", "code", "addr"), [
+    ([(PROGRAM, SOURCE + 1024, READ), (RECORDS, SOURCE, WRITE), (TARGET, TARGET + 1024, WRITE)], Error.NONE, 0),
+    ([(0, TARGET + 1024, READ | WRITE)], Error.NONE, 0),
+    ([(PROGRAM, SOURCE + 64, READ), (RECORDS, TARGET + 1024, WRITE)], Error.ACCESS_READ, SOURCE + 64),
+    ([(PROGRAM, TARGET, READ), (RECORDS, SOURCE, WRITE), (TARGET, TARGET + 64, WRITE)], Error.ACCESS_WRITE, TARGET + 64),
+    ([(PROGRAM, TARGET, READ), (RECORDS + 32, TARGET + 1024, WRITE)], Error.ACCESS_WRITE, RECORDS),
+    ([(PROGRAM, PROGRAM + DESCRIPTOR_BYTES, READ), (SOURCE, TARGET, READ), (RECORDS, TARGET + 1024, WRITE)], Error.ACCESS_READ, PROGRAM + DESCRIPTOR_BYTES),
+    ([(0, 0x8000, READ)], Error.ACCESS_WRITE, TARGET),
+])
+def test_windows(device, windows, code, addr):
+    set_windows(device, *windows)
+    run(device, [copy(0), copy(1)])
+    assert (read(device, "ERROR"), read(device, "ERROR_ADDR")) == (code, addr)
+    written = device.read_memory(TARGET, 1024)
+    if addr == TARGET + 64:
+        assert written[64:] == bytes(960)
+    if addr == TARGET:
+        assert written == bytes(1024)
+    set_windows(device)
+    check_works(device)
+
+
+def test_hang(device):
+    """The memory stops answering: the watchdog reports it; when it answers again, the NPU works again."""
+    device.write32(REGISTERS["WATCHDOG"].addr, 200)
+    device.inject_fault(SOURCE, 64, 0)
+    run(device, [copy(0), copy(1)])
+    assert (read(device, "ERROR"), read(device, "ERROR_ADDR")) == (Error.WATCHDOG, SOURCE)
+    device.write32(REGISTERS["CONTROL"].addr, Control.CLEAR_ERROR)
+    assert read(device, "STATUS") == Status.STOPPING
+    device.inject_fault(0, 0)
+    while read(device, "STATUS"):
+        pass
+    check_works(device)
+    device.write32(REGISTERS["WATCHDOG"].addr, 0)
+
+
+def test_malformed(device):
+    source = run(device, [copy(0), copy(1), copy(2, a_run_bytes=0)])
+    assert (read(device, "ERROR"), read(device, "ERROR_ADDR")) == (Error.MALFORMED, PROGRAM + 2 * DESCRIPTOR_BYTES)
+    check_copies(device, source, range(2))
+    check_works(device)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from convoy.hw.bus.axi import Resp
 from convoy.hw.ctrl.csr_bank import CsrBank
-from convoy.spec.csr import REGISTERS
+from convoy.spec.csr import REGISTERS, WindowControl
 from convoy.verif.axi_lite import AxiLiteManager
 
 
@@ -80,7 +80,7 @@ def test_write_one_to_clear():
     simulate(bench)
 
 
-@pytest.mark.parametrize("addr", [0x38, 0x7C, 0x80, 0x80C, 0xFFC])
+@pytest.mark.parametrize("addr", [0x3C, 0x7C, 0x80, 0x80C, 0xFFC])
 def test_unmapped(addr):
     async def bench(ctx, dut, manager):
         before = ctx.get(Cat(getattr(dut, register.name.lower()) for register in of("rw")))
@@ -101,6 +101,8 @@ def test_read_write(accesses, stall, seed):
         model = {register.name: 0 for register in of("rw")}
         for register, value, strobe, order in accesses:
             assert await manager.write(ctx, register.addr, value, strobe=strobe, order=order) == Resp.OKAY
+            if register.locked_by and model[register.locked_by] & WindowControl.LOCK:
+                continue
             mask = sum(0xFF << 8 * i for i in range(4) if strobe >> i & 1)
             model[register.name] = model[register.name] & ~mask | value & mask
         for name, value in model.items():
@@ -108,3 +110,15 @@ def test_read_write(accesses, stall, seed):
             assert ctx.get(getattr(dut, name.lower())) == value
 
     simulate(bench, stall=stall, seed=seed)
+
+
+def test_a_lock_holds_for_its_window_only():
+    async def bench(ctx, dut, manager):
+        for name, value in (("WINDOW1_BASE", 64), ("WINDOW1_CONTROL", WindowControl.READ | WindowControl.LOCK)):
+            await manager.write(ctx, REGISTERS[name].addr, int(value))
+        for name in ("WINDOW1_BASE", "WINDOW1_LIMIT", "WINDOW1_CONTROL", "WINDOW2_BASE"):
+            await manager.write(ctx, REGISTERS[name].addr, 0x1000)
+        for name, value in (("WINDOW1_BASE", 64), ("WINDOW1_LIMIT", 0), ("WINDOW1_CONTROL", 5), ("WINDOW2_BASE", 0x1000)):
+            assert await manager.read(ctx, REGISTERS[name].addr) == (value, Resp.OKAY)
+
+    simulate(bench)

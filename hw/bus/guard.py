@@ -1,0 +1,124 @@
+"""The memory windows: no burst leaves that they do not allow."""
+
+from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.hw.bus.port import Burst
+from convoy.spec.config import NpuConfig
+from convoy.spec.csr import NUM_WINDOWS, WINDOW_ALIGN_BYTES
+
+__all__ = ["ALIGN_LOG2", "Guard", "GuardSignature", "Window", "guarded_burst"]
+
+ALIGN_LOG2 = exact_log2(WINDOW_ALIGN_BYTES)
+"""Bits of an address below the granularity of windows."""
+PAGE_LOG2 = 12
+
+
+class Window(data.Struct):
+    """A memory window in units of `WINDOW_ALIGN_BYTES`: `base` is the first, `limit` the one after the last; `enable`: the access is allowed."""
+
+    base: 32 - ALIGN_LOG2
+    limit: 32 - ALIGN_LOG2
+    enable: 1
+
+
+def guarded_burst(num_clients: int) -> data.StructLayout:
+    """A burst and the number of the client that it is for."""
+    return data.StructLayout({"burst": Burst, "client": range(max(2, num_clients))})
+
+
+class GuardSignature(wiring.Signature):
+    """What a multiplexer with a guard is told and tells, seen from the multiplexer.
+
+    Members
+    -------
+    windows, is_open, stop, violation, violation_addr
+        As in `Guard`.
+    is_quiet
+        No burst is under way on the bus; while `stop` is high, it stays so.
+    oldest_addr
+        The address of the oldest burst under way, if any.
+    moved
+        Something was handed over on one of the channels.
+    """
+
+    def __init__(self):
+        super().__init__({
+            "windows": In(Window).array(NUM_WINDOWS), "is_open": In(1, init=1), "stop": In(1),
+            "violation": Out(1), "violation_addr": Out(32), "is_quiet": Out(1), "oldest_addr": Out(32), "moved": Out(1),
+        })
+
+
+class Guard(wiring.Component):
+    """Passes the bursts that lie in an enabled window, or all of them while no window of either direction is enabled.
+
+    A burst that is not allowed stays where it is and nothing passes any more until `stop`.
+
+    Throughput: one burst per cycle. Latency: 1 cycle.
+
+    Members
+    -------
+    i, o
+        Streams of `guarded_burst`.
+    windows
+        Of this direction.
+    is_open
+        No window is enabled, in either direction.
+    stop
+        Nothing passes; the burst inside is dropped.
+    violation, violation_addr
+        High while a burst that is not allowed stands here, and its address.
+    """
+
+    def __init__(self, config: NpuConfig, num_clients: int):
+        self._config = config
+        layout = guarded_burst(num_clients)
+        super().__init__({
+            "i": In(stream.Signature(layout)),
+            "o": Out(stream.Signature(layout)),
+            "windows": In(Window).array(NUM_WINDOWS),
+            "is_open": In(1),
+            "stop": In(1),
+            "violation": Out(1),
+            "violation_addr": Out(32),
+        })
+
+    def connect_to(self, m: Module, port: wiring.PureInterface):
+        """Connect to the `GuardSignature` of the multiplexer that the guard is part of, what concerns the guard."""
+        m.d.comb += [
+            *(mine.eq(given) for mine, given in zip(self.windows, port.windows, strict=True)),
+            self.is_open.eq(port.is_open),
+            self.stop.eq(port.stop),
+            port.violation.eq(self.violation),
+            port.violation_addr.eq(self.violation_addr),
+        ]
+
+    def elaborate(self, platform):
+        m = Module()
+        held = Signal(self.i.p.shape())
+        is_held = Signal()
+        burst = held.burst
+
+        # A burst stays within a page, so its last beat differs from the first one in the low bits only.
+        last_offset = Signal(PAGE_LOG2)
+        m.d.comb += last_offset.eq(burst.addr[:PAGE_LOG2] + (burst.last_beat << exact_log2(self._config.port_bytes)))
+        last = Cat(last_offset, burst.addr[PAGE_LOG2:])
+        is_inside = [
+            window.enable & (burst.addr[ALIGN_LOG2:] >= window.base) & (last[ALIGN_LOG2:] < window.limit) for window in self.windows
+        ]
+        is_allowed = Signal()
+        m.d.comb += [
+            is_allowed.eq(self.is_open | Cat(is_inside).any()),
+            self.o.valid.eq(is_held & is_allowed & ~self.stop),
+            Value.cast(self.o.p).eq(Value.cast(held)),
+            self.i.ready.eq(~is_held | (self.o.valid & self.o.ready)),
+            self.violation.eq(is_held & ~is_allowed & ~self.stop),
+            self.violation_addr.eq(burst.addr),
+        ]
+        with m.If(self.i.ready):
+            m.d.sync += [is_held.eq(self.i.valid), held.eq(self.i.p)]
+        with m.If(self.stop):
+            m.d.sync += is_held.eq(0)
+        return m

@@ -1,0 +1,207 @@
+"""Checks descriptors before they are started."""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.spec.config import NpuConfig
+from convoy.spec.csr import Error
+from convoy.spec.isa import (
+    HEADER,
+    NN,
+    NN_AT_LEAST_ONE,
+    NN_TABLES,
+    TABLE_ALIGN_BYTES,
+    TP,
+    TP_ADD_AT_LEAST_ONE,
+    TP_AT_LEAST_ONE,
+    TP_POOL_AT_LEAST_ONE,
+    Opcode,
+    Rounding,
+    TpOp,
+)
+
+from .fault import Fault
+from .fetch import Fetched
+
+__all__ = ["DescriptorCheck"]
+
+FACTOR_BITS = 16
+SUM_BITS = 2 * FACTOR_BITS + 2
+
+
+@dataclass
+class _Sum:
+    """`a * b + c <= limit`, or with `is_equal` `==`; `is_needed` says whether the rule holds for the descriptor at hand.
+
+    With `is_more`, the product of the rule before is added too.
+    """
+
+    is_needed: ValueLike
+    a: ValueLike
+    b: ValueLike
+    c: ValueLike
+    limit: ValueLike
+    is_equal: bool = False
+    is_more: bool = False
+
+
+class DescriptorCheck(wiring.Component):
+    """Lets only descriptors pass that keep the rules of the instruction set which the hardware can check at little cost.
+
+    Checked: opcodes and enumerations; counts that must not be 0; alignment of tables; memories that would be exceeded (accumulators,
+    windows, stripe, TP buffer); the phases, the pads and the pitch of a stripe; run_bits; clamps. The golden model knows all rules. A
+    breach of those that are left to it (between descriptors, between descriptor and tables, equal byte counts) ends with an error of
+    the memory windows, with the watchdog, or with wrong results inside the windows.
+
+    Throughput: the next descriptor is checked while it stands at `i`, `LATENCY_CYCLES` from its arrival until it is offered at `o`.
+
+    Members
+    -------
+    i, o : streams of `Fetched`
+        Before and after; `o` shows what `i` does, once it has been checked.
+    fault : Out, stream of `Fault`
+        Valid while a descriptor stands at `i` that does not pass.
+    """
+
+    PIPELINE_CYCLES = 2
+    NUM_SUMS = 9
+    LATENCY_CYCLES = NUM_SUMS + PIPELINE_CYCLES
+    """From the arrival of a descriptor at `i` to the verdict."""
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "i": In(stream.Signature(Fetched)),
+            "o": Out(stream.Signature(Fetched)),
+            "fault": Out(stream.Signature(Fault, always_ready=True)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        raw = self.i.p.raw
+        header = data.View(HEADER.layout, raw[:HEADER.num_bits])
+        nn, tp = (data.View(record.layout, raw[:record.num_bits]) for record in (NN, TP))
+        is_nn, is_tp = header.opcode == Opcode.NN, header.opcode == Opcode.TP
+
+        # The comparisons of single fields, registered in two steps.
+        nn_breaches, tp_breaches = self._nn_breaches(nn), self._tp_breaches(tp)
+        nn_flags, tp_flags = Signal(len(nn_breaches)), Signal(len(tp_breaches))
+        has_breach, is_unknown = Signal(), Signal()
+        m.d.sync += [
+            nn_flags.eq(Cat(nn_breaches)),
+            tp_flags.eq(Cat(tp_breaches)),
+            has_breach.eq((is_nn & nn_flags.any()) | (is_tp & tp_flags.any()) | (header.reserved != 0)),
+            is_unknown.eq(~is_nn & ~is_tp),
+        ]
+
+        # Products and sums, one after another through one multiplier.
+        sums = self._sums(is_nn, is_tp, nn, tp)
+        step = Signal(range(self.LATENCY_CYCLES + 1))
+        is_checked = Signal()
+        m.d.comb += is_checked.eq(step == self.LATENCY_CYCLES)
+        has_wrong_sum = self._check_sums(m, step, sums)
+        with m.If(~self.i.valid | (self.o.valid & self.o.ready)):
+            m.d.sync += step.eq(0)
+        with m.Elif(~is_checked):
+            m.d.sync += step.eq(step + 1)
+
+        is_bad = has_breach | is_unknown | has_wrong_sum
+        m.d.comb += [
+            Value.cast(self.o.p).eq(Value.cast(self.i.p)),
+            self.o.valid.eq(self.i.valid & is_checked & ~is_bad),
+            self.i.ready.eq(self.o.valid & self.o.ready),
+            self.fault.valid.eq(self.i.valid & is_checked & is_bad),
+            self.fault.p.code.eq(Mux(is_unknown, Error.OPCODE, Error.MALFORMED)),
+            self.fault.p.addr.eq(self.i.p.addr),
+        ]
+        return m
+
+    def _check_sums(self, m, step, sums):
+        """Evaluate sum `step` in a pipeline of `PIPELINE_CYCLES`; a bit that is high when one of those so far is wrong."""
+        assert len(sums) == self.NUM_SUMS, f"NUM_SUMS should be {len(sums)}"
+        kind = data.StructLayout({"addend": SUM_BITS, "limit": SUM_BITS, "is_needed": 1, "is_equal": 1, "is_more": 1})
+        a, b, product, product_before = Signal(FACTOR_BITS), Signal(FACTOR_BITS), Signal(2 * FACTOR_BITS), Signal(2 * FACTOR_BITS)
+        chosen, first, second = Signal(kind), Signal(kind), Signal(kind)
+
+        m.d.sync += [product.eq(a * b), product_before.eq(product), first.eq(chosen), second.eq(first)]
+        with m.Switch(step):
+            for number, each in enumerate(sums):
+                with m.Case(number):
+                    m.d.sync += [a.eq(each.a), b.eq(each.b)]
+                    m.d.comb += [
+                        chosen.addend.eq(each.c), chosen.limit.eq(each.limit), chosen.is_needed.eq(each.is_needed),
+                        chosen.is_equal.eq(each.is_equal), chosen.is_more.eq(each.is_more),
+                    ]
+        total = Signal(SUM_BITS)
+        is_wrong = Signal()
+        m.d.comb += total.eq(product + second.addend + Mux(second.is_more, product_before, 0))
+        with m.If(step < self.PIPELINE_CYCLES):
+            m.d.sync += is_wrong.eq(0)
+        with m.Elif(second.is_needed & ((total > second.limit) | (second.is_equal & (total != second.limit)))):
+            m.d.sync += is_wrong.eq(1)
+        return is_wrong
+
+    def _sums(self, is_nn, is_tp, nn, tp):
+        config = self._config
+        is_depthwise = is_nn & nn.is_depthwise
+        half_bytes = config.tp_buffer_bytes // 2
+        phases_log2 = Mux(nn.num_phases[2], 2, Mux(nn.num_phases[1], 1, 0))
+        return [
+            _Sum(is_nn, nn.num_vec, nn.num_kernels, 0, config.num_acc_entries),
+            _Sum(is_nn, nn.num_vec, nn.num_kernels_last, 0, config.num_acc_entries),
+            _Sum(is_nn, nn.num_slots << phases_log2, nn.seg_words, 0, config.window_words),
+            _Sum(is_nn, (nn.tile_rows - 1)[:FACTOR_BITS], nn.pitch_row, nn.tile_cols, nn.phase_words << exact_log2(config.num_lanes)),
+            _Sum(is_nn, (nn.num_ic - 1)[:FACTOR_BITS], nn.channel_words, (nn.phase_words << phases_log2) + nn.stripe_word, config.stripe_words),
+            _Sum(is_depthwise, nn.num_z, nn.kernels_per_z, 0, nn.num_kernels, is_equal=True),
+            _Sum(is_depthwise, nn.num_z_last, nn.kernels_per_z_last, 0, nn.num_kernels_last, is_equal=True),
+            _Sum(is_tp, tp.a_run_bytes[:FACTOR_BITS], tp.num_a_runs, 0, half_bytes),
+            _Sum(is_tp & (tp.b_run_bytes != 0), tp.b_run_bytes[:FACTOR_BITS], tp.num_b_runs, 0, half_bytes, is_more=True),
+        ]
+
+    def _nn_breaches(self, d):
+        """Bits that are high when a rule of an `NN` descriptor is broken."""
+        config = self._config
+        phase_count = sum(d.phase_mask)
+        rows = (d.pad_top + d.tile_ih + d.stride_h_log2) >> d.stride_h_log2
+        cols = (d.pad_left + d.tile_iw + d.stride_w_log2) >> d.stride_w_log2
+        pitch = (config.num_lanes >> d.split_log2) + (d.split_words << exact_log2(config.num_lanes))
+        breaches = [d[name] == 0 for name in NN_AT_LEAST_ONE]
+        breaches += [d[name][:exact_log2(TABLE_ALIGN_BYTES)] != 0 for name in NN_TABLES]
+        breaches += [
+            ~d.stride_h_log2 & (d.phase_mask[2:] != 0), ~d.stride_w_log2 & (d.phase_mask[1] | d.phase_mask[3]),
+            (phase_count != d.num_phases) | (phase_count == 3),
+            d.tile_rows < rows, d.tile_cols < cols,
+            d.num_vec_last > d.num_vec,
+            d.run_bits > 5, d.split_log2 > 2,
+            (d.split_log2 != 0) & (d.pitch_row != pitch),
+            d.rounding > max(Rounding).value,
+            d.act_min > d.act_max,
+            d.tile_ow > d.drain_pitch,
+            d.is_flat & ((d.split_log2 != 0) | (d.num_vec_x != d.num_vec)),
+        ]
+        for suffix in ("", "_last"):
+            kernels, per_z, num_z = d[f"num_kernels{suffix}"], d[f"kernels_per_z{suffix}"], d[f"num_z{suffix}"]
+            breaches += [
+                ~d.is_depthwise & ((kernels != per_z) | (num_z != d.num_ic)),
+                (1 << d.run_bits) > Mux(d.num_taps == 1, per_z, d.num_taps),
+            ]
+        return breaches
+
+    def _tp_breaches(self, d):
+        """The same for a `TP` descriptor."""
+        is_add = d.op == TpOp.ADD
+        is_pool = (d.op == TpOp.MAX_POOL) | (d.op == TpOp.AVG_POOL)
+        limit = self._config.tp_buffer_bytes // 2
+        return [
+            *(d[name] == 0 for name in TP_AT_LEAST_ONE),
+            *(is_add & (d[name] == 0) for name in TP_ADD_AT_LEAST_ONE),
+            *(is_pool & (d[name] == 0) for name in TP_POOL_AT_LEAST_ONE),
+            d.op > max(TpOp).value,
+            ~is_add & (d.b_run_bytes != 0),
+            d.a_run_bytes > limit, d.b_run_bytes > limit,
+            (d.op != TpOp.COPY) & (d.act_min > d.act_max),
+        ]

@@ -1,0 +1,121 @@
+"""`DescriptorCheck` against the golden model's rules."""
+
+import random
+
+import pytest
+
+from convoy.golden.memory import MachineError
+from convoy.golden.nn_check import check_nn
+from convoy.hw.ctrl.check import DescriptorCheck
+from convoy.spec.config import PRESETS
+from convoy.spec.csr import Error
+from convoy.spec.isa import HEADER, NN, TpOp
+from convoy.verif.descriptors import smallest_nn, smallest_tp
+from convoy.verif.pysim import simulate
+
+CONFIG = PRESETS["Q"]
+ADDR = 0x1280
+
+
+def verdicts(descriptors):
+    """What becomes of each descriptor: `Error.NONE` if it passes; and the cycles until then."""
+    dut = DescriptorCheck(CONFIG)
+    found = []
+
+    async def testbench(ctx):
+        for raw in descriptors:
+            ctx.set(dut.i.p, {"raw": int.from_bytes(raw, "little"), "index": 3, "addr": ADDR})
+            ctx.set(dut.i.valid, 1)
+            cycles = 0
+            while not ctx.get(dut.o.valid) and not ctx.get(dut.fault.valid) and cycles < 100:
+                await ctx.tick()
+                cycles += 1
+            assert ctx.get(dut.o.valid) != ctx.get(dut.fault.valid)
+            if ctx.get(dut.o.valid):
+                assert ctx.get(dut.o.p.raw) == int.from_bytes(raw, "little")
+                assert (ctx.get(dut.o.p.index), ctx.get(dut.o.p.addr)) == (3, ADDR)
+                found.append((Error.NONE, cycles))
+            else:
+                assert ctx.get(dut.fault.p.addr) == ADDR
+                found.append((ctx.get(dut.fault.p.code), cycles))
+            await ctx.tick().repeat(3)
+            assert ctx.get(dut.o.valid) == (found[-1][0] == Error.NONE)
+            ctx.set(dut.o.ready, 1)
+            assert ctx.get(dut.i.ready) == ctx.get(dut.o.valid)
+            await ctx.tick()
+            ctx.set(dut.o.ready, 0)
+            ctx.set(dut.i.valid, 0)
+            await ctx.tick()
+
+    simulate(dut, testbench)
+    return found
+
+
+def verdict(raw):
+    return verdicts([raw])[0][0]
+
+
+def test_good_ones_pass_at_once():
+    passed = verdicts([smallest_nn(), smallest_tp(), smallest_nn(), smallest_tp(op=TpOp.ADD, b_run_bytes=1, num_b_runs=1)])
+    assert passed == [(Error.NONE, DescriptorCheck.LATENCY_CYCLES)] * 4
+
+
+EDGES = [
+    ({"num_vec": 8, "num_vec_x": 8, "num_kernels": 8, "kernels_per_z": 8}, {"num_kernels": 9, "kernels_per_z": 9}),
+    ({"num_vec": 8, "num_vec_x": 8, "num_kernels_last": 8, "kernels_per_z_last": 8}, {"num_kernels_last": 9, "kernels_per_z_last": 9}),
+    ({"num_slots": 16, "seg_words": 4}, {"num_slots": 17}),
+    ({"num_slots": 8, "seg_words": 4, "stride_h_log2": 1, "phase_mask": 5, "num_phases": 2, "channel_words": 2}, {"seg_words": 5}),
+    ({"tile_rows": 16, "pitch_row": 10, "tile_cols": 10, "phase_words": 10, "channel_words": 10}, {"tile_cols": 11}),
+    ({"num_ic": 4, "num_act_inner": 4, "num_z": 4, "num_z_last": 4, "channel_words": 1000, "stripe_word": 1095}, {"stripe_word": 1096}),
+    ({"pad_top": 2, "tile_rows": 3}, {"tile_rows": 2}),
+    ({"pad_left": 3, "stride_w_log2": 1, "tile_cols": 2}, {"tile_cols": 1}),
+    ({"is_depthwise": 1, "num_z": 2, "num_kernels": 6, "kernels_per_z": 3, "num_ic": 5, "num_act_outer": 5}, {"num_z": 3}),
+    ({"num_taps": 8, "run_bits": 3}, {"num_taps": 7}),
+    ({"split_log2": 1, "is_flat": 0, "pitch_row": 24, "split_words": 1, "tile_rows": 1}, {"pitch_row": 25}),
+    ({"split_log2": 0}, {"split_log2": 1}),
+    ({"drain_pitch": 5, "tile_ow": 5}, {"tile_ow": 6}),
+    ({"param_addr": 64}, {"param_addr": 80}),
+    ({"num_vec": 2, "num_vec_x": 2, "num_vec_last": 2}, {"num_vec_last": 3}),
+    ({"act_min": 5, "act_max": 5}, {"act_min": 6}),
+]
+
+
+@pytest.mark.parametrize(("good", "bad"), EDGES)
+def test_edges(good, bad):
+    """Legal and illegal next to each other, in the hardware as in the golden model."""
+    check_nn(CONFIG, NN.decode(smallest_nn(**good)))
+    with pytest.raises(MachineError):
+        check_nn(CONFIG, NN.decode(smallest_nn(**good | bad)))
+    assert [code for code, _ in verdicts([smallest_nn(**good), smallest_nn(**good | bad), smallest_nn(**good)])] \
+        == [Error.NONE, Error.MALFORMED, Error.NONE]
+
+
+@pytest.mark.parametrize(("changes", "code"), [
+    ({"op": TpOp.ADD, "b_run_bytes": 96, "num_b_runs": 64, "a_run_bytes": 32, "num_a_runs": 64}, Error.NONE),
+    ({"op": TpOp.ADD, "b_run_bytes": 97, "num_b_runs": 64, "a_run_bytes": 32, "num_a_runs": 64}, Error.MALFORMED),
+    ({"a_run_bytes": 1 << 18}, Error.MALFORMED),
+    ({"a_run_bytes": 65, "num_a_runs": 127}, Error.MALFORMED),
+    ({"b_run_bytes": 1}, Error.MALFORMED),
+    ({"op": TpOp.MAX_POOL}, Error.MALFORMED),
+    ({"op": 4}, Error.MALFORMED),
+    ({"reserved": 1}, Error.MALFORMED),
+    ({"opcode": 7}, Error.OPCODE),
+])
+def test_tp(changes, code):
+    assert verdict(smallest_tp(**changes)) == code
+
+
+def test_nothing_legal_is_refused():
+    """Whatever the hardware refuses, the golden model refuses too: random changes of one field or two."""
+    rng = random.Random(3)
+    fields = [field for name, field in NN.fields.items() if name not in HEADER.fields]
+    descriptors = []
+    for _ in range(150):
+        chosen = rng.sample(fields, rng.randint(1, 2))
+        descriptors.append(smallest_nn(**{field.name: min(rng.choice([field.min, 0, 1, 2, 3, field.max]), field.max) for field in chosen}))
+    codes = [code for code, _ in verdicts(descriptors)]
+    refused = [raw for raw, code in zip(descriptors, codes, strict=True) if code != Error.NONE]
+    assert 20 < len(refused) < 130
+    for raw in refused:
+        with pytest.raises(MachineError):
+            check_nn(CONFIG, NN.decode(raw))
