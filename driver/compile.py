@@ -19,7 +19,7 @@ from .emit import Emitter, Tables, tp_blocks
 from .graph import Graph, GraphError
 from .lower import AddWork, Axis, ConvWork, HostWork, PoolWork, describe, lower_op
 from .pack import pack_params, pack_streams, pack_taps
-from .program import HostStep, NpuStep, Placement, Plan, Program
+from .program import HostStep, MemoryWindow, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, Schedule, Task, schedule
 from .tile import Geometry, Tiling, deal_channels, tile_conv
 
@@ -152,22 +152,24 @@ def _segments(graph: Graph, plan: Schedule) -> Iterator[tuple[bool, list[int]]]:
 def _emit(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Tiling], keep_tensors: bool) -> Plan:
     addrs, end = place_buffers(plan.buffers, keep_all=keep_tensors)
     arena = Arena(end)
+    activations = MemoryWindow(0, arena.end, is_readable=True, is_writable=True)
     reasons = {task.position: task.work.reason for task in plan.tasks if isinstance(task.work, HostWork)}
     steps: list[NpuStep | HostStep] = []
     for is_host, positions in _segments(graph, plan):
         if is_host:
             steps += [HostStep(graph.ops[p], reasons.get(p, "only the shape changes, and no NPU work is next to it")) for p in positions]
         else:
-            steps.append(_npu_step(graph, config, plan, tilings, positions, addrs, arena))
+            steps.append(_npu_step(graph, config, plan, tilings, positions, addrs, arena, activations))
     layouts = {index: value.layout for index, value in plan.values.items()}
     placements = {index: Placement(index, addrs[value.buffer], graph.tensors[index].shape, layouts[index]) for index, value in plan.values.items()}
     return Plan(graph, config, tuple(steps), placements, arena.end)
 
 
 def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Tiling], positions: list[int], addrs: list[int],
-              arena: Arena) -> NpuStep:
-    """One program: constants, descriptors and room for the records."""
+              arena: Arena, activations: MemoryWindow) -> NpuStep:
+    """One program: constants, descriptors and room for the records. It may write activations and records, and read activations and constants."""
     arena.pieces = []
+    constants_addr = arena.end
     emitter, engines, weight_bytes = Emitter(config), {}, {}
     for number, task in enumerate(plan.tasks):
         if task.position not in positions:
@@ -189,7 +191,11 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
     record_addr = arena.reserve(count * COMPLETION.num_bytes)
     image = (*arena.pieces, (program_addr, b"".join(emitter.descriptors)))
     layers = tuple(graph.ops[p].index for p in positions)
-    program = Program(tuple(emitter.descriptors), tuple(emitter.ops), program_addr, record_addr, image)
+    windows = (
+        activations, MemoryWindow(constants_addr, record_addr, is_readable=True, is_writable=False),
+        MemoryWindow(record_addr, arena.end, is_readable=False, is_writable=True),
+    )
+    program = Program(tuple(emitter.descriptors), tuple(emitter.ops), program_addr, record_addr, image, windows)
     names = {index: "+".join(sorted(engines[index])) if index in engines else "alias" for index in layers}
     return NpuStep(program, layers, names, weight_bytes)
 

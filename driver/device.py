@@ -7,12 +7,62 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from convoy.spec.config import NpuConfig
+from convoy.spec.csr import Error
 
-__all__ = ["Device", "DeviceError", "MemoryModel"]
+__all__ = [
+    "AccessError", "BusError", "Device", "DeviceError", "MalformedError", "MemoryModel", "NpuError", "WatchdogError", "npu_error",
+]
 
 
 class DeviceError(RuntimeError):
     """The device stopped with an error or did not answer; the message names the error and the address."""
+
+
+class NpuError(DeviceError):
+    """The NPU stopped a program: `code` and `addr` are those of its ERROR registers. It is idle again and takes the next program."""
+
+    REMEDY = "the driver does not know this code; use the driver of the NPU's version"
+
+    def __init__(self, code: int, addr: int):
+        self.code, self.addr = code, addr
+        name = Error(code).name if code in set(Error) else str(code)
+        super().__init__(f"the NPU stopped with error {name} at address {addr:#x}: {self.REMEDY}")
+
+
+class BusError(NpuError):
+    """The memory answered a burst with an error response."""
+
+    REMEDY = "the memory behind the port refused the burst; check that this address exists and that the interconnect lets the NPU use it"
+
+
+class AccessError(NpuError):
+    """A burst outside the memory windows was stopped before it reached the bus."""
+
+    REMEDY = "no memory window allows this; the descriptors, or the memory they lie in, have been overwritten, or a window was locked by someone else"
+
+
+class WatchdogError(NpuError):
+    """Nothing moved for too long."""
+
+    REMEDY = ("the memory has stopped answering (if it stays so, reset it and the NPU together), or descriptors wait for each other; "
+              "a slow memory needs a larger WATCHDOG")
+
+
+class MalformedError(NpuError):
+    """A descriptor breaks a rule of the instruction set."""
+
+    REMEDY = "the descriptor there breaks a rule of the instruction set; the golden device names the field"
+
+
+_CLASSES: dict[int, type[NpuError]] = {
+    Error.OPCODE: MalformedError, Error.MALFORMED: MalformedError, Error.BUS_READ: BusError, Error.BUS_WRITE: BusError,
+    Error.ACCESS_READ: AccessError, Error.ACCESS_WRITE: AccessError, Error.WATCHDOG: WatchdogError,
+}
+
+
+def npu_error(code: int, addr: int) -> NpuError:
+    """The exception for the values of ERROR and ERROR_ADDR."""
+    return _CLASSES.get(code, NpuError)(code, addr)
 
 
 @dataclass(frozen=True)

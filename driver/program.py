@@ -10,7 +10,7 @@ from convoy.spec.config import NpuConfig
 
 from .graph import Graph, Op
 
-__all__ = ["HostStep", "NpuStep", "Placement", "Plan", "Program"]
+__all__ = ["HostStep", "MemoryWindow", "NpuStep", "Placement", "Plan", "Program"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,16 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class MemoryWindow:
+    """Memory from `base` to below `limit` that the NPU may read, write or both; both are multiples of `WINDOW_ALIGN_BYTES`."""
+
+    base: int
+    limit: int
+    is_readable: bool
+    is_writable: bool
+
+
+@dataclass(frozen=True)
 class Program:
     """One run of the NPU from doorbell to interrupt."""
 
@@ -61,6 +71,8 @@ class Program:
     record_addr: int
     image: tuple[tuple[int, bytes], ...]
     """(address, bytes) pieces of constant memory: descriptors, weights, tables."""
+    windows: tuple[MemoryWindow, ...] = ()
+    """All that the program may touch, at most `NUM_WINDOWS`; none: no limits."""
 
 
 @dataclass(frozen=True)

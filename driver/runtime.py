@@ -8,19 +8,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convoy.spec.csr import ID, REGISTERS, Error
+from convoy.spec.config import NpuConfig
+from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Status, WindowControl
 from convoy.spec.isa import COMPLETION
 
-from .device import Device, DeviceError
+from .device import Device, DeviceError, npu_error
 from .graph import GraphError
 from .host import run_host_op
 from .macs import dense_macs
 from .program import HostStep, NpuStep, Plan, Program
 
-__all__ = ["Execution", "LayerCost", "Session", "plan_inputs"]
+__all__ = ["Execution", "LayerCost", "Session", "plan_inputs", "watchdog_limit"]
 
-DOORBELL, CLEAR_ERROR = 1, 2
-BUSY, FAULT = 1, 2
+MAX_POLLS = 10_000
+"""Reads of STATUS until the driver gives up waiting for the NPU to become idle."""
 
 
 @dataclass
@@ -45,6 +46,16 @@ class Execution:
     """From doorbell to interrupt, summed over the programs."""
     seconds: float = 0.0
     """Wall-clock time spent waiting for the device."""
+
+
+def watchdog_limit(config: NpuConfig) -> int:
+    """More cycles than a program of this configuration can compute between two movements on the bus, however it is made.
+
+    The cores may work on a full weight queue with all accumulators in use; a pool may look at the whole buffer for each byte of a burst.
+    """
+    weights = config.weight_fifo_beats * config.port_bytes * config.num_acc_entries
+    pools = config.max_burst_beats * config.port_bytes * config.tp_buffer_bytes
+    return min(100_000 + 2 * (weights + pools), 2**32 - 1)
 
 
 def plan_inputs(plan: Plan) -> list[int]:
@@ -78,6 +89,8 @@ class Session:
         Read every tensor back, not only what the host and the caller need. The plan must have been compiled so too.
     progress
         Called now and then with the cycles simulated so far.
+    watchdog_cycles
+        The NPU stops a program that has not moved for so long; None: a limit that no program reaches (`watchdog_limit`); 0: never.
 
     Raises
     ------
@@ -85,8 +98,10 @@ class Session:
         When the device does not identify itself as the configured NPU.
     """
 
-    def __init__(self, plan: Plan, device: Device, keep_tensors: bool = True, progress: Callable[[int], None] | None = None):
+    def __init__(self, plan: Plan, device: Device, keep_tensors: bool = True, progress: Callable[[int], None] | None = None,
+                 watchdog_cycles: int | None = None):
         self.plan, self.device, self.keep_tensors, self.progress = plan, device, keep_tensors, progress
+        self._watchdog_cycles = watchdog_limit(plan.config) if watchdog_cycles is None else watchdog_cycles
         found = self._read("ID")
         if found != ID:
             raise DeviceError(f"the device identifies itself as {found:#x}, not as a Convoy NPU ({ID:#x})")
@@ -113,8 +128,10 @@ class Session:
         ------
         GraphError
             When an input is missing or has another shape or dtype.
+        NpuError
+            When the NPU stops with an error: `BusError`, `AccessError`, `WatchdogError`, `MalformedError`. The session may run again.
         DeviceError
-            When the device stops with an error or does not answer.
+            When the device does not answer; `reset` before running again.
         """
         execution = Execution()
         for index in plan_inputs(self.plan):
@@ -130,6 +147,25 @@ class Session:
             else:
                 self._run_npu(execution, step, position)
         return execution
+
+    def reset(self) -> None:
+        """Stop whatever the NPU is doing and bring it back to idle.
+
+        Raises
+        ------
+        DeviceError
+            When the bursts under way do not end.
+        """
+        self._write("CONTROL", Control.SOFT_RESET)
+        self._wait_until_idle()
+        self._write("CONTROL", Control.CLEAR_ERROR)
+        self._write("IRQ_STATUS", 1)
+
+    def _wait_until_idle(self) -> None:
+        for _ in range(MAX_POLLS):
+            if not self._read("STATUS") & (Status.BUSY | Status.STOPPING):
+                return
+        raise DeviceError("the memory does not answer bursts that are under way: reset it and the NPU together")
 
     def _set(self, execution: Execution, index: int, value: np.ndarray) -> None:
         """A value from outside or from the host; goes to NPU memory if it has a place there."""
@@ -166,25 +202,32 @@ class Session:
         return {*self.plan.graph.outputs, *(index for op in later for index in op.inputs)}
 
     def _start(self, program: Program) -> None:
+        self._wait_until_idle()
         self._write("IRQ_STATUS", 1)
         self._write("IRQ_ENABLE", 1)
+        self._write("WATCHDOG", self._watchdog_cycles)
+        self._set_windows(program)
         self._write("PROGRAM_BASE", program.program_addr)
         self._write("PROGRAM_COUNT", len(program.descriptors))
         self._write("RECORD_BASE", program.record_addr)
-        self._write("CONTROL", DOORBELL)
+        self._write("CONTROL", Control.DOORBELL)
+
+    def _set_windows(self, program: Program) -> None:
+        for number in range(NUM_WINDOWS):
+            self._write(f"WINDOW{number}_CONTROL", 0)
+        for number, window in enumerate(program.windows):
+            self._write(f"WINDOW{number}_BASE", window.base)
+            self._write(f"WINDOW{number}_LIMIT", window.limit)
+            self._write(f"WINDOW{number}_CONTROL", WindowControl.READ * window.is_readable | WindowControl.WRITE * window.is_writable)
 
     def _check(self) -> None:
         status = self._read("STATUS")
         self._write("IRQ_STATUS", 1)
-        if status & FAULT:
+        if status & Status.ERROR:
             code, addr = self._read("ERROR"), self._read("ERROR_ADDR")
-            self._write("CONTROL", CLEAR_ERROR)
-            try:
-                name = Error(code).name
-            except ValueError:
-                name = str(code)
-            raise DeviceError(f"the NPU stopped with error {name} at address {addr:#x}")
-        if status & BUSY:
+            self._write("CONTROL", Control.CLEAR_ERROR)
+            raise npu_error(code, addr)
+        if status & Status.BUSY:
             raise DeviceError("the NPU raised its interrupt but is still busy")
 
     def _book(self, execution: Execution, program: Program) -> None:
@@ -206,12 +249,12 @@ class Session:
         model, config = self.device.memory_model, self.plan.config
         macs = sum(dense_macs(self.plan.graph, op) for op in _plan_ops(self.plan))
         work = 1_000_000 + 20 * macs // config.macs_per_cycle + 100 * self.plan.memory_bytes
-        if model is None:
-            return work
-        return work * (1 + model.latency_cycles // 32) * 100 // max(1, 100 - model.stall_percent)
+        if model is not None:
+            work = work * (1 + model.latency_cycles // 32) * 100 // max(1, 100 - model.stall_percent)
+        return work + self._watchdog_cycles
 
     def _read(self, name: str) -> int:
         return self.device.read32(REGISTERS[name].addr)
 
     def _write(self, name: str, value: int) -> None:
-        self.device.write32(REGISTERS[name].addr, value)
+        self.device.write32(REGISTERS[name].addr, int(value))

@@ -68,8 +68,8 @@ class AxiMemory {
     const std::string& error() const { return error_; }
     const MemoryPins& pins() const { return pins_; }
 
-    // Bursts that touch [base, limit) are answered with SLVERR and write nothing.
-    void inject_fault(uint64_t base, uint64_t limit) { fault_base_ = base, fault_limit_ = limit; }
+    // Bursts that touch [base, limit) are answered with `resp` and write nothing; resp 0: they are not answered while this holds.
+    void inject_fault(uint64_t base, uint64_t limit, uint32_t resp) { fault_base_ = base, fault_limit_ = limit, fault_resp_ = resp; }
 
     // `now` is what the NPU drove before this cycle's clock edge; afterwards pins() are for the next cycle.
     void step(const ManagerPins& now) {
@@ -111,7 +111,7 @@ class AxiMemory {
         const bool stall_ar = stalls(), stall_aw = stalls(), stall_w = stalls(), stall_r = stalls(), stall_b = stalls();
         pins_.arready = !stall_ar && reads_.size() < kMaxBursts;
         pins_.awready = !stall_aw && writes_.size() < kMaxBursts;
-        const bool can_read = !reads_.empty() && reads_.front().ready_cycle <= cycle_ && !stall_r;
+        const bool can_read = !reads_.empty() && reads_.front().ready_cycle <= cycle_ && !stall_r && !is_hung(reads_.front());
         const bool can_write = !stall_w && early_.size() < kMaxEarlyBeats;
         bool grant_read = true, grant_write = true;
         if (timing_.is_shared) {
@@ -124,7 +124,7 @@ class AxiMemory {
         }
         pins_.wready = can_write && grant_write;
         if (!pins_.rvalid && can_read && grant_read) show_read_beat();
-        if (!pins_.bvalid && !writes_.empty() && writes_.front().is_complete && writes_.front().ready_cycle <= cycle_ && !stall_b) finish_write();
+        if (!pins_.bvalid && !writes_.empty() && writes_.front().is_complete && writes_.front().ready_cycle <= cycle_ && !stall_b && !is_hung(writes_.front())) finish_write();
     }
 
     void take_read(const Address& a) {
@@ -158,7 +158,7 @@ class AxiMemory {
         const uint64_t addr = burst.address.addr + uint64_t(burst.beat) * port_bytes_;
         pins_.rvalid = true;
         pins_.rid = burst.address.id;
-        pins_.rresp = is_faulty(burst) ? 2 : 0;
+        pins_.rresp = is_faulty(burst) ? fault_resp_ : 0;
         pins_.rlast = burst.beat == burst.address.len;
         if (addr + port_bytes_ <= kMemoryBytes) std::memcpy(pins_.rdata, bytes_ + addr, port_bytes_);
     }
@@ -181,7 +181,7 @@ class AxiMemory {
         }
         pins_.bvalid = true;
         pins_.bid = burst.address.id;
-        pins_.bresp = has_fault ? 2 : 0;
+        pins_.bresp = has_fault ? fault_resp_ : 0;
         writes_.pop_front();
     }
 
@@ -189,6 +189,8 @@ class AxiMemory {
         const uint64_t end = burst.address.addr + uint64_t(burst.address.len + 1) * port_bytes_;
         return burst.address.addr < fault_limit_ && end > fault_base_;
     }
+
+    bool is_hung(const Burst& burst) const { return !fault_resp_ && is_faulty(burst); }
 
     void check_address(const char* what, const Address& a) {
         const uint64_t end = a.addr + uint64_t(a.len + 1) * port_bytes_;
@@ -220,6 +222,7 @@ class AxiMemory {
     const Timing timing_;
     uint8_t* bytes_ = nullptr;
     uint64_t random_ = 1, cycle_ = 0, fault_base_ = 0, fault_limit_ = 0;
+    uint32_t fault_resp_ = 2;
     bool was_read_ = false, waits_ar_ = false, waits_aw_ = false, waits_w_ = false;
     ManagerPins before_;
     MemoryPins pins_;

@@ -104,12 +104,15 @@ class AxiMemory:
     pins : Pins
         To be driven in the cycle that comes.
     fault : range
-        Bursts that touch these addresses are answered with SLVERR and write nothing.
+        Bursts that touch these addresses are answered with `fault_resp` and write nothing.
+    fault_resp : int
+        A response, or 0: those bursts are not answered while this holds.
     """
 
     def __init__(self, memory: SparseMemory, port_bytes: int, model: MemoryModel):
         self.pins = Pins()
         self.fault = range(0)
+        self.fault_resp = SLVERR
         self._memory = memory
         self._port_bytes = port_bytes
         self._model = model
@@ -165,7 +168,7 @@ class AxiMemory:
             stall_ar, stall_aw, stall_w, stall_r, stall_b = [self._stalls() for _ in range(5)]
         pins.arready = int(not stall_ar and len(self._reads) < MAX_BURSTS)
         pins.awready = int(not stall_aw and len(self._writes) < MAX_BURSTS)
-        can_read = bool(self._reads) and self._reads[0].ready_cycle <= self._cycle and not stall_r
+        can_read = bool(self._reads) and self._reads[0].ready_cycle <= self._cycle and not stall_r and not self._is_hung(self._reads[0])
         can_write = not stall_w and len(self._early) < MAX_EARLY_BEATS
         grant_read = grant_write = True
         if self._model.is_shared:
@@ -176,7 +179,8 @@ class AxiMemory:
         pins.wready = int(can_write and grant_write)
         if not pins.rvalid and can_read and grant_read:
             self._show_read_beat()
-        if not pins.bvalid and self._writes and not stall_b and self._writes[0].is_complete and self._writes[0].ready_cycle <= self._cycle:
+        is_answerable = bool(self._writes) and self._writes[0].is_complete and not self._is_hung(self._writes[0])
+        if not pins.bvalid and is_answerable and not stall_b and self._writes[0].ready_cycle <= self._cycle:
             self._finish_write()
 
     def _stalls(self) -> bool:
@@ -207,7 +211,7 @@ class AxiMemory:
         addr = burst.address.addr + burst.beat * self._port_bytes
         pins.rvalid = 1
         pins.rid = burst.address.id
-        pins.rresp = SLVERR if self._is_faulty(burst) else 0
+        pins.rresp = self.fault_resp if self._is_faulty(burst) else 0
         pins.rlast = int(burst.beat == burst.address.len)
         pins.rdata = int.from_bytes(self._memory.read(addr, self._port_bytes), "little")
 
@@ -229,11 +233,14 @@ class AxiMemory:
                     self._memory.write(addr + offset, data[offset:offset + 1])
         pins.bvalid = 1
         pins.bid = burst.address.id
-        pins.bresp = SLVERR if has_fault else 0
+        pins.bresp = self.fault_resp if has_fault else 0
 
     def _is_faulty(self, burst: _Burst) -> bool:
         end = burst.address.addr + (burst.address.len + 1) * self._port_bytes
         return burst.address.addr < self.fault.stop and end > self.fault.start
+
+    def _is_hung(self, burst: _Burst) -> bool:
+        return not self.fault_resp and self._is_faulty(burst)
 
     def _check_address(self, what: str, a: Address) -> None:
         end = a.addr + (a.len + 1) * self._port_bytes

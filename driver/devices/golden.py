@@ -8,7 +8,7 @@ import numpy as np
 
 from convoy.driver.device import DeviceError, MemoryModel
 from convoy.spec.config import NpuConfig
-from convoy.spec.csr import ID, REGISTERS, Error
+from convoy.spec.csr import ID, REGISTERS, Control, Error, Status, WindowControl
 from convoy.spec.isa import DESCRIPTOR_BYTES, Opcode
 
 from .bus_model import SparseMemory
@@ -56,12 +56,14 @@ class GoldenDevice:
         name = self._name("write", addr)
         access = REGISTERS[name].access
         if name == "CONTROL":
-            if value & 2:
+            if value & Control.CLEAR_ERROR:
                 self._values.update(ERROR=0, ERROR_ADDR=0, STATUS=0)
-            if value & 1:
+            if value & Control.DOORBELL:
                 self._execute()
         elif access == "rw":
-            self._values[name] = value & 0xFFFFFFFF
+            locked_by = REGISTERS[name].locked_by
+            if locked_by is None or not self._values[locked_by] & WindowControl.LOCK:
+                self._values[name] = value & 0xFFFFFFFF
         elif access == "w1c":
             self._values[name] &= ~value
 
@@ -106,5 +108,5 @@ class GoldenDevice:
         except MachineError as error:
             raise DeviceError(f"device golden: {error}") from error
         if bad.size:
-            self._values.update(ERROR=int(Error.OPCODE), ERROR_ADDR=base + num_good * DESCRIPTOR_BYTES, STATUS=2)
+            self._values.update(ERROR=int(Error.OPCODE), ERROR_ADDR=base + num_good * DESCRIPTOR_BYTES, STATUS=int(Status.ERROR))
         self._values["IRQ_STATUS"] |= 1

@@ -104,9 +104,9 @@ class IcarusDevice:
         """
         return self._call("wait", max_cycles, progress=progress)
 
-    def inject_fault(self, addr: int, num_bytes: int) -> None:
-        """Answer every burst that touches these bytes with SLVERR from now on; 0 bytes: none."""
-        self._call("inject_fault", addr, num_bytes)
+    def inject_fault(self, addr: int, num_bytes: int, resp: int = 2) -> None:
+        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0); 0 bytes: none."""
+        self._call("inject_fault", addr, num_bytes, resp)
 
     def close(self) -> None:
         """End the simulation; finish the waveforms."""

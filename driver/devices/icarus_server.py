@@ -77,8 +77,8 @@ async def serve(dut):
             elif operation == "write_memory":
                 result = memory.write(*args)
             elif operation == "inject_fault":
-                addr, num_bytes = args
-                bench.bus.fault, result = range(addr, addr + num_bytes), None
+                addr, num_bytes, resp = args
+                bench.bus.fault, bench.bus.fault_resp, result = range(addr, addr + num_bytes), resp, None
             elif operation == "wait":
                 result = await bench.wait(*args, progress=lambda cycles: connection.send(("progress", cycles)))
             else:

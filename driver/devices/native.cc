@@ -193,4 +193,4 @@ EXPORT int convoy_irq(Npu* npu) { return npu->irq(); }
 EXPORT uint64_t convoy_run(Npu* npu, uint64_t max_cycles) { return npu->run(max_cycles); }
 EXPORT int convoy_write32(Npu* npu, uint32_t addr, uint32_t value) { return npu->write32(addr, value); }
 EXPORT int convoy_read32(Npu* npu, uint32_t addr, uint32_t* value) { return npu->read32(addr, value); }
-EXPORT void convoy_inject_fault(Npu* npu, uint64_t base, uint64_t limit) { npu->memory().inject_fault(base, limit); }
+EXPORT void convoy_inject_fault(Npu* npu, uint64_t base, uint64_t limit, uint32_t resp) { npu->memory().inject_fault(base, limit, resp); }

@@ -112,9 +112,9 @@ class NativeDevice:
             raise DeviceError(f"device native: no interrupt within {max_cycles} cycles")
         return cycles
 
-    def inject_fault(self, addr: int, num_bytes: int) -> None:
-        """Answer every burst that touches these bytes with SLVERR from now on; 0 bytes: none."""
-        self._library.convoy_inject_fault(self._npu, addr, addr + num_bytes)
+    def inject_fault(self, addr: int, num_bytes: int, resp: int = 2) -> None:
+        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0); 0 bytes: none."""
+        self._library.convoy_inject_fault(self._npu, addr, addr + num_bytes, resp)
 
     def close(self) -> None:
         """Free the model; finish the waveforms."""
@@ -145,7 +145,7 @@ def _load(path: Path) -> ctypes.CDLL:
         ("run", u64, [npu, u64]),
         ("write32", ctypes.c_int, [npu, u32, u32]),
         ("read32", ctypes.c_int, [npu, u32, ctypes.POINTER(u32)]),
-        ("inject_fault", None, [npu, u64, u64]),
+        ("inject_fault", None, [npu, u64, u64, u32]),
     ):
         function = getattr(library, f"convoy_{name}")
         function.restype, function.argtypes = result, arguments

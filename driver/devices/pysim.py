@@ -90,9 +90,9 @@ class PysimDevice:
         """
         return self._run(self._bench.wait, max_cycles, progress)
 
-    def inject_fault(self, addr: int, num_bytes: int) -> None:
-        """Answer every burst that touches these bytes with SLVERR from now on; 0 bytes: none."""
-        self._bench.bus.fault = range(addr, addr + num_bytes)
+    def inject_fault(self, addr: int, num_bytes: int, resp: int = 2) -> None:
+        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0); 0 bytes: none."""
+        self._bench.bus.fault, self._bench.bus.fault_resp = range(addr, addr + num_bytes), resp
 
     def close(self) -> None:
         """Finish the waveforms."""

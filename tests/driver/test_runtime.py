@@ -138,7 +138,10 @@ def test_costs_are_differences_in_order_of_completion(graph, plan):
     ({"ID": 1}, "identifies itself as 0x1"),
     ({"CONFIG0": 5}, "configuration is 0x00000005"),
     ({"STATUS": 2, "ERROR": Error.BUS_READ, "ERROR_ADDR": 0x40}, "error BUS_READ at address 0x40"),
-    ({"STATUS": 1}, "still busy"),
+    ({"STATUS": 2, "ERROR": Error.ACCESS_WRITE, "ERROR_ADDR": 0x80}, "error ACCESS_WRITE at address 0x80: no memory window allows this"),
+    ({"STATUS": 2, "ERROR": 99, "ERROR_ADDR": 0}, "error 99 at address 0x0: the driver does not know this code"),
+    ({"STATUS": 1}, "does not answer bursts that are under way"),
+    ({"STATUS": 4}, "does not answer bursts that are under way"),
 ])
 def test_a_bad_device_is_reported(graph, plan, overrides, message):
     device = TimedDevice(open_device("golden", CONFIG), [1])
