@@ -21,10 +21,10 @@ class _State(enum.Enum):
 class Supervisor(wiring.Component):
     """Runs one program at a time; the first fault of a program is kept.
 
-    A doorbell starts a program when idle, unless an error has not been cleared. A program ends when `is_drained`, also after the fault of
-    a descriptor, which only ends the fetching of more. Every other fault, and a soft reset, stop it: nothing new is put on the bus until
-    `is_quiet`; then the engines are reset for a cycle, and the NPU is idle. If `is_hung` meanwhile, the program is reported as ended while
-    the stop goes on.
+    A doorbell starts a program when idle, unless an error has not been cleared. A program is stopped when `is_drained`, also after the
+    fault of a descriptor, which only ends the fetching of more; by every other fault; and by a soft reset. Then nothing new is put on the
+    bus, and when that `is_quiet` the engines are reset for a cycle, the program has ended, and the NPU is idle. No program finds a trace
+    of the one before. If `is_hung` before it is quiet, the program is reported as ended and the stop goes on.
 
     Members
     -------
@@ -83,11 +83,8 @@ class Supervisor(wiring.Component):
                     m.next = _State.RUN
             with m.State(_State.RUN):
                 m.d.comb += self.is_fetching.eq(~has_error)
-                with m.If(self.soft_reset | (self.fault.valid & ~is_of_descriptor)):
+                with m.If(self.soft_reset | self.is_drained | (self.fault.valid & ~is_of_descriptor)):
                     m.next = _State.STOP
-                with m.Elif(self.is_drained):
-                    m.d.comb += self.ended.eq(1)
-                    m.next = _State.IDLE
             with m.State(_State.STOP):
                 m.d.comb += [self.is_stopping.eq(1), self.ended.eq(self.is_busy & self.is_hung & ~self.is_quiet)]
                 with m.If(self.is_quiet):
