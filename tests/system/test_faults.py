@@ -118,7 +118,7 @@ class Case:
 def campaign(test):
     """Run `test` on random cases."""
     @seed(int(os.environ.get("CONVOY_SEED", "1")))
-    @settings(deadline=None, max_examples=int(os.environ.get("CONVOY_EXAMPLES", "20")), suppress_health_check=list(HealthCheck),
+    @settings(deadline=None, max_examples=int(os.environ.get("CONVOY_EXAMPLES", "10")), suppress_health_check=list(HealthCheck),
               phases=[Phase.explicit, Phase.generate], database=None)
     @given(st.data())
     def check(data):
