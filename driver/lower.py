@@ -11,8 +11,11 @@ from convoy.spec.isa import Rounding, TpOp
 from .graph import Graph, GraphError, Op, Tensor
 from .quantise import activation_range, add_multipliers, quantise_multiplier, single_multiplier
 
-__all__ = ["AddWork", "Axis", "ConvWork", "HostWork", "PoolWork", "ReshapeWork", "describe", "lower_op", "nhwc"]
+__all__ = ["NATIVE_STRIDES", "AddWork", "Axis", "ConvWork", "HostWork", "PoolWork", "ReshapeWork", "describe", "lower_op", "nhwc"]
 
+NATIVE_STRIDES = 1, 2
+"""Strides of the NN engine; for others the tensor processor splits the image into phases first."""
+MAX_STRIDE = 8
 MAX_PAD = 7
 MAX_SHIFT_LEFT = 7
 HOST_KINDS = {
@@ -232,7 +235,7 @@ def _axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
 
 
 def _check_axis(axis: Axis, name: str) -> None:
-    _require(axis.stride in (1, 2), f"stride {axis.stride} along {name}; the NN engine supports 1 and 2")
+    _require(1 <= axis.stride <= MAX_STRIDE, f"stride {axis.stride} along {name}; the limit is 1..{MAX_STRIDE}")
     limit = 11 * axis.stride - 1
     _require(1 <= axis.kernel <= limit, f"kernel {axis.kernel} along {name}; at stride {axis.stride} the limit is 1..{limit}")
     extent = (axis.size_out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from convoy.spec.config import NpuConfig
+
 from .graph import Graph, GraphError, Op
 from .lower import AddWork, ConvWork, HostWork, PoolWork, ReshapeWork, describe, nhwc
+from .phases import PhaseSplit, is_native, part_channels, split_strides
 
-__all__ = ["AXES", "Buffer", "CopyWork", "Schedule", "Task", "Value", "schedule"]
+__all__ = ["AXES", "Buffer", "CopyWork", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
 
 AXES = {"linear": (0, 1, 2), "planar": (2, 0, 1), "planar_transposed": (2, 1, 0)}
 """Order in memory of (h, w, c), outermost first, by `Placement.layout`."""
@@ -41,6 +44,15 @@ class CopyWork:
 
 
 @dataclass(frozen=True)
+class PhaseWork:
+    """Phase planes that the tensor processor makes of `channels` of the buffer `source`, for this convolution and those after it."""
+
+    split: PhaseSplit
+    channels: range
+    source: int
+
+
+@dataclass(frozen=True)
 class Task:
     """One piece of work for one engine: reads `sources`, writes `target` (buffer numbers). `position` is the operator's in the schedule."""
 
@@ -49,6 +61,11 @@ class Task:
     work: ConvWork | PoolWork | AddWork | CopyWork | HostWork
     sources: tuple[int, ...]
     target: int | None
+    phases: PhaseWork | None = None
+    """What goes before a convolution, into its first source."""
+    in_offset: int = 0
+    """First byte of the source that a convolution reads."""
+    out_offset: int = 0
 
 
 @dataclass
@@ -62,12 +79,13 @@ class Schedule:
     """Positions of operators without a task."""
 
 
-def schedule(graph: Graph, works: list, *, is_transposed: bool, edge_inputs: set[int]) -> Schedule:
-    """Tasks for the operators of `graph`, whose lowered forms are `works`.
+def schedule(graph: Graph, works: list, config: NpuConfig, *, is_transposed: bool, is_halved: bool, edge_inputs: set[int]) -> Schedule:
+    """Tasks for the operators of `graph`, whose lowered forms are `works`, on an NPU of configuration `config`.
 
     Parameters
     ----------
     is_transposed : store images with columns as rows
+    is_halved : as in `split_strides`
     edge_inputs : tensors that come NHWC; other inputs of the graph come in the layout of the NPU
 
     Raises
@@ -75,12 +93,12 @@ def schedule(graph: Graph, works: list, *, is_transposed: bool, edge_inputs: set
     GraphError
         When operands of an operator cannot be brought together.
     """
-    return _Scheduler(graph, is_transposed, edge_inputs).run(works)
+    return _Scheduler(graph, config, is_transposed, is_halved, edge_inputs).run(works)
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, is_transposed: bool, edge_inputs: set[int]):
-        self.graph, self.is_transposed = graph, is_transposed
+    def __init__(self, graph: Graph, config: NpuConfig, is_transposed: bool, is_halved: bool, edge_inputs: set[int]):
+        self.graph, self.config, self.is_transposed, self.is_halved = graph, config, is_transposed, is_halved
         self.native = "planar_transposed" if is_transposed else "planar"
         self.result = Schedule()
         self.copies: dict[tuple[Value, str], Value] = {}
@@ -117,12 +135,12 @@ class _Scheduler:
             self.result.values[index] = self._new(shape, self.native if is_cut else "linear", is_input=True)
         return self.result.values[index]
 
-    def _task(self, op: Op, position: int, work, sources: tuple[Value, ...], target: Value) -> None:
+    def _task(self, op: Op, position: int, work, sources: tuple[Value, ...], target: Value, phases: PhaseWork | None = None, **offsets: int) -> None:
         now = len(self.result.tasks)
-        for value in sources:
-            self.result.buffers[value.buffer].last = now
+        for buffer in [value.buffer for value in sources] + ([phases.source] if phases else []):
+            self.result.buffers[buffer].last = now
         self.result.buffers[target.buffer].last = max(self.result.buffers[target.buffer].last, now)
-        self.result.tasks.append(Task(op, position, work, tuple(value.buffer for value in sources), target.buffer))
+        self.result.tasks.append(Task(op, position, work, tuple(value.buffer for value in sources), target.buffer, phases, **offsets))
 
     @staticmethod
     def _same_order(shape: tuple[int, int, int, int], a: str, b: str) -> bool:
@@ -153,8 +171,27 @@ class _Scheduler:
         value = self._converted(op, position, value, self.native)
         shape = (1, work.rows.size_out, work.cols.size_out, work.num_oc)
         target = self._new(shape, self.native)
-        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
+        work = work.oriented(self.is_transposed)
+        if is_native(work):
+            self._task(op, position, work, (value,), target)
+        else:
+            self._strided_conv(op, position, work, value, target)
         self._define(op, target)
+
+    def _strided_conv(self, op: Op, position: int, work: ConvWork, value: Value, target: Value) -> None:
+        """A convolution over phase planes, in parts of some channels; planes are made for as many channels at once as half a TP buffer holds."""
+        num_channels = part_channels(work, self.config.num_cores)
+        split, parts = split_strides(work, num_channels, is_halved=self.is_halved)
+        planes = self._new((1, split.rows.size, split.cols.size, split.num_ic * split.num_planes), self.native)
+        num_fit = self.config.tp_buffer_bytes // 2 // (split.rows.size_in * split.cols.size_in)
+        num_ahead = max(1, num_fit // num_channels) * num_channels
+        for n, part in enumerate(parts):
+            first, phases = n * num_channels, None
+            if first % num_ahead == 0:
+                phases = PhaseWork(split, range(first, min(first + num_ahead, split.num_ic)), value.buffer)
+            out_channel = first * work.multiplier if work.is_depthwise else 0
+            self._task(op, position, part, (planes,), target, phases, in_offset=first * split.num_planes * split.plane_bytes,
+                       out_offset=out_channel * work.rows.size_out * work.cols.size_out)
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)

@@ -46,10 +46,12 @@ def _same_pads(size, kernel, stride, dilation):
 
 @st.composite
 def conv_graphs(draw, max_kernel: int | None = None):
-    """A convolution or depthwise convolution: kernels 1 .. 11*stride-1 (or `max_kernel`) per axis, strides 1 and 2, dilation, pads 0..7."""
+    """A convolution or depthwise convolution: kernels 1 .. 11*stride-1 (or `max_kernel`) per axis, strides 1..8, native ones most often,
+    dilation, pads 0..7."""
     maker = GraphMaker(draw(seeds))
     height, width = draw(st.integers(1, 40)), draw(st.integers(1, 70))
-    stride = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    steps = st.one_of(st.integers(1, 2), st.integers(1, 2), st.integers(3, 8))
+    stride = draw(st.tuples(steps, steps))
     limits = [min(11 * step - 1, max_kernel or 99) for step in stride]
     kernel = tuple(draw(st.one_of(st.integers(1, min(5, limit)), st.integers(1, limit))) for limit in limits)
     dilation = tuple(draw(st.integers(1, 2 if taps <= 5 else 1)) for taps in kernel)
@@ -63,8 +65,7 @@ def conv_graphs(draw, max_kernel: int | None = None):
         options["padding"] = "SAME"
         sizes = [-(-height // stride[0]), -(-width // stride[1])]
         if max(sum((_same_pads(*axis) for axis in axes), ())) > 7:
-            height, width = height + 20, width + 20
-            del options["padding"]
+            height, width = height + (kernel[0] - 1) * dilation[0], width + (kernel[1] - 1) * dilation[1]
             options["padding"] = "VALID"
             sizes = [out_size(size, *axis[1:], 0, 0) for size, axis in zip((height, width), axes, strict=True)]
     else:
