@@ -18,7 +18,7 @@ from .blocks import block_cycles
 from .cost import TP_START_CYCLES, tp_cycles
 from .emit import Emitter, Tables, phase_blocks, tp_blocks
 from .graph import Graph, GraphError
-from .lower import AddWork, Axis, ConvWork, HostWork, PoolWork, describe, lower_op
+from .lower import AddWork, Axis, ConvWork, HostWork, MoveWork, PoolWork, RepeatWork, describe, lower_op
 from .pack import pack_params, pack_streams, pack_taps
 from .program import HostStep, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, Schedule, Task, schedule
@@ -73,7 +73,7 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
             continue
         cycles: dict[int, float] = {}
         for number, task in enumerate(plan.tasks):
-            cost = _nn_cycles(task, tilings[number], plan, config) if number in tilings else _tp_cycles(task, config)
+            cost = _nn_cycles(task, tilings[number], plan, config) if number in tilings else _tp_cycles(task, plan, config)
             cycles[task.op.index] = cycles.get(task.op.index, 0.0) + cost
         choices.append((sum(cycles.values()), is_transposed, plan, tilings, cycles))
     if not choices:
@@ -143,7 +143,7 @@ def _nn_cycles(task: Task, tiling: Tiling, plan: Schedule, config: NpuConfig) ->
     return max(sum(tp), nn) + min(sum(tp), nn) / num_stages + TP_START_CYCLES * any(tp)
 
 
-def _tp_cycles(task: Task, config: NpuConfig) -> float:
+def _tp_cycles(task: Task, plan: Schedule, config: NpuConfig) -> float:
     """Estimated cycles of a task that is not a convolution."""
     work = task.work
     if isinstance(work, PoolWork):
@@ -153,6 +153,8 @@ def _tp_cycles(task: Task, config: NpuConfig) -> float:
         return tp_cycles("add", work.num_elements, 2 * work.num_elements, config)
     if isinstance(work, CopyWork):
         return tp_cycles("copy", int(np.prod(work.sizes)), int(np.prod(work.sizes)), config)
+    if isinstance(work, (MoveWork, RepeatWork)):
+        return TP_START_CYCLES + sum(block_cycles(block, config) for block in tp_blocks(task, [0] * len(plan.buffers), 0, config))
     return 0.0
 
 

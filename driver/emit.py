@@ -8,7 +8,8 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, TP, Opcode
 
 from .blocks import add_blocks, copy_blocks, pool_blocks
-from .lower import AddWork, ConvWork
+from .lower import AddWork, ConvWork, MoveWork, RepeatWork
+from .moves import move_blocks, repeat_blocks
 from .phases import split_blocks
 from .schedule import CopyWork, Task
 from .tile import Stripe, Tiling
@@ -81,6 +82,10 @@ def tp_blocks(task: Task, addrs: list[int], num_bytes: int, config: NpuConfig) -
         return list(copy_blocks(task.work.sizes, task.work.source, task.work.target, sources[0], target, config))
     if isinstance(task.work, AddWork):
         return list(add_blocks(task.work, num_bytes, *sources, target, config))
+    if isinstance(task.work, MoveWork):
+        return list(move_blocks(task.work, sources[0], target, config))
+    if isinstance(task.work, RepeatWork):
+        return list(repeat_blocks(task.work, sources[0], target, config))
     return list(pool_blocks(task.work, sources[0], target, config))
 
 

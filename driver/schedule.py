@@ -7,7 +7,20 @@ from dataclasses import dataclass, field
 from convoy.spec.config import NpuConfig
 
 from .graph import Graph, GraphError, Op
-from .lower import AddWork, ConvWork, HostWork, PoolWork, ReshapeWork, describe, nhwc
+from .lower import (
+    AddWork,
+    ConcatWork,
+    ConvWork,
+    HostWork,
+    MoveAxis,
+    MoveWork,
+    PoolWork,
+    RepeatWork,
+    ReshapeWork,
+    ResizeWork,
+    describe,
+    nhwc,
+)
 from .phases import PhaseSplit, is_native, part_channels, split_strides
 
 __all__ = ["AXES", "Buffer", "CopyWork", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
@@ -27,11 +40,15 @@ class Value:
 
 @dataclass
 class Buffer:
-    """A piece of memory and the tasks (numbers) from the one that writes it to the last one that reads it."""
+    """A piece of memory and the tasks (numbers) from the one that writes it, or a part of it, to the last one that reads it."""
 
     num_bytes: int
     first: int
     last: int
+    parent: int | None = None
+    """The buffer that it is a part of."""
+    offset: int = 0
+    """Where it begins there."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,7 @@ class Task:
 
     op: Op
     position: int
-    work: ConvWork | PoolWork | AddWork | CopyWork | HostWork
+    work: ConvWork | PoolWork | AddWork | CopyWork | MoveWork | RepeatWork | HostWork
     sources: tuple[int, ...]
     target: int | None
     phases: PhaseWork | None = None
@@ -103,9 +120,12 @@ class _Scheduler:
         self.result = Schedule()
         self.copies: dict[tuple[Value, str], Value] = {}
         self.edge_inputs = edge_inputs
+        self.segment_start = 0
+        """Number of the first task since the host's last one."""
 
     def run(self, works: list) -> Schedule:
-        lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, ReshapeWork: self._reshape, HostWork: self._host}
+        lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, ReshapeWork: self._reshape, HostWork: self._host,
+                    MoveWork: self._move, ResizeWork: self._resize, ConcatWork: self._concat}
         for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
             before = len(self.result.tasks)
             try:
@@ -117,6 +137,11 @@ class _Scheduler:
         for index in self.graph.outputs:
             if index in self.result.values:
                 self.result.buffers[self.result.values[index].buffer].last = len(self.result.tasks)
+        for part in self.result.buffers:
+            whole = part
+            while whole.parent is not None:
+                whole = self.result.buffers[whole.parent]
+                whole.first, whole.last = min(whole.first, part.first), max(whole.last, part.last)
         return self.result
 
     # Values
@@ -207,6 +232,46 @@ class _Scheduler:
         self._task(op, position, work, (a, b), target)
         self._define(op, target)
 
+    def _move(self, op: Op, position: int, work: MoveWork) -> None:
+        value = self._converted(op, position, self._value(op.inputs[0]), self.native)
+        target = self._new((1, work.rows.target_size, work.cols.target_size, work.channels.target_size), self.native)
+        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
+        self._define(op, target)
+
+    def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
+        value = self._converted(op, position, self._value(op.inputs[0]), self.native)
+        _, height, width, channels = value.shape
+        target = self._new((1, height * work.times_h, width * work.times_w, channels), self.native)
+        repeat = RepeatWork(channels * height, width, work.times_h, work.times_w)
+        if self.is_transposed:
+            repeat = RepeatWork(channels * width, height, work.times_w, work.times_h)
+        self._task(op, position, repeat, (value,), target)
+        self._define(op, target)
+
+    def _concat(self, op: Op, position: int, work: ConcatWork) -> None:
+        """Channels of the result are where its parts are made; what cannot be made there is copied."""
+        shape = nhwc(self.graph.tensors[op.outputs[0]].shape)
+        target = self._new(shape, self.native)
+        start = 0
+        for index in op.inputs:
+            value = self._converted(op, position, self._value(index), self.native)
+            size = value.shape[1 + work.axis]
+            if not (work.axis == 2 and self._place(value, target, start * shape[1] * shape[2])):
+                axes = [MoveAxis(have, want, have) for have, want in zip(value.shape[1:], shape[1:], strict=True)]
+                axes[work.axis] = MoveAxis(size, shape[1 + work.axis], size, target_start=start)
+                self._task(op, position, MoveWork(*axes, 0).oriented(self.is_transposed), (value,), target)
+            start += size
+        self._define(op, target)
+
+    def _place(self, value: Value, target: Value, offset: int) -> bool:
+        """Make the buffer of `value` a part of that of `target`, if it is not part of another one and the NPU has work since the host's last."""
+        part = self.result.buffers[value.buffer]
+        num_bytes = value.shape[1] * value.shape[2] * value.shape[3]
+        if part.parent is not None or part.num_bytes != num_bytes or len(self.result.tasks) == self.segment_start:
+            return False
+        part.parent, part.offset = target.buffer, offset
+        return True
+
     def _reshape(self, op: Op, position: int, work: ReshapeWork) -> None:
         shape = nhwc(self.graph.tensors[op.outputs[0]].shape)
         self._define(op, self._reshaped(op, position, self._value(op.inputs[0]), shape))
@@ -217,6 +282,7 @@ class _Scheduler:
             if index in self.result.values:
                 self.result.buffers[self.result.values[index].buffer].last = now
         self.result.tasks.append(Task(op, position, work, (), None))
+        self.segment_start = now + 1
 
     def _define(self, op: Op, value: Value) -> None:
         """`value` is the result of `op`; seen with the tensor's own shape."""
