@@ -11,7 +11,7 @@ from convoy.spec.isa import NN, Rounding, TpOp
 from .graph import Graph, GraphError, Op, Tensor
 from .quantise import activation_range, add_multipliers, mean_multiplier, quantise_multiplier, single_multiplier
 
-__all__ = ["NATIVE_STRIDES", "AddWork", "Axis", "ConcatWork", "ConvWork", "HostWork", "MoveAxis", "MoveWork", "PoolWork", "RepeatWork", "ReshapeWork",
+__all__ = ["NATIVE_STRIDES", "AddWork", "Axis", "ConcatWork", "ConvWork", "HostWork", "MoveAxis", "MoveWork", "MovesWork", "PoolWork", "RepeatWork", "ReshapeWork",
            "ResizeWork", "Work", "describe", "lower_op", "nhwc"]
 
 NATIVE_STRIDES = 1, 2
@@ -176,6 +176,15 @@ class MoveWork:
 
 
 @dataclass(frozen=True)
+class MovesWork:
+    """Boxes of one image put into others: (number of the output, move)."""
+
+    source: int
+    """Number of the operator's input."""
+    moves: tuple[tuple[int, MoveWork], ...]
+
+
+@dataclass(frozen=True)
 class RepeatWork:
     """Every pixel `times_h` by `times_w` times on the TP engine, in `num_rows` rows of all channels."""
 
@@ -212,7 +221,7 @@ class HostWork:
     reason: str
 
 
-Work = ConvWork | PoolWork | AddWork | MoveWork | ResizeWork | ConcatWork | ReshapeWork | HostWork
+Work = ConvWork | PoolWork | AddWork | MovesWork | ResizeWork | ConcatWork | ReshapeWork | HostWork
 """What an operator is lowered to."""
 
 
@@ -248,7 +257,7 @@ def lower_op(graph: Graph, op: Op) -> Work:
         "CONV_2D": _lower_conv, "DEPTHWISE_CONV_2D": _lower_conv, "FULLY_CONNECTED": _lower_fully_connected, "ADD": _lower_add,
         "AVERAGE_POOL_2D": _lower_pool, "MAX_POOL_2D": _lower_pool, "RESHAPE": _lower_reshape,
         "MEAN": _lower_mean, "PAD": _lower_pad, "SLICE": _lower_slice, "STRIDED_SLICE": _lower_slice, "CONCATENATION": _lower_concatenation,
-        "RESIZE_NEAREST_NEIGHBOR": _lower_resize,
+        "RESIZE_NEAREST_NEIGHBOR": _lower_resize, "SPLIT": _lower_split, "SPACE_TO_DEPTH": _lower_space_to_depth,
     }.get(op.kind)
     if lowering is None:
         raise GraphError(f"{describe(graph, op)} is not supported by the NPU or the host")
@@ -421,7 +430,7 @@ def _move_tensors(graph: Graph, op: Op) -> tuple[Tensor, Tensor]:
     return source, target
 
 
-def _lower_pad(graph: Graph, op: Op) -> MoveWork:
+def _lower_pad(graph: Graph, op: Op) -> MovesWork:
     source, target = _move_tensors(graph, op)
     values = _constant(graph, op.inputs[1], np.int32).data
     _require(values.size == 2 * len(source.shape), f"{values.size} pads for {len(source.shape)} axes")
@@ -432,10 +441,10 @@ def _lower_pad(graph: Graph, op: Op) -> MoveWork:
     sizes, padded = nhwc(source.shape), nhwc(target.shape)
     _require(all(size + pad.sum() == total for size, pad, total in zip(sizes, pads, padded, strict=True)), f"{sizes} with the pads is not {padded}")
     rows, cols, channels = (MoveAxis(sizes[axis], padded[axis], sizes[axis], before=int(pads[axis, 0]), behind=int(pads[axis, 1])) for axis in (1, 2, 3))
-    return MoveWork(rows, cols, channels, int(target.quant.zero_point[0]))
+    return MovesWork(0, ((0, MoveWork(rows, cols, channels, int(target.quant.zero_point[0]))),))
 
 
-def _lower_slice(graph: Graph, op: Op) -> MoveWork:
+def _lower_slice(graph: Graph, op: Op) -> MovesWork:
     source, target = _move_tensors(graph, op)
     begins, ends = (_constant(graph, index, np.int32).data.reshape(-1).astype(int).tolist() for index in op.inputs[1:3])
     steps = [1] * len(begins)
@@ -452,7 +461,35 @@ def _lower_slice(graph: Graph, op: Op) -> MoveWork:
     _require(tuple(map(len, chosen)) == tuple(target.shape), f"the slice has {list(map(len, chosen))} elements, its tensor {list(target.shape)}")
     axes = [MoveAxis(size, len(part), len(part), part.start, part.step) for size, part in zip(source.shape, chosen, strict=True)]
     rows, cols, channels = ([MoveAxis(1, 1, 1)] * 3 + axes)[-3:]
-    return MoveWork(rows, cols, channels, 0)
+    return MovesWork(0, ((0, MoveWork(rows, cols, channels, 0)),))
+
+
+def _lower_split(graph: Graph, op: Op) -> MovesWork:
+    _require(len(op.inputs) == 2, f"{len(op.inputs)} inputs")
+    source, axis = _activation(graph, op.inputs[1]), _constant(graph, op.inputs[0], np.int32).data
+    _require(axis.size == 1 and -len(source.shape) <= axis.item() < len(source.shape), "the axis does not exist")
+    shape, part = _image(source), axis.item() % len(source.shape) + 4 - len(source.shape)
+    _require(part > 0 and shape[part] % len(op.outputs) == 0, f"{shape} cannot be cut in {len(op.outputs)} parts along axis {axis.item()}")
+    size, moves = shape[part] // len(op.outputs), []
+    for n, index in enumerate(op.outputs):
+        target = _activation(graph, index)
+        _require_same_quant(source, target)
+        expected = tuple(size if axis == part else extent for axis, extent in enumerate(shape))
+        _require(nhwc(target.shape) == expected, f"{target.name!r} should be {expected}")
+        axes = [MoveAxis(extent, extent, extent) for extent in shape]
+        axes[part] = MoveAxis(shape[part], size, size, start=n * size)
+        moves.append((n, MoveWork(*axes[1:], 0)))
+    return MovesWork(1, tuple(moves))
+
+
+def _lower_space_to_depth(graph: Graph, op: Op) -> MovesWork:
+    source, target = _move_tensors(graph, op)
+    (_, height, width, num_c), block, shape = nhwc(source.shape), op.options["block_size"], nhwc(target.shape)
+    _require(shape == (1, height // block, width // block, num_c * block * block) and not height % block and not width % block,
+             f"blocks of {block} of {source.shape} do not give {target.shape}")
+    return MovesWork(0, tuple((0, MoveWork(
+        MoveAxis(height, shape[1], shape[1], dy, block), MoveAxis(width, shape[2], shape[2], dx, block),
+        MoveAxis(num_c, shape[3], num_c, target_start=(dy * block + dx) * num_c), 0)) for dy in range(block) for dx in range(block)))
 
 
 def _lower_concatenation(graph: Graph, op: Op) -> ConcatWork:

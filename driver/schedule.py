@@ -13,6 +13,7 @@ from .lower import (
     ConvWork,
     HostWork,
     MoveAxis,
+    MovesWork,
     MoveWork,
     PoolWork,
     RepeatWork,
@@ -125,7 +126,7 @@ class _Scheduler:
 
     def run(self, works: list) -> Schedule:
         lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, ReshapeWork: self._reshape, HostWork: self._host,
-                    MoveWork: self._move, ResizeWork: self._resize, ConcatWork: self._concat}
+                    MovesWork: self._moves, ResizeWork: self._resize, ConcatWork: self._concat}
         for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
             before = len(self.result.tasks)
             try:
@@ -232,11 +233,15 @@ class _Scheduler:
         self._task(op, position, work, (a, b), target)
         self._define(op, target)
 
-    def _move(self, op: Op, position: int, work: MoveWork) -> None:
-        value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        target = self._new((1, work.rows.target_size, work.cols.target_size, work.channels.target_size), self.native)
-        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
-        self._define(op, target)
+    def _moves(self, op: Op, position: int, work: MovesWork) -> None:
+        value = self._converted(op, position, self._value(op.inputs[work.source]), self.native)
+        targets: dict[int, Value] = {}
+        for number, move in work.moves:
+            if number not in targets:
+                targets[number] = self._new((1, move.rows.target_size, move.cols.target_size, move.channels.target_size), self.native)
+            self._task(op, position, move.oriented(self.is_transposed), (value,), targets[number])
+        for number, target in targets.items():
+            self._define(op, target, number)
 
     def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
@@ -284,11 +289,11 @@ class _Scheduler:
         self.result.tasks.append(Task(op, position, work, (), None))
         self.segment_start = now + 1
 
-    def _define(self, op: Op, value: Value) -> None:
-        """`value` is the result of `op`; seen with the tensor's own shape."""
-        shape = nhwc(self.graph.tensors[op.outputs[0]].shape)
+    def _define(self, op: Op, value: Value, number: int = 0) -> None:
+        """`value` is result `number` of `op`; seen with the tensor's own shape."""
+        shape = nhwc(self.graph.tensors[op.outputs[number]].shape)
         if shape != value.shape:
             if shape[0] != 1 or shape[3] != value.shape[3] or not self._same_order(value.shape, value.layout, "planar"):
                 raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
             value = Value(value.buffer, shape, "planar")
-        self.result.values[op.outputs[0]] = value
+        self.result.values[op.outputs[number]] = value

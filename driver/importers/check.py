@@ -161,6 +161,7 @@ _CHECKS = {
     "RESHAPE": ((1, 2), _same_size),
     "PAD": ((2, 2), _any),
     "SLICE": ((3, 3), _any),
+    "SPACE_TO_DEPTH": ((1, 1), _any),
     "STRIDED_SLICE": ((4, 4), _any),
     "CONCATENATION": ((1, 1 << 16), _any),
     "MEAN": ((2, 2), _any),

@@ -27,7 +27,8 @@ def check(model, config, num_host_steps=0):
     inputs = {index: rng.integers(-128, 128, graph.tensors[index].shape).astype(np.int8) for index in graph.inputs}
     expected, got = run_reference(model, list(inputs.values())), run_plan(plan, dict(inputs))
     for op in graph.ops:
-        np.testing.assert_array_equal(got[op.outputs[0]], expected[op.outputs[0]], err_msg=f"{op.index} {op.kind}")
+        for output in op.outputs:
+            np.testing.assert_array_equal(got[output], expected[output], err_msg=f"{op.index} {op.kind}")
     assert sum(not isinstance(step, NpuStep) for step in plan.steps) == num_host_steps
     # dead tensors overwritten
     packed = run_plan(compile_graph(graph, config), dict(inputs))
@@ -87,6 +88,24 @@ def test_mean(height, width, num_c, keep_dims, ratio, config):
     shape = (1, 1, 1, num_c) if keep_dims else (1, num_c)
     model = one_op("MEAN", (1, height, width, num_c), shape, [[1, 2]], (0.05, -7), (0.05 * ratio, 11), keepDims=keep_dims)
     check(model, config)
+
+
+@PROPERTY
+@given(sizes, sizes, channels, st.integers(1, 3), st.integers(1, 4), configs())
+def test_split(height, width, num_c, axis, num_parts, config):
+    builder, shape = ModelBuilder("split"), [1, height, width, num_c]
+    part = list(shape)
+    shape[axis] *= num_parts
+    source = builder.tensor(shape, np.int8, *QUANT)
+    targets = [builder.tensor(part, np.int8, *QUANT) for _ in range(num_parts)]
+    builder.op("SPLIT", [builder.tensor((), np.int32, data=np.array(axis - 4)), source], targets, numSplits=num_parts)
+    check(builder.finish([source], targets), config)
+
+
+@PROPERTY
+@given(st.integers(1, 6), st.integers(1, 9), channels, st.integers(1, 4), configs())
+def test_space_to_depth(height, width, num_c, block, config):
+    check(one_op("SPACE_TO_DEPTH", (1, height * block, width * block, num_c), (1, height, width, num_c * block * block), [], blockSize=block), config)
 
 
 @PROPERTY
