@@ -12,13 +12,22 @@ from convoy.spec.isa import TP, TpOp
 from .graph import GraphError
 from .lower import AddWork, Axis, PoolWork
 
-__all__ = ["add_blocks", "copy_blocks", "pool_blocks"]
+__all__ = ["BLANK", "add_blocks", "block_cycles", "copy_blocks", "pool_blocks"]
 
-_ZERO = dict.fromkeys(TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "reserved", "tag", "buffer_half"}, 0)
+BLANK = dict.fromkeys(TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "reserved", "tag", "buffer_half"}, 0) | dict.fromkeys(
+    ("num_a_runs", "num_0", "num_1", "num_2"), 1)
+"""Fields of a TP descriptor, all zero but the counts."""
 _BLOCK_CYCLES = 60
 _RUN_CYCLES = 4
 """What a block and each of its runs cost beyond a cycle per byte, to choose between shapes."""
-_COUNTS = {"num_a_runs": 1, "num_0": 1, "num_1": 1, "num_2": 1}
+
+
+def block_cycles(block: dict[str, int], config: NpuConfig) -> float:
+    """Estimated cycles of a COPY: its load or its elements, whichever are more."""
+    load = block["num_a_runs"] * (-(-block["a_run_bytes"] // config.port_bytes) + 1)
+    is_wide = block["step_2"] % (config.port_bytes // 2) != 0
+    row = max(2, -(-block["num_2"] // 4) if is_wide else block["num_2"])
+    return max(load, block["num_0"] * block["num_1"] * row) + _BLOCK_CYCLES
 
 
 def add_blocks(work: AddWork, num_bytes: int, a_addr: int, b_addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
@@ -26,7 +35,7 @@ def add_blocks(work: AddWork, num_bytes: int, a_addr: int, b_addr: int, out_addr
     step = config.tp_buffer_bytes // 4
     for first in range(0, num_bytes, step):
         size = min(step, num_bytes - first)
-        yield _ZERO | _COUNTS | work.fields | {
+        yield BLANK | work.fields | {
             "op": TpOp.ADD, "a_addr": a_addr + first, "a_run_bytes": size, "b_addr": b_addr + first, "b_run_bytes": size, "num_b_runs": 1,
             "num_2": size, "step_2": 1, "out_addr": out_addr + first, "out_run_bytes": size,
         }
@@ -84,8 +93,9 @@ def copy_blocks(sizes: tuple[int, int, int], source: tuple[int, ...], target: tu
         out_first, out_run, _, out_pitch = _runs(tuple(sizes[a] for a in target), tuple(box[a] for a in target))
         inner = {source[2]: 1, source[1]: box[source[2]][1], source[0]: box[source[2]][1] * box[source[1]][1]}
         steps = {f"step_{n}": inner[axis] for n, axis in enumerate(target)} | {f"num_{n}": box[axis][1] for n, axis in enumerate(target)}
-        yield _ZERO | steps | {
+        yield BLANK | steps | {
             "op": TpOp.COPY, "a_addr": addr + first, "a_run_bytes": run, "num_a_runs": count, "a_pitch_bytes": pitch,
+            "tile_ih": steps["num_1"], "tile_iw": steps["num_2"],
             "out_addr": out_addr + out_first, "out_run_bytes": out_run, "out_pitch_bytes": out_pitch,
         }
 
@@ -111,7 +121,7 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
         first, run, count, pitch = _runs(planes, ((c, tile_c), (first_y, tile_ih), (first_x, tile_iw)))
         out_planes = work.num_ic, rows.size_out, cols.size_out
         out_first, out_run, _, out_pitch = _runs(out_planes, ((c, tile_c), (oy, tile_oh), (ox, tile_ow)))
-        yield _ZERO | {
+        yield BLANK | {
             "op": work.op, "a_addr": addr + first, "a_run_bytes": run, "num_a_runs": count, "a_pitch_bytes": pitch,
             "num_0": tile_c, "num_1": tile_oh, "num_2": tile_ow, "step_0": tile_ih * tile_iw, "kernel_h": rows.kernel, "kernel_w": cols.kernel,
             "stride_h": rows.stride, "stride_w": cols.stride, "start_y": -pad_top, "start_x": -pad_left, "tile_ih": tile_ih, "tile_iw": tile_iw,

@@ -106,6 +106,7 @@ def layer(
     oc: Annotated[int, typer.Option("--oc", metavar="N", min=1, help="Output channels.")],
     kernel: Annotated[str, typer.Option("--kernel", metavar="KHxKW", help="Kernel rows, columns.")],
     stride: Annotated[str, typer.Option("--stride", metavar="SHxSW")] = "1x1",
+    dilation: Annotated[str, typer.Option("--dilation", metavar="DHxDW")] = "1x1",
     pad: Annotated[str, typer.Option("--pad", metavar="T,B,L,R", help="Pads above, below, left, right.")] = "0,0,0,0",
     density: Annotated[float, typer.Option("--density", metavar="D", help="Share of weights that are not zero.")] = 1.0,
     activation: Annotated[str, typer.Option("--activation", metavar="none|relu|relu6")] = "none",
@@ -128,8 +129,10 @@ def layer(
     height, width, num_ic = _ints("--input", extents, "x", 3)
     kernel_h, kernel_w = _ints("--kernel", kernel, "x", 2)
     stride_h, stride_w = _ints("--stride", stride, "x", 2)
+    dilation_h, dilation_w = _ints("--dilation", dilation, "x", 2)
     top, bottom, left, right = _ints("--pad", pad, ",", 4)
-    spec = LayerSpec(op, (height, width, num_ic), oc, (kernel_h, kernel_w), (stride_h, stride_w), (top, bottom, left, right), density, activation)
+    spec = LayerSpec(op, (height, width, num_ic), oc, (kernel_h, kernel_w), (stride_h, stride_w), (top, bottom, left, right), density, activation,
+                     (dilation_h, dilation_w))
     made = make_layer(spec, seed or 0)
     inputs = random_inputs([made.graph.tensors[0]], seed or 0)
     job = _Job(made.graph, made.reference_model, made.graph.name, npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)

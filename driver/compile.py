@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, product
 
 import numpy as np
 
@@ -14,10 +14,11 @@ from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES
 from convoy.spec.record import EncodeError
 
 from .alloc import Arena, place_buffers
-from .cost import tp_cycles
-from .emit import Emitter, Tables, tp_blocks
+from .blocks import block_cycles
+from .cost import TP_START_CYCLES, tp_cycles
+from .emit import Emitter, Tables, phase_blocks, tp_blocks
 from .graph import Graph, GraphError
-from .lower import AddWork, Axis, ConvWork, HostWork, PoolWork, describe, lower_op
+from .lower import AddWork, Axis, ConvWork, HostWork, MoveWork, PoolWork, RepeatWork, describe, lower_op
 from .pack import pack_params, pack_streams, pack_taps
 from .program import HostStep, MemoryWindow, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, Schedule, Task, schedule
@@ -61,15 +62,22 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
     if layers is not None:
         graph = _cut(graph, layers)
     works = [lower_op(graph, op) for op in graph.ops]
-    choices = []
-    for is_transposed in (False, True):
-        plan = schedule(graph, works, is_transposed=is_transposed, edge_inputs=edge_inputs)
-        tilings = _tile_all(graph, plan, config)
+    has_even = any(isinstance(work, ConvWork) and {work.rows.stride, work.cols.stride} & {4, 6, 8} for work in works)
+    choices, refusals = [], []
+    for is_transposed, is_halved in product((False, True), (True, False) if has_even else (False,)):
+        plan = schedule(graph, works, config, is_transposed=is_transposed, is_halved=is_halved, edge_inputs=edge_inputs)
+        try:
+            tilings = _tile_all(graph, plan, config)
+        except GraphError as error:
+            refusals.append(error)
+            continue
         cycles: dict[int, float] = {}
         for number, task in enumerate(plan.tasks):
-            cost = tilings[number].cost.cycles if number in tilings else _tp_cycles(task, config)
+            cost = _nn_cycles(task, tilings[number], plan, config) if number in tilings else _tp_cycles(task, plan, config)
             cycles[task.op.index] = cycles.get(task.op.index, 0.0) + cost
         choices.append((sum(cycles.values()), is_transposed, plan, tilings, cycles))
+    if not choices:
+        raise refusals[-1]
     _, is_transposed, plan, tilings, cycles = min(choices, key=lambda choice: choice[:2])
     by_op = {plan.tasks[number].op.index: tiling for number, tiling in tilings.items()}
     return Compiled(_emit(graph, config, plan, tilings, keep_tensors), cycles, by_op, is_transposed)
@@ -128,7 +136,14 @@ def _foldings(work: ConvWork, config: NpuConfig) -> Iterator[ConvWork]:
         yield from (work.folded(num_taps) for num_taps in range(2, config.num_lanes * 4 + 1) if work.num_ic % num_taps == 0)
 
 
-def _tp_cycles(task: Task, config: NpuConfig) -> float:
+def _nn_cycles(task: Task, tiling: Tiling, plan: Schedule, config: NpuConfig) -> float:
+    """Estimated cycles of a convolution and of the phase planes made for it, each stripe's while the one before is computed."""
+    tp, nn = [sum(block_cycles(block, config) for block in blocks) for blocks in phase_blocks(task, tiling, [0] * len(plan.buffers), config)], tiling.cost.cycles
+    num_stages = max(1, sum(cycles > 0 for cycles in tp))
+    return max(sum(tp), nn) + min(sum(tp), nn) / num_stages + TP_START_CYCLES * any(tp)
+
+
+def _tp_cycles(task: Task, plan: Schedule, config: NpuConfig) -> float:
     """Estimated cycles of a task that is not a convolution."""
     work = task.work
     if isinstance(work, PoolWork):
@@ -138,6 +153,8 @@ def _tp_cycles(task: Task, config: NpuConfig) -> float:
         return tp_cycles("add", work.num_elements, 2 * work.num_elements, config)
     if isinstance(work, CopyWork):
         return tp_cycles("copy", int(np.prod(work.sizes)), int(np.prod(work.sizes)), config)
+    if isinstance(work, (MoveWork, RepeatWork)):
+        return TP_START_CYCLES + sum(block_cycles(block, config) for block in tp_blocks(task, [0] * len(plan.buffers), 0, config))
     return 0.0
 
 
@@ -177,13 +194,15 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
         spans = [range(addrs[b], addrs[b] + plan.buffers[b].num_bytes) for b in (*task.sources, task.target)]
         try:
             if number in tilings:
-                tables, weight_bytes[task.op.index] = _put_tables(task.work, tilings[number], config, arena)
-                emitter.add_nn(task, tilings[number], tables, spans[:-1], spans[-1], addrs[task.sources[0]], addrs[task.target])
+                tables, num_bytes = _put_tables(task.work, tilings[number], config, arena)
+                weight_bytes[task.op.index] = weight_bytes.get(task.op.index, 0) + num_bytes
+                _add_nn(emitter, task, tilings[number], tables, plan, addrs)
             else:
                 emitter.add_tp(task, tp_blocks(task, addrs, plan.buffers[task.target].num_bytes, config), spans[:-1], spans[-1])
         except (EncodeError, GraphError) as error:
             raise GraphError(f"{describe(graph, task.op)}: {error}") from error
-        engines.setdefault(task.op.index, set()).add("nn" if number in tilings else "tp")
+        used = {"nn", "tp"} if task.phases else {"nn"} if number in tilings else {"tp"}
+        engines.setdefault(task.op.index, set()).update(used)
     count = len(emitter.descriptors)
     if count > 65535:
         raise GraphError(f"{count} descriptors; the limit of a program is 65535")
@@ -198,6 +217,21 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
     program = Program(tuple(emitter.descriptors), tuple(emitter.ops), program_addr, record_addr, image, windows)
     names = {index: "+".join(sorted(engines[index])) if index in engines else "alias" for index in layers}
     return NpuStep(program, layers, names, weight_bytes)
+
+
+def _add_nn(emitter: Emitter, task: Task, tiling: Tiling, tables: Tables, plan: Schedule, addrs: list[int]) -> None:
+    """A convolution on a part of its buffers, or on all of them, after the phase planes that it needs."""
+    work, source, target = task.work, task.sources[0], task.target
+    in_addr, out_addr = addrs[source] + task.in_offset, addrs[target] + task.out_offset
+    reads = range(in_addr, in_addr + work.num_ic * work.rows.size_in * work.cols.size_in)
+    writes = range(out_addr, out_addr + work.num_oc * work.rows.size_out * work.cols.size_out)
+    blocks = phase_blocks(task, tiling, addrs, emitter.config)
+    image = planes = range(0)
+    if task.phases:
+        split, channels = task.phases.split, task.phases.channels
+        image = range(addrs[task.phases.source], addrs[task.phases.source] + plan.buffers[task.phases.source].num_bytes)
+        planes = range(*(addrs[source] + channel * split.num_planes * split.plane_bytes for channel in (channels.start, channels.stop)))
+    emitter.add_nn(task, tiling, tables, reads, writes, in_addr, out_addr, blocks, image, planes)
 
 
 def _put_tables(work: ConvWork, tiling: Tiling, config: NpuConfig, arena: Arena) -> tuple[Tables, int]:

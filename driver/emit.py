@@ -8,11 +8,13 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, TP, Opcode
 
 from .blocks import add_blocks, copy_blocks, pool_blocks
-from .lower import AddWork, ConvWork
+from .lower import AddWork, ConvWork, MoveWork, RepeatWork
+from .moves import move_blocks, repeat_blocks
+from .phases import split_blocks
 from .schedule import CopyWork, Task
 from .tile import Stripe, Tiling
 
-__all__ = ["Emitter", "Tables", "nn_fields", "tp_blocks"]
+__all__ = ["Emitter", "Tables", "nn_fields", "phase_blocks", "tp_blocks"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,32 @@ def tp_blocks(task: Task, addrs: list[int], num_bytes: int, config: NpuConfig) -
         return list(copy_blocks(task.work.sizes, task.work.source, task.work.target, sources[0], target, config))
     if isinstance(task.work, AddWork):
         return list(add_blocks(task.work, num_bytes, *sources, target, config))
+    if isinstance(task.work, MoveWork):
+        return list(move_blocks(task.work, sources[0], target, config))
+    if isinstance(task.work, RepeatWork):
+        return list(repeat_blocks(task.work, sources[0], target, config))
     return list(pool_blocks(task.work, sources[0], target, config))
+
+
+def phase_blocks(task: Task, tiling: Tiling, addrs: list[int], config: NpuConfig) -> list[list[dict[str, int]]]:
+    """For each stripe of a convolution the TP descriptors' fields that make the phase planes which it needs and those before it do not.
+
+    A stripe's rows are made just before it, hence while the one before it is computed.
+    """
+    if task.phases is None:
+        return [[] for _ in tiling.stripes]
+    split, work = task.phases.split, task.work
+    blocks, done = [], 0
+    for stripe in tiling.stripes:
+        if len(task.phases.channels) < split.num_ic:
+            end = split.rows.size
+        elif tiling.geometry.rows == work.rows:
+            end = sum(work.rows.clip(stripe.first_row, stripe.num_rows)[:2])
+        else:  # the plane as one row
+            end = -(-(stripe.first_col + stripe.num_cols) // work.cols.size_in)
+        rows, done = range(done, end), max(done, end)
+        blocks.append(split_blocks(split, task.phases.channels, rows, addrs[task.phases.source], addrs[task.sources[0]], config) if rows else [])
+    return blocks
 
 
 class Emitter:
@@ -99,10 +126,19 @@ class Emitter:
         self._is_high = False
         self._pending: dict[tuple[Opcode, Opcode], list[tuple[range, bool]]] = {(a, b): [] for a in Opcode for b in Opcode}
 
-    def add_nn(self, task: Task, tiling: Tiling, tables: Tables, reads: list[range], writes: range, in_addr: int, out_addr: int) -> None:
-        """Append the stripes of a convolution; `reads` and `writes` are the address ranges of its buffers."""
-        waits = self._waits(Opcode.NN, reads, writes)
-        for stripe in tiling.stripes:
+    def add_nn(self, task: Task, tiling: Tiling, tables: Tables, reads: range, writes: range, in_addr: int, out_addr: int,
+               blocks: list[list[dict[str, int]]], block_reads: range, block_writes: range) -> None:
+        """Append the stripes of a convolution, before each of them its TP `blocks`: those that make pixels which it is the first to read.
+
+        The ranges are those of all addresses that the convolution and the blocks read and write. Only the first block waits for what went before
+        the layer: the others write pixels that no stripe before them reads.
+        """
+        tp_waits = self._waits(Opcode.TP, [block_reads], block_writes) if any(blocks) else {}
+        waits = self._waits(Opcode.NN, [reads], writes)
+        for stripe, before in zip(tiling.stripes, blocks, strict=True):
+            for block in before:
+                self._append_tp(task, block, tp_waits)
+                tp_waits, waits = {}, waits | {"wait_tp": 1}
             fields = nn_fields(task.work, tiling, stripe, in_addr, out_addr)
             constants = {"tap_addr": tables.tap_addr, "stream_addr": tables.stream_addr, "wgt_addr": tables.wgt_addr,
                          "param_addr": tables.param_addr, "run_bits": tables.run_bits}
@@ -113,9 +149,12 @@ class Emitter:
         """Append the blocks of a TP task."""
         waits = self._waits(Opcode.TP, reads, writes)
         for fields in blocks:
-            self._append(task, TP.encode(**self._header(Opcode.TP, task, waits), **fields, buffer_half=self._half))
-            self._half ^= 1
+            self._append_tp(task, fields, waits)
             waits = {}
+
+    def _append_tp(self, task: Task, fields: dict[str, int], waits: dict[str, int]) -> None:
+        self._append(task, TP.encode(**self._header(Opcode.TP, task, waits), **fields, buffer_half=self._half))
+        self._half ^= 1
 
     def _append(self, task: Task, raw: bytes) -> None:
         self.descriptors.append(raw)

@@ -6,15 +6,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from convoy.spec.isa import Rounding, TpOp
+from convoy.spec.isa import NN, Rounding, TpOp
 
 from .graph import Graph, GraphError, Op, Tensor
-from .quantise import activation_range, add_multipliers, quantise_multiplier, single_multiplier
+from .quantise import activation_range, add_multipliers, mean_multiplier, quantise_multiplier, single_multiplier
 
-__all__ = ["AddWork", "Axis", "ConvWork", "HostWork", "PoolWork", "ReshapeWork", "describe", "lower_op", "nhwc"]
+__all__ = ["NATIVE_STRIDES", "AddWork", "Axis", "ConcatWork", "ConvWork", "HostWork", "MoveAxis", "MoveWork", "MovesWork", "PoolWork", "RepeatWork", "ReshapeWork",
+           "ResizeWork", "Work", "describe", "lower_op", "nhwc"]
 
+NATIVE_STRIDES = 1, 2
+"""Strides of the NN engine; for others the tensor processor splits the image into phases first."""
+MAX_STRIDE = 8
 MAX_PAD = 7
 MAX_SHIFT_LEFT = 7
+MAX_TAPS = NN.fields["num_taps"].max
 HOST_KINDS = {
     "SOFTMAX": "the NPU has no exponential",
     "QUANTIZE": "conversion between number formats at the edge of the network",
@@ -136,6 +141,75 @@ class AddWork:
 
 
 @dataclass(frozen=True)
+class MoveAxis:
+    """One axis of a move: `count` pixels of the source from `start`, `step` apart, go to the target from `target_start`, in a frame."""
+
+    source_size: int
+    target_size: int
+    count: int
+    start: int = 0
+    step: int = 1
+    target_start: int = 0
+    before: int = 0
+    """Pixels of the frame before those of the source; they come first at `target_start`."""
+    behind: int = 0
+
+    @property
+    def extent(self) -> int:
+        """Pixels of the target that are written."""
+        return self.before + self.count + self.behind
+
+
+@dataclass(frozen=True)
+class MoveWork:
+    """A box of an image put into another one on the TP engine: pads, slices, concatenations. Channels have no frame."""
+
+    rows: MoveAxis
+    cols: MoveAxis
+    channels: MoveAxis
+    zero_point: int
+    """The value of the frame."""
+
+    def oriented(self, is_transposed: bool) -> MoveWork:
+        """The same work on images stored with rows and columns exchanged."""
+        return replace(self, rows=self.cols, cols=self.rows) if is_transposed else self
+
+
+@dataclass(frozen=True)
+class MovesWork:
+    """Boxes of one image put into others: (number of the output, move)."""
+
+    source: int
+    """Number of the operator's input."""
+    moves: tuple[tuple[int, MoveWork], ...]
+
+
+@dataclass(frozen=True)
+class RepeatWork:
+    """Every pixel `times_h` by `times_w` times on the TP engine, in `num_rows` rows of all channels."""
+
+    num_rows: int
+    width: int
+    times_h: int
+    times_w: int
+
+
+@dataclass(frozen=True)
+class ResizeWork:
+    """Nearest neighbours at whole factors."""
+
+    times_h: int
+    times_w: int
+
+
+@dataclass(frozen=True)
+class ConcatWork:
+    """Tensors put next to one another along an axis of (h, w, c)."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
 class ReshapeWork:
     """Another shape for the same elements."""
 
@@ -145,6 +219,10 @@ class HostWork:
     """Left to the host."""
 
     reason: str
+
+
+Work = ConvWork | PoolWork | AddWork | MovesWork | ResizeWork | ConcatWork | ReshapeWork | HostWork
+"""What an operator is lowered to."""
 
 
 def nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -165,7 +243,7 @@ def describe(graph: Graph, op: Op) -> str:
     return f"operator {op.index} {op.kind} ({graph.tensors[op.outputs[0]].name!r})"
 
 
-def lower_op(graph: Graph, op: Op) -> ConvWork | PoolWork | AddWork | ReshapeWork | HostWork:
+def lower_op(graph: Graph, op: Op) -> Work:
     """What to do for one operator.
 
     Raises
@@ -178,6 +256,8 @@ def lower_op(graph: Graph, op: Op) -> ConvWork | PoolWork | AddWork | ReshapeWor
     lowering = {
         "CONV_2D": _lower_conv, "DEPTHWISE_CONV_2D": _lower_conv, "FULLY_CONNECTED": _lower_fully_connected, "ADD": _lower_add,
         "AVERAGE_POOL_2D": _lower_pool, "MAX_POOL_2D": _lower_pool, "RESHAPE": _lower_reshape,
+        "MEAN": _lower_mean, "PAD": _lower_pad, "SLICE": _lower_slice, "STRIDED_SLICE": _lower_slice, "CONCATENATION": _lower_concatenation,
+        "RESIZE_NEAREST_NEIGHBOR": _lower_resize, "SPLIT": _lower_split, "SPACE_TO_DEPTH": _lower_space_to_depth,
     }.get(op.kind)
     if lowering is None:
         raise GraphError(f"{describe(graph, op)} is not supported by the NPU or the host")
@@ -232,7 +312,7 @@ def _axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
 
 
 def _check_axis(axis: Axis, name: str) -> None:
-    _require(axis.stride in (1, 2), f"stride {axis.stride} along {name}; the NN engine supports 1 and 2")
+    _require(1 <= axis.stride <= MAX_STRIDE, f"stride {axis.stride} along {name}; the limit is 1..{MAX_STRIDE}")
     limit = 11 * axis.stride - 1
     _require(1 <= axis.kernel <= limit, f"kernel {axis.kernel} along {name}; at stride {axis.stride} the limit is 1..{limit}")
     extent = (axis.size_out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
@@ -320,11 +400,133 @@ def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork:
                       (1, 1, batch, num_ic), False, Rounding.SINGLE)
 
 
+def _require_same_quant(source: Tensor, target: Tensor) -> None:
+    same = np.isclose(source.quant.scale[0], target.quant.scale[0], rtol=1e-6) and source.quant.zero_point[0] == target.quant.zero_point[0]
+    _require(bool(same), "input and output must have the same scale and zero point")
+
+
+def _lower_mean(graph: Graph, op: Op) -> ConvWork:
+    """The mean of each channel: a depthwise convolution with a kernel of ones as large as the image."""
+    source, target = _activation(graph, op.inputs[0]), _activation(graph, op.outputs[0])
+    _, height, width, num_ic = in_shape = _image(source)
+    axes = sorted(int(axis) % len(source.shape) for axis in _constant(graph, op.inputs[1], np.int32).data.reshape(-1))
+    _require(len(source.shape) == 4 and axes == [1, 2], f"mean over axes {axes} of {source.shape}; the NPU takes rows and columns of a tensor of 4 axes")
+    _require(height * width <= MAX_TAPS, f"mean of {height} x {width} pixels; the limit is {MAX_TAPS}")
+    factor = float(source.quant.scale[0]) / float(target.quant.scale[0])
+    mult, exponent = mean_multiplier(factor, height * width)
+    _require(exponent <= MAX_SHIFT_LEFT, f"requantisation needs a left shift of {exponent}; the limit is {MAX_SHIFT_LEFT}")
+    zero_point_in, act_range = int(source.quant.zero_point[0]), np.iinfo(np.int8)
+    return ConvWork(num_ic, Axis(height, 1, height), Axis(width, 1, width), num_ic > 1, np.ones((num_ic, height, width, 1), np.int8),
+                    np.full(num_ic, -zero_point_in * height * width, np.int64), np.full(num_ic, mult, np.int64), np.full(num_ic, exponent, np.int64),
+                    zero_point_in, int(target.quant.zero_point[0]), int(act_range.min), int(act_range.max), Rounding.DOUBLE, in_shape)
+
+
+def _move_tensors(graph: Graph, op: Op) -> tuple[Tensor, Tensor]:
+    """Input and output of an operator that moves values."""
+    source, target = _activation(graph, op.inputs[0]), _activation(graph, op.outputs[0])
+    _image(source)
+    _image(target)
+    _require_same_quant(source, target)
+    return source, target
+
+
+def _lower_pad(graph: Graph, op: Op) -> MovesWork:
+    source, target = _move_tensors(graph, op)
+    values = _constant(graph, op.inputs[1], np.int32).data
+    _require(values.size == 2 * len(source.shape), f"{values.size} pads for {len(source.shape)} axes")
+    pads = values.reshape(-1, 2).astype(np.int64)
+    pads = np.concatenate([np.zeros((4 - len(pads), 2), np.int64), pads])
+    _require(not pads[[0, 3]].any(), "only rows and columns can be padded")
+    _require(bool((pads >= 0).all()), "a pad is negative")
+    sizes, padded = nhwc(source.shape), nhwc(target.shape)
+    _require(all(size + pad.sum() == total for size, pad, total in zip(sizes, pads, padded, strict=True)), f"{sizes} with the pads is not {padded}")
+    rows, cols, channels = (MoveAxis(sizes[axis], padded[axis], sizes[axis], before=int(pads[axis, 0]), behind=int(pads[axis, 1])) for axis in (1, 2, 3))
+    return MovesWork(0, ((0, MoveWork(rows, cols, channels, int(target.quant.zero_point[0]))),))
+
+
+def _lower_slice(graph: Graph, op: Op) -> MovesWork:
+    source, target = _move_tensors(graph, op)
+    begins, ends = (_constant(graph, index, np.int32).data.reshape(-1).astype(int).tolist() for index in op.inputs[1:3])
+    steps = [1] * len(begins)
+    if op.kind == "STRIDED_SLICE":
+        _require(not op.options["shrink_axis_mask"] | op.options["new_axis_mask"] | op.options["ellipsis_mask"], "the slice adds or removes axes")
+        steps = _constant(graph, op.inputs[3], np.int32).data.reshape(-1).astype(int).tolist()
+        begins = [None if op.options["begin_mask"] >> axis & 1 else begin for axis, begin in enumerate(begins)]
+        ends = [None if op.options["end_mask"] >> axis & 1 else end for axis, end in enumerate(ends)]
+    else:
+        ends = [None if size == -1 else begin + size for begin, size in zip(begins, ends, strict=True)]
+    rank = len(source.shape)
+    _require({len(begins), len(ends), len(steps), len(target.shape)} == {rank} and min(steps) >= 1, "the slice has another number of axes, or a step below 1")
+    chosen = [range(size)[begin:end:step] for size, begin, end, step in zip(source.shape, begins, ends, steps, strict=True)]
+    _require(tuple(map(len, chosen)) == tuple(target.shape), f"the slice has {list(map(len, chosen))} elements, its tensor {list(target.shape)}")
+    axes = [MoveAxis(size, len(part), len(part), part.start, part.step) for size, part in zip(source.shape, chosen, strict=True)]
+    rows, cols, channels = ([MoveAxis(1, 1, 1)] * 3 + axes)[-3:]
+    return MovesWork(0, ((0, MoveWork(rows, cols, channels, 0)),))
+
+
+def _lower_split(graph: Graph, op: Op) -> MovesWork:
+    _require(len(op.inputs) == 2, f"{len(op.inputs)} inputs")
+    source, axis = _activation(graph, op.inputs[1]), _constant(graph, op.inputs[0], np.int32).data
+    _require(axis.size == 1 and -len(source.shape) <= axis.item() < len(source.shape), "the axis does not exist")
+    shape, part = _image(source), axis.item() % len(source.shape) + 4 - len(source.shape)
+    _require(part > 0 and shape[part] % len(op.outputs) == 0, f"{shape} cannot be cut in {len(op.outputs)} parts along axis {axis.item()}")
+    size, moves = shape[part] // len(op.outputs), []
+    for n, index in enumerate(op.outputs):
+        target = _activation(graph, index)
+        _require_same_quant(source, target)
+        expected = tuple(size if axis == part else extent for axis, extent in enumerate(shape))
+        _require(nhwc(target.shape) == expected, f"{target.name!r} should be {expected}")
+        axes = [MoveAxis(extent, extent, extent) for extent in shape]
+        axes[part] = MoveAxis(shape[part], size, size, start=n * size)
+        moves.append((n, MoveWork(*axes[1:], 0)))
+    return MovesWork(1, tuple(moves))
+
+
+def _lower_space_to_depth(graph: Graph, op: Op) -> MovesWork:
+    source, target = _move_tensors(graph, op)
+    (_, height, width, num_c), block, shape = nhwc(source.shape), op.options["block_size"], nhwc(target.shape)
+    _require(shape == (1, height // block, width // block, num_c * block * block) and not height % block and not width % block,
+             f"blocks of {block} of {source.shape} do not give {target.shape}")
+    return MovesWork(0, tuple((0, MoveWork(
+        MoveAxis(height, shape[1], shape[1], dy, block), MoveAxis(width, shape[2], shape[2], dx, block),
+        MoveAxis(num_c, shape[3], num_c, target_start=(dy * block + dx) * num_c), 0)) for dy in range(block) for dx in range(block)))
+
+
+def _lower_concatenation(graph: Graph, op: Op) -> ConcatWork:
+    target = _activation(graph, op.outputs[0])
+    axis = op.options["axis"] % len(target.shape) + 4 - len(target.shape) - 1
+    _require(axis >= 0, "tensors cannot be concatenated along the batch")
+    _require(op.options["activation"] == "NONE", f"fused activation {op.options['activation']} is not supported")
+    _image(target)
+    for index in op.inputs:
+        source = _activation(graph, index)
+        _require_same_quant(source, target)
+        _require(len(source.shape) == len(target.shape), "the tensors differ in their number of axes")
+    shapes, result = np.array([nhwc(graph.tensors[index].shape) for index in op.inputs]), np.array(nhwc(target.shape))
+    total = np.where(np.arange(4) == axis + 1, shapes.sum(axis=0), shapes[0])
+    _require(bool((np.delete(shapes, axis + 1, 1) == np.delete(result, axis + 1)).all() and (total == result).all()), "the shapes do not fit together")
+    return ConcatWork(axis)
+
+
+def _lower_resize(graph: Graph, op: Op) -> ResizeWork:
+    source, target = _move_tensors(graph, op)
+    _require(len(source.shape) == len(target.shape) == 4, f"shapes {source.shape} and {target.shape}; a resized image has 4 axes")
+    _require(source.shape[3] == target.shape[3], "input and output should have the same channels")
+    _require(not op.options["align_corners"], "corners are aligned")
+    times = []
+    for axis in (1, 2):
+        size_in, size_out = source.shape[axis], target.shape[axis]
+        offset = np.float32(0.5 if op.options["half_pixel_centers"] else 0.0)
+        nearest = np.floor((np.arange(size_out, dtype=np.float32) + offset) * (np.float32(size_in) / np.float32(size_out)))
+        times.append(size_out // size_in)
+        _require(size_out % size_in == 0 and np.array_equal(nearest, np.arange(size_out) // times[-1]), f"{size_in} pixels to {size_out}; the factor must be whole")
+    return ResizeWork(*times)
+
+
 def _lower_pool(graph: Graph, op: Op) -> PoolWork:
     source, target = _activation(graph, op.inputs[0]), _activation(graph, op.outputs[0])
     in_shape, out_shape = _image(source), _image(target)
-    same = np.isclose(source.quant.scale[0], target.quant.scale[0], rtol=1e-6) and source.quant.zero_point[0] == target.quant.zero_point[0]
-    _require(bool(same), "input and output of a pool must have the same scale and zero point")
+    _require_same_quant(source, target)
     rows = _axis(op, "h", in_shape[1], out_shape[1], op.options["filter_h"])
     cols = _axis(op, "w", in_shape[2], out_shape[2], op.options["filter_w"])
     _require(max(rows.stride, cols.stride) <= 255, "the limit of a pool's stride is 255")

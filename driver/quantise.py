@@ -8,7 +8,7 @@ import numpy as np
 
 from .graph import Quant
 
-__all__ = ["activation_range", "add_multipliers", "quantise_multiplier", "single_multiplier"]
+__all__ = ["activation_range", "add_multipliers", "mean_multiplier", "quantise_multiplier", "single_multiplier"]
 
 
 def quantise_multiplier(real: float) -> tuple[int, int]:
@@ -40,6 +40,13 @@ def single_multiplier(real: float) -> tuple[int, int] | None:
         if candidate < 1 << 31 and rounded == expected.ravel().tolist():
             return candidate, exponent
     return None
+
+
+def mean_multiplier(real: float, count: int) -> tuple[int, int]:
+    """`(q, e)` by which TFLite's int8 MEAN rescales the sum of `count` values: q of the ratio of scales, divided by `count` and rounded down."""
+    q, exponent = quantise_multiplier(real)
+    shift = min(count.bit_length() - 1, 31 + exponent)
+    return (q << shift) // count, exponent - shift
 
 
 def add_multipliers(scale_a: float, scale_b: float, scale_out: float) -> tuple[tuple[int, int], ...]:

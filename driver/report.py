@@ -111,7 +111,7 @@ def _layer(graph: Graph, op, step: NpuStep, execution: Execution, has_timing: bo
     """One entry of `layers`."""
     cost, macs = execution.costs[op.index], dense_macs(graph, op)
     bit_exact, diff = check(op.index)
-    timing = {"cycles": cost.cycles, "macs": macs, "utilisation": utilisation(macs, cost.cycles), "read_bytes": cost.read_bytes,
+    timing = {"cycles": cost.cycles, "tp_cycles": cost.tp_cycles, "macs": macs, "utilisation": utilisation(macs, cost.cycles), "read_bytes": cost.read_bytes,
               "write_bytes": cost.write_bytes, "weight_bytes": cost.weight_bytes}
     if not has_timing:
         timing = {name: macs if name == "macs" else None for name in timing} | {"weight_bytes": step.weight_bytes.get(op.index, 0)}

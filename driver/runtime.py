@@ -10,7 +10,7 @@ import numpy as np
 
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Status, WindowControl
-from convoy.spec.isa import COMPLETION
+from convoy.spec.isa import COMPLETION, Opcode
 
 from .device import Device, DeviceError, npu_error
 from .graph import GraphError
@@ -29,6 +29,8 @@ class LayerCost:
     """What a layer cost, as its completion records say; all zero on a device without timing."""
 
     cycles: int = 0
+    tp_cycles: int = 0
+    """Part of `cycles` that ended with the completion of a TP descriptor."""
     read_bytes: int = 0
     write_bytes: int = 0
     weight_bytes: int = 0
@@ -239,6 +241,8 @@ class Session:
         for index in sorted(range(len(records)), key=lambda index: (records[index]["cycle"], index)):
             record, cost = records[index], execution.costs.setdefault(program.ops[index], LayerCost())
             cost.cycles += record["cycle"] - before["cycle"]
+            if program.descriptors[index][0] == Opcode.TP:
+                cost.tp_cycles += record["cycle"] - before["cycle"]
             cost.read_bytes += record["read_bytes"] - before["read_bytes"]
             cost.write_bytes += record["write_bytes"] - before["write_bytes"]
             cost.weight_bytes += record["weight_bytes"] - before["weight_bytes"]

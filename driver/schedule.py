@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .graph import Graph, GraphError, Op
-from .lower import AddWork, ConvWork, HostWork, PoolWork, ReshapeWork, describe, nhwc
+from convoy.spec.config import NpuConfig
 
-__all__ = ["AXES", "Buffer", "CopyWork", "Schedule", "Task", "Value", "schedule"]
+from .graph import Graph, GraphError, Op
+from .lower import (
+    AddWork,
+    ConcatWork,
+    ConvWork,
+    HostWork,
+    MoveAxis,
+    MovesWork,
+    MoveWork,
+    PoolWork,
+    RepeatWork,
+    ReshapeWork,
+    ResizeWork,
+    describe,
+    nhwc,
+)
+from .phases import PhaseSplit, is_native, part_channels, split_strides
+
+__all__ = ["AXES", "Buffer", "CopyWork", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
 
 AXES = {"linear": (0, 1, 2), "planar": (2, 0, 1), "planar_transposed": (2, 1, 0)}
 """Order in memory of (h, w, c), outermost first, by `Placement.layout`."""
@@ -24,11 +41,15 @@ class Value:
 
 @dataclass
 class Buffer:
-    """A piece of memory and the tasks (numbers) from the one that writes it to the last one that reads it."""
+    """A piece of memory and the tasks (numbers) from the one that writes it, or a part of it, to the last one that reads it."""
 
     num_bytes: int
     first: int
     last: int
+    parent: int | None = None
+    """The buffer that it is a part of."""
+    offset: int = 0
+    """Where it begins there."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +62,28 @@ class CopyWork:
 
 
 @dataclass(frozen=True)
+class PhaseWork:
+    """Phase planes that the tensor processor makes of `channels` of the buffer `source`, for this convolution and those after it."""
+
+    split: PhaseSplit
+    channels: range
+    source: int
+
+
+@dataclass(frozen=True)
 class Task:
     """One piece of work for one engine: reads `sources`, writes `target` (buffer numbers). `position` is the operator's in the schedule."""
 
     op: Op
     position: int
-    work: ConvWork | PoolWork | AddWork | CopyWork | HostWork
+    work: ConvWork | PoolWork | AddWork | CopyWork | MoveWork | RepeatWork | HostWork
     sources: tuple[int, ...]
     target: int | None
+    phases: PhaseWork | None = None
+    """What goes before a convolution, into its first source."""
+    in_offset: int = 0
+    """First byte of the source that a convolution reads."""
+    out_offset: int = 0
 
 
 @dataclass
@@ -62,12 +97,13 @@ class Schedule:
     """Positions of operators without a task."""
 
 
-def schedule(graph: Graph, works: list, *, is_transposed: bool, edge_inputs: set[int]) -> Schedule:
-    """Tasks for the operators of `graph`, whose lowered forms are `works`.
+def schedule(graph: Graph, works: list, config: NpuConfig, *, is_transposed: bool, is_halved: bool, edge_inputs: set[int]) -> Schedule:
+    """Tasks for the operators of `graph`, whose lowered forms are `works`, on an NPU of configuration `config`.
 
     Parameters
     ----------
     is_transposed : store images with columns as rows
+    is_halved : as in `split_strides`
     edge_inputs : tensors that come NHWC; other inputs of the graph come in the layout of the NPU
 
     Raises
@@ -75,19 +111,22 @@ def schedule(graph: Graph, works: list, *, is_transposed: bool, edge_inputs: set
     GraphError
         When operands of an operator cannot be brought together.
     """
-    return _Scheduler(graph, is_transposed, edge_inputs).run(works)
+    return _Scheduler(graph, config, is_transposed, is_halved, edge_inputs).run(works)
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, is_transposed: bool, edge_inputs: set[int]):
-        self.graph, self.is_transposed = graph, is_transposed
+    def __init__(self, graph: Graph, config: NpuConfig, is_transposed: bool, is_halved: bool, edge_inputs: set[int]):
+        self.graph, self.config, self.is_transposed, self.is_halved = graph, config, is_transposed, is_halved
         self.native = "planar_transposed" if is_transposed else "planar"
         self.result = Schedule()
         self.copies: dict[tuple[Value, str], Value] = {}
         self.edge_inputs = edge_inputs
+        self.segment_start = 0
+        """Number of the first task since the host's last one."""
 
     def run(self, works: list) -> Schedule:
-        lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, ReshapeWork: self._reshape, HostWork: self._host}
+        lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, ReshapeWork: self._reshape, HostWork: self._host,
+                    MovesWork: self._moves, ResizeWork: self._resize, ConcatWork: self._concat}
         for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
             before = len(self.result.tasks)
             try:
@@ -99,6 +138,11 @@ class _Scheduler:
         for index in self.graph.outputs:
             if index in self.result.values:
                 self.result.buffers[self.result.values[index].buffer].last = len(self.result.tasks)
+        for part in self.result.buffers:
+            whole = part
+            while whole.parent is not None:
+                whole = self.result.buffers[whole.parent]
+                whole.first, whole.last = min(whole.first, part.first), max(whole.last, part.last)
         return self.result
 
     # Values
@@ -117,12 +161,12 @@ class _Scheduler:
             self.result.values[index] = self._new(shape, self.native if is_cut else "linear", is_input=True)
         return self.result.values[index]
 
-    def _task(self, op: Op, position: int, work, sources: tuple[Value, ...], target: Value) -> None:
+    def _task(self, op: Op, position: int, work, sources: tuple[Value, ...], target: Value, phases: PhaseWork | None = None, **offsets: int) -> None:
         now = len(self.result.tasks)
-        for value in sources:
-            self.result.buffers[value.buffer].last = now
+        for buffer in [value.buffer for value in sources] + ([phases.source] if phases else []):
+            self.result.buffers[buffer].last = now
         self.result.buffers[target.buffer].last = max(self.result.buffers[target.buffer].last, now)
-        self.result.tasks.append(Task(op, position, work, tuple(value.buffer for value in sources), target.buffer))
+        self.result.tasks.append(Task(op, position, work, tuple(value.buffer for value in sources), target.buffer, phases, **offsets))
 
     @staticmethod
     def _same_order(shape: tuple[int, int, int, int], a: str, b: str) -> bool:
@@ -153,8 +197,27 @@ class _Scheduler:
         value = self._converted(op, position, value, self.native)
         shape = (1, work.rows.size_out, work.cols.size_out, work.num_oc)
         target = self._new(shape, self.native)
-        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
+        work = work.oriented(self.is_transposed)
+        if is_native(work):
+            self._task(op, position, work, (value,), target)
+        else:
+            self._strided_conv(op, position, work, value, target)
         self._define(op, target)
+
+    def _strided_conv(self, op: Op, position: int, work: ConvWork, value: Value, target: Value) -> None:
+        """A convolution over phase planes, in parts of some channels; planes are made for as many channels at once as half a TP buffer holds."""
+        num_channels = part_channels(work, self.config.num_cores)
+        split, parts = split_strides(work, num_channels, is_halved=self.is_halved)
+        planes = self._new((1, split.rows.size, split.cols.size, split.num_ic * split.num_planes), self.native)
+        num_fit = self.config.tp_buffer_bytes // 2 // (split.rows.size_in * split.cols.size_in)
+        num_ahead = max(1, num_fit // num_channels) * num_channels
+        for n, part in enumerate(parts):
+            first, phases = n * num_channels, None
+            if first % num_ahead == 0:
+                phases = PhaseWork(split, range(first, min(first + num_ahead, split.num_ic)), value.buffer)
+            out_channel = first * work.multiplier if work.is_depthwise else 0
+            self._task(op, position, part, (planes,), target, phases, in_offset=first * split.num_planes * split.plane_bytes,
+                       out_offset=out_channel * work.rows.size_out * work.cols.size_out)
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
@@ -170,6 +233,50 @@ class _Scheduler:
         self._task(op, position, work, (a, b), target)
         self._define(op, target)
 
+    def _moves(self, op: Op, position: int, work: MovesWork) -> None:
+        value = self._converted(op, position, self._value(op.inputs[work.source]), self.native)
+        targets: dict[int, Value] = {}
+        for number, move in work.moves:
+            if number not in targets:
+                targets[number] = self._new((1, move.rows.target_size, move.cols.target_size, move.channels.target_size), self.native)
+            self._task(op, position, move.oriented(self.is_transposed), (value,), targets[number])
+        for number, target in targets.items():
+            self._define(op, target, number)
+
+    def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
+        value = self._converted(op, position, self._value(op.inputs[0]), self.native)
+        _, height, width, channels = value.shape
+        target = self._new((1, height * work.times_h, width * work.times_w, channels), self.native)
+        repeat = RepeatWork(channels * height, width, work.times_h, work.times_w)
+        if self.is_transposed:
+            repeat = RepeatWork(channels * width, height, work.times_w, work.times_h)
+        self._task(op, position, repeat, (value,), target)
+        self._define(op, target)
+
+    def _concat(self, op: Op, position: int, work: ConcatWork) -> None:
+        """Channels of the result are where its parts are made; what cannot be made there is copied."""
+        shape = nhwc(self.graph.tensors[op.outputs[0]].shape)
+        target = self._new(shape, self.native)
+        start = 0
+        for index in op.inputs:
+            value = self._converted(op, position, self._value(index), self.native)
+            size = value.shape[1 + work.axis]
+            if not (work.axis == 2 and self._place(value, target, start * shape[1] * shape[2])):
+                axes = [MoveAxis(have, want, have) for have, want in zip(value.shape[1:], shape[1:], strict=True)]
+                axes[work.axis] = MoveAxis(size, shape[1 + work.axis], size, target_start=start)
+                self._task(op, position, MoveWork(*axes, 0).oriented(self.is_transposed), (value,), target)
+            start += size
+        self._define(op, target)
+
+    def _place(self, value: Value, target: Value, offset: int) -> bool:
+        """Make the buffer of `value` a part of that of `target`, if it is not part of another one and the NPU has work since the host's last."""
+        part = self.result.buffers[value.buffer]
+        num_bytes = value.shape[1] * value.shape[2] * value.shape[3]
+        if part.parent is not None or part.num_bytes != num_bytes or len(self.result.tasks) == self.segment_start:
+            return False
+        part.parent, part.offset = target.buffer, offset
+        return True
+
     def _reshape(self, op: Op, position: int, work: ReshapeWork) -> None:
         shape = nhwc(self.graph.tensors[op.outputs[0]].shape)
         self._define(op, self._reshaped(op, position, self._value(op.inputs[0]), shape))
@@ -180,12 +287,13 @@ class _Scheduler:
             if index in self.result.values:
                 self.result.buffers[self.result.values[index].buffer].last = now
         self.result.tasks.append(Task(op, position, work, (), None))
+        self.segment_start = now + 1
 
-    def _define(self, op: Op, value: Value) -> None:
-        """`value` is the result of `op`; seen with the tensor's own shape."""
-        shape = nhwc(self.graph.tensors[op.outputs[0]].shape)
+    def _define(self, op: Op, value: Value, number: int = 0) -> None:
+        """`value` is result `number` of `op`; seen with the tensor's own shape."""
+        shape = nhwc(self.graph.tensors[op.outputs[number]].shape)
         if shape != value.shape:
             if shape[0] != 1 or shape[3] != value.shape[3] or not self._same_order(value.shape, value.layout, "planar"):
                 raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
             value = Value(value.buffer, shape, "planar")
-        self.result.values[op.outputs[0]] = value
+        self.result.values[op.outputs[number]] = value

@@ -33,14 +33,15 @@ class LayerSpec:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     density: float = 1.0
     activation: str = "none"
+    dilation: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         if self.op not in _KINDS:
             raise GraphError(f"--op {self.op}: use conv or depthwise")
         if self.activation not in _ACTIVATIONS:
             raise GraphError(f"--activation {self.activation}: use none, relu or relu6")
-        if min(*self.input_hwc, *self.kernel, *self.stride, self.num_oc) < 1:
-            raise GraphError("extents of input, kernel and stride and the number of output channels must be at least 1")
+        if min(*self.input_hwc, *self.kernel, *self.stride, *self.dilation, self.num_oc) < 1:
+            raise GraphError("extents of input, kernel, stride and dilation and the number of output channels must be at least 1")
         if min(self.pads) < 0:
             raise GraphError(f"--pad {','.join(map(str, self.pads))}: a pad is negative")
         if not 0 < self.density <= 1:
@@ -54,7 +55,8 @@ class LayerSpec:
     def output_hw(self) -> tuple[int, int]:
         """Output rows and columns."""
         (h, w, _), (top, bottom, left, right) = self.input_hwc, self.pads
-        return (h + top + bottom - self.kernel[0]) // self.stride[0] + 1, (w + left + right - self.kernel[1]) // self.stride[1] + 1
+        span_h, span_w = ((taps - 1) * step + 1 for taps, step in zip(self.kernel, self.dilation, strict=True))
+        return (h + top + bottom - span_h) // self.stride[0] + 1, (w + left + right - span_w) // self.stride[1] + 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def make_layer(spec: LayerSpec, seed: int = 0) -> SyntheticLayer:
     int8's range, per output channel."""
     rng = np.random.default_rng(seed)
     tensors = _tensors(spec, rng)
-    options = {"stride_h": spec.stride[0], "stride_w": spec.stride[1], "dilation_h": 1, "dilation_w": 1, "activation": _ACTIVATIONS[spec.activation]}
+    options = {"stride_h": spec.stride[0], "stride_w": spec.stride[1], "dilation_h": spec.dilation[0], "dilation_w": spec.dilation[1],
+               "activation": _ACTIVATIONS[spec.activation]}
     if spec.op == "depthwise":
         options["depth_multiplier"] = spec.num_oc // spec.input_hwc[2]
     op = Op(0, _KINDS[spec.op], (0, 1, 2), (3,), {**options, "pads": spec.pads})

@@ -14,8 +14,8 @@ import numpy as np
 from .quant import double_rounding, float64_rounding, quantize_multiplier, round_half_away, single_rounding, wrap32
 
 __all__ = [
-    "activation_range", "add", "average_pool", "conv2d", "depthwise_conv2d", "dequantize", "fully_connected", "max_pool", "pad", "quantize",
-    "relu", "requantize", "reshape",
+    "activation_range", "add", "average_pool", "concatenate", "conv2d", "depthwise_conv2d", "dequantize", "fully_connected", "max_pool", "mean",
+    "pad", "quantize", "relu", "requantize", "reshape", "resize_nearest", "strided_slice",
 ]
 
 Quantisation = tuple[float, int]
@@ -142,6 +142,32 @@ def reshape(acts: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 def pad(acts: np.ndarray, paddings: Sequence[tuple[int, int]], zero_point: int) -> np.ndarray:
     """PAD: (before, after) for each axis, filled with the zero point."""
     return np.pad(acts, paddings, constant_values=zero_point)
+
+
+def strided_slice(acts: np.ndarray, begins: Sequence[int | None], ends: Sequence[int | None], steps: Sequence[int]) -> np.ndarray:
+    """STRIDED_SLICE and SLICE; None where a mask leaves out an end."""
+    return acts[tuple(slice(*part) for part in zip(begins, ends, steps, strict=True))]
+
+
+def concatenate(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """CONCATENATION of tensors of one quantisation."""
+    return np.concatenate(parts, axis)
+
+
+def resize_nearest(acts: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """RESIZE_NEAREST_NEIGHBOR at whole factors."""
+    _, height, width, _ = acts.shape
+    return acts[:, np.arange(size[0]) * height // size[0]][:, :, np.arange(size[1]) * width // size[1]]
+
+
+def mean(acts: np.ndarray, input_quant: Quantisation, output_quant: Quantisation) -> np.ndarray:
+    """MEAN over rows and columns, (N, C): the sum, rescaled by D with the factor's multiplier divided by the number of pixels and rounded down."""
+    count = acts.shape[1] * acts.shape[2]
+    mult, left, right = quantize_multiplier(float(np.float32(input_quant[0])) / float(np.float32(output_quant[0])))
+    shift = min(count.bit_length() - 1, 31 + left - right)
+    exponent = left - right - shift
+    total = acts.astype(np.int64).sum(axis=(1, 2)) - input_quant[1] * count
+    return _clamp(double_rounding(total, (mult << shift) // count, max(exponent, 0), max(-exponent, 0)) + output_quant[1], (-128, 127))
 
 
 def _pads(extents: Sequence[int], spans: Sequence[int], stride: Sequence[int], padding: Padding) -> tuple[int, ...]:

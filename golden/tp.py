@@ -30,9 +30,9 @@ def execute_tp(config: NpuConfig, memory: MemoryView, d: dict[str, int]) -> None
         buffer = np.concatenate([buffer, operand])
     buffer = buffer.astype(np.int64)
     if op in (TpOp.COPY, TpOp.ADD):
-        index = _elementwise_index(d)
-        _check_index("TP.step_0, step_1, step_2", index, num_a_bytes)
-        values = buffer[index]
+        index, is_inside = _elementwise_index(d, op)
+        _check_index("TP.step_0, step_1, step_2", index[is_inside], num_a_bytes)
+        values = np.where(is_inside, buffer.take(index, mode="clip"), d["zero_point_out"])
         if op is TpOp.ADD:
             _check_index("TP.step_0, step_1, step_2 in operand B", index + num_a_bytes, len(buffer))
             values = _add(d, values, buffer[index + num_a_bytes])
@@ -59,19 +59,27 @@ def _check(config: NpuConfig, d: dict[str, int]) -> None:
         raise MachineError(f"TP.a_run_bytes * num_a_runs + b_run_bytes * num_b_runs = {num_bytes} exceeds half of the TP buffer, {config.tp_buffer_bytes // 2}")
     if d["num_0"] * d["num_1"] * d["num_2"] % d["out_run_bytes"]:
         raise MachineError(f"TP.out_run_bytes = {d['out_run_bytes']} does not divide the {d['num_0'] * d['num_1'] * d['num_2']} output bytes")
+    if op is TpOp.COPY and max(d["start_y"], d["start_x"]) > 0:
+        raise MachineError(f"TP.start_y, start_x = {d['start_y']}, {d['start_x']}: use at most 0 for COPY")
+    if op is TpOp.COPY and not -128 <= d["zero_point_out"] <= 127:
+        raise MachineError(f"TP.zero_point_out = {d['zero_point_out']}: use -128..127 for COPY")
     if op is not TpOp.COPY and not -128 <= d["act_min"] <= d["act_max"] <= 127:
         raise MachineError(f"TP.act_min, act_max = {d['act_min']}, {d['act_max']}: use -128 <= act_min <= act_max <= 127")
 
 
 def _check_index(what: str, index: np.ndarray, limit: int) -> None:
-    if index.min() < 0 or index.max() >= limit:
+    if index.size and (index.min() < 0 or index.max() >= limit):
         raise MachineError(f"{what}: buffer bytes {index.min()}..{index.max()} are read, but 0..{limit - 1} were loaded")
 
 
-def _elementwise_index(d: dict[str, int]) -> np.ndarray:
-    """Buffer address of every output element, shape (num_0, num_1, num_2)."""
-    i0, i1, i2 = np.ogrid[: d["num_0"], : d["num_1"], : d["num_2"]]
-    return i0 * d["step_0"] + i1 * d["step_1"] + i2 * d["step_2"]
+def _elementwise_index(d: dict[str, int], op: TpOp) -> tuple[np.ndarray, np.ndarray]:
+    """Buffer address of every output element, and whether it lies inside the image; shape (num_0, num_1, num_2)."""
+    i0, y, x = np.ogrid[: d["num_0"], : d["num_1"], : d["num_2"]]
+    is_inside = np.ones((d["num_0"], d["num_1"], d["num_2"]), bool)
+    if op is TpOp.COPY:
+        y, x = y + d["start_y"], x + d["start_x"]
+        is_inside &= (y >= 0) & (y < d["tile_ih"]) & (x >= 0) & (x < d["tile_iw"])
+    return i0 * d["step_0"] + y * d["step_1"] + x * d["step_2"], is_inside
 
 
 def _add(d: dict[str, int], a: np.ndarray, b: np.ndarray) -> np.ndarray:

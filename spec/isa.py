@@ -46,7 +46,7 @@ class TpOp(enum.IntEnum, shape=4):
     """What the tensor processor does with the bytes it reads."""
 
     COPY = 0
-    """Output = operand A, gathered by the strides: copy, transpose, slice, reshuffle."""
+    """Output = operand A, gathered by the steps; outside the image `zero_point_out`: copy, transpose, slice, phase split, pad."""
     ADD = 1
     """Elementwise sum of A and B, requantised as TFLite's int8 ADD."""
     MAX_POOL = 2
@@ -168,15 +168,15 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     Field("step_0", 18, "Buffer bytes per step of the outer loop.", signed=True),
     Field("step_1", 18, "Buffer bytes per step of the middle loop.", signed=True),
     Field("step_2", 18, "Buffer bytes per step of the inner loop.", signed=True),
-    # Pooling window; rows and columns outside 0..tile_ih-1, 0..tile_iw-1 are left out
+    # Image and pooling window; pools leave out rows and columns outside 0..tile_ih-1, 0..tile_iw-1, COPY fills them
     Field("kernel_h", 16, "Window rows (pools)."),
     Field("kernel_w", 16, "Window columns (pools)."),
     Field("stride_h", 8, "Image rows per step of the middle loop (pools)."),
     Field("stride_w", 8, "Image columns per step of the inner loop (pools)."),
-    Field("start_y", 17, "Image row of the first window's first row: -pad_top for the first tile.", signed=True),
-    Field("start_x", 17, "Image column of the first window's first column.", signed=True),
-    Field("tile_ih", 16, "Image rows in the buffer."),
-    Field("tile_iw", 16, "Image columns in the buffer; also the row pitch."),
+    Field("start_y", 17, "Image row of the first window's first row, or of COPY's first output row: -pad_top for the first tile. COPY: at most 0.", signed=True),
+    Field("start_x", 17, "Image column of the first window's first column, or of COPY's first output column. COPY: at most 0.", signed=True),
+    Field("tile_ih", 16, "Image rows in the buffer (pools, COPY)."),
+    Field("tile_iw", 16, "Image columns in the buffer (pools, COPY); for pools also the row pitch."),
     # Write
     Field("out_addr", 32, "First output byte."),
     Field("out_run_bytes", 24, "Bytes of a contiguous run."),
@@ -190,7 +190,7 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     Field("a_shift", 5, "ADD: right shift of A."),
     Field("b_shift", 5, "ADD: right shift of B."),
     Field("out_shift", 5, "ADD: right shift of the sum."),
-    Field("zero_point_out", 9, "ADD: added last.", signed=True),
+    Field("zero_point_out", 9, "ADD: added last. COPY: the value outside the image.", signed=True),
     Field("act_min", 9, "Lower clamp (ADD and pools).", signed=True),
     Field("act_max", 9, "Upper clamp (ADD and pools).", signed=True),
 ))

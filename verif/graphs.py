@@ -42,9 +42,14 @@ class GraphMaker:
                                    Quant(scale, np.zeros(num_oc, np.int64), axis), data))
         return len(self.tensors) - 1
 
+    def constant(self, values) -> int:
+        """A constant int32 tensor without quantisation to speak of; its index."""
+        data = np.array(values, np.int32)
+        return self.tensor(data.shape, np.int32, data)
+
     def op(self, kind, inputs, out_shape, **options) -> int:
         """Add an operator; the index of its output."""
-        same = kind.endswith("POOL_2D") or kind == "RESHAPE"
+        same = kind.endswith("POOL_2D") or kind in ("RESHAPE", "PAD", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR")
         source = self.tensors[inputs[0]]
         out = self.tensor(out_shape, zero_point=int(source.quant.zero_point[0]) if same else None)
         self.ops.append(Op(len(self.ops), kind, tuple(inputs), (out,), options))
@@ -104,6 +109,16 @@ def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndar
         return layer(acts, tensors[1].data, tensors[2].data, quants[0], tensors[1].quant.scale, quants[-1], stride, dilation, padding, activation)
     if op.kind == "FULLY_CONNECTED":
         return ops.fully_connected(acts, tensors[1].data, tensors[2].data, quants[0], tensors[1].quant.scale, quants[-1], activation).reshape(target.shape)
+    if op.kind == "PAD":
+        return ops.pad(acts, tensors[1].data.tolist(), quants[0][1])
+    if op.kind == "STRIDED_SLICE":
+        return ops.strided_slice(acts, *(tensor.data.tolist() for tensor in tensors[1:]))
+    if op.kind == "CONCATENATION":
+        return ops.concatenate([values[index] for index in op.inputs], options["axis"])
+    if op.kind == "RESIZE_NEAREST_NEIGHBOR":
+        return ops.resize_nearest(acts, target.shape[1:3])
+    if op.kind == "MEAN":
+        return ops.mean(acts, quants[0], quants[-1]).reshape(target.shape)
     if op.kind == "ADD":
         return ops.add(acts, values[op.inputs[1]], quants[0], quants[1], quants[-1], activation)
     if op.kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):

@@ -10,7 +10,7 @@ from convoy.spec.config import NpuConfig
 
 from .graphs import GraphMaker
 
-__all__ = ["add_graphs", "configs", "conv_graphs", "fully_connected_graphs", "layer_graphs", "memory_models", "out_size", "pool_graphs"]
+__all__ = ["add_graphs", "configs", "conv_graphs", "fully_connected_graphs", "layer_graphs", "memory_models", "move_graphs", "out_size", "pool_graphs"]
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -46,10 +46,12 @@ def _same_pads(size, kernel, stride, dilation):
 
 @st.composite
 def conv_graphs(draw, max_kernel: int | None = None):
-    """A convolution or depthwise convolution: kernels 1 .. 11*stride-1 (or `max_kernel`) per axis, strides 1 and 2, dilation, pads 0..7."""
+    """A convolution or depthwise convolution: kernels 1 .. 11*stride-1 (or `max_kernel`) per axis, strides 1..8, native ones most often,
+    dilation, pads 0..7."""
     maker = GraphMaker(draw(seeds))
     height, width = draw(st.integers(1, 40)), draw(st.integers(1, 70))
-    stride = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    steps = st.one_of(st.integers(1, 2), st.integers(1, 2), st.integers(3, 8))
+    stride = draw(st.tuples(steps, steps))
     limits = [min(11 * step - 1, max_kernel or 99) for step in stride]
     kernel = tuple(draw(st.one_of(st.integers(1, min(5, limit)), st.integers(1, limit))) for limit in limits)
     dilation = tuple(draw(st.integers(1, 2 if taps <= 5 else 1)) for taps in kernel)
@@ -63,8 +65,7 @@ def conv_graphs(draw, max_kernel: int | None = None):
         options["padding"] = "SAME"
         sizes = [-(-height // stride[0]), -(-width // stride[1])]
         if max(sum((_same_pads(*axis) for axis in axes), ())) > 7:
-            height, width = height + 20, width + 20
-            del options["padding"]
+            height, width = height + (kernel[0] - 1) * dilation[0], width + (kernel[1] - 1) * dilation[1]
             options["padding"] = "VALID"
             sizes = [out_size(size, *axis[1:], 0, 0) for size, axis in zip((height, width), axes, strict=True)]
     else:
@@ -116,6 +117,38 @@ def add_graphs(draw):
     return maker.graph([a, b], [maker.op("ADD", (a, b), shape, activation=draw(st.sampled_from(["NONE", "RELU"])))])
 
 
+@st.composite
+def move_graphs(draw):
+    """Pads, slices, concatenations, resizes, and means over the image."""
+    maker = GraphMaker(draw(seeds))
+    shape = height, width, num_c = draw(st.tuples(st.integers(1, 16), st.integers(1, 40), st.integers(1, 9)))
+    source = maker.tensor((1, *shape), zero_point=3)
+    kind = draw(st.sampled_from(["PAD", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "MEAN"]))
+    if kind == "PAD":
+        top, bottom, left, right = pads = draw(st.tuples(*[st.integers(0, 9)] * 4))
+        target = maker.op(kind, (source, maker.constant([[0, 0], pads[:2], pads[2:], [0, 0]])), (1, height + top + bottom, width + left + right, num_c))
+    elif kind == "STRIDED_SLICE":
+        begins = [draw(st.integers(0, size - 1)) for size in shape]
+        ends = [draw(st.integers(begin + 1, size)) for begin, size in zip(begins, shape, strict=True)]
+        steps = draw(st.tuples(*[st.integers(1, 3)] * 3))
+        parts = [maker.constant(values) for values in ([0, *begins], [1, *ends], [1, *steps])]
+        masks = dict.fromkeys(("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"), 0)
+        target = maker.op(kind, (source, *parts), (1, *(len(range(*part)) for part in zip(begins, ends, steps, strict=True))), **masks)
+    elif kind == "CONCATENATION":
+        axis, sizes = draw(st.integers(1, 3)), draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
+        others = [maker.tensor((*(1, *shape)[:axis], size, *(1, *shape)[axis + 1:]), zero_point=3) for size in sizes]
+        total = sum(sizes) + shape[axis - 1]
+        target = maker.op(kind, (source, *others), (*(1, *shape)[:axis], total, *(1, *shape)[axis + 1:]), axis=axis, activation="NONE")
+        return maker.graph([source, *others], [target])
+    elif kind == "RESIZE_NEAREST_NEIGHBOR":
+        size = height * draw(st.integers(1, 4)), width * draw(st.integers(1, 4))
+        target = maker.op(kind, (source, maker.constant(size)), (1, *size, num_c), align_corners=False, half_pixel_centers=draw(st.booleans()))
+    else:
+        source = maker.tensor((1, min(height, 12), min(width, 12), num_c), scale=draw(st.sampled_from([0.05, 0.1, 0.043])))
+        target = maker.op(kind, (source, maker.constant([1, 2])), (1, num_c))
+    return maker.graph([source], [target])
+
+
 def layer_graphs():
     """Any layer that the NPU executes; convolutions most often."""
-    return st.one_of(conv_graphs(), conv_graphs(), conv_graphs(), fully_connected_graphs(), pool_graphs(), add_graphs())
+    return st.one_of(conv_graphs(), conv_graphs(), conv_graphs(), fully_connected_graphs(), pool_graphs(), add_graphs(), move_graphs())

@@ -144,6 +144,11 @@ def _same_shape(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     return None if inputs[0].shape == y.shape else "input and output should have the same shape"
 
 
+def _any(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
+    """Shapes that the compiler checks."""
+    return None
+
+
 _CHECKS = {
     "CONV_2D": ((2, 3), _conv),
     "DEPTHWISE_CONV_2D": ((2, 3), _depthwise),
@@ -154,6 +159,13 @@ _CHECKS = {
     "SUB": ((2, 2), _elementwise),
     "MUL": ((2, 2), _elementwise),
     "RESHAPE": ((1, 2), _same_size),
+    "PAD": ((2, 2), _any),
+    "SLICE": ((3, 3), _any),
+    "SPACE_TO_DEPTH": ((1, 1), _any),
+    "STRIDED_SLICE": ((4, 4), _any),
+    "CONCATENATION": ((1, 1 << 16), _any),
+    "MEAN": ((2, 2), _any),
+    "RESIZE_NEAREST_NEIGHBOR": ((2, 2), _any),
     "SOFTMAX": ((1, 1), _same_shape),
     "QUANTIZE": ((1, 1), _same_shape),
     "DEQUANTIZE": ((1, 1), _same_shape),

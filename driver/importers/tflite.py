@@ -287,6 +287,19 @@ def _read_softmax(where: str, options: Any) -> dict[str, Any]:
     return {"beta": beta}
 
 
+def _read_strided_slice(where: str, options: Any) -> dict[str, Any]:
+    return {"begin_mask": options.BeginMask(), "end_mask": options.EndMask(), "ellipsis_mask": options.EllipsisMask(),
+            "new_axis_mask": options.NewAxisMask(), "shrink_axis_mask": options.ShrinkAxisMask()}
+
+
+def _read_space_to_depth(where: str, options: Any) -> dict[str, Any]:
+    return _positive(where, block_size=options.BlockSize())
+
+
+def _read_resize(where: str, options: Any) -> dict[str, Any]:
+    return {"align_corners": bool(options.AlignCorners()), "half_pixel_centers": bool(options.HalfPixelCenters())}
+
+
 def _read_reduce(where: str, options: Any) -> dict[str, Any]:
     return {"keep_dims": bool(options.KeepDims())}
 
@@ -304,5 +317,8 @@ _OPTIONS: dict[str, tuple[type, bool, Callable[[str, Any], dict[str, Any]]]] = {
     "RESHAPE": (schema.ReshapeOptions, False, _read_reshape),
     "SOFTMAX": (schema.SoftmaxOptions, True, _read_softmax),
     "MEAN": (schema.ReducerOptions, False, _read_reduce),
+    "SPACE_TO_DEPTH": (schema.SpaceToDepthOptions, True, _read_space_to_depth),
+    "STRIDED_SLICE": (schema.StridedSliceOptions, True, _read_strided_slice),
+    "RESIZE_NEAREST_NEIGHBOR": (schema.ResizeNearestNeighborOptions, True, _read_resize),
 }
 """For each operator whose options are read: the table, whether it must be there, and the reader."""

@@ -1,6 +1,6 @@
 """Turns the bytes in the buffer into the bytes to write."""
 
-from amaranth.hdl import Cat, Module, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -112,7 +112,7 @@ class Process(wiring.Component):
             self.read_addr[1].eq(Cat((groups.p.addr + b_offset)[:half_bits], job.buffer_half)),
             self.read_count.eq(groups.p.count),
         ]
-        tags = {"en": is_issued, "count": groups.p.count, "window_last": groups.p.window_last, "last": groups.p.last}
+        tags = {"en": is_issued, "count": groups.p.count, "fill": groups.p.is_fill, "window_last": groups.p.window_last, "last": groups.p.last}
         tags = _delay(m, tags, 1 + TpBuffer.GATHER_CYCLES, "gather")
         self._compute(m, job, tags, queue.i)
         m.d.comb += is_end.eq(queue.i.valid & queue.i.p.last)
@@ -138,7 +138,7 @@ class Process(wiring.Component):
         return is_issued
 
     def _compute(self, m, job, tags, results):
-        """The bytes that were read, or their sums, or their reduction, into the queue."""
+        """The bytes that were read or the fill, or their sums, or their reduction, into the queue."""
         read_a, read_b = self.read_data
         sums = []
         for lane in range(self._num_lanes):
@@ -158,7 +158,8 @@ class Process(wiring.Component):
         with m.Switch(job.op):
             with m.Case(TpOp.COPY):
                 m.d.sync += [
-                    results.valid.eq(tags["en"]), results.p.data.eq(read_a),
+                    results.valid.eq(tags["en"]),
+                    results.p.data.eq(Mux(tags["fill"], job.zero_point_out[:8].replicate(self._num_lanes), read_a)),
                     results.p.count.eq(tags["count"]), results.p.last.eq(tags["last"]),
                 ]
             with m.Case(TpOp.ADD):

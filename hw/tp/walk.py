@@ -1,6 +1,6 @@
 """Address generation of the TP engine: descriptor loops to windows, windows to groups of buffer bytes."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,27 +21,27 @@ def is_pool(op) -> Value:
 def window_layout(addr_bits: int) -> data.StructLayout:
     """Bytes in the buffer: `num_rows` rows of `num_cols` columns from `addr`; `last` of the descriptor.
 
-    A pooling window, clipped to the image, or one row of elements of `COPY` and `ADD`.
+    A pooling window, clipped to the image, or a row of elements of `COPY` and `ADD`; `is_fill` says that they are outside the image.
     An empty window has `num_rows` and `num_cols` 0.
     """
-    return data.StructLayout({"addr": addr_bits, "num_rows": 16, "num_cols": 16, "last": 1})
+    return data.StructLayout({"addr": addr_bits, "num_rows": 16, "num_cols": 16, "is_fill": 1, "last": 1})
 
 
 def group_layout(addr_bits: int, num_lanes: int) -> data.StructLayout:
     """Up to `num_lanes` bytes that are read at once: `count` bytes from `addr`, a step apart.
 
-    `window_last` ends a window, `last` the descriptor.
+    `is_fill`: nothing is read, the bytes are outside the image. `window_last` ends a window, `last` the descriptor.
     """
-    return data.StructLayout({"addr": addr_bits, "count": range(num_lanes + 1), "window_last": 1, "last": 1})
+    return data.StructLayout({"addr": addr_bits, "count": range(num_lanes + 1), "is_fill": 1, "window_last": 1, "last": 1})
 
 
 class WindowWalk(wiring.Component):
     """The outer loops of a TP descriptor.
 
     Pools: a window per output, clipped to the image, in the order of the loops. `COPY`, `ADD`: a window of one row of
-    `num_2` elements per iteration of the two outer loops.
+    `num_2` elements per iteration of the two outer loops; `COPY` cuts it where the image begins and ends.
 
-    Latency: 5 cycles from `start` to the first window. Throughput: a window in two cycles.
+    Latency: 5 cycles from `start` to the first window. Throughput: a window in two cycles, further parts of a row in one each.
 
     Parameters
     ----------
@@ -70,8 +70,19 @@ class WindowWalk(wiring.Component):
         job, windows = self.job, self.windows
         bits = self._addr_bits
 
-        pool = Signal()
-        m.d.comb += pool.eq(is_pool(job.op))
+        pool, is_copy = Signal(), Signal()
+        m.d.comb += [pool.eq(is_pool(job.op)), is_copy.eq(job.op == TpOp.COPY)]
+
+        # Where COPY's image begins and ends within a row, and the parts that this makes: before, inside, behind.
+        num_before, image_end = Signal(17), Signal(18)
+        inside_start, inside_end = Signal(16), Signal(16)
+        part_cols = [Signal(16, name=name) for name in ("cols_before", "cols_inside", "cols_behind")]
+        parts, parts_left = Signal(3), Signal(3)
+        is_row_inside, has_more = Signal(), Signal()
+        m.d.comb += [
+            parts_left.eq(parts & (parts - 1)[:3]),
+            has_more.eq(parts_left != 0),
+        ]
 
         left_0, left_1, left_2 = Signal(16), Signal(16), Signal(16)
         reload_2 = Signal(16)
@@ -101,14 +112,22 @@ class WindowWalk(wiring.Component):
                     left_0.eq(job.num_0 - 1), left_1.eq(job.num_1 - 1), left_2.eq(reload_2),
                     plane.eq(0), y.eq(job.start_y), x.eq(job.start_x),
                     factor_a.eq(job.start_y), factor_b.eq(job.tile_iw),
+                    num_before.eq(-job.start_x), image_end.eq(job.tile_iw - job.start_x),
                 ]
                 with m.If(self.start):
                     m.next = "PRODUCT"
             with m.State("PRODUCT"):
-                m.d.sync += factor_a.eq(job.stride_h)
+                m.d.sync += [
+                    factor_a.eq(job.stride_h),
+                    inside_start.eq(Mux(is_copy, Mux(num_before > job.num_2, job.num_2, num_before), 0)),
+                    inside_end.eq(Mux(is_copy & (image_end < job.num_2), image_end, job.num_2)),
+                ]
                 m.next = "ROW_START"
             with m.State("ROW_START"):
-                m.d.sync += [row.eq(Mux(pool, product, 0)), row_start.eq(Mux(pool, product, 0))]
+                m.d.sync += [
+                    row.eq(Mux(pool, product, 0)), row_start.eq(Mux(pool, product, 0)),
+                    part_cols[0].eq(inside_start), part_cols[1].eq(inside_end - inside_start), part_cols[2].eq(job.num_2 - inside_end),
+                ]
                 m.next = "ROW_STEP"
             with m.State("ROW_STEP"):
                 m.d.sync += row_step.eq(Mux(pool, product, job.step_1))
@@ -121,22 +140,34 @@ class WindowWalk(wiring.Component):
                     x_low.eq(Mux((x < 0) | ~pool, 0, x)), x_high.eq(Mux(x_end > job.tile_iw, job.tile_iw, x_end)),
                     row_addr.eq(plane + Mux((y < 0) & pool, 0, row)),
                 ]
+                with m.If(~is_copy | ((y >= 0) & (y < job.tile_ih))):
+                    m.d.sync += [is_row_inside.eq(1), parts.eq(Mux(pool, 0b010, Cat(cols != 0 for cols in part_cols)))]
+                with m.Else():
+                    m.d.sync += [is_row_inside.eq(0), parts.eq(0b001)]
                 m.next = "EMIT"
             with m.State("EMIT"), m.If(~windows.valid | windows.ready):
+                row_cols = Signal(16)
+                m.d.comb += row_cols.eq(Mux(is_row_inside, Mux(parts[0], part_cols[0], Mux(parts[1], part_cols[1], part_cols[2])), job.num_2))
                 m.d.sync += [
                     windows.valid.eq(1),
                     windows.p.addr.eq(row_addr + x_low),
                     windows.p.num_rows.eq(Mux(pool, Mux(is_empty, 0, num_rows), 1)),
-                    windows.p.num_cols.eq(Mux(pool, Mux(is_empty, 0, num_cols), job.num_2)),
+                    windows.p.num_cols.eq(Mux(pool, Mux(is_empty, 0, num_cols), row_cols)),
+                    windows.p.is_fill.eq(~is_row_inside | (parts[:2] != 0b10)),
                     windows.p.last.eq(0),
+                    parts.eq(parts_left),
                 ]
                 m.next = "CLIP"
-                with m.If(left_2 != 0):
+                with m.If(has_more):
+                    m.next = "EMIT"
+                with m.Elif(left_2 != 0):
                     m.d.sync += [left_2.eq(left_2 - 1), x.eq(x + job.stride_w)]
                 with m.Else():
                     m.d.sync += [left_2.eq(reload_2), x.eq(job.start_x)]
                     with m.If(left_1 != 0):
-                        m.d.sync += [left_1.eq(left_1 - 1), y.eq(y + job.stride_h), row.eq(row + row_step)]
+                        m.d.sync += [left_1.eq(left_1 - 1), y.eq(y + Mux(is_copy, 1, job.stride_h))]
+                        with m.If(~is_copy | (y >= 0)):
+                            m.d.sync += row.eq(row + row_step)
                     with m.Else():
                         m.d.sync += [
                             left_1.eq(job.num_1 - 1), y.eq(job.start_y), row.eq(row_start),
@@ -152,7 +183,7 @@ class GroupWalk(wiring.Component):
     """Cuts windows into groups of bytes that the buffer reads at once: row by row, up to `num_lanes` columns each.
 
     Columns are `step_2` bytes apart (pools: 1), rows `tile_iw`. When the step would put two lanes into one bank, groups
-    have one byte.
+    have one byte. Nothing is read for bytes outside the image, so their groups are always full.
 
     Latency: 1 cycle. Throughput: a group per cycle, also from one window to the next.
 
@@ -198,15 +229,17 @@ class GroupWalk(wiring.Component):
             group_step.eq(Mux(is_wide, self.step * lanes, self.step)),
         ]
 
-        is_active, is_last = Signal(), Signal()
+        is_active, is_last, is_fill, is_full = Signal(), Signal(), Signal(), Signal()
         row_addr = Signal.like(groups.p.addr)
         num_cols, cols_left, rows_left = Signal(16), Signal(16), Signal(16)
         is_row_end, is_window_end = Signal(), Signal()
         m.d.comb += [
-            is_row_end.eq(Mux(is_wide, cols_left <= lanes, cols_left <= 1)),
+            is_full.eq(is_wide | is_fill),
+            is_row_end.eq(Mux(is_full, cols_left <= lanes, cols_left <= 1)),
             is_window_end.eq(is_row_end & (rows_left <= 1)),
             groups.valid.eq(is_active),
-            groups.p.count.eq(Mux(is_row_end, cols_left, Mux(is_wide, lanes, 1))),
+            groups.p.count.eq(Mux(is_row_end, cols_left, Mux(is_full, lanes, 1))),
+            groups.p.is_fill.eq(is_fill),
             groups.p.window_last.eq(is_window_end),
             groups.p.last.eq(is_window_end & is_last),
             windows.ready.eq(~is_active | (groups.ready & is_window_end)),
@@ -217,7 +250,7 @@ class GroupWalk(wiring.Component):
         with m.If(windows.ready):
             m.d.sync += [
                 is_active.eq(windows.valid),
-                is_last.eq(windows.p.last),
+                is_last.eq(windows.p.last), is_fill.eq(windows.p.is_fill),
                 row_addr.eq(windows.p.addr), addr.eq(windows.p.addr),
                 num_cols.eq(windows.p.num_cols), cols_left.eq(windows.p.num_cols),
                 rows_left.eq(windows.p.num_rows),

@@ -14,7 +14,7 @@ from convoy.driver import cli
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
 REPORT_KEYS = ["model", "config", "device", "cores", "lanes", "port_bits", "memory_latency_cycles", "cycles", "macs", "utilisation", "bit_exact",
                "reference", "simulation_seconds", "simulated_cycles_per_second", "host_ops", "layers"]
-LAYER_KEYS = ["index", "name", "op", "engine", "cycles", "macs", "utilisation", "read_bytes", "write_bytes", "weight_bytes", "bit_exact", "max_abs_diff"]
+LAYER_KEYS = ["index", "name", "op", "engine", "cycles", "tp_cycles", "macs", "utilisation", "read_bytes", "write_bytes", "weight_bytes", "bit_exact", "max_abs_diff"]
 CONV = "layer --op conv --input 10x9x6 --oc 10 --kernel 3x3"
 
 
@@ -94,7 +94,8 @@ def test_save_and_input_files(convoy, tmp_path):
     assert json.loads((tmp_path / "out" / "report.json").read_text())["bit_exact"] is None
 
 
-@pytest.mark.parametrize("options", ["", "--pad 1,1,1,1", "--stride 2x1 --pad 0,1,2,0 --density 0.3 --activation relu6", "--activation relu --config S"])
+@pytest.mark.parametrize("options", ["", "--pad 1,1,1,1", "--stride 2x1 --pad 0,1,2,0 --density 0.3 --activation relu6", "--activation relu --config S",
+                                     "--stride 3x1 --dilation 1x2 --pad 2,0,1,4", "--stride 4x7"])
 def test_layer(convoy, options):
     code, out, err = convoy(CONV, options, "--device golden --json -")
     report = json.loads(out)
@@ -102,7 +103,7 @@ def test_layer(convoy, options):
     assert list(report) == REPORT_KEYS
     assert len(report["layers"]) == 1
     assert list(report["layers"][0]) == LAYER_KEYS
-    assert report["layers"][0]["engine"] == "nn"
+    assert report["layers"][0]["engine"] == ("nn+tp" if "--stride 3x1" in options or "--stride 4x7" in options else "nn")
     assert report["bit_exact"] is True
 
 

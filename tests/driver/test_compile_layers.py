@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from convoy.driver.compile import compile_graph, compile_with_costs
 from convoy.driver.graph import GraphError
 from convoy.spec.config import PRESETS, NpuConfig
+from convoy.spec.isa import NN, Opcode
 from convoy.verif.graphs import GraphMaker, evaluate, run_plan
 from convoy.verif.strategies import configs, layer_graphs, out_size
 
@@ -36,7 +37,7 @@ def refusal(graph, config) -> str:
 @given(layer_graphs(), configs())
 def test_layers(graph, config):
     if message := refusal(graph, config):
-        assert "window memory" in message or "stripe memory" in message
+        assert any(limit in message for limit in ("window memory", "stripe memory", "TP buffer"))
     else:
         check(graph, config)
 
@@ -69,6 +70,47 @@ def test_all_pad_combinations_of_one_axis():
             bias = maker.tensor((5,), np.int32, np.zeros(5, np.int32))
             target = maker.op("CONV_2D", (source, weights, bias), (1, *sizes, 5), pads=(top, bottom, bottom, top))
             check(maker.graph([source], [target]), NpuConfig(num_cores=2, num_lanes=8, post_lanes=4, stripe_bytes=4096, window_words=16))
+
+
+def strided(height, width, num_ic, num_oc, kernel, stride, pads=(0, 0, 0, 0), kind="CONV_2D"):
+    """A graph of one convolution."""
+    maker = GraphMaker(height + kernel[0])
+    source = maker.tensor((1, height, width, num_ic))
+    shape, axis = ((1, *kernel, num_oc), 3) if kind == "DEPTHWISE_CONV_2D" else ((num_oc, *kernel, num_ic), 0)
+    weights, bias = maker.weights(shape, num_oc, axis), maker.tensor((num_oc,), np.int32, np.arange(num_oc, dtype=np.int32))
+    sizes = [out_size(size, kernel[n], stride[n], 1, *pads[2 * n : 2 * n + 2]) for n, size in enumerate((height, width))]
+    return maker.graph([source], [maker.op(kind, (source, weights, bias), (1, *sizes, num_oc), pads=pads, stride_h=stride[0], stride_w=stride[1])])
+
+
+@pytest.mark.parametrize("stride", range(3, 9))
+def test_strides_that_the_core_does_not_have(stride):
+    """With another stride on the other axis; the largest kernel; an image with fewer rows than there are phases."""
+    config = PRESETS["Q"].with_(tp_buffer_bytes=1024)
+    check(strided(20, 33, 3, 5, (3, 5), (stride, 1 + stride % 4), (1, 7, 2, 3)), config)
+    check(strided(11 * stride, 11 * stride + 5, 2, 3, (11 * stride - 1,) * 2, (stride, stride), (7, 0, 1, 6)), config)
+    check(strided(2, 25, 9, 18, (2, 3), (stride, stride), (0, 7, 0, 2), "DEPTHWISE_CONV_2D"), config)
+
+
+def test_rows_wider_than_the_buffer_are_split():
+    check(strided(7, 1100, 1, 2, (3, 4), (3, 5)), PRESETS["Q"].with_(tp_buffer_bytes=1024))
+
+
+def test_phase_planes_are_made_while_the_core_computes():
+    """A large image is split stripe by stripe, a depthwise layer by channels: TP descriptors come between those of the NN engine."""
+    for graph in (strided(96, 96, 3, 16, (3, 3), (3, 3)), strided(48, 48, 16, 16, (3, 3), (3, 3), kind="DEPTHWISE_CONV_2D")):
+        (step,) = compile_graph(graph, PRESETS["Q"]).steps
+        opcodes = [raw[0] for raw in step.program.descriptors]
+        first = opcodes.index(Opcode.NN)
+        assert Opcode.TP in opcodes[first:]
+        assert step.engines == {0: "nn+tp"}
+
+
+def test_even_strides_leave_two_to_the_core():
+    """Fewer planes: a stride of 4 costs the tensor processor no more than two phases per axis."""
+    for stride, num_planes in ((4, 4), (3, 9)):
+        (step,) = compile_graph(strided(24, 24, 1, 4, (4, 4), (stride, stride)), PRESETS["Q"]).steps
+        layers = [NN.decode(raw) for raw in step.program.descriptors if raw[0] == Opcode.NN]
+        assert [layer["num_ic"] for layer in layers] == [num_planes]
 
 
 def test_lanes_are_well_filled():

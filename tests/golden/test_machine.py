@@ -353,7 +353,7 @@ def test_hazards_between_engines():
 
 def tp(**changes: int) -> bytes:
     fields = dict.fromkeys(TP.fields, 0) | dict(
-        opcode=Opcode.TP, a_addr=ACT_ADDR, num_a_runs=1, num_0=1, num_1=1, num_2=1, out_addr=OUT_ADDR, act_min=-128, act_max=127)
+        opcode=Opcode.TP, a_addr=ACT_ADDR, num_a_runs=1, num_0=1, num_1=1, num_2=1, tile_ih=255, tile_iw=255, out_addr=OUT_ADDR, act_min=-128, act_max=127)
     return TP.encode(**fields | changes)
 
 
@@ -365,6 +365,15 @@ def test_copy_transposes():
     image.run(tp(op=TpOp.COPY, a_run_bytes=12, num_a_runs=2, a_pitch_bytes=20, num_0=2, num_1=4, num_2=3, step_0=12, step_1=1, step_2=4,
                  out_run_bytes=6, out_pitch_bytes=10))
     np.testing.assert_array_equal(image.output(4, 10)[:, :6].ravel(), acts.transpose(0, 2, 1).ravel())
+
+
+def test_copy_splits_phases():
+    """Every third row and every second column of a 5x5 image, from row 1 and column 1, in a frame of one column on the left and one row below."""
+    image, acts = Image(), np.arange(25, dtype=np.int8).reshape(5, 5)
+    image.put(acts.tobytes(), ACT_ADDR)
+    image.run(tp(op=TpOp.COPY, a_addr=ACT_ADDR + 6, a_run_bytes=19, num_1=3, num_2=4, step_1=15, step_2=2, start_x=-1, tile_ih=2, tile_iw=2,
+                 zero_point_out=-7, out_run_bytes=12))
+    np.testing.assert_array_equal(image.output(3, 4), [[-7, 6, 8, -7], [-7, 21, 23, -7], [-7, -7, -7, -7]])
 
 
 def test_copies_in_turn():
@@ -413,6 +422,8 @@ def test_pool(op, layer, seed):
     (dict(a_run_bytes=9000), "= 9000 exceeds half of the TP buffer, 8192"),
     (dict(b_run_bytes=4, num_b_runs=1), "TP.b_run_bytes = 4: only ADD has an operand B"),
     (dict(step_2=2), r"TP.step_0, step_1, step_2: buffer bytes 0..14 are read, but 0..7 were loaded"),
+    (dict(start_x=1), r"TP.start_y, start_x = 0, 1: use at most 0 for COPY"),
+    (dict(zero_point_out=200), r"TP.zero_point_out = 200: use -128..127 for COPY"),
     (dict(out_run_bytes=3), "TP.out_run_bytes = 3 does not divide the 8 output bytes"),
     (dict(a_addr=0x2FFFF), "TP.a_addr: bytes 0x2ffff..0x30007 are outside the memory"),
     (dict(out_addr=0x2FFFF), "TP.out_addr: bytes 0x2ffff..0x30007 are outside the memory"),

@@ -174,6 +174,25 @@ def test_reshape_and_pad():
     assert ops.pad(acts, [(0, 0), (1, 0), (0, 1)], -7).tolist() == [[[-7] * 4, [0, 1, 2, -7], [3, 4, 5, -7]]]
 
 
+@LAYERS
+@given(SEEDS)
+def test_mean(seed):
+    draw = Draw(seed)
+    acts, source, target = draw.acts(1, draw.extent(1, 30), draw.extent(1, 30), 5), draw.quant(), draw.quant()
+    builder = litert.ModelBuilder()
+    inputs = [builder.tensor(acts.shape, np.int8, *source), builder.tensor((2,), np.int32, data=np.array([1, 2]))]
+    output = builder.tensor((1, 5), np.int8, *target)
+    builder.op("MEAN", inputs, [output], keepDims=False)
+    np.testing.assert_array_equal(ops.mean(acts, source, target), litert.run_reference(builder.finish(inputs[:1], [output]), acts)[output])
+
+
+def test_moves():
+    acts = np.arange(12, dtype=np.int8).reshape(1, 3, 2, 2)
+    assert ops.strided_slice(acts, [0, None, -1, 1], [1, 3, 2, None], [1, 2, 1, 1]).ravel().tolist() == [3, 11]
+    assert ops.concatenate([acts, acts + 12], 3)[0, 0, 1].tolist() == [2, 3, 14, 15]
+    assert ops.resize_nearest(acts[:, :1], (2, 6))[0, :, :, 1].tolist() == [[1, 1, 1, 3, 3, 3]] * 2
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="activation = 'TANH' is unknown: use NONE, RELU, RELU6, RELU_N1_TO_1"):
         ops.activation_range("TANH", (1.0, 0))

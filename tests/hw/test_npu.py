@@ -20,7 +20,7 @@ def copy(index, **changes):
     values = dict.fromkeys(TP.fields, 0) | {
         "opcode": Opcode.TP, "op": TpOp.COPY, "tag": index, "buffer_half": index % 2,
         "a_addr": SOURCE + 64 * index + 3, "a_run_bytes": NUM_BYTES, "num_a_runs": 1,
-        "num_0": 1, "num_1": 1, "num_2": NUM_BYTES, "step_2": 1,
+        "num_0": 1, "num_1": 1, "num_2": NUM_BYTES, "step_2": 1, "tile_ih": 1, "tile_iw": NUM_BYTES,
         "out_addr": TARGET + 64 * index + 5, "out_run_bytes": NUM_BYTES, "act_min": -128, "act_max": 127,
     }
     return TP.encode(**values | changes)

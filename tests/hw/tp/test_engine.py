@@ -72,7 +72,7 @@ def operands(draw, total, index):
 
 @st.composite
 def elementwise(draw, op, limit):
-    """COPY or ADD of an array of up to `limit` bytes, permuted and thinned out."""
+    """COPY or ADD of an array of up to `limit` bytes, permuted and thinned out; COPY puts it into a larger or smaller frame."""
     shape = [draw(st.integers(1, 9)), draw(st.integers(1, 7)), draw(st.integers(1, max(1, limit // 63)))]
     strides = [shape[1] * shape[2], shape[2], 1]
     axes = draw(st.permutations([0, 1, 2]))
@@ -80,6 +80,12 @@ def elementwise(draw, op, limit):
     for loop, axis in enumerate(axes):
         thin = draw(st.integers(1, 3))
         job |= {f"num_{loop}": math.ceil(shape[axis] / thin), f"step_{loop}": strides[axis] * thin}
+    if op is TpOp.COPY:
+        for loop, start, tile in ((1, "start_y", "tile_ih"), (2, "start_x", "tile_iw")):
+            before, behind = draw(st.integers(0, 5)), draw(st.integers(-3, 5))
+            job |= {start: -before, tile: job[f"num_{loop}"]}
+            job[f"num_{loop}"] = max(1, job[f"num_{loop}"] + before + behind)
+        job["zero_point_out"] = draw(st.integers(-128, 127))
     return job, math.prod(shape)
 
 
@@ -167,7 +173,7 @@ def test_a_stride_of_three_reads_four_elements_per_cycle():
     config = NpuConfig()
     width = 96
     job = BLANK | {
-        "op": TpOp.COPY, "a_run_bytes": 3 * width * 24, "num_0": 3, "step_0": 1, "num_2": width * 24, "step_2": 3,
+        "op": TpOp.COPY, "a_run_bytes": 3 * width * 24, "num_0": 3, "step_0": 1, "num_2": width * 24, "step_2": 3, "tile_ih": 1, "tile_iw": width * 24,
         "out_run_bytes": width * 24, "out_pitch_bytes": AREA_BYTES, "out_addr": 2 * AREA_BYTES,
     }
     (done,) = run(config, [job], random.Random(4).randbytes(5 * AREA_BYTES))

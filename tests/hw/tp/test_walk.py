@@ -1,5 +1,7 @@
 """Address generation against the loops of the architecture document."""
 
+from itertools import groupby
+
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
@@ -13,11 +15,16 @@ ADDR_BITS, LANES, BANKS = 12, 4, 8
 
 
 def expected_groups(job):
-    """Per window the addresses of its bytes."""
+    """Per window the addresses of its bytes, None outside COPY's image."""
     for i0 in range(job["num_0"]):
         for i1 in range(job["num_1"]):
             if job["op"] in (TpOp.COPY, TpOp.ADD):
-                yield [(i0 * job["step_0"] + i1 * job["step_1"] + i2 * job["step_2"]) % (1 << ADDR_BITS) for i2 in range(job["num_2"])]
+                y0, x0 = (job["start_y"], job["start_x"]) if job["op"] is TpOp.COPY else (0, 0)
+                row = [None] * job["num_2"]
+                for i2 in range(job["num_2"]):
+                    if job["op"] is TpOp.ADD or (0 <= y0 + i1 < job["tile_ih"] and 0 <= x0 + i2 < job["tile_iw"]):
+                        row[i2] = (i0 * job["step_0"] + (y0 + i1) * job["step_1"] + (x0 + i2) * job["step_2"]) % (1 << ADDR_BITS)
+                yield from (list(part) for _, part in groupby(row, key=lambda addr: addr is None))
                 continue
             for i2 in range(job["num_2"]):
                 rows = range(job["start_y"] + i1 * job["stride_h"], job["start_y"] + i1 * job["stride_h"] + job["kernel_h"])
@@ -48,8 +55,8 @@ def walk(job, stall):
             cycles += 1
             if valid and ready:
                 addrs = [(p.addr + lane * step) % (1 << ADDR_BITS) for lane in range(p.count)]
-                assert len({addr % BANKS for addr in addrs}) == len(addrs)
-                windows[-1] += addrs
+                assert p.is_fill or len({addr % BANKS for addr in addrs}) == len(addrs)
+                windows[-1] += [None] * p.count if p.is_fill else addrs
                 if p.last:
                     assert p.window_last
                     return
@@ -74,6 +81,8 @@ def jobs(draw):
     job |= {name: number(-300, 300) for name in ("step_0", "step_1", "step_2")}
     job |= {name: number(1, 12) for name in ("kernel_h", "kernel_w", "tile_ih", "tile_iw")}
     job |= {"stride_h": number(1, 4), "stride_w": number(1, 4), "start_y": number(-6, 4), "start_x": number(-6, 4)}
+    if job["op"] is TpOp.COPY:
+        job |= {"start_y": min(job["start_y"], 0), "start_x": min(job["start_x"], 0), "tile_ih": number(0, 6), "tile_iw": number(0, 9)}
     return job
 
 
@@ -85,10 +94,11 @@ def test_addresses_are_those_of_the_loops(job, stall):
 
 
 def test_a_long_row_takes_a_cycle_per_group():
-    job = dict.fromkeys(TP.fields, 0) | {"op": TpOp.COPY, "num_0": 1, "num_1": 1, "num_2": 400, "step_2": 3}
+    job = dict.fromkeys(TP.fields, 0) | {"op": TpOp.COPY, "num_0": 1, "num_1": 1, "num_2": 400, "step_2": 3, "tile_ih": 1, "tile_iw": 400}
     assert walk(job, [1])[1] <= 100 + 8
 
 
 def test_short_rows_take_two_cycles_each():
-    job = dict.fromkeys(TP.fields, 0) | {"op": TpOp.COPY, "num_0": 4, "num_1": 25, "num_2": 8, "step_0": 200, "step_1": 8, "step_2": 1}
+    job = dict.fromkeys(TP.fields, 0) | {"op": TpOp.COPY, "num_0": 4, "num_1": 25, "num_2": 8, "step_0": 200, "step_1": 8, "step_2": 1,
+                                             "tile_ih": 25, "tile_iw": 8}
     assert walk(job, [1])[1] <= 200 + 10
