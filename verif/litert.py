@@ -28,7 +28,8 @@ _OPERATORS = {
     "ADD": ("AddOptions", 2), "MAX_POOL_2D": ("Pool2DOptions", 2), "AVERAGE_POOL_2D": ("Pool2DOptions", 2), "SOFTMAX": ("SoftmaxOptions", 2),
     "RESHAPE": ("ReshapeOptions", 1), "MEAN": ("ReducerOptions", 2), "PAD": ("PadOptions", 2), "QUANTIZE": ("QuantizeOptions", 2),
     "DEQUANTIZE": ("DequantizeOptions", 2), "CONCATENATION": ("ConcatenationOptions", 2), "MUL": ("MulOptions", 2),
-    "RELU": (None, 2), "RELU6": (None, 2), "RELU_N1_TO_1": (None, 1), "LOGISTIC": (None, 2), "HARD_SWISH": ("HardSwishOptions", 1),
+    "RELU": (None, 2), "RELU6": (None, 2), "RELU_N1_TO_1": (None, 1), "LOGISTIC": (None, 2), "TANH": (None, 2),
+    "HARD_SWISH": ("HardSwishOptions", 1), "LEAKY_RELU": ("LeakyReluOptions", 2), "ELU": (None, 1), "GELU": ("GeluOptions", 2),
 }
 """Options table of the schema (None: it has none) and operator version that supports int8."""
 
