@@ -10,14 +10,15 @@ from itertools import groupby
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES
+from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES
 from convoy.spec.record import EncodeError
 
 from .alloc import Arena, place_buffers
 from .cost import tp_cycles
 from .emit import Emitter, Tables, tp_blocks
+from .fuse import fuse
 from .graph import Graph, GraphError
-from .lower import AddWork, Axis, ConvWork, HostWork, PoolWork, describe, lower_op
+from .lower import AddWork, Axis, ConvWork, HostWork, LutWork, PoolWork, describe, lower_op
 from .pack import pack_params, pack_streams, pack_taps
 from .program import HostStep, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, Schedule, Task, schedule
@@ -39,28 +40,32 @@ class Compiled:
     """Images are stored with columns as rows."""
 
 
-def compile_graph(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None) -> Plan:
+def compile_graph(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None, is_fusing: bool = True) -> Plan:
     """Compile a network.
 
     Parameters
     ----------
     keep_tensors : every tensor in NPU memory keeps its place to the end; otherwise dead ones are overwritten
     layers : positions of the operators to compile, consecutive; activations that they read from others become inputs of the plan's graph
+    is_fusing : operators may vanish into others, and results between them are then never stored
 
     Raises
     ------
     GraphError
         When an operator cannot run; the message names it, the limit and the value seen.
     """
-    return compile_with_costs(graph, config, keep_tensors=keep_tensors, layers=layers).plan
+    return compile_with_costs(graph, config, keep_tensors=keep_tensors, layers=layers, is_fusing=is_fusing).plan
 
 
-def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None) -> Compiled:
+def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None,
+                       is_fusing: bool = True) -> Compiled:
     """`compile_graph`, with the estimates behind its choices."""
     edge_inputs = set(graph.inputs)
     if layers is not None:
         graph = _cut(graph, layers)
-    works = [lower_op(graph, op) for op in graph.ops]
+    works, notes = [lower_op(graph, op) for op in graph.ops], {}
+    if is_fusing:
+        works, notes = fuse(graph, works)
     choices = []
     for is_transposed in (False, True):
         plan = schedule(graph, works, is_transposed=is_transposed, edge_inputs=edge_inputs)
@@ -72,7 +77,7 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
         choices.append((sum(cycles.values()), is_transposed, plan, tilings, cycles))
     _, is_transposed, plan, tilings, cycles = min(choices, key=lambda choice: choice[:2])
     by_op = {plan.tasks[number].op.index: tiling for number, tiling in tilings.items()}
-    return Compiled(_emit(graph, config, plan, tilings, keep_tensors), cycles, by_op, is_transposed)
+    return Compiled(_emit(graph, config, plan, tilings, notes, keep_tensors), cycles, by_op, is_transposed)
 
 
 def _cut(graph: Graph, layers: range) -> Graph:
@@ -136,6 +141,8 @@ def _tp_cycles(task: Task, config: NpuConfig) -> float:
         return tp_cycles("pool", pixels, work.num_ic * work.rows.size_in * work.cols.size_in, config)
     if isinstance(work, AddWork):
         return tp_cycles("add", work.num_elements, 2 * work.num_elements, config)
+    if isinstance(work, LutWork):
+        return tp_cycles("copy", work.num_elements, work.num_elements, config)
     if isinstance(work, CopyWork):
         return tp_cycles("copy", int(np.prod(work.sizes)), int(np.prod(work.sizes)), config)
     return 0.0
@@ -149,7 +156,7 @@ def _segments(graph: Graph, plan: Schedule) -> Iterator[tuple[bool, list[int]]]:
         yield is_host or plan.aliases.issuperset(positions), positions
 
 
-def _emit(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Tiling], keep_tensors: bool) -> Plan:
+def _emit(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Tiling], notes: dict[int, str], keep_tensors: bool) -> Plan:
     addrs, end = place_buffers(plan.buffers, keep_all=keep_tensors)
     arena = Arena(end)
     reasons = {task.position: task.work.reason for task in plan.tasks if isinstance(task.work, HostWork)}
@@ -161,7 +168,7 @@ def _emit(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Ti
             steps.append(_npu_step(graph, config, plan, tilings, positions, addrs, arena))
     layouts = {index: value.layout for index, value in plan.values.items()}
     placements = {index: Placement(index, addrs[value.buffer], graph.tensors[index].shape, layouts[index]) for index, value in plan.values.items()}
-    return Plan(graph, config, tuple(steps), placements, arena.end)
+    return Plan(graph, config, tuple(steps), placements, arena.end, notes)
 
 
 def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Tiling], positions: list[int], addrs: list[int],
@@ -174,11 +181,13 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
             continue
         spans = [range(addrs[b], addrs[b] + plan.buffers[b].num_bytes) for b in (*task.sources, task.target)]
         try:
+            table = getattr(task.work, "lut", None)
+            lut = {"has_lut": 0, "lut_addr": 0} if table is None else {"has_lut": 1, "lut_addr": arena.put(table.tobytes(), LUT_BYTES)}
             if number in tilings:
                 tables, weight_bytes[task.op.index] = _put_tables(task.work, tilings[number], config, arena)
-                emitter.add_nn(task, tilings[number], tables, spans[:-1], spans[-1], addrs[task.sources[0]], addrs[task.target])
+                emitter.add_nn(task, tilings[number], tables, lut, spans[:-1], spans[-1], addrs[task.sources[0]], addrs[task.target])
             else:
-                emitter.add_tp(task, tp_blocks(task, addrs, plan.buffers[task.target].num_bytes, config), spans[:-1], spans[-1])
+                emitter.add_tp(task, tp_blocks(task, addrs, plan.buffers[task.target].num_bytes, config), lut, spans[:-1], spans[-1])
         except (EncodeError, GraphError) as error:
             raise GraphError(f"{describe(graph, task.op)}: {error}") from error
         engines.setdefault(task.op.index, set()).add("nn" if number in tilings else "tp")
@@ -190,7 +199,8 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
     image = (*arena.pieces, (program_addr, b"".join(emitter.descriptors)))
     layers = tuple(graph.ops[p].index for p in positions)
     program = Program(tuple(emitter.descriptors), tuple(emitter.ops), program_addr, record_addr, image)
-    names = {index: "+".join(sorted(engines[index])) if index in engines else "alias" for index in layers}
+    fused = {graph.ops[p].index for p in plan.fused}
+    names = {index: "+".join(sorted(engines[index])) if index in engines else "fused" if index in fused else "alias" for index in layers}
     return NpuStep(program, layers, names, weight_bytes)
 
 

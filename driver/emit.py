@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, TP, Opcode
 
-from .blocks import add_blocks, copy_blocks, pool_blocks
-from .lower import AddWork, ConvWork
+from .blocks import add_blocks, copy_blocks, flat_blocks, pool_blocks
+from .lower import AddWork, ConvWork, LutWork
 from .schedule import CopyWork, Task
 from .tile import Stripe, Tiling
 
@@ -78,6 +78,8 @@ def tp_blocks(task: Task, addrs: list[int], num_bytes: int, config: NpuConfig) -
     sources, target = [addrs[index] for index in task.sources], addrs[task.target]
     if isinstance(task.work, CopyWork):
         return list(copy_blocks(task.work.sizes, task.work.source, task.work.target, sources[0], target, config))
+    if isinstance(task.work, LutWork):
+        return list(flat_blocks(num_bytes, sources[0], target, config))
     if isinstance(task.work, AddWork):
         return list(add_blocks(task.work, num_bytes, *sources, target, config))
     return list(pool_blocks(task.work, sources[0], target, config))
@@ -99,21 +101,22 @@ class Emitter:
         self._is_high = False
         self._pending: dict[tuple[Opcode, Opcode], list[tuple[range, bool]]] = {(a, b): [] for a in Opcode for b in Opcode}
 
-    def add_nn(self, task: Task, tiling: Tiling, tables: Tables, reads: list[range], writes: range, in_addr: int, out_addr: int) -> None:
-        """Append the stripes of a convolution; `reads` and `writes` are the address ranges of its buffers."""
+    def add_nn(self, task: Task, tiling: Tiling, tables: Tables, lut: dict[str, int], reads: list[range], writes: range, in_addr: int,
+               out_addr: int) -> None:
+        """Append the stripes of a convolution; `reads` and `writes` are the address ranges of its buffers, `lut` the fields of its lookup table."""
         waits = self._waits(Opcode.NN, reads, writes)
         for stripe in tiling.stripes:
             fields = nn_fields(task.work, tiling, stripe, in_addr, out_addr)
             constants = {"tap_addr": tables.tap_addr, "stream_addr": tables.stream_addr, "wgt_addr": tables.wgt_addr,
                          "param_addr": tables.param_addr, "run_bits": tables.run_bits}
-            self._append(task, NN.encode(**self._header(Opcode.NN, task, waits), **constants, **fields, **self._stripe_place(stripe)))
+            self._append(task, NN.encode(**self._header(Opcode.NN, task, waits), **constants, **fields, **lut, **self._stripe_place(stripe)))
             waits = {}
 
-    def add_tp(self, task: Task, blocks: list[dict[str, int]], reads: list[range], writes: range) -> None:
-        """Append the blocks of a TP task."""
+    def add_tp(self, task: Task, blocks: list[dict[str, int]], lut: dict[str, int], reads: list[range], writes: range) -> None:
+        """Append the blocks of a TP task; `lut`: the fields of its lookup table."""
         waits = self._waits(Opcode.TP, reads, writes)
         for fields in blocks:
-            self._append(task, TP.encode(**self._header(Opcode.TP, task, waits), **fields, buffer_half=self._half))
+            self._append(task, TP.encode(**self._header(Opcode.TP, task, waits), **(fields | lut), buffer_half=self._half))
             self._half ^= 1
             waits = {}
 

@@ -45,7 +45,8 @@ class Op:
 
     `options` holds plain values under these names, as far as the operator has them: `stride_h`, `stride_w`, `dilation_h`,
     `dilation_w`, `padding` ("SAME", "VALID"), `pads` (explicit (top, bottom, left, right), instead of `padding`),
-    `activation` ("NONE", "RELU", "RELU6", "RELU_N1_TO_1"), `depth_multiplier`, `filter_h`, `filter_w`, `new_shape`, `beta`.
+    `activation` ("NONE", "RELU", "RELU6", "RELU_N1_TO_1"), `depth_multiplier`, `filter_h`, `filter_w`, `new_shape`, `beta`,
+    `alpha`, `approximate`.
     """
 
     index: int

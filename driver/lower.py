@@ -9,15 +9,16 @@ import numpy as np
 from convoy.spec.isa import Rounding, TpOp
 
 from .graph import Graph, GraphError, Op, Tensor
+from .host import HOST_OPS
+from .lut import LUT_KINDS, make_lut
 from .quantise import activation_range, add_multipliers, quantise_multiplier, single_multiplier
 
-__all__ = ["AddWork", "Axis", "ConvWork", "HostWork", "PoolWork", "ReshapeWork", "describe", "lower_op", "nhwc"]
+__all__ = ["AddWork", "Axis", "ConvWork", "FusedWork", "HostWork", "LutWork", "PoolWork", "ReshapeWork", "describe", "lower_op", "nhwc"]
 
 MAX_PAD = 7
 MAX_SHIFT_LEFT = 7
 HOST_KINDS = {
     "SOFTMAX": "the NPU has no exponential",
-    "QUANTIZE": "conversion between number formats at the edge of the network",
     "DEQUANTIZE": "conversion between number formats at the edge of the network",
 }
 
@@ -88,6 +89,8 @@ class ConvWork:
     rounding: Rounding
     in_shape: tuple[int, int, int, int]
     """The input seen as NHWC."""
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in, as from `make_lut`."""
 
     @property
     def num_oc(self) -> int:
@@ -121,6 +124,8 @@ class PoolWork:
     cols: Axis
     act_min: int
     act_max: int
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
 
     def oriented(self, is_transposed: bool) -> PoolWork:
         """The same work on images stored with rows and columns exchanged."""
@@ -133,6 +138,21 @@ class AddWork:
 
     num_elements: int
     fields: dict[str, int]
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
+
+
+@dataclass(frozen=True)
+class LutWork:
+    """A function of each element on the TP engine."""
+
+    num_elements: int
+    lut: np.ndarray
+
+
+@dataclass(frozen=True)
+class FusedWork:
+    """Done by the operator that makes the operand."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +185,7 @@ def describe(graph: Graph, op: Op) -> str:
     return f"operator {op.index} {op.kind} ({graph.tensors[op.outputs[0]].name!r})"
 
 
-def lower_op(graph: Graph, op: Op) -> ConvWork | PoolWork | AddWork | ReshapeWork | HostWork:
+def lower_op(graph: Graph, op: Op) -> ConvWork | PoolWork | AddWork | LutWork | ReshapeWork | HostWork:
     """What to do for one operator.
 
     Raises
@@ -177,7 +197,7 @@ def lower_op(graph: Graph, op: Op) -> ConvWork | PoolWork | AddWork | ReshapeWor
         return HostWork(HOST_KINDS[op.kind])
     lowering = {
         "CONV_2D": _lower_conv, "DEPTHWISE_CONV_2D": _lower_conv, "FULLY_CONNECTED": _lower_fully_connected, "ADD": _lower_add,
-        "AVERAGE_POOL_2D": _lower_pool, "MAX_POOL_2D": _lower_pool, "RESHAPE": _lower_reshape,
+        "AVERAGE_POOL_2D": _lower_pool, "MAX_POOL_2D": _lower_pool, "RESHAPE": _lower_reshape, **dict.fromkeys(LUT_KINDS, _lower_lut),
     }.get(op.kind)
     if lowering is None:
         raise GraphError(f"{describe(graph, op)} is not supported by the NPU or the host")
@@ -346,6 +366,16 @@ def _lower_add(graph: Graph, op: Op) -> AddWork | HostWork:
     fields |= {f"{name}_shift": -exponent for name, (_, exponent) in zip(names, multipliers, strict=True)}
     zero_points = {f"{name}_zero_point": int(tensor.quant.zero_point[0]) for name, tensor in (("a", a), ("b", b))}
     return AddWork(int(np.prod(target.shape)), fields | zero_points | {"zero_point_out": int(target.quant.zero_point[0]), "act_min": act_min, "act_max": act_max})
+
+
+def _lower_lut(graph: Graph, op: Op) -> LutWork | HostWork:
+    dtypes = {graph.tensors[index].dtype for index in (op.inputs[0], op.outputs[0])}
+    if op.kind == "QUANTIZE" and dtypes != {np.dtype(np.int8)}:
+        return HostWork("conversion between number formats at the edge of the network")
+    if dtypes == {np.dtype(np.float32)} and op.kind in HOST_OPS:
+        return HostWork("the NPU computes on int8, not on float32")
+    source, target = _activation(graph, op.inputs[0]), _activation(graph, op.outputs[0])
+    return LutWork(int(np.prod(target.shape)), make_lut(op.kind, source.quant, target.quant, op.options))
 
 
 def _lower_reshape(graph: Graph, op: Op) -> ReshapeWork | HostWork:

@@ -38,7 +38,7 @@ def make_lut(kind: str, source: Quant, target: Quant, options: dict[str, Any]) -
     Raises
     ------
     GraphError
-        When the reference kernel refuses these scales.
+        When the reference kernel refuses these scales, or the slope of a `LEAKY_RELU` is negative.
     """
     function = _FUNCTIONS[kind](np.float32(source.scale[0]), np.float32(target.scale[0]), options)
     zero_in, zero_out = int(source.zero_point[0]), int(target.zero_point[0])
@@ -110,6 +110,8 @@ def _relu(scale_in: np.float32, scale_out: np.float32, options: dict[str, Any]) 
 
 
 def _leaky_relu(scale_in: np.float32, scale_out: np.float32, options: dict[str, Any]) -> _Function:
+    if options["alpha"] < 0:
+        raise GraphError(f"alpha = {options['alpha']:g}: only LEAKY_RELU with alpha of at least 0 is supported")
     positive = quantise_multiplier(float(scale_in / scale_out))
     negative = quantise_multiplier(float(scale_in * np.float32(options["alpha"]) / scale_out))
     return lambda x: _multiply(x, positive if x >= 0 else negative)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .graph import Graph, GraphError, Op
-from .lower import AddWork, ConvWork, HostWork, PoolWork, ReshapeWork, describe, nhwc
+from .lower import AddWork, ConvWork, FusedWork, HostWork, LutWork, PoolWork, ReshapeWork, describe, nhwc
 
 __all__ = ["AXES", "Buffer", "CopyWork", "Schedule", "Task", "Value", "schedule"]
 
@@ -46,7 +46,7 @@ class Task:
 
     op: Op
     position: int
-    work: ConvWork | PoolWork | AddWork | CopyWork | HostWork
+    work: ConvWork | PoolWork | AddWork | LutWork | CopyWork | HostWork
     sources: tuple[int, ...]
     target: int | None
 
@@ -60,6 +60,8 @@ class Schedule:
     values: dict[int, Value] = field(default_factory=dict)
     aliases: set[int] = field(default_factory=set)
     """Positions of operators without a task."""
+    fused: set[int] = field(default_factory=set)
+    """Those of them that another operator's task does."""
 
 
 def schedule(graph: Graph, works: list, *, is_transposed: bool, edge_inputs: set[int]) -> Schedule:
@@ -87,7 +89,8 @@ class _Scheduler:
         self.edge_inputs = edge_inputs
 
     def run(self, works: list) -> Schedule:
-        lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, ReshapeWork: self._reshape, HostWork: self._host}
+        lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, LutWork: self._lut, FusedWork: self._fused,
+                    ReshapeWork: self._reshape, HostWork: self._host}
         for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
             before = len(self.result.tasks)
             try:
@@ -169,6 +172,17 @@ class _Scheduler:
         target = self._new(a.shape, a.layout)
         self._task(op, position, work, (a, b), target)
         self._define(op, target)
+
+    def _lut(self, op: Op, position: int, work: LutWork) -> None:
+        value = self._value(op.inputs[0])
+        target = self._new(value.shape, value.layout)
+        self._task(op, position, work, (value,), target)
+        self._define(op, target)
+
+    def _fused(self, op: Op, position: int, work: FusedWork) -> None:
+        """The operand's place holds the result; the operand never exists."""
+        self._define(op, self.result.values.pop(op.inputs[0]))
+        self.result.fused.add(position)
 
     def _reshape(self, op: Op, position: int, work: ReshapeWork) -> None:
         shape = nhwc(self.graph.tensors[op.outputs[0]].shape)

@@ -188,4 +188,5 @@ def _drain(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray],
     bias, mult, left, right, offset = (params[name][valid, None] for name in ("bias", "mult", "shift_left", "shift_right", "out_offset_bytes"))
     requantise = single_rounding if d["rounding"] == Rounding.SINGLE else double_rounding
     values = requantise(wrap32(acc[valid] + bias), mult, left, right) + d["zero_point_out"]
-    memory.scatter("NN.out_addr", d["out_addr"] + offset + positions.out_bytes, np.clip(values, d["act_min"], d["act_max"]))
+    values = memory.look_up("NN.lut_addr", d, np.clip(values, d["act_min"], d["act_max"]))
+    memory.scatter("NN.out_addr", d["out_addr"] + offset + positions.out_bytes, values)

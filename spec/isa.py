@@ -13,7 +13,7 @@ from amaranth.lib import enum
 from .record import Field, Record
 
 __all__ = [
-    "COMPLETION", "DESCRIPTOR_BYTES", "HEADER", "NN", "PARAM", "RECORDS", "STREAM", "TAP_BYTES", "TP",
+    "COMPLETION", "DESCRIPTOR_BYTES", "HEADER", "LUT_BYTES", "NN", "PARAM", "RECORDS", "STREAM", "TAP_BYTES", "TP",
     "Opcode", "Rounding", "TpOp",
 ]
 
@@ -21,6 +21,8 @@ DESCRIPTOR_BYTES = 128
 """Size and alignment of a descriptor."""
 TAP_BYTES = 2
 """Bytes of an entry of the tap table: an unsigned pixel offset into the window."""
+LUT_BYTES = 256
+"""Size and alignment of a lookup table; entry `y & 255` is what an output of y becomes."""
 
 
 class Opcode(enum.IntEnum, shape=8):
@@ -132,6 +134,8 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("act_min", 9, "Lower clamp.", signed=True),
     Field("act_max", 9, "Upper clamp.", signed=True),
     Field("rounding", 2, "`Rounding`."),
+    Field("has_lut", 1, "1: outputs, after the clamp, are looked up in a table."),
+    Field("lut_addr", 32, "The table, `LUT_BYTES` bytes; aligned to that. Not used if `has_lut` is 0."),
 ))
 """One stripe on the NN engine."""
 
@@ -180,6 +184,8 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     Field("zero_point_out", 9, "ADD: added last.", signed=True),
     Field("act_min", 9, "Lower clamp (ADD and pools).", signed=True),
     Field("act_max", 9, "Upper clamp (ADD and pools).", signed=True),
+    Field("has_lut", 1, "1: outputs of any operation, after the clamp, are looked up in a table."),
+    Field("lut_addr", 32, "The table, `LUT_BYTES` bytes; aligned to that. Not used if `has_lut` is 0."),
 ))
 """One block on the TP engine: load into the buffer, process one element per cycle, write."""
 

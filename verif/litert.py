@@ -6,6 +6,7 @@ The reference is `OpResolverType.BUILTIN_REF` of ai-edge-litert 2.3.0. The defau
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import ai_edge_litert.schema_py_generated as schema
@@ -14,8 +15,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 __all__ = [
-    "ModelBuilder", "Quantisation", "add_model", "conv_model", "depthwise_model", "fully_connected_model", "pool_model", "run_reference",
-    "softmax_model", "unary_model",
+    "ModelBuilder", "Quantisation", "add_model", "conv_model", "depthwise_model", "fully_connected_model", "pool_model", "reference_table",
+    "run_reference", "softmax_model", "unary_model",
 ]
 
 Quantisation = tuple[float, int]
@@ -151,6 +152,13 @@ def run_reference(model: bytes, inputs: np.ndarray | Sequence[np.ndarray]) -> di
         except ValueError:
             continue
     return tensors
+
+
+@lru_cache
+def reference_table(kind: str, input_quant: Quantisation, output_quant: Quantisation, **options: Any) -> np.ndarray:
+    """What a unary int8 operator makes of every input: int8 (256,), entry `x & 255` for the input x."""
+    inputs = np.arange(256, dtype=np.uint8).view(np.int8)
+    return run_reference(unary_model(kind, (256,), input_quant, output_quant, **options), inputs)[1]
 
 
 def _padding(padding: str) -> int:

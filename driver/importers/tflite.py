@@ -287,6 +287,17 @@ def _read_softmax(where: str, options: Any) -> dict[str, Any]:
     return {"beta": beta}
 
 
+def _read_leaky_relu(where: str, options: Any) -> dict[str, Any]:
+    alpha = float(options.Alpha())
+    if not abs(alpha) < float("inf"):
+        raise GraphError(f"{where}: alpha = {alpha} is not a number")
+    return {"alpha": alpha}
+
+
+def _read_gelu(where: str, options: Any) -> dict[str, Any]:
+    return {"approximate": bool(options.Approximate())}
+
+
 def _read_reduce(where: str, options: Any) -> dict[str, Any]:
     return {"keep_dims": bool(options.KeepDims())}
 
@@ -303,6 +314,8 @@ _OPTIONS: dict[str, tuple[type, bool, Callable[[str, Any], dict[str, Any]]]] = {
     "CONCATENATION": (schema.ConcatenationOptions, True, _read_concatenation),
     "RESHAPE": (schema.ReshapeOptions, False, _read_reshape),
     "SOFTMAX": (schema.SoftmaxOptions, True, _read_softmax),
+    "LEAKY_RELU": (schema.LeakyReluOptions, True, _read_leaky_relu),
+    "GELU": (schema.GeluOptions, False, _read_gelu),
     "MEAN": (schema.ReducerOptions, False, _read_reduce),
 }
 """For each operator whose options are read: the table, whether it must be there, and the reader."""

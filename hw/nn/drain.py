@@ -7,9 +7,11 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.chunk_writer import Chunk
 from convoy.hw.lib.rest import Rest
 from convoy.hw.post.compress import Compressor
+from convoy.hw.post.lut import LUT_FIELDS, Lut
 from convoy.hw.post.requant import Requantiser, delay
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, PARAM
@@ -19,7 +21,7 @@ __all__ = ["DRAIN_FIELDS", "DrainChunks"]
 DRAIN_FIELDS = (
     "num_sb", "num_groups", "num_vec", "num_vec_last", "num_vec_x", "split_log2", "num_kernels", "num_kernels_last",
     "out_addr", "out_group_step_bytes", "out_pitch_row_bytes", "drain_pitch", "tile_ow", "num_pos", "num_pos_last", "is_flat",
-    "zero_point_out", "act_min", "act_max", "rounding",
+    "zero_point_out", "act_min", "act_max", "rounding", *LUT_FIELDS,
 )
 """What the drain needs of an NN descriptor."""
 
@@ -310,7 +312,7 @@ class _Walker(wiring.Component):
 
 
 class DrainChunks(wiring.Component):
-    """Reads, requantises and compresses the accumulators of finished groups into chunks for `ChunkWriter`.
+    """Reads, requantises, looks up and compresses the accumulators of finished groups into chunks for `ChunkWriter`.
 
     The loops are those of "Drain" in docs/architecture.md. Beyond what is written there the descriptor must obey:
     `post_lanes <= num_lanes >> split_log2`; without `is_flat` no chunk reaches into the next row, whatever `drain_pitch` is;
@@ -318,7 +320,8 @@ class DrainChunks(wiring.Component):
     cleared, each once, with or after the last read from it, also where no position or no output channel needs them.
 
     Throughput: one chunk of `post_lanes` positions per cycle; a row of each kernel begins a new chunk; one cycle per vector of an output
-    channel that does not exist; about 4 cycles per group. The next job is taken when the chunks of the last one have left.
+    channel that does not exist; about 4 cycles per group. The next job is taken when the chunks of the last one have left; a job with
+    a lookup table starts when that has been fetched.
 
     Parameters
     ----------
@@ -343,6 +346,8 @@ class DrainChunks(wiring.Component):
         The accumulators, `acc_read_cycles` cycles after `acc_read`.
     chunks : Out(stream of Chunk(post_lanes))
         One `last` per job; such a chunk may be empty.
+    read_lut : Out(ReadPort)
+        For lookup tables.
     """
 
     FIFO_DEPTH = 32
@@ -358,6 +363,7 @@ class DrainChunks(wiring.Component):
             "acc_entry": Out(exact_log2(config.num_acc_entries)), "acc_lane": Out(range(num_parts)),
             "acc_data": In(data.ArrayLayout(signed(32), config.post_lanes)),
             "chunks": Out(stream.Signature(Chunk(config.post_lanes))),
+            "read_lut": Out(ReadPort(config)),
         })
 
     def elaborate(self, platform):
@@ -368,6 +374,7 @@ class DrainChunks(wiring.Component):
         requantiser = Requantiser(config, config.post_lanes)
         m.submodules.requantiser_rest = rest = Rest(max_open=1, tail_cycles=requantiser.PIPELINE_CYCLES + 1)
         m.submodules.requantiser = EnableInserter(rest.is_active)(requantiser)
+        m.submodules.lut = lut = Lut(config, config.post_lanes)
         m.submodules.compressor = compressor = Compressor(config.post_lanes)
         m.submodules.masks = masks = fifo.SyncFIFO(width=config.post_lanes, depth=depth)
         m.submodules.places = places = fifo.SyncFIFO(width=_place_layout().size, depth=depth)
@@ -383,10 +390,14 @@ class DrainChunks(wiring.Component):
         wiring.connect(m, sequencer.units, walker.units)
         m.d.comb += [
             sequencer.is_quiet.eq(num_free == depth), sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
-            sequencer.is_prepared.eq(walker.is_prepared), walker.prepare.eq(sequencer.prepare),
+            sequencer.is_prepared.eq(walker.is_prepared & lut.is_ready), walker.prepare.eq(sequencer.prepare),
             walker.fields.eq(sequencer.fields), walker.group.eq(sequencer.group), walker.can_issue.eq(num_free != 0),
             *(getattr(self, name).eq(getattr(walker, name)) for name in ("acc_read", "acc_clear", "acc_core", "acc_entry", "acc_lane", "group_done")),
         ]
+
+        wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
+        m.d.sync += lut.start.eq(sequencer.job.valid & sequencer.job.ready)
+        m.d.comb += [lut.job[name].eq(sequencer.fields[name]) for name in LUT_FIELDS]
 
         scale = delay(m, walker.scale, self._acc_read_cycles, name="scale")
         m.d.comb += [
@@ -394,9 +405,10 @@ class DrainChunks(wiring.Component):
             requantiser.accs.eq(self.acc_data), rest.offered.eq(requantiser.valid),
             *(requantiser.param[name].eq(scale[name]) for name in _SCALE_FIELDS),
             *(getattr(requantiser, name).eq(sequencer.fields[name]) for name in ("rounding", "zero_point_out", "act_min", "act_max")),
-            masks.w_en.eq(walker.emit), masks.w_data.eq(walker.mask), masks.r_en.eq(requantiser.out_valid),
+            masks.w_en.eq(walker.emit), masks.w_data.eq(walker.mask), masks.r_en.eq(lut.out_valid),
             places.w_en.eq(walker.emit), places.w_data.eq(walker.place),
-            compressor.valid.eq(requantiser.out_valid), compressor.lanes.eq(requantiser.outs), compressor.mask.eq(masks.r_data),
+            lut.valid.eq(requantiser.out_valid), lut.lanes.eq(requantiser.outs),
+            compressor.valid.eq(lut.out_valid), compressor.lanes.eq(lut.outs), compressor.mask.eq(masks.r_data),
             results.w_en.eq(compressor.out_valid), results.w_data.eq(Cat(compressor.out, compressor.count)),
         ]
 

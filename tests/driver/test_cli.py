@@ -106,6 +106,21 @@ def test_layer(convoy, options):
     assert report["bit_exact"] is True
 
 
+@pytest.mark.parametrize("options", ["--lut tanh --pad 1,0,2,1", "--lut hard_swish", "--lut leaky_relu --activation relu"])
+def test_layer_with_a_table(convoy, options):
+    code, out, err = convoy(CONV, options, "--device golden --json -")
+    report = json.loads(out)
+    assert (code, err) == (0, "")
+    assert [(layer["engine"], layer["bit_exact"]) for layer in report["layers"]] == [("nn", None), ("fused", True)]
+    assert report["layers"][1]["note"] == "fused into operator 0 CONV_2D"
+    assert report["bit_exact"] is True
+
+
+def test_unknown_table_is_refused(convoy):
+    code, _, err = convoy(CONV, "--lut sine --device golden")
+    assert (code, "--lut sine: use none, elu, gelu" in err) == (2, True)
+
+
 def test_depthwise_layer_with_multiplier(convoy):
     code, out, _ = convoy("layer --op depthwise --input 7x7x4 --oc 8 --kernel 3x3 --pad 1,1,1,1 --device golden --json -")
     assert code == 0
