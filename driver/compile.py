@@ -65,7 +65,7 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
         graph = _cut(graph, layers)
     works, notes = [lower_op(graph, op) for op in graph.ops], {}
     if is_fusing:
-        works, notes = fuse(graph, works)
+        works, notes = fuse(graph, works, lambda conv, add: _is_sum_cheaper_fused(conv, add, config))
     choices = []
     for is_transposed in (False, True):
         plan = schedule(graph, works, is_transposed=is_transposed, edge_inputs=edge_inputs)
@@ -94,7 +94,17 @@ def _cut(graph: Graph, layers: range) -> Graph:
 
 
 def _geometry(work: ConvWork) -> Geometry:
-    return Geometry(work.num_ic, work.num_oc, work.rows, work.cols, work.is_depthwise)
+    return Geometry(work.num_ic, work.num_oc, work.rows, work.cols, work.is_depthwise, work.residual is not None)
+
+
+def _is_sum_cheaper_fused(conv: ConvWork, add: AddWork, config: NpuConfig) -> bool:
+    """Is a convolution with a residual estimated to take less time than a convolution and a sum? False when it cannot be tiled."""
+    nnz = tuple(_nnz(conv).tolist())
+    try:
+        alone, fused = (_tile_cached(replace(_geometry(conv), has_residual=has), nnz, config).cost.cycles for has in (False, True))
+    except GraphError:
+        return False
+    return fused < alone + tp_cycles("add", add.num_elements, 2 * add.num_elements, config)
 
 
 def _nnz(work: ConvWork) -> np.ndarray:
@@ -185,7 +195,7 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
             lut = {"has_lut": 0, "lut_addr": 0} if table is None else {"has_lut": 1, "lut_addr": arena.put(table.tobytes(), LUT_BYTES)}
             if number in tilings:
                 tables, weight_bytes[task.op.index] = _put_tables(task.work, tilings[number], config, arena)
-                emitter.add_nn(task, tilings[number], tables, lut, spans[:-1], spans[-1], addrs[task.sources[0]], addrs[task.target])
+                emitter.add_nn(task, tilings[number], tables, lut, spans[:-1], spans[-1])
             else:
                 emitter.add_tp(task, tp_blocks(task, addrs, plan.buffers[task.target].num_bytes, config), lut, spans[:-1], spans[-1])
         except (EncodeError, GraphError) as error:

@@ -54,6 +54,19 @@ def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_
     }
 
 
+def residual_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, res_addr: int) -> dict[str, int]:
+    """The fields of a stripe that belong to the second operand, which starts at `res_addr`."""
+    names = [name for name in NN.fields if name.startswith(("res_", "num_res_"))]
+    if work.residual is None:
+        return dict.fromkeys(names, 0) | {"has_residual": 0}
+    out_pitch = tiling.geometry.cols.size_out
+    fields = {"has_residual": 1, "res_addr": res_addr + stripe.first_row * out_pitch + stripe.first_col}
+    for suffix, (rows, cols) in zip(("", "_last"), stripe.group_outputs(tiling.group), strict=True):
+        num_runs = rows if tiling.group.mode == "rows" and cols < out_pitch else 1
+        fields |= {f"num_res_runs{suffix}": num_runs, f"res_run_bytes{suffix}": rows * cols // num_runs}
+    return fields | {f"res_{name}": value for name, value in work.residual.fields.items()}
+
+
 def _load_fields(tiling: Tiling, stripe: Stripe, in_addr: int) -> dict[str, int]:
     """What the loader reads: contiguous runs as long as possible."""
     geometry = tiling.geometry
@@ -101,12 +114,12 @@ class Emitter:
         self._is_high = False
         self._pending: dict[tuple[Opcode, Opcode], list[tuple[range, bool]]] = {(a, b): [] for a in Opcode for b in Opcode}
 
-    def add_nn(self, task: Task, tiling: Tiling, tables: Tables, lut: dict[str, int], reads: list[range], writes: range, in_addr: int,
-               out_addr: int) -> None:
-        """Append the stripes of a convolution; `reads` and `writes` are the address ranges of its buffers, `lut` the fields of its lookup table."""
+    def add_nn(self, task: Task, tiling: Tiling, tables: Tables, lut: dict[str, int], reads: list[range], writes: range) -> None:
+        """Append the stripes of a convolution; `lut`: the fields of its lookup table; `reads` (input, residual) and `writes`: its buffers."""
+        in_addr, out_addr, res_addr = reads[0].start, writes.start, reads[-1].start
         waits = self._waits(Opcode.NN, reads, writes)
         for stripe in tiling.stripes:
-            fields = nn_fields(task.work, tiling, stripe, in_addr, out_addr)
+            fields = nn_fields(task.work, tiling, stripe, in_addr, out_addr) | residual_fields(task.work, tiling, stripe, res_addr)
             constants = {"tap_addr": tables.tap_addr, "stream_addr": tables.stream_addr, "wgt_addr": tables.wgt_addr,
                          "param_addr": tables.param_addr, "run_bits": tables.run_bits}
             self._append(task, NN.encode(**self._header(Opcode.NN, task, waits), **constants, **fields, **lut, **self._stripe_place(stripe)))

@@ -13,7 +13,7 @@ from .host import HOST_OPS
 from .lut import LUT_KINDS, make_lut
 from .quantise import activation_range, add_multipliers, quantise_multiplier, single_multiplier
 
-__all__ = ["AddWork", "Axis", "ConvWork", "FusedWork", "HostWork", "LutWork", "PoolWork", "ReshapeWork", "describe", "lower_op", "nhwc"]
+__all__ = ["AddWork", "Axis", "ConvWork", "FusedWork", "HostWork", "LutWork", "PoolWork", "ReshapeWork", "Residual", "describe", "lower_op", "nhwc"]
 
 MAX_PAD = 7
 MAX_SHIFT_LEFT = 7
@@ -67,6 +67,14 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Residual:
+    """A tensor that is added to the outputs of a convolution; `fields` are the arithmetic fields of the NN descriptor."""
+
+    tensor: int
+    fields: dict[str, int]
+
+
+@dataclass(frozen=True)
 class ConvWork:
     """A convolution, depthwise convolution or fully connected layer on the NN engine. Image batch 1."""
 
@@ -91,6 +99,8 @@ class ConvWork:
     """The input seen as NHWC."""
     lut: np.ndarray | None = None
     """Table that the outputs are looked up in, as from `make_lut`."""
+    residual: Residual | None = None
+    """Added to the outputs last."""
 
     @property
     def num_oc(self) -> int:
@@ -134,7 +144,7 @@ class PoolWork:
 
 @dataclass(frozen=True)
 class AddWork:
-    """Elementwise sum of two tensors of one shape on the TP engine; `fields` are the arithmetic fields of a TP descriptor."""
+    """Elementwise sum of two tensors of one shape; `fields` are the arithmetic fields of a TP descriptor."""
 
     num_elements: int
     fields: dict[str, int]
@@ -153,6 +163,8 @@ class LutWork:
 @dataclass(frozen=True)
 class FusedWork:
     """Done by the operator that makes the operand."""
+
+    operand: int
 
 
 @dataclass(frozen=True)

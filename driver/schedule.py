@@ -154,9 +154,12 @@ class _Scheduler:
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
         value = self._reshaped(op, position, self._value(op.inputs[0]), work.in_shape)
         value = self._converted(op, position, value, self.native)
+        sources = (value,)
+        if work.residual is not None:
+            sources = value, self._converted(op, position, self._value(work.residual.tensor), self.native)
         shape = (1, work.rows.size_out, work.cols.size_out, work.num_oc)
         target = self._new(shape, self.native)
-        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
+        self._task(op, position, work.oriented(self.is_transposed), sources, target)
         self._define(op, target)
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
@@ -181,7 +184,7 @@ class _Scheduler:
 
     def _fused(self, op: Op, position: int, work: FusedWork) -> None:
         """The operand's place holds the result; the operand never exists."""
-        self._define(op, self.result.values.pop(op.inputs[0]))
+        self._define(op, self.result.values.pop(work.operand))
         self.result.fused.add(position)
 
     def _reshape(self, op: Op, position: int, work: ReshapeWork) -> None:

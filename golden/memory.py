@@ -69,6 +69,14 @@ class MemoryView:
             self.observer.read(what, index)
         return self.array[index].view(np.int8)
 
+    def gather(self, what: str, addrs: np.ndarray) -> np.ndarray:
+        """Activations: int8 values of an array of addresses."""
+        if addrs.size:
+            self.check(what, int(addrs.min()), int(addrs.max()) + 1)
+            if self.observer:
+                self.observer.read(what, addrs.ravel())
+        return self.array[addrs].view(np.int8)
+
     def write_runs(self, what: str, addr: int, run_bytes: int, num_runs: int, pitch_bytes: int, values: np.ndarray) -> None:
         """Write int8 values as runs."""
         self.scatter(what, self._run_index(what, addr, run_bytes, (num_runs, pitch_bytes)), values)

@@ -84,6 +84,11 @@ def _check_compute(config: NpuConfig, d: dict[str, int]) -> None:
 def _check_drain(config: NpuConfig, d: dict[str, int]) -> None:
     _require(d["rounding"] in set(Rounding), f"rounding = {d['rounding']} is unknown: use 0..{max(Rounding).value}")
     _require(-128 <= d["act_min"] <= d["act_max"] <= 127, f"act_min, act_max = {d['act_min']}, {d['act_max']}: use -128 <= act_min <= act_max <= 127")
+    if d["has_residual"]:
+        for name in ("res_run_bytes", "res_run_bytes_last", "num_res_runs", "num_res_runs_last"):
+            _require(d[name] >= 1, f"{name} = 0: use at least 1 with has_residual")
+        _require(-128 <= d["res_act_min"] <= d["res_act_max"] <= 127,
+                 f"res_act_min, res_act_max = {d['res_act_min']}, {d['res_act_max']}: use -128 <= res_act_min <= res_act_max <= 127")
     _require(d["tile_ow"] <= d["drain_pitch"], f"tile_ow = {d['tile_ow']} exceeds drain_pitch = {d['drain_pitch']}")
     if d["is_flat"]:
         _require(d["split_log2"] == 0, f"split_log2 = {d['split_log2']}: use 0 with is_flat")

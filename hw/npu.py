@@ -56,7 +56,7 @@ class Npu(wiring.Component):
         m.submodules.tp_rest = tp_rest = Rest(max_open=15, tail_cycles=63)
         m.submodules.tp = EnableInserter(tp_rest.is_active)(tp)
 
-        reads = (control.read, nn.read_tables, nn.read_params, nn.read_acts, nn.read_weights, nn.read_lut, tp.read, tp.read_lut)
+        reads = (control.read, nn.read_tables, nn.read_params, nn.read_acts, nn.read_weights, nn.read_lut, nn.read_residual, tp.read, tp.read_lut)
         writes = (control.write, nn.write, tp.write)
         weights_client, records_client = 4, 0
         m.submodules.read_mux = read_mux = ReadMux(config, len(reads))

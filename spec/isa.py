@@ -17,7 +17,7 @@ __all__ = [
     "Opcode", "Rounding", "TpOp",
 ]
 
-DESCRIPTOR_BYTES = 128
+DESCRIPTOR_BYTES = 256
 """Size and alignment of a descriptor."""
 TAP_BYTES = 2
 """Bytes of an entry of the tap table: an unsigned pixel offset into the window."""
@@ -136,6 +136,24 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("rounding", 2, "`Rounding`."),
     Field("has_lut", 1, "1: outputs, after the clamp, are looked up in a table."),
     Field("lut_addr", 32, "The table, `LUT_BYTES` bytes; aligned to that. Not used if `has_lut` is 0."),
+    # Residual: a second operand, added to the outputs last. Not used if `has_residual` is 0
+    Field("has_residual", 1, "1: outputs, after the table, are operand A of an ADD."),
+    Field("res_addr", 32, "Operand B of the output byte at `out_addr`; the other bytes lie in the same order."),
+    Field("res_run_bytes", 24, "Consecutive output bytes of a channel in a group: all of them, or those of an output row."),
+    Field("res_run_bytes_last", 24, "The same in the last group."),
+    Field("num_res_runs", 14, "Runs of a channel in a group, `out_pitch_row_bytes` apart."),
+    Field("num_res_runs_last", 14, "The same in the last group."),
+    Field("res_a_zero_point", 9, "Subtracted from A.", signed=True),
+    Field("res_b_zero_point", 9, "Subtracted from B.", signed=True),
+    Field("res_a_mult", 31, "Multiplier of A, Q31."),
+    Field("res_b_mult", 31, "Multiplier of B, Q31."),
+    Field("res_out_mult", 31, "Multiplier of the sum, Q31."),
+    Field("res_a_shift", 5, "Right shift of A."),
+    Field("res_b_shift", 5, "Right shift of B."),
+    Field("res_out_shift", 5, "Right shift of the sum."),
+    Field("res_zero_point_out", 9, "Added last.", signed=True),
+    Field("res_act_min", 9, "Lower clamp of the sum.", signed=True),
+    Field("res_act_max", 9, "Upper clamp of the sum.", signed=True),
 ))
 """One stripe on the NN engine."""
 

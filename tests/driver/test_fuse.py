@@ -1,4 +1,4 @@
-"""Operators done by tables: behind a layer or alone, and what keeps them from vanishing."""
+"""Operators that vanish: tables behind a layer or alone, sums into a convolution, and what keeps them from it."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,11 @@ from convoy.driver.graph import GraphError, Tensor
 from convoy.driver.importers.tflite import read_tflite
 from convoy.driver.program import HostStep
 from convoy.driver.reference import run_reference
+from convoy.golden.machine import Machine, MachineError
 from convoy.spec.config import PRESETS
+from convoy.spec.isa import DESCRIPTOR_BYTES, NN
 from convoy.verif.graphs import GraphMaker, evaluate, run_plan
-from convoy.verif.strategies import configs, lut_graphs
+from convoy.verif.strategies import configs, lut_graphs, residual_graphs
 
 Q = PRESETS["Q"]
 
@@ -59,6 +61,50 @@ def test_random_layers_with_tables(graph, config):
         check(graph, config)
 
 
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(residual_graphs(), configs())
+def test_random_layers_with_sums(graph, config):
+    if message := refusal(graph, config):
+        assert any(limit in message for limit in ("window memory", "stripe memory"))
+    else:
+        check(graph, config)
+
+
+def sum_of(maker, a, b):
+    return maker.op("ADD", (a, b), maker.tensors[a].shape, activation="RELU")
+
+
+def test_a_sum_is_fused_into_the_operand_made_last():
+    for is_swapped in (False, True):
+        maker = GraphMaker(8)
+        source = maker.tensor((1, 24, 24, 16))
+        trunk = conv(maker, source, 16)
+        branch = conv(maker, trunk, 16)
+        last = sum_of(maker, *((branch, trunk) if is_swapped else (trunk, branch)))
+        engines, notes = check(maker.graph([source], [last]))
+        assert (engines[1], engines[2]) == ("nn", "fused")
+        assert notes == {1: "followed by operator 2 ADD, its own result is not stored", 2: "fused into operator 1 CONV_2D"}
+
+
+def test_what_keeps_a_sum_apart():
+    maker = GraphMaker(9)
+    source = maker.tensor((1, 24, 24, 16))
+    trunk, other = conv(maker, source, 16), conv(maker, source, 16)
+    total = sum_of(maker, trunk, other)
+    again = sum_of(maker, total, total)
+    gate = maker.op("TANH", (again,), (1, 24, 24, 16))
+    _, notes = check(maker.graph([source], [gate, other]))
+    assert notes[2] == "not fused: its operand is an output of the network"
+    _, notes = check(maker.graph([source], [gate]))
+    assert notes[2] == "fused into operator 1 CONV_2D"
+    assert notes[3] == "not fused: its operand has 2 readers; followed by operator 4 TANH, its own result is not stored"
+    assert notes[4] == "fused into operator 3 ADD"
+    maker.ops[3:] = []
+    gate = maker.op("TANH", (total,), (1, 24, 24, 16))
+    _, notes = check(maker.graph([source], [gate]))
+    assert notes[3] == "not fused: a sum is fused there, which comes last"
+
+
 def test_two_tables_behind_a_convolution_are_one():
     maker = GraphMaker(1)
     source = maker.tensor((1, 9, 11, 4))
@@ -77,9 +123,7 @@ def test_tables_run_alone_when_the_operand_is_wanted():
     gate = maker.op("LOGISTIC", (trunk,), (1, 9, 11, 6))
     total = maker.op("ADD", (gate, trunk), (1, 9, 11, 6))
     engines, notes = check(maker.graph([source], [total]))
-    assert (engines[1], notes) == ("tp", {1: "not fused: its operand has 2 readers"})
-    engines, notes = check(maker.graph([source], [total, trunk]))
-    assert (engines[1], notes) == ("tp", {1: "not fused: its operand has 2 readers"})
+    assert (engines[1], notes) == ("tp", {1: "not fused: its operand has 2 readers", 2: "not fused: its operand comes from LOGISTIC"})
     maker.ops.pop()
     _, notes = check(maker.graph([source], [gate, trunk]))
     assert notes == {1: "not fused: its operand is an output of the network"}
@@ -120,3 +164,24 @@ def test_other_types_are_refused():
     source = maker.tensor((1, 5, 5, 3), scale=8.0)
     with pytest.raises(GraphError, match=r"HARD_SWISH .* needs an output scale of more than 1/128 of the input scale"):
         compile_graph(maker.graph([source], [maker.op("HARD_SWISH", (source,), (1, 5, 5, 3))]), Q)
+
+
+def test_the_golden_machine_checks_the_runs_of_a_sum():
+    maker = GraphMaker(10)
+    source = maker.tensor((1, 24, 24, 16))
+    trunk = conv(maker, source, 16)
+    graph = maker.graph([source], [sum_of(maker, trunk, conv(maker, trunk, 16))])
+    plan = compile_graph(graph, Q)
+    (step,) = plan.steps
+    fields = NN.decode(step.program.descriptors[-1])
+    assert fields["has_residual"]
+    machine = Machine(Q, np.zeros(plan.memory_bytes, np.uint8))
+    for addr, raw in step.program.image:
+        machine.memory[addr : addr + len(raw)] = np.frombuffer(raw, np.uint8)
+    last = step.program.program_addr + (len(step.program.descriptors) - 1) * DESCRIPTOR_BYTES
+    for change, message in ((("num_res_runs_last", 2), "num_res_runs_last, res_run_bytes_last = 2, "), (("res_run_bytes", 0), "res_run_bytes = 0: use at least 1"),
+                            (("res_act_min", 100), "res_act_min, res_act_max = 100, ")):
+        raw = NN.encode(**(fields | dict([change]) | {"res_act_max": 99}))
+        machine.memory[last : last + DESCRIPTOR_BYTES] = np.frombuffer(raw, np.uint8)
+        with pytest.raises(MachineError, match=message):
+            machine.run(step.program.program_addr, len(step.program.descriptors), step.program.record_addr)
