@@ -53,8 +53,8 @@ class Arena:
         self.end = align(addr + num_bytes)
         return addr
 
-    def put(self, data: bytes) -> int:
+    def put(self, data: bytes, alignment: int = ALIGN_BYTES) -> int:
         """Address of `data`."""
-        addr = self.reserve(len(data))
+        addr = self.reserve(len(data), alignment)
         self.pieces.append((addr, data))
         return addr

@@ -12,7 +12,7 @@ from convoy.spec.isa import TP, TpOp
 from .graph import GraphError
 from .lower import AddWork, Axis, PoolWork
 
-__all__ = ["BLANK", "add_blocks", "block_cycles", "copy_blocks", "pool_blocks"]
+__all__ = ["BLANK", "add_blocks", "block_cycles", "copy_blocks", "flat_blocks", "pool_blocks"]
 
 BLANK = dict.fromkeys(TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "reserved", "tag", "buffer_half"}, 0) | dict.fromkeys(
     ("num_a_runs", "num_0", "num_1", "num_2"), 1)
@@ -38,6 +38,17 @@ def add_blocks(work: AddWork, num_bytes: int, a_addr: int, b_addr: int, out_addr
         yield BLANK | work.fields | {
             "op": TpOp.ADD, "a_addr": a_addr + first, "a_run_bytes": size, "b_addr": b_addr + first, "b_run_bytes": size, "num_b_runs": 1,
             "num_2": size, "step_2": 1, "out_addr": out_addr + first, "out_run_bytes": size,
+        }
+
+
+def flat_blocks(num_bytes: int, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+    """A contiguous tensor, element by element in order."""
+    step = config.tp_buffer_bytes // 2
+    for first in range(0, num_bytes, step):
+        size = min(step, num_bytes - first)
+        yield BLANK | {
+            "op": TpOp.COPY, "a_addr": addr + first, "a_run_bytes": size, "num_2": size, "step_2": 1, "tile_ih": 1, "tile_iw": size,
+            "out_addr": out_addr + first, "out_run_bytes": size,
         }
 
 

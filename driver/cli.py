@@ -110,6 +110,7 @@ def layer(
     pad: Annotated[str, typer.Option("--pad", metavar="T,B,L,R", help="Pads above, below, left, right.")] = "0,0,0,0",
     density: Annotated[float, typer.Option("--density", metavar="D", help="Share of weights that are not zero.")] = 1.0,
     activation: Annotated[str, typer.Option("--activation", metavar="none|relu|relu6")] = "none",
+    lut: Annotated[str, typer.Option("--lut", metavar="NAME", help="Operator on the outputs, by a table: logistic, tanh, hard_swish, leaky_relu ...")] = "none",
     config: Config = "Q",
     device: DeviceOption = DeviceName.NATIVE,
     reference: Reference = ReferenceName.LITERT,
@@ -132,7 +133,7 @@ def layer(
     dilation_h, dilation_w = _ints("--dilation", dilation, "x", 2)
     top, bottom, left, right = _ints("--pad", pad, ",", 4)
     spec = LayerSpec(op, (height, width, num_ic), oc, (kernel_h, kernel_w), (stride_h, stride_w), (top, bottom, left, right), density, activation,
-                     (dilation_h, dilation_w))
+                     (dilation_h, dilation_w), lut)
     made = make_layer(spec, seed or 0)
     inputs = random_inputs([made.graph.tensors[0]], seed or 0)
     job = _Job(made.graph, made.reference_model, made.graph.name, npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
@@ -237,7 +238,7 @@ class _Job:
         from .runtime import Session
 
         with _spinner("running the golden model"):
-            plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=None)
+            plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=None, is_fusing=False)
             device = open_device("golden", self.npu)
             try:
                 return Session(plan, device).run(inputs).tensors

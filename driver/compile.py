@@ -10,16 +10,18 @@ from itertools import groupby, product
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES
+from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES
 from convoy.spec.record import EncodeError
 
 from .alloc import Arena, place_buffers
 from .blocks import block_cycles
 from .cost import TP_START_CYCLES, tp_cycles
 from .emit import Emitter, Tables, phase_blocks, tp_blocks
+from .fuse import fuse
 from .graph import Graph, GraphError
-from .lower import AddWork, Axis, ConvWork, HostWork, MoveWork, PoolWork, RepeatWork, describe, lower_op
+from .lower import AddWork, Axis, ConvWork, HostWork, LutWork, MoveWork, PoolWork, RepeatWork, describe, lower_op
 from .pack import pack_params, pack_streams, pack_taps
+from .phases import is_native, part_channels, split_strides
 from .program import HostStep, MemoryWindow, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, Schedule, Task, schedule
 from .tile import Geometry, Tiling, deal_channels, tile_conv
@@ -40,28 +42,32 @@ class Compiled:
     """Images are stored with columns as rows."""
 
 
-def compile_graph(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None) -> Plan:
+def compile_graph(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None, is_fusing: bool = True) -> Plan:
     """Compile a network.
 
     Parameters
     ----------
     keep_tensors : every tensor in NPU memory keeps its place to the end; otherwise dead ones are overwritten
     layers : positions of the operators to compile, consecutive; activations that they read from others become inputs of the plan's graph
+    is_fusing : operators may vanish into others, and results between them are then never stored
 
     Raises
     ------
     GraphError
         When an operator cannot run; the message names it, the limit and the value seen.
     """
-    return compile_with_costs(graph, config, keep_tensors=keep_tensors, layers=layers).plan
+    return compile_with_costs(graph, config, keep_tensors=keep_tensors, layers=layers, is_fusing=is_fusing).plan
 
 
-def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None) -> Compiled:
+def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None,
+                       is_fusing: bool = True) -> Compiled:
     """`compile_graph`, with the estimates behind its choices."""
     edge_inputs = set(graph.inputs)
     if layers is not None:
         graph = _cut(graph, layers)
-    works = [lower_op(graph, op) for op in graph.ops]
+    works, notes = [lower_op(graph, op) for op in graph.ops], {}
+    if is_fusing:
+        works, notes = fuse(graph, works, lambda conv, add: _is_sum_cheaper_fused(conv, add, config))
     has_even = any(isinstance(work, ConvWork) and {work.rows.stride, work.cols.stride} & {4, 6, 8} for work in works)
     choices, refusals = [], []
     for is_transposed, is_halved in product((False, True), (True, False) if has_even else (False,)):
@@ -80,7 +86,7 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
         raise refusals[-1]
     _, is_transposed, plan, tilings, cycles = min(choices, key=lambda choice: choice[:2])
     by_op = {plan.tasks[number].op.index: tiling for number, tiling in tilings.items()}
-    return Compiled(_emit(graph, config, plan, tilings, keep_tensors), cycles, by_op, is_transposed)
+    return Compiled(_emit(graph, config, plan, tilings, notes, keep_tensors), cycles, by_op, is_transposed)
 
 
 def _cut(graph: Graph, layers: range) -> Graph:
@@ -97,7 +103,20 @@ def _cut(graph: Graph, layers: range) -> Graph:
 
 
 def _geometry(work: ConvWork) -> Geometry:
-    return Geometry(work.num_ic, work.num_oc, work.rows, work.cols, work.is_depthwise)
+    return Geometry(work.num_ic, work.num_oc, work.rows, work.cols, work.is_depthwise, work.residual is not None)
+
+
+def _is_sum_cheaper_fused(conv: ConvWork, add: AddWork, config: NpuConfig) -> bool:
+    """Is a convolution with a residual estimated to take less time than a convolution and a sum? False when it cannot be tiled."""
+    parts = [conv] if is_native(conv) else split_strides(conv, part_channels(conv, config.num_cores), is_halved=False)[1]
+    try:
+        alone, fused = (
+            sum(_tile_cached(replace(_geometry(part), has_residual=has), tuple(_nnz(part).tolist()), config).cost.cycles for part in parts)
+            for has in (False, True)
+        )
+    except GraphError:
+        return False
+    return fused < alone + tp_cycles("add", add.num_elements, 2 * add.num_elements, config)
 
 
 def _nnz(work: ConvWork) -> np.ndarray:
@@ -151,6 +170,8 @@ def _tp_cycles(task: Task, plan: Schedule, config: NpuConfig) -> float:
         return tp_cycles("pool", pixels, work.num_ic * work.rows.size_in * work.cols.size_in, config)
     if isinstance(work, AddWork):
         return tp_cycles("add", work.num_elements, 2 * work.num_elements, config)
+    if isinstance(work, LutWork):
+        return tp_cycles("copy", work.num_elements, work.num_elements, config)
     if isinstance(work, CopyWork):
         return tp_cycles("copy", int(np.prod(work.sizes)), int(np.prod(work.sizes)), config)
     if isinstance(work, (MoveWork, RepeatWork)):
@@ -166,7 +187,7 @@ def _segments(graph: Graph, plan: Schedule) -> Iterator[tuple[bool, list[int]]]:
         yield is_host or plan.aliases.issuperset(positions), positions
 
 
-def _emit(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Tiling], keep_tensors: bool) -> Plan:
+def _emit(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Tiling], notes: dict[int, str], keep_tensors: bool) -> Plan:
     addrs, end = place_buffers(plan.buffers, keep_all=keep_tensors)
     arena = Arena(end)
     activations = MemoryWindow(0, arena.end, is_readable=True, is_writable=True)
@@ -179,7 +200,7 @@ def _emit(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Ti
             steps.append(_npu_step(graph, config, plan, tilings, positions, addrs, arena, activations))
     layouts = {index: value.layout for index, value in plan.values.items()}
     placements = {index: Placement(index, addrs[value.buffer], graph.tensors[index].shape, layouts[index]) for index, value in plan.values.items()}
-    return Plan(graph, config, tuple(steps), placements, arena.end)
+    return Plan(graph, config, tuple(steps), placements, arena.end, notes)
 
 
 def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Tiling], positions: list[int], addrs: list[int],
@@ -193,12 +214,14 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
             continue
         spans = [range(addrs[b], addrs[b] + plan.buffers[b].num_bytes) for b in (*task.sources, task.target)]
         try:
+            table = getattr(task.work, "lut", None)
+            lut = {"has_lut": 0, "lut_addr": 0} if table is None else {"has_lut": 1, "lut_addr": arena.put(table.tobytes(), LUT_BYTES)}
             if number in tilings:
                 tables, num_bytes = _put_tables(task.work, tilings[number], config, arena)
                 weight_bytes[task.op.index] = weight_bytes.get(task.op.index, 0) + num_bytes
-                _add_nn(emitter, task, tilings[number], tables, plan, addrs)
+                _add_nn(emitter, task, tilings[number], tables, lut, plan, addrs)
             else:
-                emitter.add_tp(task, tp_blocks(task, addrs, plan.buffers[task.target].num_bytes, config), spans[:-1], spans[-1])
+                emitter.add_tp(task, tp_blocks(task, addrs, plan.buffers[task.target].num_bytes, config), lut, spans[:-1], spans[-1])
         except (EncodeError, GraphError) as error:
             raise GraphError(f"{describe(graph, task.op)}: {error}") from error
         used = {"nn", "tp"} if task.phases else {"nn"} if number in tilings else {"tp"}
@@ -215,23 +238,28 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
         MemoryWindow(record_addr, arena.end, is_readable=False, is_writable=True),
     )
     program = Program(tuple(emitter.descriptors), tuple(emitter.ops), program_addr, record_addr, image, windows)
-    names = {index: "+".join(sorted(engines[index])) if index in engines else "alias" for index in layers}
+    fused = {graph.ops[p].index for p in plan.fused}
+    names = {index: "+".join(sorted(engines[index])) if index in engines else "fused" if index in fused else "alias" for index in layers}
     return NpuStep(program, layers, names, weight_bytes)
 
 
-def _add_nn(emitter: Emitter, task: Task, tiling: Tiling, tables: Tables, plan: Schedule, addrs: list[int]) -> None:
+def _add_nn(emitter: Emitter, task: Task, tiling: Tiling, tables: Tables, lut: dict[str, int], plan: Schedule, addrs: list[int]) -> None:
     """A convolution on a part of its buffers, or on all of them, after the phase planes that it needs."""
     work, source, target = task.work, task.sources[0], task.target
     in_addr, out_addr = addrs[source] + task.in_offset, addrs[target] + task.out_offset
-    reads = range(in_addr, in_addr + work.num_ic * work.rows.size_in * work.cols.size_in)
-    writes = range(out_addr, out_addr + work.num_oc * work.rows.size_out * work.cols.size_out)
+    num_out_bytes = work.num_oc * work.rows.size_out * work.cols.size_out
+    reads = [range(in_addr, in_addr + work.num_ic * work.rows.size_in * work.cols.size_in)]
+    for residual in task.sources[1:]:
+        res_addr = addrs[residual] + task.out_offset
+        reads.append(range(res_addr, res_addr + num_out_bytes))
+    writes = range(out_addr, out_addr + num_out_bytes)
     blocks = phase_blocks(task, tiling, addrs, emitter.config)
     image = planes = range(0)
     if task.phases:
         split, channels = task.phases.split, task.phases.channels
         image = range(addrs[task.phases.source], addrs[task.phases.source] + plan.buffers[task.phases.source].num_bytes)
         planes = range(*(addrs[source] + channel * split.num_planes * split.plane_bytes for channel in (channels.start, channels.stop)))
-    emitter.add_nn(task, tiling, tables, reads, writes, in_addr, out_addr, blocks, image, planes)
+    emitter.add_nn(task, tiling, tables, lut, reads, writes, blocks, image, planes)
 
 
 def _put_tables(work: ConvWork, tiling: Tiling, config: NpuConfig, arena: Arena) -> tuple[Tables, int]:

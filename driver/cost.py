@@ -71,12 +71,13 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
     window_cycles = len(geometry.phase_list) * group.seg_words + WINDOW_CYCLES
     fill = load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1)
     weights = _stream_bytes(load, config) / config.port_bytes / PORT_SHARE
+    drain_lanes = config.residual_lanes if geometry.has_residual else config.post_lanes
     hidden = SLOT_PENALTY.get(group.num_slots, 0.02)
     totals, cycles, loads, previous = np.zeros(3), 0.0, 0.0, None
     for stripe in stripes:
         load_cycles = _load_cycles(geometry, stripe, config)
         loads += load_cycles
-        time, first, parts = _stripe_time(stripe, group, load, fill, weights, hidden, config)
+        time, first, parts = _stripe_time(stripe, group, load, fill, weights, hidden, drain_lanes, config)
         totals += parts
         if previous is not None and previous[0] + stripe.num_words <= config.stripe_words:
             cycles += time + NEXT_CYCLES + max(load_cycles - previous[1], 0.0)
@@ -86,7 +87,7 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
         else:
             cycles += max(load_cycles, first) + time - first + NEXT_CYCLES
         previous = stripe.num_words, time
-    drain_last = load.kernels[-1] * config.num_cores * -(-stripes[-1].groups(group)[1][0] // config.post_lanes)
+    drain_last = load.kernels[-1] * config.num_cores * -(-stripes[-1].groups(group)[1][0] // drain_lanes)
     num_groups = sum(stripe.num_groups for stripe in stripes)
     weight_total = float(weights.sum()) * num_groups
     param_beats = PARAM.num_bytes / config.port_bytes * config.num_cores * float(load.kernels.sum()) * num_groups
@@ -95,12 +96,12 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
 
 
 def _stripe_time(stripe: Stripe, group: GroupShape, load: WeightLoad, fill: np.ndarray, weights: np.ndarray, hidden: float,
-                 config: NpuConfig) -> tuple[float, float, np.ndarray]:
+                 drain_lanes: int, config: NpuConfig) -> tuple[float, float, np.ndarray]:
     """Cycles of a stripe whose input is there, those of its first group, and (compute, fill, drain) sums."""
     total, sums, first = 0.0, np.zeros(3), 0.0
     for count, (num_pos, num_vec) in zip((stripe.num_groups - 1, 1), stripe.groups(group), strict=True):
         compute = load.nnz_core * _cycles_per_weight(num_vec, load)
-        drain = load.kernels * config.num_cores * -(-num_pos // config.post_lanes)
+        drain = load.kernels * config.num_cores * -(-num_pos // drain_lanes)
         longest = np.maximum(compute, fill)
         time = np.maximum(np.maximum(longest + hidden * np.minimum(compute, fill), drain), weights) + GROUP_CYCLES
         total += count * float(time.sum())

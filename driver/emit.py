@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, TP, Opcode
 
-from .blocks import add_blocks, copy_blocks, pool_blocks
-from .lower import AddWork, ConvWork, MoveWork, RepeatWork
+from .blocks import add_blocks, copy_blocks, flat_blocks, pool_blocks
+from .lower import AddWork, ConvWork, LutWork, MoveWork, RepeatWork
 from .moves import move_blocks, repeat_blocks
 from .phases import split_blocks
 from .schedule import CopyWork, Task
@@ -56,6 +56,19 @@ def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_
     }
 
 
+def residual_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, res_addr: int) -> dict[str, int]:
+    """The fields of a stripe that belong to the second operand, which starts at `res_addr`."""
+    names = [name for name in NN.fields if name.startswith(("res_", "num_res_"))]
+    if work.residual is None:
+        return dict.fromkeys(names, 0) | {"has_residual": 0}
+    out_pitch = tiling.geometry.cols.size_out
+    fields = {"has_residual": 1, "res_addr": res_addr + stripe.first_row * out_pitch + stripe.first_col}
+    for suffix, (rows, cols) in zip(("", "_last"), stripe.group_outputs(tiling.group), strict=True):
+        num_runs = rows if tiling.group.mode == "rows" and cols < out_pitch else 1
+        fields |= {f"num_res_runs{suffix}": num_runs, f"res_run_bytes{suffix}": rows * cols // num_runs}
+    return fields | {f"res_{name}": value for name, value in work.residual.fields.items()}
+
+
 def _load_fields(tiling: Tiling, stripe: Stripe, in_addr: int) -> dict[str, int]:
     """What the loader reads: contiguous runs as long as possible."""
     geometry = tiling.geometry
@@ -80,6 +93,8 @@ def tp_blocks(task: Task, addrs: list[int], num_bytes: int, config: NpuConfig) -
     sources, target = [addrs[index] for index in task.sources], addrs[task.target]
     if isinstance(task.work, CopyWork):
         return list(copy_blocks(task.work.sizes, task.work.source, task.work.target, sources[0], target, config))
+    if isinstance(task.work, LutWork):
+        return list(flat_blocks(num_bytes, sources[0], target, config))
     if isinstance(task.work, AddWork):
         return list(add_blocks(task.work, num_bytes, *sources, target, config))
     if isinstance(task.work, MoveWork):
@@ -126,30 +141,31 @@ class Emitter:
         self._is_high = False
         self._pending: dict[tuple[Opcode, Opcode], list[tuple[range, bool]]] = {(a, b): [] for a in Opcode for b in Opcode}
 
-    def add_nn(self, task: Task, tiling: Tiling, tables: Tables, reads: range, writes: range, in_addr: int, out_addr: int,
+    def add_nn(self, task: Task, tiling: Tiling, tables: Tables, lut: dict[str, int], reads: list[range], writes: range,
                blocks: list[list[dict[str, int]]], block_reads: range, block_writes: range) -> None:
         """Append the stripes of a convolution, before each of them its TP `blocks`: those that make pixels which it is the first to read.
 
-        The ranges are those of all addresses that the convolution and the blocks read and write. Only the first block waits for what went before
-        the layer: the others write pixels that no stripe before them reads.
+        `lut` has the fields of its lookup table. The ranges are those of all addresses that the convolution (input, residual; output) and the
+        blocks read and write. Only the first block waits for what went before the layer: the others write pixels that no stripe before them reads.
         """
+        in_addr, out_addr, res_addr = reads[0].start, writes.start, reads[-1].start
         tp_waits = self._waits(Opcode.TP, [block_reads], block_writes) if any(blocks) else {}
-        waits = self._waits(Opcode.NN, [reads], writes)
+        waits = self._waits(Opcode.NN, reads, writes)
         for stripe, before in zip(tiling.stripes, blocks, strict=True):
             for block in before:
                 self._append_tp(task, block, tp_waits)
                 tp_waits, waits = {}, waits | {"wait_tp": 1}
-            fields = nn_fields(task.work, tiling, stripe, in_addr, out_addr)
+            fields = nn_fields(task.work, tiling, stripe, in_addr, out_addr) | residual_fields(task.work, tiling, stripe, res_addr)
             constants = {"tap_addr": tables.tap_addr, "stream_addr": tables.stream_addr, "wgt_addr": tables.wgt_addr,
                          "param_addr": tables.param_addr, "run_bits": tables.run_bits}
-            self._append(task, NN.encode(**self._header(Opcode.NN, task, waits), **constants, **fields, **self._stripe_place(stripe)))
+            self._append(task, NN.encode(**self._header(Opcode.NN, task, waits), **constants, **fields, **lut, **self._stripe_place(stripe)))
             waits = {}
 
-    def add_tp(self, task: Task, blocks: list[dict[str, int]], reads: list[range], writes: range) -> None:
-        """Append the blocks of a TP task."""
+    def add_tp(self, task: Task, blocks: list[dict[str, int]], lut: dict[str, int], reads: list[range], writes: range) -> None:
+        """Append the blocks of a TP task; `lut`: the fields of its lookup table."""
         waits = self._waits(Opcode.TP, reads, writes)
         for fields in blocks:
-            self._append_tp(task, fields, waits)
+            self._append_tp(task, fields | lut, waits)
             waits = {}
 
     def _append_tp(self, task: Task, fields: dict[str, int], waits: dict[str, int]) -> None:

@@ -13,7 +13,8 @@ from .graph import Graph, GraphError, Op, Tensor
 __all__ = ["write_tflite"]
 
 _VERSION = 3
-_OP_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD": 2, "MAX_POOL_2D": 2, "AVERAGE_POOL_2D": 2, "SOFTMAX": 2}
+_OP_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD": 2, "MAX_POOL_2D": 2, "AVERAGE_POOL_2D": 2, "SOFTMAX": 2,
+                "QUANTIZE": 2, "RELU": 2, "RELU6": 2, "LOGISTIC": 2, "TANH": 2, "LEAKY_RELU": 2, "GELU": 2}
 _TYPES = {np.dtype(dtype): code for dtype, code in (
     (np.float32, schema.TensorType.FLOAT32), (np.int8, schema.TensorType.INT8), (np.uint8, schema.TensorType.UINT8),
     (np.int16, schema.TensorType.INT16), (np.int32, schema.TensorType.INT32), (np.int64, schema.TensorType.INT64))}
@@ -124,6 +125,14 @@ def _fill_softmax(op: Op, options) -> None:
     options.beta = op.options.get("beta", 1.0)
 
 
+def _fill_leaky_relu(op: Op, options) -> None:
+    options.alpha = op.options["alpha"]
+
+
+def _fill_gelu(op: Op, options) -> None:
+    options.approximate = op.options["approximate"]
+
+
 _OPTIONS: dict[str, tuple[type | None, Callable | None]] = {
     "CONV_2D": (schema.Conv2DOptionsT, _fill_conv),
     "DEPTHWISE_CONV_2D": (schema.DepthwiseConv2DOptionsT, _fill_depthwise),
@@ -134,6 +143,9 @@ _OPTIONS: dict[str, tuple[type | None, Callable | None]] = {
     "RESHAPE": (schema.ReshapeOptionsT, _fill_reshape),
     "SOFTMAX": (schema.SoftmaxOptionsT, _fill_softmax),
     "PAD": (schema.PadOptionsT, lambda op, options: None),
-    "QUANTIZE": (None, None),
+    **dict.fromkeys(("QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC", "TANH", "ELU"), (None, None)),
+    "HARD_SWISH": (schema.HardSwishOptionsT, lambda op, options: None),
+    "LEAKY_RELU": (schema.LeakyReluOptionsT, _fill_leaky_relu),
+    "GELU": (schema.GeluOptionsT, _fill_gelu),
     "DEQUANTIZE": (None, None),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -99,5 +99,23 @@ def _dequantise(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.nda
     return (scale.astype(np.float64) * (x.astype(np.int32) - zero_point)).astype(np.float32)
 
 
-HOST_OPS = {"SOFTMAX": _softmax, "RESHAPE": _reshape, "QUANTIZE": _quantise, "DEQUANTIZE": _dequantise}
+def _on_float(function: Callable[[np.ndarray, Op], np.ndarray]) -> Callable[[np.ndarray, Tensor, Tensor, Op], np.ndarray]:
+    """A function of each element, on float32 only."""
+    def apply(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.ndarray:
+        if source.dtype != np.float32 or target.dtype != np.float32:
+            raise _Unsupported
+        return function(x, op).astype(np.float32)
+
+    return apply
+
+
+HOST_OPS = {
+    "SOFTMAX": _softmax, "RESHAPE": _reshape, "QUANTIZE": _quantise, "DEQUANTIZE": _dequantise,
+    "LOGISTIC": _on_float(lambda x, op: 1 / (1 + np.exp(-np.maximum(x.astype(np.float64), -700)))),
+    "TANH": _on_float(lambda x, op: np.tanh(x.astype(np.float64))),
+    "RELU": _on_float(lambda x, op: np.maximum(x, 0)),
+    "RELU6": _on_float(lambda x, op: np.clip(x, 0, 6)),
+    "RELU_N1_TO_1": _on_float(lambda x, op: np.clip(x, -1, 1)),
+    "LEAKY_RELU": _on_float(lambda x, op: np.where(x > 0, x, x * np.float32(op.options["alpha"]))),
+}
 """Operators that `run_host_op` knows."""

@@ -9,10 +9,12 @@ import numpy as np
 from convoy.spec.isa import NN, Rounding, TpOp
 
 from .graph import Graph, GraphError, Op, Tensor
+from .host import HOST_OPS
+from .lut import LUT_KINDS, make_lut
 from .quantise import activation_range, add_multipliers, mean_multiplier, quantise_multiplier, single_multiplier
 
-__all__ = ["NATIVE_STRIDES", "AddWork", "Axis", "ConcatWork", "ConvWork", "HostWork", "MoveAxis", "MoveWork", "MovesWork", "PoolWork", "RepeatWork", "ReshapeWork",
-           "ResizeWork", "Work", "describe", "lower_op", "nhwc"]
+__all__ = ["NATIVE_STRIDES", "AddWork", "Axis", "ConcatWork", "ConvWork", "FusedWork", "HostWork", "LutWork", "MoveAxis", "MoveWork", "MovesWork", "PoolWork",
+           "RepeatWork", "ReshapeWork", "Residual", "ResizeWork", "Work", "describe", "lower_op", "nhwc"]
 
 NATIVE_STRIDES = 1, 2
 """Strides of the NN engine; for others the tensor processor splits the image into phases first."""
@@ -22,7 +24,6 @@ MAX_SHIFT_LEFT = 7
 MAX_TAPS = NN.fields["num_taps"].max
 HOST_KINDS = {
     "SOFTMAX": "the NPU has no exponential",
-    "QUANTIZE": "conversion between number formats at the edge of the network",
     "DEQUANTIZE": "conversion between number formats at the edge of the network",
 }
 
@@ -71,6 +72,14 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Residual:
+    """A tensor that is added to the outputs of a convolution; `fields` are the arithmetic fields of the NN descriptor."""
+
+    tensor: int
+    fields: dict[str, int]
+
+
+@dataclass(frozen=True)
 class ConvWork:
     """A convolution, depthwise convolution or fully connected layer on the NN engine. Image batch 1."""
 
@@ -93,6 +102,10 @@ class ConvWork:
     rounding: Rounding
     in_shape: tuple[int, int, int, int]
     """The input seen as NHWC."""
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in, as from `make_lut`."""
+    residual: Residual | None = None
+    """Added to the outputs last."""
 
     @property
     def num_oc(self) -> int:
@@ -126,6 +139,8 @@ class PoolWork:
     cols: Axis
     act_min: int
     act_max: int
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
 
     def oriented(self, is_transposed: bool) -> PoolWork:
         """The same work on images stored with rows and columns exchanged."""
@@ -134,10 +149,27 @@ class PoolWork:
 
 @dataclass(frozen=True)
 class AddWork:
-    """Elementwise sum of two tensors of one shape on the TP engine; `fields` are the arithmetic fields of a TP descriptor."""
+    """Elementwise sum of two tensors of one shape; `fields` are the arithmetic fields of a TP descriptor."""
 
     num_elements: int
     fields: dict[str, int]
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
+
+
+@dataclass(frozen=True)
+class LutWork:
+    """A function of each element on the TP engine."""
+
+    num_elements: int
+    lut: np.ndarray
+
+
+@dataclass(frozen=True)
+class FusedWork:
+    """Done by the operator that makes the operand."""
+
+    operand: int
 
 
 @dataclass(frozen=True)
@@ -221,7 +253,7 @@ class HostWork:
     reason: str
 
 
-Work = ConvWork | PoolWork | AddWork | MovesWork | ResizeWork | ConcatWork | ReshapeWork | HostWork
+Work = ConvWork | PoolWork | AddWork | LutWork | MovesWork | ResizeWork | ConcatWork | ReshapeWork | HostWork
 """What an operator is lowered to."""
 
 
@@ -258,6 +290,7 @@ def lower_op(graph: Graph, op: Op) -> Work:
         "AVERAGE_POOL_2D": _lower_pool, "MAX_POOL_2D": _lower_pool, "RESHAPE": _lower_reshape,
         "MEAN": _lower_mean, "PAD": _lower_pad, "SLICE": _lower_slice, "STRIDED_SLICE": _lower_slice, "CONCATENATION": _lower_concatenation,
         "RESIZE_NEAREST_NEIGHBOR": _lower_resize, "SPLIT": _lower_split, "SPACE_TO_DEPTH": _lower_space_to_depth,
+        **dict.fromkeys(LUT_KINDS, _lower_lut),
     }.get(op.kind)
     if lowering is None:
         raise GraphError(f"{describe(graph, op)} is not supported by the NPU or the host")
@@ -548,6 +581,16 @@ def _lower_add(graph: Graph, op: Op) -> AddWork | HostWork:
     fields |= {f"{name}_shift": -exponent for name, (_, exponent) in zip(names, multipliers, strict=True)}
     zero_points = {f"{name}_zero_point": int(tensor.quant.zero_point[0]) for name, tensor in (("a", a), ("b", b))}
     return AddWork(int(np.prod(target.shape)), fields | zero_points | {"zero_point_out": int(target.quant.zero_point[0]), "act_min": act_min, "act_max": act_max})
+
+
+def _lower_lut(graph: Graph, op: Op) -> LutWork | HostWork:
+    dtypes = {graph.tensors[index].dtype for index in (op.inputs[0], op.outputs[0])}
+    if op.kind == "QUANTIZE" and dtypes != {np.dtype(np.int8)}:
+        return HostWork("conversion between number formats at the edge of the network")
+    if dtypes == {np.dtype(np.float32)} and op.kind in HOST_OPS:
+        return HostWork("the NPU computes on int8, not on float32")
+    source, target = _activation(graph, op.inputs[0]), _activation(graph, op.outputs[0])
+    return LutWork(int(np.prod(target.shape)), make_lut(op.kind, source.quant, target.quant, op.options))
 
 
 def _lower_reshape(graph: Graph, op: Op) -> ReshapeWork | HostWork:

@@ -35,7 +35,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             image_bytes += sum(len(data) for _, data in step.program.image)
             rows += [{"index": index, "name": graph.tensors[ops[index].outputs[0]].name, "op": ops[index].kind, "engine": step.engines.get(index, "alias"),
                       "descriptors": counts[index], "macs": dense_macs(graph, ops[index]), "weight_bytes": step.weight_bytes.get(index, 0),
-                      "reason": ""} for index in step.layers]
+                      "reason": plan.notes.get(index, "")} for index in step.layers]
         else:
             op = step.op
             rows.append({"index": op.index, "name": graph.tensors[op.outputs[0]].name, "op": op.kind, "engine": "host", "descriptors": 0, "macs": 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class Program:
 
 @dataclass(frozen=True)
 class NpuStep:
-    """Operators that one program executes; `layers` are the graph's operators in order, `engines` theirs ("nn", "tp", "nn+tp", "alias")."""
+    """Operators that one program executes; `layers` are the graph's operators in order, `engines` theirs ("nn", "tp", "nn+tp", "alias", "fused")."""
 
     program: Program
     layers: tuple[int, ...]
@@ -103,3 +103,5 @@ class Plan:
     placements: dict[int, Placement]
     memory_bytes: int
     """Size of the memory that the plan uses, from address 0."""
+    notes: dict[int, str] = field(default_factory=dict)
+    """By operator index: what it was fused with, or why not."""

@@ -60,8 +60,8 @@ def build_report(
     model, config, device_name, reference
         As the user named them.
     expected
-        The reference's tensors; None when there is no reference, and then every `bit_exact` is None. On a device without timing all that derives
-        from cycles is None.
+        The reference's tensors; None when there is no reference, and then every `bit_exact` is None. It is None too for a result that was fused
+        away. On a device without timing all that derives from cycles is None.
 
     Raises
     ------
@@ -78,7 +78,10 @@ def build_report(
             return None, None
         if missing := [tensor for tensor in ops[index].outputs if tensor not in expected]:
             raise GraphError(f"the reference has no value of tensor {missing[0]} ({graph.tensors[missing[0]].name})")
-        found = [compare(graph, index, tensor, execution.tensors[tensor], expected[tensor]) for tensor in ops[index].outputs]
+        stored = [tensor for tensor in ops[index].outputs if tensor in execution.tensors]
+        if not stored:
+            return None, None
+        found = [compare(graph, index, tensor, execution.tensors[tensor], expected[tensor]) for tensor in stored]
         worse = [mismatch for mismatch in found if mismatch is not None]
         mismatches.extend(worse)
         diff = max((mismatch.max_abs_diff for mismatch in worse), default=0)
@@ -95,6 +98,8 @@ def build_report(
         elif isinstance(step, NpuStep):
             for index in step.layers:
                 layers.append(_layer(graph, ops[index], step, execution, has_timing, utilisation, check))
+                if index in plan.notes:
+                    layers[-1]["note"] = plan.notes[index]
     macs = sum(layer["macs"] for layer in layers)
     return {
         "model": model, "config": config, "device": device_name, "cores": npu.num_cores, "lanes": npu.num_lanes, "port_bits": npu.port_bits,
@@ -165,6 +170,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     lines = [f"{op['op']} (operator {op['index']}) ran on the host: {op['reason']}" for op in report["host_ops"]]
     cost = "no timing" if report["cycles"] is None else (
         f"{report['cycles']:,} cycles, {_percent(report['utilisation'])} utilisation, simulated in {report['simulation_seconds']:.2f} s")
+    lines += [f"{layer['op']} (operator {layer['index']}): {layer['note']}" for layer in report["layers"] if "note" in layer]
     lines.append(f"{report['device']}, config {report['config']} ({report['cores']} x {report['lanes']} MAC/cycle): {report['macs']:,} MACs, {cost}")
     exact = {None: "not compared", True: "every tensor equals the reference", False: "at least one tensor differs"}[report["bit_exact"]]
     lines.append(f"reference {report['reference']}: {exact}")

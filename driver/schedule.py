@@ -11,7 +11,9 @@ from .lower import (
     AddWork,
     ConcatWork,
     ConvWork,
+    FusedWork,
     HostWork,
+    LutWork,
     MoveAxis,
     MovesWork,
     MoveWork,
@@ -76,7 +78,7 @@ class Task:
 
     op: Op
     position: int
-    work: ConvWork | PoolWork | AddWork | CopyWork | MoveWork | RepeatWork | HostWork
+    work: ConvWork | PoolWork | AddWork | LutWork | CopyWork | MoveWork | RepeatWork | HostWork
     sources: tuple[int, ...]
     target: int | None
     phases: PhaseWork | None = None
@@ -95,6 +97,8 @@ class Schedule:
     values: dict[int, Value] = field(default_factory=dict)
     aliases: set[int] = field(default_factory=set)
     """Positions of operators without a task."""
+    fused: set[int] = field(default_factory=set)
+    """Those of them that another operator's task does."""
 
 
 def schedule(graph: Graph, works: list, config: NpuConfig, *, is_transposed: bool, is_halved: bool, edge_inputs: set[int]) -> Schedule:
@@ -125,8 +129,8 @@ class _Scheduler:
         """Number of the first task since the host's last one."""
 
     def run(self, works: list) -> Schedule:
-        lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, ReshapeWork: self._reshape, HostWork: self._host,
-                    MovesWork: self._moves, ResizeWork: self._resize, ConcatWork: self._concat}
+        lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, LutWork: self._lut, FusedWork: self._fused,
+                    ReshapeWork: self._reshape, HostWork: self._host, MovesWork: self._moves, ResizeWork: self._resize, ConcatWork: self._concat}
         for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
             before = len(self.result.tasks)
             try:
@@ -195,16 +199,19 @@ class _Scheduler:
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
         value = self._reshaped(op, position, self._value(op.inputs[0]), work.in_shape)
         value = self._converted(op, position, value, self.native)
+        sources = (value,)
+        if work.residual is not None:
+            sources = value, self._converted(op, position, self._value(work.residual.tensor), self.native)
         shape = (1, work.rows.size_out, work.cols.size_out, work.num_oc)
         target = self._new(shape, self.native)
         work = work.oriented(self.is_transposed)
         if is_native(work):
-            self._task(op, position, work, (value,), target)
+            self._task(op, position, work, sources, target)
         else:
-            self._strided_conv(op, position, work, value, target)
+            self._strided_conv(op, position, work, sources, target)
         self._define(op, target)
 
-    def _strided_conv(self, op: Op, position: int, work: ConvWork, value: Value, target: Value) -> None:
+    def _strided_conv(self, op: Op, position: int, work: ConvWork, sources: tuple[Value, ...], target: Value) -> None:
         """A convolution over phase planes, in parts of some channels; planes are made for as many channels at once as half a TP buffer holds."""
         num_channels = part_channels(work, self.config.num_cores)
         split, parts = split_strides(work, num_channels, is_halved=self.is_halved)
@@ -214,9 +221,9 @@ class _Scheduler:
         for n, part in enumerate(parts):
             first, phases = n * num_channels, None
             if first % num_ahead == 0:
-                phases = PhaseWork(split, range(first, min(first + num_ahead, split.num_ic)), value.buffer)
+                phases = PhaseWork(split, range(first, min(first + num_ahead, split.num_ic)), sources[0].buffer)
             out_channel = first * work.multiplier if work.is_depthwise else 0
-            self._task(op, position, part, (planes,), target, phases, in_offset=first * split.num_planes * split.plane_bytes,
+            self._task(op, position, part, (planes, *sources[1:]), target, phases, in_offset=first * split.num_planes * split.plane_bytes,
                        out_offset=out_channel * work.rows.size_out * work.cols.size_out)
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
@@ -232,6 +239,17 @@ class _Scheduler:
         target = self._new(a.shape, a.layout)
         self._task(op, position, work, (a, b), target)
         self._define(op, target)
+
+    def _lut(self, op: Op, position: int, work: LutWork) -> None:
+        value = self._value(op.inputs[0])
+        target = self._new(value.shape, value.layout)
+        self._task(op, position, work, (value,), target)
+        self._define(op, target)
+
+    def _fused(self, op: Op, position: int, work: FusedWork) -> None:
+        """The operand's place holds the result; the operand never exists."""
+        self._define(op, self.result.values.pop(work.operand))
+        self.result.fused.add(position)
 
     def _moves(self, op: Op, position: int, work: MovesWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[work.source]), self.native)

@@ -8,11 +8,16 @@ import numpy as np
 
 from .export import write_tflite
 from .graph import Graph, GraphError, Op, Quant, Tensor
+from .lut import LUT_KINDS
 
 __all__ = ["LayerSpec", "SyntheticLayer", "make_layer"]
 
 _KINDS = {"conv": "CONV_2D", "depthwise": "DEPTHWISE_CONV_2D"}
 _ACTIVATIONS = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
+_LUTS = {kind.lower(): kind for kind in sorted(LUT_KINDS)}
+_LUT_OPTIONS = {"LEAKY_RELU": {"alpha": 0.1}, "GELU": {"approximate": False}}
+_LUT_OUTPUTS = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
+"""Scale and zero point where LiteRT fixes them."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,16 @@ class LayerSpec:
     density: float = 1.0
     activation: str = "none"
     dilation: tuple[int, int] = (1, 1)
+    lut: str = "none"
+    """An operator on the layer's outputs that the NPU does by a table."""
 
     def __post_init__(self) -> None:
         if self.op not in _KINDS:
             raise GraphError(f"--op {self.op}: use conv or depthwise")
         if self.activation not in _ACTIVATIONS:
             raise GraphError(f"--activation {self.activation}: use none, relu or relu6")
+        if self.lut not in ("none", *_LUTS):
+            raise GraphError(f"--lut {self.lut}: use none, {', '.join(_LUTS)}")
         if min(*self.input_hwc, *self.kernel, *self.stride, *self.dilation, self.num_oc) < 1:
             raise GraphError("extents of input, kernel, stride and dilation and the number of output channels must be at least 1")
         if min(self.pads) < 0:
@@ -61,10 +70,10 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class SyntheticLayer:
-    """A network of one operator and its reference."""
+    """A network of one operator, or two with a table, and its reference."""
 
     graph: Graph
-    """One operator with explicit pads."""
+    """A layer with explicit pads, and the operator on its outputs if there is one."""
     reference_model: bytes
     """TFLite file with the same arithmetic: a PAD operator, if there are pads, before an unpadded layer. Its tensors keep their indices."""
 
@@ -78,9 +87,16 @@ def make_layer(spec: LayerSpec, seed: int = 0) -> SyntheticLayer:
                "activation": _ACTIVATIONS[spec.activation]}
     if spec.op == "depthwise":
         options["depth_multiplier"] = spec.num_oc // spec.input_hwc[2]
-    op = Op(0, _KINDS[spec.op], (0, 1, 2), (3,), {**options, "pads": spec.pads})
+    ops = [Op(0, _KINDS[spec.op], (0, 1, 2), (3,), {**options, "pads": spec.pads})]
+    if spec.lut != "none":
+        kind = _LUTS[spec.lut]
+        scale, zero_point = _LUT_OUTPUTS.get(kind, (0.02, int(rng.integers(-100, 20))))
+        quant = Quant(np.array([scale], np.float32), np.array([zero_point]))
+        tensors = (*tensors, replace(tensors[3], index=4, name=spec.lut, quant=quant))
+        ops.append(Op(1, kind, (3,), (4,), _LUT_OPTIONS.get(kind, {})))
     name = f"{spec.op}_{'x'.join(map(str, spec.input_hwc))}_{spec.num_oc}_{spec.kernel[0]}x{spec.kernel[1]}"
-    return SyntheticLayer(Graph(name, tensors, (op,), (0,), (3,)), write_tflite(_reference_graph(name, tensors, op, spec)))
+    graph = Graph(name, tensors, tuple(ops), (0,), ops[-1].outputs)
+    return SyntheticLayer(graph, write_tflite(_reference_graph(graph, spec)))
 
 
 def _tensors(spec: LayerSpec, rng: np.random.Generator) -> tuple[Tensor, ...]:
@@ -111,13 +127,16 @@ def _tensors(spec: LayerSpec, rng: np.random.Generator) -> tuple[Tensor, ...]:
     )
 
 
-def _reference_graph(name: str, tensors: tuple[Tensor, ...], op: Op, spec: LayerSpec) -> Graph:
+def _reference_graph(graph: Graph, spec: LayerSpec) -> Graph:
     """The same layer as TFLite can say it: pads by an operator of their own."""
+    tensors, op, rest = graph.tensors, graph.ops[0], graph.ops[1:]
     layer = replace(op, options={key: value for key, value in op.options.items() if key != "pads"} | {"padding": "VALID"})
     if not any(spec.pads):
-        return Graph(name, tensors, (layer,), (0,), (3,))
+        return replace(graph, ops=(layer, *rest))
     (h, w, num_ic), (top, bottom, left, right) = spec.input_hwc, spec.pads
     pads = np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
-    padded = replace(tensors[0], index=5, name="padded", shape=(1, h + top + bottom, w + left + right, num_ic))
-    return Graph(name, (*tensors, Tensor(4, "pads", (4, 2), np.dtype(np.int32), None, pads), padded),
-                 (Op(0, "PAD", (0, 4), (5,)), replace(layer, index=1, inputs=(5, *op.inputs[1:]))), (0,), (3,))
+    first = len(tensors)
+    padded = replace(tensors[0], index=first + 1, name="padded", shape=(1, h + top + bottom, w + left + right, num_ic))
+    ops = Op(0, "PAD", (0, first), (first + 1,)), replace(layer, inputs=(first + 1, *op.inputs[1:])), *rest
+    return replace(graph, tensors=(*tensors, Tensor(first, "pads", (4, 2), np.dtype(np.int32), None, pads), padded),
+                   ops=tuple(replace(op, index=index) for index, op in enumerate(ops)))

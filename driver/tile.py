@@ -25,6 +25,7 @@ class Geometry:
     rows: Axis
     cols: Axis
     is_depthwise: bool
+    has_residual: bool = False
 
     @property
     def phase_list(self) -> list[tuple[int, int]]:
@@ -99,10 +100,15 @@ class Stripe:
 
     def groups(self, group: GroupShape) -> tuple[tuple[int, int], tuple[int, int]]:
         """`GroupShape.extent` of all groups but the last, and of the last."""
+        full, last = self.group_outputs(group)
+        return group.extent(*full), group.extent(*last)
+
+    def group_outputs(self, group: GroupShape) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(rows, columns) of outputs of all groups but the last, and of the last."""
         before = self.num_groups - 1
         if group.mode == "segment":
-            return group.extent(1, group.cols), group.extent(1, self.num_cols - before * group.cols)
-        return group.extent(group.rows, self.num_cols), group.extent(self.num_rows - before * group.rows, self.num_cols)
+            return (1, group.cols), (1, self.num_cols - before * group.cols)
+        return (group.rows, self.num_cols), (self.num_rows - before * group.rows, self.num_cols)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from convoy.spec.isa import LUT_BYTES
 from convoy.spec.record import Record
 
 __all__ = ["MachineError", "MemoryView", "Observer"]
@@ -49,6 +50,14 @@ class MemoryView:
             self.observer.read_constant(what, slice(addr, addr + num_bytes))
         return self.array[addr : addr + num_bytes]
 
+    def look_up(self, what: str, d: dict[str, int], values: np.ndarray) -> np.ndarray:
+        """int8 `values` through the table of a descriptor, if it has one."""
+        if not d["has_lut"]:
+            return values
+        if d["lut_addr"] % LUT_BYTES:
+            raise MachineError(f"{what} = {d['lut_addr']:#x}: align it to {LUT_BYTES} bytes")
+        return self.read(what, d["lut_addr"], LUT_BYTES).view(np.int8)[values.astype(np.int64) & 255]
+
     def read_record(self, what: str, record: Record, addr: int) -> dict[str, int]:
         """The fields of one record."""
         return record.decode(self.read(what, addr, record.num_bytes).tobytes())
@@ -59,6 +68,14 @@ class MemoryView:
         if self.observer:
             self.observer.read(what, index)
         return self.array[index].view(np.int8)
+
+    def gather(self, what: str, addrs: np.ndarray) -> np.ndarray:
+        """Activations: int8 values of an array of addresses."""
+        if addrs.size:
+            self.check(what, int(addrs.min()), int(addrs.max()) + 1)
+            if self.observer:
+                self.observer.read(what, addrs.ravel())
+        return self.array[addrs].view(np.int8)
 
     def write_runs(self, what: str, addr: int, run_bytes: int, num_runs: int, pitch_bytes: int, values: np.ndarray) -> None:
         """Write int8 values as runs."""

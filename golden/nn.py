@@ -96,6 +96,9 @@ def _positions(config: NpuConfig, d: dict[str, int]) -> _Positions:
     last = _group_positions(config, d, d["num_pos_last"], d["num_vec_last"])
     groups = [full] * (d["num_groups"] - 1) + [last]
     index = np.repeat(np.arange(d["num_groups"]), [len(window_pixel) for window_pixel, _ in groups])
+    if d["has_residual"]:
+        for (_, out_bytes), suffix in ((full, ""), (last, "_last")):
+            _check_residual_runs(d, out_bytes, suffix)
     window_pixel, out_bytes = (np.concatenate(arrays) for arrays in zip(*groups, strict=True))
     return _Positions(index * d["group_step"], window_pixel, out_bytes + index * d["out_group_step_bytes"])
 
@@ -188,4 +191,23 @@ def _drain(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray],
     bias, mult, left, right, offset = (params[name][valid, None] for name in ("bias", "mult", "shift_left", "shift_right", "out_offset_bytes"))
     requantise = single_rounding if d["rounding"] == Rounding.SINGLE else double_rounding
     values = requantise(wrap32(acc[valid] + bias), mult, left, right) + d["zero_point_out"]
-    memory.scatter("NN.out_addr", d["out_addr"] + offset + positions.out_bytes, np.clip(values, d["act_min"], d["act_max"]))
+    values = memory.look_up("NN.lut_addr", d, np.clip(values, d["act_min"], d["act_max"]))
+    if d["has_residual"]:
+        values = _add_residual(d, values, memory.gather("NN.res_addr", d["res_addr"] + offset + positions.out_bytes))
+    memory.scatter("NN.out_addr", d["out_addr"] + offset + positions.out_bytes, values)
+
+
+def _check_residual_runs(d: dict[str, int], out_bytes: np.ndarray, suffix: str) -> None:
+    """The runs of the second operand are the bytes that a group writes, in order."""
+    count, size = d[f"num_res_runs{suffix}"], d[f"res_run_bytes{suffix}"]
+    runs = (np.arange(count)[:, None] * d["out_pitch_row_bytes"] + np.arange(size)).ravel()
+    if not np.array_equal(runs, out_bytes):
+        raise MachineError(f"NN.num_res_runs{suffix}, res_run_bytes{suffix} = {count}, {size}: a group writes {len(out_bytes)} bytes per channel elsewhere")
+
+
+def _add_residual(d: dict[str, int], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """TFLite's int8 ADD of outputs and residual."""
+    scaled_a = double_rounding((a.astype(np.int64) - d["res_a_zero_point"]) << 20, d["res_a_mult"], 0, d["res_a_shift"])
+    scaled_b = double_rounding((b.astype(np.int64) - d["res_b_zero_point"]) << 20, d["res_b_mult"], 0, d["res_b_shift"])
+    total = double_rounding(scaled_a + scaled_b, d["res_out_mult"], 0, d["res_out_shift"]) + d["res_zero_point_out"]
+    return np.clip(total, d["res_act_min"], d["res_act_max"])

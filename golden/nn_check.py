@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import NN_AT_LEAST_ONE, NN_TABLES, TABLE_ALIGN_BYTES, Rounding
+from convoy.spec.isa import LUT_BYTES, NN_AT_LEAST_ONE, NN_RESIDUAL_AT_LEAST_ONE, NN_TABLES, TABLE_ALIGN_BYTES, Rounding
 
 from .memory import MachineError
 
@@ -77,6 +77,13 @@ def _check_compute(config: NpuConfig, d: dict[str, int]) -> None:
 def _check_drain(config: NpuConfig, d: dict[str, int]) -> None:
     _require(d["rounding"] in set(Rounding), f"rounding = {d['rounding']} is unknown: use 0..{max(Rounding).value}")
     _require(-128 <= d["act_min"] <= d["act_max"] <= 127, f"act_min, act_max = {d['act_min']}, {d['act_max']}: use -128 <= act_min <= act_max <= 127")
+    if d["has_lut"]:
+        _require(d["lut_addr"] % LUT_BYTES == 0, f"lut_addr = {d['lut_addr']:#x}: align it to {LUT_BYTES} bytes")
+    if d["has_residual"]:
+        for name in NN_RESIDUAL_AT_LEAST_ONE:
+            _require(d[name] >= 1, f"{name} = 0: use at least 1 with has_residual")
+        _require(-128 <= d["res_act_min"] <= d["res_act_max"] <= 127,
+                 f"res_act_min, res_act_max = {d['res_act_min']}, {d['res_act_max']}: use -128 <= res_act_min <= res_act_max <= 127")
     _require(d["tile_ow"] <= d["drain_pitch"], f"tile_ow = {d['tile_ow']} exceeds drain_pitch = {d['drain_pitch']}")
     if d["is_flat"]:
         _require(d["split_log2"] == 0, f"split_log2 = {d['split_log2']}: use 0 with is_flat")

@@ -40,6 +40,7 @@ def execute_tp(config: NpuConfig, memory: MemoryView, d: dict[str, int]) -> None
         values = _pool(d, op, buffer)
     if op is not TpOp.COPY:
         values = np.clip(values, d["act_min"], d["act_max"])
+    values = memory.look_up("TP.lut_addr", d, values)
     num_runs = values.size // d["out_run_bytes"]
     memory.write_runs("TP.out_addr", d["out_addr"], d["out_run_bytes"], num_runs, d["out_pitch_bytes"], values.ravel())
 

@@ -59,7 +59,7 @@ class Npu(wiring.Component):
         m.submodules.tp_rest = resets(tp_rest)
         m.submodules.tp = resets(EnableInserter(tp_rest.is_active)(tp))
 
-        reads = (control.read, nn.read_tables, nn.read_params, nn.read_acts, nn.read_weights, tp.read)
+        reads = (control.read, nn.read_tables, nn.read_params, nn.read_acts, nn.read_weights, nn.read_lut, nn.read_residual, tp.read, tp.read_lut)
         writes = (control.write, nn.write, tp.write)
         weights_client, records_client = 4, 0
         m.submodules.read_mux = read_mux = ReadMux(config, len(reads))

@@ -90,6 +90,11 @@ class NpuConfig:
         return self.num_cores * self.num_lanes
 
     @property
+    def residual_lanes(self) -> int:
+        """Outputs per cycle to which a fused sum adds its second operand; each takes eight 18 x 18 multipliers."""
+        return max(1, self.post_lanes // 4)
+
+    @property
     def name(self) -> str:
         """The preset's letter, or `custom`."""
         return next((letter for letter, preset in PRESETS.items() if preset == self), "custom")

@@ -103,7 +103,7 @@ REGISTERS = {register.name: register for register in (
     Register("IRQ_STATUS", 0x14, "w1c", "Bit 0: a program has ended, all its writes acknowledged, or has been stopped."),
     Register("ERROR", 0x18, "ro", "`Error`."),
     Register("ERROR_ADDR", 0x1C, "ro", "The address that goes with ERROR."),
-    Register("PROGRAM_BASE", 0x20, "rw", "Address of the first descriptor, aligned to 128 bytes."),
+    Register("PROGRAM_BASE", 0x20, "rw", "Address of the first descriptor, aligned to the size of a descriptor."),
     Register("PROGRAM_COUNT", 0x24, "rw", "Number of descriptors, 1..65535."),
     Register("RECORD_BASE", 0x28, "rw", "Where completion records go, aligned to 32 bytes. Not to be changed while busy."),
     Register("CYCLES", 0x2C, "ro", "Cycles from the last doorbell to its interrupt, or to now."),

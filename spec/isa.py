@@ -13,15 +13,17 @@ from amaranth.lib import enum
 from .record import Field, Record
 
 __all__ = [
-    "COMPLETION", "DESCRIPTOR_BYTES", "HEADER", "NN", "NN_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS", "STREAM", "TABLE_ALIGN_BYTES",
-    "TAP_BYTES", "TP", "TP_ADD_AT_LEAST_ONE", "TP_AT_LEAST_ONE", "TP_POOL_AT_LEAST_ONE",
+    "COMPLETION", "DESCRIPTOR_BYTES", "HEADER", "LUT_BYTES", "NN", "NN_AT_LEAST_ONE", "NN_RESIDUAL_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS",
+    "STREAM", "TABLE_ALIGN_BYTES", "TAP_BYTES", "TP", "TP_ADD_AT_LEAST_ONE", "TP_AT_LEAST_ONE", "TP_POOL_AT_LEAST_ONE",
     "Opcode", "Rounding", "TpOp",
 ]
 
-DESCRIPTOR_BYTES = 128
+DESCRIPTOR_BYTES = 256
 """Size and alignment of a descriptor."""
 TAP_BYTES = 2
 """Bytes of an entry of the tap table: an unsigned pixel offset into the window."""
+LUT_BYTES = 256
+"""Size and alignment of a lookup table; entry `y & 255` is what an output of y becomes."""
 
 
 class Opcode(enum.IntEnum, shape=8):
@@ -133,6 +135,26 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("act_min", 9, "Lower clamp.", signed=True),
     Field("act_max", 9, "Upper clamp.", signed=True),
     Field("rounding", 2, "`Rounding`."),
+    Field("has_lut", 1, "1: outputs, after the clamp, are looked up in a table."),
+    Field("lut_addr", 32, "The table, `LUT_BYTES` bytes; aligned to that. Not used if `has_lut` is 0."),
+    # Residual: a second operand, added to the outputs last. Not used if `has_residual` is 0
+    Field("has_residual", 1, "1: outputs, after the table, are operand A of an ADD."),
+    Field("res_addr", 32, "Operand B of the output byte at `out_addr`; the other bytes lie in the same order."),
+    Field("res_run_bytes", 24, "Consecutive output bytes of a channel in a group: all of them, or those of an output row."),
+    Field("res_run_bytes_last", 24, "The same in the last group."),
+    Field("num_res_runs", 14, "Runs of a channel in a group, `out_pitch_row_bytes` apart."),
+    Field("num_res_runs_last", 14, "The same in the last group."),
+    Field("res_a_zero_point", 9, "Subtracted from A.", signed=True),
+    Field("res_b_zero_point", 9, "Subtracted from B.", signed=True),
+    Field("res_a_mult", 31, "Multiplier of A, Q31."),
+    Field("res_b_mult", 31, "Multiplier of B, Q31."),
+    Field("res_out_mult", 31, "Multiplier of the sum, Q31."),
+    Field("res_a_shift", 5, "Right shift of A."),
+    Field("res_b_shift", 5, "Right shift of B."),
+    Field("res_out_shift", 5, "Right shift of the sum."),
+    Field("res_zero_point_out", 9, "Added last.", signed=True),
+    Field("res_act_min", 9, "Lower clamp of the sum.", signed=True),
+    Field("res_act_max", 9, "Upper clamp of the sum.", signed=True),
 ))
 """One stripe on the NN engine."""
 
@@ -143,6 +165,8 @@ NN_AT_LEAST_ONE = (
     "tile_ow", "num_pos", "num_pos_last",
 )
 """Fields of `NN` that must not be 0."""
+NN_RESIDUAL_AT_LEAST_ONE = ("res_run_bytes", "res_run_bytes_last", "num_res_runs", "num_res_runs_last")
+"""With `has_residual` these too."""
 NN_TABLES = ("tap_addr", "stream_addr", "wgt_addr", "param_addr")
 """Fields of `NN` that must be aligned to `TABLE_ALIGN_BYTES`."""
 TABLE_ALIGN_BYTES = 32
@@ -193,6 +217,8 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     Field("zero_point_out", 9, "ADD: added last. COPY: the value outside the image.", signed=True),
     Field("act_min", 9, "Lower clamp (ADD and pools).", signed=True),
     Field("act_max", 9, "Upper clamp (ADD and pools).", signed=True),
+    Field("has_lut", 1, "1: outputs of any operation, after the clamp, are looked up in a table."),
+    Field("lut_addr", 32, "The table, `LUT_BYTES` bytes; aligned to that. Not used if `has_lut` is 0."),
 ))
 """One block on the TP engine: load into the buffer, process one element per cycle, write."""
 

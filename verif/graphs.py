@@ -8,9 +8,11 @@ import numpy as np
 
 from convoy.driver.graph import Graph, Op, Quant, Tensor
 from convoy.driver.host import run_host_op
+from convoy.driver.lut import LUT_KINDS
 from convoy.driver.program import NpuStep, Plan
 from convoy.golden import ops
 from convoy.golden.machine import Machine
+from convoy.verif.litert import reference_table
 
 __all__ = ["GraphMaker", "evaluate", "run_plan"]
 
@@ -51,7 +53,9 @@ class GraphMaker:
         """Add an operator; the index of its output."""
         same = kind.endswith("POOL_2D") or kind in ("RESHAPE", "PAD", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR")
         source = self.tensors[inputs[0]]
-        out = self.tensor(out_shape, zero_point=int(source.quant.zero_point[0]) if same else None)
+        fixed = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
+        scale, zero_point = fixed.get(kind, (0.05, int(source.quant.zero_point[0]) if same else None))
+        out = self.tensor(out_shape, scale=scale, zero_point=zero_point)
         self.ops.append(Op(len(self.ops), kind, tuple(inputs), (out,), options))
         return out
 
@@ -124,4 +128,7 @@ def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndar
     if op.kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
         layer = ops.max_pool if op.kind == "MAX_POOL_2D" else ops.average_pool
         return layer(acts, (options["filter_h"], options["filter_w"]), stride, quants[0], padding, activation)
+    if op.kind in LUT_KINDS and acts.dtype == target.dtype == np.int8:
+        table = reference_table(op.kind, *((float(scale), zero_point) for scale, zero_point in quants), **options)
+        return table[acts.view(np.uint8)]
     return run_host_op(graph, op, values)

@@ -6,6 +6,7 @@ The reference is `OpResolverType.BUILTIN_REF` of ai-edge-litert 2.3.0. The defau
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import ai_edge_litert.schema_py_generated as schema
@@ -14,8 +15,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 __all__ = [
-    "ModelBuilder", "Quantisation", "add_model", "conv_model", "depthwise_model", "fully_connected_model", "pool_model", "run_reference",
-    "softmax_model", "unary_model",
+    "ModelBuilder", "Quantisation", "add_model", "conv_model", "depthwise_model", "fully_connected_model", "pool_model", "reference_table",
+    "run_reference", "softmax_model", "unary_model",
 ]
 
 Quantisation = tuple[float, int]
@@ -30,7 +31,8 @@ _OPERATORS = {
     "DEQUANTIZE": ("DequantizeOptions", 2), "CONCATENATION": ("ConcatenationOptions", 2), "MUL": ("MulOptions", 2),
     "SPLIT": ("SplitOptions", 2), "SPACE_TO_DEPTH": ("SpaceToDepthOptions", 1),
     "SLICE": ("SliceOptions", 2), "STRIDED_SLICE": ("StridedSliceOptions", 2), "RESIZE_NEAREST_NEIGHBOR": ("ResizeNearestNeighborOptions", 2),
-    "RELU": (None, 2), "RELU6": (None, 2), "RELU_N1_TO_1": (None, 1), "LOGISTIC": (None, 2), "HARD_SWISH": ("HardSwishOptions", 1),
+    "RELU": (None, 2), "RELU6": (None, 2), "RELU_N1_TO_1": (None, 1), "LOGISTIC": (None, 2), "TANH": (None, 2),
+    "HARD_SWISH": ("HardSwishOptions", 1), "LEAKY_RELU": ("LeakyReluOptions", 2), "ELU": (None, 1), "GELU": ("GeluOptions", 2),
 }
 """Options table of the schema (None: it has none) and operator version that supports int8."""
 
@@ -152,6 +154,13 @@ def run_reference(model: bytes, inputs: np.ndarray | Sequence[np.ndarray]) -> di
         except ValueError:
             continue
     return tensors
+
+
+@lru_cache
+def reference_table(kind: str, input_quant: Quantisation, output_quant: Quantisation, **options: Any) -> np.ndarray:
+    """What a unary int8 operator makes of every input: int8 (256,), entry `x & 255` for the input x."""
+    inputs = np.arange(256, dtype=np.uint8).view(np.int8)
+    return run_reference(unary_model(kind, (256,), input_quant, output_quant, **options), inputs)[1]
 
 
 def _padding(padding: str) -> int:

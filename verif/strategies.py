@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -10,7 +12,19 @@ from convoy.spec.config import NpuConfig
 
 from .graphs import GraphMaker
 
-__all__ = ["add_graphs", "configs", "conv_graphs", "fully_connected_graphs", "layer_graphs", "memory_models", "move_graphs", "out_size", "pool_graphs"]
+__all__ = [
+    "add_graphs",
+    "configs",
+    "conv_graphs",
+    "fully_connected_graphs",
+    "layer_graphs",
+    "lut_graphs",
+    "memory_models",
+    "move_graphs",
+    "out_size",
+    "pool_graphs",
+    "residual_graphs",
+]
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -149,6 +163,50 @@ def move_graphs(draw):
     return maker.graph([source], [target])
 
 
+LUT_OPTIONS: dict[str, dict] = {
+    "LOGISTIC": {}, "TANH": {}, "HARD_SWISH": {}, "LEAKY_RELU": {"alpha": 0.1}, "GELU": {"approximate": False}, "QUANTIZE": {}, "RELU": {}, "RELU6": {},
+}
+"""Unary operators that both LiteRT's reference kernels and the NPU know, with options."""
+
+
+@st.composite
+def lut_graphs(draw):
+    """A layer or nothing, followed by one or two operators that are tables; fused unless the result between is an output too."""
+    kinds = draw(st.lists(st.sampled_from(sorted(LUT_OPTIONS)), min_size=1, max_size=2))
+    graph = draw(st.one_of(conv_graphs(max_kernel=3), fully_connected_graphs(), pool_graphs(), add_graphs(), st.none()))
+    maker = GraphMaker(draw(seeds))
+    if graph is None:
+        inputs = [maker.tensor((1, *draw(st.tuples(*[st.integers(1, 30)] * 3))))]
+        outputs, last = [], inputs[0]
+    else:
+        maker.tensors, maker.ops = list(graph.tensors), list(graph.ops)
+        inputs, last = graph.inputs, graph.outputs[0]
+        outputs = draw(st.sampled_from([[], [last]]))
+    for kind in kinds:
+        last = maker.op(kind, (last,), maker.tensors[last].shape, **LUT_OPTIONS[kind])
+    return maker.graph(inputs, [*outputs, last])
+
+
+@st.composite
+def residual_graphs(draw):
+    """A convolution, perhaps through a table, and a sum of its result and an earlier tensor of other scale; fused where that is faster."""
+    graph = draw(conv_graphs(max_kernel=4))
+    maker = GraphMaker(draw(seeds))
+    maker.tensors, maker.ops = list(graph.tensors), []
+    shape = maker.tensors[graph.outputs[0]].shape
+    other = maker.tensor(shape, scale=draw(st.floats(0.01, 0.5)))
+    inputs = [*graph.inputs, other]
+    if draw(st.booleans()):
+        other = maker.op("TANH", (other,), shape)
+    maker.ops.append(replace(graph.ops[0], index=len(maker.ops)))
+    last = graph.outputs[0]
+    if draw(st.booleans()):
+        last = maker.op("LEAKY_RELU", (last,), shape, alpha=0.2)
+    operands = (last, other) if draw(st.booleans()) else (other, last)
+    return maker.graph(inputs, [maker.op("ADD", operands, shape, activation=draw(st.sampled_from(["NONE", "RELU"])))])
+
+
 def layer_graphs():
     """Any layer that the NPU executes; convolutions most often."""
-    return st.one_of(conv_graphs(), conv_graphs(), conv_graphs(), fully_connected_graphs(), pool_graphs(), add_graphs(), move_graphs())
+    return st.one_of(conv_graphs(), conv_graphs(), conv_graphs(), fully_connected_graphs(), pool_graphs(), add_graphs(), move_graphs(), lut_graphs(),
+                     residual_graphs())

@@ -169,5 +169,6 @@ _CHECKS = {
     "SOFTMAX": ((1, 1), _same_shape),
     "QUANTIZE": ((1, 1), _same_shape),
     "DEQUANTIZE": ((1, 1), _same_shape),
+    **dict.fromkeys(("LOGISTIC", "TANH", "HARD_SWISH", "LEAKY_RELU", "ELU", "GELU", "RELU", "RELU6", "RELU_N1_TO_1"), ((1, 1), _same_shape)),
 }
 """For each known operator: fewest and most inputs, and a function that names what is wrong with the shapes, or None."""

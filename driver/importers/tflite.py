@@ -300,6 +300,17 @@ def _read_resize(where: str, options: Any) -> dict[str, Any]:
     return {"align_corners": bool(options.AlignCorners()), "half_pixel_centers": bool(options.HalfPixelCenters())}
 
 
+def _read_leaky_relu(where: str, options: Any) -> dict[str, Any]:
+    alpha = float(options.Alpha())
+    if not abs(alpha) < float("inf"):
+        raise GraphError(f"{where}: alpha = {alpha} is not a number")
+    return {"alpha": alpha}
+
+
+def _read_gelu(where: str, options: Any) -> dict[str, Any]:
+    return {"approximate": bool(options.Approximate())}
+
+
 def _read_reduce(where: str, options: Any) -> dict[str, Any]:
     return {"keep_dims": bool(options.KeepDims())}
 
@@ -316,6 +327,8 @@ _OPTIONS: dict[str, tuple[type, bool, Callable[[str, Any], dict[str, Any]]]] = {
     "CONCATENATION": (schema.ConcatenationOptions, True, _read_concatenation),
     "RESHAPE": (schema.ReshapeOptions, False, _read_reshape),
     "SOFTMAX": (schema.SoftmaxOptions, True, _read_softmax),
+    "LEAKY_RELU": (schema.LeakyReluOptions, True, _read_leaky_relu),
+    "GELU": (schema.GeluOptions, False, _read_gelu),
     "MEAN": (schema.ReducerOptions, False, _read_reduce),
     "SPACE_TO_DEPTH": (schema.SpaceToDepthOptions, True, _read_space_to_depth),
     "STRIDED_SLICE": (schema.StridedSliceOptions, True, _read_strided_slice),

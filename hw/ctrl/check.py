@@ -11,8 +11,10 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.csr import Error
 from convoy.spec.isa import (
     HEADER,
+    LUT_BYTES,
     NN,
     NN_AT_LEAST_ONE,
+    NN_RESIDUAL_AT_LEAST_ONE,
     NN_TABLES,
     TABLE_ALIGN_BYTES,
     TP,
@@ -171,6 +173,7 @@ class DescriptorCheck(wiring.Component):
         pitch = (config.num_lanes >> d.split_log2) + (d.split_words << exact_log2(config.num_lanes))
         breaches = [d[name] == 0 for name in NN_AT_LEAST_ONE]
         breaches += [d[name][:exact_log2(TABLE_ALIGN_BYTES)] != 0 for name in NN_TABLES]
+        breaches += [d.has_residual & (d[name] == 0) for name in NN_RESIDUAL_AT_LEAST_ONE]
         breaches += [
             ~d.stride_h_log2 & (d.phase_mask[2:] != 0), ~d.stride_w_log2 & (d.phase_mask[1] | d.phase_mask[3]),
             (phase_count != d.num_phases) | (phase_count == 3),
@@ -180,6 +183,8 @@ class DescriptorCheck(wiring.Component):
             (d.split_log2 != 0) & (d.pitch_row != pitch),
             d.rounding > max(Rounding).value,
             d.act_min > d.act_max,
+            d.has_lut & (d.lut_addr[:exact_log2(LUT_BYTES)] != 0),
+            d.has_residual & (d.res_act_min > d.res_act_max),
             d.tile_ow > d.drain_pitch,
             d.is_flat & ((d.split_log2 != 0) | (d.num_vec_x != d.num_vec)),
         ]
@@ -204,4 +209,5 @@ class DescriptorCheck(wiring.Component):
             ~is_add & (d.b_run_bytes != 0),
             d.a_run_bytes > limit, d.b_run_bytes > limit,
             (d.op != TpOp.COPY) & (d.act_min > d.act_max),
+            d.has_lut & (d.lut_addr[:exact_log2(LUT_BYTES)] != 0),
         ]

@@ -7,10 +7,13 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.chunk_writer import Chunk
 from convoy.hw.lib.rest import Rest
 from convoy.hw.post.compress import Compressor
+from convoy.hw.post.lut import LUT_FIELDS, Lut
 from convoy.hw.post.requant import Requantiser, delay
+from convoy.hw.post.residual import RESIDUAL_FIELDS, Residual
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, PARAM
 
@@ -19,7 +22,7 @@ __all__ = ["DRAIN_FIELDS", "DrainChunks"]
 DRAIN_FIELDS = (
     "num_sb", "num_groups", "num_vec", "num_vec_last", "num_vec_x", "split_log2", "num_kernels", "num_kernels_last",
     "out_addr", "out_group_step_bytes", "out_pitch_row_bytes", "drain_pitch", "tile_ow", "num_pos", "num_pos_last", "is_flat",
-    "zero_point_out", "act_min", "act_max", "rounding",
+    "zero_point_out", "act_min", "act_max", "rounding", *LUT_FIELDS, *RESIDUAL_FIELDS,
 )
 """What the drain needs of an NN descriptor."""
 
@@ -30,7 +33,7 @@ def _unit_layout(config: NpuConfig) -> data.StructLayout:
     """One kernel of one core of a group. `entry` is its first accumulator entry."""
     return data.StructLayout({
         "scale": PARAM.subset(*_SCALE_FIELDS), "is_valid": 1, "addr": 32, "core": range(config.num_cores),
-        "entry": exact_log2(config.num_acc_entries), "is_group_last": 1, "is_job_last": 1,
+        "entry": exact_log2(config.num_acc_entries), "is_last_group": 1, "is_group_last": 1, "is_job_last": 1,
     })
 
 
@@ -115,6 +118,7 @@ class _UnitSequencer(wiring.Component):
                         unit.addr.eq(group_addr + param.out_offset_bytes),
                         unit.core.eq(core),
                         unit.entry.eq(entry),
+                        unit.is_last_group.eq(is_last_group),
                         unit.is_group_last.eq(is_last_unit),
                         unit.is_job_last.eq(is_last_unit & is_last_group & is_last_sb),
                         self.units.valid.eq(1),
@@ -310,7 +314,7 @@ class _Walker(wiring.Component):
 
 
 class DrainChunks(wiring.Component):
-    """Reads, requantises and compresses the accumulators of finished groups into chunks for `ChunkWriter`.
+    """Reads, requantises, looks up and compresses the accumulators of finished groups, and adds a residual, into chunks for `ChunkWriter`.
 
     The loops are those of "Drain" in docs/architecture.md. Beyond what is written there the descriptor must obey:
     `post_lanes <= num_lanes >> split_log2`; without `is_flat` no chunk reaches into the next row, whatever `drain_pitch` is;
@@ -318,7 +322,8 @@ class DrainChunks(wiring.Component):
     cleared, each once, with or after the last read from it, also where no position or no output channel needs them.
 
     Throughput: one chunk of `post_lanes` positions per cycle; a row of each kernel begins a new chunk; one cycle per vector of an output
-    channel that does not exist; about 4 cycles per group. The next job is taken when the chunks of the last one have left.
+    channel that does not exist; about 4 cycles per group. The next job is taken when the chunks of the last one have left; a job with
+    a lookup table starts when that has been fetched. With a residual `Residual` sets the pace.
 
     Parameters
     ----------
@@ -343,9 +348,11 @@ class DrainChunks(wiring.Component):
         The accumulators, `acc_read_cycles` cycles after `acc_read`.
     chunks : Out(stream of Chunk(post_lanes))
         One `last` per job; such a chunk may be empty.
+    read_lut, read_residual : Out(ReadPort)
+        For lookup tables, and for second operands.
     """
 
-    FIFO_DEPTH = 32
+    FIFO_DEPTH = 64
 
     def __init__(self, config: NpuConfig, acc_read_cycles: int = 2):
         self._config, self._acc_read_cycles = config, acc_read_cycles
@@ -358,6 +365,7 @@ class DrainChunks(wiring.Component):
             "acc_entry": Out(exact_log2(config.num_acc_entries)), "acc_lane": Out(range(num_parts)),
             "acc_data": In(data.ArrayLayout(signed(32), config.post_lanes)),
             "chunks": Out(stream.Signature(Chunk(config.post_lanes))),
+            "read_lut": Out(ReadPort(config)), "read_residual": Out(ReadPort(config)),
         })
 
     def elaborate(self, platform):
@@ -368,6 +376,8 @@ class DrainChunks(wiring.Component):
         requantiser = Requantiser(config, config.post_lanes)
         m.submodules.requantiser_rest = rest = Rest(max_open=1, tail_cycles=requantiser.PIPELINE_CYCLES + 1)
         m.submodules.requantiser = EnableInserter(rest.is_active)(requantiser)
+        m.submodules.lut = lut = Lut(config, config.post_lanes)
+        m.submodules.residual = residual = Residual(config)
         m.submodules.compressor = compressor = Compressor(config.post_lanes)
         m.submodules.masks = masks = fifo.SyncFIFO(width=config.post_lanes, depth=depth)
         m.submodules.places = places = fifo.SyncFIFO(width=_place_layout().size, depth=depth)
@@ -380,13 +390,18 @@ class DrainChunks(wiring.Component):
 
         wiring.connect(m, wiring.flipped(self.job), sequencer.job)
         wiring.connect(m, wiring.flipped(self.params), sequencer.params)
-        wiring.connect(m, sequencer.units, walker.units)
+        self._connect_residual(m, sequencer, walker, residual)
+        chunks = residual.i
         m.d.comb += [
-            sequencer.is_quiet.eq(num_free == depth), sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
-            sequencer.is_prepared.eq(walker.is_prepared), walker.prepare.eq(sequencer.prepare),
+            sequencer.is_quiet.eq((num_free == depth) & residual.is_idle & ~chunks.valid), sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
+            sequencer.is_prepared.eq(walker.is_prepared & lut.is_ready), walker.prepare.eq(sequencer.prepare),
             walker.fields.eq(sequencer.fields), walker.group.eq(sequencer.group), walker.can_issue.eq(num_free != 0),
             *(getattr(self, name).eq(getattr(walker, name)) for name in ("acc_read", "acc_clear", "acc_core", "acc_entry", "acc_lane", "group_done")),
         ]
+
+        wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
+        m.d.sync += lut.start.eq(sequencer.job.valid & sequencer.job.ready)
+        m.d.comb += [lut.job[name].eq(sequencer.fields[name]) for name in LUT_FIELDS]
 
         scale = delay(m, walker.scale, self._acc_read_cycles, name="scale")
         m.d.comb += [
@@ -394,16 +409,30 @@ class DrainChunks(wiring.Component):
             requantiser.accs.eq(self.acc_data), rest.offered.eq(requantiser.valid),
             *(requantiser.param[name].eq(scale[name]) for name in _SCALE_FIELDS),
             *(getattr(requantiser, name).eq(sequencer.fields[name]) for name in ("rounding", "zero_point_out", "act_min", "act_max")),
-            masks.w_en.eq(walker.emit), masks.w_data.eq(walker.mask), masks.r_en.eq(requantiser.out_valid),
+            masks.w_en.eq(walker.emit), masks.w_data.eq(walker.mask), masks.r_en.eq(lut.out_valid),
             places.w_en.eq(walker.emit), places.w_data.eq(walker.place),
-            compressor.valid.eq(requantiser.out_valid), compressor.lanes.eq(requantiser.outs), compressor.mask.eq(masks.r_data),
+            lut.valid.eq(requantiser.out_valid), lut.lanes.eq(requantiser.outs),
+            compressor.valid.eq(lut.out_valid), compressor.lanes.eq(lut.outs), compressor.mask.eq(masks.r_data),
             results.w_en.eq(compressor.out_valid), results.w_data.eq(Cat(compressor.out, compressor.count)),
         ]
 
-        m.d.comb += [is_taken.eq(results.r_rdy & (~self.chunks.valid | self.chunks.ready)), results.r_en.eq(is_taken), places.r_en.eq(is_taken)]
-        with m.If(self.chunks.ready | ~self.chunks.valid):
-            m.d.sync += self.chunks.valid.eq(is_taken)
+        m.d.comb += [is_taken.eq(results.r_rdy & (~chunks.valid | chunks.ready)), results.r_en.eq(is_taken), places.r_en.eq(is_taken)]
+        with m.If(chunks.ready | ~chunks.valid):
+            m.d.sync += chunks.valid.eq(is_taken)
         with m.If(is_taken):
-            chunk = self.chunks.payload
+            chunk = chunks.payload
             m.d.sync += [Cat(chunk.data, chunk.count).eq(results.r_data), Cat(chunk.addr, chunk.start, chunk.last).eq(places.r_data)]
         return m
+
+    def _connect_residual(self, m, sequencer, walker, residual):
+        """The walker and the residual see the same units; the residual only those that make outputs."""
+        unit, fields = sequencer.units.p, sequencer.fields
+        m.d.comb += [
+            walker.units.p.eq(unit), walker.units.valid.eq(sequencer.units.valid & residual.units.ready),
+            residual.units.p.addr.eq(unit.addr), residual.units.p.is_last_group.eq(unit.is_last_group),
+            residual.units.valid.eq(sequencer.units.valid & walker.units.ready & unit.is_valid & fields.has_residual),
+            sequencer.units.ready.eq(walker.units.ready & residual.units.ready),
+            *(residual.job[name].eq(fields[name]) for name, _ in residual.job.shape()),
+        ]
+        wiring.connect(m, residual.port, wiring.flipped(self.read_residual))
+        wiring.connect(m, residual.o, wiring.flipped(self.chunks))

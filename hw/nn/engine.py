@@ -31,7 +31,7 @@ class NnEngine(wiring.Component):
     Members
     -------
     job : In(stream of NN.layout)
-    read_acts, read_weights, read_tables, read_params : Out(ReadPort)
+    read_acts, read_weights, read_tables, read_params, read_lut, read_residual : Out(ReadPort)
     write : Out(WritePort)
     done : Out(1), strobe: a descriptor is complete and its writes are acknowledged; in order
     """
@@ -45,7 +45,7 @@ class NnEngine(wiring.Component):
             "job": In(stream.Signature(NN.layout)),
             "read_acts": Out(ReadPort(config)), "read_weights": Out(ReadPort(config)),
             "read_tables": Out(ReadPort(config)), "read_params": Out(ReadPort(config)),
-            "write": Out(WritePort(config)),
+            "read_lut": Out(ReadPort(config)), "read_residual": Out(ReadPort(config)), "write": Out(WritePort(config)),
             "done": Out(1),
         })
 
@@ -71,6 +71,8 @@ class NnEngine(wiring.Component):
         wiring.connect(m, fetch.weights, wiring.flipped(self.read_weights))
         wiring.connect(m, fetch.tables, wiring.flipped(self.read_tables))
         wiring.connect(m, params.port, wiring.flipped(self.read_params))
+        wiring.connect(m, drain.read_lut, wiring.flipped(self.read_lut))
+        wiring.connect(m, drain.read_residual, wiring.flipped(self.read_residual))
         wiring.connect(m, writer.port, wiring.flipped(self.write))
         wiring.connect(m, params.params, drain.params)
         wiring.connect(m, drain.chunks, writer.chunks)

@@ -6,10 +6,13 @@ from amaranth.lib.wiring import In, Out
 
 from convoy.spec.isa import TP
 
-__all__ = ["AddLane", "ScaleDown"]
+__all__ = ["ADD_FIELDS", "AddLane", "ScaleDown"]
 
-_JOB = TP.subset("a_zero_point", "b_zero_point", "a_mult", "b_mult", "out_mult", "a_shift", "b_shift", "out_shift",
-                 "zero_point_out", "act_min", "act_max")
+ADD_FIELDS = ("a_zero_point", "b_zero_point", "a_mult", "b_mult", "out_mult", "a_shift", "b_shift", "out_shift",
+              "zero_point_out", "act_min", "act_max")
+"""What an addition needs of a TP descriptor."""
+
+_JOB = TP.subset(*ADD_FIELDS)
 
 
 class ScaleDown(wiring.Component):

@@ -27,7 +27,7 @@ class TpEngine(wiring.Component):
     Members
     -------
     job : In(stream of `TP.layout`)
-    read : Out(ReadPort)
+    read, read_lut : Out(ReadPort)
     write : Out(WritePort)
     done : Out(1)
         Strobe for each descriptor, in order, when all its writes have been acknowledged.
@@ -37,7 +37,7 @@ class TpEngine(wiring.Component):
         self._config = config
         super().__init__({
             "job": In(stream.Signature(TP.layout)),
-            "read": Out(ReadPort(config)),
+            "read": Out(ReadPort(config)), "read_lut": Out(ReadPort(config)),
             "write": Out(WritePort(config)),
             "done": Out(1),
         })
@@ -52,6 +52,7 @@ class TpEngine(wiring.Component):
 
         self._fork(m, [load.job, process.job, output.job])
         wiring.connect(m, load.port, wiring.flipped(self.read))
+        wiring.connect(m, process.read_lut, wiring.flipped(self.read_lut))
         wiring.connect(m, load.loaded, process.loaded)
         wiring.connect(m, process.results, output.results)
         wiring.connect(m, output.port, wiring.flipped(self.write))

@@ -5,7 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.bus.port import ReadPort
 from convoy.hw.lib.queue import Queue
+from convoy.hw.post.lut import LUT_FIELDS, Lut
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TP, TpOp
 
@@ -22,7 +24,8 @@ NUM_TP_LANES = 4
 _JOB = TP.subset(
     "op", "buffer_half", "num_0", "num_1", "num_2", "step_0", "step_1", "step_2",
     "kernel_h", "kernel_w", "stride_h", "stride_w", "start_y", "start_x", "tile_ih", "tile_iw",
-    "a_zero_point", "b_zero_point", "a_mult", "b_mult", "out_mult", "a_shift", "b_shift", "out_shift", "zero_point_out", "act_min", "act_max")
+    "a_zero_point", "b_zero_point", "a_mult", "b_mult", "out_mult", "a_shift", "b_shift", "out_shift", "zero_point_out", "act_min", "act_max",
+    *LUT_FIELDS)
 
 
 def result_layout(num_lanes: int) -> data.StructLayout:
@@ -34,9 +37,9 @@ class Process(wiring.Component):
     """Walks through the loaded half of the buffer and computes.
 
     Groups are issued only when the result queue has room for them, so nothing behind the walk ever stalls. The next
-    descriptor starts when the pipeline is empty.
+    descriptor starts when the pipeline is empty, and when its lookup table, if it has one, has been fetched.
 
-    Latency: about 12 cycles from `loaded` to the first result, `ADD` 14 more. Throughput: `COPY`, `ADD`: a group of
+    Latency: about 14 cycles from `loaded` to the first result, `ADD` 14 more. Throughput: `COPY`, `ADD`: a group of
     `num_lanes` elements per cycle (one element if `step_2` puts lanes into one bank), and at least two cycles per iteration
     of the outer loops; pools: `num_lanes` pixels of a window row per cycle, and at least two cycles per window
     (averages: `Average.CYCLES`).
@@ -58,6 +61,8 @@ class Process(wiring.Component):
         A gather of `TpBuffer` for A and one for B.
     results : Out(stream of `result_layout`)
         `count` is at least 1.
+    read_lut : Out(ReadPort)
+        For lookup tables.
     """
 
     QUEUE_DEPTH = 32
@@ -74,6 +79,7 @@ class Process(wiring.Component):
             "read_step": Out(addr_bits - 1),
             "read_data": In(data.ArrayLayout(data.ArrayLayout(signed(8), num_lanes), 2)),
             "results": Out(stream.Signature(result_layout(num_lanes))),
+            "read_lut": Out(ReadPort(config)),
         })
 
     def elaborate(self, platform):
@@ -83,26 +89,30 @@ class Process(wiring.Component):
         m.submodules.group_walk = group_walk = GroupWalk(half_bits, num_lanes=lanes, num_banks=self._config.port_bytes)
         m.submodules.queue = queue = Queue(result_layout(lanes), self.QUEUE_DEPTH)
         wiring.connect(m, window_walk.windows, group_walk.windows)
+        m.submodules.lut = lut = Lut(self._config, lanes)
         wiring.connect(m, queue.o, wiring.flipped(self.results))
+        wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
 
         job, b_offset = Signal(_JOB), Signal(half_bits)
         is_end = Signal()
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(1)
-                m.d.sync += job.eq(self.job.p)
+                m.d.sync += [job.eq(self.job.p), lut.start.eq(self.job.valid)]
                 with m.If(self.job.valid):
                     m.next = "WAIT"
             with m.State("WAIT"):
-                m.d.comb += [self.loaded.ready.eq(1), window_walk.start.eq(self.loaded.valid)]
-                m.d.sync += b_offset.eq(self.loaded.p)
-                with m.If(self.loaded.valid):
+                can_start = lut.is_ready & ~lut.start
+                m.d.comb += [self.loaded.ready.eq(can_start), window_walk.start.eq(self.loaded.valid & can_start)]
+                m.d.sync += [b_offset.eq(self.loaded.p), lut.start.eq(0)]
+                with m.If(self.loaded.valid & can_start):
                     m.next = "RUN"
             with m.State("RUN"), m.If(is_end):
                 m.d.comb += self.freed.eq(1)
                 m.next = "IDLE"
         _assign(m, window_walk.job, job)
         _assign(m, group_walk.job, job)
+        _assign(m, lut.job, job)
 
         groups = group_walk.groups
         is_issued = self._issue(m, job, groups)
@@ -114,7 +124,7 @@ class Process(wiring.Component):
         ]
         tags = {"en": is_issued, "count": groups.p.count, "fill": groups.p.is_fill, "window_last": groups.p.window_last, "last": groups.p.last}
         tags = _delay(m, tags, 1 + TpBuffer.GATHER_CYCLES, "gather")
-        self._compute(m, job, tags, queue.i)
+        self._compute(m, job, tags, lut, queue.i)
         m.d.comb += is_end.eq(queue.i.valid & queue.i.p.last)
         return m
 
@@ -137,8 +147,8 @@ class Process(wiring.Component):
             m.d.sync += pause.eq(pause - 1)
         return is_issued
 
-    def _compute(self, m, job, tags, results):
-        """The bytes that were read or the fill, or their sums, or their reduction, into the queue."""
+    def _compute(self, m, job, tags, lut, results):
+        """The bytes that were read or the fill, or their sums, or their reduction, looked up if need be, into the queue."""
         read_a, read_b = self.read_data
         sums = []
         for lane in range(self._num_lanes):
@@ -155,23 +165,27 @@ class Process(wiring.Component):
             pool.window_last.eq(tags["window_last"]), pool.last.eq(tags["last"]),
         ]
 
+        result = {"count": Signal.like(results.p.count), "last": Signal()}
         with m.Switch(job.op):
             with m.Case(TpOp.COPY):
                 m.d.sync += [
-                    results.valid.eq(tags["en"]),
-                    results.p.data.eq(Mux(tags["fill"], job.zero_point_out[:8].replicate(self._num_lanes), read_a)),
-                    results.p.count.eq(tags["count"]), results.p.last.eq(tags["last"]),
+                    lut.valid.eq(tags["en"]), lut.lanes.eq(Mux(tags["fill"], job.zero_point_out[:8].replicate(self._num_lanes), read_a)),
+                    result["count"].eq(tags["count"]), result["last"].eq(tags["last"]),
                 ]
             with m.Case(TpOp.ADD):
                 m.d.sync += [
-                    results.valid.eq(sum_tags["en"]), results.p.data.eq(Cat(sums)),
-                    results.p.count.eq(sum_tags["count"]), results.p.last.eq(sum_tags["last"]),
+                    lut.valid.eq(sum_tags["en"]), lut.lanes.eq(Cat(sums)),
+                    result["count"].eq(sum_tags["count"]), result["last"].eq(sum_tags["last"]),
                 ]
             with m.Default():
                 m.d.sync += [
-                    results.valid.eq(pool.valid), results.p.data.eq(pool.result),
-                    results.p.count.eq(1), results.p.last.eq(pool.result_last),
+                    lut.valid.eq(pool.valid), lut.lanes.eq(pool.result),
+                    result["count"].eq(1), result["last"].eq(pool.result_last),
                 ]
+        result = _delay(m, result, Lut.PIPELINE_CYCLES, "lut")
+        m.d.comb += [
+            results.valid.eq(lut.out_valid), results.p.data.eq(lut.outs), results.p.count.eq(result["count"]), results.p.last.eq(result["last"]),
+        ]
 
 
 def _assign(m, target, job):

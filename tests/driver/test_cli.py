@@ -36,13 +36,14 @@ def test_run_writes_the_report(convoy, tmp_path):
     report = json.loads((tmp_path / "r.json").read_text())
     assert (code, err) == (0, "")
     assert list(report) == REPORT_KEYS
-    assert all(list(layer) == LAYER_KEYS for layer in report["layers"])
+    assert all(list(layer) == [*LAYER_KEYS, *["note"] * ("note" in layer)] for layer in report["layers"])
     assert report["bit_exact"] is True
     assert (report["model"], report["config"], report["device"], report["reference"]) == (str(DIGITS), "Q", "golden", "litert")
     assert (report["cores"], report["lanes"], report["port_bits"], report["macs"]) == (4, 16, 64, 331648)
     assert [list(entry) for entry in report["host_ops"]] == [["index", "name", "op", "reason"]]
     assert len(report["layers"]) == 9
-    assert all(layer["bit_exact"] is True and layer["max_abs_diff"] == 0 for layer in report["layers"])
+    fused = [layer for layer in report["layers"] if "is not stored" in layer.get("note", "")]
+    assert all(layer["bit_exact"] is True and layer["max_abs_diff"] == 0 for layer in report["layers"] if layer not in fused)
     assert "DEPTHWISE_CONV_2D" in out
     assert "every tensor equals the reference" in out
 
@@ -105,6 +106,21 @@ def test_layer(convoy, options):
     assert list(report["layers"][0]) == LAYER_KEYS
     assert report["layers"][0]["engine"] == ("nn+tp" if "--stride 3x1" in options or "--stride 4x7" in options else "nn")
     assert report["bit_exact"] is True
+
+
+@pytest.mark.parametrize("options", ["--lut tanh --pad 1,0,2,1", "--lut hard_swish", "--lut leaky_relu --activation relu"])
+def test_layer_with_a_table(convoy, options):
+    code, out, err = convoy(CONV, options, "--device golden --json -")
+    report = json.loads(out)
+    assert (code, err) == (0, "")
+    assert [(layer["engine"], layer["bit_exact"]) for layer in report["layers"]] == [("nn", None), ("fused", True)]
+    assert report["layers"][1]["note"] == "fused into operator 0 CONV_2D"
+    assert report["bit_exact"] is True
+
+
+def test_unknown_table_is_refused(convoy):
+    code, _, err = convoy(CONV, "--lut sine --device golden")
+    assert (code, "--lut sine: use none, elu, gelu" in err) == (2, True)
 
 
 def test_depthwise_layer_with_multiplier(convoy):

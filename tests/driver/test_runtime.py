@@ -17,7 +17,7 @@ from convoy.driver.inputs import random_inputs
 from convoy.driver.macs import dense_macs
 from convoy.driver.program import HostStep, NpuStep
 from convoy.driver.reference import run_reference
-from convoy.driver.report import build_report, compare
+from convoy.driver.report import build_report, compare, summary
 from convoy.driver.runtime import Session, plan_inputs
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import REGISTERS, Error
@@ -34,7 +34,7 @@ def graph():
 
 @pytest.fixture(scope="module")
 def plan(graph):
-    return compile_graph(graph, CONFIG, keep_tensors=True, layers=None)
+    return compile_graph(graph, CONFIG, keep_tensors=True, layers=None, is_fusing=False)
 
 
 @pytest.fixture
@@ -84,6 +84,17 @@ def test_every_tensor_equals_the_reference(graph, plan, device):
     assert set(outputs) <= set(execution.tensors)
     for index in outputs:
         np.testing.assert_array_equal(execution.tensors[index], expected[index], strict=True)
+
+
+def test_a_result_that_is_fused_away_is_not_compared(graph, device):
+    fused = compile_graph(graph, CONFIG, keep_tensors=True)
+    inputs = random_inputs([graph.tensors[0]], 5)
+    execution = Session(fused, device).run(inputs)
+    expected = run_reference(DIGITS.read_bytes(), [inputs[0]])
+    report, mismatches = build_report(fused, device, execution, model="m", config="Q", device_name="golden", reference="litert", expected=expected)
+    assert (report["bit_exact"], mismatches) == (True, [])
+    assert [(layer["op"], layer["engine"], layer["bit_exact"]) for layer in report["layers"][2:4]] == [("CONV_2D", "nn", None), ("ADD", "fused", True)]
+    assert "CONV_2D (operator 2): followed by operator 3 ADD, its own result is not stored" in summary(report)
 
 
 def test_a_session_runs_again_and_again(graph, plan, device):

@@ -447,3 +447,18 @@ def test_run_arguments():
         machine.run(0x40, 1, 0)
     with pytest.raises(TypeError, match="memory is a 1-dimensional array of int8"):
         Machine(CONFIG, np.zeros(4, np.int8)).run(0, 1, 0)
+
+
+def test_outputs_are_looked_up():
+    image = Image()
+    table = np.random.default_rng(5).permutation(256).astype(np.uint8)
+    acts = np.arange(-128, 128).astype(np.int8)
+    image.put(acts.tobytes(), ACT_ADDR)
+    image.put(table.tobytes(), 0x1000)
+    fields = dict.fromkeys(TP.fields, 0) | dict(
+        opcode=Opcode.TP, op=TpOp.COPY, a_addr=ACT_ADDR, a_run_bytes=256, num_a_runs=1, num_0=1, num_1=1, num_2=256, step_2=1, tile_ih=1, tile_iw=256, out_addr=OUT_ADDR,
+        out_run_bytes=256, has_lut=1, lut_addr=0x1000)
+    image.run(TP.encode(**fields))
+    np.testing.assert_array_equal(image.output(256), table.view(np.int8)[acts.view(np.uint8)])
+    with pytest.raises(MachineError, match=r"TP\.lut_addr = 0x1020: align it to 256 bytes"):
+        image.run(TP.encode(**(fields | {"lut_addr": 0x1020})))

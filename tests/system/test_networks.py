@@ -87,17 +87,24 @@ def run(model: bytes, config, device_name: str, seed: int = 0):
     return graph, plan, execution, Reference(model).run(list(inputs.values()))
 
 
+def check_stored(graph, plan, execution, expected):
+    """Every result that exists is right; one that does not was fused into the operator that reads it."""
+    for op in graph.ops:
+        if op.outputs[0] not in execution.tensors:
+            assert "is not stored" in plan.notes[op.index]
+            continue
+        np.testing.assert_array_equal(execution.tensors[op.outputs[0]], expected[op.outputs[0]], err_msg=f"{op.index} {op.kind}")
+
+
 @pytest.mark.parametrize("make", [mobilenet_v2, micro_speech, streaming])
 def test_network_on_native(make):
     graph, plan, execution, expected = run(write_tflite(make()), PRESETS["Q"], "native")
     assert not any(isinstance(step, HostStep) for step in plan.steps)
-    for op in graph.ops:
-        np.testing.assert_array_equal(execution.tensors[op.outputs[0]], expected[op.outputs[0]], err_msg=f"{op.index} {op.kind}")
+    check_stored(graph, plan, execution, expected)
     assert execution.cycles > 0
 
 
 @pytest.mark.parametrize("name", ["S", "Q"])
 def test_digits_on_native(name):
-    graph, _, execution, expected = run(DIGITS.read_bytes(), PRESETS[name], "native")
-    for op in graph.ops:
-        np.testing.assert_array_equal(execution.tensors[op.outputs[0]], expected[op.outputs[0]], err_msg=f"{op.index} {op.kind}")
+    graph, plan, execution, expected = run(DIGITS.read_bytes(), PRESETS[name], "native")
+    check_stored(graph, plan, execution, expected)

@@ -50,6 +50,9 @@ def test_random_layers(name):
             device.close()
         expected = evaluate(graph, inputs)
         for op in graph.ops:
+            if op.outputs[0] not in plan.placements:
+                assert "is not stored" in plan.notes[op.index]
+                continue
             np.testing.assert_array_equal(execution.tensors[op.outputs[0]], expected[op.outputs[0]])
 
     check()

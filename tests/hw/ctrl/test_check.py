@@ -9,7 +9,7 @@ from convoy.golden.nn_check import check_nn
 from convoy.hw.ctrl.check import DescriptorCheck
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import Error
-from convoy.spec.isa import HEADER, NN, TpOp
+from convoy.spec.isa import HEADER, NN, NN_RESIDUAL_AT_LEAST_ONE, TpOp
 from convoy.verif.descriptors import smallest_nn, smallest_tp
 from convoy.verif.pysim import simulate
 
@@ -77,6 +77,10 @@ EDGES = [
     ({"param_addr": 64}, {"param_addr": 80}),
     ({"num_vec": 2, "num_vec_x": 2, "num_vec_last": 2}, {"num_vec_last": 3}),
     ({"act_min": 5, "act_max": 5}, {"act_min": 6}),
+    ({"has_lut": 1, "lut_addr": 256}, {"lut_addr": 288}),
+    ({"has_lut": 0, "lut_addr": 1}, {"has_lut": 1}),
+    ({"has_residual": 1} | dict.fromkeys(NN_RESIDUAL_AT_LEAST_ONE, 1), {"num_res_runs_last": 0}),
+    ({"has_residual": 1, "res_act_min": 5, "res_act_max": 5} | dict.fromkeys(NN_RESIDUAL_AT_LEAST_ONE, 1), {"res_act_min": 6}),
 ]
 
 
@@ -96,6 +100,8 @@ def test_edges(good, bad):
     ({"a_run_bytes": 1 << 18}, Error.MALFORMED),
     ({"a_run_bytes": 65, "num_a_runs": 127}, Error.MALFORMED),
     ({"b_run_bytes": 1}, Error.MALFORMED),
+    ({"has_lut": 1, "lut_addr": 256}, Error.NONE),
+    ({"has_lut": 1, "lut_addr": 128}, Error.MALFORMED),
     ({"op": TpOp.MAX_POOL}, Error.MALFORMED),
     ({"op": 4}, Error.MALFORMED),
     ({"reserved": 1}, Error.MALFORMED),

@@ -10,7 +10,7 @@ from convoy.spec.isa import DESCRIPTOR_BYTES
 from convoy.verif.pysim import ReadPortMemory, sometimes
 from convoy.verif.pysim import simulate as run
 
-BASE = 0xF80
+BASE = 4096 - DESCRIPTOR_BYTES
 
 
 def simulate(config, testbench, *, stall=0.0):
@@ -48,7 +48,7 @@ def test_sequence(port_bits, max_burst_beats, stall):
     config = PRESETS["S"].with_(port_bits=port_bits, max_burst_beats=max_burst_beats)
 
     async def testbench(ctx, dut, memory):
-        for base, count in ((BASE, 4), (0, 1), (256, 0), (384, 2)):
+        for base, count in ((BASE, 4), (0, 1), (256, 0), (512, 2)):
             await start(ctx, dut, base, count)
             for index in range(count):
                 assert not ctx.get(dut.is_idle)

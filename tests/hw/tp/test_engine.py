@@ -29,6 +29,7 @@ def run(config, jobs, memory, *, latency_cycles=3, go=always):
     dut = TpEngine(config)
     memory = bytearray(memory)
     reader = ReadPortMemory(config, dut.read, memory, latency_cycles=latency_cycles, go=go)
+    tables = ReadPortMemory(config, dut.read_lut, memory, latency_cycles=latency_cycles, go=go)
     writer = WritePortMemory(config, dut.write, memory, latency_cycles=latency_cycles, go=go)
     done_cycles = []
 
@@ -56,7 +57,7 @@ def run(config, jobs, memory, *, latency_cycles=3, go=always):
             assert not active
         assert bytes(memory) == snapshots[-1]
 
-    background = [reader.process, writer.process, monitor(dut.read.bursts), monitor(dut.write.bursts)]
+    background = [reader.process, tables.process, writer.process, monitor(dut.read.bursts), monitor(dut.write.bursts)]
     simulate(dut, feed, watch, background=background)
     return done_cycles
 
@@ -121,6 +122,7 @@ def jobs(draw, config, index):
         job |= {name: draw(st.integers(-128, 127)) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
         job |= {f"{name}_mult": draw(st.sampled_from([1 << 30, (1 << 31) - 1, 0x5A827999])) for name in ("a", "b", "out")}
         job |= {"a_shift": draw(st.integers(0, 3)), "b_shift": draw(st.integers(0, 3)), "out_shift": draw(st.integers(17, 20))}
+    job["has_lut"], job["lut_addr"] = draw(st.sampled_from([(0, 0), (1, 256), (1, AREA_BYTES)]))
     job["act_min"], job["act_max"] = draw(st.sampled_from([(-128, 127), (-128, 127), (-20, 60)]))
     num_out = job["num_0"] * job["num_1"] * job["num_2"]
     job["out_run_bytes"] = draw(st.sampled_from([n for n in range(1, num_out + 1) if num_out % n == 0]))
