@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "synth"
 NPU = "convoy.hw.npu:Npu"
 DEVICE = {"LUT4": 83640, "MULT18X18D": 156, "DP16KD": 208}
-"""What an LFE5UM5G-85F has."""
+"""What an LFE5U-85F has."""
 
 
 class Harness(wiring.Component):
@@ -127,7 +127,7 @@ def report(results: dict[str, Result], mhz: int) -> str:
         "",
         "Written by `make synth` (`bench/synth.py`); do not edit.",
         "",
-        "Device: Lattice ECP5 LFE5UM-85F, speed grade 6. The whole NPU, flattened, behind a shift-register harness of two pins (some hundred",
+        "Device: Lattice ECP5 LFE5U-85F, speed grade 6. The whole NPU, flattened, behind a shift-register harness of two pins (some hundred",
         f"flip-flops and LUTs, included in the figures). Clock constraint {mhz} MHz; placements: {placements}. Tools: {versions}.",
         "",
         "| preset | LUT4 | of 83,640 | FF | carry (CCU2C) | distributed RAM (DPR16X4) | MULT18X18D | of 156 | DP16KD | of 208 | Fmax median | Fmax minimum |",
