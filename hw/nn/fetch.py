@@ -73,6 +73,14 @@ class WeightFetcher(wiring.Component):
             streams.wgt_addr.eq(job.wgt_addr), streams.num_groups.eq(job.num_groups),
             streams.core.eq(core), streams.entry.eq(entry),
         ]
+        # The directory is requested as soon as the reader takes another run: a long tap table must be consumed before it does
+        has_directory = Signal(init=1)
+        with m.If(~has_directory):
+            m.d.comb += [
+                runs.valid.eq(1), runs.payload.addr.eq(job.stream_addr),
+                runs.payload.num_bytes.eq(job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)),
+            ]
+            m.d.sync += has_directory.eq(runs.ready)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(1)
@@ -82,13 +90,7 @@ class WeightFetcher(wiring.Component):
             with m.State("READ_TAPS"):
                 m.d.comb += [runs.valid.eq(1), runs.payload.addr.eq(job.tap_addr), runs.payload.num_bytes.eq(job.num_taps * TAP_BYTES)]
                 with m.If(runs.ready):
-                    m.next = "READ_STREAMS"
-            with m.State("READ_STREAMS"):
-                m.d.comb += [
-                    runs.valid.eq(1), runs.payload.addr.eq(job.stream_addr),
-                    runs.payload.num_bytes.eq(job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)),
-                ]
-                with m.If(runs.ready):
+                    m.d.sync += has_directory.eq(0)
                     m.next = "TAPS"
             with m.State("TAPS"), m.If(table.level >= TAP_BYTES):
                 m.d.comb += table.take.eq(TAP_BYTES)

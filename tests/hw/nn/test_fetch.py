@@ -2,7 +2,7 @@
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convoy.hw.nn.fetch import WeightFetcher
@@ -13,15 +13,16 @@ from convoy.verif.pysim import ReadPortMemory, send, simulate, sometimes
 
 @settings(max_examples=15, deadline=None)
 @given(num_cores=st.sampled_from([1, 2, 4]), port_bits=st.sampled_from([32, 64, 128]), num_jobs=st.integers(1, 3), seed=st.integers(0, 1 << 16),
-       stall=st.sampled_from([0.0, 0.4]))
-def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed, stall):
+       stall=st.sampled_from([0.0, 0.4]), max_taps=st.sampled_from([30, 511]))
+@example(num_cores=1, port_bits=32, num_jobs=1, seed=0, stall=0.0, max_taps=511)  # the table of taps is longer than the reader's queue
+def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed, stall, max_taps):
     config = NpuConfig(num_cores=num_cores, port_bits=port_bits, weight_fifo_beats=32)
     rng = random.Random(seed)
     memory = bytearray(rng.randbytes(1 << 16))
     jobs, taps, streams = [], [], [[] for _ in range(num_cores)]
     for n in range(num_jobs):
         base = 0x4000 * n
-        job = {"tap_addr": base, "stream_addr": base + 0x800, "wgt_addr": base + 0x1000, "num_taps": rng.randrange(1, 30),
+        job = {"tap_addr": base, "stream_addr": base + 0x800, "wgt_addr": base + 0x1000, "num_taps": rng.randint(max_taps // 2, max_taps),
                "num_sb": rng.randrange(1, 4), "num_groups": rng.randrange(1, 4)}
         jobs.append(job)
         taps += [(n % 2, tap, int.from_bytes(memory[base + 2 * tap:][:2], "little")) for tap in range(job["num_taps"])]
