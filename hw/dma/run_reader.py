@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.hw.bus.port import ReadPort
+from convoy.hw.bus.port import Burst, ReadPort
 from convoy.hw.dma.burst_splitter import BurstSplitter
 from convoy.hw.dma.types import Run, SkipBeat
 from convoy.hw.lib.queue import Queue
@@ -19,7 +19,7 @@ class RunReader(wiring.Component):
     A burst is requested only when the queue has room for all of it, so the read port needs no back-pressure.
 
     Throughput: one beat and one burst per cycle, also from run to run; sustained if `depth_beats` covers a burst and the round trip.
-    Latency: 2 cycles from a run to its first request, 2 cycles from a beat of the port to `beats`.
+    Latency: 3 cycles from a run to its first request, 2 cycles from a beat of the port to `beats`.
 
     Parameters
     ----------
@@ -67,7 +67,9 @@ class RunReader(wiring.Component):
         wiring.connect(m, queue.o, wiring.flipped(self.beats))
 
         # Request: needs room for the burst and a place in the list of pending bursts.
-        bursts, split = self.port.bursts, splitter.bursts
+        m.submodules.requests = requests = Queue(Burst, 2)  # so that no client's queue is on the way from another's to the port
+        wiring.connect(m, requests.o, wiring.flipped(self.port.bursts))
+        bursts, split = requests.i, splitter.bursts
         room = Signal(range(self.depth_beats + 1), init=self.depth_beats)
         can_request = (room > split.p.burst.last_beat) & pending.i.ready
         is_requested = bursts.valid & bursts.ready

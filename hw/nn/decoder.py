@@ -124,7 +124,7 @@ class TokenDecoder(wiring.Component):
     tap_write : In(TapWrite), fills the tap table; two banks, used by descriptors alternately, starting with bank 0
     weights : Out(stream of WeightPlace)
 
-    Latency: 4 cycles from token to weight. Two cycles are lost between groups, three between superblocks.
+    Latency: 4 cycles from token to weight. Three cycles are lost between groups, four between superblocks.
     """
 
     def __init__(self, config: NpuConfig):
@@ -151,7 +151,8 @@ class TokenDecoder(wiring.Component):
         # The next position is the last one plus step, with at most one carry at each level
         token = bits.tokens.payload
         tap_sum, next_tap, tap_carry = Signal(TAP_BITS + 1), Signal(TAP_BITS), Signal()
-        kz_sum, next_kz, kz_carry, is_last = Signal(10), Signal(9), Signal(), Signal()
+        kz_sum, next_kz, kz_carry = Signal(10), Signal(9), Signal()
+        is_end = Signal()  # the last token taken was the group's last one
         next_first_kernel = Signal(9)
         m.d.comb += [
             tap_sum.eq(tap + token.step),
@@ -160,11 +161,11 @@ class TokenDecoder(wiring.Component):
             kz_sum.eq(kz + Mux(is_single_tap, token.step, tap_carry)),
             kz_carry.eq(kz_sum > last_kz),
             next_kz.eq(Mux(kz_carry, kz_sum - kernels_per_z, kz_sum)),
-            is_last.eq((next_tap == last_tap) & (next_kz == last_kz) & Mux(kz_carry, z_left == 1, z_left == 0)),
+            is_end.eq((tap == last_tap) & (kz == last_kz) & (z_left == 0)),
             next_first_kernel.eq(Mux(kz_carry & job.is_depthwise, first_kernel + kernels_per_z, first_kernel)),
         ]
 
-        placed = Signal(data.StructLayout({"value": signed(8), "kernel": 9, "is_new_window": 1, "is_last": 1, "is_valid": 1}))
+        placed = Signal(data.StructLayout({"value": signed(8), "kernel": 9, "is_new_window": 1, "is_valid": 1}))
         can_place, take = Signal(), Signal()
         with m.FSM():
             with m.State("IDLE"):
@@ -188,11 +189,11 @@ class TokenDecoder(wiring.Component):
                 ]
                 m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += [bits.en.eq(1), take.eq(bits.tokens.valid & can_place), bits.tokens.ready.eq(take)]
+                m.d.comb += [bits.en.eq(1), take.eq(bits.tokens.valid & can_place & ~is_end), bits.tokens.ready.eq(take)]
                 with m.If(take):
                     m.d.sync += [tap.eq(next_tap), kz.eq(next_kz), z_left.eq(z_left - kz_carry), first_kernel.eq(next_first_kernel)]
-                    with m.If(is_last):
-                        m.next = "FLUSH"
+                with m.If(is_end & can_place):
+                    m.next = "FLUSH"
             with m.State("FLUSH"):
                 m.d.comb += bits.flush.eq(1)
                 m.d.sync += group.eq(group + 1)
@@ -220,9 +221,9 @@ class TokenDecoder(wiring.Component):
         with m.If(can_place):
             m.d.sync += [
                 placed.value.eq(token.value), placed.kernel.eq(next_kz + next_first_kernel),
-                placed.is_new_window.eq(kz_carry), placed.is_last.eq(is_last), placed.is_valid.eq(take),
+                placed.is_new_window.eq(kz_carry), placed.is_valid.eq(take),
                 looked_up.value.eq(placed.value), looked_up.entry.eq(_product(placed.kernel, job.num_vec)), offset.eq(tap_read.data),
-                looked_up.is_new_window.eq(placed.is_new_window), looked_up.is_last.eq(placed.is_last), looked_up.is_valid.eq(placed.is_valid),
+                looked_up.is_new_window.eq(placed.is_new_window), looked_up.is_last.eq(is_end), looked_up.is_valid.eq(placed.is_valid),
                 output.value.eq(looked_up.value), output.entry.eq(looked_up.entry), output.tap_offset.eq(offset),
                 output.is_new_window.eq(looked_up.is_new_window), output.is_last.eq(looked_up.is_last), self.weights.valid.eq(looked_up.is_valid),
             ]

@@ -9,6 +9,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.chunk_writer import Chunk
+from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.rest import Rest
 from convoy.hw.post.compress import Compressor
 from convoy.hw.post.lut import LUT_FIELDS, Lut
@@ -426,12 +427,14 @@ class DrainChunks(wiring.Component):
 
     def _connect_residual(self, m, sequencer, walker, residual):
         """The walker and the residual see the same units; the residual only those that make outputs."""
-        unit, fields = sequencer.units.p, sequencer.fields
+        m.submodules.units = units = Queue(_unit_layout(self._config), 2)  # keeps the walk's decisions off the path to the parameters
+        wiring.connect(m, sequencer.units, units.i)
+        unit, fields = units.o.p, sequencer.fields
         m.d.comb += [
-            walker.units.p.eq(unit), walker.units.valid.eq(sequencer.units.valid & residual.units.ready),
+            walker.units.p.eq(unit), walker.units.valid.eq(units.o.valid & residual.units.ready),
             residual.units.p.addr.eq(unit.addr), residual.units.p.is_last_group.eq(unit.is_last_group),
-            residual.units.valid.eq(sequencer.units.valid & walker.units.ready & unit.is_valid & fields.has_residual),
-            sequencer.units.ready.eq(walker.units.ready & residual.units.ready),
+            residual.units.valid.eq(units.o.valid & walker.units.ready & unit.is_valid & fields.has_residual),
+            units.o.ready.eq(walker.units.ready & residual.units.ready),
             *(residual.job[name].eq(fields[name]) for name, _ in residual.job.shape()),
         ]
         wiring.connect(m, residual.port, wiring.flipped(self.read_residual))
