@@ -10,7 +10,7 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TP, TpOp
 
 from .graph import GraphError
-from .lower import AddWork, Axis, PoolWork
+from .work import AddWork, Axis, PoolWork
 
 __all__ = ["BLANK", "add_blocks", "block_cycles", "copy_blocks", "flat_blocks", "pool_blocks"]
 

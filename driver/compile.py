@@ -19,12 +19,14 @@ from .cost import TP_START_CYCLES, tp_cycles
 from .emit import Emitter, Tables, phase_blocks, tp_blocks
 from .fuse import fuse
 from .graph import Graph, GraphError
-from .lower import AddWork, Axis, ConvWork, HostWork, LutWork, MoveWork, PoolWork, RepeatWork, describe, lower_op
+from .lower import lower_op
+from .operands import describe
 from .pack import pack_params, pack_streams, pack_taps
 from .phases import is_native, part_channels, split_strides
 from .program import HostStep, MemoryWindow, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, Schedule, Task, schedule
 from .tile import Geometry, Tiling, deal_channels, tile_conv
+from .work import AddWork, Axis, ConvWork, HostWork, LutWork, MoveWork, PoolWork, RepeatWork
 
 __all__ = ["Compiled", "compile_graph", "compile_with_costs"]
 

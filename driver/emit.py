@@ -8,11 +8,11 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, TP, Opcode
 
 from .blocks import add_blocks, copy_blocks, flat_blocks, pool_blocks
-from .lower import AddWork, ConvWork, LutWork, MoveWork, RepeatWork
 from .moves import move_blocks, repeat_blocks
 from .phases import split_blocks
 from .schedule import CopyWork, Task
 from .tile import Stripe, Tiling
+from .work import AddWork, ConvWork, LutWork, MoveWork, RepeatWork
 
 __all__ = ["Emitter", "Tables", "nn_fields", "phase_blocks", "tp_blocks"]
 

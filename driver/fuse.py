@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from .graph import Graph, Op
-from .lower import AddWork, ConvWork, FusedWork, HostWork, LutWork, PoolWork, Residual
+from .work import AddWork, ConvWork, FusedWork, HostWork, LutWork, PoolWork, Residual
 
 __all__ = ["fuse"]
 

@@ -9,7 +9,7 @@ from convoy.spec.isa import TpOp
 
 from .blocks import BLANK
 from .graph import GraphError
-from .lower import MoveWork, RepeatWork
+from .work import MoveWork, RepeatWork
 
 __all__ = ["move_blocks", "repeat_blocks"]
 

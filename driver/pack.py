@@ -9,8 +9,8 @@ import numpy as np
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import PARAM, STREAM, TAP_BYTES
 
-from .lower import ConvWork
 from .tile import Tiling
+from .work import ConvWork
 
 __all__ = ["ALIGN_BYTES", "Streams", "encode_stream", "pack_params", "pack_streams", "pack_taps", "stream_bits"]
 

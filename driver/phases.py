@@ -12,9 +12,12 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TpOp
 
 from .blocks import BLANK, block_cycles
-from .lower import NATIVE_STRIDES, Axis, ConvWork
+from .work import Axis, ConvWork
 
-__all__ = ["AxisPhases", "PhaseSplit", "is_native", "part_channels", "split_blocks", "split_strides"]
+__all__ = ["NATIVE_STRIDES", "AxisPhases", "PhaseSplit", "is_native", "part_channels", "split_blocks", "split_strides"]
+
+NATIVE_STRIDES = 1, 2
+"""Strides of the NN engine; for others the tensor processor splits the image into phases first."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from convoy.spec.config import NpuConfig
 
 from .graph import Graph, GraphError, Op
-from .lower import (
+from .operands import describe, nhwc
+from .phases import PhaseSplit, is_native, part_channels, split_strides
+from .work import (
     AddWork,
     ConcatWork,
     ConvWork,
@@ -21,10 +23,7 @@ from .lower import (
     RepeatWork,
     ReshapeWork,
     ResizeWork,
-    describe,
-    nhwc,
 )
-from .phases import PhaseSplit, is_native, part_channels, split_strides
 
 __all__ = ["AXES", "Buffer", "CopyWork", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
 

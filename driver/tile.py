@@ -11,7 +11,7 @@ from convoy.spec.config import NpuConfig
 
 from .cost import LayerCost, WeightLoad, layer_cost
 from .graph import GraphError
-from .lower import Axis
+from .work import Axis
 
 __all__ = ["Geometry", "GroupShape", "Stripe", "Tiling", "deal_channels", "tile_conv", "tilings", "weight_load"]
 

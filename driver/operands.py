@@ -1,0 +1,97 @@
+"""Tensors of an operator, checked for what the NPU can take."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .graph import Graph, GraphError, Op, Tensor
+from .quantise import activation_range
+
+__all__ = ["activation", "clamp", "constant", "describe", "image", "nhwc", "require", "require_same_quant"]
+
+
+def nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """A shape of at most four axes with ones put in front.
+
+    Raises
+    ------
+    GraphError
+        When there are more than four axes.
+    """
+    if len(shape) > 4:
+        raise GraphError(f"shape {tuple(shape)} has more than 4 axes")
+    return (1,) * (4 - len(shape)) + tuple(int(extent) for extent in shape)
+
+
+def describe(graph: Graph, op: Op) -> str:
+    """How errors name an operator: kind, position, output tensor."""
+    return f"operator {op.index} {op.kind} ({graph.tensors[op.outputs[0]].name!r})"
+
+
+def require(legal: bool, message: str) -> None:
+    """Raise `GraphError` with `message` unless `legal`."""
+    if not legal:
+        raise GraphError(message)
+
+
+def activation(graph: Graph, index: int) -> Tensor:
+    """An int8 activation with one scale.
+
+    Raises
+    ------
+    GraphError
+        When the tensor is something else.
+    """
+    tensor = graph.tensors[index]
+    require(tensor.data is None, f"{tensor.name!r} is a constant where an activation is expected")
+    require(tensor.dtype == np.int8, f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8")
+    require(tensor.quant is not None and tensor.quant.scale.size == 1, f"{tensor.name!r} needs one scale and zero point")
+    return tensor
+
+
+def constant(graph: Graph, index: int, dtype: type) -> Tensor:
+    """A constant of `dtype`.
+
+    Raises
+    ------
+    GraphError
+        When the tensor is something else.
+    """
+    tensor = graph.tensors[index]
+    require(tensor.data is not None, f"{tensor.name!r} must be a constant")
+    require(tensor.dtype == dtype, f"{tensor.name!r} is {tensor.dtype}; the NPU takes {np.dtype(dtype)}")
+    return tensor
+
+
+def image(tensor: Tensor) -> tuple[int, int, int, int]:
+    """The shape as NHWC of batch 1.
+
+    Raises
+    ------
+    GraphError
+        When it has more than four axes or another batch.
+    """
+    shape = nhwc(tensor.shape)
+    require(shape[0] == 1, f"batch {shape[0]} of {tensor.name!r}; only batch 1 is supported")
+    return shape
+
+
+def clamp(op: Op, target: Tensor) -> tuple[int, int]:
+    """Lowest and highest output under the fused activation of `op`.
+
+    Raises
+    ------
+    GraphError
+        When the activation is not one that the NPU fuses.
+    """
+    name = op.options.get("activation", "NONE")
+    try:
+        return activation_range(name, target.quant, target.dtype)
+    except KeyError:
+        raise GraphError(f"fused activation {name} is not supported") from None
+
+
+def require_same_quant(source: Tensor, target: Tensor) -> None:
+    """Raise `GraphError` unless two tensors have the same scale and zero point."""
+    same = np.isclose(source.quant.scale[0], target.quant.scale[0], rtol=1e-6) and source.quant.zero_point[0] == target.quant.zero_point[0]
+    require(bool(same), "input and output must have the same scale and zero point")

@@ -1,0 +1,241 @@
+"""What operators of the graph are lowered to: geometry, weights and folded constants, still without layout or tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from convoy.spec.isa import Rounding, TpOp
+
+__all__ = ["AddWork", "Axis", "ConcatWork", "ConvWork", "FusedWork", "HostWork", "LutWork", "MoveAxis", "MoveWork", "MovesWork", "PoolWork", "RepeatWork",
+           "ReshapeWork", "Residual", "ResizeWork", "Work"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis (rows or columns) of a convolution or pool; coordinates with pads count from the first pad pixel."""
+
+    size_in: int
+    size_out: int
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    pad: int = 0
+    """Pad pixels before the image; those behind follow from `size_out`."""
+
+    @property
+    def taps(self) -> list[tuple[int, int]]:
+        """(phase, shift within the phase plane) of each kernel position."""
+        return [((k * self.dilation) % self.stride, (k * self.dilation) // self.stride) for k in range(self.kernel)]
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Phases that a tap reads, ascending."""
+        return tuple(sorted({phase for phase, _ in self.taps}))
+
+    @property
+    def max_shift(self) -> int:
+        """Largest shift of a tap within its phase plane."""
+        return max(shift for _, shift in self.taps)
+
+    @property
+    def is_plain(self) -> bool:
+        """A kernel of 1 at stride 1 without pads."""
+        return (self.kernel, self.stride, self.pad) == (1, 1, 0) and self.size_in == self.size_out
+
+    def clip(self, first_out: int, num_out: int) -> tuple[int, int, int]:
+        """(first input pixel, number of input pixels, pads before them) that outputs `first_out ..` need.
+
+        At least one input pixel is loaded: when all that is needed is pad, one follows the pads and is not used.
+        """
+        start = first_out * self.stride - self.pad
+        extent = (num_out - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
+        first, end = max(start, 0), min(start + extent, self.size_in)
+        return (first, end - first, first - start) if end > first else (0, 1, extent)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A tensor that is added to the outputs of a convolution; `fields` are the arithmetic fields of the NN descriptor."""
+
+    tensor: int
+    fields: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ConvWork:
+    """A convolution, depthwise convolution or fully connected layer on the NN engine. Image batch 1."""
+
+    num_ic: int
+    rows: Axis
+    cols: Axis
+    is_depthwise: bool
+    weights: np.ndarray
+    """int8 (OC, KH, KW, IC); depthwise (OC, KH, KW, 1), output channel = input channel * multiplier + m."""
+    bias: np.ndarray
+    """int64 (OC,), zero point of the input folded in."""
+    mult: np.ndarray
+    """int64 (OC,), Q31."""
+    exponent: np.ndarray
+    """int64 (OC,): left shift if positive, right shift if negative."""
+    zero_point_in: int
+    zero_point_out: int
+    act_min: int
+    act_max: int
+    rounding: Rounding
+    in_shape: tuple[int, int, int, int]
+    """The input seen as NHWC."""
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in, as from `make_lut`."""
+    residual: Residual | None = None
+    """Added to the outputs last."""
+
+    @property
+    def num_oc(self) -> int:
+        """Output channels."""
+        return self.weights.shape[0]
+
+    def folded(self, num_taps: int) -> ConvWork:
+        """A fully connected layer on one pixel, seen as `num_ic / num_taps` channels of `num_taps` columns: the same bytes, denser in the stripe."""
+        weights = self.weights.reshape(self.num_oc, 1, -1, num_taps).transpose(0, 1, 3, 2)
+        return replace(self, num_ic=self.num_ic // num_taps, cols=Axis(num_taps, 1, num_taps), weights=np.ascontiguousarray(weights))
+
+    @property
+    def multiplier(self) -> int:
+        """Output channels per input channel of a depthwise convolution."""
+        return self.num_oc // self.num_ic
+
+    def oriented(self, is_transposed: bool) -> ConvWork:
+        """The same work on images stored with rows and columns exchanged."""
+        if not is_transposed:
+            return self
+        return replace(self, rows=self.cols, cols=self.rows, weights=np.ascontiguousarray(self.weights.transpose(0, 2, 1, 3)))
+
+
+@dataclass(frozen=True)
+class PoolWork:
+    """A maximum or average pool on the TP engine."""
+
+    op: TpOp
+    num_ic: int
+    rows: Axis
+    cols: Axis
+    act_min: int
+    act_max: int
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
+
+    def oriented(self, is_transposed: bool) -> PoolWork:
+        """The same work on images stored with rows and columns exchanged."""
+        return replace(self, rows=self.cols, cols=self.rows) if is_transposed else self
+
+
+@dataclass(frozen=True)
+class AddWork:
+    """Elementwise sum of two tensors of one shape; `fields` are the arithmetic fields of a TP descriptor."""
+
+    num_elements: int
+    fields: dict[str, int]
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
+
+
+@dataclass(frozen=True)
+class LutWork:
+    """A function of each element on the TP engine."""
+
+    num_elements: int
+    lut: np.ndarray
+
+
+@dataclass(frozen=True)
+class FusedWork:
+    """Done by the operator that makes the operand."""
+
+    operand: int
+
+
+@dataclass(frozen=True)
+class MoveAxis:
+    """One axis of a move: `count` pixels of the source from `start`, `step` apart, go to the target from `target_start`, in a frame."""
+
+    source_size: int
+    target_size: int
+    count: int
+    start: int = 0
+    step: int = 1
+    target_start: int = 0
+    before: int = 0
+    """Pixels of the frame before those of the source; they come first at `target_start`."""
+    behind: int = 0
+
+    @property
+    def extent(self) -> int:
+        """Pixels of the target that are written."""
+        return self.before + self.count + self.behind
+
+
+@dataclass(frozen=True)
+class MoveWork:
+    """A box of an image put into another one on the TP engine: pads, slices, concatenations. Channels have no frame."""
+
+    rows: MoveAxis
+    cols: MoveAxis
+    channels: MoveAxis
+    zero_point: int
+    """The value of the frame."""
+
+    def oriented(self, is_transposed: bool) -> MoveWork:
+        """The same work on images stored with rows and columns exchanged."""
+        return replace(self, rows=self.cols, cols=self.rows) if is_transposed else self
+
+
+@dataclass(frozen=True)
+class MovesWork:
+    """Boxes of one image put into others: (number of the output, move)."""
+
+    source: int
+    """Number of the operator's input."""
+    moves: tuple[tuple[int, MoveWork], ...]
+
+
+@dataclass(frozen=True)
+class RepeatWork:
+    """Every pixel `times_h` by `times_w` times on the TP engine, in `num_rows` rows of all channels."""
+
+    num_rows: int
+    width: int
+    times_h: int
+    times_w: int
+
+
+@dataclass(frozen=True)
+class ResizeWork:
+    """Nearest neighbours at whole factors."""
+
+    times_h: int
+    times_w: int
+
+
+@dataclass(frozen=True)
+class ConcatWork:
+    """Tensors put next to one another along an axis of (h, w, c)."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class ReshapeWork:
+    """Another shape for the same elements."""
+
+
+@dataclass(frozen=True)
+class HostWork:
+    """Left to the host."""
+
+    reason: str
+
+
+Work = ConvWork | PoolWork | AddWork | LutWork | MovesWork | ResizeWork | ConcatWork | ReshapeWork | HostWork
+"""What an operator is lowered to."""
