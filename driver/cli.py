@@ -1,4 +1,4 @@
-"""The command `convoy`: run, layer, compile, verilog, info.
+"""The command `convoy`: run, layer, compile, prune, verilog, info.
 
 Exit codes: 0 all went well and every compared tensor is equal; 1 a tensor differs from the reference; 2 the model, an input or an option is wrong, or
 the device cannot run (one line on stderr).
@@ -160,6 +160,21 @@ def compile_command(
         typer.echo(f"{report['descriptors']:,} descriptors, {report['image_bytes']:,} bytes of constants, {report['memory_bytes']:,} bytes of memory")
     if save is not None:
         save_plan(plan, report, save)
+    return 0
+
+
+@app.command()
+def prune(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the pruned TFLite file here.", show_default=False)],
+    share: Annotated[float, typer.Option("--share", metavar="S", help="Share of each convolution's weights that is zero afterwards.")] = 0.75,
+) -> int:
+    """Set the smallest weights of 2D convolutions to zero, without training: to see what sparsity is worth, not to keep the accuracy."""
+    from .prune import prune_file, pruned_table
+
+    pruned, layers = prune_file(model.read_bytes(), share)
+    output.write_bytes(pruned)
+    Console().print(pruned_table(layers))
     return 0
 
 

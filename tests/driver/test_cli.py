@@ -208,3 +208,13 @@ def test_damaged_models(convoy, tmp_path):
         code, out, err = convoy("run --device golden", path)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert name in err
+
+
+def test_prune_writes_a_file_that_runs(convoy, tmp_path):
+    code, out, err = convoy("prune", DIGITS, "--share 0.9 -o", tmp_path / "p.tflite")
+    assert (code, err) == (0, "")
+    assert "90.0%" in out or "90.1%" in out
+    code, _, err = convoy("run", tmp_path / "p.tflite", "--device golden")
+    assert (code, err) == (0, "")
+    code, _, err = convoy("prune", DIGITS, "--share 2 -o", tmp_path / "q.tflite")
+    assert (code, err) == (2, "convoy: a share of 2 zero weights; use 0 .. 1\n")
