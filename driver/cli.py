@@ -1,4 +1,4 @@
-"""The command `convoy`: run, layer, compile, prune, verilog, info.
+"""The command `convoy`: run, layer, compile, prune, verilog, info, bench.
 
 Exit codes: 0 all went well and every compared tensor is equal; 1 a tensor differs from the reference; 2 the model, an input or an option is wrong, or
 the device cannot run (one line on stderr).
@@ -19,6 +19,7 @@ from rich.console import Console
 
 from convoy.spec.config import ConfigError, NpuConfig, load_config
 
+from .bench.cli import bench_app
 from .device import DeviceError, MemoryModel
 from .graph import Graph, GraphError
 
@@ -26,6 +27,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Run quantised convolutional networks on the Convoy NPU.")
+app.add_typer(bench_app, name="bench")
 
 
 class DeviceName(StrEnum):

@@ -1,0 +1,1 @@
+"""Benchmarks of the RTL: what the contract says, measured."""

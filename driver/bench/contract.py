@@ -1,0 +1,179 @@
+"""The contract as layers to measure: for each rule what shows it, and the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from convoy.driver.synthetic import LayerSpec
+from convoy.spec.config import PRESETS, NpuConfig
+
+from .case import (
+    CYCLES,
+    EXTRA_CYCLES,
+    EXTRA_READ,
+    IDEAL_BYTES,
+    IDEAL_CYCLES,
+    REFUSED,
+    ROOFLINE,
+    SPEEDUP,
+    TP_SHARE,
+    UTILISATION,
+    Case,
+    Setup,
+)
+
+__all__ = ["RULES", "Rule", "contract_cases"]
+
+REACH = 11
+"""Kernels have at most REACH * stride - 1 rows and columns."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of the contract: what it promises, and its cases for an NPU."""
+
+    title: str
+    cases: Callable[[NpuConfig], Iterator[Case]]
+
+
+def contract_cases(npu: NpuConfig, rules: tuple[int, ...] = ()) -> list[Case]:
+    """The cases of these rules, of all if none is given."""
+    return [case for number, rule in RULES.items() if not rules or number in rules for case in rule.cases(npu)]
+
+
+def _layer(out_hw: tuple[int, int], num_ic: int, num_oc: int, kernel: tuple[int, int] = (3, 3), op: str = "conv", stride: tuple[int, int] = (1, 1),
+           pads: tuple[int, int, int, int] = (0, 0, 0, 0), **rest: Any) -> LayerSpec:
+    """A layer with these output rows and columns."""
+    height, width = ((out - 1) * step + taps for out, step, taps in zip(out_hw, stride, kernel, strict=True))
+    return LayerSpec(op, (height - pads[0] - pads[1], width - pads[2] - pads[3], num_ic), num_oc, kernel, stride, pads, **rest)
+
+
+def _same_pads(kernel: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Pads around the kernel's centre, as far as they are legal."""
+    (top, left), (bottom, right) = (((taps - 1) // 2 for taps in kernel), (taps // 2 for taps in kernel))
+    return min(top, 7), min(bottom, 7), min(left, 7), min(right, 7)
+
+
+def _by(values: tuple[int, ...]) -> str:
+    return "x".join(map(str, values))
+
+
+PADS = ((1, 1, 1, 1), (0, 1, 0, 1), (1, 0, 0, 0), (0, 2, 0, 0), (0, 0, 3, 0), (0, 0, 0, 4), (2, 5, 3, 6), (7, 0, 0, 7), (0, 7, 7, 0), (7, 7, 7, 7))
+
+
+def _pads(npu: NpuConfig) -> Iterator[Case]:
+    layers = [(pads, _layer((24, 24), 32, 32, pads=pads)) for pads in PADS]
+    layers += [((3, 3, 3, 3), _layer((24, 24), 16, 16, (7, 7), pads=(3, 3, 3, 3))), ((0, 1, 0, 1), _layer((16, 16), 32, 32, stride=(2, 2), pads=(0, 1, 0, 1)))]
+    for pads, layer in layers:
+        height, width, num_ic = layer.input_hwc
+        twin = replace(layer, input_hwc=(height + pads[0] + pads[1], width + pads[2] + pads[3], num_ic), pads=(0, 0, 0, 0))
+        name = f"{_by(layer.kernel)}, stride {_by(layer.stride)}, pads {','.join(map(str, pads))}"
+        for metric, limit in ((CYCLES, 1.01), (EXTRA_READ, 0)):
+            yield Case(1, "pads", name, Setup(layer, npu), metric, limit, Setup(twin, npu))
+
+
+STRIDES = (*((step, step) for step in range(1, 9)), (1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2), (1, 8), (8, 1), (4, 6), (7, 5))
+
+
+def _strides(npu: NpuConfig) -> Iterator[Case]:
+    def setup(stride: tuple[int, int]) -> Setup:
+        return Setup(_layer((16, 16), 32, 32, stride=stride), npu)
+
+    for stride in STRIDES:
+        is_native = max(stride) <= 2
+        yield Case(2, "strides", f"stride {_by(stride)}, to 16x16", setup(stride), TP_SHARE, 0 if is_native else None)
+        yield Case(2, "strides", f"stride {_by(stride)}, to 16x16", setup(stride), CYCLES, 1.02 if is_native else None, setup((1, 1)))
+
+
+def _channels(npu: NpuConfig) -> Iterator[Case]:
+    def setup(num_oc: int) -> Setup:
+        return Setup(_layer((16, 16), 32, num_oc, pads=(1, 1, 1, 1)), npu)
+
+    cores = npu.num_cores
+    for num_oc in range(1, 4 * cores + 2):
+        full = -(-num_oc // cores) * cores
+        if num_oc == full:
+            yield Case(3, "channels", f"{num_oc} output channels", setup(num_oc), UTILISATION)
+        else:
+            yield Case(3, "channels", f"{num_oc} output channels; twin {full}", setup(num_oc), CYCLES, 1.01, setup(full))
+    yield from _scaling()
+
+
+def _scaling() -> Iterator[Case]:
+    layer = _layer((16, 16), 128, 128, pads=(1, 1, 1, 1))
+    single = Setup(layer, PRESETS["S"])
+    for letter, npu in PRESETS.items():
+        if npu != single.npu:
+            name = f"preset {letter}, {npu.num_cores} cores; twin S"
+            yield Case(3, "scaling", name, Setup(layer, npu), SPEEDUP, npu.num_cores * 14 / 16, single)
+
+
+SQUARE = tuple((size, size) for size in range(1, REACH))
+OBLONG = ((1, 3), (3, 1), (1, 7), (7, 1), (3, 5), (5, 3), (1, 10), (10, 1), (2, 9))
+STRIDE_2 = ((2, 2), (3, 3), (5, 5), (7, 7), (11, 11), (15, 15), (2 * REACH - 1,) * 2, (1, 2 * REACH - 1))
+WIDTHS = ((8, 8), (16, 16), (16, 24), (32, 32), (8, 56))
+
+
+def _kernels(npu: NpuConfig) -> Iterator[Case]:
+    for hw in WIDTHS:
+        layer = _layer(hw, 64, 64, pads=(1, 1, 1, 1))
+        yield Case(4, "widths", f"3x3, 64 to 64 channels, to {_by(hw)}", Setup(layer, npu), UTILISATION, 0.95)
+    for kernel in (*SQUARE, *OBLONG):
+        layer = _layer((16, 16), 32, 32, kernel, pads=_same_pads(kernel))
+        yield Case(4, "kernels", f"kernel {_by(kernel)}", Setup(layer, npu), UTILISATION)
+    for kernel in STRIDE_2:
+        layer = _layer((16, 16), 16, 16, kernel, stride=(2, 2), pads=_same_pads(kernel))
+        yield Case(4, "kernels of stride 2", f"kernel {_by(kernel)}, stride 2x2", Setup(layer, npu), UTILISATION)
+    for stride in ((1, 1), (2, 2), (3, 3)):
+        kernel = tuple(REACH * step for step in stride)
+        for beyond in (kernel, (kernel[0], 1), (1, kernel[1])):
+            yield Case(4, "refusals", f"kernel {_by(beyond)}, stride {_by(stride)}", Setup(_layer((4, 4), 4, 4, beyond, stride=stride), npu), REFUSED, 1)
+
+
+def _fused(npu: NpuConfig) -> Iterator[Case]:
+    for name, layer in (
+        ("3x3", _layer((16, 16), 32, 32, pads=(1, 1, 1, 1))), ("1x1", _layer((16, 16), 64, 64, (1, 1))),
+        ("depthwise 3x3", _layer((28, 28), 32, 32, op="depthwise", pads=(1, 1, 1, 1))),
+    ):
+        for activation in ("relu", "relu6"):
+            yield Case(5, "activations", f"{name}, {activation}", Setup(replace(layer, activation=activation), npu), EXTRA_CYCLES, 0, Setup(layer, npu))
+
+
+def _depthwise(npu: NpuConfig) -> Iterator[Case]:
+    for name, layer, metric, limit in (
+        ("3x3", _layer((28, 28), 128, 128, op="depthwise", pads=(1, 1, 1, 1)), UTILISATION, 0.6),
+        ("3x3, stride 2x2", _layer((14, 14), 128, 128, op="depthwise", stride=(2, 2), pads=(0, 1, 0, 1)), ROOFLINE, 0.85),
+        ("3x3, stride 1x2", _layer((28, 14), 128, 128, op="depthwise", stride=(1, 2), pads=(1, 1, 0, 1)), ROOFLINE, None),
+        ("3x3, stride 3x3", _layer((10, 10), 32, 32, op="depthwise", stride=(3, 3)), ROOFLINE, None),
+        ("3x3, multiplier 2", _layer((28, 28), 64, 128, op="depthwise", pads=(1, 1, 1, 1)), UTILISATION, 0.6),
+        ("3x3, multiplier 2, stride 2x2", _layer((14, 14), 64, 128, op="depthwise", stride=(2, 2), pads=(0, 1, 0, 1)), ROOFLINE, None),
+        ("5x5", _layer((28, 28), 128, 128, (5, 5), op="depthwise", pads=(2, 2, 2, 2)), UTILISATION, None),
+        ("7x7", _layer((14, 14), 128, 128, (7, 7), op="depthwise", pads=(3, 3, 3, 3)), UTILISATION, None),
+    ):
+        yield Case(6, "depthwise", f"{name}, {layer.num_oc} channels, to {_by(layer.output_hw)}", Setup(layer, npu), metric, limit)
+
+
+DENSITIES = (1.0, 0.9, 0.75, 0.5, 0.25, 0.1, 0.05)
+
+
+def _sparse(npu: NpuConfig) -> Iterator[Case]:
+    for group, layer, limit in (
+        ("sparse 3x3", _layer((32, 32), 64, 64, pads=(1, 1, 1, 1)), 0.9), ("sparse 1x1", _layer((16, 16), 256, 256, (1, 1)), 0.85),
+    ):
+        for density in DENSITIES:
+            setup = Setup(replace(layer, density=density), npu)
+            for metric in (IDEAL_CYCLES, IDEAL_BYTES):
+                yield Case(7, group, f"{_by(layer.kernel)}, density {density}", setup, metric, limit if density >= 0.1 else None)
+
+
+RULES = {
+    1: Rule("Padding costs nothing", _pads),
+    2: Rule("Strides 1 and 2 are native; others go through TP", _strides),
+    3: Rule("Output channels are dealt to cores", _channels),
+    4: Rule("Any kernel of up to 11 * stride - 1 rows and columns", _kernels),
+    5: Rule("Activations are fused", _fused),
+    6: Rule("Depthwise", _depthwise),
+    7: Rule("Zero weights are neither computed nor fetched", _sparse),
+}

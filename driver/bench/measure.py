@@ -1,0 +1,82 @@
+"""Setups on the compiled RTL, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+
+import numpy as np
+
+from convoy.driver.compile import compile_with_costs
+from convoy.driver.devices import open_device
+from convoy.driver.graph import GraphError
+from convoy.driver.inputs import random_inputs
+from convoy.driver.program import NpuStep
+from convoy.driver.report import build_report
+from convoy.driver.runtime import Session
+from convoy.driver.synthetic import make_layer
+
+from .case import Measurement, Setup
+
+__all__ = ["measure", "measure_all"]
+
+
+def measure(setup: Setup, device_name: str = "native") -> Measurement:
+    """One layer as in the middle of a network, inputs in the layout of the NPU, compared with LiteRT tensor by tensor.
+
+    Raises
+    ------
+    DeviceError
+        When the device fails. What the compiler refuses is no error here.
+    """
+    from convoy.driver.reference import run_reference
+
+    made = make_layer(setup.layer)
+    graph = replace(made.graph, inputs=())
+    try:
+        compiled = compile_with_costs(graph, setup.npu, keep_tensors=True, layers=range(len(graph.ops)))
+    except GraphError as error:
+        return Measurement(refusal=str(error))
+    inputs = random_inputs([graph.tensors[0]], 0)
+    expected = run_reference(made.reference_model, list(inputs.values()))
+    device = open_device(device_name, setup.npu)
+    try:
+        execution = Session(compiled.plan, device).run(inputs)
+        report, _ = build_report(compiled.plan, device, execution, model=graph.name, config=setup.npu.name, device_name=device_name, reference="litert",
+                                 expected=expected)
+    finally:
+        device.close()
+    weights, tiling = graph.tensors[1].data, compiled.tilings[0]
+    engines = (step.engines[index] for step in compiled.plan.steps if isinstance(step, NpuStep) for index in step.layers)
+    sums = {name: sum(layer[name] or 0 for layer in report["layers"]) for name in ("tp_cycles", "read_bytes", "write_bytes", "weight_bytes", "macs")}
+    return Measurement(cycles=execution.cycles, **sums, num_weights=weights.size, num_nonzero=int(np.count_nonzero(weights)),
+                       num_passes=sum(stripe.num_groups for stripe in tiling.stripes), bit_exact=report["bit_exact"], engines=", ".join(engines))
+
+
+def measure_all(setups: Iterable[Setup], jobs: int, progress: Callable[[str, int, int], None] = lambda text, done, total: None,
+                device_name: str = "native") -> dict[Setup, Measurement]:
+    """Measure each setup once; the result does not depend on `jobs`, the number of processes.
+
+    `progress` is called with a text, the setups measured and their number. A device is prepared (compiled, if need be) before the processes start.
+    """
+    unique = list(dict.fromkeys(setups))
+    for npu in dict.fromkeys(setup.npu for setup in unique):
+        progress(f"preparing configuration {npu.name}", 0, len(unique))
+        open_device(device_name, npu, progress=lambda text: progress(text, 0, len(unique))).close()
+    progress("measuring", 0, len(unique))
+    found = {}
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(measure, setup, device_name): setup for setup in sorted(unique, key=_work, reverse=True)}
+        for future in as_completed(futures):
+            found[futures[future]] = future.result()
+            progress("measuring", len(found), len(unique))
+    return {setup: found[setup] for setup in unique}
+
+
+def _work(setup: Setup) -> float:
+    """About proportional to the time that a simulation takes: the longest ones start first."""
+    out_h, out_w = setup.layer.output_hw
+    depth = 1 if setup.layer.op == "depthwise" else setup.layer.input_hwc[2]
+    return out_h * out_w * setup.layer.num_oc * depth * setup.layer.kernel[0] * setup.layer.kernel[1] * setup.layer.density

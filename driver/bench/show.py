@@ -1,0 +1,65 @@
+"""Rows of a benchmark for the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+
+from .case import Row
+from .contract import RULES
+
+__all__ = ["COLUMNS", "markdown", "print_rows", "verdict"]
+
+COLUMNS = ("layer", "cycles", "use", "read B", "written B", "weights B", "twin's cycles", "metric", "value", "limit", "ok", "exact")
+_TEXT = ("layer", "metric")
+_SIGNS = {True: "yes", False: "NO", None: "-"}
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """One text for each of `COLUMNS`."""
+    found, use = row.found, row.found.utilisation(row.case.setup.npu)
+    figures = ("-",) * 5 if found.refusal else (
+        f"{found.cycles:,}", f"{use:.1%}", f"{found.read_bytes:,}", f"{found.write_bytes:,}", f"{found.weight_bytes:,}")
+    twin = f"{row.twin.cycles:,}" if row.twin else ""
+    exact = found.bit_exact if row.is_exact else False
+    return row.case.name, *figures, twin, row.case.metric.name, row.value_text, row.limit_text, _SIGNS[row.ok], _SIGNS[exact]
+
+
+def verdict(rows: list[Row]) -> str:
+    """One line about all rows."""
+    missed, wrong = sum(not row.ok for row in rows), sum(not row.is_exact for row in rows)
+    limits = sum(row.case.limit is not None for row in rows)
+    return f"{len(rows)} rows, {limits} with a limit: {missed} missed; {wrong} not bit-exact"
+
+
+def print_rows(rows: list[Row], console: Console) -> None:
+    """A table for each group of each rule."""
+    if not console.is_terminal:
+        console = Console(file=console.file, width=max(console.width, 190))
+    for rule, of_rule in groupby(rows, key=lambda row: row.case.rule):
+        console.print(f"\n[bold]Rule {rule}: {RULES[rule].title}[/]")
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for title in COLUMNS:
+            table.add_column(title, justify="left" if title in _TEXT else "right", no_wrap=True)
+        for _, group in groupby(of_rule, key=lambda row: row.case.group):
+            for row in group:
+                table.add_row(*cells(row), style=None if row.ok and row.is_exact else "bold red")
+            table.add_section()
+        console.print(table)
+    for row in rows:
+        if row.found.refusal and not row.ok:
+            console.print(f"{row.case.name}: {row.found.refusal}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\n{verdict(rows)}", highlight=False)
+
+
+def markdown(rows: list[Row]) -> list[str]:
+    """The same tables in Markdown, as lines."""
+    lines = []
+    for rule, of_rule in groupby(rows, key=lambda row: row.case.rule):
+        lines += ["", f"## Rule {rule}: {RULES[rule].title}"]
+        for _, group in groupby(of_rule, key=lambda row: row.case.group):
+            lines += ["", f"| {' | '.join(COLUMNS)} |", "|" + "|".join("---" if title in _TEXT else "---:" for title in COLUMNS) + "|"]
+            lines += [f"| {' | '.join(cells(row))} |" for row in group]
+    return lines
