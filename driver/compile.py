@@ -20,6 +20,7 @@ from .emit import Emitter, Tables, phase_blocks, tp_blocks
 from .fuse import fuse
 from .graph import Graph, GraphError
 from .lower import lower_op
+from .macs import LaneMacs, lane_macs
 from .operands import describe
 from .pack import pack_params, pack_streams, pack_taps
 from .phases import is_native, part_channels, split_strides
@@ -210,7 +211,7 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
     """One program: constants, descriptors and room for the records. It may write activations and records, and read activations and constants."""
     arena.pieces = []
     constants_addr = arena.end
-    emitter, engines, weight_bytes = Emitter(config), {}, {}
+    emitter, engines, weight_bytes, macs = Emitter(config), {}, {}, {}
     for number, task in enumerate(plan.tasks):
         if task.position not in positions:
             continue
@@ -221,6 +222,7 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
             if number in tilings:
                 tables, num_bytes = _put_tables(task.work, tilings[number], config, arena)
                 weight_bytes[task.op.index] = weight_bytes.get(task.op.index, 0) + num_bytes
+                macs[task.op.index] = macs.get(task.op.index, LaneMacs()) + lane_macs(task.work, tilings[number], config)
                 _add_nn(emitter, task, tilings[number], tables, lut, plan, addrs)
             else:
                 emitter.add_tp(task, tp_blocks(task, addrs, plan.buffers[task.target].num_bytes, config), lut, spans[:-1], spans[-1])
@@ -232,7 +234,7 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
     if count > 65535:
         raise GraphError(f"{count} descriptors; the limit of a program is 65535")
     program_addr = arena.reserve(count * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
-    record_addr = arena.reserve(count * COMPLETION.num_bytes)
+    record_addr = arena.reserve(count * COMPLETION.num_bytes, COMPLETION.num_bytes)
     image = (*arena.pieces, (program_addr, b"".join(emitter.descriptors)))
     layers = tuple(graph.ops[p].index for p in positions)
     windows = (
@@ -242,7 +244,7 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
     program = Program(tuple(emitter.descriptors), tuple(emitter.ops), program_addr, record_addr, image, windows)
     fused = {graph.ops[p].index for p in plan.fused}
     names = {index: "+".join(sorted(engines[index])) if index in engines else "fused" if index in fused else "alias" for index in layers}
-    return NpuStep(program, layers, names, weight_bytes)
+    return NpuStep(program, layers, names, weight_bytes, macs)
 
 
 def _add_nn(emitter: Emitter, task: Task, tiling: Tiling, tables: Tables, lut: dict[str, int], plan: Schedule, addrs: list[int]) -> None:

@@ -1,12 +1,43 @@
-"""Dense multiply-accumulates of an operator: what utilisation is measured against."""
+"""Multiply-accumulates: dense ones, which utilisation is measured against, and those that lanes do."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convoy.spec.config import NpuConfig
 
 from .graph import Graph, Op
 
-__all__ = ["dense_macs"]
+if TYPE_CHECKING:
+    from .tile import Tiling
+    from .work import ConvWork
+
+__all__ = ["LaneMacs", "dense_macs", "lane_macs"]
+
+
+@dataclass(frozen=True)
+class LaneMacs:
+    """What the lanes do for a layer: `issued` multiply-accumulates, of which `useful` ones make outputs; the others are past an edge."""
+
+    issued: int = 0
+    useful: int = 0
+
+    def __add__(self, other: LaneMacs) -> LaneMacs:
+        return LaneMacs(self.issued + other.issued, self.useful + other.useful)
+
+
+def lane_macs(work: ConvWork, tiling: Tiling, config: NpuConfig) -> LaneMacs:
+    """Every weight that is not zero meets every lane vector of every group, and is of use for every output pixel."""
+    nnz = int(np.count_nonzero(work.weights))
+    num_vec = 0
+    for stripe in tiling.stripes:
+        (_, full), (_, last) = stripe.groups(tiling.group)
+        num_vec += (stripe.num_groups - 1) * full + last
+    return LaneMacs(nnz * num_vec * config.num_lanes, nnz * work.rows.size_out * work.cols.size_out)
 
 
 def dense_macs(graph: Graph, op: Op) -> int:

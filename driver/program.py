@@ -9,6 +9,7 @@ import numpy as np
 from convoy.spec.config import NpuConfig
 
 from .graph import Graph, Op
+from .macs import LaneMacs
 
 __all__ = ["HostStep", "MemoryWindow", "NpuStep", "Placement", "Plan", "Program"]
 
@@ -83,6 +84,8 @@ class NpuStep:
     layers: tuple[int, ...]
     engines: dict[int, str]
     weight_bytes: dict[int, int]
+    lane_macs: dict[int, LaneMacs]
+    """By operator, for those with work on the NN engine."""
 
 
 @dataclass(frozen=True)

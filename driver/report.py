@@ -11,8 +11,9 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from .device import Device
-from .graph import Graph, GraphError
-from .macs import dense_macs
+from .graph import Graph, GraphError, Op
+from .lost import cycle_split, largest_loss, no_split, total_split
+from .macs import LaneMacs, dense_macs
 from .program import HostStep, NpuStep, Plan
 from .runtime import Execution
 
@@ -97,14 +98,15 @@ def build_report(
             check(step.op.index)
         elif isinstance(step, NpuStep):
             for index in step.layers:
-                layers.append(_layer(graph, ops[index], step, execution, has_timing, utilisation, check))
+                layers.append(_layer(plan, ops[index], step, execution, has_timing, utilisation, check))
                 if index in plan.notes:
                     layers[-1]["note"] = plan.notes[index]
     macs = sum(layer["macs"] for layer in layers)
     return {
         "model": model, "config": config, "device": device_name, "cores": npu.num_cores, "lanes": npu.num_lanes, "port_bits": npu.port_bits,
         "memory_latency_cycles": device.memory_model.latency_cycles if has_timing else None,
-        "cycles": execution.cycles if has_timing else None, "macs": macs, "utilisation": utilisation(macs, execution.cycles),
+        "cycles": execution.cycles if has_timing else None, **(total_split(layers, execution.cycles) if has_timing else no_split()),
+        "macs": macs, "utilisation": utilisation(macs, execution.cycles),
         "bit_exact": None if expected is None else not mismatches, "reference": reference,
         "simulation_seconds": round(execution.seconds, 6),
         "simulated_cycles_per_second": round(execution.cycles / execution.seconds) if has_timing and execution.seconds else None,
@@ -112,11 +114,13 @@ def build_report(
     }, sorted(mismatches, key=lambda mismatch: mismatch.op)
 
 
-def _layer(graph: Graph, op, step: NpuStep, execution: Execution, has_timing: bool, utilisation, check) -> dict[str, Any]:
+def _layer(plan: Plan, op: Op, step: NpuStep, execution: Execution, has_timing: bool, utilisation, check) -> dict[str, Any]:
     """One entry of `layers`."""
+    graph = plan.graph
     cost, macs = execution.costs[op.index], dense_macs(graph, op)
     bit_exact, diff = check(op.index)
-    timing = {"cycles": cost.cycles, "tp_cycles": cost.tp_cycles, "macs": macs, "utilisation": utilisation(macs, cost.cycles), "read_bytes": cost.read_bytes,
+    split = cycle_split(cost.core_cycles, step.lane_macs.get(op.index, LaneMacs()), plan.config)
+    timing = {"cycles": cost.cycles, "tp_cycles": cost.tp_cycles, **split, "macs": macs, "utilisation": utilisation(macs, cost.cycles), "read_bytes": cost.read_bytes,
               "write_bytes": cost.write_bytes, "weight_bytes": cost.weight_bytes}
     if not has_timing:
         timing = {name: macs if name == "macs" else None for name in timing} | {"weight_bytes": step.weight_bytes.get(op.index, 0)}
@@ -132,10 +136,15 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
+def _loss(layer: Mapping[str, Any]) -> str:
+    loss = largest_loss(layer)
+    return "" if loss is None else f"{loss[0]} {loss[1]:.0%}"
+
+
 _EXACT = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}
 
 
-_COLUMNS: dict[str, JustifyMethod] = {"#": "right", "op": "left", "engine": "left", "cycles": "right", "MACs": "right", "use": "right", "read B": "right", "written B": "right",
+_COLUMNS: dict[str, JustifyMethod] = {"#": "right", "op": "left", "engine": "left", "cycles": "right", "MACs": "right", "use": "right", "largest loss": "left", "read B": "right", "written B": "right",
             "weights B": "right", "exact": "center"}
 _TRAFFIC = ("read B", "written B", "weights B")
 WIDE_COLUMNS = 100
@@ -143,14 +152,14 @@ WIDE_COLUMNS = 100
 
 
 def layer_table(report: Mapping[str, Any], width: int = WIDE_COLUMNS) -> Table:
-    """The layers of a report as a table for a terminal of `width` columns ("use" is the utilisation)."""
+    """The layers of a report as a table for a terminal of `width` columns ("use" is the utilisation, "largest loss" a share of the cycles)."""
     titles = [title for title in _COLUMNS if width >= WIDE_COLUMNS or title not in _TRAFFIC]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in titles:
         table.add_column(title, justify=_COLUMNS[title], no_wrap=True)
     for layer in report["layers"]:
         cells = {"#": str(layer["index"]), "op": layer["op"], "engine": layer["engine"], "cycles": _number(layer["cycles"]), "MACs": _number(layer["macs"]),
-                 "use": _percent(layer["utilisation"]) if layer["macs"] else "", "read B": _number(layer["read_bytes"]),
+                 "use": _percent(layer["utilisation"]) if layer["macs"] else "", "largest loss": _loss(layer), "read B": _number(layer["read_bytes"]),
                  "written B": _number(layer["write_bytes"]), "weights B": _number(layer["weight_bytes"]), "exact": _EXACT[layer["bit_exact"]]}
         table.add_row(*(cells[title] for title in titles))
     return table

@@ -10,7 +10,7 @@ import numpy as np
 
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Status, WindowControl
-from convoy.spec.isa import COMPLETION, Opcode
+from convoy.spec.isa import CAUSE_FIELDS, COMPLETION, Cause, Opcode
 
 from .device import Device, DeviceError, npu_error
 from .graph import GraphError
@@ -34,6 +34,8 @@ class LayerCost:
     read_bytes: int = 0
     write_bytes: int = 0
     weight_bytes: int = 0
+    core_cycles: dict[Cause, int] = field(default_factory=lambda: dict.fromkeys(Cause, 0))
+    """By cause, summed over the cores: together `cycles` * `num_cores`."""
 
 
 @dataclass
@@ -246,6 +248,8 @@ class Session:
             cost.read_bytes += record["read_bytes"] - before["read_bytes"]
             cost.write_bytes += record["write_bytes"] - before["write_bytes"]
             cost.weight_bytes += record["weight_bytes"] - before["weight_bytes"]
+            for cause, name in CAUSE_FIELDS.items():
+                cost.core_cycles[cause] += record[name] - before[name]
             before = record
 
     def _max_cycles(self) -> int:

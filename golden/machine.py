@@ -38,8 +38,8 @@ class Machine:
         MachineError
             When a descriptor is malformed, or depends on another without waiting for it; the message names its index and address. Earlier descriptors have been executed.
         """
-        if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= 65535 or record_addr % 32:
-            raise MachineError(f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples of {DESCRIPTOR_BYTES} and 32, and 1..65535")
+        if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= 65535 or record_addr % COMPLETION.num_bytes:
+            raise MachineError(f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples of {DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..65535")
         hazards = Hazards()
         view = MemoryView(self.memory, hazards)
         records = MemoryView(self.memory)

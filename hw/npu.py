@@ -81,6 +81,7 @@ class Npu(wiring.Component):
             self.irq.eq(control.irq),
             control.nn_done.eq(nn.done),
             control.tp_done.eq(tp.done),
+            control.activity.eq(nn.activity),
             tp_rest.offered.eq(tp.job.valid), tp_rest.accepted.eq(tp.job.valid & tp.job.ready), tp_rest.done.eq(tp.done),
             control.read_beat.eq(read_mux.beat_strobe.any()),
             control.weight_beat.eq(read_mux.beat_strobe[weights_client]),

@@ -105,7 +105,7 @@ REGISTERS = {register.name: register for register in (
     Register("ERROR_ADDR", 0x1C, "ro", "The address that goes with ERROR."),
     Register("PROGRAM_BASE", 0x20, "rw", "Address of the first descriptor, aligned to the size of a descriptor."),
     Register("PROGRAM_COUNT", 0x24, "rw", "Number of descriptors, 1..65535."),
-    Register("RECORD_BASE", 0x28, "rw", "Where completion records go, aligned to 32 bytes. Not to be changed while busy."),
+    Register("RECORD_BASE", 0x28, "rw", "Where completion records go, aligned to 64 bytes. Not to be changed while busy."),
     Register("CYCLES", 0x2C, "ro", "Cycles from the last doorbell to its interrupt, or to now."),
     Register("READ_BYTES", 0x30, "ro", "Bytes read over the port since the last doorbell."),
     Register("WRITE_BYTES", 0x34, "ro", "Bytes written over the port since the last doorbell (strobes set), completion records not counted."),

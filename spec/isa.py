@@ -13,9 +13,9 @@ from amaranth.lib import enum
 from .record import Field, Record
 
 __all__ = [
-    "COMPLETION", "DESCRIPTOR_BYTES", "HEADER", "LUT_BYTES", "NN", "NN_AT_LEAST_ONE", "NN_RESIDUAL_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS",
+    "CAUSE_FIELDS", "COMPLETION", "DESCRIPTOR_BYTES", "HEADER", "LUT_BYTES", "NN", "NN_AT_LEAST_ONE", "NN_RESIDUAL_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS",
     "STREAM", "TABLE_ALIGN_BYTES", "TAP_BYTES", "TP", "TP_ADD_AT_LEAST_ONE", "TP_AT_LEAST_ONE", "TP_POOL_AT_LEAST_ONE",
-    "Opcode", "Rounding", "TpOp",
+    "Cause", "Opcode", "Rounding", "TpOp",
 ]
 
 DESCRIPTOR_BYTES = 256
@@ -55,6 +55,33 @@ class TpOp(enum.IntEnum, shape=4):
     """Maximum of the pixels of a pooling window that lie inside the image."""
     AVG_POOL = 3
     """Their average, rounded half away from zero."""
+
+
+class Cause(enum.IntEnum, shape=4):
+    """What a cycle of a core went to: work, or the first reason in the way of it. Every cycle of every core has exactly one."""
+
+    BUSY = 0
+    """A weight meets a lane vector."""
+    WEIGHTS = 1
+    """The decoder has no weight to give, though its queue has beats: between groups, or zero runs longer than a token can say."""
+    WINDOW = 2
+    """The filler has not delivered the next window yet."""
+    IMBALANCE = 3
+    """This core is ahead: what it needs next is held up by a core with more weights."""
+    DRAIN = 4
+    """The drain still has the accumulators, or, between layers, the results that the next layer reads are not in memory yet."""
+    HAZARD = 5
+    """The same accumulators were added to less than three cycles ago; only with T < 3."""
+    BUS = 6
+    """Bytes are on their way from memory: weights, or pixels that the loader has not delivered."""
+    DISPATCH = 7
+    """There is no job: descriptors are being fetched, or completion records written."""
+    TP = 8
+    """There is no job, and the tensor processor is at work."""
+
+
+CAUSE_FIELDS = {cause: f"{cause.name.lower()}_cycles" for cause in Cause}
+"""The field of `COMPLETION` that counts the core cycles of a cause."""
 
 
 _HEADER = (
@@ -245,12 +272,13 @@ PARAM = Record("PARAM", 16, (
 ))
 """Parameters of one output channel."""
 
-COMPLETION = Record("COMPLETION", 16, (
-    Field("cycle", 32, "Cycles from the doorbell to the completion of the descriptor."),
+COMPLETION = Record("COMPLETION", 64, (
+    Field("cycle", 32, "Cycles from the doorbell to this record, which is made when the descriptor completes and the record before has been written."),
     Field("read_bytes", 32, "Bytes read over the port since the doorbell."),
     Field("write_bytes", 32, "Bytes written (strobes set) since the doorbell, completion records not counted."),
     Field("weight_bytes", 32, "Bytes of weight streams read since the doorbell."),
+    *(Field(name, 32, f"Cycles since the doorbell, summed over the cores, that went to `Cause.{cause.name}`.") for cause, name in CAUSE_FIELDS.items()),
 ))
-"""Written to `RECORD_BASE` + 16 * index of the descriptor when the descriptor completes."""
+"""Written to `RECORD_BASE` + 64 * index of the descriptor when the descriptor completes. The causes add up to `num_cores` * `cycle`."""
 
 RECORDS = (HEADER, NN, TP, STREAM, PARAM, COMPLETION)

@@ -7,10 +7,11 @@ from amaranth.lib.wiring import In, Out
 from convoy.hw.bus.axi import AxiLiteSignature
 from convoy.hw.bus.guard import ALIGN_LOG2, GuardSignature
 from convoy.hw.bus.port import ReadPort, WritePort
+from convoy.hw.nn.activity import Activity
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl
 from convoy.spec.csr import Control as ControlBits
-from convoy.spec.isa import DESCRIPTOR_BYTES, NN, TP
+from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, NN, TP
 
 from .check import DescriptorCheck
 from .counters import Counters
@@ -46,7 +47,7 @@ class Control(wiring.Component):
         Of the read and the write channel.
     engine_reset : Out
         Resets the engines. From a register.
-    read_beat, weight_beat, write_bytes : In
+    read_beat, weight_beat, write_bytes, activity : In
         As in `Counters`.
     """
 
@@ -67,6 +68,7 @@ class Control(wiring.Component):
             "read_beat": In(1),
             "weight_beat": In(1),
             "write_bytes": In(range(config.port_bytes + 1)),
+            "activity": In(Activity(config)),
         })
 
     def elaborate(self, platform):
@@ -103,8 +105,8 @@ class Control(wiring.Component):
             fetch.count.eq(csr_bank.program_count),
             dispatch.nn_done.eq(self.nn_done),
             dispatch.tp_done.eq(self.tp_done),
-            dispatch.totals.eq(counters.totals),
-            recorder.base.eq(csr_bank.record_base & ~31),
+            recorder.totals.eq(counters.totals),
+            recorder.base.eq(csr_bank.record_base & ~(COMPLETION.num_bytes - 1)),
             supervisor.is_drained.eq(fetch.is_idle & dispatch.is_idle & recorder.is_idle),
             self.engine_reset.eq(supervisor.engine_reset),
             watchdog.limit.eq(csr_bank.watchdog),
@@ -114,6 +116,8 @@ class Control(wiring.Component):
             counters.read_beat.eq(self.read_beat),
             counters.weight_beat.eq(self.weight_beat),
             counters.write_bytes.eq(self.write_bytes),
+            counters.activity.eq(self.activity),
+            counters.is_tp_busy.eq(dispatch.is_tp_busy),
         ]
         return m
 

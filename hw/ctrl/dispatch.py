@@ -4,16 +4,16 @@ from amaranth.hdl import Module
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.spec.isa import COMPLETION, HEADER, NN, TP, Opcode
+from convoy.spec.isa import HEADER, NN, TP, Opcode
 
 from .fetch import Fetched
-from .ledger import Completed, Ledger
+from .ledger import Ledger
 
 __all__ = ["Dispatch"]
 
 
 class Dispatch(wiring.Component):
-    """Gives each descriptor to its engine and turns completions into `Completed` items.
+    """Gives each descriptor to its engine and says which are complete.
 
     A descriptor with `wait_tp` is held, and all after it, until the TP engine has completed everything it was given; a TP
     descriptor with `wait_nn` likewise for the NN engine. `wait_nn` of an NN descriptor is left to the engine. At most eight
@@ -27,10 +27,10 @@ class Dispatch(wiring.Component):
         Jobs. A job offered is withdrawn only when `descriptors` is, that is, when the program is stopped.
     nn_done, tp_done : In
         High for one cycle when the engine has completed its oldest job.
-    totals : In(COMPLETION.layout)
-        Sampled at `nn_done` and `tp_done`.
-    completed : Out, array of 2 streams of `Completed`
-        Of NN and TP.
+    is_tp_busy : Out
+        The TP engine has not completed everything it was given.
+    completed : Out, array of 2 streams of unsigned(16)
+        Numbers of completed descriptors of NN and TP.
     is_idle : Out
         Every descriptor taken has left through `completed`.
     """
@@ -40,8 +40,8 @@ class Dispatch(wiring.Component):
     tp: Out(stream.Signature(TP.layout))
     nn_done: In(1)
     tp_done: In(1)
-    totals: In(COMPLETION.layout)
-    completed: Out(stream.Signature(Completed)).array(2)
+    is_tp_busy: Out(1)
+    completed: Out(stream.Signature(16)).array(2)
     is_idle: Out(1)
 
     def elaborate(self, platform):
@@ -59,13 +59,13 @@ class Dispatch(wiring.Component):
                 ledger.push.eq(job.valid & job.ready),
                 ledger.index.eq(descriptors.p.index),
                 ledger.done.eq(done),
-                ledger.totals.eq(self.totals),
             ]
             wiring.connect(m, ledger.completed, wiring.flipped(completed))
 
         m.d.comb += [
             self.nn.payload.eq(descriptors.p.raw),
             self.tp.payload.eq(descriptors.p.raw),
+            self.is_tp_busy.eq(~tp_ledger.is_done),
             self.is_idle.eq(nn_ledger.is_empty & tp_ledger.is_empty),
         ]
         is_released = ~header.wait_tp | tp_ledger.is_done

@@ -1,28 +1,29 @@
 """Writes completion records to memory."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import WritePort
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import COMPLETION
 
-from .ledger import Completed
-
 __all__ = ["Recorder"]
 
 
 class Recorder(wiring.Component):
-    """Writes a `COMPLETION` record to `base` + 16 * index for each completed descriptor, one at a time, input 0 first.
+    """Writes a `COMPLETION` record to `base` + 64 * index for each completed descriptor, one at a time, input 0 first.
 
-    A record takes 2 cycles and one per beat; with `max_burst_beats` below a record's beats, it is written in several bursts.
+    Its totals are those of the cycle in which the descriptor is taken. A record takes 2 cycles and one per beat; with `max_burst_beats` below a record's beats, it is written in several bursts.
 
     Members
     -------
     base : In(32)
-        Byte address, aligned to 32.
-    completed : In, array of 2 streams of `Completed`
+        Byte address, aligned to the size of a record.
+    totals : In(COMPLETION.layout)
+    completed : In, array of 2 streams of unsigned(16)
+        Numbers of descriptors.
     write : Out(WritePort)
         To memory.
     is_idle : Out
@@ -33,7 +34,8 @@ class Recorder(wiring.Component):
         self._config = config
         super().__init__({
             "base": In(32),
-            "completed": In(stream.Signature(Completed)).array(2),
+            "totals": In(COMPLETION.layout),
+            "completed": In(stream.Signature(16)).array(2),
             "write": Out(WritePort(config)),
             "is_idle": Out(1),
         })
@@ -41,7 +43,7 @@ class Recorder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         port_bytes = self._config.port_bytes
-        num_beats = max(1, COMPLETION.num_bytes // port_bytes)
+        num_beats = COMPLETION.num_bytes // port_bytes
         burst_beats = min(num_beats, self._config.max_burst_beats)
         bursts, beats = self.write.bursts, self.write.beats
 
@@ -53,30 +55,22 @@ class Recorder(wiring.Component):
         sent = Signal()
         m.d.comb += [
             sent.eq(bursts.valid & bursts.ready),
-            bursts.p.addr.eq(addr & ~(port_bytes - 1)),
+            bursts.p.addr.eq(addr),
             bursts.p.last_beat.eq(burst_beats - 1),
         ]
         m.d.sync += num_pending.eq(num_pending + sent - self.write.done)
 
-        if port_bytes > COMPLETION.num_bytes:
-            offset = addr[COMPLETION.num_bytes.bit_length() - 1 : port_bytes.bit_length() - 1]
-            m.d.comb += [
-                beats.p.data.eq(raw.replicate(port_bytes // COMPLETION.num_bytes)),
-                beats.p.strobe.eq(((1 << COMPLETION.num_bytes) - 1) << (offset * COMPLETION.num_bytes)),
-            ]
-        else:
-            m.d.comb += [beats.p.data.eq(raw), beats.p.strobe.eq(~0)]
+        m.d.comb += [beats.p.data.eq(raw), beats.p.strobe.eq(~0)]
 
         with m.FSM():
             with m.State("TAKE"):
-                chosen = Mux(self.completed[0].valid, self.completed[0].payload, self.completed[1].payload)
-                index, totals = Cat(chosen)[:16], Cat(chosen)[16:]
+                index = Mux(self.completed[0].valid, self.completed[0].payload, self.completed[1].payload)
                 m.d.comb += [
                     self.is_idle.eq(num_pending == 0),
                     self.completed[0].ready.eq(1),
                     self.completed[1].ready.eq(~self.completed[0].valid),
                 ]
-                m.d.sync += [raw.eq(totals), addr.eq(self.base + (index << 4)), num_left.eq(num_beats)]
+                m.d.sync += [raw.eq(self.totals), addr.eq(self.base + (index << exact_log2(COMPLETION.num_bytes))), num_left.eq(num_beats)]
                 with m.If(self.completed[0].valid | self.completed[1].valid):
                     m.next = "BURST"
             with m.State("BURST"):

@@ -9,6 +9,7 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
 from .accumulate import ACC_BITS, Accumulators
+from .activity import CoreState
 from .decoder import DECODER_FIELDS, TapWrite, TokenDecoder, WeightBeat, WeightPlace
 from .job import JobSlot
 from .lanes import Lanes
@@ -31,6 +32,7 @@ class Core(wiring.Component):
     tap_write : In(TapWrite)
     window_write : In(WindowWrite); `window_filled` strobes after the last word of a window, `window_released` when it is free again
     group_done : Out(1), strobe: a group's sums are ready; `group_drained` : In(1), strobe: they have been drained and cleared
+    state : Out(CoreState), what it did in the cycle before
     drain_* : access to the oldest group's accumulators, see `Accumulators`; `drain_sums` comes `DRAIN_CYCLES` later
 
     Throughput: one non-zero weight and vector per cycle.
@@ -46,6 +48,7 @@ class Core(wiring.Component):
             "tap_write": In(TapWrite),
             "window_write": In(WindowWrite(config)), "window_filled": In(1), "window_released": Out(1),
             "group_done": Out(1), "group_drained": In(1),
+            "state": Out(CoreState),
             "drain_en": In(1), "drain_clear": In(1), "drain_entry": In(exact_log2(config.num_acc_entries)),
             "drain_chunk": In(range(config.num_lanes // config.post_lanes)), "drain_sums": Out(config.post_lanes * ACC_BITS),
         })
@@ -72,6 +75,7 @@ class Core(wiring.Component):
             sequencer.weights.payload.eq(places.r_data), sequencer.weights.valid.eq(places.r_rdy), places.r_en.eq(sequencer.weights.ready),
             window.write.eq(self.window_write),
             sequencer.window_filled.eq(self.window_filled), self.window_released.eq(sequencer.window_released),
+            sequencer.has_beat.eq(queue.r_rdy), self.state.eq(sequencer.state),
             self.group_done.eq(sequencer.group_done), sequencer.group_drained.eq(self.group_drained),
         ]
 

@@ -10,6 +10,7 @@ from convoy.hw.lib.rest import Rest
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
+from .activity import Activity, ActivityMonitor
 from .core import Core
 from .drain import DRAIN_FIELDS, DrainChunks
 from .fetch import FETCH_FIELDS, WeightFetcher
@@ -34,6 +35,7 @@ class NnEngine(wiring.Component):
     read_acts, read_weights, read_tables, read_params, read_lut, read_residual : Out(ReadPort)
     write : Out(WritePort)
     done : Out(1), strobe: a descriptor is complete and its writes are acknowledged; in order
+    activity : Out(Activity), what the cores did two cycles before
     """
 
     FAN_OUT_CYCLES = 1
@@ -46,7 +48,7 @@ class NnEngine(wiring.Component):
             "read_acts": Out(ReadPort(config)), "read_weights": Out(ReadPort(config)),
             "read_tables": Out(ReadPort(config)), "read_params": Out(ReadPort(config)),
             "read_lut": Out(ReadPort(config)), "read_residual": Out(ReadPort(config)), "write": Out(WritePort(config)),
-            "done": Out(1),
+            "done": Out(1), "activity": Out(Activity(config)),
         })
 
     def elaborate(self, platform):
@@ -65,7 +67,9 @@ class NnEngine(wiring.Component):
         for number, core in enumerate(cores):
             m.submodules[f"core_{number}"] = core
 
-        self._fork(m, loader, filler, fetch, params, drain, writer, cores)
+        m.submodules.monitor = monitor = ActivityMonitor(config)
+
+        self._fork(m, loader, filler, fetch, params, drain, writer, cores, monitor)
 
         wiring.connect(m, loader.port, wiring.flipped(self.read_acts))
         wiring.connect(m, fetch.weights, wiring.flipped(self.read_weights))
@@ -83,10 +87,15 @@ class NnEngine(wiring.Component):
 
         self._connect_stripe(m, loader, stripe, filler)
         self._connect_cores(m, filler, fetch, cores)
-        self._connect_drain(m, drain, cores)
+        self._connect_drain(m, drain, cores, monitor)
+        m.d.comb += [
+            *(state.eq(core.state) for state, core in zip(monitor.states, cores, strict=True)),
+            monitor.fill_waits_load.eq(filler.waits_load), monitor.fill_waits_slot.eq(filler.waits_slot),
+            self.activity.eq(monitor.activity),
+        ]
         return m
 
-    def _fork(self, m, loader, filler, fetch, params, drain, writer, cores):
+    def _fork(self, m, loader, filler, fetch, params, drain, writer, cores, monitor):
         """Hand a descriptor to all units; hold the loader back for the hazards that only it can meet."""
         consumers = [
             (loader.job, (*LOADER_FIELDS, "wait_nn", "load_after_fill")), (filler.job, FILLER_FIELDS), (fetch.job, FETCH_FIELDS),
@@ -118,6 +127,7 @@ class NnEngine(wiring.Component):
             accepted.eq(self.job.valid & self.job.ready),
             may_load.eq((~load.payload.wait_nn | (num_open == 1)) & (~load.payload.load_after_fill | (num_unfilled == 1))),
             loader.job.valid.eq(load.valid & may_load), load.ready.eq(loader.job.ready & may_load),
+            monitor.load_waits.eq(load.valid & ~may_load), monitor.is_open.eq(num_open != 0),
         ]
         m.d.sync += [
             num_open.eq(num_open + accepted - writer.done),
@@ -141,7 +151,7 @@ class NnEngine(wiring.Component):
                 core.window_filled.eq(filler.filled[number]), filler.released[number].eq(core.window_released),
             ]
 
-    def _connect_drain(self, m, drain, cores):
+    def _connect_drain(self, m, drain, cores, monitor):
         """The drain sees a group when every core has finished it."""
         has_group = []
         for number, core in enumerate(cores):
@@ -154,7 +164,7 @@ class NnEngine(wiring.Component):
                 core.drain_entry.eq(drain.acc_entry), core.drain_chunk.eq(drain.acc_lane),
                 core.group_drained.eq(drain.group_done),
             ]
-        m.d.comb += drain.group_valid.eq(Cat(has_group).all())
+        m.d.comb += [drain.group_valid.eq(Cat(has_group).all()), monitor.finished.eq(Cat(has_group))]
 
         source = drain.acc_core
         for stage in range(self.FAN_OUT_CYCLES + Core.DRAIN_CYCLES):

@@ -30,6 +30,7 @@ class Filler(wiring.Component):
     write : Out(WindowWrite), to all cores; `write_core` : Out(num_cores bits), which of them take it
     filled : Out(num_cores bits), strobes with the last word of a window; `released` : In(num_cores bits), strobes when a core is done with one
     done : Out(1), strobe: the last word of the descriptor has been read
+    waits_load, waits_slot : Out(1), it stands still until a channel has been loaded; until a core has released a window
 
     Latency: 3 cycles from address to window write. Throughput: one word per cycle, two idle cycles per window.
     """
@@ -45,7 +46,7 @@ class Filler(wiring.Component):
             "stripe_en": Out(1), "stripe_word": Out(self._stripe_bits), "stripe_data": In(8 * config.num_lanes),
             "write": Out(WindowWrite(config)), "write_core": Out(config.num_cores),
             "filled": Out(config.num_cores), "released": In(config.num_cores),
-            "done": Out(1),
+            "done": Out(1), "waits_load": Out(1), "waits_slot": Out(1),
         })
 
     def elaborate(self, platform):
@@ -85,7 +86,7 @@ class Filler(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 # Slots of another size: the last window of the previous descriptor must be gone
-                m.d.comb += self.job.ready.eq(all_released)
+                m.d.comb += [self.job.ready.eq(all_released), self.waits_slot.eq(self.job.valid & ~all_released)]
                 with m.If(self.job.valid & all_released):
                     new = self.job.payload
                     m.d.sync += [
@@ -96,7 +97,9 @@ class Filler(wiring.Component):
             with m.State("WINDOW"):
                 m.d.sync += [phase_base.eq(base + (group_pixel >> lanes_log2)), phase.eq(0), word.eq(0), window_word.eq(slot_word)]
                 is_loaded = (channel < loaded) | (channel >= job.num_ic)
-                with m.If(is_loaded & ((core != 0) | all_free)):
+                has_slot = (core != 0) | all_free
+                m.d.comb += [self.waits_load.eq(~is_loaded), self.waits_slot.eq(~has_slot)]
+                with m.If(is_loaded & has_slot):
                     m.d.comb += begun.eq(cores)
                     m.next = "WORDS"
             with m.State("WORDS"):

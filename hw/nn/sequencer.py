@@ -10,6 +10,7 @@ from amaranth.utils import exact_log2
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
+from .activity import CoreState
 from .decoder import WeightPlace
 
 __all__ = ["SEQUENCER_FIELDS", "Issue", "Sequencer"]
@@ -44,6 +45,7 @@ class Sequencer(wiring.Component):
     group_done : Out(1), strobe: all sums of the group are in the accumulator memory
     group_drained : In(1), strobe: the accumulators of the oldest group are free and zero
     issue : Out(Issue), registered
+    has_beat : In(1), the weight queue is not empty; state : Out(CoreState), of the cycle before
 
     Latency: 2 cycles from weight to issue. A weight takes T cycles, a zero one cycle, the end of a group one. Two issues to one accumulator entry
     are at least `MIN_REUSE_CYCLES` apart; only T < `MIN_REUSE_CYCLES` can lose cycles to that.
@@ -63,6 +65,7 @@ class Sequencer(wiring.Component):
             "window_filled": In(1), "window_released": Out(1),
             "group_done": Out(1), "group_drained": In(1),
             "issue": Out(Issue(config)),
+            "has_beat": In(1), "state": Out(CoreState, init=CoreState.JOB),
         })
 
     def elaborate(self, platform):
@@ -172,11 +175,26 @@ class Sequencer(wiring.Component):
             ]
 
         self._issue(m, does_issue, entry, buffer, Mux(must_change, next_word, slot_word), remainder, off_x, job)
+        self._say_state(m, is_busy, does_issue, ~has_buffer & (num_free == 0), (must_change | ~has_window) & (num_filled == 0),
+                        may_start & ~go, ~self.weights.valid)
         m.d.comb += [
             self.window_released.eq(_delay(m, release, self.RELEASE_CYCLES, "release")),
             self.group_done.eq(_delay(m, finish, self.FINISH_CYCLES, "finish")),
         ]
         return m
+
+    def _say_state(self, m, is_busy, does_issue, lacks_buffer, lacks_window, is_hazard, lacks_weight):
+        """What is in the way of an issue, the first that applies; encoded a cycle later, off the paths of the issue."""
+        conditions = (
+            (~is_busy, CoreState.JOB), (does_issue, CoreState.BUSY), (lacks_buffer, CoreState.BUFFER), (lacks_window, CoreState.WINDOW),
+            (is_hazard, CoreState.HAZARD), (lacks_weight & ~self.has_beat, CoreState.BEATS),
+        )
+        flags = Signal(len(conditions), init=1)
+        m.d.sync += flags.eq(Cat(condition for condition, _ in conditions))
+        m.d.comb += self.state.eq(CoreState.DECODER)
+        for flag, (_, state) in reversed(list(zip(flags, conditions, strict=True))):
+            with m.If(flag):
+                m.d.comb += self.state.eq(state)
 
     def _issue(self, m, is_valid, entry, buffer, word, remainder, offset, job):
         """Two stages of address addition: tap + vector, then + window."""

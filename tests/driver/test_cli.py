@@ -12,9 +12,9 @@ import pytest
 from convoy.driver import cli
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
-REPORT_KEYS = ["model", "config", "device", "cores", "lanes", "port_bits", "memory_latency_cycles", "cycles", "macs", "utilisation", "bit_exact",
+REPORT_KEYS = ["model", "config", "device", "cores", "lanes", "port_bits", "memory_latency_cycles", "cycles", "busy_cycles", "edge_cycles", "lost", "macs", "utilisation", "bit_exact",
                "reference", "simulation_seconds", "simulated_cycles_per_second", "host_ops", "layers"]
-LAYER_KEYS = ["index", "name", "op", "engine", "cycles", "tp_cycles", "macs", "utilisation", "read_bytes", "write_bytes", "weight_bytes", "bit_exact", "max_abs_diff"]
+LAYER_KEYS = ["index", "name", "op", "engine", "cycles", "tp_cycles", "busy_cycles", "edge_cycles", "lost", "macs", "utilisation", "read_bytes", "write_bytes", "weight_bytes", "bit_exact", "max_abs_diff"]
 CONV = "layer --op conv --input 10x9x6 --oc 10 --kernel 3x3"
 
 

@@ -21,7 +21,7 @@ from convoy.driver.report import build_report, compare, summary
 from convoy.driver.runtime import Session, plan_inputs
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import REGISTERS, Error
-from convoy.spec.isa import COMPLETION
+from convoy.spec.isa import CAUSE_FIELDS, COMPLETION
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
 CONFIG = PRESETS["Q"]
@@ -67,7 +67,8 @@ class TimedDevice:
     def wait(self, max_cycles, progress=None):
         base = self.golden.read32(REGISTERS["RECORD_BASE"].addr)
         for i, cycle in enumerate(self.cycles):
-            record = COMPLETION.encode(cycle=cycle, read_bytes=3 * cycle, write_bytes=2 * cycle, weight_bytes=cycle // 2)
+            causes = dict.fromkeys(CAUSE_FIELDS.values(), 0) | {"busy_cycles": 3 * cycle, "drain_cycles": cycle}
+            record = COMPLETION.encode(cycle=cycle, read_bytes=3 * cycle, write_bytes=2 * cycle, weight_bytes=cycle // 2, **causes)
             self.golden.write_memory(base + i * COMPLETION.num_bytes, record)
         self.overrides["CYCLES"] = max(self.cycles) + 10
         return self.overrides["CYCLES"]
@@ -142,6 +143,9 @@ def test_costs_are_differences_in_order_of_completion(graph, plan):
     assert report["utilisation"] == pytest.approx(macs / (execution.cycles * 64))
     assert report["layers"][0]["utilisation"] == pytest.approx(9216 / (report["layers"][0]["cycles"] * 64))
     assert report["bit_exact"] is None
+    assert (report["busy_cycles"], report["lost"]["drain"], report["lost"]["dispatch"]) == (0.75 * max(cycles), 0.25 * max(cycles), 10)
+    for layer in report["layers"]:
+        assert (layer["busy_cycles"], layer["lost"]["drain"]) == (0.75 * layer["cycles"], 0.25 * layer["cycles"])
     device.close()
 
 

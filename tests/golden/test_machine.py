@@ -227,8 +227,8 @@ def test_record_and_stripe_kept():
     image.put(b"\xff" * 3 * COMPLETION.num_bytes, RECORD_ADDR)
     second = fields | dict(out_addr=OUT_ADDR + 36, load_after_fill=1, wait_nn=1)
     image.run(NN.encode(**fields), NN.encode(**second))
-    assert not image.memory[RECORD_ADDR : RECORD_ADDR + 32].any()
-    assert image.memory[RECORD_ADDR + 32 : RECORD_ADDR + 48].all()
+    assert not image.memory[RECORD_ADDR : RECORD_ADDR + 2 * COMPLETION.num_bytes].any()
+    assert image.memory[RECORD_ADDR + 2 * COMPLETION.num_bytes : RECORD_ADDR + 3 * COMPLETION.num_bytes].all()
     np.testing.assert_array_equal(image.output(2, 36)[0], image.output(2, 36)[1])
 
 

@@ -8,7 +8,7 @@ from convoy.driver.device import MemoryModel
 from convoy.driver.devices.pysim import PysimDevice
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Error, Status, WindowControl
-from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, TP, Opcode, TpOp
+from convoy.spec.isa import CAUSE_FIELDS, COMPLETION, DESCRIPTOR_BYTES, TP, Cause, Opcode, TpOp
 
 CONFIG = PRESETS["S"].with_(num_lanes=8, num_acc_entries=16, stripe_bytes=4096, window_words=16, weight_fifo_beats=32, tp_buffer_bytes=1024)
 PROGRAM, RECORDS, SOURCE, TARGET = 0x1000, 0x2000, 0x3000, 0x4000
@@ -58,8 +58,8 @@ def check_copies(device, source, indices):
 
 
 def records(device, count):
-    raw = device.read_memory(RECORDS, 16 * count)
-    return [COMPLETION.decode(raw[i : i + 16]) for i in range(0, len(raw), 16)]
+    size = COMPLETION.num_bytes
+    return [COMPLETION.decode(device.read_memory(RECORDS + size * i, size)) for i in range(count)]
 
 
 def test_program(device):
@@ -75,6 +75,10 @@ def test_program(device):
         assert 0 < cycles[0] < cycles[1] < cycles[2] <= read(device, "CYCLES")
         assert [record["write_bytes"] for record in completions] == [NUM_BYTES, 2 * NUM_BYTES, 3 * NUM_BYTES]
         assert read(device, "WRITE_BYTES") == 3 * NUM_BYTES
+        for record in completions:
+            causes = {cause: record[name] for cause, name in CAUSE_FIELDS.items() if record[name]}
+            assert causes.keys() == {Cause.DISPATCH, Cause.TP}
+            assert sum(causes.values()) == record["cycle"]
         assert {record["weight_bytes"] for record in completions} == {0}
         # A run of 20 bytes from offset 3 of a beat of 8 touches 3 beats
         assert read(device, "READ_BYTES") == completions[2]["read_bytes"] == 3 * (DESCRIPTOR_BYTES + 3 * CONFIG.port_bytes)
@@ -128,7 +132,7 @@ READ, WRITE = WindowControl.READ, WindowControl.WRITE
     ([(0, TARGET + 1024, READ | WRITE)], Error.NONE, 0),
     ([(PROGRAM, SOURCE + 64, READ), (RECORDS, TARGET + 1024, WRITE)], Error.ACCESS_READ, SOURCE + 64),
     ([(PROGRAM, TARGET, READ), (RECORDS, SOURCE, WRITE), (TARGET, TARGET + 64, WRITE)], Error.ACCESS_WRITE, TARGET + 64),
-    ([(PROGRAM, TARGET, READ), (RECORDS + 32, TARGET + 1024, WRITE)], Error.ACCESS_WRITE, RECORDS),
+    ([(PROGRAM, TARGET, READ), (RECORDS + COMPLETION.num_bytes, TARGET + 1024, WRITE)], Error.ACCESS_WRITE, RECORDS),
     ([(PROGRAM, PROGRAM + DESCRIPTOR_BYTES, READ), (SOURCE, TARGET, READ), (RECORDS, TARGET + 1024, WRITE)], Error.ACCESS_READ, PROGRAM + DESCRIPTOR_BYTES),
     ([(0, 0x8000, READ)], Error.ACCESS_WRITE, TARGET),
 ])

@@ -101,8 +101,8 @@ class Bench:
         return (await self.manager.read(ctx, REGISTERS[name].addr))[0]
 
     def record(self, index):
-        addr = RECORD_BASE + 16 * index
-        return COMPLETION.decode(bytes(self.memory[addr : addr + 16]))
+        addr = RECORD_BASE + COMPLETION.num_bytes * index
+        return COMPLETION.decode(bytes(self.memory[addr : addr + COMPLETION.num_bytes]))
 
 
 def descriptor(opcode, tag, *, wait_nn=0, wait_tp=0):

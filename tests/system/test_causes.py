@@ -1,0 +1,68 @@
+"""Every cycle of every core is booked to one cause, on every layer, and busy cycles are those that the plan says."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+
+from convoy.driver.compile import compile_graph
+from convoy.driver.device import MemoryModel
+from convoy.driver.devices import open_device
+from convoy.driver.graph import GraphError
+from convoy.driver.importers.tflite import read_tflite
+from convoy.driver.inputs import random_inputs
+from convoy.driver.program import NpuStep
+from convoy.driver.report import build_report
+from convoy.driver.runtime import Session
+from convoy.spec.config import PRESETS, NpuConfig
+from convoy.verif.strategies import layer_graphs, memory_models
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
+CONFIGS = {
+    "Q": PRESETS["Q"],
+    "small": NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, port_bits=128, post_lanes=2, stripe_bytes=4096, window_words=32,
+                       weight_fifo_beats=32, tp_buffer_bytes=1024, max_reads=3),
+}
+
+
+def check(graph, config, memory_model, name="native"):
+    """Run a network; the sums of all layers and of the whole. The report."""
+    plan = compile_graph(graph, config, keep_tensors=True)
+    device = open_device(name, config, memory_model)
+    execution = Session(plan, device).run(random_inputs([graph.tensors[index] for index in graph.inputs], 0))
+    report, _ = build_report(plan, device, execution, model="m", config="c", device_name=name, reference="none", expected=None)
+    device.close()
+    for cost in execution.costs.values():
+        assert sum(cost.core_cycles.values()) == cost.cycles * config.num_cores
+    for part in (report, *report["layers"]):
+        assert part["busy_cycles"] + sum(part["lost"].values()) == part["cycles"]
+    assert all(report[name] == sum(layer[name] for layer in report["layers"]) for name in ("busy_cycles", "edge_cycles"))
+    issued = sum((Counter({op: macs.issued for op, macs in step.lane_macs.items()}) for step in plan.steps if isinstance(step, NpuStep)), Counter())
+    assert report["busy_cycles"] * config.macs_per_cycle == issued.total()
+    return report, execution
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_digits(name):
+    report, _ = check(read_tflite(DIGITS), CONFIGS[name], MemoryModel())
+    by_op = {layer["op"]: layer for layer in report["layers"]}
+    assert by_op["MAX_POOL_2D"]["lost"]["tp"] > 0.9 * by_op["MAX_POOL_2D"]["cycles"]
+    assert by_op["CONV_2D"]["lost"]["bus"] > 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@settings(deadline=None, max_examples=5, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(graph=layer_graphs(), memory_model=memory_models())
+def test_random_layers(name, graph, memory_model):
+    try:
+        check(graph, CONFIGS[name], memory_model)
+    except GraphError:
+        assume(False)
+
+
+def test_a_slow_memory_is_a_loss_on_the_bus():
+    graph = read_tflite(DIGITS)
+    fast, slow = (check(graph, CONFIGS["Q"], MemoryModel(latency_cycles=latency))[0] for latency in (8, 200))
+    assert slow["busy_cycles"] == fast["busy_cycles"]
+    assert slow["lost"]["bus"] > 2 * fast["lost"]["bus"]
