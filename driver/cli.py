@@ -69,11 +69,12 @@ Seed = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Se
 @app.command()
 def run(
     model: Model,
-    input_path: Annotated[Path | None, typer.Option("--input", metavar="FILE.npy|IMAGE", help="Value of the network's input.")] = None,
+    input_path: Annotated[Path | None, typer.Option("--input", metavar="FILE.npy|IMAGE", help="Value of the network's input; with --steps, along a leading axis.")] = None,
     seed: Seed = None,
     device: DeviceOption = DeviceName.NATIVE,
     config: Config = "Q",
     reference: Reference = ReferenceName.LITERT,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Run N times on successive inputs; the network's variables keep their values.")] = 1,
     layers: Annotated[str | None, typer.Option("--layers", metavar="A:B", help="Only operators A to B - 1; their inputs come from the golden model.")] = None,
     save: Save = None,
     waves: Waves = None,
@@ -84,19 +85,23 @@ def run(
 ) -> int:
     """Run a network and compare every tensor with the reference."""
     from .importers.tflite import read_tflite
-    from .inputs import load_input, random_inputs
+    from .inputs import load_input, load_steps, random_inputs
 
     if input_path is not None and seed is not None:
         raise GraphError("--input and --seed exclude each other")
+    if layers is not None and steps > 1:
+        raise GraphError("--layers and --steps exclude each other")
     npu, graph = load_config(config), read_tflite(model)
     selected = _parse_layers(layers, graph)
     tensors = [graph.tensors[index] for index in graph.inputs]
     if input_path is None:
-        inputs = random_inputs(tensors, seed or 0)
-    elif len(tensors) == 1:
-        inputs = {tensors[0].index: load_input(input_path, tensors[0])}
-    else:
+        inputs = [random_inputs(tensors, (seed or 0) + step) for step in range(steps)]
+    elif len(tensors) != 1:
         raise GraphError(f"the network has {len(tensors)} inputs, --input can give only one; use --seed")
+    elif steps == 1:
+        inputs = [{tensors[0].index: load_input(input_path, tensors[0])}]
+    else:
+        inputs = [{tensors[0].index: values} for values in load_steps(input_path, tensors[0], steps)]
     job = _Job(graph, model.read_bytes(), str(model), npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
     return _finish(job, job.run(inputs, selected), save, json_path)
 
@@ -139,7 +144,7 @@ def layer(
     made = make_layer(spec, seed or 0)
     inputs = random_inputs([made.graph.tensors[0]], seed or 0)
     job = _Job(made.graph, made.reference_model, made.graph.name, npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
-    return _finish(job, job.run(inputs, None, is_inside=True), save, json_path)
+    return _finish(job, job.run([inputs], None, is_inside=True), save, json_path)
 
 
 @app.command(name="compile")
@@ -220,11 +225,11 @@ class _Job:
         self.graph, self.model, self.model_name, self.npu, self.config_name = graph, model, model_name, npu, config_name
         self.device_name, self.memory_model, self.waves, self.reference = device_name, memory_model, waves, reference
 
-    def run(self, inputs: dict, selected: range | None, is_inside: bool = False) -> tuple[dict[str, Any], list, dict]:
-        """Report, tensors that differ, and all tensors; `selected` operators only. `is_inside`: as in the middle of a network, where the inputs are
-        already in the layout of the NPU."""
+    def run(self, steps: list[dict], selected: range | None, is_inside: bool = False) -> tuple[dict[str, Any], list, dict]:
+        """Report, tensors that differ, and all tensors of the last step; `selected` operators only. `steps` are the inputs of each step. `is_inside`: as
+        in the middle of a network, where the inputs are already in the layout of the NPU."""
         from .compile import compile_graph
-        from .report import build_report
+        from .report import build_report, join_steps
         from .runtime import Session, plan_inputs
 
         with _spinner("compiling"):
@@ -232,21 +237,23 @@ class _Job:
                 plan = compile_graph(replace(self.graph, inputs=()), self.npu, keep_tensors=True, layers=range(len(self.graph.ops)))
             else:
                 plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=selected)
-        expected = None
+        reference = None
         if self.reference != ReferenceName.NONE:
-            from .reference import run_reference
+            from .reference import Reference
 
-            with _spinner("running the reference"):
-                expected = run_reference(self.model, [inputs[index] for index in self.graph.inputs])
+            reference = Reference(self.model)
         if selected is not None:
-            missing = set(plan_inputs(plan)) - set(inputs)
-            inputs = inputs | ({index: value for index, value in self._golden_tensors(inputs).items() if index in missing})
+            missing = set(plan_inputs(plan)) - set(steps[0])
+            steps = [steps[0] | {index: value for index, value in self._golden_tensors(steps[0]).items() if index in missing}]
+        outcomes = []
         with _spinner(f"running on {self.device_name}") as status, _device(self, status) as device:
             session = Session(plan, device, progress=lambda cycles: status(f"running on {self.device_name}: {cycles:,} cycles"))
-            execution = session.run(inputs)
-            report, mismatches = build_report(plan, device, execution, model=self.model_name, config=self.config_name, device_name=str(self.device_name),
-                                              reference=str(self.reference), expected=expected)
-        return report, mismatches, execution.tensors
+            for inputs in steps:
+                execution = session.run(inputs)
+                expected = reference.run([inputs[index] for index in self.graph.inputs]) if reference else None
+                outcomes.append(build_report(plan, device, execution, model=self.model_name, config=self.config_name, device_name=str(self.device_name),
+                                             reference=str(self.reference), expected=expected))
+        return *join_steps(outcomes), execution.tensors
 
     def _golden_tensors(self, inputs: dict) -> dict:
         """Every tensor of the whole network, from the golden model."""
@@ -337,12 +344,15 @@ def _parse_layers(text: str | None, graph: Graph) -> range | None:
     parts = text.split(":")
     if len(parts) > 2 or not all(part.isdecimal() or (not part and len(parts) == 2) for part in parts):
         raise GraphError(f"--layers {text}: give A:B, two operator numbers")
-    num_ops = len(graph.ops)
+    num_ops = graph.ops[-1].index + 1
     first = int(parts[0] or 0)
     end = first + 1 if len(parts) == 1 else int(parts[1] or num_ops)
     if not 0 <= first < end <= num_ops:
         raise GraphError(f"--layers {text}: selects no operators or too many; the network has 0:{num_ops}, B is not included")
-    return range(first, end)
+    selected = [position for position, op in enumerate(graph.ops) if first <= op.index < end]
+    if not selected:
+        raise GraphError(f"--layers {text}: selects only declarations of variables")
+    return range(selected[0], selected[-1] + 1)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from .macs import LaneMacs, lane_macs
 from .operands import describe
 from .pack import pack_params, pack_streams, pack_taps
 from .phases import is_native, part_channels, split_strides
-from .program import HostStep, MemoryWindow, NpuStep, Placement, Plan, Program
+from .program import HostStep, Keep, MemoryWindow, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, Schedule, Task, schedule
 from .tile import Geometry, Tiling, deal_channels, tile_conv
 from .work import AddWork, Axis, ConvWork, HostWork, LutWork, MoveWork, PoolWork, RepeatWork
@@ -93,16 +93,16 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
 
 
 def _cut(graph: Graph, layers: range) -> Graph:
-    """The part of a network between two positions, with the inputs and outputs that this makes."""
+    """The part of a network between two positions, with the inputs and outputs that this makes; what is read from variables is an input."""
     if layers.step != 1 or not 0 <= layers.start < layers.stop <= len(graph.ops):
         raise GraphError(f"layers {layers.start}:{layers.stop} are not part of 0:{len(graph.ops)}")
-    ops = graph.ops[layers.start : layers.stop]
+    ops = tuple(op for op in graph.ops[layers.start : layers.stop] if op.kind not in ("READ_VARIABLE", "ASSIGN_VARIABLE"))
     made = {index for op in ops for index in op.outputs}
     read = [index for op in ops for index in op.inputs if index >= 0 and graph.tensors[index].data is None and index not in made]
     used_later = {index for op in graph.ops[layers.stop :] for index in op.inputs} | set(graph.outputs)
     used_inside = {index for op in ops for index in op.inputs}
     outputs = [index for op in ops for index in op.outputs if index in used_later or index not in used_inside]
-    return replace(graph, ops=ops, inputs=tuple(dict.fromkeys(read)), outputs=tuple(dict.fromkeys(outputs)))
+    return replace(graph, ops=ops, inputs=tuple(dict.fromkeys(read)), outputs=tuple(dict.fromkeys(outputs)), variables=())
 
 
 def _geometry(work: ConvWork) -> Geometry:
@@ -198,12 +198,23 @@ def _emit(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Ti
     steps: list[NpuStep | HostStep] = []
     for is_host, positions in _segments(graph, plan):
         if is_host:
-            steps += [HostStep(graph.ops[p], reasons.get(p, "only the shape changes, and no NPU work is next to it")) for p in positions]
+            for p in positions:
+                if graph.ops[p].kind in ("READ_VARIABLE", "ASSIGN_VARIABLE"):
+                    steps.append(_npu_step(graph, config, plan, tilings, [p], addrs, arena, activations))
+                else:
+                    steps.append(HostStep(graph.ops[p], reasons.get(p, "only the shape changes, and no NPU work is next to it")))
         else:
             steps.append(_npu_step(graph, config, plan, tilings, positions, addrs, arena, activations))
     layouts = {index: value.layout for index, value in plan.values.items()}
     placements = {index: Placement(index, addrs[value.buffer], graph.tensors[index].shape, layouts[index]) for index, value in plan.values.items()}
-    return Plan(graph, config, tuple(steps), placements, arena.end, notes)
+    return Plan(graph, config, tuple(steps), placements, arena.end, notes, tuple(_keeps(graph, plan, addrs)))
+
+
+def _keeps(graph: Graph, plan: Schedule, addrs: list[int]) -> Iterator[Keep]:
+    for number, state in sorted(plan.states.items()):
+        variable, buffer = graph.variables[number], state.place.buffer
+        tensors = frozenset(index for index, value in plan.values.items() if value.buffer == buffer)
+        yield Keep(variable.name, Placement(-1, addrs[buffer], variable.shape, state.place.layout), variable.initial, tensors)
 
 
 def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Tiling], positions: list[int], addrs: list[int],
@@ -235,7 +246,7 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
         raise GraphError(f"{count} descriptors; the limit of a program is 65535")
     program_addr = arena.reserve(count * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
     record_addr = arena.reserve(count * COMPLETION.num_bytes, COMPLETION.num_bytes)
-    image = (*arena.pieces, (program_addr, b"".join(emitter.descriptors)))
+    image = (*arena.pieces, (program_addr, b"".join(emitter.descriptors))) if count else ()
     layers = tuple(graph.ops[p].index for p in positions)
     windows = (
         activations, MemoryWindow(constants_addr, record_addr, is_readable=True, is_writable=False),

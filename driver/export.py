@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import flatbuffers
 import numpy as np
@@ -14,14 +15,15 @@ __all__ = ["write_tflite"]
 
 _VERSION = 3
 _OP_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD": 2, "MAX_POOL_2D": 2, "AVERAGE_POOL_2D": 2, "SOFTMAX": 2,
-                "QUANTIZE": 2, "RELU": 2, "RELU6": 2, "LOGISTIC": 2, "TANH": 2, "LEAKY_RELU": 2, "GELU": 2}
+                "QUANTIZE": 2, "RELU": 2, "RELU6": 2, "LOGISTIC": 2, "TANH": 2, "LEAKY_RELU": 2, "GELU": 2, "PAD": 2, "SLICE": 2,
+                "STRIDED_SLICE": 2, "CONCATENATION": 2, "SPLIT": 2, "SPLIT_V": 2, "RESIZE_NEAREST_NEIGHBOR": 2, "MEAN": 2}
 _TYPES = {np.dtype(dtype): code for dtype, code in (
     (np.float32, schema.TensorType.FLOAT32), (np.int8, schema.TensorType.INT8), (np.uint8, schema.TensorType.UINT8),
     (np.int16, schema.TensorType.INT16), (np.int32, schema.TensorType.INT32), (np.int64, schema.TensorType.INT64))}
 
 
 def write_tflite(graph: Graph) -> bytes:
-    """The bytes of a TFLite file that `read_tflite` reads back as the same graph.
+    """The bytes of a TFLite file that `read_tflite` reads back as the same graph; with variables its operators come behind their declarations.
 
     Raises
     ------
@@ -32,17 +34,45 @@ def write_tflite(graph: Graph) -> bytes:
     model.version = _VERSION
     model.description = graph.name
     model.buffers = [schema.BufferT()]
-    kinds = sorted({op.kind for op in graph.ops})
+    first = len(graph.tensors)
+    declarations = [Op(0, "CALL_ONCE", (), (), {"init_subgraph": 1}), *_handles(graph, first)] if graph.variables else []
+    kinds = sorted({op.kind for op in (*declarations, *graph.ops)} | ({"ASSIGN_VARIABLE"} if graph.variables else set()))
     model.operatorCodes = [_code(kind) for kind in kinds]
-    subgraph = schema.SubGraphT()
-    subgraph.name = "main"
-    subgraph.tensors = [_tensor(tensor, model.buffers) for tensor in graph.tensors]
-    subgraph.operators = [_op(op, kinds) for op in graph.ops]
-    subgraph.inputs, subgraph.outputs = list(graph.inputs), list(graph.outputs)
-    model.subgraphs = [subgraph]
+    ops = [*declarations, *(_with_handle(op, first) for op in graph.ops)]
+    model.subgraphs = [_subgraph("main", [_tensor(tensor, model.buffers) for tensor in graph.tensors], graph, ops, kinds)]
+    model.subgraphs[0].inputs, model.subgraphs[0].outputs = list(graph.inputs), list(graph.outputs)
+    if graph.variables:
+        constants = [_tensor(Tensor(0, variable.name, variable.shape, variable.dtype, None, variable.initial), model.buffers) for variable in graph.variables]
+        assigns = [Op(0, "ASSIGN_VARIABLE", (len(constants) + n, n), ()) for n, variable in enumerate(graph.variables) if variable.initial is not None]
+        model.subgraphs.append(_subgraph("initialisation", constants, graph, [*_handles(graph, len(constants)), *assigns], kinds))
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _subgraph(name: str, tensors: list[schema.TensorT], graph: Graph, ops: list[Op], kinds: list[str]) -> schema.SubGraphT:
+    """Tensors, then a handle for each variable, and operators."""
+    subgraph = schema.SubGraphT()
+    subgraph.name, subgraph.inputs, subgraph.outputs = name, [], []
+    subgraph.tensors = [*tensors, *(_handle(variable.name) for variable in graph.variables)]
+    subgraph.operators = [_op(op, kinds) for op in ops]
+    return subgraph
+
+
+def _handle(name: str) -> schema.TensorT:
+    record = schema.TensorT()
+    record.name, record.shape, record.type, record.buffer = name, [], schema.TensorType.RESOURCE, 0
+    return record
+
+
+def _handles(graph: Graph, first: int) -> list[Op]:
+    """The operators that make the handles of all variables, tensors `first` and up."""
+    return [Op(0, "VAR_HANDLE", (), (first + number,), {"name": variable.name}) for number, variable in enumerate(graph.variables)]
+
+
+def _with_handle(op: Op, first: int) -> Op:
+    """An operator as the file has it: reads and assignments take the handle of their variable."""
+    return replace(op, inputs=(first + op.options["variable"], *op.inputs)) if "variable" in op.options else op
 
 
 def _code(kind: str) -> schema.OperatorCodeT:
@@ -129,6 +159,41 @@ def _fill_leaky_relu(op: Op, options) -> None:
     options.alpha = op.options["alpha"]
 
 
+def _fill_concatenation(op: Op, options) -> None:
+    _fill_activation(op, options)
+    options.axis = op.options["axis"]
+
+
+def _fill_strided_slice(op: Op, options) -> None:
+    options.beginMask, options.endMask = op.options["begin_mask"], op.options["end_mask"]
+    options.ellipsisMask, options.newAxisMask = op.options["ellipsis_mask"], op.options["new_axis_mask"]
+    options.shrinkAxisMask = op.options["shrink_axis_mask"]
+
+
+def _fill_resize(op: Op, options) -> None:
+    options.alignCorners, options.halfPixelCenters = op.options["align_corners"], op.options["half_pixel_centers"]
+
+
+def _fill_mean(op: Op, options) -> None:
+    options.keepDims = op.options.get("keep_dims", False)
+
+
+def _fill_var_handle(op: Op, options) -> None:
+    options.container, options.sharedName = "", op.options["name"]
+
+
+def _fill_call_once(op: Op, options) -> None:
+    options.initSubgraphIndex = op.options["init_subgraph"]
+
+
+def _fill_split(op: Op, options) -> None:
+    options.numSplits = len(op.outputs)
+
+
+def _fill_space_to_depth(op: Op, options) -> None:
+    options.blockSize = op.options["block_size"]
+
+
 def _fill_gelu(op: Op, options) -> None:
     options.approximate = op.options["approximate"]
 
@@ -143,6 +208,17 @@ _OPTIONS: dict[str, tuple[type | None, Callable | None]] = {
     "RESHAPE": (schema.ReshapeOptionsT, _fill_reshape),
     "SOFTMAX": (schema.SoftmaxOptionsT, _fill_softmax),
     "PAD": (schema.PadOptionsT, lambda op, options: None),
+    "SLICE": (schema.SliceOptionsT, lambda op, options: None),
+    "STRIDED_SLICE": (schema.StridedSliceOptionsT, _fill_strided_slice),
+    "CONCATENATION": (schema.ConcatenationOptionsT, _fill_concatenation),
+    "SPLIT": (schema.SplitOptionsT, _fill_split),
+    "SPLIT_V": (schema.SplitVOptionsT, _fill_split),
+    "SPACE_TO_DEPTH": (schema.SpaceToDepthOptionsT, _fill_space_to_depth),
+    "RESIZE_NEAREST_NEIGHBOR": (schema.ResizeNearestNeighborOptionsT, _fill_resize),
+    "MEAN": (schema.ReducerOptionsT, _fill_mean),
+    "VAR_HANDLE": (schema.VarHandleOptionsT, _fill_var_handle),
+    "CALL_ONCE": (schema.CallOnceOptionsT, _fill_call_once),
+    **dict.fromkeys(("READ_VARIABLE", "ASSIGN_VARIABLE"), (None, None)),
     **dict.fromkeys(("QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC", "TANH", "ELU"), (None, None)),
     "HARD_SWISH": (schema.HardSwishOptionsT, lambda op, options: None),
     "LEAKY_RELU": (schema.LeakyReluOptionsT, _fill_leaky_relu),

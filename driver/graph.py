@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Graph", "GraphError", "Op", "Quant", "Tensor"]
+__all__ = ["Graph", "GraphError", "Op", "Quant", "Tensor", "Variable"]
 
 
 class GraphError(ValueError):
@@ -46,7 +46,7 @@ class Op:
     `options` holds plain values under these names, as far as the operator has them: `stride_h`, `stride_w`, `dilation_h`,
     `dilation_w`, `padding` ("SAME", "VALID"), `pads` (explicit (top, bottom, left, right), instead of `padding`),
     `activation` ("NONE", "RELU", "RELU6", "RELU_N1_TO_1"), `depth_multiplier`, `filter_h`, `filter_w`, `new_shape`, `beta`, `axis`,
-    `keep_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the masks of `STRIDED_SLICE`, `alpha`, `approximate`.
+    `keep_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the masks of `STRIDED_SLICE`, `alpha`, `approximate`, `variable` (its number).
     """
 
     index: int
@@ -59,6 +59,17 @@ class Op:
 
 
 @dataclass(frozen=True)
+class Variable:
+    """State that a network keeps from one run to the next: `READ_VARIABLE` gives its value, `ASSIGN_VARIABLE` replaces it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    initial: np.ndarray | None
+    """The value before the first run; None when every run assigns it before it is read."""
+
+
+@dataclass(frozen=True)
 class Graph:
     """A network; `ops` are in execution order."""
 
@@ -67,3 +78,8 @@ class Graph:
     ops: tuple[Op, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    variables: tuple[Variable, ...] = ()
+
+    def name_of(self, op: Op) -> str:
+        """The name of an operator's first output, or of the variable that it assigns."""
+        return self.tensors[op.outputs[0]].name if op.outputs else self.variables[op.options["variable"]].name

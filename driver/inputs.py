@@ -9,7 +9,7 @@ import numpy as np
 
 from .graph import GraphError, Tensor
 
-__all__ = ["load_input", "quantise_real", "random_inputs"]
+__all__ = ["load_input", "load_steps", "quantise_real", "random_inputs"]
 
 _IMAGE_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 
@@ -55,19 +55,33 @@ def load_input(path: Path, tensor: Tensor) -> np.ndarray:
     GraphError
         When the file cannot be read or does not fit; the message names it.
     """
-    return _load_array(path, tensor) if path.suffix == ".npy" else _load_image(path, tensor)
+    return _load_array(path, tensor, (tensor.shape, tensor.shape[1:])).reshape(tensor.shape) if path.suffix == ".npy" else _load_image(path, tensor)
 
 
-def _load_array(path: Path, tensor: Tensor) -> np.ndarray:
+def load_steps(path: Path, tensor: Tensor, num_steps: int) -> list[np.ndarray]:
+    """Successive values of `tensor` from a `.npy` file with `num_steps` of them along its first axis; otherwise as `load_input`.
+
+    Raises
+    ------
+    GraphError
+        When the file cannot be read or does not fit; the message names it.
+    """
+    if path.suffix != ".npy":
+        raise GraphError(f"{path}: an image is one input; give a .npy file with {num_steps} inputs along its first axis")
+    values = _load_array(path, tensor, ((num_steps, *tensor.shape), (num_steps, *tensor.shape[1:])))
+    return list(values.reshape((num_steps, *tensor.shape)))
+
+
+def _load_array(path: Path, tensor: Tensor, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """The array in a file, which has one of the `shapes`, in the dtype of `tensor`."""
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise GraphError(f"{path}: cannot be read as a numpy array: {' '.join(str(error).split())}") from None
     if not isinstance(values, np.ndarray):
         raise GraphError(f"{path}: is an archive, not one numpy array")
-    if values.shape not in (tensor.shape, tensor.shape[1:]):
-        raise GraphError(f"{path}: shape {list(values.shape)} does not fit the input {tensor.name} {list(tensor.shape)}")
-    values = values.reshape(tensor.shape)
+    if values.shape not in shapes:
+        raise GraphError(f"{path}: shape {list(values.shape)} does not fit the input {tensor.name} {list(tensor.shape)}; give {list(shapes[0])}")
     if values.dtype == tensor.dtype:
         return np.ascontiguousarray(values)
     if values.dtype.kind != "f":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from convoy.spec.isa import NN, Rounding, TpOp
@@ -16,6 +18,8 @@ from .work import Axis, ConvWork, HostWork, PoolWork, Work
 __all__ = ["lower_op"]
 
 MAX_STRIDE = 8
+KERNEL_PER_STRIDE = 11
+"""Kernels have at most this many taps per axis and stride, less one."""
 MAX_PAD = 7
 MAX_SHIFT_LEFT = 7
 MAX_TAPS = NN.fields["num_taps"].max
@@ -62,9 +66,18 @@ def _axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
     return Axis(size_in, size_out, kernel, stride, dilation, before)
 
 
+def _conv_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
+    """One axis of a convolution. With one output any stride gives the same result, so it becomes the smallest whose limit allows the kernel."""
+    found = _axis(op, axis, size_in, size_out, kernel)
+    if size_out == 1:
+        found = replace(found, stride=-(-(kernel + 1) // KERNEL_PER_STRIDE))
+    _check_axis(found, {"h": "height", "w": "width"}[axis])
+    return found
+
+
 def _check_axis(axis: Axis, name: str) -> None:
     require(1 <= axis.stride <= MAX_STRIDE, f"stride {axis.stride} along {name}; the limit is 1..{MAX_STRIDE}")
-    limit = 11 * axis.stride - 1
+    limit = KERNEL_PER_STRIDE * axis.stride - 1
     require(1 <= axis.kernel <= limit, f"kernel {axis.kernel} along {name}; at stride {axis.stride} the limit is 1..{limit}")
     extent = (axis.size_out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
     after = max(extent - axis.pad - axis.size_in, 0)
@@ -124,10 +137,8 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork:
         kernels = weights.data
         require(num_ic == in_shape[3], f"kernels of {num_ic} channels on an input of {in_shape[3]}: grouped convolutions are not supported")
     require(out_shape[3] == num_oc, f"{num_oc} kernels for {out_shape[3]} output channels")
-    rows = _axis(op, "h", in_shape[1], out_shape[1], kernel_h)
-    cols = _axis(op, "w", in_shape[2], out_shape[2], kernel_w)
-    _check_axis(rows, "height")
-    _check_axis(cols, "width")
+    rows = _conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
+    cols = _conv_axis(op, "w", in_shape[2], out_shape[2], kernel_w)
     return _conv_work(graph, op, source, weights, kernels, rows, cols, in_shape, is_depthwise, Rounding.DOUBLE)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .graph import Graph, Op, Tensor
 from .operands import activation, constant, image, nhwc, require, require_same_quant
-from .work import ConcatWork, HostWork, MoveAxis, MovesWork, MoveWork, ReshapeWork, ResizeWork
+from .work import AssignWork, ConcatWork, HostWork, MoveAxis, MovesWork, MoveWork, ReadWork, ReshapeWork, ResizeWork
 
 __all__ = ["MOVE_LOWERINGS"]
 
@@ -55,21 +55,26 @@ def _lower_slice(graph: Graph, op: Op) -> MovesWork:
 
 
 def _lower_split(graph: Graph, op: Op) -> MovesWork:
-    require(len(op.inputs) == 2, f"{len(op.inputs)} inputs")
-    source, axis = activation(graph, op.inputs[1]), constant(graph, op.inputs[0], np.int32).data
+    """SPLIT (axis, source) in equal parts, SPLIT_V (source, sizes, axis) in parts of the sizes that the outputs have."""
+    number = 1 if op.kind == "SPLIT" else 0
+    require(len(op.inputs) == 3 - number, f"{len(op.inputs)} inputs")
+    source, axis = activation(graph, op.inputs[number]), constant(graph, op.inputs[0 if number else 2], np.int32).data
     require(axis.size == 1 and -len(source.shape) <= axis.item() < len(source.shape), "the axis does not exist")
     shape, part = image(source), axis.item() % len(source.shape) + 4 - len(source.shape)
-    require(part > 0 and shape[part] % len(op.outputs) == 0, f"{shape} cannot be cut in {len(op.outputs)} parts along axis {axis.item()}")
-    size, moves = shape[part] // len(op.outputs), []
-    for n, index in enumerate(op.outputs):
-        target = activation(graph, index)
+    targets = [activation(graph, index) for index in op.outputs]
+    sizes = [nhwc(target.shape)[part] for target in targets]
+    is_whole = sum(sizes) == shape[part] and (op.kind == "SPLIT_V" or len(set(sizes)) == 1)
+    require(part > 0 and is_whole, f"{shape} cannot be cut in parts of {sizes} along axis {axis.item()}")
+    start, moves = 0, []
+    for n, (target, size) in enumerate(zip(targets, sizes, strict=True)):
         require_same_quant(source, target)
         expected = tuple(size if axis == part else extent for axis, extent in enumerate(shape))
         require(nhwc(target.shape) == expected, f"{target.name!r} should be {expected}")
         axes = [MoveAxis(extent, extent, extent) for extent in shape]
-        axes[part] = MoveAxis(shape[part], size, size, start=n * size)
+        axes[part] = MoveAxis(shape[part], size, size, start=start)
         moves.append((n, MoveWork(*axes[1:], 0)))
-    return MovesWork(1, tuple(moves))
+        start += size
+    return MovesWork(number, tuple(moves))
 
 
 def _lower_space_to_depth(graph: Graph, op: Op) -> MovesWork:
@@ -123,8 +128,17 @@ def _lower_reshape(graph: Graph, op: Op) -> ReshapeWork | HostWork:
     return ReshapeWork()
 
 
+def _lower_variable(graph: Graph, op: Op) -> ReadWork | AssignWork:
+    number, tensor = op.options["variable"], activation(graph, (op.outputs or op.inputs)[0])
+    variable = graph.variables[number]
+    require(tensor.shape == variable.shape, f"shape {tensor.shape}, but the variable {variable.name!r} is {variable.shape}")
+    require(len(tensor.shape) <= 4, f"a variable of shape {tensor.shape}; the limit is 4 axes")
+    return ReadWork(number) if op.kind == "READ_VARIABLE" else AssignWork(number)
+
+
 MOVE_LOWERINGS = {
-    "PAD": _lower_pad, "SLICE": _lower_slice, "STRIDED_SLICE": _lower_slice, "SPLIT": _lower_split, "SPACE_TO_DEPTH": _lower_space_to_depth,
+    "PAD": _lower_pad, "SLICE": _lower_slice, "STRIDED_SLICE": _lower_slice, "SPLIT": _lower_split, "SPLIT_V": _lower_split, "SPACE_TO_DEPTH": _lower_space_to_depth,
     "CONCATENATION": _lower_concatenation, "RESIZE_NEAREST_NEIGHBOR": _lower_resize, "RESHAPE": _lower_reshape,
+    "READ_VARIABLE": _lower_variable, "ASSIGN_VARIABLE": _lower_variable,
 }
 """By kind of operator: (graph, operator) -> work. They raise `GraphError`."""

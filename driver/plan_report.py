@@ -33,7 +33,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             counts = Counter(step.program.ops)
             num_descriptors += len(step.program.descriptors)
             image_bytes += sum(len(data) for _, data in step.program.image)
-            rows += [{"index": index, "name": graph.tensors[ops[index].outputs[0]].name, "op": ops[index].kind, "engine": step.engines.get(index, "alias"),
+            rows += [{"index": index, "name": graph.name_of(ops[index]), "op": ops[index].kind, "engine": step.engines.get(index, "alias"),
                       "descriptors": counts[index], "macs": dense_macs(graph, ops[index]), "weight_bytes": step.weight_bytes.get(index, 0),
                       "reason": plan.notes.get(index, "")} for index in step.layers]
         else:

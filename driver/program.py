@@ -11,7 +11,7 @@ from convoy.spec.config import NpuConfig
 from .graph import Graph, Op
 from .macs import LaneMacs
 
-__all__ = ["HostStep", "MemoryWindow", "NpuStep", "Placement", "Plan", "Program"]
+__all__ = ["HostStep", "Keep", "MemoryWindow", "NpuStep", "Placement", "Plan", "Program"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Placement:
     """Where a tensor lies in memory and in what order."""
 
     tensor: int
+    """-1: a variable."""
     addr: int
     shape: tuple[int, ...]
     """As in the graph."""
@@ -97,6 +98,18 @@ class HostStep:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """A variable: memory that a run leaves to the next one."""
+
+    name: str
+    placement: Placement
+    initial: np.ndarray | None
+    """What is there before the first run; None if every run writes it before it reads it."""
+    tensors: frozenset[int]
+    """Those whose value is what the variable holds when a run starts; a run may overwrite it."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """A compiled network: steps in order, and the placement of every activation that lies in NPU memory."""
 
@@ -108,3 +121,4 @@ class Plan:
     """Size of the memory that the plan uses, from address 0."""
     notes: dict[int, str] = field(default_factory=dict)
     """By operator index: what it was fused with, or why not."""
+    keeps: tuple[Keep, ...] = ()

@@ -15,7 +15,7 @@ REFERENCE_NAME = "litert"
 
 
 class Reference:
-    """A network in LiteRT with the resolver BUILTIN_REF (reference kernels, no delegates), keeping every tensor.
+    """A network in LiteRT with the resolver BUILTIN_REF (reference kernels, no delegates), keeping every tensor, and variables from run to run.
 
     Raises
     ------
@@ -57,6 +57,8 @@ class Reference:
             raise GraphError(f"the reference (LiteRT) cannot run the model: {' '.join(str(error).split())}") from None
         tensors = {}
         for detail in self._interpreter.get_tensor_details():
+            if detail["dtype"] == np.object_:  # the handle of a variable: LiteRT crashes when asked for its value
+                continue
             try:
                 tensors[detail["index"]] = self._interpreter.get_tensor(detail["index"])
             except ValueError:

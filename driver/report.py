@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .macs import LaneMacs, dense_macs
 from .program import HostStep, NpuStep, Plan
 from .runtime import Execution
 
-__all__ = ["Mismatch", "build_report", "compare", "layer_table", "print_report", "summary"]
+__all__ = ["Mismatch", "build_report", "compare", "join_steps", "layer_table", "print_report", "summary"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,11 @@ class Mismatch:
     max_abs_diff: float
     where: tuple[int, ...]
     """Index of the first element that differs."""
+    step: int | None = None
+    """Number of the run, when there are several."""
 
     def __str__(self) -> str:
-        return (f"layer {self.op}: tensor {self.tensor} ({self.name}) differs in {self.num_different} of {self.num_elements} elements, "
+        return ("" if self.step is None else f"step {self.step}: ") + (f"layer {self.op}: tensor {self.tensor} ({self.name}) differs in {self.num_different} of {self.num_elements} elements, "
                 f"by {self.max_abs_diff:g} at most, first at {list(self.where)}")
 
 
@@ -114,6 +116,26 @@ def build_report(
     }, sorted(mismatches, key=lambda mismatch: mismatch.op)
 
 
+def join_steps(outcomes: Sequence[tuple[dict[str, Any], list[Mismatch]]]) -> tuple[dict[str, Any], list[Mismatch]]:
+    """Reports and mismatches of successive runs -> those of all: what a run costs is that of the last one, a tensor is exact if it is in each of them.
+
+    `steps` gives each run's `cycles`, `bit_exact` and `simulation_seconds`; there is none for a single run.
+    """
+    report, mismatches = outcomes[-1]
+    if len(outcomes) == 1:
+        return report, mismatches
+    worst = [{layer["index"]: layer for layer in other["layers"]} for other, _ in outcomes]
+    for layer in report["layers"]:
+        found = [layers[layer["index"]] for layers in worst]
+        if layer["bit_exact"] is not None:
+            layer["bit_exact"] = all(other["bit_exact"] for other in found)
+            layer["max_abs_diff"] = max(other["max_abs_diff"] for other in found)
+    steps = [{name: other[name] for name in ("cycles", "bit_exact", "simulation_seconds")} for other, _ in outcomes]
+    if report["bit_exact"] is not None:
+        report["bit_exact"] = all(step["bit_exact"] for step in steps)
+    return report | {"steps": steps}, [replace(mismatch, step=number) for number, (_, found) in enumerate(outcomes) for mismatch in found]
+
+
 def _layer(plan: Plan, op: Op, step: NpuStep, execution: Execution, has_timing: bool, utilisation, check) -> dict[str, Any]:
     """One entry of `layers`."""
     graph = plan.graph
@@ -124,7 +146,7 @@ def _layer(plan: Plan, op: Op, step: NpuStep, execution: Execution, has_timing: 
               "write_bytes": cost.write_bytes, "weight_bytes": cost.weight_bytes}
     if not has_timing:
         timing = {name: macs if name == "macs" else None for name in timing} | {"weight_bytes": step.weight_bytes.get(op.index, 0)}
-    return {"index": op.index, "name": graph.tensors[op.outputs[0]].name, "op": op.kind, "engine": step.engines.get(op.index, "alias"), **timing,
+    return {"index": op.index, "name": graph.name_of(op), "op": op.kind, "engine": step.engines.get(op.index, "alias"), **timing,
             "bit_exact": bit_exact, "max_abs_diff": diff}
 
 
@@ -181,6 +203,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         f"{report['cycles']:,} cycles, {_percent(report['utilisation'])} utilisation, simulated in {report['simulation_seconds']:.2f} s")
     lines += [f"{layer['op']} (operator {layer['index']}): {layer['note']}" for layer in report["layers"] if "note" in layer]
     lines.append(f"{report['device']}, config {report['config']} ({report['cores']} x {report['lanes']} MAC/cycle): {report['macs']:,} MACs, {cost}")
-    exact = {None: "not compared", True: "every tensor equals the reference", False: "at least one tensor differs"}[report["bit_exact"]]
+    steps = f" in each of {len(report['steps'])} steps" if "steps" in report else ""
+    exact = {None: "not compared", True: f"every tensor equals the reference{steps}", False: "at least one tensor differs"}[report["bit_exact"]]
     lines.append(f"reference {report['reference']}: {exact}")
     return lines

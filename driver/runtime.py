@@ -83,7 +83,7 @@ def _plan_ops(plan: Plan):
 
 
 class Session:
-    """Runs one plan on one device as often as wanted.
+    """Runs one plan on one device as often as wanted. Variables of the network keep their values from run to run, in NPU memory.
 
     Parameters
     ----------
@@ -119,6 +119,13 @@ class Session:
             if isinstance(step, NpuStep):
                 for addr, data in step.program.image:
                     device.write_memory(addr, data)
+        self.reset_state()
+
+    def reset_state(self) -> None:
+        """Give every variable of the network the value that it has before the first run. After a run that failed their values are undefined."""
+        for keep in self.plan.keeps:
+            if keep.initial is not None:
+                self.device.write_memory(keep.placement.addr, keep.placement.pack(keep.initial))
 
     def run(self, inputs: Mapping[int, np.ndarray]) -> Execution:
         """Execute the plan once.
@@ -145,6 +152,11 @@ class Session:
                 seen = "nothing" if value is None else f"{value.dtype} {list(value.shape)}"
                 raise GraphError(f"tensor {index} ({tensor.name}) must be {tensor.dtype} {list(tensor.shape)}, but got {seen}")
             self._set(execution, index, value)
+        needed = self._needed_after(-1)
+        for keep in self.plan.keeps:
+            for index in keep.tensors:
+                if self.keep_tensors or index in needed:
+                    self._fetch(execution, index)
         for position, step in enumerate(self.plan.steps):
             if isinstance(step, HostStep):
                 self._set(execution, step.op.outputs[0], run_host_op(self.plan.graph, step.op, execution.tensors))
@@ -195,10 +207,15 @@ class Session:
         needed = self._needed_after(position)
         for index in step.layers:
             for output in ops[index].outputs:
-                if output in self.plan.placements and (self.keep_tensors or output in needed):
-                    placement = self.plan.placements[output]
-                    raw = self.device.read_memory(placement.addr, placement.num_bytes)
-                    execution.tensors[output] = placement.unpack(raw, self.plan.graph.tensors[output].dtype)
+                is_known = output in execution.tensors or output not in self.plan.placements
+                if not is_known and (self.keep_tensors or output in needed):
+                    self._fetch(execution, output)
+
+    def _fetch(self, execution: Execution, index: int) -> None:
+        """Read a tensor from NPU memory."""
+        placement = self.plan.placements[index]
+        raw = self.device.read_memory(placement.addr, placement.num_bytes)
+        execution.tensors[index] = placement.unpack(raw, self.plan.graph.tensors[index].dtype)
 
     def _needed_after(self, position: int) -> set[int]:
         """Tensors that the caller or a later step of the host wants."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 from convoy.spec.config import NpuConfig
 
@@ -11,6 +12,7 @@ from .operands import describe, nhwc
 from .phases import PhaseSplit, is_native, part_channels, split_strides
 from .work import (
     AddWork,
+    AssignWork,
     ConcatWork,
     ConvWork,
     FusedWork,
@@ -20,12 +22,13 @@ from .work import (
     MovesWork,
     MoveWork,
     PoolWork,
+    ReadWork,
     RepeatWork,
     ReshapeWork,
     ResizeWork,
 )
 
-__all__ = ["AXES", "Buffer", "CopyWork", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
+__all__ = ["AXES", "Buffer", "CopyWork", "PhaseWork", "Schedule", "State", "Task", "Value", "schedule"]
 
 AXES = {"linear": (0, 1, 2), "planar": (2, 0, 1), "planar_transposed": (2, 1, 0)}
 """Order in memory of (h, w, c), outermost first, by `Placement.layout`."""
@@ -88,6 +91,17 @@ class Task:
 
 
 @dataclass
+class State:
+    """A variable while the schedule is made."""
+
+    place: Value
+    """Where its value lies at the start of a run, and at the end."""
+    assigned: Value | None = None
+    """What has been assigned to it so far in this run."""
+    assigner: Op | None = None
+
+
+@dataclass
 class Schedule:
     """Tasks in order, the buffers they use, the value of every tensor that lies in memory, and the operators that need no work."""
 
@@ -98,6 +112,8 @@ class Schedule:
     """Positions of operators without a task."""
     fused: set[int] = field(default_factory=set)
     """Those of them that another operator's task does."""
+    states: dict[int, State] = field(default_factory=dict)
+    """By number of the variable."""
 
 
 def schedule(graph: Graph, works: list, config: NpuConfig, *, is_transposed: bool, is_halved: bool, edge_inputs: set[int]) -> Schedule:
@@ -124,16 +140,22 @@ class _Scheduler:
         self.result = Schedule()
         self.copies: dict[tuple[Value, str], Value] = {}
         self.edge_inputs = edge_inputs
+        self.due: dict[int, list[int]] = {}
+        """By position, the variables whose value at the start of the run nothing reads from there on."""
         self.segment_start = 0
         """Number of the first task since the host's last one."""
 
     def run(self, works: list) -> Schedule:
         lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, LutWork: self._lut, FusedWork: self._fused,
-                    ReshapeWork: self._reshape, HostWork: self._host, MovesWork: self._moves, ResizeWork: self._resize, ConcatWork: self._concat}
+                    ReshapeWork: self._reshape, HostWork: self._host, MovesWork: self._moves, ResizeWork: self._resize, ConcatWork: self._concat,
+                    ReadWork: self._read, AssignWork: self._assign}
+        self._find_due(works)
         for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
             before = len(self.result.tasks)
             try:
                 lowering[type(work)](op, position, work)
+                for variable in self.due.get(position, ()):
+                    self._keep(position, self.result.states[variable])
             except GraphError as error:
                 raise GraphError(f"{describe(self.graph, op)}: {error}") from error
             if len(self.result.tasks) == before:
@@ -141,6 +163,9 @@ class _Scheduler:
         for index in self.graph.outputs:
             if index in self.result.values:
                 self.result.buffers[self.result.values[index].buffer].last = len(self.result.tasks)
+        for state in self.result.states.values():
+            buffer = self.result.buffers[state.place.buffer]
+            buffer.first, buffer.last = -1, len(self.result.tasks)
         for part in self.result.buffers:
             whole = part
             while whole.parent is not None:
@@ -289,7 +314,7 @@ class _Scheduler:
         """Make the buffer of `value` a part of that of `target`, if it is not part of another one and the NPU has work since the host's last."""
         part = self.result.buffers[value.buffer]
         num_bytes = value.shape[1] * value.shape[2] * value.shape[3]
-        if part.parent is not None or part.num_bytes != num_bytes or len(self.result.tasks) == self.segment_start:
+        if part.parent is not None or part.num_bytes != num_bytes or len(self.result.tasks) == self.segment_start or self._is_state(value):
             return False
         part.parent, part.offset = target.buffer, offset
         return True
@@ -297,6 +322,78 @@ class _Scheduler:
     def _reshape(self, op: Op, position: int, work: ReshapeWork) -> None:
         shape = nhwc(self.graph.tensors[op.outputs[0]].shape)
         self._define(op, self._reshaped(op, position, self._value(op.inputs[0]), shape))
+
+    # Variables
+
+    def _find_due(self, works: list) -> None:
+        """When each variable may get its new value: after the last assignment and everything on the NPU that reads its value at the start of the run."""
+        starts: dict[int, int] = {}  # tensor -> the variable whose value at the start it is
+        changed: set[int] = set()
+        last_read: dict[int, int] = {}
+        due: dict[int, int] = {}
+        for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
+            read = [starts[index] for index in op.inputs if index in starts]
+            if not isinstance(work, HostWork):
+                due |= {variable: position for variable in read if variable in due}
+                last_read |= dict.fromkeys(read, position)
+            if isinstance(work, ReadWork) and work.variable not in changed:
+                starts[op.outputs[0]] = work.variable
+            elif isinstance(work, ReshapeWork) and read:
+                starts[op.outputs[0]] = read[0]
+            elif isinstance(work, AssignWork):
+                due[work.variable] = max(position, last_read.get(work.variable, 0))
+                (changed.discard if work.variable in read else changed.add)(work.variable)
+        for variable, position in due.items():
+            self.due.setdefault(position, []).append(variable)
+
+    def _is_state(self, value: Value) -> bool:
+        """Is it what a variable was at the start of the run?"""
+        return any(state.place.buffer == value.buffer for state in self.result.states.values())
+
+    def _state(self, number: int) -> State:
+        """A variable, with a place of its own from its first use on."""
+        if number not in self.result.states:
+            shape = nhwc(self.graph.variables[number].shape)
+            place = self._new(shape, self.native if shape[0] == 1 else "linear", is_input=True)
+            self.result.buffers[place.buffer].last = -1
+            self.result.states[number] = State(place)
+        return self.result.states[number]
+
+    def _read(self, op: Op, position: int, work: ReadWork) -> None:
+        state = self._state(work.variable)
+        self._define(op, state.assigned or state.place)
+
+    def _assign(self, op: Op, position: int, work: AssignWork) -> None:
+        """The new value waits where it is until the old one is no longer needed; the old value of another variable is saved from that fate."""
+        state, value = self._state(work.variable), self._value(op.inputs[0])
+        if self._is_state(value) and value.buffer != state.place.buffer:
+            copy = self._new(value.shape, value.layout)
+            self._task(op, position, self._flat_copy(value), (value,), copy)
+            value = copy
+        state.assigned, state.assigner = value, op
+
+    def _keep(self, position: int, state: State) -> None:
+        """The new value of a variable is made in the variable's place if that is free by then, else copied there."""
+        value, place = state.assigned, state.place
+        part, whole = self.result.buffers[value.buffer], self.result.buffers[place.buffer]
+        if value.buffer == place.buffer:
+            return
+        has_order = self._same_order(value.shape, value.layout, place.layout)
+        if has_order and part.parent is None and part.num_bytes == whole.num_bytes and self._first(value.buffer) > whole.last:
+            part.parent = place.buffer
+        else:
+            copy = self._flat_copy(value) if has_order else CopyWork(value.shape[1:], AXES[value.layout], AXES[place.layout])
+            self._task(state.assigner, position, copy, (value,), place)
+
+    def _first(self, number: int) -> int:
+        """The first task that writes a buffer or a part of it."""
+        parts = (self._first(part) for part, buffer in enumerate(self.result.buffers) if buffer.parent == number)
+        return min([self.result.buffers[number].first, *parts])
+
+    @staticmethod
+    def _flat_copy(value: Value) -> CopyWork:
+        """The bytes as they are."""
+        return CopyWork((1, 1, prod(value.shape)), AXES["linear"], AXES["linear"])
 
     def _host(self, op: Op, position: int, work: HostWork) -> None:
         now = len(self.result.tasks)

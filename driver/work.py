@@ -8,8 +8,8 @@ import numpy as np
 
 from convoy.spec.isa import Rounding, TpOp
 
-__all__ = ["AddWork", "Axis", "ConcatWork", "ConvWork", "FusedWork", "HostWork", "LutWork", "MoveAxis", "MoveWork", "MovesWork", "PoolWork", "RepeatWork",
-           "ReshapeWork", "Residual", "ResizeWork", "Work"]
+__all__ = ["AddWork", "AssignWork", "Axis", "ConcatWork", "ConvWork", "FusedWork", "HostWork", "LutWork", "MoveAxis", "MoveWork", "MovesWork", "PoolWork",
+           "ReadWork", "RepeatWork", "ReshapeWork", "Residual", "ResizeWork", "Work"]
 
 
 @dataclass(frozen=True)
@@ -231,11 +231,25 @@ class ReshapeWork:
 
 
 @dataclass(frozen=True)
+class ReadWork:
+    """The value of a variable."""
+
+    variable: int
+
+
+@dataclass(frozen=True)
+class AssignWork:
+    """Another value for a variable."""
+
+    variable: int
+
+
+@dataclass(frozen=True)
 class HostWork:
     """Left to the host."""
 
     reason: str
 
 
-Work = ConvWork | PoolWork | AddWork | LutWork | MovesWork | ResizeWork | ConcatWork | ReshapeWork | HostWork
+Work = ConvWork | PoolWork | AddWork | LutWork | MovesWork | ResizeWork | ConcatWork | ReshapeWork | ReadWork | AssignWork | HostWork
 """What an operator is lowered to."""

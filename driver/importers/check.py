@@ -30,12 +30,14 @@ def check_graph(graph: Graph) -> None:
     if not graph.outputs:
         raise GraphError("the network has no outputs")
     for index in graph.inputs:
+        if graph.tensors[index].dtype.kind == "V":
+            raise GraphError(f"{_name(graph.tensors[index])} is an input of the network but a handle; handles come from VAR_HANDLE only")
         if index in ready:
             raise GraphError(f"{_name(graph.tensors[index])} is an input of the network but constant, or given twice")
         ready.add(index)
     for op in graph.ops:
         where = f"operator {op.index} ({op.kind})"
-        if not op.outputs:
+        if not op.outputs and op.kind != "ASSIGN_VARIABLE":
             raise GraphError(f"{where} has no outputs")
         for index in op.inputs:
             if index >= 0 and index not in ready:

@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from convoy.driver.graph import Graph, GraphError, Op, Quant, Tensor
 
 from .check import check_graph, printable
+from .variables import HANDLE_DTYPE, resolve_variables
 
 __all__ = ["read_tflite"]
 
@@ -26,7 +27,7 @@ _DTYPES: dict[int, type[np.generic]] = {
     schema.TensorType.FLOAT16: np.float16, schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT64: np.float64,
     schema.TensorType.INT8: np.int8, schema.TensorType.INT16: np.int16, schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64,
     schema.TensorType.UINT8: np.uint8, schema.TensorType.UINT16: np.uint16, schema.TensorType.UINT32: np.uint32, schema.TensorType.UINT64: np.uint64,
-    schema.TensorType.BOOL: np.bool_,
+    schema.TensorType.BOOL: np.bool_, schema.TensorType.RESOURCE: HANDLE_DTYPE.type,
 }
 _KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPE_NAMES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
@@ -47,14 +48,15 @@ def read_tflite(source: str | Path | bytes) -> Graph:
     Returns
     -------
     Graph
-        The only subgraph: shapes are concrete, every operator reads constants, inputs of the network or results of earlier operators, and the shapes
-        of the operators that the NPU knows agree with one another. Operators without a reader of their options have none.
+        The main subgraph: shapes are concrete, every operator reads constants, inputs of the network or results of earlier operators, and the shapes
+        of the operators that the NPU knows agree with one another. Operators without a reader of their options have none. Handles of variables and the
+        subgraphs that initialise them have become `variables`; operators keep their positions in the file as `index`.
 
     Raises
     ------
     GraphError
-        When the file cannot be read, is not a TFLite file, is damaged, or uses what a `Graph` cannot say: several subgraphs, dynamic shapes, custom
-        operators, variables, sparse or packed tensors, buffers outside the file. One line, naming the operator and its position, or the tensor.
+        When the file cannot be read, is not a TFLite file, is damaged, or uses what a `Graph` cannot say: subgraphs that do more than initialise
+        variables, dynamic shapes, custom operators, variable tensors, sparse or packed tensors, buffers outside the file. One line, naming the operator and its position, or the tensor.
     """
     if isinstance(source, bytes):
         label, name, raw = "model", "model", source
@@ -87,23 +89,33 @@ class _Reader:
 
     def graph(self) -> Graph:
         """The whole file, checked."""
-        num_subgraphs = self.count("subgraphs", self.model.SubgraphsLength())
-        if num_subgraphs != 1:
-            raise GraphError(f"the file has {num_subgraphs} subgraphs; exactly one can be run")
-        subgraph = self.model.Subgraphs(0)
-        num_tensors = self.count("tensors", subgraph.TensorsLength())
-        num_ops = self.count("operators", subgraph.OperatorsLength())
-        if num_ops == 0:
-            raise GraphError("the network has no operators")
+        self.num_subgraphs = self.count("subgraphs", self.model.SubgraphsLength())
+        if self.num_subgraphs == 0:
+            raise GraphError("the file has 0 subgraphs; it needs one")
         self.num_buffers = self.count("buffers", self.model.BuffersLength())
         self.num_codes = self.count("operator codes", self.model.OperatorCodesLength())
-        tensors = tuple(self.tensor(i, subgraph.Tensors(i)) for i in range(num_tensors))
-        ops = tuple(self.op(i, subgraph.Operators(i), num_tensors) for i in range(num_ops))
-        inputs = self.indices("the network's inputs", subgraph.InputsAsNumpy(), num_tensors)
-        outputs = self.indices("the network's outputs", subgraph.OutputsAsNumpy(), num_tensors)
-        graph = Graph(self.name, tensors, ops, inputs, outputs)
+        tensors, ops = self.subgraph(0)
+        if not ops:
+            raise GraphError("the network has no operators")
+        known = {0, *(op.options["init_subgraph"] for op in ops if op.kind == "CALL_ONCE")}
+        if len(known) < self.num_subgraphs:
+            raise GraphError(f"the file has {self.num_subgraphs} subgraphs; only the first one and those that initialise variables can be run")
+        inputs = self.indices("the network's inputs", self.model.Subgraphs(0).InputsAsNumpy(), len(tensors))
+        outputs = self.indices("the network's outputs", self.model.Subgraphs(0).OutputsAsNumpy(), len(tensors))
+        ops, variables = resolve_variables(tensors, ops, self.subgraph)
+        graph = Graph(self.name, tensors, ops, inputs, outputs, variables)
         check_graph(graph)
         return graph
+
+    def subgraph(self, index: int) -> tuple[tuple[Tensor, ...], tuple[Op, ...]]:
+        """Tensors and operators of a subgraph."""
+        if not 0 <= index < self.num_subgraphs:
+            raise GraphError(f"subgraph {index} does not exist (the file has {self.num_subgraphs})")
+        subgraph = self.model.Subgraphs(index)
+        num_tensors = self.count("tensors", subgraph.TensorsLength())
+        num_ops = self.count("operators", subgraph.OperatorsLength())
+        tensors = tuple(self.tensor(i, subgraph.Tensors(i)) for i in range(num_tensors))
+        return tensors, tuple(self.op(i, subgraph.Operators(i), num_tensors) for i in range(num_ops))
 
     # Vectors
 
@@ -152,7 +164,7 @@ class _Reader:
         if prod(shape) * dtype.itemsize >= MAX_TENSOR_BYTES:
             raise GraphError(f"{where}: shape {list(shape)} is larger than {MAX_TENSOR_BYTES} bytes")
         if record.IsVariable():
-            raise GraphError(f"{where}: variables (state between runs) are not supported")
+            raise GraphError(f"{where}: variable tensors (state inside an operator) are not supported; keep state by READ_VARIABLE and ASSIGN_VARIABLE")
         if record.Sparsity() is not None:
             raise GraphError(f"{where}: sparse storage is not supported; store the weights densely, zeros are skipped all the same")
         return Tensor(index, name, shape, dtype, self.quant(where, record, shape), self.data(where, record, shape, dtype))
@@ -311,6 +323,15 @@ def _read_gelu(where: str, options: Any) -> dict[str, Any]:
     return {"approximate": bool(options.Approximate())}
 
 
+def _read_var_handle(where: str, options: Any) -> dict[str, Any]:
+    container, name = ((text or b"").decode("utf-8", "replace") for text in (options.Container(), options.SharedName()))
+    return {"name": f"{container}/{name}" if container else name}
+
+
+def _read_call_once(where: str, options: Any) -> dict[str, Any]:
+    return {"init_subgraph": options.InitSubgraphIndex()}
+
+
 def _read_reduce(where: str, options: Any) -> dict[str, Any]:
     return {"keep_dims": bool(options.KeepDims())}
 
@@ -333,5 +354,7 @@ _OPTIONS: dict[str, tuple[type, bool, Callable[[str, Any], dict[str, Any]]]] = {
     "SPACE_TO_DEPTH": (schema.SpaceToDepthOptions, True, _read_space_to_depth),
     "STRIDED_SLICE": (schema.StridedSliceOptions, True, _read_strided_slice),
     "RESIZE_NEAREST_NEIGHBOR": (schema.ResizeNearestNeighborOptions, True, _read_resize),
+    "VAR_HANDLE": (schema.VarHandleOptions, True, _read_var_handle),
+    "CALL_ONCE": (schema.CallOnceOptions, True, _read_call_once),
 }
 """For each operator whose options are read: the table, whether it must be there, and the reader."""

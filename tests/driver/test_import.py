@@ -99,7 +99,7 @@ def _custom(model, subgraph):
     (lambda m, g: setattr(g.tensors[0], "shape", [-1, 8, 8, 1]), r"tensor 0 \(input\): shape .* dynamic"),
     (lambda m, g: setattr(g.tensors[0], "shape", [1, 8, 9, 1]), r"operator 0 \(CONV_2D\): the output should be"),
     (lambda m, g: setattr(g.tensors[0], "type", schema.TensorType.STRING), "type STRING is not supported"),
-    (lambda m, g: setattr(g.tensors[0], "isVariable", True), "variables"),
+    (lambda m, g: setattr(g.tensors[0], "isVariable", True), "variable tensors"),
     (lambda m, g: setattr(g.tensors[0], "name", b"\xff"), "tensor 0: its name is not UTF-8"),
     (lambda m, g: setattr(g.tensors[1].quantization, "scale", [1.0, 2.0]), "2 scales"),
     (lambda m, g: setattr(g.tensors[0].quantization, "scale", [float("nan")]), "negative or not finite"),
