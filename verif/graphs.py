@@ -54,10 +54,20 @@ class GraphMaker:
         same = kind.endswith("POOL_2D") or kind in ("RESHAPE", "PAD", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR")
         source = self.tensors[inputs[0]]
         fixed = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
-        scale, zero_point = fixed.get(kind, (0.05, int(source.quant.zero_point[0]) if same else None))
+        scale, zero_point = fixed.get(kind, (float(source.quant.scale[0]), int(source.quant.zero_point[0])) if same else (0.05, None))
         out = self.tensor(out_shape, scale=scale, zero_point=zero_point)
         self.ops.append(Op(len(self.ops), kind, tuple(inputs), (out,), options))
         return out
+
+    def read(self, variable: int, shape, scale=0.05, zero_point=None, dtype=np.int8) -> int:
+        """Read a variable; the index of the tensor."""
+        out = self.tensor(shape, dtype, scale=scale, zero_point=zero_point)
+        self.ops.append(Op(len(self.ops), "READ_VARIABLE", (), (out,), {"variable": variable}))
+        return out
+
+    def assign(self, variable: int, value: int) -> None:
+        """Assign a tensor to a variable."""
+        self.ops.append(Op(len(self.ops), "ASSIGN_VARIABLE", (value,), (), {"variable": variable}))
 
     def graph(self, inputs, outputs) -> Graph:
         """What has been made so far."""

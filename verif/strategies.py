@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from convoy.driver.device import MemoryModel
+from convoy.driver.graph import Variable
 from convoy.spec.config import NpuConfig
 
 from .graphs import GraphMaker
@@ -24,6 +26,7 @@ __all__ = [
     "out_size",
     "pool_graphs",
     "residual_graphs",
+    "state_graphs",
 ]
 
 seeds = st.integers(0, 2**32 - 1)
@@ -204,6 +207,42 @@ def residual_graphs(draw):
         last = maker.op("LEAKY_RELU", (last,), shape, alpha=0.2)
     operands = (last, other) if draw(st.booleans()) else (other, last)
     return maker.graph(inputs, [maker.op("ADD", operands, shape, activation=draw(st.sampled_from(["NONE", "RELU"])))])
+
+
+@st.composite
+def state_graphs(draw):
+    """A network over one shape with up to three variables, read and assigned in any order: values pass through tables, sums, moves and convolutions."""
+    maker = GraphMaker(draw(seeds))
+    shape = 1, *draw(st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 6)))
+    sources = [maker.tensor(shape, zero_point=2) for _ in range(draw(st.integers(1, 2)))]
+    values, num_variables, outputs = list(sources), draw(st.integers(1, 3)), []
+    for _ in range(draw(st.integers(2, 9))):
+        kind = draw(st.sampled_from(["READ", "READ", "ASSIGN", "ASSIGN", "TANH", "ADD", "CONV_2D", "PAD", "RESHAPE"]))
+        value = draw(st.sampled_from(values))
+        if kind == "READ":
+            values.append(maker.read(draw(st.integers(0, num_variables - 1)), shape, zero_point=2))
+        elif kind == "ASSIGN":
+            maker.assign(draw(st.integers(0, num_variables - 1)), value)
+        elif kind == "TANH":
+            values.append(maker.op(kind, (value,), shape))
+        elif kind == "ADD":
+            values.append(maker.op(kind, (value, draw(st.sampled_from(values))), shape, activation="NONE"))
+        elif kind == "CONV_2D":
+            bias = maker.tensor((shape[3],), np.int32, maker.rng.integers(-2000, 2000, shape[3]).astype(np.int32), zero_point=0)
+            weights = maker.weights((shape[3], 3, 1, shape[3]), shape[3], 0)
+            values.append(maker.op(kind, (value, weights, bias), shape, stride_h=1, stride_w=1, padding="SAME", activation="RELU"))
+        elif kind == "PAD":
+            outputs.append(maker.op(kind, (value, maker.constant([[0, 0], [1, 0], [0, 2], [0, 0]])), (1, shape[1] + 1, shape[2] + 2, shape[3])))
+        else:
+            flat = maker.op(kind, (value,), (1, shape[1] * shape[2], shape[3]), new_shape=(1, shape[1] * shape[2], shape[3]))
+            values.append(maker.op(kind, (flat,), shape, new_shape=shape))
+    used = {op.options["variable"] for op in maker.ops if "variable" in op.options}
+    initial = maker.rng.integers(-128, 128, (num_variables, *shape)).astype(np.int8)
+    variables = tuple(Variable(f"v{n}", shape, np.dtype(np.int8), initial[n]) for n in range(num_variables))
+    outputs.append(maker.op("ADD", (values[-1], draw(st.sampled_from(values))), shape, activation="NONE"))
+    graph = replace(maker.graph(sources, list(dict.fromkeys([*outputs, *draw(st.lists(st.sampled_from(values), max_size=2))]))), variables=variables)
+    assume(used and not set(graph.outputs) & set(sources))
+    return graph
 
 
 def layer_graphs():

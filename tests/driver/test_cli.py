@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from convoy.driver import cli
+from convoy.driver.export import write_tflite
+from convoy.driver.graph import Variable
+from convoy.verif.graphs import GraphMaker
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
 REPORT_KEYS = ["model", "config", "device", "cores", "lanes", "port_bits", "memory_latency_cycles", "cycles", "busy_cycles", "edge_cycles", "lost", "macs", "utilisation", "bit_exact",
@@ -172,7 +176,56 @@ def test_a_config_file(convoy, tmp_path):
     assert json.loads(out)["derived"]["port_bytes"] == 16
 
 
+def running_sum(path) -> None:
+    """A file with a network that adds its input to a variable."""
+    maker = GraphMaker()
+    source, before = maker.tensor((1, 2), scale=1.0, zero_point=0), maker.read(0, (1, 2), scale=1.0, zero_point=0)
+    total = maker.op("ADD", (before, source), (1, 2), activation="NONE")
+    maker.tensors[total] = replace(maker.tensors[total], quant=maker.tensors[source].quant)
+    maker.assign(0, total)
+    graph = maker.graph([source], [total])
+    path.write_bytes(write_tflite(replace(graph, variables=(Variable("total", (1, 2), np.dtype(np.int8), np.zeros((1, 2), np.int8)),))))
+
+
+def test_steps_of_a_network_with_state(convoy, tmp_path):
+    model = tmp_path / "sum.tflite"
+    running_sum(model)
+    np.save(tmp_path / "x.npy", np.array([[1, 2], [30, -3], [-4, 0]], np.int8))
+    code, out, err = convoy("run", model, "--device golden --steps 3 --json - --save", tmp_path / "out", "--input", tmp_path / "x.npy")
+    report = json.loads(out)
+    assert (code, err, report["bit_exact"]) == (0, "", True)
+    assert [step["bit_exact"] for step in report["steps"]] == [True] * 3
+    assert [(layer["op"], layer["name"]) for layer in report["layers"]] == [("READ_VARIABLE", "t1"), ("ADD", "t2"), ("ASSIGN_VARIABLE", "total")]
+    assert np.load(tmp_path / "out" / "002_t2.npy").tolist() == [[27, -1]]
+    code, out, _ = convoy("run", model, "--device golden --steps 2")
+    assert code == 0
+    assert "every tensor equals the reference in each of 2 steps" in out
+    code, out, _ = convoy("run", model, "--device golden --layers 3:4 --json -")
+    assert (code, [layer["op"] for layer in json.loads(out)["layers"]]) == (0, ["ADD"])
+    assert convoy("run", model, "--device golden --layers 0:1")[0] == 2
+    assert convoy("compile", model)[0] == 0
+
+
+def test_the_step_that_differs_is_named(convoy, tmp_path, monkeypatch):
+    from convoy.driver.runtime import Session
+
+    running_sum(tmp_path / "sum.tflite")
+    genuine = Session.run
+
+    def forgetful(self, inputs):
+        self.reset_state()
+        return genuine(self, inputs)
+
+    monkeypatch.setattr(Session, "run", forgetful)
+    code, out, err = convoy("run", tmp_path / "sum.tflite", "--device golden --steps 2")
+    assert code == 1
+    assert err.startswith("convoy: step 1: layer 2: tensor 1 (t1) differs in")
+    assert "at least one tensor differs" in out
+
+
 @pytest.mark.parametrize(("args", "message"), [
+    (f"run {DIGITS} --layers 1:2 --steps 2", "exclude each other"),
+    (f"run {DIGITS} --steps 0", "--steps"),
     ("run nowhere.tflite", "nowhere.tflite: cannot be read"),
     (f"run {__file__}", "not a TFLite file"),
     (f"run {DIGITS} --config Z", "neither a preset"),

@@ -9,7 +9,7 @@ from PIL import Image
 from convoy.driver.graph import GraphError, Quant, Tensor
 from convoy.driver.importers.check import check_graph
 from convoy.driver.importers.tflite import read_tflite
-from convoy.driver.inputs import load_input, random_inputs
+from convoy.driver.inputs import load_input, load_steps, random_inputs
 from convoy.driver.macs import dense_macs
 from convoy.driver.reference import run_reference
 from convoy.driver.synthetic import LayerSpec, make_layer
@@ -71,6 +71,18 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, values, message):
     np.save(tmp_path / "x.npy", values)
     with pytest.raises(GraphError, match=message):
         load_input(tmp_path / "x.npy", tensor((1, 2, 2, 3)))
+
+
+def test_successive_inputs_lie_along_the_first_axis(tmp_path):
+    values = np.arange(-12, 12, dtype=np.int8).reshape(4, 2, 3)
+    np.save(tmp_path / "x.npy", values)
+    for shape in ((1, 2, 3), (2, 3)):
+        found = load_steps(tmp_path / "x.npy", tensor(shape), 4)
+        np.testing.assert_array_equal(np.stack(found).reshape(values.shape), values)
+    with pytest.raises(GraphError, match=r"shape \[4, 2, 3\] does not fit the input x \[1, 2, 3\]; give \[3, 1, 2, 3\]"):
+        load_steps(tmp_path / "x.npy", tensor((1, 2, 3)), 3)
+    with pytest.raises(GraphError, match="an image is one input"):
+        load_steps(tmp_path / "x.png", tensor((1, 2, 3)), 3)
 
 
 SPECS = [
