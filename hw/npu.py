@@ -1,6 +1,6 @@
 """The accelerator: control, the two engines and the memory port. Wiring only."""
 
-from amaranth.hdl import EnableInserter, Module, Mux, ResetInserter
+from amaranth.hdl import Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,7 +8,7 @@ from convoy.hw.bus.axi import AxiLiteSignature, AxiSignature
 from convoy.hw.bus.read_mux import ReadMux
 from convoy.hw.bus.write_mux import WriteMux
 from convoy.hw.ctrl.control import Control
-from convoy.hw.lib.rest import Rest
+from convoy.hw.lib.rest import Rest, resettable, rested
 from convoy.hw.nn.engine import NnEngine
 from convoy.hw.tp.engine import TpEngine
 from convoy.spec.config import NpuConfig
@@ -54,10 +54,9 @@ class Npu(wiring.Component):
         nn = self._nn_engine or NnEngine(config)
         tp = self._tp_engine or TpEngine(config)
         tp_rest = Rest(max_open=15, tail_cycles=63)
-        resets = ResetInserter(control.engine_reset)
-        m.submodules.nn = resets(nn)
-        m.submodules.tp_rest = resets(tp_rest)
-        m.submodules.tp = resets(EnableInserter(tp_rest.is_active)(tp))
+        m.submodules.nn = resettable(nn, control.engine_reset, platform)
+        m.submodules.tp_rest = resettable(tp_rest, control.engine_reset, platform)
+        m.submodules.tp = resettable(rested(tp, tp_rest.is_active, platform, "tp"), control.engine_reset, platform)
 
         reads = (control.read, nn.read_tables, nn.read_params, nn.read_acts, nn.read_weights, nn.read_lut, nn.read_residual, tp.read, tp.read_lut)
         writes = (control.write, nn.write, tp.write)

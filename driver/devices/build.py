@@ -24,6 +24,8 @@ from convoy.driver.device import DeviceError
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS
 
+from .rewrite import fold_registers, repeat_bits
+
 __all__ = ["TOP", "cache_dir", "native_library", "npu_verilog", "settle_at_zero"]
 
 TOP = "convoy_npu"
@@ -46,14 +48,14 @@ def cache_dir() -> Path:
     return path
 
 
-def npu_verilog(config: NpuConfig, progress: Callable[[str], None] | None = None) -> str:
-    """Verilog of the NPU, from the cache of `convoy.hw.emit` if it is there."""
-    from convoy.hw.emit import verilog
+def npu_verilog(config: NpuConfig, progress: Callable[[str], None] | None = None, *, is_gated: bool = False) -> str:
+    """Verilog of the NPU, from the cache of `convoy.hw.emit` if it is there; `is_gated`: with ports for the clocks of units at rest."""
+    from convoy.hw.emit import gated_verilog, verilog
 
     if progress:
         progress(f"preparing the Verilog of configuration {config.name}")
     with _lock(cache_dir() / f"{TOP}-{config.name}"):
-        return verilog(config)
+        return gated_verilog(config) if is_gated else verilog(config)
 
 
 def settle_at_zero(verilog: str) -> str:
@@ -91,7 +93,8 @@ def native_library(verilog: str, port_bits: int, *, has_waves: bool = False, tra
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise DeviceError(f"device native needs a C++ compiler and {compiler!r} is not in PATH; run: apt-get install g++")
-    verilog += _wrapper(port_bits)
+    verilog = repeat_bits(fold_registers(verilog))
+    verilog += _wrapper(port_bits, _num_gates(verilog))
     here = Path(__file__).parent
     flags = (*VERILATOR_FLAGS, *(("--trace-vcd",) if has_waves else ()))
     version = _run([compiler, "--version"]).splitlines()[0]
@@ -110,17 +113,25 @@ def native_library(verilog: str, port_bits: int, *, has_waves: bool = False, tra
     return path
 
 
-def _wrapper(port_bits: int) -> str:
+def _num_gates(verilog: str) -> int:
+    """Clocks of resting units that the design takes: the width of its port `rest_clk`, 0 without."""
+    port = re.search(r"^  input (?:\[(\d+):0\] )?rest_clk;", verilog, re.MULTILINE)
+    return int(port[1] or 0) + 1 if port else 0
+
+
+def _wrapper(port_bits: int, num_gates: int) -> str:
     """A module that registers the reset and what the memory drives.
 
     As inputs of the model they would make Verilator evaluate all logic behind them, almost everything in the case of the reset, in
-    each of the two evaluations of a cycle, and not only at the clock edge.
+    each of the two evaluations of a cycle, and not only at the clock edge. A design without clocks of resting units gets ports for one all the same.
     """
     from amaranth.lib.wiring import Flow
 
     from convoy.hw.bus.axi import AxiLiteSignature, AxiSignature
 
-    ports = [("clk", 1, True, False), ("rst", 1, True, True), ("irq", 1, False, False)]
+    width = max(1, num_gates)
+    gates = [("rest_clk", width, True, False), ("rest_active", width, False, False)]
+    ports = [("clk", 1, True, False), ("rst", 1, True, True), ("irq", 1, False, False), *gates]
     for bus, members, inward, is_registered in (
         ("m_axi", AxiSignature(data_bits=port_bits).members, Flow.In, True),
         ("s_axil", AxiLiteSignature(addr_bits=CSR_ADDR_BITS).members, Flow.Out, False),
@@ -131,7 +142,7 @@ def _wrapper(port_bits: int) -> str:
         lines.append(f"  {'input' if is_input else 'output'} [{width - 1}:0] {name};" if width > 1 else f"  {'input' if is_input else 'output'} {name};")
         if is_registered:
             lines.append(f"  reg [{width - 1}:0] q_{name} = {int(name == 'rst')}; always @(posedge clk) q_{name} <= {name};")
-    connections = (f".{name}({'q_' if is_registered else ''}{name})" for name, _, _, is_registered in ports)
+    connections = (f".{name}({'q_' if is_registered else ''}{name})" for name, _, _, is_registered in ports if num_gates or not name.startswith("rest_"))
     return "\n".join([*lines, f"  {TOP} npu({', '.join(connections)});", "endmodule", ""])
 
 

@@ -36,6 +36,7 @@ class Npu {
         for (int i = 1; i <= kResetCycles; ++i) {
             top_->rst = i < kResetCycles;  // registered by the wrapper, like the pins of the memory
             settle();
+            all_units_ |= top_->rest_active;  // the reset reaches all of them
             rise();
             if (M_AXI(arvalid) || M_AXI(awvalid) || M_AXI(wvalid)) reset_error_ = "a VALID is high during reset";
         }
@@ -61,6 +62,9 @@ class Npu {
     }
 
     bool irq() const { return top_->irq; }
+
+    // Give every unit its clock in every cycle, also at rest.
+    void stay_awake() { always_active_ = all_units_; }
 
     bool write32(uint32_t addr, uint32_t value) {
         S_AXIL(awaddr) = addr, S_AXIL(awvalid) = 1;
@@ -103,13 +107,13 @@ class Npu {
     bool is_dead() const { return !fatal().empty(); }
 
     void settle() {
-        top_->clk = 0;
+        top_->clk = 0, top_->rest_clk = 0;
         top_->eval();
     }
 
     void rise() {
         dump();
-        top_->clk = 1;
+        top_->clk = 1, top_->rest_clk = top_->rest_active | always_active_;  // the clocks of the units that are not at rest
         top_->eval();
         dump();
     }
@@ -168,6 +172,7 @@ class Npu {
     std::unique_ptr<Vconvoy> top_;
     AxiMemory memory_;
     uint64_t time_ = 0;
+    uint32_t all_units_ = 0, always_active_ = 0;
     std::string reset_error_, register_error_;
 #if VM_TRACE
     std::unique_ptr<VerilatedVcdC> trace_;
@@ -189,6 +194,7 @@ EXPORT void convoy_destroy(Npu* npu) { delete npu; }
 EXPORT uint64_t convoy_memory_bytes() { return convoy::kMemoryBytes; }
 EXPORT uint8_t* convoy_memory(Npu* npu) { return npu->memory().bytes(); }
 EXPORT const char* convoy_error(Npu* npu) { return npu->message().c_str(); }
+EXPORT void convoy_stay_awake(Npu* npu) { npu->stay_awake(); }
 EXPORT int convoy_irq(Npu* npu) { return npu->irq(); }
 EXPORT uint64_t convoy_run(Npu* npu, uint64_t max_cycles) { return npu->run(max_cycles); }
 EXPORT int convoy_write32(Npu* npu, uint32_t addr, uint32_t value) { return npu->write32(addr, value); }

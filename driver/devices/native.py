@@ -40,6 +40,8 @@ class NativeDevice:
         Another design with the NPU's ports, top module `convoy_npu`, instead of the NPU.
     library : Path | None
         The compiled model, instead of one from the cache.
+    never_rests : bool
+        Units at rest are simulated all the same: slower, and nothing else may change. For tests; not with `waves` or `verilog`.
 
     Raises
     ------
@@ -48,12 +50,12 @@ class NativeDevice:
     """
 
     def __init__(self, config: NpuConfig, memory_model: MemoryModel = MemoryModel(), *, waves: Path | None = None,  # noqa: B008
-                 progress: Callable[[str], None] | None = None, verilog: str | None = None, library: Path | None = None):
+                 progress: Callable[[str], None] | None = None, verilog: str | None = None, library: Path | None = None, never_rests: bool = False):
         self.config = config
         self.memory_model = memory_model
         if library is None:
             is_trained = config in PRESETS.values() and waves is None and verilog is None
-            library = native_library(verilog or npu_verilog(config, progress), config.port_bits, has_waves=waves is not None,
+            library = native_library(verilog or npu_verilog(config, progress, is_gated=waves is None), config.port_bits, has_waves=waves is not None,
                                      train=self._train if is_trained else None, progress=progress)
         self._library = _load(library)
         self._npu = self._library.convoy_create(
@@ -61,6 +63,8 @@ class NativeDevice:
             str(waves or "").encode())
         if not self._npu:
             raise DeviceError("device native: the system does not give the address space for the memory")
+        if never_rests:
+            self._library.convoy_stay_awake(self._npu)
         self._memory = self._library.convoy_memory(self._npu)
         self._memory_bytes = self._library.convoy_memory_bytes()
 
@@ -141,6 +145,7 @@ def _load(path: Path) -> ctypes.CDLL:
         ("memory_bytes", u64, []),
         ("memory", npu, [npu]),
         ("error", ctypes.c_char_p, [npu]),
+        ("stay_awake", None, [npu]),
         ("irq", ctypes.c_int, [npu]),
         ("run", u64, [npu, u64]),
         ("write32", ctypes.c_int, [npu, u32, u32]),

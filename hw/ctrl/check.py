@@ -67,6 +67,8 @@ class DescriptorCheck(wiring.Component):
         Before and after; `o` shows what `i` does, once it has been checked.
     fault : Out, stream of `Fault`
         Valid while a descriptor stands at `i` that does not pass.
+    is_active : Out(1)
+        Low when nothing inside would change: the unit may rest.
     """
 
     PIPELINE_CYCLES = 2
@@ -80,6 +82,7 @@ class DescriptorCheck(wiring.Component):
             "i": In(stream.Signature(Fetched)),
             "o": Out(stream.Signature(Fetched)),
             "fault": Out(stream.Signature(Fault, always_ready=True)),
+            "is_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -119,6 +122,7 @@ class DescriptorCheck(wiring.Component):
             self.fault.valid.eq(self.i.valid & is_checked & is_bad),
             self.fault.p.code.eq(Mux(is_unknown, Error.OPCODE, Error.MALFORMED)),
             self.fault.p.addr.eq(self.i.p.addr),
+            self.is_active.eq(Mux(self.i.valid, ~is_checked | self.i.ready, step != 0)),
         ]
         return m
 

@@ -1,12 +1,13 @@
 """Everything between the registers and the engines: wiring of the control blocks."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.axi import AxiLiteSignature
 from convoy.hw.bus.guard import ALIGN_LOG2, GuardSignature
 from convoy.hw.bus.port import ReadPort, WritePort
+from convoy.hw.lib.rest import resettable, rested
 from convoy.hw.nn.activity import Activity
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl
@@ -74,13 +75,15 @@ class Control(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        m.submodules.csr_bank = csr_bank = CsrBank()
+        csr_bank = CsrBank()
+        m.submodules.csr_bank = rested(csr_bank, csr_bank.is_active, platform, "csr")
         m.submodules.supervisor = supervisor = Supervisor()
         m.submodules.counters = counters = Counters(config)
         m.submodules.watchdog = watchdog = Watchdog()
         fetch, check, dispatch, recorder = Fetch(config), DescriptorCheck(config), Dispatch(), Recorder(config)
-        for name, unit in (("fetch", fetch), ("check", check), ("dispatch", dispatch), ("recorder", recorder)):
-            m.submodules[name] = ResetInserter(supervisor.engine_reset)(unit)
+        resting_check = rested(check, check.is_active, platform, "check")
+        for name, unit in (("fetch", fetch), ("check", resting_check), ("dispatch", dispatch), ("recorder", recorder)):
+            m.submodules[name] = resettable(unit, supervisor.engine_reset, platform)
 
         def connect(inner, outer):
             wiring.connect(m, inner, wiring.flipped(outer))

@@ -26,6 +26,8 @@ class CsrBank(wiring.Component):
         The value written, for one cycle; 0 at all other times.
     `w1c` : Out, and In with the suffix `_set`
         Bits set by the hardware (which wins) and cleared by writing ones.
+
+    And `is_active` : Out(1), low when nothing inside would change: the unit may rest.
     """
 
     def __init__(self):
@@ -34,12 +36,14 @@ class CsrBank(wiring.Component):
             members[name.lower()] = In(32) if register.access == "ro" else Out(32)
             if register.access == "w1c":
                 members[f"{name.lower()}_set"] = In(32)
+        members["is_active"] = Out(1)
         super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
-        self._elaborate_write(m)
-        self._elaborate_read(m)
+        is_writing, is_reading = self._elaborate_write(m), self._elaborate_read(m)
+        sets = (getattr(self, f"{name.lower()}_set") for name, register in REGISTERS.items() if register.access == "w1c")
+        m.d.comb += self.is_active.eq(is_writing | is_reading | Cat(sets).any())
         return m
 
     def _elaborate_write(self, m):
@@ -84,6 +88,7 @@ class CsrBank(wiring.Component):
                 with m.If(select):
                     m.d.comb += clear.eq(value & mask)
                 m.d.sync += member.eq((member & ~clear) | getattr(self, f"{name.lower()}_set"))
+        return bus.awvalid | bus.wvalid | bus.bvalid | has_addr | has_data
 
     def _elaborate_read(self, m):
         bus = self.bus
@@ -103,3 +108,4 @@ class CsrBank(wiring.Component):
                         m.d.sync += [bus.rdata.eq(value), bus.rresp.eq(Resp.OKAY)]
                 with m.Default():
                     m.d.sync += [bus.rdata.eq(0), bus.rresp.eq(Resp.SLVERR)]
+        return bus.arvalid | bus.rvalid | has_addr

@@ -1,27 +1,67 @@
-"""`Rest`: tells when a unit that has nothing to do may stand still."""
+"""Units that have nothing to do: simulators may let them stand still."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import DomainRenamer, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Rest"]
+__all__ = ["REST_DOMAINS", "ClockGates", "Rest", "resettable", "rested"]
+
+REST_DOMAINS = ("tp", "loader", "tables", "params", "walk", "post", "residual", "writer", "check", "csr")
+"""The units that may rest: the names of their clock domains in an elaboration with `ClockGates`."""
+
+
+class ClockGates:
+    """Platform of an elaboration in which every unit that may rest has a clock domain of its own, for simulators that skip logic whose clock stands still.
+
+    Attributes
+    ----------
+    is_active : dict[str, Value]
+        By domain: with this at 1 before an edge of `sync`'s clock, or any of `resets`, its clock must rise too; otherwise it must not.
+    resets : list[Value]
+        Resets of units, beside the one of `sync`.
+    """
+
+    def __init__(self):
+        self.is_active = {}
+        self.resets = []
+
+
+def rested(unit, is_active, platform, domain: str):
+    """The unit, in which nothing changes while `is_active` is 0, or nothing that is ever looked at.
+
+    With the platform `ClockGates` it gets a clock domain of its own and stands still meanwhile; for hardware there is nothing to gain and nothing to pay.
+    """
+    if domain not in REST_DOMAINS:
+        raise ValueError(f"domain {domain!r} is not one of REST_DOMAINS")
+    if isinstance(platform, ClockGates):
+        if platform.is_active.setdefault(domain, is_active) is not is_active:
+            raise ValueError(f"domain {domain!r} has two conditions")
+        return DomainRenamer(domain)(unit)
+    return unit
+
+
+def resettable(unit, reset, platform):
+    """The unit with `reset` as a further synchronous reset, also of the units at rest in it."""
+    if isinstance(platform, ClockGates):
+        platform.resets.append(reset)
+        return ResetInserter(dict.fromkeys(("sync", *REST_DOMAINS), reset))(unit)
+    return ResetInserter(reset)(unit)
 
 
 class Rest(wiring.Component):
-    """`is_active` enables a unit's registers (by `EnableInserter`) from the offer of a job until `tail_cycles` after the last one is done.
-
-    A unit at rest saves power in hardware and time in simulation. It must keep still when it is idle anyway.
+    """When a unit has something to do: from the offer of a job until `tail_cycles` after the last one is done.
 
     Members
     -------
     offered : In(1)
         A job is offered; keeps the unit active in the same cycle.
     accepted, done : In(1)
-        Strobes: the unit has taken a job, has finished the oldest one. At most `max_open` jobs are open at a time.
+        Strobes: the unit has taken a job, has finished the oldest one. At most `max_open` jobs are open at a time; with none
+        the unit is active whenever something is `offered`, and `tail_cycles` more.
     is_active : Out(1)
     """
 
-    def __init__(self, max_open: int, tail_cycles: int):
+    def __init__(self, tail_cycles: int, max_open: int = 0):
         self._max_open, self._tail_cycles = max_open, tail_cycles
         super().__init__({"offered": In(1), "accepted": In(1), "done": In(1), "is_active": Out(1)})
 

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, EnableInserter, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -10,7 +10,7 @@ from amaranth.utils import exact_log2
 from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.chunk_writer import Chunk
 from convoy.hw.lib.queue import Queue
-from convoy.hw.lib.rest import Rest
+from convoy.hw.lib.rest import Rest, rested
 from convoy.hw.post.compress import Compressor
 from convoy.hw.post.lut import LUT_FIELDS, Lut
 from convoy.hw.post.requant import Requantiser, delay
@@ -192,7 +192,7 @@ class _Walker(wiring.Component):
     Members
     -------
     fields, group, units : In, from the sequencer
-    can_issue : In(1); is_emitted : Out(1), this cycle's visit makes a chunk
+    can_issue : In(1); is_emitted : Out(1), this cycle's visit makes a chunk; is_active : Out(1), there is a unit to walk
     acc_* : Out, the read; group_done : Out(1), with the group's last visit
     emit, mask, place, scale : Out, the chunk that belongs to the read
     """
@@ -204,7 +204,7 @@ class _Walker(wiring.Component):
             "fields": In(NN.subset(*DRAIN_FIELDS)), "group": In(_GROUP_LAYOUT),
             "units": In(stream.Signature(_unit_layout(config))),
             "prepare": In(1), "is_prepared": Out(1),
-            "can_issue": In(1), "is_emitted": Out(1),
+            "can_issue": In(1), "is_emitted": Out(1), "is_active": Out(1),
             "acc_read": Out(1), "acc_clear": Out(1), "acc_core": Out(range(config.num_cores)),
             "acc_entry": Out(exact_log2(config.num_acc_entries)), "acc_lane": Out(range(num_parts)),
             "group_done": Out(1),
@@ -218,7 +218,7 @@ class _Walker(wiring.Component):
         part_bits = exact_log2(config.num_lanes // post_lanes)
         m.submodules.columns = columns = _LaneColumns(post_lanes)
 
-        is_active = Signal()
+        is_active = self.is_active
         unit = Signal(_unit_layout(config))
         entry, row_entry = Signal.like(unit.entry), Signal.like(unit.entry)
         vec_left, vec_x_left = Signal(9), Signal(9)  # entries to clear; vectors to the end of the row
@@ -373,21 +373,27 @@ class DrainChunks(wiring.Component):
         m = Module()
         config, depth = self._config, self.FIFO_DEPTH
         m.submodules.sequencer = sequencer = _UnitSequencer(config)
-        m.submodules.walker = walker = _Walker(config)
-        requantiser = Requantiser(config, config.post_lanes)
-        m.submodules.requantiser_rest = rest = Rest(max_open=1, tail_cycles=requantiser.PIPELINE_CYCLES + 1)
-        m.submodules.requantiser = EnableInserter(rest.is_active)(requantiser)
-        m.submodules.lut = lut = Lut(config, config.post_lanes)
-        m.submodules.residual = residual = Residual(config)
-        m.submodules.compressor = compressor = Compressor(config.post_lanes)
-        m.submodules.masks = masks = fifo.SyncFIFO(width=config.post_lanes, depth=depth)
-        m.submodules.places = places = fifo.SyncFIFO(width=_place_layout().size, depth=depth)
-        m.submodules.results = results = fifo.SyncFIFO(width=len(compressor.out) + len(compressor.count), depth=depth)
+        walker = _Walker(config)
+        m.submodules.walker_rest = walker_rest = Rest(tail_cycles=3)
+        m.submodules.walker = rested(walker, walker_rest.is_active, platform, "walk")
+        requantiser, lut, compressor = Requantiser(config, config.post_lanes), Lut(config, config.post_lanes), Compressor(config.post_lanes)
+        masks = fifo.SyncFIFO(width=config.post_lanes, depth=depth)
+        places = fifo.SyncFIFO(width=_place_layout().size, depth=depth)
+        results = fifo.SyncFIFO(width=len(compressor.out) + len(compressor.count), depth=depth)
+        has_chunks = Signal()  # between the walker and the residual
+        for name, unit in (("requantiser", requantiser), ("lut", lut), ("compressor", compressor), ("masks", masks), ("places", places), ("results", results)):
+            m.submodules[name] = rested(unit, has_chunks, platform, "post")
+        residual = Residual(config)
+        m.submodules.residual = rested(residual, residual.job.has_residual, platform, "residual")
 
         # Every chunk issued has its room in the queues.
         num_free = Signal(range(depth + 1), init=depth)
         is_taken = Signal()
         m.d.sync += num_free.eq(num_free - walker.is_emitted + is_taken)
+        m.d.comb += [
+            has_chunks.eq((num_free != depth) | lut.start | ~lut.is_ready),
+            walker_rest.offered.eq(walker.units.valid | walker.prepare | walker.is_active),
+        ]
 
         wiring.connect(m, wiring.flipped(self.job), sequencer.job)
         wiring.connect(m, wiring.flipped(self.params), sequencer.params)
@@ -407,7 +413,7 @@ class DrainChunks(wiring.Component):
         scale = delay(m, walker.scale, self._acc_read_cycles, name="scale")
         m.d.comb += [
             requantiser.valid.eq(delay(m, walker.emit, self._acc_read_cycles, name="emit")),
-            requantiser.accs.eq(self.acc_data), rest.offered.eq(requantiser.valid),
+            requantiser.accs.eq(self.acc_data),
             *(requantiser.param[name].eq(scale[name]) for name in _SCALE_FIELDS),
             *(getattr(requantiser, name).eq(sequencer.fields[name]) for name in ("rounding", "zero_point_out", "act_min", "act_max")),
             masks.w_en.eq(walker.emit), masks.w_data.eq(walker.mask), masks.r_en.eq(lut.out_valid),

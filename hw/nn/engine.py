@@ -1,12 +1,12 @@
 """The NN engine: its units, the jobs given to them, and the counters that keep them in step."""
 
-from amaranth.hdl import Cat, EnableInserter, Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
-from convoy.hw.lib.rest import Rest
+from convoy.hw.lib.rest import Rest, rested
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -56,13 +56,17 @@ class NnEngine(wiring.Component):
         config = self._config
         loader = Loader(config)
         m.submodules.loader_rest = loader_rest = Rest(max_open=7, tail_cycles=63)
-        m.submodules.loader = EnableInserter(loader_rest.is_active)(loader)
+        m.submodules.loader = rested(loader, loader_rest.is_active, platform, "loader")
         m.submodules.stripe = stripe = StripeMemory(config)
         m.submodules.filler = filler = Filler(config)
         m.submodules.fetch = fetch = WeightFetcher(config)
-        m.submodules.params = params = ParamFetcher(config)
+        params = ParamFetcher(config)
+        m.submodules.params_rest = params_rest = Rest(tail_cycles=15)
+        m.submodules.params = rested(params, params_rest.is_active, platform, "params")
         m.submodules.drain = drain = DrainChunks(config, acc_read_cycles=2 * self.FAN_OUT_CYCLES + Core.DRAIN_CYCLES)
-        m.submodules.writer = writer = ChunkWriter(config, config.post_lanes)
+        writer = ChunkWriter(config, config.post_lanes)
+        m.submodules.writer_rest = writer_rest = Rest(tail_cycles=15)
+        m.submodules.writer = rested(writer, writer_rest.is_active, platform, "writer")
         cores = [Core(config) for _ in range(config.num_cores)]
         for number, core in enumerate(cores):
             m.submodules[f"core_{number}"] = core
@@ -83,6 +87,9 @@ class NnEngine(wiring.Component):
         m.d.comb += [
             self.done.eq(writer.done),
             loader_rest.offered.eq(loader.job.valid), loader_rest.accepted.eq(loader.job.valid & loader.job.ready), loader_rest.done.eq(loader.done),
+            params_rest.offered.eq((params.job.valid & params.job.ready) | params.port.bursts.valid | params.port.beats.valid
+                                   | (params.params.valid & params.params.ready)),
+            writer_rest.offered.eq(writer.chunks.valid | writer.port.bursts.valid | writer.port.beats.valid | writer.port.done),
         ]
 
         self._connect_stripe(m, loader, stripe, filler)

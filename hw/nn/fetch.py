@@ -9,6 +9,7 @@ from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.byte_queue import ByteQueue
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.lib.queue import Queue
+from convoy.hw.lib.rest import Rest, rested
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, STREAM, TAP_BYTES
 
@@ -54,8 +55,9 @@ class WeightFetcher(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        m.submodules.reader = reader = RunReader(config, max(self.TABLE_BEATS, 2 * config.max_burst_beats))
-        m.submodules.bytes = table = ByteQueue(config.port_bytes, STREAM_BYTES)
+        reader, table = RunReader(config, max(self.TABLE_BEATS, 2 * config.max_burst_beats)), ByteQueue(config.port_bytes, STREAM_BYTES)
+        m.submodules.tables_rest = rest = Rest(tail_cycles=15)
+        m.submodules.reader, m.submodules.bytes = (rested(unit, rest.is_active, platform, "tables") for unit in (reader, table))
         m.submodules.streams = streams = WeightStreams(config)
         wiring.connect(m, reader.port, wiring.flipped(self.tables))
         wiring.connect(m, streams.port, wiring.flipped(self.weights))
@@ -63,6 +65,7 @@ class WeightFetcher(wiring.Component):
         m.d.comb += [
             self.beats.eq(streams.beats), self.beat_core.eq(streams.beat_core), self.beat_en.eq(streams.beat_en),
             streams.taken.eq(self.taken),
+            rest.offered.eq(reader.runs.valid | reader.port.bursts.valid | reader.port.beats.valid | (table.take != 0)),
         ]
 
         job = Signal(self.job.payload.shape())

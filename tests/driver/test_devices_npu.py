@@ -8,6 +8,7 @@ import pytest
 from convoy.driver.compile import compile_graph
 from convoy.driver.device import MemoryModel
 from convoy.driver.devices import open_device
+from convoy.driver.devices.native import NativeDevice
 from convoy.driver.runtime import Session
 from convoy.driver.synthetic import LayerSpec, make_layer
 from convoy.spec.config import NpuConfig
@@ -83,3 +84,16 @@ def test_read_fault():
     assert device.read32(REGISTERS["ERROR"].addr) == Error.BUS_READ
     assert device.read32(REGISTERS["ERROR_ADDR"].addr) == 0x1000
     device.close()
+
+
+@pytest.mark.parametrize("stall_percent", [0, 30])
+def test_rest_changes_nothing(layer, stall_percent):
+    """Units that could rest get their clocks in every cycle: the same bytes and cycles."""
+    plan, inputs = layer
+    results = []
+    for never_rests in (False, True):
+        device = NativeDevice(CONFIG, MemoryModel(latency_cycles=20, stall_percent=stall_percent, seed=2), never_rests=never_rests)
+        execution = Session(plan, device).run(inputs)
+        results.append((execution.cycles, device.read_memory(0, 1 << 16)))
+        device.close()
+    assert results[0] == results[1]
