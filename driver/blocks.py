@@ -137,6 +137,7 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
             "num_0": tile_c, "num_1": tile_oh, "num_2": tile_ow, "step_0": tile_ih * tile_iw, "kernel_h": rows.kernel, "kernel_w": cols.kernel,
             "stride_h": rows.stride, "stride_w": cols.stride, "start_y": -pad_top, "start_x": -pad_left, "tile_ih": tile_ih, "tile_iw": tile_iw,
             "out_addr": out_addr + out_first, "out_run_bytes": out_run, "out_pitch_bytes": out_pitch, "act_min": work.act_min, "act_max": work.act_max,
+            "is_half_up": int(work.is_half_up),
         }
 
 

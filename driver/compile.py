@@ -26,6 +26,7 @@ from .pack import pack_params, pack_streams, pack_taps
 from .phases import is_native, part_channels, split_strides
 from .program import HostStep, Keep, MemoryWindow, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, Schedule, Task, schedule
+from .signed import signed_view
 from .tile import Geometry, Tiling, deal_channels, tile_conv
 from .work import AddWork, Axis, ConvWork, HostWork, LutWork, MoveWork, PoolWork, RepeatWork
 
@@ -68,7 +69,8 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
     edge_inputs = set(graph.inputs)
     if layers is not None:
         graph = _cut(graph, layers)
-    works, notes = [lower_op(graph, op) for op in graph.ops], {}
+    signed = signed_view(graph)
+    works, notes = [lower_op(signed, op) for op in signed.ops], {}
     if is_fusing:
         works, notes = fuse(graph, works, lambda conv, add: _is_sum_cheaper_fused(conv, add, config))
     has_even = any(isinstance(work, ConvWork) and {work.rows.stride, work.cols.stride} & {4, 6, 8} for work in works)

@@ -47,7 +47,7 @@ def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_
         "step_vec_x": width, "step_vec_y": 0 if is_flat else group.pitch_row << group.split_log2,
         "split_log2": group.split_log2, "split_words": (group.pitch_row - width) // group.num_lanes if group.split_log2 else 0,
         "num_kernels": tiling.num_kernels, "num_kernels_last": tiling.num_kernels_last,
-        "kernels_per_z": tiling.kernels_per_z[0], "kernels_per_z_last": tiling.kernels_per_z[1], "num_taps": len(geometry.taps),
+        "kernels_per_z": tiling.kernels_per_z[0], "kernels_per_z_last": tiling.kernels_per_z[1], "num_taps": len(geometry.taps), "wgt_zero_point": work.wgt_zero_point,
         "out_addr": out_addr + stripe.first_row * out_pitch + stripe.first_col,
         "out_group_step_bytes": group.cols if is_segment else group.rows * out_pitch, "out_pitch_row_bytes": out_pitch,
         "drain_pitch": group.drain_pitch, "tile_ow": group.cols if is_segment else stripe.num_cols,

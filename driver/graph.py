@@ -46,7 +46,8 @@ class Op:
     `options` holds plain values under these names, as far as the operator has them: `stride_h`, `stride_w`, `dilation_h`,
     `dilation_w`, `padding` ("SAME", "VALID"), `pads` (explicit (top, bottom, left, right), instead of `padding`),
     `activation` ("NONE", "RELU", "RELU6", "RELU_N1_TO_1"), `depth_multiplier`, `filter_h`, `filter_w`, `new_shape`, `beta`, `axis`,
-    `keep_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the masks of `STRIDED_SLICE`, `alpha`, `approximate`, `variable` (its number).
+    `keep_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the masks of `STRIDED_SLICE`, `alpha`, `approximate`, `variable` (its number), `is_half_up`
+    (averages round halves up).
     """
 
     index: int

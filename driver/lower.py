@@ -11,7 +11,7 @@ from convoy.spec.isa import NN, Rounding, TpOp
 from .graph import Graph, GraphError, Op, Tensor
 from .lower_elementwise import ELEMENTWISE_LOWERINGS
 from .lower_moves import MOVE_LOWERINGS
-from .operands import activation, clamp, constant, describe, image, require, require_same_quant
+from .operands import activation, centred, clamp, constant, describe, image, require, require_same_quant, weight_constant
 from .quantise import mean_multiplier, quantise_multiplier, single_multiplier
 from .work import Axis, ConvWork, HostWork, PoolWork, Work
 
@@ -87,15 +87,13 @@ def _check_axis(axis: Axis, name: str) -> None:
 def _requantisation(source: Tensor, weights: Tensor, target: Tensor, num_oc: int, rounding: Rounding) -> tuple[np.ndarray, np.ndarray]:
     """Q31 multipliers and exponents per output channel.
 
-    TFLite rounds a fully connected layer with a scale per channel in float64; single rounding is proven equal for each channel, or refused.
+    TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, or refused.
     """
     require(weights.quant is not None and weights.quant.scale.size in (1, num_oc), f"{weights.name!r} needs 1 or {num_oc} scales")
-    require(not np.any(weights.quant.zero_point), f"{weights.name!r} has a zero point; int8 weights are symmetric")
     scales = np.broadcast_to(weights.quant.scale, (num_oc,))
     scale_in, scale_out = float(source.quant.scale[0]), float(target.quant.scale[0])
     factors = [scale_in * float(scale) / scale_out for scale in scales]
-    is_float64 = rounding == Rounding.SINGLE and weights.quant.scale.size > 1
-    pairs = [single_multiplier(factor) if is_float64 else quantise_multiplier(factor) for factor in factors]
+    pairs = [single_multiplier(factor) if rounding == Rounding.SINGLE else quantise_multiplier(factor) for factor in factors]
     require(None not in pairs, f"the factor {factors[pairs.index(None)] if None in pairs else 0} of a channel cannot be applied exactly")
     mult, exponent = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
     require(exponent.max() <= MAX_SHIFT_LEFT, f"requantisation needs a left shift of {exponent.max()}; the limit is {MAX_SHIFT_LEFT}")
@@ -113,45 +111,45 @@ def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int) -> np.n
     return folded
 
 
-def _conv_work(graph: Graph, op: Op, source: Tensor, weights: Tensor, kernels: np.ndarray, rows: Axis, cols: Axis,
-               in_shape: tuple[int, int, int, int], is_depthwise: bool, rounding: Rounding) -> ConvWork:
-    target = activation(graph, op.outputs[0])
+def _conv_work(graph: Graph, op: Op, kernels: np.ndarray, rows: Axis, cols: Axis, in_shape: tuple[int, int, int, int], is_depthwise: bool,
+               rounding: Rounding) -> ConvWork:
+    source, (weights, wgt_zero_point), target = graph.tensors[op.inputs[0]], weight_constant(graph, op.inputs[1]), activation(graph, op.outputs[0])
     mult, exponent = _requantisation(source, weights, target, kernels.shape[0], rounding)
     zero_point_in = int(source.quant.zero_point[0])
     act_min, act_max = clamp(op, target)
     return ConvWork(in_shape[3], rows, cols, is_depthwise, np.ascontiguousarray(kernels), _fold(graph, op, kernels, zero_point_in), mult,
-                    exponent, zero_point_in, int(target.quant.zero_point[0]), act_min, act_max, rounding, in_shape)
+                    exponent, zero_point_in, int(target.quant.zero_point[0]), act_min, act_max, rounding, in_shape, wgt_zero_point=wgt_zero_point)
 
 
 def _lower_conv(graph: Graph, op: Op) -> ConvWork:
-    source, weights, target = activation(graph, op.inputs[0]), constant(graph, op.inputs[1], np.int8), graph.tensors[op.outputs[0]]
+    source, (weights, _), target = activation(graph, op.inputs[0]), weight_constant(graph, op.inputs[1]), graph.tensors[op.outputs[0]]
     in_shape, out_shape = image(source), image(target)
     is_depthwise = op.kind == "DEPTHWISE_CONV_2D"
     if is_depthwise:
         _, kernel_h, kernel_w, num_oc = weights.shape
-        kernels = weights.data.transpose(3, 1, 2, 0)
+        kernels = centred(weights).transpose(3, 1, 2, 0)
         require(num_oc % in_shape[3] == 0, f"{num_oc} output channels are not a multiple of {in_shape[3]} input channels")
         is_depthwise = in_shape[3] > 1
     else:
         num_oc, kernel_h, kernel_w, num_ic = weights.shape
-        kernels = weights.data
+        kernels = centred(weights)
         require(num_ic == in_shape[3], f"kernels of {num_ic} channels on an input of {in_shape[3]}: grouped convolutions are not supported")
     require(out_shape[3] == num_oc, f"{num_oc} kernels for {out_shape[3]} output channels")
     rows = _conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
     cols = _conv_axis(op, "w", in_shape[2], out_shape[2], kernel_w)
-    return _conv_work(graph, op, source, weights, kernels, rows, cols, in_shape, is_depthwise, Rounding.DOUBLE)
+    return _conv_work(graph, op, kernels, rows, cols, in_shape, is_depthwise, Rounding.DOUBLE)
 
 
 def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork:
-    source, weights = activation(graph, op.inputs[0]), constant(graph, op.inputs[1], np.int8)
+    source, (weights, _) = activation(graph, op.inputs[0]), weight_constant(graph, op.inputs[1])
     num_oc, num_ic = weights.shape
     size = int(np.prod(source.shape))
     require(size % num_ic == 0, f"{size} inputs are not a multiple of the {num_ic} that a kernel takes")
     batch = size // num_ic
     target = graph.tensors[op.outputs[0]]
     require(int(np.prod(target.shape)) == batch * num_oc, f"output shape {target.shape} is not {batch} x {num_oc}")
-    return _conv_work(graph, op, source, weights, weights.data.reshape(num_oc, 1, 1, num_ic), Axis(1, 1), Axis(batch, batch),
-                      (1, 1, batch, num_ic), False, Rounding.SINGLE)
+    return _conv_work(graph, op, centred(weights).reshape(num_oc, 1, 1, num_ic), Axis(1, 1), Axis(batch, batch), (1, 1, batch, num_ic), False,
+                      Rounding.SINGLE)
 
 
 def _lower_mean(graph: Graph, op: Op) -> ConvWork:
@@ -165,7 +163,7 @@ def _lower_mean(graph: Graph, op: Op) -> ConvWork:
     mult, exponent = mean_multiplier(factor, height * width)
     require(exponent <= MAX_SHIFT_LEFT, f"requantisation needs a left shift of {exponent}; the limit is {MAX_SHIFT_LEFT}")
     zero_point_in, act_range = int(source.quant.zero_point[0]), np.iinfo(np.int8)
-    return ConvWork(num_ic, Axis(height, 1, height), Axis(width, 1, width), num_ic > 1, np.ones((num_ic, height, width, 1), np.int8),
+    return ConvWork(num_ic, Axis(height, 1, height), Axis(width, 1, width), num_ic > 1, np.ones((num_ic, height, width, 1), np.int16),
                     np.full(num_ic, -zero_point_in * height * width, np.int64), np.full(num_ic, mult, np.int64), np.full(num_ic, exponent, np.int64),
                     zero_point_in, int(target.quant.zero_point[0]), int(act_range.min), int(act_range.max), Rounding.DOUBLE, in_shape)
 
@@ -178,7 +176,8 @@ def _lower_pool(graph: Graph, op: Op) -> PoolWork:
     cols = _axis(op, "w", in_shape[2], out_shape[2], op.options["filter_w"])
     require(max(rows.stride, cols.stride) <= 255, "the limit of a pool's stride is 255")
     act_min, act_max = clamp(op, target)
-    return PoolWork(TpOp.MAX_POOL if op.kind == "MAX_POOL_2D" else TpOp.AVG_POOL, in_shape[3], rows, cols, act_min, act_max)
+    return PoolWork(TpOp.MAX_POOL if op.kind == "MAX_POOL_2D" else TpOp.AVG_POOL, in_shape[3], rows, cols, act_min, act_max,
+                    op.options.get("is_half_up", False))
 
 
 _LOWERINGS = {

@@ -7,7 +7,7 @@ import numpy as np
 from .graph import Graph, GraphError, Op, Tensor
 from .quantise import activation_range
 
-__all__ = ["activation", "clamp", "constant", "describe", "image", "nhwc", "require", "require_same_quant"]
+__all__ = ["activation", "centred", "clamp", "constant", "describe", "image", "nhwc", "require", "require_same_quant", "weight_constant"]
 
 
 def nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -61,6 +61,29 @@ def constant(graph: Graph, index: int, dtype: type) -> Tensor:
     require(tensor.data is not None, f"{tensor.name!r} must be a constant")
     require(tensor.dtype == dtype, f"{tensor.name!r} is {tensor.dtype}; the NPU takes {np.dtype(dtype)}")
     return tensor
+
+
+def weight_constant(graph: Graph, index: int) -> tuple[Tensor, int]:
+    """Weights of int8, or of uint8 with one zero point; and their `NN.wgt_zero_point`.
+
+    Raises
+    ------
+    GraphError
+        When the tensor is something else.
+    """
+    weights = graph.tensors[index]
+    is_unsigned = weights.dtype == np.uint8
+    constant(graph, index, np.uint8 if is_unsigned else np.int8)
+    require(weights.quant is not None, f"{weights.name!r} needs a scale")
+    zero_points = set(weights.quant.zero_point.tolist())
+    require(is_unsigned or zero_points == {0}, f"{weights.name!r} has a zero point; int8 weights are symmetric")
+    require(len(zero_points) == 1 and 0 <= min(zero_points) <= 255, f"{weights.name!r} needs one zero point, 0..255")
+    return weights, zero_points.pop() - 128 if is_unsigned else 0
+
+
+def centred(weights: Tensor) -> np.ndarray:
+    """Weights less their zero point, int16."""
+    return weights.data.astype(np.int16) - np.int16(weights.quant.zero_point[0])
 
 
 def image(tensor: Tensor) -> tuple[int, int, int, int]:

@@ -39,12 +39,12 @@ def _gaps(weights: np.ndarray) -> np.ndarray:
 
 
 def stream_bits(weights: np.ndarray, run_bits: int) -> int:
-    """Bits that `encode_stream` makes of int8 `weights` (n,), before padding to beats."""
+    """Bits that `encode_stream` makes of `weights` (n,), before padding to beats."""
     return (8 + run_bits) * int(np.sum((_gaps(weights) >> run_bits) + 1))
 
 
 def encode_stream(weights: np.ndarray, run_bits: int) -> bytes:
-    """Tokens of a weight stream: int8 (n,) in the order of consumption, n at least 1, as bytes, the last one padded with zero bits.
+    """Tokens of a weight stream: integers (n,) in the order of consumption, kept modulo 256, n at least 1, as bytes, the last one padded with zero bits.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def encode_stream(weights: np.ndarray, run_bits: int) -> bytes:
     last = np.cumsum((gaps >> run_bits) + 1) - 1
     tokens = np.full(int(last[-1]) + 1, ((1 << run_bits) - 1) << 8, np.uint16)
     stops = np.cumsum(gaps + 1) - 1
-    tokens[last] = (gaps & ((1 << run_bits) - 1)) << 8 | weights[stops].view(np.uint8)
+    tokens[last] = (gaps & ((1 << run_bits) - 1)) << 8 | weights[stops].astype(np.uint8)
     bits = np.unpackbits(tokens.astype("<u2").view(np.uint8).reshape(-1, 2), axis=1, bitorder="little")[:, : 8 + run_bits]
     return np.packbits(bits.ravel(), bitorder="little").tobytes()
 
@@ -66,7 +66,7 @@ def pack_streams(work: ConvWork, tiling: Tiling, kernels: np.ndarray, config: Np
     """Encode the weights of every superblock and core; `kernels` as from `deal_channels`. One run length for the layer, the shortest."""
     num_oc, kernel_h, kernel_w, num_z = work.weights.shape
     num_taps = kernel_h * kernel_w
-    weights = np.concatenate([work.weights.reshape(num_oc, num_taps, num_z), np.zeros((1, num_taps, num_z), np.int8)])
+    weights = np.concatenate([work.weights.reshape(num_oc, num_taps, num_z), np.zeros((1, num_taps, num_z), work.weights.dtype)])
     streams = []
     for first in range(0, len(kernels), tiling.num_kernels):
         dealt = weights[kernels[first : first + tiling.num_kernels]]

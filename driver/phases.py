@@ -91,7 +91,7 @@ def split_strides(work: ConvWork, num_channels: int, *, is_halved: bool) -> tupl
         kernels = work.weights[outputs]
         if work.is_depthwise:
             kernels = kernels * (np.arange(len(kernels))[:, None] // work.multiplier == np.arange(count))[:, None, None, :]
-        weights = np.zeros((len(kernels), rows.kernel, cols.kernel, count, len(row_phases.phases), len(col_phases.phases)), np.int8)
+        weights = np.zeros((len(kernels), rows.kernel, cols.kernel, count, len(row_phases.phases), len(col_phases.phases)), work.weights.dtype)
         for ky, (qy, y) in enumerate(row_taps):
             for kx, (qx, x) in enumerate(col_taps):
                 weights[:, y, x, :, qy, qx] = kernels[:, ky, kx, :]

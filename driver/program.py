@@ -16,7 +16,7 @@ __all__ = ["HostStep", "Keep", "MemoryWindow", "NpuStep", "Placement", "Plan", "
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a tensor lies in memory and in what order."""
+    """Where a tensor lies in memory and in what order. uint8 values are stored less 128, as int8."""
 
     tensor: int
     """-1: a variable."""
@@ -33,11 +33,13 @@ class Placement:
 
     def pack(self, values: np.ndarray) -> bytes:
         """Bytes in memory of a tensor given in the graph's shape."""
+        values = values ^ 0x80 if values.dtype == np.uint8 else values
         return np.ascontiguousarray(self._permute(values.reshape(self._nhwc))).tobytes()
 
     def unpack(self, raw: bytes, dtype: np.dtype) -> np.ndarray:
         """The tensor in the graph's shape from its bytes in memory."""
         planar = np.frombuffer(raw, dtype).reshape([self._nhwc[axis] for axis in self._axes])
+        planar = planar ^ 0x80 if dtype == np.uint8 else planar
         return np.ascontiguousarray(planar.transpose(np.argsort(self._axes))).reshape(self.shape)
 
     @property

@@ -14,10 +14,11 @@ __all__ = ["LayerSpec", "SyntheticLayer", "make_layer"]
 
 _KINDS = {"conv": "CONV_2D", "depthwise": "DEPTHWISE_CONV_2D"}
 _ACTIVATIONS = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
+_DTYPES = {"int8": np.int8, "uint8": np.uint8}
 _LUTS = {kind.lower(): kind for kind in sorted(LUT_KINDS)}
 _LUT_OPTIONS = {"LEAKY_RELU": {"alpha": 0.1}, "GELU": {"approximate": False}}
 _LUT_OUTPUTS = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
-"""Scale and zero point where LiteRT fixes them."""
+"""Scale and int8 zero point where LiteRT fixes them."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class LayerSpec:
     density: float = 1.0
     activation: str = "none"
     dilation: tuple[int, int] = (1, 1)
+    dtype: str = "int8"
+    """Of activations: int8 with int8 weights, or uint8 with uint8 weights."""
     lut: str = "none"
     """An operator on the layer's outputs that the NPU does by a table."""
 
@@ -47,6 +50,8 @@ class LayerSpec:
             raise GraphError(f"--op {self.op}: use conv or depthwise")
         if self.activation not in _ACTIVATIONS:
             raise GraphError(f"--activation {self.activation}: use none, relu or relu6")
+        if self.dtype not in _DTYPES:
+            raise GraphError(f"--dtype {self.dtype}: use {', '.join(_DTYPES)}")
         if self.lut not in ("none", *_LUTS):
             raise GraphError(f"--lut {self.lut}: use none, {', '.join(_LUTS)}")
         if min(*self.input_hwc, *self.kernel, *self.stride, *self.dilation, self.num_oc) < 1:
@@ -79,8 +84,8 @@ class SyntheticLayer:
 
 
 def make_layer(spec: LayerSpec, seed: int = 0) -> SyntheticLayer:
-    """The layer: weights uniform over -127..127, `density` of them non-zero, and scales that keep the outputs within a few standard deviations of
-    int8's range, per output channel."""
+    """The layer: weights uniform over the range of their dtype, `density` of them other than the zero point, and scales that keep the outputs within a
+    few standard deviations of the range; int8 weights have zero point 0 and a scale per output channel, uint8 weights one of each."""
     rng = np.random.default_rng(seed)
     tensors = _tensors(spec, rng)
     options = {"stride_h": spec.stride[0], "stride_w": spec.stride[1], "dilation_h": spec.dilation[0], "dilation_w": spec.dilation[1],
@@ -91,7 +96,7 @@ def make_layer(spec: LayerSpec, seed: int = 0) -> SyntheticLayer:
     if spec.lut != "none":
         kind = _LUTS[spec.lut]
         scale, zero_point = _LUT_OUTPUTS.get(kind, (0.02, int(rng.integers(-100, 20))))
-        quant = Quant(np.array([scale], np.float32), np.array([zero_point]))
+        quant = Quant(np.array([scale], np.float32), np.array([zero_point + _offset(spec)]))
         tensors = (*tensors, replace(tensors[3], index=4, name=spec.lut, quant=quant))
         ops.append(Op(1, kind, (3,), (4,), _LUT_OPTIONS.get(kind, {})))
     name = f"{spec.op}_{'x'.join(map(str, spec.input_hwc))}_{spec.num_oc}_{spec.kernel[0]}x{spec.kernel[1]}"
@@ -99,29 +104,46 @@ def make_layer(spec: LayerSpec, seed: int = 0) -> SyntheticLayer:
     return SyntheticLayer(graph, write_tflite(_reference_graph(graph, spec)))
 
 
+def _offset(spec: LayerSpec) -> int:
+    """What zero points of int8 become."""
+    return 128 if spec.dtype == "uint8" else 0
+
+
+def _weights(spec: LayerSpec, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Weights and their zero point."""
+    (kh, kw), num_oc, is_unsigned = spec.kernel, spec.num_oc, spec.dtype == "uint8"
+    shape = (1, kh, kw, num_oc) if spec.op == "depthwise" else (num_oc, kh, kw, spec.input_hwc[2])
+    weights, zero_point = (rng.integers(1, 128, shape) * rng.choice([-1, 1], shape)).astype(np.int8), 0
+    if is_unsigned:
+        zero_point = int(rng.integers(64, 192))
+        weights = ((zero_point + rng.integers(1, 256, shape)) % 256).astype(np.uint8)
+    num_zeros = weights.size - max(1, round(weights.size * spec.density))
+    weights.reshape(-1)[rng.permutation(weights.size)[:num_zeros]] = zero_point
+    return weights, zero_point
+
+
 def _tensors(spec: LayerSpec, rng: np.random.Generator) -> tuple[Tensor, ...]:
     """Input 0, weights 1, bias 2, output 3."""
     (h, w, num_ic), (kh, kw), num_oc = spec.input_hwc, spec.kernel, spec.num_oc
     is_depthwise = spec.op == "depthwise"
-    shape = (1, kh, kw, num_oc) if is_depthwise else (num_oc, kh, kw, num_ic)
-    weights = (rng.integers(1, 128, shape) * rng.choice([-1, 1], shape)).astype(np.int8)
-    num_zeros = weights.size - max(1, round(weights.size * spec.density))
-    weights.reshape(-1)[rng.permutation(weights.size)[:num_zeros]] = 0
+    weights, zero_point = _weights(spec, rng)
     taps = kh * kw * (1 if is_depthwise else num_ic)
     acc_std = 74.0 * 73.0 * max(1.0, taps * spec.density) ** 0.5  # of uniform inputs and weights
     scale_in, scale_out = np.float32(0.05), np.float32(0.025)
-    factor = 50.0 / acc_std * rng.uniform(0.5, 1.5, num_oc)
+    num_scales = 1 if spec.dtype == "uint8" else num_oc
+    factor = 50.0 / acc_std * rng.uniform(0.5, 1.5, num_scales)
     scale_wgt = (factor * scale_out / scale_in).astype(np.float32)
     bias = np.rint(rng.normal(0, acc_std / 2, num_oc)).astype(np.int32)
-    zero = np.zeros(num_oc, np.int64)
+    zero = np.zeros(num_scales, np.int64)
+    axis = (3 if is_depthwise else 0) if num_scales > 1 else 0
 
     def act(index: int, name: str, extents: tuple[int, ...], scale: np.float32, low: int, high: int) -> Tensor:
-        return Tensor(index, name, (1, *extents), np.dtype(np.int8), Quant(np.array([scale]), rng.integers(low, high, 1)))
+        return Tensor(index, name, (1, *extents), np.dtype(spec.dtype), Quant(np.array([scale]), rng.integers(low, high, 1) + _offset(spec)))
 
     is_clamped = spec.activation != "none"
     return (
         act(0, "input", (h, w, num_ic), scale_in, -20, 20),
-        Tensor(1, "weights", shape, np.dtype(np.int8), Quant(scale_wgt, zero, 3 if is_depthwise else 0), weights),
+        Tensor(1, "weights", weights.shape, weights.dtype, Quant(scale_wgt, zero + zero_point, axis), weights),
         Tensor(2, "bias", (num_oc,), np.dtype(np.int32), Quant(scale_in * scale_wgt, zero), bias),
         act(3, "output", (*spec.output_hw, num_oc), scale_out, -128 if is_clamped else -20, -127 if is_clamped else 20),
     )

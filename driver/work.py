@@ -72,7 +72,7 @@ class ConvWork:
     cols: Axis
     is_depthwise: bool
     weights: np.ndarray
-    """int8 (OC, KH, KW, IC); depthwise (OC, KH, KW, 1), output channel = input channel * multiplier + m."""
+    """Less their zero point, int16 (OC, KH, KW, IC); depthwise (OC, KH, KW, 1), output channel = input channel * multiplier + m."""
     bias: np.ndarray
     """int64 (OC,), zero point of the input folded in."""
     mult: np.ndarray
@@ -88,6 +88,8 @@ class ConvWork:
     """The input seen as NHWC."""
     lut: np.ndarray | None = None
     """Table that the outputs are looked up in, as from `make_lut`."""
+    wgt_zero_point: int = 0
+    """Of the stored weights, less 128 if these are uint8."""
     residual: Residual | None = None
     """Added to the outputs last."""
 
@@ -123,6 +125,8 @@ class PoolWork:
     cols: Axis
     act_min: int
     act_max: int
+    is_half_up: bool = False
+    """Averages round halves up."""
     lut: np.ndarray | None = None
     """Table that the outputs are looked up in."""
 

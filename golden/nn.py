@@ -146,9 +146,9 @@ def _stripe_index(config: NpuConfig, memory: MemoryView, d: dict[str, int], posi
 
 
 def _exact_float(d: dict[str, int]) -> type:
-    """A float type in which every accumulator, a sum of int8 x int8 products, is exact."""
+    """A float type in which every accumulator, a sum of products of 9 and 8 bits, is exact."""
     num_terms = d["num_taps"] * (1 if d["is_depthwise"] else d["num_ic"])
-    return np.float32 if num_terms << 14 <= 1 << 24 else np.float64
+    return np.float32 if num_terms << 15 <= 1 << 24 else np.float64
 
 
 def _convolve(weights: np.ndarray, acts: np.ndarray) -> np.ndarray:

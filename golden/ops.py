@@ -1,8 +1,8 @@
-"""Quantised layers in numpy: int8, NHWC, bit-exact with LiteRT's reference kernels (BUILTIN_REF).
+"""Quantised layers in numpy: int8 or uint8, convolutions also int16, NHWC, bit-exact with LiteRT's reference kernels (BUILTIN_REF).
 
 Scales and zero points come as pairs (scale, zero_point), scales being what the file holds as float32; `stride` and `dilation` are pairs
 (vertical, horizontal); `padding` is "SAME", "VALID" or explicit (top, bottom, left, right); `activation` is "NONE", "RELU", "RELU6" or
-"RELU_N1_TO_1". Every layer returns an int8 array; none changes its arguments.
+"RELU_N1_TO_1". Every layer returns an array of the dtype of its activations; none changes its arguments.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from .quant import double_rounding, float64_rounding, quantize_multiplier, round_half_away, single_rounding, wrap32
+from .quant import double_rounding, float64_rounding, quantize_multiplier, reduced_rounding, round_half_away, wrap32
 
 __all__ = [
     "activation_range", "add", "average_pool", "concatenate", "conv2d", "depthwise_conv2d", "dequantize", "fully_connected", "max_pool", "mean",
@@ -24,8 +24,8 @@ Padding = str | tuple[int, int, int, int]
 _BOUNDS = {"NONE": (None, None), "RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 
 
-def activation_range(activation: str, quant: Quantisation) -> tuple[int, int]:
-    """The int8 clamp (act_min, act_max) that a fused activation is.
+def activation_range(activation: str, quant: Quantisation, dtype: type = np.int8) -> tuple[int, int]:
+    """The clamp (act_min, act_max) that a fused activation is on outputs of `dtype`.
 
     Raises
     ------
@@ -34,53 +34,52 @@ def activation_range(activation: str, quant: Quantisation) -> tuple[int, int]:
     """
     if activation not in _BOUNDS:
         raise ValueError(f"activation = {activation!r} is unknown: use {', '.join(_BOUNDS)}")
-    lower, upper = (None if bound is None else int(quantize(np.float32(bound), quant)) for bound in _BOUNDS[activation])
-    return -128 if lower is None else lower, 127 if upper is None else upper
+    info = np.iinfo(dtype)
+    lower, upper = (None if bound is None else int(quantize(np.float32(bound), quant, dtype)) for bound in _BOUNDS[activation])
+    return info.min if lower is None else lower, info.max if upper is None else upper
 
 
 def conv2d(
     acts: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, input_quant: Quantisation, weight_scale: float | np.ndarray,
     output_quant: Quantisation, stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), padding: Padding = "SAME",
-    activation: str = "NONE",
+    activation: str = "NONE", weight_zero_point: int = 0,
 ) -> np.ndarray:
-    """CONV_2D, rounding D: acts (N, IH, IW, IC), weights (OC, KH, KW, IC), bias int32 (OC,), one weight scale or one per channel."""
-    dtype = np.float32 if weights[0].size * 255 * 128 <= 1 << 24 else np.float64  # sums are exact in either
-    acc = sum(pixels.astype(dtype) @ weights[:, ky, kx].T.astype(dtype)
+    """CONV_2D: acts (N, IH, IW, IC), weights (OC, KH, KW, IC), bias (OC,), one weight scale or one per channel.
+
+    Rounding D; acts int16 without a bias of int32: S16.
+    """
+    dtype = np.float64  # sums are exact
+    centred = weights.astype(dtype) - weight_zero_point
+    acc = sum(pixels.astype(dtype) @ centred[:, ky, kx].T
               for ky, kx, pixels in _taps(acts, input_quant[1], weights.shape[1:3], stride, dilation, padding))
     factors = _factors(input_quant[0], weight_scale, output_quant[0], len(weights))
-    return _finish(acc.astype(np.int64), bias, factors, output_quant, activation, double_rounding)
+    return _finish(acc.astype(np.int64), bias, factors, output_quant, activation, _conv_rounding(acts, bias), acts.dtype)
 
 
 def depthwise_conv2d(
     acts: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, input_quant: Quantisation, weight_scale: float | np.ndarray,
     output_quant: Quantisation, stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), padding: Padding = "SAME",
-    activation: str = "NONE",
+    activation: str = "NONE", weight_zero_point: int = 0,
 ) -> np.ndarray:
-    """DEPTHWISE_CONV_2D, rounding D: weights (1, KH, KW, IC * m); output channel c reads input channel c div m."""
+    """DEPTHWISE_CONV_2D, rounded as CONV_2D: weights (1, KH, KW, IC * m); output channel c reads input channel c div m."""
     multiplier = weights.shape[3] // acts.shape[3]
-    by_channel = weights[0].reshape(*weights.shape[1:3], acts.shape[3], multiplier).astype(np.int32)
+    by_channel = weights[0].reshape(*weights.shape[1:3], acts.shape[3], multiplier).astype(np.int64) - weight_zero_point
     acc = sum(pixels[..., None] * by_channel[ky, kx]
               for ky, kx, pixels in _taps(acts, input_quant[1], weights.shape[1:3], stride, dilation, padding))
     acc = acc.reshape(*acc.shape[:3], -1)
     factors = _factors(input_quant[0], weight_scale, output_quant[0], weights.shape[3])
-    return _finish(acc.astype(np.int64), bias, factors, output_quant, activation, double_rounding)
+    return _finish(acc.astype(np.int64), bias, factors, output_quant, activation, _conv_rounding(acts, bias), acts.dtype)
 
 
 def fully_connected(
     acts: np.ndarray, weights: np.ndarray, bias: np.ndarray | None, input_quant: Quantisation, weight_scale: float | np.ndarray,
-    output_quant: Quantisation, activation: str = "NONE",
+    output_quant: Quantisation, activation: str = "NONE", weight_zero_point: int = 0,
 ) -> np.ndarray:
-    """FULLY_CONNECTED: acts with IC values per row, weights (OC, IC); result (rows, OC).
-
-    One weight scale: rounding SA. One per channel: the factor is not quantised, the product is rounded in float64 (mode R64).
-    """
+    """FULLY_CONNECTED: acts with IC values per row, weights (OC, IC); result (rows, OC). The factor is not quantised: mode R64."""
     rows = acts.reshape(-1, weights.shape[1]).astype(np.float64) - input_quant[1]
-    acc = (rows @ weights.T.astype(np.float64)).astype(np.int64)
-    if np.size(weight_scale) > 1:
-        scales = float(np.float32(input_quant[0])) * np.asarray(weight_scale, np.float32).astype(np.float64) / float(np.float32(output_quant[0]))
-        return _finish(acc, bias, (scales,), output_quant, activation, float64_rounding)
-    factors = _factors(input_quant[0], weight_scale, output_quant[0], len(weights))
-    return _finish(acc, bias, factors, output_quant, activation, single_rounding)
+    acc = (rows @ (weights.T.astype(np.float64) - weight_zero_point)).astype(np.int64)
+    scales = float(np.float32(input_quant[0])) * np.asarray(weight_scale, np.float32).astype(np.float64) / float(np.float32(output_quant[0]))
+    return _finish(acc, bias, (scales,), output_quant, activation, float64_rounding, acts.dtype)
 
 
 def add(a: np.ndarray, b: np.ndarray, a_quant: Quantisation, b_quant: Quantisation, output_quant: Quantisation, activation: str = "NONE") -> np.ndarray:
@@ -90,47 +89,50 @@ def add(a: np.ndarray, b: np.ndarray, a_quant: Quantisation, b_quant: Quantisati
     scaled_a = double_rounding((a.astype(np.int64) - a_quant[1]) << 20, *quantize_multiplier(scale_a / scale))
     scaled_b = double_rounding((b.astype(np.int64) - b_quant[1]) << 20, *quantize_multiplier(scale_b / scale))
     total = double_rounding(scaled_a + scaled_b, *quantize_multiplier(scale / ((1 << 20) * scale_out)))
-    return _clamp(total + output_quant[1], activation_range(activation, output_quant))
+    return _clamp(total + output_quant[1], activation_range(activation, output_quant, a.dtype), a.dtype)
 
 
 def average_pool(acts: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int], quant: Quantisation = (1.0, 0), padding: Padding = "VALID",
                  activation: str = "NONE") -> np.ndarray:
-    """AVERAGE_POOL_2D over the pixels inside the image; halves are rounded away from zero. `quant` only serves the activation."""
+    """AVERAGE_POOL_2D over the pixels inside the image; halves are rounded away from zero, so up for uint8. `quant` only serves the activation."""
     total = sum(pixels for _, _, pixels in _taps(acts, 0, kernel, stride, (1, 1), padding))
     count = sum(pixels for _, _, pixels in _taps(np.ones_like(acts[:1, :, :, :1]), 0, kernel, stride, (1, 1), padding))
-    return _clamp(round_half_away(total, count), activation_range(activation, quant))
+    return _clamp(round_half_away(total, count), activation_range(activation, quant, acts.dtype), acts.dtype)
 
 
 def max_pool(acts: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int], quant: Quantisation = (1.0, 0), padding: Padding = "VALID",
              activation: str = "NONE") -> np.ndarray:
     """MAX_POOL_2D over the pixels inside the image. `quant` only serves the activation."""
-    windows = _taps(acts.astype(np.int32) + 128, 0, kernel, stride, (1, 1), padding)
-    peak = np.max([pixels for _, _, pixels in windows], axis=0) - 128
-    return _clamp(peak, activation_range(activation, quant))
+    lowest = int(np.iinfo(acts.dtype).min)
+    windows = _taps(acts, lowest, kernel, stride, (1, 1), padding)
+    peak = np.max([pixels for _, _, pixels in windows], axis=0) + lowest
+    return _clamp(peak, activation_range(activation, quant, acts.dtype), acts.dtype)
 
 
 def relu(acts: np.ndarray, input_quant: Quantisation, output_quant: Quantisation, activation: str = "RELU") -> np.ndarray:
     """RELU, RELU6 or RELU_N1_TO_1 as an operator of its own: requantised by D, then clamped."""
     factor = float(np.float32(input_quant[0]) / np.float32(output_quant[0]))
     values = double_rounding(acts.astype(np.int64) - input_quant[1], *quantize_multiplier(factor)) + output_quant[1]
-    return _clamp(values, activation_range(activation, output_quant))
+    return _clamp(values, activation_range(activation, output_quant, acts.dtype), acts.dtype)
 
 
-def requantize(acts: np.ndarray, input_quant: Quantisation, output_quant: Quantisation) -> np.ndarray:
-    """QUANTIZE from int8 to int8."""
+def requantize(acts: np.ndarray, input_quant: Quantisation, output_quant: Quantisation, dtype: type = np.int8) -> np.ndarray:
+    """QUANTIZE from int8 or uint8 to `dtype`, one of these."""
     factor = float(np.float32(input_quant[0])) / float(np.float32(output_quant[0]))
-    return _clamp(double_rounding(acts.astype(np.int64) - input_quant[1], *quantize_multiplier(factor)) + output_quant[1], (-128, 127))
+    values = double_rounding(acts.astype(np.int64) - input_quant[1], *quantize_multiplier(factor)) + output_quant[1]
+    return _clamp(values, activation_range("NONE", output_quant, dtype), dtype)
 
 
-def quantize(values: np.ndarray, quant: Quantisation) -> np.ndarray:
-    """QUANTIZE from float32 to int8: divided in float32, rounded half away from zero."""
+def quantize(values: np.ndarray, quant: Quantisation, dtype: type = np.int8) -> np.ndarray:
+    """QUANTIZE from float32 to `dtype`: divided in float32, rounded half away from zero."""
     quotient = (np.asarray(values, np.float32) / np.float32(quant[0])).astype(np.float64)
     rounded = np.trunc(quotient + np.copysign(0.5, quotient))
-    return np.clip(rounded + quant[1], -128, 127).astype(np.int8)
+    info = np.iinfo(dtype)
+    return np.clip(rounded + quant[1], info.min, info.max).astype(dtype)
 
 
 def dequantize(acts: np.ndarray, quant: Quantisation) -> np.ndarray:
-    """DEQUANTIZE from int8 to float32."""
+    """DEQUANTIZE to float32."""
     return np.float32(quant[0]) * (acts.astype(np.int32) - quant[1]).astype(np.float32)
 
 
@@ -161,13 +163,14 @@ def resize_nearest(acts: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def mean(acts: np.ndarray, input_quant: Quantisation, output_quant: Quantisation) -> np.ndarray:
-    """MEAN over rows and columns, (N, C): the sum, rescaled by D with the factor's multiplier divided by the number of pixels and rounded down."""
+    """MEAN over rows and columns, int8 or uint8, (N, C): the sum, rescaled by D with the factor's multiplier divided by the number of pixels and rounded down."""
     count = acts.shape[1] * acts.shape[2]
     mult, left, right = quantize_multiplier(float(np.float32(input_quant[0])) / float(np.float32(output_quant[0])))
     shift = min(count.bit_length() - 1, 31 + left - right)
     exponent = left - right - shift
     total = acts.astype(np.int64).sum(axis=(1, 2)) - input_quant[1] * count
-    return _clamp(double_rounding(total, (mult << shift) // count, max(exponent, 0), max(-exponent, 0)) + output_quant[1], (-128, 127))
+    values = double_rounding(total, (mult << shift) // count, max(exponent, 0), max(-exponent, 0)) + output_quant[1]
+    return _clamp(values, activation_range("NONE", output_quant, acts.dtype), acts.dtype)
 
 
 def _pads(extents: Sequence[int], spans: Sequence[int], stride: Sequence[int], padding: Padding) -> tuple[int, ...]:
@@ -202,12 +205,19 @@ def _factors(input_scale: float, weight_scale: float | np.ndarray, output_scale:
     return np.array([quantize_multiplier(float(factor)) for factor in factors], np.int64).T
 
 
+def _conv_rounding(acts: np.ndarray, bias: np.ndarray | None) -> Callable[..., np.ndarray]:
+    """How a convolution rounds."""
+    is_wide = acts.dtype == np.int16 and (bias is None or bias.dtype == np.int64)
+    return reduced_rounding if is_wide else double_rounding
+
+
 def _finish(acc: np.ndarray, bias: np.ndarray | None, factors: Sequence[np.ndarray], output_quant: Quantisation, activation: str,
-            rounding: Callable[..., np.ndarray]) -> np.ndarray:
+            rounding: Callable[..., np.ndarray], dtype: type) -> np.ndarray:
     """Bias, `rounding(acc, *factors)`, zero point and clamp; channels are last."""
-    total = wrap32(acc + (0 if bias is None else bias.astype(np.int64)))
-    return _clamp(rounding(total, *factors) + output_quant[1], activation_range(activation, output_quant))
+    total = acc + (0 if bias is None else bias.astype(np.int64))
+    total = wrap32(total) if rounding is double_rounding else total
+    return _clamp(rounding(total, *factors) + output_quant[1], activation_range(activation, output_quant, dtype), dtype)
 
 
-def _clamp(values: np.ndarray, limits: tuple[int, int]) -> np.ndarray:
-    return np.clip(values, *limits).astype(np.int8)
+def _clamp(values: np.ndarray, limits: tuple[int, int], dtype: type) -> np.ndarray:
+    return np.clip(values, *limits).astype(dtype)

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-__all__ = ["double_rounding", "float64_rounding", "quantize_multiplier", "round_half_away", "saturate32", "single_rounding", "wrap32"]
+__all__ = ["double_rounding", "float64_rounding", "quantize_multiplier", "reduced_rounding", "round_half_away", "round_half_up", "saturate32", "single_rounding", "wrap32"]
 
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
@@ -57,6 +57,12 @@ def round_half_away(total, count):
     return np.sign(total) * ((np.abs(total) + count // 2) // count)
 
 
+def round_half_up(total, count):
+    """`total / count` rounded to the nearest integer, halves up; int64 arrays, `count` > 0."""
+    total, count = np.asarray(total, np.int64), np.asarray(count, np.int64)
+    return (2 * total + count) // (2 * count)
+
+
 def double_rounding(acc, mult, shift_left, shift_right):
     """D: the rounding doubling high product, then a rounding shift right.
 
@@ -81,6 +87,17 @@ def single_rounding(acc, mult, shift_left, shift_right):
     mult, shift_left, shift_right = (np.asarray(value, np.int64) for value in (mult, shift_left, shift_right))
     product = saturate32(np.asarray(acc, np.int64) << shift_left) * mult
     return (product + (np.int64(1) << (30 + shift_right)) - (product < 0)) >> (31 + shift_right)
+
+
+def reduced_rounding(acc, mult, shift_left, shift_right):
+    """S16: the multiplier rounded to 15 bits first, the exact product then rounded once, half up.
+
+    Arguments and result as `double_rounding`, but `acc` may have up to 48 bits and L is at most 14.
+    """
+    acc, mult, shift_left, shift_right = (np.asarray(value, np.int64) for value in (acc, mult, shift_left, shift_right))
+    reduced = np.where(mult < 0x7FFF0000, (mult + (1 << 15)) >> 16, 0x7FFF)
+    shift = 15 - shift_left + shift_right
+    return (acc * reduced + (np.int64(1) << (shift - 1))) >> shift
 
 
 def float64_rounding(acc, factor):

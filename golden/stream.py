@@ -12,7 +12,7 @@ from .memory import MachineError, MemoryView
 __all__ = ["decode_tokens", "read_weights"]
 
 
-def decode_tokens(raw: np.ndarray, run_bits: int, num_positions: int) -> tuple[np.ndarray, int]:
+def decode_tokens(raw: np.ndarray, run_bits: int, num_positions: int, zero_point: int = 0) -> tuple[np.ndarray, int]:
     """Expand a string of tokens.
 
     Parameters
@@ -20,11 +20,12 @@ def decode_tokens(raw: np.ndarray, run_bits: int, num_positions: int) -> tuple[n
     raw : uint8, shape (n,)
     run_bits : bits of a zero run, 0 .. 5
     num_positions : where the stream must end
+    zero_point : `NN.wgt_zero_point`
 
     Returns
     -------
     (weights, num_bits)
-        int8 of shape (num_positions,), and the bits that the tokens take
+        int16 of shape (num_positions,), and the bits that the tokens take
 
     Raises
     ------
@@ -37,7 +38,8 @@ def decode_tokens(raw: np.ndarray, run_bits: int, num_positions: int) -> tuple[n
     padded = np.concatenate([raw, np.zeros(3, np.uint8)]).astype(np.uint32)
     byte = lsb >> 3
     bits = (padded[byte] | padded[byte + 1] << 8 | padded[byte + 2] << 16) >> (lsb & 7).astype(np.uint32)
-    values = (bits & 0xFF).astype(np.uint8).view(np.int8)
+    lowest = -128 - zero_point
+    values = ((bits & 0xFF).astype(np.int64) - lowest) % 256 + lowest
     positions = np.cumsum((bits >> 8 & ((1 << run_bits) - 1)).astype(np.int64) + 1) - 1
     num_tokens = int(np.searchsorted(positions, num_positions - 1)) + 1
     if num_tokens > len(positions):
@@ -45,13 +47,13 @@ def decode_tokens(raw: np.ndarray, run_bits: int, num_positions: int) -> tuple[n
         raise MachineError(f"the weight stream ends at position {reached} instead of {num_positions - 1}")
     if positions[num_tokens - 1] != num_positions - 1:
         raise MachineError(f"a token of the weight stream jumps to position {positions[num_tokens - 1]}, over the last position {num_positions - 1}")
-    weights = np.zeros(num_positions, np.int8)
+    weights = np.zeros(num_positions, np.int16)
     weights[positions[:num_tokens]] = values[:num_tokens]
     return weights, num_tokens * token_bits
 
 
 def read_weights(config: NpuConfig, memory: MemoryView, d: dict[str, int], superblock: int) -> np.ndarray:
-    """The dense weights of one superblock, int8 of shape (num_cores, num_z, kernels_per_z, num_taps).
+    """The dense weights of one superblock, int16 of shape (num_cores, num_z, kernels_per_z, num_taps).
 
     Raises
     ------
@@ -71,7 +73,7 @@ def read_weights(config: NpuConfig, memory: MemoryView, d: dict[str, int], super
             raise MachineError(f"STREAM of {where}: num_beats = {entry['num_beats']}, offset_bytes = {entry['offset_bytes']}: use at least 1 beat and a multiple of 32")
         raw = memory.read(f"STREAM of {where}", d["wgt_addr"] + entry["offset_bytes"], entry["num_beats"] * config.port_bytes)
         try:
-            weights, num_bits = decode_tokens(raw, d["run_bits"], int(np.prod(shape)))
+            weights, num_bits = decode_tokens(raw, d["run_bits"], int(np.prod(shape)), d["wgt_zero_point"])
         except MachineError as error:
             raise MachineError(f"STREAM of {where}: {error}") from None
         num_beats = -(-num_bits // config.port_bits)

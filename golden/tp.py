@@ -8,7 +8,7 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TP_ADD_AT_LEAST_ONE, TP_AT_LEAST_ONE, TP_POOL_AT_LEAST_ONE, TpOp
 
 from .memory import MachineError, MemoryView
-from .quant import double_rounding, round_half_away
+from .quant import double_rounding, round_half_away, round_half_up
 
 __all__ = ["execute_tp"]
 
@@ -105,4 +105,4 @@ def _pool(d: dict[str, int], op: TpOp, buffer: np.ndarray) -> np.ndarray:
     values = buffer.take(base[:, None, None, None, None] + pixel, mode="clip")
     if op is TpOp.MAX_POOL:
         return np.where(is_in, values, -128).max(axis=(3, 4))
-    return round_half_away((values * is_in).sum(axis=(3, 4)), is_in.sum(axis=(2, 3)))
+    return (round_half_up if d["is_half_up"] else round_half_away)((values * is_in).sum(axis=(3, 4)), is_in.sum(axis=(2, 3)))

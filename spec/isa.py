@@ -54,7 +54,7 @@ class TpOp(enum.IntEnum, shape=4):
     MAX_POOL = 2
     """Maximum of the pixels of a pooling window that lie inside the image."""
     AVG_POOL = 3
-    """Their average, rounded half away from zero."""
+    """Their average, rounded to the nearest."""
 
 
 class Cause(enum.IntEnum, shape=4):
@@ -148,6 +148,7 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("kernels_per_z", 9, "Kernels that use a window: K; depthwise: the channel multiplier."),
     Field("kernels_per_z_last", 9, "The same in the last superblock."),
     Field("num_taps", 9, "Taps of a kernel: KH * KW."),
+    Field("wgt_zero_point", 8, "Zero point of the stored weights, less their middle: tokens hold weights from -128 - wgt_zero_point to 127 - wgt_zero_point, modulo 256. 0 for int8.", signed=True),
     Field("run_bits", 3, "Bits of a zero run in a weight token, 0..5. 2**run_bits <= num_taps, or, if num_taps is 1, <= kernels_per_z and kernels_per_z_last."),
     # Drain and write
     Field("out_addr", 32, "First output byte of the first group; `PARAM.out_offset_bytes` is added."),
@@ -244,6 +245,7 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     Field("zero_point_out", 9, "ADD: added last. COPY: the value outside the image.", signed=True),
     Field("act_min", 9, "Lower clamp (ADD and pools).", signed=True),
     Field("act_max", 9, "Upper clamp (ADD and pools).", signed=True),
+    Field("is_half_up", 1, "AVG_POOL: 1: halves are rounded up; 0: away from zero."),
     Field("has_lut", 1, "1: outputs of any operation, after the clamp, are looked up in a table."),
     Field("lut_addr", 32, "The table, `LUT_BYTES` bytes; aligned to that. Not used if `has_lut` is 0."),
 ))

@@ -8,13 +8,14 @@ import numpy as np
 
 from convoy.driver.graph import Graph, Op, Quant, Tensor
 from convoy.driver.host import run_host_op
+from convoy.driver.inputs import random_inputs
 from convoy.driver.lut import LUT_KINDS
 from convoy.driver.program import NpuStep, Plan
 from convoy.golden import ops
 from convoy.golden.machine import Machine
 from convoy.verif.litert import reference_table
 
-__all__ = ["GraphMaker", "evaluate", "run_plan"]
+__all__ = ["GraphMaker", "evaluate", "random_values", "run_plan"]
 
 
 @dataclass
@@ -22,21 +23,30 @@ class GraphMaker:
     """A graph put together operator by operator; scales and zero points are arbitrary but fixed by `seed`."""
 
     seed: int = 0
+    dtype: type = np.int8
     tensors: list[Tensor] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
 
     def __post_init__(self):
         self.rng = np.random.default_rng(self.seed)
 
-    def tensor(self, shape, dtype=np.int8, data=None, scale=0.05, zero_point=None) -> int:
-        """A tensor with one scale; its index."""
-        zero_point = int(self.rng.integers(-20, 20)) if zero_point is None else zero_point
+    def tensor(self, shape, dtype=None, data=None, scale=0.05, zero_point=None) -> int:
+        """A tensor with one scale, of the maker's dtype if no other is given; its index."""
+        dtype = self.dtype if dtype is None else dtype
+        offset = 128 * (np.dtype(dtype) == np.uint8)
+        zero_point = int(self.rng.integers(-20, 20)) + offset if zero_point is None else zero_point
         quant = Quant(np.array([scale], np.float32), np.array([zero_point], np.int64))
         self.tensors.append(Tensor(len(self.tensors), f"t{len(self.tensors)}", tuple(shape), np.dtype(dtype), quant, data))
         return len(self.tensors) - 1
 
     def weights(self, shape, num_oc, axis, density=1.0) -> int:
-        """Random int8 weights with a scale per channel that keeps outputs within a few times int8's range."""
+        """Random weights with scales that keep outputs within a few times int8's range: int8, one per channel; or uint8, one, with a zero point."""
+        if self.dtype == np.uint8:
+            zero_point = int(self.rng.integers(0, 256))
+            data = np.where(self.rng.random(shape) < density, self.rng.integers(0, 256, shape), zero_point).astype(np.uint8)
+            scale = np.array([self.rng.uniform(0.25, 1.0) * 50.0 / (4000.0 * max(1.0, data.size / num_oc) ** 0.5)], np.float32)
+            self.tensors.append(Tensor(len(self.tensors), f"w{len(self.tensors)}", tuple(shape), data.dtype, Quant(scale, np.array([zero_point])), data))
+            return len(self.tensors) - 1
         data = (self.rng.integers(-128, 128, shape) * (self.rng.random(shape) < density)).astype(np.int8)
         spread = 4000.0 * max(1.0, data.size / num_oc) ** 0.5
         scale = (self.rng.uniform(0.5, 1.5, num_oc) * 50.0 / spread).astype(np.float32)
@@ -53,7 +63,7 @@ class GraphMaker:
         """Add an operator; the index of its output."""
         same = kind.endswith("POOL_2D") or kind in ("RESHAPE", "PAD", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR")
         source = self.tensors[inputs[0]]
-        fixed = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
+        fixed = {"LOGISTIC": (1 / 256, np.iinfo(self.dtype).min), "TANH": (1 / 128, 128 * (self.dtype == np.uint8))}
         scale, zero_point = fixed.get(kind, (float(source.quant.scale[0]), int(source.quant.zero_point[0])) if same else (0.05, None))
         out = self.tensor(out_shape, scale=scale, zero_point=zero_point)
         self.ops.append(Op(len(self.ops), kind, tuple(inputs), (out,), options))
@@ -72,6 +82,11 @@ class GraphMaker:
     def graph(self, inputs, outputs) -> Graph:
         """What has been made so far."""
         return Graph("test", tuple(self.tensors), tuple(self.ops), tuple(inputs), tuple(outputs))
+
+
+def random_values(graph: Graph, seed: int) -> dict[int, np.ndarray]:
+    """A value for each input of the graph, over the whole range of its dtype."""
+    return random_inputs([graph.tensors[index] for index in graph.inputs], seed)
 
 
 def run_plan(plan: Plan, inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
@@ -95,7 +110,7 @@ def run_plan(plan: Plan, inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]
                 for index in op.outputs:
                     if op.index in step.layers and index in plan.placements:
                         place = plan.placements[index]
-                        values[index] = place.unpack(memory[place.addr : place.addr + place.num_bytes].tobytes(), np.dtype(np.int8))
+                        values[index] = place.unpack(memory[place.addr : place.addr + place.num_bytes].tobytes(), graph.tensors[index].dtype)
         else:
             index = step.op.outputs[0]
             values[index] = inputs[index] = run_host_op(graph, step.op, values)
@@ -120,9 +135,11 @@ def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndar
     if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D"):
         layer = ops.conv2d if op.kind == "CONV_2D" else ops.depthwise_conv2d
         dilation = options.get("dilation_h", 1), options.get("dilation_w", 1)
-        return layer(acts, tensors[1].data, tensors[2].data, quants[0], tensors[1].quant.scale, quants[-1], stride, dilation, padding, activation)
+        return layer(acts, tensors[1].data, tensors[2].data, quants[0], tensors[1].quant.scale, quants[-1], stride, dilation, padding, activation,
+                     quants[1][1])
     if op.kind == "FULLY_CONNECTED":
-        return ops.fully_connected(acts, tensors[1].data, tensors[2].data, quants[0], tensors[1].quant.scale, quants[-1], activation).reshape(target.shape)
+        return ops.fully_connected(acts, tensors[1].data, tensors[2].data, quants[0], tensors[1].quant.scale, quants[-1], activation,
+                                   quants[1][1]).reshape(target.shape)
     if op.kind == "PAD":
         return ops.pad(acts, tensors[1].data.tolist(), quants[0][1])
     if op.kind == "STRIDED_SLICE":
@@ -138,7 +155,7 @@ def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndar
     if op.kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
         layer = ops.max_pool if op.kind == "MAX_POOL_2D" else ops.average_pool
         return layer(acts, (options["filter_h"], options["filter_w"]), stride, quants[0], padding, activation)
-    if op.kind in LUT_KINDS and acts.dtype == target.dtype == np.int8:
-        table = reference_table(op.kind, *((float(scale), zero_point) for scale, zero_point in quants), **options)
+    if op.kind in LUT_KINDS and acts.dtype.itemsize == target.dtype.itemsize == 1:
+        table = reference_table(op.kind, *((float(scale), zero_point) for scale, zero_point in quants), (acts.dtype, target.dtype), **options)
         return table[acts.view(np.uint8)]
     return run_host_op(graph, op, values)

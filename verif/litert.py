@@ -157,10 +157,11 @@ def run_reference(model: bytes, inputs: np.ndarray | Sequence[np.ndarray]) -> di
 
 
 @lru_cache
-def reference_table(kind: str, input_quant: Quantisation, output_quant: Quantisation, **options: Any) -> np.ndarray:
-    """What a unary int8 operator makes of every input: int8 (256,), entry `x & 255` for the input x."""
-    inputs = np.arange(256, dtype=np.uint8).view(np.int8)
-    return run_reference(unary_model(kind, (256,), input_quant, output_quant, **options), inputs)[1]
+def reference_table(kind: str, input_quant: Quantisation, output_quant: Quantisation, dtypes: tuple[Any, Any] = (np.int8, np.int8),
+                    **options: Any) -> np.ndarray:
+    """What a unary operator on 8 bits makes of every input: (256,), entry `x & 255` for the input x."""
+    inputs = np.arange(256, dtype=np.uint8).view(dtypes[0])
+    return run_reference(unary_model(kind, (256,), input_quant, output_quant, dtypes, **options), inputs)[1]
 
 
 def _padding(padding: str) -> int:
@@ -172,17 +173,23 @@ def _activation(activation: str) -> int:
 
 
 def _filter_inputs(builder: ModelBuilder, input_shape: Sequence[int], weights: np.ndarray, bias: np.ndarray | None, axis: int,
-                   input_quant: Quantisation, weight_scale: float | np.ndarray) -> list[int]:
-    """Input, weights and bias of a convolution-like operator."""
+                   input_quant: Quantisation, weight_scale: float | np.ndarray, dtype: Any, weight_zero_point: int) -> list[int]:
+    """Input, weights and bias of a convolution-like operator; weights and bias in their own dtypes."""
     scales = np.atleast_1d(np.asarray(weight_scale, np.float32))
     indices = [
-        builder.tensor(input_shape, np.int8, *input_quant, name="input"),
-        builder.tensor(weights.shape, np.int8, scales, 0, axis, weights, name="weights"),
+        builder.tensor(input_shape, dtype, *input_quant, name="input"),
+        builder.tensor(weights.shape, weights.dtype, scales, weight_zero_point, axis, weights, name="weights"),
     ]
     if bias is not None:
         bias_scale = (np.float32(input_quant[0]) * scales).astype(np.float32)
-        indices.append(builder.tensor(bias.shape, np.int32, bias_scale, 0, 0, bias, name="bias"))
+        indices.append(builder.tensor(bias.shape, bias.dtype, bias_scale, 0, 0, bias, name="bias"))
     return indices
+
+
+def _bias_type(bias: np.ndarray | None, dtype: Any) -> dict[str, int]:
+    """The option by which a file says that 16-bit activations meet a bias of 32 bits."""
+    is_narrow = np.dtype(dtype) == np.int16 and bias is not None and bias.dtype == np.int32
+    return {"quantizedBiasType": schema.TensorType.INT32} if is_narrow else {}
 
 
 def _pool_extent(extent: int, kernel: int, stride: int, padding: str) -> int:
@@ -192,28 +199,28 @@ def _pool_extent(extent: int, kernel: int, stride: int, padding: str) -> int:
 def conv_model(
     input_shape: Sequence[int], weights: np.ndarray, bias: np.ndarray, input_quant: Quantisation, weight_scale: float | np.ndarray,
     output_quant: Quantisation, stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), padding: str = "SAME",
-    activation: str = "NONE",
+    activation: str = "NONE", dtype: Any = np.int8, weight_zero_point: int = 0,
 ) -> bytes:
-    """One int8 CONV_2D; weights (OC, KH, KW, IC), one weight scale or one per output channel; pairs are (vertical, horizontal)."""
+    """One CONV_2D on activations of `dtype`; weights (OC, KH, KW, IC), one weight scale or one per output channel; pairs are (vertical, horizontal)."""
     builder = ModelBuilder("conv")
-    inputs = _filter_inputs(builder, input_shape, weights, bias, 0, input_quant, weight_scale)
+    inputs = _filter_inputs(builder, input_shape, weights, bias, 0, input_quant, weight_scale, dtype, weight_zero_point)
     shape = _conv_shape(input_shape, weights.shape[1:3], stride, dilation, padding)
-    output = builder.tensor((*shape, weights.shape[0]), np.int8, *output_quant, name="output")
+    output = builder.tensor((*shape, weights.shape[0]), dtype, *output_quant, name="output")
     builder.op("CONV_2D", inputs, [output], padding=_padding(padding), strideH=stride[0], strideW=stride[1], dilationHFactor=dilation[0],
-               dilationWFactor=dilation[1], fusedActivationFunction=_activation(activation))
+               dilationWFactor=dilation[1], fusedActivationFunction=_activation(activation), **_bias_type(bias, dtype))
     return builder.finish(inputs[:1], [output])
 
 
 def depthwise_model(
     input_shape: Sequence[int], weights: np.ndarray, bias: np.ndarray | None, input_quant: Quantisation, weight_scale: float | np.ndarray,
     output_quant: Quantisation, stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), padding: str = "SAME",
-    activation: str = "NONE",
+    activation: str = "NONE", dtype: Any = np.int8, weight_zero_point: int = 0,
 ) -> bytes:
-    """One int8 DEPTHWISE_CONV_2D; weights (1, KH, KW, IC * depth multiplier)."""
+    """One DEPTHWISE_CONV_2D on activations of `dtype`; weights (1, KH, KW, IC * depth multiplier)."""
     builder = ModelBuilder("depthwise")
-    inputs = _filter_inputs(builder, input_shape, weights, bias, 3, input_quant, weight_scale)
+    inputs = _filter_inputs(builder, input_shape, weights, bias, 3, input_quant, weight_scale, dtype, weight_zero_point)
     shape = _conv_shape(input_shape, weights.shape[1:3], stride, dilation, padding)
-    output = builder.tensor((*shape, weights.shape[3]), np.int8, *output_quant, name="output")
+    output = builder.tensor((*shape, weights.shape[3]), dtype, *output_quant, name="output")
     builder.op("DEPTHWISE_CONV_2D", inputs, [output], padding=_padding(padding), strideH=stride[0], strideW=stride[1],
                dilationHFactor=dilation[0], dilationWFactor=dilation[1], depthMultiplier=weights.shape[3] // input_shape[3],
                fusedActivationFunction=_activation(activation))
@@ -227,32 +234,32 @@ def _conv_shape(input_shape: Sequence[int], kernel: Sequence[int], stride: tuple
 
 def fully_connected_model(
     input_shape: Sequence[int], weights: np.ndarray, bias: np.ndarray | None, input_quant: Quantisation, weight_scale: float | np.ndarray,
-    output_quant: Quantisation, activation: str = "NONE",
+    output_quant: Quantisation, activation: str = "NONE", dtype: Any = np.int8, weight_zero_point: int = 0,
 ) -> bytes:
-    """One int8 FULLY_CONNECTED; input (N, IC), weights (OC, IC)."""
+    """One FULLY_CONNECTED on activations of `dtype`; input (N, IC), weights (OC, IC)."""
     builder = ModelBuilder("fully_connected")
-    inputs = _filter_inputs(builder, input_shape, weights, bias, 0, input_quant, weight_scale)
-    output = builder.tensor((input_shape[0], weights.shape[0]), np.int8, *output_quant, name="output")
-    builder.op("FULLY_CONNECTED", inputs, [output], fusedActivationFunction=_activation(activation))
+    inputs = _filter_inputs(builder, input_shape, weights, bias, 0, input_quant, weight_scale, dtype, weight_zero_point)
+    output = builder.tensor((input_shape[0], weights.shape[0]), dtype, *output_quant, name="output")
+    builder.op("FULLY_CONNECTED", inputs, [output], fusedActivationFunction=_activation(activation), **_bias_type(bias, dtype))
     return builder.finish(inputs[:1], [output])
 
 
 def add_model(shape: Sequence[int], a_quant: Quantisation, b_quant: Quantisation, output_quant: Quantisation, activation: str = "NONE",
-              b_shape: Sequence[int] | None = None) -> bytes:
-    """One int8 ADD of two inputs."""
+              b_shape: Sequence[int] | None = None, dtype: Any = np.int8) -> bytes:
+    """One ADD of two inputs of `dtype`."""
     builder = ModelBuilder("add")
-    inputs = [builder.tensor(shape, np.int8, *a_quant, name="a"), builder.tensor(b_shape or shape, np.int8, *b_quant, name="b")]
-    output = builder.tensor(shape, np.int8, *output_quant, name="output")
+    inputs = [builder.tensor(shape, dtype, *a_quant, name="a"), builder.tensor(b_shape or shape, dtype, *b_quant, name="b")]
+    output = builder.tensor(shape, dtype, *output_quant, name="output")
     builder.op("ADD", inputs, [output], fusedActivationFunction=_activation(activation))
     return builder.finish(inputs, [output])
 
 
 def pool_model(kind: str, shape: Sequence[int], kernel: tuple[int, int], stride: tuple[int, int], quant: Quantisation, padding: str = "VALID",
-               activation: str = "NONE") -> bytes:
-    """One int8 `MAX_POOL_2D` or `AVERAGE_POOL_2D`; input and output have the same quantisation."""
+               activation: str = "NONE", dtype: Any = np.int8) -> bytes:
+    """One `MAX_POOL_2D` or `AVERAGE_POOL_2D`; input and output have the same quantisation."""
     builder = ModelBuilder("pool")
-    source = builder.tensor(shape, np.int8, *quant, name="input")
-    output = builder.tensor((*_conv_shape(shape, kernel, stride, (1, 1), padding), shape[3]), np.int8, *quant, name="output")
+    source = builder.tensor(shape, dtype, *quant, name="input")
+    output = builder.tensor((*_conv_shape(shape, kernel, stride, (1, 1), padding), shape[3]), dtype, *quant, name="output")
     builder.op(kind, [source], [output], padding=_padding(padding), filterHeight=kernel[0], filterWidth=kernel[1], strideH=stride[0],
                strideW=stride[1], fusedActivationFunction=_activation(activation))
     return builder.finish([source], [output])

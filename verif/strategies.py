@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 seeds = st.integers(0, 2**32 - 1)
+dtypes = st.sampled_from([np.int8, np.int8, np.int8, np.uint8])
+"""Of activations."""
 
 
 @st.composite
@@ -65,7 +67,7 @@ def _same_pads(size, kernel, stride, dilation):
 def conv_graphs(draw, max_kernel: int | None = None):
     """A convolution or depthwise convolution: kernels 1 .. 11*stride-1 (or `max_kernel`) per axis, strides 1..8, native ones most often,
     dilation, pads 0..7."""
-    maker = GraphMaker(draw(seeds))
+    maker = GraphMaker(draw(seeds), draw(dtypes))
     height, width = draw(st.integers(1, 40)), draw(st.integers(1, 70))
     steps = st.one_of(st.integers(1, 2), st.integers(1, 2), st.integers(3, 8))
     stride = draw(st.tuples(steps, steps))
@@ -102,7 +104,7 @@ def conv_graphs(draw, max_kernel: int | None = None):
 @st.composite
 def fully_connected_graphs(draw):
     """A fully connected layer, batched or not, on a flat or a 4D tensor."""
-    maker = GraphMaker(draw(seeds))
+    maker = GraphMaker(draw(seeds), draw(dtypes))
     batch, num_ic, num_oc = draw(st.integers(1, 5)), draw(st.integers(1, 300)), draw(st.integers(1, 40))
     source = maker.tensor(draw(st.sampled_from([(batch, num_ic), (batch, 1, 1, num_ic)])))
     weights = maker.weights((num_oc, num_ic), draw(st.sampled_from([num_oc, 1])), 0, draw(st.sampled_from([1.0, 0.3])))
@@ -113,7 +115,7 @@ def fully_connected_graphs(draw):
 @st.composite
 def pool_graphs(draw):
     """Maximum or average pooling of any window and stride."""
-    maker = GraphMaker(draw(seeds))
+    maker = GraphMaker(draw(seeds), draw(dtypes))
     height, width, num_ic = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 20))
     kernel_h, kernel_w, stride_h, stride_w = draw(st.tuples(*[st.integers(1, 6)] * 4))
     kernel_h, kernel_w, is_same = min(kernel_h, height), min(kernel_w, width), draw(st.booleans())
@@ -128,7 +130,7 @@ def pool_graphs(draw):
 @st.composite
 def add_graphs(draw):
     """An addition of two tensors with scales of their own."""
-    maker = GraphMaker(draw(seeds))
+    maker = GraphMaker(draw(seeds), draw(dtypes))
     shape = (1, *draw(st.tuples(*[st.integers(1, 30)] * 3)))
     a, b = (maker.tensor(shape, scale=draw(st.floats(0.001, 1.0))) for _ in range(2))
     return maker.graph([a, b], [maker.op("ADD", (a, b), shape, activation=draw(st.sampled_from(["NONE", "RELU"])))])
@@ -137,7 +139,7 @@ def add_graphs(draw):
 @st.composite
 def move_graphs(draw):
     """Pads, slices, concatenations, resizes, and means over the image."""
-    maker = GraphMaker(draw(seeds))
+    maker = GraphMaker(draw(seeds), draw(dtypes))
     shape = height, width, num_c = draw(st.tuples(st.integers(1, 16), st.integers(1, 40), st.integers(1, 9)))
     source = maker.tensor((1, *shape), zero_point=3)
     kind = draw(st.sampled_from(["PAD", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "MEAN"]))
@@ -177,7 +179,7 @@ def lut_graphs(draw):
     """A layer or nothing, followed by one or two operators that are tables; fused unless the result between is an output too."""
     kinds = draw(st.lists(st.sampled_from(sorted(LUT_OPTIONS)), min_size=1, max_size=2))
     graph = draw(st.one_of(conv_graphs(max_kernel=3), fully_connected_graphs(), pool_graphs(), add_graphs(), st.none()))
-    maker = GraphMaker(draw(seeds))
+    maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type if graph else draw(dtypes))
     if graph is None:
         inputs = [maker.tensor((1, *draw(st.tuples(*[st.integers(1, 30)] * 3))))]
         outputs, last = [], inputs[0]
@@ -194,7 +196,7 @@ def lut_graphs(draw):
 def residual_graphs(draw):
     """A convolution, perhaps through a table, and a sum of its result and an earlier tensor of other scale; fused where that is faster."""
     graph = draw(conv_graphs(max_kernel=4))
-    maker = GraphMaker(draw(seeds))
+    maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type)
     maker.tensors, maker.ops = list(graph.tensors), []
     shape = maker.tensors[graph.outputs[0]].shape
     other = maker.tensor(shape, scale=draw(st.floats(0.01, 0.5)))

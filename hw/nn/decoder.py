@@ -9,14 +9,16 @@ from amaranth.utils import exact_log2
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
-__all__ = ["DECODER_FIELDS", "TapWrite", "TokenBits", "TokenDecoder", "WeightBeat", "WeightPlace"]
+__all__ = ["DECODER_FIELDS", "WEIGHT_BITS", "TapWrite", "TokenBits", "TokenDecoder", "WeightBeat", "WeightPlace"]
 
 DECODER_FIELDS = (
-    "num_sb", "num_groups", "num_z", "num_z_last", "kernels_per_z", "kernels_per_z_last", "num_taps", "run_bits", "is_depthwise", "num_vec",
+    "num_sb", "num_groups", "num_z", "num_z_last", "kernels_per_z", "kernels_per_z_last", "num_taps", "run_bits", "wgt_zero_point", "is_depthwise", "num_vec",
 )
 """What the decoder needs of an NN descriptor."""
 
 MAX_RUN_BITS = 5
+WEIGHT_BITS = 9
+"""Bits of a weight, signed: what a byte holds, less the zero point."""
 TAP_BITS = 9
 """Bits of a tap's number."""
 
@@ -41,7 +43,7 @@ def WeightPlace(config: NpuConfig) -> data.StructLayout:
     `is_new_window`: it is the first token of the next window; `is_last`: the group ends with it. A `value` of zero only moves on.
     """
     return data.StructLayout({
-        "value": signed(8), "tap_offset": 16, "entry": exact_log2(config.num_acc_entries), "is_new_window": 1, "is_last": 1,
+        "value": signed(WEIGHT_BITS), "tap_offset": 16, "entry": exact_log2(config.num_acc_entries), "is_new_window": 1, "is_last": 1,
     })
 
 
@@ -52,7 +54,7 @@ class TokenBits(wiring.Component):
     -------
     beats : In(stream of WeightBeat)
     en : In(1), cut tokens; `run_bits` : In(3), constant while `en` and until `flush`
-    tokens : Out(stream of value and step = run + 1), registered
+    tokens : Out(stream of value, the byte as it is stored, and step = run + 1), registered
     flush : In(1), the stream has ended: drop what is left of its last beat
     """
 
@@ -62,7 +64,7 @@ class TokenBits(wiring.Component):
         self._num_halves = config.port_bits // self.HALF_BITS
         super().__init__({
             "beats": In(stream.Signature(WeightBeat(config))), "en": In(1), "run_bits": In(3), "flush": In(1),
-            "tokens": Out(stream.Signature(data.StructLayout({"value": signed(8), "step": MAX_RUN_BITS + 1}))),
+            "tokens": Out(stream.Signature(data.StructLayout({"value": 8, "step": MAX_RUN_BITS + 1}))),
         })
 
     def elaborate(self, platform):
@@ -93,7 +95,7 @@ class TokenBits(wiring.Component):
                     m.d.comb += kept.eq(bits >> (8 + width))
 
         with m.If(take):
-            m.d.sync += [self.tokens.valid.eq(1), self.tokens.payload.value.eq(bits[:8].as_signed()), self.tokens.payload.step.eq(run + 1)]
+            m.d.sync += [self.tokens.valid.eq(1), self.tokens.payload.value.eq(bits[:8]), self.tokens.payload.step.eq(run + 1)]
         with m.Elif(self.tokens.ready):
             m.d.sync += self.tokens.valid.eq(0)
 
@@ -165,7 +167,14 @@ class TokenDecoder(wiring.Component):
             next_first_kernel.eq(Mux(kz_carry & job.is_depthwise, first_kernel + kernels_per_z, first_kernel)),
         ]
 
-        placed = Signal(data.StructLayout({"value": signed(8), "kernel": 9, "is_new_window": 1, "is_valid": 1}))
+        # A token's value is a weight modulo 256; the largest weight is 127 - wgt_zero_point
+        weight, max_weight = Signal(signed(WEIGHT_BITS)), Signal(8)
+        m.d.comb += [
+            max_weight.eq(Cat(~job.wgt_zero_point[:7], job.wgt_zero_point[7])),
+            weight.eq(Cat(token.value, token.value > max_weight)),
+        ]
+
+        placed = Signal(data.StructLayout({"value": signed(WEIGHT_BITS), "kernel": 9, "is_new_window": 1, "is_valid": 1}))
         can_place, take = Signal(), Signal()
         with m.FSM():
             with m.State("IDLE"):
@@ -215,12 +224,12 @@ class TokenDecoder(wiring.Component):
             tap_read.en.eq(take),
             can_place.eq(self.weights.ready | ~self.weights.valid),
         ]
-        looked_up = Signal(data.StructLayout({"value": signed(8), "entry": 9, "is_new_window": 1, "is_last": 1, "is_valid": 1}))
+        looked_up = Signal(data.StructLayout({"value": signed(WEIGHT_BITS), "entry": 9, "is_new_window": 1, "is_last": 1, "is_valid": 1}))
         offset = Signal(16)
         output = self.weights.payload
         with m.If(can_place):
             m.d.sync += [
-                placed.value.eq(token.value), placed.kernel.eq(next_kz + next_first_kernel),
+                placed.value.eq(weight), placed.kernel.eq(next_kz + next_first_kernel),
                 placed.is_new_window.eq(kz_carry), placed.is_valid.eq(take),
                 looked_up.value.eq(placed.value), looked_up.entry.eq(_product(placed.kernel, job.num_vec)), offset.eq(tap_read.data),
                 looked_up.is_new_window.eq(placed.is_new_window), looked_up.is_last.eq(is_end), looked_up.is_valid.eq(placed.is_valid),

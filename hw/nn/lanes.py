@@ -12,7 +12,7 @@ _FACTOR_BITS = 9
 
 
 class Lanes(wiring.Component):
-    """`num_lanes` multipliers of 9 x 9 bits, signed; pixels and weight are 8-bit signed today.
+    """`num_lanes` multipliers of 9 x 9 bits, signed; pixels are 8-bit signed today.
 
     Latency: `PIPELINE_CYCLES`. Throughput: one vector per cycle.
     """

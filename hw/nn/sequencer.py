@@ -11,7 +11,7 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
 from .activity import CoreState
-from .decoder import WeightPlace
+from .decoder import WEIGHT_BITS, WeightPlace
 
 __all__ = ["SEQUENCER_FIELDS", "Issue", "Sequencer"]
 
@@ -28,7 +28,7 @@ def Issue(config: NpuConfig) -> data.StructLayout:
         "is_valid": 1,
         "pixel": exact_log2(config.window_words * config.num_lanes),
         "split_log2": 2, "split_words": 8,
-        "value": signed(8),
+        "value": signed(WEIGHT_BITS),
         "entry": exact_log2(config.num_acc_entries), "buffer": 1,
     })
 

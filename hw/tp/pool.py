@@ -10,13 +10,13 @@ from .add import clamp
 
 __all__ = ["Average", "PoolReduce"]
 
-_JOB = TP.subset("op", "act_min", "act_max")
+_JOB = TP.subset("op", "act_min", "act_max", "is_half_up")
 _SUM_BITS = 24
 _COUNT_BITS = 16
 
 
 class Average(wiring.Component):
-    """`total / count`, rounded half away from zero, by restoring division.
+    """`total / count` by restoring division, halves rounded away from zero or up.
 
     Latency and throughput: `CYCLES`.
 
@@ -26,6 +26,8 @@ class Average(wiring.Component):
         Strobe, at least `CYCLES` after the one before: takes `total` and `count`.
     total, count : In(signed(24)), In(16)
         |total| at most 128 * count, count at least 1 (otherwise the quotient is arbitrary).
+    is_half_up : In(1)
+        Constant while averages are made.
     valid : Out(1)
         Strobe for `quotient`.
     quotient : Out(signed(9))
@@ -36,6 +38,7 @@ class Average(wiring.Component):
     en: In(1)
     total: In(signed(_SUM_BITS))
     count: In(_COUNT_BITS)
+    is_half_up: In(1)
     valid: Out(1)
     quotient: Out(signed(9))
 
@@ -59,7 +62,7 @@ class Average(wiring.Component):
                 remainder.eq(Mux(self.total < 0, -self.total, self.total)),
             ]
         with m.Elif(steps[0]):
-            m.d.sync += remainder.eq(remainder + (divisor >> 1))
+            m.d.sync += remainder.eq(remainder + ((divisor - (is_negative & self.is_half_up)) >> 1))
         with m.Elif(remainder >= aligned):
             m.d.sync += [remainder.eq((remainder - aligned) << 1), magnitude.eq(Cat(1, magnitude))]
         with m.Else():
@@ -151,6 +154,7 @@ class PoolReduce(wiring.Component):
         m.submodules.average = average = Average()
         m.d.comb += [
             average.en.eq(window_en & is_average), average.total.eq(window_sum), average.count.eq(window_count),
+            average.is_half_up.eq(job.is_half_up),
         ]
         value = Signal(signed(9))
         m.d.comb += value.eq(Mux(is_average, average.quotient, window_max))

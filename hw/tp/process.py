@@ -24,7 +24,7 @@ NUM_TP_LANES = 4
 _JOB = TP.subset(
     "op", "buffer_half", "num_0", "num_1", "num_2", "step_0", "step_1", "step_2",
     "kernel_h", "kernel_w", "stride_h", "stride_w", "start_y", "start_x", "tile_ih", "tile_iw",
-    "a_zero_point", "b_zero_point", "a_mult", "b_mult", "out_mult", "a_shift", "b_shift", "out_shift", "zero_point_out", "act_min", "act_max",
+    "a_zero_point", "b_zero_point", "a_mult", "b_mult", "out_mult", "a_shift", "b_shift", "out_shift", "zero_point_out", "act_min", "act_max", "is_half_up",
     *LUT_FIELDS)
 
 

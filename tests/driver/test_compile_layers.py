@@ -8,7 +8,7 @@ from convoy.driver.compile import compile_graph, compile_with_costs
 from convoy.driver.graph import GraphError
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import NN, Opcode
-from convoy.verif.graphs import GraphMaker, evaluate, run_plan
+from convoy.verif.graphs import GraphMaker, evaluate, random_values, run_plan
 from convoy.verif.strategies import configs, layer_graphs, out_size
 
 PROPERTY = settings(deadline=None, max_examples=30, derandomize=True)
@@ -17,8 +17,7 @@ PROPERTY = settings(deadline=None, max_examples=30, derandomize=True)
 def check(graph, config):
     """Every tensor in NPU memory is what the golden layers make of random inputs."""
     plan = compile_graph(graph, config, keep_tensors=True)
-    rng = np.random.default_rng(0)
-    inputs = {index: rng.integers(-128, 128, graph.tensors[index].shape).astype(np.int8) for index in graph.inputs}
+    inputs = random_values(graph, 0)
     expected, got = evaluate(graph, inputs), run_plan(plan, dict(inputs))
     for op in graph.ops:
         if op.outputs[0] not in plan.placements:

@@ -13,15 +13,14 @@ from convoy.driver.reference import run_reference
 from convoy.golden.machine import Machine, MachineError
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import DESCRIPTOR_BYTES, NN
-from convoy.verif.graphs import GraphMaker, evaluate, run_plan
+from convoy.verif.graphs import GraphMaker, evaluate, random_values, run_plan
 from convoy.verif.strategies import configs, lut_graphs, residual_graphs
 
 Q = PRESETS["Q"]
 
 
 def random_inputs(graph):
-    rng = np.random.default_rng(0)
-    return {index: rng.integers(-128, 128, graph.tensors[index].shape).astype(np.int8) for index in graph.inputs}
+    return random_values(graph, 0)
 
 
 def check(graph, config=Q):

@@ -10,7 +10,7 @@ from convoy.driver.graph import GraphError
 from convoy.driver.importers.tflite import read_tflite
 from convoy.driver.program import NpuStep
 from convoy.spec.config import PRESETS
-from convoy.verif.graphs import run_plan
+from convoy.verif.graphs import random_values, run_plan
 from convoy.verif.litert import ModelBuilder, run_reference
 from convoy.verif.strategies import configs
 
@@ -23,8 +23,7 @@ def check(model, config, num_host_steps=0):
     """Every tensor is LiteRT's; the plan."""
     graph = read_tflite(model)
     plan = compile_graph(graph, config, keep_tensors=True)
-    rng = np.random.default_rng(0)
-    inputs = {index: rng.integers(-128, 128, graph.tensors[index].shape).astype(np.int8) for index in graph.inputs}
+    inputs = random_values(graph, 0)
     expected, got = run_reference(model, list(inputs.values())), run_plan(plan, dict(inputs))
     for op in graph.ops:
         for output in op.outputs:

@@ -307,6 +307,13 @@ def test_tokens_by_hand():
         decode_tokens(np.array([5, 0], np.uint8), 2, 6)
 
 
+def test_tokens_hold_weights_less_their_zero_point():
+    """Zero points 0, 200 and 255 of uint8: weights 0..255, -200..55, -255..0."""
+    raw = np.array([0, 1, 55, 56, 255], np.uint8)
+    for zero_point, expected in ((-128, [0, 1, 55, 56, 255]), (72, [0, 1, 55, -200, -1]), (127, [0, -255, -201, -200, -1]), (0, [0, 1, 55, 56, -1])):
+        assert decode_tokens(raw, 0, 5, zero_point)[0].tolist() == expected
+
+
 # Hazards
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoy.golden import ops
+from convoy.golden.quant import float64_rounding, quantize_multiplier, single_rounding
 from convoy.golden.softmax import softmax
 from convoy.verif import litert
 
@@ -15,11 +16,13 @@ LAYERS = settings(max_examples=80)
 
 
 class Draw:
-    """Random layer parameters from one seed; `is_tied` layers have power-of-two scales."""
+    """Random layer parameters from one seed, which chooses among `dtypes` of activations; `is_tied` layers have power-of-two scales."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, dtypes: tuple = (np.int8, np.uint8)):
         self.rng = np.random.default_rng(seed)
         self.is_tied = seed % 2 == 0
+        self.dtype = dtypes[seed // 2 % len(dtypes)]
+        self.weight_zero_point = self.extent(0, 255) if self.dtype == np.uint8 else 0
 
     def extent(self, low: int, high: int) -> int:
         return int(self.rng.integers(low, high + 1))
@@ -28,13 +31,21 @@ class Draw:
         return self.extent(low, high), self.extent(low, high)
 
     def acts(self, *shape: int) -> np.ndarray:
-        return self.rng.integers(-128, 128, shape).astype(np.int8)
+        info = np.iinfo(self.dtype)
+        return self.rng.integers(info.min, info.max, shape, self.dtype, endpoint=True)
 
     def weights(self, *shape: int) -> np.ndarray:
+        if self.dtype == np.uint8:
+            return self.rng.integers(0, 256, shape).astype(np.uint8)
         return self.rng.integers(-127, 128, shape).astype(np.int8)
 
-    def bias(self, num_oc: int) -> np.ndarray:
-        return self.rng.integers(-4000, 4000, num_oc).astype(np.int32)
+    def bias(self, num_oc: int, is_narrow: bool = True) -> np.ndarray:
+        """int32, or with int16 activations int64, unless `is_narrow` and chance decide otherwise."""
+        if self.dtype != np.int16:
+            return self.rng.integers(-4000, 4000, num_oc).astype(np.int32)
+        if is_narrow and self.rng.random() < 0.5:
+            return self.rng.integers(-400_000, 400_000, num_oc).astype(np.int32)
+        return self.rng.integers(-400_000, 400_000, num_oc) << self.extent(0, 12)
 
     def scale(self, low: float, high: float, size: int | None = None) -> np.ndarray:
         if self.is_tied:
@@ -42,10 +53,12 @@ class Draw:
         return self.rng.uniform(low, high, size) if size is None else self.rng.uniform(low, high, size).astype(np.float32)
 
     def quant(self, low: float = 2 ** -5, high: float = 1.0) -> tuple[float, int]:
-        return float(self.scale(low, high)), self.extent(-128, 127)
+        if self.dtype == np.int16:
+            return float(self.scale(low / 256, high / 256)), 0
+        return float(self.scale(low, high)), self.extent(-128, 127) + 128 * (self.dtype == np.uint8)
 
     def weight_scale(self, num_oc: int) -> np.ndarray:
-        return self.scale(2 ** -9, 2 ** -5, num_oc if self.rng.random() < 0.7 else 1)
+        return self.scale(2 ** -9, 2 ** -5, num_oc if self.rng.random() < 0.7 and self.dtype != np.uint8 else 1)
 
     def activation(self) -> str:
         return str(self.rng.choice(ACTIVATIONS))
@@ -59,56 +72,68 @@ def reference(model: bytes, *inputs: np.ndarray) -> np.ndarray:
     return tensors[max(tensors)]
 
 
+def check(layer, model, draw: Draw, acts: np.ndarray, arguments: tuple) -> None:
+    """A layer with weights against its one-operator model."""
+    zero_point = draw.weight_zero_point
+    expected = reference(model(acts.shape, *arguments, dtype=draw.dtype, weight_zero_point=zero_point), acts)
+    np.testing.assert_array_equal(layer(acts, *arguments, weight_zero_point=zero_point), expected)
+
+
 @LAYERS
 @given(SEEDS)
 def test_conv2d(seed):
-    draw = Draw(seed)
+    draw = Draw(seed, (np.int8, np.uint8, np.int16))
     (num_ih, num_iw), kernel, num_oc = draw.pair(1, 12), draw.pair(1, 4), draw.extent(1, 9)
     dilation = (1, 1) if draw.extent(0, 2) else draw.pair(1, 2)
     padding = draw.padding((num_ih, num_iw), tuple((kernel[axis] - 1) * dilation[axis] + 1 for axis in (0, 1)))
     acts = draw.acts(2, num_ih, num_iw, draw.extent(1, 9))
     arguments = (draw.weights(num_oc, *kernel, acts.shape[3]), draw.bias(num_oc), draw.quant(),
                  draw.weight_scale(num_oc), draw.quant(), draw.pair(1, 3), dilation, padding, draw.activation())
-    np.testing.assert_array_equal(ops.conv2d(acts, *arguments), reference(litert.conv_model(acts.shape, *arguments), acts))
+    check(ops.conv2d, litert.conv_model, draw, acts, arguments)
 
 
 @LAYERS
 @given(SEEDS)
 def test_depthwise_conv2d(seed):
-    draw = Draw(seed)
+    draw = Draw(seed, (np.int8, np.uint8, np.int16))
     (num_ih, num_iw), kernel = draw.pair(1, 12), draw.pair(1, 4)
     dilation, stride = ((1, 1), draw.extent(1, 3)) if draw.extent(0, 2) else (draw.pair(1, 2), 1)
     padding = draw.padding((num_ih, num_iw), tuple((kernel[axis] - 1) * dilation[axis] + 1 for axis in (0, 1)))
     acts = draw.acts(2, num_ih, num_iw, draw.extent(1, 9))
     num_oc = acts.shape[3] * draw.extent(1, 3)
-    arguments = (draw.weights(1, *kernel, num_oc), draw.bias(num_oc), draw.quant(), draw.weight_scale(num_oc), draw.quant(),
+    arguments = (draw.weights(1, *kernel, num_oc), draw.bias(num_oc, is_narrow=False), draw.quant(), draw.weight_scale(num_oc), draw.quant(),
                  (stride, stride), dilation, padding, draw.activation())
-    np.testing.assert_array_equal(ops.depthwise_conv2d(acts, *arguments), reference(litert.depthwise_model(acts.shape, *arguments), acts))
+    check(ops.depthwise_conv2d, litert.depthwise_model, draw, acts, arguments)
 
 
 @LAYERS
 @given(SEEDS)
 def test_fully_connected(seed):
-    draw = Draw(seed)
+    draw = Draw(seed, (np.int8, np.uint8, np.int16))
     num_oc = draw.extent(2, 300)
     acts = draw.acts(draw.extent(1, 20), draw.extent(1, 50))
     arguments = (draw.weights(num_oc, acts.shape[1]), draw.bias(num_oc), draw.quant(), draw.weight_scale(num_oc), draw.quant(), draw.activation())
-    np.testing.assert_array_equal(ops.fully_connected(acts, *arguments), reference(litert.fully_connected_model(acts.shape, *arguments), acts))
+    check(ops.fully_connected, litert.fully_connected_model, draw, acts, arguments)
 
 
 @given(SEEDS)
-def test_fully_connected_near_ties(seed):
-    """Biases chosen so that the products come as close to a tie as they can: per-channel layers do not quantise the factor."""
-    rng = np.random.default_rng(seed)
-    input_scale, output_scale = np.float32(rng.uniform(0.01, 0.1)), np.float32(rng.uniform(0.1, 0.3))
-    num_oc = 1000
-    scales = rng.uniform(0.001, 0.02, num_oc if seed % 2 else 1).astype(np.float32)
-    factors = float(input_scale) * np.broadcast_to(scales, num_oc).astype(np.float64) / float(output_scale)
-    accs = rng.integers(1, 20000, (num_oc, 200))
-    bias = accs[np.arange(num_oc), np.abs(accs * factors[:, None] % 1 - 0.5).argmin(axis=1)] * rng.choice([-1, 1], num_oc)
-    arguments = (np.zeros((num_oc, 1), np.int8), bias.astype(np.int32), (input_scale, 0), scales, (output_scale, 0), "NONE")
-    acts = np.zeros((1, 1), np.int8)
-    np.testing.assert_array_equal(ops.fully_connected(acts, *arguments), reference(litert.fully_connected_model(acts.shape, *arguments), acts))
+def test_fully_connected_does_not_quantise_the_factor(seed):
+    """Biases next to ties, where the product by the factor and the product by its quantised form lie on different sides."""
+    draw = Draw(seed, (np.int8, np.uint8, np.int16))
+    max_out, max_acc = (30_000, 1 << 25) if draw.dtype == np.int16 else (120, 1 << 22)
+    accs = np.zeros(0, np.int64)
+    while not accs.size:
+        input_scale, weight_scale = np.float32(draw.rng.uniform(1e-4, 1e-3)), np.float32(draw.rng.uniform(0.001, 0.02))
+        output_scale = np.float32(float(input_scale) * float(weight_scale) * max_acc / max_out)
+        factor = float(input_scale) * float(weight_scale) / float(output_scale)
+        near = (np.floor((np.arange(max_out) + 0.5) / factor)[:, None] + np.arange(-1, 3)).ravel().astype(np.int64)
+        accs = near[float64_rounding(near, factor) != single_rounding(near, *quantize_multiplier(factor))]
+    bias = np.concatenate([accs, -accs]).astype(np.int32)
+    zero_point = 128 * (draw.dtype == np.uint8)
+    scales = np.full(bias.size if seed % 2 and not zero_point else 1, weight_scale)
+    arguments = (np.full((bias.size, 1), draw.weight_zero_point, draw.weights(1).dtype), bias, (input_scale, zero_point), scales,
+                 (output_scale, zero_point), "NONE")
+    check(ops.fully_connected, litert.fully_connected_model, draw, np.zeros((1, 1), draw.dtype), arguments)
 
 
 @LAYERS
@@ -117,7 +142,7 @@ def test_add(seed):
     draw = Draw(seed)
     a, b = draw.acts(2, 5, 6, 7), draw.acts(2, 5, 6, 7)
     arguments = (draw.quant(), draw.quant(), draw.quant(), draw.activation())
-    np.testing.assert_array_equal(ops.add(a, b, *arguments), reference(litert.add_model(a.shape, *arguments), a, b))
+    np.testing.assert_array_equal(ops.add(a, b, *arguments), reference(litert.add_model(a.shape, *arguments, dtype=draw.dtype), a, b))
 
 
 @pytest.mark.parametrize(("kind", "layer"), [("MAX_POOL_2D", ops.max_pool), ("AVERAGE_POOL_2D", ops.average_pool)])
@@ -127,13 +152,13 @@ def test_pool(kind, layer, seed):
     (num_ih, num_iw), kernel = draw.pair(1, 12), draw.pair(1, 5)
     acts = draw.acts(2, num_ih, num_iw, draw.extent(1, 5))
     arguments = (kernel, draw.pair(1, 3), draw.quant(), draw.padding((num_ih, num_iw), kernel), draw.activation())
-    np.testing.assert_array_equal(layer(acts, *arguments), reference(litert.pool_model(kind, acts.shape, *arguments), acts))
+    np.testing.assert_array_equal(layer(acts, *arguments), reference(litert.pool_model(kind, acts.shape, *arguments, dtype=draw.dtype), acts))
 
 
 @LAYERS
 @given(SEEDS)
 def test_softmax(seed):
-    draw = Draw(seed)
+    draw = Draw(seed, (np.int8,))
     acts = draw.acts(4, draw.extent(1, 200))
     acts[0] //= 16
     scale, beta = float(draw.scale(2 ** -8, 1.0)), float(draw.rng.choice([0.5, 1.0, 2.0]))
@@ -149,20 +174,24 @@ def test_softmax_of_equal_inputs():
 @given(SEEDS)
 def test_unary(seed):
     draw = Draw(seed)
+    dtype = draw.dtype
     acts = draw.acts(6, 50)
     source, target = draw.quant(), draw.quant()
     for kind in ACTIVATIONS[1:]:
-        np.testing.assert_array_equal(ops.relu(acts, source, target, kind), reference(litert.unary_model(kind, acts.shape, source, target), acts))
-    np.testing.assert_array_equal(ops.requantize(acts, source, target), reference(litert.unary_model("QUANTIZE", acts.shape, source, target), acts))
+        model = litert.unary_model(kind, acts.shape, source, target, (dtype, dtype))
+        np.testing.assert_array_equal(ops.relu(acts, source, target, kind), reference(model, acts))
+    for other, zero_point in ((dtype, target[1]), (np.int8, 5), (np.uint8, 100)):
+        model = litert.unary_model("QUANTIZE", acts.shape, source, (target[0], zero_point), (dtype, other))
+        np.testing.assert_array_equal(ops.requantize(acts, source, (target[0], zero_point), other), reference(model, acts))
     values = (acts * target[0] / 2).astype(np.float32)
-    model = litert.unary_model("QUANTIZE", acts.shape, (1.0, 0), target, (np.float32, np.int8))
-    np.testing.assert_array_equal(ops.quantize(values, target), reference(model, values))
-    model = litert.unary_model("DEQUANTIZE", acts.shape, source, (1.0, 0), (np.int8, np.float32))
+    model = litert.unary_model("QUANTIZE", acts.shape, (1.0, 0), target, (np.float32, dtype))
+    np.testing.assert_array_equal(ops.quantize(values, target, dtype), reference(model, values))
+    model = litert.unary_model("DEQUANTIZE", acts.shape, source, (1.0, 0), (dtype, np.float32))
     np.testing.assert_array_equal(ops.dequantize(acts, source), reference(model, acts))
 
 
 def test_explicit_pads_equal_same():
-    draw = Draw(4)
+    draw = Draw(4, (np.int8,))
     acts, weights = draw.acts(1, 6, 7, 3), draw.weights(2, 3, 3, 3)
     same = ops.conv2d(acts, weights, None, (0.5, 3), 0.01, (0.5, 1), stride=(2, 2))
     np.testing.assert_array_equal(same, ops.conv2d(acts, weights, None, (0.5, 3), 0.01, (0.5, 1), stride=(2, 2), padding=(0, 1, 1, 1)))
@@ -180,8 +209,8 @@ def test_mean(seed):
     draw = Draw(seed)
     acts, source, target = draw.acts(1, draw.extent(1, 30), draw.extent(1, 30), 5), draw.quant(), draw.quant()
     builder = litert.ModelBuilder()
-    inputs = [builder.tensor(acts.shape, np.int8, *source), builder.tensor((2,), np.int32, data=np.array([1, 2]))]
-    output = builder.tensor((1, 5), np.int8, *target)
+    inputs = [builder.tensor(acts.shape, draw.dtype, *source), builder.tensor((2,), np.int32, data=np.array([1, 2]))]
+    output = builder.tensor((1, 5), draw.dtype, *target)
     builder.op("MEAN", inputs, [output], keepDims=False)
     np.testing.assert_array_equal(ops.mean(acts, source, target), litert.run_reference(builder.finish(inputs[:1], [output]), acts)[output])
 

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convoy.golden.quant import double_rounding, quantize_multiplier, round_half_away, saturate32, single_rounding, wrap32
+from convoy.golden.quant import (
+    double_rounding,
+    quantize_multiplier,
+    reduced_rounding,
+    round_half_away,
+    round_half_up,
+    saturate32,
+    single_rounding,
+    wrap32,
+)
 
 INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
 MULT = st.integers(1 << 30, (1 << 31) - 1)
@@ -16,6 +25,22 @@ MULT = st.integers(1 << 30, (1 << 31) - 1)
 
 def half_away(value: Fraction) -> int:
     return int(math.copysign(math.floor(abs(value) + Fraction(1, 2)), value))
+
+
+def test_reduced_rounding_vectors():
+    """Halves go up; the multiplier is rounded to 15 bits, and saturates there; sums of more than 32 bits count in full."""
+    assert reduced_rounding([5, -5, 7], 1 << 30, 0, 0).tolist() == [3, -2, 4]
+    assert reduced_rounding(1 << 20, (1 << 30) + (1 << 15) - 1, 0, 0) == 1 << 19
+    assert reduced_rounding(1 << 20, (1 << 30) + (1 << 15), 0, 0) == (1 << 19) + (1 << 5)
+    assert reduced_rounding(1 << 15, (1 << 31) - 1, 0, 0) == 0x7FFF
+    assert reduced_rounding(-(3 << 38), 1 << 30, 0, 27) == -(3 << 10)
+
+
+@given(st.integers(-(1 << 40), 1 << 40), MULT, st.integers(0, 7), st.integers(0, 31))
+def test_reduced_rounding_is_exact_product_rounded_half_up(acc, mult, left, right):
+    mult &= ~0xFFFF
+    left = 0 if right else left
+    assert reduced_rounding(acc, mult, left, right) == math.floor(Fraction(acc * mult * 2 ** left, 2 ** (31 + right)) + Fraction(1, 2))
 
 
 @pytest.mark.parametrize(("factor", "expected"), [
@@ -87,6 +112,11 @@ def test_quantize_multiplier_is_within_half_a_unit(factor):
 @given(st.integers(-(10 ** 9), 10 ** 9), st.integers(1, 10 ** 4))
 def test_round_half_away(total, count):
     assert round_half_away(total, count) == half_away(Fraction(total, count))
+
+
+@given(st.integers(-(10 ** 9), 10 ** 9), st.integers(1, 10 ** 4))
+def test_round_half_up(total, count):
+    assert round_half_up(total, count) == math.floor(Fraction(total, count) + Fraction(1, 2))
 
 
 @given(st.integers(-(1 << 40), 1 << 40))

@@ -15,7 +15,7 @@ from convoy.driver.devices import open_device
 from convoy.driver.graph import GraphError
 from convoy.driver.runtime import Session
 from convoy.spec.config import PRESETS, NpuConfig
-from convoy.verif.graphs import evaluate
+from convoy.verif.graphs import evaluate, random_values
 from convoy.verif.strategies import layer_graphs, memory_models
 
 CONFIGS = {
@@ -41,8 +41,7 @@ def test_random_layers(name):
         except GraphError as error:
             assume(not any(limit in str(error) for limit in LIMITS))
             raise
-        rng = np.random.default_rng(input_seed)
-        inputs = {index: rng.integers(-128, 128, graph.tensors[index].shape).astype(np.int8) for index in graph.inputs}
+        inputs = random_values(graph, input_seed)
         device = open_device("native", config, memory_model)
         try:
             execution = Session(plan, device).run(inputs)

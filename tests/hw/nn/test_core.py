@@ -14,7 +14,7 @@ from convoy.spec.config import NpuConfig
 
 
 def encode(weights: np.ndarray, run_bits: int, port_bits: int) -> list[int]:
-    """The beats of a weight stream; `weights` in stream order."""
+    """The beats of a weight stream; `weights` in stream order, kept modulo 256."""
     word, num_bits, run = 0, 0, 0
     for position, weight in enumerate(weights):
         if weight == 0 and run < (1 << run_bits) - 1 and position != len(weights) - 1:
@@ -45,6 +45,7 @@ def cases(draw):
         run_bits=draw(st.integers(0, min(5, limit.bit_length() - 1))), num_sb=draw(st.integers(1, 2)), num_groups=draw(st.integers(1, 3)),
         group_step=draw(st.integers(0, 40)), num_phases=1, seg_words=draw(st.integers(6, 16)), num_slots=draw(st.integers(1, 2)),
         num_vec_x=draw(st.integers(1, num_vec)), step_vec_x=draw(st.integers(0, 9)), step_vec_y=draw(st.integers(0, 9)),
+        wgt_zero_point=draw(st.sampled_from([0, 0, -128, 127, -3])),
         split_log2=split, split_words=draw(st.integers(0, 1)) if split else 0,
         density=draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])), seed=draw(st.integers(0, 1 << 16)),
     )
@@ -57,7 +58,7 @@ def check_core(case):
     rng, rand = np.random.default_rng(seed), random.Random(seed)
     taps = rng.integers(0, 24, case["num_taps"])
     shape = (case["num_sb"], case["num_z"], case["kernels_per_z"], case["num_taps"])
-    weights = np.where(rng.random(shape) < density, rng.integers(-128, 128, shape), 0)
+    weights = np.where(rng.random(shape) < density, rng.integers(-128, 128, shape) - case["wgt_zero_point"], 0)
     num_kernels = case["kernels_per_z"] * (case["num_z"] if case["is_depthwise"] else 1)
     groups = [(s, g) for s in range(case["num_sb"]) for g in range(case["num_groups"])]
     windows = rng.integers(-128, 128, (len(groups), case["num_z"], case["seg_words"] * num_lanes))

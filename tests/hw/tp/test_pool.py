@@ -44,6 +44,26 @@ def test_average_rounds_half_away_from_zero_and_takes_its_cycles():
     simulate(dut, bench)
 
 
+def test_average_rounds_halves_up():
+    """As averages of uint8 do, less 128: every total of up to five pixels around zero, and the ends of the range."""
+    dut = Average()
+    by_hand = [((5, 2), 3), ((-5, 2), -2), ((-6, 4), -1), ((-7, 4), -2), ((-128 * 125, 125), -128), ((-128 * 4 + 2, 4), -127)]
+    cases = by_hand + [((total, count), (2 * total + count) // (2 * count)) for count in range(1, 6) for total in range(-11, 12)]
+
+    async def bench(ctx):
+        ctx.set(dut.is_half_up, 1)
+        for (total, count), expected in cases:
+            ctx.set(dut.total, total)
+            ctx.set(dut.count, count)
+            ctx.set(dut.en, 1)
+            await ctx.tick()
+            ctx.set(dut.en, 0)
+            await ctx.tick().repeat(dut.CYCLES - 1)
+            assert ctx.get(dut.quotient) == expected
+
+    simulate(dut, bench)
+
+
 def test_maximum_of_back_to_back_windows_ignores_unused_lanes():
     dut = PoolReduce(num_lanes=4)
     windows = [[(-7, -3, 100, 100), 2], [(-100, -90, -80, -70), 4], [(5, 120, 120, 120), 1], [(-128, 0, 0, 0), 1]]
