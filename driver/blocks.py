@@ -10,9 +10,9 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TP, TpOp
 
 from .graph import GraphError
-from .work import AddWork, Axis, PoolWork
+from .work import Axis, ElementwiseWork, PoolWork
 
-__all__ = ["BLANK", "add_blocks", "block_cycles", "copy_blocks", "flat_blocks", "pool_blocks"]
+__all__ = ["BLANK", "block_cycles", "copy_blocks", "elementwise_blocks", "flat_blocks", "pool_blocks"]
 
 BLANK = dict.fromkeys(TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "reserved", "tag", "buffer_half"}, 0) | dict.fromkeys(
     ("num_a_runs", "num_0", "num_1", "num_2"), 1)
@@ -23,22 +23,64 @@ _RUN_CYCLES = 4
 
 
 def block_cycles(block: dict[str, int], config: NpuConfig) -> float:
-    """Estimated cycles of a COPY: its load or its elements, whichever are more."""
-    load = block["num_a_runs"] * (-(-block["a_run_bytes"] // config.port_bytes) + 1)
-    is_wide = block["step_2"] % (config.port_bytes // 2) != 0
+    """Estimated cycles of a descriptor other than a pool: its load or its elements, whichever are more."""
+    load = sum(block[f"num_{name}_runs"] * (-(-block[f"{name}_run_bytes"] // config.port_bytes) + 1) for name in "ab")
+    steps = [block["step_2"]] + [block["b_step_2"]] * (block["b_run_bytes"] > 0)
+    is_wide = all(step == 0 or step % (config.port_bytes // 2) != 0 for step in steps)
     row = max(2, -(-block["num_2"] // 4) if is_wide else block["num_2"])
     return max(load, block["num_0"] * block["num_1"] * row) + _BLOCK_CYCLES
 
 
-def add_blocks(work: AddWork, num_bytes: int, a_addr: int, b_addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
-    """Elementwise sum of two contiguous tensors of `num_bytes`."""
-    step = config.tp_buffer_bytes // 4
-    for first in range(0, num_bytes, step):
-        size = min(step, num_bytes - first)
-        yield BLANK | work.fields | {
-            "op": TpOp.ADD, "a_addr": a_addr + first, "a_run_bytes": size, "b_addr": b_addr + first, "b_run_bytes": size, "num_b_runs": 1,
-            "num_2": size, "step_2": 1, "out_addr": out_addr + first, "out_run_bytes": size,
-        }
+def elementwise_blocks(work: ElementwiseWork, a_addr: int, b_addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+    """An operation on each element of two contiguous tensors with the axes of `work`, where extents of 1 are repeated.
+
+    Raises
+    ------
+    GraphError
+        When the TP buffer cannot hold an element of each.
+    """
+    sizes, strides = _merged_loops(work)
+    limit = config.tp_buffer_bytes // 2
+
+    def num_loaded(counts: list[int]) -> list[int]:
+        return [int(np.prod([count for count, step in zip(counts, steps, strict=True) if step])) for steps in strides]
+
+    level = next(n for n in range(3) if sum(num_loaded([1] * (n + 1) + sizes[n + 1:])) <= limit)
+    inner = [1] * level + [0] + sizes[level + 1:]
+    step = max(n for n in range(1, sizes[level] + 1) if sum(num_loaded([n if i == level else count for i, count in enumerate(inner)])) <= limit)
+    steps = {f"{prefix}step_{n}": strides[operand][n] for operand, prefix in enumerate(("", "b_")) for n in range(3)}
+    for outer in np.ndindex(*sizes[:level]):
+        for first in range(0, sizes[level], step):
+            counts = [*inner[:level], min(step, sizes[level] - first), *inner[level + 1:]]
+            starts = [*(int(index) for index in outer), first, *[0] * (2 - level)]
+            offsets = [sum(start * stride for start, stride in zip(starts, each, strict=True)) for each in (*strides, [sizes[1] * sizes[2], sizes[2], 1])]
+            num_a, num_b = num_loaded(counts)
+            yield BLANK | work.fields | steps | {f"num_{n}": count for n, count in enumerate(counts)} | {
+                "op": work.op, "a_addr": a_addr + offsets[0], "a_run_bytes": num_a, "b_addr": b_addr + offsets[1], "b_run_bytes": num_b, "num_b_runs": 1,
+                "out_addr": out_addr + offsets[2], "out_run_bytes": int(np.prod(counts)),
+            }
+
+
+def _merged_loops(work: ElementwiseWork) -> tuple[list[int], list[list[int]]]:
+    """Three loops over the result in the order of memory, as long as possible on the inside: extents, and for each operand bytes per step or 0."""
+    axes = [axis + 1 for axis in work.axes]
+    order = [work.shape[0], *(work.shape[axis] for axis in axes)]
+    loops: list[tuple[int, tuple[int, ...]]] = []
+    inner = [1, 1]
+    for position in (3, 2, 1, 0):
+        size, steps = order[position], []
+        for n, shape in enumerate(work.operands):
+            extent = shape[axes[position - 1]] if position else shape[0]
+            steps.append(inner[n] if extent > 1 else 0)
+            inner[n] *= extent
+        if size == 1:
+            continue
+        if loops and all(step == before * loops[0][0] for step, before in zip(steps, loops[0][1], strict=True)):
+            loops[0] = size * loops[0][0], loops[0][1]
+        else:
+            loops.insert(0, (size, tuple(steps)))
+    loops = [(1, (0, 0))] * (3 - len(loops)) + loops
+    return [size for size, _ in loops], [[steps[n] for _, steps in loops] for n in (0, 1)]
 
 
 def flat_blocks(num_bytes: int, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:

@@ -28,7 +28,7 @@ from .program import HostStep, Keep, MemoryWindow, NpuStep, Placement, Plan, Pro
 from .schedule import CopyWork, Schedule, Task, schedule
 from .signed import signed_view
 from .tile import Geometry, Tiling, deal_channels, tile_conv
-from .work import AddWork, Axis, ConvWork, HostWork, LutWork, MoveWork, PoolWork, RepeatWork
+from .work import Axis, ConvWork, ElementwiseWork, HostWork, InterleaveWork, LutWork, MoveWork, PoolWork, RepeatWork, ZoomWork
 
 __all__ = ["Compiled", "compile_graph", "compile_with_costs"]
 
@@ -111,7 +111,7 @@ def _geometry(work: ConvWork) -> Geometry:
     return Geometry(work.num_ic, work.num_oc, work.rows, work.cols, work.is_depthwise, work.residual is not None)
 
 
-def _is_sum_cheaper_fused(conv: ConvWork, add: AddWork, config: NpuConfig) -> bool:
+def _is_sum_cheaper_fused(conv: ConvWork, add: ElementwiseWork, config: NpuConfig) -> bool:
     """Is a convolution with a residual estimated to take less time than a convolution and a sum? False when it cannot be tiled."""
     parts = [conv] if is_native(conv) else split_strides(conv, part_channels(conv, config.num_cores), is_halved=False)[1]
     try:
@@ -173,13 +173,15 @@ def _tp_cycles(task: Task, plan: Schedule, config: NpuConfig) -> float:
     if isinstance(work, PoolWork):
         pixels = work.num_ic * work.rows.size_out * work.cols.size_out * work.rows.kernel * work.cols.kernel
         return tp_cycles("pool", pixels, work.num_ic * work.rows.size_in * work.cols.size_in, config)
-    if isinstance(work, AddWork):
+    if isinstance(work, ElementwiseWork) and work.is_plain_sum:
         return tp_cycles("add", work.num_elements, 2 * work.num_elements, config)
     if isinstance(work, LutWork):
         return tp_cycles("copy", work.num_elements, work.num_elements, config)
     if isinstance(work, CopyWork):
         return tp_cycles("copy", int(np.prod(work.sizes)), int(np.prod(work.sizes)), config)
-    if isinstance(work, (MoveWork, RepeatWork)):
+    if isinstance(work, ZoomWork):
+        return tp_cycles("zoom", work.num_ic * work.rows.size_out * work.cols.size_out, work.num_ic * work.rows.size_in * work.cols.size_in, config)
+    if isinstance(work, (ElementwiseWork, InterleaveWork, MoveWork, RepeatWork)):
         return TP_START_CYCLES + sum(block_cycles(block, config) for block in tp_blocks(task, [0] * len(plan.buffers), 0, config))
     return 0.0
 
@@ -238,7 +240,8 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
                 macs[task.op.index] = macs.get(task.op.index, LaneMacs()) + lane_macs(task.work, tilings[number], config)
                 _add_nn(emitter, task, tilings[number], tables, lut, plan, addrs)
             else:
-                emitter.add_tp(task, tp_blocks(task, addrs, plan.buffers[task.target].num_bytes, config), lut, spans[:-1], spans[-1])
+                blocks = tp_blocks(task, addrs, plan.buffers[task.target].num_bytes, config, _put_operand(task.work, arena))
+                emitter.add_tp(task, blocks, lut, spans[:-1], spans[-1])
         except (EncodeError, GraphError) as error:
             raise GraphError(f"{describe(graph, task.op)}: {error}") from error
         used = {"nn", "tp"} if task.phases else {"nn"} if number in tilings else {"tp"}
@@ -277,6 +280,14 @@ def _add_nn(emitter: Emitter, task: Task, tiling: Tiling, tables: Tables, lut: d
         image = range(addrs[task.phases.source], addrs[task.phases.source] + plan.buffers[task.phases.source].num_bytes)
         planes = range(*(addrs[source] + channel * split.num_planes * split.plane_bytes for channel in (channels.start, channels.stop)))
     emitter.add_nn(task, tiling, tables, lut, reads, writes, blocks, image, planes)
+
+
+def _put_operand(work: object, arena: Arena) -> int:
+    """Put the constant operand of an elementwise operation into memory; its address, or 0 if there is none."""
+    if not isinstance(work, ElementwiseWork):
+        return 0
+    constants = [values for values in work.constants if values is not None]
+    return arena.put(constants[0][0].transpose(work.axes).tobytes()) if constants else 0
 
 
 def _put_tables(work: ConvWork, tiling: Tiling, config: NpuConfig, arena: Arena) -> tuple[Tables, int]:

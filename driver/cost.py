@@ -18,7 +18,7 @@ __all__ = ["LayerCost", "WeightLoad", "layer_cost", "tp_cycles"]
 TP_START_CYCLES = 200
 """From the last write that a TP task waits for to its first output."""
 TP_BLOCK_CYCLES = 60
-TP_BYTE_CYCLES = {"copy": 0.25, "add": 0.3, "pool": 0.35}
+TP_BYTE_CYCLES = {"copy": 0.25, "add": 0.3, "pool": 0.35, "zoom": 2.0}
 """Cycles per output byte (pools: per pixel of a window)."""
 
 START_CYCLES = 450

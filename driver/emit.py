@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, TP, Opcode
 
-from .blocks import add_blocks, copy_blocks, flat_blocks, pool_blocks
-from .moves import move_blocks, repeat_blocks
+from .blocks import copy_blocks, elementwise_blocks, flat_blocks, pool_blocks
+from .moves import interleave_blocks, move_blocks, repeat_blocks, zoom_blocks
 from .phases import split_blocks
 from .schedule import CopyWork, Task
 from .tile import Stripe, Tiling
-from .work import AddWork, ConvWork, LutWork, MoveWork, RepeatWork
+from .work import ConvWork, ElementwiseWork, InterleaveWork, LutWork, MoveWork, RepeatWork, ZoomWork
 
 __all__ = ["Emitter", "Tables", "nn_fields", "phase_blocks", "tp_blocks"]
 
@@ -88,17 +88,26 @@ def _load_fields(tiling: Tiling, stripe: Stripe, in_addr: int) -> dict[str, int]
     }
 
 
-def tp_blocks(task: Task, addrs: list[int], num_bytes: int, config: NpuConfig) -> list[dict[str, int]]:
-    """TP descriptors' fields of a task, without header and buffer half; `addrs` of all buffers, `num_bytes` of the target."""
+def tp_blocks(task: Task, addrs: list[int], num_bytes: int, config: NpuConfig, constant_addr: int = 0) -> list[dict[str, int]]:
+    """TP descriptors' fields of a task, without header and buffer half; `addrs` of all buffers, `num_bytes` of the target.
+
+    `constant_addr`: of the operand that is constant, in the order of the task's axes.
+    """
     sources, target = [addrs[index] for index in task.sources], addrs[task.target]
     if isinstance(task.work, CopyWork):
         return list(copy_blocks(task.work.sizes, task.work.source, task.work.target, sources[0], target, config))
     if isinstance(task.work, LutWork):
         return list(flat_blocks(num_bytes, sources[0], target, config))
-    if isinstance(task.work, AddWork):
-        return list(add_blocks(task.work, num_bytes, *sources, target, config))
+    if isinstance(task.work, ElementwiseWork):
+        operands = iter(sources)
+        a_addr, b_addr = (next(operands) if values is None else constant_addr for values in task.work.constants)
+        return list(elementwise_blocks(task.work, a_addr, b_addr, target, config))
     if isinstance(task.work, MoveWork):
         return list(move_blocks(task.work, sources[0], target, config))
+    if isinstance(task.work, InterleaveWork):
+        return list(interleave_blocks(task.work, sources[0], target, config))
+    if isinstance(task.work, ZoomWork):
+        return list(zoom_blocks(task.work, sources[0], target, config))
     if isinstance(task.work, RepeatWork):
         return list(repeat_blocks(task.work, sources[0], target, config))
     return list(pool_blocks(task.work, sources[0], target, config))

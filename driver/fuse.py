@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from .graph import Graph, Op
-from .work import AddWork, ConvWork, FusedWork, HostWork, LutWork, PoolWork, Residual
+from .work import ConvWork, ElementwiseWork, FusedWork, HostWork, InterleaveWork, LutWork, PoolWork, Residual, ZoomWork
 
 __all__ = ["fuse"]
 
 
-def fuse(graph: Graph, works: list, is_worth: Callable[[ConvWork, AddWork], bool]) -> tuple[list, dict[int, str]]:
+def fuse(graph: Graph, works: list, is_worth: Callable[[ConvWork, ElementwiseWork], bool]) -> tuple[list, dict[int, str]]:
     """Tables go into the operator that makes the operand, sums into the convolution that makes one operand, where nobody else wants that operand.
 
     Parameters
@@ -30,7 +30,7 @@ def fuse(graph: Graph, works: list, is_worth: Callable[[ConvWork, AddWork], bool
 
 
 class _Fuser:
-    def __init__(self, graph: Graph, works: list[Any], is_worth: Callable[[ConvWork, AddWork], bool]):
+    def __init__(self, graph: Graph, works: list[Any], is_worth: Callable[[ConvWork, ElementwiseWork], bool]):
         self.graph, self.works, self.is_worth = graph, works, is_worth
         self.notes: dict[int, str] = {}
         self.makers = {output: position for position, op in enumerate(graph.ops) for output in op.outputs}
@@ -40,7 +40,7 @@ class _Fuser:
         for position, (op, work) in enumerate(zip(self.graph.ops, self.works, strict=True)):
             if isinstance(work, LutWork):
                 obstacle = self._lut(position, op, work)
-            elif isinstance(work, AddWork):
+            elif isinstance(work, ElementwiseWork) and work.is_plain_sum:
                 obstacle = self._add(position, op, work)
             else:
                 continue
@@ -70,9 +70,9 @@ class _Fuser:
         return None
 
     def _lut(self, position: int, op: Op, work: LutWork) -> str | None:
-        operand = op.inputs[0]
+        operand = op.inputs[work.source]
         root = self._root(operand)
-        if obstacle := self._obstacle(operand, root, position, (ConvWork, PoolWork, AddWork, LutWork)):
+        if obstacle := self._obstacle(operand, root, position, (ConvWork, PoolWork, ElementwiseWork, LutWork, InterleaveWork, ZoomWork)):
             return obstacle
         before = self.works[root]
         if isinstance(before, ConvWork) and before.residual is not None:
@@ -80,7 +80,7 @@ class _Fuser:
         self._merge(position, root, operand, replace(before, lut=work.lut if before.lut is None else work.lut[before.lut.view("u1")]))
         return None
 
-    def _add(self, position: int, op: Op, work: AddWork) -> str | None:
+    def _add(self, position: int, op: Op, work: ElementwiseWork) -> str | None:
         """Into the operand that is made last, else into the other one."""
         roots = [self._root(index) for index in op.inputs[:2]]
         order = sorted((0, 1), key=lambda n: -1 if roots[n] is None else roots[n], reverse=True)
@@ -91,6 +91,8 @@ class _Fuser:
             obstacle = self._obstacle(operand, root, position, ConvWork)
             if obstacle is None and self.graph.ops[root].kind == "FULLY_CONNECTED":
                 obstacle = "its operand comes from FULLY_CONNECTED"
+            if obstacle is None and self.works[root].interleave is not None:
+                obstacle = "its operand's pixels are interleaved first"
             if obstacle is None and self.works[root].residual is not None:
                 obstacle = "a sum is fused there already"
             if obstacle is None and other_root is not None and other_root >= root:

@@ -110,7 +110,7 @@ def _on_float(function: Callable[[np.ndarray, Op], np.ndarray]) -> Callable[[np.
 
 
 HOST_OPS = {
-    "SOFTMAX": _softmax, "RESHAPE": _reshape, "QUANTIZE": _quantise, "DEQUANTIZE": _dequantise,
+    "SOFTMAX": _softmax, **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), _reshape), "QUANTIZE": _quantise, "DEQUANTIZE": _dequantise,
     "LOGISTIC": _on_float(lambda x, op: 1 / (1 + np.exp(-np.maximum(x.astype(np.float64), -700)))),
     "TANH": _on_float(lambda x, op: np.tanh(x.astype(np.float64))),
     "RELU": _on_float(lambda x, op: np.maximum(x, 0)),

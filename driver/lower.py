@@ -13,13 +13,14 @@ from .lower_elementwise import ELEMENTWISE_LOWERINGS
 from .lower_moves import MOVE_LOWERINGS
 from .operands import activation, centred, clamp, constant, describe, image, require, require_same_quant, weight_constant
 from .quantise import mean_multiplier, quantise_multiplier, single_multiplier
-from .work import Axis, ConvWork, HostWork, PoolWork, Work
+from .work import Axis, ConvWork, HostWork, InterleaveWork, PoolWork, Work
 
 __all__ = ["lower_op"]
 
 MAX_STRIDE = 8
 KERNEL_PER_STRIDE = 11
 """Kernels have at most this many taps per axis and stride, less one."""
+MAX_TRANSPOSED_STRIDE = 4
 MAX_PAD = 7
 MAX_SHIFT_LEFT = 7
 MAX_TAPS = NN.fields["num_taps"].max
@@ -100,11 +101,11 @@ def _requantisation(source: Tensor, weights: Tensor, target: Tensor, num_oc: int
     return mult, exponent
 
 
-def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int) -> np.ndarray:
+def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int, copies: int) -> np.ndarray:
     """bias - zero_point_in * sum(weights), int64 (OC,)."""
     bias = np.zeros(weights.shape[0], np.int64)
     if len(op.inputs) > 2 and op.inputs[2] >= 0:
-        bias = constant(graph, op.inputs[2], np.int32).data.astype(np.int64).reshape(-1)
+        bias = np.tile(constant(graph, op.inputs[2], np.int32).data.astype(np.int64).reshape(-1), copies)
         require(bias.size == weights.shape[0], f"{bias.size} biases for {weights.shape[0]} output channels")
     folded = bias - zero_point_in * weights.reshape(weights.shape[0], -1).sum(axis=1, dtype=np.int64)
     require(np.abs(folded).max() < 1 << 31, "a bias with the input zero point folded in exceeds 32 bits")
@@ -112,12 +113,13 @@ def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int) -> np.n
 
 
 def _conv_work(graph: Graph, op: Op, kernels: np.ndarray, rows: Axis, cols: Axis, in_shape: tuple[int, int, int, int], is_depthwise: bool,
-               rounding: Rounding) -> ConvWork:
+               rounding: Rounding, copies: int = 1) -> ConvWork:
+    """`kernels` are `copies` sets of as many as there are scales and biases."""
     source, (weights, wgt_zero_point), target = graph.tensors[op.inputs[0]], weight_constant(graph, op.inputs[1]), activation(graph, op.outputs[0])
-    mult, exponent = _requantisation(source, weights, target, kernels.shape[0], rounding)
+    mult, exponent = (np.tile(values, copies) for values in _requantisation(source, weights, target, kernels.shape[0] // copies, rounding))
     zero_point_in = int(source.quant.zero_point[0])
     act_min, act_max = clamp(op, target)
-    return ConvWork(in_shape[3], rows, cols, is_depthwise, np.ascontiguousarray(kernels), _fold(graph, op, kernels, zero_point_in), mult,
+    return ConvWork(in_shape[3], rows, cols, is_depthwise, np.ascontiguousarray(kernels), _fold(graph, op, kernels, zero_point_in, copies), mult,
                     exponent, zero_point_in, int(target.quant.zero_point[0]), act_min, act_max, rounding, in_shape, wgt_zero_point=wgt_zero_point)
 
 
@@ -168,6 +170,59 @@ def _lower_mean(graph: Graph, op: Op) -> ConvWork:
                     zero_point_in, int(target.quant.zero_point[0]), int(act_range.min), int(act_range.max), Rounding.DOUBLE, in_shape)
 
 
+def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork:
+    """Each place (y, x) within a stride is a convolution of stride 1 with the taps that reach it; they are the kernels of one convolution, whose
+    outputs are then interleaved. With r the stride and p the pads, output r*i + y gets tap k = (y + p) mod r + r*t from input i + (y + p) div r - t.
+    """
+    require(len(op.inputs) >= 3, f"{len(op.inputs)} inputs")
+    source, (weights, _), target = activation(graph, op.inputs[2]), weight_constant(graph, op.inputs[1]), activation(graph, op.outputs[0])
+    in_shape, out_shape = image(source), image(target)
+    require(len(weights.shape) == 4, f"{weights.name!r} has {len(weights.shape)} axes")
+    num_oc, _, _, num_ic = weights.shape
+    require((num_ic, num_oc) == (in_shape[3], out_shape[3]), f"kernels {weights.shape} for {in_shape[3]} input and {out_shape[3]} output channels")
+    axes = [_transposed_axis(op, name, in_shape[n], out_shape[n], weights.shape[n]) for n, name in ((1, "h"), (2, "w"))]
+    (rows, row_taps), (cols, col_taps) = axes
+    stride_h, stride_w = op.options["stride_h"], op.options["stride_w"]
+    kernels = np.zeros((stride_h, stride_w, num_oc, rows.kernel, cols.kernel, num_ic), np.int16)
+    values = centred(weights)
+    for y, y_tap, ky in row_taps:
+        for x, x_tap, kx in col_taps:
+            kernels[y, x, :, y_tap, x_tap] = values[:, ky, kx]
+    _check_axis(rows, "height")
+    _check_axis(cols, "width")
+    inputs = op.inputs[2], op.inputs[1], *op.inputs[3:]
+    work = _conv_work(graph, replace(op, inputs=inputs), kernels.reshape(-1, *kernels.shape[3:]), rows, cols, in_shape, False, Rounding.DOUBLE,
+                      stride_h * stride_w)
+    has_strides = (stride_h, stride_w) != (1, 1)
+    interleave = InterleaveWork(num_oc, stride_h, stride_w, (rows.size_out, cols.size_out), out_shape[1:3]) if has_strides else None
+    return replace(work, source=2, interleave=interleave)
+
+
+def _transposed_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> tuple[Axis, list[tuple[int, int, int]]]:
+    """The axis of the convolution of stride 1, and (place within the stride, its tap, tap of the operator) of each tap."""
+    stride = op.options[f"stride_{axis}"]
+    require(1 <= stride <= MAX_TRANSPOSED_STRIDE, f"stride {stride} along {axis}; the limit of a transposed convolution is 1..{MAX_TRANSPOSED_STRIDE}")
+    is_same = op.options["padding"] == "SAME"
+    expected = -(-size_out // stride) if is_same else (size_out - kernel + stride) // stride
+    require(expected == size_in, f"{size_in} inputs along {axis}; an output of {size_out} needs {expected}")
+    pad = max((size_in - 1) * stride + kernel - size_out, 0) // 2
+    reads = [(place, (place + pad) // stride - t, (place + pad) % stride + stride * t)
+             for place in range(stride) for t in range(-(-(kernel - (place + pad) % stride) // stride))]
+    first = min(0, *(shift for _, shift, _ in reads))
+    last = max(0, *(shift for _, shift, _ in reads))
+    return Axis(size_in, -(-size_out // stride), last - first + 1, pad=-first), [(place, shift - first, tap) for place, shift, tap in reads]
+
+
+def _lower_reduce_max(graph: Graph, op: Op) -> PoolWork:
+    """The maximum of each channel: a pool with a window as large as the image."""
+    source, target = activation(graph, op.inputs[0]), activation(graph, op.outputs[0])
+    _, height, width, num_ic = image(source)
+    require_same_quant(source, target)
+    axes = sorted(int(axis) % len(source.shape) for axis in constant(graph, op.inputs[1], np.int32).data.reshape(-1))
+    require(len(source.shape) == 4 and axes == [1, 2], f"maximum over axes {axes} of {source.shape}; the NPU takes rows and columns of a tensor of 4 axes")
+    return PoolWork(TpOp.MAX_POOL, num_ic, Axis(height, 1, height), Axis(width, 1, width), -128, 127)
+
+
 def _lower_pool(graph: Graph, op: Op) -> PoolWork:
     source, target = activation(graph, op.inputs[0]), activation(graph, op.outputs[0])
     in_shape, out_shape = image(source), image(target)
@@ -182,5 +237,6 @@ def _lower_pool(graph: Graph, op: Op) -> PoolWork:
 
 _LOWERINGS = {
     "CONV_2D": _lower_conv, "DEPTHWISE_CONV_2D": _lower_conv, "FULLY_CONNECTED": _lower_fully_connected, "MEAN": _lower_mean,
+    "TRANSPOSE_CONV": _lower_transpose_conv, "REDUCE_MAX": _lower_reduce_max,
     "AVERAGE_POOL_2D": _lower_pool, "MAX_POOL_2D": _lower_pool, **MOVE_LOWERINGS, **ELEMENTWISE_LOWERINGS,
 }

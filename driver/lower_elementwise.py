@@ -1,33 +1,94 @@
-"""Operators on each element: sums and tables."""
+"""Operators on each element: sums, differences, products, extremes, and tables."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from .graph import Graph, GraphError, Op
+from convoy.spec.isa import MAX_PRODUCT_SHIFT, TpOp
+
+from .graph import Graph, Op, Quant, Tensor
 from .host import HOST_OPS
-from .lut import LUT_KINDS, make_lut
-from .operands import activation, clamp, require
-from .quantise import add_multipliers
-from .work import AddWork, HostWork, LutWork
+from .lut import LUT_KINDS, make_lut, rescale
+from .operands import activation, clamp, nhwc, require, require_same_quant
+from .quantise import add_multipliers, quantise_multiplier
+from .work import ElementwiseWork, HostWork, LutWork
 
 __all__ = ["ELEMENTWISE_LOWERINGS"]
 
+_OPS = {"ADD": TpOp.ADD, "SUB": TpOp.SUB, "MUL": TpOp.MUL, "MAXIMUM": TpOp.MAXIMUM, "MINIMUM": TpOp.MINIMUM}
 
-def _lower_add(graph: Graph, op: Op) -> AddWork | HostWork:
-    a, b, target = (graph.tensors[index] for index in (*op.inputs[:2], op.outputs[0]))
-    if not a.shape == b.shape == target.shape:
-        raise GraphError(f"shapes {a.shape} and {b.shape} differ: the NPU adds tensors of the same shape")
-    a, b, target = (activation(graph, tensor.index) for tensor in (a, b, target))
-    multipliers = add_multipliers(*(tensor.quant.scale[0] for tensor in (a, b, target)))
-    names = "a", "b", "out"
-    for name, (_, exponent) in zip(names, multipliers, strict=True):
+
+def _operand(graph: Graph, index: int) -> Tensor:
+    """An int8 tensor with one scale, constant or not; a constant of uint8 is seen as int8, like activations."""
+    tensor = graph.tensors[index]
+    if tensor.data is not None and tensor.dtype == np.uint8 and tensor.quant is not None:
+        quant = replace(tensor.quant, zero_point=tensor.quant.zero_point - 128)
+        tensor = replace(tensor, dtype=np.dtype(np.int8), quant=quant, data=(tensor.data ^ 0x80).view(np.int8))
+    require(tensor.dtype == np.int8, f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8")
+    require(tensor.quant is not None and tensor.quant.scale.size == 1, f"{tensor.name!r} needs one scale and zero point")
+    return tensor
+
+
+def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
+    target, operands = activation(graph, op.outputs[0]), [_operand(graph, index) for index in op.inputs[:2]]
+    a, b = operands
+    require(a.data is None or b.data is None, "both operands are constant")
+    shape, shapes = nhwc(target.shape), (nhwc(a.shape), nhwc(b.shape))
+    sizes = np.array(shapes)
+    require(bool(((sizes == shape) | (sizes == 1)).all() and (sizes.max(axis=0) == shape).all()), f"shapes {a.shape} and {b.shape} do not give {target.shape}")
+    require(shapes[0] == shapes[1] or shape[0] == 1, f"batch {shape[0]}: operands of different shapes need batch 1")
+    kind = _OPS[op.kind]
+    if kind in (TpOp.MAXIMUM, TpOp.MINIMUM):
+        require_same_quant(a, target)
+        require_same_quant(b, target)
+        fields = {"act_min": -128, "act_max": 127}
+    else:
+        act_min, act_max = clamp(op, target)
+        fields = _factors(kind, a.quant, b.quant, target.quant) | {
+            "a_zero_point": int(a.quant.zero_point[0]), "b_zero_point": int(b.quant.zero_point[0]), "zero_point_out": int(target.quant.zero_point[0]),
+            "act_min": act_min, "act_max": act_max}
+    for number, tensor in enumerate(operands):
+        if tensor.data is not None and tensor.data.size == 1:
+            return LutWork(int(np.prod(shape)), _table(kind, fields, int(tensor.data.item()), is_b=number == 1), 1 - number)
+    data = tuple(None if tensor.data is None else tensor.data.reshape(form) for tensor, form in zip(operands, shapes, strict=True))
+    return ElementwiseWork(kind, shape, shapes, data, fields)
+
+
+def _factors(kind: TpOp, a: Quant, b: Quant, out: Quant) -> dict[str, int]:
+    """Multipliers and shifts of ADD, SUB and MUL."""
+    scale_a, scale_b, scale_out = (quant.scale[0] for quant in (a, b, out))
+    if kind == TpOp.MUL:
+        mult, exponent = quantise_multiplier(float(scale_a * scale_b / scale_out))
+        require(exponent <= MAX_PRODUCT_SHIFT, f"the factor of the product needs a left shift of {exponent}; the limit is {MAX_PRODUCT_SHIFT}")
+        return {"out_mult": mult, "b_shift": max(exponent, 0), "out_shift": max(-exponent, 0)}
+    fields = {}
+    for name, (mult, exponent) in zip(("a", "b", "out"), add_multipliers(scale_a, scale_b, scale_out), strict=True):
         require(-31 <= exponent <= 0, f"the factor of {name} needs a shift of {exponent}; factors below 1 are supported")
-    act_min, act_max = clamp(op, target)
-    fields = {f"{name}_mult": mult for name, (mult, _) in zip(names, multipliers, strict=True)}
-    fields |= {f"{name}_shift": -exponent for name, (_, exponent) in zip(names, multipliers, strict=True)}
-    zero_points = {f"{name}_zero_point": int(tensor.quant.zero_point[0]) for name, tensor in (("a", a), ("b", b))}
-    return AddWork(int(np.prod(target.shape)), fields | zero_points | {"zero_point_out": int(target.quant.zero_point[0]), "act_min": act_min, "act_max": act_max})
+        fields |= {f"{name}_mult": mult, f"{name}_shift": -exponent}
+    return fields
+
+
+def _table(kind: TpOp, fields: dict[str, int], value: int, *, is_b: bool) -> np.ndarray:
+    """The operation with one operand always `value`: int8 (256,), entry `x & 255` for the other operand x."""
+    out = fields.get("out_mult", 0), fields.get("b_shift", 0) * (kind == TpOp.MUL) - fields.get("out_shift", 0)
+
+    def scaled(x: int, name: str) -> int:
+        return rescale((x - fields[f"{name}_zero_point"]) << 20, (fields[f"{name}_mult"], -fields[f"{name}_shift"]))
+
+    def apply(a: int, b: int) -> int:
+        if kind in (TpOp.MAXIMUM, TpOp.MINIMUM):
+            return max(a, b) if kind == TpOp.MAXIMUM else min(a, b)
+        if kind == TpOp.MUL:
+            total = (a - fields["a_zero_point"]) * (b - fields["b_zero_point"])
+        else:
+            total = scaled(a, "a") + (scaled(b, "b") if kind == TpOp.ADD else -scaled(b, "b"))
+        return rescale(total, out) + fields["zero_point_out"]
+
+    inputs = [int(x) for x in np.arange(256, dtype=np.uint8).view(np.int8)]
+    results = [apply(x, value) if is_b else apply(value, x) for x in inputs]
+    return np.clip(results, fields["act_min"], fields["act_max"]).astype(np.int8)
 
 
 def _lower_lut(graph: Graph, op: Op) -> LutWork | HostWork:
@@ -40,5 +101,5 @@ def _lower_lut(graph: Graph, op: Op) -> LutWork | HostWork:
     return LutWork(int(np.prod(target.shape)), make_lut(op.kind, source.quant, target.quant, op.options))
 
 
-ELEMENTWISE_LOWERINGS = {"ADD": _lower_add, **dict.fromkeys(LUT_KINDS, _lower_lut)}
+ELEMENTWISE_LOWERINGS = {**dict.fromkeys(_OPS, _lower_elementwise), **dict.fromkeys(LUT_KINDS, _lower_lut)}
 """By kind of operator: (graph, operator) -> work. They raise `GraphError`."""

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from .graph import Graph, Op, Tensor
+from convoy.spec.isa import FRACTION_BITS, TP, TpOp
+
+from .graph import Graph, GraphError, Op, Tensor
 from .operands import activation, constant, image, nhwc, require, require_same_quant
-from .work import AssignWork, ConcatWork, HostWork, MoveAxis, MovesWork, MoveWork, ReadWork, ReshapeWork, ResizeWork
+from .work import (
+    AssignWork,
+    ConcatWork,
+    HostWork,
+    InterleaveWork,
+    MoveAxis,
+    MovesWork,
+    MoveWork,
+    ReadWork,
+    ReshapeWork,
+    ResizeWork,
+    TransposeWork,
+    ZoomAxis,
+    ZoomWork,
+)
 
 __all__ = ["MOVE_LOWERINGS"]
+
+MAX_STRIDE = TP.fields["stride_h"].max
 
 
 def _move_tensors(graph: Graph, op: Op) -> tuple[Tensor, Tensor]:
@@ -23,6 +41,12 @@ def _move_tensors(graph: Graph, op: Op) -> tuple[Tensor, Tensor]:
 def _lower_pad(graph: Graph, op: Op) -> MovesWork:
     source, target = _move_tensors(graph, op)
     values = constant(graph, op.inputs[1], np.int32).data
+    fill = int(target.quant.zero_point[0])
+    if op.kind == "PADV2":
+        filler = constant(graph, op.inputs[2], np.int8)
+        require(filler.data.size == 1, f"{filler.data.size} values to pad with")
+        require_same_quant(filler, target)
+        fill = int(filler.data.item())
     require(values.size == 2 * len(source.shape), f"{values.size} pads for {len(source.shape)} axes")
     pads = values.reshape(-1, 2).astype(np.int64)
     pads = np.concatenate([np.zeros((4 - len(pads), 2), np.int64), pads])
@@ -31,7 +55,7 @@ def _lower_pad(graph: Graph, op: Op) -> MovesWork:
     sizes, padded = nhwc(source.shape), nhwc(target.shape)
     require(all(size + pad.sum() == total for size, pad, total in zip(sizes, pads, padded, strict=True)), f"{sizes} with the pads is not {padded}")
     rows, cols, channels = (MoveAxis(sizes[axis], padded[axis], sizes[axis], before=int(pads[axis, 0]), behind=int(pads[axis, 1])) for axis in (1, 2, 3))
-    return MovesWork(0, ((0, MoveWork(rows, cols, channels, int(target.quant.zero_point[0]))),))
+    return MovesWork(0, ((0, MoveWork(rows, cols, channels, fill)),))
 
 
 def _lower_slice(graph: Graph, op: Op) -> MovesWork:
@@ -87,6 +111,25 @@ def _lower_space_to_depth(graph: Graph, op: Op) -> MovesWork:
         MoveAxis(num_c, shape[3], num_c, target_start=(dy * block + dx) * num_c), 0)) for dy in range(block) for dx in range(block)))
 
 
+def _lower_depth_to_space(graph: Graph, op: Op) -> InterleaveWork:
+    source, target = _move_tensors(graph, op)
+    (_, height, width, num_c), block, shape = nhwc(source.shape), op.options["block_size"], nhwc(target.shape)
+    require(num_c % (block * block) == 0 and shape == (1, height * block, width * block, num_c // (block * block)),
+            f"blocks of {block} of {source.shape} do not give {target.shape}")
+    return InterleaveWork(shape[3], block, block, (height, width), shape[1:3])
+
+
+def _lower_transpose(graph: Graph, op: Op) -> TransposeWork:
+    source, target = _move_tensors(graph, op)
+    order = constant(graph, op.inputs[1], np.int32).data.reshape(-1).astype(int).tolist()
+    rank = len(source.shape)
+    require(sorted(order) == list(range(rank)), f"{order} is not an order of {rank} axes")
+    require(tuple(source.shape[axis] for axis in order) == tuple(target.shape), f"{source.shape} in the order {order} is not {target.shape}")
+    full = list(range(4 - rank)) + [axis + 4 - rank for axis in order]
+    require(full[0] == 0, "the batch cannot be exchanged with another axis")
+    return TransposeWork((full[1] - 1, full[2] - 1, full[3] - 1))
+
+
 def _lower_concatenation(graph: Graph, op: Op) -> ConcatWork:
     target = activation(graph, op.outputs[0])
     axis = op.options["axis"] % len(target.shape) + 4 - len(target.shape) - 1
@@ -103,19 +146,63 @@ def _lower_concatenation(graph: Graph, op: Op) -> ConcatWork:
     return ConcatWork(axis)
 
 
-def _lower_resize(graph: Graph, op: Op) -> ResizeWork:
+def _lower_resize(graph: Graph, op: Op) -> ResizeWork | ZoomWork:
     source, target = _move_tensors(graph, op)
     require(len(source.shape) == len(target.shape) == 4, f"shapes {source.shape} and {target.shape}; a resized image has 4 axes")
     require(source.shape[3] == target.shape[3], "input and output should have the same channels")
-    require(not op.options["align_corners"], "corners are aligned")
-    times = []
-    for axis in (1, 2):
-        size_in, size_out = source.shape[axis], target.shape[axis]
-        offset = np.float32(0.5 if op.options["half_pixel_centers"] else 0.0)
-        nearest = np.floor((np.arange(size_out, dtype=np.float32) + offset) * (np.float32(size_in) / np.float32(size_out)))
-        times.append(size_out // size_in)
-        require(size_out % size_in == 0 and np.array_equal(nearest, np.arange(size_out) // times[-1]), f"{size_in} pixels to {size_out}; the factor must be whole")
-    return ResizeWork(*times)
+    sizes = [(source.shape[axis], target.shape[axis]) for axis in (1, 2)]
+    if op.kind == "RESIZE_BILINEAR":
+        require(not op.options.get("is_half_up"), "LiteRT interpolates uint8 in float32; the NPU takes int8")
+        return ZoomWork(TpOp.BILINEAR, source.shape[3], *(_bilinear_axis(op, *size) for size in sizes))
+    nearest = [_nearest_pixels(op, *size) for size in sizes]
+    if all(size_out % size_in == 0 and np.array_equal(pixels, np.arange(size_out) // (size_out // size_in))
+           for pixels, (size_in, size_out) in zip(nearest, sizes, strict=True)):
+        return ResizeWork(*(size_out // size_in for size_in, size_out in sizes))
+    return ZoomWork(TpOp.MAX_POOL, source.shape[3], *(_nearest_axis(pixels, *size) for pixels, size in zip(nearest, sizes, strict=True)))
+
+
+def _bilinear_axis(op: Op, size_in: int, size_out: int) -> ZoomAxis:
+    """Places as LiteRT's int8 kernel computes them, in 1/1024."""
+    span_in, span_out = (size_in - 1, size_out - 1) if op.options["align_corners"] and size_out > 1 else (size_in, size_out)
+    step = ((span_in << FRACTION_BITS) + span_out // 2) // span_out
+    start = (step >> 1) - (1 << FRACTION_BITS - 1) if op.options["half_pixel_centers"] else 0
+    require(step >> FRACTION_BITS <= MAX_STRIDE, f"{size_in} pixels to {size_out}; the limit is a factor of {MAX_STRIDE}")
+    require(start + (size_out - 1) * step >> FRACTION_BITS < size_in, f"{size_in} pixels to {size_out}: the last one lies outside the image")
+    return ZoomAxis(size_in, size_out, start, step)
+
+
+def _nearest_pixels(op: Op, size_in: int, size_out: int) -> np.ndarray:
+    """The input pixel of each output, as LiteRT computes it in float32."""
+    is_aligned = op.options["align_corners"] and size_out > 1
+    scale = np.float32(size_in - 1) / np.float32(size_out - 1) if is_aligned else np.float32(size_in) / np.float32(size_out)
+    places = (np.arange(size_out, dtype=np.float32) + np.float32(0.5 if op.options["half_pixel_centers"] else 0.0)) * scale
+    rounded = np.floor(places.astype(np.float64) + 0.5) if op.options["align_corners"] else np.floor(places)
+    return np.clip(rounded.astype(np.int64), 0, size_in - 1)
+
+
+def _nearest_axis(pixels: np.ndarray, size_in: int, size_out: int) -> ZoomAxis:
+    """A start and a step in 1/1024 that lead to these pixels."""
+    ratio = size_in * (1 << FRACTION_BITS) // size_out
+    for step in (ratio, ratio + 1, *((size_in - 1) * (1 << FRACTION_BITS) // max(size_out - 1, 1) + n for n in (0, 1))):
+        low = (pixels << FRACTION_BITS) - np.arange(size_out) * step
+        start = int(low.max())
+        if start < int(low.min()) + (1 << FRACTION_BITS) and step >> FRACTION_BITS <= MAX_STRIDE:
+            return ZoomAxis(size_in, size_out, start, step)
+    raise GraphError(f"{size_in} pixels to {size_out}: places of pixels in 1/{1 << FRACTION_BITS} are too coarse for that factor")
+
+
+def _lower_pack(graph: Graph, op: Op) -> ConcatWork:
+    """A concatenation along an axis that the parts have not: with an extent of 1 there, they are other shapes of the same elements."""
+    target = activation(graph, op.outputs[0])
+    image(target)
+    axis = op.options["axis"] % len(target.shape)
+    require(axis + 4 - len(target.shape) > 0, "tensors cannot be put together along the batch")
+    require(target.shape[axis] == len(op.inputs), f"{len(op.inputs)} tensors for {target.shape[axis]} places")
+    for index in op.inputs:
+        source = activation(graph, index)
+        require_same_quant(source, target)
+        require(tuple(source.shape) == tuple(np.delete(target.shape, axis)), f"{source.name!r} should be {target.shape} without axis {axis}")
+    return ConcatWork(axis + 3 - len(target.shape))
 
 
 def _lower_reshape(graph: Graph, op: Op) -> ReshapeWork | HostWork:
@@ -137,8 +224,10 @@ def _lower_variable(graph: Graph, op: Op) -> ReadWork | AssignWork:
 
 
 MOVE_LOWERINGS = {
-    "PAD": _lower_pad, "SLICE": _lower_slice, "STRIDED_SLICE": _lower_slice, "SPLIT": _lower_split, "SPLIT_V": _lower_split, "SPACE_TO_DEPTH": _lower_space_to_depth,
-    "CONCATENATION": _lower_concatenation, "RESIZE_NEAREST_NEIGHBOR": _lower_resize, "RESHAPE": _lower_reshape,
+    "PAD": _lower_pad, "PADV2": _lower_pad, "SLICE": _lower_slice, "STRIDED_SLICE": _lower_slice, "SPLIT": _lower_split, "SPLIT_V": _lower_split,
+    "SPACE_TO_DEPTH": _lower_space_to_depth, "DEPTH_TO_SPACE": _lower_depth_to_space, "TRANSPOSE": _lower_transpose,
+    "CONCATENATION": _lower_concatenation, "PACK": _lower_pack, "RESIZE_NEAREST_NEIGHBOR": _lower_resize, "RESIZE_BILINEAR": _lower_resize,
+    "RESHAPE": _lower_reshape, "SQUEEZE": _lower_reshape, "EXPAND_DIMS": _lower_reshape,
     "READ_VARIABLE": _lower_variable, "ASSIGN_VARIABLE": _lower_variable,
 }
 """By kind of operator: (graph, operator) -> work. They raise `GraphError`."""

@@ -20,7 +20,7 @@ import numpy as np
 from .graph import GraphError, Quant
 from .quantise import activation_range, quantise_multiplier
 
-__all__ = ["LUT_KINDS", "make_lut"]
+__all__ = ["LUT_KINDS", "make_lut", "rescale"]
 
 _INT16 = -(1 << 15), (1 << 15) - 1
 _Function = Callable[[int], int]
@@ -92,8 +92,8 @@ def _divide(x: int, shift: int) -> int:
     return (x + (1 << (shift - 1)) - (x < 0)) >> shift if shift else x
 
 
-def _multiply(x: int, factor: tuple[int, int]) -> int:
-    """The left shift wraps to 32 bits."""
+def rescale(x: int, factor: tuple[int, int]) -> int:
+    """`x` times a factor as from `quantise_multiplier`, by double rounding. The left shift wraps to 32 bits."""
     mult, exponent = factor
     shifted = ((x << max(exponent, 0)) + (1 << 31)) % (1 << 32) - (1 << 31)
     return _divide((shifted * mult + (1 << 30)) >> 31, max(-exponent, 0))
@@ -101,12 +101,12 @@ def _multiply(x: int, factor: tuple[int, int]) -> int:
 
 def _quantize(scale_in: np.float32, scale_out: np.float32, options: dict[str, Any]) -> _Function:
     factor = quantise_multiplier(float(scale_in) / float(scale_out))
-    return lambda x: _multiply(x, factor)
+    return lambda x: rescale(x, factor)
 
 
 def _relu(scale_in: np.float32, scale_out: np.float32, options: dict[str, Any]) -> _Function:
     factor = quantise_multiplier(float(scale_in / scale_out))
-    return lambda x: _multiply(x, factor)
+    return lambda x: rescale(x, factor)
 
 
 def _leaky_relu(scale_in: np.float32, scale_out: np.float32, options: dict[str, Any]) -> _Function:
@@ -114,7 +114,7 @@ def _leaky_relu(scale_in: np.float32, scale_out: np.float32, options: dict[str, 
         raise GraphError(f"alpha = {options['alpha']:g}: only LEAKY_RELU with alpha of at least 0 is supported")
     positive = quantise_multiplier(float(scale_in / scale_out))
     negative = quantise_multiplier(float(scale_in * np.float32(options["alpha"]) / scale_out))
-    return lambda x: _multiply(x, positive if x >= 0 else negative)
+    return lambda x: rescale(x, positive if x >= 0 else negative)
 
 
 # Fixed point of 16 bits

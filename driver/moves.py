@@ -1,17 +1,17 @@
-"""Boxes of planar images copied into other images, with frames and repetitions: fields of TP descriptors."""
+"""Planar images copied into other images, with frames, repetitions, interleaved, and resized: fields of TP descriptors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import TpOp
+from convoy.spec.isa import FRACTION_BITS, TpOp
 
 from .blocks import BLANK
 from .graph import GraphError
-from .work import MoveWork, RepeatWork
+from .work import InterleaveWork, MoveWork, RepeatWork, ZoomWork
 
-__all__ = ["move_blocks", "repeat_blocks"]
+__all__ = ["interleave_blocks", "move_blocks", "repeat_blocks", "zoom_blocks"]
 
 
 def move_blocks(work: MoveWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
@@ -75,3 +75,69 @@ def repeat_blocks(work: RepeatWork, addr: int, out_addr: int, config: NpuConfig)
                 "num_2": work.times_w, "step_0": work.width, "step_1": 1, "tile_ih": work.width, "tile_iw": work.times_w,
                 "out_addr": out_addr + (first * work.times_h + copy) * out_width, "out_run_bytes": out_width, "out_pitch_bytes": work.times_h * out_width,
             }
+
+
+def interleave_blocks(work: InterleaveWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+    """Fields of TP descriptors that put blocks of planes next to one another; each makes rows of one channel.
+
+    Raises
+    ------
+    GraphError
+        When the rows that an output row is made of exceed half of the buffer.
+    """
+    limit = config.tp_buffer_bytes // 2
+    (height, width), (out_h, out_w) = (size[::-1] if work.is_transposed else size for size in (work.size_in, work.size_out))
+    block_h, block_w = (work.block_w, work.block_h) if work.is_transposed else (work.block_h, work.block_w)
+    row_step, col_step = (1, work.block_w) if work.is_transposed else (work.block_w, 1)
+    num_rows = limit // (block_w * width)
+    if num_rows == 0:
+        raise GraphError(f"{block_w} rows of {width} pixels exceed half of the TP buffer of 2 x {limit} bytes")
+    plane = height * width
+    parts = [(0, out_w // block_w, block_w)] * (out_w >= block_w) + [(out_w // block_w, 1, out_w % block_w)] * (out_w % block_w > 0)
+    for channel, dy in ((channel, dy) for channel in range(work.num_c) for dy in range(min(block_h, out_h))):
+        rows = -(-(out_h - dy) // block_h)
+        for first in range(0, rows, num_rows):
+            count = min(num_rows, rows - first)
+            for column, columns, phases in parts:
+                loops = {"num_0": count, "num_1": columns, "num_2": phases, "step_0": width, "step_1": 1, "step_2": count * width}
+                if phases == 1:
+                    loops = {"num_1": count, "num_2": columns, "step_1": width, "step_2": 1}
+                yield BLANK | loops | {
+                    "op": TpOp.COPY, "a_addr": addr + (dy * row_step * work.num_c + channel) * plane + first * width + column,
+                    "a_run_bytes": count * width - column, "num_a_runs": phases, "a_pitch_bytes": col_step * work.num_c * plane,
+                    "step_2": loops["step_2"] - column * (phases > 1), "tile_ih": loops["num_1"], "tile_iw": loops["num_2"],
+                    "out_addr": out_addr + (channel * out_h + first * block_h + dy) * out_w + column * block_w,
+                    "out_run_bytes": columns * phases, "out_pitch_bytes": block_h * out_w,
+                }
+
+
+def zoom_blocks(work: ZoomWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+    """Fields of TP descriptors that resize planar images.
+
+    Raises
+    ------
+    GraphError
+        When the rows of one output row exceed half of the buffer.
+    """
+    limit = config.tp_buffer_bytes // 2
+    rows, cols, kernel = work.rows, work.cols, 2 if work.op == TpOp.BILINEAR else 1
+    plane, out_plane = rows.size_in * cols.size_in, rows.size_out * cols.size_out
+    num_c, num_oh = min(work.num_ic, limit // plane), rows.size_out
+    if num_c == 0:
+        fitting = [n for n in range(1, rows.size_out + 1) if max(rows.tile(y, min(n, rows.size_out - y))[1] for y in range(0, rows.size_out, n)) * cols.size_in <= limit]
+        if not fitting:
+            raise GraphError(f"two rows of {cols.size_in} pixels exceed half of the TP buffer of 2 x {limit} bytes")
+        num_c, num_oh = 1, max(fitting)
+    tile_iw, start_x = cols.size_in, cols.start
+    mask = (1 << FRACTION_BITS) - 1
+    for c, oy in ((c, oy) for c in range(0, work.num_ic, num_c) for oy in range(0, rows.size_out, num_oh)):
+        count_c, count_oh = min(num_c, work.num_ic - c), min(num_oh, rows.size_out - oy)
+        first_y, tile_ih, start_y = rows.tile(oy, count_oh) if num_oh < rows.size_out else (0, rows.size_in, rows.start)
+        yield BLANK | {
+            "op": work.op, "a_addr": addr + c * plane + first_y * cols.size_in, "a_run_bytes": count_c * tile_ih * tile_iw,
+            "num_0": count_c, "num_1": count_oh, "num_2": cols.size_out, "step_0": tile_ih * tile_iw, "kernel_h": kernel, "kernel_w": kernel,
+            "stride_h": rows.step >> FRACTION_BITS, "stride_h_frac": rows.step & mask, "stride_w": cols.step >> FRACTION_BITS, "stride_w_frac": cols.step & mask,
+            "start_y": start_y >> FRACTION_BITS, "start_y_frac": start_y & mask, "start_x": start_x >> FRACTION_BITS, "start_x_frac": start_x & mask,
+            "tile_ih": tile_ih, "tile_iw": tile_iw, "act_min": -128, "act_max": 127,
+            "out_addr": out_addr + c * out_plane + oy * cols.size_out, "out_run_bytes": count_c * count_oh * cols.size_out,
+        }

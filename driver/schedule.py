@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from convoy.spec.config import NpuConfig
@@ -11,12 +11,13 @@ from .graph import Graph, GraphError, Op
 from .operands import describe, nhwc
 from .phases import PhaseSplit, is_native, part_channels, split_strides
 from .work import (
-    AddWork,
     AssignWork,
     ConcatWork,
     ConvWork,
+    ElementwiseWork,
     FusedWork,
     HostWork,
+    InterleaveWork,
     LutWork,
     MoveAxis,
     MovesWork,
@@ -26,6 +27,8 @@ from .work import (
     RepeatWork,
     ReshapeWork,
     ResizeWork,
+    TransposeWork,
+    ZoomWork,
 )
 
 __all__ = ["AXES", "Buffer", "CopyWork", "PhaseWork", "Schedule", "State", "Task", "Value", "schedule"]
@@ -80,7 +83,7 @@ class Task:
 
     op: Op
     position: int
-    work: ConvWork | PoolWork | AddWork | LutWork | CopyWork | MoveWork | RepeatWork | HostWork
+    work: ConvWork | PoolWork | ElementwiseWork | LutWork | CopyWork | MoveWork | RepeatWork | InterleaveWork | ZoomWork | HostWork
     sources: tuple[int, ...]
     target: int | None
     phases: PhaseWork | None = None
@@ -146,8 +149,9 @@ class _Scheduler:
         """Number of the first task since the host's last one."""
 
     def run(self, works: list) -> Schedule:
-        lowering = {ConvWork: self._conv, PoolWork: self._pool, AddWork: self._add, LutWork: self._lut, FusedWork: self._fused,
-                    ReshapeWork: self._reshape, HostWork: self._host, MovesWork: self._moves, ResizeWork: self._resize, ConcatWork: self._concat,
+        lowering = {ConvWork: self._conv, PoolWork: self._pool, ElementwiseWork: self._elementwise, LutWork: self._lut, FusedWork: self._fused,
+                    ReshapeWork: self._reshape, HostWork: self._host, MovesWork: self._moves, ResizeWork: self._resize,
+                    ZoomWork: self._zoom, InterleaveWork: self._interleave, TransposeWork: self._transpose, ConcatWork: self._concat,
                     ReadWork: self._read, AssignWork: self._assign}
         self._find_due(works)
         for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
@@ -221,7 +225,7 @@ class _Scheduler:
     # Operators
 
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
-        value = self._reshaped(op, position, self._value(op.inputs[0]), work.in_shape)
+        value = self._reshaped(op, position, self._value(op.inputs[work.source]), work.in_shape)
         value = self._converted(op, position, value, self.native)
         sources = (value,)
         if work.residual is not None:
@@ -233,7 +237,10 @@ class _Scheduler:
             self._task(op, position, work, sources, target)
         else:
             self._strided_conv(op, position, work, sources, target)
-        self._define(op, target)
+        if work.interleave is None:
+            self._define(op, target)
+        else:
+            self._interleaved(op, position, work.interleave, target)
 
     def _strided_conv(self, op: Op, position: int, work: ConvWork, sources: tuple[Value, ...], target: Value) -> None:
         """A convolution over phase planes, in parts of some channels; planes are made for as many channels at once as half a TP buffer holds."""
@@ -256,16 +263,20 @@ class _Scheduler:
         self._task(op, position, work.oriented(self.is_transposed), (value,), target)
         self._define(op, target)
 
-    def _add(self, op: Op, position: int, work: AddWork) -> None:
-        a, b = (self._value(index) for index in op.inputs[:2])
-        if not self._same_order(a.shape, a.layout, b.layout):
-            a, b = (self._converted(op, position, value, self.native) for value in (a, b))
-        target = self._new(a.shape, a.layout)
-        self._task(op, position, work, (a, b), target)
+    def _elementwise(self, op: Op, position: int, work: ElementwiseWork) -> None:
+        """In the layout that the operands have; if they have several, in that of the NPU."""
+        values = [self._value(index) for index, constant in zip(op.inputs, work.constants, strict=False) if constant is None]
+        layouts = [value.layout for value in values if value.shape == work.shape]
+        layout = layouts[0] if layouts else self.native
+        if not all(self._same_order(value.shape, value.layout, layout) for value in values):
+            layout = self.native
+        values = [self._converted(op, position, value, layout) for value in values]
+        target = self._new(work.shape, layout)
+        self._task(op, position, replace(work, axes=AXES[layout]), tuple(values), target)
         self._define(op, target)
 
     def _lut(self, op: Op, position: int, work: LutWork) -> None:
-        value = self._value(op.inputs[0])
+        value = self._value(op.inputs[work.source])
         target = self._new(value.shape, value.layout)
         self._task(op, position, work, (value,), target)
         self._define(op, target)
@@ -285,6 +296,35 @@ class _Scheduler:
         for number, target in targets.items():
             self._define(op, target, number)
 
+    def _interleave(self, op: Op, position: int, work: InterleaveWork) -> None:
+        self._interleaved(op, position, work, self._converted(op, position, self._value(op.inputs[0]), self.native))
+
+    def _interleaved(self, op: Op, position: int, work: InterleaveWork, value: Value) -> None:
+        """The result of `op`, interleaved from `value`."""
+        target = self._new((1, *work.size_out, work.num_c), self.native)
+        self._task(op, position, replace(work, is_transposed=self.is_transposed), (value,), target)
+        self._define(op, target)
+
+    def _zoom(self, op: Op, position: int, work: ZoomWork) -> None:
+        value = self._converted(op, position, self._value(op.inputs[0]), self.native)
+        target = self._new((1, work.rows.size_out, work.cols.size_out, work.num_ic), self.native)
+        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
+        self._define(op, target)
+
+    def _transpose(self, op: Op, position: int, work: TransposeWork) -> None:
+        """Another order of the same bytes: a copy, or nothing where the layout has it already and the NPU has work since the host's last."""
+        value = self._value(op.inputs[0])
+        source, sizes = AXES[value.layout], value.shape[1:]
+        shape = (1, *(sizes[axis] for axis in work.order))
+        wanted = {layout: tuple(work.order[axis] for axis in axes) for layout, axes in AXES.items()}
+        has_neighbour = len(self.result.tasks) > self.segment_start
+        target = next((Value(value.buffer, shape, layout) for layout, order in wanted.items()
+                       if has_neighbour and [axis for axis in order if sizes[axis] > 1] == [axis for axis in source if sizes[axis] > 1]), None)
+        if target is None:
+            target = self._new(shape, self.native)
+            self._task(op, position, CopyWork(sizes, source, wanted[self.native]), (value,), target)
+        self._define(op, target)
+
     def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
         _, height, width, channels = value.shape
@@ -301,7 +341,10 @@ class _Scheduler:
         target = self._new(shape, self.native)
         start = 0
         for index in op.inputs:
-            value = self._converted(op, position, self._value(index), self.native)
+            value = self._value(index)
+            if op.kind == "PACK":
+                value = self._reshaped(op, position, value, tuple(1 if axis == work.axis + 1 else extent for axis, extent in enumerate(shape)))
+            value = self._converted(op, position, value, self.native)
             size = value.shape[1 + work.axis]
             if not (work.axis == 2 and self._place(value, target, start * shape[1] * shape[2])):
                 axes = [MoveAxis(have, want, have) for have, want in zip(value.shape[1:], shape[1:], strict=True)]
@@ -338,7 +381,7 @@ class _Scheduler:
                 last_read |= dict.fromkeys(read, position)
             if isinstance(work, ReadWork) and work.variable not in changed:
                 starts[op.outputs[0]] = work.variable
-            elif isinstance(work, ReshapeWork) and read:
+            elif isinstance(work, ReshapeWork | TransposeWork) and read:
                 starts[op.outputs[0]] = read[0]
             elif isinstance(work, AssignWork):
                 due[work.variable] = max(position, last_read.get(work.variable, 0))

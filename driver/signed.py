@@ -18,7 +18,7 @@ def signed_view(graph: Graph) -> Graph:
 
 def _rounded(graph: Graph, op: Op) -> Op:
     """TFLite rounds halves away from zero: of unsigned values that is up."""
-    is_half_up = op.kind == "AVERAGE_POOL_2D" and graph.tensors[op.inputs[0]].dtype == np.uint8
+    is_half_up = op.kind in ("AVERAGE_POOL_2D", "RESIZE_BILINEAR") and graph.tensors[op.inputs[0]].dtype == np.uint8
     return replace(op, options={**op.options, "is_half_up": True}) if is_half_up else op
 
 

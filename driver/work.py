@@ -6,10 +6,32 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from convoy.spec.isa import Rounding, TpOp
+from convoy.spec.isa import FRACTION_BITS, Rounding, TpOp
 
-__all__ = ["AddWork", "AssignWork", "Axis", "ConcatWork", "ConvWork", "FusedWork", "HostWork", "LutWork", "MoveAxis", "MoveWork", "MovesWork", "PoolWork",
-           "ReadWork", "RepeatWork", "ReshapeWork", "Residual", "ResizeWork", "Work"]
+__all__ = [
+    "AssignWork",
+    "Axis",
+    "ConcatWork",
+    "ConvWork",
+    "ElementwiseWork",
+    "FusedWork",
+    "HostWork",
+    "InterleaveWork",
+    "LutWork",
+    "MoveAxis",
+    "MoveWork",
+    "MovesWork",
+    "PoolWork",
+    "ReadWork",
+    "RepeatWork",
+    "ReshapeWork",
+    "Residual",
+    "ResizeWork",
+    "TransposeWork",
+    "Work",
+    "ZoomAxis",
+    "ZoomWork",
+]
 
 
 @dataclass(frozen=True)
@@ -56,6 +78,25 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class InterleaveWork:
+    """Blocks of channels put next to one another on the TP engine: pixel (y, x) of channel (dy*block_w + dx)*num_c + c becomes
+    pixel (y*block_h + dy, x*block_w + dx) of channel c, where that lies inside the result."""
+
+    num_c: int
+    """Channels of the result."""
+    block_h: int
+    block_w: int
+    size_in: tuple[int, int]
+    """Rows and columns of the source."""
+    size_out: tuple[int, int]
+    """Rows and columns of the result."""
+    is_transposed: bool = False
+    """Images are stored with rows and columns exchanged."""
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
+
+
+@dataclass(frozen=True)
 class Residual:
     """A tensor that is added to the outputs of a convolution; `fields` are the arithmetic fields of the NN descriptor."""
 
@@ -92,6 +133,10 @@ class ConvWork:
     """Of the stored weights, less 128 if these are uint8."""
     residual: Residual | None = None
     """Added to the outputs last."""
+    interleave: InterleaveWork | None = None
+    """What the tensor processor makes of the outputs."""
+    source: int = 0
+    """Number of the operator's input."""
 
     @property
     def num_oc(self) -> int:
@@ -136,13 +181,31 @@ class PoolWork:
 
 
 @dataclass(frozen=True)
-class AddWork:
-    """Elementwise sum of two tensors of one shape; `fields` are the arithmetic fields of a TP descriptor."""
+class ElementwiseWork:
+    """An operation on each element of two operands on the TP engine; `fields` are the arithmetic fields of a TP descriptor."""
 
-    num_elements: int
+    op: TpOp
+    shape: tuple[int, int, int, int]
+    """NHWC of the result."""
+    operands: tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
+    """NHWC of A and B; an extent of 1 is repeated."""
+    constants: tuple[np.ndarray | None, np.ndarray | None]
+    """Values of those that are constant, at most one; int8 in the shape of the operand."""
     fields: dict[str, int]
+    axes: tuple[int, ...] = (0, 1, 2)
+    """Order in memory of (h, w, c), outermost first."""
     lut: np.ndarray | None = None
     """Table that the outputs are looked up in."""
+
+    @property
+    def num_elements(self) -> int:
+        """Elements of the result."""
+        return int(np.prod(self.shape))
+
+    @property
+    def is_plain_sum(self) -> bool:
+        """A sum of two activations of one shape."""
+        return self.op == TpOp.ADD and self.operands[0] == self.operands[1] and all(values is None for values in self.constants)
 
 
 @dataclass(frozen=True)
@@ -151,6 +214,8 @@ class LutWork:
 
     num_elements: int
     lut: np.ndarray
+    source: int = 0
+    """Number of the operator's input."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +280,46 @@ class RepeatWork:
 
 
 @dataclass(frozen=True)
+class ZoomAxis:
+    """One axis of a resized image: output i lies at input pixel (start + i*step) / 2**FRACTION_BITS."""
+
+    size_in: int
+    size_out: int
+    start: int
+    step: int
+
+    def tile(self, first: int, count: int) -> tuple[int, int, int]:
+        """(first input pixel, number of input pixels, start relative to it) that outputs `first ..` need, with a neighbour for interpolation."""
+        start = self.start + first * self.step
+        low = max(start >> FRACTION_BITS, 0)
+        high = min((start + (count - 1) * self.step >> FRACTION_BITS) + 1, self.size_in - 1)
+        return low, high - low + 1, start - (low << FRACTION_BITS)
+
+
+@dataclass(frozen=True)
+class ZoomWork:
+    """An image resized by any factors on the TP engine: `op` is BILINEAR, or MAX_POOL of one pixel for the nearest neighbour."""
+
+    op: TpOp
+    num_ic: int
+    rows: ZoomAxis
+    cols: ZoomAxis
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
+
+    def oriented(self, is_transposed: bool) -> ZoomWork:
+        """The same work on images stored with rows and columns exchanged."""
+        return replace(self, rows=self.cols, cols=self.rows) if is_transposed else self
+
+
+@dataclass(frozen=True)
+class TransposeWork:
+    """Axes exchanged: axis n of the result's (h, w, c) is axis `order[n]` of the source's."""
+
+    order: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
 class ResizeWork:
     """Nearest neighbours at whole factors."""
 
@@ -255,5 +360,6 @@ class HostWork:
     reason: str
 
 
-Work = ConvWork | PoolWork | AddWork | LutWork | MovesWork | ResizeWork | ConcatWork | ReshapeWork | ReadWork | AssignWork | HostWork
+Work = (ConvWork | PoolWork | ElementwiseWork | LutWork | MovesWork | ResizeWork | ZoomWork | InterleaveWork | TransposeWork | ConcatWork | ReshapeWork | ReadWork
+        | AssignWork | HostWork)
 """What an operator is lowered to."""

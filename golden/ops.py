@@ -82,14 +82,23 @@ def fully_connected(
     return _finish(acc, bias, (scales,), output_quant, activation, float64_rounding, acts.dtype)
 
 
-def add(a: np.ndarray, b: np.ndarray, a_quant: Quantisation, b_quant: Quantisation, output_quant: Quantisation, activation: str = "NONE") -> np.ndarray:
-    """ADD with broadcasting: both operands are scaled to a common 20-bit fraction, rounded, summed and rounded again, each time by D."""
+def add(a: np.ndarray, b: np.ndarray, a_quant: Quantisation, b_quant: Quantisation, output_quant: Quantisation, activation: str = "NONE",
+        sign: int = 1) -> np.ndarray:
+    """ADD, or SUB if `sign` is -1, with broadcasting: both operands are scaled to a common 20-bit fraction, rounded, summed and rounded again, each time by D."""
     scale_a, scale_b, scale_out = (float(np.float32(quant[0])) for quant in (a_quant, b_quant, output_quant))
     scale = 2 * max(scale_a, scale_b)
     scaled_a = double_rounding((a.astype(np.int64) - a_quant[1]) << 20, *quantize_multiplier(scale_a / scale))
     scaled_b = double_rounding((b.astype(np.int64) - b_quant[1]) << 20, *quantize_multiplier(scale_b / scale))
-    total = double_rounding(scaled_a + scaled_b, *quantize_multiplier(scale / ((1 << 20) * scale_out)))
+    total = double_rounding(scaled_a + sign * scaled_b, *quantize_multiplier(scale / ((1 << 20) * scale_out)))
     return _clamp(total + output_quant[1], activation_range(activation, output_quant, a.dtype), a.dtype)
+
+
+def multiply(a: np.ndarray, b: np.ndarray, a_quant: Quantisation, b_quant: Quantisation, output_quant: Quantisation, activation: str = "NONE") -> np.ndarray:
+    """MUL with broadcasting: the product, rescaled by D with a factor computed in float32."""
+    scale_a, scale_b, scale_out = (np.float32(quant[0]) for quant in (a_quant, b_quant, output_quant))
+    product = (a.astype(np.int64) - a_quant[1]) * (b.astype(np.int64) - b_quant[1])
+    return _clamp(double_rounding(product, *quantize_multiplier(float(scale_a * scale_b / scale_out))) + output_quant[1],
+                  activation_range(activation, output_quant, a.dtype), a.dtype)
 
 
 def average_pool(acts: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int], quant: Quantisation = (1.0, 0), padding: Padding = "VALID",

@@ -5,12 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import TP_ADD_AT_LEAST_ONE, TP_AT_LEAST_ONE, TP_POOL_AT_LEAST_ONE, TpOp
+from convoy.spec.isa import (
+    FRACTION_BITS,
+    MAX_PRODUCT_SHIFT,
+    TP_AT_LEAST_ONE,
+    TP_B_AT_LEAST_ONE,
+    TP_POOL_AT_LEAST_ONE,
+    TP_TWO_OPERANDS,
+    TpOp,
+)
 
 from .memory import MachineError, MemoryView
 from .quant import double_rounding, round_half_away, round_half_up
 
 __all__ = ["execute_tp"]
+
+_CLAMPED = {TpOp.ADD, TpOp.SUB, TpOp.MUL, TpOp.MAX_POOL, TpOp.AVG_POOL}
 
 
 def execute_tp(config: NpuConfig, memory: MemoryView, d: dict[str, int]) -> None:
@@ -29,16 +39,15 @@ def execute_tp(config: NpuConfig, memory: MemoryView, d: dict[str, int]) -> None
         operand = memory.read_runs("TP.b_addr", d["b_addr"], d["b_run_bytes"], (d["num_b_runs"], d["b_pitch_bytes"]))
         buffer = np.concatenate([buffer, operand])
     buffer = buffer.astype(np.int64)
-    if op in (TpOp.COPY, TpOp.ADD):
-        index, is_inside = _elementwise_index(d, op)
-        _check_index("TP.step_0, step_1, step_2", index[is_inside], num_a_bytes)
-        values = np.where(is_inside, buffer.take(index, mode="clip"), d["zero_point_out"])
-        if op is TpOp.ADD:
-            _check_index("TP.step_0, step_1, step_2 in operand B", index + num_a_bytes, len(buffer))
-            values = _add(d, values, buffer[index + num_a_bytes])
+    if op is TpOp.COPY:
+        values = _copy(d, buffer)
+    elif op in TP_TWO_OPERANDS:
+        values = _elementwise(d, op, buffer[:num_a_bytes], buffer[num_a_bytes:])
+    elif op is TpOp.BILINEAR:
+        values = _bilinear(d, buffer)
     else:
         values = _pool(d, op, buffer)
-    if op is not TpOp.COPY:
+    if op in _CLAMPED:
         values = np.clip(values, d["act_min"], d["act_max"])
     values = memory.look_up("TP.lut_addr", d, values)
     num_runs = values.size // d["out_run_bytes"]
@@ -49,12 +58,16 @@ def _check(config: NpuConfig, d: dict[str, int]) -> None:
     if d["op"] not in set(TpOp):
         raise MachineError(f"TP.op = {d['op']} is unknown: use 0..{max(TpOp).value}")
     op = TpOp(d["op"])
-    is_pool = op in (TpOp.MAX_POOL, TpOp.AVG_POOL)
-    for name in TP_AT_LEAST_ONE + TP_ADD_AT_LEAST_ONE * (op is TpOp.ADD) + TP_POOL_AT_LEAST_ONE * is_pool:
+    has_windows = op in (TpOp.MAX_POOL, TpOp.AVG_POOL, TpOp.BILINEAR)
+    for name in TP_AT_LEAST_ONE + TP_B_AT_LEAST_ONE * (op in TP_TWO_OPERANDS) + TP_POOL_AT_LEAST_ONE * has_windows:
         if d[name] < 1:
             raise MachineError(f"TP.{name} = 0: use at least 1 for {op.name}")
-    if op is not TpOp.ADD and d["b_run_bytes"]:
-        raise MachineError(f"TP.b_run_bytes = {d['b_run_bytes']}: only ADD has an operand B, use 0 for {op.name}")
+    if op not in TP_TWO_OPERANDS and d["b_run_bytes"]:
+        raise MachineError(f"TP.b_run_bytes = {d['b_run_bytes']}: {op.name} has no operand B, use 0")
+    if op is TpOp.BILINEAR and (d["kernel_h"], d["kernel_w"]) != (2, 2):
+        raise MachineError(f"TP.kernel_h, kernel_w = {d['kernel_h']}, {d['kernel_w']}: use 2, 2 for BILINEAR")
+    if op is TpOp.MUL and d["b_shift"] > MAX_PRODUCT_SHIFT:
+        raise MachineError(f"TP.b_shift = {d['b_shift']}: use at most {MAX_PRODUCT_SHIFT} for MUL")
     num_bytes = d["a_run_bytes"] * d["num_a_runs"] + d["b_run_bytes"] * d["num_b_runs"]
     if num_bytes > config.tp_buffer_bytes // 2:
         raise MachineError(f"TP.a_run_bytes * num_a_runs + b_run_bytes * num_b_runs = {num_bytes} exceeds half of the TP buffer, {config.tp_buffer_bytes // 2}")
@@ -64,7 +77,7 @@ def _check(config: NpuConfig, d: dict[str, int]) -> None:
         raise MachineError(f"TP.start_y, start_x = {d['start_y']}, {d['start_x']}: use at most 0 for COPY")
     if op is TpOp.COPY and not -128 <= d["zero_point_out"] <= 127:
         raise MachineError(f"TP.zero_point_out = {d['zero_point_out']}: use -128..127 for COPY")
-    if op is not TpOp.COPY and not -128 <= d["act_min"] <= d["act_max"] <= 127:
+    if op in _CLAMPED and not -128 <= d["act_min"] <= d["act_max"] <= 127:
         raise MachineError(f"TP.act_min, act_max = {d['act_min']}, {d['act_max']}: use -128 <= act_min <= act_max <= 127")
 
 
@@ -73,27 +86,71 @@ def _check_index(what: str, index: np.ndarray, limit: int) -> None:
         raise MachineError(f"{what}: buffer bytes {index.min()}..{index.max()} are read, but 0..{limit - 1} were loaded")
 
 
-def _elementwise_index(d: dict[str, int], op: TpOp) -> tuple[np.ndarray, np.ndarray]:
-    """Buffer address of every output element, and whether it lies inside the image; shape (num_0, num_1, num_2)."""
+def _copy(d: dict[str, int], buffer: np.ndarray) -> np.ndarray:
+    """The bytes that lie inside the image, and what is outside; int64, shape (num_0, num_1, num_2)."""
     i0, y, x = np.ogrid[: d["num_0"], : d["num_1"], : d["num_2"]]
-    is_inside = np.ones((d["num_0"], d["num_1"], d["num_2"]), bool)
-    if op is TpOp.COPY:
-        y, x = y + d["start_y"], x + d["start_x"]
-        is_inside &= (y >= 0) & (y < d["tile_ih"]) & (x >= 0) & (x < d["tile_iw"])
-    return i0 * d["step_0"] + y * d["step_1"] + x * d["step_2"], is_inside
+    y, x = y + d["start_y"], x + d["start_x"]
+    is_inside = np.ones((d["num_0"], d["num_1"], d["num_2"]), bool) & (y >= 0) & (y < d["tile_ih"]) & (x >= 0) & (x < d["tile_iw"])
+    index = i0 * d["step_0"] + y * d["step_1"] + x * d["step_2"]
+    _check_index("TP.step_0, step_1, step_2", index[is_inside], len(buffer))
+    return np.where(is_inside, buffer.take(index, mode="clip"), d["zero_point_out"])
 
 
-def _add(d: dict[str, int], a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """TFLite's int8 ADD before the clamp."""
-    scaled_a = double_rounding((a - d["a_zero_point"]) << 20, d["a_mult"], 0, d["a_shift"])
-    scaled_b = double_rounding((b - d["b_zero_point"]) << 20, d["b_mult"], 0, d["b_shift"])
-    return double_rounding(scaled_a + scaled_b, d["out_mult"], 0, d["out_shift"]) + d["zero_point_out"]
+def _elementwise(d: dict[str, int], op: TpOp, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """An operation of `TP_TWO_OPERANDS` on the bytes of A and B, before the clamp; int64, shape (num_0, num_1, num_2)."""
+    loops = np.ogrid[: d["num_0"], : d["num_1"], : d["num_2"]]
+    operands = []
+    for prefix, values in (("", a), ("b_", b)):
+        index = sum(loop * d[f"{prefix}step_{n}"] for n, loop in enumerate(loops))
+        _check_index(f"TP.{prefix}step_0, {prefix}step_1, {prefix}step_2", index, len(values))
+        operands.append(values[index])
+    a, b = operands
+    if op is TpOp.MAXIMUM:
+        return np.maximum(a, b)
+    if op is TpOp.MINIMUM:
+        return np.minimum(a, b)
+    a, b = a - d["a_zero_point"], b - d["b_zero_point"]
+    if op is TpOp.MUL:
+        return double_rounding(a * b, d["out_mult"], d["b_shift"], d["out_shift"]) + d["zero_point_out"]
+    a = double_rounding(a << 20, d["a_mult"], 0, d["a_shift"])
+    b = double_rounding(b << 20, d["b_mult"], 0, d["b_shift"])
+    return double_rounding(a + b if op is TpOp.ADD else a - b, d["out_mult"], 0, d["out_shift"]) + d["zero_point_out"]
+
+
+def _places(d: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the windows of the middle and of the inner loop begin, in units of 2**-FRACTION_BITS; int64 (num_1,) and (num_2,)."""
+    starts, strides = (tuple((d[name] << FRACTION_BITS) + d[f"{name}_frac"] for name in names) for names in (("start_y", "start_x"), ("stride_h", "stride_w")))
+    return tuple(start + np.arange(d[name]) * stride for start, stride, name in zip(starts, strides, ("num_1", "num_2"), strict=True))
+
+
+def _neighbours(place: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each place: the pixel before it, the one behind it, and how far it is from the first one to the second, in 2**-FRACTION_BITS."""
+    pixel = place >> FRACTION_BITS
+    if (pixel < -1).any() or (pixel >= size).any():
+        raise MachineError("TP.start_y, start_x, stride_h, stride_w: a window lies outside the image")
+    low, high = np.maximum(pixel, 0), np.minimum(pixel + 1, size - 1)
+    return low, high, np.where(high > low, place & ((1 << FRACTION_BITS) - 1), 0)
+
+
+def _bilinear(d: dict[str, int], buffer: np.ndarray) -> np.ndarray:
+    """BILINEAR; int64, shape (num_0, num_1, num_2)."""
+    places = _places(d)
+    y0, y1, dy = (axis[:, None] for axis in _neighbours(places[0], d["tile_ih"]))
+    x0, x1, dx = _neighbours(places[1], d["tile_iw"])
+    base = (np.arange(d["num_0"]) * d["step_0"])[:, None, None]
+    _check_index("TP.step_0, tile_iw", base + np.array([y0.min() * d["tile_iw"] + x0.min(), y1.max() * d["tile_iw"] + x1.max()]), len(buffer))
+
+    def pixel(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return buffer[base + y * d["tile_iw"] + x]
+
+    one = 1 << FRACTION_BITS
+    total = (one - dy) * ((one - dx) * pixel(y0, x0) + dx * pixel(y0, x1)) + dy * ((one - dx) * pixel(y1, x0) + dx * pixel(y1, x1))
+    return round_half_away(total, one * one)
 
 
 def _pool(d: dict[str, int], op: TpOp, buffer: np.ndarray) -> np.ndarray:
     """Maximum or average over the pixels of each window that lie inside the image; int64, shape (num_0, num_1, num_2)."""
-    y = (d["start_y"] + np.arange(d["num_1"]) * d["stride_h"])[:, None] + np.arange(d["kernel_h"])
-    x = (d["start_x"] + np.arange(d["num_2"]) * d["stride_w"])[:, None] + np.arange(d["kernel_w"])
+    y, x = ((place >> FRACTION_BITS)[:, None] + np.arange(d[name]) for place, name in zip(_places(d), ("kernel_h", "kernel_w"), strict=True))
     is_in_y, is_in_x = (y >= 0) & (y < d["tile_ih"]), (x >= 0) & (x < d["tile_iw"])
     if not is_in_y.any(axis=1).all() or not is_in_x.any(axis=1).all():
         raise MachineError("TP.start_y, start_x, stride_h, stride_w: a pooling window lies outside the image")
@@ -105,4 +162,5 @@ def _pool(d: dict[str, int], op: TpOp, buffer: np.ndarray) -> np.ndarray:
     values = buffer.take(base[:, None, None, None, None] + pixel, mode="clip")
     if op is TpOp.MAX_POOL:
         return np.where(is_in, values, -128).max(axis=(3, 4))
-    return (round_half_up if d["is_half_up"] else round_half_away)((values * is_in).sum(axis=(3, 4)), is_in.sum(axis=(2, 3)))
+    average = round_half_up if d["is_half_up"] else round_half_away
+    return average((values * is_in).sum(axis=(3, 4)), is_in.sum(axis=(2, 3)))

@@ -13,9 +13,9 @@ from amaranth.lib import enum
 from .record import Field, Record
 
 __all__ = [
-    "CAUSE_FIELDS", "COMPLETION", "DESCRIPTOR_BYTES", "HEADER", "LUT_BYTES", "NN", "NN_AT_LEAST_ONE", "NN_RESIDUAL_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS",
-    "STREAM", "TABLE_ALIGN_BYTES", "TAP_BYTES", "TP", "TP_ADD_AT_LEAST_ONE", "TP_AT_LEAST_ONE", "TP_POOL_AT_LEAST_ONE",
-    "Cause", "Opcode", "Rounding", "TpOp",
+    "CAUSE_FIELDS", "COMPLETION", "DESCRIPTOR_BYTES", "FRACTION_BITS", "HEADER", "LUT_BYTES", "MAX_PRODUCT_SHIFT", "NN", "NN_AT_LEAST_ONE",
+    "NN_RESIDUAL_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS", "STREAM", "TABLE_ALIGN_BYTES", "TAP_BYTES", "TP", "TP_AT_LEAST_ONE", "TP_B_AT_LEAST_ONE",
+    "TP_POOL_AT_LEAST_ONE", "TP_TWO_OPERANDS", "Cause", "Opcode", "Rounding", "TpOp",
 ]
 
 DESCRIPTOR_BYTES = 256
@@ -55,6 +55,16 @@ class TpOp(enum.IntEnum, shape=4):
     """Maximum of the pixels of a pooling window that lie inside the image."""
     AVG_POOL = 3
     """Their average, rounded to the nearest."""
+    SUB = 4
+    """Elementwise difference of A and B, requantised as TFLite's int8 SUB."""
+    MUL = 5
+    """Elementwise product of A and B, requantised as TFLite's int8 MUL."""
+    MAXIMUM = 6
+    """Elementwise maximum of A and B."""
+    MINIMUM = 7
+    """Elementwise minimum of A and B."""
+    BILINEAR = 8
+    """The 2 x 2 pixels around a place in the image, weighted as in TFLite's int8 RESIZE_BILINEAR."""
 
 
 class Cause(enum.IntEnum, shape=4):
@@ -204,12 +214,12 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     *_HEADER,
     Field("op", 4, "`TpOp`."),
     Field("buffer_half", 1, "Half of the TP buffer to load into; successive TP descriptors alternate."),
-    # Load: operand A, then operand B (ADD only), each as runs; packed one after another without gaps
+    # Load: operand A, then operand B (`TP_TWO_OPERANDS` only), each as runs; packed one after another without gaps
     Field("a_addr", 32, "First byte of operand A."),
     Field("a_run_bytes", 24, "Bytes of a contiguous run of A."),
     Field("num_a_runs", 16, "Runs of A."),
     Field("a_pitch_bytes", 32, "From one run of A to the next."),
-    Field("b_addr", 32, "First byte of operand B (ADD)."),
+    Field("b_addr", 32, "First byte of operand B."),
     Field("b_run_bytes", 24, "Bytes of a contiguous run of B; 0: no operand B."),
     Field("num_b_runs", 16, "Runs of B."),
     Field("b_pitch_bytes", 32, "From one run of B to the next."),
@@ -220,32 +230,39 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     Field("step_0", 18, "Buffer bytes per step of the outer loop.", signed=True),
     Field("step_1", 18, "Buffer bytes per step of the middle loop.", signed=True),
     Field("step_2", 18, "Buffer bytes per step of the inner loop.", signed=True),
-    # Image and pooling window; pools leave out rows and columns outside 0..tile_ih-1, 0..tile_iw-1, COPY fills them
-    Field("kernel_h", 16, "Window rows (pools)."),
-    Field("kernel_w", 16, "Window columns (pools)."),
-    Field("stride_h", 8, "Image rows per step of the middle loop (pools)."),
-    Field("stride_w", 8, "Image columns per step of the inner loop (pools)."),
+    Field("b_step_0", 18, "Operand B: buffer bytes per step of the outer loop; 0 repeats what the step leads over.", signed=True),
+    Field("b_step_1", 18, "Operand B: buffer bytes per step of the middle loop.", signed=True),
+    Field("b_step_2", 18, "Operand B: buffer bytes per step of the inner loop.", signed=True),
+    # Image and window; pools and BILINEAR leave out rows and columns outside 0..tile_ih-1, 0..tile_iw-1, COPY fills them
+    Field("kernel_h", 16, "Window rows (pools; BILINEAR: 2)."),
+    Field("kernel_w", 16, "Window columns (pools; BILINEAR: 2)."),
+    Field("stride_h", 8, "Image rows per step of the middle loop (pools, BILINEAR)."),
+    Field("stride_w", 8, "Image columns per step of the inner loop (pools, BILINEAR)."),
+    Field("stride_h_frac", 10, "Added to `stride_h`, in units of 2**-10; windows lie at whole rows, rounded down (pools, BILINEAR)."),
+    Field("stride_w_frac", 10, "The same for columns."),
+    Field("start_y_frac", 10, "Added to `start_y`, in units of 2**-10 (pools, BILINEAR)."),
+    Field("start_x_frac", 10, "The same for columns."),
     Field("start_y", 17, "Image row of the first window's first row, or of COPY's first output row: -pad_top for the first tile. COPY: at most 0.", signed=True),
     Field("start_x", 17, "Image column of the first window's first column, or of COPY's first output column. COPY: at most 0.", signed=True),
-    Field("tile_ih", 16, "Image rows in the buffer (pools, COPY)."),
-    Field("tile_iw", 16, "Image columns in the buffer (pools, COPY); for pools also the row pitch."),
+    Field("tile_ih", 16, "Image rows in the buffer (pools, BILINEAR, COPY)."),
+    Field("tile_iw", 16, "Image columns in the buffer (pools, BILINEAR, COPY); except for COPY also the row pitch."),
     # Write
     Field("out_addr", 32, "First output byte."),
     Field("out_run_bytes", 24, "Bytes of a contiguous run."),
     Field("out_pitch_bytes", 32, "From one run to the next."),
     # Arithmetic
-    Field("a_zero_point", 9, "ADD: subtracted from A.", signed=True),
-    Field("b_zero_point", 9, "ADD: subtracted from B.", signed=True),
-    Field("a_mult", 31, "ADD: multiplier of A, Q31."),
-    Field("b_mult", 31, "ADD: multiplier of B, Q31."),
-    Field("out_mult", 31, "ADD: multiplier of the sum, Q31."),
-    Field("a_shift", 5, "ADD: right shift of A."),
-    Field("b_shift", 5, "ADD: right shift of B."),
-    Field("out_shift", 5, "ADD: right shift of the sum."),
-    Field("zero_point_out", 9, "ADD: added last. COPY: the value outside the image.", signed=True),
-    Field("act_min", 9, "Lower clamp (ADD and pools).", signed=True),
-    Field("act_max", 9, "Upper clamp (ADD and pools).", signed=True),
-    Field("is_half_up", 1, "AVG_POOL: 1: halves are rounded up; 0: away from zero."),
+    Field("a_zero_point", 9, "ADD, SUB, MUL: subtracted from A.", signed=True),
+    Field("b_zero_point", 9, "ADD, SUB, MUL: subtracted from B.", signed=True),
+    Field("a_mult", 31, "ADD, SUB: multiplier of A, Q31."),
+    Field("b_mult", 31, "ADD, SUB: multiplier of B, Q31."),
+    Field("out_mult", 31, "ADD, SUB, MUL: multiplier of the sum, difference or product, Q31."),
+    Field("a_shift", 5, "ADD, SUB: right shift of A."),
+    Field("b_shift", 5, "ADD, SUB: right shift of B. MUL: left shift of the product, 0..7."),
+    Field("out_shift", 5, "ADD, SUB, MUL: right shift of the result."),
+    Field("zero_point_out", 9, "ADD, SUB, MUL: added last. COPY: the value outside the image.", signed=True),
+    Field("act_min", 9, "Lower clamp (ADD, SUB, MUL and pools).", signed=True),
+    Field("act_max", 9, "Upper clamp (ADD, SUB, MUL and pools).", signed=True),
+    Field("is_half_up", 1, "AVG_POOL: halves are rounded 0: away from zero, 1: up."),
     Field("has_lut", 1, "1: outputs of any operation, after the clamp, are looked up in a table."),
     Field("lut_addr", 32, "The table, `LUT_BYTES` bytes; aligned to that. Not used if `has_lut` is 0."),
 ))
@@ -253,10 +270,16 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
 
 TP_AT_LEAST_ONE = ("a_run_bytes", "num_a_runs", "num_0", "num_1", "num_2", "out_run_bytes")
 """Fields of `TP` that must not be 0."""
-TP_ADD_AT_LEAST_ONE = ("b_run_bytes", "num_b_runs")
-"""Nor these for ADD."""
+TP_TWO_OPERANDS = (TpOp.ADD, TpOp.SUB, TpOp.MUL, TpOp.MAXIMUM, TpOp.MINIMUM)
+"""Operations with an operand B."""
+TP_B_AT_LEAST_ONE = ("b_run_bytes", "num_b_runs")
+"""They need these too."""
 TP_POOL_AT_LEAST_ONE = ("kernel_h", "kernel_w", "tile_ih", "tile_iw")
-"""Nor these for pools."""
+"""Pools and BILINEAR need these."""
+FRACTION_BITS = TP.fields["stride_h_frac"].bits
+"""Fraction bits of a place in an image."""
+MAX_PRODUCT_SHIFT = 7
+"""Largest left shift of MUL."""
 
 STREAM = Record("STREAM", 8, (
     Field("offset_bytes", 32, "From `wgt_addr` to the first beat of the stream; a multiple of 32."),

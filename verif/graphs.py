@@ -61,7 +61,7 @@ class GraphMaker:
 
     def op(self, kind, inputs, out_shape, **options) -> int:
         """Add an operator; the index of its output."""
-        same = kind.endswith("POOL_2D") or kind in ("RESHAPE", "PAD", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR")
+        same = kind.endswith("POOL_2D") or kind in ("RESHAPE", "PAD", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "MAXIMUM", "MINIMUM")
         source = self.tensors[inputs[0]]
         fixed = {"LOGISTIC": (1 / 256, np.iinfo(self.dtype).min), "TANH": (1 / 128, 128 * (self.dtype == np.uint8))}
         scale, zero_point = fixed.get(kind, (float(source.quant.scale[0]), int(source.quant.zero_point[0])) if same else (0.05, None))
@@ -127,7 +127,7 @@ def evaluate(graph: Graph, inputs: dict[int, np.ndarray]) -> dict[int, np.ndarra
 
 def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndarray:
     tensors = [graph.tensors[index] for index in op.inputs]
-    acts, target, options = values[op.inputs[0]], graph.tensors[op.outputs[0]], op.options
+    acts, target, options = values.get(op.inputs[0]), graph.tensors[op.outputs[0]], op.options
     quants = [(tensor.quant.scale[0], int(tensor.quant.zero_point[0])) for tensor in (*tensors, target)]
     activation = options.get("activation", "NONE")
     padding = options.get("pads", options.get("padding", "VALID"))
@@ -150,8 +150,13 @@ def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndar
         return ops.resize_nearest(acts, target.shape[1:3])
     if op.kind == "MEAN":
         return ops.mean(acts, quants[0], quants[-1]).reshape(target.shape)
-    if op.kind == "ADD":
-        return ops.add(acts, values[op.inputs[1]], quants[0], quants[1], quants[-1], activation)
+    if op.kind in ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"):
+        a, b = (values[tensor.index] if tensor.data is None else tensor.data for tensor in tensors)
+        if op.kind in ("MAXIMUM", "MINIMUM"):
+            return np.maximum(a, b) if op.kind == "MAXIMUM" else np.minimum(a, b)
+        if op.kind == "MUL":
+            return ops.multiply(a, b, *quants, activation)
+        return ops.add(a, b, *quants, activation, -1 if op.kind == "SUB" else 1)
     if op.kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
         layer = ops.max_pool if op.kind == "MAX_POOL_2D" else ops.average_pool
         return layer(acts, (options["filter_h"], options["filter_w"]), stride, quants[0], padding, activation)

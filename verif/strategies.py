@@ -15,9 +15,9 @@ from convoy.spec.config import NpuConfig
 from .graphs import GraphMaker
 
 __all__ = [
-    "add_graphs",
     "configs",
     "conv_graphs",
+    "elementwise_graphs",
     "fully_connected_graphs",
     "layer_graphs",
     "lut_graphs",
@@ -128,12 +128,25 @@ def pool_graphs(draw):
 
 
 @st.composite
-def add_graphs(draw):
-    """An addition of two tensors with scales of their own."""
+def elementwise_graphs(draw):
+    """A sum, difference, product, maximum or minimum of two tensors with scales of their own; some axes of one are 1, or it is constant."""
     maker = GraphMaker(draw(seeds), draw(dtypes))
+    kind = draw(st.sampled_from(["ADD", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"]))
     shape = (1, *draw(st.tuples(*[st.integers(1, 30)] * 3)))
-    a, b = (maker.tensor(shape, scale=draw(st.floats(0.001, 1.0))) for _ in range(2))
-    return maker.graph([a, b], [maker.op("ADD", (a, b), shape, activation=draw(st.sampled_from(["NONE", "RELU"])))])
+    kept = draw(st.one_of(st.just((True,) * 3), st.tuples(*[st.booleans()] * 3)))
+    shapes = [shape, (1, *(size if keep else 1 for size, keep in zip(shape[1:], kept, strict=True)))]
+    has_constant = draw(st.booleans())
+    data = maker.rng.integers(0, 256, shapes[1]).astype(np.uint8).view(maker.dtype) if has_constant else None
+    if kind in ("MAXIMUM", "MINIMUM"):
+        operands = [maker.tensor(shapes[0], zero_point=3), maker.tensor(shapes[1], data=data, zero_point=3)]
+    else:
+        scales = st.floats(0.02, 0.5) if kind == "MUL" else st.floats(0.001, 1.0)
+        operands = [maker.tensor(shapes[0], scale=draw(scales)), maker.tensor(shapes[1], data=data, scale=draw(scales))]
+    inputs = operands[:1] if has_constant else operands
+    if draw(st.booleans()):
+        operands = operands[::-1]
+    options = {"activation": draw(st.sampled_from(["NONE", "RELU"]))} if kind in ("ADD", "SUB", "MUL") else {}
+    return maker.graph(inputs, [maker.op(kind, operands, shape, **options)])
 
 
 @st.composite
@@ -178,7 +191,7 @@ LUT_OPTIONS: dict[str, dict] = {
 def lut_graphs(draw):
     """A layer or nothing, followed by one or two operators that are tables; fused unless the result between is an output too."""
     kinds = draw(st.lists(st.sampled_from(sorted(LUT_OPTIONS)), min_size=1, max_size=2))
-    graph = draw(st.one_of(conv_graphs(max_kernel=3), fully_connected_graphs(), pool_graphs(), add_graphs(), st.none()))
+    graph = draw(st.one_of(conv_graphs(max_kernel=3), fully_connected_graphs(), pool_graphs(), elementwise_graphs(), st.none()))
     maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type if graph else draw(dtypes))
     if graph is None:
         inputs = [maker.tensor((1, *draw(st.tuples(*[st.integers(1, 30)] * 3))))]
@@ -249,5 +262,5 @@ def state_graphs(draw):
 
 def layer_graphs():
     """Any layer that the NPU executes; convolutions most often."""
-    return st.one_of(conv_graphs(), conv_graphs(), conv_graphs(), fully_connected_graphs(), pool_graphs(), add_graphs(), move_graphs(), lut_graphs(),
+    return st.one_of(conv_graphs(), conv_graphs(), conv_graphs(), fully_connected_graphs(), pool_graphs(), elementwise_graphs(), move_graphs(), lut_graphs(),
                      residual_graphs())

@@ -264,6 +264,15 @@ def _read_conv(where: str, options: Any) -> dict[str, Any]:
         "padding": _padding(where, options.Padding()), "activation": _activation(where, options.FusedActivationFunction())}
 
 
+def _read_transpose_conv(where: str, options: Any) -> dict[str, Any]:
+    return _positive(where, stride_h=options.StrideH(), stride_w=options.StrideW()) | {
+        "padding": _padding(where, options.Padding()), "activation": _activation(where, options.FusedActivationFunction())}
+
+
+def _read_pack(where: str, options: Any) -> dict[str, Any]:
+    return {"axis": options.Axis()}
+
+
 def _read_depthwise(where: str, options: Any) -> dict[str, Any]:
     return _read_conv(where, options) | {"depth_multiplier": options.DepthMultiplier()}
 
@@ -352,6 +361,11 @@ _OPTIONS: dict[str, tuple[type, bool, Callable[[str, Any], dict[str, Any]]]] = {
     "GELU": (schema.GeluOptions, False, _read_gelu),
     "MEAN": (schema.ReducerOptions, False, _read_reduce),
     "SPACE_TO_DEPTH": (schema.SpaceToDepthOptions, True, _read_space_to_depth),
+    "DEPTH_TO_SPACE": (schema.DepthToSpaceOptions, True, _read_space_to_depth),
+    "TRANSPOSE_CONV": (schema.TransposeConvOptions, True, _read_transpose_conv),
+    "PACK": (schema.PackOptions, True, _read_pack),
+    "RESIZE_BILINEAR": (schema.ResizeBilinearOptions, True, _read_resize),
+    "REDUCE_MAX": (schema.ReducerOptions, False, _read_reduce),
     "STRIDED_SLICE": (schema.StridedSliceOptions, True, _read_strided_slice),
     "RESIZE_NEAREST_NEIGHBOR": (schema.ResizeNearestNeighborOptions, True, _read_resize),
     "VAR_HANDLE": (schema.VarHandleOptions, True, _read_var_handle),

@@ -12,15 +12,17 @@ from convoy.spec.csr import Error
 from convoy.spec.isa import (
     HEADER,
     LUT_BYTES,
+    MAX_PRODUCT_SHIFT,
     NN,
     NN_AT_LEAST_ONE,
     NN_RESIDUAL_AT_LEAST_ONE,
     NN_TABLES,
     TABLE_ALIGN_BYTES,
     TP,
-    TP_ADD_AT_LEAST_ONE,
     TP_AT_LEAST_ONE,
+    TP_B_AT_LEAST_ONE,
     TP_POOL_AT_LEAST_ONE,
+    TP_TWO_OPERANDS,
     Opcode,
     Rounding,
     TpOp,
@@ -202,15 +204,17 @@ class DescriptorCheck(wiring.Component):
 
     def _tp_breaches(self, d):
         """The same for a `TP` descriptor."""
-        is_add = d.op == TpOp.ADD
-        is_pool = (d.op == TpOp.MAX_POOL) | (d.op == TpOp.AVG_POOL)
+        has_b = Cat(d.op == op for op in TP_TWO_OPERANDS).any()
+        has_windows = (d.op == TpOp.MAX_POOL) | (d.op == TpOp.AVG_POOL) | (d.op == TpOp.BILINEAR)
         limit = self._config.tp_buffer_bytes // 2
         return [
             *(d[name] == 0 for name in TP_AT_LEAST_ONE),
-            *(is_add & (d[name] == 0) for name in TP_ADD_AT_LEAST_ONE),
-            *(is_pool & (d[name] == 0) for name in TP_POOL_AT_LEAST_ONE),
+            *(has_b & (d[name] == 0) for name in TP_B_AT_LEAST_ONE),
+            *(has_windows & (d[name] == 0) for name in TP_POOL_AT_LEAST_ONE),
             d.op > max(TpOp).value,
-            ~is_add & (d.b_run_bytes != 0),
+            ~has_b & (d.b_run_bytes != 0),
+            (d.op == TpOp.BILINEAR) & ((d.kernel_h != 2) | (d.kernel_w != 2)),
+            (d.op == TpOp.MUL) & (d.b_shift > MAX_PRODUCT_SHIFT),
             d.a_run_bytes > limit, d.b_run_bytes > limit,
             (d.op != TpOp.COPY) & (d.act_min > d.act_max),
             d.has_lut & (d.lut_addr[:exact_log2(LUT_BYTES)] != 0),

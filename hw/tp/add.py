@@ -1,12 +1,12 @@
-"""TFLite's int8 ADD: both operands scaled up, scaled to a common scale, added, and scaled down again."""
+"""TFLite's int8 ADD, SUB and MUL, and weighted sums, on one set of multipliers."""
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.spec.isa import TP
+from convoy.spec.isa import MAX_PRODUCT_SHIFT, TP, TpOp
 
-__all__ = ["ADD_FIELDS", "AddLane", "ScaleDown"]
+__all__ = ["ADD_FIELDS", "AddLane", "MathLane", "ScaleDown", "clamp"]
 
 ADD_FIELDS = ("a_zero_point", "b_zero_point", "a_mult", "b_mult", "out_mult", "a_shift", "b_shift", "out_shift",
               "zero_point_out", "act_min", "act_max")
@@ -24,23 +24,27 @@ class ScaleDown(wiring.Component):
     ----------
     x_bits : int
         Width of `x`, at most 34.
+    mult_bits : int
+        Width of `mult`, at most 32.
     drop_bits : int
         Bits of the product that the first rounding drops, at least 1.
 
     Members
     -------
     x : In(signed(x_bits))
-    mult, shift : In(31), In(5)
+    mult : In(mult_bits)
+        From a register; that of a value one cycle after `x`.
+    shift : In(5)
         Constant while values are in the pipeline.
     y : Out(signed(x_bits + 32 - drop_bits))
     """
 
     PIPELINE_CYCLES = 6
 
-    def __init__(self, *, x_bits: int, drop_bits: int):
+    def __init__(self, *, x_bits: int, drop_bits: int, mult_bits: int = 31):
         self._x_bits, self._drop_bits = x_bits, drop_bits
         super().__init__({
-            "x": In(signed(x_bits)), "mult": In(31), "shift": In(5), "y": Out(signed(x_bits + 32 - drop_bits)),
+            "x": In(signed(x_bits)), "mult": In(mult_bits), "shift": In(5), "y": Out(signed(x_bits + 32 - drop_bits)),
         })
 
     def elaborate(self, platform):
@@ -108,6 +112,69 @@ class AddLane(wiring.Component):
             scale_a.x.eq(self.a - job.a_zero_point), scale_a.mult.eq(job.a_mult), scale_a.shift.eq(job.a_shift),
             scale_b.x.eq(self.b - job.b_zero_point), scale_b.mult.eq(job.b_mult), scale_b.shift.eq(job.b_shift),
             scale_out.x.eq(scale_a.y + scale_b.y), scale_out.mult.eq(job.out_mult), scale_out.shift.eq(job.out_shift),
+        ]
+        result = Signal(signed(len(scale_out.y) + 1))
+        m.d.sync += [
+            result.eq(scale_out.y + job.zero_point_out),
+            self.y.eq(clamp(result, job)),
+        ]
+        return m
+
+
+class MathLane(wiring.Component):
+    """One element of `ADD`, `SUB` or `MUL` per cycle, or a row of a `BILINEAR` window: `a * weight_a + b * weight_b`.
+
+    The multiplier of A takes the element of B for `MUL`, and a weight for `BILINEAR`, in place of `a_mult`.
+
+    Latency: `PIPELINE_CYCLES`; of `row`: `ROW_CYCLES`. Throughput: one element per cycle.
+
+    Members
+    -------
+    job : In
+        Fields of the descriptor, constant from two cycles before the first element.
+    a, b : In(signed(8))
+    weight_a, weight_b : In(21)
+        With a and b; at most 2^20.
+    y : Out(signed(8))
+    row : Out(signed(32))
+    """
+
+    ROW_CYCLES = ScaleDown.PIPELINE_CYCLES
+    PIPELINE_CYCLES = AddLane.PIPELINE_CYCLES
+
+    def __init__(self):
+        super().__init__({
+            "job": In(TP.subset("op", *ADD_FIELDS)), "a": In(signed(8)), "b": In(signed(8)), "weight_a": In(21), "weight_b": In(21),
+            "y": Out(signed(8)), "row": Out(signed(32)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        job = self.job
+        drop_bits = 11
+
+        m.submodules.scale_a = scale_a = ScaleDown(x_bits=10, drop_bits=drop_bits, mult_bits=32)
+        m.submodules.scale_b = scale_b = ScaleDown(x_bits=10, drop_bits=drop_bits, mult_bits=32)
+        m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31)
+        is_sub, is_mul, is_weighted = Signal(), Signal(), Signal()
+        m.d.sync += [is_sub.eq(job.op == TpOp.SUB), is_mul.eq(job.op == TpOp.MUL), is_weighted.eq(job.op == TpOp.BILINEAR)]
+
+        # The product of two elements is that of a, with the sign of b, and the magnitude of b. Factors shifted left by drop_bits are exact.
+        a, b, magnitude = Signal(signed(10)), Signal(signed(10)), Signal(9)
+        product_shift = job.b_shift[:MAX_PRODUCT_SHIFT.bit_length()]
+        m.d.comb += [
+            a.eq(self.a - job.a_zero_point), b.eq(self.b - job.b_zero_point), magnitude.eq(Mux(b < 0, -b, b)),
+            scale_a.x.eq(Mux(is_mul & (b < 0), job.a_zero_point - self.a, a)), scale_b.x.eq(b),
+            scale_a.shift.eq(Mux(is_mul, 0, job.a_shift)), scale_b.shift.eq(job.b_shift),
+        ]
+        m.d.sync += [
+            scale_a.mult.eq(Mux(is_weighted, self.weight_a << drop_bits, Mux(is_mul, magnitude << product_shift << drop_bits, job.a_mult))),
+            scale_b.mult.eq(Mux(is_weighted, self.weight_b << drop_bits, job.b_mult)),
+        ]
+        scaled_b = Mux(is_mul, 0, scale_b.y)
+        m.d.comb += [
+            scale_out.x.eq(Mux(is_sub, scale_a.y - scaled_b, scale_a.y + scaled_b)), scale_out.mult.eq(job.out_mult), scale_out.shift.eq(job.out_shift),
+            self.row.eq(scale_out.x),
         ]
         result = Signal(signed(len(scale_out.y) + 1))
         m.d.sync += [

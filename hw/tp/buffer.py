@@ -13,7 +13,7 @@ class TpBuffer(wiring.Component):
     """`num_bytes` of memory in `num_banks` banks of one byte: the bank of an address is the address mod `num_banks`.
 
     A beat of `num_banks` bytes is written in one cycle at any alignment. Two gathers read `num_lanes` bytes each per
-    cycle; the lanes of a gather must lie in different banks.
+    cycle; the lanes of a gather must lie in different banks, or at one address.
 
     Latency: a beat can be read 2 cycles after `write_en`; the bytes of a gather are there `GATHER_CYCLES` after its
     address. Throughput: one write and both gathers every cycle.
@@ -36,8 +36,8 @@ class TpBuffer(wiring.Component):
         Address of lane 0 of each gather.
     read_count : In
         Lanes in use, 0 .. num_lanes; lane i is at `read_addr + i * read_step`, within the same half.
-    read_step : In
-        Bytes from lane to lane, constant from two cycles before a gather's address.
+    read_step : In(array of 2)
+        Bytes from lane to lane of each gather, constant from two cycles before its address. With 0 all lanes read one byte.
     read_data : Out(2 x num_lanes bytes)
         The bytes, signed; those of lanes not in use are undefined.
     """
@@ -55,7 +55,7 @@ class TpBuffer(wiring.Component):
             "write_count": In(range(num_banks + 1)),
             "read_addr": In(data.ArrayLayout(addr_bits, 2)),
             "read_count": In(range(num_lanes + 1)),
-            "read_step": In(addr_bits - 1),
+            "read_step": In(data.ArrayLayout(addr_bits - 1, 2)),
             "read_data": Out(data.ArrayLayout(data.ArrayLayout(signed(8), num_lanes), 2)),
         })
 
@@ -101,7 +101,7 @@ class TpBuffer(wiring.Component):
             bank = Signal(bank_bits, name=f"bank{gather}_{lane}")
             within = (base[:half_bits] + offset[lane])[:half_bits]
             m.d.sync += [
-                offset[lane].eq(self.read_step * lane),
+                offset[lane].eq(self.read_step[gather] * lane),
                 is_used.eq(lane < self.read_count),
                 addr.eq(Cat(within, base[half_bits])),
                 bank.eq(addr[:bank_bits]),

@@ -11,7 +11,8 @@ from convoy.hw.post.lut import LUT_FIELDS, Lut
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TP, TpOp
 
-from .add import AddLane
+from .add import ADD_FIELDS, MathLane
+from .blend import Blend, BlendWeights
 from .buffer import TpBuffer
 from .pool import Average, PoolReduce
 from .walk import GroupWalk, WindowWalk, is_pool
@@ -22,10 +23,9 @@ NUM_TP_LANES = 4
 """Bytes that the tensor processor takes from each operand per cycle."""
 
 _JOB = TP.subset(
-    "op", "buffer_half", "num_0", "num_1", "num_2", "step_0", "step_1", "step_2",
-    "kernel_h", "kernel_w", "stride_h", "stride_w", "start_y", "start_x", "tile_ih", "tile_iw",
-    "a_zero_point", "b_zero_point", "a_mult", "b_mult", "out_mult", "a_shift", "b_shift", "out_shift", "zero_point_out", "act_min", "act_max", "is_half_up",
-    *LUT_FIELDS)
+    "op", "buffer_half", "num_0", "num_1", "num_2", "step_0", "step_1", "step_2", "b_step_0", "b_step_1", "b_step_2",
+    "kernel_h", "kernel_w", "stride_h", "stride_w", "stride_h_frac", "stride_w_frac", "start_y", "start_x", "start_y_frac", "start_x_frac",
+    "tile_ih", "tile_iw", "is_half_up", *ADD_FIELDS, *LUT_FIELDS)
 
 
 def result_layout(num_lanes: int) -> data.StructLayout:
@@ -39,10 +39,9 @@ class Process(wiring.Component):
     Groups are issued only when the result queue has room for them, so nothing behind the walk ever stalls. The next
     descriptor starts when the pipeline is empty, and when its lookup table, if it has one, has been fetched.
 
-    Latency: about 14 cycles from `loaded` to the first result, `ADD` 14 more. Throughput: `COPY`, `ADD`: a group of
-    `num_lanes` elements per cycle (one element if `step_2` puts lanes into one bank), and at least two cycles per iteration
-    of the outer loops; pools: `num_lanes` pixels of a window row per cycle, and at least two cycles per window
-    (averages: `Average.CYCLES`).
+    Latency: about 14 cycles from `loaded` to the first result, `ADD`, `SUB` and `MUL` 14 more, `BILINEAR` 9 more. Throughput: pools, `BILINEAR`:
+    `num_lanes` pixels of a window row per cycle, and at least two cycles per window (averages: `Average.CYCLES`); others: a group of
+    `num_lanes` elements per cycle (one element if a step puts lanes into one bank), and at least two cycles per iteration of the outer loops.
 
     Parameters
     ----------
@@ -76,7 +75,7 @@ class Process(wiring.Component):
             "freed": Out(1),
             "read_addr": Out(data.ArrayLayout(addr_bits, 2)),
             "read_count": Out(range(num_lanes + 1)),
-            "read_step": Out(addr_bits - 1),
+            "read_step": Out(data.ArrayLayout(addr_bits - 1, 2)),
             "read_data": In(data.ArrayLayout(data.ArrayLayout(signed(8), num_lanes), 2)),
             "results": Out(stream.Signature(result_layout(num_lanes))),
             "read_lut": Out(ReadPort(config)),
@@ -116,15 +115,16 @@ class Process(wiring.Component):
 
         groups = group_walk.groups
         is_issued = self._issue(m, job, groups)
-        m.d.comb += self.read_step.eq(group_walk.step)
+        m.d.comb += [self.read_step.eq(group_walk.steps), group_walk.place_in.eq(window_walk.place)]
         m.d.sync += [
             self.read_addr[0].eq(Cat(groups.p.addr, job.buffer_half)),
-            self.read_addr[1].eq(Cat((groups.p.addr + b_offset)[:half_bits], job.buffer_half)),
+            self.read_addr[1].eq(Cat((groups.p.addr_b + b_offset)[:half_bits], job.buffer_half)),
             self.read_count.eq(groups.p.count),
         ]
         tags = {"en": is_issued, "count": groups.p.count, "fill": groups.p.is_fill, "window_last": groups.p.window_last, "last": groups.p.last}
         tags = _delay(m, tags, 1 + TpBuffer.GATHER_CYCLES, "gather")
-        self._compute(m, job, tags, lut, queue.i)
+        weights = self._weights(m, groups.p.is_row_0, group_walk.place)
+        self._compute(m, job, tags, weights, lut, queue.i)
         m.d.comb += is_end.eq(queue.i.valid & queue.i.p.last)
         return m
 
@@ -147,21 +147,40 @@ class Process(wiring.Component):
             m.d.sync += pause.eq(pause - 1)
         return is_issued
 
-    def _compute(self, m, job, tags, lut, results):
-        """The bytes that were read or the fill, or their sums, or their reduction, looked up if need be, into the queue."""
+    def _weights(self, m, is_row_0, place):
+        """Weights of the first two bytes of the group that was issued, when the bytes have been read."""
+        m.submodules.blend_weights = weights = BlendWeights()
+        issued = _delay(m, {"is_row_0": is_row_0, "place": place}, 1, "issued")
+        m.d.comb += [weights.is_row_0.eq(issued["is_row_0"]), Value.cast(weights.place).eq(issued["place"])]
+        return _delay(m, {"a": weights.weight_0, "b": weights.weight_1}, TpBuffer.GATHER_CYCLES - weights.PIPELINE_CYCLES, "weight")
+
+    def _compute(self, m, job, tags, weights, lut, results):
+        """The bytes that were read or the fill, or what is made of them, looked up if need be, into the queue."""
         read_a, read_b = self.read_data
-        sums = []
-        for lane in range(self._num_lanes):
-            m.submodules[f"add{lane}"] = add = AddLane()
-            _assign(m, add.job, job)
-            m.d.comb += [add.a.eq(read_a[lane]), add.b.eq(read_b[lane])]
-            sums.append(add.y)
-        sum_tags = _delay(m, tags | {"en": tags["en"] & (job.op == TpOp.ADD)}, AddLane.PIPELINE_CYCLES, "add")
+        maths, extremes, is_minimum, is_weighted = [], [], Signal(), Signal()
+        m.d.comb += [is_minimum.eq(job.op == TpOp.MINIMUM), is_weighted.eq(job.op == TpOp.BILINEAR)]
+        for lane, (a, b) in enumerate(zip(read_a, read_b, strict=True)):
+            m.submodules[f"math{lane}"] = math = MathLane()
+            _assign(m, math.job, job)
+            m.d.comb += [math.a.eq(a), math.b.eq(b)]
+            maths.append(math)
+            extremes.append(Mux((a < b) ^ is_minimum, b, a))
+            if lane == 0:
+                m.d.comb += [math.weight_a.eq(weights["a"]), math.weight_b.eq(weights["b"])]
+                with m.If(is_weighted):
+                    m.d.comb += math.b.eq(read_a[1])
+        is_math = (job.op == TpOp.ADD) | (job.op == TpOp.SUB) | (job.op == TpOp.MUL)
+        sum_tags = _delay(m, tags | {"en": tags["en"] & is_math}, MathLane.PIPELINE_CYCLES, "math")
+        row_tags = _delay(m, tags | {"en": tags["en"] & is_weighted}, MathLane.ROW_CYCLES, "row")
+        m.submodules.blend = blend = Blend()
+        m.d.comb += [
+            blend.en.eq(row_tags["en"]), blend.row.eq(maths[0].row), blend.window_last.eq(row_tags["window_last"]), blend.last.eq(row_tags["last"]),
+        ]
 
         m.submodules.pool = pool = PoolReduce(num_lanes=self._num_lanes)
         _assign(m, pool.job, job)
         m.d.comb += [
-            pool.en.eq(tags["en"] & is_pool(job.op)), pool.bytes.eq(read_a), pool.count.eq(tags["count"]),
+            pool.en.eq(tags["en"] & ((job.op == TpOp.MAX_POOL) | (job.op == TpOp.AVG_POOL))), pool.bytes.eq(read_a), pool.count.eq(tags["count"]),
             pool.window_last.eq(tags["window_last"]), pool.last.eq(tags["last"]),
         ]
 
@@ -172,9 +191,19 @@ class Process(wiring.Component):
                     lut.valid.eq(tags["en"]), lut.lanes.eq(Mux(tags["fill"], job.zero_point_out[:8].replicate(self._num_lanes), read_a)),
                     result["count"].eq(tags["count"]), result["last"].eq(tags["last"]),
                 ]
-            with m.Case(TpOp.ADD):
+            with m.Case(TpOp.MAXIMUM, TpOp.MINIMUM):
                 m.d.sync += [
-                    lut.valid.eq(sum_tags["en"]), lut.lanes.eq(Cat(sums)),
+                    lut.valid.eq(tags["en"]), lut.lanes.eq(Cat(extremes)),
+                    result["count"].eq(tags["count"]), result["last"].eq(tags["last"]),
+                ]
+            with m.Case(TpOp.BILINEAR):
+                m.d.sync += [
+                    lut.valid.eq(blend.valid), lut.lanes.eq(blend.result),
+                    result["count"].eq(1), result["last"].eq(blend.result_last),
+                ]
+            with m.Case(TpOp.ADD, TpOp.SUB, TpOp.MUL):
+                m.d.sync += [
+                    lut.valid.eq(sum_tags["en"]), lut.lanes.eq(Cat(math.y for math in maths)),
                     result["count"].eq(sum_tags["count"]), result["last"].eq(sum_tags["last"]),
                 ]
             with m.Default():

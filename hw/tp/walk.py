@@ -4,41 +4,47 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.spec.isa import TP, TpOp
+from convoy.spec.isa import FRACTION_BITS, TP, TpOp
 
-__all__ = ["GroupWalk", "WindowWalk", "group_layout", "is_pool", "window_layout"]
+__all__ = ["GroupWalk", "Place", "WindowWalk", "group_layout", "is_pool", "window_layout"]
 
-_WINDOW_JOB = TP.subset("op", "num_0", "num_1", "num_2", "step_0", "step_1", "kernel_h", "kernel_w", "stride_h", "stride_w",
-                        "start_y", "start_x", "tile_ih", "tile_iw")
-_GROUP_JOB = TP.subset("op", "step_2", "tile_iw")
+_WINDOW_JOB = TP.subset("op", "num_0", "num_1", "num_2", "step_0", "step_1", "b_step_0", "b_step_1", "kernel_h", "kernel_w", "stride_h", "stride_w",
+                        "stride_h_frac", "stride_w_frac", "start_y", "start_x", "start_y_frac", "start_x_frac", "tile_ih", "tile_iw")
+_GROUP_JOB = TP.subset("op", "step_2", "b_step_2", "tile_iw")
 
 
 def is_pool(op) -> Value:
     """Whether `op`, a `TpOp` value, reduces a window to one byte."""
-    return (op == TpOp.MAX_POOL) | (op == TpOp.AVG_POOL)
+    return (op == TpOp.MAX_POOL) | (op == TpOp.AVG_POOL) | (op == TpOp.BILINEAR)
+
+
+Place = data.StructLayout({"frac_y": FRACTION_BITS, "frac_x": FRACTION_BITS, "product": 2 * FRACTION_BITS})
+"""How far a place lies from the first row and column of its window, in 2**-FRACTION_BITS, and the product of both."""
 
 
 def window_layout(addr_bits: int) -> data.StructLayout:
     """Bytes in the buffer: `num_rows` rows of `num_cols` columns from `addr`; `last` of the descriptor.
 
-    A pooling window, clipped to the image, or a row of elements of `COPY` and `ADD`; `is_fill` says that they are outside the image.
-    An empty window has `num_rows` and `num_cols` 0.
+    A window of a pool or of `BILINEAR`, clipped to the image, or a row of elements of the other operations (from `addr_b` for operand B); `is_fill`
+    says that they are outside the image. An empty window has `num_rows` and `num_cols` 0.
     """
-    return data.StructLayout({"addr": addr_bits, "num_rows": 16, "num_cols": 16, "is_fill": 1, "last": 1})
+    return data.StructLayout({"addr": addr_bits, "addr_b": addr_bits, "num_rows": 16, "num_cols": 16, "is_fill": 1, "last": 1})
 
 
 def group_layout(addr_bits: int, num_lanes: int) -> data.StructLayout:
-    """Up to `num_lanes` bytes that are read at once: `count` bytes from `addr`, a step apart.
+    """Up to `num_lanes` bytes that are read at once: `count` bytes from `addr`, a step apart, and from `addr_b`.
 
-    `is_fill`: nothing is read, the bytes are outside the image. `window_last` ends a window, `last` the descriptor.
+    `is_row_0`: of the first row of its window. `is_fill`: nothing is read, the bytes are outside the image. `window_last` ends a window, `last` the descriptor.
     """
-    return data.StructLayout({"addr": addr_bits, "count": range(num_lanes + 1), "is_fill": 1, "window_last": 1, "last": 1})
+    return data.StructLayout({
+        "addr": addr_bits, "addr_b": addr_bits, "count": range(num_lanes + 1), "is_row_0": 1, "is_fill": 1, "window_last": 1, "last": 1,
+    })
 
 
 class WindowWalk(wiring.Component):
     """The outer loops of a TP descriptor.
 
-    Pools: a window per output, clipped to the image, in the order of the loops. `COPY`, `ADD`: a window of one row of
+    Pools, `BILINEAR`: a window per output, clipped to the image, in the order of the loops. Others: a window of one row of
     `num_2` elements per iteration of the two outer loops; `COPY` cuts it where the image begins and ends.
 
     Latency: 5 cycles from `start` to the first window. Throughput: a window in two cycles, further parts of a row in one each.
@@ -55,6 +61,8 @@ class WindowWalk(wiring.Component):
     start : In(1)
         Strobe, only when the last window of the previous descriptor has been taken.
     windows : Out(stream of `window_layout`)
+    place : Out(Place)
+        Of the window that is offered; for `BILINEAR`.
     """
 
     def __init__(self, addr_bits: int):
@@ -63,6 +71,7 @@ class WindowWalk(wiring.Component):
             "job": In(_WINDOW_JOB),
             "start": In(1),
             "windows": Out(stream.Signature(window_layout(addr_bits))),
+            "place": Out(Place),
         })
 
     def elaborate(self, platform):
@@ -88,16 +97,31 @@ class WindowWalk(wiring.Component):
         reload_2 = Signal(16)
         m.d.comb += reload_2.eq(Mux(pool, job.num_2 - 1, 0))
         plane = Signal(bits)
-        y, x = Signal(signed(26)), Signal(signed(26))
+        y, x, y_frac, x_frac = Signal(signed(26)), Signal(signed(26)), Signal(FRACTION_BITS), Signal(FRACTION_BITS)
+        next_y, next_x = Signal(signed(26 + FRACTION_BITS)), Signal(signed(26 + FRACTION_BITS))
+        step_y_frac, has_carry = Signal(FRACTION_BITS), Signal()
         row, row_start, row_step = Signal(bits), Signal(bits), Signal(bits)
+        plane_b, row_b = Signal(bits), Signal(bits)
+        m.d.comb += [
+            step_y_frac.eq(Mux(pool, job.stride_h_frac, 0)),
+            next_y.eq(Cat(y_frac, y).as_signed() + Cat(step_y_frac, Mux(is_copy, 1, job.stride_h))),
+            next_x.eq(Cat(x_frac, x).as_signed() + Cat(job.stride_w_frac, job.stride_w)),
+            has_carry.eq(pool & (y_frac + step_y_frac)[FRACTION_BITS]),
+        ]
 
-        # row = y * tile_iw in pools is kept incrementally; this multiplier makes its start and step.
-        factor_a, factor_b, product = Signal(bits), Signal(bits), Signal(bits)
-        m.d.sync += product.eq(factor_a * factor_b)
+        # row = y * tile_iw in pools is kept incrementally; this multiplier makes its start and step, and the product of a place.
+        factor_bits = max(bits, FRACTION_BITS)
+        factor_a, factor_b, product = Signal(factor_bits), Signal(factor_bits), Signal(max(bits, 2 * FRACTION_BITS))
+        can_emit, is_held = Signal(), Signal()
+        m.d.comb += can_emit.eq(~windows.valid | windows.ready)
+        with m.If(~is_held):
+            m.d.sync += product.eq(factor_a * factor_b)
+        frac_y, frac_x = Signal(FRACTION_BITS), Signal(FRACTION_BITS)
+        m.d.comb += [self.place.frac_y.eq(frac_y), self.place.frac_x.eq(frac_x), self.place.product.eq(product)]
 
         y_low, x_low = Signal(16), Signal(16)
         y_high, x_high = Signal(signed(27)), Signal(signed(27))
-        row_addr = Signal(bits)
+        row_addr, row_addr_b = Signal(bits), Signal(bits)
         num_rows, num_cols = Signal(signed(28)), Signal(signed(28))
         m.d.comb += [num_rows.eq(y_high - y_low), num_cols.eq(x_high - x_low)]
         is_empty = Signal()
@@ -106,11 +130,13 @@ class WindowWalk(wiring.Component):
         with m.If(windows.ready):
             m.d.sync += windows.valid.eq(0)
 
-        with m.FSM():
+        with m.FSM() as fsm:
+            m.d.comb += is_held.eq(fsm.ongoing("EMIT") & ~can_emit)
             with m.State("IDLE"):
                 m.d.sync += [
                     left_0.eq(job.num_0 - 1), left_1.eq(job.num_1 - 1), left_2.eq(reload_2),
-                    plane.eq(0), y.eq(job.start_y), x.eq(job.start_x),
+                    plane.eq(0), y.eq(job.start_y), x.eq(job.start_x), y_frac.eq(job.start_y_frac), x_frac.eq(job.start_x_frac),
+                    plane_b.eq(0), row_b.eq(0),
                     factor_a.eq(job.start_y), factor_b.eq(job.tile_iw),
                     num_before.eq(-job.start_x), image_end.eq(job.tile_iw - job.start_x),
                 ]
@@ -138,19 +164,22 @@ class WindowWalk(wiring.Component):
                 m.d.sync += [
                     y_low.eq(Mux(y < 0, 0, y)), y_high.eq(Mux(y_end > job.tile_ih, job.tile_ih, y_end)),
                     x_low.eq(Mux((x < 0) | ~pool, 0, x)), x_high.eq(Mux(x_end > job.tile_iw, job.tile_iw, x_end)),
-                    row_addr.eq(plane + Mux((y < 0) & pool, 0, row)),
+                    row_addr.eq(plane + Mux((y < 0) & pool, 0, row)), row_addr_b.eq(plane_b + row_b),
+                    # Where a row or column is clipped, the other one counts alone.
+                    factor_a.eq(Mux((y < 0) | (y_end > job.tile_ih), 0, y_frac)), factor_b.eq(Mux((x < 0) | (x_end > job.tile_iw), 0, x_frac)),
                 ]
                 with m.If(~is_copy | ((y >= 0) & (y < job.tile_ih))):
                     m.d.sync += [is_row_inside.eq(1), parts.eq(Mux(pool, 0b010, Cat(cols != 0 for cols in part_cols)))]
                 with m.Else():
                     m.d.sync += [is_row_inside.eq(0), parts.eq(0b001)]
                 m.next = "EMIT"
-            with m.State("EMIT"), m.If(~windows.valid | windows.ready):
+            with m.State("EMIT"), m.If(can_emit):
                 row_cols = Signal(16)
                 m.d.comb += row_cols.eq(Mux(is_row_inside, Mux(parts[0], part_cols[0], Mux(parts[1], part_cols[1], part_cols[2])), job.num_2))
                 m.d.sync += [
                     windows.valid.eq(1),
-                    windows.p.addr.eq(row_addr + x_low),
+                    windows.p.addr.eq(row_addr + x_low), windows.p.addr_b.eq(row_addr_b),
+                    frac_y.eq(factor_a), frac_x.eq(factor_b),
                     windows.p.num_rows.eq(Mux(pool, Mux(is_empty, 0, num_rows), 1)),
                     windows.p.num_cols.eq(Mux(pool, Mux(is_empty, 0, num_cols), row_cols)),
                     windows.p.is_fill.eq(~is_row_inside | (parts[:2] != 0b10)),
@@ -161,17 +190,17 @@ class WindowWalk(wiring.Component):
                 with m.If(has_more):
                     m.next = "EMIT"
                 with m.Elif(left_2 != 0):
-                    m.d.sync += [left_2.eq(left_2 - 1), x.eq(x + job.stride_w)]
+                    m.d.sync += [left_2.eq(left_2 - 1), x_frac.eq(next_x), x.eq(next_x >> FRACTION_BITS)]
                 with m.Else():
-                    m.d.sync += [left_2.eq(reload_2), x.eq(job.start_x)]
+                    m.d.sync += [left_2.eq(reload_2), x.eq(job.start_x), x_frac.eq(job.start_x_frac)]
                     with m.If(left_1 != 0):
-                        m.d.sync += [left_1.eq(left_1 - 1), y.eq(y + Mux(is_copy, 1, job.stride_h))]
+                        m.d.sync += [left_1.eq(left_1 - 1), y_frac.eq(next_y), y.eq(next_y >> FRACTION_BITS), row_b.eq(row_b + job.b_step_1)]
                         with m.If(~is_copy | (y >= 0)):
-                            m.d.sync += row.eq(row + row_step)
+                            m.d.sync += row.eq(row + row_step + Mux(has_carry, job.tile_iw, 0))
                     with m.Else():
                         m.d.sync += [
-                            left_1.eq(job.num_1 - 1), y.eq(job.start_y), row.eq(row_start),
-                            left_0.eq(left_0 - 1), plane.eq(plane + job.step_0),
+                            left_1.eq(job.num_1 - 1), y.eq(job.start_y), y_frac.eq(job.start_y_frac), row.eq(row_start), row_b.eq(0),
+                            left_0.eq(left_0 - 1), plane.eq(plane + job.step_0), plane_b.eq(plane_b + job.b_step_0),
                         ]
                         with m.If(left_0 == 0):
                             m.d.sync += windows.p.last.eq(1)
@@ -182,8 +211,8 @@ class WindowWalk(wiring.Component):
 class GroupWalk(wiring.Component):
     """Cuts windows into groups of bytes that the buffer reads at once: row by row, up to `num_lanes` columns each.
 
-    Columns are `step_2` bytes apart (pools: 1), rows `tile_iw`. When the step would put two lanes into one bank, groups
-    have one byte. Nothing is read for bytes outside the image, so their groups are always full.
+    Columns are `step_2` bytes apart (pools, `BILINEAR`: 1), `b_step_2` in operand B, rows `tile_iw`. When a step would put two lanes into
+    one bank, groups have one byte; a step of 0 does not, all lanes then read one byte. Nothing is read for bytes outside the image, so their groups are always full.
 
     Latency: 1 cycle. Throughput: a group per cycle, also from one window to the next.
 
@@ -199,10 +228,12 @@ class GroupWalk(wiring.Component):
     job : In
         Fields of the descriptor, constant from two cycles before its first window to its last group.
     windows : In(stream of `window_layout`)
+    place_in, place : In(Place), Out(Place)
+        Of the window that is offered at `windows`, and of the one that groups are cut from.
     groups : Out(stream of `group_layout`)
         An empty window gives a group with a `count` of 0 that has `window_last`.
-    step : Out(addr_bits)
-        Bytes from lane to lane, constant during a descriptor.
+    steps : Out(array of 2 x addr_bits)
+        Bytes from lane to lane of A and of B, constant during a descriptor.
     """
 
     def __init__(self, addr_bits: int, *, num_lanes: int, num_banks: int):
@@ -211,7 +242,8 @@ class GroupWalk(wiring.Component):
             "job": In(_GROUP_JOB),
             "windows": In(stream.Signature(window_layout(addr_bits))),
             "groups": Out(stream.Signature(group_layout(addr_bits, num_lanes))),
-            "step": Out(addr_bits),
+            "place_in": In(Place), "place": Out(Place),
+            "steps": Out(data.ArrayLayout(addr_bits, 2)),
         })
 
     def elaborate(self, platform):
@@ -221,13 +253,14 @@ class GroupWalk(wiring.Component):
 
         # Lanes 0 .. num_lanes-1 hit different banks unless the step has too many factors of two.
         is_wide = Signal()
-        group_step = Signal.like(self.step)
         free_bits = (self._num_banks // lanes).bit_length()
+        steps = self.steps[0], self.steps[1]
+        group_steps = [Signal.like(each, name=f"group_step_{n}") for n, each in enumerate(steps)]
         m.d.sync += [
-            self.step.eq(Mux(is_pool(job.op), 1, job.step_2)),
-            is_wide.eq(self.step[:free_bits].any()),
-            group_step.eq(Mux(is_wide, self.step * lanes, self.step)),
+            steps[0].eq(Mux(is_pool(job.op), 1, job.step_2)), steps[1].eq(Mux(is_pool(job.op), 1, job.b_step_2)),
+            is_wide.eq(Cat(each[:free_bits].any() | (each == 0) for each in steps).all()),
         ]
+        m.d.sync += [total.eq(Mux(is_wide, each * lanes, each)) for total, each in zip(group_steps, steps, strict=True)]
 
         is_active, is_last, is_fill, is_full = Signal(), Signal(), Signal(), Signal()
         row_addr = Signal.like(groups.p.addr)
@@ -244,14 +277,16 @@ class GroupWalk(wiring.Component):
             groups.p.last.eq(is_window_end & is_last),
             windows.ready.eq(~is_active | (groups.ready & is_window_end)),
         ]
-        addr = Signal.like(groups.p.addr)
-        m.d.comb += groups.p.addr.eq(addr)
+        addr, addr_b = Signal.like(groups.p.addr), Signal.like(groups.p.addr)
+        is_row_0 = Signal()
+        m.d.comb += [groups.p.addr.eq(addr), groups.p.addr_b.eq(addr_b), groups.p.is_row_0.eq(is_row_0)]
 
         with m.If(windows.ready):
             m.d.sync += [
                 is_active.eq(windows.valid),
                 is_last.eq(windows.p.last), is_fill.eq(windows.p.is_fill),
-                row_addr.eq(windows.p.addr), addr.eq(windows.p.addr),
+                row_addr.eq(windows.p.addr), addr.eq(windows.p.addr), addr_b.eq(windows.p.addr_b),
+                is_row_0.eq(1), self.place.eq(self.place_in),
                 num_cols.eq(windows.p.num_cols), cols_left.eq(windows.p.num_cols),
                 rows_left.eq(windows.p.num_rows),
             ]
@@ -259,8 +294,8 @@ class GroupWalk(wiring.Component):
             with m.If(is_row_end):
                 m.d.sync += [
                     row_addr.eq(row_addr + job.tile_iw), addr.eq(row_addr + job.tile_iw),
-                    cols_left.eq(num_cols), rows_left.eq(rows_left - 1),
+                    cols_left.eq(num_cols), rows_left.eq(rows_left - 1), is_row_0.eq(0),
                 ]
             with m.Else():
-                m.d.sync += [addr.eq(addr + group_step), cols_left.eq(cols_left - groups.p.count)]
+                m.d.sync += [addr.eq(addr + group_steps[0]), addr_b.eq(addr_b + group_steps[1]), cols_left.eq(cols_left - groups.p.count)]
         return m

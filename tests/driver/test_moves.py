@@ -8,53 +8,20 @@ from hypothesis import strategies as st
 from convoy.driver.compile import compile_graph
 from convoy.driver.graph import GraphError
 from convoy.driver.importers.tflite import read_tflite
-from convoy.driver.program import NpuStep
 from convoy.spec.config import PRESETS
-from convoy.verif.graphs import random_values, run_plan
-from convoy.verif.litert import ModelBuilder, run_reference
+from convoy.verif.litert import ModelBuilder
+from convoy.verif.models import QUANT, check_model, one_op
 from convoy.verif.strategies import configs
 
 PROPERTY = settings(deadline=None, max_examples=25, derandomize=True)
-QUANT = 0.05, 3
 sizes, channels = st.integers(1, 14), st.integers(1, 9)
-
-
-def check(model, config, num_host_steps=0):
-    """Every tensor is LiteRT's; the plan."""
-    graph = read_tflite(model)
-    plan = compile_graph(graph, config, keep_tensors=True)
-    inputs = random_values(graph, 0)
-    expected, got = run_reference(model, list(inputs.values())), run_plan(plan, dict(inputs))
-    for op in graph.ops:
-        for output in op.outputs:
-            np.testing.assert_array_equal(got[output], expected[output], err_msg=f"{op.index} {op.kind}")
-    assert sum(not isinstance(step, NpuStep) for step in plan.steps) == num_host_steps
-    # dead tensors overwritten
-    packed = run_plan(compile_graph(graph, config), dict(inputs))
-    for index in graph.outputs:
-        np.testing.assert_array_equal(packed[index], expected[index])
-    return plan
-
-
-def constant(builder, values):
-    values = np.array(values, np.int32)
-    return builder.tensor(values.shape, np.int32, data=values)
-
-
-def one_op(kind, shape, out_shape, constants, quant=QUANT, out_quant=QUANT, **options):
-    builder = ModelBuilder(kind)
-    source = builder.tensor(shape, np.int8, *quant)
-    inputs = [source, *(constant(builder, values) for values in constants)]
-    target = builder.tensor(out_shape, np.int8, *out_quant)
-    builder.op(kind, inputs, [target], **options)
-    return builder.finish([source], [target])
 
 
 @PROPERTY
 @given(sizes, st.integers(1, 60), channels, st.tuples(*[st.integers(0, 9)] * 4), configs())
 def test_pad(height, width, num_c, pads, config):
     shape = 1, height + pads[0] + pads[1], width + pads[2] + pads[3], num_c
-    check(one_op("PAD", (1, height, width, num_c), shape, [[[0, 0], pads[:2], pads[2:], [0, 0]]]), config)
+    check_model(one_op("PAD", (1, height, width, num_c), shape, [[[0, 0], pads[:2], pads[2:], [0, 0]]]), config)
 
 
 @PROPERTY
@@ -64,21 +31,21 @@ def test_slices(data, config):
     begins = [data.draw(st.integers(0, size - 1)) for size in shape]
     if data.draw(st.booleans()):
         extents = [data.draw(st.integers(1, size - begin)) for size, begin in zip(shape, begins, strict=True)]
-        check(one_op("SLICE", shape, extents, [begins, extents]), config)
+        check_model(one_op("SLICE", shape, extents, [begins, extents]), config)
         return
     steps, mask = [1, *(data.draw(st.integers(1, 3)) for _ in range(3))], data.draw(st.integers(0, 15))
     ends = [data.draw(st.integers(begin + 1, size)) for size, begin in zip(shape, begins, strict=True)]
     begins = [data.draw(st.sampled_from([begin, begin - size])) for size, begin in zip(shape, begins, strict=True)]
     chosen = [len(range(size)[None if mask >> axis & 1 else begin:end:step])
               for axis, (size, begin, end, step) in enumerate(zip(shape, begins, ends, steps, strict=True))]
-    check(one_op("STRIDED_SLICE", shape, chosen, [begins, ends, steps], beginMask=mask), config)
+    check_model(one_op("STRIDED_SLICE", shape, chosen, [begins, ends, steps], beginMask=mask), config)
 
 
 @PROPERTY
 @given(sizes, sizes, channels, st.integers(1, 4), st.integers(1, 7), st.booleans(), configs())
 def test_resize(height, width, num_c, times_h, times_w, is_half, config):
     shape = height * times_h, width * times_w
-    check(one_op("RESIZE_NEAREST_NEIGHBOR", (1, height, width, num_c), (1, *shape, num_c), [shape], halfPixelCenters=is_half), config)
+    check_model(one_op("RESIZE_NEAREST_NEIGHBOR", (1, height, width, num_c), (1, *shape, num_c), [shape], halfPixelCenters=is_half), config)
 
 
 @PROPERTY
@@ -86,7 +53,7 @@ def test_resize(height, width, num_c, times_h, times_w, is_half, config):
 def test_mean(height, width, num_c, keep_dims, ratio, config):
     shape = (1, 1, 1, num_c) if keep_dims else (1, num_c)
     model = one_op("MEAN", (1, height, width, num_c), shape, [[1, 2]], (0.05, -7), (0.05 * ratio, 11), keepDims=keep_dims)
-    check(model, config)
+    check_model(model, config)
 
 
 @PROPERTY
@@ -98,13 +65,13 @@ def test_split(height, width, num_c, axis, num_parts, config):
     source = builder.tensor(shape, np.int8, *QUANT)
     targets = [builder.tensor(part, np.int8, *QUANT) for _ in range(num_parts)]
     builder.op("SPLIT", [builder.tensor((), np.int32, data=np.array(axis - 4)), source], targets, numSplits=num_parts)
-    check(builder.finish([source], targets), config)
+    check_model(builder.finish([source], targets), config)
 
 
 @PROPERTY
 @given(st.integers(1, 6), st.integers(1, 9), channels, st.integers(1, 4), configs())
 def test_space_to_depth(height, width, num_c, block, config):
-    check(one_op("SPACE_TO_DEPTH", (1, height * block, width * block, num_c), (1, height, width, num_c * block * block), [], blockSize=block), config)
+    check_model(one_op("SPACE_TO_DEPTH", (1, height * block, width * block, num_c), (1, height, width, num_c * block * block), [], blockSize=block), config)
 
 
 @PROPERTY
@@ -115,7 +82,7 @@ def test_concatenation_of_inputs(height, width, extents, axis, config):
     sources = [builder.tensor([*shape[:axis], extent, *shape[axis + 1:]], np.int8, *QUANT) for extent in extents]
     target = builder.tensor([*shape[:axis], sum(extents), *shape[axis + 1:]], np.int8, *QUANT)
     builder.op("CONCATENATION", sources, [target], axis=axis - 4)
-    check(builder.finish(sources, [target]), config)
+    check_model(builder.finish(sources, [target]), config)
 
 
 def pool(builder, source, shape):
@@ -143,7 +110,7 @@ def test_concatenations_within_a_network(config):
     d = pool(builder, a, (*shape, 4))
     twice = concatenate(builder, [d, d, source], (*shape, 12))
     last = concatenate(builder, [pool(builder, abc, (*shape, 16)), twice], (*shape, 28))
-    plan = check(builder.finish([source], [last, ab]), PRESETS[config])
+    plan = check_model(builder.finish([source], [last, ab]), PRESETS[config])
     assert plan.placements[a].addr == plan.placements[ab].addr == plan.placements[abc].addr
     assert plan.placements[b].addr == plan.placements[ab].addr + 4 * 63
     assert plan.steps[0].engines[2] == "alias"

@@ -404,7 +404,7 @@ def test_add(seed):
     factors = [quantize_multiplier(factor) for factor in (quants[0][0] / scale, quants[1][0] / scale, scale / ((1 << 20) * out_scale))]
     fields = {f"{name}_{kind}": factor[i] for name, factor in zip(("a", "b", "out"), factors, strict=True) for i, kind in ((0, "mult"), (2, "shift"))}
     image.run(tp(op=TpOp.ADD, a_run_bytes=60, b_addr=ACT_ADDR + 100, b_run_bytes=30, num_b_runs=2, b_pitch_bytes=30, num_1=6, num_2=10, step_1=10,
-                 step_2=1, out_run_bytes=60, a_zero_point=quants[0][1], b_zero_point=quants[1][1], zero_point_out=quants[2][1], act_min=-100, **fields))
+                 step_2=1, b_step_1=10, b_step_2=1, out_run_bytes=60, a_zero_point=quants[0][1], b_zero_point=quants[1][1], zero_point_out=quants[2][1], act_min=-100, **fields))
     np.testing.assert_array_equal(image.output(6, 10), np.maximum(ops.add(a, b, *quants), -100))
 
 
@@ -424,10 +424,10 @@ def test_pool(op, layer, seed):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    (dict(op=7), "TP.op = 7 is unknown: use 0..3"),
+    (dict(op=9), "TP.op = 9 is unknown: use 0..8"),
     (dict(num_1=0), "TP.num_1 = 0: use at least 1 for COPY"),
     (dict(a_run_bytes=9000), "= 9000 exceeds half of the TP buffer, 8192"),
-    (dict(b_run_bytes=4, num_b_runs=1), "TP.b_run_bytes = 4: only ADD has an operand B"),
+    (dict(b_run_bytes=4, num_b_runs=1), "TP.b_run_bytes = 4: COPY has no operand B"),
     (dict(step_2=2), r"TP.step_0, step_1, step_2: buffer bytes 0..14 are read, but 0..7 were loaded"),
     (dict(start_x=1), r"TP.start_y, start_x = 0, 1: use at most 0 for COPY"),
     (dict(zero_point_out=200), r"TP.zero_point_out = 200: use -128..127 for COPY"),
@@ -435,7 +435,10 @@ def test_pool(op, layer, seed):
     (dict(a_addr=0x2FFFF), "TP.a_addr: bytes 0x2ffff..0x30007 are outside the memory"),
     (dict(out_addr=0x2FFFF), "TP.out_addr: bytes 0x2ffff..0x30007 are outside the memory"),
     (dict(op=TpOp.MAX_POOL, kernel_h=1, kernel_w=1, stride_w=1, tile_ih=1, tile_iw=7), "a pooling window lies outside the image"),
-    (dict(op=TpOp.ADD, b_addr=ACT_ADDR, b_run_bytes=4, num_b_runs=1), "in operand B: buffer bytes 8..15 are read, but 0..11 were loaded"),
+    (dict(op=TpOp.ADD, b_addr=ACT_ADDR, b_run_bytes=4, num_b_runs=1, b_step_2=1), "b_step_2: buffer bytes 0..7 are read, but 0..3 were loaded"),
+    (dict(op=TpOp.MUL, b_addr=ACT_ADDR, b_run_bytes=8, num_b_runs=1, b_shift=8), "TP.b_shift = 8: use at most 7 for MUL"),
+    (dict(op=TpOp.BILINEAR, kernel_h=2, kernel_w=3), "TP.kernel_h, kernel_w = 2, 3: use 2, 2 for BILINEAR"),
+    (dict(op=TpOp.BILINEAR, kernel_h=2, kernel_w=2, stride_w=1, tile_ih=1, tile_iw=7), "a window lies outside the image"),
 ])
 def test_malformed_tp(changes, message):
     with pytest.raises(MachineError, match=message):

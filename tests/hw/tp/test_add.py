@@ -1,10 +1,12 @@
-"""The ADD pipeline against TFLite's arithmetic in plain integers."""
+"""The arithmetic lanes against TFLite's arithmetic in plain integers."""
 
 import random
 
+import pytest
 from amaranth.sim import Simulator
 
-from convoy.hw.tp.add import AddLane
+from convoy.hw.tp.add import AddLane, MathLane
+from convoy.spec.isa import TpOp
 
 
 def high_mul(x, mult):
@@ -20,11 +22,15 @@ def divide_by_power_of_two(x, shift):
     return (x >> shift) + ((x & mask) > (mask >> 1) + (x < 0))
 
 
-def add(job, a, b):
+def compute(job, a, b):
     def scale(x, name):
         return divide_by_power_of_two(high_mul(x, job[f"{name}_mult"]), job[f"{name}_shift"])
 
-    total = scale((a - job["a_zero_point"]) << 20, "a") + scale((b - job["b_zero_point"]) << 20, "b")
+    a, b = a - job["a_zero_point"], b - job["b_zero_point"]
+    if job["op"] is TpOp.MUL:
+        total = (a * b) << job["b_shift"]
+    else:
+        total = scale(a << 20, "a") + (-1 if job["op"] is TpOp.SUB else 1) * scale(b << 20, "b")
     return min(max(scale(total, "out") + job["zero_point_out"], job["act_min"]), job["act_max"])
 
 
@@ -35,22 +41,25 @@ def test_scaling_matches_a_value_worked_out_by_hand():
     assert divide_by_power_of_two(3, 1) == 2
 
 
-def test_add_matches_tflite():
+@pytest.mark.parametrize(("lane", "op"), [(AddLane, TpOp.ADD), (MathLane, TpOp.ADD), (MathLane, TpOp.SUB), (MathLane, TpOp.MUL)])
+def test_lanes_match_tflite(lane, op):
     rng = random.Random(1)
-    dut = AddLane()
+    dut = lane()
 
     def job():
         low, high = sorted(rng.sample(range(-128, 128), 2)) if rng.random() < 0.5 else (-128, 127)
         values = {f"{name}_mult": rng.choice([1 << 30, (1 << 31) - 1, 3 << 29, rng.randrange(1 << 30, 1 << 31)]) for name in ("a", "b", "out")}
         values |= {"a_shift": rng.choice([0, 0, 1, 3, 31]), "b_shift": rng.choice([0, 0, 1, 8]), "out_shift": rng.choice([17, 18, 19, 20, 31])}
         values |= {name: rng.randint(-128, 127) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
-        return values | {"act_min": low, "act_max": high}
+        if op is TpOp.MUL:
+            values |= {"b_shift": rng.choice([0, 0, 1, 7]), "out_shift": rng.choice([0, 5, 8, 31])}
+        return values | {"op": op, "act_min": low, "act_max": high}
 
     async def bench(ctx):
         for _ in range(25):
             values = job()
-            for name, value in values.items():
-                ctx.set(dut.job[name], value)
+            for name, _ in dut.job.shape():
+                ctx.set(dut.job[name], values[name])
             await ctx.tick().repeat(2)
             pairs = [(rng.randint(-128, 127), rng.randint(-128, 127)) for _ in range(30)] + [(-128, -128), (127, 127)]
             results = []
@@ -61,7 +70,30 @@ def test_add_matches_tflite():
                 if cycle >= dut.PIPELINE_CYCLES:
                     results.append(ctx.get(dut.y))
                 await ctx.tick()
-            assert results == [add(values, a, b) for a, b in pairs]
+            assert results == [compute(values, a, b) for a, b in pairs]
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-8)
+    sim.add_testbench(bench)
+    sim.run()
+
+
+def test_weighted_rows():
+    """By hand: half of 100 and half of -27, exactly; all of -128."""
+    dut = MathLane()
+    cases = [(100, -27, 1 << 19, 1 << 19), (-128, 99, 1 << 20, 0), (127, -128, 341 * 1023, 683 * 1023)]
+
+    async def bench(ctx):
+        ctx.set(dut.job.op, TpOp.BILINEAR)
+        await ctx.tick().repeat(2)
+        rows = []
+        for cycle in range(len(cases) + dut.ROW_CYCLES):
+            for target, value in zip((dut.a, dut.b, dut.weight_a, dut.weight_b), cases[min(cycle, len(cases) - 1)], strict=True):
+                ctx.set(target, value)
+            if cycle >= dut.ROW_CYCLES:
+                rows.append(ctx.get(dut.row))
+            await ctx.tick()
+        assert rows == [73 << 19, -128 << 20, 127 * 341 * 1023 - 128 * 683 * 1023]
 
     sim = Simulator(dut)
     sim.add_clock(1e-8)

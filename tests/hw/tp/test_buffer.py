@@ -8,7 +8,7 @@ from amaranth.sim import Simulator
 from convoy.hw.tp.buffer import TpBuffer
 
 
-@pytest.mark.parametrize(("num_banks", "step"), [(4, 1), (4, -3), (8, 1), (8, 6), (8, 97), (16, 4)])
+@pytest.mark.parametrize(("num_banks", "step"), [(4, 1), (4, 0), (4, -3), (8, 1), (8, 6), (8, 97), (16, 4)])
 def test_gathers_read_what_was_written(num_banks, step):
     num_bytes, lanes = 512, 4
     dut = TpBuffer(num_bytes=num_bytes, num_banks=num_banks, num_lanes=lanes)
@@ -30,7 +30,7 @@ def test_gathers_read_what_was_written(num_banks, step):
             await ctx.tick()
             addr += count
         ctx.set(dut.write_en, 0)
-        ctx.set(dut.read_step, step % (num_bytes // 2))
+        ctx.set(dut.read_step, [step % (num_bytes // 2)] * 2)
         await ctx.tick().repeat(2)
         requests = [(rng.randrange(num_bytes), rng.randrange(num_bytes), rng.randint(1, lanes)) for _ in range(40)]
         for cycle in range(len(requests) + dut.GATHER_CYCLES):

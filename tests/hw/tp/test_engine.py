@@ -12,7 +12,7 @@ from convoy.golden.memory import MemoryView
 from convoy.golden.tp import execute_tp
 from convoy.hw.tp.engine import TpEngine
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import TP, TpOp
+from convoy.spec.isa import TP, TP_TWO_OPERANDS, TpOp
 from convoy.verif.pysim import ReadPortMemory, WritePortMemory, always, monitor, simulate, sometimes
 
 AREA_BYTES = 4096
@@ -73,7 +73,7 @@ def operands(draw, total, index):
 
 @st.composite
 def elementwise(draw, op, limit):
-    """COPY or ADD of an array of up to `limit` bytes, permuted and thinned out; COPY puts it into a larger or smaller frame."""
+    """An array of up to `limit` bytes, permuted and thinned out; COPY puts it into a larger or smaller frame. B has the steps of A, or 0."""
     shape = [draw(st.integers(1, 9)), draw(st.integers(1, 7)), draw(st.integers(1, max(1, limit // 63)))]
     strides = [shape[1] * shape[2], shape[2], 1]
     axes = draw(st.permutations([0, 1, 2]))
@@ -81,6 +81,7 @@ def elementwise(draw, op, limit):
     for loop, axis in enumerate(axes):
         thin = draw(st.integers(1, 3))
         job |= {f"num_{loop}": math.ceil(shape[axis] / thin), f"step_{loop}": strides[axis] * thin}
+        job[f"b_step_{loop}"] = draw(st.sampled_from([1, 1, 0])) * job[f"step_{loop}"]
     if op is TpOp.COPY:
         for loop, start, tile in ((1, "start_y", "tile_ih"), (2, "start_x", "tile_iw")):
             before, behind = draw(st.integers(0, 5)), draw(st.integers(-3, 5))
@@ -94,10 +95,15 @@ def elementwise(draw, op, limit):
 def pools(draw, op, limit):
     """A pool with pads of which no window lies outside the image."""
     def axis(size):
-        kernel = draw(st.integers(1, 6))
+        if draw(st.booleans()):  # in fractions of a pixel
+            kernel = 2 if op is TpOp.BILINEAR else draw(st.integers(1, 3))
+            place = draw(st.integers((1 - min(kernel, 2)) << 10, min(2, size - 1) << 10))
+            stride = draw(st.integers(0, 2500))
+            return kernel, place, stride, draw(st.integers(1, min(20, ((size << 10) - 1 - place) // max(stride, 1) + 1)))
+        kernel = 2 if op is TpOp.BILINEAR else draw(st.integers(1, 6))
         start = draw(st.integers(1 - kernel, min(2, size - 1)))
         stride = draw(st.integers(1, 3))
-        return kernel, start, stride, draw(st.integers(1, (size - 1 - start) // stride + 1))
+        return kernel, start << 10, stride << 10, draw(st.integers(1, (size - 1 - start) // stride + 1))
 
     height, width = draw(st.integers(1, 12)), draw(st.integers(1, 14))
     channels = draw(st.integers(1, min(4, limit // (height * width))))
@@ -105,7 +111,8 @@ def pools(draw, op, limit):
     kernel_w, start_x, stride_w, num_2 = axis(width)
     return {
         "op": op, "num_0": channels, "num_1": num_1, "num_2": num_2, "step_0": height * width, "kernel_h": kernel_h, "kernel_w": kernel_w,
-        "stride_h": stride_h, "stride_w": stride_w, "start_y": start_y, "start_x": start_x, "tile_ih": height, "tile_iw": width,
+        "stride_h": stride_h >> 10, "stride_w": stride_w >> 10, "start_y": start_y >> 10, "start_x": start_x >> 10, "tile_ih": height, "tile_iw": width,
+        "stride_h_frac": stride_h & 1023, "stride_w_frac": stride_w & 1023, "start_y_frac": start_y & 1023, "start_x_frac": start_x & 1023,
     }, height * width * channels
 
 
@@ -114,14 +121,16 @@ def jobs(draw, config, index):
     """Descriptor `index`: it reads areas 0 and 1 and writes area 2 + index."""
     limit = config.tp_buffer_bytes // 2
     op = draw(st.sampled_from(TpOp))
-    fields, total = draw(elementwise(op, limit // (2 if op is TpOp.ADD else 1)) if op in (TpOp.COPY, TpOp.ADD) else pools(op, limit))
+    has_b = op in TP_TWO_OPERANDS
+    fields, total = draw(elementwise(op, limit // (2 if has_b else 1)) if has_b or op is TpOp.COPY else pools(op, limit))
     job = BLANK | fields | {"buffer_half": index % 2}
     job["a_addr"], job["a_run_bytes"], job["num_a_runs"], job["a_pitch_bytes"] = draw(operands(total, 0))
-    if op is TpOp.ADD:
+    if has_b:
         job["b_addr"], job["b_run_bytes"], job["num_b_runs"], job["b_pitch_bytes"] = draw(operands(total, 1))
         job |= {name: draw(st.integers(-128, 127)) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
         job |= {f"{name}_mult": draw(st.sampled_from([1 << 30, (1 << 31) - 1, 0x5A827999])) for name in ("a", "b", "out")}
-        job |= {"a_shift": draw(st.integers(0, 3)), "b_shift": draw(st.integers(0, 3)), "out_shift": draw(st.integers(17, 20))}
+        job |= {"a_shift": draw(st.integers(0, 3)), "b_shift": draw(st.integers(0, 3)), "out_shift": draw(st.integers(5, 9) if op is TpOp.MUL else st.integers(17, 20))}
+    job["is_half_up"] = draw(st.integers(0, 1))
     job["has_lut"], job["lut_addr"] = draw(st.sampled_from([(0, 0), (1, 256), (1, AREA_BYTES)]))
     job["act_min"], job["act_max"] = draw(st.sampled_from([(-128, 127), (-128, 127), (-20, 60)]))
     num_out = job["num_0"] * job["num_1"] * job["num_2"]
@@ -151,13 +160,24 @@ def test_add_takes_a_cycle_per_four_elements():
     config = NpuConfig()
     total = config.tp_buffer_bytes // 4
     job = BLANK | {
-        "op": TpOp.ADD, "a_addr": 3, "a_run_bytes": total, "b_addr": 4 * AREA_BYTES, "b_run_bytes": total, "num_2": total, "step_2": 1,
+        "op": TpOp.ADD, "a_addr": 3, "a_run_bytes": total, "b_addr": 4 * AREA_BYTES, "b_run_bytes": total, "num_2": total, "step_2": 1, "b_step_2": 1,
         "a_mult": 1 << 30, "b_mult": 1 << 30, "out_mult": 1 << 30, "out_shift": 18, "out_run_bytes": total, "out_addr": 8 * AREA_BYTES,
     }
     program = [job | {"buffer_half": half, "out_addr": job["out_addr"] + half * 4 * AREA_BYTES} for half in (0, 1)]
     first, second = run(config, program, random.Random(2).randbytes(16 * AREA_BYTES))
     assert first <= total // 4 + total // 4 + 120
     assert second - first <= total // 4 + 60
+
+
+def test_bilinear_takes_two_cycles_per_output():
+    config = NpuConfig()
+    job = BLANK | {
+        "op": TpOp.BILINEAR, "a_run_bytes": 4 * 8 * 8, "num_0": 4, "num_1": 16, "num_2": 16, "step_0": 64, "kernel_h": 2, "kernel_w": 2,
+        "stride_h_frac": 512, "stride_w_frac": 512, "start_y": -1, "start_y_frac": 768, "start_x": -1, "start_x_frac": 768, "tile_ih": 8, "tile_iw": 8,
+        "out_run_bytes": 1024, "out_addr": 2 * AREA_BYTES,
+    }
+    (done,) = run(config, [job], random.Random(3).randbytes(3 * AREA_BYTES))
+    assert done <= 2 * 1024 + 120
 
 
 def test_average_reads_four_pixels_per_cycle():

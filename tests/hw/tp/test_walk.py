@@ -9,37 +9,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoy.hw.tp.walk import GroupWalk, WindowWalk
-from convoy.spec.isa import TP, TpOp
+from convoy.spec.isa import TP, TP_TWO_OPERANDS, TpOp
 
 ADDR_BITS, LANES, BANKS = 12, 4, 8
 
 
 def expected_groups(job):
-    """Per window the addresses of its bytes, None outside COPY's image."""
+    """Per window the addresses of its bytes, of A and of B, None outside COPY's image; for BILINEAR its place instead of B."""
+    mask = (1 << ADDR_BITS) - 1
     for i0 in range(job["num_0"]):
         for i1 in range(job["num_1"]):
-            if job["op"] in (TpOp.COPY, TpOp.ADD):
+            if job["op"] in (TpOp.COPY, *TP_TWO_OPERANDS):
                 y0, x0 = (job["start_y"], job["start_x"]) if job["op"] is TpOp.COPY else (0, 0)
-                row = [None] * job["num_2"]
+                row, row_b = [None] * job["num_2"], []
                 for i2 in range(job["num_2"]):
-                    if job["op"] is TpOp.ADD or (0 <= y0 + i1 < job["tile_ih"] and 0 <= x0 + i2 < job["tile_iw"]):
-                        row[i2] = (i0 * job["step_0"] + (y0 + i1) * job["step_1"] + (x0 + i2) * job["step_2"]) % (1 << ADDR_BITS)
-                yield from (list(part) for _, part in groupby(row, key=lambda addr: addr is None))
+                    if job["op"] is not TpOp.COPY or (0 <= y0 + i1 < job["tile_ih"] and 0 <= x0 + i2 < job["tile_iw"]):
+                        row[i2] = (i0 * job["step_0"] + (y0 + i1) * job["step_1"] + (x0 + i2) * job["step_2"]) & mask
+                    if job["op"] is not TpOp.COPY:
+                        row_b.append((i0 * job["b_step_0"] + i1 * job["b_step_1"] + i2 * job["b_step_2"]) & mask)
+                yield from ((list(part), row_b) for _, part in groupby(row, key=lambda addr: addr is None))
                 continue
             for i2 in range(job["num_2"]):
-                rows = range(job["start_y"] + i1 * job["stride_h"], job["start_y"] + i1 * job["stride_h"] + job["kernel_h"])
-                cols = range(job["start_x"] + i2 * job["stride_w"], job["start_x"] + i2 * job["stride_w"] + job["kernel_w"])
-                yield [(i0 * job["step_0"] + y * job["tile_iw"] + x) % (1 << ADDR_BITS)
-                       for y in rows if 0 <= y < job["tile_ih"] for x in cols if 0 <= x < job["tile_iw"]]
+                places = [(job[f"start_{axis}"] << 10) + job[f"start_{axis}_frac"] + index * ((job[f"stride_{size}"] << 10) + job[f"stride_{size}_frac"])
+                          for axis, size, index in (("y", "h", i1), ("x", "w", i2))]
+                rows, cols = (range(place >> 10, (place >> 10) + job[f"kernel_{size}"]) for place, size in zip(places, "hw", strict=True))
+                inside = [[n for n in window if 0 <= n < job[f"tile_i{size}"]] for window, size in ((rows, "h"), (cols, "w"))]
+                fractions = [place & 1023 if len(kept) == len(window) else 0 for place, kept, window in zip(places, inside, (rows, cols), strict=True)]
+                yield ([(i0 * job["step_0"] + y * job["tile_iw"] + x) & mask for y in inside[0] for x in inside[1]],
+                       (*fractions, fractions[0] * fractions[1]) if job["op"] is TpOp.BILINEAR else [])
 
 
 def walk(job, stall):
-    """The windows that the hardware walks through, as lists of addresses, and the cycles from start to the last group."""
+    """The windows that the hardware walks through, as `expected_groups`, and the cycles from start to the last group."""
     m = Module()
     m.submodules.window = window = WindowWalk(ADDR_BITS)
     m.submodules.group = group = GroupWalk(ADDR_BITS, num_lanes=LANES, num_banks=BANKS)
     wiring.connect(m, window.windows, group.windows)
-    windows, cycles = [[]], 0
+    m.d.comb += group.place_in.eq(window.place)
+    windows, cycles = [([], [])], 0
 
     async def bench(ctx):
         nonlocal cycles
@@ -51,17 +58,26 @@ def walk(job, stall):
         ctx.set(window.start, 0)
         while cycles < 5000:
             ctx.set(group.groups.ready, stall[cycles % len(stall)])
-            _, _, valid, ready, p, step = await ctx.tick().sample(group.groups.valid, group.groups.ready, group.groups.p, group.step)
+            _, _, valid, ready, p, steps, place = await ctx.tick().sample(
+                group.groups.valid, group.groups.ready, group.groups.p, group.steps, group.place)
             cycles += 1
             if valid and ready:
-                addrs = [(p.addr + lane * step) % (1 << ADDR_BITS) for lane in range(p.count)]
-                assert p.is_fill or len({addr % BANKS for addr in addrs}) == len(addrs)
-                windows[-1] += [None] * p.count if p.is_fill else addrs
+                addrs, addrs_b = ([(first + lane * step) % (1 << ADDR_BITS) for lane in range(p.count)]
+                                  for first, step in zip((p.addr, p.addr_b), steps, strict=True))
+                assert p.is_fill or all(len({addr % BANKS for addr in set(each)}) == len(set(each)) for each in (addrs, addrs_b))
+                assert p.is_row_0 or job["op"] not in (TpOp.COPY, *TP_TWO_OPERANDS)
+                window_addrs, window_b = windows[-1]
+                window_addrs += [None] * p.count if p.is_fill else addrs
+                if job["op"] in TP_TWO_OPERANDS:
+                    window_b += addrs_b
+                elif job["op"] is TpOp.BILINEAR:
+                    assert p.is_row_0 == (len(window_addrs) == p.count)
+                    windows[-1] = window_addrs, (place.frac_y, place.frac_x, place.product)
                 if p.last:
                     assert p.window_last
                     return
                 if p.window_last:
-                    windows.append([])
+                    windows.append(([], []))
         raise AssertionError("no last group")
 
     sim = Simulator(m)
@@ -78,15 +94,19 @@ def jobs(draw):
 
     job = dict.fromkeys(TP.fields, 0)
     job |= {"op": draw(st.sampled_from(TpOp)), "num_0": number(1, 3), "num_1": number(1, 4), "num_2": number(1, 9)}
-    job |= {name: number(-300, 300) for name in ("step_0", "step_1", "step_2")}
+    job |= {name: number(-300, 300) for name in ("step_0", "step_1", "step_2", "b_step_0", "b_step_1", "b_step_2")}
+    job["b_step_2"] = draw(st.sampled_from([0, 1, job["b_step_2"]]))
     job |= {name: number(1, 12) for name in ("kernel_h", "kernel_w", "tile_ih", "tile_iw")}
     job |= {"stride_h": number(1, 4), "stride_w": number(1, 4), "start_y": number(-6, 4), "start_x": number(-6, 4)}
+    job |= {name: draw(st.sampled_from([0, 0, 1, 341, 512, 1023])) for name in ("stride_h_frac", "stride_w_frac", "start_y_frac", "start_x_frac")}
+    if job["op"] is TpOp.BILINEAR:
+        job |= {"kernel_h": 2, "kernel_w": 2}
     if job["op"] is TpOp.COPY:
         job |= {"start_y": min(job["start_y"], 0), "start_x": min(job["start_x"], 0), "tile_ih": number(0, 6), "tile_iw": number(0, 9)}
     return job
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(jobs(), st.sampled_from([[1], [1, 0], [0, 0, 1, 1, 0]]))
 def test_addresses_are_those_of_the_loops(job, stall):
     windows, _ = walk(job, stall)

@@ -1,0 +1,61 @@
+"""Small TFLite files, compiled and run on the golden machine, against LiteRT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convoy.driver.compile import compile_graph
+from convoy.driver.importers.tflite import read_tflite
+from convoy.driver.program import NpuStep, Plan
+from convoy.spec.config import NpuConfig
+from convoy.verif.graphs import random_values, run_plan
+from convoy.verif.litert import ModelBuilder, Quantisation, run_reference
+
+__all__ = ["QUANT", "check_model", "one_op"]
+
+QUANT: Quantisation = (0.05, 3)
+
+
+def check_model(model: bytes, config: NpuConfig, num_host_steps: int = 0) -> Plan:
+    """Compile a file and run it on the golden machine, with random inputs, tensors kept and not kept; the plan that keeps them.
+
+    Raises
+    ------
+    AssertionError
+        When a tensor is not LiteRT's, or another number of steps is left to the host.
+    """
+    graph = read_tflite(model)
+    plan = compile_graph(graph, config, keep_tensors=True)
+    inputs = random_values(graph, 0)
+    expected, got = run_reference(model, list(inputs.values())), run_plan(plan, dict(inputs))
+    for op in graph.ops:
+        for output in op.outputs:
+            if output not in got:
+                assert "is not stored" in plan.notes[op.index]
+                continue
+            np.testing.assert_array_equal(got[output], expected[output], err_msg=f"{op.index} {op.kind}")
+    assert sum(not isinstance(step, NpuStep) for step in plan.steps) == num_host_steps
+    # dead tensors overwritten
+    packed = run_plan(compile_graph(graph, config), dict(inputs))
+    for index in graph.outputs:
+        np.testing.assert_array_equal(packed[index], expected[index])
+    return plan
+
+
+def _constant(builder: ModelBuilder, values: Any) -> int:
+    values = np.array(values, np.int32)
+    return builder.tensor(values.shape, np.int32, data=values)
+
+
+def one_op(kind: str, shape: Sequence[int], out_shape: Sequence[int], constants: Sequence[Any], quant: Quantisation = QUANT,
+           out_quant: Quantisation = QUANT, **options: Any) -> bytes:
+    """A file of one operator on one activation and int32 constants."""
+    builder = ModelBuilder(kind)
+    source = builder.tensor(shape, np.int8, *quant)
+    inputs = [source, *(_constant(builder, values) for values in constants)]
+    target = builder.tensor(out_shape, np.int8, *out_quant)
+    builder.op(kind, inputs, [target], **options)
+    return builder.finish([source], [target])
