@@ -119,6 +119,7 @@ def layer(
     activation: Annotated[str, typer.Option("--activation", metavar="none|relu|relu6")] = "none",
     dtype: Annotated[str, typer.Option("--dtype", metavar="int8|uint8", help="Of activations and weights.")] = "int8",
     lut: Annotated[str, typer.Option("--lut", metavar="NAME", help="Operator on the outputs, by a table: logistic, tanh, hard_swish, leaky_relu ...")] = "none",
+    pool: Annotated[str, typer.Option("--pool", metavar="none|2x2|3x3", help="Maximum pool of stride 2 on the outputs.")] = "none",
     config: Config = "Q",
     device: DeviceOption = DeviceName.NATIVE,
     reference: Reference = ReferenceName.LITERT,
@@ -141,7 +142,7 @@ def layer(
     dilation_h, dilation_w = _ints("--dilation", dilation, "x", 2)
     top, bottom, left, right = _ints("--pad", pad, ",", 4)
     spec = LayerSpec(op, (height, width, num_ic), oc, (kernel_h, kernel_w), (stride_h, stride_w), (top, bottom, left, right), density, activation,
-                     (dilation_h, dilation_w), dtype, lut)
+                     (dilation_h, dilation_w), dtype, lut, pool)
     made = make_layer(spec, seed or 0)
     inputs = random_inputs([made.graph.tensors[0]], seed or 0)
     job = _Job(made.graph, made.reference_model, made.graph.name, npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)

@@ -72,7 +72,8 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
     signed = signed_view(graph)
     works, notes = [lower_op(signed, op) for op in signed.ops], {}
     if is_fusing:
-        works, notes = fuse(graph, works, lambda conv, add: _is_sum_cheaper_fused(conv, add, config))
+        works, notes = fuse(graph, works, lambda conv, add: _is_sum_cheaper_fused(conv, add, config), lambda conv: _pool_refusal(conv, config),
+                            config.pool_line_bytes)
     has_even = any(isinstance(work, ConvWork) and {work.rows.stride, work.cols.stride} & {4, 6, 8} for work in works)
     choices, refusals = [], []
     for is_transposed, is_halved in product((False, True), (True, False) if has_even else (False,)):
@@ -108,7 +109,7 @@ def _cut(graph: Graph, layers: range) -> Graph:
 
 
 def _geometry(work: ConvWork) -> Geometry:
-    return Geometry(work.num_ic, work.num_oc, work.rows, work.cols, work.is_depthwise, work.residual is not None)
+    return Geometry(work.num_ic, work.num_oc, work.rows, work.cols, work.is_depthwise, work.residual is not None, work.pool_size)
 
 
 def _is_sum_cheaper_fused(conv: ConvWork, add: ElementwiseWork, config: NpuConfig) -> bool:
@@ -124,8 +125,23 @@ def _is_sum_cheaper_fused(conv: ConvWork, add: ElementwiseWork, config: NpuConfi
     return fused < alone + tp_cycles("add", add.num_elements, 2 * add.num_elements, config)
 
 
+def _pool_refusal(conv: ConvWork, config: NpuConfig) -> str | None:
+    """Why a convolution with a pool cannot be tiled in one of the orientations, if so."""
+    parts = [conv] if is_native(conv) else split_strides(conv, part_channels(conv, config.num_cores), is_halved=False)[1]
+    try:
+        for part, is_transposed in product(parts, (False, True)):
+            _tile_work(part.oriented(is_transposed), config)
+    except GraphError as error:
+        return str(error)
+    return None
+
+
 def _nnz(work: ConvWork) -> np.ndarray:
     return np.count_nonzero(work.weights.reshape(work.num_oc, -1), axis=1)
+
+
+def _tile_work(work: ConvWork, config: NpuConfig) -> Tiling:
+    return _tile_cached(_geometry(work), tuple(_nnz(work).tolist()), config)
 
 
 @lru_cache(maxsize=1024)
@@ -143,7 +159,7 @@ def _tile_all(graph: Graph, plan: Schedule, config: NpuConfig) -> dict[int, Tili
         error = None
         for work in _foldings(task.work, config):
             try:
-                tilings[number] = _tile_cached(_geometry(work), tuple(_nnz(work).tolist()), config)
+                tilings[number] = _tile_work(work, config)
                 plan.tasks[number] = replace(task, work=work)
                 break
             except GraphError as refusal:
@@ -267,7 +283,7 @@ def _add_nn(emitter: Emitter, task: Task, tiling: Tiling, tables: Tables, lut: d
     """A convolution on a part of its buffers, or on all of them, after the phase planes that it needs."""
     work, source, target = task.work, task.sources[0], task.target
     in_addr, out_addr = addrs[source] + task.in_offset, addrs[target] + task.out_offset
-    num_out_bytes = work.num_oc * work.rows.size_out * work.cols.size_out
+    num_out_bytes = int(np.prod(work.out_shape))
     reads = [range(in_addr, in_addr + work.num_ic * work.rows.size_in * work.cols.size_in)]
     for residual in task.sources[1:]:
         res_addr = addrs[residual] + task.out_offset
@@ -294,7 +310,7 @@ def _put_tables(work: ConvWork, tiling: Tiling, config: NpuConfig, arena: Arena)
     """Pack a layer's constants into memory; where they are, and the bytes of its weight streams."""
     kernels = deal_channels(_geometry(work), _nnz(work), config.num_cores)
     streams = pack_streams(work, tiling, kernels, config)
-    plane_bytes = tiling.geometry.rows.size_out * tiling.geometry.cols.size_out
+    plane_bytes = work.out_shape[1] * work.out_shape[2]
     tables = Tables(tap_addr=arena.put(pack_taps(tiling, config)), stream_addr=arena.put(streams.directory), wgt_addr=arena.put(streams.data),
                     param_addr=arena.put(pack_params(work, kernels, plane_bytes)), run_bits=streams.run_bits)
     return tables, streams.num_bytes

@@ -77,7 +77,8 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
     for stripe in stripes:
         load_cycles = _load_cycles(geometry, stripe, config)
         loads += load_cycles
-        time, first, parts = _stripe_time(stripe, group, load, fill, weights, hidden, drain_lanes, config)
+        chunks = _drain_chunks(geometry, stripe, group, drain_lanes, config)
+        time, first, parts = _stripe_time(stripe, group, load, fill, weights, hidden, chunks, config)
         totals += parts
         if previous is not None and previous[0] + stripe.num_words <= config.stripe_words:
             cycles += time + NEXT_CYCLES + max(load_cycles - previous[1], 0.0)
@@ -87,7 +88,7 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
         else:
             cycles += max(load_cycles, first) + time - first + NEXT_CYCLES
         previous = stripe.num_words, time
-    drain_last = load.kernels[-1] * config.num_cores * -(-stripes[-1].groups(group)[1][0] // drain_lanes)
+    drain_last = load.kernels[-1] * config.num_cores * chunks[1]
     num_groups = sum(stripe.num_groups for stripe in stripes)
     weight_total = float(weights.sum()) * num_groups
     param_beats = PARAM.num_bytes / config.port_bytes * config.num_cores * float(load.kernels.sum()) * num_groups
@@ -96,18 +97,26 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
 
 
 def _stripe_time(stripe: Stripe, group: GroupShape, load: WeightLoad, fill: np.ndarray, weights: np.ndarray, hidden: float,
-                 drain_lanes: int, config: NpuConfig) -> tuple[float, float, np.ndarray]:
-    """Cycles of a stripe whose input is there, those of its first group, and (compute, fill, drain) sums."""
+                 chunks: list[int], config: NpuConfig) -> tuple[float, float, np.ndarray]:
+    """Cycles of a stripe whose input is there, those of its first group, and (compute, fill, drain) sums; `chunks` as from `_drain_chunks`."""
     total, sums, first = 0.0, np.zeros(3), 0.0
-    for count, (num_pos, num_vec) in zip((stripe.num_groups - 1, 1), stripe.groups(group), strict=True):
+    for count, num_chunks, (_, num_vec) in zip((stripe.num_groups - 1, 1), chunks, stripe.groups(group), strict=True):
         compute = load.nnz_core * _cycles_per_weight(num_vec, load)
-        drain = load.kernels * config.num_cores * -(-num_pos // drain_lanes)
+        drain = load.kernels * config.num_cores * num_chunks
         longest = np.maximum(compute, fill)
         time = np.maximum(np.maximum(longest + hidden * np.minimum(compute, fill), drain), weights) + GROUP_CYCLES
         total += count * float(time.sum())
         sums += count * np.array([compute.sum(), fill.sum(), drain.sum()])
         first = first or (float(time[0]) if count else 0.0)
     return total, first, sums
+
+
+def _drain_chunks(geometry: Geometry, stripe: Stripe, group: GroupShape, drain_lanes: int, config: NpuConfig) -> list[int]:
+    """Cycles to drain a channel of all groups but the last, and of the last. In a pool each row begins a cycle of its own."""
+    chunks = [-(-num_pos // drain_lanes) for num_pos, _ in stripe.groups(group)]
+    if geometry.pool_size:
+        chunks = [max(count, rows * -(-cols // config.pool_lanes)) for count, (rows, cols) in zip(chunks, stripe.group_outputs(group), strict=True)]
+    return chunks
 
 
 def _cycles_per_weight(num_vec: int, load: WeightLoad) -> float:

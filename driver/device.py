@@ -10,7 +10,7 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.csr import Error
 
 __all__ = [
-    "AccessError", "BusError", "Device", "DeviceError", "MalformedError", "MemoryModel", "NpuError", "WatchdogError", "npu_error",
+    "AccessError", "BusError", "Device", "DeviceError", "MalformedError", "MemoryModel", "NpuError", "PoolError", "WatchdogError", "npu_error",
 ]
 
 
@@ -54,9 +54,16 @@ class MalformedError(NpuError):
     REMEDY = "the descriptor there breaks a rule of the instruction set; the golden device names the field"
 
 
+class PoolError(MalformedError):
+    """The fused pool of a descriptor is illegal."""
+
+    REMEDY = "the descriptor there fuses a pool that the NPU cannot fuse (docs/reference/limits.md); run that pool on the tensor processor"
+
+
 _CLASSES: dict[int, type[NpuError]] = {
     Error.OPCODE: MalformedError, Error.MALFORMED: MalformedError, Error.BUS_READ: BusError, Error.BUS_WRITE: BusError,
     Error.ACCESS_READ: AccessError, Error.ACCESS_WRITE: AccessError, Error.WATCHDOG: WatchdogError,
+    Error.POOL: PoolError,
 }
 
 

@@ -34,7 +34,8 @@ def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_
     (num_pos, num_vec), (num_pos_last, num_vec_last) = stripe.groups(group)
     width = group.num_lanes >> group.split_log2
     is_segment, is_flat = group.mode == "segment", group.mode != "rows"
-    out_pitch = geometry.cols.size_out
+    step = 2 if geometry.pool_size else 1
+    out_pitch = geometry.cols.size_out // step
     num_phases = len(geometry.phase_list)
     return _load_fields(tiling, stripe, in_addr) | {
         "stride_h_log2": geometry.rows.stride - 1, "stride_w_log2": geometry.cols.stride - 1,
@@ -48,12 +49,23 @@ def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_
         "split_log2": group.split_log2, "split_words": (group.pitch_row - width) // group.num_lanes if group.split_log2 else 0,
         "num_kernels": tiling.num_kernels, "num_kernels_last": tiling.num_kernels_last,
         "kernels_per_z": tiling.kernels_per_z[0], "kernels_per_z_last": tiling.kernels_per_z[1], "num_taps": len(geometry.taps), "wgt_zero_point": work.wgt_zero_point,
-        "out_addr": out_addr + stripe.first_row * out_pitch + stripe.first_col,
-        "out_group_step_bytes": group.cols if is_segment else group.rows * out_pitch, "out_pitch_row_bytes": out_pitch,
+        "out_addr": out_addr + stripe.first_row // step * out_pitch + stripe.first_col // step,
+        "out_group_step_bytes": group.cols if is_segment else group.rows // step * out_pitch, "out_pitch_row_bytes": out_pitch,
         "drain_pitch": group.drain_pitch, "tile_ow": group.cols if is_segment else stripe.num_cols,
         "num_pos": num_pos, "num_pos_last": num_pos_last, "is_flat": int(is_flat), "zero_point_out": work.zero_point_out,
         "act_min": work.act_min, "act_max": work.act_max, "rounding": work.rounding,
-    }
+    } | _pool_fields(tiling, stripe)
+
+
+def _pool_fields(tiling: Tiling, stripe: Stripe) -> dict[str, int]:
+    """The fused pool and the rows that it gets."""
+    size = tiling.geometry.pool_size
+    if not size:
+        return dict.fromkeys(("pool_size", "pool_rows", "pool_rows_last", "pool_continues", "pool_is_open"), 0)
+    (rows, _), (rows_last, _) = stripe.group_outputs(tiling.group)
+    continues = size == 3 and any(before.first_row + before.num_rows == stripe.first_row for before in tiling.stripes)
+    is_open = size == 3 and stripe.num_rows % 2 == 0
+    return {"pool_size": size, "pool_rows": rows, "pool_rows_last": rows_last, "pool_continues": int(continues), "pool_is_open": int(is_open)}
 
 
 def residual_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, res_addr: int) -> dict[str, int]:

@@ -230,14 +230,15 @@ class _Scheduler:
         sources = (value,)
         if work.residual is not None:
             sources = value, self._converted(op, position, self._value(work.residual.tensor), self.native)
-        shape = (1, work.rows.size_out, work.cols.size_out, work.num_oc)
-        target = self._new(shape, self.native)
+        target = self._new(work.out_shape, self.native)
         work = work.oriented(self.is_transposed)
         if is_native(work):
             self._task(op, position, work, sources, target)
         else:
             self._strided_conv(op, position, work, sources, target)
-        if work.interleave is None:
+        if work.pool_size:  # the result of the pool, which takes it from here
+            self.result.values[op.outputs[0]] = target
+        elif work.interleave is None:
             self._define(op, target)
         else:
             self._interleaved(op, position, work.interleave, target)
@@ -255,7 +256,7 @@ class _Scheduler:
                 phases = PhaseWork(split, range(first, min(first + num_ahead, split.num_ic)), sources[0].buffer)
             out_channel = first * work.multiplier if work.is_depthwise else 0
             self._task(op, position, part, (planes, *sources[1:]), target, phases, in_offset=first * split.num_planes * split.plane_bytes,
-                       out_offset=out_channel * work.rows.size_out * work.cols.size_out)
+                       out_offset=out_channel * work.out_shape[1] * work.out_shape[2])
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
@@ -283,7 +284,7 @@ class _Scheduler:
 
     def _fused(self, op: Op, position: int, work: FusedWork) -> None:
         """The operand's place holds the result; the operand never exists."""
-        self._define(op, self.result.values.pop(work.operand))
+        self.result.values[op.outputs[0]] = self.result.values.pop(work.operand)
         self.result.fused.add(position)
 
     def _moves(self, op: Op, position: int, work: MovesWork) -> None:

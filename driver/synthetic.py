@@ -15,6 +15,7 @@ __all__ = ["LayerSpec", "SyntheticLayer", "make_layer"]
 _KINDS = {"conv": "CONV_2D", "depthwise": "DEPTHWISE_CONV_2D"}
 _ACTIVATIONS = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
 _DTYPES = {"int8": np.int8, "uint8": np.uint8}
+_POOLS = {"2x2": 2, "3x3": 3}
 _LUTS = {kind.lower(): kind for kind in sorted(LUT_KINDS)}
 _LUT_OPTIONS = {"LEAKY_RELU": {"alpha": 0.1}, "GELU": {"approximate": False}}
 _LUT_OUTPUTS = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
@@ -44,6 +45,8 @@ class LayerSpec:
     """Of activations: int8 with int8 weights, or uint8 with uint8 weights."""
     lut: str = "none"
     """An operator on the layer's outputs that the NPU does by a table."""
+    pool: str = "none"
+    """Window of a maximum pool of stride 2 without pads on the outputs, last of all."""
 
     def __post_init__(self) -> None:
         if self.op not in _KINDS:
@@ -54,6 +57,8 @@ class LayerSpec:
             raise GraphError(f"--dtype {self.dtype}: use {', '.join(_DTYPES)}")
         if self.lut not in ("none", *_LUTS):
             raise GraphError(f"--lut {self.lut}: use none, {', '.join(_LUTS)}")
+        if self.pool not in ("none", *_POOLS):
+            raise GraphError(f"--pool {self.pool}: use none, {' or '.join(_POOLS)}")
         if min(*self.input_hwc, *self.kernel, *self.stride, *self.dilation, self.num_oc) < 1:
             raise GraphError("extents of input, kernel, stride and dilation and the number of output channels must be at least 1")
         if min(self.pads) < 0:
@@ -64,6 +69,8 @@ class LayerSpec:
             raise GraphError(f"--oc {self.num_oc}: a depthwise layer needs a multiple of its {self.input_hwc[2]} input channels")
         if min(self.output_hw) < 1:
             raise GraphError(f"kernel {self.kernel[0]}x{self.kernel[1]} is larger than the padded input")
+        if min(self.output_hw) < _POOLS.get(self.pool, 1):
+            raise GraphError(f"--pool {self.pool}: the layer has only {self.output_hw[0]}x{self.output_hw[1]} outputs")
 
     @property
     def output_hw(self) -> tuple[int, int]:
@@ -75,10 +82,10 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class SyntheticLayer:
-    """A network of one operator, or two with a table, and its reference."""
+    """A network of one operator, or more with a table or a pool, and its reference."""
 
     graph: Graph
-    """A layer with explicit pads, and the operator on its outputs if there is one."""
+    """A layer with explicit pads, and the operators on its outputs if there are any."""
     reference_model: bytes
     """TFLite file with the same arithmetic: a PAD operator, if there are pads, before an unpadded layer. Its tensors keep their indices."""
 
@@ -99,6 +106,12 @@ def make_layer(spec: LayerSpec, seed: int = 0) -> SyntheticLayer:
         quant = Quant(np.array([scale], np.float32), np.array([zero_point + _offset(spec)]))
         tensors = (*tensors, replace(tensors[3], index=4, name=spec.lut, quant=quant))
         ops.append(Op(1, kind, (3,), (4,), _LUT_OPTIONS.get(kind, {})))
+    if spec.pool != "none":
+        size, source = _POOLS[spec.pool], tensors[-1]
+        shape = (1, *((extent - size) // 2 + 1 for extent in spec.output_hw), spec.num_oc)
+        tensors = (*tensors, replace(source, index=source.index + 1, name="pool", shape=shape))
+        pool_options = {"padding": "VALID", "filter_h": size, "filter_w": size, "stride_h": 2, "stride_w": 2, "activation": "NONE"}
+        ops.append(Op(len(ops), "MAX_POOL_2D", (source.index,), (source.index + 1,), pool_options))
     name = f"{spec.op}_{'x'.join(map(str, spec.input_hwc))}_{spec.num_oc}_{spec.kernel[0]}x{spec.kernel[1]}"
     graph = Graph(name, tensors, tuple(ops), (0,), ops[-1].outputs)
     return SyntheticLayer(graph, write_tflite(_reference_graph(graph, spec)))

@@ -26,6 +26,8 @@ class Geometry:
     cols: Axis
     is_depthwise: bool
     has_residual: bool = False
+    pool_size: int = 0
+    """As in `ConvWork`."""
 
     @property
     def phase_list(self) -> list[tuple[int, int]]:
@@ -44,8 +46,8 @@ class Geometry:
 
     @property
     def collapsed(self) -> Geometry:
-        """A 1x1 convolution at stride 1 without pads sees each plane as one row of pixels."""
-        if not (self.rows.is_plain and self.cols.is_plain):
+        """A 1x1 convolution at stride 1 without pads, and without pool, sees each plane as one row of pixels."""
+        if self.pool_size or not (self.rows.is_plain and self.cols.is_plain):
             return self
         num_pixels = self.rows.size_in * self.cols.size_in
         return replace(self, rows=Axis(1, 1), cols=Axis(num_pixels, num_pixels))
@@ -180,7 +182,7 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
         When not even one output pixel's inputs fit the stripe memory or the window memory; the message names which.
     """
     best, fits_window = None, False
-    for tile_cols in _column_tiles(geometry.collapsed.cols):
+    for tile_cols in _column_tiles(geometry.collapsed, config):
         for tiling in tilings(geometry, nnz, dealt, config, tile_cols):
             fits_window = True
             if tiling is not None and (best is None or tiling.cost.cycles < best.cost.cycles):
@@ -199,20 +201,30 @@ def tilings(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuC
     geometry = geometry.collapsed
     for num_kernels in _kernel_counts(geometry, config):
         load = weight_load(geometry, nnz, dealt, num_kernels)
+        lines = _lines(geometry, tile_cols, num_kernels, len(dealt), config)
         for group in _groups(geometry, tile_cols, config.num_acc_entries // num_kernels, config):
             yield None
-            for stripes in _stripings(geometry, tile_cols, group, config):
+            for stripes in _stripings(geometry, tile_cols, group, lines, config):
                 cost = layer_cost(geometry, group, stripes, load, config)
                 yield Tiling(geometry, group, num_kernels, len(load.kernels), int(load.kernels[-1]), stripes, cost)
 
 
-def _column_tiles(cols: Axis) -> Iterator[int]:
-    """Widths of column tiles to try, the full width first; the next is taken only when nothing fits."""
-    width = cols.size_out
-    yield width
-    while width > 1:
+def _column_tiles(geometry: Geometry, config: NpuConfig) -> Iterator[int]:
+    """Widths of column tiles to try, the full width first; the next is taken only when nothing fits. With a pool those of whole results."""
+    step, overlap = _pool_step(geometry)
+    width = (geometry.cols.size_out - overlap) // step
+    limit = {0: geometry.cols.size_out, 2: config.pool_max_width, 3: config.pool_line_bytes - 1}[geometry.pool_size]
+    while True:
+        if width * step + overlap <= limit:
+            yield width * step + overlap
+        if width == 1:
+            break
         width = -(-width // 2)
-        yield width
+
+
+def _pool_step(geometry: Geometry) -> tuple[int, int]:
+    """Rows (columns) of outputs from one row (column) of results to the next, and how many more a window has."""
+    return (2, geometry.pool_size - 2) if geometry.pool_size else (1, 0)
 
 
 def _kernel_counts(geometry: Geometry, config: NpuConfig) -> list[int]:
@@ -251,7 +263,7 @@ def _groups(geometry: Geometry, tile_cols: int, max_vec: int, config: NpuConfig)
                 yield from _fitted(geometry, config, GroupShape("segment", 1, cols, num_vec, num_vec, 0, pitch, cols, lanes))
     if tile_cols == geometry.cols.size_out:
         flat_pitch = max(pitch, tile_cols)
-        for rows in _group_rows(num_rows, (max_vec * lanes - tile_cols) // flat_pitch + 1):
+        for rows in _group_rows(geometry, (max_vec * lanes - tile_cols) // flat_pitch + 1):
             num_vec = -(-((rows - 1) * flat_pitch + tile_cols) // lanes)
             yield from _fitted(geometry, config, GroupShape("flat", rows, tile_cols, num_vec, num_vec, 0, flat_pitch, flat_pitch, lanes))
     for split in (0, 1, 2):
@@ -261,18 +273,22 @@ def _groups(geometry: Geometry, tile_cols: int, max_vec: int, config: NpuConfig)
         if width < config.post_lanes:
             continue
         step = config.post_lanes
-        for rows in _group_rows(num_rows, (max_vec // num_vec_x) << split):
+        for rows in _group_rows(geometry, (max_vec // num_vec_x) << split):
             num_vec = num_vec_x * -(-rows // (1 << split))
             drain_pitch = -(-tile_cols // step) * step
             yield from _fitted(geometry, config, GroupShape("rows", rows, tile_cols, num_vec, num_vec_x, split, split_pitch, drain_pitch, lanes))
 
 
-def _group_rows(num_rows: int, max_rows: int) -> list[int]:
-    """Rows per group that deal `num_rows` evenly to groups."""
+def _group_rows(geometry: Geometry, max_rows: int) -> list[int]:
+    """Rows per group that deal the rows evenly to groups; with a pool some more."""
+    num_rows = geometry.rows.size_out
     if max_rows < 1:
         return []
-    first = -(-num_rows // max_rows)
-    return sorted({-(-num_rows // count) for count in range(first, num_rows + 1)}, reverse=True)
+    dealt = {-(-num_rows // count) for count in range(-(-num_rows // max_rows), num_rows + 1)}
+    if geometry.pool_size:  # even ones may be the only legal ones; in a stripe of its own a group of a 3x3 pool is odd
+        most = min(max_rows, num_rows)
+        dealt |= {rows + rows % 2 for rows in dealt if rows < most} | {3 if most >= 3 else 1, most - (most + 1) % 2}
+    return sorted(dealt, reverse=True)
 
 
 def _fitted(geometry: Geometry, config: NpuConfig, group: GroupShape) -> Iterator[GroupShape]:
@@ -290,9 +306,43 @@ def _fitted(geometry: Geometry, config: NpuConfig, group: GroupShape) -> Iterato
         yield replace(group, seg_words=seg_words, num_slots=num_slots)
 
 
-def _stripings(geometry: Geometry, tile_cols: int, group: GroupShape, config: NpuConfig) -> Iterator[tuple[Stripe, ...]]:
+@dataclass(frozen=True)
+class _Lines:
+    """What the line memory of the fused pool can keep; all True without a pool."""
+
+    in_stripe: bool
+    """Rows of a group for the next one."""
+    between_stripes: bool
+    """Rows of a stripe for the next one."""
+
+
+def _lines(geometry: Geometry, tile_cols: int, num_kernels: int, num_all_kernels: int, config: NpuConfig) -> _Lines:
+    """For superblocks of `num_kernels` of the `num_all_kernels` kernels per core."""
+    if not geometry.pool_size:
+        return _Lines(True, True)
+    max_kernels = config.pool_channels // config.num_cores if tile_cols <= config.pool_line_bytes else 0
+    return _Lines(num_kernels <= max_kernels, num_all_kernels <= max_kernels and tile_cols == geometry.cols.size_out)
+
+
+def _row_parts(geometry: Geometry, num_rows: int, unit: int, lines: _Lines) -> list[tuple[int, int]] | None:
+    """(first, number) of the rows of each stripe of about `num_rows` rows in groups of `unit`; None where the pool does not allow it.
+
+    Stripes begin with an even row. Those of a 3x3 pool continue one another, or share a row, which each computes.
+    """
+    size, overlap, has_next = geometry.rows.size_out, _pool_step(geometry)[1], unit < num_rows
+    if not lines.in_stripe and has_next and (overlap or unit % 2) and unit < size:
+        return None
+    if not geometry.pool_size or num_rows >= size or (num_rows % 2 == 0 and (not overlap or lines.between_stripes)):
+        return _overlapping(size, num_rows, 0)
+    if not overlap:
+        return None
+    odd = num_rows - (num_rows + 1) % 2
+    return _overlapping(size, odd - 1, 1)
+
+
+def _stripings(geometry: Geometry, tile_cols: int, group: GroupShape, lines: _Lines, config: NpuConfig) -> Iterator[tuple[Stripe, ...]]:
     """Ways to cut the output into stripes that fit the stripe memory."""
-    is_segment = group.mode == "segment"
+    is_segment, overlap = group.mode == "segment", _pool_step(geometry)[1]
     size, unit = (geometry.cols.size_out, group.cols) if is_segment else (geometry.rows.size_out, group.rows)
     num_units = -(-size // unit)
     counts = {num_units, *(1 << n for n in range(num_units.bit_length())), *(-(-num_units // n) for n in (2, 3, 4, 6, 8))}
@@ -300,18 +350,23 @@ def _stripings(geometry: Geometry, tile_cols: int, group: GroupShape, config: Np
         step = count * unit
         if is_segment and tile_cols < size and step > tile_cols:
             continue
-        stripes = []
-        for first in range(0, size, step):
-            num = min(step, size - first)
+        stripes: list[Stripe] = []
+        parts = _overlapping(size, step, 0) if is_segment else _row_parts(geometry, step, unit, lines)
+        for first, num in parts or ():
             if is_segment:
                 stripes.append(_stripe(geometry, group, 0, 1, first, num, config))
             else:
-                stripes += [_stripe(geometry, group, first, num, col, min(tile_cols, geometry.cols.size_out - col), config)
-                            for col in range(0, geometry.cols.size_out, tile_cols)]
+                stripes += [_stripe(geometry, group, first, num, col, num_cols, config)
+                            for col, num_cols in _overlapping(geometry.cols.size_out, tile_cols - overlap, overlap)]
             if stripes[-1].num_words > config.stripe_words:
                 break
-        if all(_is_legal(stripe, geometry, config) for stripe in stripes):
+        if stripes and all(_is_legal(stripe, geometry, config) for stripe in stripes):
             yield tuple(stripes)
+
+
+def _overlapping(size: int, step: int, overlap: int) -> list[tuple[int, int]]:
+    """(first, number) of parts of `size` that begin `step` apart and share `overlap`; none if they make no step."""
+    return [(first, min(step + overlap, size - first)) for first in range(0, size - overlap, step)] if step > 0 else []
 
 
 def _stripe(geometry: Geometry, group: GroupShape, first_row: int, num_rows: int, first_col: int, num_cols: int, config: NpuConfig) -> Stripe:

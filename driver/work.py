@@ -137,11 +137,19 @@ class ConvWork:
     """What the tensor processor makes of the outputs."""
     source: int = 0
     """Number of the operator's input."""
+    pool_size: int = 0
+    """Rows and columns of the window of a maximum pool of stride 2 on the outputs, last of all; 0: none. Never with a residual."""
 
     @property
     def num_oc(self) -> int:
         """Output channels."""
         return self.weights.shape[0]
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        """What is stored, seen as NHWC: the outputs, or their pool."""
+        step = 2 if self.pool_size else 1
+        return 1, self.rows.size_out // step, self.cols.size_out // step, self.num_oc
 
     def folded(self, num_taps: int) -> ConvWork:
         """A fully connected layer on one pixel, seen as `num_ic / num_taps` channels of `num_taps` columns: the same bytes, denser in the stripe."""

@@ -8,11 +8,11 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, HEADER, NN, TP, Opcode
 
 from .hazards import Hazards
-from .memory import MachineError, MemoryView
-from .nn import execute_nn
+from .memory import MachineError, MemoryView, PoolError
+from .nn import PoolLines, execute_nn
 from .tp import execute_tp
 
-__all__ = ["Machine", "MachineError"]
+__all__ = ["Machine", "MachineError", "PoolError"]
 
 
 class Machine:
@@ -29,6 +29,7 @@ class Machine:
         self.config = config
         self.memory = memory
         self._stripe = np.zeros(config.stripe_bytes, np.int8)
+        self._lines = PoolLines()
 
     def run(self, program_addr: int, count: int, record_addr: int) -> None:
         """Execute `count` descriptors from `program_addr`, one after another; completion records of zeros go to `record_addr`.
@@ -50,7 +51,9 @@ class Machine:
                 self._execute(view, addr, order, hazards, index)
                 records.write_runs("record_addr", record_addr + index * COMPLETION.num_bytes, COMPLETION.num_bytes, 1, 0, np.zeros(COMPLETION.num_bytes))
             except MachineError as error:
-                raise MachineError(f"descriptor {index} at {addr:#x}: {error}") from None
+                located = type(error)(f"descriptor {index} at {addr:#x}: {error}")
+                located.descriptor_addr = addr
+                raise located from None
 
     def _execute(self, view: MemoryView, addr: int, order: _Order, hazards: Hazards, index: int) -> None:
         raw = view.read("descriptor", addr, DESCRIPTOR_BYTES).tobytes()
@@ -61,7 +64,7 @@ class Machine:
             d = NN.decode(raw)
             hazards.begin(index, d)
             order.check_nn(d)
-            execute_nn(self.config, view, self._stripe, d)
+            execute_nn(self.config, view, self._stripe, self._lines, d)
         elif header["opcode"] == Opcode.TP:
             d = TP.decode(raw)
             hazards.begin(index, d)

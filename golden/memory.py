@@ -9,11 +9,18 @@ import numpy as np
 from convoy.spec.isa import LUT_BYTES
 from convoy.spec.record import Record
 
-__all__ = ["MachineError", "MemoryView", "Observer"]
+__all__ = ["MachineError", "MemoryView", "Observer", "PoolError"]
 
 
 class MachineError(ValueError):
     """A descriptor, or a table it points to, breaks a rule of the instruction set; the message names the field, its value and the limit."""
+
+    descriptor_addr: int | None = None
+    """Address of the descriptor, when a `Machine` has run it."""
+
+
+class PoolError(MachineError):
+    """The fused pool of a descriptor breaks a rule of pools."""
 
 
 class Observer(Protocol):

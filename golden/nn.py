@@ -14,7 +14,15 @@ from .nn_check import check_nn
 from .quant import double_rounding, single_rounding, wrap32
 from .stream import read_weights
 
-__all__ = ["execute_nn"]
+__all__ = ["PoolLines", "execute_nn"]
+
+
+class PoolLines:
+    """The line memory of the fused pool: for each channel of an image whose other rows come with the next descriptor, the maxima of its last two rows."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, np.ndarray] = {}
+        """int8 rows by the channel's number in the descriptor."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +37,15 @@ class _Positions:
     """Output byte relative to the channel's plane."""
 
 
-def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, d: dict[str, int]) -> None:
+def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines: PoolLines, d: dict[str, int]) -> None:
     """Execute one decoded `NN` descriptor.
 
     Parameters
     ----------
     stripe : int8, shape (stripe_bytes,)
         The stripe memory; kept between descriptors.
+    lines
+        The line memory; kept between descriptors.
 
     Raises
     ------
@@ -46,16 +56,28 @@ def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, d: dic
     _load(config, memory, stripe, d)
     positions = _positions(config, d)
     acts = stripe[_stripe_index(config, memory, d, positions)].astype(_exact_float(d))
+    kept, lines.rows = lines.rows, {}
+    if d["pool_size"]:
+        _check_pool_groups(d)
     first_param = 0
     for superblock in range(d["num_sb"]):
         is_last = superblock == d["num_sb"] - 1
         num_params = config.num_cores * d["num_kernels_last" if is_last else "num_kernels"]
         params = _read_params(memory, d["param_addr"] + first_param * PARAM.num_bytes, num_params)
+        numbers = first_param + np.arange(num_params)
         first_param += num_params
         weights = read_weights(config, memory, d, superblock)
         acc = _convolve_depthwise(d, superblock, weights, acts) if d["is_depthwise"] else _convolve(weights, acts)
         _check_dead_weights(d, superblock, weights, params)
-        _drain(memory, d, params, positions, acc)
+        values = _outputs(memory, d, params, acc)
+        if d["pool_size"]:
+            if d["pool_is_open"]:
+                if first_param > config.pool_channels:
+                    raise MachineError(f"NN.pool_is_open = 1: {first_param} channels; rows of {config.pool_channels} (pool_channels) can be kept")
+                lines.rows |= dict(zip(numbers, values.reshape(num_params, -1, d["tile_ow"])[:, -2:].max(axis=1), strict=True))
+            _write_pooled(memory, d, params, values, [kept.get(number) for number in numbers])
+        else:
+            _write(memory, d, params, positions, values)
 
 
 def _load(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, d: dict[str, int]) -> None:
@@ -185,16 +207,50 @@ def _check_dead_weights(d: dict[str, int], superblock: int, weights: np.ndarray,
         raise MachineError(f"PARAM.is_valid = 0 in superblock {superblock}, kernel {kernel}, core {core}: its weights are not zero")
 
 
-def _drain(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], positions: _Positions, acc: np.ndarray) -> None:
-    """Requantise the channels that exist and write them."""
-    valid = np.flatnonzero(params["is_valid"])
-    bias, mult, left, right, offset = (params[name][valid, None] for name in ("bias", "mult", "shift_left", "shift_right", "out_offset_bytes"))
+def _outputs(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], acc: np.ndarray) -> np.ndarray:
+    """Requantise, clamp, look up; (channels, n), rubbish for those that do not exist."""
+    bias, mult, left, right = (params[name][:, None] for name in ("bias", "mult", "shift_left", "shift_right"))
     requantise = single_rounding if d["rounding"] == Rounding.SINGLE else double_rounding
-    values = requantise(wrap32(acc[valid] + bias), mult, left, right) + d["zero_point_out"]
-    values = memory.look_up("NN.lut_addr", d, np.clip(values, d["act_min"], d["act_max"]))
+    values = requantise(wrap32(acc + bias), mult, left, right) + d["zero_point_out"]
+    return memory.look_up("NN.lut_addr", d, np.clip(values, d["act_min"], d["act_max"]))
+
+
+def _write(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], positions: _Positions, values: np.ndarray) -> None:
+    """Add the residual, and write the channels that exist."""
+    valid = np.flatnonzero(params["is_valid"])
+    values, addrs = values[valid], params["out_offset_bytes"][valid, None] + positions.out_bytes
     if d["has_residual"]:
-        values = _add_residual(d, values, memory.gather("NN.res_addr", d["res_addr"] + offset + positions.out_bytes))
-    memory.scatter("NN.out_addr", d["out_addr"] + offset + positions.out_bytes, values)
+        values = _add_residual(d, values, memory.gather("NN.res_addr", d["res_addr"] + addrs))
+    memory.scatter("NN.out_addr", d["out_addr"] + addrs, values)
+
+
+def _check_pool_groups(d: dict[str, int]) -> None:
+    """Groups drain the rows that they say, and a group's rows are where the one before ends."""
+    for suffix in ("", "_last") if d["num_groups"] > 1 else ("_last",):
+        num_pos = (d[f"pool_rows{suffix}"] - 1) * d["drain_pitch"] + d["tile_ow"]
+        if d[f"num_pos{suffix}"] != num_pos:
+            raise MachineError(f"NN.num_pos{suffix} = {d[f'num_pos{suffix}']}: pool_rows{suffix} = {d[f'pool_rows{suffix}']} rows have {num_pos} positions")
+    step = d["pool_rows"] // 2 * d["out_pitch_row_bytes"]
+    if d["num_groups"] > 1 and d["out_group_step_bytes"] != step:
+        raise MachineError(f"NN.out_group_step_bytes = {d['out_group_step_bytes']}: a group makes rows of {step} bytes")
+
+
+def _write_pooled(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], values: np.ndarray, kept: list[np.ndarray | None]) -> None:
+    """Write the maxima of the channels that exist. `kept`: what a descriptor that continues has of the rows before."""
+    size, valid = d["pool_size"], np.flatnonzero(params["is_valid"])
+    image, first_row = values.reshape(len(values), -1, d["tile_ow"])[valid], 0
+    if d["pool_continues"]:
+        above = [kept[channel] for channel in valid]
+        if any(row is None or len(row) != d["tile_ow"] for row in above):
+            raise MachineError(f"NN.pool_continues = 1: the descriptor before has left no rows of {d['tile_ow']} outputs of these channels")
+        image, first_row = np.concatenate([np.repeat(np.array(above)[:, None], 2, axis=1), image], axis=1), -1
+    num_cols = (image.shape[2] - size) // 2 + 1
+    columns = np.max([image[:, :, x : x + 2 * num_cols - 1 : 2] for x in range(size)], axis=0)
+    num_rows = (columns.shape[1] - size) // 2 + 1
+    peaks = np.max([columns[:, y : y + 2 * num_rows - 1 : 2] for y in range(size)], axis=0)
+    rows = np.arange(first_row, first_row + num_rows)[:, None] * d["out_pitch_row_bytes"]
+    addrs = params["out_offset_bytes"][valid, None] + (rows + np.arange(num_cols)).ravel()
+    memory.scatter("NN.out_addr", d["out_addr"] + addrs, peaks.reshape(len(valid), -1))
 
 
 def _check_residual_runs(d: dict[str, int], out_bytes: np.ndarray, suffix: str) -> None:

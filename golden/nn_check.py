@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import LUT_BYTES, NN_AT_LEAST_ONE, NN_RESIDUAL_AT_LEAST_ONE, NN_TABLES, TABLE_ALIGN_BYTES, Rounding
+from convoy.spec.limits import FusedPool, broken_limit
 
-from .memory import MachineError
+from .memory import MachineError, PoolError
 
 __all__ = ["check_nn"]
 
@@ -15,6 +16,8 @@ def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
 
     Raises
     ------
+    PoolError
+        When all is legal but the fused pool.
     MachineError
         Naming the field, its value and what is legal.
     """
@@ -25,6 +28,8 @@ def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
     _check_load(config, d)
     _check_compute(config, d)
     _check_drain(config, d)
+    if d["pool_size"]:
+        _check_pool(config, d)
 
 
 def _require(is_legal: bool, message: str) -> None:
@@ -88,3 +93,24 @@ def _check_drain(config: NpuConfig, d: dict[str, int]) -> None:
     if d["is_flat"]:
         _require(d["split_log2"] == 0, f"split_log2 = {d['split_log2']}: use 0 with is_flat")
         _require(d["num_vec_x"] == d["num_vec"], f"num_vec_x = {d['num_vec_x']}: use num_vec = {d['num_vec']} with is_flat")
+
+
+def _check_pool(config: NpuConfig, d: dict[str, int]) -> None:
+    def require(is_legal: bool, message: str) -> None:
+        if not is_legal:
+            raise PoolError(f"NN.{message}")
+
+    size, is_single, is_part = d["pool_size"], d["num_groups"] == 1, d["pool_continues"] or d["pool_is_open"]
+    num_rows = (d["num_groups"] - 1) * d["pool_rows"] + d["pool_rows_last"]
+    whole_rows = num_rows + d["pool_is_open"] + 2 * d["pool_continues"]  # as many rows of an image, even or odd as it is, as there must be
+    obstacle = broken_limit(FusedPool((size, size), (2, 2), False, (whole_rows, d["tile_ow"]), line_bytes=config.pool_line_bytes))
+    require(obstacle is None, f"pool_size = {size}: {obstacle}")
+    require(not is_part or size == 3, "pool_continues, pool_is_open: use 0 with a 2x2 pool")
+    require(is_single or d["pool_rows"] > 0, "pool_rows = 0: use at least 1, or one group")
+    require(d["pool_rows_last"] > 0, "pool_rows_last = 0: use at least 1")
+    require(not d["has_residual"], f"pool_size = {size}: a pool cannot follow a residual")
+    if is_part or (not is_single and (size == 3 or d["pool_rows"] % 2)):
+        num_channels = config.num_cores * max(d["num_kernels"], d["num_kernels_last"])
+        require(num_channels <= config.pool_channels, f"num_kernels: superblocks of {num_channels} channels; rows of {config.pool_channels} (pool_channels) can be kept")
+        require(d["tile_ow"] <= config.pool_line_bytes, f"tile_ow = {d['tile_ow']}: rows of {config.pool_line_bytes} (pool_line_bytes) can be kept; use even groups")
+    require(d["tile_ow"] <= config.pool_max_width, f"tile_ow = {d['tile_ow']}: the widest row of a pool is {config.pool_max_width}")

@@ -39,6 +39,10 @@ class NpuConfig:
     """Depth of a core's window memory in words. A power of two, 16..256."""
     weight_fifo_beats: int = 256
     """Depth of a core's weight queue in port beats. A power of two of at least 32."""
+    pool_line_bytes: int = 64
+    """Line buffer of the fused pool per output channel: a 3x3 pool takes rows of fewer bytes. A power of two, 16..256. (Maxima of columns are kept: half of it exists.)"""
+    pool_channels: int = 64
+    """Output channels with a line buffer: a 3x3 pool over several groups takes superblocks of at most so many. A power of two, num_cores..4096."""
     tp_buffer_bytes: int = 16384
     """Local memory of the tensor processor, two halves used alternately. A power of two of at least 1024."""
     max_burst_beats: int = 16
@@ -67,6 +71,9 @@ class NpuConfig:
         check("window_words", is_pow2(self.window_words) and 16 <= self.window_words <= 256, "use a power of two, 16..256")
         check("weight_fifo_beats", is_pow2(self.weight_fifo_beats) and 32 <= self.weight_fifo_beats <= 4096, "use a power of two, 32..4096")
         check("max_burst_beats", self.max_burst_beats <= self.weight_fifo_beats, f"use at most weight_fifo_beats ({self.weight_fifo_beats})")
+        check("pool_line_bytes", is_pow2(self.pool_line_bytes) and 16 <= self.pool_line_bytes <= 256, "use a power of two, 16..256")
+        check("pool_channels", is_pow2(self.pool_channels) and self.num_cores <= self.pool_channels <= 4096,
+              f"use a power of two, {self.num_cores} (num_cores) .. 4096")
         check("tp_buffer_bytes", is_pow2(self.tp_buffer_bytes) and 1024 <= self.tp_buffer_bytes <= 1 << 16, "use a power of two, 1024..65536")
         check("max_burst_beats", is_pow2(self.max_burst_beats) and self.max_burst_beats <= 256 and self.max_burst_beats * self.port_bytes <= 4096,
               "use a power of two, 1..256, of at most 4096 bytes")
@@ -93,6 +100,16 @@ class NpuConfig:
     def residual_lanes(self) -> int:
         """Outputs per cycle to which a fused sum adds its second operand; each takes eight 18 x 18 multipliers."""
         return max(1, self.post_lanes // 4)
+
+    @property
+    def pool_lanes(self) -> int:
+        """Outputs per cycle that the fused pool takes."""
+        return max(2, self.post_lanes)
+
+    @property
+    def pool_max_width(self) -> int:
+        """Widest row that a fused 2x2 pool takes: its maxima fill the whole line buffer."""
+        return self.pool_channels * self.pool_line_bytes
 
     @property
     def name(self) -> str:

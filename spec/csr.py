@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from amaranth.lib import enum
 
-__all__ = ["CSR_ADDR_BITS", "ID", "NUM_WINDOWS", "REGISTERS", "WINDOW_ALIGN_BYTES", "Control", "Error", "Register", "Status", "WindowControl"]
+__all__ = ["CSR_ADDR_BITS", "DESCRIPTOR_ERRORS", "ID", "NUM_WINDOWS", "REGISTERS", "WINDOW_ALIGN_BYTES", "Control", "Error", "Register", "Status", "WindowControl"]
 
 ID = 0x434E5659
 """Value of the ID register: "CNVY"."""
@@ -70,6 +70,12 @@ class Error(enum.IntEnum, shape=8):
     """Neither bus nor engines moved for WATCHDOG cycles; ERROR_ADDR is the address of the oldest read under way, else of the oldest write, else 0."""
     MALFORMED = 7
     """A descriptor breaks a rule of the instruction set and was not started; ERROR_ADDR is its address. Earlier descriptors have completed."""
+    POOL = 8
+    """The fused pool of a descriptor breaks a rule of pools, and nothing else is wrong; the same happens as with MALFORMED."""
+
+
+DESCRIPTOR_ERRORS = (Error.OPCODE, Error.MALFORMED, Error.POOL)
+"""Errors of a descriptor that was not started: those before it complete."""
 
 
 @dataclass(frozen=True)

@@ -162,8 +162,8 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("run_bits", 3, "Bits of a zero run in a weight token, 0..5. 2**run_bits <= num_taps, or, if num_taps is 1, <= kernels_per_z and kernels_per_z_last."),
     # Drain and write
     Field("out_addr", 32, "First output byte of the first group; `PARAM.out_offset_bytes` is added."),
-    Field("out_group_step_bytes", 24, "From one group to the next."),
-    Field("out_pitch_row_bytes", 24, "From one output row to the next; used when `is_flat` is 0."),
+    Field("out_group_step_bytes", 24, "From one group to the next. With a pool `pool_rows` div 2 rows of results; where `pool_rows` is odd, every second step is a row longer."),
+    Field("out_pitch_row_bytes", 24, "From one output row to the next (pooled, with a pool); used when `is_flat` is 0 or there is a pool."),
     Field("drain_pitch", 14, "Lane positions per output row."),
     Field("tile_ow", 14, "Output columns: positions below this are valid."),
     Field("num_pos", 14, "Lane positions to drain of a group: (rows - 1) * drain_pitch + tile_ow."),
@@ -193,6 +193,12 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("res_zero_point_out", 9, "Added last.", signed=True),
     Field("res_act_min", 9, "Lower clamp of the sum.", signed=True),
     Field("res_act_max", 9, "Upper clamp of the sum.", signed=True),
+    # Maximum pool of stride 2 without pads, last of all; not together with a residual
+    Field("pool_size", 2, "Rows and columns of the pooling window: 2 or 3; 0: no pool."),
+    Field("pool_rows", 14, "Rows of outputs, before the pool, of a group. Not used if `pool_size` is 0."),
+    Field("pool_rows_last", 14, "The same in the last group."),
+    Field("pool_continues", 1, "3x3: the rows follow those of the descriptor before, whose last row is in the line memory. Else 0."),
+    Field("pool_is_open", 1, "3x3: rows of the same image follow in the next descriptor. Else 0."),
 ))
 """One stripe on the NN engine."""
 

@@ -9,7 +9,7 @@ import itertools
 from dataclasses import fields
 from pathlib import Path
 
-from convoy.spec import config, csr, isa
+from convoy.spec import config, csr, isa, limits
 
 __all__ = ["pages"]
 
@@ -18,7 +18,7 @@ NOTE = "Written by `make reference` from `spec/`; do not edit.\n"
 
 def pages() -> dict[str, str]:
     """The Markdown pages of `docs/reference` by file name."""
-    return {"registers.md": _registers(), "descriptors.md": _descriptors(), "configuration.md": _configuration()}
+    return {"registers.md": _registers(), "descriptors.md": _descriptors(), "configuration.md": _configuration(), "limits.md": _limits()}
 
 
 def _registers() -> str:
@@ -57,6 +57,12 @@ def _configuration() -> str:
     for field in fields(config.NpuConfig):
         values = " | ".join(str(getattr(preset, field.name)) for preset in presets.values())
         lines.append(f"| `{field.name}` | {values} | {_cell(docs[field.name])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _limits() -> str:
+    lines = ["# Limits", "", NOTE, "## Fused maximum pools", "", _constant_docs(limits)["FUSED_POOL_LIMITS"], "",
+             *(f"* {inspect.getdoc(limit)}" for limit in limits.FUSED_POOL_LIMITS)]
     return "\n".join(lines) + "\n"
 
 

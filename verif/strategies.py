@@ -19,6 +19,7 @@ __all__ = [
     "conv_graphs",
     "elementwise_graphs",
     "fully_connected_graphs",
+    "fused_pool_graphs",
     "layer_graphs",
     "lut_graphs",
     "memory_models",
@@ -42,7 +43,7 @@ def configs(draw) -> NpuConfig:
         num_cores=draw(st.sampled_from([1, 2, 4, 8, 16])), num_lanes=lanes, num_acc_entries=draw(st.sampled_from([16, 64])),
         post_lanes=draw(st.sampled_from([1, 4, lanes // 2])), stripe_bytes=draw(st.sampled_from([4096, 65536])),
         window_words=draw(st.sampled_from([32, 64])), port_bits=draw(st.sampled_from([32, 64, 256])),
-        tp_buffer_bytes=draw(st.sampled_from([1024, 16384])),
+        tp_buffer_bytes=draw(st.sampled_from([1024, 16384])), pool_line_bytes=draw(st.sampled_from([16, 64])), pool_channels=draw(st.sampled_from([16, 64])),
     )
 
 
@@ -260,7 +261,24 @@ def state_graphs(draw):
     return graph
 
 
+@st.composite
+def fused_pool_graphs(draw):
+    """A convolution, perhaps through a table, and a maximum pool of stride 2 without pads on its outputs; fused where the NN engine can."""
+    graph = draw(conv_graphs(max_kernel=4))
+    maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type)
+    maker.tensors, maker.ops = list(graph.tensors), list(graph.ops)
+    last = graph.outputs[0]
+    _, height, width, num_oc = shape = maker.tensors[last].shape
+    if draw(st.booleans()):
+        last = maker.op("LEAKY_RELU", (last,), shape, alpha=0.2)
+    is_odd = height % 2 == width % 2 == 1
+    size = min(draw(st.sampled_from([2, 3, 3, 3] if is_odd else [2, 2, 2, 3])), height, width)
+    target = maker.op("MAX_POOL_2D", (last,), (1, (height - size) // 2 + 1, (width - size) // 2 + 1, num_oc), padding="VALID", filter_h=size, filter_w=size,
+                      stride_h=2, stride_w=2, activation=draw(st.sampled_from(["NONE", "RELU6"])))
+    return maker.graph(graph.inputs, [target])
+
+
 def layer_graphs():
     """Any layer that the NPU executes; convolutions most often."""
     return st.one_of(conv_graphs(), conv_graphs(), conv_graphs(), fully_connected_graphs(), pool_graphs(), elementwise_graphs(), move_graphs(), lut_graphs(),
-                     residual_graphs())
+                     residual_graphs(), fused_pool_graphs())

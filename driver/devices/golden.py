@@ -96,7 +96,7 @@ class GoldenDevice:
         return _NAMES[addr]
 
     def _execute(self) -> None:
-        from convoy.golden.machine import MachineError
+        from convoy.golden.machine import MachineError, PoolError
 
         base, count = self._values["PROGRAM_BASE"], self._values["PROGRAM_COUNT"]
         opcodes = self._memory.array[base:base + count * DESCRIPTOR_BYTES:DESCRIPTOR_BYTES]
@@ -105,8 +105,15 @@ class GoldenDevice:
         try:
             if num_good or not count:
                 self._machine.run(base, num_good, self._values["RECORD_BASE"])
+        except PoolError as error:
+            self._refuse(Error.POOL, error.descriptor_addr)
         except MachineError as error:
             raise DeviceError(f"device golden: {error}") from error
-        if bad.size:
-            self._values.update(ERROR=int(Error.OPCODE), ERROR_ADDR=base + num_good * DESCRIPTOR_BYTES, STATUS=int(Status.ERROR))
+        else:
+            if bad.size:
+                self._refuse(Error.OPCODE, base + num_good * DESCRIPTOR_BYTES)
         self._values["IRQ_STATUS"] |= 1
+
+    def _refuse(self, code: Error, addr: int) -> None:
+        """Stop at the descriptor at `addr`."""
+        self._values.update(ERROR=int(code), ERROR_ADDR=addr, STATUS=int(Status.ERROR))

@@ -57,7 +57,7 @@ class DescriptorCheck(wiring.Component):
     """Lets only descriptors pass that keep the rules of the instruction set which the hardware can check at little cost.
 
     Checked: opcodes and enumerations; counts that must not be 0; alignment of tables; memories that would be exceeded (accumulators,
-    windows, stripe, TP buffer); the phases, the pads and the pitch of a stripe; run_bits; clamps. The golden model knows all rules. A
+    windows, stripe, TP buffer); the phases, the pads and the pitch of a stripe; run_bits; clamps; all of a fused pool. The golden model knows all rules. A
     breach of those that are left to it (between descriptors, between descriptor and tables, equal byte counts) ends with an error of
     the memory windows, with the watchdog, or with wrong results inside the windows.
 
@@ -95,12 +95,14 @@ class DescriptorCheck(wiring.Component):
         is_nn, is_tp = header.opcode == Opcode.NN, header.opcode == Opcode.TP
 
         # The comparisons of single fields, registered in two steps.
-        nn_breaches, tp_breaches = self._nn_breaches(nn), self._tp_breaches(tp)
-        nn_flags, tp_flags = Signal(len(nn_breaches)), Signal(len(tp_breaches))
-        has_breach, is_unknown = Signal(), Signal()
+        nn_breaches, tp_breaches, pool_breaches = self._nn_breaches(nn), self._tp_breaches(tp), self._pool_breaches(nn)
+        nn_flags, tp_flags, pool_flags = Signal(len(nn_breaches)), Signal(len(tp_breaches)), Signal(len(pool_breaches))
+        has_breach, is_unknown, has_wrong_pool = Signal(), Signal(), Signal()
         m.d.sync += [
             nn_flags.eq(Cat(nn_breaches)),
             tp_flags.eq(Cat(tp_breaches)),
+            pool_flags.eq(Cat(pool_breaches)),
+            has_wrong_pool.eq(is_nn & (nn.pool_size != 0) & pool_flags.any()),
             has_breach.eq((is_nn & nn_flags.any()) | (is_tp & tp_flags.any()) | (header.reserved != 0)),
             is_unknown.eq(~is_nn & ~is_tp),
         ]
@@ -116,13 +118,14 @@ class DescriptorCheck(wiring.Component):
         with m.Elif(~is_checked):
             m.d.sync += step.eq(step + 1)
 
-        is_bad = has_breach | is_unknown | has_wrong_sum
+        is_malformed = has_breach | has_wrong_sum
+        is_bad = is_malformed | is_unknown | has_wrong_pool
         m.d.comb += [
             Value.cast(self.o.p).eq(Value.cast(self.i.p)),
             self.o.valid.eq(self.i.valid & is_checked & ~is_bad),
             self.i.ready.eq(self.o.valid & self.o.ready),
             self.fault.valid.eq(self.i.valid & is_checked & is_bad),
-            self.fault.p.code.eq(Mux(is_unknown, Error.OPCODE, Error.MALFORMED)),
+            self.fault.p.code.eq(Mux(is_unknown, Error.OPCODE, Mux(is_malformed, Error.MALFORMED, Error.POOL))),
             self.fault.p.addr.eq(self.i.p.addr),
             self.is_active.eq(Mux(self.i.valid, ~is_checked | self.i.ready, step != 0)),
         ]
@@ -201,6 +204,25 @@ class DescriptorCheck(wiring.Component):
                 (1 << d.run_bits) > Mux(d.num_taps == 1, per_z, d.num_taps),
             ]
         return breaches
+
+    def _pool_breaches(self, d):
+        """The same for the fused pool of an `NN` descriptor that has one; `spec.limits` explains the first rules."""
+        config = self._config
+        is_three, is_single, is_part = d.pool_size == 3, d.num_groups == 1, d.pool_continues | d.pool_is_open
+        keeps_rows = is_part | (~is_single & (is_three | d.pool_rows[0]))
+        max_kernels = config.pool_channels // config.num_cores
+        is_odd = (~d.num_groups[0] & d.pool_rows[0]) ^ d.pool_rows_last[0]  # rows of all groups
+        return [
+            d.pool_size == 1,
+            is_three != d.tile_ow[0], (is_three & ~d.pool_is_open) != is_odd,
+            is_three & ((d.tile_ow == 1) | (d.tile_ow >= config.pool_line_bytes)),
+            is_three & is_single & ~d.pool_continues & (d.pool_rows_last == 1),
+            ~is_three & is_part,
+            ~is_single & (d.pool_rows == 0), d.pool_rows_last == 0,
+            d.has_residual,
+            keeps_rows & ((d.num_kernels > max_kernels) | (d.num_kernels_last > max_kernels)),
+            keeps_rows & (d.tile_ow > config.pool_line_bytes), d.tile_ow > config.pool_max_width,
+        ]
 
     def _tp_breaches(self, d):
         """The same for a `TP` descriptor."""

@@ -1,10 +1,10 @@
 """Starts, ends and stops programs: busy, error, interrupt, and the way back to idle."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.spec.csr import Error
+from convoy.spec.csr import DESCRIPTOR_ERRORS, Error
 
 from .fault import Fault
 
@@ -72,7 +72,7 @@ class Supervisor(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         has_error = self.error.code != Error.NONE
-        is_of_descriptor = (self.fault.p.code == Error.OPCODE) | (self.fault.p.code == Error.MALFORMED)
+        is_of_descriptor = Cat(self.fault.p.code == code for code in DESCRIPTOR_ERRORS).any()
         with m.FSM():
             with m.State(_State.IDLE):
                 m.d.comb += self.start.eq(self.doorbell & ~has_error & ~self.soft_reset)

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 __all__ = ["REST_DOMAINS", "ClockGates", "Rest", "resettable", "rested"]
 
-REST_DOMAINS = ("tp", "loader", "tables", "params", "walk", "post", "residual", "writer", "check", "csr")
+REST_DOMAINS = ("tp", "loader", "tables", "params", "walk", "post", "residual", "pool", "writer", "check", "csr")
 """The units that may rest: the names of their clock domains in an elaboration with `ClockGates`."""
 
 

@@ -13,6 +13,7 @@ from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.rest import Rest, rested
 from convoy.hw.post.compress import Compressor
 from convoy.hw.post.lut import LUT_FIELDS, Lut
+from convoy.hw.post.pool import POOL_FIELDS, Pool
 from convoy.hw.post.requant import Requantiser, delay
 from convoy.hw.post.residual import RESIDUAL_FIELDS, Residual
 from convoy.spec.config import NpuConfig
@@ -23,7 +24,7 @@ __all__ = ["DRAIN_FIELDS", "DrainChunks"]
 DRAIN_FIELDS = (
     "num_sb", "num_groups", "num_vec", "num_vec_last", "num_vec_x", "split_log2", "num_kernels", "num_kernels_last",
     "out_addr", "out_group_step_bytes", "out_pitch_row_bytes", "drain_pitch", "tile_ow", "num_pos", "num_pos_last", "is_flat",
-    "zero_point_out", "act_min", "act_max", "rounding", *LUT_FIELDS, *RESIDUAL_FIELDS,
+    "zero_point_out", "act_min", "act_max", "rounding", *LUT_FIELDS, *RESIDUAL_FIELDS, *POOL_FIELDS,
 )
 """What the drain needs of an NN descriptor."""
 
@@ -31,10 +32,11 @@ _SCALE_FIELDS = ("bias", "mult", "shift_left", "shift_right")
 
 
 def _unit_layout(config: NpuConfig) -> data.StructLayout:
-    """One kernel of one core of a group. `entry` is its first accumulator entry."""
+    """One kernel of one core of a group. `entry` is its first accumulator entry, `line` its number in the job (modulo the lines of the pool), `is_odd` and `is_top` are as in `PoolUnit`."""
     return data.StructLayout({
         "scale": PARAM.subset(*_SCALE_FIELDS), "is_valid": 1, "addr": 32, "core": range(config.num_cores),
-        "entry": exact_log2(config.num_acc_entries), "is_last_group": 1, "is_group_last": 1, "is_job_last": 1,
+        "entry": exact_log2(config.num_acc_entries), "line": exact_log2(config.pool_channels),
+        "is_odd": 1, "is_top": 1, "is_last_group": 1, "is_group_last": 1, "is_job_last": 1,
     })
 
 
@@ -75,8 +77,9 @@ class _UnitSequencer(wiring.Component):
         job, unit, param = self.fields, self.units.payload, self.params.payload
         sb, group, kernel = Signal(16), Signal(16), Signal(9)
         core = Signal(range(self._config.num_cores))
-        entry = Signal.like(unit.entry)
-        group_addr = Signal(32)
+        entry, line, first_line = Signal.like(unit.entry), Signal.like(unit.line), Signal.like(unit.line)
+        group_addr, group_step = Signal(32), Signal(25)
+        is_odd = Signal()  # the group's first row
         num_kernels = Signal(9)
         is_last_sb, is_last_group = Signal(), Signal()
         is_last_core, is_last_unit = Signal(), Signal()
@@ -93,7 +96,7 @@ class _UnitSequencer(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(self.is_quiet)
                 with m.If(self.job.valid & self.is_quiet):
-                    m.d.sync += [job.eq(self.job.payload), sb.eq(0), group.eq(0), group_addr.eq(self.job.payload.out_addr)]
+                    m.d.sync += [job.eq(self.job.payload), sb.eq(0), group.eq(0), first_line.eq(0), is_odd.eq(0), group_addr.eq(self.job.payload.out_addr)]
                     m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.comb += self.prepare.eq(1)
@@ -106,7 +109,8 @@ class _UnitSequencer(wiring.Component):
                     self.group.num_pos.eq(num_pos),
                     self.group.width.eq(Mux(~job.is_flat & (job.tile_ow < num_pos), job.tile_ow, num_pos)),
                     num_kernels.eq(Mux(is_last_sb, job.num_kernels_last, job.num_kernels)),
-                    kernel.eq(0), core.eq(0), entry.eq(0),
+                    kernel.eq(0), core.eq(0), entry.eq(0), line.eq(first_line),
+                    group_step.eq(job.out_group_step_bytes + Mux(is_odd, job.out_pitch_row_bytes, 0)),
                 ]
                 with m.If(self.group_valid):
                     m.next = "UNITS"
@@ -119,10 +123,14 @@ class _UnitSequencer(wiring.Component):
                         unit.addr.eq(group_addr + param.out_offset_bytes),
                         unit.core.eq(core),
                         unit.entry.eq(entry),
+                        unit.line.eq(line),
+                        unit.is_odd.eq(is_odd),
+                        unit.is_top.eq((group == 0) & ~job.pool_continues),
                         unit.is_last_group.eq(is_last_group),
                         unit.is_group_last.eq(is_last_unit),
                         unit.is_job_last.eq(is_last_unit & is_last_group & is_last_sb),
                         self.units.valid.eq(1),
+                        line.eq(line + 1),
                         core.eq(Mux(is_last_core, 0, core + 1)),
                     ]
                     with m.If(is_last_core):
@@ -130,10 +138,10 @@ class _UnitSequencer(wiring.Component):
                     with m.If(is_last_unit):
                         m.next = "WALK"
             with m.State("WALK"), m.If(self.group_done):
-                m.d.sync += [group.eq(group + 1), group_addr.eq(group_addr + job.out_group_step_bytes)]
+                m.d.sync += [group.eq(group + 1), group_addr.eq(group_addr + group_step), is_odd.eq((is_odd ^ job.pool_rows[0]) & (job.pool_size != 0))]
                 m.next = "GROUP"
                 with m.If(is_last_group):
-                    m.d.sync += [group.eq(0), group_addr.eq(job.out_addr), sb.eq(sb + 1)]
+                    m.d.sync += [group.eq(0), group_addr.eq(job.out_addr), sb.eq(sb + 1), first_line.eq(line), is_odd.eq(0)]
                     with m.If(is_last_sb):
                         m.next = "IDLE"
         return m
@@ -315,7 +323,7 @@ class _Walker(wiring.Component):
 
 
 class DrainChunks(wiring.Component):
-    """Reads, requantises, looks up and compresses the accumulators of finished groups, and adds a residual, into chunks for `ChunkWriter`.
+    """Reads, requantises, looks up and compresses the accumulators of finished groups, and adds a residual or pools, into chunks for `ChunkWriter`.
 
     The loops are those of "Drain" in docs/architecture.md. Beyond what is written there the descriptor must obey:
     `post_lanes <= num_lanes >> split_log2`; without `is_flat` no chunk reaches into the next row, whatever `drain_pitch` is;
@@ -324,7 +332,8 @@ class DrainChunks(wiring.Component):
 
     Throughput: one chunk of `post_lanes` positions per cycle; a row of each kernel begins a new chunk; one cycle per vector of an output
     channel that does not exist; about 4 cycles per group. The next job is taken when the chunks of the last one have left; a job with
-    a lookup table starts when that has been fetched. With a residual `Residual` sets the pace.
+    a lookup table starts when that has been fetched. With a residual `Residual` sets the pace, and with
+    a pool `Pool` where rows are no multiples of `post_lanes`; its results leave some 16 cycles later.
 
     Parameters
     ----------
@@ -385,6 +394,8 @@ class DrainChunks(wiring.Component):
             m.submodules[name] = rested(unit, has_chunks, platform, "post")
         residual = Residual(config)
         m.submodules.residual = rested(residual, residual.job.has_residual, platform, "residual")
+        pool = Pool(config)
+        m.submodules.pool = rested(pool, pool.job.pool_size != 0, platform, "pool")
 
         # Every chunk issued has its room in the queues.
         num_free = Signal(range(depth + 1), init=depth)
@@ -397,10 +408,10 @@ class DrainChunks(wiring.Component):
 
         wiring.connect(m, wiring.flipped(self.job), sequencer.job)
         wiring.connect(m, wiring.flipped(self.params), sequencer.params)
-        self._connect_residual(m, sequencer, walker, residual)
+        self._connect_units(m, sequencer, walker, residual, pool)
         chunks = residual.i
         m.d.comb += [
-            sequencer.is_quiet.eq((num_free == depth) & residual.is_idle & ~chunks.valid), sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
+            sequencer.is_quiet.eq((num_free == depth) & residual.is_idle & pool.is_idle & ~chunks.valid), sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
             sequencer.is_prepared.eq(walker.is_prepared & lut.is_ready), walker.prepare.eq(sequencer.prepare),
             walker.fields.eq(sequencer.fields), walker.group.eq(sequencer.group), walker.can_issue.eq(num_free != 0),
             *(getattr(self, name).eq(getattr(walker, name)) for name in ("acc_read", "acc_clear", "acc_core", "acc_entry", "acc_lane", "group_done")),
@@ -431,17 +442,22 @@ class DrainChunks(wiring.Component):
             m.d.sync += [Cat(chunk.data, chunk.count).eq(results.r_data), Cat(chunk.addr, chunk.start, chunk.last).eq(places.r_data)]
         return m
 
-    def _connect_residual(self, m, sequencer, walker, residual):
-        """The walker and the residual see the same units; the residual only those that make outputs."""
+    def _connect_units(self, m, sequencer, walker, residual, pool):
+        """The walker, the residual and the pool see the same units; the latter only those that make outputs."""
         m.submodules.units = units = Queue(_unit_layout(self._config), 2)  # keeps the walk's decisions off the path to the parameters
         wiring.connect(m, sequencer.units, units.i)
         unit, fields = units.o.p, sequencer.fields
+        has_room = residual.units.ready & pool.units.ready
+        is_taken = units.o.valid & walker.units.ready & unit.is_valid & has_room
         m.d.comb += [
-            walker.units.p.eq(unit), walker.units.valid.eq(units.o.valid & residual.units.ready),
+            walker.units.p.eq(unit), walker.units.valid.eq(units.o.valid & has_room), units.o.ready.eq(walker.units.ready & has_room),
             residual.units.p.addr.eq(unit.addr), residual.units.p.is_last_group.eq(unit.is_last_group),
-            residual.units.valid.eq(units.o.valid & walker.units.ready & unit.is_valid & fields.has_residual),
-            units.o.ready.eq(walker.units.ready & residual.units.ready),
+            residual.units.valid.eq(is_taken & fields.has_residual),
+            *(pool.units.p[name].eq(unit[name]) for name, _ in pool.units.p.shape()),
+            pool.units.valid.eq(is_taken & (fields.pool_size != 0)),
             *(residual.job[name].eq(fields[name]) for name, _ in residual.job.shape()),
+            *(pool.job[name].eq(fields[name]) for name, _ in pool.job.shape()),
         ]
         wiring.connect(m, residual.port, wiring.flipped(self.read_residual))
-        wiring.connect(m, residual.o, wiring.flipped(self.chunks))
+        wiring.connect(m, residual.o, pool.i)
+        wiring.connect(m, pool.o, wiring.flipped(self.chunks))

@@ -73,6 +73,8 @@ class Layer:
     run_bits: int = 0
     zero_point_in: int = 5
     scale: float = 0.004
+    plane_bytes: int = 0
+    """From one output plane to the next, if not the size of one."""
 
     def expected(self) -> np.ndarray:
         """Planar output, shape (OC, OH, OW)."""
@@ -166,7 +168,7 @@ class Layer:
         _, num_oh, num_ow = self.expected().shape
         kernel = self.weights[..., oc] if self.is_depthwise else self.weights[oc]
         bias = int(self.bias[oc]) - self.zero_point_in * int(kernel.astype(int).sum())
-        return PARAM.encode(bias=bias, mult=mult, is_valid=1, out_offset_bytes=oc * num_oh * num_ow, shift_left=left, shift_right=right)
+        return PARAM.encode(bias=bias, mult=mult, is_valid=1, out_offset_bytes=oc * (self.plane_bytes or num_oh * num_ow), shift_left=left, shift_right=right)
 
     def _dense(self, oc: np.ndarray, num_oc: int) -> np.ndarray:
         """Weights of one core in the order (z, kernel, tap)."""
@@ -218,6 +220,47 @@ def test_layers(seed):
     expected = layer.expected()
     np.testing.assert_array_equal(image.output(*expected.shape), expected)
     assert not image.memory[OUT_ADDR + expected.size : OUT_ADDR + expected.size + 64].any()
+
+
+@settings(max_examples=80)
+@given(st.integers(0, 2 ** 32 - 1), st.sampled_from([2, 3]), st.integers(1, 6))
+def test_pooled_layers(seed, size, rows):
+    """Layers whose outputs are made even or odd, in groups of any number of rows."""
+    image, layer = Image(), random_layer(seed)
+    layer.rows_per_group = rows
+    _, num_rows, num_cols = layer.expected().shape
+    parity = size % 2
+    spare = [(extent - parity) % 2 + (2 if extent == 1 and size == 3 else 0) for extent in (num_rows, num_cols)]
+    layer.pads = (layer.pads[0] + spare[0] * layer.stride[0], layer.pads[1], layer.pads[2] + spare[1] * layer.stride[1], layer.pads[3])
+    num_rows = layer.expected().shape[1]
+    expected = ops.max_pool(layer.expected().transpose(1, 2, 0)[None], (size, size), (2, 2))[0].transpose(2, 0, 1)
+    num_oc, pooled_rows, pooled_cols = expected.shape
+    pitch = pooled_cols + 3
+    layer.plane_bytes = pooled_rows * pitch
+    image.run(NN.encode(**layer.lower(image) | dict(
+        pool_size=size, pool_rows=rows, pool_rows_last=(num_rows - 1) % rows + 1, out_pitch_row_bytes=pitch,
+        out_group_step_bytes=rows // 2 * pitch)))
+    found = image.output(num_oc, pooled_rows, pitch)
+    np.testing.assert_array_equal(found[..., :pooled_cols], expected)
+    assert not found[..., pooled_cols:].any()
+
+
+def test_a_pool_over_two_descriptors():
+    """Four rows, then the fifth with what was kept of them; a descriptor between them, or another width, is not possible."""
+    acts = np.random.default_rng(3).integers(-128, 128, (1, 5, 3, 1)).astype(np.int8)
+    image = Image()
+    layer = Layer(acts, np.ones((2, 1, 1, 1), np.int8), np.array([0, 9]), num_kernels=1, rows_per_group=5, zero_point_in=0, scale=1.0, plane_bytes=2)
+    expected = ops.max_pool(layer.expected().transpose(1, 2, 0)[None], (3, 3), (2, 2))[0, :, 0].T
+    fields = layer.lower(image) | dict(pool_size=3, out_pitch_row_bytes=1)
+    first = fields | dict(pool_rows_last=4, num_pos_last=12, num_vec_last=2, pool_is_open=1)
+    second = fields | dict(pool_rows_last=1, num_pos_last=3, num_vec_last=1, pool_continues=1, act_addr=fields["act_addr"] + 4 * 6, tile_ih=1,
+                           num_act_inner=1, tile_rows=1, out_addr=OUT_ADDR + 2, load_after_fill=1)
+    image.run(NN.encode(**first), NN.encode(**second))
+    np.testing.assert_array_equal(image.output(2, 2), expected)
+    image.memory[OUT_ADDR : OUT_ADDR + 8] = 0
+    for descriptors in ([second], [first, first | dict(pool_is_open=0, pool_rows_last=5, num_pos_last=15, num_vec_last=2, load_after_fill=1), second]):
+        with pytest.raises(MachineError, match=r"NN\.pool_continues = 1: the descriptor before has left no rows of 3 outputs"):
+            image.run(*(NN.encode(**fields) for fields in descriptors))
 
 
 def test_record_and_stripe_kept():

@@ -21,7 +21,7 @@ from convoy.verif.strategies import layer_graphs, memory_models
 CONFIGS = {
     "Q": PRESETS["Q"],
     "small": NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, port_bits=128, post_lanes=2, stripe_bytes=4096, window_words=32,
-                       weight_fifo_beats=32, tp_buffer_bytes=1024, max_reads=3),
+                       weight_fifo_beats=32, tp_buffer_bytes=1024, max_reads=3, pool_line_bytes=32, pool_channels=8),
     "wide": NpuConfig(num_cores=1, num_lanes=32, port_bits=32, post_lanes=16, stripe_bytes=8192, max_burst_beats=4),
 }
 LIMITS = ("window memory", "stripe memory", "TP buffer")

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from convoy.golden.memory import MachineError
+from convoy.golden.memory import MachineError, PoolError
 from convoy.golden.nn_check import check_nn
 from convoy.hw.ctrl.check import DescriptorCheck
 from convoy.spec.config import PRESETS
@@ -92,6 +92,50 @@ def test_edges(good, bad):
         check_nn(CONFIG, NN.decode(smallest_nn(**good | bad)))
     assert [code for code, _ in verdicts([smallest_nn(**good), smallest_nn(**good | bad), smallest_nn(**good)])] \
         == [Error.NONE, Error.MALFORMED, Error.NONE]
+
+
+def pool(size, width, rows, rows_last, num_groups=2, **changes):
+    """Fields of a pool on otherwise legal groups."""
+    return {"pool_size": size, "tile_ow": width, "drain_pitch": max(width, 1), "pool_rows": rows, "pool_rows_last": rows_last, "num_groups": num_groups} | changes
+
+
+def kernels(count, last=1):
+    return {"num_kernels": count, "kernels_per_z": count, "num_kernels_last": last, "kernels_per_z_last": last}
+
+
+OPEN, CONTINUES = {"pool_is_open": 1}, {"pool_continues": 1}
+RESIDUAL = {"has_residual": 1} | dict.fromkeys(NN_RESIDUAL_AT_LEAST_ONE, 1)
+
+
+@pytest.mark.parametrize(("good", "bad"), [
+    (pool(2, 2, 2, 2), [pool(1, 2, 2, 2), pool(3, 2, 2, 2), pool(2, 2, 3, 2), pool(2, 2, 2, 1), pool(2, 2, 0, 2), pool(2, 2, 2, 0), pool(2, 2, 2, 2, **RESIDUAL)]),
+    (pool(2, 62, 2, 2), [pool(2, 61, 2, 2), pool(2, 63, 2, 2)]),
+    (pool(2, 64, 2, 2), [pool(2, 65, 2, 2)]),
+    (pool(2, 4096, 2, 2), [pool(2, 4098, 2, 2)]),
+    (pool(2, 2, 0, 2, 1), [pool(2, 2, 2, 1, 1)]),
+    (pool(3, 3, 0, 3, 1), [pool(3, 1, 0, 3, 1), pool(3, 2, 0, 3, 1), pool(3, 3, 0, 1, 1), pool(3, 3, 0, 2, 1), pool(3, 3, 2, 3, 1, **RESIDUAL)]),
+    (pool(3, 3, 2, 1, 2), [pool(3, 3, 2, 2, 2), pool(3, 3, 3, 1, 2)]),
+    (pool(3, 3, 3, 2, 2), [pool(3, 3, 3, 2, 2, **OPEN), pool(3, 3, 3, 2, 3)]),
+    (pool(3, 3, 2, 2, 2, **OPEN), [pool(3, 3, 2, 1, 2, **OPEN), pool(2, 2, 2, 2, 2, **OPEN), pool(3, 3, 2, 2, 2, **OPEN, **kernels(17))]),
+    (pool(3, 3, 0, 1, 1, **CONTINUES), [pool(3, 3, 0, 2, 1, **CONTINUES), pool(2, 2, 0, 2, 1, **CONTINUES), pool(3, 3, 0, 1, 1, **CONTINUES, **kernels(1, 17))]),
+    (pool(3, 3, 0, 2, 1, **CONTINUES, **OPEN), [pool(3, 3, 0, 1, 1, **CONTINUES, **OPEN)]),
+    (pool(2, 64, 3, 1), [pool(2, 66, 3, 1), pool(2, 64, 3, 1, **kernels(17)), pool(2, 64, 3, 1, 3)]),
+    (pool(3, 31, 2, 1), [pool(3, 30, 2, 1), pool(3, 32, 2, 1)]),
+    (pool(3, 33, 2, 1), [pool(3, 64, 2, 1)]),
+    (pool(3, 63, 2, 1), [pool(3, 62, 2, 1), pool(3, 65, 2, 1)]),
+    (pool(3, 63, 2, 1, **kernels(16, 16)), [pool(3, 63, 2, 1, **kernels(17)), pool(3, 63, 2, 1, **kernels(1, 17))]),
+    (pool(3, 63, 2, 5, 1, **kernels(17)), []),
+    (pool(2, 64, 2, 2, **kernels(17)), []),
+    (pool(1, 63, 3, 1, **RESIDUAL) | {"pool_size": 0}, []),
+])
+def test_pools(good, bad):
+    """Pools on both sides of each limit: an error of their own, here as in the golden model; of a worse one they say nothing."""
+    check_nn(CONFIG, NN.decode(smallest_nn(**good)))
+    for fields in bad:
+        with pytest.raises(PoolError):
+            check_nn(CONFIG, NN.decode(smallest_nn(**fields)))
+    codes = [code for code, _ in verdicts([smallest_nn(**good), *(smallest_nn(**fields) for fields in bad), *(smallest_nn(**fields, act_min=5, act_max=4) for fields in bad)])]
+    assert codes == [Error.NONE] + [Error.POOL] * len(bad) + [Error.MALFORMED] * len(bad)
 
 
 @pytest.mark.parametrize(("changes", "code"), [

@@ -40,8 +40,8 @@ def walk(config, job):
 
 def expected(config, job, groups, params):
     """Bytes by address. `groups`: accumulators [core][entry][lane] of each group; `params`: in the order of use."""
-    written, params, num_lanes = {}, iter(params), config.num_lanes
-    for (_, g, kernels, _, num_pos), accs in zip(walk(config, job), groups, strict=True):
+    written, params, num_lanes, images = {}, iter(params), config.num_lanes, {}
+    for (s, g, kernels, _, num_pos), accs in zip(walk(config, job), groups, strict=True):
         for kernel in range(kernels):
             for core in range(config.num_cores):
                 param = next(params)
@@ -59,9 +59,25 @@ def expected(config, job, groups, params):
                         width = num_lanes >> job["split_log2"]
                         vy, r = row >> job["split_log2"], row & ((1 << job["split_log2"]) - 1)
                         v, lane = vy * job["num_vec_x"] + col // width, r * width + col % width
+                    value = requantise(accs[core][kernel * job["num_vec"] + v][lane], param, job)
+                    if job["pool_size"]:
+                        images.setdefault((s, kernel, core, param["out_offset_bytes"]), []).append(value)
+                        continue
                     place = addr + (num_written if job["is_flat"] else row * job["out_pitch_row_bytes"] + col)
-                    written[place] = requantise(accs[core][kernel * job["num_vec"] + v][lane], param, job)
+                    written[place] = value
                     num_written += 1
+    for (*_, offset), image in images.items():
+        written |= pooled(job, job["out_addr"] + offset, [image[i:i + job["tile_ow"]] for i in range(0, len(image), job["tile_ow"])])
+    return written
+
+
+def pooled(job, addr, rows):
+    """Bytes by address of the pool of one channel's rows of unsigned bytes."""
+    size, written = job["pool_size"], {}
+    for y in range((len(rows) - size) // 2 + 1):
+        for x in range((len(rows[0]) - size) // 2 + 1):
+            window = [rows[2 * y + dy][2 * x + dx] for dy in range(size) for dx in range(size)]
+            written[addr + y * job["out_pitch_row_bytes"] + x] = max(window, key=lambda byte: byte ^ 0x80)
     return written
 
 
@@ -226,6 +242,34 @@ def geometries(draw, config):
         zero_point_out=draw(st.integers(-128, 127)))
 
 
+@st.composite
+def pools(draw, config):
+    """Fields of a job with a pool, in groups of any number of rows."""
+    size, is_flat, num_lanes = draw(st.sampled_from([2, 3])), draw(st.booleans()), config.num_lanes
+    tile_ow = 2 * draw(st.integers(1, 8)) + size - 2
+    split_log2 = 0 if is_flat else draw(st.integers(0, 2).filter(lambda log2: config.post_lanes <= num_lanes >> log2))
+    num_vec_x = -(-tile_ow // (num_lanes >> split_log2))
+    pitch = tile_ow + draw(st.integers(0, 3)) if is_flat else num_vec_x * (num_lanes >> split_log2)
+
+    def extent(rows):
+        num_pos = (rows - 1) * pitch + tile_ow
+        return num_pos, -(-num_pos // num_lanes) if is_flat else num_vec_x * (rows + (1 << split_log2) - 1 >> split_log2)
+
+    num_groups = draw(st.integers(1, 3))
+    rows = draw(st.integers(1, 4).filter(lambda count: count > 1 or (size + num_groups - 1) % 2))
+    is_odd = (size + (num_groups - 1) * rows) % 2  # the last group
+    rows_last = draw(st.sampled_from([n for n in range(1, 6) if n % 2 == is_odd and (n <= rows if num_groups > 1 else n >= size)]))
+    rows = rows if num_groups > 1 else rows_last
+    (num_pos, num_vec), (num_pos_last, num_vec_last) = extent(rows), extent(rows_last)
+    most_kernels = max(1, min(config.num_acc_entries // num_vec, 3))
+    out_pitch = tile_ow // 2 + draw(st.integers(0, 2))
+    return make_job(
+        pool_size=size, pool_rows=rows, pool_rows_last=rows_last, tile_ow=tile_ow, drain_pitch=pitch, is_flat=int(is_flat), split_log2=split_log2,
+        num_vec_x=num_vec_x, num_groups=num_groups, num_vec=num_vec, num_vec_last=num_vec_last, num_pos=num_pos, num_pos_last=num_pos_last,
+        out_pitch_row_bytes=out_pitch, out_group_step_bytes=rows // 2 * out_pitch, num_sb=draw(st.integers(1, 2)),
+        num_kernels=draw(st.integers(1, most_kernels)), num_kernels_last=draw(st.integers(1, most_kernels)))
+
+
 configs = st.sampled_from([config_of(), config_of(num_cores=1, num_lanes=8, post_lanes=4), config_of(post_lanes=8), config_of(post_lanes=1),
                            config_of(num_lanes=32, post_lanes=16), config_of(num_cores=4, post_lanes=2)])
 
@@ -237,6 +281,14 @@ def test_drains_what_the_loops_say(data, config, seed, stall, acc_read_cycles):
     check(config, jobs, seed=seed, stall=stall, acc_read_cycles=acc_read_cycles)
 
 
+@settings(deadline=None, max_examples=10, derandomize=True)
+@given(st.data(), configs, st.integers(0, 99), st.sampled_from([0.0, 0.3]))
+def test_pools(data, config, seed, stall):
+    """A job with a pool, and one with or without."""
+    jobs = [data.draw(pools(config)), data.draw(st.one_of(pools(config), geometries(config)))]
+    check(config, jobs, seed=seed, stall=stall)
+
+
 def test_sustains_a_chunk_per_cycle():
     """Two rows of 32 pixels per kernel, 3 kernels on 2 cores, twice: 16 chunks each, no gap between kernels or cores."""
     config = config_of()
@@ -244,6 +296,8 @@ def test_sustains_a_chunk_per_cycle():
                    num_pos=64, num_pos_last=64, out_group_step_bytes=0x800, out_pitch_row_bytes=32)
     out = check(config, [job], valid=1.0)
     assert out.cycles <= 2 * 3 * 2 * 16 + 45
+    pool = dict(job, pool_size=2, pool_rows=2, pool_rows_last=2, out_group_step_bytes=16, out_pitch_row_bytes=16)
+    assert check(config, [pool], valid=1.0).cycles <= 2 * 3 * 2 * 16 + 65
 
 
 def test_invalid_channels_end_with_an_empty_chunk():

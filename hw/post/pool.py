@@ -1,0 +1,272 @@
+"""The fused maximum pool: the last stage of the drain."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.hw.dma.byte_queue import ByteQueue
+from convoy.hw.dma.types import Chunk
+from convoy.hw.lib.queue import Queue
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import NN
+
+__all__ = ["POOL_FIELDS", "Pool", "PoolUnit"]
+
+POOL_FIELDS = ("pool_size", "pool_rows", "pool_rows_last", "pool_continues")
+"""What the pool and its units need of an NN descriptor, beyond the shape of its outputs."""
+
+
+class PoolUnit(data.StructLayout):
+    """One channel of a group.
+
+    `addr` is that of row n div 2 of its results, where n is the group's first row; `line` is the channel's number; `is_odd`: n is odd; `is_top`: the image begins
+    with the group.
+    """
+
+    def __init__(self, config: NpuConfig):
+        super().__init__({"addr": 32, "line": exact_log2(config.pool_channels), "is_odd": 1, "is_top": 1, "is_last_group": 1})
+
+
+def _piece(config: NpuConfig) -> data.StructLayout:
+    """Up to `pool_lanes` neighbouring outputs of a row: what the pipeline does with them.
+
+    `word` is their place in the line memory, `addr` that of the first maximum in memory. `is_fresh`: the line holds nothing for them; `keeps_row`: it gets
+    this row's maxima, not those with the row before; `emits`: they complete a row of results; `is_first`: of a row.
+    """
+    return data.StructLayout({
+        "count": range(config.pool_lanes + 1), "word": exact_log2(_num_words(config)), "addr": 32,
+        "is_fresh": 1, "keeps_row": 1, "emits": 1, "is_first": 1,
+    })
+
+
+def _num_words(config: NpuConfig) -> int:
+    """Words of the line memory, of `pool_lanes / 2` maxima each."""
+    return config.pool_channels * config.pool_line_bytes // config.pool_lanes
+
+
+class _Cutter(wiring.Component):
+    """Cuts the bytes of chunks into pieces of rows; a piece per cycle while `can_issue`.
+
+    Members
+    -------
+    job, units, chunks : In, as in `Pool`
+    can_issue : In(1)
+    valid, piece, acts : Out, a piece and its bytes, from registers; what is above its count is not defined
+    is_going : Out(1), the piece in the next cycle
+    is_idle : Out(1), no channel is being cut
+    """
+
+    UNIT_DEPTH = 16
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "job": In(NN.subset("tile_ow", "out_pitch_row_bytes", *POOL_FIELDS)),
+            "units": In(stream.Signature(PoolUnit(config))), "chunks": In(stream.Signature(Chunk(config.post_lanes))),
+            "can_issue": In(1), "is_going": Out(1), "is_idle": Out(1),
+            "valid": Out(1), "piece": Out(_piece(config)), "acts": Out(8 * config.pool_lanes),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config, job, lanes = self._config, self.job, self._config.pool_lanes
+        m.submodules.bytes = byte_queue = ByteQueue(lanes, lanes)
+        m.submodules.units = units = Queue(PoolUnit(config), self.UNIT_DEPTH)
+        is_three = job.pool_size[0]
+        beat = byte_queue.beats
+        m.d.comb += [
+            beat.valid.eq(self.chunks.valid), self.chunks.ready.eq(beat.ready), beat.p.data.eq(self.chunks.p.data), beat.p.count.eq(self.chunks.p.count),
+            units.i.valid.eq(self.units.valid), self.units.ready.eq(units.i.ready), units.i.p.eq(self.units.p),
+        ]
+        # In a 3x3 pool the first maximum of a row lies before the row, and an even row completes the results that began two rows earlier.
+        with m.If(is_three):
+            m.d.comb += units.i.p.addr.eq(self.units.p.addr - 1 - Mux(self.units.p.is_top | self.units.p.is_odd, 0, job.out_pitch_row_bytes))
+
+        is_active, is_odd_row, is_top = Signal(), Signal(), Signal()  # top row of the channel
+        rows_left, width_left = Signal(14), Signal(14)  # to the end of the unit, to the end of the row
+        need = Signal(range(lanes + 1))  # the bytes of the next piece
+        is_first, is_row_end, is_unit_end, emits = Signal(), Signal(), Signal(), Signal()
+        row_addr, next_addr, addr = Signal(32), Signal(32), Signal(32)
+        line, word = Signal.like(self.piece.word), Signal.like(self.piece.word)
+        m.d.comb += [
+            self.is_idle.eq(~is_active & ~units.o.valid),
+            self.is_going.eq(is_active & self.can_issue & (byte_queue.level >= need)),
+            byte_queue.take.eq(Mux(self.is_going, need, 0)),
+            is_row_end.eq(width_left <= lanes),
+            is_unit_end.eq(self.is_going & is_row_end & (rows_left == 1)),
+            emits.eq(Mux(is_three, ~is_odd_row & ~is_top, is_odd_row)),
+            next_addr.eq(row_addr + Mux(emits, job.out_pitch_row_bytes, 0)),
+        ]
+        piece = self.piece
+        m.d.sync += [
+            self.valid.eq(self.is_going), self.acts.eq(byte_queue.data),
+            piece.count.eq(need), piece.word.eq(word), piece.addr.eq(addr), piece.is_first.eq(is_first), piece.emits.eq(emits),
+            piece.is_fresh.eq(Mux(is_three, is_top, ~is_odd_row)), piece.keeps_row.eq(is_three & ~is_odd_row),
+        ]
+
+        def start_row(width):
+            return [width_left.eq(width), need.eq(Mux(width >= lanes, lanes, width[:len(need)]))]
+
+        with m.If(self.is_going):
+            after = Signal(14)
+            m.d.comb += after.eq(width_left - lanes)
+            m.d.sync += [*start_row(after), is_first.eq(0), word.eq(word + 1), addr.eq(addr + lanes // 2)]
+            with m.If(is_row_end):
+                m.d.sync += [
+                    *start_row(job.tile_ow), is_first.eq(1), word.eq(line), addr.eq(next_addr), row_addr.eq(next_addr),
+                    rows_left.eq(rows_left - 1), is_odd_row.eq(~is_odd_row), is_top.eq(0),
+                ]
+        m.d.comb += units.o.ready.eq(~is_active | is_unit_end)
+        with m.If(units.o.ready):
+            unit = units.o.p
+            first_word = unit.line << exact_log2(config.pool_line_bytes // lanes)
+            m.d.sync += [
+                is_active.eq(units.o.valid), rows_left.eq(Mux(unit.is_last_group, job.pool_rows_last, job.pool_rows)),
+                is_odd_row.eq(unit.is_odd), is_top.eq(unit.is_top), *start_row(job.tile_ow), is_first.eq(1),
+                addr.eq(unit.addr), row_addr.eq(unit.addr), line.eq(first_word), word.eq(first_word),
+            ]
+        return m
+
+
+class _Maxima(wiring.Component):
+    """Maxima of pairs or triples of columns, then of two or three rows: a piece per cycle, without stalls.
+
+    Outputs come `PIPELINE_CYCLES` cycles after their piece.
+
+    Members
+    -------
+    is_three : In(1), 3x3
+    valid, piece, acts : In, as from `_Cutter`
+    out_valid : Out(1), a piece comes out; out : Out(Chunk), its results, perhaps none
+    """
+
+    PIPELINE_CYCLES = 3
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "is_three": In(1), "valid": In(1), "piece": In(_piece(config)), "acts": In(8 * config.pool_lanes),
+            "out_valid": Out(1), "out": Out(Chunk(config.post_lanes)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config, num = self._config, self._config.pool_lanes // 2
+        acts = [self.acts.word_select(i, 8).as_signed() for i in range(2 * num)]
+
+        # Columns: pairs; then the maximum of a pair and the byte after it, which is one place further.
+        pairs, evens, columns = (Signal(data.ArrayLayout(signed(8), num), name=name) for name in ("pairs", "evens", "columns"))
+        carried = Signal(signed(8))  # the last pair of the piece before
+        with_pairs, with_columns = Signal(self.piece.shape()), Signal(self.piece.shape())
+        has_pairs, has_columns = Signal(), Signal()
+        m.d.sync += [
+            has_pairs.eq(self.valid), with_pairs.eq(self.piece), has_columns.eq(has_pairs), with_columns.eq(with_pairs), self.out_valid.eq(has_columns),
+        ]
+        for i in range(num):
+            m.d.sync += [pairs[i].eq(_maximum(acts[2 * i], acts[2 * i + 1])), evens[i].eq(acts[2 * i])]
+            before = pairs[i - 1] if i else carried
+            m.d.sync += columns[i].eq(Mux(self.is_three, _maximum(before, evens[i]), pairs[i]))
+        with m.If(has_pairs):
+            m.d.sync += carried.eq(pairs[num - 1])
+
+        # Rows: with the line memory.
+        m.submodules.lines = lines = Memory(shape=8 * num, depth=_num_words(config), init=[])
+        write = lines.write_port()
+        read = lines.read_port(transparent_for=[write])
+        kept = read.data
+        rows = Signal(data.ArrayLayout(signed(8), num))
+        for i in range(num):
+            m.d.comb += rows[i].eq(Mux(with_columns.is_fresh, columns[i], _maximum(columns[i], kept.word_select(i, 8).as_signed())))
+        m.d.comb += [
+            read.addr.eq(with_pairs.word), read.en.eq(has_pairs),
+            write.addr.eq(with_columns.word), write.en.eq(has_columns), write.data.eq(Mux(with_columns.keeps_row, columns.as_value(), rows.as_value())),
+        ]
+
+        # Results: a row of a 3x3 pool begins with a place that is none.
+        drops = self.is_three & with_columns.is_first
+        count = Signal(range(num + 1))
+        m.d.comb += count.eq(((with_columns.count + 1) >> 1) - drops)
+        out = self.out
+        m.d.sync += [
+            out.data.eq(rows.as_value() >> Mux(drops, 8, 0)), out.addr.eq(with_columns.addr + drops),
+            out.count.eq(Mux(with_columns.emits, count, 0)), out.start.eq(1), out.last.eq(0),
+        ]
+        return m
+
+
+def _maximum(a, b):
+    """The larger one of two signed bytes."""
+    return Mux(a > b, a, b)
+
+
+class Pool(wiring.Component):
+    """Maxima over windows of 2x2 or 3x3 outputs at stride 2, without pads; without pool a wire.
+
+    Bytes come channel by channel of a group, row by row. Maxima of columns are kept in a line of the line memory until the rows of the window are complete; in a
+    3x3 pool, or when groups have an odd number of rows, over the end of a group; in a 3x3 pool also from one descriptor to the next.
+
+    Throughput: up to `pool_lanes` bytes of one row per cycle; a row never shares a cycle with another. Latency: about 8 cycles; the end of a job costs 8 more.
+
+    Members
+    -------
+    job : In
+        Fields of the descriptor; they may change only while `is_idle` and no chunk is offered.
+    units : In(stream of PoolUnit)
+        The channels in the order of their bytes, at the latest with these; only while there is a pool.
+    i, o : In and Out(stream of Chunk(post_lanes))
+        Addresses and starts of `i` are not used if there is a pool.
+    is_idle : Out(1)
+        No byte is inside.
+    """
+
+    OUT_DEPTH = 8
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "job": In(NN.subset("tile_ow", "out_pitch_row_bytes", *POOL_FIELDS)),
+            "units": In(stream.Signature(PoolUnit(config))),
+            "i": In(stream.Signature(Chunk(config.post_lanes))), "o": Out(stream.Signature(Chunk(config.post_lanes))),
+            "is_idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config, job = self._config, self.job
+        m.submodules.cutter = cutter = _Cutter(config)
+        m.submodules.maxima = maxima = _Maxima(config)
+        m.submodules.results = results = Queue(Chunk(config.post_lanes), self.OUT_DEPTH)
+        wiring.connect(m, wiring.flipped(self.units), cutter.units)
+        has_pool = job.pool_size != 0
+
+        # Every piece on its way has its room in the queue.
+        num_free = Signal(range(self.OUT_DEPTH + 1), init=self.OUT_DEPTH)
+        is_leaving, is_empty = Signal(), Signal()
+        is_ending, is_end = Signal(), Signal()  # the job's last chunk has come; its end goes out
+        m.d.comb += [
+            *(cutter.job[name].eq(job[name]) for name, _ in job.shape()),
+            cutter.can_issue.eq(num_free != 0), cutter.chunks.p.eq(self.i.p), cutter.chunks.valid.eq(self.i.valid & has_pool),
+            maxima.is_three.eq(job.pool_size[0]), maxima.valid.eq(cutter.valid), maxima.piece.eq(cutter.piece), maxima.acts.eq(cutter.acts),
+            is_empty.eq(maxima.out_valid & (maxima.out.count == 0)),
+            results.i.valid.eq(maxima.out_valid & ~is_empty), results.i.p.eq(maxima.out),
+            is_leaving.eq(results.o.valid & results.o.ready),
+            is_end.eq(is_ending & cutter.is_idle & (num_free == self.OUT_DEPTH)),
+            self.is_idle.eq(cutter.is_idle & ~is_ending & (num_free == self.OUT_DEPTH)),
+        ]
+        m.d.sync += num_free.eq(num_free - cutter.is_going + is_leaving + is_empty)
+        with m.If(has_pool & self.i.valid & self.i.ready & self.i.p.last):
+            m.d.sync += is_ending.eq(1)
+        with m.Elif(is_end & self.o.ready):
+            m.d.sync += is_ending.eq(0)
+
+        with m.If(has_pool):
+            m.d.comb += [self.i.ready.eq(cutter.chunks.ready), self.o.valid.eq(results.o.valid | is_end), results.o.ready.eq(self.o.ready & ~is_end)]
+            with m.If(is_end):
+                m.d.comb += self.o.p.last.eq(1)
+            with m.Else():
+                m.d.comb += self.o.p.eq(results.o.p)
+        with m.Else():
+            m.d.comb += [self.o.valid.eq(self.i.valid), self.o.p.eq(self.i.p), self.i.ready.eq(self.o.ready)]
+        return m
