@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, ClockDomain, ClockSignal, Fragment, Module, Mux, R
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.hw.lib.rest import REST_DOMAINS, ClockGates
+from convoy.hw.lib.rest import ClockGates, rest_domains
 from convoy.hw.npu import Npu
 from convoy.spec.config import NpuConfig
 
@@ -12,12 +12,12 @@ __all__ = ["GatedNpu"]
 
 
 class GatedNpu(wiring.Component):
-    """An `Npu` whose units get clocks of their own from outside, which stand still while a unit rests; the same otherwise, cycle for cycle.
+    """An `Npu` whose units get clocks of their own from outside, which stand still when the unit rests; the same otherwise, cycle for cycle.
 
     Members
     -------
     rest_active : Out
-        A bit for each of `REST_DOMAINS`, valid before the edge of `clk`.
+        A bit for each of `rest_domains(config)`, valid before the edge of `clk`.
     rest_clk : In
         Their clocks: they must rise together with `clk` where `rest_active` is 1.
     m_axi, s_axil, irq
@@ -26,13 +26,14 @@ class GatedNpu(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._npu = Npu(config)
+        self._domains = rest_domains(config)
         super().__init__({
-            **self._npu.signature.members, "rest_active": Out(len(REST_DOMAINS)), "rest_clk": In(len(REST_DOMAINS)),
+            **self._npu.signature.members, "rest_active": Out(len(self._domains)), "rest_clk": In(len(self._domains)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        gates = ClockGates()
+        gates = ClockGates(self._domains)
         m.submodules.npu = Fragment.get(self._npu, gates)
         for name in self._npu.signature.members:
             inner, outer = getattr(self._npu, name), getattr(self, name)
@@ -40,9 +41,9 @@ class GatedNpu(wiring.Component):
                 m.d.comb += outer.eq(inner)
             else:
                 wiring.connect(m, inner, wiring.flipped(outer))
-        for number, name in enumerate(REST_DOMAINS):
+        for number, name in enumerate(self._domains):
             m.domains += ClockDomain(name)
             m.d.comb += [ClockSignal(name).eq(self.rest_clk[number]), ResetSignal(name).eq(ResetSignal())]
         is_reset = Cat(gates.resets, ResetSignal()).any()
-        m.d.comb += self.rest_active.eq(Mux(is_reset, ~0, Cat(gates.is_active.get(name, 0) for name in REST_DOMAINS)))
+        m.d.comb += self.rest_active.eq(Mux(is_reset, ~0, Cat(gates.is_active.get(name, 0) for name in self._domains)))
         return m

@@ -172,7 +172,7 @@ class Npu {
     std::unique_ptr<Vconvoy> top_;
     AxiMemory memory_;
     uint64_t time_ = 0;
-    uint32_t all_units_ = 0, always_active_ = 0;
+    uint64_t all_units_ = 0, always_active_ = 0;  // a bit for each unit that may rest
     std::string reset_error_, register_error_;
 #if VM_TRACE
     std::unique_ptr<VerilatedVcdC> trace_;

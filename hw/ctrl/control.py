@@ -81,8 +81,8 @@ class Control(wiring.Component):
         m.submodules.counters = counters = Counters(config)
         m.submodules.watchdog = watchdog = Watchdog()
         fetch, check, dispatch, recorder = Fetch(config), DescriptorCheck(config), Dispatch(), Recorder(config)
-        resting_check = rested(check, check.is_active, platform, "check")
-        for name, unit in (("fetch", fetch), ("check", resting_check), ("dispatch", dispatch), ("recorder", recorder)):
+        resting_fetch, resting_check = rested(fetch, fetch.is_active, platform, "fetch"), rested(check, check.is_active, platform, "check")
+        for name, unit in (("fetch", resting_fetch), ("check", resting_check), ("dispatch", dispatch), ("recorder", recorder)):
             m.submodules[name] = resettable(unit, supervisor.engine_reset, platform)
 
         def connect(inner, outer):

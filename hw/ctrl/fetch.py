@@ -37,6 +37,8 @@ class Fetch(wiring.Component):
         To memory.
     is_idle : Out
         Every descriptor has been taken (or dropped) and no beat is under way.
+    is_active : Out
+        Low when nothing inside would change: the unit may rest.
     """
 
     def __init__(self, config: NpuConfig):
@@ -49,6 +51,7 @@ class Fetch(wiring.Component):
             "descriptors": Out(stream.Signature(Fetched)),
             "read": Out(ReadPort(config)),
             "is_idle": Out(1),
+            "is_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -64,18 +67,21 @@ class Fetch(wiring.Component):
         num_free = Signal(range(num_beats + 1), init=num_beats)
         num_due = Signal(range(num_beats + 1))
         num_assembled = Signal(range(num_beats + 1))
-        requested, arrived, taken = Signal(), Signal(), Signal()
+        requested, offers, arrived, taken = Signal(), Signal(), Signal(), Signal()
         descriptor = self.descriptors
 
         # Requests: a burst is offered only when the queue has room for all of it
-        m.d.comb += [requested.eq(bursts.valid & bursts.ready), arrived.eq(beats.valid)]
+        m.d.comb += [
+            requested.eq(bursts.valid & bursts.ready), arrived.eq(beats.valid),
+            offers.eq(self.enable & (num_bursts_left != 0) & (num_free >= burst_beats) & ~bursts.valid),
+        ]
         m.d.sync += [
             num_free.eq(num_free - Mux(requested, burst_beats, 0) + taken),
             num_due.eq(num_due + Mux(requested, burst_beats, 0) - arrived),
         ]
         with m.If(requested):
             m.d.sync += [bursts.valid.eq(0), bursts.p.addr.eq(bursts.p.addr + burst_beats * config.port_bytes)]
-        with m.Elif(self.enable & (num_bursts_left != 0) & (num_free >= burst_beats) & ~bursts.valid):
+        with m.Elif(offers):
             m.d.sync += [bursts.valid.eq(1), num_bursts_left.eq(num_bursts_left - 1)]
         m.d.comb += bursts.p.last_beat.eq(burst_beats - 1)
 
@@ -99,6 +105,8 @@ class Fetch(wiring.Component):
                 descriptor.p.index.eq(descriptor.p.index + 1),
                 descriptor.p.addr.eq(descriptor.p.addr + DESCRIPTOR_BYTES),
             ]
+        is_dropping = ~self.enable & ((num_assembled != 0) | (num_bursts_left != 0))
+        m.d.comb += self.is_active.eq(self.start | offers | requested | arrived | taken | (descriptor.valid & descriptor.ready) | is_dropping)
         with m.If(~self.enable):
             m.d.sync += [num_assembled.eq(0), num_bursts_left.eq(0)]
         with m.If(self.start):

@@ -70,8 +70,8 @@ class Recorder(wiring.Component):
                     self.completed[0].ready.eq(1),
                     self.completed[1].ready.eq(~self.completed[0].valid),
                 ]
-                m.d.sync += [raw.eq(self.totals), addr.eq(self.base + (index << exact_log2(COMPLETION.num_bytes))), num_left.eq(num_beats)]
                 with m.If(self.completed[0].valid | self.completed[1].valid):
+                    m.d.sync += [raw.eq(self.totals), addr.eq(self.base + (index << exact_log2(COMPLETION.num_bytes))), num_left.eq(num_beats)]
                     m.next = "BURST"
             with m.State("BURST"):
                 m.d.comb += bursts.valid.eq(num_pending != 63)

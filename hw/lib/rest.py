@@ -4,10 +4,15 @@ from amaranth.hdl import DomainRenamer, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["REST_DOMAINS", "ClockGates", "Rest", "resettable", "rested"]
+from convoy.spec.config import NpuConfig
 
-REST_DOMAINS = ("tp", "loader", "tables", "params", "walk", "post", "residual", "pool", "writer", "check", "csr")
-"""The units that may rest: the names of their clock domains in an elaboration with `ClockGates`."""
+__all__ = ["ClockGates", "Rest", "resettable", "rest_domains", "rested"]
+
+
+def rest_domains(config: NpuConfig) -> tuple[str, ...]:
+    """The units that may rest: the names of their clock domains in an elaboration with `ClockGates`."""
+    units = ("tp", "loader", "tables", "params", "walk", "post", "residual", "pool", "writer", "fetch", "check", "csr")
+    return (*units, *(f"{unit}_{core}" for core in range(config.num_cores) for unit in ("decoder", "lanes")))
 
 
 class ClockGates:
@@ -15,25 +20,28 @@ class ClockGates:
 
     Attributes
     ----------
+    domains : tuple[str, ...]
+        Names of all domains that there may be.
     is_active : dict[str, Value]
         By domain: with this at 1 before an edge of `sync`'s clock, or any of `resets`, its clock must rise too; otherwise it must not.
     resets : list[Value]
         Resets of units, beside the one of `sync`.
     """
 
-    def __init__(self):
+    def __init__(self, domains: tuple[str, ...]):
+        self.domains = domains
         self.is_active = {}
         self.resets = []
 
 
 def rested(unit, is_active, platform, domain: str):
-    """The unit, in which nothing changes while `is_active` is 0, or nothing that is ever looked at.
+    """The unit, which would stay as it is while `is_active` is 0: nothing inside would change, or nothing that is ever looked at.
 
     With the platform `ClockGates` it gets a clock domain of its own and stands still meanwhile; for hardware there is nothing to gain and nothing to pay.
     """
-    if domain not in REST_DOMAINS:
-        raise ValueError(f"domain {domain!r} is not one of REST_DOMAINS")
     if isinstance(platform, ClockGates):
+        if domain not in platform.domains:
+            raise ValueError(f"domain {domain!r} is not one of {', '.join(platform.domains)}")
         if platform.is_active.setdefault(domain, is_active) is not is_active:
             raise ValueError(f"domain {domain!r} has two conditions")
         return DomainRenamer(domain)(unit)
@@ -44,7 +52,7 @@ def resettable(unit, reset, platform):
     """The unit with `reset` as a further synchronous reset, also of the units at rest in it."""
     if isinstance(platform, ClockGates):
         platform.resets.append(reset)
-        return ResetInserter(dict.fromkeys(("sync", *REST_DOMAINS), reset))(unit)
+        return ResetInserter(dict.fromkeys(("sync", *platform.domains), reset))(unit)
     return ResetInserter(reset)(unit)
 
 

@@ -5,6 +5,7 @@ from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.rest import Rest, rested
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -25,6 +26,12 @@ CORE_FIELDS = tuple(dict.fromkeys(DECODER_FIELDS + SEQUENCER_FIELDS))
 class Core(wiring.Component):
     """Weight queue, decoder, sequencer, window memory, lanes and accumulators.
 
+    Parameters
+    ----------
+    config
+    number
+        Of the core in its engine.
+
     Members
     -------
     job : In(stream of CORE_FIELDS)
@@ -40,8 +47,8 @@ class Core(wiring.Component):
 
     DRAIN_CYCLES = Accumulators.DRAIN_CYCLES
 
-    def __init__(self, config: NpuConfig):
-        self._config = config
+    def __init__(self, config: NpuConfig, number: int = 0):
+        self._config, self._number = config, number
         super().__init__({
             "job": In(stream.Signature(NN.subset(*CORE_FIELDS))),
             "beats": In(stream.Signature(WeightBeat(config))), "beat_taken": Out(1),
@@ -58,12 +65,14 @@ class Core(wiring.Component):
         config = self._config
         beat_bits = WeightBeat(config).size
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=beat_bits, depth=config.weight_fifo_beats)
-        m.submodules.decoder = decoder = TokenDecoder(config)
+        decoder = TokenDecoder(config)
+        m.submodules.decoder = rested(decoder, decoder.is_active, platform, f"decoder_{self._number}")
         m.submodules.places = places = fifo.SyncFIFO(width=WeightPlace(config).size, depth=4)
         m.submodules.sequencer = sequencer = Sequencer(config)
-        m.submodules.window = window = WindowMemory(config)
-        m.submodules.lanes = lanes = Lanes(config.num_lanes)
-        m.submodules.acc = acc = Accumulators(config)
+        window, lanes, acc = WindowMemory(config), Lanes(config.num_lanes), Accumulators(config)
+        m.submodules.rest = rest = Rest(tail_cycles=window.READ_CYCLES + lanes.PIPELINE_CYCLES + acc.ADD_CYCLES + 2)
+        for name, unit in (("window", window), ("lanes", lanes), ("acc", acc)):
+            m.submodules[name] = rested(unit, rest.is_active, platform, f"lanes_{self._number}")
 
         self._connect_job(m, acc.is_clear, decoder, sequencer)
         m.d.comb += [
@@ -97,6 +106,7 @@ class Core(wiring.Component):
             Cat(acc.add_en, acc.add_entry, acc.add_buffer).eq(add), acc.products.eq(lanes.products),
             acc.drain_buffer.eq(drain_buffer), acc.drain_en.eq(self.drain_en), acc.drain_clear.eq(self.drain_clear),
             acc.drain_entry.eq(self.drain_entry), acc.drain_chunk.eq(self.drain_chunk), self.drain_sums.eq(acc.drain_sums),
+            rest.offered.eq(issue.is_valid | self.window_write.en | self.drain_en | self.drain_clear | ~acc.is_clear),
         ]
         return m
 

@@ -56,6 +56,7 @@ class TokenBits(wiring.Component):
     en : In(1), cut tokens; `run_bits` : In(3), constant while `en` and until `flush`
     tokens : Out(stream of value, the byte as it is stored, and step = run + 1), registered
     flush : In(1), the stream has ended: drop what is left of its last beat
+    is_active : Out(1), low when nothing inside would change
     """
 
     HALF_BITS = 16
@@ -65,6 +66,7 @@ class TokenBits(wiring.Component):
         super().__init__({
             "beats": In(stream.Signature(WeightBeat(config))), "en": In(1), "run_bits": In(3), "flush": In(1),
             "tokens": Out(stream.Signature(data.StructLayout({"value": 8, "step": MAX_RUN_BITS + 1}))),
+            "is_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -113,6 +115,7 @@ class TokenBits(wiring.Component):
             ]
         with m.Else():
             m.d.sync += [bits.eq(kept), level.eq(kept_level)]
+        m.d.comb += self.is_active.eq(self.flush | can_append | take | (self.tokens.valid & self.tokens.ready))
         return m
 
 
@@ -125,6 +128,7 @@ class TokenDecoder(wiring.Component):
     beats : In(stream of WeightBeat), the core's weight streams in order
     tap_write : In(TapWrite), fills the tap table; two banks, used by descriptors alternately, starting with bank 0
     weights : Out(stream of WeightPlace)
+    is_active : Out(1), low when nothing inside would change: the unit may rest
 
     Latency: 4 cycles from token to weight. Three cycles are lost between groups, four between superblocks.
     """
@@ -136,6 +140,7 @@ class TokenDecoder(wiring.Component):
             "beats": In(stream.Signature(WeightBeat(config))),
             "tap_write": In(TapWrite),
             "weights": Out(stream.Signature(WeightPlace(config))),
+            "is_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -176,10 +181,12 @@ class TokenDecoder(wiring.Component):
 
         placed = Signal(data.StructLayout({"value": signed(WEIGHT_BITS), "kernel": 9, "is_new_window": 1, "is_valid": 1}))
         can_place, take = Signal(), Signal()
+        is_stepping = Signal()  # the state is about to change
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(~placed.is_valid)
                 with m.If(self.job.valid & self.job.ready):
+                    m.d.comb += is_stepping.eq(1)
                     m.d.sync += [job.eq(self.job.payload), sb.eq(0), group.eq(0), bank.eq(~bank)]
                     m.next = "SUPERBLOCK"
             with m.State("SUPERBLOCK"):
@@ -189,6 +196,7 @@ class TokenDecoder(wiring.Component):
                     kernels_per_z.eq(Mux(is_last_sb, job.kernels_per_z_last, job.kernels_per_z)),
                     last_tap.eq(job.num_taps - 1), is_single_tap.eq(job.num_taps == 1),
                 ]
+                m.d.comb += is_stepping.eq(1)
                 m.next = "GROUP"
             with m.State("GROUP"):
                 # One step before the first position
@@ -196,15 +204,17 @@ class TokenDecoder(wiring.Component):
                     tap.eq(last_tap), kz.eq(kernels_per_z - 1), last_kz.eq(kernels_per_z - 1), z_left.eq(num_z),
                     first_kernel.eq(Mux(job.is_depthwise, -kernels_per_z, 0)),
                 ]
+                m.d.comb += is_stepping.eq(1)
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += [bits.en.eq(1), take.eq(bits.tokens.valid & can_place & ~is_end), bits.tokens.ready.eq(take)]
                 with m.If(take):
                     m.d.sync += [tap.eq(next_tap), kz.eq(next_kz), z_left.eq(z_left - kz_carry), first_kernel.eq(next_first_kernel)]
                 with m.If(is_end & can_place):
+                    m.d.comb += is_stepping.eq(1)
                     m.next = "FLUSH"
             with m.State("FLUSH"):
-                m.d.comb += bits.flush.eq(1)
+                m.d.comb += [bits.flush.eq(1), is_stepping.eq(1)]
                 m.d.sync += group.eq(group + 1)
                 m.next = "GROUP"
                 with m.If(group == job.num_groups - 1):
@@ -236,6 +246,8 @@ class TokenDecoder(wiring.Component):
                 output.value.eq(looked_up.value), output.entry.eq(looked_up.entry), output.tap_offset.eq(offset),
                 output.is_new_window.eq(looked_up.is_new_window), output.is_last.eq(looked_up.is_last), self.weights.valid.eq(looked_up.is_valid),
             ]
+        has_any = take | placed.is_valid | looked_up.is_valid | self.weights.valid
+        m.d.comb += self.is_active.eq(is_stepping | bits.is_active | self.tap_write.en | (can_place & has_any))
         return m
 
 

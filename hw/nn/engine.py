@@ -67,7 +67,7 @@ class NnEngine(wiring.Component):
         writer = ChunkWriter(config, config.post_lanes)
         m.submodules.writer_rest = writer_rest = Rest(tail_cycles=15)
         m.submodules.writer = rested(writer, writer_rest.is_active, platform, "writer")
-        cores = [Core(config) for _ in range(config.num_cores)]
+        cores = [Core(config, number) for number in range(config.num_cores)]
         for number, core in enumerate(cores):
             m.submodules[f"core_{number}"] = core
 

@@ -6,9 +6,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
-from convoy.hw.lib.rest import REST_DOMAINS, ClockGates, Rest, resettable, rested
+from convoy.hw.lib.rest import ClockGates, Rest, resettable, rest_domains, rested
+from convoy.spec.config import PRESETS
 
-DOMAIN = REST_DOMAINS[0]
+DOMAIN = "unit"
 
 
 class Counter(wiring.Component):
@@ -34,7 +35,7 @@ class Resting(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         counter = Counter()
-        gates = ClockGates()
+        gates = ClockGates((DOMAIN,))
         m.submodules.counter = resettable(rested(counter, self.active, gates, DOMAIN), self.reset, gates)
         assert gates.is_active[DOMAIN] is self.active
         assert gates.resets == [self.reset]
@@ -69,13 +70,15 @@ def test_hardware_pays_nothing():
     assert rested(unit, Signal(), None, DOMAIN) is unit
 
 
-def test_unknown_domain():
-    with pytest.raises(ValueError, match="'nothing' is not one of REST_DOMAINS"):
-        rested(Fragment(), Signal(), None, "nothing")
+def test_domains():
+    assert {"tp", "decoder_0", "lanes_3"} < set(rest_domains(PRESETS["Q"]))
+    assert "decoder_1" not in rest_domains(PRESETS["S"])
+    with pytest.raises(ValueError, match="'nothing' is not one of unit"):
+        rested(Fragment(), Signal(), ClockGates((DOMAIN,)), "nothing")
 
 
 def test_two_conditions():
-    gates = ClockGates()
+    gates = ClockGates((DOMAIN,))
     rested(Fragment(), Signal(), gates, DOMAIN)
     with pytest.raises(ValueError, match="has two conditions"):
         rested(Fragment(), Signal(), gates, DOMAIN)
