@@ -28,7 +28,7 @@ class Core(wiring.Component):
     Members
     -------
     job : In(stream of CORE_FIELDS)
-    beats : In(stream of WeightBeat), weight streams; `beat_taken` strobes when one leaves the queue
+    beats : In(stream of WeightBeat), weight streams; `beat_taken` strobes in the cycle after one has left the queue
     tap_write : In(TapWrite)
     window_write : In(WindowWrite); `window_filled` strobes after the last word of a window, `window_released` when it is free again
     group_done : Out(1), strobe: a group's sums are ready; `group_drained` : In(1), strobe: they have been drained and cleared
@@ -68,16 +68,19 @@ class Core(wiring.Component):
         self._connect_job(m, acc.is_clear, decoder, sequencer)
         m.d.comb += [
             queue.w_data.eq(self.beats.payload), queue.w_en.eq(self.beats.valid), self.beats.ready.eq(queue.w_rdy),
-            decoder.beats.payload.eq(queue.r_data), decoder.beats.valid.eq(queue.r_rdy), queue.r_en.eq(decoder.beats.ready),
-            self.beat_taken.eq(queue.r_rdy & queue.r_en),
+            queue.r_en.eq(~decoder.beats.valid | decoder.beats.ready),
             decoder.tap_write.eq(self.tap_write),
             places.w_data.eq(decoder.weights.payload), places.w_en.eq(decoder.weights.valid), decoder.weights.ready.eq(places.w_rdy),
             sequencer.weights.payload.eq(places.r_data), sequencer.weights.valid.eq(places.r_rdy), places.r_en.eq(sequencer.weights.ready),
             window.write.eq(self.window_write),
             sequencer.window_filled.eq(self.window_filled), self.window_released.eq(sequencer.window_released),
-            sequencer.has_beat.eq(queue.r_rdy), self.state.eq(sequencer.state),
+            sequencer.has_beat.eq(queue.r_rdy | decoder.beats.valid), self.state.eq(sequencer.state),
             self.group_done.eq(sequencer.group_done), sequencer.group_drained.eq(self.group_drained),
         ]
+
+        m.d.sync += self.beat_taken.eq(queue.r_rdy & queue.r_en)
+        with m.If(queue.r_en):  # a register behind the queue's block memory
+            m.d.sync += [decoder.beats.payload.eq(queue.r_data), decoder.beats.valid.eq(queue.r_rdy)]
 
         issue = sequencer.issue
         weight = issue.value
