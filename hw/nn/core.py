@@ -5,6 +5,7 @@ from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -58,6 +59,7 @@ class Core(wiring.Component):
         config = self._config
         beat_bits = WeightBeat(config).size
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=beat_bits, depth=config.weight_fifo_beats)
+        m.submodules.beat = beat = Stage(WeightBeat(config))
         m.submodules.decoder = decoder = TokenDecoder(config)
         m.submodules.places = places = fifo.SyncFIFO(width=WeightPlace(config).size, depth=4)
         m.submodules.sequencer = sequencer = Sequencer(config)
@@ -68,7 +70,7 @@ class Core(wiring.Component):
         self._connect_job(m, acc.is_clear, decoder, sequencer)
         m.d.comb += [
             queue.w_data.eq(self.beats.payload), queue.w_en.eq(self.beats.valid), self.beats.ready.eq(queue.w_rdy),
-            queue.r_en.eq(~decoder.beats.valid | decoder.beats.ready),
+            beat.i.payload.eq(queue.r_data), beat.i.valid.eq(queue.r_rdy), queue.r_en.eq(beat.i.ready),
             decoder.tap_write.eq(self.tap_write),
             places.w_data.eq(decoder.weights.payload), places.w_en.eq(decoder.weights.valid), decoder.weights.ready.eq(places.w_rdy),
             sequencer.weights.payload.eq(places.r_data), sequencer.weights.valid.eq(places.r_rdy), places.r_en.eq(sequencer.weights.ready),
@@ -79,8 +81,7 @@ class Core(wiring.Component):
         ]
 
         m.d.sync += self.beat_taken.eq(queue.r_rdy & queue.r_en)
-        with m.If(queue.r_en):  # a register behind the queue's block memory
-            m.d.sync += [decoder.beats.payload.eq(queue.r_data), decoder.beats.valid.eq(queue.r_rdy)]
+        wiring.connect(m, beat.o, decoder.beats)
 
         issue = sequencer.issue
         weight = issue.value
