@@ -71,10 +71,9 @@ class Dispatch(wiring.Component):
         is_released = ~header.wait_tp | tp_ledger.is_done
         m.d.comb += descriptors.ready.eq((self.nn.valid & self.nn.ready) | (self.tp.valid & self.tp.ready))
         m.d.sync += [self.nn.valid.eq(0), self.tp.valid.eq(0)]
-        with m.If(descriptors.valid & ~descriptors.ready):
-            with m.Switch(header.opcode):
-                with m.Case(Opcode.NN):
-                    m.d.sync += self.nn.valid.eq(is_released & nn_ledger.has_room)
-                with m.Case(Opcode.TP):
-                    m.d.sync += self.tp.valid.eq(is_released & (~header.wait_nn | nn_ledger.is_done) & tp_ledger.has_room)
+        with m.If(descriptors.valid & ~descriptors.ready), m.Switch(header.opcode):
+            with m.Case(Opcode.NN):
+                m.d.sync += self.nn.valid.eq(is_released & nn_ledger.has_room)
+            with m.Case(Opcode.TP):
+                m.d.sync += self.tp.valid.eq(is_released & (~header.wait_nn | nn_ledger.is_done) & tp_ledger.has_room)
         return m
