@@ -310,8 +310,8 @@ class Loader(wiring.Component):
 
     Throughput: one stripe word written per cycle, filled as far as a row, the word's border and the memory port permit: with stride 1
     every row costs as many cycles as words it touches; with stride 2 twice that; bytes of rows of which no phase is stored are dropped
-    as fast. Pads cost no cycles of their own beyond the words they add. Latency: 8 cycles from a beat to its last write. The bytes of the
-    next job are requested while a job is being written; between jobs the writes pause for about 13 cycles.
+    as fast. Pads cost no cycles of their own beyond the words they add. Latency: 9 cycles from a beat to its last write. The bytes of the
+    next job are requested while a job is being written; between jobs the writes pause for about 14 cycles.
 
     Parameters
     ----------
