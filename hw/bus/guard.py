@@ -56,7 +56,7 @@ class Guard(wiring.Component):
 
     A burst that is not allowed stays where it is and nothing passes any more until `stop`.
 
-    Throughput: one burst per cycle. Latency: 1 cycle.
+    Throughput: one burst per cycle. Latency: 2 cycles: one to compare, one to send.
 
     Members
     -------
@@ -97,8 +97,8 @@ class Guard(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        held = Signal(self.i.p.shape())
-        is_held = Signal()
+        held, checked = Signal(self.i.p.shape()), Signal(self.i.p.shape())
+        is_held, is_checked, is_allowed, is_moving = Signal(), Signal(), Signal(), Signal()
         burst = held.burst
 
         # A burst stays within a page, so its last beat differs from the first one in the low bits only.
@@ -108,17 +108,18 @@ class Guard(wiring.Component):
         is_inside = [
             window.enable & (burst.addr[ALIGN_LOG2:] >= window.base) & (last[ALIGN_LOG2:] < window.limit) for window in self.windows
         ]
-        is_allowed = Signal()
         m.d.comb += [
-            is_allowed.eq(self.is_open | Cat(is_inside).any()),
-            self.o.valid.eq(is_held & is_allowed & ~self.stop),
-            Value.cast(self.o.p).eq(Value.cast(held)),
-            self.i.ready.eq(~is_held | (self.o.valid & self.o.ready)),
-            self.violation.eq(is_held & ~is_allowed & ~self.stop),
-            self.violation_addr.eq(burst.addr),
+            self.o.valid.eq(is_checked & is_allowed & ~self.stop),
+            Value.cast(self.o.p).eq(Value.cast(checked)),
+            is_moving.eq(~is_checked | (self.o.valid & self.o.ready)),
+            self.i.ready.eq(~is_held | is_moving),
+            self.violation.eq(is_checked & ~is_allowed & ~self.stop),
+            self.violation_addr.eq(checked.burst.addr),
         ]
+        with m.If(is_moving):
+            m.d.sync += [is_checked.eq(is_held), checked.eq(held), is_allowed.eq(self.is_open | Cat(is_inside).any())]
         with m.If(self.i.ready):
             m.d.sync += [is_held.eq(self.i.valid), held.eq(self.i.p)]
         with m.If(self.stop):
-            m.d.sync += is_held.eq(0)
+            m.d.sync += [is_held.eq(0), is_checked.eq(0)]
         return m

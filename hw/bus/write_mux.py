@@ -30,7 +30,7 @@ class WriteMux(wiring.Component):
     At most `MAX_WRITES` bursts are in flight. WVALID never waits for AWREADY; the next burst's data wait until this burst's address
     has been taken. BREADY is always high.
 
-    Throughput: one beat per cycle, also from burst to burst. Latency: 2 cycles from a client's request to AW, 3 to W,
+    Throughput: one beat per cycle, also from burst to burst. Latency: 3 cycles from a client's request to AW, 4 to W,
     1 cycle from B to `done`.
 
     Parameters

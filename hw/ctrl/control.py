@@ -171,8 +171,10 @@ class Control(wiring.Component):
             csr_bank.read_bytes.eq(counters.totals.read_bytes),
             csr_bank.write_bytes.eq(counters.totals.write_bytes),
             csr_bank.irq_status_set.eq(supervisor.ended),
+        ]
+        m.d.sync += [
             supervisor.doorbell.eq((csr_bank.control & ControlBits.DOORBELL.value) != 0),
             supervisor.clear_error.eq((csr_bank.control & ControlBits.CLEAR_ERROR.value) != 0),
             supervisor.soft_reset.eq((csr_bank.control & ControlBits.SOFT_RESET.value) != 0),
+            self.irq.eq(csr_bank.irq_status[0] & csr_bank.irq_enable[0]),
         ]
-        m.d.sync += self.irq.eq(csr_bank.irq_status[0] & csr_bank.irq_enable[0])

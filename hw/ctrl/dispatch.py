@@ -17,14 +17,14 @@ class Dispatch(wiring.Component):
 
     A descriptor with `wait_tp` is held, and all after it, until the TP engine has completed everything it was given; a TP
     descriptor with `wait_nn` likewise for the NN engine. `wait_nn` of an NN descriptor is left to the engine. At most eight
-    descriptors per engine are under way. No latency: a job is offered in the cycle in which its descriptor is.
+    descriptors per engine are under way. Latency: a job is offered, from a register, in the cycle after its descriptor is.
 
     Members
     -------
     descriptors : In, stream of `Fetched`
         Checked: every opcode exists.
     nn, tp : Out, streams of `NN.layout` and `TP.layout`
-        Jobs. A job offered is withdrawn only when `descriptors` is, that is, when the program is stopped.
+        Jobs. A job offered is not withdrawn, unless the program is stopped, a cycle after its descriptor.
     nn_done, tp_done : In
         High for one cycle when the engine has completed its oldest job.
     is_tp_busy : Out
@@ -69,15 +69,11 @@ class Dispatch(wiring.Component):
             self.is_idle.eq(nn_ledger.is_empty & tp_ledger.is_empty),
         ]
         is_released = ~header.wait_tp | tp_ledger.is_done
-        with m.Switch(header.opcode):
+        m.d.comb += descriptors.ready.eq((self.nn.valid & self.nn.ready) | (self.tp.valid & self.tp.ready))
+        m.d.sync += [self.nn.valid.eq(0), self.tp.valid.eq(0)]
+        with m.If(descriptors.valid & ~descriptors.ready), m.Switch(header.opcode):
             with m.Case(Opcode.NN):
-                m.d.comb += [
-                    self.nn.valid.eq(descriptors.valid & is_released & nn_ledger.has_room),
-                    descriptors.ready.eq(self.nn.valid & self.nn.ready),
-                ]
+                m.d.sync += self.nn.valid.eq(is_released & nn_ledger.has_room)
             with m.Case(Opcode.TP):
-                m.d.comb += [
-                    self.tp.valid.eq(descriptors.valid & is_released & (~header.wait_nn | nn_ledger.is_done) & tp_ledger.has_room),
-                    descriptors.ready.eq(self.tp.valid & self.tp.ready),
-                ]
+                m.d.sync += self.tp.valid.eq(is_released & (~header.wait_nn | nn_ledger.is_done) & tp_ledger.has_room)
         return m

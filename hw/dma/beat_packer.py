@@ -13,9 +13,12 @@ __all__ = ["BeatPacker", "placed_beat"]
 
 
 def placed_beat(config: NpuConfig) -> data.StructLayout:
-    """A beat to write at `beat_addr` (a byte address without its `log2(port_bytes)` low bits), if `has_beat`; `is_job_end` ends a job."""
+    """A beat to write at `beat_addr` (a byte address without its `log2(port_bytes)` low bits), if `has_beat`; `is_job_end` ends a job.
+
+    `is_next`: the beat lies behind the one before, in the same page of 4 KiB.
+    """
     return data.StructLayout({
-        "beat": write_beat(config), "beat_addr": 32 - exact_log2(config.port_bytes), "has_beat": 1, "is_job_end": 1,
+        "beat": write_beat(config), "beat_addr": 32 - exact_log2(config.port_bytes), "has_beat": 1, "is_next": 1, "is_job_end": 1,
     })
 
 
@@ -72,7 +75,7 @@ class BeatPacker(wiring.Component):
         # Stage 2: the content, in units of a byte and its strobe, from the start of the beat `beat_addr`; `end` is where it ends.
         content = Signal(9 * num_bytes)
         end = Signal(range(num_bytes + 1))
-        beat_addr = Signal(32 - port_log2)
+        beat_addr, next_beat_addr = Signal(32 - port_log2), Signal(32 - port_log2)  # of the content; behind the beat given last
         is_flushing = Signal()
         units = [content[9 * i:9 * (i + 1)] for i in range(port_bytes)]
         has_bytes = Cat(unit[8] for unit in units).any()
@@ -102,11 +105,14 @@ class BeatPacker(wiring.Component):
                 out.beat.strobe.eq(Cat(unit[8] for unit in units)),
                 out.beat_addr.eq(beat_addr),
                 out.has_beat.eq(has_beat),
+                out.is_next.eq((beat_addr == next_beat_addr) & beat_addr[:12 - port_log2].any()),
                 out.is_job_end.eq(is_job_end),
                 content.eq(rest),
                 end.eq(rest_end),
                 beat_addr.eq(beat_addr + is_full),
             ]
+            with m.If(has_beat):
+                m.d.sync += next_beat_addr.eq(beat_addr + 1)
             with m.If(is_job_end):
                 m.d.sync += [is_flushing.eq(0), content.eq(0)]
             with m.If(can_accept):

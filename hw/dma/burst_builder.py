@@ -59,15 +59,12 @@ class BurstBuilder(wiring.Component):
         is_open = Signal()  # a burst is being built
         is_ending = Signal()  # the job ends with it
         beat_addr = Signal(32 - port_log2)
-        next_beat_addr = Signal(32 - port_log2)
-        last_beat = Signal(8)
-
-        is_full = last_beat == config.max_burst_beats - 1
-        is_next = (item.p.beat_addr == next_beat_addr) & item.p.beat_addr[:12 - port_log2].any()
-        is_joined = Signal()
+        last_beat, next_last_beat = Signal(8), Signal(8)
+        is_joined, is_full = Signal(), Signal()  # full: last_beat is the most
         must_close, is_closed, is_ended, can_end = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            is_joined.eq(is_open & is_next & ~is_full & ~is_ending),
+            next_last_beat.eq(Mux(is_joined, last_beat + 1, 0)),
+            is_joined.eq(is_open & item.p.is_next & ~is_full & ~is_ending),
             must_close.eq(is_open & (is_full | is_ending | (item.valid & item.p.has_beat & ~is_joined))),
             can_end.eq(~is_ending | job_queue.i.ready),
             burst_queue.i.valid.eq(must_close & can_end),
@@ -91,8 +88,7 @@ class BurstBuilder(wiring.Component):
             m.d.sync += [
                 is_open.eq(1),
                 beat_addr.eq(Mux(is_joined, beat_addr, item.p.beat_addr)),
-                last_beat.eq(Mux(is_joined, last_beat + 1, 0)),
-                next_beat_addr.eq(item.p.beat_addr + 1),
+                last_beat.eq(next_last_beat), is_full.eq(next_last_beat == config.max_burst_beats - 1),
             ]
         with m.If(is_taken & item.p.is_job_end):
             m.d.sync += is_ending.eq(1)

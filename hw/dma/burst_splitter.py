@@ -1,6 +1,6 @@
 """Cuts runs of bytes into bursts of beats."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -58,7 +58,8 @@ class BurstSplitter(wiring.Component):
         limit = Signal(max(1, burst_log2))
         m.d.comb += limit.eq(Mux(is_last_block, ~beat_addr[:burst_log2], self.config.max_burst_beats - 1))
         is_last = Signal()
-        m.d.comb += is_last.eq(left <= limit)
+        rest = Cat(~limit, Const(-1, len(left) - len(limit)))  # -limit - 1
+        m.d.comb += is_last.eq(~left[len(limit):].any() & (left[:len(limit)] <= limit))
 
         is_free = ~self.bursts.valid | self.bursts.ready
         m.d.comb += self.runs.ready.eq(~is_busy | (is_free & is_last))
@@ -74,8 +75,8 @@ class BurstSplitter(wiring.Component):
             ]
             with m.If(is_busy):
                 m.d.sync += [
-                    beat_addr.eq(beat_addr + limit + 1),
-                    left.eq(left - limit - 1),
+                    beat_addr.eq(beat_addr - rest),
+                    left.eq(left + rest),
                     is_first.eq(0),
                     is_busy.eq(~is_last),
                 ]

@@ -8,6 +8,7 @@ from convoy.hw.bus.port import Burst, ReadPort
 from convoy.hw.dma.burst_splitter import BurstSplitter
 from convoy.hw.dma.types import Run, SkipBeat
 from convoy.hw.lib.queue import Queue
+from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
 
 __all__ = ["Run", "RunReader", "SkipBeat"]
@@ -19,7 +20,7 @@ class RunReader(wiring.Component):
     A burst is requested only when the queue has room for all of it, so the read port needs no back-pressure.
 
     Throughput: one beat and one burst per cycle, also from run to run; sustained if `depth_beats` covers a burst and the round trip.
-    Latency: 3 cycles from a run to its first request, 2 cycles from a beat of the port to `beats`.
+    Latency: 3 cycles from a run to its first request, 3 cycles from a beat of the port to `beats`.
 
     Parameters
     ----------
@@ -64,7 +65,9 @@ class RunReader(wiring.Component):
                 "last_beat": 8, "is_first": 1, "is_last": 1, "first_byte": range(port_bytes), "last_byte": range(port_bytes),
             }), self.config.max_reads + 2)
         wiring.connect(m, wiring.flipped(self.runs), splitter.runs)
-        wiring.connect(m, queue.o, wiring.flipped(self.beats))
+        m.submodules.beat = beat = Stage(SkipBeat(port_bytes))
+        wiring.connect(m, queue.o, beat.i)
+        wiring.connect(m, beat.o, wiring.flipped(self.beats))
 
         # Request: needs room for the burst and a place in the list of pending bursts.
         m.submodules.requests = requests = Queue(Burst, 2)  # so that no client's queue is on the way from another's to the port

@@ -5,7 +5,11 @@ from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+<<<<<<< HEAD
 from convoy.hw.lib.rest import Rest, rested
+=======
+from convoy.hw.lib.stage import Stage
+>>>>>>> timing
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -35,7 +39,7 @@ class Core(wiring.Component):
     Members
     -------
     job : In(stream of CORE_FIELDS)
-    beats : In(stream of WeightBeat), weight streams; `beat_taken` strobes when one leaves the queue
+    beats : In(stream of WeightBeat), weight streams; `beat_taken` strobes in the cycle after one has left the queue
     tap_write : In(TapWrite)
     window_write : In(WindowWrite); `window_filled` strobes after the last word of a window, `window_released` when it is free again
     group_done : Out(1), strobe: a group's sums are ready; `group_drained` : In(1), strobe: they have been drained and cleared
@@ -65,8 +69,13 @@ class Core(wiring.Component):
         config = self._config
         beat_bits = WeightBeat(config).size
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=beat_bits, depth=config.weight_fifo_beats)
+<<<<<<< HEAD
         decoder = TokenDecoder(config)
         m.submodules.decoder = rested(decoder, decoder.is_active, platform, f"decoder_{self._number}")
+=======
+        m.submodules.beat = beat = Stage(WeightBeat(config))
+        m.submodules.decoder = decoder = TokenDecoder(config)
+>>>>>>> timing
         m.submodules.places = places = fifo.SyncFIFO(width=WeightPlace(config).size, depth=4)
         m.submodules.sequencer = sequencer = Sequencer(config)
         window, lanes, acc = WindowMemory(config), Lanes(config.num_lanes), Accumulators(config)
@@ -77,16 +86,18 @@ class Core(wiring.Component):
         self._connect_job(m, acc.is_clear, decoder, sequencer)
         m.d.comb += [
             queue.w_data.eq(self.beats.payload), queue.w_en.eq(self.beats.valid), self.beats.ready.eq(queue.w_rdy),
-            decoder.beats.payload.eq(queue.r_data), decoder.beats.valid.eq(queue.r_rdy), queue.r_en.eq(decoder.beats.ready),
-            self.beat_taken.eq(queue.r_rdy & queue.r_en),
+            beat.i.payload.eq(queue.r_data), beat.i.valid.eq(queue.r_rdy), queue.r_en.eq(beat.i.ready),
             decoder.tap_write.eq(self.tap_write),
             places.w_data.eq(decoder.weights.payload), places.w_en.eq(decoder.weights.valid), decoder.weights.ready.eq(places.w_rdy),
             sequencer.weights.payload.eq(places.r_data), sequencer.weights.valid.eq(places.r_rdy), places.r_en.eq(sequencer.weights.ready),
             window.write.eq(self.window_write),
             sequencer.window_filled.eq(self.window_filled), self.window_released.eq(sequencer.window_released),
-            sequencer.has_beat.eq(queue.r_rdy), self.state.eq(sequencer.state),
+            sequencer.has_beat.eq(queue.r_rdy | decoder.beats.valid), self.state.eq(sequencer.state),
             self.group_done.eq(sequencer.group_done), sequencer.group_drained.eq(self.group_drained),
         ]
+
+        m.d.sync += self.beat_taken.eq(queue.r_rdy & queue.r_en)
+        wiring.connect(m, beat.o, decoder.beats)
 
         issue = sequencer.issue
         weight = issue.value

@@ -78,35 +78,41 @@ class TokenBits(wiring.Component):
         num_bits, run = Signal(4), Signal(MAX_RUN_BITS)
         m.d.comb += num_bits.eq(8 + self.run_bits)
 
-        half = Signal(self.HALF_BITS)
+        half, appended = Signal(self.HALF_BITS), Signal(32)
         can_append = Signal()
         m.d.comb += [
             half.eq(self.beats.payload.data.word_select(index, self.HALF_BITS)),
             can_append.eq(self.beats.valid & ~is_ended & (level <= 32 - self.HALF_BITS)),
         ]
+        # A half goes behind the bits while a token is cut off in front
         take = Signal()
-        kept, kept_level = Signal(32), Signal(range(33))
+        spare = Signal(self.tokens.payload.shape())  # a token cut when the one before was not taken: `ready` reaches no further
+        has_spare = Signal()
         m.d.comb += [
-            take.eq(self.en & (level >= num_bits) & (self.tokens.ready | ~self.tokens.valid)),
-            kept.eq(bits), kept_level.eq(Mux(take, level - num_bits, level)),
+            take.eq(self.en & (level >= num_bits) & ~has_spare),
+            appended.eq(bits | Mux(can_append, half << level[:exact_log2(self.HALF_BITS) + 1], 0)),
         ]
+        m.d.sync += [bits.eq(appended), level.eq(level + Mux(can_append, self.HALF_BITS, 0) - Mux(take, num_bits, 0))]
         for width in range(MAX_RUN_BITS + 1):
             with m.If(self.run_bits == width):
                 m.d.comb += run.eq(bits[8:8 + width])
                 with m.If(take):
-                    m.d.comb += kept.eq(bits >> (8 + width))
+                    m.d.sync += bits.eq(appended >> (8 + width))
 
-        with m.If(take):
-            m.d.sync += [self.tokens.valid.eq(1), self.tokens.payload.value.eq(bits[:8]), self.tokens.payload.step.eq(run + 1)]
-        with m.Elif(self.tokens.ready):
-            m.d.sync += self.tokens.valid.eq(0)
+        cut = Signal(self.tokens.payload.shape())
+        m.d.comb += [cut.value.eq(bits[:8]), cut.step.eq(run + 1)]
+        with m.If(self.tokens.ready | ~self.tokens.valid):
+            m.d.sync += [self.tokens.valid.eq(take | has_spare), self.tokens.payload.eq(Mux(has_spare, spare, cut)), has_spare.eq(0)]
+        with m.Elif(take):
+            m.d.sync += [spare.eq(cut), has_spare.eq(1)]
 
         with m.If(self.flush):
             m.d.comb += self.beats.ready.eq(~is_ended)
-            m.d.sync += [bits.eq(0), level.eq(0), index.eq(0), is_ended.eq(0), self.tokens.valid.eq(0)]
+            m.d.sync += [bits.eq(0), level.eq(0), index.eq(0), is_ended.eq(0), self.tokens.valid.eq(0), has_spare.eq(0)]
         with m.Elif(can_append):
             is_last_half = index == self._num_halves - 1
             m.d.comb += self.beats.ready.eq(is_last_half)
+<<<<<<< HEAD
             m.d.sync += [
                 bits.eq(kept | (half << kept_level)),
                 level.eq(kept_level + self.HALF_BITS),
@@ -116,6 +122,9 @@ class TokenBits(wiring.Component):
         with m.Else():
             m.d.sync += [bits.eq(kept), level.eq(kept_level)]
         m.d.comb += self.is_active.eq(self.flush | can_append | take | (self.tokens.valid & self.tokens.ready))
+=======
+            m.d.sync += [index.eq(Mux(is_last_half, 0, index + 1)), is_ended.eq(is_last_half & self.beats.payload.last)]
+>>>>>>> timing
         return m
 
 
@@ -151,25 +160,22 @@ class TokenDecoder(wiring.Component):
         job = Signal(self.job.payload.shape())
         sb, group, bank = Signal(16), Signal(16), Signal(init=1)
         num_z, kernels_per_z, is_single_tap = Signal(16), Signal(9), Signal()
-        last_tap, last_kz = Signal(TAP_BITS), Signal(9)
-        z_left, kz, tap, first_kernel = Signal(17), Signal(9), Signal(TAP_BITS), Signal(9)
+        tap, kernel = Signal(TAP_BITS), Signal(9)
+        tap_left, kz_left, z_left = Signal(TAP_BITS), Signal(9), Signal(17)  # positions that follow, at each level
         m.d.comb += bits.run_bits.eq(job.run_bits)
 
         # The next position is the last one plus step, with at most one carry at each level
         token = bits.tokens.payload
-        tap_sum, next_tap, tap_carry = Signal(TAP_BITS + 1), Signal(TAP_BITS), Signal()
-        kz_sum, next_kz, kz_carry = Signal(10), Signal(9), Signal()
+        next_tap, tap_carry = Signal(TAP_BITS), Signal()
+        kz_step, next_kernel, kz_carry = Signal(len(token.step)), Signal(9), Signal()
         is_end = Signal()  # the last token taken was the group's last one
-        next_first_kernel = Signal(9)
         m.d.comb += [
-            tap_sum.eq(tap + token.step),
-            tap_carry.eq(tap_sum > last_tap),
-            next_tap.eq(Mux(is_single_tap, 0, Mux(tap_carry, tap_sum - job.num_taps, tap_sum))),
-            kz_sum.eq(kz + Mux(is_single_tap, token.step, tap_carry)),
-            kz_carry.eq(kz_sum > last_kz),
-            next_kz.eq(Mux(kz_carry, kz_sum - kernels_per_z, kz_sum)),
-            is_end.eq((tap == last_tap) & (kz == last_kz) & (z_left == 0)),
-            next_first_kernel.eq(Mux(kz_carry & job.is_depthwise, first_kernel + kernels_per_z, first_kernel)),
+            tap_carry.eq(token.step > tap_left),
+            next_tap.eq(Mux(is_single_tap, 0, Mux(tap_carry, tap + token.step - job.num_taps, tap + token.step))),
+            kz_step.eq(Mux(is_single_tap, token.step, tap_carry)),
+            kz_carry.eq(kz_step > kz_left),
+            next_kernel.eq(Mux(kz_carry & ~job.is_depthwise, kernel + kz_step - kernels_per_z, kernel + kz_step)),
+            is_end.eq((tap_left == 0) & (kz_left == 0) & (z_left == 0)),
         ]
 
         # A token's value is a weight modulo 256; the largest weight is 127 - wgt_zero_point
@@ -194,22 +200,26 @@ class TokenDecoder(wiring.Component):
                 m.d.sync += [
                     num_z.eq(Mux(is_last_sb, job.num_z_last, job.num_z)),
                     kernels_per_z.eq(Mux(is_last_sb, job.kernels_per_z_last, job.kernels_per_z)),
-                    last_tap.eq(job.num_taps - 1), is_single_tap.eq(job.num_taps == 1),
+                    is_single_tap.eq(job.num_taps == 1),
                 ]
                 m.d.comb += is_stepping.eq(1)
                 m.next = "GROUP"
             with m.State("GROUP"):
                 # One step before the first position
                 m.d.sync += [
-                    tap.eq(last_tap), kz.eq(kernels_per_z - 1), last_kz.eq(kernels_per_z - 1), z_left.eq(num_z),
-                    first_kernel.eq(Mux(job.is_depthwise, -kernels_per_z, 0)),
+                    tap.eq(job.num_taps - 1), tap_left.eq(0), kz_left.eq(0), z_left.eq(num_z),
+                    kernel.eq(Mux(job.is_depthwise, 0, kernels_per_z) - 1),
                 ]
                 m.d.comb += is_stepping.eq(1)
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += [bits.en.eq(1), take.eq(bits.tokens.valid & can_place & ~is_end), bits.tokens.ready.eq(take)]
                 with m.If(take):
-                    m.d.sync += [tap.eq(next_tap), kz.eq(next_kz), z_left.eq(z_left - kz_carry), first_kernel.eq(next_first_kernel)]
+                    m.d.sync += [
+                        tap.eq(next_tap), kernel.eq(next_kernel), z_left.eq(z_left - kz_carry),
+                        tap_left.eq(Mux(is_single_tap, 0, Mux(tap_carry, tap_left + job.num_taps - token.step, tap_left - token.step))),
+                        kz_left.eq(Mux(kz_carry, kz_left + kernels_per_z - kz_step, kz_left - kz_step)),
+                    ]
                 with m.If(is_end & can_place):
                     m.d.comb += is_stepping.eq(1)
                     m.next = "FLUSH"
@@ -239,7 +249,7 @@ class TokenDecoder(wiring.Component):
         output = self.weights.payload
         with m.If(can_place):
             m.d.sync += [
-                placed.value.eq(weight), placed.kernel.eq(next_kz + next_first_kernel),
+                placed.value.eq(weight), placed.kernel.eq(next_kernel),
                 placed.is_new_window.eq(kz_carry), placed.is_valid.eq(take),
                 looked_up.value.eq(placed.value), looked_up.entry.eq(_product(placed.kernel, job.num_vec)), offset.eq(tap_read.data),
                 looked_up.is_new_window.eq(placed.is_new_window), looked_up.is_last.eq(is_end), looked_up.is_valid.eq(placed.is_valid),

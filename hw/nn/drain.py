@@ -40,8 +40,25 @@ def _unit_layout(config: NpuConfig) -> data.StructLayout:
     })
 
 
-_GROUP_LAYOUT = data.StructLayout({"num_vec": 9, "num_pos": 14, "width": 14})
-"""T and positions of a group, and the positions that the walk of its first row covers."""
+class _Row(data.Struct):
+    """A row of positions: those to walk from here to its end, whether they fit in a chunk, and whether it is the last row of the unit."""
+
+    width: 14
+    is_short: 1
+    is_last: 1
+
+    @classmethod
+    def assign(cls, row, job, num_left, post_lanes):
+        """Statements that set `row` to the one from whose start on `num_left` positions are left."""
+        return [
+            row.width.eq(Mux(~job.is_flat & (job.tile_ow < num_left), job.tile_ow, num_left)),
+            row.is_short.eq((num_left <= post_lanes) | (~job.is_flat & (job.tile_ow <= post_lanes))),
+            row.is_last.eq(job.is_flat | (num_left <= job.drain_pitch)),
+        ]
+
+
+_GROUP_LAYOUT = data.StructLayout({"num_vec": 9, "num_pos": 14, "first": _Row, "second": _Row, "second_left": 14})
+"""T and positions of a group, the first two rows of its units, and the positions from the start of the second row on."""
 
 
 def _place_layout() -> data.StructLayout:
@@ -57,7 +74,7 @@ class _UnitSequencer(wiring.Component):
     job : In(stream of DRAIN_FIELDS), taken while `is_quiet`; `fields` holds it afterwards
     params : In(stream of PARAM)
     group_valid : In(1); group_done : In(1), the walk of the group has ended
-    units : Out(stream of units); group : Out, constant until `group_done`
+    units : Out(stream of units); group : Out, constant from the first unit until `group_done`
     """
 
     def __init__(self, config: NpuConfig):
@@ -91,6 +108,13 @@ class _UnitSequencer(wiring.Component):
         ]
         with m.If(self.units.ready):
             m.d.sync += self.units.valid.eq(0)
+        second_left = Signal.like(self.group.second_left)
+        m.d.comb += second_left.eq(self.group.num_pos - job.drain_pitch)
+        m.d.sync += [
+            self.group.second_left.eq(second_left),
+            _Row.assign(self.group.first, job, self.group.num_pos, self._config.post_lanes),
+            _Row.assign(self.group.second, job, second_left, self._config.post_lanes),
+        ]
 
         with m.FSM():
             with m.State("IDLE"):
@@ -103,11 +127,9 @@ class _UnitSequencer(wiring.Component):
                 with m.If(self.is_prepared):
                     m.next = "GROUP"
             with m.State("GROUP"):
-                num_pos = Mux(is_last_group, job.num_pos_last, job.num_pos)
                 m.d.sync += [
                     self.group.num_vec.eq(Mux(is_last_group, job.num_vec_last, job.num_vec)),
-                    self.group.num_pos.eq(num_pos),
-                    self.group.width.eq(Mux(~job.is_flat & (job.tile_ow < num_pos), job.tile_ow, num_pos)),
+                    self.group.num_pos.eq(Mux(is_last_group, job.num_pos_last, job.num_pos)),
                     num_kernels.eq(Mux(is_last_sb, job.num_kernels_last, job.num_kernels)),
                     kernel.eq(0), core.eq(0), entry.eq(0), line.eq(first_line),
                     group_step.eq(job.out_group_step_bytes + Mux(is_odd, job.out_pitch_row_bytes, 0)),
@@ -202,7 +224,7 @@ class _Walker(wiring.Component):
     fields, group, units : In, from the sequencer
     can_issue : In(1); is_emitted : Out(1), this cycle's visit makes a chunk; is_active : Out(1), there is a unit to walk
     acc_* : Out, the read; group_done : Out(1), with the group's last visit
-    emit, mask, place, scale : Out, the chunk that belongs to the read
+    emit, place, scale : Out, the chunk that belongs to the read; mask : Out, its lanes in use, a cycle later
     """
 
     def __init__(self, config: NpuConfig):
@@ -231,34 +253,32 @@ class _Walker(wiring.Component):
         entry, row_entry = Signal.like(unit.entry), Signal.like(unit.entry)
         vec_left, vec_x_left = Signal(9), Signal(9)  # entries to clear; vectors to the end of the row
         row, part = Signal(2), Signal(part_bits)  # row of the vector, chunk of the vector's row
-        row_left = Signal(14)  # positions from the start of this row on
-        width_left = Signal(14)  # positions to the end of this row
+        here, ahead = Signal(_Row), Signal(_Row)  # this row and the next
+        ahead_left = Signal(14)  # positions from the start of the next row on
         row_addr = Signal(32)
         is_row_start, is_dead, is_row_dead = Signal(), Signal(), Signal()  # dead: no position in what is left
+        is_last_vec, is_last_vec_x = Signal(), Signal()  # vec_left == 1, vec_x_left == 1
 
         go = Signal()
         m.d.comb += go.eq(is_active & self.can_issue)
 
         # What this visit is
         parts_mask, rows_mask = Signal(part_bits), Signal(2)
-        is_covered, is_last_row, is_clear_row, is_vector_end, is_unit_end = (Signal() for _ in range(5))
+        is_clear_row, is_vector_end, is_unit_end = Signal(), Signal(), Signal()
         is_empty, is_clear = Signal(), Signal()
         m.d.comb += [
             parts_mask.eq(((1 << part_bits) - 1) >> job.split_log2),
             rows_mask.eq((1 << job.split_log2) - 1),
             is_empty.eq(is_dead | is_row_dead),
-            is_covered.eq(is_row_dead | (width_left <= post_lanes)),
-            is_last_row.eq(job.is_flat | (row_left <= job.drain_pitch)),
-            is_clear_row.eq(is_last_row | (row == rows_mask)),
-            is_vector_end.eq(is_covered | (part == parts_mask)),
+            is_clear_row.eq(here.is_last | (row == rows_mask)),
+            is_vector_end.eq(here.is_short | (part == parts_mask)),
             is_clear.eq(is_dead | (is_vector_end & is_clear_row)),
-            is_unit_end.eq(is_clear & (vec_left == 1)),
+            is_unit_end.eq(is_clear & is_last_vec),
             self.is_emitted.eq(go & (~is_empty | (is_unit_end & unit.is_job_last))),
         ]
 
-        # The read and its chunk, registered
-        below = Signal(post_lanes)  # the lanes below width_left
-        m.d.comb += below.eq(Mux(width_left >= post_lanes, (1 << post_lanes) - 1, Cat(width_left > i for i in range(post_lanes))))
+        # The read and its chunk, registered; the columns follow a cycle later
+        below = Signal(post_lanes)  # the lanes below the row's width
         m.d.sync += [
             self.acc_read.eq(go & ~is_empty),
             self.acc_clear.eq(go & is_clear),
@@ -267,57 +287,59 @@ class _Walker(wiring.Component):
             self.acc_lane.eq(part | ((row << part_bits) >> job.split_log2)),
             self.group_done.eq(go & is_unit_end & unit.is_group_last),
             self.emit.eq(self.is_emitted),
-            self.mask.eq(Mux(is_empty, 0, below & (columns.mask | (~job.is_flat).replicate(post_lanes)))),
+            below.eq(Mux(is_empty, 0, Mux(here.is_short, Cat(here.width > i for i in range(post_lanes)), (1 << post_lanes) - 1))),
+            self.mask.eq(below & (columns.mask | (~job.is_flat).replicate(post_lanes))),
             self.place.addr.eq(row_addr),
             self.place.start.eq(is_row_start & ~is_empty),
             self.place.last.eq(is_unit_end & unit.is_job_last),
             self.scale.eq(unit.scale),
+            columns.restart.eq(self.units.ready), columns.advance.eq(go),
         ]
 
         # The next visit
-        next_left = Signal(14)
-        m.d.comb += next_left.eq(row_left - job.drain_pitch)
+        beyond_left = Signal(14)
+        m.d.comb += beyond_left.eq(ahead_left - job.drain_pitch)
         with m.If(go):
             m.d.sync += [
                 part.eq(Mux(is_vector_end, 0, part + 1)),
-                width_left.eq(width_left - post_lanes),
+                here.width.eq(here.width - post_lanes), here.is_short.eq(here.is_short | (here.width <= 2 * post_lanes)),
                 is_row_start.eq(0),
-                vec_left.eq(vec_left - is_clear),
+                vec_left.eq(vec_left - is_clear), is_last_vec.eq(Mux(is_clear, vec_left == 2, is_last_vec)),
                 entry.eq(entry + (is_dead | is_vector_end)),
-                vec_x_left.eq(vec_x_left - is_vector_end),
+                vec_x_left.eq(vec_x_left - is_vector_end), is_last_vec_x.eq(Mux(is_vector_end, vec_x_left == 2, is_last_vec_x)),
             ]
             with m.If(~is_dead & is_vector_end):
-                with m.If(is_covered & is_last_row):
+                with m.If(here.is_short & here.is_last):
                     m.d.sync += is_dead.eq(1)
-                with m.Elif((is_covered & ~is_clear_row) | (vec_x_left == 1)):
+                with m.Elif((here.is_short & ~is_clear_row) | is_last_vec_x):
                     m.d.sync += [
                         row.eq(Mux(is_clear_row, 0, row + 1)),
                         entry.eq(Mux(is_clear_row, entry + vec_x_left, row_entry)),
                         row_entry.eq(Mux(is_clear_row, entry + vec_x_left, row_entry)),
-                        vec_x_left.eq(job.num_vec_x),
-                        row_left.eq(next_left),
-                        width_left.eq(Mux(next_left < job.tile_ow, next_left, job.tile_ow)),
+                        vec_x_left.eq(job.num_vec_x), is_last_vec_x.eq(job.num_vec_x == 1),
+                        here.eq(ahead), ahead_left.eq(beyond_left), _Row.assign(ahead, job, beyond_left, post_lanes),
                         row_addr.eq(row_addr + job.out_pitch_row_bytes),
                         is_row_start.eq(1),
                         is_row_dead.eq(0),
                     ]
                 with m.Else():
-                    m.d.sync += is_row_dead.eq(is_covered)
+                    m.d.sync += is_row_dead.eq(here.is_short)
 
         m.d.comb += self.units.ready.eq(~is_active | (go & is_unit_end))
         with m.If(self.units.ready):
             load = self.units.payload
+            num_vec_x = Mux(job.is_flat, self.group.num_vec, job.num_vec_x)
             m.d.sync += [
                 is_active.eq(self.units.valid), unit.eq(load),
                 entry.eq(load.entry), row_entry.eq(load.entry), row_addr.eq(load.addr),
-                vec_left.eq(self.group.num_vec), vec_x_left.eq(Mux(job.is_flat, self.group.num_vec, job.num_vec_x)),
-                row.eq(0), part.eq(0), row_left.eq(self.group.num_pos), width_left.eq(self.group.width),
+                vec_left.eq(self.group.num_vec), vec_x_left.eq(num_vec_x),
+                is_last_vec.eq(self.group.num_vec == 1), is_last_vec_x.eq(num_vec_x == 1),
+                row.eq(0), part.eq(0), here.eq(self.group.first), ahead.eq(self.group.second), ahead_left.eq(self.group.second_left),
                 is_row_start.eq(1), is_dead.eq(~load.is_valid), is_row_dead.eq(0),
             ]
         m.d.comb += [
             columns.prepare.eq(self.prepare), self.is_prepared.eq(columns.is_prepared),
             columns.drain_pitch.eq(job.drain_pitch), columns.tile_ow.eq(job.tile_ow),
-            columns.restart.eq(self.units.ready), columns.advance.eq(go),
         ]
         return m
 
@@ -399,8 +421,8 @@ class DrainChunks(wiring.Component):
 
         # Every chunk issued has its room in the queues.
         num_free = Signal(range(depth + 1), init=depth)
-        is_taken = Signal()
-        m.d.sync += num_free.eq(num_free - walker.is_emitted + is_taken)
+        can_issue, has_mask, is_taken = Signal(init=1), Signal(), Signal()
+        m.d.sync += [num_free.eq(num_free - walker.is_emitted + is_taken), can_issue.eq(num_free > 1), has_mask.eq(walker.emit)]
         m.d.comb += [
             has_chunks.eq((num_free != depth) | lut.start | ~lut.is_ready),
             walker_rest.offered.eq(walker.units.valid | walker.prepare | walker.is_active),
@@ -413,7 +435,7 @@ class DrainChunks(wiring.Component):
         m.d.comb += [
             sequencer.is_quiet.eq((num_free == depth) & residual.is_idle & pool.is_idle & ~chunks.valid), sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
             sequencer.is_prepared.eq(walker.is_prepared & lut.is_ready), walker.prepare.eq(sequencer.prepare),
-            walker.fields.eq(sequencer.fields), walker.group.eq(sequencer.group), walker.can_issue.eq(num_free != 0),
+            walker.fields.eq(sequencer.fields), walker.group.eq(sequencer.group), walker.can_issue.eq(can_issue),
             *(getattr(self, name).eq(getattr(walker, name)) for name in ("acc_read", "acc_clear", "acc_core", "acc_entry", "acc_lane", "group_done")),
         ]
 
@@ -427,7 +449,7 @@ class DrainChunks(wiring.Component):
             requantiser.accs.eq(self.acc_data),
             *(requantiser.param[name].eq(scale[name]) for name in _SCALE_FIELDS),
             *(getattr(requantiser, name).eq(sequencer.fields[name]) for name in ("rounding", "zero_point_out", "act_min", "act_max")),
-            masks.w_en.eq(walker.emit), masks.w_data.eq(walker.mask), masks.r_en.eq(lut.out_valid),
+            masks.w_en.eq(has_mask), masks.w_data.eq(walker.mask), masks.r_en.eq(lut.out_valid),
             places.w_en.eq(walker.emit), places.w_data.eq(walker.place),
             lut.valid.eq(requantiser.out_valid), lut.lanes.eq(requantiser.outs),
             compressor.valid.eq(lut.out_valid), compressor.lanes.eq(lut.outs), compressor.mask.eq(masks.r_data),

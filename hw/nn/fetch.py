@@ -70,12 +70,14 @@ class WeightFetcher(wiring.Component):
 
         job = Signal(self.job.payload.shape())
         tap, core, sb, bank = Signal(9), Signal(range(max(config.num_cores, 2))), Signal(16), Signal()
+        taken_tap, taken_bank, taken_core = Signal.like(tap), Signal.like(bank), Signal.like(core)  # of what is taken in this cycle
         entry = data.View(STREAM.layout, table.data[:STREAM.num_bits])
         runs = reader.runs
         m.d.comb += [
             streams.wgt_addr.eq(job.wgt_addr), streams.num_groups.eq(job.num_groups),
-            streams.core.eq(core), streams.entry.eq(entry),
+            streams.core.eq(taken_core), streams.entry.eq(entry), streams.load.eq(table.take == STREAM_BYTES),
         ]
+        m.d.sync += [table.take.eq(0), taken_tap.eq(tap), taken_bank.eq(bank), taken_core.eq(core)]
         # The directory is requested as soon as the reader takes another run: a long tap table must be consumed before it does
         has_directory = Signal(init=1)
         with m.If(~has_directory):
@@ -95,19 +97,19 @@ class WeightFetcher(wiring.Component):
                 with m.If(runs.ready):
                     m.d.sync += has_directory.eq(0)
                     m.next = "TAPS"
-            with m.State("TAPS"), m.If(table.level >= TAP_BYTES):
-                m.d.comb += table.take.eq(TAP_BYTES)
-                m.d.sync += tap.eq(tap + 1)
+            with m.State("TAPS"), m.If(table.level >= TAP_BYTES + table.take):
+                m.d.sync += [table.take.eq(TAP_BYTES), tap.eq(tap + 1)]
                 with m.If(tap == job.num_taps - 1):
                     m.d.sync += bank.eq(~bank)
                     m.next = "STREAMS"
-            with m.State("STREAMS"), m.If((table.level >= STREAM_BYTES) & streams.is_idle):
-                m.d.comb += [table.take.eq(STREAM_BYTES), streams.load.eq(1)]
-                m.d.sync += core.eq(core + 1)
+            with m.State("STREAMS"), m.If((table.level >= STREAM_BYTES + table.take) & streams.is_idle):
+                m.d.sync += [table.take.eq(STREAM_BYTES), core.eq(core + 1)]
                 with m.If(core == config.num_cores - 1):
                     m.d.sync += core.eq(0)
-                    m.d.comb += streams.start.eq(1)
-                    m.next = "FETCH"
+                    m.next = "START"
+            with m.State("START"):
+                m.d.comb += streams.start.eq(1)
+                m.next = "FETCH"
             with m.State("FETCH"), m.If(streams.is_idle):
                 m.d.sync += sb.eq(sb + 1)
                 m.next = "STREAMS"
@@ -115,7 +117,7 @@ class WeightFetcher(wiring.Component):
                     m.next = "IDLE"
         is_tap = table.take == TAP_BYTES
         m.d.sync += [
-            self.tap_write.en.eq(is_tap), self.tap_write.bank.eq(bank), self.tap_write.tap.eq(tap), self.tap_write.offset.eq(table.data),
+            self.tap_write.en.eq(is_tap), self.tap_write.bank.eq(taken_bank), self.tap_write.tap.eq(taken_tap), self.tap_write.offset.eq(table.data),
         ]
         return m
 
@@ -182,19 +184,19 @@ class WeightStreams(wiring.Component):
                 m.d.comb += to_boundary.eq(4096 // config.port_bytes - chosen.addr[beat_log2:12])
                 limit = _minimum(m, _minimum(m, chosen.left, to_boundary), config.max_burst_beats)
                 m.d.sync += [length.eq(limit), is_end.eq(limit == chosen.left)]
-                with m.If(chosen.is_active & (free >= limit)):
+                with m.If(chosen.is_active & (free >= limit) & order.i.ready):
                     m.next = "REQUEST"
                 with m.Else():
                     m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
                     m.next = "CHOOSE"
             with m.State("REQUEST"):
                 m.d.comb += [
-                    self.port.bursts.valid.eq(order.i.ready),
+                    self.port.bursts.valid.eq(1),
                     self.port.bursts.payload.addr.eq(chosen.addr), self.port.bursts.payload.last_beat.eq(length - 1),
                     order.i.valid.eq(self.port.bursts.ready),
                     order.i.payload.core.eq(turn), order.i.payload.last_beat.eq(length - 1), order.i.payload.is_end.eq(is_end),
                 ]
-                with m.If(self.port.bursts.ready & order.i.ready):
+                with m.If(self.port.bursts.ready):
                     mine = cores[turn]
                     m.d.comb += request.eq(length)
                     m.d.sync += [mine.addr.eq(chosen.addr + (length << beat_log2)), mine.left.eq(chosen.left - length)]

@@ -65,12 +65,15 @@ class Filler(wiring.Component):
         group_pixel, phase_base = Signal(16), Signal(stripe_bits)
         slot, slot_word, window_word = Signal(9), Signal(range(config.window_words)), Signal(range(config.window_words))
         num_z, is_last_core = Signal(16), Signal()
-        next_z, is_last_group, is_last_sb = Signal(16), Signal(), Signal()
+        is_last_z, is_last_slot, is_last_group, is_last_sb = (Signal() for _ in range(4))
         m.d.comb += [
-            num_z.eq(Mux(sb == job.num_sb - 1, job.num_z_last, job.num_z)),
-            next_z.eq(z + 1), next_base.eq(base + job.channel_words), next_channel.eq(channel + 1),
+            next_base.eq(base + job.channel_words), next_channel.eq(channel + 1),
             is_last_core.eq(~job.is_depthwise | (core == num_cores - 1)),
-            is_last_group.eq(group == job.num_groups - 1), is_last_sb.eq(sb == job.num_sb - 1),
+        ]
+        # What NEXT decides on changes in NEXT only, two cycles before the next one
+        m.d.sync += [
+            num_z.eq(Mux(sb == job.num_sb - 1, job.num_z_last, job.num_z)), is_last_z.eq(z + 1 == num_z),
+            is_last_slot.eq(slot == job.num_slots - 1), is_last_group.eq(group == job.num_groups - 1), is_last_sb.eq(sb == job.num_sb - 1),
         ]
 
         loaded = self._count_loaded(m)
@@ -117,12 +120,12 @@ class Filler(wiring.Component):
                     m.d.sync += core.eq(core + 1)
                 with m.Else():
                     m.d.sync += core.eq(0)
-                    with m.If(slot == job.num_slots - 1):
+                    with m.If(is_last_slot):
                         m.d.sync += [slot.eq(0), slot_word.eq(0)]
                     with m.Else():
                         m.d.sync += [slot.eq(slot + 1), slot_word.eq(window_word)]
-                    with m.If(next_z != num_z):
-                        m.d.sync += z.eq(next_z)
+                    with m.If(~is_last_z):
+                        m.d.sync += z.eq(z + 1)
                     with m.Else():
                         m.d.sync += z.eq(0)
                         with m.If(~is_last_group):

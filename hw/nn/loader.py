@@ -18,6 +18,7 @@ from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.byte_queue import ByteQueue
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
+from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -309,8 +310,8 @@ class Loader(wiring.Component):
 
     Throughput: one stripe word written per cycle, filled as far as a row, the word's border and the memory port permit: with stride 1
     every row costs as many cycles as words it touches; with stride 2 twice that; bytes of rows of which no phase is stored are dropped
-    as fast. Pads cost no cycles of their own beyond the words they add. Latency: 8 cycles from a beat to its last write. The bytes of the
-    next job are requested while a job is being written; between jobs the writes pause for about 13 cycles.
+    as fast. Pads cost no cycles of their own beyond the words they add. Latency: 9 cycles from a beat to its last write. The bytes of the
+    next job are requested while a job is being written; between jobs the writes pause for about 14 cycles.
 
     Parameters
     ----------
@@ -346,6 +347,7 @@ class Loader(wiring.Component):
         m.submodules.slot = slot = JobSlot(NN.subset(*_PLACE_FIELDS))
         m.submodules.segments = segments = _Segments(config)
         m.submodules.sources = sources = _Sources(config)
+        m.submodules.queued = queued = Queue(_source_layout(config), 2)  # the wait for bytes holds the walk back a cycle later
         m.submodules.phases = phases = _Phases(config)
         m.submodules.placer = placer = _Placer(config)
 
@@ -380,7 +382,8 @@ class Loader(wiring.Component):
         wiring.connect(m, reader.port, wiring.flipped(self.port))
         wiring.connect(m, reader.beats, queue.beats)
         wiring.connect(m, segments.segments, sources.segments)
-        wiring.connect(m, sources.sources, phases.sources)
+        wiring.connect(m, sources.sources, queued.i)
+        wiring.connect(m, queued.o, phases.sources)
         wiring.connect(m, phases.pieces, placer.pieces)
         wiring.connect(m, placer.write, wiring.flipped(self.write))
         m.d.comb += [

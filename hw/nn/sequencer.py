@@ -47,7 +47,7 @@ class Sequencer(wiring.Component):
     issue : Out(Issue), registered
     has_beat : In(1), the weight queue is not empty; state : Out(CoreState), of the cycle before
 
-    Latency: 2 cycles from weight to issue. A weight takes T cycles, a zero one cycle, the end of a group one. Two issues to one accumulator entry
+    Latency: 3 cycles from weight to issue. A weight takes T cycles, a zero one cycle, the end of a group one. Two issues to one accumulator entry
     are at least `MIN_REUSE_CYCLES` apart; only T < `MIN_REUSE_CYCLES` can lose cycles to that.
     """
 
@@ -97,7 +97,7 @@ class Sequencer(wiring.Component):
         group_pixel = Signal(16)
 
         # The weight at the head; vector v of T
-        head = self.weights.payload
+        head, has_head, is_zero = Signal(self.weights.payload.shape()), Signal(), Signal()
         vec, vec_x = Signal(9), Signal(9)
         off_x, off_row = Signal(pixel_bits), Signal(pixel_bits)
         num_vec = Signal(9)
@@ -106,24 +106,25 @@ class Sequencer(wiring.Component):
         must_change = head.is_new_window & is_first
         finish = Signal()  # the cycle after a group's last issue
         may_start = Signal()
-        m.d.comb += may_start.eq(is_busy & ~finish & self.weights.valid & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0)))
+        m.d.comb += may_start.eq(is_busy & ~finish & has_head & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0)))
 
         entry = Signal(exact_log2(config.num_acc_entries))
-        m.d.comb += entry.eq(head.entry + vec)
         history = [Signal(len(entry) + 1, name=f"history_{n}") for n in range(self.MIN_REUSE_CYCLES - 1)]
-        is_hazard, is_zero = Signal(), Signal()
-        m.d.comb += [
-            is_hazard.eq(Cat(old == Cat(entry, 1) for old in history).any()),
-            is_zero.eq(head.value == 0),
-        ]
+        is_hazard = Signal()
+        m.d.comb += is_hazard.eq(Cat(old == Cat(entry, 1) for old in history).any())
         go, is_end = Signal(), Signal()
         m.d.comb += [
             go.eq(may_start & (is_zero | ~is_hazard)),
             is_end.eq(is_zero | (vec == num_vec - 1)),
-            self.weights.ready.eq(go & is_end),
+            self.weights.ready.eq(~has_head | (go & is_end)),
             take_window.eq(go & must_change),
             take_buffer.eq(go & ~has_buffer),
         ]
+        with m.If(go):
+            m.d.sync += entry.eq(entry + 1)
+        with m.If(self.weights.ready):
+            load = self.weights.payload
+            m.d.sync += [head.eq(load), has_head.eq(self.weights.valid), is_zero.eq(load.value == 0), entry.eq(load.entry)]
         does_issue = go & ~is_zero
         m.d.sync += [history[0].eq(Mux(does_issue, Cat(entry, 1), 0)), *(new.eq(old) for old, new in pairwise(history))]
 
@@ -131,7 +132,7 @@ class Sequencer(wiring.Component):
         m.d.sync += finish.eq(go & is_end & head.is_last)
         drop = Signal()  # the window in use has met its last weight, also if the next one is not there yet
         m.d.comb += [
-            drop.eq(is_busy & ~finish & self.weights.valid & must_change & has_window),
+            drop.eq(is_busy & ~finish & has_head & must_change & has_window),
             release.eq(drop | finish),
         ]
         with m.If(drop):
@@ -174,9 +175,9 @@ class Sequencer(wiring.Component):
                 window_words.eq(Mux(new.num_phases == 4, new.seg_words << 2, Mux(new.num_phases == 2, new.seg_words << 1, new.seg_words))),
             ]
 
-        self._issue(m, does_issue, entry, buffer, Mux(must_change, next_word, slot_word), remainder, off_x, job)
+        self._issue(m, head, does_issue, entry, buffer, Mux(must_change, next_word, slot_word), remainder, off_x, job)
         self._say_state(m, is_busy, does_issue, ~has_buffer & (num_free == 0), (must_change | ~has_window) & (num_filled == 0),
-                        may_start & ~go, ~self.weights.valid)
+                        may_start & ~go, ~has_head)
         m.d.comb += [
             self.window_released.eq(_delay(m, release, self.RELEASE_CYCLES, "release")),
             self.group_done.eq(_delay(m, finish, self.FINISH_CYCLES, "finish")),
@@ -196,9 +197,8 @@ class Sequencer(wiring.Component):
             with m.If(flag):
                 m.d.comb += self.state.eq(state)
 
-    def _issue(self, m, is_valid, entry, buffer, word, remainder, offset, job):
+    def _issue(self, m, head, is_valid, entry, buffer, word, remainder, offset, job):
         """Two stages of address addition: tap + vector, then + window."""
-        head = self.weights.payload
         first = Signal(Issue(self._config))
         pixel = Signal(len(first.pixel))
         m.d.sync += [

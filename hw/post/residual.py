@@ -65,7 +65,7 @@ class Residual(wiring.Component):
         m.submodules.sums = sums = Queue(8 * lanes, self.QUEUE_DEPTH)
         self._fetch(m, operand.beats)
 
-        # A piece of the chunk goes into the adders when its operand is there and its result has room.
+        # A piece of the chunk goes into the adders, a cycle later, when its operand is there and its result has room.
         chunk, piece = self.i.p, tags.i.p
         used = Signal.like(chunk.count)
         left = Signal.like(chunk.count)
@@ -76,18 +76,17 @@ class Residual(wiring.Component):
             is_piece_last.eq(left <= lanes),
             piece.count.eq(Mux(is_piece_last, left, lanes)),
             piece.addr.eq(chunk.addr), piece.start.eq(chunk.start & (used == 0)), piece.last.eq(chunk.last & is_piece_last),
-            is_going.eq(self.i.valid & job.has_residual & (num_free != 0) & (operand.level >= piece.count)),
-            operand.take.eq(Mux(is_going, piece.count, 0)),
+            is_going.eq(self.i.valid & job.has_residual & (num_free != 0) & (operand.level >= piece.count + operand.take)),
             tags.i.valid.eq(is_going),
             is_leaving.eq(sums.o.valid & self.o.ready),
             self.is_idle.eq(num_free == self.QUEUE_DEPTH),
         ]
-        m.d.sync += num_free.eq(num_free - is_going + is_leaving)
+        m.d.sync += [num_free.eq(num_free - is_going + is_leaving), operand.take.eq(Mux(is_going, piece.count, 0))]
         with m.If(is_going):
             m.d.sync += used.eq(Mux(is_piece_last, 0, used + lanes))
 
-        acts = Signal(8 * config.post_lanes)
-        m.d.comb += acts.eq(chunk.data >> (used << 3))
+        acts = Signal(8 * lanes)
+        m.d.sync += acts.eq(chunk.data >> (used << 3))
         results = []
         for lane in range(lanes):
             m.submodules[f"add_{lane}"] = add = AddLane()
@@ -95,7 +94,7 @@ class Residual(wiring.Component):
             m.d.comb += [add.a.eq(acts.word_select(lane, 8).as_signed()), add.b.eq(operand.data.word_select(lane, 8).as_signed())]
             results.append(add.y)
         is_done = is_going
-        for cycle in range(AddLane.PIPELINE_CYCLES):
+        for cycle in range(1 + AddLane.PIPELINE_CYCLES):
             is_done, before = Signal(name=f"is_done_{cycle}"), is_done
             m.d.sync += is_done.eq(before)
         m.d.comb += [sums.i.p.eq(Cat(results)), sums.i.valid.eq(is_done)]

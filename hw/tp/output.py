@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
+from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TP
 
@@ -44,7 +45,9 @@ class Output(wiring.Component):
         m = Module()
         m.submodules.writer = writer = ChunkWriter(self._config, self._num_lanes)
         wiring.connect(m, writer.port, wiring.flipped(self.port))
-        results, chunks = self.results, writer.chunks
+        m.submodules.result = result = Stage(result_layout(self._num_lanes))
+        wiring.connect(m, wiring.flipped(self.results), result.i)
+        results, chunks = result.o, writer.chunks
         m.d.comb += self.done.eq(writer.done)
 
         job, is_active = Signal(_JOB), Signal()

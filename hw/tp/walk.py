@@ -265,11 +265,10 @@ class GroupWalk(wiring.Component):
         is_active, is_last, is_fill, is_full = Signal(), Signal(), Signal(), Signal()
         row_addr = Signal.like(groups.p.addr)
         num_cols, cols_left, rows_left = Signal(16), Signal(16), Signal(16)
-        is_row_end, is_window_end = Signal(), Signal()
+        is_row_end, is_last_row, is_short, is_window_end = Signal(), Signal(), Signal(), Signal()  # short: a row is a group
         m.d.comb += [
             is_full.eq(is_wide | is_fill),
-            is_row_end.eq(Mux(is_full, cols_left <= lanes, cols_left <= 1)),
-            is_window_end.eq(is_row_end & (rows_left <= 1)),
+            is_window_end.eq(is_row_end & is_last_row),
             groups.valid.eq(is_active),
             groups.p.count.eq(Mux(is_row_end, cols_left, Mux(is_full, lanes, 1))),
             groups.p.is_fill.eq(is_fill),
@@ -281,6 +280,7 @@ class GroupWalk(wiring.Component):
         is_row_0 = Signal()
         m.d.comb += [groups.p.addr.eq(addr), groups.p.addr_b.eq(addr_b), groups.p.is_row_0.eq(is_row_0)]
 
+        is_first_short = Mux(is_wide | windows.p.is_fill, windows.p.num_cols <= lanes, windows.p.num_cols <= 1)
         with m.If(windows.ready):
             m.d.sync += [
                 is_active.eq(windows.valid),
@@ -288,14 +288,18 @@ class GroupWalk(wiring.Component):
                 row_addr.eq(windows.p.addr), addr.eq(windows.p.addr), addr_b.eq(windows.p.addr_b),
                 is_row_0.eq(1), self.place.eq(self.place_in),
                 num_cols.eq(windows.p.num_cols), cols_left.eq(windows.p.num_cols),
-                rows_left.eq(windows.p.num_rows),
+                rows_left.eq(windows.p.num_rows), is_last_row.eq(windows.p.num_rows <= 1),
+                is_row_end.eq(is_first_short), is_short.eq(is_first_short),
             ]
         with m.Elif(groups.ready):
             with m.If(is_row_end):
                 m.d.sync += [
                     row_addr.eq(row_addr + job.tile_iw), addr.eq(row_addr + job.tile_iw),
-                    cols_left.eq(num_cols), rows_left.eq(rows_left - 1), is_row_0.eq(0),
+                    cols_left.eq(num_cols), rows_left.eq(rows_left - 1), is_row_0.eq(0), is_last_row.eq(rows_left <= 2), is_row_end.eq(is_short),
                 ]
             with m.Else():
-                m.d.sync += [addr.eq(addr + group_steps[0]), addr_b.eq(addr_b + group_steps[1]), cols_left.eq(cols_left - groups.p.count)]
+                m.d.sync += [
+                    is_row_end.eq(Mux(is_full, cols_left <= 2 * lanes, cols_left <= 2)),
+                    addr.eq(addr + group_steps[0]), addr_b.eq(addr_b + group_steps[1]), cols_left.eq(cols_left - groups.p.count),
+                ]
         return m

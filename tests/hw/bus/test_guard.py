@@ -45,6 +45,8 @@ def test_every_burst(port_bits):
             ctx.set(dut.i.p, {"burst": {"addr": addr, "last_beat": num_beats - 1}, "client": 2})
             ctx.set(dut.i.valid, 1)
             await ctx.tick()
+            ctx.set(dut.i.valid, 0)
+            await ctx.tick()
             expected = is_open or is_legal(windows, addr, end)
             verdicts.append(expected)
             assert ctx.get(dut.o.valid) == expected
@@ -54,6 +56,7 @@ def test_every_burst(port_bits):
                 assert (ctx.get(dut.o.p.burst.addr), ctx.get(dut.o.p.burst.last_beat), ctx.get(dut.o.p.client)) == (addr, num_beats - 1, 2)
             else:
                 assert ctx.get(dut.violation_addr) == addr
+                ctx.set(dut.i.valid, 1)
                 await ctx.tick().repeat(2)
                 assert ctx.get(dut.violation)
                 assert not ctx.get(dut.i.ready)

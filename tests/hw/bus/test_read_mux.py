@@ -74,7 +74,7 @@ def test_a_page_takes_a_cycle_per_beat():
     cycles = []
     runs = [[(0, 4096)]]
     system.check(runs, system.read(runs, cycles=cycles))
-    first = 3 + 1 + 1 + 20 + 1 + 2  # reader, guard, AR, memory, R, reader
+    first = 3 + 2 + 1 + 20 + 1 + 3  # reader, guard, AR, memory, R, reader
     assert cycles == list(range(first, first + 512))
     assert system.memory.reads == [(BASE + 128 * i, 16) for i in range(32)]
 

@@ -43,7 +43,7 @@ def read(runs, *, config=None, depth_beats=64, latency_cycles=3, p_go=1.0, seed=
 def test_a_page_takes_a_cycle_per_beat():
     memory, cycles = read([(4096, 4096)])
     assert memory.bursts == [(4096 + 128 * i, 16) for i in range(32)]
-    first = 3 + 3 + 2  # run to request, latency of the memory, port to output
+    first = 3 + 3 + 3  # run to request, latency of the memory, port to output
     assert cycles == list(range(first, first + 512))
 
 
@@ -51,13 +51,13 @@ def test_short_runs_follow_without_bubbles():
     runs = [(1000 + 100 * i, 8 * 2 + 3) for i in range(40)]  # 3 or 4 beats each
     memory, cycles = read(runs)
     assert len(memory.bursts) == 40
-    assert cycles == list(range(8, 8 + len(cycles)))
+    assert cycles == list(range(9, 9 + len(cycles)))
 
 
 def test_one_request_per_cycle():
     memory, cycles = read([(64 * i, 8) for i in range(40)], config=NpuConfig(max_reads=32))
     assert memory.burst_cycles == list(range(3, 43))
-    assert cycles == list(range(8, 48))
+    assert cycles == list(range(9, 49))
 
 
 def test_bursts_stop_at_a_page_and_then_are_full():
