@@ -74,8 +74,8 @@ def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines:
             if d["pool_is_open"]:
                 if first_param > config.pool_channels:
                     raise MachineError(f"NN.pool_is_open = 1: {first_param} channels; rows of {config.pool_channels} (pool_channels) can be kept")
-                lines.rows |= dict(zip(numbers, values.reshape(num_params, -1, d["tile_ow"])[:, -2:].max(axis=1), strict=True))
-            _write_pooled(memory, d, params, values, [kept.get(number) for number in numbers])
+                lines.rows |= dict(zip(numbers.tolist(), values.reshape(num_params, -1, d["tile_ow"])[:, -2:].max(axis=1), strict=True))
+            _write_pooled(memory, d, params, values, [kept.get(number) for number in numbers.tolist()])
         else:
             _write(memory, d, params, positions, values)
 

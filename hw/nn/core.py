@@ -5,11 +5,8 @@ from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-<<<<<<< HEAD
 from convoy.hw.lib.rest import Rest, rested
-=======
 from convoy.hw.lib.stage import Stage
->>>>>>> timing
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -69,13 +66,9 @@ class Core(wiring.Component):
         config = self._config
         beat_bits = WeightBeat(config).size
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=beat_bits, depth=config.weight_fifo_beats)
-<<<<<<< HEAD
+        m.submodules.beat = beat = Stage(WeightBeat(config))
         decoder = TokenDecoder(config)
         m.submodules.decoder = rested(decoder, decoder.is_active, platform, f"decoder_{self._number}")
-=======
-        m.submodules.beat = beat = Stage(WeightBeat(config))
-        m.submodules.decoder = decoder = TokenDecoder(config)
->>>>>>> timing
         m.submodules.places = places = fifo.SyncFIFO(width=WeightPlace(config).size, depth=4)
         m.submodules.sequencer = sequencer = Sequencer(config)
         window, lanes, acc = WindowMemory(config), Lanes(config.num_lanes), Accumulators(config)

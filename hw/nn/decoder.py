@@ -112,19 +112,8 @@ class TokenBits(wiring.Component):
         with m.Elif(can_append):
             is_last_half = index == self._num_halves - 1
             m.d.comb += self.beats.ready.eq(is_last_half)
-<<<<<<< HEAD
-            m.d.sync += [
-                bits.eq(kept | (half << kept_level)),
-                level.eq(kept_level + self.HALF_BITS),
-                index.eq(Mux(is_last_half, 0, index + 1)),
-                is_ended.eq(is_last_half & self.beats.payload.last),
-            ]
-        with m.Else():
-            m.d.sync += [bits.eq(kept), level.eq(kept_level)]
-        m.d.comb += self.is_active.eq(self.flush | can_append | take | (self.tokens.valid & self.tokens.ready))
-=======
             m.d.sync += [index.eq(Mux(is_last_half, 0, index + 1)), is_ended.eq(is_last_half & self.beats.payload.last)]
->>>>>>> timing
+        m.d.comb += self.is_active.eq(self.flush | can_append | take | (self.tokens.valid & self.tokens.ready))
         return m
 
 
