@@ -30,8 +30,8 @@ def test_any_factor(kind, height, width, num_c, out_height, out_width, mode, con
 @pytest.mark.parametrize("kind", ["RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"])
 @pytest.mark.parametrize("mode", [{}, {"halfPixelCenters": True}, {"alignCorners": True}])
 def test_factors_of_networks(kind, mode):
-    """Twice, eight times, a third, 300 of 161; images larger than the buffer."""
-    for size, out in (((16, 16), (32, 32)), ((5, 7), (40, 56)), ((33, 30), (11, 10)), ((161, 2), (300, 3))):
+    """Twice, eight times, a third, 3 of 2; images larger than the buffer."""
+    for size, out in (((16, 16), (32, 32)), ((5, 7), (40, 56)), ((33, 30), (11, 10)), ((160, 2), (240, 3))):
         check_model(one_op(kind, (1, *size, 3), (1, *out, 3), [out], **mode), SMALL)
 
 
