@@ -117,7 +117,7 @@ def layer(
     pad: Annotated[str, typer.Option("--pad", metavar="T,B,L,R", help="Pads above, below, left, right.")] = "0,0,0,0",
     density: Annotated[float, typer.Option("--density", metavar="D", help="Share of weights that are not zero.")] = 1.0,
     activation: Annotated[str, typer.Option("--activation", metavar="none|relu|relu6")] = "none",
-    dtype: Annotated[str, typer.Option("--dtype", metavar="int8|uint8", help="Of activations and weights.")] = "int8",
+    dtype: Annotated[str, typer.Option("--dtype", metavar="int8|uint8|int16", help="Of activations, and of weights but for int16.")] = "int8",
     lut: Annotated[str, typer.Option("--lut", metavar="NAME", help="Operator on the outputs, by a table: logistic, tanh, hard_swish, leaky_relu ...")] = "none",
     pool: Annotated[str, typer.Option("--pool", metavar="none|2x2|3x3", help="Maximum pool of stride 2 on the outputs.")] = "none",
     config: Config = "Q",

@@ -109,7 +109,7 @@ def _cut(graph: Graph, layers: range) -> Graph:
 
 
 def _geometry(work: ConvWork) -> Geometry:
-    return Geometry(work.num_ic, work.num_oc, work.rows, work.cols, work.is_depthwise, work.residual is not None, work.pool_size)
+    return Geometry(work.num_ic, work.num_oc, work.rows, work.cols, work.is_depthwise, work.residual is not None, work.pool_size, work.value_bytes)
 
 
 def _is_sum_cheaper_fused(conv: ConvWork, add: ElementwiseWork, config: NpuConfig) -> bool:
@@ -172,7 +172,7 @@ def _tile_all(graph: Graph, plan: Schedule, config: NpuConfig) -> dict[int, Tili
 def _foldings(work: ConvWork, config: NpuConfig) -> Iterator[ConvWork]:
     """The work itself, and if it is a fully connected layer on one pixel, its folded forms."""
     yield work
-    if work.rows == work.cols == Axis(1, 1) and not work.is_depthwise:
+    if work.rows == work.cols == Axis(1, 1) and not work.is_depthwise and not work.is_wide:
         yield from (work.folded(num_taps) for num_taps in range(2, config.num_lanes * 4 + 1) if work.num_ic % num_taps == 0)
 
 
@@ -226,7 +226,8 @@ def _emit(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Ti
         else:
             steps.append(_npu_step(graph, config, plan, tilings, positions, addrs, arena, activations))
     layouts = {index: value.layout for index, value in plan.values.items()}
-    placements = {index: Placement(index, addrs[value.buffer], graph.tensors[index].shape, layouts[index]) for index, value in plan.values.items()}
+    placements = {index: Placement(index, addrs[value.buffer], graph.tensors[index].shape, layouts[index], graph.tensors[index].dtype.itemsize)
+                  for index, value in plan.values.items()}
     return Plan(graph, config, tuple(steps), placements, arena.end, notes, tuple(_keeps(graph, plan, addrs)))
 
 
@@ -283,8 +284,8 @@ def _add_nn(emitter: Emitter, task: Task, tiling: Tiling, tables: Tables, lut: d
     """A convolution on a part of its buffers, or on all of them, after the phase planes that it needs."""
     work, source, target = task.work, task.sources[0], task.target
     in_addr, out_addr = addrs[source] + task.in_offset, addrs[target] + task.out_offset
-    num_out_bytes = int(np.prod(work.out_shape))
-    reads = [range(in_addr, in_addr + work.num_ic * work.rows.size_in * work.cols.size_in)]
+    num_out_bytes = work.value_bytes * int(np.prod(work.out_shape))
+    reads = [range(in_addr, in_addr + work.value_bytes * work.num_ic * work.rows.size_in * work.cols.size_in)]
     for residual in task.sources[1:]:
         res_addr = addrs[residual] + task.out_offset
         reads.append(range(res_addr, res_addr + num_out_bytes))
@@ -310,7 +311,7 @@ def _put_tables(work: ConvWork, tiling: Tiling, config: NpuConfig, arena: Arena)
     """Pack a layer's constants into memory; where they are, and the bytes of its weight streams."""
     kernels = deal_channels(_geometry(work), _nnz(work), config.num_cores)
     streams = pack_streams(work, tiling, kernels, config)
-    plane_bytes = work.out_shape[1] * work.out_shape[2]
+    plane_bytes = work.value_bytes * work.out_shape[1] * work.out_shape[2]
     tables = Tables(tap_addr=arena.put(pack_taps(tiling, config)), stream_addr=arena.put(streams.directory), wgt_addr=arena.put(streams.data),
                     param_addr=arena.put(pack_params(work, kernels, plane_bytes)), run_bits=streams.run_bits)
     return tables, streams.num_bytes

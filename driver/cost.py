@@ -68,17 +68,17 @@ class LayerCost:
 
 def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...], load: WeightLoad, config: NpuConfig) -> LayerCost:
     """Estimate of one layer tiled in this way."""
-    window_cycles = len(geometry.phase_list) * group.seg_words + WINDOW_CYCLES
+    window_cycles = geometry.value_bytes * len(geometry.phase_list) * group.seg_words + WINDOW_CYCLES
     fill = load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1)
     weights = _stream_bytes(load, config) / config.port_bytes / PORT_SHARE
-    drain_lanes = config.residual_lanes if geometry.has_residual else config.post_lanes
+    drain_lanes = (config.residual_lanes if geometry.has_residual else config.post_lanes) / geometry.value_bytes
     hidden = SLOT_PENALTY.get(group.num_slots, 0.02)
     totals, cycles, loads, previous = np.zeros(3), 0.0, 0.0, None
     for stripe in stripes:
         load_cycles = _load_cycles(geometry, stripe, config)
         loads += load_cycles
         chunks = _drain_chunks(geometry, stripe, group, drain_lanes, config)
-        time, first, parts = _stripe_time(stripe, group, load, fill, weights, hidden, chunks, config)
+        time, first, parts = _stripe_time(stripe, group, load, fill, weights, hidden, chunks, geometry.value_bytes, config)
         totals += parts
         if previous is not None and previous[0] + stripe.num_words <= config.stripe_words:
             cycles += time + NEXT_CYCLES + max(load_cycles - previous[1], 0.0)
@@ -97,11 +97,11 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
 
 
 def _stripe_time(stripe: Stripe, group: GroupShape, load: WeightLoad, fill: np.ndarray, weights: np.ndarray, hidden: float,
-                 chunks: list[int], config: NpuConfig) -> tuple[float, float, np.ndarray]:
+                 chunks: list[int], value_bytes: int, config: NpuConfig) -> tuple[float, float, np.ndarray]:
     """Cycles of a stripe whose input is there, those of its first group, and (compute, fill, drain) sums; `chunks` as from `_drain_chunks`."""
     total, sums, first = 0.0, np.zeros(3), 0.0
     for count, num_chunks, (_, num_vec) in zip((stripe.num_groups - 1, 1), chunks, stripe.groups(group), strict=True):
-        compute = load.nnz_core * _cycles_per_weight(num_vec, load)
+        compute = load.nnz_core * _cycles_per_weight(value_bytes * num_vec, load)
         drain = load.kernels * config.num_cores * num_chunks
         longest = np.maximum(compute, fill)
         time = np.maximum(np.maximum(longest + hidden * np.minimum(compute, fill), drain), weights) + GROUP_CYCLES
@@ -136,9 +136,10 @@ def _load_cycles(geometry: Geometry, stripe: Stripe, config: NpuConfig) -> float
     _, tile_ih, _ = geometry.rows.clip(stripe.first_row, stripe.num_rows)
     is_full = stripe.num_cols == geometry.cols.size_out
     _, tile_iw, _ = geometry.clip_cols(stripe.first_col, stripe.num_cols)
-    num_bytes = geometry.num_ic * tile_ih * tile_iw
-    writes = geometry.num_ic * len(geometry.phase_list) * stripe.tile_rows * -(-stripe.tile_cols // config.num_lanes)
-    return max(num_bytes / config.port_bytes, float(writes)) + (0 if is_full else geometry.num_ic * tile_ih * 2.0)
+    num_channels = geometry.num_ic * geometry.value_bytes
+    num_bytes = num_channels * tile_ih * tile_iw
+    writes = num_channels * len(geometry.phase_list) * stripe.tile_rows * -(-stripe.tile_cols // config.num_lanes)
+    return max(num_bytes / config.port_bytes, float(writes)) + (0 if is_full else num_channels * tile_ih * 2.0)
 
 
 def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfig) -> float:

@@ -41,7 +41,7 @@ def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_
         "stride_h_log2": geometry.rows.stride - 1, "stride_w_log2": geometry.cols.stride - 1,
         "phase_mask": sum(1 << (2 * py + px) for py, px in geometry.phase_list), "zero_point_in": work.zero_point_in,
         "tile_rows": stripe.tile_rows, "tile_cols": stripe.tile_cols, "pitch_row": group.pitch_row, "phase_words": stripe.phase_words,
-        "channel_words": num_phases * stripe.phase_words, "is_depthwise": int(geometry.is_depthwise), "num_sb": tiling.num_sb,
+        "channel_words": num_phases * stripe.phase_words, "is_wide": int(work.is_wide), "is_depthwise": int(geometry.is_depthwise), "num_sb": tiling.num_sb,
         "num_groups": stripe.num_groups, "num_z": tiling.num_z[0], "num_z_last": tiling.num_z[1], "group_step": group.group_step,
         "num_phases": num_phases, "seg_words": group.seg_words, "num_slots": group.num_slots,
         "num_vec": num_vec, "num_vec_last": num_vec_last, "num_vec_x": num_vec if is_flat else group.num_vec_x,
@@ -50,6 +50,7 @@ def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_
         "num_kernels": tiling.num_kernels, "num_kernels_last": tiling.num_kernels_last,
         "kernels_per_z": tiling.kernels_per_z[0], "kernels_per_z_last": tiling.kernels_per_z[1], "num_taps": len(geometry.taps), "wgt_zero_point": work.wgt_zero_point,
         "out_addr": out_addr + stripe.first_row // step * out_pitch + stripe.first_col // step,
+        "out_high_bytes": geometry.rows.size_out * out_pitch if work.is_wide else 0,
         "out_group_step_bytes": group.cols if is_segment else group.rows // step * out_pitch, "out_pitch_row_bytes": out_pitch,
         "drain_pitch": group.drain_pitch, "tile_ow": group.cols if is_segment else stripe.num_cols,
         "num_pos": num_pos, "num_pos_last": num_pos_last, "is_flat": int(is_flat), "zero_point_out": work.zero_point_out,
@@ -87,7 +88,7 @@ def _load_fields(tiling: Tiling, stripe: Stripe, in_addr: int) -> dict[str, int]
     rows, cols = geometry.rows, geometry.cols
     first_y, tile_ih, pad_top = rows.clip(stripe.first_row, stripe.num_rows)
     first_x, tile_iw, pad_left = geometry.clip_cols(stripe.first_col, stripe.num_cols)
-    plane, channels = rows.size_in * cols.size_in, geometry.num_ic
+    plane, channels = rows.size_in * cols.size_in, geometry.num_ic * geometry.value_bytes
     run, inner, pitch, outer = tile_ih * tile_iw, channels, plane, 1
     if run == plane:
         run, inner = run * channels, 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from .graph import Graph, GraphError, Op, Tensor
-from .quantise import quantise_multiplier
+from .quantise import activation_range, quantise_multiplier
 
 __all__ = ["HOST_OPS", "run_host_op"]
 
@@ -23,12 +23,14 @@ def run_host_op(graph: Graph, op: Op, values: Mapping[int, np.ndarray]) -> np.nd
     Raises
     ------
     GraphError
-        When the host has no such operator, or not for these dtypes.
+        When the host has no such operator, or not for these dtypes. FULLY_CONNECTED it has for int16.
     """
-    if op.kind not in HOST_OPS:
+    if op.kind not in HOST_OPS and op.kind != "FULLY_CONNECTED":
         raise GraphError(f"operator {op.index} ({op.kind}): the host cannot execute it")
     source, target = graph.tensors[op.inputs[0]], graph.tensors[op.outputs[0]]
     try:
+        if op.kind == "FULLY_CONNECTED":
+            return _fully_connected(graph, op, values[source.index])
         return HOST_OPS[op.kind](values[source.index], source, target, op)
     except _Unsupported as error:
         raise GraphError(f"operator {op.index} ({op.kind}): the host does not convert {source.dtype} to {target.dtype} {error}".rstrip()) from None
@@ -97,6 +99,20 @@ def _dequantise(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.nda
         raise _Unsupported
     scale, zero_point = _params(source)
     return (scale.astype(np.float64) * (x.astype(np.int32) - zero_point)).astype(np.float32)
+
+
+def _fully_connected(graph: Graph, op: Op, x: np.ndarray) -> np.ndarray:
+    """int16 activations, int8 weights: exact sums, their product by the factor in float64, rounded half away from zero."""
+    source, weights, target = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]], graph.tensors[op.outputs[0]]
+    if source.dtype != np.int16 or target.dtype != np.int16 or weights.data is None or weights.dtype != np.int8 or weights.quant is None:
+        raise _Unsupported
+    (scale_in, _), (scale_out, _) = _params(source), _params(target)
+    acc = x.reshape(-1, weights.shape[1]).astype(np.int64) @ weights.data.astype(np.int64).T
+    if len(op.inputs) > 2 and op.inputs[2] >= 0:
+        acc = acc + graph.tensors[op.inputs[2]].data.astype(np.int64).reshape(-1)
+    product = acc * (float(scale_in) * weights.quant.scale.astype(np.float64) / float(scale_out))
+    low, high = activation_range(op.options.get("activation", "NONE"), target.quant, target.dtype)
+    return np.clip(np.trunc(product + np.copysign(0.5, product)), low, high).astype(np.int16).reshape(target.shape)
 
 
 def _on_float(function: Callable[[np.ndarray, Op], np.ndarray]) -> Callable[[np.ndarray, Tensor, Tensor, Op], np.ndarray]:

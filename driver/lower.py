@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from .graph import Graph, GraphError, Op, Tensor
 from .lower_elementwise import ELEMENTWISE_LOWERINGS
 from .lower_moves import MOVE_LOWERINGS
 from .operands import activation, centred, clamp, constant, describe, image, require, require_same_quant, weight_constant
-from .quantise import mean_multiplier, quantise_multiplier, single_multiplier
+from .quantise import mean_multiplier, quantise_multiplier, reduced_multiplier, single_multiplier
 from .work import Axis, ConvWork, HostWork, InterleaveWork, PoolWork, Work
 
 __all__ = ["lower_op"]
@@ -85,17 +86,23 @@ def _check_axis(axis: Axis, name: str) -> None:
     require(max(axis.pad, after) <= MAX_PAD, f"pads {axis.pad} and {after} along {name}; the limit is {MAX_PAD}")
 
 
-def _requantisation(source: Tensor, weights: Tensor, target: Tensor, num_oc: int, rounding: Rounding) -> tuple[np.ndarray, np.ndarray]:
-    """Q31 multipliers and exponents per output channel.
+def _requantisation(source: Tensor, weights: Tensor, target: Tensor, num_oc: int, rounding: Rounding) -> tuple[np.ndarray, np.ndarray] | None:
+    """Q31 multipliers and exponents per output channel; None when they cannot be exact.
 
-    TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, or refused.
+    TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, or it is not used. With `HALF_UP` the multiplier has
+    15 bits.
     """
     require(weights.quant is not None and weights.quant.scale.size in (1, num_oc), f"{weights.name!r} needs 1 or {num_oc} scales")
     scales = np.broadcast_to(weights.quant.scale, (num_oc,))
     scale_in, scale_out = float(source.quant.scale[0]), float(target.quant.scale[0])
     factors = [scale_in * float(scale) / scale_out for scale in scales]
-    pairs = [single_multiplier(factor) if rounding == Rounding.SINGLE else quantise_multiplier(factor) for factor in factors]
-    require(None not in pairs, f"the factor {factors[pairs.index(None)] if None in pairs else 0} of a channel cannot be applied exactly")
+    multiplier = {Rounding.DOUBLE: quantise_multiplier, Rounding.HALF_UP: reduced_multiplier,
+                  Rounding.SINGLE: partial(single_multiplier, out_bits=8 * target.dtype.itemsize)}[rounding]
+    pairs = []
+    for factor in factors:
+        if (pair := multiplier(factor)) is None:
+            return None
+        pairs.append(pair)
     mult, exponent = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
     require(exponent.max() <= MAX_SHIFT_LEFT, f"requantisation needs a left shift of {exponent.max()}; the limit is {MAX_SHIFT_LEFT}")
     return mult, exponent
@@ -103,28 +110,50 @@ def _requantisation(source: Tensor, weights: Tensor, target: Tensor, num_oc: int
 
 def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int, copies: int) -> np.ndarray:
     """bias - zero_point_in * sum(weights), int64 (OC,)."""
-    bias = np.zeros(weights.shape[0], np.int64)
+    bias, is_wide = np.zeros(weights.shape[0], np.int64), graph.tensors[op.inputs[0]].dtype == np.int16
     if len(op.inputs) > 2 and op.inputs[2] >= 0:
-        bias = np.tile(constant(graph, op.inputs[2], np.int32).data.astype(np.int64).reshape(-1), copies)
+        is_long = graph.tensors[op.inputs[2]].dtype == np.int64
+        bias = np.tile(constant(graph, op.inputs[2], np.int64 if is_wide and is_long else np.int32).data.astype(np.int64).reshape(-1), copies)
         require(bias.size == weights.shape[0], f"{bias.size} biases for {weights.shape[0]} output channels")
     folded = bias - zero_point_in * weights.reshape(weights.shape[0], -1).sum(axis=1, dtype=np.int64)
-    require(np.abs(folded).max() < 1 << 31, "a bias with the input zero point folded in exceeds 32 bits")
+    require(is_wide or np.abs(folded).max() < 1 << 31, "a bias with the input zero point folded in exceeds 32 bits")
     return folded
 
 
+def _has_room(work: ConvWork) -> bool:
+    """Do the 16-bit sums fit? Those of low and of high bytes need 32 bits; the whole sums too, unless `HALF_UP` is what they are rounded with."""
+    weights = np.abs(work.weights.reshape(work.num_oc, -1).astype(np.int64)).sum(axis=1)
+    left = np.maximum(work.exponent, 0)
+    sums = [255 * (weights + 1) << left, (128 * weights + np.abs(work.bias >> 8) + 1) << left]
+    if work.rounding != Rounding.HALF_UP:
+        sums.append((32768 * weights + np.abs(work.bias)) << left)
+    return max(int(total.max()) for total in sums) < 1 << 31
+
+
 def _conv_work(graph: Graph, op: Op, kernels: np.ndarray, rows: Axis, cols: Axis, in_shape: tuple[int, int, int, int], is_depthwise: bool,
-               rounding: Rounding, copies: int = 1) -> ConvWork:
+               rounding: Rounding, copies: int = 1) -> ConvWork | HostWork:
     """`kernels` are `copies` sets of as many as there are scales and biases."""
-    source, (weights, wgt_zero_point), target = graph.tensors[op.inputs[0]], weight_constant(graph, op.inputs[1]), activation(graph, op.outputs[0])
-    mult, exponent = (np.tile(values, copies) for values in _requantisation(source, weights, target, kernels.shape[0] // copies, rounding))
+    source, (weights, wgt_zero_point), target = graph.tensors[op.inputs[0]], weight_constant(graph, op.inputs[1]), graph.tensors[op.outputs[0]]
+    is_wide = activation(graph, op.outputs[0], is_wide_ok=True).dtype == np.int16
+    require(source.dtype == target.dtype, f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same")
+    require(not (is_wide and wgt_zero_point), f"{weights.name!r} is uint8; with int16 activations weights are int8")
+    factors = _requantisation(source, weights, target, kernels.shape[0] // copies, rounding)
+    require(factors is not None or is_wide, "the factor of a channel cannot be applied exactly")
+    if factors is None:
+        return HostWork("16-bit outputs rounded in float64 are more exact than the NPU's multiplier")
+    mult, exponent = (np.tile(values, copies) for values in factors)
     zero_point_in = int(source.quant.zero_point[0])
     act_min, act_max = clamp(op, target)
-    return ConvWork(in_shape[3], rows, cols, is_depthwise, np.ascontiguousarray(kernels), _fold(graph, op, kernels, zero_point_in, copies), mult,
-                    exponent, zero_point_in, int(target.quant.zero_point[0]), act_min, act_max, rounding, in_shape, wgt_zero_point=wgt_zero_point)
+    work = ConvWork(in_shape[3], rows, cols, is_depthwise, np.ascontiguousarray(kernels), _fold(graph, op, kernels, zero_point_in, copies), mult, exponent,
+                    zero_point_in, int(target.quant.zero_point[0]), act_min, act_max, rounding, in_shape, wgt_zero_point=wgt_zero_point, is_wide=is_wide)
+    if is_wide and not _has_room(work):
+        require(op.kind == "FULLY_CONNECTED", "the sums of a channel may exceed 32 bits; smaller weights or fewer inputs are needed")
+        return HostWork("the sums of a channel may exceed 32 bits")
+    return work
 
 
-def _lower_conv(graph: Graph, op: Op) -> ConvWork:
-    source, (weights, _), target = activation(graph, op.inputs[0]), weight_constant(graph, op.inputs[1]), graph.tensors[op.outputs[0]]
+def _lower_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
+    source, (weights, _), target = activation(graph, op.inputs[0], is_wide_ok=True), weight_constant(graph, op.inputs[1]), graph.tensors[op.outputs[0]]
     in_shape, out_shape = image(source), image(target)
     is_depthwise = op.kind == "DEPTHWISE_CONV_2D"
     if is_depthwise:
@@ -139,11 +168,13 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork:
     require(out_shape[3] == num_oc, f"{num_oc} kernels for {out_shape[3]} output channels")
     rows = _conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
     cols = _conv_axis(op, "w", in_shape[2], out_shape[2], kernel_w)
-    return _conv_work(graph, op, kernels, rows, cols, in_shape, is_depthwise, Rounding.DOUBLE)
+    is_wide, has_int32 = source.dtype == np.int16, len(op.inputs) > 2 and op.inputs[2] >= 0 and graph.tensors[op.inputs[2]].dtype == np.int32
+    require(not is_wide or max(rows.stride, cols.stride) <= 2, f"strides {rows.stride} and {cols.stride} on int16; the limit is 2")
+    return _conv_work(graph, op, kernels, rows, cols, in_shape, is_depthwise, Rounding.HALF_UP if is_wide and not has_int32 else Rounding.DOUBLE)
 
 
-def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork:
-    source, (weights, _) = activation(graph, op.inputs[0]), weight_constant(graph, op.inputs[1])
+def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork | HostWork:
+    source, (weights, _) = activation(graph, op.inputs[0], is_wide_ok=True), weight_constant(graph, op.inputs[1])
     num_oc, num_ic = weights.shape
     size = int(np.prod(source.shape))
     require(size % num_ic == 0, f"{size} inputs are not a multiple of the {num_ic} that a kernel takes")

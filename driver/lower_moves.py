@@ -31,7 +31,7 @@ MAX_STRIDE = TP.fields["stride_h"].max
 
 def _move_tensors(graph: Graph, op: Op) -> tuple[Tensor, Tensor]:
     """Input and output of an operator that moves values."""
-    source, target = activation(graph, op.inputs[0]), activation(graph, op.outputs[0])
+    source, target = activation(graph, op.inputs[0], is_wide_ok=True), activation(graph, op.outputs[0], is_wide_ok=True)
     image(source)
     image(target)
     require_same_quant(source, target)
@@ -82,10 +82,10 @@ def _lower_split(graph: Graph, op: Op) -> MovesWork:
     """SPLIT (axis, source) in equal parts, SPLIT_V (source, sizes, axis) in parts of the sizes that the outputs have."""
     number = 1 if op.kind == "SPLIT" else 0
     require(len(op.inputs) == 3 - number, f"{len(op.inputs)} inputs")
-    source, axis = activation(graph, op.inputs[number]), constant(graph, op.inputs[0 if number else 2], np.int32).data
+    source, axis = activation(graph, op.inputs[number], is_wide_ok=True), constant(graph, op.inputs[0 if number else 2], np.int32).data
     require(axis.size == 1 and -len(source.shape) <= axis.item() < len(source.shape), "the axis does not exist")
     shape, part = image(source), axis.item() % len(source.shape) + 4 - len(source.shape)
-    targets = [activation(graph, index) for index in op.outputs]
+    targets = [activation(graph, index, is_wide_ok=True) for index in op.outputs]
     sizes = [nhwc(target.shape)[part] for target in targets]
     is_whole = sum(sizes) == shape[part] and (op.kind == "SPLIT_V" or len(set(sizes)) == 1)
     require(part > 0 and is_whole, f"{shape} cannot be cut in parts of {sizes} along axis {axis.item()}")
@@ -131,13 +131,13 @@ def _lower_transpose(graph: Graph, op: Op) -> TransposeWork:
 
 
 def _lower_concatenation(graph: Graph, op: Op) -> ConcatWork:
-    target = activation(graph, op.outputs[0])
+    target = activation(graph, op.outputs[0], is_wide_ok=True)
     axis = op.options["axis"] % len(target.shape) + 4 - len(target.shape) - 1
     require(axis >= 0, "tensors cannot be concatenated along the batch")
     require(op.options["activation"] == "NONE", f"fused activation {op.options['activation']} is not supported")
     image(target)
     for index in op.inputs:
-        source = activation(graph, index)
+        source = activation(graph, index, is_wide_ok=True)
         require_same_quant(source, target)
         require(len(source.shape) == len(target.shape), "the tensors differ in their number of axes")
     shapes, result = np.array([nhwc(graph.tensors[index].shape) for index in op.inputs]), np.array(nhwc(target.shape))
@@ -207,7 +207,7 @@ def _lower_pack(graph: Graph, op: Op) -> ConcatWork:
 
 def _lower_reshape(graph: Graph, op: Op) -> ReshapeWork | HostWork:
     source, target = graph.tensors[op.inputs[0]], graph.tensors[op.outputs[0]]
-    if source.dtype != np.int8:
+    if source.dtype not in (np.int8, np.int16):
         return HostWork(f"a tensor of {source.dtype} is not in NPU memory")
     require(source.data is None, f"{source.name!r} is a constant where an activation is expected")
     require(max(len(source.shape), len(target.shape)) <= 4, f"shapes {source.shape} and {target.shape}; the limit is 4 axes")

@@ -31,8 +31,8 @@ class LaneMacs:
 
 
 def lane_macs(work: ConvWork, tiling: Tiling, config: NpuConfig) -> LaneMacs:
-    """Every weight that is not zero meets every lane vector of every group, and is of use for every output pixel."""
-    nnz = int(np.count_nonzero(work.weights))
+    """Every weight that is not zero meets every lane vector of every group, byte by byte, and is of use for every output pixel."""
+    nnz = int(np.count_nonzero(work.weights)) * work.value_bytes
     num_vec = 0
     for stripe in tiling.stripes:
         (_, full), (_, last) = stripe.groups(tiling.group)

@@ -34,8 +34,8 @@ def require(legal: bool, message: str) -> None:
         raise GraphError(message)
 
 
-def activation(graph: Graph, index: int) -> Tensor:
-    """An int8 activation with one scale.
+def activation(graph: Graph, index: int, *, is_wide_ok: bool = False) -> Tensor:
+    """An int8 activation with one scale; with `is_wide_ok` perhaps int16, with zero point 0.
 
     Raises
     ------
@@ -44,8 +44,11 @@ def activation(graph: Graph, index: int) -> Tensor:
     """
     tensor = graph.tensors[index]
     require(tensor.data is None, f"{tensor.name!r} is a constant where an activation is expected")
-    require(tensor.dtype == np.int8, f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8")
+    is_wide = tensor.dtype == np.int16
+    require(is_wide_ok or not is_wide, f"{tensor.name!r} is int16, which only convolutions, fully connected layers and moves take")
+    require(is_wide or tensor.dtype == np.int8, f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8, uint8 and int16")
     require(tensor.quant is not None and tensor.quant.scale.size == 1, f"{tensor.name!r} needs one scale and zero point")
+    require(not is_wide or tensor.quant.zero_point[0] == 0, f"{tensor.name!r} is int16 with a zero point; use 0")
     return tensor
 
 
@@ -115,6 +118,7 @@ def clamp(op: Op, target: Tensor) -> tuple[int, int]:
 
 
 def require_same_quant(source: Tensor, target: Tensor) -> None:
-    """Raise `GraphError` unless two tensors have the same scale and zero point."""
+    """Raise `GraphError` unless two tensors have the same dtype, scale and zero point."""
+    require(source.dtype == target.dtype, f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same")
     same = np.isclose(source.quant.scale[0], target.quant.scale[0], rtol=1e-6) and source.quant.zero_point[0] == target.quant.zero_point[0]
     require(bool(same), "input and output must have the same scale and zero point")

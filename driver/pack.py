@@ -91,10 +91,11 @@ def pack_params(work: ConvWork, kernels: np.ndarray, plane_bytes: int) -> bytes:
     entries = []
     for oc in kernels.ravel():
         if oc < 0:
-            entries.append(PARAM.encode(bias=0, mult=0, is_valid=0, out_offset_bytes=0, shift_left=0, shift_right=0))
+            entries.append(PARAM.encode(bias=0, mult=0, is_valid=0, out_offset_bytes=0, shift_left=0, shift_right=0, bias_low=0))
             continue
         exponent = int(work.exponent[oc])
-        entries.append(PARAM.encode(bias=work.bias[oc], mult=work.mult[oc], is_valid=1, out_offset_bytes=oc * plane_bytes,
+        bias, bias_low = divmod(int(work.bias[oc]), 256) if work.is_wide else (work.bias[oc], 0)
+        entries.append(PARAM.encode(bias=bias, bias_low=bias_low, mult=work.mult[oc], is_valid=1, out_offset_bytes=oc * plane_bytes,
                                     shift_left=max(exponent, 0), shift_right=max(-exponent, 0)))
     return b"".join(entries)
 

@@ -16,7 +16,10 @@ __all__ = ["HostStep", "Keep", "MemoryWindow", "NpuStep", "Placement", "Plan", "
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a tensor lies in memory and in what order. uint8 values are stored less 128, as int8."""
+    """Where a tensor lies in memory and in what order.
+
+    uint8 values are stored less 128, as int8. int16 values are stored as bytes, the low and the high one of a channel like two channels.
+    """
 
     tensor: int
     """-1: a variable."""
@@ -25,33 +28,35 @@ class Placement:
     """As in the graph."""
     layout: str
     """"linear": as in the graph (NHWC); "planar": channel, row, column; "planar_transposed": channel, column, row."""
+    value_bytes: int = 1
+    """Bytes of an element."""
 
     @property
     def num_bytes(self) -> int:
-        """Size in memory; one byte per element."""
-        return int(np.prod(self.shape))
+        """Size in memory."""
+        return int(np.prod(self.shape)) * self.value_bytes
 
     def pack(self, values: np.ndarray) -> bytes:
         """Bytes in memory of a tensor given in the graph's shape."""
-        values = values ^ 0x80 if values.dtype == np.uint8 else values
-        return np.ascontiguousarray(self._permute(values.reshape(self._nhwc))).tobytes()
+        raw = np.ascontiguousarray(values).view(np.uint8).reshape(self._byte_shape)
+        raw = raw ^ 0x80 if values.dtype == np.uint8 else raw
+        return np.ascontiguousarray(raw.transpose(self._axes)).tobytes()
 
     def unpack(self, raw: bytes, dtype: np.dtype) -> np.ndarray:
         """The tensor in the graph's shape from its bytes in memory."""
-        planar = np.frombuffer(raw, dtype).reshape([self._nhwc[axis] for axis in self._axes])
+        planar = np.frombuffer(raw, np.uint8).reshape([self._byte_shape[axis] for axis in self._axes])
         planar = planar ^ 0x80 if dtype == np.uint8 else planar
-        return np.ascontiguousarray(planar.transpose(np.argsort(self._axes))).reshape(self.shape)
+        return np.ascontiguousarray(planar.transpose(np.argsort(self._axes))).view(dtype).reshape(self.shape)
 
     @property
-    def _nhwc(self) -> tuple[int, ...]:
-        return (1,) * (4 - len(self.shape)) + tuple(self.shape)
+    def _byte_shape(self) -> tuple[int, ...]:
+        """NHWC with the bytes of a value as channels."""
+        *extents, channels = (1,) * (4 - len(self.shape)) + tuple(self.shape)
+        return (*extents, channels * self.value_bytes)
 
     @property
     def _axes(self) -> tuple[int, ...]:
         return {"linear": (0, 1, 2, 3), "planar": (0, 3, 1, 2), "planar_transposed": (0, 3, 2, 1)}[self.layout]
-
-    def _permute(self, values: np.ndarray) -> np.ndarray:
-        return values.transpose(self._axes)
 
 
 @dataclass(frozen=True)

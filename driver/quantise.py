@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
 from .graph import Quant
 
-__all__ = ["activation_range", "add_multipliers", "mean_multiplier", "quantise_multiplier", "single_multiplier"]
+__all__ = ["activation_range", "add_multipliers", "mean_multiplier", "quantise_multiplier", "reduced_multiplier", "single_multiplier"]
 
 
 def quantise_multiplier(real: float) -> tuple[int, int]:
@@ -20,24 +21,31 @@ def quantise_multiplier(real: float) -> tuple[int, int]:
     return (0, 0) if q == 0 or exponent < -31 else (q, exponent)
 
 
-def single_multiplier(real: float) -> tuple[int, int] | None:
+def reduced_multiplier(real: float) -> tuple[int, int]:
+    """`quantise_multiplier` with q rounded to 15 bits, and kept below 2**31, as TFLite does for 16-bit convolutions."""
+    q, exponent = quantise_multiplier(real)
+    return ((q + (1 << 15)) >> 16 if q < 0x7FFF0000 else 0x7FFF) << 16, exponent
+
+
+@lru_cache(maxsize=4096)
+def single_multiplier(real: float, out_bits: int = 8) -> tuple[int, int] | None:
     """`(q, e)` such that single rounding by them equals `acc * real` in float64 rounded half away from zero, for every sum.
 
-    Both are steps that rise with the sum, so they are equal when they are at the sums next to every step inside int8's range of 256 (with any zero
-    point: 512) values; beyond it both are clamped alike. Neighbours of the usual q are tried too. None when there is no such pair.
+    Both are steps that rise with the sum, so they are equal when they are at the sums of 32 bits next to every step inside the output's range of
+    `2**out_bits` (with any zero point: twice as many) values; beyond it both are clamped alike. Neighbours of the usual q are tried too. None when there
+    is no such pair.
     """
     q, exponent = quantise_multiplier(real)
     if q == 0 or not -24 <= exponent <= 0:
         return (q, exponent) if q == 0 else None
-    steps = (np.arange(-512, 512) + 0.5) / real
+    steps = (np.arange(-2 << out_bits, 2 << out_bits) + 0.5) / real
     sums = np.clip(np.floor(steps)[:, None] + np.arange(-1, 3), -(1 << 31), (1 << 31) - 1)
     product = sums * real
     expected = np.trunc(product + np.copysign(0.5, product)).astype(np.int64)
     shift = 31 - exponent
     for candidate in (q, q + 1, q - 1):
-        exact = sums.astype(np.int64).astype(object) * candidate
-        rounded = [(value + (1 << (shift - 1)) - (value < 0)) >> shift for value in exact.ravel()]
-        if candidate < 1 << 31 and rounded == expected.ravel().tolist():
+        exact = sums.astype(np.int64) * candidate
+        if candidate < 1 << 31 and np.array_equal((exact + (1 << (shift - 1)) - (exact < 0)) >> shift, expected):
             return candidate, exponent
     return None
 

@@ -39,7 +39,7 @@ AXES = {"linear": (0, 1, 2), "planar": (2, 0, 1), "planar_transposed": (2, 1, 0)
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor's bytes: a buffer, seen with this NHWC shape in this layout."""
+    """A tensor's bytes: a buffer, seen with this NHWC shape in this layout. The bytes of a value are channels."""
 
     buffer: int
     shape: tuple[int, int, int, int]
@@ -179,6 +179,12 @@ class _Scheduler:
 
     # Values
 
+    def _byte_shape(self, index: int) -> tuple[int, int, int, int]:
+        """Shape of a tensor as NHWC, with the bytes of a value as channels."""
+        tensor = self.graph.tensors[index]
+        *extents, channels = nhwc(tensor.shape)
+        return (*extents, channels * tensor.dtype.itemsize)
+
     def _new(self, shape: tuple[int, int, int, int], layout: str, is_input: bool = False) -> Value:
         now = len(self.result.tasks)
         num_bytes = shape[0] * shape[1] * shape[2] * shape[3]
@@ -188,7 +194,7 @@ class _Scheduler:
     def _value(self, index: int) -> Value:
         """The value of an operand; a tensor of the host is given a place on its first use by the NPU."""
         if index not in self.result.values:
-            shape = nhwc(self.graph.tensors[index].shape)
+            shape = self._byte_shape(index)
             is_cut = index in self.graph.inputs and index not in self.edge_inputs and shape[0] == 1
             self.result.values[index] = self._new(shape, self.native if is_cut else "linear", is_input=True)
         return self.result.values[index]
@@ -225,12 +231,14 @@ class _Scheduler:
     # Operators
 
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
-        value = self._reshaped(op, position, self._value(op.inputs[work.source]), work.in_shape)
+        *extents, channels = work.in_shape
+        value = self._reshaped(op, position, self._value(op.inputs[work.source]), (*extents, channels * work.value_bytes))
         value = self._converted(op, position, value, self.native)
         sources = (value,)
         if work.residual is not None:
             sources = value, self._converted(op, position, self._value(work.residual.tensor), self.native)
-        target = self._new(work.out_shape, self.native)
+        *extents, channels = work.out_shape
+        target = self._new((*extents, channels * work.value_bytes), self.native)
         work = work.oriented(self.is_transposed)
         if is_native(work):
             self._task(op, position, work, sources, target)
@@ -290,7 +298,9 @@ class _Scheduler:
     def _moves(self, op: Op, position: int, work: MovesWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[work.source]), self.native)
         targets: dict[int, Value] = {}
+        value_bytes = self.graph.tensors[op.outputs[0]].dtype.itemsize
         for number, move in work.moves:
+            move = replace(move, channels=move.channels.repeated(value_bytes))
             if number not in targets:
                 targets[number] = self._new((1, move.rows.target_size, move.cols.target_size, move.channels.target_size), self.native)
             self._task(op, position, move.oriented(self.is_transposed), (value,), targets[number])
@@ -338,7 +348,7 @@ class _Scheduler:
 
     def _concat(self, op: Op, position: int, work: ConcatWork) -> None:
         """Channels of the result are where its parts are made; what cannot be made there is copied."""
-        shape = nhwc(self.graph.tensors[op.outputs[0]].shape)
+        shape = self._byte_shape(op.outputs[0])
         target = self._new(shape, self.native)
         start = 0
         for index in op.inputs:
@@ -364,7 +374,7 @@ class _Scheduler:
         return True
 
     def _reshape(self, op: Op, position: int, work: ReshapeWork) -> None:
-        shape = nhwc(self.graph.tensors[op.outputs[0]].shape)
+        shape = self._byte_shape(op.outputs[0])
         self._define(op, self._reshaped(op, position, self._value(op.inputs[0]), shape))
 
     # Variables
@@ -449,7 +459,7 @@ class _Scheduler:
 
     def _define(self, op: Op, value: Value, number: int = 0) -> None:
         """`value` is result `number` of `op`; seen with the tensor's own shape."""
-        shape = nhwc(self.graph.tensors[op.outputs[number]].shape)
+        shape = self._byte_shape(op.outputs[number])
         if shape != value.shape:
             if shape[0] != 1 or shape[3] != value.shape[3] or not self._same_order(value.shape, value.layout, "planar"):
                 raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")

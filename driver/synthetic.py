@@ -14,7 +14,7 @@ __all__ = ["LayerSpec", "SyntheticLayer", "make_layer"]
 
 _KINDS = {"conv": "CONV_2D", "depthwise": "DEPTHWISE_CONV_2D"}
 _ACTIVATIONS = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
-_DTYPES = {"int8": np.int8, "uint8": np.uint8}
+_DTYPES = ("int8", "uint8", "int16")
 _POOLS = {"2x2": 2, "3x3": 3}
 _LUTS = {kind.lower(): kind for kind in sorted(LUT_KINDS)}
 _LUT_OPTIONS = {"LEAKY_RELU": {"alpha": 0.1}, "GELU": {"approximate": False}}
@@ -42,7 +42,7 @@ class LayerSpec:
     activation: str = "none"
     dilation: tuple[int, int] = (1, 1)
     dtype: str = "int8"
-    """Of activations: int8 with int8 weights, or uint8 with uint8 weights."""
+    """Of activations: int8 with int8 weights, uint8 with uint8 weights, or int16 with int8 weights."""
     lut: str = "none"
     """An operator on the layer's outputs that the NPU does by a table."""
     pool: str = "none"
@@ -55,6 +55,8 @@ class LayerSpec:
             raise GraphError(f"--activation {self.activation}: use none, relu or relu6")
         if self.dtype not in _DTYPES:
             raise GraphError(f"--dtype {self.dtype}: use {', '.join(_DTYPES)}")
+        if self.dtype == "int16" and self.lut != "none":
+            raise GraphError(f"--lut {self.lut}: a table takes int8 or uint8")
         if self.lut not in ("none", *_LUTS):
             raise GraphError(f"--lut {self.lut}: use none, {', '.join(_LUTS)}")
         if self.pool not in ("none", *_POOLS):
@@ -92,7 +94,8 @@ class SyntheticLayer:
 
 def make_layer(spec: LayerSpec, seed: int = 0) -> SyntheticLayer:
     """The layer: weights uniform over the range of their dtype, `density` of them other than the zero point, and scales that keep the outputs within a
-    few standard deviations of the range; int8 weights have zero point 0 and a scale per output channel, uint8 weights one of each."""
+    few standard deviations of the range; int8 weights have zero point 0 and a scale per output channel, uint8 weights one of each. int16 has zero point 0
+    and a bias of int64."""
     rng = np.random.default_rng(seed)
     tensors = _tensors(spec, rng)
     options = {"stride_h": spec.stride[0], "stride_w": spec.stride[1], "dilation_h": spec.dilation[0], "dilation_w": spec.dilation[1],
@@ -142,22 +145,25 @@ def _tensors(spec: LayerSpec, rng: np.random.Generator) -> tuple[Tensor, ...]:
     weights, zero_point = _weights(spec, rng)
     taps = kh * kw * (1 if is_depthwise else num_ic)
     acc_std = 74.0 * 73.0 * max(1.0, taps * spec.density) ** 0.5  # of uniform inputs and weights
+    is_wide = spec.dtype == "int16"
     scale_in, scale_out = np.float32(0.05), np.float32(0.025)
+    if is_wide:
+        acc_std, scale_in, scale_out = 256 * acc_std, scale_in / 256, scale_out / 256
     num_scales = 1 if spec.dtype == "uint8" else num_oc
-    factor = 50.0 / acc_std * rng.uniform(0.5, 1.5, num_scales)
+    factor = (256 if is_wide else 1) * 50.0 / acc_std * rng.uniform(0.5, 1.5, num_scales)
     scale_wgt = (factor * scale_out / scale_in).astype(np.float32)
-    bias = np.rint(rng.normal(0, acc_std / 2, num_oc)).astype(np.int32)
+    bias = np.rint(rng.normal(0, acc_std / 2, num_oc)).astype(np.int64 if is_wide else np.int32)
     zero = np.zeros(num_scales, np.int64)
     axis = (3 if is_depthwise else 0) if num_scales > 1 else 0
 
     def act(index: int, name: str, extents: tuple[int, ...], scale: np.float32, low: int, high: int) -> Tensor:
-        return Tensor(index, name, (1, *extents), np.dtype(spec.dtype), Quant(np.array([scale]), rng.integers(low, high, 1) + _offset(spec)))
+        return Tensor(index, name, (1, *extents), np.dtype(spec.dtype), Quant(np.array([scale]), (rng.integers(low, high, 1) + _offset(spec)) * (not is_wide)))
 
     is_clamped = spec.activation != "none"
     return (
         act(0, "input", (h, w, num_ic), scale_in, -20, 20),
         Tensor(1, "weights", weights.shape, weights.dtype, Quant(scale_wgt, zero + zero_point, axis), weights),
-        Tensor(2, "bias", (num_oc,), np.dtype(np.int32), Quant(scale_in * scale_wgt, zero), bias),
+        Tensor(2, "bias", (num_oc,), bias.dtype, Quant(scale_in * scale_wgt, zero), bias),
         act(3, "output", (*spec.output_hw, num_oc), scale_out, -128 if is_clamped else -20, -127 if is_clamped else 20),
     )
 

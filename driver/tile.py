@@ -28,6 +28,8 @@ class Geometry:
     has_residual: bool = False
     pool_size: int = 0
     """As in `ConvWork`."""
+    value_bytes: int = 1
+    """Bytes of an activation: planes of bytes per channel."""
 
     @property
     def phase_list(self) -> list[tuple[int, int]]:
@@ -202,7 +204,7 @@ def tilings(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuC
     for num_kernels in _kernel_counts(geometry, config):
         load = weight_load(geometry, nnz, dealt, num_kernels)
         lines = _lines(geometry, tile_cols, num_kernels, len(dealt), config)
-        for group in _groups(geometry, tile_cols, config.num_acc_entries // num_kernels, config):
+        for group in _groups(geometry, tile_cols, config.num_acc_entries // num_kernels // geometry.value_bytes, config):
             yield None
             for stripes in _stripings(geometry, tile_cols, group, lines, config):
                 cost = layer_cost(geometry, group, stripes, load, config)
@@ -231,9 +233,10 @@ def _kernel_counts(geometry: Geometry, config: NpuConfig) -> list[int]:
     """Candidates for K that deal the kernels evenly to superblocks."""
     multiple = geometry.num_oc // geometry.num_ic if geometry.is_depthwise else 1
     units = -(-(geometry.num_ic if geometry.is_depthwise else geometry.num_oc) // config.num_cores)
-    limit = min(config.num_acc_entries // multiple, units, (1 << 9) - 1)
+    num_entries = config.num_acc_entries // geometry.value_bytes
+    limit = min(num_entries // multiple, units, (1 << 9) - 1)
     if limit < 1:
-        raise GraphError(f"depth multiplier {multiple} exceeds the {config.num_acc_entries} accumulator entries of a core")
+        raise GraphError(f"depth multiplier {multiple} exceeds the {num_entries} sums that the accumulators of a core hold")
     return sorted({-(-units // num_sb) * multiple for num_sb in range(-(-units // limit), units + 1)}, reverse=True)
 
 
@@ -300,7 +303,7 @@ def _fitted(geometry: Geometry, config: NpuConfig, group: GroupShape) -> Iterato
     vector = (group.num_vec_x - 1) * width + (num_vec_y - 1) * (group.pitch_row << group.split_log2)
     lane = lanes - 1 + ((1 << group.split_log2) - 1) * (group.pitch_row - width if group.split_log2 else 0)
     seg_words = int(remainder + tap + vector + lane) // lanes + 1
-    num_slots = config.window_words // (seg_words * len(geometry.phase_list))
+    num_slots = config.window_words // (seg_words * len(geometry.phase_list) * geometry.value_bytes)
     legal = num_slots >= 1 and seg_words < 1 << 9 and group.num_vec < 1 << 9 and group.pitch_row << group.split_log2 < 1 << 13 and group.group_step < 1 << 16
     if legal and group.drain_pitch * group.rows < 1 << 14 and (group.pitch_row - width) // lanes < 1 << 8:
         yield replace(group, seg_words=seg_words, num_slots=num_slots)
@@ -380,7 +383,7 @@ def _stripe(geometry: Geometry, group: GroupShape, first_row: int, num_rows: int
     num_groups = -(-(num_cols if group.mode == "segment" else num_rows) // (group.cols if group.mode == "segment" else group.rows))
     last_word = ((num_groups - 1) * group.group_step) // lanes + group.seg_words
     channel_words = num_phases * phase_words
-    num_words = (geometry.num_ic - 1) * channel_words + (num_phases - 1) * phase_words + max(phase_words, last_word)
+    num_words = (geometry.num_ic * geometry.value_bytes - 1) * channel_words + (num_phases - 1) * phase_words + max(phase_words, last_word)
     return Stripe(first_row, num_rows, first_col, num_cols, tile_rows, tile_cols, phase_words, num_groups, num_words)
 
 
@@ -389,4 +392,4 @@ def _is_legal(stripe: Stripe, geometry: Geometry, config: NpuConfig) -> bool:
     limit = 1 << 16
     words = stripe.phase_words * len(geometry.phase_list)
     return (stripe.num_words <= config.stripe_words and max(words, stripe.tile_cols, stripe.tile_rows, stripe.num_groups) < limit
-            and geometry.num_ic < limit and (geometry.cols.size_in < limit or stripe.num_cols < geometry.cols.size_out))
+            and geometry.num_ic * geometry.value_bytes < limit and (geometry.cols.size_in < limit or stripe.num_cols < geometry.cols.size_out))

@@ -8,6 +8,8 @@ import numpy as np
 
 from convoy.spec.isa import FRACTION_BITS, Rounding, TpOp
 
+from .graph import GraphError
+
 __all__ = [
     "AssignWork",
     "Axis",
@@ -131,6 +133,8 @@ class ConvWork:
     """Table that the outputs are looked up in, as from `make_lut`."""
     wgt_zero_point: int = 0
     """Of the stored weights, less 128 if these are uint8."""
+    is_wide: bool = False
+    """Activations are int16."""
     residual: Residual | None = None
     """Added to the outputs last."""
     interleave: InterleaveWork | None = None
@@ -150,6 +154,11 @@ class ConvWork:
         """What is stored, seen as NHWC: the outputs, or their pool."""
         step = 2 if self.pool_size else 1
         return 1, self.rows.size_out // step, self.cols.size_out // step, self.num_oc
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of an activation."""
+        return 1 + self.is_wide
 
     def folded(self, num_taps: int) -> ConvWork:
         """A fully connected layer on one pixel, seen as `num_ic / num_taps` channels of `num_taps` columns: the same bytes, denser in the stripe."""
@@ -251,6 +260,19 @@ class MoveAxis:
     def extent(self) -> int:
         """Pixels of the target that are written."""
         return self.before + self.count + self.behind
+
+    def repeated(self, times: int) -> MoveAxis:
+        """The same with `times` pixels for each one.
+
+        Raises
+        ------
+        GraphError
+            When there are gaps between the pixels.
+        """
+        if times > 1 and self.step > 1:
+            raise GraphError(f"step {self.step} through the channels of int16; the limit is 1")
+        return replace(self, source_size=self.source_size * times, target_size=self.target_size * times, count=self.count * times, start=self.start * times,
+                       target_start=self.target_start * times)
 
 
 @dataclass(frozen=True)

@@ -89,12 +89,12 @@ class MemoryView:
         self.scatter(what, self._run_index(what, addr, run_bytes, (num_runs, pitch_bytes)), values)
 
     def scatter(self, what: str, addrs: np.ndarray, values: np.ndarray) -> None:
-        """Write int8 values to the addresses of an equally shaped array; of two equal addresses the later one wins."""
+        """Write the low bytes of values to the addresses of an equally shaped array; of two equal addresses the later one wins."""
         if addrs.size:
             self.check(what, int(addrs.min()), int(addrs.max()) + 1)
             if self.observer:
                 self.observer.write(what, addrs.ravel())
-            self.array[addrs.ravel()] = values.ravel().astype(np.int8).view(np.uint8)
+            self.array[addrs.ravel()] = values.ravel().astype(np.int64).astype(np.uint8)
 
     def _run_index(self, what: str, addr: int, run_bytes: int, *loops: tuple[int, int]) -> np.ndarray:
         starts = np.array([addr], np.int64)

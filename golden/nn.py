@@ -11,8 +11,9 @@ from convoy.spec.isa import PARAM, TAP_BYTES, Rounding
 
 from .memory import MachineError, MemoryView
 from .nn_check import check_nn
-from .quant import double_rounding, single_rounding, wrap32
+from .quant import double_rounding, half_up_rounding, single_rounding, wrap32
 from .stream import read_weights
+from .wide import split_bytes, wide_rounding
 
 __all__ = ["PoolLines", "execute_nn"]
 
@@ -23,6 +24,8 @@ class PoolLines:
     def __init__(self) -> None:
         self.rows: dict[int, np.ndarray] = {}
         """int8 rows by the channel's number in the descriptor."""
+
+_ROUNDINGS = {Rounding.DOUBLE: double_rounding, Rounding.SINGLE: single_rounding, Rounding.HALF_UP: half_up_rounding}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines:
     check_nn(config, d)
     _load(config, memory, stripe, d)
     positions = _positions(config, d)
-    acts = stripe[_stripe_index(config, memory, d, positions)].astype(_exact_float(d))
+    acts = stripe[_stripe_index(config, memory, d, positions)]
+    parts = [part.astype(_exact_float(d)) for part in (split_bytes(acts) if d["is_wide"] else (acts,))]
     kept, lines.rows = lines.rows, {}
     if d["pool_size"]:
         _check_pool_groups(d)
@@ -67,9 +71,12 @@ def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines:
         numbers = first_param + np.arange(num_params)
         first_param += num_params
         weights = read_weights(config, memory, d, superblock)
-        acc = _convolve_depthwise(d, superblock, weights, acts) if d["is_depthwise"] else _convolve(weights, acts)
+        sums = [_convolve_depthwise(d, superblock, weights, part) if d["is_depthwise"] else _convolve(weights, part) for part in parts]
         _check_dead_weights(d, superblock, weights, params)
-        values = _outputs(memory, d, params, acc)
+        if d["is_wide"]:
+            _write_wide(memory, d, params, positions, *sums)
+            continue
+        values = _outputs(memory, d, params, *sums)
         if d["pool_size"]:
             if d["pool_is_open"]:
                 if first_param > config.pool_channels:
@@ -168,9 +175,9 @@ def _stripe_index(config: NpuConfig, memory: MemoryView, d: dict[str, int], posi
 
 
 def _exact_float(d: dict[str, int]) -> type:
-    """A float type in which every accumulator, a sum of products of 9 and 8 bits, is exact."""
+    """A float type in which every accumulator, a sum of products of 9 bits by 8, is exact."""
     num_terms = d["num_taps"] * (1 if d["is_depthwise"] else d["num_ic"])
-    return np.float32 if num_terms << 15 <= 1 << 24 else np.float64
+    return np.float32 if num_terms << 16 <= 1 << 24 else np.float64
 
 
 def _convolve(weights: np.ndarray, acts: np.ndarray) -> np.ndarray:
@@ -184,10 +191,10 @@ def _convolve_depthwise(d: dict[str, int], superblock: int, weights: np.ndarray,
     """The same with one channel for each (z, core); channels that do not exist are zero."""
     num_cores, num_z, kernels_per_z, _ = weights.shape
     channel = (superblock * d["num_z"] + np.arange(num_z)[:, None]) * num_cores + np.arange(num_cores)
-    is_missing = channel >= d["num_ic"]
+    is_missing = channel >= len(acts)
     if weights.transpose(1, 0, 2, 3)[is_missing].any():
         raise MachineError(f"STREAM of superblock {superblock}: a channel beyond num_ic = {d['num_ic']} has weights that are not zero")
-    acc = weights.transpose(1, 0, 2, 3).astype(acts.dtype) @ acts[np.minimum(channel, d["num_ic"] - 1)]
+    acc = weights.transpose(1, 0, 2, 3).astype(acts.dtype) @ acts[np.minimum(channel, len(acts) - 1)]
     return acc.transpose(0, 2, 1, 3).reshape(num_z * kernels_per_z * num_cores, -1).astype(np.int64)
 
 
@@ -210,8 +217,7 @@ def _check_dead_weights(d: dict[str, int], superblock: int, weights: np.ndarray,
 def _outputs(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], acc: np.ndarray) -> np.ndarray:
     """Requantise, clamp, look up; (channels, n), rubbish for those that do not exist."""
     bias, mult, left, right = (params[name][:, None] for name in ("bias", "mult", "shift_left", "shift_right"))
-    requantise = single_rounding if d["rounding"] == Rounding.SINGLE else double_rounding
-    values = requantise(wrap32(acc + bias), mult, left, right) + d["zero_point_out"]
+    values = _ROUNDINGS[d["rounding"]](wrap32(acc + bias), mult, left, right) + d["zero_point_out"]
     return memory.look_up("NN.lut_addr", d, np.clip(values, d["act_min"], d["act_max"]))
 
 
@@ -251,6 +257,18 @@ def _write_pooled(memory: MemoryView, d: dict[str, int], params: dict[str, np.nd
     rows = np.arange(first_row, first_row + num_rows)[:, None] * d["out_pitch_row_bytes"]
     addrs = params["out_offset_bytes"][valid, None] + (rows + np.arange(num_cols)).ravel()
     memory.scatter("NN.out_addr", d["out_addr"] + addrs, peaks.reshape(len(valid), -1))
+
+
+def _write_wide(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], positions: _Positions, low: np.ndarray, high: np.ndarray) -> None:
+    """Requantise and write int16, from the sums of low and of high bytes."""
+    valid = np.flatnonzero(params["is_valid"])
+    names = "bias", "bias_low", "mult", "shift_left", "shift_right", "out_offset_bytes"
+    bias, bias_low, mult, left, right, offset = (params[name][valid, None] for name in names)
+    values = wide_rounding(Rounding(d["rounding"]), low[valid] + bias_low, high[valid] + bias, mult, left, right) + d["zero_point_out"]
+    values = np.clip(values, d["act_min"], d["act_max"])
+    addrs = d["out_addr"] + offset + positions.out_bytes
+    memory.scatter("NN.out_addr", addrs, values & 255)
+    memory.scatter("NN.out_high_bytes", addrs + d["out_high_bytes"], values >> 8)
 
 
 def _check_residual_runs(d: dict[str, int], out_bytes: np.ndarray, suffix: str) -> None:

@@ -42,6 +42,9 @@ def _check_load(config: NpuConfig, d: dict[str, int]) -> None:
     num_tile = d["num_ic"] * d["tile_ih"] * d["tile_iw"]
     _require(num_read == num_tile, f"num_act_outer * num_act_inner * act_run_bytes = {num_read}, but num_ic * tile_ih * tile_iw = {num_tile}")
     _require(-128 <= d["zero_point_in"] <= 127, f"zero_point_in = {d['zero_point_in']}: use -128..127")
+    if d["is_wide"]:
+        _require(d["zero_point_in"] == 0, f"zero_point_in = {d['zero_point_in']}: use 0 with is_wide")
+        _require(d["num_ic"] % 2 == 0, f"num_ic = {d['num_ic']}: use an even number with is_wide")
     legal_mask = sum(1 << (2 * py + px) for py in range(1 << d["stride_h_log2"]) for px in range(1 << d["stride_w_log2"]))
     _require(d["phase_mask"] != 0 and d["phase_mask"] & ~legal_mask == 0, f"phase_mask = {d['phase_mask']:#b}: use a part of {legal_mask:#b}")
     num_phases = d["phase_mask"].bit_count()
@@ -53,23 +56,26 @@ def _check_load(config: NpuConfig, d: dict[str, int]) -> None:
     num_pixels = (d["tile_rows"] - 1) * d["pitch_row"] + d["tile_cols"]
     _require(d["phase_words"] * config.num_lanes >= num_pixels, f"phase_words = {d['phase_words']}: a phase plane has {num_pixels} pixels")
     _require(d["channel_words"] >= num_phases * d["phase_words"], f"channel_words = {d['channel_words']}: use at least num_phases * phase_words = {num_phases * d['phase_words']}")
+    if d["is_wide"]:
+        _require(d["channel_words"] == num_phases * d["phase_words"], f"channel_words = {d['channel_words']}: use num_phases * phase_words with is_wide")
     end = d["stripe_word"] + (d["num_ic"] - 1) * d["channel_words"] + num_phases * d["phase_words"]
     _require(end <= config.stripe_words, f"stripe_word: the stripe ends at word {end}, the stripe memory at {config.stripe_words}")
 
 
 def _check_compute(config: NpuConfig, d: dict[str, int]) -> None:
-    num_window_words = d["num_slots"] * d["num_phases"] * d["seg_words"]
-    _require(num_window_words <= config.window_words, f"num_slots * num_phases * seg_words = {num_window_words} exceeds window_words = {config.window_words}")
+    num_bytes = 1 + d["is_wide"]
+    num_window_words = d["num_slots"] * d["num_phases"] * d["seg_words"] * num_bytes
+    _require(num_window_words <= config.window_words, f"num_slots * num_phases * seg_words * (1 + is_wide) = {num_window_words} exceeds window_words = {config.window_words}")
     _require(d["num_vec_last"] <= d["num_vec"], f"num_vec_last = {d['num_vec_last']} exceeds num_vec = {d['num_vec']}")
     for suffix in ("", "_last"):
         kernels, per_z, num_z = d[f"num_kernels{suffix}"], d[f"kernels_per_z{suffix}"], d[f"num_z{suffix}"]
-        needed = d["num_vec"] * kernels
-        _require(needed <= config.num_acc_entries, f"num_vec * num_kernels{suffix} = {needed} exceeds num_acc_entries = {config.num_acc_entries}")
+        needed = d["num_vec"] * kernels * num_bytes
+        _require(needed <= config.num_acc_entries, f"num_vec * num_kernels{suffix} * (1 + is_wide) = {needed} exceeds num_acc_entries = {config.num_acc_entries}")
         if d["is_depthwise"]:
             _require(kernels == num_z * per_z, f"num_kernels{suffix} = {kernels}: a depthwise layer has num_z * kernels_per_z = {num_z * per_z}")
         else:
             _require(kernels == per_z, f"kernels_per_z{suffix} = {per_z}: a convolution has num_kernels = {kernels}")
-            _require(num_z == d["num_ic"], f"num_z{suffix} = {num_z}: a convolution has num_ic = {d['num_ic']}")
+            _require(num_z * num_bytes == d["num_ic"], f"num_z{suffix} = {num_z}: a convolution has num_ic / (1 + is_wide) = {d['num_ic'] / num_bytes:g}")
         limit = d["num_taps"] if d["num_taps"] > 1 else per_z
         _require(1 << d["run_bits"] <= limit, f"run_bits = {d['run_bits']}: 2**run_bits must not exceed {limit} (num_taps, or kernels_per_z if there is one tap)")
     _require(d["run_bits"] <= 5, f"run_bits = {d['run_bits']}: use 0..5")
@@ -81,7 +87,10 @@ def _check_compute(config: NpuConfig, d: dict[str, int]) -> None:
 
 def _check_drain(config: NpuConfig, d: dict[str, int]) -> None:
     _require(d["rounding"] in set(Rounding), f"rounding = {d['rounding']} is unknown: use 0..{max(Rounding).value}")
-    _require(-128 <= d["act_min"] <= d["act_max"] <= 127, f"act_min, act_max = {d['act_min']}, {d['act_max']}: use -128 <= act_min <= act_max <= 127")
+    low = -(1 << 15) if d["is_wide"] else -128
+    _require(low <= d["act_min"] <= d["act_max"] < -low, f"act_min, act_max = {d['act_min']}, {d['act_max']}: use {low} <= act_min <= act_max <= {-low - 1}")
+    for name in ("has_lut", "has_residual", "pool_size"):
+        _require(not d["is_wide"] or not d[name], f"{name} = {d[name]}: use 0 with is_wide")
     if d["has_lut"]:
         _require(d["lut_addr"] % LUT_BYTES == 0, f"lut_addr = {d['lut_addr']:#x}: align it to {LUT_BYTES} bytes")
     if d["has_residual"]:

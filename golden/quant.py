@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-__all__ = ["double_rounding", "float64_rounding", "quantize_multiplier", "reduced_rounding", "round_half_away", "round_half_up", "saturate32", "single_rounding", "wrap32"]
+__all__ = ["double_rounding", "float64_rounding", "half_up_rounding", "quantize_multiplier", "reduced_rounding", "round_half_away", "round_half_up", "saturate32", "single_rounding", "wrap32"]
 
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
@@ -87,6 +87,13 @@ def single_rounding(acc, mult, shift_left, shift_right):
     mult, shift_left, shift_right = (np.asarray(value, np.int64) for value in (mult, shift_left, shift_right))
     product = saturate32(np.asarray(acc, np.int64) << shift_left) * mult
     return (product + (np.int64(1) << (30 + shift_right)) - (product < 0)) >> (31 + shift_right)
+
+
+def half_up_rounding(acc, mult, shift_left, shift_right):
+    """The exact product, rounded once, halves up. Arguments and result as `single_rounding`."""
+    mult, shift_left, shift_right = (np.asarray(value, np.int64) for value in (mult, shift_left, shift_right))
+    product = saturate32(np.asarray(acc, np.int64) << shift_left) * mult
+    return (product + (np.int64(1) << (30 + shift_right))) >> (31 + shift_right)
 
 
 def reduced_rounding(acc, mult, shift_left, shift_right):

@@ -42,6 +42,8 @@ class Rounding(enum.IntEnum, shape=2):
     """D: rounding doubling high product, then a rounding shift, both half away from zero as in gemmlowp."""
     SINGLE = 1
     """SA: the exact product rounded once, half away from zero."""
+    HALF_UP = 2
+    """S16: the exact product rounded once, half up."""
 
 
 class TpOp(enum.IntEnum, shape=4):
@@ -120,7 +122,7 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("num_act_inner", 16, "Runs of a sequence."),
     Field("num_act_outer", 16, "Sequences."),
     # Loader: image side
-    Field("num_ic", 16, "Input channels in the stripe."),
+    Field("num_ic", 16, "Input channels of bytes in the stripe."),
     Field("tile_ih", 16, "Input rows per channel."),
     Field("tile_iw", 16, "Input columns per channel."),
     Field("pad_top", 4, "Rows of zero point above."),
@@ -137,15 +139,16 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("stripe_word", 16, "First word in the stripe memory."),
     Field("load_after_fill", 1, "Do not load before every earlier NN descriptor has read its last window; needed when the stripe overlaps the previous one."),
     # Windows and compute
+    Field("is_wide", 1, "1: activations are int16. Channels 2c and 2c + 1 of bytes hold the low (unsigned) and high bytes of channel c."),
     Field("is_depthwise", 1, "0: a window goes to all cores; 1: each core gets the window of its own channel."),
     Field("num_sb", 16, "Superblocks."),
     Field("num_groups", 16, "Groups per superblock."),
-    Field("num_z", 16, "Windows per group: all input channels; depthwise: channels per core."),
+    Field("num_z", 16, "Windows per group: all input channels (of two bytes if is_wide); depthwise: channels per core."),
     Field("group_step", 16, "Pixels from one group's window to the next within a phase plane."),
     Field("num_phases", 3, "Stored phase planes: the ones in `phase_mask`. 1, 2 or 4."),
     Field("seg_words", 9, "Words of each phase plane in a window."),
-    Field("num_slots", 9, "Windows in the window memory: floor(window_words / (num_phases * seg_words)) or fewer. At least 1."),
-    Field("num_vec", 9, "T: lane vectors per group. T * kernels <= num_acc_entries."),
+    Field("num_slots", 9, "Windows in the window memory: floor(window_words / (num_phases * seg_words)) or fewer, half as many if is_wide. At least 1."),
+    Field("num_vec", 9, "T: lane vectors per group. T * kernels <= num_acc_entries, or half of these if is_wide."),
     Field("num_vec_last", 9, "T of the last group."),
     Field("num_vec_x", 9, "Vectors side by side; vector v is at column v mod num_vec_x, row v div num_vec_x."),
     Field("step_vec_x", 13, "Pixels between vectors side by side."),
@@ -162,6 +165,7 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("run_bits", 3, "Bits of a zero run in a weight token, 0..5. 2**run_bits <= num_taps, or, if num_taps is 1, <= kernels_per_z and kernels_per_z_last."),
     # Drain and write
     Field("out_addr", 32, "First output byte of the first group; `PARAM.out_offset_bytes` is added."),
+    Field("out_high_bytes", 32, "From the low byte of an output to its high byte. Not used if `is_wide` is 0."),
     Field("out_group_step_bytes", 24, "From one group to the next. With a pool `pool_rows` div 2 rows of results; where `pool_rows` is odd, every second step is a row longer."),
     Field("out_pitch_row_bytes", 24, "From one output row to the next (pooled, with a pool); used when `is_flat` is 0 or there is a pool."),
     Field("drain_pitch", 14, "Lane positions per output row."),
@@ -170,8 +174,8 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("num_pos_last", 14, "The same for the last group."),
     Field("is_flat", 1, "1: vectors run on across row ends (one row of num_vec_x = num_vec vectors) and rows are contiguous in memory."),
     Field("zero_point_out", 9, "Added after requantisation.", signed=True),
-    Field("act_min", 9, "Lower clamp.", signed=True),
-    Field("act_max", 9, "Upper clamp.", signed=True),
+    Field("act_min", 16, "Lower clamp.", signed=True),
+    Field("act_max", 16, "Upper clamp.", signed=True),
     Field("rounding", 2, "`Rounding`."),
     Field("has_lut", 1, "1: outputs, after the clamp, are looked up in a table."),
     Field("lut_addr", 32, "The table, `LUT_BYTES` bytes; aligned to that. Not used if `has_lut` is 0."),
@@ -294,12 +298,13 @@ STREAM = Record("STREAM", 8, (
 """Where the weight stream of one core in one superblock is."""
 
 PARAM = Record("PARAM", 16, (
-    Field("bias", 32, "Added to the accumulator; holds the bias minus zero_point_in times the sum of the weights.", signed=True),
+    Field("bias", 32, "Added to the accumulator (if is_wide: of high bytes); holds the bias minus zero_point_in times the sum of the weights.", signed=True),
     Field("mult", 31, "Multiplier q, Q31."),
     Field("is_valid", 1, "0: no such output channel; nothing is drained or written."),
     Field("out_offset_bytes", 32, "From `NN.out_addr` to this channel's plane."),
     Field("shift_left", 3, "L: the accumulator is shifted left first, 0..7."),
     Field("shift_right", 5, "R: the rounding right shift after the product, 0..31."),
+    Field("bias_low", 8, "Added to the accumulator of low bytes if is_wide; the bias is bias * 256 + bias_low."),
 ))
 """Parameters of one output channel."""
 

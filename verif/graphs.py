@@ -35,6 +35,7 @@ class GraphMaker:
         dtype = self.dtype if dtype is None else dtype
         offset = 128 * (np.dtype(dtype) == np.uint8)
         zero_point = int(self.rng.integers(-20, 20)) + offset if zero_point is None else zero_point
+        zero_point = 0 if np.dtype(dtype) == np.int16 else zero_point
         quant = Quant(np.array([scale], np.float32), np.array([zero_point], np.int64))
         self.tensors.append(Tensor(len(self.tensors), f"t{len(self.tensors)}", tuple(shape), np.dtype(dtype), quant, data))
         return len(self.tensors) - 1
@@ -53,6 +54,13 @@ class GraphMaker:
         self.tensors.append(Tensor(len(self.tensors), f"w{len(self.tensors)}", tuple(shape), np.dtype(np.int8),
                                    Quant(scale, np.zeros(num_oc, np.int64), axis), data))
         return len(self.tensors) - 1
+
+    def bias(self, num_oc, num_terms) -> int:
+        """A random bias of sums of `num_terms`, int32 or with activations of int16 perhaps int64, always if there are many terms; its index."""
+        if self.dtype != np.int16:
+            return self.tensor((num_oc,), np.int32, self.rng.integers(-2000, 2000, num_oc).astype(np.int32))
+        dtype = np.int64 if self.rng.random() < 0.7 or num_terms > 400 else np.int32
+        return self.tensor((num_oc,), dtype, self.rng.integers(-10**6, 10**6, num_oc).astype(dtype))
 
     def constant(self, values) -> int:
         """A constant int32 tensor without quantisation to speak of; its index."""

@@ -31,8 +31,10 @@ __all__ = [
 ]
 
 seeds = st.integers(0, 2**32 - 1)
-dtypes = st.sampled_from([np.int8, np.int8, np.int8, np.uint8])
-"""Of activations."""
+bytes_only = st.sampled_from([np.int8, np.int8, np.int8, np.uint8])
+"""Dtypes of activations that all operators take."""
+dtypes = st.one_of(bytes_only, st.just(np.int16))
+"""Of convolutions, fully connected layers and moves."""
 
 
 @st.composite
@@ -65,12 +67,12 @@ def _same_pads(size, kernel, stride, dilation):
 
 
 @st.composite
-def conv_graphs(draw, max_kernel: int | None = None):
+def conv_graphs(draw, max_kernel: int | None = None, dtypes=dtypes):
     """A convolution or depthwise convolution: kernels 1 .. 11*stride-1 (or `max_kernel`) per axis, strides 1..8, native ones most often,
-    dilation, pads 0..7."""
+    dilation, pads 0..7. int16 has native strides only."""
     maker = GraphMaker(draw(seeds), draw(dtypes))
     height, width = draw(st.integers(1, 40)), draw(st.integers(1, 70))
-    steps = st.one_of(st.integers(1, 2), st.integers(1, 2), st.integers(3, 8))
+    steps = st.integers(1, 2) if maker.dtype == np.int16 else st.one_of(st.integers(1, 2), st.integers(1, 2), st.integers(3, 8))
     stride = draw(st.tuples(steps, steps))
     limits = [min(11 * step - 1, max_kernel or 99) for step in stride]
     kernel = tuple(draw(st.one_of(st.integers(1, min(5, limit)), st.integers(1, limit))) for limit in limits)
@@ -97,26 +99,29 @@ def conv_graphs(draw, max_kernel: int | None = None):
         weights = maker.weights((1, *kernel, num_oc), num_oc, 3, density)
     else:
         weights = maker.weights((num_oc, *kernel, num_ic), num_oc, 0, density)
-    bias = maker.tensor((num_oc,), np.int32, maker.rng.integers(-2000, 2000, num_oc).astype(np.int32))
+    bias = maker.bias(num_oc, maker.tensors[weights].data.size // num_oc)
     kind = "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D"
     return maker.graph([source], [maker.op(kind, (source, weights, bias), (1, *sizes, num_oc), **options)])
 
 
 @st.composite
-def fully_connected_graphs(draw):
-    """A fully connected layer, batched or not, on a flat or a 4D tensor."""
+def fully_connected_graphs(draw, dtypes=dtypes):
+    """A fully connected layer, batched or not, on a flat or a 4D tensor; int16 with factors that the NPU has."""
     maker = GraphMaker(draw(seeds), draw(dtypes))
     batch, num_ic, num_oc = draw(st.integers(1, 5)), draw(st.integers(1, 300)), draw(st.integers(1, 40))
     source = maker.tensor(draw(st.sampled_from([(batch, num_ic), (batch, 1, 1, num_ic)])))
     weights = maker.weights((num_oc, num_ic), draw(st.sampled_from([num_oc, 1])), 0, draw(st.sampled_from([1.0, 0.3])))
-    bias = maker.tensor((num_oc,), np.int32, maker.rng.integers(-2000, 2000, num_oc).astype(np.int32))
+    if maker.dtype == np.int16:
+        tensor = maker.tensors[weights]
+        maker.tensors[weights] = replace(tensor, quant=replace(tensor.quant, scale=np.exp2(np.round(np.log2(tensor.quant.scale)))))
+    bias = maker.bias(num_oc, num_ic)
     return maker.graph([source], [maker.op("FULLY_CONNECTED", (source, weights, bias), (batch, num_oc))])
 
 
 @st.composite
 def pool_graphs(draw):
     """Maximum or average pooling of any window and stride."""
-    maker = GraphMaker(draw(seeds), draw(dtypes))
+    maker = GraphMaker(draw(seeds), draw(bytes_only))
     height, width, num_ic = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 20))
     kernel_h, kernel_w, stride_h, stride_w = draw(st.tuples(*[st.integers(1, 6)] * 4))
     kernel_h, kernel_w, is_same = min(kernel_h, height), min(kernel_w, width), draw(st.booleans())
@@ -131,7 +136,7 @@ def pool_graphs(draw):
 @st.composite
 def elementwise_graphs(draw):
     """A sum, difference, product, maximum or minimum of two tensors with scales of their own; some axes of one are 1, or it is constant."""
-    maker = GraphMaker(draw(seeds), draw(dtypes))
+    maker = GraphMaker(draw(seeds), draw(bytes_only))
     kind = draw(st.sampled_from(["ADD", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"]))
     shape = (1, *draw(st.tuples(*[st.integers(1, 30)] * 3)))
     kept = draw(st.one_of(st.just((True,) * 3), st.tuples(*[st.booleans()] * 3)))
@@ -152,18 +157,18 @@ def elementwise_graphs(draw):
 
 @st.composite
 def move_graphs(draw):
-    """Pads, slices, concatenations, resizes, and means over the image."""
-    maker = GraphMaker(draw(seeds), draw(dtypes))
+    """Pads, slices, concatenations, resizes, and means over the image (not of int16)."""
+    kind = draw(st.sampled_from(["PAD", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "MEAN"]))
+    maker = GraphMaker(draw(seeds), draw(bytes_only if kind == "MEAN" else dtypes))
     shape = height, width, num_c = draw(st.tuples(st.integers(1, 16), st.integers(1, 40), st.integers(1, 9)))
     source = maker.tensor((1, *shape), zero_point=3)
-    kind = draw(st.sampled_from(["PAD", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "MEAN"]))
     if kind == "PAD":
         top, bottom, left, right = pads = draw(st.tuples(*[st.integers(0, 9)] * 4))
         target = maker.op(kind, (source, maker.constant([[0, 0], pads[:2], pads[2:], [0, 0]])), (1, height + top + bottom, width + left + right, num_c))
     elif kind == "STRIDED_SLICE":
         begins = [draw(st.integers(0, size - 1)) for size in shape]
         ends = [draw(st.integers(begin + 1, size)) for begin, size in zip(begins, shape, strict=True)]
-        steps = draw(st.tuples(*[st.integers(1, 3)] * 3))
+        steps = draw(st.tuples(*[st.integers(1, 3)] * 2, st.integers(1, 1 if maker.dtype == np.int16 else 3)))
         parts = [maker.constant(values) for values in ([0, *begins], [1, *ends], [1, *steps])]
         masks = dict.fromkeys(("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"), 0)
         target = maker.op(kind, (source, *parts), (1, *(len(range(*part)) for part in zip(begins, ends, steps, strict=True))), **masks)
@@ -192,8 +197,8 @@ LUT_OPTIONS: dict[str, dict] = {
 def lut_graphs(draw):
     """A layer or nothing, followed by one or two operators that are tables; fused unless the result between is an output too."""
     kinds = draw(st.lists(st.sampled_from(sorted(LUT_OPTIONS)), min_size=1, max_size=2))
-    graph = draw(st.one_of(conv_graphs(max_kernel=3), fully_connected_graphs(), pool_graphs(), elementwise_graphs(), st.none()))
-    maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type if graph else draw(dtypes))
+    graph = draw(st.one_of(conv_graphs(max_kernel=3, dtypes=bytes_only), fully_connected_graphs(dtypes=bytes_only), pool_graphs(), elementwise_graphs(), st.none()))
+    maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type if graph else draw(bytes_only))
     if graph is None:
         inputs = [maker.tensor((1, *draw(st.tuples(*[st.integers(1, 30)] * 3))))]
         outputs, last = [], inputs[0]
@@ -209,7 +214,7 @@ def lut_graphs(draw):
 @st.composite
 def residual_graphs(draw):
     """A convolution, perhaps through a table, and a sum of its result and an earlier tensor of other scale; fused where that is faster."""
-    graph = draw(conv_graphs(max_kernel=4))
+    graph = draw(conv_graphs(max_kernel=4, dtypes=bytes_only))
     maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type)
     maker.tensors, maker.ops = list(graph.tensors), []
     shape = maker.tensors[graph.outputs[0]].shape

@@ -66,7 +66,7 @@ def _check_op(graph: Graph, op: Op, where: str) -> None:
         raise GraphError(f"{where}: a mandatory input is missing")
     tensors = [graph.tensors[index] for index in op.inputs if index >= 0]
     for tensor in (*tensors, graph.tensors[op.outputs[0]]):
-        if tensor.dtype.itemsize == 1 and tensor.quant is not None and tensor.data is None and (tensor.quant.scale <= 0).any():
+        if tensor.dtype.itemsize <= 2 and tensor.quant is not None and tensor.data is None and (tensor.quant.scale <= 0).any():
             raise GraphError(f"{where}: the scale of {_name(tensor)} is not positive")
     if problem := check(op, tensors, graph.tensors[op.outputs[0]]):
         shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors)

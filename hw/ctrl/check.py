@@ -53,6 +53,10 @@ class _Sum:
     is_more: bool = False
 
 
+def _phases_log2(nn) -> Value:
+    return Mux(nn.num_phases[2], 2, Mux(nn.num_phases[1], 1, 0))
+
+
 class DescriptorCheck(wiring.Component):
     """Lets only descriptors pass that keep the rules of the instruction set which the hardware can check at little cost.
 
@@ -160,11 +164,12 @@ class DescriptorCheck(wiring.Component):
         config = self._config
         is_depthwise = is_nn & nn.is_depthwise
         half_bytes = config.tp_buffer_bytes // 2
-        phases_log2 = Mux(nn.num_phases[2], 2, Mux(nn.num_phases[1], 1, 0))
+        phases_log2 = _phases_log2(nn)
+        window_planes = nn.num_slots << phases_log2
         return [
-            _Sum(is_nn, nn.num_vec, nn.num_kernels, 0, config.num_acc_entries),
-            _Sum(is_nn, nn.num_vec, nn.num_kernels_last, 0, config.num_acc_entries),
-            _Sum(is_nn, nn.num_slots << phases_log2, nn.seg_words, 0, config.window_words),
+            _Sum(is_nn, nn.num_vec << nn.is_wide, nn.num_kernels, 0, config.num_acc_entries),
+            _Sum(is_nn, nn.num_vec << nn.is_wide, nn.num_kernels_last, 0, config.num_acc_entries),
+            _Sum(is_nn, window_planes << nn.is_wide, nn.seg_words, 0, config.window_words),
             _Sum(is_nn, (nn.tile_rows - 1)[:FACTOR_BITS], nn.pitch_row, nn.tile_cols, nn.phase_words << exact_log2(config.num_lanes)),
             _Sum(is_nn, (nn.num_ic - 1)[:FACTOR_BITS], nn.channel_words, (nn.phase_words << phases_log2) + nn.stripe_word, config.stripe_words),
             _Sum(is_depthwise, nn.num_z, nn.kernels_per_z, 0, nn.num_kernels, is_equal=True),
@@ -193,6 +198,9 @@ class DescriptorCheck(wiring.Component):
             d.rounding > max(Rounding).value,
             d.act_min > d.act_max,
             d.has_lut & (d.lut_addr[:exact_log2(LUT_BYTES)] != 0),
+            d.is_wide & (d.has_lut | d.has_residual | (d.pool_size != 0) | (d.zero_point_in != 0) | d.num_ic[0]),
+            d.is_wide & (d.channel_words != d.phase_words << _phases_log2(d)),
+            ~d.is_wide & ((d.act_min < -128) | (d.act_max > 127)),
             d.has_residual & (d.res_act_min > d.res_act_max),
             d.tile_ow > d.drain_pitch,
             d.is_flat & ((d.split_log2 != 0) | (d.num_vec_x != d.num_vec)),
@@ -200,7 +208,7 @@ class DescriptorCheck(wiring.Component):
         for suffix in ("", "_last"):
             kernels, per_z, num_z = d[f"num_kernels{suffix}"], d[f"kernels_per_z{suffix}"], d[f"num_z{suffix}"]
             breaches += [
-                ~d.is_depthwise & ((kernels != per_z) | (num_z != d.num_ic)),
+                ~d.is_depthwise & ((kernels != per_z) | (num_z << d.is_wide != d.num_ic)),
                 (1 << d.run_bits) > Mux(d.num_taps == 1, per_z, d.num_taps),
             ]
         return breaches

@@ -11,7 +11,7 @@ __all__ = ["ClockGates", "Rest", "resettable", "rest_domains", "rested"]
 
 def rest_domains(config: NpuConfig) -> tuple[str, ...]:
     """The units that may rest: the names of their clock domains in an elaboration with `ClockGates`."""
-    units = ("tp", "loader", "tables", "params", "walk", "post", "residual", "pool", "writer", "fetch", "check", "csr")
+    units = ("tp", "loader", "tables", "params", "walk", "post", "residual", "pool", "split", "writer", "fetch", "check", "csr")
     return (*units, *(f"{unit}_{core}" for core in range(config.num_cores) for unit in ("decoder", "lanes")))
 
 

@@ -93,10 +93,11 @@ class Core(wiring.Component):
         wiring.connect(m, beat.o, decoder.beats)
 
         issue = sequencer.issue
-        weight = issue.value
+        weight, is_low = issue.value, issue.is_low
         for stage in range(window.READ_CYCLES):
             weight, before = Signal.like(issue.value, name=f"weight_{stage}"), weight
-            m.d.sync += weight.eq(before)
+            is_low, before_low = Signal(name=f"is_low_{stage}"), is_low
+            m.d.sync += [weight.eq(before), is_low.eq(before_low)]
         add = Cat(issue.is_valid, issue.entry, issue.buffer)
         for stage in range(window.READ_CYCLES + lanes.PIPELINE_CYCLES - acc.PRODUCT_CYCLES):
             add, before = Signal(len(add), name=f"add_{stage}"), add
@@ -106,7 +107,7 @@ class Core(wiring.Component):
             m.d.sync += drain_buffer.eq(~drain_buffer)
         m.d.comb += [
             window.pixel.eq(issue.pixel), window.split_log2.eq(issue.split_log2), window.split_words.eq(issue.split_words),
-            lanes.pixels.eq(window.pixels), lanes.weight.eq(weight),
+            lanes.pixels.eq(window.pixels), lanes.weight.eq(weight), lanes.is_low.eq(is_low),
             Cat(acc.add_en, acc.add_entry, acc.add_buffer).eq(add), acc.products.eq(lanes.products),
             acc.drain_buffer.eq(drain_buffer), acc.drain_en.eq(self.drain_en), acc.drain_clear.eq(self.drain_clear),
             acc.drain_entry.eq(self.drain_entry), acc.drain_chunk.eq(self.drain_chunk), self.drain_sums.eq(acc.drain_sums),

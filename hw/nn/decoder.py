@@ -12,7 +12,7 @@ from convoy.spec.isa import NN
 __all__ = ["DECODER_FIELDS", "WEIGHT_BITS", "TapWrite", "TokenBits", "TokenDecoder", "WeightBeat", "WeightPlace"]
 
 DECODER_FIELDS = (
-    "num_sb", "num_groups", "num_z", "num_z_last", "kernels_per_z", "kernels_per_z_last", "num_taps", "run_bits", "wgt_zero_point", "is_depthwise", "num_vec",
+    "num_sb", "num_groups", "num_z", "num_z_last", "kernels_per_z", "kernels_per_z_last", "num_taps", "run_bits", "wgt_zero_point", "is_wide", "is_depthwise", "num_vec",
 )
 """What the decoder needs of an NN descriptor."""
 
@@ -182,7 +182,8 @@ class TokenDecoder(wiring.Component):
                 m.d.comb += self.job.ready.eq(~placed.is_valid)
                 with m.If(self.job.valid & self.job.ready):
                     m.d.comb += is_stepping.eq(1)
-                    m.d.sync += [job.eq(self.job.payload), sb.eq(0), group.eq(0), bank.eq(~bank)]
+                    new = self.job.payload
+                    m.d.sync += [job.eq(new), job.num_vec.eq(new.num_vec << new.is_wide), sb.eq(0), group.eq(0), bank.eq(~bank)]
                     m.next = "SUPERBLOCK"
             with m.State("SUPERBLOCK"):
                 is_last_sb = sb == job.num_sb - 1
@@ -222,7 +223,7 @@ class TokenDecoder(wiring.Component):
                     with m.If(sb == job.num_sb - 1):
                         m.next = "IDLE"
 
-        # Tap lookup, then entry = kernel * num_vec; all held while the output is
+        # Tap lookup, then entry = kernel * num_vec, twice that if is_wide; all held while the output is
         m.submodules.taps = taps = Memory(shape=unsigned(16), depth=2 << TAP_BITS, init=[])
         tap_write, tap_read = taps.write_port(), taps.read_port()
         m.d.comb += [

@@ -16,6 +16,7 @@ from convoy.hw.post.lut import LUT_FIELDS, Lut
 from convoy.hw.post.pool import POOL_FIELDS, Pool
 from convoy.hw.post.requant import Requantiser, delay
 from convoy.hw.post.residual import RESIDUAL_FIELDS, Residual
+from convoy.hw.post.split import ByteSplitter
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, PARAM
 
@@ -24,17 +25,18 @@ __all__ = ["DRAIN_FIELDS", "DrainChunks"]
 DRAIN_FIELDS = (
     "num_sb", "num_groups", "num_vec", "num_vec_last", "num_vec_x", "split_log2", "num_kernels", "num_kernels_last",
     "out_addr", "out_group_step_bytes", "out_pitch_row_bytes", "drain_pitch", "tile_ow", "num_pos", "num_pos_last", "is_flat",
-    "zero_point_out", "act_min", "act_max", "rounding", *LUT_FIELDS, *RESIDUAL_FIELDS, *POOL_FIELDS,
+    "zero_point_out", "act_min", "act_max", "rounding", "is_wide", "out_high_bytes", *LUT_FIELDS, *RESIDUAL_FIELDS, *POOL_FIELDS,
 )
 """What the drain needs of an NN descriptor."""
 
 _SCALE_FIELDS = ("bias", "mult", "shift_left", "shift_right")
+_UNIT_FIELDS = (*_SCALE_FIELDS, "bias_low")
 
 
 def _unit_layout(config: NpuConfig) -> data.StructLayout:
     """One kernel of one core of a group. `entry` is its first accumulator entry, `line` its number in the job (modulo the lines of the pool), `is_odd` and `is_top` are as in `PoolUnit`."""
     return data.StructLayout({
-        "scale": PARAM.subset(*_SCALE_FIELDS), "is_valid": 1, "addr": 32, "core": range(config.num_cores),
+        "scale": PARAM.subset(*_UNIT_FIELDS), "is_valid": 1, "addr": 32, "core": range(config.num_cores),
         "entry": exact_log2(config.num_acc_entries), "line": exact_log2(config.pool_channels),
         "is_odd": 1, "is_top": 1, "is_last_group": 1, "is_group_last": 1, "is_job_last": 1,
     })
@@ -140,7 +142,7 @@ class _UnitSequencer(wiring.Component):
                 m.d.comb += self.params.ready.eq(~self.units.valid | self.units.ready)
                 with m.If(self.params.valid & self.params.ready):
                     m.d.sync += [
-                        *(unit.scale[name].eq(param[name]) for name in _SCALE_FIELDS),
+                        *(unit.scale[name].eq(param[name]) for name in _UNIT_FIELDS),
                         unit.is_valid.eq(param.is_valid),
                         unit.addr.eq(group_addr + param.out_offset_bytes),
                         unit.core.eq(core),
@@ -216,15 +218,18 @@ class _LaneColumns(wiring.Component):
 class _Walker(wiring.Component):
     """Walks the chunks of a unit: one per cycle while `can_issue`, units without a gap.
 
+    With `is_wide` every visit is made twice, without a gap: to an entry of low bytes, then to that of high bytes; there are twice as many entries
+    then as are counted here.
+
     Rows of positions are walked in order, each from vector to vector; a flat unit is a single row. An entry is cleared with the last
     read from it; entries that hold no position, and all entries of a unit that is not valid, get a visit of their own.
 
     Members
     -------
     fields, group, units : In, from the sequencer
-    can_issue : In(1); is_emitted : Out(1), this cycle's visit makes a chunk; is_active : Out(1), there is a unit to walk
+    can_issue : In(1), there is room for a chunk, or for both of a pair; is_emitted : Out(1), this cycle's visit makes a chunk; is_active : Out(1), there is a unit to walk
     acc_* : Out, the read; group_done : Out(1), with the group's last visit
-    emit, place, scale : Out, the chunk that belongs to the read; mask : Out, its lanes in use, a cycle later
+    emit, is_low, place, scale : Out, the chunk that belongs to the read, `is_low`: of low bytes; mask : Out, its lanes in use, a cycle later
     """
 
     def __init__(self, config: NpuConfig):
@@ -238,7 +243,7 @@ class _Walker(wiring.Component):
             "acc_read": Out(1), "acc_clear": Out(1), "acc_core": Out(range(config.num_cores)),
             "acc_entry": Out(exact_log2(config.num_acc_entries)), "acc_lane": Out(range(num_parts)),
             "group_done": Out(1),
-            "emit": Out(1), "mask": Out(config.post_lanes), "place": Out(_place_layout()), "scale": Out(PARAM.subset(*_SCALE_FIELDS)),
+            "emit": Out(1), "is_low": Out(1), "mask": Out(config.post_lanes), "place": Out(_place_layout()), "scale": Out(PARAM.subset(*_SCALE_FIELDS)),
         })
 
     def elaborate(self, platform):
@@ -259,8 +264,15 @@ class _Walker(wiring.Component):
         is_row_start, is_dead, is_row_dead = Signal(), Signal(), Signal()  # dead: no position in what is left
         is_last_vec, is_last_vec_x = Signal(), Signal()  # vec_left == 1, vec_x_left == 1
 
-        go = Signal()
-        m.d.comb += go.eq(is_active & self.can_issue)
+        go, step = Signal(), Signal()
+        is_high, is_low = Signal(), Signal()
+        m.d.comb += [
+            is_low.eq(job.is_wide & ~is_high),
+            go.eq(is_active & (self.can_issue | is_high)),
+            step.eq(go & ~is_low),
+        ]
+        with m.If(go):
+            m.d.sync += is_high.eq(is_low)
 
         # What this visit is
         parts_mask, rows_mask = Signal(part_bits), Signal(2)
@@ -283,23 +295,24 @@ class _Walker(wiring.Component):
             self.acc_read.eq(go & ~is_empty),
             self.acc_clear.eq(go & is_clear),
             self.acc_core.eq(unit.core),
-            self.acc_entry.eq(entry),
+            self.acc_entry.eq(Mux(job.is_wide, Cat(is_high, entry), entry)),
             self.acc_lane.eq(part | ((row << part_bits) >> job.split_log2)),
-            self.group_done.eq(go & is_unit_end & unit.is_group_last),
-            self.emit.eq(self.is_emitted),
+            self.group_done.eq(step & is_unit_end & unit.is_group_last),
+            self.emit.eq(self.is_emitted), self.is_low.eq(is_low),
             below.eq(Mux(is_empty, 0, Mux(here.is_short, Cat(here.width > i for i in range(post_lanes)), (1 << post_lanes) - 1))),
             self.mask.eq(below & (columns.mask | (~job.is_flat).replicate(post_lanes))),
             self.place.addr.eq(row_addr),
             self.place.start.eq(is_row_start & ~is_empty),
             self.place.last.eq(is_unit_end & unit.is_job_last),
-            self.scale.eq(unit.scale),
-            columns.restart.eq(self.units.ready), columns.advance.eq(go),
+            *(self.scale[name].eq(unit.scale[name]) for name in _SCALE_FIELDS[1:]),
+            self.scale.bias.eq(Mux(is_low, unit.scale.bias_low, unit.scale.bias)),
+            columns.restart.eq(self.units.ready), columns.advance.eq(step),
         ]
 
         # The next visit
         beyond_left = Signal(14)
         m.d.comb += beyond_left.eq(ahead_left - job.drain_pitch)
-        with m.If(go):
+        with m.If(step):
             m.d.sync += [
                 part.eq(Mux(is_vector_end, 0, part + 1)),
                 here.width.eq(here.width - post_lanes), here.is_short.eq(here.is_short | (here.width <= 2 * post_lanes)),
@@ -325,7 +338,7 @@ class _Walker(wiring.Component):
                 with m.Else():
                     m.d.sync += is_row_dead.eq(here.is_short)
 
-        m.d.comb += self.units.ready.eq(~is_active | (go & is_unit_end))
+        m.d.comb += self.units.ready.eq(~is_active | (step & is_unit_end))
         with m.If(self.units.ready):
             load = self.units.payload
             num_vec_x = Mux(job.is_flat, self.group.num_vec, job.num_vec_x)
@@ -352,7 +365,7 @@ class DrainChunks(wiring.Component):
     with `is_flat` `split_log2` is 0 and `num_vec_x` is not used. `num_vec` (or `num_vec_last`) vectors of every kernel are
     cleared, each once, with or after the last read from it, also where no position or no output channel needs them.
 
-    Throughput: one chunk of `post_lanes` positions per cycle; a row of each kernel begins a new chunk; one cycle per vector of an output
+    Throughput: one chunk of `post_lanes` positions per cycle, per two cycles if is_wide; a row of each kernel begins a new chunk; one cycle per vector of an output
     channel that does not exist; about 4 cycles per group. The next job is taken when the chunks of the last one have left; a job with
     a lookup table starts when that has been fetched. With a residual `Residual` sets the pace, and with
     a pool `Pool` where rows are no multiples of `post_lanes`; its results leave some 16 cycles later.
@@ -422,7 +435,7 @@ class DrainChunks(wiring.Component):
         # Every chunk issued has its room in the queues.
         num_free = Signal(range(depth + 1), init=depth)
         can_issue, has_mask, is_taken = Signal(init=1), Signal(), Signal()
-        m.d.sync += [num_free.eq(num_free - walker.is_emitted + is_taken), can_issue.eq(num_free > 1), has_mask.eq(walker.emit)]
+        m.d.sync += [num_free.eq(num_free - walker.is_emitted + is_taken), can_issue.eq(num_free > Mux(sequencer.fields.is_wide, 2, 1)), has_mask.eq(walker.emit)]
         m.d.comb += [
             has_chunks.eq((num_free != depth) | lut.start | ~lut.is_ready),
             walker_rest.offered.eq(walker.units.valid | walker.prepare | walker.is_active),
@@ -431,9 +444,15 @@ class DrainChunks(wiring.Component):
         wiring.connect(m, wiring.flipped(self.job), sequencer.job)
         wiring.connect(m, wiring.flipped(self.params), sequencer.params)
         self._connect_units(m, sequencer, walker, residual, pool)
+        splitter = ByteSplitter(config.post_lanes)
+        m.submodules.splitter = rested(splitter, splitter.is_wide, platform, "split")
+        wiring.connect(m, pool.o, splitter.i)
+        wiring.connect(m, splitter.o, wiring.flipped(self.chunks))
+        m.d.comb += [splitter.is_wide.eq(sequencer.fields.is_wide), splitter.high_bytes.eq(sequencer.fields.out_high_bytes)]
         chunks = residual.i
         m.d.comb += [
-            sequencer.is_quiet.eq((num_free == depth) & residual.is_idle & pool.is_idle & ~chunks.valid), sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
+            sequencer.is_quiet.eq((num_free == depth) & residual.is_idle & pool.is_idle & splitter.is_idle & ~chunks.valid),
+            sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
             sequencer.is_prepared.eq(walker.is_prepared & lut.is_ready), walker.prepare.eq(sequencer.prepare),
             walker.fields.eq(sequencer.fields), walker.group.eq(sequencer.group), walker.can_issue.eq(can_issue),
             *(getattr(self, name).eq(getattr(walker, name)) for name in ("acc_read", "acc_clear", "acc_core", "acc_entry", "acc_lane", "group_done")),
@@ -446,9 +465,10 @@ class DrainChunks(wiring.Component):
         scale = delay(m, walker.scale, self._acc_read_cycles, name="scale")
         m.d.comb += [
             requantiser.valid.eq(delay(m, walker.emit, self._acc_read_cycles, name="emit")),
+            requantiser.is_low.eq(delay(m, walker.is_low, self._acc_read_cycles, name="is_low")),
             requantiser.accs.eq(self.acc_data),
             *(requantiser.param[name].eq(scale[name]) for name in _SCALE_FIELDS),
-            *(getattr(requantiser, name).eq(sequencer.fields[name]) for name in ("rounding", "zero_point_out", "act_min", "act_max")),
+            *(getattr(requantiser, name).eq(sequencer.fields[name]) for name in ("is_wide", "rounding", "zero_point_out", "act_min", "act_max")),
             masks.w_en.eq(has_mask), masks.w_data.eq(walker.mask), masks.r_en.eq(lut.out_valid),
             places.w_en.eq(walker.emit), places.w_data.eq(walker.place),
             lut.valid.eq(requantiser.out_valid), lut.lanes.eq(requantiser.outs),
@@ -482,4 +502,3 @@ class DrainChunks(wiring.Component):
         ]
         wiring.connect(m, residual.port, wiring.flipped(self.read_residual))
         wiring.connect(m, residual.o, pool.i)
-        wiring.connect(m, pool.o, wiring.flipped(self.chunks))

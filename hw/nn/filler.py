@@ -14,7 +14,7 @@ __all__ = ["FILLER_FIELDS", "Filler"]
 
 FILLER_FIELDS = (
     "stripe_word", "channel_words", "phase_words", "num_ic", "is_depthwise", "num_sb", "num_groups", "num_z", "num_z_last", "group_step",
-    "num_phases", "seg_words", "num_slots",
+    "num_phases", "seg_words", "num_slots", "is_wide",
 )
 """What the filler needs of an NN descriptor."""
 
@@ -31,6 +31,8 @@ class Filler(wiring.Component):
     filled : Out(num_cores bits), strobes with the last word of a window; `released` : In(num_cores bits), strobes when a core is done with one
     done : Out(1), strobe: the last word of the descriptor has been read
     waits_load, waits_slot : Out(1), it stands still until a channel has been loaded; until a core has released a window
+
+    With `is_wide` a window has the planes of two channels of bytes, which are one channel here.
 
     Latency: 3 cycles from address to window write. Throughput: one word per cycle, two idle cycles per window.
     """
@@ -58,7 +60,8 @@ class Filler(wiring.Component):
 
         # The loops: superblock, group, z, core (depthwise), phase, word
         sb, group, z = Signal(16), Signal(16), Signal(16)
-        core, phase, word = Signal(range(max(num_cores, 2))), Signal(2), Signal(9)
+        core, phase, word = Signal(range(max(num_cores, 2))), Signal(3), Signal(9)
+        last_phase = Signal(3)
         channel, sb_channel = Signal(17), Signal(17)
         base, sb_base = Signal(stripe_bits), Signal(stripe_bits)  # first word of the channel; of the superblock's first channel
         next_base, next_channel = Signal(stripe_bits), Signal(17)
@@ -93,13 +96,14 @@ class Filler(wiring.Component):
                 with m.If(self.job.valid & all_released):
                     new = self.job.payload
                     m.d.sync += [
-                        job.eq(new), sb.eq(0), group.eq(0), z.eq(0), core.eq(0), group_pixel.eq(0), channel.eq(0), sb_channel.eq(0),
+                        job.eq(new), job.channel_words.eq(new.channel_words << new.is_wide), job.num_ic.eq(new.num_ic >> new.is_wide),
+                        last_phase.eq((new.num_phases << new.is_wide) - 1), sb.eq(0), group.eq(0), z.eq(0), core.eq(0), group_pixel.eq(0), channel.eq(0), sb_channel.eq(0),
                         base.eq(new.stripe_word), sb_base.eq(new.stripe_word), slot.eq(0), slot_word.eq(0),
                     ]
                     m.next = "WINDOW"
             with m.State("WINDOW"):
                 m.d.sync += [phase_base.eq(base + (group_pixel >> lanes_log2)), phase.eq(0), word.eq(0), window_word.eq(slot_word)]
-                is_loaded = (channel < loaded) | (channel >= job.num_ic)
+                is_loaded = (channel < (loaded >> job.is_wide)) | (channel >= job.num_ic)
                 has_slot = (core != 0) | all_free
                 m.d.comb += [self.waits_load.eq(~is_loaded), self.waits_slot.eq(~has_slot)]
                 with m.If(is_loaded & has_slot):
@@ -110,7 +114,7 @@ class Filler(wiring.Component):
                 m.d.sync += [word.eq(word + 1), window_word.eq(window_word + 1)]
                 with m.If(word == job.seg_words - 1):
                     m.d.sync += [word.eq(0), phase.eq(phase + 1), phase_base.eq(phase_base + job.phase_words)]
-                    with m.If(phase == job.num_phases - 1):
+                    with m.If(phase == last_phase):
                         m.d.comb += is_window_end.eq(1)
                         m.next = "NEXT"
             with m.State("NEXT"):

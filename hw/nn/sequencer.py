@@ -17,17 +17,17 @@ __all__ = ["SEQUENCER_FIELDS", "Issue", "Sequencer"]
 
 SEQUENCER_FIELDS = (
     "num_sb", "num_groups", "group_step", "num_phases", "seg_words", "num_slots", "num_vec", "num_vec_last", "num_vec_x", "step_vec_x",
-    "step_vec_y", "split_log2", "split_words",
+    "step_vec_y", "split_log2", "split_words", "is_wide",
 )
 """What the sequencer needs of an NN descriptor."""
 
 
 def Issue(config: NpuConfig) -> data.StructLayout:
-    """One cycle's work: the window pixel of lane 0, the weight, and the accumulator entry and buffer."""
+    """One cycle's work: the window pixel of lane 0, the weight, and the accumulator entry and buffer; `is_low`: pixels are low bytes of int16."""
     return data.StructLayout({
         "is_valid": 1,
         "pixel": exact_log2(config.window_words * config.num_lanes),
-        "split_log2": 2, "split_words": 8,
+        "split_log2": 2, "split_words": 8, "is_low": 1,
         "value": signed(WEIGHT_BITS),
         "entry": exact_log2(config.num_acc_entries), "buffer": 1,
     })
@@ -47,7 +47,10 @@ class Sequencer(wiring.Component):
     issue : Out(Issue), registered
     has_beat : In(1), the weight queue is not empty; state : Out(CoreState), of the cycle before
 
-    Latency: 3 cycles from weight to issue. A weight takes T cycles, a zero one cycle, the end of a group one. Two issues to one accumulator entry
+    With `is_wide` a weight meets the low bytes of a vector, then the high bytes, which stand in the second half of the window; entry 2v collects
+    the former, 2v + 1 the latter. Here all that is counted in vectors is counted in such halves then.
+
+    Latency: 3 cycles from weight to issue. A weight takes T cycles, 2T if is_wide, a zero one cycle, the end of a group one. Two issues to one accumulator entry
     are at least `MIN_REUSE_CYCLES` apart; only T < `MIN_REUSE_CYCLES` can lose cycles to that.
     """
 
@@ -92,17 +95,16 @@ class Sequencer(wiring.Component):
         has_window, has_buffer, buffer = Signal(), Signal(), Signal()
         slot_word = Signal(range(config.window_words))
         next_slot, next_word = Signal(9), Signal(range(config.window_words))  # the slot that the next window is in
-        window_words = Signal(11)
+        window_words, high_words = Signal(11), Signal(range(config.window_words))
         remainder = Signal(lanes_log2)
         group_pixel = Signal(16)
 
         # The weight at the head; vector v of T
         head, has_head, is_zero = Signal(self.weights.payload.shape()), Signal(), Signal()
-        vec, vec_x = Signal(9), Signal(9)
-        off_x, off_row = Signal(pixel_bits), Signal(pixel_bits)
+        vec = Signal(9)
         num_vec = Signal(9)
-        is_first = Signal()
-        m.d.comb += is_first.eq(vec == 0)
+        is_first, is_low = Signal(), Signal()
+        m.d.comb += [is_first.eq(vec == 0), is_low.eq(job.is_wide & ~vec[0])]
         must_change = head.is_new_window & is_first
         finish = Signal()  # the cycle after a group's last issue
         may_start = Signal()
@@ -147,14 +149,8 @@ class Sequencer(wiring.Component):
             m.d.sync += has_buffer.eq(1)
 
         with m.If(go):
-            with m.If(is_end):
-                m.d.sync += [vec.eq(0), vec_x.eq(0), off_x.eq(0), off_row.eq(0)]
-            with m.Else():
-                m.d.sync += vec.eq(vec + 1)
-                with m.If(vec_x == job.num_vec_x - 1):
-                    m.d.sync += [vec_x.eq(0), off_row.eq(off_row + job.step_vec_y), off_x.eq(off_row + job.step_vec_y)]
-                with m.Else():
-                    m.d.sync += [vec_x.eq(vec_x + 1), off_x.eq(off_x + job.step_vec_x)]
+            m.d.sync += vec.eq(Mux(is_end, 0, vec + 1))
+        off_x = self._walk_vectors(m, go & is_end, go & ~is_low, job, pixel_bits)
         with m.If(finish):
             m.d.sync += [has_window.eq(0), has_buffer.eq(0), buffer.eq(~buffer)]
             with m.If(group != job.num_groups - 1):
@@ -169,13 +165,17 @@ class Sequencer(wiring.Component):
 
         with m.If(self.job.valid & self.job.ready):
             new = self.job.payload
+            half_words = Mux(new.num_phases == 4, new.seg_words << 2, Mux(new.num_phases == 2, new.seg_words << 1, new.seg_words))
             m.d.sync += [
-                job.eq(new), is_busy.eq(1), sb.eq(0), group.eq(0), group_pixel.eq(0), next_slot.eq(0), next_word.eq(0),
-                num_vec.eq(Mux(new.num_groups == 1, new.num_vec_last, new.num_vec)),
-                window_words.eq(Mux(new.num_phases == 4, new.seg_words << 2, Mux(new.num_phases == 2, new.seg_words << 1, new.seg_words))),
+                job.eq(new), job.num_vec.eq(new.num_vec << new.is_wide), job.num_vec_last.eq(new.num_vec_last << new.is_wide),
+                is_busy.eq(1), sb.eq(0), group.eq(0), group_pixel.eq(0), next_slot.eq(0), next_word.eq(0),
+                num_vec.eq(Mux(new.num_groups == 1, new.num_vec_last, new.num_vec) << new.is_wide),
+                window_words.eq(half_words << new.is_wide), high_words.eq(half_words),
             ]
 
-        self._issue(m, head, does_issue, entry, buffer, Mux(must_change, next_word, slot_word), remainder, off_x, job)
+        word = Signal.like(slot_word)
+        m.d.comb += word.eq(Mux(must_change, next_word, Mux(job.is_wide & ~is_low, slot_word + high_words, slot_word)))
+        self._issue(m, head, does_issue, entry, buffer, word, remainder, off_x, is_low, job)
         self._say_state(m, is_busy, does_issue, ~has_buffer & (num_free == 0), (must_change | ~has_window) & (num_filled == 0),
                         may_start & ~go, ~has_head)
         m.d.comb += [
@@ -183,6 +183,18 @@ class Sequencer(wiring.Component):
             self.group_done.eq(_delay(m, finish, self.FINISH_CYCLES, "finish")),
         ]
         return m
+
+    def _walk_vectors(self, m, restart, step, job, pixel_bits):
+        """The pixel of the vector, relative to that of the first one."""
+        vec_x, off_x, off_row = Signal(9), Signal(pixel_bits), Signal(pixel_bits)
+        with m.If(restart):
+            m.d.sync += [vec_x.eq(0), off_x.eq(0), off_row.eq(0)]
+        with m.Elif(step):
+            with m.If(vec_x == job.num_vec_x - 1):
+                m.d.sync += [vec_x.eq(0), off_row.eq(off_row + job.step_vec_y), off_x.eq(off_row + job.step_vec_y)]
+            with m.Else():
+                m.d.sync += [vec_x.eq(vec_x + 1), off_x.eq(off_x + job.step_vec_x)]
+        return off_x
 
     def _say_state(self, m, is_busy, does_issue, lacks_buffer, lacks_window, is_hazard, lacks_weight):
         """What is in the way of an issue, the first that applies; encoded a cycle later, off the paths of the issue."""
@@ -197,13 +209,13 @@ class Sequencer(wiring.Component):
             with m.If(flag):
                 m.d.comb += self.state.eq(state)
 
-    def _issue(self, m, head, is_valid, entry, buffer, word, remainder, offset, job):
+    def _issue(self, m, head, is_valid, entry, buffer, word, remainder, offset, is_low, job):
         """Two stages of address addition: tap + vector, then + window."""
         first = Signal(Issue(self._config))
         pixel = Signal(len(first.pixel))
         m.d.sync += [
             first.is_valid.eq(is_valid), first.entry.eq(entry), first.buffer.eq(buffer), first.value.eq(head.value),
-            first.split_log2.eq(job.split_log2), first.split_words.eq(job.split_words),
+            first.split_log2.eq(job.split_log2), first.split_words.eq(job.split_words), first.is_low.eq(is_low),
             first.pixel.eq(head.tap_offset + offset), pixel.eq(Cat(remainder, word)),
             self.issue.eq(first), self.issue.pixel.eq(first.pixel + pixel),
         ]

@@ -1,4 +1,4 @@
-"""Requantisation: 32-bit accumulators to 8-bit outputs."""
+"""Requantisation: 32-bit accumulators to 8-bit outputs, pairs of them to 16-bit outputs."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
@@ -10,7 +10,8 @@ from convoy.spec.isa import PARAM, Rounding
 __all__ = ["Requantiser", "delay"]
 
 _PART_BITS = 17
-_OUT_BITS = 11
+_OUT_BITS = 18
+_QUOTIENT_BITS = 42
 
 
 def delay(m: Module, value, cycles: int, *, name: str):
@@ -28,15 +29,17 @@ class _Lane(wiring.Component):
     acc: In(signed(32))
     bias: In(signed(32))
     is_single: In(1)
+    is_half_up: In(1)
+    is_wide: In(1)
     shift_left: In(3)
     mult_low: In(_PART_BITS)
     mult_high: In(31 - _PART_BITS)
     shift_right: In(5)
     has_shift: In(1)
     zero_point_out: In(signed(9))
-    act_min: In(signed(9))
-    act_max: In(signed(9))
-    out: Out(8)
+    act_min: In(signed(16))
+    act_max: In(signed(16))
+    out: Out(signed(16))
 
     def elaborate(self, platform):
         m = Module()
@@ -53,20 +56,28 @@ class _Lane(wiring.Component):
 
         product = self._multiply(m, x)  # three stages
 
+        # The product of the high sum, 8 bits up, and that of the low sum a cycle before; the lowest 8 bits only matter to a tie.
+        low_product, total_product = Signal(signed(63)), Signal(signed(64))
+        m.d.comb += total_product.eq(product)
+        with m.If(self.is_wide):
+            m.d.sync += low_product.eq(product)
+            m.d.comb += total_product.eq(product + (low_product >> 8))
+
         # The right shift by 31 + R, its last bit still to be rounded off: 30 bits now, R later, 1 at the end.
-        quotient = Signal(signed(34))
-        is_tie_below = Signal()
+        quotient = Signal(signed(_QUOTIENT_BITS))
+        is_tie_below, has_rest = Signal(), Signal()
+        m.d.comb += has_rest.eq(total_product[:22].any() | Mux(self.is_wide, low_product[:8].any(), total_product[22:30].any()))
         m.d.sync += [
-            quotient.eq(product >> 30),
-            is_tie_below.eq((product < 0) & ~product[:30].any()),
+            quotient.eq(Mux(self.is_wide, total_product >> 22, total_product >> 30)),
+            is_tie_below.eq((total_product < 0) & ~has_rest & ~self.is_half_up),
         ]
-        nudged = Signal(signed(34))
+        nudged = Signal(signed(_QUOTIENT_BITS))
         m.d.sync += nudged.eq(quotient + Mux(self.is_single, Cat(is_tie_below, is_tie_below).as_signed(), Const(1, signed(2))))
-        halves = Signal(signed(34))
+        halves = Signal(signed(_QUOTIENT_BITS))
         m.d.sync += halves.eq(Cat(nudged[0] & self.is_single, nudged[1:] - (~self.is_single & (nudged < 0) & self.has_shift)).as_signed())
-        shifted = Signal(signed(34))
+        shifted = Signal(signed(_QUOTIENT_BITS))
         m.d.sync += shifted.eq(halves >> self.shift_right)
-        rounded = Signal(signed(34))
+        rounded = Signal(signed(_QUOTIENT_BITS))
         m.d.sync += rounded.eq((shifted + 1) >> 1)
 
         small = Signal(signed(_OUT_BITS))  # a value beyond these bits is clamped whatever the zero point
@@ -78,11 +89,11 @@ class _Lane(wiring.Component):
         offset = Signal(signed(_OUT_BITS + 1))
         m.d.sync += offset.eq(small + self.zero_point_out)
         with m.If(offset < self.act_min):
-            m.d.sync += self.out.eq(self.act_min[:8])
+            m.d.sync += self.out.eq(self.act_min)
         with m.Elif(offset > self.act_max):
-            m.d.sync += self.out.eq(self.act_max[:8])
+            m.d.sync += self.out.eq(self.act_max)
         with m.Else():
-            m.d.sync += self.out.eq(offset[:8])
+            m.d.sync += self.out.eq(offset[:16].as_signed())
         return m
 
     def _multiply(self, m, x):
@@ -111,7 +122,11 @@ class Requantiser(wiring.Component):
 
     As in docs/architecture.md: `x = (acc + bias) << shift_left`, the sum wrapped to 32 bits, the shift wrapped (`DOUBLE`)
     or saturated (`SINGLE`) to 32 bits; then `DOUBLE`: `h = (x*mult + 2^30) >> 31`, `y = (h + 2^(R-1) - (h<0)) >> R`;
-    `SINGLE`: `y = (x*mult + 2^(30+R) - (x*mult<0)) >> (31+R)`; then `clamp(y + zero_point_out, act_min, act_max)`.
+    `SINGLE`: `y = (x*mult + 2^(30+R) - (x*mult<0)) >> (31+R)`, `HALF_UP`: the same without `x*mult<0`; then
+    `clamp(y + zero_point_out, act_min, act_max)`.
+
+    With `is_wide` the accumulators of low bytes (`is_low`) come a cycle before those of high bytes; x*mult is then the first product plus 256 times
+    the second. The low bytes of the outputs leave `PIPELINE_CYCLES + 1` cycles after the accumulators of low bytes, the high bytes a cycle later.
 
     A pipeline without stalls: outputs come `PIPELINE_CYCLES` cycles after their inputs, one set per cycle. Each lane takes
     four 18 x 18 multipliers.
@@ -131,12 +146,14 @@ class Requantiser(wiring.Component):
         Accumulators; lane 0 lowest.
     param : In(PARAM.layout)
         The output channel; `is_valid` and `out_offset_bytes` are ignored.
-    rounding, zero_point_out, act_min, act_max : In
+    is_low : In(1)
+        These are accumulators of low bytes; those of high bytes follow in the next cycle. Only with `is_wide`.
+    is_wide, rounding, zero_point_out, act_min, act_max : In
         As in `spec.isa.NN`; must not change while anything is in the pipeline.
     out_valid : Out(1)
-        `valid`, `PIPELINE_CYCLES` later.
+        `valid`, `PIPELINE_CYCLES` later, one more if `is_wide`.
     outs : Out(array of 8)
-        The low 8 bits of the clamped values.
+        The low 8 bits of the clamped values; with `is_wide` the low and the high 8 bits in turn.
     """
 
     PIPELINE_CYCLES = 13
@@ -148,21 +165,26 @@ class Requantiser(wiring.Component):
             "valid": In(1),
             "accs": In(data.ArrayLayout(signed(32), num_lanes)),
             "param": In(PARAM.layout),
+            "is_low": In(1),
+            "is_wide": In(1),
             "rounding": In(Rounding),
             "zero_point_out": In(signed(9)),
-            "act_min": In(signed(9)),
-            "act_max": In(signed(9)),
+            "act_min": In(signed(16)),
+            "act_max": In(signed(16)),
             "out_valid": Out(1),
             "outs": Out(data.ArrayLayout(8, num_lanes)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        is_single = Signal()
+        is_single, is_half_up = Signal(), Signal()
+        out_valid, is_late_valid, is_high_out = delay(m, self.valid, self.PIPELINE_CYCLES, name="valid"), Signal(), Signal()
         m.d.comb += [
-            is_single.eq(self.rounding == Rounding.SINGLE),
-            self.out_valid.eq(delay(m, self.valid, self.PIPELINE_CYCLES, name="valid")),
+            is_half_up.eq(self.rounding == Rounding.HALF_UP),
+            is_single.eq((self.rounding == Rounding.SINGLE) | is_half_up),
+            self.out_valid.eq(Mux(self.is_wide, is_late_valid, out_valid)),
         ]
+        m.d.sync += [is_late_valid.eq(out_valid), is_high_out.eq(self.is_wide & ~delay(m, self.is_low, self.PIPELINE_CYCLES, name="is_low"))]
         shift_left = delay(m, self.param.shift_left, 1, name="shift_left")
         mult = delay(m, self.param.mult, 2, name="mult")
         shift_right = delay(m, self.param.shift_right, 6, name="shift_right")
@@ -171,10 +193,13 @@ class Requantiser(wiring.Component):
         shift_right_late = delay(m, shift_right, 2, name="shift_right_late")
         for i in range(self.num_lanes):
             lane = m.submodules[f"lane_{i}"] = _Lane()
+            high = Signal(8, name=f"high_{i}")
             m.d.comb += [
                 lane.acc.eq(self.accs[i]),
                 lane.bias.eq(self.param.bias),
                 lane.is_single.eq(is_single),
+                lane.is_half_up.eq(is_half_up),
+                lane.is_wide.eq(self.is_wide),
                 lane.shift_left.eq(shift_left),
                 lane.mult_low.eq(mult[:_PART_BITS]),
                 lane.mult_high.eq(mult[_PART_BITS:]),
@@ -183,6 +208,7 @@ class Requantiser(wiring.Component):
                 lane.zero_point_out.eq(self.zero_point_out),
                 lane.act_min.eq(self.act_min),
                 lane.act_max.eq(self.act_max),
-                self.outs[i].eq(lane.out),
+                self.outs[i].eq(Mux(is_high_out, high, lane.out[:8])),
             ]
+            m.d.sync += high.eq(lane.out[8:])
         return m

@@ -100,7 +100,8 @@ def test_save_and_input_files(convoy, tmp_path):
 
 
 @pytest.mark.parametrize("options", ["", "--pad 1,1,1,1", "--stride 2x1 --pad 0,1,2,0 --density 0.3 --activation relu6", "--activation relu --config S",
-                                     "--stride 3x1 --dilation 1x2 --pad 2,0,1,4", "--stride 4x7", "--dtype uint8 --pad 1,1,1,1 --density 0.3"])
+                                     "--stride 3x1 --dilation 1x2 --pad 2,0,1,4", "--stride 4x7", "--dtype uint8 --pad 1,1,1,1 --density 0.3",
+                                     "--dtype int16 --pad 1,0,2,1 --stride 2x1"])
 def test_layer(convoy, options):
     code, out, err = convoy(CONV, options, "--device golden --json -")
     report = json.loads(out)

@@ -1,14 +1,16 @@
-"""Networks of uint8, and of several dtypes, read from files: the plan on the golden machine against LiteRT, every tensor."""
+"""Networks of uint8, of int16, and of several dtypes, read from files: the plan on the golden machine against LiteRT, every tensor."""
 
 import numpy as np
 import pytest
+from ai_edge_litert.schema_py_generated import TensorType
 
 from convoy.driver.compile import compile_graph
 from convoy.driver.graph import GraphError
 from convoy.driver.importers.tflite import read_tflite
+from convoy.driver.program import HostStep
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.verif.graphs import random_values, run_plan
-from convoy.verif.litert import ModelBuilder, conv_model, run_reference
+from convoy.verif.litert import ModelBuilder, conv_model, pool_model, run_reference
 
 SMALL = NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, post_lanes=2, stripe_bytes=4096, window_words=32, tp_buffer_bytes=1024)
 
@@ -68,6 +70,67 @@ def unsigned_network() -> bytes:
 @pytest.mark.parametrize("config", [PRESETS["Q"], SMALL], ids=["Q", "small"])
 def test_network_of_uint8(config):
     check(unsigned_network(), config)
+
+
+def wide_network() -> bytes:
+    """int16 from int8 on the host: convolutions with either bias, moves, and fully connected layers whose factor the NPU has and has not."""
+    rng, b = np.random.default_rng(4), ModelBuilder()
+
+    scales = {}
+
+    def tensor(shape, scale=0.0005):
+        index = b.tensor(shape, np.int16, scale, 0)
+        scales[index] = np.float32(scale)
+        return index
+
+    def layer(kind, source, shape, wgt_shape, wgt_scale=0.004, bias_dtype=np.int64, scale=0.002, axis=0, **options):
+        num_oc = shape[-1]
+        wgt_scales = np.array([wgt_scale * (1 + n % 3) for n in range(num_oc if wgt_scale != 0.25 else 1)], np.float32)
+        wgt = b.tensor(wgt_shape, np.int8, wgt_scales, 0, axis, rng.integers(-127, 128, wgt_shape))
+        bias = b.tensor((num_oc,), bias_dtype, scales[source] * wgt_scales, 0, data=rng.integers(-10**6, 10**6, num_oc))
+        target = tensor(shape, scale)
+        if bias_dtype == np.int32:
+            options["quantizedBiasType"] = TensorType.INT32
+        b.op(kind, [source, wgt, bias], [target], **options)
+        return target
+
+    image, first = b.tensor((1, 9, 7, 3), np.int8, 0.05, 3), tensor((1, 9, 7, 3))
+    b.op("QUANTIZE", [image], [first])
+    conv = layer("CONV_2D", first, (1, 9, 7, 6), (6, 3, 3, 3), strideH=1, strideW=1, padding=0, fusedActivationFunction=1)
+    deep = layer("DEPTHWISE_CONV_2D", conv, (1, 5, 4, 12), (1, 3, 3, 12), axis=3, scale=0.004, strideH=2, strideW=2, depthMultiplier=2, padding=0)
+    pads = b.tensor((4, 2), np.int32, data=np.array([[0, 0], [1, 0], [0, 1], [0, 0]]))
+    padded, both, part = tensor((1, 6, 5, 12), 0.004), tensor((1, 6, 5, 24), 0.004), tensor((1, 6, 2, 7), 0.004)
+    b.op("PAD", [deep, pads], [padded])
+    b.op("CONCATENATION", [padded, padded], [both], axis=3)
+    begin, end = (b.tensor((4,), np.int32, data=np.array(values)) for values in ([0, 0, 1, 9], [1, 6, 2, 7]))
+    b.op("SLICE", [both, begin, end], [part])
+    narrow = layer("CONV_2D", part, (1, 3, 1, 5), (5, 2, 2, 7), bias_dtype=np.int32, scale=0.05, strideH=2, strideW=2, padding=1)
+    flat = tensor((1, 15), 0.05)
+    b.op("RESHAPE", [narrow], [flat], newShape=[1, 15])
+    exact = layer("FULLY_CONNECTED", flat, (1, 20), (20, 15), wgt_scale=0.25, scale=0.05, bias_dtype=np.int32)
+    last = layer("FULLY_CONNECTED", exact, (1, 4), (4, 20), scale=0.09)
+    return b.finish([image], [last])
+
+
+@pytest.mark.parametrize("config", [PRESETS["Q"], SMALL], ids=["Q", "small"])
+def test_network_of_int16(config):
+    check(wide_network(), config)
+    plan = compile_graph(read_tflite(wide_network()), config)
+    assert [step.op.index for step in plan.steps if isinstance(step, HostStep)] == [0, 9]
+
+
+def test_int16_that_is_refused():
+    rng = np.random.default_rng(1)
+    weights, quant = rng.integers(-127, 128, (2, 3, 3, 4)).astype(np.int8), (0.001, 0)
+    heavy, long_bias = np.full((1, 1, 1, 600), 127, np.int8), np.zeros(2, np.int64)
+    for model, message in (
+        (conv_model((1, 9, 9, 4), weights, long_bias, quant, 0.01, quant, (3, 3), dtype=np.int16), "strides 3 and 3 on int16; the limit is 2"),
+        (conv_model((1, 1, 1, 600), heavy, np.zeros(1, np.int32), quant, 1e-6, quant, dtype=np.int16), "the sums of a channel may exceed 32 bits"),
+        (conv_model((1, 9, 9, 4), weights, long_bias, (0.001, 1), 0.01, quant, dtype=np.int16), "'input' is int16 with a zero point; use 0"),
+        (pool_model("MAX_POOL_2D", (1, 4, 4, 2), (2, 2), (2, 2), quant, dtype=np.int16), "int16, which only convolutions, fully connected layers and moves take"),
+    ):
+        with pytest.raises(GraphError, match=message):
+            compile_graph(read_tflite(model), SMALL)
 
 
 @pytest.mark.parametrize(("weights", "zero_point", "scales", "message"), [

@@ -163,12 +163,12 @@ class Layer:
 
     def _param(self, oc: int, num_oc: int) -> bytes:
         if oc >= num_oc:
-            return PARAM.encode(bias=0, mult=0, is_valid=0, out_offset_bytes=0, shift_left=0, shift_right=0)
+            return PARAM.encode(bias=0, mult=0, is_valid=0, out_offset_bytes=0, shift_left=0, shift_right=0, bias_low=0)
         mult, left, right = quantize_multiplier(float(np.float32(self.scale)))
         _, num_oh, num_ow = self.expected().shape
         kernel = self.weights[..., oc] if self.is_depthwise else self.weights[oc]
         bias = int(self.bias[oc]) - self.zero_point_in * int(kernel.astype(int).sum())
-        return PARAM.encode(bias=bias, mult=mult, is_valid=1, out_offset_bytes=oc * (self.plane_bytes or num_oh * num_ow), shift_left=left, shift_right=right)
+        return PARAM.encode(bias=bias, mult=mult, is_valid=1, out_offset_bytes=oc * (self.plane_bytes or num_oh * num_ow), shift_left=left, shift_right=right, bias_low=0)
 
     def _dense(self, oc: np.ndarray, num_oc: int) -> np.ndarray:
         """Weights of one core in the order (z, kernel, tap)."""
@@ -289,16 +289,20 @@ def test_record_and_stripe_kept():
     (dict(phase_words=1, channel_words=1), "NN.phase_words = 1: a phase plane has 12 pixels"),
     (dict(channel_words=1), "NN.channel_words = 1: use at least num_phases . phase_words = 2"),
     (dict(stripe_word=8191), "NN.stripe_word: the stripe ends at word 8195, the stripe memory at 8192"),
-    (dict(num_slots=200), "num_slots . num_phases . seg_words = 400 exceeds window_words = 256"),
-    (dict(num_vec=40, num_vec_x=40), "NN.num_vec . num_kernels = 80 exceeds num_acc_entries = 64"),
+    (dict(num_slots=200), r"num_slots . num_phases . seg_words . .1 \+ is_wide. = 400 exceeds window_words = 256"),
+    (dict(num_vec=40, num_vec_x=40), r"NN.num_vec . num_kernels . .1 \+ is_wide. = 80 exceeds num_acc_entries = 64"),
     (dict(num_vec_last=2), "NN.num_vec_last = 2 exceeds num_vec = 1"),
     (dict(kernels_per_z=1), "NN.kernels_per_z = 1: a convolution has num_kernels = 2"),
     (dict(is_depthwise=1), "NN.num_kernels = 2: a depthwise layer has num_z . kernels_per_z = 4"),
-    (dict(num_z=1), "NN.num_z = 1: a convolution has num_ic = 2"),
+    (dict(num_z=1), r"NN.num_z = 1: a convolution has num_ic / .1 \+ is_wide. = 2"),
+    (dict(is_wide=1), r"NN.num_z = 2: a convolution has num_ic / .1 \+ is_wide. = 1"),
+    (dict(is_wide=1, num_z=1, num_z_last=1, has_lut=1), "NN.has_lut = 1: use 0 with is_wide"),
+    (dict(is_wide=1, zero_point_in=1), "NN.zero_point_in = 1: use 0 with is_wide"),
+    (dict(is_wide=1, channel_words=3), "NN.channel_words = 3: use num_phases . phase_words with is_wide"),
     (dict(run_bits=2), "NN.run_bits = 2: 2..run_bits must not exceed 2"),
     (dict(split_log2=1), "NN.split_log2 = 1: use 0 with is_flat"),
     (dict(split_log2=1, is_flat=0, split_words=1), "NN.pitch_row = 4: split_log2 and split_words make it 12"),
-    (dict(rounding=3), "NN.rounding = 3 is unknown: use 0..1"),
+    (dict(rounding=3), "NN.rounding = 3 is unknown: use 0..2"),
     (dict(act_min=-129), "NN.act_min, act_max = -129, 127"),
     (dict(tile_ow=5), "NN.tile_ow = 5 exceeds drain_pitch = 4"),
     (dict(num_vec_x=2), "NN.num_vec_x = 2: use num_vec = 1 with is_flat"),
@@ -326,7 +330,7 @@ def test_malformed_tables():
     with pytest.raises(MachineError, match="offset_bytes = 8: use at least 1 beat and a multiple of 32"):
         image.run(NN.encode(**fields))
     image.put(entry.tobytes(), fields["stream_addr"])
-    image.put(PARAM.encode(bias=0, mult=0, is_valid=0, out_offset_bytes=0, shift_left=0, shift_right=0), fields["param_addr"])
+    image.put(PARAM.encode(bias=0, mult=0, is_valid=0, out_offset_bytes=0, shift_left=0, shift_right=0, bias_low=0), fields["param_addr"])
     with pytest.raises(MachineError, match=r"PARAM.is_valid = 0 in superblock 0, kernel 0, core 0: its weights are not zero"):
         image.run(NN.encode(**fields))
 

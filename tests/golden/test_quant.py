@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from convoy.golden.quant import (
     double_rounding,
+    half_up_rounding,
     quantize_multiplier,
     reduced_rounding,
     round_half_away,
@@ -18,6 +19,8 @@ from convoy.golden.quant import (
     single_rounding,
     wrap32,
 )
+from convoy.golden.wide import split_bytes, wide_rounding
+from convoy.spec.isa import Rounding
 
 INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
 MULT = st.integers(1 << 30, (1 << 31) - 1)
@@ -122,3 +125,30 @@ def test_round_half_up(total, count):
 @given(st.integers(-(1 << 40), 1 << 40))
 def test_wrap32(value):
     assert wrap32(value) == np.int64(value).astype(np.int32)
+
+
+@given(INT32, st.integers(0, (1 << 31) - 1), st.integers(0, 31))
+def test_half_up_rounding_is_exact_product_rounded_half_up(acc, mult, right):
+    assert half_up_rounding(acc, mult, 0, right) == math.floor(Fraction(acc * mult, 2 ** (31 + right)) + Fraction(1, 2))
+
+
+def test_bytes_of_int16():
+    low, high = split_bytes(np.array([-1, -1, 0x34, 0x12], np.int8))
+    assert (low.tolist(), high.tolist()) == ([255, 0x34], [-1, 0x12])
+
+
+@pytest.mark.parametrize(("rounding", "narrow"), [
+    (Rounding.DOUBLE, double_rounding), (Rounding.SINGLE, single_rounding), (Rounding.HALF_UP, half_up_rounding),
+])
+@given(st.integers(0, (1 << 30) - 1), st.integers(-(1 << 22), (1 << 22) - 1), st.integers(0, (1 << 31) - 1), st.integers(0, 31))
+def test_halves_of_32_bits_are_rounded_as_their_sum(rounding, narrow, low, high, mult, right):
+    assert wide_rounding(rounding, low, high, mult, 0, right) == narrow(low + 256 * high, mult, 0, right)
+
+
+@given(INT32, INT32, MULT, st.integers(0, 7), st.integers(0, 31))
+def test_halves_of_40_bits(low, high, mult, left, right):
+    """Each is saturated by itself; the product has up to 71 bits."""
+    acc = int(saturate32(low << left)) + 256 * int(saturate32(high << left))
+    exact = Fraction(acc * mult, 2 ** (31 + right))
+    assert wide_rounding(Rounding.HALF_UP, low, high, mult, left, right) == math.floor(exact + Fraction(1, 2))
+    assert wide_rounding(Rounding.SINGLE, low, high, mult, left, right) == half_away(exact)

@@ -60,12 +60,23 @@ def test_good_ones_pass_at_once():
     assert passed == [(Error.NONE, DescriptorCheck.LATENCY_CYCLES)] * 4
 
 
+WIDE = {"is_wide": 1, "num_ic": 2, "num_act_outer": 2}
 EDGES = [
     ({"num_vec": 8, "num_vec_x": 8, "num_kernels": 8, "kernels_per_z": 8}, {"num_kernels": 9, "kernels_per_z": 9}),
     ({"num_vec": 8, "num_vec_x": 8, "num_kernels_last": 8, "kernels_per_z_last": 8}, {"num_kernels_last": 9, "kernels_per_z_last": 9}),
     ({"num_slots": 16, "seg_words": 4}, {"num_slots": 17}),
     ({"num_slots": 8, "seg_words": 4, "stride_h_log2": 1, "phase_mask": 5, "num_phases": 2, "channel_words": 2}, {"seg_words": 5}),
     ({"tile_rows": 16, "pitch_row": 10, "tile_cols": 10, "phase_words": 10, "channel_words": 10}, {"tile_cols": 11}),
+    (WIDE | {"num_vec": 8, "num_vec_x": 8, "num_kernels": 4, "kernels_per_z": 4}, {"num_kernels": 5, "kernels_per_z": 5}),
+    (WIDE | {"num_slots": 8, "seg_words": 4}, {"num_slots": 9}),
+    (WIDE, {"num_ic": 3, "num_act_outer": 3}),
+    (WIDE, {"num_z": 2, "num_z_last": 2}),
+    (WIDE, {"channel_words": 2}),
+    (WIDE, {"zero_point_in": 1}),
+    (WIDE | {"lut_addr": 256}, {"has_lut": 1}),
+    (WIDE | dict.fromkeys(NN_RESIDUAL_AT_LEAST_ONE, 1), {"has_residual": 1}),
+    (WIDE | {"act_max": 32767, "act_min": -32768}, {"is_wide": 0, "num_ic": 1, "num_act_outer": 1}),
+    ({"act_max": 127}, {"act_max": 128}),
     ({"num_ic": 4, "num_act_inner": 4, "num_z": 4, "num_z_last": 4, "channel_words": 1000, "stripe_word": 1095}, {"stripe_word": 1096}),
     ({"pad_top": 2, "tile_rows": 3}, {"tile_rows": 2}),
     ({"pad_left": 3, "stride_w_log2": 1, "tile_cols": 2}, {"tile_cols": 1}),

@@ -30,20 +30,21 @@ def encode(weights: np.ndarray, run_bits: int, port_bits: int) -> list[int]:
 def cases(draw):
     config = NpuConfig(num_cores=1, num_lanes=draw(st.sampled_from([8, 16])), num_acc_entries=16, port_bits=draw(st.sampled_from([32, 64, 128])),
                        window_words=32, weight_fifo_beats=32, post_lanes=draw(st.sampled_from([1, 2, 4])))
-    is_depthwise = draw(st.booleans())
+    is_depthwise, is_wide = draw(st.booleans()), draw(st.booleans())
     num_vec = draw(st.integers(1, 5))
+    num_entries = num_vec << is_wide
     num_z = draw(st.integers(1, 4))
-    kernels_per_z = draw(st.integers(1, max(1, 16 // num_vec // (num_z if is_depthwise else 1))))
-    if is_depthwise and num_vec * num_z * kernels_per_z > 16:
+    kernels_per_z = draw(st.integers(1, max(1, 16 // num_entries // (num_z if is_depthwise else 1))))
+    if is_depthwise and num_entries * num_z * kernels_per_z > 16:
         num_z = 1
     num_taps = draw(st.integers(1, 6))
     limit = num_taps if num_taps > 1 else kernels_per_z
     split = draw(st.integers(0, 2))
     return dict(
-        config=config, is_depthwise=int(is_depthwise), num_vec=num_vec, num_vec_last=draw(st.integers(1, num_vec)), num_z=num_z, num_z_last=num_z,
+        config=config, is_depthwise=int(is_depthwise), is_wide=int(is_wide), num_vec=num_vec, num_vec_last=draw(st.integers(1, num_vec)), num_z=num_z, num_z_last=num_z,
         kernels_per_z=kernels_per_z, kernels_per_z_last=kernels_per_z, num_taps=num_taps,
         run_bits=draw(st.integers(0, min(5, limit.bit_length() - 1))), num_sb=draw(st.integers(1, 2)), num_groups=draw(st.integers(1, 3)),
-        group_step=draw(st.integers(0, 40)), num_phases=1, seg_words=draw(st.integers(6, 16)), num_slots=draw(st.integers(1, 2)),
+        group_step=draw(st.integers(0, 40)), num_phases=1, seg_words=draw(st.integers(6, 8 if is_wide else 16)), num_slots=draw(st.integers(1, 2)),
         num_vec_x=draw(st.integers(1, num_vec)), step_vec_x=draw(st.integers(0, 9)), step_vec_y=draw(st.integers(0, 9)),
         wgt_zero_point=draw(st.sampled_from([0, 0, -128, 127, -3])),
         split_log2=split, split_words=draw(st.integers(0, 1)) if split else 0,
@@ -61,11 +62,14 @@ def check_core(case):
     weights = np.where(rng.random(shape) < density, rng.integers(-128, 128, shape) - case["wgt_zero_point"], 0)
     num_kernels = case["kernels_per_z"] * (case["num_z"] if case["is_depthwise"] else 1)
     groups = [(s, g) for s in range(case["num_sb"]) for g in range(case["num_groups"])]
-    windows = rng.integers(-128, 128, (len(groups), case["num_z"], case["seg_words"] * num_lanes))
+    num_bytes = 1 + case["is_wide"]
+    windows = rng.integers(-128, 128, (len(groups), case["num_z"], num_bytes, case["seg_words"] * num_lanes))
+    if case["is_wide"]:
+        windows[:, :, 0] &= 255
 
     expected = []
     for n, (s, g) in enumerate(groups):
-        acc = np.zeros((num_kernels, num_vec, num_lanes), np.int64)
+        acc = np.zeros((num_kernels, num_vec, num_bytes, num_lanes), np.int64)
         for z in range(case["num_z"]):
             for kz in range(case["kernels_per_z"]):
                 kernel = z * case["kernels_per_z"] + kz if case["is_depthwise"] else kz
@@ -75,9 +79,11 @@ def check_core(case):
                         lane = np.arange(num_lanes)
                         pixel = base + lane + lane // (num_lanes >> case["split_log2"]) * case["split_words"] * num_lanes
                         inside = pixel < case["seg_words"] * num_lanes
-                        acc[kernel, v] += np.where(inside, weights[s, z, kz, tap] * windows[n, z][np.minimum(pixel, case["seg_words"] * num_lanes - 1)], 0)
-                        acc[kernel, v][~inside] = 1 << 40 if weights[s, z, kz, tap] else acc[kernel, v][~inside]
-        expected.append(acc)
+                        pixels = windows[n, z][:, np.minimum(pixel, case["seg_words"] * num_lanes - 1)]
+                        acc[kernel, v] += np.where(inside, weights[s, z, kz, tap] * pixels, 0)
+                        if weights[s, z, kz, tap]:
+                            acc[kernel, v][:, ~inside] = 1 << 40
+        expected.append(acc.reshape(num_kernels, num_vec * num_bytes, num_lanes))
 
     dut = Core(config)
     streams = [encode(weights[s].ravel(), case["run_bits"], config.port_bits) for s, _ in groups]
@@ -110,12 +116,13 @@ def check_core(case):
 
     async def fill(ctx):
         slot = 0
-        for window in windows.reshape(-1, case["seg_words"], num_lanes):
+        num_words = case["seg_words"] * num_bytes
+        for window in windows.reshape(-1, num_words, num_lanes):
             while not free[0]:
                 await ctx.tick()
             free[0] -= 1
             for n, word in enumerate(window):
-                ctx.set(dut.window_write, {"en": 1, "word": slot * case["seg_words"] + n, "data": [int(pixel) & 255 for pixel in word]})
+                ctx.set(dut.window_write, {"en": 1, "word": slot * num_words + n, "data": [int(pixel) & 255 for pixel in word]})
                 ctx.set(dut.window_filled, 0)
                 await ctx.tick()
             ctx.set(dut.window_write.en, 0)
@@ -139,10 +146,10 @@ def check_core(case):
                 await ctx.tick()
             assert num_done[0] > n, f"group {n} does not end"
             for kernel in range(num_kernels):
-                for v in range(case["num_vec_last"] if g == case["num_groups"] - 1 else num_vec):
+                for v in range((case["num_vec_last"] if g == case["num_groups"] - 1 else num_vec) * num_bytes):
                     for chunk in range(num_chunks):
                         ctx.set(dut.drain_en, 1)
-                        ctx.set(dut.drain_entry, kernel * num_vec + v)
+                        ctx.set(dut.drain_entry, kernel * num_vec * num_bytes + v)
                         ctx.set(dut.drain_chunk, chunk)
                         ctx.set(dut.drain_clear, chunk == num_chunks - 1)
                         await ctx.tick()

@@ -16,17 +16,20 @@ def config_of(num_cores=2, num_lanes=16, post_lanes=4, num_acc_entries=16):
     return NpuConfig(num_cores=num_cores, num_lanes=num_lanes, post_lanes=post_lanes, num_acc_entries=num_acc_entries)
 
 
+WIDE = {"is_wide": 1, "out_high_bytes": 0x800000, "act_min": -(1 << 15), "act_max": (1 << 15) - 1}
+
+
 def make_job(**changes):
     job = dict.fromkeys(DRAIN_FIELDS, 0) | {"num_sb": 1, "num_groups": 1, "num_kernels": 1, "num_kernels_last": 1, "num_vec_x": 1,
                                             "act_min": -128, "act_max": 127, "out_addr": 0x1000, "rounding": Rounding.SINGLE}
     return job | changes
 
 
-def requantise(acc, param, job):
-    """SINGLE with a multiplier of 2**30 and no left shift: half the sum, half away from zero."""
-    total = (acc + param["bias"] + (1 << 31)) % (1 << 32) - (1 << 31)
+def requantise(sums, param, job):
+    """SINGLE with a multiplier of 2**30 and no left shift: half the sum, half away from zero. `sums`: one, or low and high."""
+    total = sums[0] + param["bias"] if len(sums) == 1 else sums[0] + param["bias_low"] + ((sums[1] + param["bias"]) << 8)
     half = (abs(total) + 1) // 2 * (1 if total > 0 else -1)
-    return min(max(half + job["zero_point_out"], job["act_min"]), job["act_max"]) & 0xFF
+    return min(max(half + job["zero_point_out"], job["act_min"]), job["act_max"])
 
 
 def walk(config, job):
@@ -36,6 +39,11 @@ def walk(config, job):
         for g in range(job["num_groups"]):
             is_last = g == job["num_groups"] - 1
             yield (s, g, kernels, job["num_vec_last" if is_last else "num_vec"], job["num_pos_last" if is_last else "num_pos"])
+
+
+def entries_of(job, entry):
+    """The accumulator entries of a vector."""
+    return (2 * entry, 2 * entry + 1) if job["is_wide"] else (entry,)
 
 
 def expected(config, job, groups, params):
@@ -59,12 +67,14 @@ def expected(config, job, groups, params):
                         width = num_lanes >> job["split_log2"]
                         vy, r = row >> job["split_log2"], row & ((1 << job["split_log2"]) - 1)
                         v, lane = vy * job["num_vec_x"] + col // width, r * width + col % width
-                    value = requantise(accs[core][kernel * job["num_vec"] + v][lane], param, job)
+                    sums = [accs[core][index][lane] for index in entries_of(job, kernel * job["num_vec"] + v)]
+                    value = requantise(sums, param, job)
                     if job["pool_size"]:
-                        images.setdefault((s, kernel, core, param["out_offset_bytes"]), []).append(value)
+                        images.setdefault((s, kernel, core, param["out_offset_bytes"]), []).append(value & 0xFF)
                         continue
                     place = addr + (num_written if job["is_flat"] else row * job["out_pitch_row_bytes"] + col)
-                    written[place] = value
+                    for byte in range(len(sums)):
+                        written[place + byte * job["out_high_bytes"]] = value >> 8 * byte & 0xFF
                     num_written += 1
     for (*_, offset), image in images.items():
         written |= pooled(job, job["out_addr"] + offset, [image[i:i + job["tile_ow"]] for i in range(0, len(image), job["tile_ow"])])
@@ -176,11 +186,12 @@ def random_work(config, job, rng, *, valid=0.8):
         for kernel in range(kernels):
             for core in range(config.num_cores):
                 for v in range(num_vec):
-                    accs[core][kernel * job["num_vec"] + v] = [rng.randint(-300, 300) for _ in range(config.num_lanes)]
+                    for index in entries_of(job, kernel * job["num_vec"] + v):
+                        accs[core][index] = [rng.randint(-300, 300) for _ in range(config.num_lanes)]
                 key = (s, kernel, core)
                 if key not in offsets:
                     offsets[key], valids[key], addr = addr, rng.random() < valid, addr + 0x4000
-                params.append({"bias": rng.randint(-50, 50), "mult": 1 << 30, "shift_left": 0, "shift_right": 0,
+                params.append({"bias": rng.randint(-50, 50), "bias_low": rng.randint(0, 255), "mult": 1 << 30, "shift_left": 0, "shift_right": 0,
                                "is_valid": valids[key], "out_offset_bytes": offsets[key]})
         groups.append(accs)
     return groups, params
@@ -193,7 +204,8 @@ def check(config, jobs, *, seed=0, stall=0.0, valid=0.8, acc_read_cycles=2):
         job["out_addr"] = 0x1000 + (index << 24)
         job_groups, job_params = random_work(config, job, rng, valid=valid)
         model |= expected(config, job, job_groups, job_params)
-        clears += [sorted((core, kernel * job["num_vec"] + v) for core in range(config.num_cores) for kernel in range(kernels) for v in range(num_vec))
+        clears += [sorted((core, index) for core in range(config.num_cores) for kernel in range(kernels) for v in range(num_vec)
+                          for index in entries_of(job, kernel * job["num_vec"] + v))
                    for _, _, kernels, num_vec, _ in walk(config, job)]
         groups, params = groups + job_groups, params + job_params
     out = run(config, jobs, groups, params, seed=seed, stall=stall, acc_read_cycles=acc_read_cycles)
@@ -206,7 +218,8 @@ def check(config, jobs, *, seed=0, stall=0.0, valid=0.8, acc_read_cycles=2):
 @st.composite
 def geometries(draw, config):
     """Fields that describe the groups of a job."""
-    num_lanes, entries = config.num_lanes, config.num_acc_entries
+    is_wide = draw(st.booleans())
+    num_lanes, entries = config.num_lanes, config.num_acc_entries >> is_wide
     num_groups, is_flat = draw(st.integers(1, 3)), draw(st.booleans())
     if is_flat:
         pitch = draw(st.integers(1, 20))
@@ -239,7 +252,7 @@ def geometries(draw, config):
         **job, num_groups=num_groups, num_sb=draw(st.integers(1, 2)), num_vec=num_vec, num_vec_last=num_vec_last,
         num_pos=num_pos, num_pos_last=num_pos_last, out_group_step_bytes=0x1000,
         num_kernels=draw(st.integers(1, most_kernels)), num_kernels_last=draw(st.integers(1, most_kernels)),
-        zero_point_out=draw(st.integers(-128, 127)))
+        zero_point_out=draw(st.integers(-128, 127)), **(WIDE if is_wide else {}))
 
 
 @st.composite
@@ -298,6 +311,14 @@ def test_sustains_a_chunk_per_cycle():
     assert out.cycles <= 2 * 3 * 2 * 16 + 45
     pool = dict(job, pool_size=2, pool_rows=2, pool_rows_last=2, out_group_step_bytes=16, out_pitch_row_bytes=16)
     assert check(config, [pool], valid=1.0).cycles <= 2 * 3 * 2 * 16 + 65
+
+
+def test_sustains_a_chunk_of_int16_per_two_cycles():
+    """The same work on int16: twice the cycles, with the runs of high bytes."""
+    job = make_job(**WIDE, num_groups=2, num_kernels=2, num_kernels_last=2, num_vec=4, num_vec_last=4, num_vec_x=2, drain_pitch=32, tile_ow=32,
+                   num_pos=64, num_pos_last=64, out_group_step_bytes=0x800, out_pitch_row_bytes=32)
+    out = check(config_of(), [job], valid=1.0)
+    assert out.cycles <= 2 * 2 * 2 * 2 * 16 + 65
 
 
 def test_invalid_channels_end_with_an_empty_chunk():

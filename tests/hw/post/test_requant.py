@@ -21,9 +21,24 @@ def expected(acc, param, rounding, zero_point_out, act_min, act_max):
         h = (wrap(x) * param["mult"] + (1 << 30)) >> 31
         y = (h + (1 << (r - 1)) - (h < 0)) >> r if r else h
     else:
-        product = min(max(x, -1 << 31), (1 << 31) - 1) * param["mult"]
-        y = (product + (1 << (30 + r)) - (product < 0)) >> (31 + r)
+        y = single(min(max(x, -1 << 31), (1 << 31) - 1) * param["mult"], r, rounding)
     return min(max(y + zero_point_out, act_min), act_max) & 0xFF
+
+
+def single(product, r, rounding):
+    """One rounding of the exact product."""
+    return (product + (1 << (30 + r)) - (product < 0 and rounding == Rounding.SINGLE)) >> (31 + r)
+
+
+def expected_wide(low, high, param, rounding, act_min, act_max):
+    """From sums with bias that do not overflow; 16 bits."""
+    acc, r = (low + param["bias_low"] + ((high + param["bias"]) << 8)) << param["shift_left"], param["shift_right"]
+    if rounding == Rounding.DOUBLE:
+        h = (acc * param["mult"] + (1 << 30)) >> 31
+        y = (h + (1 << (r - 1)) - (h < 0)) >> r if r else h
+    else:
+        y = single(acc * param["mult"], r, rounding)
+    return min(max(y, act_min), act_max) & 0xFFFF
 
 
 def run(num_lanes, sets, rounding, zero_point_out=0, act_min=-128, act_max=127):
@@ -66,13 +81,51 @@ mults = st.one_of(st.integers(1 << 30, (1 << 31) - 1), st.integers(0, (1 << 31) 
 params = st.fixed_dictionaries({"bias": int32, "mult": mults, "shift_left": st.integers(0, 7), "shift_right": st.integers(0, 31)})
 
 
+def run_wide(pairs, rounding, act_min=-(1 << 15), act_max=(1 << 15) - 1):
+    """Outputs of `pairs` of sums, (low, high, parameters) or None for a cycle without."""
+    dut = Requantiser(PRESETS["Q"], 1)
+    cycles = []
+    for pair in pairs:
+        if pair is None:
+            cycles.append(None)
+        else:
+            low, high, param = pair
+            scale = {name: param[name] for name in ("mult", "shift_left", "shift_right")}
+            cycles += [(1, low, scale | {"bias": param["bias_low"]}), (0, high, scale | {"bias": param["bias"]})]
+    seen = []
+
+    async def bench(ctx):
+        ctx.set(dut.is_wide, 1)
+        ctx.set(dut.rounding, rounding)
+        ctx.set(dut.act_min, act_min)
+        ctx.set(dut.act_max, act_max)
+        for cycle in range(len(cycles) + dut.PIPELINE_CYCLES + 1):
+            entry = cycles[cycle] if cycle < len(cycles) else None
+            ctx.set(dut.valid, entry is not None)
+            if entry is not None:
+                ctx.set(dut.is_low, entry[0])
+                ctx.set(dut.accs[0], entry[1])
+                for name, value in entry[2].items():
+                    ctx.set(dut.param[name], value)
+            _, _, valid, outs = await ctx.tick().sample(dut.out_valid, dut.outs)
+            if cycle >= dut.PIPELINE_CYCLES + 1 and valid:
+                seen.append(outs[0])
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-8)
+    sim.add_testbench(bench)
+    sim.run()
+    assert len(seen) == 2 * sum(pair is not None for pair in pairs)
+    return [low | high << 8 for low, high in zip(seen[::2], seen[1::2], strict=True)]
+
+
 @pytest.mark.parametrize("rounding", Rounding)
 def test_ties_round_away_from_zero(rounding):
     """0.5, 1.5, ... after a scale of 2**-1 .. 2**-5, both signs."""
     sets = [([acc, -acc], {"bias": 0, "mult": 1 << 30, "shift_left": 0, "shift_right": r}) for r in range(5) for acc in range(70)]
     outs = run(2, sets, rounding)
     assert [out[0] for out in outs[:8]] == [0, 1, 1, 2, 2, 3, 3, 4]
-    assert outs[7][1] == (0x100 - 3 if rounding == Rounding.DOUBLE else 0x100 - 4)
+    assert outs[7][1] == (0x100 - 4 if rounding == Rounding.SINGLE else 0x100 - 3)
     check(2, sets, rounding)
 
 
@@ -101,3 +154,44 @@ def test_unsigned_outputs():
     """uint8: zero point and clamps up to 255."""
     sets = [([acc], {"bias": 3, "mult": 1 << 30, "shift_left": 1, "shift_right": 0}) for acc in (-400, -3, 0, 100, 300)]
     assert [out[0] for out in run(1, sets, Rounding.DOUBLE, zero_point_out=128, act_min=0, act_max=255)] == [0, 128, 131, 231, 255]
+
+
+def test_pairs_by_hand():
+    """Halves of 16-bit sums: 0x234; -1 as low 255 and high -1, whose half is a tie; clamped ends; a bias over both."""
+    param = {"bias": 0, "bias_low": 0, "mult": 1 << 30, "shift_left": 0, "shift_right": 0}
+    pairs = [(0x34, 2, param), None, (255, -1, param), (0, 1 << 20, param), (0, -(1 << 20), param), (1, 0, param | {"bias": -1, "bias_low": 253})]
+    assert run_wide(pairs, Rounding.SINGLE) == [0x11A, 0xFFFF, 0x7FFF, 0x8000, 0xFFFF]
+    assert run_wide(pairs, Rounding.HALF_UP) == [0x11A, 0, 0x7FFF, 0x8000, 0xFFFF]
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(st.data(), st.sampled_from(Rounding))
+def test_pairs_match_formula(data, rounding):
+    high_limit = 1 << (22 if rounding == Rounding.DOUBLE else 30)
+    highs = st.one_of(st.integers(-high_limit, high_limit), st.integers(-300, 300))
+    lows = st.one_of(st.integers(0, (1 << 31) - 256), st.integers(0, 255)) if rounding != Rounding.DOUBLE else st.integers(0, 1 << 30)
+    scales = st.fixed_dictionaries({"bias": st.integers(-(1 << 10), 1 << 10), "bias_low": st.integers(0, 255), "mult": mults, "shift_left": st.just(0),
+                                    "shift_right": st.integers(0, 31)})
+    pairs = data.draw(st.lists(st.one_of(st.none(), st.tuples(lows, highs, scales)), min_size=1, max_size=24))
+    act_min, act_max = sorted(data.draw(st.tuples(*[st.integers(-(1 << 15), (1 << 15) - 1)] * 2)))
+    assert run_wide(pairs, rounding, act_min, act_max) == [expected_wide(*pair, rounding, act_min, act_max) for pair in pairs if pair is not None]
+
+
+@settings(deadline=None, max_examples=10, derandomize=True)
+@given(st.lists(st.tuples(st.integers(-32769, 32768), st.integers(0, 31), st.integers(-2, 2), mults), min_size=30, max_size=30), st.sampled_from(Rounding))
+def test_pairs_near_ties(entries, rounding):
+    """Sums chosen so that the result is near a tie of a 16-bit output."""
+    pairs = []
+    for value, shift_right, nudge, mult in entries:
+        acc = (2 * value + 1) * (1 << (30 + shift_right)) // max(mult, 1) + nudge
+        limit = (1 << 30) if rounding == Rounding.DOUBLE else (1 << 37)
+        acc = min(max(acc, -limit), limit)
+        pairs.append((acc & 255, acc >> 8, {"bias": 0, "bias_low": 0, "mult": mult, "shift_left": 0, "shift_right": shift_right}))
+    assert run_wide(pairs, rounding) == [expected_wide(*pair, rounding, -(1 << 15), (1 << 15) - 1) for pair in pairs]
+
+
+def test_pairs_are_shifted_left_first():
+    param = {"bias": 1, "bias_low": 7, "mult": 3 << 29, "shift_left": 3, "shift_right": 0}
+    pairs = [(n * 77 & 0xFFF, n - 20, param) for n in range(40)]
+    for rounding in Rounding:
+        assert run_wide(pairs, rounding) == [expected_wide(*pair, rounding, -(1 << 15), (1 << 15) - 1) for pair in pairs]
