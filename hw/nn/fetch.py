@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.bus.port import ReadPort
+from convoy.hw.bus.port import Burst, ReadPort
 from convoy.hw.dma.byte_queue import ByteQueue
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.lib.queue import Queue
@@ -153,6 +153,10 @@ class WeightStreams(wiring.Component):
         room = Array(Signal(range(depth + 1), init=depth, name=f"room_{n}") for n in range(num_cores))
         m.submodules.order = order = Queue(data.StructLayout({"core": self._core_shape, "last_beat": 8, "is_end": 1}), 2 * config.max_reads)
 
+        m.submodules.requests = requests = Queue(Burst, 2)  # keeps the arbiter's choice off the paths here
+        wiring.connect(m, requests.o, wiring.flipped(self.port.bursts))
+        bursts = requests.i
+
         with m.If(self.load):
             loaded = cores[self.core]
             base = Signal(32)
@@ -191,12 +195,11 @@ class WeightStreams(wiring.Component):
                     m.next = "CHOOSE"
             with m.State("REQUEST"):
                 m.d.comb += [
-                    self.port.bursts.valid.eq(1),
-                    self.port.bursts.payload.addr.eq(chosen.addr), self.port.bursts.payload.last_beat.eq(length - 1),
-                    order.i.valid.eq(self.port.bursts.ready),
+                    bursts.valid.eq(1), bursts.payload.addr.eq(chosen.addr), bursts.payload.last_beat.eq(length - 1),
+                    order.i.valid.eq(bursts.ready),
                     order.i.payload.core.eq(turn), order.i.payload.last_beat.eq(length - 1), order.i.payload.is_end.eq(is_end),
                 ]
-                with m.If(self.port.bursts.ready):
+                with m.If(bursts.ready):
                     mine = cores[turn]
                     m.d.comb += request.eq(length)
                     m.d.sync += [mine.addr.eq(chosen.addr + (length << beat_log2)), mine.left.eq(chosen.left - length)]
