@@ -10,7 +10,7 @@ from itertools import groupby, product
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES
+from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES, STREAM
 from convoy.spec.record import EncodeError
 
 from .alloc import Arena, place_buffers
@@ -22,7 +22,7 @@ from .graph import Graph, GraphError
 from .lower import lower_op
 from .macs import LaneMacs, lane_macs
 from .operands import describe
-from .pack import Streams, pack_params, pack_streams, pack_taps
+from .pack import LayerStreams, Streams, pack_params, pack_streams, pack_taps
 from .phases import is_native, part_channels, split_strides
 from .program import HostStep, Keep, MemoryWindow, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, Schedule, Task, schedule
@@ -252,7 +252,7 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
             lut = {"has_lut": 0, "lut_addr": 0} if table is None else {"has_lut": 1, "lut_addr": arena.put(table.tobytes(), LUT_BYTES)}
             if number in tilings:
                 tables, packed = _put_tables(task.work, tilings[number], config, arena)
-                streams[tables.stream_addr] = packed.layer
+                streams |= _streams_by_addr(tables.stream_addr, packed.layer, tilings[number], config)
                 weight_bytes[task.op.index] = weight_bytes.get(task.op.index, 0) + packed.num_bytes
                 macs[task.op.index] = macs.get(task.op.index, LaneMacs()) + lane_macs(task.work, tilings[number], config)
                 _add_nn(emitter, task, tilings[number], tables, lut, plan, addrs)
@@ -278,6 +278,16 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
     fused = {graph.ops[p].index for p in plan.fused}
     names = {index: "+".join(sorted(engines[index])) if index in engines else "fused" if index in fused else "alias" for index in layers}
     return NpuStep(program, layers, names, weight_bytes, macs)
+
+
+def _streams_by_addr(addr: int, layer: LayerStreams, tiling: Tiling, config: NpuConfig) -> dict[int, LayerStreams]:
+    """What each part of a layer's stream directory, which is at `addr`, describes."""
+    geometry = tiling.geometry
+    found = {}
+    for part in {stripe.part for stripe in tiling.stripes}:
+        num_oc = geometry.num_oc // geometry.num_ic * part.num_ic if geometry.is_depthwise else geometry.num_oc
+        found[addr + part.first_sb * config.num_cores * STREAM.num_bytes] = layer.part(part.superblocks, num_oc)
+    return found
 
 
 def _add_nn(emitter: Emitter, task: Task, tiling: Tiling, tables: Tables, lut: dict[str, int], plan: Schedule, addrs: list[int]) -> None:

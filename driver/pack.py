@@ -58,6 +58,11 @@ class LayerStreams:
     num_runs: tuple[int, ...]
     """Of each superblock: runs of channels that are neighbours in memory, in the order of the drain."""
 
+    def part(self, superblocks: slice, num_oc: int) -> LayerStreams:
+        """Those of some superblocks, which make `num_oc` output channels."""
+        num_cores = len(self.counts) // len(self.num_runs)
+        return LayerStreams(self.counts[superblocks.start * num_cores:superblocks.stop * num_cores], num_oc, self.num_runs[superblocks])
+
 
 @dataclass(frozen=True)
 class Streams:
@@ -153,7 +158,7 @@ def pack_streams(work: ConvWork, tiling: Tiling, kernels: np.ndarray, config: Np
     for first in range(0, len(kernels), tiling.num_kernels):
         dealt = weights[kernels[first : first + tiling.num_kernels]]
         # conv: (kernel, core, tap, z) -> core, z, kernel, tap; depthwise has one z per kernel: (z, m) is the kernel already
-        num_windows = tiling.num_z[first + tiling.num_kernels >= len(kernels)]
+        num_windows = len(dealt) // tiling.kernels_per_z[0] if tiling.geometry.is_depthwise else num_z
         streams += list(dealt.transpose(1, 3, 0, 2).reshape(config.num_cores, num_windows, -1))
     limit = num_taps if num_taps > 1 else min(tiling.kernels_per_z)
     choices = range(min(MAX_RUN_BITS, limit.bit_length() - 1) + 1)
