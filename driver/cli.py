@@ -1,4 +1,4 @@
-"""The command `convoy`: run, layer, compile, prune, verilog, info, bench.
+"""The command `convoy`: run, layer, estimate, profile, compile, prune, verilog, info, bench.
 
 Exit codes: 0 all went well and every compared tensor is equal; 1 a tensor differs from the reference; 2 the model, an input or an option is wrong, or
 the device cannot run (one line on stderr).
@@ -147,6 +147,71 @@ def layer(
     inputs = random_inputs([made.graph.tensors[0]], seed or 0)
     job = _Job(made.graph, made.reference_model, made.graph.name, npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
     return _finish(job, job.run([inputs], None, is_inside=True), save, json_path)
+
+
+@app.command(name="estimate")
+def estimate_command(model: Model, config: Config = "Q", latency: Latency = 32, json_path: Json = None) -> int:
+    """Predict cycles, bytes and lost cycles of every layer, as `run` reports them, without simulation."""
+    from .compile import compile_graph
+    from .estimate import Estimator, estimate
+    from .importers.tflite import read_tflite
+    from .report import build_report, print_report
+
+    plan = compile_graph(read_tflite(model), load_config(config), keep_tensors=True)
+    memory = MemoryModel(latency_cycles=latency)
+    report, _ = build_report(plan, Estimator(memory), estimate(plan, memory), model=str(model), config=config, device_name="estimate",
+                             reference=ReferenceName.NONE, expected=None)
+    if not _write_json(report, json_path):
+        print_report(report, Console())
+    return 0
+
+
+class ProfileSource(StrEnum):
+    """Where the cycles of a profile come from."""
+
+    NATIVE = "native"
+    MODEL = "model"
+
+
+@app.command()
+def profile(
+    model: Model,
+    config: Config = "Q",
+    source: Annotated[ProfileSource, typer.Option("--device", help="The compiled RTL, or the estimate.")] = ProfileSource.NATIVE,
+    latency: Latency = 32,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write charts as one page.")] = None,
+    trace: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write a timeline for ui.perfetto.dev.")] = None,
+    json_path: Json = None,
+) -> int:
+    """Show where cycles and bytes go: a page of charts, and a timeline."""
+    from .compile import compile_graph
+    from .devices import open_device
+    from .estimate import Estimator, estimate
+    from .importers.tflite import read_tflite
+    from .inputs import random_inputs
+    from .profile import timeline, write_profile_page
+    from .report import build_report, print_report
+    from .runtime import Session, plan_inputs
+
+    plan, memory = compile_graph(read_tflite(model), load_config(config), keep_tensors=True), MemoryModel(latency_cycles=latency)
+    if source == ProfileSource.MODEL:
+        device_name, execution = "estimate", estimate(plan, memory)
+    else:
+        device_name = str(source)
+        with _spinner("running") as status:
+            device = open_device(device_name, plan.config, memory, progress=status)
+            try:
+                execution = Session(plan, device).run(random_inputs([plan.graph.tensors[index] for index in plan_inputs(plan)], 0))
+            finally:
+                device.close()
+    report, _ = build_report(plan, Estimator(memory), execution, model=str(model), config=config, device_name=device_name, reference=ReferenceName.NONE, expected=None)
+    if html is not None:
+        write_profile_page(html, plan, report)
+    if trace is not None:
+        trace.write_bytes(timeline(plan, report, execution, memory))
+    if not _write_json(report, json_path):
+        print_report(report, Console())
+    return 0
 
 
 @app.command(name="compile")

@@ -10,7 +10,7 @@ from itertools import groupby, product
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES
+from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES, STREAM
 from convoy.spec.record import EncodeError
 
 from .alloc import Arena, place_buffers
@@ -22,7 +22,7 @@ from .graph import Graph, GraphError
 from .lower import lower_op
 from .macs import LaneMacs, lane_macs
 from .operands import describe
-from .pack import pack_params, pack_streams, pack_taps
+from .pack import LayerStreams, Streams, pack_params, pack_streams, pack_taps
 from .phases import is_native, part_channels, split_strides
 from .program import HostStep, Keep, MemoryWindow, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, Schedule, Task, schedule
@@ -243,7 +243,7 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
     """One program: constants, descriptors and room for the records. It may write activations and records, and read activations and constants."""
     arena.pieces = []
     constants_addr = arena.end
-    emitter, engines, weight_bytes, macs = Emitter(config), {}, {}, {}
+    emitter, engines, weight_bytes, macs, streams = Emitter(config), {}, {}, {}, {}
     for number, task in enumerate(plan.tasks):
         if task.position not in positions:
             continue
@@ -252,8 +252,9 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
             table = getattr(task.work, "lut", None)
             lut = {"has_lut": 0, "lut_addr": 0} if table is None else {"has_lut": 1, "lut_addr": arena.put(table.tobytes(), LUT_BYTES)}
             if number in tilings:
-                tables, num_bytes = _put_tables(task.work, tilings[number], config, arena)
-                weight_bytes[task.op.index] = weight_bytes.get(task.op.index, 0) + num_bytes
+                tables, packed = _put_tables(task.work, tilings[number], config, arena)
+                streams |= _streams_by_addr(tables.stream_addr, packed.layer, tilings[number], config)
+                weight_bytes[task.op.index] = weight_bytes.get(task.op.index, 0) + packed.num_bytes
                 macs[task.op.index] = macs.get(task.op.index, LaneMacs()) + lane_macs(task.work, tilings[number], config)
                 _add_nn(emitter, task, tilings[number], tables, lut, plan, addrs)
             else:
@@ -274,10 +275,20 @@ def _npu_step(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int
         activations, MemoryWindow(constants_addr, record_addr, is_readable=True, is_writable=False),
         MemoryWindow(record_addr, arena.end, is_readable=False, is_writable=True),
     )
-    program = Program(tuple(emitter.descriptors), tuple(emitter.ops), program_addr, record_addr, image, windows)
+    program = Program(tuple(emitter.descriptors), tuple(emitter.ops), program_addr, record_addr, image, windows, streams)
     fused = {graph.ops[p].index for p in plan.fused}
     names = {index: "+".join(sorted(engines[index])) if index in engines else "fused" if index in fused else "alias" for index in layers}
     return NpuStep(program, layers, names, weight_bytes, macs)
+
+
+def _streams_by_addr(addr: int, layer: LayerStreams, tiling: Tiling, config: NpuConfig) -> dict[int, LayerStreams]:
+    """What each part of a layer's stream directory, which is at `addr`, describes."""
+    geometry = tiling.geometry
+    found = {}
+    for part in {stripe.part for stripe in tiling.stripes}:
+        num_oc = geometry.num_oc // geometry.num_ic * part.num_ic if geometry.is_depthwise else geometry.num_oc
+        found[addr + part.first_sb * config.num_cores * STREAM.num_bytes] = layer.part(part.superblocks, num_oc)
+    return found
 
 
 def _add_nn(emitter: Emitter, task: Task, tiling: Tiling, tables: Tables, lut: dict[str, int], plan: Schedule, addrs: list[int]) -> None:
@@ -307,11 +318,11 @@ def _put_operand(work: object, arena: Arena) -> int:
     return arena.put(constants[0][0].transpose(work.axes).tobytes()) if constants else 0
 
 
-def _put_tables(work: ConvWork, tiling: Tiling, config: NpuConfig, arena: Arena) -> tuple[Tables, int]:
-    """Pack a layer's constants into memory; where they are, and the bytes of its weight streams."""
+def _put_tables(work: ConvWork, tiling: Tiling, config: NpuConfig, arena: Arena) -> tuple[Tables, Streams]:
+    """Pack a layer's constants into memory; where they are, and its weight streams."""
     kernels = deal_channels(_geometry(work), _nnz(work), config.num_cores)
     streams = pack_streams(work, tiling, kernels, config)
     plane_bytes = work.value_bytes * work.out_shape[1] * work.out_shape[2]
     tables = Tables(tap_addr=arena.put(pack_taps(tiling, config)), stream_addr=arena.put(streams.directory), wgt_addr=arena.put(streams.data),
                     param_addr=arena.put(pack_params(work, kernels, plane_bytes)), run_bits=streams.run_bits)
-    return tables, streams.num_bytes
+    return tables, streams

@@ -13,7 +13,7 @@ from convoy.spec.isa import PARAM
 if TYPE_CHECKING:
     from .tile import Geometry, GroupShape, Stripe
 
-__all__ = ["LayerCost", "WeightLoad", "layer_cost", "tp_cycles"]
+__all__ = ["LayerCost", "WeightLoad", "layer_cost", "tp_cycles", "words_per_row"]
 
 TP_START_CYCLES = 200
 """From the last write that a TP task waits for to its first output."""
@@ -27,8 +27,13 @@ NEXT_CYCLES = 55
 """What remains of that between stripes of a layer, where it is mostly hidden."""
 WINDOW_CYCLES = 2
 """Idle cycles of the filler between windows."""
+IMBALANCE = 0.25
+"""Cores that differ in the non-zero weights of a window wait for each other when one is `num_slots` windows ahead: this part of what the slowest of
+independent cores would take longer than their mean, in as many windows."""
 GROUP_CYCLES = 2
-"""What a group costs the cores and the drain beyond its vectors."""
+"""What a group costs the cores beyond its vectors."""
+DRAIN_GROUP_CYCLES = 20
+"""What a group costs the drain beyond its chunks."""
 PORT_SHARE = 0.7
 """Part of the port's beats that weight streams can count on."""
 CONTENTION = 0.3
@@ -72,37 +77,41 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
     fill = load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1)
     weights = _stream_bytes(load, config) / config.port_bytes / PORT_SHARE
     drain_lanes = (config.residual_lanes if geometry.has_residual else config.post_lanes) / geometry.value_bytes
-    hidden = SLOT_PENALTY.get(group.num_slots, 0.02)
-    totals, cycles, loads, previous = np.zeros(3), 0.0, 0.0, None
+    imbalance = _imbalance(load, config) / group.num_slots
+    param_beats = PARAM.num_bytes / config.port_bytes * config.num_cores * load.kernels
+    totals, cycles, loads, traffic, previous = np.zeros(3), 0.0, 0.0, np.zeros(2), None
     for stripe in stripes:
-        load_cycles = _load_cycles(geometry, stripe, config)
+        here = stripe.part.superblocks
+        load_cycles = _load_cycles(geometry, group, stripe, config)
         loads += load_cycles
         chunks = _drain_chunks(geometry, stripe, group, drain_lanes, config)
-        time, first, parts = _stripe_time(stripe, group, load, fill, weights, hidden, chunks, geometry.value_bytes, config)
+        time, first, parts = _stripe_time(stripe, group, load, fill[here], weights[here], imbalance[here], chunks, geometry.value_bytes, config)
         totals += parts
+        traffic += stripe.num_groups * np.array([weights[here].sum(), param_beats[here].sum()])
         if previous is not None and previous[0] + stripe.num_words <= config.stripe_words:
             cycles += time + NEXT_CYCLES + max(load_cycles - previous[1], 0.0)
         elif geometry.is_depthwise:  # superblocks follow the loader
-            share = 1 / len(load.kernels)
+            share = 1 / stripe.part.num_sb
             cycles += max(load_cycles + share * time, time + share * load_cycles) + NEXT_CYCLES
         else:
             cycles += max(load_cycles, first) + time - first + NEXT_CYCLES
         previous = stripe.num_words, time
     drain_last = load.kernels[-1] * config.num_cores * chunks[1]
-    num_groups = sum(stripe.num_groups for stripe in stripes)
-    weight_total = float(weights.sum()) * num_groups
-    param_beats = PARAM.num_bytes / config.port_bytes * config.num_cores * float(load.kernels.sum()) * num_groups
-    contention = CONTENTION * (PORT_SHARE * weight_total + param_beats)
-    return LayerCost(cycles + contention + START_CYCLES + float(drain_last), *(float(total) for total in totals), weight_total, loads)
+    contention = CONTENTION * float(PORT_SHARE * traffic[0] + traffic[1])
+    return LayerCost(cycles + contention + START_CYCLES + float(drain_last), *(float(total) for total in totals), float(traffic[0]), loads)
 
 
-def _stripe_time(stripe: Stripe, group: GroupShape, load: WeightLoad, fill: np.ndarray, weights: np.ndarray, hidden: float,
+def _stripe_time(stripe: Stripe, group: GroupShape, load: WeightLoad, fill: np.ndarray, weights: np.ndarray, imbalance: np.ndarray,
                  chunks: list[int], value_bytes: int, config: NpuConfig) -> tuple[float, float, np.ndarray]:
-    """Cycles of a stripe whose input is there, those of its first group, and (compute, fill, drain) sums; `chunks` as from `_drain_chunks`."""
+    """Cycles of a stripe whose input is there, those of its first group, and (compute, fill, drain) sums.
+
+    The arrays are of its superblocks; `chunks` as from `_drain_chunks`.
+    """
+    here, hidden = stripe.part.superblocks, SLOT_PENALTY.get(group.num_slots, 0.02)
     total, sums, first = 0.0, np.zeros(3), 0.0
     for count, num_chunks, (_, num_vec) in zip((stripe.num_groups - 1, 1), chunks, stripe.groups(group), strict=True):
-        compute = load.nnz_core * _cycles_per_weight(value_bytes * num_vec, load)
-        drain = load.kernels * config.num_cores * num_chunks
+        compute = (load.nnz_core[here] + imbalance) * _cycles_per_weight(value_bytes * num_vec, load)
+        drain = load.kernels[here] * config.num_cores * num_chunks + DRAIN_GROUP_CYCLES
         longest = np.maximum(compute, fill)
         time = np.maximum(np.maximum(longest + hidden * np.minimum(compute, fill), drain), weights) + GROUP_CYCLES
         total += count * float(time.sum())
@@ -124,21 +133,34 @@ def _cycles_per_weight(num_vec: int, load: WeightLoad) -> float:
     return max(num_vec, 3 if load.num_taps > 1 else min(3.0, -(-3 // int(load.kernels.min()))))
 
 
+def _imbalance(load: WeightLoad, config: NpuConfig) -> np.ndarray:
+    """Weights of a superblock that cores with one slot would wait for: zeros are taken for random, so those of a window vary as a binomial."""
+    density = load.nnz / (config.num_cores * load.positions)
+    deviation = np.sqrt(load.positions / load.num_z * density * (1 - density))
+    return IMBALANCE * load.num_z * deviation * np.sqrt(2 * np.log(config.num_cores))
+
+
 def _stream_bytes(load: WeightLoad, config: NpuConfig) -> np.ndarray:
-    """Bytes of the streams of each superblock, all cores."""
+    """Bytes of the streams of each superblock, all cores; zeros are taken for random."""
     positions, nnz = config.num_cores * int(load.positions.sum()), max(int(load.nnz.sum()), 1)
-    sizes = [(8 + bits) / 8 * (nnz + (positions - nnz) / (1 << bits) * (bits > 0) + (positions - nnz) * (bits == 0)) for bits in range(6)]
+    sizes = [(8 + bits) / 8 * nnz / (1 - (1 - nnz / positions) ** (1 << bits)) for bits in range(6)]
     return load.positions * config.num_cores * (min(sizes) / positions)
 
 
-def _load_cycles(geometry: Geometry, stripe: Stripe, config: NpuConfig) -> float:
+def words_per_row(num_cols: int, pitch: int, num_lanes: int) -> float:
+    """Stripe words that a row of a plane touches, on average over the rows, which start `pitch` pixels apart."""
+    starts = np.arange(0, num_lanes, np.gcd(pitch, num_lanes))
+    return float(np.mean(-(-(starts + num_cols) // num_lanes)))
+
+
+def _load_cycles(geometry: Geometry, group: GroupShape, stripe: Stripe, config: NpuConfig) -> float:
     """Cycles to load a stripe: port beats or rows of words, whichever are more."""
     _, tile_ih, _ = geometry.rows.clip(stripe.first_row, stripe.num_rows)
     is_full = stripe.num_cols == geometry.cols.size_out
     _, tile_iw, _ = geometry.clip_cols(stripe.first_col, stripe.num_cols)
-    num_channels = geometry.num_ic * geometry.value_bytes
+    num_channels = stripe.part.num_ic * geometry.value_bytes
     num_bytes = num_channels * tile_ih * tile_iw
-    writes = num_channels * len(geometry.phase_list) * stripe.tile_rows * -(-stripe.tile_cols // config.num_lanes)
+    writes = num_channels * len(geometry.phase_list) * stripe.tile_rows * words_per_row(stripe.tile_cols, group.pitch_row, config.num_lanes)
     return max(num_bytes / config.port_bytes, float(writes)) + (0 if is_full else num_channels * tile_ih * 2.0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import NN, TP, Opcode
+from convoy.spec.isa import NN, PARAM, STREAM, TP, Opcode
 
 from .blocks import copy_blocks, elementwise_blocks, flat_blocks, pool_blocks
 from .moves import interleave_blocks, move_blocks, repeat_blocks, zoom_blocks
@@ -37,17 +37,20 @@ def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_
     step = 2 if geometry.pool_size else 1
     out_pitch = geometry.cols.size_out // step
     num_phases = len(geometry.phase_list)
+    num_kernels, num_kernels_last = tiling.num_kernels_in(stripe.part)
+    num_z, num_z_last = tiling.num_z_in(stripe.part)
     return _load_fields(tiling, stripe, in_addr) | {
         "stride_h_log2": geometry.rows.stride - 1, "stride_w_log2": geometry.cols.stride - 1,
         "phase_mask": sum(1 << (2 * py + px) for py, px in geometry.phase_list), "zero_point_in": work.zero_point_in,
         "tile_rows": stripe.tile_rows, "tile_cols": stripe.tile_cols, "pitch_row": group.pitch_row, "phase_words": stripe.phase_words,
-        "channel_words": num_phases * stripe.phase_words, "is_wide": int(work.is_wide), "is_depthwise": int(geometry.is_depthwise), "num_sb": tiling.num_sb,
-        "num_groups": stripe.num_groups, "num_z": tiling.num_z[0], "num_z_last": tiling.num_z[1], "group_step": group.group_step,
+        "channel_words": num_phases * stripe.phase_words, "is_wide": int(work.is_wide), "is_depthwise": int(geometry.is_depthwise),
+        "num_sb": stripe.part.num_sb,
+        "num_groups": stripe.num_groups, "num_z": num_z, "num_z_last": num_z_last, "group_step": group.group_step,
         "num_phases": num_phases, "seg_words": group.seg_words, "num_slots": group.num_slots,
         "num_vec": num_vec, "num_vec_last": num_vec_last, "num_vec_x": num_vec if is_flat else group.num_vec_x,
         "step_vec_x": width, "step_vec_y": 0 if is_flat else group.pitch_row << group.split_log2,
         "split_log2": group.split_log2, "split_words": (group.pitch_row - width) // group.num_lanes if group.split_log2 else 0,
-        "num_kernels": tiling.num_kernels, "num_kernels_last": tiling.num_kernels_last,
+        "num_kernels": num_kernels, "num_kernels_last": num_kernels_last,
         "kernels_per_z": tiling.kernels_per_z[0], "kernels_per_z_last": tiling.kernels_per_z[1], "num_taps": len(geometry.taps), "wgt_zero_point": work.wgt_zero_point,
         "out_addr": out_addr + stripe.first_row // step * out_pitch + stripe.first_col // step,
         "out_high_bytes": geometry.rows.size_out * out_pitch if work.is_wide else 0,
@@ -88,14 +91,14 @@ def _load_fields(tiling: Tiling, stripe: Stripe, in_addr: int) -> dict[str, int]
     rows, cols = geometry.rows, geometry.cols
     first_y, tile_ih, pad_top = rows.clip(stripe.first_row, stripe.num_rows)
     first_x, tile_iw, pad_left = geometry.clip_cols(stripe.first_col, stripe.num_cols)
-    plane, channels = rows.size_in * cols.size_in, geometry.num_ic * geometry.value_bytes
+    plane, channels = rows.size_in * cols.size_in, stripe.part.num_ic * geometry.value_bytes
     run, inner, pitch, outer = tile_ih * tile_iw, channels, plane, 1
     if run == plane:
         run, inner = run * channels, 1
     elif tile_iw < cols.size_in and tile_ih > 1:
         run, inner, pitch, outer = tile_iw, tile_ih, cols.size_in, channels
     return {
-        "act_addr": in_addr + first_y * cols.size_in + first_x, "act_run_bytes": run, "act_pitch_inner_bytes": pitch,
+        "act_addr": in_addr + stripe.part.first_ic * geometry.value_bytes * plane + first_y * cols.size_in + first_x, "act_run_bytes": run, "act_pitch_inner_bytes": pitch,
         "act_pitch_outer_bytes": plane, "num_act_inner": inner, "num_act_outer": outer, "num_ic": channels,
         "tile_ih": tile_ih, "tile_iw": tile_iw, "pad_top": pad_top, "pad_left": pad_left,
     }
@@ -178,8 +181,9 @@ class Emitter:
                 self._append_tp(task, block, tp_waits)
                 tp_waits, waits = {}, waits | {"wait_tp": 1}
             fields = nn_fields(task.work, tiling, stripe, in_addr, out_addr) | residual_fields(task.work, tiling, stripe, res_addr)
-            constants = {"tap_addr": tables.tap_addr, "stream_addr": tables.stream_addr, "wgt_addr": tables.wgt_addr,
-                         "param_addr": tables.param_addr, "run_bits": tables.run_bits}
+            first_core = stripe.part.first_sb * self.config.num_cores
+            constants = {"tap_addr": tables.tap_addr, "stream_addr": tables.stream_addr + first_core * STREAM.num_bytes, "wgt_addr": tables.wgt_addr,
+                         "param_addr": tables.param_addr + first_core * tiling.num_kernels * PARAM.num_bytes, "run_bits": tables.run_bits}
             self._append(task, NN.encode(**self._header(Opcode.NN, task, waits), **constants, **fields, **lut, **self._stripe_place(stripe)))
             waits = {}
 

@@ -32,12 +32,14 @@ class LaneMacs:
 
 def lane_macs(work: ConvWork, tiling: Tiling, config: NpuConfig) -> LaneMacs:
     """Every weight that is not zero meets every lane vector of every group, byte by byte, and is of use for every output pixel."""
-    nnz = int(np.count_nonzero(work.weights)) * work.value_bytes
-    num_vec = 0
+    nnz = np.count_nonzero(work.weights.reshape(work.num_oc, -1), axis=1) * work.value_bytes
+    issued = 0
     for stripe in tiling.stripes:
         (_, full), (_, last) = stripe.groups(tiling.group)
-        num_vec += (stripe.num_groups - 1) * full + last
-    return LaneMacs(nnz * num_vec * config.num_lanes, nnz * work.rows.size_out * work.cols.size_out)
+        part = stripe.part
+        channels = slice(part.first_ic * work.multiplier, (part.first_ic + part.num_ic) * work.multiplier) if work.is_depthwise else slice(None)
+        issued += int(nnz[channels].sum()) * ((stripe.num_groups - 1) * full + last)
+    return LaneMacs(issued * config.num_lanes, int(nnz.sum()) * work.rows.size_out * work.cols.size_out)
 
 
 def dense_macs(graph: Graph, op: Op) -> int:

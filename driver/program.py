@@ -10,6 +10,7 @@ from convoy.spec.config import NpuConfig
 
 from .graph import Graph, Op
 from .macs import LaneMacs
+from .pack import LayerStreams
 
 __all__ = ["HostStep", "Keep", "MemoryWindow", "NpuStep", "Placement", "Plan", "Program"]
 
@@ -82,6 +83,8 @@ class Program:
     """(address, bytes) pieces of constant memory: descriptors, weights, tables."""
     windows: tuple[MemoryWindow, ...] = ()
     """All that the program may touch, at most `NUM_WINDOWS`; none: no limits."""
+    streams: dict[int, LayerStreams] = field(default_factory=dict)
+    """What the weight streams hold, by `stream_addr`."""
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from .device import Device
+from .device import MemoryModel
 from .graph import Graph, GraphError, Op
 from .lost import cycle_split, largest_loss, no_split, total_split
 from .macs import LaneMacs, dense_macs
 from .program import HostStep, NpuStep, Plan
 from .runtime import Execution
 
-__all__ = ["Mismatch", "build_report", "compare", "join_steps", "layer_table", "print_report", "summary"]
+__all__ = ["Mismatch", "build_report", "compare", "join_steps", "layer_cells", "layer_table", "print_report", "summary"]
+
+
+class HasTiming(Protocol):
+    """A device, or what stands for one."""
+
+    @property
+    def memory_model(self) -> MemoryModel | None:
+        """Timing of the memory; None when there is no timing."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ def compare(graph: Graph, op_index: int, tensor: int, found: np.ndarray, expecte
 
 
 def build_report(
-    plan: Plan, device: Device, execution: Execution, *, model: str, config: str, device_name: str,
+    plan: Plan, device: HasTiming, execution: Execution, *, model: str, config: str, device_name: str,
     reference: str, expected: Mapping[int, np.ndarray] | None,
 ) -> tuple[dict[str, Any], list[Mismatch]]:
     """The report of a run and the tensors that differ.
@@ -163,7 +171,8 @@ def _loss(layer: Mapping[str, Any]) -> str:
     return "" if loss is None else f"{loss[0]} {loss[1]:.0%}"
 
 
-_EXACT = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}
+_EXACT = {True: "yes", False: "no", None: "-"}
+_EXACT_COLOURS = {"yes": "[green]yes[/]", "no": "[red]no[/]"}
 
 
 _COLUMNS: dict[str, JustifyMethod] = {"#": "right", "op": "left", "engine": "left", "cycles": "right", "MACs": "right", "use": "right", "largest loss": "left", "read B": "right", "written B": "right",
@@ -173,17 +182,28 @@ WIDE_COLUMNS = 100
 """Terminals narrower than this do not get the columns of bus traffic."""
 
 
-def layer_table(report: Mapping[str, Any], width: int = WIDE_COLUMNS) -> Table:
-    """The layers of a report as a table for a terminal of `width` columns ("use" is the utilisation, "largest loss" a share of the cycles)."""
-    titles = [title for title in _COLUMNS if width >= WIDE_COLUMNS or title not in _TRAFFIC]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in titles:
-        table.add_column(title, justify=_COLUMNS[title], no_wrap=True)
+def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of the table of layers ("use" is the utilisation, "largest loss" a share of the cycles)."""
+    rows = []
     for layer in report["layers"]:
         cells = {"#": str(layer["index"]), "op": layer["op"], "engine": layer["engine"], "cycles": _number(layer["cycles"]), "MACs": _number(layer["macs"]),
                  "use": _percent(layer["utilisation"]) if layer["macs"] else "", "largest loss": _loss(layer), "read B": _number(layer["read_bytes"]),
                  "written B": _number(layer["write_bytes"]), "weights B": _number(layer["weight_bytes"]), "exact": _EXACT[layer["bit_exact"]]}
-        table.add_row(*(cells[title] for title in titles))
+        rows.append([cells[title] for title in _COLUMNS])
+    return list(_COLUMNS), rows
+
+
+def layer_table(report: Mapping[str, Any], width: int = WIDE_COLUMNS) -> Table:
+    """The layers of a report as a table for a terminal of `width` columns."""
+    titles, rows = layer_cells(report)
+    shown = [title for title in titles if width >= WIDE_COLUMNS or title not in _TRAFFIC]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in shown:
+        table.add_column(title, justify=_COLUMNS[title], no_wrap=True)
+    for row in rows:
+        cells = dict(zip(titles, row, strict=True))
+        exact = _EXACT_COLOURS.get(cells["exact"], cells["exact"])
+        table.add_row(*(exact if title == "exact" else cells[title] for title in shown))
     return table
 
 
@@ -200,7 +220,8 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     """The rest of a report, in lines."""
     lines = [f"{op['op']} (operator {op['index']}) ran on the host: {op['reason']}" for op in report["host_ops"]]
     cost = "no timing" if report["cycles"] is None else (
-        f"{report['cycles']:,} cycles, {_percent(report['utilisation'])} utilisation, simulated in {report['simulation_seconds']:.2f} s")
+        f"{report['cycles']:,} cycles, {_percent(report['utilisation'])} utilisation, "
+        f"{'estimated' if report['device'] == 'estimate' else 'simulated'} in {report['simulation_seconds']:.2f} s")
     lines += [f"{layer['op']} (operator {layer['index']}): {layer['note']}" for layer in report["layers"] if "note" in layer]
     lines.append(f"{report['device']}, config {report['config']} ({report['cores']} x {report['lanes']} MAC/cycle): {report['macs']:,} MACs, {cost}")
     steps = f" in each of {len(report['steps'])} steps" if "steps" in report else ""

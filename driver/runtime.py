@@ -48,6 +48,8 @@ class Execution:
     """By operator, for those that the NPU executed."""
     cycles: int = 0
     """From doorbell to interrupt, summed over the programs."""
+    completions: list[tuple[int, ...]] = field(default_factory=list)
+    """Of each program, when its descriptors completed, in program order; cycles since its doorbell."""
     seconds: float = 0.0
     """Wall-clock time spent waiting for the device."""
 
@@ -256,6 +258,7 @@ class Session:
         size = COMPLETION.num_bytes
         raw = self.device.read_memory(program.record_addr, size * len(program.descriptors)) if program.descriptors else b""
         records = [COMPLETION.decode(raw[i * size:(i + 1) * size]) for i in range(len(program.descriptors))]
+        execution.completions.append(tuple(record["cycle"] for record in records))
         before = dict.fromkeys(COMPLETION.fields, 0)
         for index in sorted(range(len(records)), key=lambda index: (records[index]["cycle"], index)):
             record, cost = records[index], execution.costs.setdefault(program.ops[index], LayerCost())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
 from convoy.spec.config import NpuConfig
+from convoy.spec.isa import STREAM, TABLE_ALIGN_BYTES
 
-from .cost import LayerCost, WeightLoad, layer_cost
+from .cost import LayerCost, WeightLoad, layer_cost, words_per_row
 from .graph import GraphError
 from .work import Axis
 
-__all__ = ["Geometry", "GroupShape", "Stripe", "Tiling", "deal_channels", "tile_conv", "tilings", "weight_load"]
+__all__ = ["ChannelPart", "Geometry", "GroupShape", "Stripe", "Tiling", "deal_channels", "tile_conv", "tilings", "weight_load"]
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,25 @@ class GroupShape:
 
 
 @dataclass(frozen=True)
-class Stripe:
-    """A rectangle of output pixels, all channels: one NN descriptor."""
+class ChannelPart:
+    """Consecutive superblocks, and the input channels that they read: of a convolution all of both."""
 
+    first_sb: int
+    num_sb: int
+    first_ic: int
+    num_ic: int
+
+    @property
+    def superblocks(self) -> slice:
+        """To index arrays of a value per superblock."""
+        return slice(self.first_sb, self.first_sb + self.num_sb)
+
+
+@dataclass(frozen=True)
+class Stripe:
+    """A rectangle of output pixels of some channels: one NN descriptor."""
+
+    part: ChannelPart
     first_row: int
     num_rows: int
     first_col: int
@@ -136,11 +154,14 @@ class Tiling:
             return (self.geometry.num_oc // self.geometry.num_ic,) * 2
         return self.num_kernels, self.num_kernels_last
 
-    @property
-    def num_z(self) -> tuple[int, int]:
-        """Windows per group, in a superblock and in the last one."""
+    def num_kernels_in(self, part: ChannelPart) -> tuple[int, int]:
+        """K of a part's superblocks, and of its last one."""
+        return self.num_kernels, self.num_kernels_last if part.superblocks.stop == self.num_sb else self.num_kernels
+
+    def num_z_in(self, part: ChannelPart) -> tuple[int, int]:
+        """Windows per group, in a part's superblocks and in its last one."""
         if self.geometry.is_depthwise:
-            return self.num_kernels // self.kernels_per_z[0], self.num_kernels_last // self.kernels_per_z[0]
+            return tuple(kernels // self.kernels_per_z[0] for kernels in self.num_kernels_in(part))
         return (self.geometry.num_ic,) * 2
 
 
@@ -206,7 +227,7 @@ def tilings(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuC
         lines = _lines(geometry, tile_cols, num_kernels, len(dealt), config)
         for group in _groups(geometry, tile_cols, config.num_acc_entries // num_kernels // geometry.value_bytes, config):
             yield None
-            for stripes in _stripings(geometry, tile_cols, group, lines, config):
+            for stripes in _stripings(geometry, tile_cols, group, lines, num_kernels, len(load.kernels), config):
                 cost = layer_cost(geometry, group, stripes, load, config)
                 yield Tiling(geometry, group, num_kernels, len(load.kernels), int(load.kernels[-1]), stripes, cost)
 
@@ -265,10 +286,10 @@ def _groups(geometry: Geometry, tile_cols: int, max_vec: int, config: NpuConfig)
                 cols = num_vec * lanes
                 yield from _fitted(geometry, config, GroupShape("segment", 1, cols, num_vec, num_vec, 0, pitch, cols, lanes))
     if tile_cols == geometry.cols.size_out:
-        flat_pitch = max(pitch, tile_cols)
-        for rows in _group_rows(geometry, (max_vec * lanes - tile_cols) // flat_pitch + 1):
-            num_vec = -(-((rows - 1) * flat_pitch + tile_cols) // lanes)
-            yield from _fitted(geometry, config, GroupShape("flat", rows, tile_cols, num_vec, num_vec, 0, flat_pitch, flat_pitch, lanes))
+        for flat_pitch in _flat_pitches(geometry, max(pitch, tile_cols), config):
+            for rows in _group_rows(geometry, (max_vec * lanes - tile_cols) // flat_pitch + 1):
+                num_vec = -(-((rows - 1) * flat_pitch + tile_cols) // lanes)
+                yield from _fitted(geometry, config, GroupShape("flat", rows, tile_cols, num_vec, num_vec, 0, flat_pitch, flat_pitch, lanes))
     for split in (0, 1, 2):
         width = lanes >> split
         num_vec_x = -(-tile_cols // width)
@@ -280,6 +301,14 @@ def _groups(geometry: Geometry, tile_cols: int, max_vec: int, config: NpuConfig)
             num_vec = num_vec_x * -(-rows // (1 << split))
             drain_pitch = -(-tile_cols // step) * step
             yield from _fitted(geometry, config, GroupShape("rows", rows, tile_cols, num_vec, num_vec_x, split, split_pitch, drain_pitch, lanes))
+
+
+def _flat_pitches(geometry: Geometry, pitch: int, config: NpuConfig) -> list[int]:
+    """The pitch itself and, where the loader rather than the port would be the limit, the next one with which rows begin at words."""
+    cols = _written_cols(geometry.cols, geometry.cols.size_out)
+    num_words = len(geometry.cols.phases) * words_per_row(cols, pitch, config.num_lanes)
+    aligned = -(-pitch // config.num_lanes) * config.num_lanes
+    return [pitch] if aligned == pitch or num_words * config.port_bytes <= geometry.cols.size_in else [pitch, aligned]
 
 
 def _group_rows(geometry: Geometry, max_rows: int) -> list[int]:
@@ -343,28 +372,39 @@ def _row_parts(geometry: Geometry, num_rows: int, unit: int, lines: _Lines) -> l
     return _overlapping(size, odd - 1, 1)
 
 
-def _stripings(geometry: Geometry, tile_cols: int, group: GroupShape, lines: _Lines, config: NpuConfig) -> Iterator[tuple[Stripe, ...]]:
-    """Ways to cut the output into stripes that fit the stripe memory."""
+def _stripings(geometry: Geometry, tile_cols: int, group: GroupShape, lines: _Lines, num_kernels: int, num_sb: int,
+               config: NpuConfig) -> Iterator[tuple[Stripe, ...]]:
+    """Ways to cut the output into stripes that fit the stripe memory.
+
+    Channels are cut only as far as two stripes fit at a time, and then into as few stripes as possible.
+    """
     is_segment, overlap = group.mode == "segment", _pool_step(geometry)[1]
     size, unit = (geometry.cols.size_out, group.cols) if is_segment else (geometry.rows.size_out, group.rows)
     num_units = -(-size // unit)
     counts = {num_units, *(1 << n for n in range(num_units.bit_length())), *(-(-num_units // n) for n in (2, 3, 4, 6, 8))}
-    for count in sorted(counts, reverse=True):
-        step = count * unit
-        if is_segment and tile_cols < size and step > tile_cols:
-            continue
+    for channels in _channel_parts(geometry, num_kernels, num_sb, config):
         stripes: list[Stripe] = []
-        parts = _overlapping(size, step, 0) if is_segment else _row_parts(geometry, step, unit, lines)
-        for first, num in parts or ():
-            if is_segment:
-                stripes.append(_stripe(geometry, group, 0, 1, first, num, config))
-            else:
-                stripes += [_stripe(geometry, group, first, num, col, num_cols, config)
-                            for col, num_cols in _overlapping(geometry.cols.size_out, tile_cols - overlap, overlap)]
-            if stripes[-1].num_words > config.stripe_words:
-                break
-        if stripes and all(_is_legal(stripe, geometry, config) for stripe in stripes):
+        for count in sorted(counts, reverse=True):
+            step = count * unit
+            if is_segment and tile_cols < size and step > tile_cols:
+                continue
+            stripes = []
+            parts = _overlapping(size, step, 0) if is_segment else _row_parts(geometry, step, unit, lines)
+            for part, (first, num) in product(channels, parts or ()):
+                if is_segment:
+                    stripes.append(_stripe(geometry, group, part, 0, 1, first, num, config))
+                else:
+                    stripes += [_stripe(geometry, group, part, first, num, col, num_cols, config)
+                                for col, num_cols in _overlapping(geometry.cols.size_out, tile_cols - overlap, overlap)]
+                if stripes[-1].num_words > config.stripe_words:
+                    break
+            if not stripes or not all(_is_legal(stripe, geometry, config) for stripe in stripes):
+                continue
             yield tuple(stripes)
+            if len(channels) > 1:
+                break
+        if stripes and len(channels) == len(stripes) and 2 * stripes[0].num_words <= config.stripe_words:
+            return
 
 
 def _overlapping(size: int, step: int, overlap: int) -> list[tuple[int, int]]:
@@ -372,7 +412,22 @@ def _overlapping(size: int, step: int, overlap: int) -> list[tuple[int, int]]:
     return [(first, min(step + overlap, size - first)) for first in range(0, size - overlap, step)] if step > 0 else []
 
 
-def _stripe(geometry: Geometry, group: GroupShape, first_row: int, num_rows: int, first_col: int, num_cols: int, config: NpuConfig) -> Stripe:
+def _channel_parts(geometry: Geometry, num_kernels: int, num_sb: int, config: NpuConfig) -> Iterator[list[ChannelPart]]:
+    """Ways to cut the channels, fewest parts first: a depthwise convolution without a pool may be done in parts, whose
+    tables begin at legal addresses."""
+    yield [ChannelPart(0, num_sb, 0, geometry.num_ic)]
+    if not geometry.is_depthwise or geometry.pool_size:
+        return
+    sb_channels = num_kernels * geometry.num_ic // geometry.num_oc * config.num_cores
+    unit = max(1, TABLE_ALIGN_BYTES // (STREAM.num_bytes * config.num_cores))
+    num_units = -(-num_sb // unit)
+    for step in sorted({-(-num_units // (1 << n)) * unit for n in range(1, num_units.bit_length())}, reverse=True):
+        yield [ChannelPart(first, min(step, num_sb - first), first * sb_channels, min(step * sb_channels, geometry.num_ic - first * sb_channels))
+               for first in range(0, num_sb, step)]
+
+
+def _stripe(geometry: Geometry, group: GroupShape, part: ChannelPart, first_row: int, num_rows: int, first_col: int, num_cols: int,
+            config: NpuConfig) -> Stripe:
     rows, cols = geometry.rows, geometry.cols
     _, tile_ih, pad_top = rows.clip(first_row, num_rows)
     tile_rows = max(num_rows + rows.max_shift, -(-(pad_top + tile_ih) // rows.stride))
@@ -383,8 +438,8 @@ def _stripe(geometry: Geometry, group: GroupShape, first_row: int, num_rows: int
     num_groups = -(-(num_cols if group.mode == "segment" else num_rows) // (group.cols if group.mode == "segment" else group.rows))
     last_word = ((num_groups - 1) * group.group_step) // lanes + group.seg_words
     channel_words = num_phases * phase_words
-    num_words = (geometry.num_ic * geometry.value_bytes - 1) * channel_words + (num_phases - 1) * phase_words + max(phase_words, last_word)
-    return Stripe(first_row, num_rows, first_col, num_cols, tile_rows, tile_cols, phase_words, num_groups, num_words)
+    num_words = (part.num_ic * geometry.value_bytes - 1) * channel_words + (num_phases - 1) * phase_words + max(phase_words, last_word)
+    return Stripe(part, first_row, num_rows, first_col, num_cols, tile_rows, tile_cols, phase_words, num_groups, num_words)
 
 
 def _is_legal(stripe: Stripe, geometry: Geometry, config: NpuConfig) -> bool:

@@ -69,7 +69,8 @@ class GraphMaker:
 
     def op(self, kind, inputs, out_shape, **options) -> int:
         """Add an operator; the index of its output."""
-        same = kind.endswith("POOL_2D") or kind in ("RESHAPE", "PAD", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "MAXIMUM", "MINIMUM")
+        same = kind.endswith("POOL_2D") or kind in ("RESHAPE", "PAD", "SLICE", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_DEPTH",
+                                                    "MAXIMUM", "MINIMUM")
         source = self.tensors[inputs[0]]
         fixed = {"LOGISTIC": (1 / 256, np.iinfo(self.dtype).min), "TANH": (1 / 128, 128 * (self.dtype == np.uint8))}
         scale, zero_point = fixed.get(kind, (float(source.quant.scale[0]), int(source.quant.zero_point[0])) if same else (0.05, None))
@@ -77,7 +78,7 @@ class GraphMaker:
         self.ops.append(Op(len(self.ops), kind, tuple(inputs), (out,), options))
         return out
 
-    def read(self, variable: int, shape, scale=0.05, zero_point=None, dtype=np.int8) -> int:
+    def read(self, variable: int, shape, scale=0.05, zero_point=None, dtype=None) -> int:
         """Read a variable; the index of the tensor."""
         out = self.tensor(shape, dtype, scale=scale, zero_point=zero_point)
         self.ops.append(Op(len(self.ops), "READ_VARIABLE", (), (out,), {"variable": variable}))

@@ -37,7 +37,7 @@ class Measurement:
     """Dense multiply-accumulates."""
     num_weights: int = 0
     num_nonzero: int = 0
-    num_passes: int = 0
+    num_passes: float = 0
     """How often the tiling reads the weights."""
     bit_exact: bool | None = None
     """Every tensor equals LiteRT's; None when nothing ran."""

@@ -52,7 +52,7 @@ def measure(setup: Setup, device_name: str = "native") -> Measurement:
     engines = (step.engines[index] for step in compiled.plan.steps if isinstance(step, NpuStep) for index in step.layers)
     sums = {name: sum(layer[name] or 0 for layer in report["layers"]) for name in ("tp_cycles", "read_bytes", "write_bytes", "weight_bytes", "macs")}
     return Measurement(cycles=execution.cycles, **sums, num_weights=weights.size, num_nonzero=int(np.count_nonzero(weights)),
-                       num_passes=sum(stripe.num_groups for stripe in tiling.stripes), bit_exact=report["bit_exact"], engines=", ".join(engines))
+                       num_passes=sum(stripe.num_groups * stripe.part.num_sb for stripe in tiling.stripes) / tiling.num_sb, bit_exact=report["bit_exact"], engines=", ".join(engines))
 
 
 def measure_all(setups: Iterable[Setup], jobs: int, progress: Callable[[str, int, int], None] = lambda text, done, total: None,

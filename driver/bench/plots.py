@@ -6,39 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convoy.driver.graph import GraphError
+from convoy.driver.page import Section, alt, write_page
 
 from .case import CYCLES, ROOFLINE, TP_SHARE, UTILISATION, Metric, Row
 from .contract import RULES
 from .show import COLUMNS, cells, verdict
 
-try:
-    import altair as alt
-    import jinja2
-    import vl_convert
-except ImportError as error:
-    raise GraphError(f"plots need {error.name}; run: pip install 'convoy-npu[plots]'") from None
-
 __all__ = ["charts", "write_html", "write_images"]
 
 WIDTH, HEIGHT = 620, 260
 LIMIT_COLOUR = "#c0392b"
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Convoy: the contract, measured</title><style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1240px; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 2rem } th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child, .text { text-align: left } tr.missed td { color: #b00020; font-weight: 600 }
-</style><script>{{ script | safe }}</script></head><body><h1>The contract, measured</h1>
-<p>Configuration {{ config }}, RTL simulated cycle by cycle. {{ verdict }}.</p>
-{% for number, title, rows, figures in sections %}<h2>Rule {{ number }}: {{ title }}</h2>
-{% for figure in figures %}<div id="chart-{{ number }}-{{ loop.index }}"></div>
-<script>vegaEmbed("#chart-{{ number }}-{{ loop.index }}", {{ figure | tojson }})</script>
-{% endfor %}<table><tr>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr>
-{% for row, texts in rows %}<tr{% if not (row.ok and row.is_exact) %} class="missed"{% endif %}>{% for text in texts %}<td>{{ text }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-{% endfor %}</body></html>
-"""
 
 
 def charts(rows: list[Row]) -> dict[str, alt.TopLevelMixin]:
@@ -65,12 +42,11 @@ def write_html(rows: list[Row], config: str, path: Path) -> None:
     sections = []
     for number, rule in RULES.items():
         of_rule = [row for row in rows if row.case.rule == number]
-        figures = [drawn[group].to_dict() for group in dict.fromkeys(row.case.group for row in of_rule) if group in drawn]
+        figures = [drawn[group] for group in dict.fromkeys(row.case.group for row in of_rule) if group in drawn]
+        missed = frozenset(place for place, row in enumerate(of_rule) if not (row.ok and row.is_exact))
         if of_rule:
-            sections.append((number, rule.title, [(row, cells(row)) for row in of_rule], figures))
-    script = vl_convert.javascript_bundle(vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2]))
-    page = jinja2.Environment(autoescape=True).from_string(_PAGE)
-    path.write_text(page.render(config=config, verdict=verdict(rows), columns=COLUMNS, sections=sections, script=script))
+            sections.append(Section(f"Rule {number}: {rule.title}", "", figures, COLUMNS, [cells(row) for row in of_rule], missed))
+    write_page(path, "The contract, measured", f"Configuration {config}, RTL simulated cycle by cycle. {verdict(rows)}.", sections)
 
 
 def _data(rows: list[Row], **fields: Callable[[Row], Any]) -> alt.Data:

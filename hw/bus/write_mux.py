@@ -58,7 +58,7 @@ class WriteMux(wiring.Component):
         `GuardSignature`: what may be written, and how to bring the port to rest; a burst whose address has gone gets its data first.
     """
 
-    MAX_WRITES = 8
+    MAX_WRITES = 16
 
     def __init__(self, config: NpuConfig, num_clients: int):
         self.config = config

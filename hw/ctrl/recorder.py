@@ -5,7 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.bus.port import WritePort
+from convoy.hw.bus.port import Burst, WritePort
+from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import COMPLETION
 
@@ -15,7 +16,7 @@ __all__ = ["Recorder"]
 class Recorder(wiring.Component):
     """Writes a `COMPLETION` record to `base` + 64 * index for each completed descriptor, one at a time, input 0 first.
 
-    Its totals are those of the cycle in which the descriptor is taken. A record takes 2 cycles and one per beat; with `max_burst_beats` below a record's beats, it is written in several bursts.
+    Its totals are those of the cycle in which the descriptor is taken. A record takes 3 cycles and one per beat; with `max_burst_beats` below a record's beats, it is written in several bursts.
 
     Members
     -------
@@ -45,7 +46,9 @@ class Recorder(wiring.Component):
         port_bytes = self._config.port_bytes
         num_beats = COMPLETION.num_bytes // port_bytes
         burst_beats = min(num_beats, self._config.max_burst_beats)
-        bursts, beats = self.write.bursts, self.write.beats
+        m.submodules.requests = requests = Queue(Burst, 2)  # keeps the arbiter's choice off the paths here
+        wiring.connect(m, requests.o, wiring.flipped(self.write.bursts))
+        bursts, beats = requests.i, self.write.beats
 
         raw = Signal(COMPLETION.num_bits)
         addr = Signal(32)

@@ -54,12 +54,19 @@ class BurstSplitter(wiring.Component):
         last_byte = Signal(port_log2)
 
         # The longest burst from here, less one: up to the end of the page if this is the page's last block of max_burst_beats.
-        is_last_block = beat_addr[burst_log2:page_log2].all() if page_log2 > burst_log2 else 1
-        limit = Signal(max(1, burst_log2))
-        m.d.comb += limit.eq(Mux(is_last_block, ~beat_addr[:burst_log2], self.config.max_burst_beats - 1))
-        is_last = Signal()
+        # It and whether it is the run's last are computed with the address, a cycle ahead.
+        limit, is_last = Signal(max(1, burst_log2)), Signal()
+        next_addr, next_left, next_limit = Signal.like(beat_addr), Signal.like(left), Signal.like(limit)
         rest = Cat(~limit, Const(-1, len(left) - len(limit)))  # -limit - 1
-        m.d.comb += is_last.eq(~left[len(limit):].any() & (left[:len(limit)] <= limit))
+        is_last_block = next_addr[burst_log2:page_log2].all() if page_log2 > burst_log2 else 1
+        m.d.comb += [
+            next_addr.eq(beat_addr - rest), next_left.eq(left + rest),
+            next_limit.eq(Mux(is_last_block, ~next_addr[:burst_log2], self.config.max_burst_beats - 1)),
+        ]
+        set_next = [
+            beat_addr.eq(next_addr), left.eq(next_left), limit.eq(next_limit),
+            is_last.eq(~next_left[len(limit):].any() & (next_left[:len(limit)] <= next_limit)),
+        ]
 
         is_free = ~self.bursts.valid | self.bursts.ready
         m.d.comb += self.runs.ready.eq(~is_busy | (is_free & is_last))
@@ -74,19 +81,16 @@ class BurstSplitter(wiring.Component):
                 out.last_byte.eq(last_byte),
             ]
             with m.If(is_busy):
-                m.d.sync += [
-                    beat_addr.eq(beat_addr - rest),
-                    left.eq(left + rest),
-                    is_first.eq(0),
-                    is_busy.eq(~is_last),
-                ]
+                m.d.sync += [*set_next, is_first.eq(0), is_busy.eq(~is_last)]
         with m.If(self.runs.valid & self.runs.ready):
             start = Signal(signed(port_log2 + 1))
             end = Signal(33)
-            m.d.comb += [start.eq(run.addr[:port_log2] - 1), end.eq(run.num_bytes + start)]
+            m.d.comb += [
+                start.eq(run.addr[:port_log2] - 1), end.eq(run.num_bytes + start),
+                next_addr.eq(run.addr[port_log2:]), next_left.eq(end[port_log2:]),
+            ]
             m.d.sync += [
-                beat_addr.eq(run.addr[port_log2:]),
-                left.eq(end[port_log2:]),
+                *set_next,
                 first_byte.eq(run.addr[:port_log2]),
                 last_byte.eq(end[:port_log2]),
                 is_first.eq(1),

@@ -8,6 +8,7 @@ from convoy.hw.bus.port import WritePort
 from convoy.hw.dma.beat_packer import BeatPacker
 from convoy.hw.dma.burst_builder import BurstBuilder
 from convoy.hw.dma.types import Chunk
+from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 
 __all__ = ["Chunk", "ChunkWriter"]
@@ -51,7 +52,9 @@ class ChunkWriter(wiring.Component):
         m = Module()
         m.submodules.packer = packer = BeatPacker(self.config, self.num_lanes)
         m.submodules.builder = builder = BurstBuilder(self.config)
-        wiring.connect(m, wiring.flipped(self.chunks), packer.chunks)
+        m.submodules.queue = queue = Queue(Chunk(self.num_lanes), 2)  # so that the end of a burst does not hold the source of chunks in the same cycle
+        wiring.connect(m, wiring.flipped(self.chunks), queue.i)
+        wiring.connect(m, queue.o, packer.chunks)
         wiring.connect(m, packer.beats, builder.beats)
         wiring.connect(m, builder.port, wiring.flipped(self.port))
         m.d.comb += self.done.eq(builder.done)

@@ -17,7 +17,7 @@ __all__ = ["Run", "RunReader", "SkipBeat"]
 class RunReader(wiring.Component):
     """Reads runs of bytes and delivers their beats, in order, with the bytes that do not belong to the run marked.
 
-    A burst is requested only when the queue has room for all of it, so the read port needs no back-pressure.
+    A burst is requested only when the queue has room for the longest one, so the read port needs no back-pressure.
 
     Throughput: one beat and one burst per cycle, also from run to run; sustained if `depth_beats` covers a burst and the round trip.
     Latency: 3 cycles from a run to its first request, 3 cycles from a beat of the port to `beats`.
@@ -69,12 +69,13 @@ class RunReader(wiring.Component):
         wiring.connect(m, queue.o, beat.i)
         wiring.connect(m, beat.o, wiring.flipped(self.beats))
 
-        # Request: needs room for the burst and a place in the list of pending bursts.
+        # Request: needs room and a place in the list of pending bursts.
         m.submodules.requests = requests = Queue(Burst, 2)  # so that no client's queue is on the way from another's to the port
         wiring.connect(m, requests.o, wiring.flipped(self.port.bursts))
         bursts, split = requests.i, splitter.bursts
-        room = Signal(range(self.depth_beats + 1), init=self.depth_beats)
-        can_request = (room > split.p.burst.last_beat) & pending.i.ready
+        room, next_room = Signal(range(self.depth_beats + 1), init=self.depth_beats), Signal(range(self.depth_beats + 1))
+        has_room = Signal(init=1)  # for the longest burst
+        can_request = has_room & pending.i.ready
         is_requested = bursts.valid & bursts.ready
         is_taken = queue.o.valid & queue.o.ready
         m.d.comb += [
@@ -88,7 +89,8 @@ class RunReader(wiring.Component):
             pending.i.p.first_byte.eq(split.p.first_byte),
             pending.i.p.last_byte.eq(split.p.last_byte),
         ]
-        m.d.sync += room.eq(room + is_taken - Mux(is_requested, split.p.burst.last_beat + 1, 0))
+        m.d.comb += next_room.eq(room + is_taken - Mux(is_requested, split.p.burst.last_beat + 1, 0))
+        m.d.sync += [room.eq(next_room), has_room.eq(next_room >= self.config.max_burst_beats)]
 
         # Arrival: mark the bytes of the run and queue the beat.
         head = pending.o

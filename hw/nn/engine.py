@@ -83,6 +83,8 @@ class NnEngine(wiring.Component):
         wiring.connect(m, drain.read_residual, wiring.flipped(self.read_residual))
         wiring.connect(m, writer.port, wiring.flipped(self.write))
         wiring.connect(m, params.params, drain.params)
+        # Weights are fetched far ahead; they need not be while pixels or parameters are waited for
+        m.d.sync += fetch.gives_way.eq(loader.is_reading | params.port.bursts.valid)
         wiring.connect(m, drain.chunks, writer.chunks)
         m.d.comb += [
             self.done.eq(writer.done),

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.bus.port import ReadPort
+from convoy.hw.bus.port import Burst, ReadPort
 from convoy.hw.dma.byte_queue import ByteQueue
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.lib.queue import Queue
@@ -33,6 +33,7 @@ class WeightFetcher(wiring.Component):
     -------
     job : In(stream of FETCH_FIELDS)
     tables, weights : Out(ReadPort), tap table and directory; weight streams
+    gives_way : In(1), other reads are urgent: fetch only for queues that hold less than `LOW_BEATS`
     tap_write : Out(TapWrite), to all cores; banks alternate, starting with bank 0
     beats : Out(WeightBeat), `beat_core` : Out(core number), `beat_en` : Out(1), a beat for the queue of one core
     taken : In(num_cores bits), strobes when a beat leaves a core's queue
@@ -41,12 +42,13 @@ class WeightFetcher(wiring.Component):
     """
 
     TABLE_BEATS = 32
+    LOW_BEATS = 32
 
     def __init__(self, config: NpuConfig):
         self._config = config
         super().__init__({
             "job": In(stream.Signature(NN.subset(*FETCH_FIELDS))),
-            "tables": Out(ReadPort(config)), "weights": Out(ReadPort(config)),
+            "tables": Out(ReadPort(config)), "weights": Out(ReadPort(config)), "gives_way": In(1),
             "tap_write": Out(TapWrite),
             "beats": Out(WeightBeat(config)), "beat_core": Out(range(max(config.num_cores, 2))), "beat_en": Out(1),
             "taken": In(config.num_cores),
@@ -58,13 +60,13 @@ class WeightFetcher(wiring.Component):
         reader, table = RunReader(config, max(self.TABLE_BEATS, 2 * config.max_burst_beats)), ByteQueue(config.port_bytes, STREAM_BYTES)
         m.submodules.tables_rest = rest = Rest(tail_cycles=15)
         m.submodules.reader, m.submodules.bytes = (rested(unit, rest.is_active, platform, "tables") for unit in (reader, table))
-        m.submodules.streams = streams = WeightStreams(config)
+        m.submodules.streams = streams = WeightStreams(config, self.LOW_BEATS)
         wiring.connect(m, reader.port, wiring.flipped(self.tables))
         wiring.connect(m, streams.port, wiring.flipped(self.weights))
         wiring.connect(m, reader.beats, table.beats)
         m.d.comb += [
             self.beats.eq(streams.beats), self.beat_core.eq(streams.beat_core), self.beat_en.eq(streams.beat_en),
-            streams.taken.eq(self.taken),
+            streams.taken.eq(self.taken), streams.gives_way.eq(self.gives_way),
             rest.offered.eq(reader.runs.valid | reader.port.bursts.valid | reader.port.beats.valid | (table.take != 0)),
         ]
 
@@ -129,16 +131,17 @@ class WeightStreams(wiring.Component):
     -------
     load, core, entry : In; set the stream of one core. `start` : In(1), with or after the last `load`; `is_idle` : Out(1), all requested
     wgt_addr, num_groups : In, constant while not idle
+    gives_way : In(1), fetch only for queues that hold less than `low_beats`, counting what is requested
     port : Out(ReadPort)
     beats, beat_core, beat_en : Out, as in `WeightFetcher`; `taken` : In(num_cores bits)
     """
 
-    def __init__(self, config: NpuConfig):
-        self._config = config
+    def __init__(self, config: NpuConfig, low_beats: int):
+        self._config, self._low_beats = config, low_beats
         self._core_shape = range(max(config.num_cores, 2))
         super().__init__({
             "load": In(1), "core": In(self._core_shape), "entry": In(STREAM.layout), "start": In(1), "is_idle": Out(1),
-            "wgt_addr": In(32), "num_groups": In(16),
+            "wgt_addr": In(32), "num_groups": In(16), "gives_way": In(1),
             "port": Out(ReadPort(config)),
             "beats": Out(WeightBeat(config)), "beat_core": Out(self._core_shape), "beat_en": Out(1), "taken": In(config.num_cores),
         })
@@ -153,6 +156,10 @@ class WeightStreams(wiring.Component):
         room = Array(Signal(range(depth + 1), init=depth, name=f"room_{n}") for n in range(num_cores))
         m.submodules.order = order = Queue(data.StructLayout({"core": self._core_shape, "last_beat": 8, "is_end": 1}), 2 * config.max_reads)
 
+        m.submodules.requests = requests = Queue(Burst, 2)  # keeps the arbiter's choice off the paths here
+        wiring.connect(m, requests.o, wiring.flipped(self.port.bursts))
+        bursts = requests.i
+
         with m.If(self.load):
             loaded = cores[self.core]
             base = Signal(32)
@@ -165,7 +172,7 @@ class WeightStreams(wiring.Component):
         # Choose a core, size its burst, request it
         turn = Signal(self._core_shape)
         chosen = Signal(state)
-        free = Signal(range(depth + 1))
+        free, may_go = Signal(range(depth + 1)), Signal()
         length, is_end = Signal(range(config.max_burst_beats + 1)), Signal()
         to_boundary = Signal(range(4096 // config.port_bytes + 1))
         request = Signal(range(depth + 1))
@@ -176,7 +183,9 @@ class WeightStreams(wiring.Component):
                     m.d.sync += [core.is_active.eq(1) for core in cores]
                     m.next = "CHOOSE"
             with m.State("CHOOSE"):
-                m.d.sync += [chosen.eq(cores[turn]), free.eq(room[turn])]
+                m.d.sync += [
+                    chosen.eq(cores[turn]), free.eq(room[turn]), may_go.eq(~self.gives_way | (room[turn] + self._low_beats > depth)),
+                ]
                 m.next = "SIZE"
                 with m.If(~Cat(core.is_active for core in cores).any()):
                     m.next = "IDLE"
@@ -184,19 +193,18 @@ class WeightStreams(wiring.Component):
                 m.d.comb += to_boundary.eq(4096 // config.port_bytes - chosen.addr[beat_log2:12])
                 limit = _minimum(m, _minimum(m, chosen.left, to_boundary), config.max_burst_beats)
                 m.d.sync += [length.eq(limit), is_end.eq(limit == chosen.left)]
-                with m.If(chosen.is_active & (free >= limit) & order.i.ready):
+                with m.If(chosen.is_active & (free >= limit) & may_go & order.i.ready):
                     m.next = "REQUEST"
                 with m.Else():
                     m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
                     m.next = "CHOOSE"
             with m.State("REQUEST"):
                 m.d.comb += [
-                    self.port.bursts.valid.eq(1),
-                    self.port.bursts.payload.addr.eq(chosen.addr), self.port.bursts.payload.last_beat.eq(length - 1),
-                    order.i.valid.eq(self.port.bursts.ready),
+                    bursts.valid.eq(1), bursts.payload.addr.eq(chosen.addr), bursts.payload.last_beat.eq(length - 1),
+                    order.i.valid.eq(bursts.ready),
                     order.i.payload.core.eq(turn), order.i.payload.last_beat.eq(length - 1), order.i.payload.is_end.eq(is_end),
                 ]
-                with m.If(self.port.bursts.ready):
+                with m.If(bursts.ready):
                     mine = cores[turn]
                     m.d.comb += request.eq(length)
                     m.d.sync += [mine.addr.eq(chosen.addr + (length << beat_log2)), mine.left.eq(chosen.left - length)]

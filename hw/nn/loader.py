@@ -327,6 +327,8 @@ class Loader(wiring.Component):
         High for one cycle when the last pixel of a channel is being written, or later; once per channel, in order.
     done : Out(1)
         High for one cycle, together with the `channel_done` of the job's last channel.
+    is_reading : Out(1)
+        There is more to request from memory.
     """
 
     DEPTH_BEATS = 64
@@ -335,7 +337,7 @@ class Loader(wiring.Component):
         self._config = config
         super().__init__({
             "job": In(stream.Signature(NN.subset(*LOADER_FIELDS))),
-            "port": Out(ReadPort(config)), "write": Out(StripeWrite(config)), "channel_done": Out(1), "done": Out(1),
+            "port": Out(ReadPort(config)), "write": Out(StripeWrite(config)), "channel_done": Out(1), "done": Out(1), "is_reading": Out(1),
         })
 
     def elaborate(self, platform):
@@ -390,5 +392,6 @@ class Loader(wiring.Component):
             segments.fields.eq(fields), sources.fields.eq(fields), phases.fields.eq(fields), placer.zero_point.eq(fields.zero_point_in),
             placer.bytes.eq(queue.data), placer.level.eq(queue.level), queue.take.eq(placer.take),
             self.channel_done.eq(placer.channel_done), self.done.eq(placer.done),
+            self.is_reading.eq(walk.runs.valid | ~reader.runs.ready | reader.port.bursts.valid),
         ]
         return m

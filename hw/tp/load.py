@@ -9,6 +9,7 @@ from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
 from convoy.hw.lib.queue import Queue
+from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TP
 
@@ -59,13 +60,16 @@ class Load(wiring.Component):
         depth_beats = max(2 * config.max_burst_beats, 512 * 8 // config.port_bits)
         m.submodules.walk = walk = RunWalk()
         m.submodules.reader = reader = RunReader(config, depth_beats)
-        m.submodules.expected = expected = Queue(data.StructLayout({"half": 1, "num_a_runs": 16, "num_b_runs": 16}), 2)
+        expected_layout = data.StructLayout({"half": 1, "last_a_run": 16, "last_b_run": 16, "has_b": 1})
+        m.submodules.expected = expected = Queue(expected_layout, 2)
+        m.submodules.expected_next = expected_next = Stage(expected_layout)
         m.submodules.loaded_queue = loaded = Queue(len(self.loaded.p), 2)
         wiring.connect(m, walk.runs, reader.runs)
         wiring.connect(m, reader.port, wiring.flipped(self.port))
         wiring.connect(m, loaded.o, wiring.flipped(self.loaded))
         self._issue(m, walk.jobs, expected.i)
-        self._receive(m, reader.beats, expected.o, loaded.i)
+        wiring.connect(m, expected.o, expected_next.i)
+        self._receive(m, reader.beats, expected_next.o, loaded.i)
         return m
 
     def _issue(self, m, walks, expected):
@@ -78,7 +82,8 @@ class Load(wiring.Component):
         m.d.sync += num_held.eq(num_held + is_start - self.freed)
         m.d.comb += [
             walks.p.num_outer.eq(1),
-            expected.p.half.eq(job.buffer_half), expected.p.num_a_runs.eq(job.num_a_runs), expected.p.num_b_runs.eq(Mux(has_b, job.num_b_runs, 0)),
+            expected.p.half.eq(job.buffer_half), expected.p.has_b.eq(has_b),
+            expected.p.last_a_run.eq(job.num_a_runs - 1), expected.p.last_b_run.eq(job.num_b_runs - 1),
         ]
         with m.FSM():
             with m.State("A"):
@@ -113,8 +118,8 @@ class Load(wiring.Component):
         m.d.comb += [
             beats.ready.eq(expected.valid),
             end.eq(position + beats.p.count),
-            is_operand_end.eq(beats.p.last & (run == Mux(is_b, expected.p.num_b_runs, expected.p.num_a_runs) - 1)),
-            is_end.eq(beats.valid & beats.ready & is_operand_end & (is_b | (expected.p.num_b_runs == 0))),
+            is_operand_end.eq(beats.p.last & (run == Mux(is_b, expected.p.last_b_run, expected.p.last_a_run))),
+            is_end.eq(beats.valid & beats.ready & is_operand_end & (is_b | ~expected.p.has_b)),
             loaded.valid.eq(is_end),
             loaded.p.eq(Mux(is_b, num_a_bytes, end)),
             expected.ready.eq(is_end),

@@ -52,6 +52,21 @@ def test_run_writes_the_report(convoy, tmp_path):
     assert "every tensor equals the reference" in out
 
 
+def test_estimate_has_the_form_of_a_run(convoy):
+    code, out, err = convoy("estimate", DIGITS, "--config D --json -")
+    report = json.loads(out)
+    assert (code, err, list(report), report["device"]) == (0, "", REPORT_KEYS, "estimate")
+    assert all(list(layer) == [*LAYER_KEYS, *["note"] * ("note" in layer)] for layer in report["layers"])
+    assert 0 < report["cycles"] < 10 * report["macs"]
+
+
+def test_profile_of_the_model(convoy, tmp_path):
+    code, out, err = convoy("profile", DIGITS, "--device model --trace", tmp_path / "t.pftrace")
+    assert (code, err) == (0, "")
+    assert "estimated in" in out
+    assert b"core 3" in (tmp_path / "t.pftrace").read_bytes()
+
+
 def test_json_on_stdout_is_alone_there(convoy):
     code, out, _ = convoy("run", DIGITS, "--device golden --json -")
     assert code == 0

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 
 from convoy.driver.compile import compile_graph, compile_with_costs
+from convoy.driver.cost import words_per_row
 from convoy.driver.graph import GraphError
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import NN, Opcode
@@ -113,6 +114,31 @@ def test_even_strides_leave_two_to_the_core():
         (step,) = compile_graph(strided(24, 24, 1, 4, (4, 4), (stride, stride)), PRESETS["Q"]).steps
         layers = [NN.decode(raw) for raw in step.program.descriptors if raw[0] == Opcode.NN]
         assert [layer["num_ic"] for layer in layers] == [num_planes]
+
+
+def descriptors(graph, config):
+    """The NN descriptors of a graph that is one program."""
+    (step,) = compile_graph(graph, config).steps
+    return [NN.decode(raw) for raw in step.program.descriptors if raw[0] == Opcode.NN]
+
+
+@pytest.mark.parametrize(("config", "num_oc", "stride", "num_ic"), [
+    (PRESETS["Q"].with_(stripe_bytes=8192), 46, (2, 2), [24, 22]),
+    (NpuConfig(num_cores=1, num_lanes=8, post_lanes=2, stripe_bytes=4096), 46, (2, 2), [24, 24, 22, 22]),
+    (NpuConfig(num_cores=1, num_lanes=8, post_lanes=2, stripe_bytes=4096), 92, (1, 1), [24, 24, 22, 22]),
+])
+def test_depthwise_channels_in_parts(config, num_oc, stride, num_ic):
+    """Where not all channels fit, some at a time; with a small memory some rows of them. Tables begin at legal addresses."""
+    graph = strided(14, 14, 46, num_oc, (3, 3), stride, (1, 1, 1, 1), "DEPTHWISE_CONV_2D")
+    assert [layer["num_ic"] for layer in descriptors(graph, config)] == num_ic
+    check(graph, config)
+
+
+def test_words_per_row_by_hand():
+    """15 pixels from 0, 15, 14 ... of a word of 16: only those that start at 0 or 1 touch one word; every 16 pixels: one word."""
+    assert words_per_row(15, 15, 16) == 2 - 2 / 16
+    assert words_per_row(15, 16, 16) == 1
+    assert words_per_row(17, 24, 16) == 2
 
 
 def test_lanes_are_well_filled():

@@ -68,7 +68,7 @@ def test_both_inputs_at_once():
 
     run(dut, feed, background=[memory.process])
     cycles = [COMPLETION.decode(bytes(memory.contents[BASE + SIZE * n:BASE + SIZE * (n + 1)]))["cycle"] for n in range(2)]
-    assert cycles == [0, 2 + SIZE // config.port_bytes]
+    assert cycles == [0, 3 + SIZE // config.port_bytes]
 
 
 @given(st.lists(TOTALS, min_size=1, max_size=8), st.integers(0, 2**16), st.sampled_from((32, 64, 256)))

@@ -59,3 +59,35 @@ def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed,
     assert seen == streams
     assert seen_taps == taps
 
+
+
+def test_fetcher_gives_way():
+    """While other reads are urgent it asks for no more than it needs soon; then it fills the queues."""
+    config = NpuConfig(num_cores=2, weight_fifo_beats=128)
+    memory = bytearray(1 << 14)
+    for core in range(2):
+        at = 0x800 + STREAM.num_bytes * core
+        memory[at:at + STREAM.num_bytes] = STREAM.encode(offset_bytes=0, num_beats=100)
+    dut = WeightFetcher(config)
+    job = {"tap_addr": 0, "stream_addr": 0x800, "wgt_addr": 0x1000, "num_taps": 1, "num_sb": 1, "num_groups": 1}
+    levels = []
+
+    async def give_job(ctx):
+        ctx.set(dut.gives_way, 1)
+        await send(ctx, dut.job, [job])
+
+    async def watch(ctx):
+        count = [0, 0]
+        for cycle in range(600):
+            if cycle == 300:
+                levels.extend(count)
+                ctx.set(dut.gives_way, 0)
+            _, _, en, core = await ctx.tick().sample(dut.beat_en, dut.beat_core)
+            count[core] += en
+        levels.extend(count)
+
+    servers = [ReadPortMemory(config, port, memory, go=lambda: True) for port in (dut.tables, dut.weights)]
+    simulate(dut, give_job, watch, background=[server.process for server in servers])
+    low, burst = WeightFetcher.LOW_BEATS, config.max_burst_beats
+    assert all(low <= level < low + burst for level in levels[:2])
+    assert levels[2:] == [100, 100]

@@ -1,0 +1,63 @@
+"""Estimated cycles against those of the compiled RTL: the digits network and random layers, every layer."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from convoy.driver.compile import compile_graph
+from convoy.driver.device import MemoryModel
+from convoy.driver.devices import open_device
+from convoy.driver.estimate import estimate
+from convoy.driver.importers.tflite import read_tflite
+from convoy.driver.inputs import random_inputs
+from convoy.driver.runtime import Session, plan_inputs
+from convoy.driver.synthetic import LayerSpec, make_layer
+from convoy.spec.config import PRESETS, NpuConfig
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
+CONFIGS = {
+    "Q": PRESETS["Q"],
+    "small": NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, port_bits=128, post_lanes=2, stripe_bytes=4096, window_words=32,
+                       weight_fifo_beats=32, tp_buffer_bytes=1024, max_reads=3),
+}
+LAYER_LIMIT, NETWORK_LIMIT = 0.10, 0.03
+
+
+def compare(plan, memory=MemoryModel()):  # noqa: B008
+    """(estimated, on the RTL) cycles of the whole and of each layer that takes any."""
+    device = open_device("native", plan.config, memory)
+    tensors = [plan.graph.tensors[index] for index in plan_inputs(plan)]
+    found, expected = Session(plan, device, keep_tensors=False).run(random_inputs(tensors, 0)), estimate(plan, memory)
+    device.close()
+    layers = {index: (expected.costs[index].cycles, cost.cycles) for index, cost in found.costs.items() if cost.cycles}
+    return (expected.cycles, found.cycles), layers
+
+
+def error(estimated, measured):
+    return abs(estimated / measured - 1)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_digits(name):
+    whole, layers = compare(compile_graph(read_tflite(DIGITS), CONFIGS[name]))
+    assert error(*whole) < NETWORK_LIMIT, whole
+    assert not {index: pair for index, pair in layers.items() if error(*pair) >= LAYER_LIMIT}
+
+
+def random_layer(seed):
+    rng = random.Random(seed)
+    op = rng.choice(("conv", "conv", "depthwise"))
+    num_ic, kernel, stride = rng.choice((3, 8, 16, 24, 32)), rng.choice((1, 3, 5)), rng.choice((1, 1, 2))
+    num_oc, pad = num_ic if op == "depthwise" else rng.choice((8, 10, 16, 32)), rng.choice((0, kernel // 2))
+    return LayerSpec(op, (rng.randint(8, 24), rng.randint(8, 24), num_ic), num_oc, (kernel, kernel), (stride, stride), (pad,) * 4, rng.choice((1, 0.5, 0.2)))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_random_layers(name):
+    pairs = {}
+    for seed in range(8):
+        graph = make_layer(random_layer(seed), seed).graph
+        pairs[seed], _ = compare(compile_graph(replace(graph, inputs=()), CONFIGS[name], layers=range(1)))
+    assert not {seed: pair for seed, pair in pairs.items() if error(*pair) >= LAYER_LIMIT}
