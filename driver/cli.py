@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,6 +22,11 @@ from convoy.spec.config import ConfigError, NpuConfig, load_config
 from .bench.cli import bench_app
 from .device import DeviceError, MemoryModel
 from .graph import Graph, GraphError
+
+if TYPE_CHECKING:
+    from .device import Device
+    from .program import Plan
+    from .runtime import Execution
 
 __all__ = ["app", "main"]
 
@@ -82,6 +87,8 @@ def run(
     memory: Memory = MemoryKind.SPLIT,
     latency: Latency = 32,
     stall: Stall = 0,
+    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Simulate the layers independently in N processes, inputs from the golden model.")] = None,
+    scheduler: Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="The same on the workers of a Dask scheduler.")] = None,
 ) -> int:
     """Run a network and compare every tensor with the reference."""
     from .importers.tflite import read_tflite
@@ -103,7 +110,7 @@ def run(
     else:
         inputs = [{tensors[0].index: values} for values in load_steps(input_path, tensors[0], steps)]
     job = _Job(graph, model.read_bytes(), str(model), npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
-    return _finish(job, job.run(inputs, selected), save, json_path)
+    return _finish(job, job.run(inputs, selected, workers=_workers(jobs, scheduler, waves)), save, json_path)
 
 
 @app.command()
@@ -292,9 +299,9 @@ class _Job:
         self.graph, self.model, self.model_name, self.npu, self.config_name = graph, model, model_name, npu, config_name
         self.device_name, self.memory_model, self.waves, self.reference = device_name, memory_model, waves, reference
 
-    def run(self, steps: list[dict], selected: range | None, is_inside: bool = False) -> tuple[dict[str, Any], list, dict]:
+    def run(self, steps: list[dict], selected: range | None, is_inside: bool = False, workers: _Workers | None = None) -> tuple[dict[str, Any], list, dict]:
         """Report, tensors that differ, and all tensors of the last step; `selected` operators only. `steps` are the inputs of each step. `is_inside`: as
-        in the middle of a network, where the inputs are already in the layout of the NPU."""
+        in the middle of a network, where the inputs are already in the layout of the NPU. `workers`: run the layers independently on these."""
         from .compile import compile_graph
         from .report import build_report, join_steps
         from .runtime import Session, plan_inputs
@@ -312,15 +319,38 @@ class _Job:
         if selected is not None:
             missing = set(plan_inputs(plan)) - set(steps[0])
             steps = [steps[0] | {index: value for index, value in self._golden_tensors(steps[0]).items() if index in missing}]
+
+        def report(plan: Plan, device: Device, execution: Execution, inputs: dict) -> tuple[dict[str, Any], list]:
+            expected = reference.run([inputs[index] for index in self.graph.inputs]) if reference else None
+            return build_report(plan, device, execution, model=self.model_name, config=self.config_name, device_name=str(self.device_name),
+                                reference=str(self.reference), expected=expected)
+
+        if workers is not None:
+            merged, device, execution = self._run_parts(plan, selected, steps, workers)
+            return *report(merged, device, execution, steps[0]), execution.tensors
         outcomes = []
         with _spinner(f"running on {self.device_name}") as status, _device(self, status) as device:
             session = Session(plan, device, progress=lambda cycles: status(f"running on {self.device_name}: {cycles:,} cycles"))
             for inputs in steps:
                 execution = session.run(inputs)
-                expected = reference.run([inputs[index] for index in self.graph.inputs]) if reference else None
-                outcomes.append(build_report(plan, device, execution, model=self.model_name, config=self.config_name, device_name=str(self.device_name),
-                                             reference=str(self.reference), expected=expected))
+                outcomes.append(report(plan, device, execution, inputs))
         return *join_steps(outcomes), execution.tensors
+
+    def _run_parts(self, plan: Plan, selected: range | None, steps: list[dict], workers: _Workers) -> tuple[Plan, Device, Execution]:
+        """The parts of a plan, each by itself on one of the workers: the plan and execution that they amount to, and a device like theirs, closed."""
+        from .parallel import parts_of, run_parts
+
+        if len(steps) > 1 or self.graph.variables:
+            raise GraphError("layers of a network with variables or of several steps depend on one another; leave out --jobs and --scheduler")
+        tensors = self._golden_tensors(steps[0]) | steps[0]
+        first = selected.start if selected is not None else 0
+        parts = [range(part.start + first, part.stop + first) for part in parts_of(plan)]
+        with workers.executor() as executor:
+            with _spinner(f"preparing {self.device_name}") as status, _device(self, status) as device:
+                pass
+            with _bar(f"running on {self.device_name}", len(parts)) as advance:
+                merged, execution = run_parts(self.graph, self.npu, parts, tensors, str(self.device_name), self.memory_model, executor, lambda _: advance())
+        return merged, device, execution
 
     def _golden_tensors(self, inputs: dict) -> dict:
         """Every tensor of the whole network, from the golden model."""
@@ -350,6 +380,56 @@ def _device(job: _Job, status):
         yield device
     finally:
         device.close()
+
+
+@dataclass(frozen=True)
+class _Workers:
+    """Processes of this machine, or the workers of a Dask scheduler."""
+
+    jobs: int
+    scheduler: str | None
+
+    @contextmanager
+    def executor(self):
+        """An `Executor` on them while the block runs."""
+        if self.scheduler is None:
+            from concurrent.futures import ProcessPoolExecutor
+            from multiprocessing import get_context
+
+            with ProcessPoolExecutor(self.jobs, get_context("spawn")) as executor:
+                yield executor
+            return
+        try:
+            from distributed import Client
+        except ImportError:
+            raise DeviceError("--scheduler needs Dask: pip install 'convoy-npu[dask]'") from None
+        try:
+            client = Client(self.scheduler, timeout="10s")
+        except (OSError, ValueError) as error:
+            raise DeviceError(f"no Dask scheduler answers at {self.scheduler}: {error}") from None
+        with client:
+            yield client.get_executor(pure=False)
+
+
+def _workers(jobs: int | None, scheduler: str | None, waves: Path | None) -> _Workers | None:
+    if jobs is None and scheduler is None:
+        return None
+    if jobs is not None and scheduler is not None:
+        raise GraphError("--jobs and --scheduler exclude each other")
+    if waves is not None:
+        raise GraphError("--waves needs one device for all layers; leave out --jobs and --scheduler")
+    return _Workers(jobs or 1, scheduler)
+
+
+@contextmanager
+def _bar(text: str, total: int):
+    """Shows a progress bar on stderr while the block runs; gives a function that advances it by one. Silent when stderr is not a terminal."""
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda: progress.advance(task)
 
 
 @contextmanager
