@@ -178,5 +178,8 @@ UTILISATION = Metric("utilisation", lambda setup, found, twin: found.utilisation
 ROOFLINE = Metric("share of the roofline", lambda setup, found, twin: _least_cycles(setup, found) / found.cycles, ".1%", is_floor=True)
 IDEAL_CYCLES = Metric("ideal cycles / cycles", lambda setup, found, twin: found.ideal_cycles(setup.npu) / found.cycles, ".1%", is_floor=True)
 IDEAL_BYTES = Metric("ideal / weight bytes", lambda setup, found, twin: found.ideal_weight_bytes / found.weight_bytes, ".1%", is_floor=True)
+WRITTEN = Metric("bytes written / twin's", lambda setup, found, twin: found.write_bytes / twin.write_bytes, ".3f")
+POOL_FUSED = Metric("pool is fused", lambda setup, found, twin: int("fused" in found.engines), "d", is_floor=True)
+POOL_ON_TP = Metric("pool is left to TP", lambda setup, found, twin: int("tp" in found.engines), "d", is_floor=True)
 SPEEDUP = Metric("twin's cycles / cycles", lambda setup, found, twin: twin.cycles / found.cycles, ".2f", is_floor=True)
 REFUSED = Metric("refused by name", lambda setup, found, twin: int(bool(found.refusal)), "d", is_floor=True)

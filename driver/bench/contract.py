@@ -15,11 +15,14 @@ from .case import (
     EXTRA_READ,
     IDEAL_BYTES,
     IDEAL_CYCLES,
+    POOL_FUSED,
+    POOL_ON_TP,
     REFUSED,
     ROOFLINE,
     SPEEDUP,
     TP_SHARE,
     UTILISATION,
+    WRITTEN,
     Case,
     Setup,
 )
@@ -141,6 +144,34 @@ def _fused(npu: NpuConfig) -> Iterator[Case]:
             yield Case(5, "activations", f"{name}, {activation}", Setup(replace(layer, activation=activation), npu), EXTRA_CYCLES, 0, Setup(layer, npu))
 
 
+POOLS = (
+    ("2x2", (16, 16), True), ("2x2", (15, 16), False), ("2x2", (16, 15), False), ("2x2", (8, 66), True),
+    ("3x3", (9, 61), True), ("3x3", (9, 62), False), ("3x3", (9, 63), True), ("3x3", (9, 64), False), ("3x3", (9, 65), False), ("3x3", (3, 3), True), ("3x3", (8, 9), False),
+)
+"""Window, outputs of the convolution, whether the rule allows to fuse them."""
+
+
+def _fused_and_pools(npu: NpuConfig) -> Iterator[Case]:
+    yield from _fused(npu)
+    for window, hw, is_legal in POOLS:
+        setup = Setup(_layer(hw, 16, 16, pads=(1, 1, 1, 1), pool=window), npu)
+        yield Case(5, "pools at the limits", f"{window} pool of {_by(hw)}", setup, POOL_FUSED if is_legal else POOL_ON_TP, 1)
+    for window, hw in (("2x2", (32, 32)), ("3x3", (31, 31))):
+        layer = _layer(hw, 64, 64, pads=(1, 1, 1, 1))
+        setup, twin = Setup(replace(layer, pool=window), npu), Setup(layer, npu)
+        yield Case(5, "pools", f"3x3, {window} pool of {_by(hw)}; twin without", setup, CYCLES, 1.03, twin)
+        yield Case(5, "pools", f"3x3, {window} pool of {_by(hw)}; twin without", setup, WRITTEN, 0.5, twin)
+
+
+def _dtypes(npu: NpuConfig) -> Iterator[Case]:
+    for name, layer in (
+        ("3x3", _layer((16, 16), 64, 64, pads=(1, 1, 1, 1))), ("1x1", _layer((16, 16), 64, 64, (1, 1))),
+        ("depthwise 3x3", _layer((28, 28), 64, 64, op="depthwise", pads=(1, 1, 1, 1))),
+    ):
+        for dtype, limit in (("uint8", 1.01), ("int16", 2.1)):
+            yield Case(8, "dtypes", f"{name}, {dtype}; twin int8", Setup(replace(layer, dtype=dtype), npu), CYCLES, limit, Setup(layer, npu))
+
+
 def _depthwise(npu: NpuConfig) -> Iterator[Case]:
     for name, layer, metric, limit in (
         ("3x3", _layer((28, 28), 128, 128, op="depthwise", pads=(1, 1, 1, 1)), UTILISATION, 0.6),
@@ -173,7 +204,8 @@ RULES = {
     2: Rule("Strides 1 and 2 are native; others go through TP", _strides),
     3: Rule("Output channels are dealt to cores", _channels),
     4: Rule("Any kernel of up to 11 * stride - 1 rows and columns", _kernels),
-    5: Rule("Activations are fused", _fused),
+    5: Rule("Activations are fused, and maximum pools where that is legal", _fused_and_pools),
     6: Rule("Depthwise", _depthwise),
     7: Rule("Zero weights are neither computed nor fetched", _sparse),
+    8: Rule("8 and 16 bits", _dtypes),
 }

@@ -144,7 +144,12 @@ def _sparse(rows: list[Row]) -> alt.LayerChart:
     return (lines + _limits(source, "line", x=x, y="limit:Q")).properties(width=WIDTH, height=HEIGHT)
 
 
+def _ratios(rows: list[Row]) -> alt.LayerChart:
+    return _bars(_of(rows, CYCLES), "cycles / twin's", ".2f").properties(width=WIDTH)
+
+
 _DRAWINGS: dict[str, Callable[[list[Row]], alt.TopLevelMixin]] = {
     "pads": _pads, "strides": _strides, "channels": _channels, "scaling": _scaling, "widths": _utilisations, "kernels": _kernels,
     "kernels of stride 2": _kernels, "depthwise": _depthwise, "sparse 3x3": _sparse, "sparse 1x1": _sparse,
+    "pools": _ratios, "dtypes": _ratios,
 }
