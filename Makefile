@@ -3,11 +3,14 @@
 PYTHON ?= python3
 CONFIG ?= Q
 WORKERS ?= 2
+SEED ?= 1
+EXAMPLES ?= 2000
+RTL_EXAMPLES ?= 300
 VENV := .venv
 BIN := $(VENV)/bin
 TYPED := convoy.spec convoy.golden convoy.driver
 
-.PHONY: help setup demo test lint synth verilog reference clean distclean
+.PHONY: help setup demo test campaign lint synth verilog reference clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,6 +41,9 @@ lint: setup  ## ruff and mypy
 
 test: lint  ## lint, then all tests; skipped ones are listed with their reasons
 	$(BIN)/pytest -n $(WORKERS) -rs
+
+campaign: setup  ## random layers against LiteRT on golden model and RTL; SEED=1 EXAMPLES=2000 RTL_EXAMPLES=300
+	$(BIN)/python -m convoy.verif.campaign --seed $(SEED) --golden $(EXAMPLES) --native $(RTL_EXAMPLES)
 
 synth: setup $(VENV)/.synth  ## area and Fmax on an ECP5, written to docs/synthesis.md
 	$(BIN)/python bench/synth.py

@@ -9,7 +9,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from convoy.driver.device import MemoryModel
-from convoy.driver.graph import Variable
+from convoy.driver.graph import Op, Variable
 from convoy.spec.config import NpuConfig
 
 from .graphs import GraphMaker
@@ -17,6 +17,7 @@ from .graphs import GraphMaker
 __all__ = [
     "configs",
     "conv_graphs",
+    "cut_graphs",
     "elementwise_graphs",
     "fully_connected_graphs",
     "fused_pool_graphs",
@@ -226,6 +227,30 @@ def residual_graphs(draw):
 
 
 @st.composite
+def cut_graphs(draw):
+    """An image cut in parts of equal or any sizes, in blocks, or down to a box."""
+    maker = GraphMaker(draw(seeds))
+    kind, axis, block = draw(st.sampled_from(["SLICE", "SPLIT", "SPLIT_V", "SPACE_TO_DEPTH"])), draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    shape = [1, *draw(st.tuples(st.integers(1, 9), st.integers(1, 14), st.integers(1, 9)))]
+    sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    if kind == "SPACE_TO_DEPTH":
+        source = maker.tensor((1, shape[1] * block, shape[2] * block, shape[3]), zero_point=3)
+        return maker.graph([source], [maker.op(kind, (source,), (*shape[:3], shape[3] * block * block), block_size=block)])
+    if kind == "SLICE":
+        begins = [0, *(draw(st.integers(0, size - 1)) for size in shape[1:])]
+        extents = [1, *(draw(st.integers(1, size - begin)) for begin, size in zip(begins[1:], shape[1:], strict=True))]
+        source = maker.tensor(shape, zero_point=3)
+        return maker.graph([source], [maker.op(kind, (source, maker.constant(begins), maker.constant(extents)), extents)])
+    if kind == "SPLIT":
+        sizes = [sizes[0]] * len(sizes)
+    source = maker.tensor([*shape[:axis], sum(sizes), *shape[axis + 1:]], zero_point=3)
+    inputs = (maker.constant(axis), source) if kind == "SPLIT" else (source, maker.constant(sizes), maker.constant(axis))
+    parts = [maker.tensor([*shape[:axis], size, *shape[axis + 1:]], zero_point=3) for size in sizes]
+    maker.ops.append(Op(len(maker.ops), kind, inputs, tuple(parts)))
+    return maker.graph([source], parts)
+
+
+@st.composite
 def state_graphs(draw):
     """A network over one shape with up to three variables, read and assigned in any order: values pass through tables, sums, moves and convolutions."""
     maker = GraphMaker(draw(seeds))
@@ -252,7 +277,7 @@ def state_graphs(draw):
         else:
             flat = maker.op(kind, (value,), (1, shape[1] * shape[2], shape[3]), new_shape=(1, shape[1] * shape[2], shape[3]))
             values.append(maker.op(kind, (flat,), shape, new_shape=shape))
-    used = {op.options["variable"] for op in maker.ops if "variable" in op.options}
+    used = any("variable" in op.options for op in maker.ops)
     initial = maker.rng.integers(-128, 128, (num_variables, *shape)).astype(np.int8)
     variables = tuple(Variable(f"v{n}", shape, np.dtype(np.int8), initial[n]) for n in range(num_variables))
     outputs.append(maker.op("ADD", (values[-1], draw(st.sampled_from(values))), shape, activation="NONE"))

@@ -1,0 +1,65 @@
+"""Campaigns: what counts as covered, and that a difference ends one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from convoy.driver.compile import compile_with_costs
+from convoy.driver.device import MemoryModel
+from convoy.driver.export import write_tflite
+from convoy.driver.importers.tflite import read_tflite
+from convoy.golden import nn
+from convoy.spec.config import PRESETS
+from convoy.verif.campaign import Coverage, campaign, modes_of, reference_graph, required_modes, run_example
+from convoy.verif.graphs import GraphMaker
+
+
+def layer(**options):
+    """A convolution with explicit pads and a table behind it."""
+    maker = GraphMaker(1)
+    source = maker.tensor((1, 9, 11, 4))
+    bias = maker.tensor((6,), np.int32, np.arange(6, dtype=np.int32))
+    options = {"stride_h": 3, "stride_w": 1, "dilation_h": 1, "dilation_w": 1, "pads": (2, 0, 1, 1), "activation": "RELU6"} | options
+    target = maker.op("CONV_2D", (source, maker.weights((6, 2, 3, 4), 6, 0, 0.5), bias), (1, 4, 11, 6), **options)
+    return maker.graph([source], [maker.op("TANH", (target,), (1, 4, 11, 6))])
+
+
+def test_modes_are_read_from_network_plan_and_memory():
+    graph = layer()
+    found = modes_of(graph, compile_with_costs(graph, PRESETS["Q"]), MemoryModel(latency_cycles=7, is_shared=True))
+    assert {"operator: CONV_2D", "operator: TANH", "type: int8", "activation: RELU6", "kernel h: 2-3", "kernel w: 2-3", "kernel: not square", "stride h: 3",
+            "stride w: 1", "pad top: 2", "pad bottom: 0", "pad left: 1", "pad right: 1", "zero weights: some", "engine: nn+tp", "engine: fused",
+            "fused: table into convolution", "cores: 4", "output channels: not a multiple of the cores", "memory latency: 7", "memory: shared"} <= found
+    assert not any(mode.startswith(("padding", "depth multiplier", "fully connected")) for mode in found)
+
+
+def test_what_was_not_covered_is_listed():
+    coverage = Coverage("golden")
+    coverage.add(required_modes("golden") - {"stride h: 5"})
+    assert coverage.missing() == ["stride h: 5"]
+    assert "cores: 16" in required_modes("golden")
+    assert "memory stalls: 60 %" in required_modes("native")
+    assert coverage.table().row_count == len({mode.split(": ")[0] for mode in required_modes("golden")})
+
+
+def test_the_reference_gets_pads_as_operators():
+    graph = read_tflite(write_tflite(reference_graph(layer())))
+    assert [op.kind for op in graph.ops] == ["PAD", "CONV_2D", "TANH"]
+    assert graph.tensors[graph.ops[0].outputs[0]].shape == (1, 11, 13, 4)
+    assert graph.outputs == layer().outputs
+
+
+def test_a_difference_is_named(monkeypatch):
+    graph, genuine = layer(), nn.double_rounding
+    compiled = compile_with_costs(graph, PRESETS["Q"], keep_tensors=True, is_fusing=False)
+    run_example(graph, compiled, "golden", MemoryModel(), 0, True)
+    monkeypatch.setattr(nn, "double_rounding", lambda *args: genuine(*args) + 1)
+    with pytest.raises(AssertionError, match="run 0, operator 0 CONV_2D"):
+        run_example(graph, compiled, "golden", MemoryModel(), 0, True)
+
+
+def test_a_short_campaign():
+    coverage = campaign("golden", 12, 1)
+    assert coverage.num_examples >= 12
+    assert sum(count for mode, count in coverage.counts.items() if mode.startswith("cores")) == coverage.num_examples
