@@ -43,7 +43,7 @@ test: lint  ## lint, then all tests; skipped ones are listed with their reasons
 	$(BIN)/pytest -n $(WORKERS) -rs
 
 campaign: setup  ## random layers against LiteRT on golden model and RTL; SEED=1 EXAMPLES=2000 RTL_EXAMPLES=300
-	$(BIN)/python -m convoy.verif.campaign --seed $(SEED) --golden $(EXAMPLES) --native $(RTL_EXAMPLES)
+	$(BIN)/python -m convoy.verif.campaign --seed $(SEED) --golden $(EXAMPLES) --native $(RTL_EXAMPLES) --workers $(WORKERS)
 
 synth: setup $(VENV)/.synth  ## area and Fmax on an ECP5, written to docs/synthesis.md
 	$(BIN)/python bench/synth.py

@@ -10,7 +10,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, reject, seed, settings
@@ -43,6 +45,8 @@ RTL_CONFIGS = {
 """Few and far apart: each is compiled once."""
 LIMITS = ("window memory", "stripe memory", "TP buffer", "cannot be applied exactly")
 """What the compiler may refuse a random layer for."""
+BATCH = 10
+"""Examples per run of hypothesis: with more of them it would mostly vary the ones that it has, with values copied from place to place."""
 NUM_RUNS = 3
 """Successive runs of a network with variables."""
 _CONVOLUTIONS = "CONV_2D", "DEPTHWISE_CONV_2D"
@@ -237,15 +241,15 @@ class Coverage:
         subjects: dict[str, list[str]] = {}
         for mode in sorted({*self.counts, *required_modes(self.device_name)}):
             subject, value = mode.split(": ", 1)
-            count = self.counts[mode]
-            subjects.setdefault(subject, []).append(f"{value} {count}" if count else f"[bold red]{value} 0[/]")
+            hits = self.counts[mode]
+            subjects.setdefault(subject, []).append(f"{value} {hits}" if hits else f"[bold red]{value} 0[/]")
         for subject, values in subjects.items():
             table.add_row(subject, " · ".join(values))
         return table
 
 
-def campaign(device_name: str, num_examples: int, seed_number: int, config_names: list[str] | None = None) -> Coverage:
-    """Run `num_examples` random layers and networks on a device: golden with random configurations, RTL with those of `RTL_CONFIGS`.
+def campaign(device_name: str, num_examples: int, seed_number: int | str, config_names: list[str] | None = None) -> Coverage:
+    """Run at least `num_examples` different random layers and networks on a device: golden with random configurations, RTL with those of `RTL_CONFIGS`.
 
     Parameters
     ----------
@@ -256,21 +260,38 @@ def campaign(device_name: str, num_examples: int, seed_number: int, config_names
     AssertionError
         When a tensor differs from LiteRT's, after hypothesis has found and printed the smallest example that it can.
     """
-    coverage = Coverage(device_name)
+    coverage, seen = Coverage(device_name), set()
     chosen = configs() if device_name == "golden" else st.sampled_from([RTL_CONFIGS[name] for name in config_names or RTL_CONFIGS])
     graphs = st.sampled_from([layer_graphs()] * 8 + [cut_graphs(), state_graphs()]).flatmap(lambda graphs: graphs)
 
-    @seed(seed_number)
-    @settings(deadline=None, max_examples=num_examples, suppress_health_check=list(HealthCheck), database=None,
-              phases=[Phase.explicit, Phase.generate, Phase.shrink])
-    @given(graphs, chosen, memory_models(), st.integers(0, 1000), st.booleans())
     def check(graph: Graph, config: NpuConfig, memory_model: MemoryModel, input_seed: int, keep_tensors: bool) -> None:
+        example = write_tflite(reference_graph(graph)), config, memory_model, input_seed, keep_tensors
+        if example in seen:
+            return
         compiled = compile_or_reject(graph, config, keep_tensors)
         run_example(graph, compiled, device_name, memory_model, input_seed, keep_tensors)
+        seen.add(example)
         coverage.add(modes_of(graph, compiled, None if device_name == "golden" else memory_model))
 
-    check()
-    return coverage
+    for batch in count():
+        if coverage.num_examples >= num_examples:
+            return coverage
+        run = given(graphs, chosen, memory_models(), st.integers(0, 1000), st.booleans())(check)
+        run = settings(deadline=None, max_examples=BATCH, suppress_health_check=list(HealthCheck), database=None,
+                       phases=[Phase.explicit, Phase.generate, Phase.shrink])(run)
+        seed(f"{seed_number} {batch}")(run)()
+
+
+def campaign_of_workers(device_name: str, num_examples: int, seed_number: int, num_workers: int) -> Coverage:
+    """`campaign` in several processes, each with a seed of its own."""
+    with ProcessPoolExecutor(num_workers) as pool:
+        shares = [num_examples // num_workers + (worker < num_examples % num_workers) for worker in range(num_workers)]
+        parts = [pool.submit(campaign, device_name, share, f"{seed_number}/{worker}") for worker, share in enumerate(shares)]
+        coverage = Coverage(device_name)
+        for part in parts:
+            coverage.num_examples += part.result().num_examples
+            coverage.counts += part.result().counts
+        return coverage
 
 
 def main() -> int:
@@ -279,12 +300,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--golden", type=int, default=2000, metavar="N", help="examples on the golden model")
     parser.add_argument("--native", type=int, default=300, metavar="N", help="examples on the compiled RTL")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes")
     options = parser.parse_args()
     console, is_complete = Console(width=160), True
     for device_name in ("golden", "native"):
         if num_examples := getattr(options, device_name):
             started = time.monotonic()
-            coverage = campaign(device_name, num_examples, options.seed)
+            coverage = campaign_of_workers(device_name, num_examples, options.seed, options.workers)
             console.print(coverage.table())
             console.print(f"{coverage.num_examples} examples in {time.monotonic() - started:.0f} s, no difference to {Reference.version()}")
             for mode in coverage.missing():

@@ -9,7 +9,7 @@ import pytest
 
 from convoy.verif.campaign import RTL_CONFIGS, campaign
 
-EXAMPLES, SEED = (int(os.environ.get(name, default)) for name, default in (("CONVOY_EXAMPLES", "60"), ("CONVOY_SEED", "1")))
+EXAMPLES, SEED = (int(os.environ.get(name, default)) for name, default in (("CONVOY_EXAMPLES", "30"), ("CONVOY_SEED", "1")))
 
 
 @pytest.mark.parametrize("name", RTL_CONFIGS)
