@@ -57,13 +57,13 @@ _CONVOLUTIONS = "CONV_2D", "DEPTHWISE_CONV_2D"
 
 def reference_graph(graph: Graph) -> Graph:
     """The same network as TFLite says it: explicit pads are operators, biases have the scale of the accumulators; tensors keep their indices."""
-    tensors = [tensor if tensor.data is None or tensor.dtype == np.int8 else replace(tensor, quant=None) for tensor in graph.tensors]
+    tensors = [tensor if tensor.data is None or tensor.dtype.itemsize == 1 else replace(tensor, quant=None) for tensor in graph.tensors]
     ops = []
     for op in graph.ops:
         if op.kind in (*_CONVOLUTIONS, "FULLY_CONNECTED"):
-            source, weights, bias = (tensors[index] for index in op.inputs)
-            scales = source.quant.scale * weights.quant.scale
-            tensors[bias.index] = replace(bias, quant=Quant(scales, np.zeros(scales.size, np.int64)))
+            scales = tensors[op.inputs[0]].quant.scale * tensors[op.inputs[1]].quant.scale
+            for bias in op.inputs[2:]:
+                tensors[bias] = replace(tensors[bias], quant=Quant(scales, np.zeros(scales.size, np.int64)))
         if op.kind == "DEPTHWISE_CONV_2D":
             op = replace(op, options=op.options | {"depth_multiplier": tensors[op.outputs[0]].shape[3] // tensors[op.inputs[0]].shape[3]})
         if "pads" in op.options:
@@ -188,7 +188,7 @@ def required_modes(device_name: str) -> set[str]:
     values = {
         "operator": [*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "STRIDED_SLICE", "CONCATENATION", "MEAN",
                      "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "SLICE", "SPLIT", "SPLIT_V", "SPACE_TO_DEPTH", "READ_VARIABLE", "ASSIGN_VARIABLE", *LUT_OPTIONS],
-        "type": ["int8"],
+        "type": ["int8", "uint8"],
         "activation": ["NONE", "RELU", "RELU6", "RELU_N1_TO_1"],
         "kernel": ["square", "not square"],
         "padding": ["SAME", "VALID"], "pool padding": ["SAME", "VALID"],

@@ -70,7 +70,7 @@ class GraphMaker:
         self.ops.append(Op(len(self.ops), kind, tuple(inputs), (out,), options))
         return out
 
-    def read(self, variable: int, shape, scale=0.05, zero_point=None, dtype=np.int8) -> int:
+    def read(self, variable: int, shape, scale=0.05, zero_point=None, dtype=None) -> int:
         """Read a variable; the index of the tensor."""
         out = self.tensor(shape, dtype, scale=scale, zero_point=zero_point)
         self.ops.append(Op(len(self.ops), "READ_VARIABLE", (), (out,), {"variable": variable}))

@@ -229,7 +229,7 @@ def residual_graphs(draw):
 @st.composite
 def cut_graphs(draw):
     """An image cut in parts of equal or any sizes, in blocks, or down to a box."""
-    maker = GraphMaker(draw(seeds))
+    maker = GraphMaker(draw(seeds), draw(dtypes))
     kind, axis, block = draw(st.sampled_from(["SLICE", "SPLIT", "SPLIT_V", "SPACE_TO_DEPTH"])), draw(st.integers(1, 3)), draw(st.integers(1, 4))
     shape = [1, *draw(st.tuples(st.integers(1, 9), st.integers(1, 14), st.integers(1, 9)))]
     sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
@@ -253,7 +253,7 @@ def cut_graphs(draw):
 @st.composite
 def state_graphs(draw):
     """A network over one shape with up to three variables, read and assigned in any order: values pass through tables, sums, moves and convolutions."""
-    maker = GraphMaker(draw(seeds))
+    maker = GraphMaker(draw(seeds), draw(dtypes))
     shape = 1, *draw(st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 6)))
     sources = [maker.tensor(shape, zero_point=2) for _ in range(draw(st.integers(1, 2)))]
     values, num_variables, outputs = list(sources), draw(st.integers(1, 3)), []
@@ -278,8 +278,8 @@ def state_graphs(draw):
             flat = maker.op(kind, (value,), (1, shape[1] * shape[2], shape[3]), new_shape=(1, shape[1] * shape[2], shape[3]))
             values.append(maker.op(kind, (flat,), shape, new_shape=shape))
     used = any("variable" in op.options for op in maker.ops)
-    initial = maker.rng.integers(-128, 128, (num_variables, *shape)).astype(np.int8)
-    variables = tuple(Variable(f"v{n}", shape, np.dtype(np.int8), initial[n]) for n in range(num_variables))
+    initial = maker.rng.integers(0, 256, (num_variables, *shape)).astype(maker.dtype)
+    variables = tuple(Variable(f"v{n}", shape, initial.dtype, initial[n]) for n in range(num_variables))
     outputs.append(maker.op("ADD", (values[-1], draw(st.sampled_from(values))), shape, activation="NONE"))
     graph = replace(maker.graph(sources, list(dict.fromkeys([*outputs, *draw(st.lists(st.sampled_from(values), max_size=2))]))), variables=variables)
     assume(used and not set(graph.outputs) & set(sources))

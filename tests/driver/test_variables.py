@@ -16,6 +16,7 @@ from convoy.driver.devices import open_device
 from convoy.driver.export import write_tflite
 from convoy.driver.graph import GraphError, Variable
 from convoy.driver.importers.tflite import read_tflite
+from convoy.driver.inputs import random_inputs
 from convoy.driver.program import HostStep
 from convoy.driver.reference import Reference
 from convoy.driver.runtime import Session
@@ -29,8 +30,7 @@ SHAPE = 1, 3, 4, 5
 
 def steps(graph, count):
     """Random inputs of successive runs."""
-    rng = np.random.default_rng(0)
-    return [{index: rng.integers(-128, 128, graph.tensors[index].shape).astype(np.int8) for index in graph.inputs} for _ in range(count)]
+    return [random_inputs([graph.tensors[index] for index in graph.inputs], step) for step in range(count)]
 
 
 def check(graph, config=Q, count=4, **options):
