@@ -14,9 +14,10 @@ from .graph import Graph, GraphError, Op, Tensor
 __all__ = ["write_tflite"]
 
 _VERSION = 3
-_OP_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD": 2, "MAX_POOL_2D": 2, "AVERAGE_POOL_2D": 2, "SOFTMAX": 2,
-                "QUANTIZE": 2, "RELU": 2, "RELU6": 2, "LOGISTIC": 2, "TANH": 2, "LEAKY_RELU": 2, "GELU": 2, "PAD": 2, "SLICE": 2,
-                "STRIDED_SLICE": 2, "CONCATENATION": 2, "SPLIT": 2, "SPLIT_V": 2, "RESIZE_NEAREST_NEIGHBOR": 2, "MEAN": 2}
+_OP_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD": 2, "SUB": 2, "MUL": 2, "MAXIMUM": 2, "MINIMUM": 2,
+                "MAX_POOL_2D": 2, "AVERAGE_POOL_2D": 2, "SOFTMAX": 2, "QUANTIZE": 2, "RELU": 2, "RELU6": 2, "LOGISTIC": 2, "TANH": 2,
+                "LEAKY_RELU": 2, "GELU": 2, "PAD": 2, "SLICE": 2, "STRIDED_SLICE": 2, "CONCATENATION": 2, "SPLIT": 2, "SPLIT_V": 2,
+                "RESIZE_NEAREST_NEIGHBOR": 2, "MEAN": 2}
 _TYPES = {np.dtype(dtype): code for dtype, code in (
     (np.float32, schema.TensorType.FLOAT32), (np.int8, schema.TensorType.INT8), (np.uint8, schema.TensorType.UINT8),
     (np.int16, schema.TensorType.INT16), (np.int32, schema.TensorType.INT32), (np.int64, schema.TensorType.INT64))}
@@ -205,6 +206,9 @@ _OPTIONS: dict[str, tuple[type | None, Callable | None]] = {
     "MAX_POOL_2D": (schema.Pool2DOptionsT, _fill_pool),
     "FULLY_CONNECTED": (schema.FullyConnectedOptionsT, _fill_fully_connected),
     "ADD": (schema.AddOptionsT, _fill_activation),
+    "SUB": (schema.SubOptionsT, _fill_activation),
+    "MUL": (schema.MulOptionsT, _fill_activation),
+    **dict.fromkeys(("MAXIMUM", "MINIMUM"), (schema.MaximumMinimumOptionsT, lambda op, options: None)),
     "RESHAPE": (schema.ReshapeOptionsT, _fill_reshape),
     "SOFTMAX": (schema.SoftmaxOptionsT, _fill_softmax),
     "PAD": (schema.PadOptionsT, lambda op, options: None),
