@@ -186,7 +186,7 @@ def _config_modes(config: NpuConfig) -> Iterator[str]:
 def required_modes(device_name: str) -> set[str]:
     """What a campaign on a device must have covered."""
     values = {
-        "operator": [*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "STRIDED_SLICE", "CONCATENATION", "MEAN",
+        "operator": [*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "STRIDED_SLICE", "CONCATENATION", "MEAN",
                      "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "SLICE", "SPLIT", "SPLIT_V", "SPACE_TO_DEPTH", "READ_VARIABLE", "ASSIGN_VARIABLE", *LUT_OPTIONS],
         "type": ["int8", "uint8"],
         "activation": ["NONE", "RELU", "RELU6", "RELU_N1_TO_1"],
@@ -197,7 +197,7 @@ def required_modes(device_name: str) -> set[str]:
         "fully connected": ["one pixel", "several pixels", "one scale", "scale per channel"],
         "engine": ["nn", "nn+tp", "tp", "fused", "alias"],
         "fused": ["table into convolution", "table into FULLY_CONNECTED", "table into ADD", "table into MAX_POOL_2D", "table into AVERAGE_POOL_2D",
-                  "ADD into convolution"],
+                  "ADD into convolution", "MAX_POOL_2D into convolution"],
         "group": ["rows", "flat", "segment"], "lanes split in rows": [1, 2, 4], "stripes": ["one", "several"], "superblocks": ["one", "several"],
         "output channels": ["multiple of the cores", "not a multiple of the cores"], "orientation": ["plain", "transposed"],
     }
