@@ -26,9 +26,9 @@ CONFIGS = {
 }
 
 
-def check(graph, config, memory_model, name="native"):
+def check(graph, config, memory_model, name="native", is_fusing=True):
     """Run a network; the sums of all layers and of the whole. The report."""
-    plan = compile_graph(graph, config, keep_tensors=True)
+    plan = compile_graph(graph, config, keep_tensors=True, is_fusing=is_fusing)
     device = open_device(name, config, memory_model)
     execution = Session(plan, device).run(random_inputs([graph.tensors[index] for index in graph.inputs], 0))
     report, _ = build_report(plan, device, execution, model="m", config="c", device_name=name, reference="none", expected=None)
@@ -45,7 +45,7 @@ def check(graph, config, memory_model, name="native"):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_digits(name):
-    report, _ = check(read_tflite(DIGITS), CONFIGS[name], MemoryModel())
+    report, _ = check(read_tflite(DIGITS), CONFIGS[name], MemoryModel(), is_fusing=False)
     by_op = {layer["op"]: layer for layer in report["layers"]}
     assert by_op["MAX_POOL_2D"]["lost"]["tp"] > 0.9 * by_op["MAX_POOL_2D"]["cycles"]
     assert by_op["CONV_2D"]["lost"]["bus"] > 0

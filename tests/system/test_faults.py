@@ -18,7 +18,7 @@ from convoy.driver.runtime import Session
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import NUM_WINDOWS, REGISTERS, Error, WindowControl
 from convoy.spec.isa import DESCRIPTOR_BYTES
-from convoy.verif.graphs import evaluate
+from convoy.verif.graphs import evaluate, random_values
 from convoy.verif.strategies import layer_graphs, memory_models
 
 CONFIG = NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, port_bits=128, post_lanes=2, stripe_bytes=4096, window_words=32,
@@ -81,7 +81,7 @@ class Case:
         self.graph = graph
         self.steps = [step.program for step in self.plan.steps if isinstance(step, NpuStep) and step.program.descriptors]
         assume(self.steps)
-        self.inputs = {index: self.rng.integers(-128, 128, graph.tensors[index].shape).astype(np.int8) for index in graph.inputs}
+        self.inputs = random_values(graph, int(self.rng.integers(1 << 31)))
         self.expected = evaluate(graph, self.inputs)
         self.raw = open_device("native", CONFIG, model)
         self.device = WatchedDevice(self.raw, self.plan.memory_bytes + BEYOND_BYTES)
