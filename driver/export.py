@@ -56,7 +56,7 @@ def _subgraph(name: str, tensors: list[schema.TensorT], graph: Graph, ops: list[
     subgraph = schema.SubGraphT()
     subgraph.name, subgraph.inputs, subgraph.outputs = name, [], []
     subgraph.tensors = [*tensors, *(_handle(variable.name) for variable in graph.variables)]
-    subgraph.operators = [_op(op, kinds) for op in ops]
+    subgraph.operators = [_op(op, kinds, subgraph.tensors) for op in ops]
     return subgraph
 
 
@@ -104,7 +104,7 @@ def _tensor(tensor: Tensor, buffers: list[schema.BufferT]) -> schema.TensorT:
     return record
 
 
-def _op(op: Op, kinds: list[str]) -> schema.OperatorT:
+def _op(op: Op, kinds: list[str], tensors: list[schema.TensorT]) -> schema.OperatorT:
     record = schema.OperatorT()
     record.opcodeIndex = kinds.index(op.kind)
     record.inputs, record.outputs = list(op.inputs), list(op.outputs)
@@ -112,6 +112,8 @@ def _op(op: Op, kinds: list[str]) -> schema.OperatorT:
     if cls is not None and fill is not None:
         options = cls()
         fill(op, options)
+        if op.kind in ("CONV_2D", "FULLY_CONNECTED") and len(op.inputs) > 2 and op.inputs[2] >= 0:
+            options.quantizedBiasType = tensors[op.inputs[2]].type
         record.builtinOptions = options
         record.builtinOptionsType = getattr(schema.BuiltinOptions, cls.__name__.removesuffix("T"))
     return record

@@ -55,11 +55,11 @@ class GraphMaker:
                                    Quant(scale, np.zeros(num_oc, np.int64), axis), data))
         return len(self.tensors) - 1
 
-    def bias(self, num_oc, num_terms) -> int:
-        """A random bias of sums of `num_terms`, int32 or with activations of int16 perhaps int64, always if there are many terms; its index."""
+    def bias(self, num_oc, num_terms, is_long=False) -> int:
+        """A random bias of sums of `num_terms`, int32, or with activations of int16 perhaps int64: always if `is_long` or there are many terms. Its index."""
         if self.dtype != np.int16:
             return self.tensor((num_oc,), np.int32, self.rng.integers(-2000, 2000, num_oc).astype(np.int32))
-        dtype = np.int64 if self.rng.random() < 0.7 or num_terms > 400 else np.int32
+        dtype = np.int64 if self.rng.random() < 0.7 or num_terms > 400 or is_long else np.int32
         return self.tensor((num_oc,), dtype, self.rng.integers(-10**6, 10**6, num_oc).astype(dtype))
 
     def constant(self, values) -> int:

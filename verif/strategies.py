@@ -100,7 +100,7 @@ def conv_graphs(draw, max_kernel: int | None = None, dtypes=dtypes):
         weights = maker.weights((1, *kernel, num_oc), num_oc, 3, density)
     else:
         weights = maker.weights((num_oc, *kernel, num_ic), num_oc, 0, density)
-    bias = maker.bias(num_oc, maker.tensors[weights].data.size // num_oc)
+    bias = maker.bias(num_oc, maker.tensors[weights].data.size // num_oc, is_long=is_depthwise)
     kind = "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D"
     return maker.graph([source], [maker.op(kind, (source, weights, bias), (1, *sizes, num_oc), **options)])
 

@@ -11,6 +11,7 @@ from convoy.driver.export import write_tflite
 from convoy.driver.importers.tflite import read_tflite
 from convoy.golden import nn
 from convoy.spec.config import PRESETS
+from convoy.spec.isa import Rounding
 from convoy.verif.campaign import Coverage, campaign, modes_of, reference_graph, required_modes, run_example
 from convoy.verif.graphs import GraphMaker
 
@@ -51,10 +52,10 @@ def test_the_reference_gets_pads_as_operators():
 
 
 def test_a_difference_is_named(monkeypatch):
-    graph, genuine = layer(), nn.double_rounding
+    graph, genuine = layer(), nn._ROUNDINGS[Rounding.DOUBLE]
     compiled = compile_with_costs(graph, PRESETS["Q"], keep_tensors=True, is_fusing=False)
     run_example(graph, compiled, "golden", MemoryModel(), 0, True)
-    monkeypatch.setattr(nn, "double_rounding", lambda *args: genuine(*args) + 1)
+    monkeypatch.setitem(nn._ROUNDINGS, Rounding.DOUBLE, lambda *args: genuine(*args) + 1)
     with pytest.raises(AssertionError, match="run 0, operator 0 CONV_2D"):
         run_example(graph, compiled, "golden", MemoryModel(), 0, True)
 
