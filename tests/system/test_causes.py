@@ -15,15 +15,11 @@ from convoy.driver.inputs import random_inputs
 from convoy.driver.program import NpuStep
 from convoy.driver.report import build_report
 from convoy.driver.runtime import Session
-from convoy.spec.config import PRESETS, NpuConfig
+from convoy.verif.campaign import RTL_CONFIGS
 from convoy.verif.strategies import layer_graphs, memory_models
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
-CONFIGS = {
-    "Q": PRESETS["Q"],
-    "small": NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, port_bits=128, post_lanes=2, stripe_bytes=4096, window_words=32,
-                       weight_fifo_beats=32, tp_buffer_bytes=1024, max_reads=3),
-}
+CONFIGS = {name: RTL_CONFIGS[name] for name in ("Q", "small")}
 
 
 def check(graph, config, memory_model, name="native", is_fusing=True):

@@ -14,14 +14,10 @@ from convoy.driver.importers.tflite import read_tflite
 from convoy.driver.inputs import random_inputs
 from convoy.driver.runtime import Session, plan_inputs
 from convoy.driver.synthetic import LayerSpec, make_layer
-from convoy.spec.config import PRESETS, NpuConfig
+from convoy.verif.campaign import RTL_CONFIGS
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
-CONFIGS = {
-    "Q": PRESETS["Q"],
-    "small": NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, port_bits=128, post_lanes=2, stripe_bytes=4096, window_words=32,
-                       weight_fifo_beats=32, tp_buffer_bytes=1024, max_reads=3),
-}
+CONFIGS = {name: RTL_CONFIGS[name] for name in ("Q", "small")}
 LAYER_LIMIT, NETWORK_LIMIT = 0.10, 0.03
 COLD_START_CYCLES = 120
 """What the model may miss of the start of a layer that runs alone: how pixels hold up the first weights is not modelled in detail."""
