@@ -11,6 +11,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from convoy.spec.config import ConfigError, NpuConfig, load_config
 from .bench.cli import bench_app
 from .device import DeviceError, MemoryModel
 from .graph import Graph, GraphError
+from .progress import bar, spinner
 
 if TYPE_CHECKING:
     from .device import Device
@@ -205,7 +207,7 @@ def profile(
         device_name, execution = "estimate", estimate(plan, memory)
     else:
         device_name = str(source)
-        with _spinner("running") as status:
+        with spinner("running") as status:
             device = open_device(device_name, plan.config, memory, progress=status)
             try:
                 execution = Session(plan, device).run(random_inputs([plan.graph.tensors[index] for index in plan_inputs(plan)], 0))
@@ -268,7 +270,7 @@ def verilog(
     npu = load_config(config)
     from convoy.hw import emit
 
-    with _spinner("emitting Verilog"):
+    with spinner("emitting Verilog"):
         text = emit.verilog(npu)
     if output is None:
         typer.echo(text, nl=False)
@@ -306,7 +308,7 @@ class _Job:
         from .report import build_report, join_steps
         from .runtime import Session, plan_inputs
 
-        with _spinner("compiling"):
+        with spinner("compiling"):
             if is_inside:
                 plan = compile_graph(replace(self.graph, inputs=()), self.npu, keep_tensors=True, layers=range(len(self.graph.ops)))
             else:
@@ -329,7 +331,7 @@ class _Job:
             merged, device, execution = self._run_parts(plan, selected, steps, workers)
             return *report(merged, device, execution, steps[0]), execution.tensors
         outcomes = []
-        with _spinner(f"running on {self.device_name}") as status, _device(self, status) as device:
+        with spinner(f"running on {self.device_name}") as status, _device(self, status) as device:
             session = Session(plan, device, progress=lambda cycles: status(f"running on {self.device_name}: {cycles:,} cycles"))
             for inputs in steps:
                 execution = session.run(inputs)
@@ -346,10 +348,13 @@ class _Job:
         first = selected.start if selected is not None else 0
         parts = [range(part.start + first, part.stop + first) for part in parts_of(plan)]
         with workers.executor() as executor:
-            with _spinner(f"preparing {self.device_name}") as status, _device(self, status) as device:
+            with spinner(f"preparing {self.device_name}") as status, _device(self, status) as device:
                 pass
-            with _bar(f"running on {self.device_name}", len(parts)) as advance:
-                merged, execution = run_parts(self.graph, self.npu, parts, tensors, str(self.device_name), self.memory_model, executor, lambda _: advance())
+            with bar(text := f"running on {self.device_name}") as show:
+                numbers = count(1)
+                show(text, 0, len(parts))
+                merged, execution = run_parts(self.graph, self.npu, parts, tensors, str(self.device_name), self.memory_model, executor,
+                                              lambda _: show(text, next(numbers), len(parts)))
         return merged, device, execution
 
     def _golden_tensors(self, inputs: dict) -> dict:
@@ -358,7 +363,7 @@ class _Job:
         from .devices import open_device
         from .runtime import Session
 
-        with _spinner("running the golden model"):
+        with spinner("running the golden model"):
             plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=None, is_fusing=False)
             device = open_device("golden", self.npu)
             try:
@@ -419,29 +424,6 @@ def _workers(jobs: int | None, scheduler: str | None, waves: Path | None) -> _Wo
     if waves is not None:
         raise GraphError("--waves needs one device for all layers; leave out --jobs and --scheduler")
     return _Workers(jobs or 1, scheduler)
-
-
-@contextmanager
-def _bar(text: str, total: int):
-    """Shows a progress bar on stderr while the block runs; gives a function that advances it by one. Silent when stderr is not a terminal."""
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(text, total=total)
-        yield lambda: progress.advance(task)
-
-
-@contextmanager
-def _spinner(text: str):
-    """Shows `text` on stderr while the block runs; gives a function that changes it. Silent when stderr is not a terminal."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(text, total=None)
-        yield lambda changed: progress.update(task, description=changed)
 
 
 def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | None, json_path: Path | None) -> int:

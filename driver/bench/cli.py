@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +11,7 @@ import typer
 from rich.console import Console
 
 from convoy.driver.graph import GraphError
+from convoy.driver.progress import bar
 from convoy.spec.config import load_config
 
 __all__ = ["bench_app"]
@@ -43,7 +42,7 @@ def contract(
     if html_path is not None:
         from .plots import write_html
     cases = contract_cases(npu, _parse_rules(rules, tuple(RULES)))
-    with _progress() as progress:
+    with bar("compiling") as progress:
         measured = measure_all((setup for case in cases for setup in case.setups), jobs or os.cpu_count() or 1, progress)
     rows = judge(cases, measured)
     text = json.dumps({"config": config, "rows": [row.to_dict() for row in rows]}, indent=2) + "\n"
@@ -64,15 +63,3 @@ def _parse_rules(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
     if not all(part.strip().isdecimal() and int(part) in known for part in parts):
         raise GraphError(f"--rules {text}: give numbers out of {', '.join(map(str, known))}, separated by commas")
     return tuple(int(part) for part in parts)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr while the block runs; gives a function of text, done and total. Silent when stderr is not a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("compiling", total=None)
-        yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)
