@@ -33,7 +33,7 @@ DEVICE = {"LUT4": 83640, "MULT18X18D": 156, "DP16KD": 208}
 """What an LFE5U-85F has."""
 PACKAGE, CLOCK_PIN = "CABGA381", "G2"
 """Those of the ULX3S board; G2 is its oscillator's. A clock pin left to the placer may end where no global route begins."""
-NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=0 %i"
+NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=1'0 %i"
 """A block memory that is read where it is written in the same cycle says so (`transparent_for`); of all others that word is not used, and needs no bypass."""
 
 

@@ -54,9 +54,10 @@ class Npu(wiring.Component):
         nn = self._nn_engine or NnEngine(config)
         tp = self._tp_engine or TpEngine(config)
         tp_rest = Rest(max_open=15, tail_cycles=63)
-        m.submodules.nn = resettable(nn, control.engine_reset, platform)
-        m.submodules.tp_rest = resettable(tp_rest, control.engine_reset, platform)
-        m.submodules.tp = resettable(rested(tp, tp_rest.is_active, platform, "tp"), control.engine_reset, platform)
+        tp_reset, nn_reset = control.resets[:2]
+        m.submodules.nn = resettable(nn, nn_reset, platform)
+        m.submodules.tp_rest = resettable(tp_rest, tp_reset, platform)
+        m.submodules.tp = resettable(rested(tp, tp_rest.is_active, platform, "tp"), tp_reset, platform)
 
         reads = (control.read, nn.read_tables, nn.read_params, nn.read_acts, nn.read_weights, nn.read_lut, nn.read_residual, tp.read, tp.read_lut)
         writes = (control.write, nn.write, tp.write)
@@ -78,6 +79,7 @@ class Npu(wiring.Component):
         wiring.connect(m, control.tp, tp.job)
         m.d.comb += [
             self.irq.eq(control.irq),
+            nn.core_resets.eq(control.resets[2:]),
             control.nn_done.eq(nn.done),
             control.tp_done.eq(tp.done),
             control.activity.eq(nn.activity),

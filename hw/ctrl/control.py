@@ -9,6 +9,7 @@ from convoy.hw.bus.guard import ALIGN_LOG2, GuardSignature
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.lib.rest import resettable, rested
 from convoy.hw.nn.activity import Activity
+from convoy.hw.nn.engine import NnEngine
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl
 from convoy.spec.csr import Control as ControlBits
@@ -46,11 +47,15 @@ class Control(wiring.Component):
         Error responses of the read and the write channel.
     guards : In, array of 2 `GuardSignature`
         Of the read and the write channel.
-    engine_reset : Out
-        Resets the engines. From a register.
+    resets : Out(NUM_RESETS)
+        Of TP, of the NN engine, of the groups of its cores: one reset in registers in a row, because it could not reach all in a cycle.
     read_beat, weight_beat, write_bytes, activity : In
         As in `Counters`.
     """
+
+    NUM_RESETS = 2 + NnEngine.RESET_GROUPS
+    INTERRUPT_CYCLES = 5 + 2 * NUM_RESETS
+    """From a stopped program's last answer of the bus to the interrupt."""
 
     def __init__(self, config: NpuConfig):
         self._config = config
@@ -65,7 +70,7 @@ class Control(wiring.Component):
             "tp_done": In(1),
             "bus_faults": In(stream.Signature(Fault, always_ready=True)).array(2),
             "guards": In(GuardSignature()).array(2),
-            "engine_reset": Out(1),
+            "resets": Out(self.NUM_RESETS),
             "read_beat": In(1),
             "weight_beat": In(1),
             "write_bytes": In(range(config.port_bytes + 1)),
@@ -77,7 +82,7 @@ class Control(wiring.Component):
         config = self._config
         csr_bank = CsrBank()
         m.submodules.csr_bank = rested(csr_bank, csr_bank.is_active, platform, "csr")
-        m.submodules.supervisor = supervisor = Supervisor()
+        m.submodules.supervisor = supervisor = Supervisor(reset_stages=self.NUM_RESETS)
         m.submodules.counters = counters = Counters(config)
         m.submodules.watchdog = watchdog = Watchdog()
         fetch, check, dispatch, recorder = Fetch(config), DescriptorCheck(config), Dispatch(), Recorder(config)
@@ -98,6 +103,7 @@ class Control(wiring.Component):
         for source, sink in zip(dispatch.completed, recorder.completed, strict=True):
             wiring.connect(m, source, sink)
 
+        m.d.sync += self.resets.eq(Cat(supervisor.engine_reset, self.resets))
         self._elaborate_registers(m, csr_bank, supervisor, counters)
         self._elaborate_windows(m, csr_bank)
         self._elaborate_faults(m, supervisor, watchdog, check.fault)
@@ -111,7 +117,6 @@ class Control(wiring.Component):
             recorder.totals.eq(counters.totals),
             recorder.base.eq(csr_bank.record_base & ~(COMPLETION.num_bytes - 1)),
             supervisor.is_drained.eq(fetch.is_idle & dispatch.is_idle & recorder.is_idle),
-            self.engine_reset.eq(supervisor.engine_reset),
             watchdog.limit.eq(csr_bank.watchdog),
             watchdog.enable.eq(supervisor.is_busy),
             counters.clear.eq(supervisor.start),

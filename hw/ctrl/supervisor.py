@@ -1,6 +1,6 @@
 """Starts, ends and stops programs: busy, error, interrupt, and the way back to idle."""
 
-from amaranth.hdl import Cat, Module
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,8 +23,14 @@ class Supervisor(wiring.Component):
 
     A doorbell starts a program when idle, unless an error has not been cleared. A program is stopped when `is_drained`, also after the
     fault of a descriptor, which only ends the fetching of more; by every other fault; and by a soft reset. Then nothing new is put on the
-    bus, and when that `is_quiet` the engines are reset for a cycle, the program has ended, and the NPU is idle. No program finds a trace
+    bus, and when that `is_quiet` the engines are reset, the program has ended, and the NPU is idle. No program finds a trace
     of the one before. If `is_hung` before it is quiet, the program is reported as ended and the stop goes on.
+
+    Parameters
+    ----------
+    reset_stages
+        The most registers between `engine_reset` and a unit. All units are in reset together for a cycle, and none of them is any more when
+        the program has ended.
 
     Members
     -------
@@ -47,30 +53,27 @@ class Supervisor(wiring.Component):
     is_stopping : Out
         Nothing new is to be put on the bus.
     engine_reset : Out
-        Everything that works for a program is to be reset. From a register.
+        Everything that works for a program is to be reset: for `reset_stages` + 1 cycles. From a register.
     ended : Out
         High for one cycle when a program ends; `is_busy` falls with the next clock edge.
     error : Out(Fault)
         `Error.NONE` or the fault.
     """
 
-    doorbell: In(1)
-    clear_error: In(1)
-    soft_reset: In(1)
-    fault: In(stream.Signature(Fault, always_ready=True))
-    is_drained: In(1)
-    is_quiet: In(1)
-    is_hung: In(1)
-    start: Out(1)
-    is_busy: Out(1)
-    is_fetching: Out(1)
-    is_stopping: Out(1)
-    engine_reset: Out(1)
-    ended: Out(1)
-    error: Out(Fault)
+    def __init__(self, reset_stages: int):
+        self._reset_stages = reset_stages
+        super().__init__({
+            "doorbell": In(1), "clear_error": In(1), "soft_reset": In(1),
+            "fault": In(stream.Signature(Fault, always_ready=True)),
+            "is_drained": In(1), "is_quiet": In(1), "is_hung": In(1),
+            "start": Out(1), "is_busy": Out(1), "is_fetching": Out(1), "is_stopping": Out(1), "engine_reset": Out(1), "ended": Out(1),
+            "error": Out(Fault),
+        })
 
     def elaborate(self, platform):
         m = Module()
+        last_held, last_cycle = self._reset_stages, 2 * self._reset_stages
+        cycle = Signal(range(last_cycle + 1))  # of the reset
         has_error = self.error.code != Error.NONE
         is_of_descriptor = Cat(self.fault.p.code == code for code in DESCRIPTOR_ERRORS).any()
         with m.FSM():
@@ -91,9 +94,14 @@ class Supervisor(wiring.Component):
                     m.d.sync += self.engine_reset.eq(1)
                     m.next = _State.RESET
             with m.State(_State.RESET):
-                m.d.comb += [self.is_stopping.eq(1), self.ended.eq(self.is_busy)]
-                m.d.sync += self.engine_reset.eq(0)
-                m.next = _State.IDLE
+                m.d.comb += self.is_stopping.eq(1)
+                m.d.sync += cycle.eq(cycle + 1)
+                with m.If(cycle == last_held):
+                    m.d.sync += self.engine_reset.eq(0)
+                with m.If(cycle == last_cycle):
+                    m.d.comb += self.ended.eq(self.is_busy)
+                    m.d.sync += cycle.eq(0)
+                    m.next = _State.IDLE
         with m.If(self.ended):
             m.d.sync += self.is_busy.eq(0)
         with m.If(self.clear_error & ~self.is_busy):

@@ -50,7 +50,8 @@ class Accumulators(wiring.Component):
         vector = data.ArrayLayout(signed(ACC_BITS), config.num_lanes)
 
         add_1_en, add_1_entry, add_1_buffer = Signal(), Signal.like(self.add_entry), Signal()
-        add_2_en, add_2_entry, add_2_buffer, sums = Signal(), Signal.like(self.add_entry), Signal(), Signal(vector)
+        add_2_en, add_2_entry, add_2_buffer = Signal(), Signal.like(self.add_entry), Signal()
+        sums = [Signal(vector, name=f"sums_{number}") for number in range(2)]  # zero but after an addition, so that a clear writes them too
         clear_en, clear_entry, swept_entry = Signal(2), Signal.like(self.drain_entry), Signal.like(self.drain_entry)
         has_drained, chunk, buffer = Signal(), Signal.like(self.drain_chunk), Signal()
         m.d.sync += [
@@ -76,14 +77,16 @@ class Accumulators(wiring.Component):
                 read.addr.eq(Mux(does_add, self.add_entry, self.drain_entry)),
                 write.en.eq(does_write | clear_en[number]),
                 write.addr.eq(Mux(does_write, add_2_entry, clear_entry)),
-                write.data.eq(Mux(does_write, sums, 0)),
+                write.data.eq(sums[number]),
             ]
             stored.append(read.data)
 
         old = data.View(vector, Mux(add_1_buffer, stored[1], stored[0]))
-        with m.If(add_1_en):
-            for lane in range(config.num_lanes):
-                m.d.sync += sums[lane].eq(old[lane] + self.products[lane])
+        for number in range(2):
+            with m.If(add_1_en & (add_1_buffer == number)):
+                m.d.sync += [sums[number][lane].eq(old[lane] + self.products[lane]) for lane in range(config.num_lanes)]
+            with m.Else():
+                m.d.sync += sums[number].eq(0)
         drained = Mux(buffer, stored[1], stored[0])
         with m.If(has_drained):
             m.d.sync += self.drain_sums.eq(drained.word_select(chunk, config.post_lanes * ACC_BITS))
