@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import Burst, ReadPort
-from convoy.hw.dma.byte_queue import ByteQueue
+from convoy.hw.dma.record_assembler import RecordAssembler
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.rest import Rest, rested
@@ -21,6 +21,9 @@ FETCH_FIELDS = ("tap_addr", "stream_addr", "wgt_addr", "num_taps", "num_sb", "nu
 """What the fetcher needs of an NN descriptor."""
 
 STREAM_BYTES = STREAM.num_bytes
+_RECORD_TAPS = STREAM_BYTES // TAP_BYTES
+"""Taps in as many bytes as an entry of the stream directory has."""
+_TAPS_LOG2 = exact_log2(_RECORD_TAPS)
 
 
 class WeightFetcher(wiring.Component):
@@ -57,29 +60,28 @@ class WeightFetcher(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        reader, table = RunReader(config, max(self.TABLE_BEATS, 2 * config.max_burst_beats)), ByteQueue(config.port_bytes, STREAM_BYTES)
+        reader = RunReader(config, max(self.TABLE_BEATS, 2 * config.max_burst_beats))
+        assembler = RecordAssembler(config, STREAM_BYTES)
         m.submodules.tables_rest = rest = Rest(tail_cycles=15)
-        m.submodules.reader, m.submodules.bytes = (rested(unit, rest.is_active, platform, "tables") for unit in (reader, table))
+        m.submodules.reader, m.submodules.assembler = (rested(unit, rest.is_active, platform, "tables") for unit in (reader, assembler))
         m.submodules.streams = streams = WeightStreams(config, self.LOW_BEATS)
         wiring.connect(m, reader.port, wiring.flipped(self.tables))
         wiring.connect(m, streams.port, wiring.flipped(self.weights))
-        wiring.connect(m, reader.beats, table.beats)
+        wiring.connect(m, reader.beats, assembler.beats)
         m.d.comb += [
             self.beats.eq(streams.beats), self.beat_core.eq(streams.beat_core), self.beat_en.eq(streams.beat_en),
             streams.taken.eq(self.taken), streams.gives_way.eq(self.gives_way),
-            rest.offered.eq(reader.runs.valid | reader.port.bursts.valid | reader.port.beats.valid | (table.take != 0)),
+            rest.offered.eq(reader.runs.valid | reader.port.bursts.valid | reader.port.beats.valid | (assembler.records.valid & assembler.records.ready)),
         ]
 
         job = Signal(self.job.payload.shape())
         tap, core, sb, bank = Signal(9), Signal(range(max(config.num_cores, 2))), Signal(16), Signal()
-        taken_tap, taken_bank, taken_core = Signal.like(tap), Signal.like(bank), Signal.like(core)  # of what is taken in this cycle
-        entry = data.View(STREAM.layout, table.data[:STREAM.num_bits])
-        runs = reader.runs
+        records, runs = assembler.records, reader.runs
         m.d.comb += [
             streams.wgt_addr.eq(job.wgt_addr), streams.num_groups.eq(job.num_groups),
-            streams.core.eq(taken_core), streams.entry.eq(entry), streams.load.eq(table.take == STREAM_BYTES),
+            streams.core.eq(core), streams.entry.eq(records.payload[:STREAM.num_bits]),
         ]
-        m.d.sync += [table.take.eq(0), taken_tap.eq(tap), taken_bank.eq(bank), taken_core.eq(core)]
+        m.d.sync += self.tap_write.en.eq(0)
         # The directory is requested as soon as the reader takes another run: a long tap table must be consumed before it does
         has_directory = Signal(init=1)
         with m.If(~has_directory):
@@ -95,17 +97,25 @@ class WeightFetcher(wiring.Component):
                     m.d.sync += [job.eq(self.job.payload), tap.eq(0), core.eq(0), sb.eq(0)]
                     m.next = "READ_TAPS"
             with m.State("READ_TAPS"):
-                m.d.comb += [runs.valid.eq(1), runs.payload.addr.eq(job.tap_addr), runs.payload.num_bytes.eq(job.num_taps * TAP_BYTES)]
+                num_records = (job.num_taps + _RECORD_TAPS - 1) >> _TAPS_LOG2
+                m.d.comb += [runs.valid.eq(1), runs.payload.addr.eq(job.tap_addr), runs.payload.num_bytes.eq(num_records * STREAM_BYTES)]
                 with m.If(runs.ready):
                     m.d.sync += has_directory.eq(0)
                     m.next = "TAPS"
-            with m.State("TAPS"), m.If(table.level >= TAP_BYTES + table.take):
-                m.d.sync += [table.take.eq(TAP_BYTES), tap.eq(tap + 1)]
-                with m.If(tap == job.num_taps - 1):
+            with m.State("TAPS"), m.If(records.valid):
+                is_last_tap = tap == job.num_taps - 1
+                m.d.comb += records.ready.eq(tap[:_TAPS_LOG2].all() | is_last_tap)
+                m.d.sync += [
+                    self.tap_write.en.eq(1), self.tap_write.bank.eq(bank), self.tap_write.tap.eq(tap),
+                    self.tap_write.offset.eq(records.payload.word_select(tap[:_TAPS_LOG2], 8 * TAP_BYTES)),
+                    tap.eq(tap + 1),
+                ]
+                with m.If(is_last_tap):
                     m.d.sync += bank.eq(~bank)
                     m.next = "STREAMS"
-            with m.State("STREAMS"), m.If((table.level >= STREAM_BYTES + table.take) & streams.is_idle):
-                m.d.sync += [table.take.eq(STREAM_BYTES), core.eq(core + 1)]
+            with m.State("STREAMS"), m.If(records.valid & streams.is_idle):
+                m.d.comb += [records.ready.eq(1), streams.load.eq(1)]
+                m.d.sync += core.eq(core + 1)
                 with m.If(core == config.num_cores - 1):
                     m.d.sync += core.eq(0)
                     m.next = "START"
@@ -117,10 +127,6 @@ class WeightFetcher(wiring.Component):
                 m.next = "STREAMS"
                 with m.If(sb == job.num_sb - 1):
                     m.next = "IDLE"
-        is_tap = table.take == TAP_BYTES
-        m.d.sync += [
-            self.tap_write.en.eq(is_tap), self.tap_write.bank.eq(taken_bank), self.tap_write.tap.eq(taken_tap), self.tap_write.offset.eq(table.data),
-        ]
         return m
 
 

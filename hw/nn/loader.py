@@ -2,20 +2,20 @@
 
 A job passes through a line of small units:
 
-    RunWalk -> RunReader -> ByteQueue ------------------------------+
+    RunWalk -> RunReader -> ByteRing -------------------------------+
     _Segments -> _Sources -> _Phases -> pieces, each one write ---> _Placer -> StripeMemory
 
 `_Segments` cuts rows at the borders of stripe words, `_Sources` finds how much of a segment is pad and how much comes from memory,
 `_Phases` makes a piece of it for each stored phase, and `_Placer` waits for the bytes, moves them into place and writes.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from convoy.hw.bus.port import ReadPort
-from convoy.hw.dma.byte_queue import ByteQueue
+from convoy.hw.dma.byte_ring import ByteRing
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
 from convoy.hw.lib.queue import Queue
@@ -58,9 +58,9 @@ def _source_layout(config: NpuConfig) -> data.StructLayout:
 
 
 def _piece_layout(config: NpuConfig) -> data.StructLayout:
-    """A write of bytes `first` to `end` - 1 of a word; those from `data_first` to `data_end` - 1 come from the queue, the others are pad.
+    """A write of bytes `first` to `end` - 1 of a word; those from `data_first` to `data_end` - 1 come from the ring, the others are pad.
 
-    The queue must hold `num_bytes`; `num_taken` of them are dropped then. With `is_split` only every second byte of the queue is used,
+    The ring must hold `num_bytes`; `num_taken` of them are dropped then. With `is_split` only every second byte of the ring is used,
     the odd ones if `is_odd`. The first one used goes to byte `data_first` modulo the word. Without `is_stored` nothing is written.
     """
     position = range(2 * config.num_lanes + (1 << _PAD_BITS) + 1)
@@ -243,13 +243,18 @@ class _Phases(wiring.Component):
         return m
 
 
+def _ring_bytes(config: NpuConfig) -> int:
+    """Bytes that wait for the placer: what the largest piece needs, and two beats more, so that beats still arrive while a piece waits for its turn."""
+    return 1 << ceil_log2(2 * config.num_lanes + 2 * config.port_bytes)
+
+
 class _Placer(wiring.Component):
-    """Takes bytes from the queue, rotates them into place and writes. One piece per cycle; 4 cycles from bytes to write.
+    """Takes bytes from the ring, rotates them into place and writes. One piece per cycle; 4 cycles from bytes to write.
 
     Members
     -------
     pieces : In(stream of pieces)
-    bytes, level, take : the ByteQueue; a beat more than a piece needs, so that beats still arrive while a piece waits for its turn
+    bytes, first, level, take : the ByteRing
     zero_point : In(8)
     write : Out(StripeWrite)
     channel_done, done : Out(1), strobes in the cycle of the last write, or after it
@@ -259,13 +264,15 @@ class _Placer(wiring.Component):
         self._config = config
         super().__init__({
             "pieces": In(stream.Signature(_piece_layout(config))), "zero_point": In(8),
-            "bytes": In(8 * (2 * config.num_lanes + config.port_bytes)), "level": In(16), "take": Out(range(2 * config.num_lanes + 1)),
+            "bytes": In(8 * _ring_bytes(config)), "first": In(range(_ring_bytes(config))), "level": In(16),
+            "take": Out(range(2 * config.num_lanes + 1)),
             "write": Out(StripeWrite(config)), "channel_done": Out(1), "done": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         num_lanes = self._config.num_lanes
+        lanes_log2 = exact_log2(num_lanes)
         piece = self.pieces.payload
         # Stage 1: enough bytes, not counting those that the piece in stage 2 takes now
         armed, is_armed = Signal.like(piece), Signal()
@@ -274,21 +281,33 @@ class _Placer(wiring.Component):
             m.d.sync += armed.eq(piece)
         m.d.sync += [is_armed.eq(self.pieces.ready), self.take.eq(Mux(self.pieces.ready, piece.num_taken, 0))]
 
-        # Stage 2: which bytes
-        selected, placed = Signal(8 * num_lanes), Signal.like(piece)
+        # Stage 2: which bytes, each in its column: byte n of those used, which number `start` and on in the ring, or among its even or odd bytes, is in
+        # column (start + n) % num_lanes, in the row of `start` or the one after it
+        selected, turn, placed = Signal(8 * num_lanes), Signal(lanes_log2), Signal.like(piece)
         is_placed = Signal()
-        evens, odds = (Cat(self.bytes.word_select(2 * i + odd, 8) for i in range(num_lanes)) for odd in range(2))
-        m.d.sync += [
-            selected.eq(Mux(armed.is_split, Mux(armed.is_odd, odds, evens), self.bytes[:8 * num_lanes])),
-            placed.eq(armed), is_placed.eq(is_armed),
+        parity, start = Signal(), Signal.like(self.first)
+        m.d.comb += [
+            parity.eq(self.first[0] ^ armed.is_odd),
+            start.eq(Mux(armed.is_split, (self.first + armed.is_odd)[1:len(self.first)], self.first)),
         ]
+        ring = [self.bytes.word_select(n, 8) for n in range(len(self.bytes) // 8)]
+        row_bits = len(start) - lanes_log2
+        for column in range(num_lanes):
+            rows, row = ring[column::num_lanes], Signal(row_bits, name=f"row_{column}")
+            even_rows, odd_rows = ring[2 * column::2 * num_lanes], ring[2 * column + 1::2 * num_lanes]
+            m.d.comb += row.eq((start >> lanes_log2) + (start[:lanes_log2] > column))
+            choices = Array([*rows, *even_rows, *odd_rows])
+            split_row = row[:row_bits - 1]
+            choice = Mux(armed.is_split, Cat(split_row, parity, Const(1, 1)), Cat(row, Const(0, 1)))
+            m.d.sync += selected.word_select(column, 8).eq(choices[choice])
+        m.d.sync += [turn.eq(start - armed.data_first), placed.eq(armed), is_placed.eq(is_armed)]
 
         # Stage 3: where
         rotated, is_written, is_data = Signal(8 * num_lanes), Signal(num_lanes), Signal(num_lanes)
         word, is_channel_end, is_job_end = Signal.like(piece.word), Signal(), Signal()
         turned = selected
-        for i in range(exact_log2(num_lanes)):
-            turned = Mux(placed.data_first[i], turned.rotate_left(8 << i), turned)
+        for i in range(lanes_log2):
+            turned = Mux(turn[i], turned.rotate_right(8 << i), turned)
         m.d.sync += [
             rotated.eq(turned), word.eq(placed.word),
             is_channel_end.eq(is_placed & placed.is_channel_end), is_job_end.eq(is_placed & placed.is_job_end),
@@ -345,7 +364,7 @@ class Loader(wiring.Component):
         config = self._config
         m.submodules.walk = walk = RunWalk()
         m.submodules.reader = reader = RunReader(config, max(self.DEPTH_BEATS, 2 * config.max_burst_beats))
-        m.submodules.queue = queue = ByteQueue(config.port_bytes, 2 * config.num_lanes + config.port_bytes)
+        m.submodules.ring = ring = ByteRing(config.port_bytes, _ring_bytes(config))
         m.submodules.slot = slot = JobSlot(NN.subset(*_PLACE_FIELDS))
         m.submodules.segments = segments = _Segments(config)
         m.submodules.sources = sources = _Sources(config)
@@ -382,7 +401,7 @@ class Loader(wiring.Component):
 
         wiring.connect(m, walk.runs, reader.runs)
         wiring.connect(m, reader.port, wiring.flipped(self.port))
-        wiring.connect(m, reader.beats, queue.beats)
+        wiring.connect(m, reader.beats, ring.beats)
         wiring.connect(m, segments.segments, sources.segments)
         wiring.connect(m, sources.sources, queued.i)
         wiring.connect(m, queued.o, phases.sources)
@@ -390,7 +409,7 @@ class Loader(wiring.Component):
         wiring.connect(m, placer.write, wiring.flipped(self.write))
         m.d.comb += [
             segments.fields.eq(fields), sources.fields.eq(fields), phases.fields.eq(fields), placer.zero_point.eq(fields.zero_point_in),
-            placer.bytes.eq(queue.data), placer.level.eq(queue.level), queue.take.eq(placer.take),
+            placer.bytes.eq(ring.data), placer.first.eq(ring.first), placer.level.eq(ring.level), ring.take.eq(placer.take),
             self.channel_done.eq(placer.channel_done), self.done.eq(placer.done),
             self.is_reading.eq(walk.runs.valid | ~reader.runs.ready | reader.port.bursts.valid),
         ]

@@ -6,8 +6,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import ReadPort
+from convoy.hw.dma.record_assembler import RecordAssembler
 from convoy.hw.dma.run_reader import RunReader
-from convoy.hw.dma.types import Run, SkipBeat
+from convoy.hw.dma.types import Run
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, PARAM
 
@@ -49,45 +50,6 @@ class _ParamRuns(wiring.Component):
         return m
 
 
-class _RecordAssembler(wiring.Component):
-    """Cuts beats into records, or puts records together from beats; a record's beats are never shared with another run's."""
-
-    def __init__(self, config: NpuConfig):
-        self._port_bytes = config.port_bytes
-        super().__init__({"beats": In(stream.Signature(SkipBeat(config.port_bytes))), "params": Out(stream.Signature(PARAM.layout))})
-
-    def elaborate(self, platform):
-        m = Module()
-        port_bytes, record_bytes = self._port_bytes, PARAM.num_bytes
-        beat = self.beats.payload
-        record = Signal(8 * record_bytes)
-        is_moving = Signal()
-        m.d.comb += [
-            is_moving.eq(self.beats.valid & (~self.params.valid | self.params.ready)),
-            self.params.payload.eq(record[:PARAM.num_bits]),
-        ]
-        with m.If(self.params.ready):
-            m.d.sync += self.params.valid.eq(0)
-        if port_bytes <= record_bytes:
-            index = Signal(range(max(2, record_bytes // port_bytes)))
-            is_last = index == record_bytes // port_bytes - 1
-            m.d.comb += self.beats.ready.eq(is_moving)
-            with m.If(is_moving):
-                m.d.sync += [
-                    record.eq((record >> 8 * port_bytes) | (beat.data << 8 * (record_bytes - port_bytes))),
-                    index.eq(Mux(is_last, 0, index + 1)),
-                    self.params.valid.eq(is_last),
-                ]
-        else:
-            is_second = Signal()  # the beat's first record has been taken
-            half = Signal(exact_log2(port_bytes // record_bytes))
-            is_last = (beat.count == record_bytes) | is_second
-            m.d.comb += [half.eq((beat.skip >> exact_log2(record_bytes)) + is_second), self.beats.ready.eq(is_moving & is_last)]
-            with m.If(is_moving):
-                m.d.sync += [record.eq(beat.data.word_select(half, 8 * record_bytes)), is_second.eq(~is_last), self.params.valid.eq(1)]
-        return m
-
-
 class ParamFetcher(wiring.Component):
     """Fetches the records of each superblock once per group, in the order of the drain.
 
@@ -117,10 +79,13 @@ class ParamFetcher(wiring.Component):
         depth_beats = max(self.DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
         m.submodules.runs = runs = _ParamRuns(config)
         m.submodules.reader = reader = RunReader(config, depth_beats)
-        m.submodules.assembler = assembler = _RecordAssembler(config)
+        m.submodules.assembler = assembler = RecordAssembler(config, PARAM.num_bytes)
         wiring.connect(m, wiring.flipped(self.job), runs.job)
         wiring.connect(m, runs.runs, reader.runs)
         wiring.connect(m, reader.port, wiring.flipped(self.port))
         wiring.connect(m, reader.beats, assembler.beats)
-        wiring.connect(m, assembler.params, wiring.flipped(self.params))
+        m.d.comb += [
+            self.params.valid.eq(assembler.records.valid), self.params.payload.eq(assembler.records.payload[:PARAM.num_bits]),
+            assembler.records.ready.eq(self.params.ready),
+        ]
         return m
