@@ -1,7 +1,8 @@
 """Weight fetch: tap tables, stream directories and the weight streams of all cores."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -157,8 +158,10 @@ class WeightStreams(wiring.Component):
         config = self._config
         num_cores, depth = config.num_cores, config.weight_fifo_beats
         beat_log2 = exact_log2(config.port_bytes)
-        state = data.StructLayout({"base": 32, "num_beats": 32, "addr": 32, "left": 32, "groups": 16, "is_active": 1})
-        cores = Array(Signal(state, name=f"core_{n}") for n in range(num_cores))
+        state = data.StructLayout({"base": 32, "num_beats": 32, "addr": 32, "left": 32, "groups": 16})
+        m.submodules.cores = cores = Memory(shape=state, depth=max(num_cores, 2), init=[])
+        write, read = cores.write_port(), cores.read_port(domain="comb")
+        is_active = Signal(num_cores)
         room = Array(Signal(range(depth + 1), init=depth, name=f"room_{n}") for n in range(num_cores))
         m.submodules.order = order = Queue(data.StructLayout({"core": self._core_shape, "last_beat": 8, "is_end": 1}), 2 * config.max_reads)
 
@@ -166,18 +169,9 @@ class WeightStreams(wiring.Component):
         wiring.connect(m, requests.o, wiring.flipped(self.port.bursts))
         bursts = requests.i
 
-        with m.If(self.load):
-            loaded = cores[self.core]
-            base = Signal(32)
-            m.d.comb += base.eq(self.wgt_addr + self.entry.offset_bytes)
-            m.d.sync += [
-                loaded.base.eq(base), loaded.addr.eq(base), loaded.num_beats.eq(self.entry.num_beats), loaded.left.eq(self.entry.num_beats),
-                loaded.groups.eq(self.num_groups),
-            ]
-
         # Choose a core, size its burst, request it
         turn = Signal(self._core_shape)
-        chosen = Signal(state)
+        chosen, is_chosen = Signal(state), Signal()  # what the core whose turn it is has left to read; whether there is any
         free, may_go = Signal(range(depth + 1)), Signal()
         length, is_end = Signal(range(config.max_burst_beats + 1)), Signal()
         to_boundary = Signal(range(4096 // config.port_bytes + 1))
@@ -186,20 +180,20 @@ class WeightStreams(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += self.is_idle.eq(1)
                 with m.If(self.start):
-                    m.d.sync += [core.is_active.eq(1) for core in cores]
+                    m.d.sync += is_active.eq(~0)
                     m.next = "CHOOSE"
             with m.State("CHOOSE"):
                 m.d.sync += [
-                    chosen.eq(cores[turn]), free.eq(room[turn]), may_go.eq(~self.gives_way | (room[turn] + self._low_beats > depth)),
+                    chosen.eq(read.data), is_chosen.eq(is_active.bit_select(turn, 1)), free.eq(room[turn]), may_go.eq(~self.gives_way | (room[turn] + self._low_beats > depth)),
                 ]
                 m.next = "SIZE"
-                with m.If(~Cat(core.is_active for core in cores).any()):
+                with m.If(is_active == 0):
                     m.next = "IDLE"
             with m.State("SIZE"):
                 m.d.comb += to_boundary.eq(4096 // config.port_bytes - chosen.addr[beat_log2:12])
                 limit = _minimum(m, _minimum(m, chosen.left, to_boundary), config.max_burst_beats)
                 m.d.sync += [length.eq(limit), is_end.eq(limit == chosen.left)]
-                with m.If(chosen.is_active & (free >= limit) & may_go & order.i.ready):
+                with m.If(is_chosen & (free >= limit) & may_go & order.i.ready):
                     m.next = "REQUEST"
                 with m.Else():
                     m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
@@ -211,16 +205,23 @@ class WeightStreams(wiring.Component):
                     order.i.payload.core.eq(turn), order.i.payload.last_beat.eq(length - 1), order.i.payload.is_end.eq(is_end),
                 ]
                 with m.If(bursts.ready):
-                    mine = cores[turn]
                     m.d.comb += request.eq(length)
-                    m.d.sync += [mine.addr.eq(chosen.addr + (length << beat_log2)), mine.left.eq(chosen.left - length)]
-                    with m.If(is_end):
-                        m.d.sync += [
-                            mine.addr.eq(chosen.base), mine.left.eq(chosen.num_beats), mine.groups.eq(chosen.groups - 1),
-                            mine.is_active.eq(chosen.groups != 1),
-                        ]
+                    with m.If(is_end & (chosen.groups == 1)):
+                        m.d.sync += is_active.bit_select(turn, 1).eq(0)
                     m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
                     m.next = "CHOOSE"
+        base = Signal(32)
+        m.d.comb += [
+            base.eq(self.wgt_addr + self.entry.offset_bytes), read.addr.eq(turn), write.data.base.eq(chosen.base),
+            write.data.num_beats.eq(chosen.num_beats), write.addr.eq(turn), write.en.eq(bursts.valid & bursts.ready),
+            write.data.addr.eq(Mux(is_end, chosen.base, chosen.addr + (length << beat_log2))),
+            write.data.left.eq(Mux(is_end, chosen.num_beats, chosen.left - length)), write.data.groups.eq(chosen.groups - is_end),
+        ]
+        with m.If(self.load):
+            m.d.comb += [
+                write.en.eq(1), write.addr.eq(self.core), write.data.base.eq(base), write.data.addr.eq(base),
+                write.data.num_beats.eq(self.entry.num_beats), write.data.left.eq(self.entry.num_beats), write.data.groups.eq(self.num_groups),
+            ]
         for n in range(num_cores):
             m.d.sync += room[n].eq(room[n] + self.taken[n] - Mux(turn == n, request, 0))
 
