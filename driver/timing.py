@@ -18,8 +18,8 @@ START_CYCLES = 6
 """From the doorbell to the first beat of the first descriptor, beyond the memory's latency."""
 CHECK_CYCLES = 11
 """From a descriptor's last beat, or from the one before being handed out, to its offer to an engine."""
-END_CYCLES = 16
-"""From the last completion to the interrupt, beyond the memory's latency: its record has to be written."""
+END_CYCLES = 28
+"""From the last completion to the interrupt, beyond the memory's latency: its record has to be written, and the engines are reset."""
 
 
 @dataclass(frozen=True)
