@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import PARAM
+from convoy.spec.isa import MAX_RUN_BITS, PARAM
 
 if TYPE_CHECKING:
     from .tile import Geometry, GroupShape, Stripe
@@ -143,7 +143,7 @@ def _imbalance(load: WeightLoad, config: NpuConfig) -> np.ndarray:
 def _stream_bytes(load: WeightLoad, config: NpuConfig) -> np.ndarray:
     """Bytes of the streams of each superblock, all cores; zeros are taken for random."""
     positions, nnz = config.num_cores * int(load.positions.sum()), max(int(load.nnz.sum()), 1)
-    sizes = [(8 + bits) / 8 * nnz / (1 - (1 - nnz / positions) ** (1 << bits)) for bits in range(6)]
+    sizes = [(8 + bits) / 8 * nnz / (1 - (1 - nnz / positions) ** (1 << bits)) for bits in range(MAX_RUN_BITS + 1)]
     return load.positions * config.num_cores * (min(sizes) / positions)
 
 

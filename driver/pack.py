@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import PARAM, STREAM, TAP_BYTES
+from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS, PARAM, STREAM, TAP_BYTES
 
 from .tile import Tiling
 from .work import ConvWork
@@ -17,7 +17,6 @@ __all__ = ["ALIGN_BYTES", "LayerStreams", "StreamCounts", "Streams", "count_stre
 
 ALIGN_BYTES = 32
 """Alignment of tables and weight streams."""
-MAX_RUN_BITS = 5
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class StreamCounts:
     """Weights that are not zero."""
     zeros: tuple[int, ...]
     """Tokens whose value is zero."""
+    idle: tuple[int, ...]
+    """Those of them that the decoder does not drop: the first token of a window, the last one of the stream."""
     stalls: tuple[tuple[int, ...], ...]
     """Cycles lost with T = 1, 2 because a kernel's accumulators were added to too recently."""
 
@@ -46,7 +47,7 @@ class StreamCounts:
 
     def _issue_cycles(self, num_vec: int) -> list[int]:
         lost = self.stalls[num_vec - 1] if num_vec <= len(self.stalls) else (0,) * len(self.nnz)
-        return [n * num_vec + zero + stall for n, zero, stall in zip(self.nnz, self.zeros, lost, strict=True)]
+        return [n * num_vec + idle + stall for n, idle, stall in zip(self.nnz, self.idle, lost, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def encode_stream(weights: np.ndarray, run_bits: int) -> bytes:
     Raises
     ------
     ValueError
-        When `run_bits` is outside 0..5 or there is no weight.
+        When `run_bits` is outside 0..`MAX_RUN_BITS` or there is no weight.
     """
     if not 0 <= run_bits <= MAX_RUN_BITS or weights.size == 0:
         raise ValueError(f"run_bits = {run_bits} with {weights.size} weights: use 0..{MAX_RUN_BITS} and at least one weight")
@@ -119,11 +120,13 @@ def count_stream(weights: np.ndarray, run_bits: int, num_taps: int, num_beats: i
     place[last] = stops
     is_zero = np.ones(place.size, bool)
     is_zero[last] = weights.ravel()[stops] == 0
-    zeros = np.bincount(place[is_zero] // per_window, minlength=num_windows)
+    is_kept = np.diff(place // per_window, prepend=-1) != 0
+    is_kept[-1] = True
 
     # The time between neighbours of the same kernel; tokens of value zero in between help
-    index = np.flatnonzero(~is_zero)
-    place, idle = place[index], np.diff(index, prepend=-1) - 1
+    zeros = [np.bincount(place[chosen] // per_window, minlength=num_windows) for chosen in (is_zero, is_zero & is_kept)]
+    is_weight = ~is_zero[~is_zero | is_kept]
+    place, idle = place[~is_zero], np.diff(np.flatnonzero(is_weight), prepend=-1) - 1
     window, kernel = place // per_window, (place if is_depthwise else place % per_window) // num_taps
     is_same = np.zeros(kernel.size, bool)
     is_same[1:] = kernel[1:] == kernel[:-1]
@@ -133,7 +136,7 @@ def count_stream(weights: np.ndarray, run_bits: int, num_taps: int, num_beats: i
     is_next &= (order - np.maximum.accumulate(np.where(is_next, 0, order))) % 2 == 1  # a wait makes room for the one after
     stalls = [np.maximum(wait - idle, 0) for wait in (2 * is_same + is_next, 1 * is_same)]
     return StreamCounts(
-        num_beats, *(tuple(counts.astype(int).tolist()) for counts in (np.bincount(window, minlength=num_windows), zeros)),
+        num_beats, *(tuple(counts.astype(int).tolist()) for counts in (np.bincount(window, minlength=num_windows), *zeros)),
         tuple(tuple(np.bincount(window, stall, num_windows).astype(int).tolist()) for stall in stalls),
         _token_cycles(8 + run_bits))
 
@@ -160,7 +163,8 @@ def pack_streams(work: ConvWork, tiling: Tiling, kernels: np.ndarray, config: Np
         # conv: (kernel, core, tap, z) -> core, z, kernel, tap; depthwise has one z per kernel: (z, m) is the kernel already
         num_windows = len(dealt) // tiling.kernels_per_z[0] if tiling.geometry.is_depthwise else num_z
         streams += list(dealt.transpose(1, 3, 0, 2).reshape(config.num_cores, num_windows, -1))
-    limit = num_taps if num_taps > 1 else min(tiling.kernels_per_z)
+    kernels_per_z = min(tiling.kernels_per_z)
+    limit = num_taps * min(kernels_per_z, MAX_STEP_KERNELS) if num_taps > 1 else kernels_per_z
     choices = range(min(MAX_RUN_BITS, limit.bit_length() - 1) + 1)
     run_bits = min(choices, key=lambda bits: sum(-(-stream_bits(stream.ravel(), bits) // config.port_bits) for stream in streams))
     data, directory, num_bytes, counts = bytearray(), bytearray(), 0, []

@@ -209,7 +209,7 @@ class NnTimer:
             arrived = max(before[core], fetch + self.read_trip + DECODE_CYCLES)
             decoded = max(arrived, self.decoded[core] + DECODE_CYCLES)
             spent.add(Cause.BUS, arrived - before[core])
-            spent.add(Cause.WEIGHTS, decoded - arrived + 1 + sum(stream.zeros) + sum(stream.waits(num_vec)))
+            spent.add(Cause.WEIGHTS, decoded - arrived + 1 + sum(stream.idle) + sum(stream.waits(num_vec)))
             spent.add(Cause.HAZARD, sum(stream.stalls[num_vec - 1]) if num_vec <= len(stream.stalls) else 0)
             self.ends[core] = decoded
         starts = list(self.ends)

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import LUT_BYTES, NN_AT_LEAST_ONE, NN_RESIDUAL_AT_LEAST_ONE, NN_TABLES, TABLE_ALIGN_BYTES, Rounding
+from convoy.spec.isa import (
+    LUT_BYTES,
+    MAX_RUN_BITS,
+    MAX_STEP_KERNELS,
+    NN_AT_LEAST_ONE,
+    NN_RESIDUAL_AT_LEAST_ONE,
+    NN_TABLES,
+    TABLE_ALIGN_BYTES,
+    Rounding,
+)
 from convoy.spec.limits import FusedPool, broken_limit
 
 from .memory import MachineError, PoolError
@@ -76,9 +85,10 @@ def _check_compute(config: NpuConfig, d: dict[str, int]) -> None:
         else:
             _require(kernels == per_z, f"kernels_per_z{suffix} = {per_z}: a convolution has num_kernels = {kernels}")
             _require(num_z * num_bytes == d["num_ic"], f"num_z{suffix} = {num_z}: a convolution has num_ic / (1 + is_wide) = {d['num_ic'] / num_bytes:g}")
-        limit = d["num_taps"] if d["num_taps"] > 1 else per_z
-        _require(1 << d["run_bits"] <= limit, f"run_bits = {d['run_bits']}: 2**run_bits must not exceed {limit} (num_taps, or kernels_per_z if there is one tap)")
-    _require(d["run_bits"] <= 5, f"run_bits = {d['run_bits']}: use 0..5")
+        limit = d["num_taps"] * min(per_z, MAX_STEP_KERNELS) if d["num_taps"] > 1 else per_z
+        _require(1 << d["run_bits"] <= limit, f"run_bits = {d['run_bits']}: 2**run_bits must not exceed {limit} "
+                                              f"(num_taps * min(kernels_per_z{suffix}, {MAX_STEP_KERNELS}), or kernels_per_z{suffix} if there is one tap)")
+    _require(d["run_bits"] <= MAX_RUN_BITS, f"run_bits = {d['run_bits']}: use 0..{MAX_RUN_BITS}")
     _require(d["split_log2"] <= 2, f"split_log2 = {d['split_log2']}: use 0..2")
     if d["split_log2"]:
         pitch = (config.num_lanes >> d["split_log2"]) + d["split_words"] * config.num_lanes

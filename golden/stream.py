@@ -18,7 +18,7 @@ def decode_tokens(raw: np.ndarray, run_bits: int, num_positions: int, zero_point
     Parameters
     ----------
     raw : uint8, shape (n,)
-    run_bits : bits of a zero run, 0 .. 5
+    run_bits : bits of a zero run, 0 .. `MAX_RUN_BITS`
     num_positions : where the stream must end
     zero_point : `NN.wgt_zero_point`
 

@@ -13,7 +13,7 @@ from amaranth.lib import enum
 from .record import Field, Record
 
 __all__ = [
-    "CAUSE_FIELDS", "COMPLETION", "DESCRIPTOR_BYTES", "FRACTION_BITS", "HEADER", "LUT_BYTES", "MAX_PRODUCT_SHIFT", "NN", "NN_AT_LEAST_ONE",
+    "CAUSE_FIELDS", "COMPLETION", "DESCRIPTOR_BYTES", "FRACTION_BITS", "HEADER", "LUT_BYTES", "MAX_PRODUCT_SHIFT", "MAX_RUN_BITS", "MAX_STEP_KERNELS", "NN", "NN_AT_LEAST_ONE",
     "NN_RESIDUAL_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS", "STREAM", "TABLE_ALIGN_BYTES", "TAP_BYTES", "TP", "TP_AT_LEAST_ONE", "TP_B_AT_LEAST_ONE",
     "TP_POOL_AT_LEAST_ONE", "TP_TWO_OPERANDS", "Cause", "Opcode", "Rounding", "TpOp",
 ]
@@ -24,6 +24,10 @@ TAP_BYTES = 2
 """Bytes of an entry of the tap table: an unsigned pixel offset into the window."""
 LUT_BYTES = 256
 """Size and alignment of a lookup table; entry `y & 255` is what an output of y becomes."""
+MAX_RUN_BITS = 5
+"""Largest `NN.run_bits`."""
+MAX_STEP_KERNELS = 4
+"""Most whole kernels that a weight token may advance by, where a kernel has more than one tap."""
 
 
 class Opcode(enum.IntEnum, shape=8):
@@ -162,7 +166,7 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("kernels_per_z_last", 9, "The same in the last superblock."),
     Field("num_taps", 9, "Taps of a kernel: KH * KW."),
     Field("wgt_zero_point", 8, "Zero point of the stored weights, less their middle: tokens hold weights from -128 - wgt_zero_point to 127 - wgt_zero_point, modulo 256. 0 for int8.", signed=True),
-    Field("run_bits", 3, "Bits of a zero run in a weight token, 0..5. 2**run_bits <= num_taps, or, if num_taps is 1, <= kernels_per_z and kernels_per_z_last."),
+    Field("run_bits", 3, f"Bits of a zero run in a weight token, 0..{MAX_RUN_BITS}. 2**run_bits <= num_taps * min(kernels, {MAX_STEP_KERNELS}), or, if num_taps is 1, <= kernels; kernels = kernels_per_z and kernels_per_z_last."),
     # Drain and write
     Field("out_addr", 32, "First output byte of the first group; `PARAM.out_offset_bytes` is added."),
     Field("out_high_bytes", 32, "From the low byte of an output to its high byte. Not used if `is_wide` is 0."),

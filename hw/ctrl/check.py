@@ -7,12 +7,15 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.multiple import multiple
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import Error
 from convoy.spec.isa import (
     HEADER,
     LUT_BYTES,
     MAX_PRODUCT_SHIFT,
+    MAX_RUN_BITS,
+    MAX_STEP_KERNELS,
     NN,
     NN_AT_LEAST_ONE,
     NN_RESIDUAL_AT_LEAST_ONE,
@@ -51,6 +54,14 @@ class _Sum:
     limit: ValueLike
     is_equal: bool = False
     is_more: bool = False
+
+
+def _times_at_most(a, b, limit: int) -> Value:
+    """a * min(b, limit), by comparisons; b is at least 1."""
+    product = a
+    for count in range(2, limit + 1):
+        product = Mux(b >= count, multiple(a, count), product)
+    return product
 
 
 def _phases_log2(nn) -> Value:
@@ -193,7 +204,7 @@ class DescriptorCheck(wiring.Component):
             (phase_count != d.num_phases) | (phase_count == 3),
             d.tile_rows < rows, d.tile_cols < cols,
             d.num_vec_last > d.num_vec,
-            d.run_bits > 5, d.split_log2 > 2,
+            d.run_bits > MAX_RUN_BITS, d.split_log2 > 2,
             (d.split_log2 != 0) & (d.pitch_row != pitch),
             d.rounding > max(Rounding).value,
             d.act_min > d.act_max,
@@ -209,7 +220,7 @@ class DescriptorCheck(wiring.Component):
             kernels, per_z, num_z = d[f"num_kernels{suffix}"], d[f"kernels_per_z{suffix}"], d[f"num_z{suffix}"]
             breaches += [
                 ~d.is_depthwise & ((kernels != per_z) | (num_z << d.is_wide != d.num_ic)),
-                (1 << d.run_bits) > Mux(d.num_taps == 1, per_z, d.num_taps),
+                (1 << d.run_bits) > Mux(d.num_taps == 1, per_z, _times_at_most(d.num_taps, per_z, MAX_STEP_KERNELS)),
             ]
         return breaches
 

@@ -6,8 +6,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.multiple import multiple
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import NN
+from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS, NN
 
 __all__ = ["DECODER_FIELDS", "WEIGHT_BITS", "TapWrite", "TokenBits", "TokenDecoder", "WeightBeat", "WeightPlace"]
 
@@ -16,7 +17,6 @@ DECODER_FIELDS = (
 )
 """What the decoder needs of an NN descriptor."""
 
-MAX_RUN_BITS = 5
 WEIGHT_BITS = 9
 """Bits of a weight, signed: what a byte holds, less the zero point."""
 TAP_BITS = 9
@@ -40,11 +40,64 @@ class TapWrite(data.Struct):
 def WeightPlace(config: NpuConfig) -> data.StructLayout:
     """A decoded weight: `entry` is the accumulator entry of its kernel's vector 0, `tap_offset` its pixel in the window.
 
-    `is_new_window`: it is the first token of the next window; `is_last`: the group ends with it. A `value` of zero only moves on.
+    `is_new_window`: it is the first token of the next window; `is_last`: the group ends with it. A `value` of zero comes only with one of these.
     """
     return data.StructLayout({
         "value": signed(WEIGHT_BITS), "tap_offset": 16, "entry": exact_log2(config.num_acc_entries), "is_new_window": 1, "is_last": 1,
     })
+
+
+class Token(data.Struct):
+    """A token with the division of its step, which is run + 1, by the taps of a kernel. With one tap a kernel `kernels` is the step, `taps` 0."""
+
+    value: 8
+    """The byte as it is stored."""
+    kernels: MAX_RUN_BITS + 1
+    """step div num_taps."""
+    next_kernels: range(MAX_STEP_KERNELS + 2)
+    """One more; not used with one tap."""
+    taps: MAX_RUN_BITS + 1
+    """step mod num_taps."""
+
+
+class StepDivider(wiring.Component):
+    """Divides the step of a token, run + 1, by the taps of a kernel. Combinational; multiples of the taps are in registers.
+
+    Members
+    -------
+    num_taps : In(TAP_BITS), constant from the cycle before the first `run` on
+    run : In(MAX_RUN_BITS), less than `MAX_STEP_KERNELS` * num_taps if that is not 1
+    kernels, next_kernels, taps : as in `Token`
+    """
+
+    def __init__(self):
+        super().__init__({
+            "num_taps": In(TAP_BITS), "run": In(MAX_RUN_BITS),
+            "kernels": Out(MAX_RUN_BITS + 1), "next_kernels": Out(range(MAX_STEP_KERNELS + 2)), "taps": Out(MAX_RUN_BITS + 1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        # The least run whose step covers so many kernels; one that is never reached where there is none
+        never = 1 << MAX_RUN_BITS
+        is_single = Signal()
+        least_runs = [Signal(MAX_RUN_BITS + 1, name=f"least_run_{count}", init=never) for count in range(1, MAX_STEP_KERNELS + 1)]
+        m.d.sync += is_single.eq(self.num_taps == 1)
+        for count, least_run in enumerate(least_runs, 1):
+            step = multiple(self.num_taps, count)
+            m.d.sync += least_run.eq(Mux((self.num_taps == 1) | (step > never), never, step - 1))
+
+        quotient, below, rest = Signal(range(MAX_STEP_KERNELS + 1)), Signal(signed(MAX_RUN_BITS + 2), init=-1), Signal(MAX_RUN_BITS + 1)
+        m.d.comb += [below.eq(-1), self.next_kernels.eq(1)]
+        for count, least_run in enumerate(least_runs, 1):
+            with m.If(self.run >= least_run):
+                m.d.comb += [quotient.eq(count), self.next_kernels.eq(count + 1), below.eq(least_run)]
+        m.d.comb += [
+            rest.eq(self.run - below),
+            self.kernels.eq(Mux(is_single, rest, quotient)),
+            self.taps.eq(Mux(is_single, 0, rest)),
+        ]
+        return m
 
 
 class TokenBits(wiring.Component):
@@ -53,8 +106,8 @@ class TokenBits(wiring.Component):
     Members
     -------
     beats : In(stream of WeightBeat)
-    en : In(1), cut tokens; `run_bits` : In(3), constant while `en` and until `flush`
-    tokens : Out(stream of value, the byte as it is stored, and step = run + 1), registered
+    en : In(1), cut tokens; `run_bits` : In(3), `num_taps` : In(TAP_BITS), constant from the cycle before `en` until `flush`
+    tokens : Out(stream of Token), registered
     flush : In(1), the stream has ended: drop what is left of its last beat
     is_active : Out(1), low when nothing inside would change
     """
@@ -64,13 +117,14 @@ class TokenBits(wiring.Component):
     def __init__(self, config: NpuConfig):
         self._num_halves = config.port_bits // self.HALF_BITS
         super().__init__({
-            "beats": In(stream.Signature(WeightBeat(config))), "en": In(1), "run_bits": In(3), "flush": In(1),
-            "tokens": Out(stream.Signature(data.StructLayout({"value": 8, "step": MAX_RUN_BITS + 1}))),
+            "beats": In(stream.Signature(WeightBeat(config))), "en": In(1), "run_bits": In(3), "num_taps": In(TAP_BITS), "flush": In(1),
+            "tokens": Out(stream.Signature(Token)),
             "is_active": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.divider = divider = StepDivider()
         bits = Signal(32)
         level = Signal(range(33))
         index = Signal(range(self._num_halves))
@@ -86,7 +140,7 @@ class TokenBits(wiring.Component):
         ]
         # A half goes behind the bits while a token is cut off in front
         take = Signal()
-        spare = Signal(self.tokens.payload.shape())  # a token cut when the one before was not taken: `ready` reaches no further
+        spare = Signal(Token)  # a token cut when the one before was not taken: `ready` reaches no further
         has_spare = Signal()
         m.d.comb += [
             take.eq(self.en & (level >= num_bits) & ~has_spare),
@@ -99,8 +153,11 @@ class TokenBits(wiring.Component):
                 with m.If(take):
                     m.d.sync += bits.eq(appended >> (8 + width))
 
-        cut = Signal(self.tokens.payload.shape())
-        m.d.comb += [cut.value.eq(bits[:8]), cut.step.eq(run + 1)]
+        cut = Signal(Token)
+        m.d.comb += [
+            divider.num_taps.eq(self.num_taps), divider.run.eq(run),
+            cut.value.eq(bits[:8]), cut.kernels.eq(divider.kernels), cut.next_kernels.eq(divider.next_kernels), cut.taps.eq(divider.taps),
+        ]
         with m.If(self.tokens.ready | ~self.tokens.valid):
             m.d.sync += [self.tokens.valid.eq(take | has_spare), self.tokens.payload.eq(Mux(has_spare, spare, cut)), has_spare.eq(0)]
         with m.Elif(take):
@@ -125,7 +182,7 @@ class TokenDecoder(wiring.Component):
     job : In(stream of DECODER_FIELDS)
     beats : In(stream of WeightBeat), the core's weight streams in order
     tap_write : In(TapWrite), fills the tap table; two banks, used by descriptors alternately, starting with bank 0
-    weights : Out(stream of WeightPlace)
+    weights : Out(stream of WeightPlace); tokens of value zero only where they begin a window or end the group
     is_active : Out(1), low when nothing inside would change: the unit may rest
 
     Latency: 4 cycles from token to weight. Three cycles are lost between groups, four between superblocks.
@@ -148,20 +205,20 @@ class TokenDecoder(wiring.Component):
 
         job = Signal(self.job.payload.shape())
         sb, group, bank = Signal(16), Signal(16), Signal(init=1)
-        num_z, kernels_per_z, is_single_tap = Signal(16), Signal(9), Signal()
+        num_z, kernels_per_z = Signal(16), Signal(9)
         tap, kernel = Signal(TAP_BITS), Signal(9)
         tap_left, kz_left, z_left = Signal(TAP_BITS), Signal(9), Signal(17)  # positions that follow, at each level
-        m.d.comb += bits.run_bits.eq(job.run_bits)
+        m.d.comb += [bits.run_bits.eq(job.run_bits), bits.num_taps.eq(job.num_taps)]
 
-        # The next position is the last one plus step, with at most one carry at each level
+        # The next position is the last one plus kernels and taps, with at most one carry at each level
         token = bits.tokens.payload
         next_tap, tap_carry = Signal(TAP_BITS), Signal()
-        kz_step, next_kernel, kz_carry = Signal(len(token.step)), Signal(9), Signal()
+        kz_step, next_kernel, kz_carry = Signal(len(token.kernels)), Signal(9), Signal()
         is_end = Signal()  # the last token taken was the group's last one
         m.d.comb += [
-            tap_carry.eq(token.step > tap_left),
-            next_tap.eq(Mux(is_single_tap, 0, Mux(tap_carry, tap + token.step - job.num_taps, tap + token.step))),
-            kz_step.eq(Mux(is_single_tap, token.step, tap_carry)),
+            tap_carry.eq(token.taps > tap_left),
+            next_tap.eq(Mux(tap_carry, tap + token.taps - job.num_taps, tap + token.taps)),
+            kz_step.eq(Mux(tap_carry, token.next_kernels, token.kernels)),
             kz_carry.eq(kz_step > kz_left),
             next_kernel.eq(Mux(kz_carry & ~job.is_depthwise, kernel + kz_step - kernels_per_z, kernel + kz_step)),
             is_end.eq((tap_left == 0) & (kz_left == 0) & (z_left == 0)),
@@ -174,7 +231,7 @@ class TokenDecoder(wiring.Component):
             weight.eq(Cat(token.value, token.value > max_weight)),
         ]
 
-        placed = Signal(data.StructLayout({"value": signed(WEIGHT_BITS), "kernel": 9, "is_new_window": 1, "is_valid": 1}))
+        placed = Signal(data.StructLayout({"value": signed(WEIGHT_BITS), "kernel": 9, "is_new_window": 1, "is_zero": 1, "is_valid": 1}))
         can_place, take = Signal(), Signal()
         is_stepping = Signal()  # the state is about to change
         with m.FSM():
@@ -190,7 +247,6 @@ class TokenDecoder(wiring.Component):
                 m.d.sync += [
                     num_z.eq(Mux(is_last_sb, job.num_z_last, job.num_z)),
                     kernels_per_z.eq(Mux(is_last_sb, job.kernels_per_z_last, job.kernels_per_z)),
-                    is_single_tap.eq(job.num_taps == 1),
                 ]
                 m.d.comb += is_stepping.eq(1)
                 m.next = "GROUP"
@@ -207,7 +263,7 @@ class TokenDecoder(wiring.Component):
                 with m.If(take):
                     m.d.sync += [
                         tap.eq(next_tap), kernel.eq(next_kernel), z_left.eq(z_left - kz_carry),
-                        tap_left.eq(Mux(is_single_tap, 0, Mux(tap_carry, tap_left + job.num_taps - token.step, tap_left - token.step))),
+                        tap_left.eq(Mux(tap_carry, tap_left + job.num_taps - token.taps, tap_left - token.taps)),
                         kz_left.eq(Mux(kz_carry, kz_left + kernels_per_z - kz_step, kz_left - kz_step)),
                     ]
                 with m.If(is_end & can_place):
@@ -240,9 +296,10 @@ class TokenDecoder(wiring.Component):
         with m.If(can_place):
             m.d.sync += [
                 placed.value.eq(weight), placed.kernel.eq(next_kernel),
-                placed.is_new_window.eq(kz_carry), placed.is_valid.eq(take),
+                placed.is_new_window.eq(kz_carry), placed.is_valid.eq(take), placed.is_zero.eq(token.value == 0),
                 looked_up.value.eq(placed.value), looked_up.entry.eq(_product(placed.kernel, job.num_vec)), offset.eq(tap_read.data),
-                looked_up.is_new_window.eq(placed.is_new_window), looked_up.is_last.eq(is_end), looked_up.is_valid.eq(placed.is_valid),
+                looked_up.is_new_window.eq(placed.is_new_window), looked_up.is_last.eq(is_end),
+                looked_up.is_valid.eq(placed.is_valid & (~placed.is_zero | placed.is_new_window | is_end)),
                 output.value.eq(looked_up.value), output.entry.eq(looked_up.entry), output.tap_offset.eq(offset),
                 output.is_new_window.eq(looked_up.is_new_window), output.is_last.eq(looked_up.is_last), self.weights.valid.eq(looked_up.is_valid),
             ]

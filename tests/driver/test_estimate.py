@@ -71,6 +71,7 @@ def test_counts_of_a_stream():
     weights = np.array([[3, 0, 0, 5], [0, 0, 0, 0]], np.int8)
     counts = count_stream(weights, 1, 2, 1, is_depthwise=False)
     assert (counts.nnz, counts.zeros) == ((2, 0), (1, 2))  # 3, run of 2 cut by a token of zero, 5, then 4 zeros in two tokens
+    assert counts.idle == (0, 2)  # the first one is dropped; then one begins a window, and one ends the stream
     assert counts.stalls == ((0, 0), (0, 0))
     assert len(encode_stream(weights.ravel(), 1)) == -(-9 * (sum(counts.nnz) + sum(counts.zeros)) // 8)
 
@@ -93,3 +94,4 @@ def test_tokens_are_those_of_the_stream(values, run_bits):
     tokens = sum(counts.nnz) + sum(counts.zeros)
     assert len(encode_stream(weights.ravel(), run_bits)) == -(-(8 + run_bits) * tokens // 8)
     assert counts.nnz == tuple(np.count_nonzero(weights, axis=1))
+    assert all(idle <= min(zeros, 1 + is_last) for idle, zeros, is_last in zip(counts.idle, counts.zeros, [*[0] * (len(weights) - 1), 1], strict=True))

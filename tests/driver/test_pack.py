@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convoy.driver.compile import compile_graph
 from convoy.driver.pack import encode_stream, stream_bits
+from convoy.driver.synthetic import LayerSpec, make_layer
+from convoy.golden.nn_check import check_nn
+from convoy.golden.stream import decode_tokens
+from convoy.spec.config import PRESETS
+from convoy.spec.isa import NN, Opcode
 
 
 def decode(raw: bytes, run_bits: int, num_positions: int) -> list[int]:
@@ -35,6 +41,9 @@ def test_round_trip(num_weights, density, run_bits, seed):
     raw = encode_stream(weights, run_bits)
     assert decode(raw, run_bits, num_weights) == weights.tolist()
     assert len(raw) == -(-stream_bits(weights, run_bits) // 8)
+    dense, num_bits = decode_tokens(np.frombuffer(raw, np.uint8), run_bits, num_weights)
+    np.testing.assert_array_equal(dense, weights)
+    assert num_bits == stream_bits(weights, run_bits)
 
 
 def test_dense_weights_cost_their_bytes():
@@ -45,3 +54,19 @@ def test_dense_weights_cost_their_bytes():
 def test_refusals(size, run_bits):
     with pytest.raises(ValueError, match=rf"run_bits = {run_bits} with {size} weights"):
         encode_stream(np.ones(size, np.int8), run_bits)
+
+
+@pytest.mark.parametrize(("op", "kernel", "num_oc", "density", "run_bits"), [
+    ("conv", (3, 3), 64, 1.0, 0), ("conv", (3, 3), 64, 0.05, 5),
+    ("conv", (3, 3), 64, 0.25, 4),  # 12 bits and one token in a hundred are fewer than 11 and one in ten
+    ("conv", (3, 3), 12, 0.05, 4),  # three kernels of a core: 27 taps
+    ("conv", (3, 3), 4, 0.05, 3), ("conv", (1, 2), 64, 0.05, 3), ("conv", (1, 1), 64, 0.05, 4), ("depthwise", (3, 3), 64, 0.05, 3),
+])
+def test_runs_are_as_long_as_they_may_be(op, kernel, num_oc, density, run_bits):
+    """The compiler takes what makes the streams shortest, up to a window or a few kernels."""
+    layer = LayerSpec(op, (8, 8, 64), num_oc, kernel, (1, 1), (0, 0, 0, 0), density)
+    [step] = compile_graph(make_layer(layer).graph, PRESETS["Q"]).steps
+    descriptors = [NN.decode(raw) for raw in step.program.descriptors if raw[0] == Opcode.NN]
+    assert {d["run_bits"] for d in descriptors} == {run_bits}
+    for d in descriptors:
+        check_nn(PRESETS["Q"], d)

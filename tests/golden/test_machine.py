@@ -12,7 +12,7 @@ from convoy.golden.machine import Machine, MachineError
 from convoy.golden.quant import quantize_multiplier
 from convoy.golden.stream import decode_tokens
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import COMPLETION, NN, PARAM, STREAM, TP, Opcode, Rounding, TpOp
+from convoy.spec.isa import COMPLETION, MAX_RUN_BITS, MAX_STEP_KERNELS, NN, PARAM, STREAM, TP, Opcode, Rounding, TpOp
 
 CONFIG = NpuConfig(num_cores=2, num_lanes=8, post_lanes=2, window_words=256, num_acc_entries=64)
 OUT_ADDR, ACT_ADDR, RECORD_ADDR = 0x8000, 0x20000, 0x1F000
@@ -187,15 +187,17 @@ def random_layer(seed: int) -> Layer:
     is_depthwise, is_flat = bool(pick(0, 1)), bool(pick(0, 1))
     kernel, dilation, num_ic = (pick(1, 4), pick(1, 4)), (pick(1, 2), pick(1, 2)), pick(1, 5)
     span = [(kernel[axis] - 1) * dilation[axis] + 1 for axis in (0, 1)]
-    num_oc = num_ic * pick(1, 2) if is_depthwise else pick(1, 9)
+    num_oc = num_ic * pick(1, 2) if is_depthwise else pick(1, 12)
     shape = (1, *kernel, num_oc) if is_depthwise else (num_oc, *kernel, num_ic)
     weights = rng.integers(-128, 128, shape) * (rng.random(shape) < rng.random())
-    taps = kernel[0] * kernel[1]
+    num_kernels, taps = pick(1, 6), kernel[0] * kernel[1]
+    least_kernels = num_oc // num_ic if is_depthwise else min(num_kernels, (-(-num_oc // CONFIG.num_cores) - 1) % num_kernels + 1)
+    longest = taps * min(least_kernels, MAX_STEP_KERNELS) if taps > 1 else least_kernels
     return Layer(
         acts=rng.integers(-128, 128, (1, span[0] + pick(0, 8), span[1] + pick(0, 8), num_ic)).astype(np.int8), weights=weights.astype(np.int8),
         bias=rng.integers(-2000, 2000, num_oc), is_depthwise=is_depthwise, stride=(pick(1, 2), pick(1, 2)), dilation=dilation,
         pads=(pick(0, 3), pick(0, 3), pick(0, 3), pick(0, 3)), is_flat=is_flat, split_log2=0 if is_flat else pick(0, 2),
-        rows_per_group=pick(1, 4), num_kernels=pick(1, 3), run_bits=pick(0, min(taps.bit_length() - 1, 5)), zero_point_in=pick(-128, 127))
+        rows_per_group=pick(1, 4), num_kernels=num_kernels, run_bits=pick(0, min(longest.bit_length() - 1, MAX_RUN_BITS)), zero_point_in=pick(-128, 127))
 
 
 def simple_layer() -> Layer:
@@ -299,7 +301,8 @@ def test_record_and_stripe_kept():
     (dict(is_wide=1, num_z=1, num_z_last=1, has_lut=1), "NN.has_lut = 1: use 0 with is_wide"),
     (dict(is_wide=1, zero_point_in=1), "NN.zero_point_in = 1: use 0 with is_wide"),
     (dict(is_wide=1, channel_words=3), "NN.channel_words = 3: use num_phases . phase_words with is_wide"),
-    (dict(run_bits=2), "NN.run_bits = 2: 2..run_bits must not exceed 2"),
+    (dict(run_bits=2), "NN.run_bits = 2: 2..run_bits must not exceed 2 .num_taps . min.kernels_per_z, 4., or kernels_per_z if there is one tap."),
+    (dict(num_taps=2, run_bits=3), "NN.run_bits = 3: 2..run_bits must not exceed 4"),
     (dict(split_log2=1), "NN.split_log2 = 1: use 0 with is_flat"),
     (dict(split_log2=1, is_flat=0, split_words=1), "NN.pitch_row = 4: split_log2 and split_words make it 12"),
     (dict(rounding=3), "NN.rounding = 3 is unknown: use 0..2"),

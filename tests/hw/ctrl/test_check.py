@@ -60,6 +60,10 @@ def test_good_ones_pass_at_once():
     assert passed == [(Error.NONE, DescriptorCheck.LATENCY_CYCLES)] * 4
 
 
+def kernels(count, last=1):
+    return {"num_kernels": count, "kernels_per_z": count, "num_kernels_last": last, "kernels_per_z_last": last}
+
+
 WIDE = {"is_wide": 1, "num_ic": 2, "num_act_outer": 2}
 EDGES = [
     ({"num_vec": 8, "num_vec_x": 8, "num_kernels": 8, "kernels_per_z": 8}, {"num_kernels": 9, "kernels_per_z": 9}),
@@ -82,6 +86,11 @@ EDGES = [
     ({"pad_left": 3, "stride_w_log2": 1, "tile_cols": 2}, {"tile_cols": 1}),
     ({"is_depthwise": 1, "num_z": 2, "num_kernels": 6, "kernels_per_z": 3, "num_ic": 5, "num_act_outer": 5}, {"num_z": 3}),
     ({"num_taps": 8, "run_bits": 3}, {"num_taps": 7}),
+    *((kernels(count, count) | {"num_taps": taps, "run_bits": run_bits}, changes) for count, taps, run_bits, changes in (
+        (4, 8, 5, {"num_taps": 7}), (4, 9, 5, kernels(3, 4)), (4, 9, 5, kernels(4, 3)), (16, 9, 5, {"num_taps": 7}), (3, 11, 5, {"num_taps": 10}), (2, 8, 4, kernels(1, 2)),
+        (1, 16, 4, {"run_bits": 5}), (32, 1, 5, kernels(31, 32)), (32, 1, 5, kernels(32, 31)), (4, 2, 3, {"run_bits": 4}), (64, 121, 5, {"run_bits": 6}))),
+    ({"is_depthwise": 1, "num_taps": 9, "run_bits": 3}, {"run_bits": 4}),
+    ({"is_depthwise": 1, "num_taps": 9, "run_bits": 4} | kernels(2, 2), {"run_bits": 5}),
     ({"split_log2": 1, "is_flat": 0, "pitch_row": 24, "split_words": 1, "tile_rows": 1}, {"pitch_row": 25}),
     ({"split_log2": 0}, {"split_log2": 1}),
     ({"drain_pitch": 5, "tile_ow": 5}, {"tile_ow": 6}),
@@ -108,10 +117,6 @@ def test_edges(good, bad):
 def pool(size, width, rows, rows_last, num_groups=2, **changes):
     """Fields of a pool on otherwise legal groups."""
     return {"pool_size": size, "tile_ow": width, "drain_pitch": max(width, 1), "pool_rows": rows, "pool_rows_last": rows_last, "num_groups": num_groups} | changes
-
-
-def kernels(count, last=1):
-    return {"num_kernels": count, "kernels_per_z": count, "num_kernels_last": last, "kernels_per_z_last": last}
 
 
 OPEN, CONTINUES = {"pool_is_open": 1}, {"pool_continues": 1}

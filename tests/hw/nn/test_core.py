@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from convoy.hw.nn.core import Core
 from convoy.hw.nn.decoder import TapWrite
 from convoy.spec.config import NpuConfig
+from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS
 
 
 def encode(weights: np.ndarray, run_bits: int, port_bits: int) -> list[int]:
@@ -37,13 +38,13 @@ def cases(draw):
     kernels_per_z = draw(st.integers(1, max(1, 16 // num_entries // (num_z if is_depthwise else 1))))
     if is_depthwise and num_entries * num_z * kernels_per_z > 16:
         num_z = 1
-    num_taps = draw(st.integers(1, 6))
-    limit = num_taps if num_taps > 1 else kernels_per_z
+    num_taps = draw(st.sampled_from([1, 2, 3, 4, 6, 9]))
+    limit = num_taps * min(kernels_per_z, MAX_STEP_KERNELS) if num_taps > 1 else kernels_per_z
     split = draw(st.integers(0, 2))
     return dict(
         config=config, is_depthwise=int(is_depthwise), is_wide=int(is_wide), num_vec=num_vec, num_vec_last=draw(st.integers(1, num_vec)), num_z=num_z, num_z_last=num_z,
         kernels_per_z=kernels_per_z, kernels_per_z_last=kernels_per_z, num_taps=num_taps,
-        run_bits=draw(st.integers(0, min(5, limit.bit_length() - 1))), num_sb=draw(st.integers(1, 2)), num_groups=draw(st.integers(1, 3)),
+        run_bits=draw(st.integers(0, min(MAX_RUN_BITS, limit.bit_length() - 1))), num_sb=draw(st.integers(1, 2)), num_groups=draw(st.integers(1, 3)),
         group_step=draw(st.integers(0, 40)), num_phases=1, seg_words=draw(st.integers(6, 8 if is_wide else 16)), num_slots=draw(st.integers(1, 2)),
         num_vec_x=draw(st.integers(1, num_vec)), step_vec_x=draw(st.integers(0, 9)), step_vec_y=draw(st.integers(0, 9)),
         wgt_zero_point=draw(st.sampled_from([0, 0, -128, 127, -3])),
