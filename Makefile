@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TYPED := convoy.spec convoy.golden convoy.driver
 
-.PHONY: help setup demo test campaign lint synth verilog reference clean distclean
+.PHONY: help setup demo test campaign lint synth contract verilog reference clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -47,6 +47,13 @@ campaign: setup  ## random layers against LiteRT on golden model and RTL; SEED=1
 
 synth: setup $(VENV)/.synth  ## area and Fmax on an ECP5, written to docs/synthesis.md
 	$(BIN)/python bench/synth.py
+
+$(VENV)/.plots: $(VENV)/.setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plots]'
+	@touch $@
+
+contract: setup $(VENV)/.plots  ## every rule of the contract measured, written to docs/contract.md; CONFIG=Q
+	$(BIN)/python bench/contract.py --config $(CONFIG)
 
 verilog: setup  ## write build/convoy_npu_$(CONFIG).v (CONFIG=Q: preset or TOML file)
 	$(BIN)/python -m convoy.hw.emit $(CONFIG) -o build/convoy_npu_$(basename $(notdir $(CONFIG))).v

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby, product
@@ -23,14 +24,17 @@ from .lower import lower_op
 from .macs import LaneMacs, lane_macs
 from .operands import describe
 from .pack import LayerStreams, Streams, pack_params, pack_streams, pack_taps
-from .phases import is_native, part_channels, split_strides
+from .phases import is_native, split_parts, stride_choices
 from .program import HostStep, Keep, MemoryWindow, NpuStep, Placement, Plan, Program
-from .schedule import CopyWork, Schedule, Task, schedule
+from .schedule import CopyWork, PhaseWork, Schedule, Task, schedule
 from .signed import signed_view
 from .tile import Geometry, Tiling, deal_channels, tile_conv
 from .work import Axis, ConvWork, ElementwiseWork, HostWork, InterleaveWork, LutWork, MoveWork, PoolWork, RepeatWork, ZoomWork
 
 __all__ = ["Compiled", "compile_graph", "compile_with_costs"]
+
+SPLIT_GAIN = 1.5
+"""The tensor processor splits a convolution of native strides only if it is estimated to be so many times as fast then."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +78,18 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
     if is_fusing:
         works, notes = fuse(graph, works, lambda conv, add: _is_sum_cheaper_fused(conv, add, config), lambda conv: _pool_refusal(conv, config),
                             config.pool_line_bytes)
-    has_even = any(isinstance(work, ConvWork) and {work.rows.stride, work.cols.stride} & {4, 6, 8} for work in works)
     choices, refusals = [], []
-    for is_transposed, is_halved in product((False, True), (True, False) if has_even else (False,)):
-        plan = schedule(graph, works, config, is_transposed=is_transposed, is_halved=is_halved, edge_inputs=edge_inputs)
+    for is_transposed in (False, True):
+        plan = schedule(graph, works, config, is_transposed=is_transposed, nn_strides=lambda work: _nn_strides(work, config), edge_inputs=edge_inputs)
         try:
             tilings = _tile_all(graph, plan, config)
         except GraphError as error:
             refusals.append(error)
             continue
-        cycles: dict[int, float] = {}
+        numbers: dict[int, list[int]] = {}
         for number, task in enumerate(plan.tasks):
-            cost = _nn_cycles(task, tilings[number], plan, config) if number in tilings else _tp_cycles(task, plan, config)
-            cycles[task.op.index] = cycles.get(task.op.index, 0.0) + cost
+            numbers.setdefault(task.op.index, []).append(number)
+        cycles = {index: _op_cycles(of_op, plan, tilings, config) for index, of_op in numbers.items()}
         choices.append((sum(cycles.values()), is_transposed, plan, tilings, cycles))
     if not choices:
         raise refusals[-1]
@@ -114,7 +117,7 @@ def _geometry(work: ConvWork) -> Geometry:
 
 def _is_sum_cheaper_fused(conv: ConvWork, add: ElementwiseWork, config: NpuConfig) -> bool:
     """Is a convolution with a residual estimated to take less time than a convolution and a sum? False when it cannot be tiled."""
-    parts = [conv] if is_native(conv) else split_strides(conv, part_channels(conv, config.num_cores), is_halved=False)[1]
+    parts = _parts(conv, config)
     try:
         alone, fused = (
             sum(_tile_cached(replace(_geometry(part), has_residual=has), tuple(_nnz(part).tolist()), config).cost.cycles for part in parts)
@@ -127,13 +130,18 @@ def _is_sum_cheaper_fused(conv: ConvWork, add: ElementwiseWork, config: NpuConfi
 
 def _pool_refusal(conv: ConvWork, config: NpuConfig) -> str | None:
     """Why a convolution with a pool cannot be tiled in one of the orientations, if so."""
-    parts = [conv] if is_native(conv) else split_strides(conv, part_channels(conv, config.num_cores), is_halved=False)[1]
+    parts = _parts(conv, config)
     try:
         for part, is_transposed in product(parts, (False, True)):
             _tile_work(part.oriented(is_transposed), config)
     except GraphError as error:
         return str(error)
     return None
+
+
+def _parts(conv: ConvWork, config: NpuConfig) -> list[ConvWork]:
+    """What the NN engine computes at strides of 1, or the convolution itself if its strides are native."""
+    return [conv] if is_native(conv) else [part for part, _ in split_parts(conv, (1, 1), config)[1]]
 
 
 def _nnz(work: ConvWork) -> np.ndarray:
@@ -176,9 +184,42 @@ def _foldings(work: ConvWork, config: NpuConfig) -> Iterator[ConvWork]:
         yield from (work.folded(num_taps) for num_taps in range(2, config.num_lanes * 4 + 1) if work.num_ic % num_taps == 0)
 
 
-def _nn_cycles(task: Task, tiling: Tiling, plan: Schedule, config: NpuConfig) -> float:
-    """Estimated cycles of a convolution and of the phase planes made for it, each stripe's while the one before is computed."""
-    tp, nn = [sum(block_cycles(block, config) for block in blocks) for blocks in phase_blocks(task, tiling, [0] * len(plan.buffers), config)], tiling.cost.cycles
+def _nn_strides(work: ConvWork, config: NpuConfig) -> tuple[int, int]:
+    """The strides left to the NN engine with which a convolution is estimated to take least time.
+
+    The tensor processor takes a part of native strides only where the NN engine alone is far from its ideal, because its windows hold too few pixels.
+    """
+    choices = stride_choices(work)
+    if len(choices) == 1:
+        return choices[0]
+    best, least = choices[0], np.inf
+    if is_native(work):
+        with suppress(GraphError):
+            least = _tile_work(work, config).cost.cycles / SPLIT_GAIN
+        if work.is_depthwise or least < int(_nnz(work).sum()) * work.rows.size_out * work.cols.size_out / config.macs_per_cycle:
+            return best
+        choices = choices[1:]
+    for strides in choices:
+        split, parts = split_parts(work, strides, config)
+        try:
+            cycles = _nn_cycles([(part, PhaseWork(split, channels, 0) if channels else None, _tile_work(part, config)) for part, channels in parts], config)
+        except GraphError:
+            continue
+        if cycles < least:
+            best, least = strides, cycles
+    return best
+
+
+def _op_cycles(numbers: list[int], plan: Schedule, tilings: dict[int, Tiling], config: NpuConfig) -> float:
+    """Estimated cycles of the tasks of an operator."""
+    convs = [(plan.tasks[number].work, plan.tasks[number].phases, tilings[number]) for number in numbers if number in tilings]
+    return (_nn_cycles(convs, config) if convs else 0.0) + sum(_tp_cycles(plan.tasks[number], plan, config) for number in numbers if number not in tilings)
+
+
+def _nn_cycles(convs: list[tuple[ConvWork, PhaseWork | None, Tiling]], config: NpuConfig) -> float:
+    """Estimated cycles of the convolutions of an operator and of the phase planes made for them, each stripe's while the one before is computed."""
+    nn = sum(tiling.cost.cycles for _, _, tiling in convs)
+    tp = [sum(block_cycles(block, config) for block in blocks) for work, phases, tiling in convs for blocks in phase_blocks(phases, work, tiling, 0, 0, config)]
     num_stages = max(1, sum(cycles > 0 for cycles in tp))
     return max(sum(tp), nn) + min(sum(tp), nn) / num_stages + TP_START_CYCLES * any(tp)
 
@@ -301,7 +342,7 @@ def _add_nn(emitter: Emitter, task: Task, tiling: Tiling, tables: Tables, lut: d
         res_addr = addrs[residual] + task.out_offset
         reads.append(range(res_addr, res_addr + num_out_bytes))
     writes = range(out_addr, out_addr + num_out_bytes)
-    blocks = phase_blocks(task, tiling, addrs, emitter.config)
+    blocks = phase_blocks(task.phases, work, tiling, addrs[task.phases.source] if task.phases else 0, addrs[source], emitter.config)
     image = planes = range(0)
     if task.phases:
         split, channels = task.phases.split, task.phases.channels

@@ -10,7 +10,7 @@ from convoy.spec.isa import NN, PARAM, STREAM, TP, Opcode
 from .blocks import copy_blocks, elementwise_blocks, flat_blocks, pool_blocks
 from .moves import interleave_blocks, move_blocks, repeat_blocks, zoom_blocks
 from .phases import split_blocks
-from .schedule import CopyWork, Task
+from .schedule import CopyWork, PhaseWork, Task
 from .tile import Stripe, Tiling
 from .work import ConvWork, ElementwiseWork, InterleaveWork, LutWork, MoveWork, RepeatWork, ZoomWork
 
@@ -129,24 +129,24 @@ def tp_blocks(task: Task, addrs: list[int], num_bytes: int, config: NpuConfig, c
     return list(pool_blocks(task.work, sources[0], target, config))
 
 
-def phase_blocks(task: Task, tiling: Tiling, addrs: list[int], config: NpuConfig) -> list[list[dict[str, int]]]:
+def phase_blocks(phases: PhaseWork | None, work: ConvWork, tiling: Tiling, addr: int, out_addr: int, config: NpuConfig) -> list[list[dict[str, int]]]:
     """For each stripe of a convolution the TP descriptors' fields that make the phase planes which it needs and those before it do not.
 
-    A stripe's rows are made just before it, hence while the one before it is computed.
+    A stripe's rows are made just before it, hence while the one before it is computed. The addresses are those of the whole image and of all planes.
     """
-    if task.phases is None:
+    if phases is None:
         return [[] for _ in tiling.stripes]
-    split, work = task.phases.split, task.work
+    split = phases.split
     blocks, done = [], 0
     for stripe in tiling.stripes:
-        if len(task.phases.channels) < split.num_ic:
+        if len(phases.channels) < split.num_ic:
             end = split.rows.size
         elif tiling.geometry.rows == work.rows:
             end = sum(work.rows.clip(stripe.first_row, stripe.num_rows)[:2])
         else:  # the plane as one row
             end = -(-(stripe.first_col + stripe.num_cols) // work.cols.size_in)
         rows, done = range(done, end), max(done, end)
-        blocks.append(split_blocks(split, task.phases.channels, rows, addrs[task.phases.source], addrs[task.sources[0]], config) if rows else [])
+        blocks.append(split_blocks(split, phases.channels, rows, addr, out_addr, config) if rows else [])
     return blocks
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from convoy.spec.isa import FRACTION_BITS, TP, TpOp
 
-from .graph import Graph, GraphError, Op, Tensor
+from .graph import Graph, Op, Tensor
 from .operands import activation, constant, image, nhwc, require, require_same_quant
 from .work import (
     AssignWork,
@@ -21,6 +21,7 @@ from .work import (
     ResizeWork,
     TransposeWork,
     ZoomAxis,
+    ZoomPiece,
     ZoomWork,
 )
 
@@ -168,7 +169,7 @@ def _bilinear_axis(op: Op, size_in: int, size_out: int) -> ZoomAxis:
     start = (step >> 1) - (1 << FRACTION_BITS - 1) if op.options["half_pixel_centers"] else 0
     require(step >> FRACTION_BITS <= MAX_STRIDE, f"{size_in} pixels to {size_out}; the limit is a factor of {MAX_STRIDE}")
     require(start + (size_out - 1) * step >> FRACTION_BITS < size_in, f"{size_in} pixels to {size_out}: the last one lies outside the image")
-    return ZoomAxis(size_in, size_out, start, step)
+    return ZoomAxis(size_in, size_out, (ZoomPiece(0, size_out, start, step),))
 
 
 def _nearest_pixels(op: Op, size_in: int, size_out: int) -> np.ndarray:
@@ -181,14 +182,21 @@ def _nearest_pixels(op: Op, size_in: int, size_out: int) -> np.ndarray:
 
 
 def _nearest_axis(pixels: np.ndarray, size_in: int, size_out: int) -> ZoomAxis:
-    """A start and a step in 1/1024 that lead to these pixels."""
+    """Starts and steps in 1/1024 that lead to these pixels, in pieces as long as possible."""
     ratio = size_in * (1 << FRACTION_BITS) // size_out
-    for step in (ratio, ratio + 1, *((size_in - 1) * (1 << FRACTION_BITS) // max(size_out - 1, 1) + n for n in (0, 1))):
-        low = (pixels << FRACTION_BITS) - np.arange(size_out) * step
-        start = int(low.max())
-        if start < int(low.min()) + (1 << FRACTION_BITS) and step >> FRACTION_BITS <= MAX_STRIDE:
-            return ZoomAxis(size_in, size_out, start, step)
-    raise GraphError(f"{size_in} pixels to {size_out}: places of pixels in 1/{1 << FRACTION_BITS} are too coarse for that factor")
+    require(ratio >> FRACTION_BITS <= MAX_STRIDE, f"{size_in} pixels to {size_out}; the limit is a factor of {MAX_STRIDE}")
+    aligned = (size_in - 1) * (1 << FRACTION_BITS) // max(size_out - 1, 1)
+    steps = np.array([step for step in (ratio, ratio + 1, aligned, aligned + 1) if step >> FRACTION_BITS <= MAX_STRIDE])
+    pieces, first = [], 0
+    while first < size_out:
+        starts = (pixels[first:] << FRACTION_BITS) - np.arange(size_out - first) * steps[:, None]
+        highest, lowest = np.maximum.accumulate(starts, axis=1), np.minimum.accumulate(starts, axis=1)
+        counts = (highest < lowest + (1 << FRACTION_BITS)).sum(axis=1)
+        best = int(counts.argmax())
+        count = int(counts[best])
+        pieces.append(ZoomPiece(first, count, int(highest[best, count - 1]), int(steps[best])))
+        first += count
+    return ZoomAxis(size_in, size_out, tuple(pieces))
 
 
 def _lower_pack(graph: Graph, op: Op) -> ConcatWork:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import FRACTION_BITS, TpOp
 
 from .blocks import BLANK
 from .graph import GraphError
-from .work import InterleaveWork, MoveWork, RepeatWork, ZoomWork
+from .work import InterleaveWork, MoveWork, RepeatWork, ZoomPiece, ZoomWork
 
 __all__ = ["interleave_blocks", "move_blocks", "repeat_blocks", "zoom_blocks"]
 
@@ -119,25 +120,38 @@ def zoom_blocks(work: ZoomWork, addr: int, out_addr: int, config: NpuConfig) -> 
     GraphError
         When the rows of one output row exceed half of the buffer.
     """
+    for row_piece, col_piece in product(work.rows.pieces, work.cols.pieces):
+        yield from _zoom_piece(work, row_piece, col_piece, addr, out_addr, config)
+
+
+def _zoom_piece(work: ZoomWork, row_piece: ZoomPiece, col_piece: ZoomPiece, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+    """`zoom_blocks` of a rectangle of outputs; whole input rows are loaded."""
     limit = config.tp_buffer_bytes // 2
     rows, cols, kernel = work.rows, work.cols, 2 if work.op == TpOp.BILINEAR else 1
     plane, out_plane = rows.size_in * cols.size_in, rows.size_out * cols.size_out
-    num_c, num_oh = min(work.num_ic, limit // plane), rows.size_out
+    is_row = col_piece.count == cols.size_out
+    num_c, num_oh = min(work.num_ic, limit // plane), row_piece.count
     if num_c == 0:
-        fitting = [n for n in range(1, rows.size_out + 1) if max(rows.tile(y, min(n, rows.size_out - y))[1] for y in range(0, rows.size_out, n)) * cols.size_in <= limit]
+        fitting = [n for n in range(1, num_oh + 1)
+                   if max(rows.tile(row_piece, y, min(n, num_oh - y))[1] for y in range(0, num_oh, n)) * cols.size_in <= limit]
         if not fitting:
             raise GraphError(f"two rows of {cols.size_in} pixels exceed half of the TP buffer of 2 x {limit} bytes")
         num_c, num_oh = 1, max(fitting)
-    tile_iw, start_x = cols.size_in, cols.start
+    is_plane = num_oh == rows.size_out
+    if not is_row and not is_plane:
+        num_c = 1
     mask = (1 << FRACTION_BITS) - 1
-    for c, oy in ((c, oy) for c in range(0, work.num_ic, num_c) for oy in range(0, rows.size_out, num_oh)):
-        count_c, count_oh = min(num_c, work.num_ic - c), min(num_oh, rows.size_out - oy)
-        first_y, tile_ih, start_y = rows.tile(oy, count_oh) if num_oh < rows.size_out else (0, rows.size_in, rows.start)
+    for c, y in product(range(0, work.num_ic, num_c), range(0, row_piece.count, num_oh)):
+        count_c, count_oh = min(num_c, work.num_ic - c), min(num_oh, row_piece.count - y)
+        first_y, tile_ih, start_y = rows.tile(row_piece, y, count_oh) if num_c == 1 else (0, rows.size_in, row_piece.start)
         yield BLANK | {
-            "op": work.op, "a_addr": addr + c * plane + first_y * cols.size_in, "a_run_bytes": count_c * tile_ih * tile_iw,
-            "num_0": count_c, "num_1": count_oh, "num_2": cols.size_out, "step_0": tile_ih * tile_iw, "kernel_h": kernel, "kernel_w": kernel,
-            "stride_h": rows.step >> FRACTION_BITS, "stride_h_frac": rows.step & mask, "stride_w": cols.step >> FRACTION_BITS, "stride_w_frac": cols.step & mask,
-            "start_y": start_y >> FRACTION_BITS, "start_y_frac": start_y & mask, "start_x": start_x >> FRACTION_BITS, "start_x_frac": start_x & mask,
-            "tile_ih": tile_ih, "tile_iw": tile_iw, "act_min": -128, "act_max": 127,
-            "out_addr": out_addr + c * out_plane + oy * cols.size_out, "out_run_bytes": count_c * count_oh * cols.size_out,
+            "op": work.op, "a_addr": addr + c * plane + first_y * cols.size_in, "a_run_bytes": count_c * tile_ih * cols.size_in,
+            "num_0": count_c, "num_1": count_oh, "num_2": col_piece.count, "step_0": tile_ih * cols.size_in, "kernel_h": kernel, "kernel_w": kernel,
+            "stride_h": row_piece.step >> FRACTION_BITS, "stride_h_frac": row_piece.step & mask,
+            "stride_w": col_piece.step >> FRACTION_BITS, "stride_w_frac": col_piece.step & mask,
+            "start_y": start_y >> FRACTION_BITS, "start_y_frac": start_y & mask,
+            "start_x": col_piece.start >> FRACTION_BITS, "start_x_frac": col_piece.start & mask,
+            "tile_ih": tile_ih, "tile_iw": cols.size_in, "act_min": -128, "act_max": 127,
+            "out_addr": out_addr + c * out_plane + (row_piece.first + y) * cols.size_out + col_piece.first,
+            "out_run_bytes": col_piece.count * (count_oh * (count_c if is_plane else 1) if is_row else 1), "out_pitch_bytes": out_plane if is_row else cols.size_out,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, product
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from convoy.spec.isa import TpOp
 from .blocks import BLANK, block_cycles
 from .work import Axis, ConvWork
 
-__all__ = ["NATIVE_STRIDES", "AxisPhases", "PhaseSplit", "is_native", "part_channels", "split_blocks", "split_strides"]
+__all__ = ["NATIVE_STRIDES", "AxisPhases", "PhaseSplit", "is_native", "split_blocks", "split_parts", "stride_choices"]
 
 NATIVE_STRIDES = 1, 2
-"""Strides of the NN engine; for others the tensor processor splits the image into phases first."""
+"""Strides of the NN engine; of others the tensor processor takes a factor: it splits the image into phases first."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +70,27 @@ def is_native(work: ConvWork) -> bool:
     return work.rows.stride in NATIVE_STRIDES and work.cols.stride in NATIVE_STRIDES
 
 
-def part_channels(work: ConvWork, num_cores: int) -> int:
-    """Input channels that one descriptor takes: all, but of a depthwise convolution one for each core. Its planes are separate channels to the NN
-    engine, whose windows go to all cores, so that channels would only wait for one another."""
-    return min(num_cores, work.num_ic) if work.is_depthwise else work.num_ic
+def stride_choices(work: ConvWork) -> list[tuple[int, int]]:
+    """Strides of rows and columns that may be left to the NN engine, the largest first. The tensor processor takes the rest, which makes fewer pixels
+    than there are where taps do not read all phases, and windows of one phase each."""
+    if work.is_wide:
+        return [(work.rows.stride, work.cols.stride)]
+    rows, cols = ([step for step in sorted(NATIVE_STRIDES, reverse=True) if axis.stride % step == 0] for axis in (work.rows, work.cols))
+    return list(product(rows, cols))
 
 
-def split_strides(work: ConvWork, num_channels: int, *, is_halved: bool) -> tuple[PhaseSplit, list[ConvWork]]:
-    """The split of a convolution's input, and convolutions of native strides over the planes of `num_channels` channels each.
+def split_parts(work: ConvWork, strides: tuple[int, int], config: NpuConfig) -> tuple[PhaseSplit, list[tuple[ConvWork, range]]]:
+    """The split of a convolution's input that leaves `strides` to the NN engine, and convolutions over the planes, each with the channels whose planes are made for it.
 
-    The planes are input channels. A tap of the kernel is a weight in the plane that it reads; other weights are zero, which costs nothing.
-    `is_halved`: of an even stride leave a factor of two to the NN engine, so that there are fewer planes to make.
+    The planes are input channels. A tap of the kernel is a weight in the plane that it reads; other weights are zero, which costs nothing. A depthwise
+    convolution has a part for every `num_cores` channels: its planes are separate channels to the NN engine, whose windows go to all cores, so that more
+    channels would only wait for one another. Planes are made for as many channels at once as half a TP buffer holds.
     """
-    (row_phases, rows, row_taps), (col_phases, cols, col_taps) = (_split_axis(axis, is_halved) for axis in (work.rows, work.cols))
+    (row_phases, rows, row_taps), (col_phases, cols, col_taps) = (
+        _split_axis(axis, stride) for axis, stride in zip((work.rows, work.cols), strides, strict=True))
     split = PhaseSplit(work.num_ic, row_phases, col_phases, work.zero_point_in)
+    num_channels = min(config.num_cores, work.num_ic) if work.is_depthwise else work.num_ic
+    num_ahead = max(1, config.tp_buffer_bytes // 2 // (row_phases.size_in * col_phases.size_in) // num_channels) * num_channels
     parts = []
     for first in range(0, work.num_ic, num_channels):
         count = min(num_channels, work.num_ic - first)
@@ -97,16 +104,16 @@ def split_strides(work: ConvWork, num_channels: int, *, is_halved: bool) -> tupl
                 weights[:, y, x, :, qy, qx] = kernels[:, ky, kx, :]
         num_ic = count * split.num_planes
         in_shape = 1, rows.size_in, cols.size_in, num_ic
-        parts.append(replace(work, num_ic=num_ic, rows=rows, cols=cols, in_shape=in_shape, is_depthwise=False, weights=weights.reshape(*weights.shape[:3], num_ic),
-                             bias=work.bias[outputs], mult=work.mult[outputs], exponent=work.exponent[outputs]))
+        part = replace(work, num_ic=num_ic, rows=rows, cols=cols, in_shape=in_shape, is_depthwise=False, weights=weights.reshape(*weights.shape[:3], num_ic),
+                       bias=work.bias[outputs], mult=work.mult[outputs], exponent=work.exponent[outputs])
+        parts.append((part, range(first, min(first + num_ahead, work.num_ic)) if first % num_ahead == 0 else range(0)))
     return split, parts
 
 
-def _split_axis(axis: Axis, is_halved: bool) -> tuple[AxisPhases, Axis, list[tuple[int, int]]]:
-    """Phases of an axis, the axis of the convolution over them, and (position of the phase, kernel position) of each tap."""
-    if axis.stride in NATIVE_STRIDES:
+def _split_axis(axis: Axis, stride: int) -> tuple[AxisPhases, Axis, list[tuple[int, int]]]:
+    """Phases of an axis, the axis of the convolution of this stride over them, and (position of the phase, kernel position) of each tap."""
+    if axis.stride == stride:
         return AxisPhases(axis.size_in, 1, (0,)), axis, [(0, k) for k in range(axis.kernel)]
-    stride = 2 if is_halved and axis.stride % 2 == 0 else 1
     num_phases = axis.stride // stride
     reads = [divmod(k * axis.dilation - axis.pad, num_phases) for k in range(axis.kernel)]
     phases = AxisPhases(axis.size_in, num_phases, tuple(sorted({phase for _, phase in reads})))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -9,7 +10,7 @@ from convoy.spec.config import NpuConfig
 
 from .graph import Graph, GraphError, Op
 from .operands import describe, nhwc
-from .phases import PhaseSplit, is_native, part_channels, split_strides
+from .phases import PhaseSplit, split_parts
 from .work import (
     AssignWork,
     ConcatWork,
@@ -119,13 +120,14 @@ class Schedule:
     """By number of the variable."""
 
 
-def schedule(graph: Graph, works: list, config: NpuConfig, *, is_transposed: bool, is_halved: bool, edge_inputs: set[int]) -> Schedule:
+def schedule(graph: Graph, works: list, config: NpuConfig, *, is_transposed: bool, nn_strides: Callable[[ConvWork], tuple[int, int]],
+             edge_inputs: set[int]) -> Schedule:
     """Tasks for the operators of `graph`, whose lowered forms are `works`, on an NPU of configuration `config`.
 
     Parameters
     ----------
     is_transposed : store images with columns as rows
-    is_halved : as in `split_strides`
+    nn_strides : of rows and columns of a convolution, as stored, what is left to the NN engine
     edge_inputs : tensors that come NHWC; other inputs of the graph come in the layout of the NPU
 
     Raises
@@ -133,12 +135,12 @@ def schedule(graph: Graph, works: list, config: NpuConfig, *, is_transposed: boo
     GraphError
         When operands of an operator cannot be brought together.
     """
-    return _Scheduler(graph, config, is_transposed, is_halved, edge_inputs).run(works)
+    return _Scheduler(graph, config, is_transposed, nn_strides, edge_inputs).run(works)
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, config: NpuConfig, is_transposed: bool, is_halved: bool, edge_inputs: set[int]):
-        self.graph, self.config, self.is_transposed, self.is_halved = graph, config, is_transposed, is_halved
+    def __init__(self, graph: Graph, config: NpuConfig, is_transposed: bool, nn_strides: Callable[[ConvWork], tuple[int, int]], edge_inputs: set[int]):
+        self.graph, self.config, self.is_transposed, self.nn_strides = graph, config, is_transposed, nn_strides
         self.native = "planar_transposed" if is_transposed else "planar"
         self.result = Schedule()
         self.copies: dict[tuple[Value, str], Value] = {}
@@ -240,10 +242,11 @@ class _Scheduler:
         *extents, channels = work.out_shape
         target = self._new((*extents, channels * work.value_bytes), self.native)
         work = work.oriented(self.is_transposed)
-        if is_native(work):
+        strides = self.nn_strides(work)
+        if strides == (work.rows.stride, work.cols.stride):
             self._task(op, position, work, sources, target)
         else:
-            self._strided_conv(op, position, work, sources, target)
+            self._strided_conv(op, position, work, strides, sources, target)
         if work.pool_size:  # the result of the pool, which takes it from here
             self.result.values[op.outputs[0]] = target
         elif work.interleave is None:
@@ -251,20 +254,16 @@ class _Scheduler:
         else:
             self._interleaved(op, position, work.interleave, target)
 
-    def _strided_conv(self, op: Op, position: int, work: ConvWork, sources: tuple[Value, ...], target: Value) -> None:
-        """A convolution over phase planes, in parts of some channels; planes are made for as many channels at once as half a TP buffer holds."""
-        num_channels = part_channels(work, self.config.num_cores)
-        split, parts = split_strides(work, num_channels, is_halved=self.is_halved)
+    def _strided_conv(self, op: Op, position: int, work: ConvWork, strides: tuple[int, int], sources: tuple[Value, ...], target: Value) -> None:
+        """A convolution over phase planes, in parts of some channels."""
+        split, parts = split_parts(work, strides, self.config)
         planes = self._new((1, split.rows.size, split.cols.size, split.num_ic * split.num_planes), self.native)
-        num_fit = self.config.tp_buffer_bytes // 2 // (split.rows.size_in * split.cols.size_in)
-        num_ahead = max(1, num_fit // num_channels) * num_channels
-        for n, part in enumerate(parts):
-            first, phases = n * num_channels, None
-            if first % num_ahead == 0:
-                phases = PhaseWork(split, range(first, min(first + num_ahead, split.num_ic)), sources[0].buffer)
-            out_channel = first * work.multiplier if work.is_depthwise else 0
-            self._task(op, position, part, (planes, *sources[1:]), target, phases, in_offset=first * split.num_planes * split.plane_bytes,
-                       out_offset=out_channel * work.out_shape[1] * work.out_shape[2])
+        in_offset = out_offset = 0
+        for part, channels in parts:
+            phases = PhaseWork(split, channels, sources[0].buffer) if channels else None
+            self._task(op, position, part, (planes, *sources[1:]), target, phases, in_offset=in_offset, out_offset=out_offset)
+            in_offset += part.num_ic * split.plane_bytes
+            out_offset += part.num_oc * work.out_shape[1] * work.out_shape[2]
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)

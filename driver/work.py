@@ -32,6 +32,7 @@ __all__ = [
     "TransposeWork",
     "Work",
     "ZoomAxis",
+    "ZoomPiece",
     "ZoomWork",
 ]
 
@@ -310,19 +311,29 @@ class RepeatWork:
 
 
 @dataclass(frozen=True)
-class ZoomAxis:
-    """One axis of a resized image: output i lies at input pixel (start + i*step) / 2**FRACTION_BITS."""
+class ZoomPiece:
+    """Outputs that follow one another: output first + i lies at input pixel (start + i*step) / 2**FRACTION_BITS."""
 
-    size_in: int
-    size_out: int
+    first: int
+    count: int
     start: int
     step: int
 
-    def tile(self, first: int, count: int) -> tuple[int, int, int]:
-        """(first input pixel, number of input pixels, start relative to it) that outputs `first ..` need, with a neighbour for interpolation."""
-        start = self.start + first * self.step
+
+@dataclass(frozen=True)
+class ZoomAxis:
+    """One axis of a resized image, in pieces of evenly spaced outputs."""
+
+    size_in: int
+    size_out: int
+    pieces: tuple[ZoomPiece, ...]
+
+    def tile(self, piece: ZoomPiece, skip: int, count: int) -> tuple[int, int, int]:
+        """(first input pixel, number of input pixels, start relative to it) that `count` outputs of a piece behind `skip` need, with a neighbour for
+        interpolation."""
+        start = piece.start + skip * piece.step
         low = max(start >> FRACTION_BITS, 0)
-        high = min((start + (count - 1) * self.step >> FRACTION_BITS) + 1, self.size_in - 1)
+        high = min((start + (count - 1) * piece.step >> FRACTION_BITS) + 1, self.size_in - 1)
         return low, high - low + 1, start - (low << FRACTION_BITS)
 
 

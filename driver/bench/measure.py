@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from convoy.driver.program import NpuStep
 from convoy.driver.report import build_report
 from convoy.driver.runtime import Session
 from convoy.driver.synthetic import make_layer
+from convoy.spec.config import NpuConfig
 
 from .case import Measurement, Setup
 
@@ -59,20 +60,35 @@ def measure_all(setups: Iterable[Setup], jobs: int, progress: Callable[[str, int
                 device_name: str = "native") -> dict[Setup, Measurement]:
     """Measure each setup once; the result does not depend on `jobs`, the number of processes.
 
-    `progress` is called with a text, the setups measured and their number. A device is prepared (compiled, if need be) before the processes start.
+    `progress` is called with a text, the setups measured and their number. Devices are prepared (compiled, if need be) side by side, the largest first;
+    a configuration's setups follow when its device is there.
     """
-    unique = list(dict.fromkeys(setups))
-    for npu in dict.fromkeys(setup.npu for setup in unique):
-        progress(f"preparing configuration {npu.name}", 0, len(unique))
-        open_device(device_name, npu, progress=lambda text: progress(text, 0, len(unique))).close()
-    progress("measuring", 0, len(unique))
-    found = {}
+    unique = sorted(dict.fromkeys(setups), key=_work, reverse=True)
+    configs = sorted(dict.fromkeys(setup.npu for setup in unique), key=lambda npu: npu.macs_per_cycle, reverse=True)
+    found: dict[Setup, Measurement] = {}
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(measure, setup, device_name): setup for setup in sorted(unique, key=_work, reverse=True)}
-        for future in as_completed(futures):
-            found[futures[future]] = future.result()
-            progress("measuring", len(found), len(unique))
-    return {setup: found[setup] for setup in unique}
+        preparing: dict[Future, NpuConfig] = {pool.submit(_prepare, npu, device_name): npu for npu in configs}
+        running: dict[Future, Setup] = {}
+        try:
+            while preparing or running:
+                names = ", ".join(npu.name for npu in preparing.values())
+                progress(f"measuring; preparing {names}" if names else "measuring", len(found), len(unique))
+                for future in wait((*preparing, *running), return_when=FIRST_COMPLETED).done:
+                    if future in preparing:
+                        future.result()
+                        npu = preparing.pop(future)
+                        running |= {pool.submit(measure, setup, device_name): setup for setup in unique if setup.npu == npu}
+                    else:
+                        found[running.pop(future)] = future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    progress("measuring", len(found), len(unique))
+    return found
+
+
+def _prepare(npu: NpuConfig, device_name: str) -> None:
+    """Compile a device, if it is not in the cache."""
+    open_device(device_name, npu).close()
 
 
 def _work(setup: Setup) -> float:

@@ -15,6 +15,8 @@ from .show import COLUMNS, cells, verdict
 __all__ = ["charts", "write_html", "write_images"]
 
 WIDTH, HEIGHT = 620, 260
+MARGIN = {"left": 70, "right": 70, "top": 5, "bottom": 5}
+"""Room for texts in a wider font than the one that their extents were computed for."""
 LIMIT_COLOUR = "#c0392b"
 
 
@@ -23,7 +25,7 @@ def charts(rows: list[Row]) -> dict[str, alt.TopLevelMixin]:
     found = {}
     for group, draw in _DRAWINGS.items():
         if of_group := [row for row in rows if row.case.group == group and row.value is not None]:
-            found[group] = draw(of_group)
+            found[group] = draw(of_group).properties(padding=MARGIN)
     return found
 
 

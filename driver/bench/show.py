@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import groupby
 
 from rich.console import Console
@@ -54,12 +55,14 @@ def print_rows(rows: list[Row], console: Console) -> None:
     console.print(f"\n{verdict(rows)}", highlight=False)
 
 
-def markdown(rows: list[Row]) -> list[str]:
-    """The same tables in Markdown, as lines."""
+def markdown(rows: list[Row], images: Mapping[str, str]) -> list[str]:
+    """The same tables in Markdown, as lines; above the table of a group its image, if there is one."""
     lines = []
     for rule, of_rule in groupby(rows, key=lambda row: row.case.rule):
         lines += ["", f"## Rule {rule}: {RULES[rule].title}"]
-        for _, group in groupby(of_rule, key=lambda row: row.case.group):
+        for name, group in groupby(of_rule, key=lambda row: row.case.group):
+            lines += ["", f"### {name.capitalize()}"]
+            lines += ["", f"![{name}]({images[name]})"] if name in images else []
             lines += ["", f"| {' | '.join(COLUMNS)} |", "|" + "|".join("---" if title in _TEXT else "---:" for title in COLUMNS) + "|"]
             lines += [f"| {' | '.join(cells(row))} |" for row in group]
     return lines

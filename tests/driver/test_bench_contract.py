@@ -10,7 +10,7 @@ import pytest
 
 from convoy.driver import cli
 from convoy.driver.bench import case as case_module
-from convoy.driver.bench import contract
+from convoy.driver.bench import contract, plots, show
 from convoy.driver.bench.case import CYCLES, EXTRA_READ, IDEAL_BYTES, REFUSED, ROOFLINE, UTILISATION, Case, Measurement, Setup, judge
 from convoy.driver.bench.measure import measure_all
 from convoy.driver.synthetic import LayerSpec
@@ -38,7 +38,8 @@ def bench(monkeypatch, capsys, tmp_path):
     """Runs `convoy bench contract` with few small cases: (exit code, stdout, stderr)."""
     config = tmp_path / "small.toml"
     config.write_text("".join(f"{name} = {value}\n" for name, value in CONFIG.to_dict().items()))
-    monkeypatch.setattr(contract, "RULES", {1: contract.Rule("Few cases", small_cases)})
+    for module in (contract, show, plots):
+        monkeypatch.setattr(module, "RULES", {1: contract.Rule("Few cases", small_cases)})
 
     def call(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["convoy", "bench", "contract", "--config", str(config), *map(str, args)])
@@ -120,6 +121,21 @@ def test_roofline_by_hand():
     assert ROOFLINE.value(Setup(PADDED, CONFIG), dense, dense) == 1152 / 2000
     sparse = replace(dense, macs=92, cycles=64)
     assert ROOFLINE.value(Setup(PADDED, CONFIG), sparse, sparse) == (36 * 4 + 144) / 8 / 64
+
+
+def test_markdown_and_images(tmp_path):
+    """A chart of each group that has one, above the group's table; a layer that was refused, and one that misses its limit."""
+    padded, whole = Setup(PADDED, CONFIG), Setup(WHOLE, CONFIG)
+    found = {padded: Measurement(cycles=106, macs=4608, bit_exact=True), whole: Measurement(cycles=100, macs=4608, bit_exact=True),
+             Setup(TOO_LARGE, CONFIG): Measurement(refusal="too large")}
+    rows = judge(list(small_cases(CONFIG)), found)
+    images = plots.write_images(rows, tmp_path)
+    assert images == {"pads": tmp_path / "contract-pads.svg"}
+    assert images["pads"].read_text().startswith("<svg")
+    lines = show.markdown(rows, {"pads": "pads.svg"})
+    assert [line for line in lines if line.startswith(("#", "!"))] == ["## Rule 1: Padding costs nothing", "### Pads", "![pads](pads.svg)", "### Refusals"]
+    assert [line.split(" | ")[-2:] for line in lines if line.startswith("| ") and not line.startswith("| layer")] == [
+        ["NO", "yes |"], ["yes", "yes |"], ["yes", "- |"]]
 
 
 def test_the_rules_cover_the_contract():

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from convoy.driver import compile as compile_module
 from convoy.driver.compile import compile_graph, compile_with_costs
 from convoy.driver.cost import words_per_row
 from convoy.driver.graph import GraphError
+from convoy.driver.phases import stride_choices
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import NN, Opcode
 from convoy.verif.graphs import GraphMaker, evaluate, random_values, run_plan
@@ -43,6 +46,18 @@ def test_layers(graph, config):
         assert any(limit in message for limit in ("window memory", "stripe memory", "TP buffer"))
     else:
         check(graph, config)
+
+
+@PROPERTY
+@given(layer_graphs(), configs(), st.integers(0, 3))
+def test_any_share_of_the_strides(graph, config, number):
+    """Whatever the tensor processor takes of the strides, native ones too, the result is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compile_module, "_nn_strides", lambda work, config: stride_choices(work)[number % len(stride_choices(work))])
+        if message := refusal(graph, config):
+            assert any(limit in message for limit in ("window memory", "stripe memory", "TP buffer"))
+        else:
+            check(graph, config)
 
 
 @pytest.mark.parametrize(("height", "width", "num_ic", "num_oc", "kernel", "limit"), [
@@ -114,6 +129,19 @@ def test_even_strides_leave_two_to_the_core():
         (step,) = compile_graph(strided(24, 24, 1, 4, (4, 4), (stride, stride)), PRESETS["Q"]).steps
         layers = [NN.decode(raw) for raw in step.program.descriptors if raw[0] == Opcode.NN]
         assert [layer["num_ic"] for layer in layers] == [num_planes]
+
+
+def test_a_window_of_one_phase_holds_more_pixels():
+    """The windows of a large kernel at stride 2 have room for a few outputs; split by columns they hold half of the image, so that weights are read twice."""
+    large, small = strided(37, 37, 2, 16, (21, 21), (2, 2), (7, 7, 7, 7)), strided(37, 37, 2, 16, (7, 7), (2, 2))
+    found = [[(layer["num_ic"], layer["num_groups"]) for layer in descriptors(graph, PRESETS["Q"])] for graph in (large, small)]
+    assert found == [[(2 * 2, 2)], [(2, 2)]]
+    check(large, PRESETS["Q"])
+
+
+def test_only_the_rows_that_are_read_are_made():
+    """Bytes that the tensor processor reads conflict at a step of 4, so columns are split by 2; rows by 4, of which the kernel reads 3."""
+    assert {layer["num_ic"] for layer in descriptors(strided(63, 63, 32, 32, (3, 3), (4, 4)), PRESETS["Q"])} == {32 * 3 * 2}
 
 
 def descriptors(graph, config):

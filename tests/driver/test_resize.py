@@ -35,6 +35,16 @@ def test_factors_of_networks(kind, mode):
         check_model(one_op(kind, (1, *size, 3), (1, *out, 3), [out], **mode), SMALL)
 
 
+@pytest.mark.parametrize("mode", [{}, {"halfPixelCenters": True}, {"alignCorners": True}])
+@pytest.mark.parametrize(("size", "out", "config"), [
+    ((161, 3), (300, 5), SMALL), ((3, 161), (5, 300), PRESETS["Q"]), ((161, 161), (300, 300), SMALL), ((7, 1), (3001, 1), PRESETS["Q"]), ((1, 7), (1, 3001), SMALL),
+    ((30, 161), (61, 300), PRESETS["Q"]),
+])
+def test_nearest_pixels_that_no_single_step_leads_to(size, out, config, mode):
+    """Many pixels and sizes without a common factor: rows, columns or both are made in pieces, of one channel or of several at a time."""
+    check_model(one_op("RESIZE_NEAREST_NEIGHBOR", (1, *size, 2), (1, *out, 2), [out], **mode), config)
+
+
 @PROPERTY
 @given(st.integers(1, 6), st.integers(1, 9), channels, st.integers(1, 4), configs())
 def test_depth_to_space(height, width, num_c, block, config):
@@ -119,7 +129,7 @@ def test_maximum_of_an_image():
 
 @pytest.mark.parametrize(("model", "message"), [
     (one_op("TRANSPOSE", (2, 2, 2, 2), (2, 2, 2, 2), [[1, 0, 2, 3]]), "batch 2"),
-    (one_op("RESIZE_NEAREST_NEIGHBOR", (1, 7, 1, 1), (1, 3001, 1, 1), [[3001, 1]]), "too coarse"),
+    (one_op("RESIZE_NEAREST_NEIGHBOR", (1, 600, 1, 1), (1, 2, 1, 1), [[2, 1]]), "600 pixels to 2; the limit is a factor of 255"),
     (transpose_conv((3, 3), 2, 2, (3, 3), (5, 1), 0), "the limit of a transposed convolution is 1..4"),
 ])
 def test_refusals(model, message):

@@ -1,0 +1,62 @@
+"""Every rule of the contract measured on the RTL, written to docs/contract.md with its charts in docs/images.
+
+    .venv/bin/python bench/contract.py [--config Q] [--jobs N]
+
+The figures are those of `convoy bench contract`; cycles are exact, the same on every machine. The exit code is 0 even if a limit is missed: the page
+lists what is. It is 1 if a result differs from LiteRT's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from convoy.driver.bench.case import Row, judge
+from convoy.driver.bench.contract import contract_cases
+from convoy.driver.bench.measure import measure_all
+from convoy.driver.bench.plots import write_images
+from convoy.driver.bench.show import markdown, verdict
+from convoy.driver.progress import bar
+from convoy.spec.config import load_config
+
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "docs" / "contract.md"
+IMAGES = ROOT / "docs" / "images"
+HEAD = """# The contract, measured
+
+Written by `make contract` from runs of the RTL on preset {config}: device `native`, 64-bit port, 32 cycles of latency. Each layer is simulated as in the
+middle of a network, inputs in the layout of the NPU, and every tensor compared with LiteRT's reference kernels (column *exact*). Utilisation is dense
+MACs / (cycles x multipliers): skipped zeros raise it above 100 %. Bytes are those on the port. A *twin* is the layer that another is compared with. The
+roofline is the larger of two times that nothing can beat: every multiplier busy with weights that are not zero, or inputs and weights once over the read
+channel and outputs once over the write channel.
+"""
+
+
+def missed(rows: list[Row]) -> list[str]:
+    """A line for each row that misses its limit or is not exact."""
+    found = [row for row in rows if not (row.ok and row.is_exact)]
+    lines = [f"* rule {row.case.rule}: {row.case.name}: {row.case.metric.name} {row.value_text}, limit {row.limit_text}"
+             f"{'' if row.is_exact else '; not bit-exact'}" for row in found]
+    return ["", "Missed:", "", *lines] if lines else ["", "No limit is missed."]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="Q")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    cases = contract_cases(load_config(options.config))
+    with bar("compiling") as progress:
+        measured = measure_all((setup for case in cases for setup in case.setups), options.jobs, progress)
+    rows = judge(cases, measured)
+    IMAGES.mkdir(exist_ok=True)
+    images = {group: path.relative_to(TARGET.parent).as_posix() for group, path in write_images(rows, IMAGES).items()}
+    text = [HEAD.format(config=options.config), f"**{verdict(rows)}.**", *missed(rows), *markdown(rows, images)]
+    TARGET.write_text("\n".join(text) + "\n")
+    print(f"{verdict(rows)}\nwrote {TARGET.relative_to(ROOT)}")
+    return 0 if all(row.is_exact for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
