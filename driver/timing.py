@@ -9,7 +9,7 @@ from convoy.spec.isa import DESCRIPTOR_BYTES, HEADER, NN, TP, Opcode
 
 from .device import MemoryModel
 from .program import Program
-from .timing_nn import NnTimer, Slice, Spent
+from .timing_nn import Following, NnTimer, Slice, Spent
 from .timing_tp import TpTimer
 
 __all__ = ["Timed", "time_program"]
@@ -35,6 +35,15 @@ class Timed:
     """What the units did for it."""
 
 
+def _following(program: Program, index: int) -> Following:
+    """What comes behind a descriptor."""
+    rest = program.descriptors[index + 1:]
+    streams = None
+    if rest and HEADER.decode(rest[0][:HEADER.num_bytes])["opcode"] == Opcode.NN:
+        streams = program.streams[NN.decode(rest[0])["stream_addr"]]
+    return Following(len(rest), streams)
+
+
 def time_program(program: Program, config: NpuConfig, memory: MemoryModel) -> list[Timed]:
     """Every descriptor, in program order."""
     nn, tp = NnTimer(config, memory), TpTimer(config, memory)
@@ -51,7 +60,7 @@ def time_program(program: Program, config: NpuConfig, memory: MemoryModel) -> li
             offered = max(offered, done[Opcode.TP] + 1)
         if header["opcode"] == Opcode.NN:
             fields = NN.decode(raw)
-            accepted, completed, spent = nn.time(fields, program.streams[fields["stream_addr"]], offered)
+            accepted, completed, spent = nn.time(fields, program.streams[fields["stream_addr"]], offered, _following(program, index))
             times.append(Timed(index, Opcode.NN, accepted, completed, spent, tuple(nn.slices)))
             nn.slices.clear()
         else:

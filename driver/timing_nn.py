@@ -12,8 +12,9 @@ from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTE
 
 from .device import MemoryModel
 from .pack import LayerStreams, StreamCounts
+from .timing_start import LOW_BEATS, Start, simulate_start
 
-__all__ = ["MAX_WRITES", "READ_CYCLES", "WRITE_CYCLES", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
+__all__ = ["MAX_WRITES", "READ_CYCLES", "WRITE_CYCLES", "Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
 
 READ_CYCLES = 12
 """What a round trip to memory takes beyond the memory's latency: request, guard, queues."""
@@ -25,8 +26,6 @@ MAX_WRITES = 16
 """Write bursts in flight."""
 LOAD_CYCLES = 7
 """From the first beat of a stripe to its place in the stripe memory."""
-COLD_BURSTS = 3
-"""Bursts of others that are in front of the first pixels of a job when all units begin at once."""
 LOAD_GAP_CYCLES = 13
 """Between the last write of a stripe and the first of the next."""
 FILLED_CYCLES = 3
@@ -39,8 +38,6 @@ DECODE_CYCLES = 10
 """From the end of a group's stream, or from a beat, to the next weight at the sequencer."""
 TABLE_CYCLES = 20
 """From a job to the request of its tables, and from their last entry to the request of the first stream."""
-LOW_BEATS = 32
-"""Weights per core that are fetched while pixels are."""
 LOOKAHEAD_WEIGHTS = 8
 """Weights between the decoder and the lanes."""
 FINISH_CYCLES = 16
@@ -83,6 +80,14 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class Following:
+    """What comes behind a job in its program: descriptors, and the streams of the next one if it is for this engine."""
+
+    num_descriptors: int
+    streams: LayerStreams | None
+
+
+@dataclass(frozen=True)
 class Slice:
     """A time in which a unit works, by the name of its track."""
 
@@ -99,6 +104,8 @@ class _Unit:
     sums: float
     beats: float
     num_runs: int
+    shared_sums: float
+    """Cycles of the sums while a burst of weights comes before each second operand."""
 
 
 @dataclass
@@ -108,10 +115,15 @@ class _Pixels:
     first: float
     per_channel: float
     num_ic: int
+    is_held: bool
+    """Results of earlier jobs held the loader up."""
+    start: Start | None = None
+    """Burst by burst, when the engine was idle."""
 
     def loaded(self, channel: int) -> float:
         """A channel that does not exist needs no loading."""
-        return self.first + (min(channel, self.num_ic - 1) + 1) * self.per_channel
+        channel = min(channel, self.num_ic - 1)
+        return self.start.loaded[channel] if self.start else self.first + (channel + 1) * self.per_channel
 
 
 class NnTimer:
@@ -128,12 +140,15 @@ class NnTimer:
         self.releases: list[float] = []
         self.slices: list[Slice] = []
         """What the units did, in no order."""
+        self.ahead_bursts = 0
+        """Of weights for the next job, still to come."""
 
-    def time(self, d: dict[str, int], layer: LayerStreams, ready: float) -> tuple[float, float, Spent]:
+    def time(self, d: dict[str, int], layer: LayerStreams, ready: float, following: Following) -> tuple[float, float, Spent]:
         """(accepted, completed, spent) of a descriptor offered at `ready`."""
         config, spent = self.config, Spent()
         accepted = max(ready, self.load_taken, self.drain_taken) + 1
-        pixels, is_held = self._load(d, accepted, layer)
+        pixels = self._load(d, accepted, layer, following)
+        self.ahead_bursts = sum(stream.num_beats // config.max_burst_beats for stream in following.streams.counts) if following.streams else 0
         self.fetched = max(self.fetched, accepted) + self.read_trip + d["num_taps"] + config.num_cores + TABLE_CYCLES
         self.ends = [max(end, accepted + 4) for end in self.ends]
         self.fill_free = max(self.fill_free, accepted + 2, *self.releases[-1:])
@@ -146,7 +161,7 @@ class NnTimer:
             streams = layer.counts[sb * config.num_cores:(sb + 1) * config.num_cores]
             for group in range(d["num_groups"]):
                 is_last = group == d["num_groups"] - 1
-                end = self._group(d, streams, sb, (1 + d["is_wide"]) * d["num_vec_last" if is_last else "num_vec"], pixels, is_held, consumed, spent)
+                end = self._group(d, streams, sb, (1 + d["is_wide"]) * d["num_vec_last" if is_last else "num_vec"], pixels, consumed, spent)
                 start = max(end + FINISH_CYCLES, self.drained + DRAIN_GROUP_CYCLES, drain_ready)
                 if sb == group == 0:
                     self.drain_taken = max(self.drained, accepted)
@@ -155,8 +170,8 @@ class NnTimer:
         self.completed = max(self.completed, max(self.drained + DRAIN_CYCLES, self.written) + self.write_trip)
         return accepted, self.completed, spent
 
-    def _load(self, d: dict[str, int], accepted: float, layer: LayerStreams) -> tuple[_Pixels, bool]:
-        """Start the loader; whether results of earlier jobs hold it up."""
+    def _load(self, d: dict[str, int], accepted: float, layer: LayerStreams, following: Following) -> _Pixels:
+        """Start the loader."""
         config = self.config
         waits = [self.completed] * d["wait_nn"] + [self.fill_free] * d["load_after_fill"]
         self.load_taken = max(accepted + 1, *waits, self.load_taken)
@@ -165,22 +180,26 @@ class NnTimer:
         stored = [bin(d["phase_mask"] >> 2 * py & (3 if d["stride_w_log2"] else 1)).count("1") for py in range(1 << d["stride_h_log2"])]
         writes = segments * sum(max(1, count) for count in stored)
         num_runs = d["num_act_inner"] * d["num_act_outer"]
-        is_aligned = all(d[name] % config.port_bytes == 0 for name in ("act_addr", "act_pitch_inner_bytes", "act_pitch_outer_bytes"))
-        beats = num_runs * num_beats(d["act_run_bytes"], is_aligned or (num_runs == 1 and d["act_addr"] % config.port_bytes == 0), config)
-        beats = port_cycles(beats, num_runs, self.latency, config.max_reads, config)
         is_held, is_cold = self.load_taken > accepted + 1, self.completed <= accepted
-        others = self._other_beats(d, layer, is_held or is_cold)
-        ahead = min(others, COLD_BURSTS * config.max_burst_beats) * is_cold
-        contended = max(0.0, others - ahead - max(0.0, self.load_taken - self.load_end)) * (not is_held)
         gaps = 0  # a full segment waits until the bytes of the one before have left the queue
         if d["stride_w_log2"] and 2 * lanes > 3 * config.port_bytes:
             gaps = d["num_ic"] * d["tile_ih"] * (d["tile_cols"] // lanes)
-        beats += max(contended, gaps)
-        pixels = _Pixels(max(self.load_taken + self.read_trip + LOAD_CYCLES + ahead, self.load_end + LOAD_GAP_CYCLES),
-                         max(beats / d["num_ic"], writes), d["num_ic"])
+        start, first, per_channel = None, 0.0, 0.0
+        if is_cold and not is_held:
+            num_vec = (1 + d["is_wide"]) * d["num_vec_last" if d["num_groups"] == 1 else "num_vec"]
+            start = simulate_start(d, layer.counts[:config.num_cores], accepted, max(writes, gaps / d["num_ic"]), num_vec, following.num_descriptors,
+                                   self.latency, config)
+        else:
+            is_aligned = all(d[name] % config.port_bytes == 0 for name in ("act_addr", "act_pitch_inner_bytes", "act_pitch_outer_bytes"))
+            beats = num_runs * num_beats(d["act_run_bytes"], is_aligned or (num_runs == 1 and d["act_addr"] % config.port_bytes == 0), config)
+            beats = port_cycles(beats, num_runs, self.latency, config.max_reads, config)
+            contended = max(0.0, self._other_beats(d, layer, is_held) - max(0.0, self.load_taken - self.load_end)) * (not is_held)
+            first = max(self.load_taken + self.read_trip + LOAD_CYCLES, self.load_end + LOAD_GAP_CYCLES)
+            per_channel = max((beats + max(contended, gaps)) / d["num_ic"], writes)
+        pixels = _Pixels(first, per_channel, d["num_ic"], is_held, start)
         self.load_end = pixels.loaded(d["num_ic"])
-        self.slices.append(Slice("loader", pixels.first - self.read_trip, self.load_end))
-        return pixels, is_held
+        self.slices.append(Slice("loader", self.load_taken + LOAD_CYCLES if start else first - self.read_trip, self.load_end))
+        return pixels
 
     def _other_beats(self, d: dict[str, int], layer: LayerStreams, is_ahead: bool) -> float:
         """What else the port brings for a job: a descriptor, tables, weights, parameters; or only what is fetched of them in the beginning."""
@@ -193,7 +212,7 @@ class NnTimer:
         tables = d["num_taps"] * TAP_BYTES + len(layer.counts) * STREAM.num_bytes + DESCRIPTOR_BYTES
         return tables / config.port_bytes + weights + params
 
-    def _group(self, d: dict[str, int], streams: Sequence[StreamCounts], sb: int, num_vec: int, pixels: _Pixels, is_held: bool,
+    def _group(self, d: dict[str, int], streams: Sequence[StreamCounts], sb: int, num_vec: int, pixels: _Pixels,
                consumed: list[float], spent: Spent) -> float:
         """Compute a group; when the last core has issued its last weight."""
         config = self.config
@@ -203,17 +222,20 @@ class NnTimer:
             spent.add(Cause.DRAIN, start - end)
         ahead = max(1, config.weight_fifo_beats // max(stream.num_beats for stream in streams))
         fetch = max(self.fetched, consumed[-ahead] if len(consumed) >= ahead else 0.0)
+        arrivals = [fetch + self.read_trip] * config.num_cores
         self.fetched = fetch + self._fetch_cycles(d, streams, sb)
+        if pixels.start and not consumed:
+            arrivals, self.fetched = pixels.start.first_weights, pixels.start.last_weights - self.read_trip
         self.slices.append(Slice("weights", fetch, self.fetched))
         for core, stream in enumerate(streams):
-            arrived = max(before[core], fetch + self.read_trip + DECODE_CYCLES)
+            arrived = max(before[core], arrivals[core] + DECODE_CYCLES)
             decoded = max(arrived, self.decoded[core] + DECODE_CYCLES)
             spent.add(Cause.BUS, arrived - before[core])
             spent.add(Cause.WEIGHTS, decoded - arrived + 1 + sum(stream.idle) + sum(stream.waits(num_vec)))
             spent.add(Cause.HAZARD, sum(stream.stalls[num_vec - 1]) if num_vec <= len(stream.stalls) else 0)
             self.ends[core] = decoded
         starts = list(self.ends)
-        self._windows(d, sb, work, pixels, is_held, spent)
+        self._windows(d, sb, work, pixels, spent)
         late = self.fetched + self.read_trip - max(self.ends)  # weights that come after all others have been used
         for core, stream in enumerate(streams):
             if late > 0:
@@ -228,7 +250,7 @@ class NnTimer:
         consumed.append(end)
         return end
 
-    def _windows(self, d: dict[str, int], sb: int, work: list[list[float]], pixels: _Pixels, is_held: bool, spent: Spent) -> None:
+    def _windows(self, d: dict[str, int], sb: int, work: list[list[float]], pixels: _Pixels, spent: Spent) -> None:
         """Fill the windows of a group and use them."""
         num_cores, value_bytes = self.config.num_cores, 1 + d["is_wide"]
         words = value_bytes * d["num_phases"] * d["seg_words"]
@@ -241,7 +263,7 @@ class NnTimer:
                 begin = max(self.fill_free, loaded, slot_free)
                 cause = Cause.WINDOW
                 if begin > self.fill_free:
-                    cause = Cause.IMBALANCE if begin > loaded else Cause.DRAIN if is_held and begin <= pixels.loaded(0) else Cause.BUS
+                    cause = Cause.IMBALANCE if begin > loaded else Cause.DRAIN if pixels.is_held and begin <= pixels.loaded(0) else Cause.BUS
                 self.fill_free = begin + words + WINDOW_CYCLES
                 filled = begin + words + FILLED_CYCLES
                 for core in (part,) if d["is_depthwise"] else everyone:
@@ -276,13 +298,17 @@ class NnTimer:
         beats = num_runs * num_beats(num_bytes / num_runs, is_aligned, config)
         sums = -(-num_bytes // config.residual_lanes) + RESIDUAL_UNIT_CYCLES if d["has_residual"] else 0
         value_bytes = 1 + d["is_wide"]
-        return _Unit(max(visits * value_bytes, PARAM.num_bytes / config.port_bytes), sums, beats * value_bytes, num_runs * value_bytes)
+        shared_sums = max(sums, beats + num_runs * config.max_burst_beats) if sums else 0
+        return _Unit(max(visits * value_bytes, PARAM.num_bytes / config.port_bytes), sums, beats * value_bytes, num_runs * value_bytes, shared_sums)
 
     def _drain(self, start: float, num_units: int, unit: _Unit, share: float) -> None:
         """Drain a group; `share` of the units begin a run of their own."""
         port = num_units * port_cycles(unit.beats, share * unit.num_runs, self.latency, MAX_WRITES, self.config)
         visits, sums = num_units * unit.visits, num_units * unit.sums
         if sums:
+            num_shared = min(num_units, self.ahead_bursts)
+            self.ahead_bursts -= num_shared
+            sums += num_shared * (unit.shared_sums - unit.sums)
             queued = self.config.max_reads * self.config.max_burst_beats  # the port is full of weights for the next job
             self.added = max(self.added, start + self.read_trip + queued + RESIDUAL_CYCLES) + sums
         self.written = max(self.written + port, start + DRAIN_CYCLES + port, self.added if sums else 0.0)
