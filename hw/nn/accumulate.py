@@ -1,6 +1,6 @@
 """The double-buffered accumulators of a core."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -22,7 +22,7 @@ class Accumulators(wiring.Component):
     -------
     add_en, add_entry, add_buffer, products : In; an addition, its products one cycle after the rest (`PRODUCT_CYCLES`)
     drain_en, drain_entry, drain_chunk, drain_buffer : In; a read of `post_lanes` sums of an entry of a buffer that is not being added to
-    drain_sums : Out(post_lanes sums), `DRAIN_CYCLES` later; `drain_clear` : In(1), zeroes the entry one cycle after it has been read
+    drain_sums : Out(post_lanes sums), `DRAIN_CYCLES` later; `drain_clear` : In(1), zeroes the entry, which may be read in the same cycle
     is_clear : Out(1), every entry is zero: `num_acc_entries` cycles after a reset, which may come amid additions; nothing may be added before
 
     An addition is complete `ADD_CYCLES` after `add_en`; an entry must not be added to again within 3 cycles.
@@ -49,45 +49,46 @@ class Accumulators(wiring.Component):
         config = self._config
         vector = data.ArrayLayout(signed(ACC_BITS), config.num_lanes)
 
-        add_1_en, add_1_entry, add_1_buffer = Signal(), Signal.like(self.add_entry), Signal()
-        add_2_en, add_2_entry, add_2_buffer = Signal(), Signal.like(self.add_entry), Signal()
-        sums = [Signal(vector, name=f"sums_{number}") for number in range(2)]  # zero but after an addition, so that a clear writes them too
-        clear_en, clear_entry, swept_entry = Signal(2), Signal.like(self.drain_entry), Signal.like(self.drain_entry)
+        add_1_en, add_1_buffer = Signal(), Signal()
+        add_2_en, add_2_entry, add_2_buffer, sums = Signal(), Signal.like(self.add_entry), Signal(), Signal(vector)
+        add_1_entry, swept_entry = Signal.like(self.add_entry), Signal.like(self.drain_entry)
         has_drained, chunk, buffer = Signal(), Signal.like(self.drain_chunk), Signal()
         m.d.sync += [
             add_1_en.eq(self.add_en), add_1_entry.eq(self.add_entry), add_1_buffer.eq(self.add_buffer),
             add_2_en.eq(add_1_en), add_2_entry.eq(add_1_entry), add_2_buffer.eq(add_1_buffer),
-            clear_en.eq(Cat(self.drain_clear & ~self.drain_buffer, self.drain_clear & self.drain_buffer)), clear_entry.eq(self.drain_entry),
             has_drained.eq(self.drain_en), chunk.eq(self.drain_chunk), buffer.eq(self.drain_buffer),
         ]
         with m.If(~self.is_clear):
-            m.d.sync += [
-                clear_en.eq(0b11), clear_entry.eq(swept_entry), swept_entry.eq(swept_entry + 1), self.is_clear.eq(swept_entry.all()),
-            ]
+            m.d.sync += [swept_entry.eq(swept_entry + 1), self.is_clear.eq(swept_entry.all())]
 
-        stored = []
+        # An entry is cleared by a note that it counts as zero until it is added to
+        stored, is_zero = [], []
         for number in range(2):
-            memory = Memory(shape=config.num_lanes * ACC_BITS, depth=config.num_acc_entries, init=[])
-            m.submodules[f"buffer_{number}"] = memory
-            write, read = memory.write_port(), memory.read_port()
+            m.submodules[f"buffer_{number}"] = memory = Memory(shape=config.num_lanes * ACC_BITS, depth=config.num_acc_entries, init=[])
+            m.submodules[f"zeros_{number}"] = zeros = Memory(shape=1, depth=config.num_acc_entries, init=[])
+            write, read, note, look = memory.write_port(), memory.read_port(), zeros.write_port(), zeros.read_port(domain="comb")
             does_add = self.add_en & (self.add_buffer == number)
-            does_write = add_2_en & (add_2_buffer == number)
+            was_zero = Signal(name=f"was_zero_{number}")
             m.d.comb += [
                 read.en.eq(does_add | (self.drain_en & (self.drain_buffer == number))),
                 read.addr.eq(Mux(does_add, self.add_entry, self.drain_entry)),
-                write.en.eq(does_write | clear_en[number]),
-                write.addr.eq(Mux(does_write, add_2_entry, clear_entry)),
-                write.data.eq(sums[number]),
+                look.addr.eq(read.addr),
+                write.en.eq(add_2_en & (add_2_buffer == number)), write.addr.eq(add_2_entry), write.data.eq(sums),
+                note.en.eq(does_add | (self.drain_clear & (self.drain_buffer == number)) | ~self.is_clear),
+                note.addr.eq(Mux(self.is_clear, read.addr, swept_entry)), note.data.eq(~does_add | ~self.is_clear),
             ]
+            m.d.sync += was_zero.eq(look.data)
             stored.append(read.data)
+            is_zero.append(was_zero)
 
-        old = data.View(vector, Mux(add_1_buffer, stored[1], stored[0]))
-        for number in range(2):
-            with m.If(add_1_en & (add_1_buffer == number)):
-                m.d.sync += [sums[number][lane].eq(old[lane] + self.products[lane]) for lane in range(config.num_lanes)]
-            with m.Else():
-                m.d.sync += sums[number].eq(0)
+        is_first = Signal()  # the first addition to the entry
+        m.d.comb += is_first.eq(Mux(add_1_buffer, is_zero[1], is_zero[0]))
+        old = data.View(vector, Mux(is_first, 0, Mux(add_1_buffer, stored[1], stored[0])))
+        with m.If(add_1_en):
+            m.d.sync += [sums[lane].eq(old[lane] + self.products[lane]) for lane in range(config.num_lanes)]
         drained = Mux(buffer, stored[1], stored[0])
         with m.If(has_drained):
             m.d.sync += self.drain_sums.eq(drained.word_select(chunk, config.post_lanes * ACC_BITS))
+            with m.If(Mux(buffer, is_zero[1], is_zero[0])):
+                m.d.sync += self.drain_sums.eq(0)
         return m
