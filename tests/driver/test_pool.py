@@ -150,9 +150,9 @@ def test_clamps_and_tables_on_either_side():
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize(("config", "stride", "is_depthwise"), [
     (Q.with_(stripe_bytes=4096), 1, False), (Q.with_(pool_channels=4), 1, False), (Q.with_(pool_channels=4), 1, True),
-    (Q.with_(window_words=16), 2, False), (NpuConfig(num_cores=1, num_lanes=8, post_lanes=1, num_acc_entries=16, window_words=32), 1, False),
-    (Q, 3, False), (Q, 3, True),
-], ids=["stripes", "channels", "depthwise", "columns", "small", "phases", "depthwise_phases"])
+    (Q.with_(window_words=16, num_lanes=8, post_lanes=4), 1, False), (Q.with_(window_words=16), 2, True),
+    (NpuConfig(num_cores=1, num_lanes=8, post_lanes=1, num_acc_entries=16, window_words=32), 1, False), (Q, 3, False), (Q, 3, True),
+], ids=["stripes", "channels", "depthwise", "columns", "depthwise_columns", "small", "phases", "depthwise_phases"])
 def test_tilings(config, stride, is_depthwise, size):
     """Stripes of rows and of columns, few lines, phase planes."""
     extent = 28 + size
