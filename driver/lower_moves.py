@@ -30,9 +30,9 @@ __all__ = ["MOVE_LOWERINGS"]
 MAX_STRIDE = TP.fields["stride_h"].max
 
 
-def _move_tensors(graph: Graph, op: Op) -> tuple[Tensor, Tensor]:
+def _move_tensors(graph: Graph, op: Op, *, is_wide_ok: bool = True) -> tuple[Tensor, Tensor]:
     """Input and output of an operator that moves values."""
-    source, target = activation(graph, op.inputs[0], is_wide_ok=True), activation(graph, op.outputs[0], is_wide_ok=True)
+    source, target = (activation(graph, index, is_wide_ok=is_wide_ok) for index in (op.inputs[0], op.outputs[0]))
     image(source)
     image(target)
     require_same_quant(source, target)
@@ -113,7 +113,7 @@ def _lower_space_to_depth(graph: Graph, op: Op) -> MovesWork:
 
 
 def _lower_depth_to_space(graph: Graph, op: Op) -> InterleaveWork:
-    source, target = _move_tensors(graph, op)
+    source, target = _move_tensors(graph, op, is_wide_ok=False)
     (_, height, width, num_c), block, shape = nhwc(source.shape), op.options["block_size"], nhwc(target.shape)
     require(num_c % (block * block) == 0 and shape == (1, height * block, width * block, num_c // (block * block)),
             f"blocks of {block} of {source.shape} do not give {target.shape}")
@@ -128,6 +128,7 @@ def _lower_transpose(graph: Graph, op: Op) -> TransposeWork:
     require(tuple(source.shape[axis] for axis in order) == tuple(target.shape), f"{source.shape} in the order {order} is not {target.shape}")
     full = list(range(4 - rank)) + [axis + 4 - rank for axis in order]
     require(full[0] == 0, "the batch cannot be exchanged with another axis")
+    require(source.dtype == np.int8 or full[3] == 3, f"{source.name!r} is {source.dtype}; its rows and columns can be exchanged, its channels stay channels")
     return TransposeWork((full[1] - 1, full[2] - 1, full[3] - 1))
 
 
@@ -152,13 +153,16 @@ def _lower_resize(graph: Graph, op: Op) -> ResizeWork | ZoomWork:
     require(len(source.shape) == len(target.shape) == 4, f"shapes {source.shape} and {target.shape}; a resized image has 4 axes")
     require(source.shape[3] == target.shape[3], "input and output should have the same channels")
     sizes = [(source.shape[axis], target.shape[axis]) for axis in (1, 2)]
+    only_factors = f"{source.name!r} is {source.dtype}; it can be resized to nearest pixels in whole factors"
     if op.kind == "RESIZE_BILINEAR":
+        require(source.dtype == np.int8, only_factors)
         require(not op.options.get("is_half_up"), "LiteRT interpolates uint8 in float32; the NPU takes int8")
         return ZoomWork(TpOp.BILINEAR, source.shape[3], *(_bilinear_axis(op, *size) for size in sizes))
     nearest = [_nearest_pixels(op, *size) for size in sizes]
     if all(size_out % size_in == 0 and np.array_equal(pixels, np.arange(size_out) // (size_out // size_in))
            for pixels, (size_in, size_out) in zip(nearest, sizes, strict=True)):
         return ResizeWork(*(size_out // size_in for size_in, size_out in sizes))
+    require(source.dtype == np.int8, only_factors)
     return ZoomWork(TpOp.MAX_POOL, source.shape[3], *(_nearest_axis(pixels, *size) for pixels, size in zip(nearest, sizes, strict=True)))
 
 

@@ -51,11 +51,11 @@ def _constant(builder: ModelBuilder, values: Any) -> int:
 
 
 def one_op(kind: str, shape: Sequence[int], out_shape: Sequence[int], constants: Sequence[Any], quant: Quantisation = QUANT,
-           out_quant: Quantisation = QUANT, **options: Any) -> bytes:
-    """A file of one operator on one activation and int32 constants."""
+           out_quant: Quantisation = QUANT, dtype: type = np.int8, **options: Any) -> bytes:
+    """A file of one operator on one activation of `dtype` and int32 constants."""
     builder = ModelBuilder(kind)
-    source = builder.tensor(shape, np.int8, *quant)
+    source = builder.tensor(shape, dtype, *quant)
     inputs = [source, *(_constant(builder, values) for values in constants)]
-    target = builder.tensor(out_shape, np.int8, *out_quant)
+    target = builder.tensor(out_shape, dtype, *out_quant)
     builder.op(kind, inputs, [target], **options)
     return builder.finish([source], [target])

@@ -137,6 +137,21 @@ def test_refusals(model, message):
         compile_graph(read_tflite(model), PRESETS["Q"])
 
 
+@pytest.mark.parametrize(("kind", "shape", "out_shape", "constants", "options", "message"), [
+    ("TRANSPOSE", (1, 2, 3, 4), (1, 4, 2, 3), [[0, 3, 1, 2]], {}, "is int16; its rows and columns can be exchanged, its channels stay channels"),
+    ("RESIZE_BILINEAR", (1, 2, 3, 4), (1, 4, 6, 4), [[4, 6]], {}, "is int16; it can be resized to nearest pixels in whole factors"),
+    ("RESIZE_NEAREST_NEIGHBOR", (1, 2, 3, 4), (1, 3, 5, 4), [[3, 5]], {}, "is int16; it can be resized to nearest pixels in whole factors"),
+    ("DEPTH_TO_SPACE", (1, 2, 3, 4), (1, 4, 6, 1), [], {"blockSize": 2}, "is int16, which only"),
+])
+def test_what_is_refused_of_int16(kind, shape, out_shape, constants, options, message):
+    with pytest.raises(GraphError, match=message):
+        compile_graph(read_tflite(one_op(kind, shape, out_shape, constants, *[(0.05, 0)] * 2, np.int16, **options)), PRESETS["Q"])
+
+
+def test_rows_and_columns_of_int16_exchanged():
+    check_model(one_op("TRANSPOSE", (1, 5, 4, 3), (1, 4, 5, 3), [[0, 2, 1, 3]], *[(0.05, 0)] * 2, np.int16), PRESETS["Q"])
+
+
 def test_interpolation_is_one_descriptor():
     plan = compile_graph(read_tflite(one_op("RESIZE_BILINEAR", (1, 8, 8, 16), (1, 16, 16, 16), [(16, 16)])), PRESETS["Q"])
     assert [TP.decode(raw)["op"] for raw in plan.steps[0].program.descriptors].count(TpOp.BILINEAR) == 1
