@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,8 +27,8 @@ def block_cycles(block: dict[str, int], config: NpuConfig) -> float:
     """Estimated cycles of a descriptor other than a pool: its load or its elements, whichever are more."""
     load = sum(block[f"num_{name}_runs"] * (-(-block[f"{name}_run_bytes"] // config.port_bytes) + 1) for name in "ab")
     steps = [block["step_2"]] + [block["b_step_2"]] * (block["b_run_bytes"] > 0)
-    is_wide = all(step == 0 or step % (config.port_bytes // 2) != 0 for step in steps)
-    row = max(2, -(-block["num_2"] // 4) if is_wide else block["num_2"])
+    has_groups = all(step == 0 or step % (config.port_bytes // 2) != 0 for step in steps)
+    row = max(2, (1 + block["is_wide"]) * (-(-block["num_2"] // 4) if has_groups else block["num_2"]))
     return max(load, block["num_0"] * block["num_1"] * row) + _BLOCK_CYCLES
 
 
@@ -39,6 +40,9 @@ def elementwise_blocks(work: ElementwiseWork, a_addr: int, b_addr: int, out_addr
     GraphError
         When the TP buffer cannot hold an element of each.
     """
+    if work.is_wide:
+        yield from _wide_blocks(work, a_addr, b_addr, out_addr, config)
+        return
     sizes, strides = _merged_loops(work)
     limit = config.tp_buffer_bytes // 2
 
@@ -58,6 +62,48 @@ def elementwise_blocks(work: ElementwiseWork, a_addr: int, b_addr: int, out_addr
             yield BLANK | work.fields | steps | {f"num_{n}": count for n, count in enumerate(counts)} | {
                 "op": work.op, "a_addr": a_addr + offsets[0], "a_run_bytes": num_a, "b_addr": b_addr + offsets[1], "b_run_bytes": num_b, "num_b_runs": 1,
                 "out_addr": out_addr + offsets[2], "out_run_bytes": int(np.prod(counts)),
+            }
+
+
+def _wide_blocks(work: ElementwiseWork, a_addr: int, b_addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+    """The same on int16: planes of low and of high bytes in turn. Each block is done twice, for either byte of the results."""
+    sizes, strides = _merged_loops(replace(work, shape=(*work.shape[:3], 1), operands=tuple((*shape[:3], 1) for shape in work.operands)))
+    (_, num_1, num_2), num_c = sizes, work.shape[3]
+    planes = [int(np.prod(shape[:3])) for shape in work.operands]
+    has_channels = [shape[3] > 1 for shape in work.operands]
+    out_plane = num_1 * num_2
+
+    def num_loaded(counts: tuple[int, int, int]) -> list[int]:
+        """Bytes of a plane, for each operand."""
+        return [int(np.prod([count for count, step in zip(counts[1:], steps[1:], strict=True) if step])) for steps in strides]
+
+    def can_load(*counts: int) -> bool:
+        return sum(2 * size * (counts[0] if has else 1) for size, has in zip(num_loaded(counts), has_channels, strict=True)) <= config.tp_buffer_bytes // 2
+
+    tile_c, tile_1, tile_2 = 1, num_1, num_2
+    if can_load(1, num_1, num_2):
+        tile_c = next(n for n in range(num_c, 0, -1) if can_load(n, num_1, num_2))
+    elif can_load(1, 1, num_2):
+        tile_1 = next(n for n in range(num_1, 0, -1) if can_load(1, n, num_2))
+    else:
+        tile_1, tile_2 = 1, next(n for n in range(num_2, 0, -1) if can_load(1, 1, n))
+    for c, first_1, first_2 in ((c, y, x) for c in range(0, num_c, tile_c) for y in range(0, num_1, tile_1) for x in range(0, num_2, tile_2)):
+        counts = min(tile_c, num_c - c), min(tile_1, num_1 - first_1), min(tile_2, num_2 - first_2)
+        block = BLANK | work.fields | {"op": work.op, "is_wide": 1, "num_0": counts[0], "num_1": counts[1], "num_2": counts[2]}
+        for n, (name, prefix, addr) in enumerate((("a", "", a_addr), ("b", "b_", b_addr))):
+            size, steps = num_loaded(counts)[n], strides[n]
+            is_whole = size == planes[n]
+            channels = counts[0] if has_channels[n] else 1
+            block |= {
+                f"{name}_addr": addr + 2 * planes[n] * c * has_channels[n] + first_1 * steps[1] + first_2 * steps[2],
+                f"{name}_run_bytes": 2 * size * channels if is_whole else size, f"num_{name}_runs": 1 if is_whole else 2, f"{name}_pitch_bytes": planes[n],
+                f"{name}_high_bytes": size, f"{prefix}step_0": 2 * size * has_channels[n], f"{prefix}step_1": steps[1], f"{prefix}step_2": steps[2],
+            }
+        num_out = counts[1] * counts[2]
+        for is_high in (0, 1):
+            yield block | {
+                "is_high": is_high, "out_addr": out_addr + (2 * c + is_high) * out_plane + first_1 * num_2 + first_2, "out_run_bytes": num_out,
+                "out_pitch_bytes": 2 * out_plane,
             }
 
 
@@ -161,26 +207,37 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
     GraphError
         When the inputs of one output pixel exceed half of the buffer.
     """
-    limit = config.tp_buffer_bytes // 2
+    num_bytes, limit = work.value_bytes, config.tp_buffer_bytes // 2
     rows, cols = work.rows, work.cols
-    num_c, num_oh, num_ow = _pool_tile(work.num_ic, rows, cols, limit)
+    num_c, num_oh, num_ow = _pool_tile(work.num_ic, rows, cols, limit // num_bytes)
     for c, oy, ox in ((c, oy, ox) for c in range(0, work.num_ic, num_c) for oy in range(0, rows.size_out, num_oh) for ox in range(0, cols.size_out, num_ow)):
         tile_c, tile_oh, tile_ow = min(num_c, work.num_ic - c), min(num_oh, rows.size_out - oy), min(num_ow, cols.size_out - ox)
         first_y, tile_ih, pad_top = rows.clip(oy, tile_oh)
         first_x, tile_iw, pad_left = cols.clip(ox, tile_ow)
         if num_ow == cols.size_out:
             first_x, tile_iw, pad_left = 0, cols.size_in, cols.pad
-        planes = work.num_ic, rows.size_in, cols.size_in
-        first, run, count, pitch = _runs(planes, ((c, tile_c), (first_y, tile_ih), (first_x, tile_iw)))
-        out_planes = work.num_ic, rows.size_out, cols.size_out
-        out_first, out_run, _, out_pitch = _runs(out_planes, ((c, tile_c), (oy, tile_oh), (ox, tile_ow)))
-        yield BLANK | {
+        box = (first_y, tile_ih), (first_x, tile_iw)
+        load = _runs((num_bytes * work.num_ic, rows.size_in, cols.size_in), ((num_bytes * c, num_bytes * tile_c), *box))
+        if load is None:
+            raise GraphError(f"the {rows.kernel} rows of {cols.size_in} int16 of a pooling window exceed half of the TP buffer of 2 x {limit} bytes")
+        first, run, count, pitch = load
+        block = BLANK | {
             "op": work.op, "a_addr": addr + first, "a_run_bytes": run, "num_a_runs": count, "a_pitch_bytes": pitch,
-            "num_0": tile_c, "num_1": tile_oh, "num_2": tile_ow, "step_0": tile_ih * tile_iw, "kernel_h": rows.kernel, "kernel_w": cols.kernel,
+            "num_0": tile_c, "num_1": tile_oh, "num_2": tile_ow, "step_0": num_bytes * tile_ih * tile_iw, "kernel_h": rows.kernel, "kernel_w": cols.kernel,
             "stride_h": rows.stride, "stride_w": cols.stride, "start_y": -pad_top, "start_x": -pad_left, "tile_ih": tile_ih, "tile_iw": tile_iw,
-            "out_addr": out_addr + out_first, "out_run_bytes": out_run, "out_pitch_bytes": out_pitch, "act_min": work.act_min, "act_max": work.act_max,
-            "is_half_up": int(work.is_half_up),
+            "act_min": work.act_min, "act_max": work.act_max, "is_half_up": int(work.is_half_up),
         }
+        out_planes, out_box = (num_bytes * work.num_ic, rows.size_out, cols.size_out), ((oy, tile_oh), (ox, tile_ow))
+        if not work.is_wide:
+            out_first, out_run, _, out_pitch = _runs(out_planes, ((c, tile_c), *out_box))
+            yield block | {"out_addr": out_addr + out_first, "out_run_bytes": out_run, "out_pitch_bytes": out_pitch}
+            continue
+        for is_high in range(num_bytes):  # blocks of several channels have whole planes
+            out_first, out_run, _, out_pitch = _runs(out_planes, ((num_bytes * c + is_high, 1), *out_box))
+            yield block | {
+                "is_wide": 1, "is_high": is_high, "a_high_bytes": tile_ih * tile_iw, "out_addr": out_addr + out_first, "out_run_bytes": out_run,
+                "out_pitch_bytes": num_bytes * out_run if tile_c > 1 else out_pitch,
+            }
 
 
 def _pool_tile(num_ic: int, rows: Axis, cols: Axis, limit: int) -> tuple[int, int, int]:

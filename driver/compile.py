@@ -228,8 +228,8 @@ def _tp_cycles(task: Task, plan: Schedule, config: NpuConfig) -> float:
     """Estimated cycles of a task that is not a convolution."""
     work = task.work
     if isinstance(work, PoolWork):
-        pixels = work.num_ic * work.rows.size_out * work.cols.size_out * work.rows.kernel * work.cols.kernel
-        return tp_cycles("pool", pixels, work.num_ic * work.rows.size_in * work.cols.size_in, config)
+        pixels = work.value_bytes * work.num_ic * work.rows.size_out * work.cols.size_out * work.rows.kernel * work.cols.kernel
+        return tp_cycles("pool", pixels, work.value_bytes ** 2 * work.num_ic * work.rows.size_in * work.cols.size_in, config)
     if isinstance(work, ElementwiseWork) and work.is_plain_sum:
         return tp_cycles("add", work.num_elements, 2 * work.num_elements, config)
     if isinstance(work, LutWork):
@@ -356,7 +356,12 @@ def _put_operand(work: object, arena: Arena) -> int:
     if not isinstance(work, ElementwiseWork):
         return 0
     constants = [values for values in work.constants if values is not None]
-    return arena.put(constants[0][0].transpose(work.axes).tobytes()) if constants else 0
+    if not constants:
+        return 0
+    values = constants[0][0].transpose(work.axes)
+    if work.is_wide:  # planes of low and of high bytes in turn
+        values = np.stack([values & 0xFF, values >> 8], axis=1).astype(np.uint8)
+    return arena.put(values.tobytes())
 
 
 def _put_tables(work: ConvWork, tiling: Tiling, config: NpuConfig, arena: Arena) -> tuple[Tables, Streams]:

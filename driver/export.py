@@ -123,6 +123,11 @@ def _fill_activation(op: Op, options) -> None:
     options.fusedActivationFunction = getattr(schema.ActivationFunctionType, op.options.get("activation", "NONE"))
 
 
+def _fill_sum(op: Op, options) -> None:
+    _fill_activation(op, options)
+    options.potScaleInt16 = op.options.get("has_pot_scales", False)
+
+
 def _fill_window(op: Op, options) -> None:
     _fill_activation(op, options)
     options.padding = getattr(schema.Padding, op.options["padding"])
@@ -207,8 +212,8 @@ _OPTIONS: dict[str, tuple[type | None, Callable | None]] = {
     "AVERAGE_POOL_2D": (schema.Pool2DOptionsT, _fill_pool),
     "MAX_POOL_2D": (schema.Pool2DOptionsT, _fill_pool),
     "FULLY_CONNECTED": (schema.FullyConnectedOptionsT, _fill_fully_connected),
-    "ADD": (schema.AddOptionsT, _fill_activation),
-    "SUB": (schema.SubOptionsT, _fill_activation),
+    "ADD": (schema.AddOptionsT, _fill_sum),
+    "SUB": (schema.SubOptionsT, _fill_sum),
     "MUL": (schema.MulOptionsT, _fill_activation),
     **dict.fromkeys(("MAXIMUM", "MINIMUM"), (schema.MaximumMinimumOptionsT, lambda op, options: None)),
     "RESHAPE": (schema.ReshapeOptionsT, _fill_reshape),

@@ -255,7 +255,7 @@ def _lower_reduce_max(graph: Graph, op: Op) -> PoolWork:
 
 
 def _lower_pool(graph: Graph, op: Op) -> PoolWork:
-    source, target = activation(graph, op.inputs[0]), activation(graph, op.outputs[0])
+    source, target = (activation(graph, index, is_wide_ok=True) for index in (op.inputs[0], op.outputs[0]))
     in_shape, out_shape = image(source), image(target)
     require_same_quant(source, target)
     rows = _axis(op, "h", in_shape[1], out_shape[1], op.options["filter_h"])
@@ -263,7 +263,7 @@ def _lower_pool(graph: Graph, op: Op) -> PoolWork:
     require(max(rows.stride, cols.stride) <= 255, "the limit of a pool's stride is 255")
     act_min, act_max = clamp(op, target)
     return PoolWork(TpOp.MAX_POOL if op.kind == "MAX_POOL_2D" else TpOp.AVG_POOL, in_shape[3], rows, cols, act_min, act_max,
-                    op.options.get("is_half_up", False))
+                    op.options.get("is_half_up", False), is_wide=source.dtype == np.int16)
 
 
 _LOWERINGS = {

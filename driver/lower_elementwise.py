@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from convoy.spec.isa import MAX_PRODUCT_SHIFT, TpOp
+from convoy.spec.isa import MAX_PRODUCT_SHIFT, TP_WIDE, TpOp
 
 from .graph import Graph, Op, Quant, Tensor
 from .host import HOST_OPS
 from .lut import LUT_KINDS, make_lut, rescale
 from .operands import activation, clamp, nhwc, require, require_same_quant
-from .quantise import add_multipliers, quantise_multiplier
+from .quantise import add_multipliers, power_multipliers, quantise_multiplier
 from .work import ElementwiseWork, HostWork, LutWork
 
 __all__ = ["ELEMENTWISE_LOWERINGS"]
@@ -21,50 +21,62 @@ _OPS = {"ADD": TpOp.ADD, "SUB": TpOp.SUB, "MUL": TpOp.MUL, "MAXIMUM": TpOp.MAXIM
 
 
 def _operand(graph: Graph, index: int) -> Tensor:
-    """An int8 tensor with one scale, constant or not; a constant of uint8 is seen as int8, like activations."""
+    """A tensor of int8 or int16 with one scale, constant or not; a constant of uint8 is seen as int8, like activations."""
     tensor = graph.tensors[index]
     if tensor.data is not None and tensor.dtype == np.uint8 and tensor.quant is not None:
         quant = replace(tensor.quant, zero_point=tensor.quant.zero_point - 128)
         tensor = replace(tensor, dtype=np.dtype(np.int8), quant=quant, data=(tensor.data ^ 0x80).view(np.int8))
-    require(tensor.dtype == np.int8, f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8")
+    is_wide = tensor.dtype == np.int16
+    require(is_wide or tensor.dtype == np.int8, f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8, uint8 and int16")
     require(tensor.quant is not None and tensor.quant.scale.size == 1, f"{tensor.name!r} needs one scale and zero point")
+    require(not is_wide or tensor.quant.zero_point[0] == 0, f"{tensor.name!r} is int16 with a zero point; use 0")
     return tensor
 
 
 def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
-    target, operands = activation(graph, op.outputs[0]), [_operand(graph, index) for index in op.inputs[:2]]
+    kind = _OPS[op.kind]
+    target, operands = activation(graph, op.outputs[0], is_wide_ok=kind in TP_WIDE), [_operand(graph, index) for index in op.inputs[:2]]
     a, b = operands
+    is_wide = target.dtype == np.int16
+    for tensor in operands:
+        require(tensor.dtype == target.dtype, f"{tensor.name!r} is {tensor.dtype}, {target.name!r} is {target.dtype}; they should be the same")
     require(a.data is None or b.data is None, "both operands are constant")
     shape, shapes = nhwc(target.shape), (nhwc(a.shape), nhwc(b.shape))
     sizes = np.array(shapes)
     require(bool(((sizes == shape) | (sizes == 1)).all() and (sizes.max(axis=0) == shape).all()), f"shapes {a.shape} and {b.shape} do not give {target.shape}")
     require(shapes[0] == shapes[1] or shape[0] == 1, f"batch {shape[0]}: operands of different shapes need batch 1")
-    kind = _OPS[op.kind]
+    require(not is_wide or shape[0] == 1, f"batch {shape[0]}: operands of int16 need batch 1")
+    has_pot_scales = is_wide and op.options.get("has_pot_scales", False)
+    require(not has_pot_scales or shapes[0] == shapes[1], f"shapes {a.shape} and {b.shape}: with pot_scale_int16 operands have one shape")
     if kind in (TpOp.MAXIMUM, TpOp.MINIMUM):
         require_same_quant(a, target)
         require_same_quant(b, target)
         fields = {"act_min": -128, "act_max": 127}
     else:
         act_min, act_max = clamp(op, target)
-        fields = _factors(kind, a.quant, b.quant, target.quant) | {
+        fields = _factors(kind, a.quant, b.quant, target.quant, is_wide, has_pot_scales) | {
             "a_zero_point": int(a.quant.zero_point[0]), "b_zero_point": int(b.quant.zero_point[0]), "zero_point_out": int(target.quant.zero_point[0]),
             "act_min": act_min, "act_max": act_max}
     for number, tensor in enumerate(operands):
-        if tensor.data is not None and tensor.data.size == 1:
+        if tensor.data is not None and tensor.data.size == 1 and not is_wide:
             return LutWork(int(np.prod(shape)), _table(kind, fields, int(tensor.data.item()), is_b=number == 1), 1 - number)
     data = tuple(None if tensor.data is None else tensor.data.reshape(form) for tensor, form in zip(operands, shapes, strict=True))
-    return ElementwiseWork(kind, shape, shapes, data, fields)
+    return ElementwiseWork(kind, shape, shapes, data, fields, is_wide=is_wide)
 
 
-def _factors(kind: TpOp, a: Quant, b: Quant, out: Quant) -> dict[str, int]:
+def _factors(kind: TpOp, a: Quant, b: Quant, out: Quant, is_wide: bool, has_pot_scales: bool) -> dict[str, int]:
     """Multipliers and shifts of ADD, SUB and MUL."""
     scale_a, scale_b, scale_out = (quant.scale[0] for quant in (a, b, out))
     if kind == TpOp.MUL:
         mult, exponent = quantise_multiplier(float(scale_a * scale_b / scale_out))
         require(exponent <= MAX_PRODUCT_SHIFT, f"the factor of the product needs a left shift of {exponent}; the limit is {MAX_PRODUCT_SHIFT}")
         return {"out_mult": mult, "b_shift": max(exponent, 0), "out_shift": max(-exponent, 0)}
-    fields = {}
-    for name, (mult, exponent) in zip(("a", "b", "out"), add_multipliers(scale_a, scale_b, scale_out), strict=True):
+    fields, multipliers = {}, add_multipliers(scale_a, scale_b, scale_out, 15 if is_wide else 20)
+    if has_pot_scales:
+        multipliers = power_multipliers(scale_a, scale_b, scale_out)
+        require(multipliers is not None, f"scales {scale_a:g}, {scale_b:g} and {scale_out:g}: with pot_scale_int16 they are powers of two, the largest operand's that of the "
+                "result, and the smallest not less than its 2^-16")
+    for name, (mult, exponent) in zip(("a", "b", "out"), multipliers, strict=True):
         require(-31 <= exponent <= 0, f"the factor of {name} needs a shift of {exponent}; factors below 1 are supported")
         fields |= {f"{name}_mult": mult, f"{name}_shift": -exponent}
     return fields

@@ -267,19 +267,20 @@ class _Scheduler:
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        target = self._new((1, work.rows.size_out, work.cols.size_out, work.num_ic), self.native)
+        target = self._new((1, work.rows.size_out, work.cols.size_out, work.num_ic * work.value_bytes), self.native)
         self._task(op, position, work.oriented(self.is_transposed), (value,), target)
         self._define(op, target)
 
     def _elementwise(self, op: Op, position: int, work: ElementwiseWork) -> None:
-        """In the layout that the operands have; if they have several, in that of the NPU."""
+        """In the layout that the operands have; if they have several, or int16, in that of the NPU."""
         values = [self._value(index) for index, constant in zip(op.inputs, work.constants, strict=False) if constant is None]
         layouts = [value.layout for value in values if value.shape == work.shape]
         layout = layouts[0] if layouts else self.native
-        if not all(self._same_order(value.shape, value.layout, layout) for value in values):
+        if work.is_wide or not all(self._same_order(value.shape, value.layout, layout) for value in values):
             layout = self.native
         values = [self._converted(op, position, value, layout) for value in values]
-        target = self._new(work.shape, layout)
+        *extents, channels = work.shape
+        target = self._new((*extents, channels * work.value_bytes), layout)
         self._task(op, position, replace(work, axes=AXES[layout]), tuple(values), target)
         self._define(op, target)
 

@@ -14,7 +14,7 @@ LANES = 4
 """Bytes per operand and cycle."""
 START_CYCLES, ARITHMETIC_CYCLES = 12, 14
 """From the buffer to the result queue; and what the arithmetic of two operands takes beyond that."""
-DIVIDE_CYCLES = 10
+DIVIDE_CYCLES, WIDE_DIVIDE_CYCLES = 10, 18
 
 
 class TpTimer:
@@ -64,9 +64,9 @@ class TpTimer:
         """Cycles of the walk."""
         outer = d["num_0"] * d["num_1"]
         if d["op"] in (TpOp.COPY, *TP_TWO_OPERANDS):
-            is_wide = d["step_2"] % (self.config.port_bytes // 2) != 0
-            return outer * max(2, -(-d["num_2"] // LANES) if is_wide else d["num_2"])
-        least = DIVIDE_CYCLES if d["op"] == TpOp.AVG_POOL else 2
+            has_groups = d["step_2"] % (self.config.port_bytes // 2) != 0
+            return outer * max(2, (1 + d["is_wide"]) * (-(-d["num_2"] // LANES) if has_groups else d["num_2"]))
+        least = 2 if d["op"] != TpOp.AVG_POOL else WIDE_DIVIDE_CYCLES if d["is_wide"] else DIVIDE_CYCLES
         rows = [_clipped(_place(d, "y", "h", n), d["kernel_h"], d["tile_ih"]) for n in range(d["num_1"])]
         cols = [-(-_clipped(_place(d, "x", "w", n), d["kernel_w"], d["tile_iw"]) // LANES) for n in range(d["num_2"])]
         return d["num_0"] * sum(max(least, row * col) for row in rows for col in cols)

@@ -192,6 +192,13 @@ class PoolWork:
     """Averages round halves up."""
     lut: np.ndarray | None = None
     """Table that the outputs are looked up in."""
+    is_wide: bool = False
+    """Activations are int16."""
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of an activation."""
+        return 1 + self.is_wide
 
     def oriented(self, is_transposed: bool) -> PoolWork:
         """The same work on images stored with rows and columns exchanged."""
@@ -208,12 +215,19 @@ class ElementwiseWork:
     operands: tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
     """NHWC of A and B; an extent of 1 is repeated."""
     constants: tuple[np.ndarray | None, np.ndarray | None]
-    """Values of those that are constant, at most one; int8 in the shape of the operand."""
+    """Values of those that are constant, at most one; int8, or int16 if `is_wide`, in the shape of the operand."""
     fields: dict[str, int]
     axes: tuple[int, ...] = (0, 1, 2)
-    """Order in memory of (h, w, c), outermost first."""
+    """Order in memory of (h, w, c), outermost first; c is outermost if `is_wide`."""
     lut: np.ndarray | None = None
     """Table that the outputs are looked up in."""
+    is_wide: bool = False
+    """Activations are int16; batch 1."""
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of an activation."""
+        return 1 + self.is_wide
 
     @property
     def num_elements(self) -> int:
@@ -222,8 +236,8 @@ class ElementwiseWork:
 
     @property
     def is_plain_sum(self) -> bool:
-        """A sum of two activations of one shape."""
-        return self.op == TpOp.ADD and self.operands[0] == self.operands[1] and all(values is None for values in self.constants)
+        """A sum of two activations of 8 bits and of one shape."""
+        return self.op == TpOp.ADD and not self.is_wide and self.operands[0] == self.operands[1] and all(values is None for values in self.constants)
 
 
 @dataclass(frozen=True)

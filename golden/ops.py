@@ -83,13 +83,21 @@ def fully_connected(
 
 
 def add(a: np.ndarray, b: np.ndarray, a_quant: Quantisation, b_quant: Quantisation, output_quant: Quantisation, activation: str = "NONE",
-        sign: int = 1) -> np.ndarray:
-    """ADD, or SUB if `sign` is -1, with broadcasting: both operands are scaled to a common 20-bit fraction, rounded, summed and rounded again, each time by D."""
+        sign: int = 1, has_pot_scales: bool = False) -> np.ndarray:
+    """ADD, or SUB if `sign` is -1, with broadcasting: both operands are scaled to a common fraction, rounded, summed and rounded again, each time by D.
+
+    The fraction has 20 bits, of int16 15. With `has_pot_scales` scales of int16 are powers of two, and the operand with the smaller one is divided by
+    their ratio, rounded half away from zero.
+    """
+    if has_pot_scales and a.dtype == np.int16:
+        shifted = [round_half_away(values.astype(np.int64), round(output_quant[0] / quant[0])) for values, quant in ((a, a_quant), (b, b_quant))]
+        return _clamp(shifted[0] + sign * shifted[1], activation_range(activation, output_quant, a.dtype), a.dtype)
+    shift = 15 if a.dtype == np.int16 else 20
     scale_a, scale_b, scale_out = (float(np.float32(quant[0])) for quant in (a_quant, b_quant, output_quant))
     scale = 2 * max(scale_a, scale_b)
-    scaled_a = double_rounding((a.astype(np.int64) - a_quant[1]) << 20, *quantize_multiplier(scale_a / scale))
-    scaled_b = double_rounding((b.astype(np.int64) - b_quant[1]) << 20, *quantize_multiplier(scale_b / scale))
-    total = double_rounding(scaled_a + sign * scaled_b, *quantize_multiplier(scale / ((1 << 20) * scale_out)))
+    scaled_a = double_rounding((a.astype(np.int64) - a_quant[1]) << shift, *quantize_multiplier(scale_a / scale))
+    scaled_b = double_rounding((b.astype(np.int64) - b_quant[1]) << shift, *quantize_multiplier(scale_b / scale))
+    total = double_rounding(scaled_a + sign * scaled_b, *quantize_multiplier(scale / ((1 << shift) * scale_out)))
     return _clamp(total + output_quant[1], activation_range(activation, output_quant, a.dtype), a.dtype)
 
 

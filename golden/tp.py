@@ -12,6 +12,7 @@ from convoy.spec.isa import (
     TP_B_AT_LEAST_ONE,
     TP_POOL_AT_LEAST_ONE,
     TP_TWO_OPERANDS,
+    TP_WIDE,
     TpOp,
 )
 
@@ -49,6 +50,8 @@ def execute_tp(config: NpuConfig, memory: MemoryView, d: dict[str, int]) -> None
         values = _pool(d, op, buffer)
     if op in _CLAMPED:
         values = np.clip(values, d["act_min"], d["act_max"])
+    if d["is_wide"]:
+        values = values >> 8 if d["is_high"] else values & 0xFF
     values = memory.look_up("TP.lut_addr", d, values)
     num_runs = values.size // d["out_run_bytes"]
     memory.write_runs("TP.out_addr", d["out_addr"], d["out_run_bytes"], num_runs, d["out_pitch_bytes"], values.ravel())
@@ -77,8 +80,16 @@ def _check(config: NpuConfig, d: dict[str, int]) -> None:
         raise MachineError(f"TP.start_y, start_x = {d['start_y']}, {d['start_x']}: use at most 0 for COPY")
     if op is TpOp.COPY and not -128 <= d["zero_point_out"] <= 127:
         raise MachineError(f"TP.zero_point_out = {d['zero_point_out']}: use -128..127 for COPY")
-    if op in _CLAMPED and not -128 <= d["act_min"] <= d["act_max"] <= 127:
-        raise MachineError(f"TP.act_min, act_max = {d['act_min']}, {d['act_max']}: use -128 <= act_min <= act_max <= 127")
+    low = -(1 << 15) if d["is_wide"] else -128
+    if op in _CLAMPED and not low <= d["act_min"] <= d["act_max"] < -low:
+        raise MachineError(f"TP.act_min, act_max = {d['act_min']}, {d['act_max']}: use {low} <= act_min <= act_max <= {-low - 1}")
+    if d["is_wide"] and op not in TP_WIDE:
+        raise MachineError(f"TP.is_wide = 1: use 0 for {op.name}")
+    if d["is_high"] and not d["is_wide"]:
+        raise MachineError("TP.is_high = 1: use 0 without is_wide")
+    for name in ("has_lut", "a_zero_point", "b_zero_point", "zero_point_out") * d["is_wide"]:
+        if d[name]:
+            raise MachineError(f"TP.{name} = {d[name]}: use 0 with is_wide")
 
 
 def _check_index(what: str, index: np.ndarray, limit: int) -> None:
@@ -96,6 +107,14 @@ def _copy(d: dict[str, int], buffer: np.ndarray) -> np.ndarray:
     return np.where(is_inside, buffer.take(index, mode="clip"), d["zero_point_out"])
 
 
+def _elements(d: dict[str, int], values: np.ndarray, index: np.ndarray, high_bytes: str) -> np.ndarray:
+    """The elements whose (low) bytes are at `index`; their high bytes are `d[high_bytes]` behind."""
+    if not d["is_wide"]:
+        return values.take(index, mode="clip")
+    _check_index(f"TP.{high_bytes}", index + d[high_bytes], len(values))
+    return (values.take(index, mode="clip") & 0xFF) + (values.take(index + d[high_bytes], mode="clip") << 8)
+
+
 def _elementwise(d: dict[str, int], op: TpOp, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """An operation of `TP_TWO_OPERANDS` on the bytes of A and B, before the clamp; int64, shape (num_0, num_1, num_2)."""
     loops = np.ogrid[: d["num_0"], : d["num_1"], : d["num_2"]]
@@ -103,7 +122,7 @@ def _elementwise(d: dict[str, int], op: TpOp, a: np.ndarray, b: np.ndarray) -> n
     for prefix, values in (("", a), ("b_", b)):
         index = sum(loop * d[f"{prefix}step_{n}"] for n, loop in enumerate(loops))
         _check_index(f"TP.{prefix}step_0, {prefix}step_1, {prefix}step_2", index, len(values))
-        operands.append(values[index])
+        operands.append(_elements(d, values, index, f"{prefix or 'a_'}high_bytes"))
     a, b = operands
     if op is TpOp.MAXIMUM:
         return np.maximum(a, b)
@@ -112,8 +131,9 @@ def _elementwise(d: dict[str, int], op: TpOp, a: np.ndarray, b: np.ndarray) -> n
     a, b = a - d["a_zero_point"], b - d["b_zero_point"]
     if op is TpOp.MUL:
         return double_rounding(a * b, d["out_mult"], d["b_shift"], d["out_shift"]) + d["zero_point_out"]
-    a = double_rounding(a << 20, d["a_mult"], 0, d["a_shift"])
-    b = double_rounding(b << 20, d["b_mult"], 0, d["b_shift"])
+    shift = 15 if d["is_wide"] else 20
+    a = double_rounding(a << shift, d["a_mult"], 0, d["a_shift"])
+    b = double_rounding(b << shift, d["b_mult"], 0, d["b_shift"])
     return double_rounding(a + b if op is TpOp.ADD else a - b, d["out_mult"], 0, d["out_shift"]) + d["zero_point_out"]
 
 
@@ -159,8 +179,8 @@ def _pool(d: dict[str, int], op: TpOp, buffer: np.ndarray) -> np.ndarray:
     _check_index("TP.step_0, tile_iw", np.array([base.min() + y[is_in_y].min() * d["tile_iw"] + x[is_in_x].min(), base.max() + last]), len(buffer))
     pixel = np.clip(y, 0, d["tile_ih"] - 1)[:, None, :, None] * d["tile_iw"] + np.clip(x, 0, d["tile_iw"] - 1)[None, :, None, :]
     is_in = is_in_y[:, None, :, None] & is_in_x[None, :, None, :]
-    values = buffer.take(base[:, None, None, None, None] + pixel, mode="clip")
+    values = _elements(d, buffer, base[:, None, None, None, None] + pixel, "a_high_bytes")
     if op is TpOp.MAX_POOL:
-        return np.where(is_in, values, -128).max(axis=(3, 4))
+        return np.where(is_in, values, -(1 << 15)).max(axis=(3, 4))
     average = round_half_up if d["is_half_up"] else round_half_away
     return average((values * is_in).sum(axis=(3, 4)), is_in.sum(axis=(2, 3)))

@@ -274,10 +274,14 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     Field("b_shift", 5, "ADD, SUB: right shift of B. MUL: left shift of the product, 0..7."),
     Field("out_shift", 5, "ADD, SUB, MUL: right shift of the result."),
     Field("zero_point_out", 9, "ADD, SUB, MUL: added last. COPY: the value outside the image.", signed=True),
-    Field("act_min", 9, "Lower clamp (ADD, SUB, MUL and pools).", signed=True),
-    Field("act_max", 9, "Upper clamp (ADD, SUB, MUL and pools).", signed=True),
+    Field("act_min", 16, "Lower clamp (ADD, SUB, MUL and pools).", signed=True),
+    Field("act_max", 16, "Upper clamp (ADD, SUB, MUL and pools).", signed=True),
     Field("is_half_up", 1, "AVG_POOL: halves are rounded 0: away from zero, 1: up."),
-    Field("has_lut", 1, "1: outputs of any operation, after the clamp, are looked up in a table."),
+    Field("is_wide", 1, "1: elements are int16, in two bytes (ADD, SUB, MAX_POOL and AVG_POOL only). Zero points are 0."),
+    Field("is_high", 1, "With is_wide: which byte of each output is written, 0: the low one, 1: the high one. Else 0."),
+    Field("a_high_bytes", 17, "With is_wide: buffer bytes from the low byte of an element of A to its high byte."),
+    Field("b_high_bytes", 17, "The same for B."),
+    Field("has_lut", 1, "1: outputs of any operation, after the clamp, are looked up in a table. Not with is_wide."),
     Field("lut_addr", 32, "The table, `LUT_BYTES` bytes; aligned to that. Not used if `has_lut` is 0."),
 ))
 """One block on the TP engine: load into the buffer, process one element per cycle, write."""
@@ -286,6 +290,8 @@ TP_AT_LEAST_ONE = ("a_run_bytes", "num_a_runs", "num_0", "num_1", "num_2", "out_
 """Fields of `TP` that must not be 0."""
 TP_TWO_OPERANDS = (TpOp.ADD, TpOp.SUB, TpOp.MUL, TpOp.MAXIMUM, TpOp.MINIMUM)
 """Operations with an operand B."""
+TP_WIDE = (TpOp.ADD, TpOp.SUB, TpOp.MAX_POOL, TpOp.AVG_POOL)
+"""Operations on int16 too."""
 TP_B_AT_LEAST_ONE = ("b_run_bytes", "num_b_runs")
 """They need these too."""
 TP_POOL_AT_LEAST_ONE = ("kernel_h", "kernel_w", "tile_ih", "tile_iw")

@@ -57,7 +57,7 @@ _CONVOLUTIONS = "CONV_2D", "DEPTHWISE_CONV_2D"
 
 def reference_graph(graph: Graph) -> Graph:
     """The same network as TFLite says it: explicit pads are operators, biases have the scale of the accumulators; tensors keep their indices."""
-    tensors = [tensor if tensor.data is None or tensor.dtype.itemsize == 1 else replace(tensor, quant=None) for tensor in graph.tensors]
+    tensors = [tensor if tensor.data is None or tensor.dtype.itemsize <= 2 else replace(tensor, quant=None) for tensor in graph.tensors]
     ops = []
     for op in graph.ops:
         if op.kind in (*_CONVOLUTIONS, "FULLY_CONNECTED"):
@@ -118,7 +118,10 @@ def modes_of(graph: Graph, compiled: Compiled, memory_model: MemoryModel | None 
     found = set(_plan_modes(graph, compiled)) | set(_config_modes(compiled.plan.config))
     for op in graph.ops:
         found.add(f"operator: {op.kind}")
-        found.add(f"type: {graph.tensors[(op.outputs or op.inputs)[0]].dtype}")
+        dtype = graph.tensors[(op.outputs or op.inputs)[0]].dtype
+        found.add(f"type: {dtype}")
+        if dtype == np.int16:
+            found.add(f"operator of int16: {op.kind}")
         if "activation" in op.options:
             found.add(f"activation: {op.options['activation']}")
         if op.kind in _CONVOLUTIONS:
@@ -188,7 +191,7 @@ def required_modes(device_name: str) -> set[str]:
     values = {
         "operator": [*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "STRIDED_SLICE", "CONCATENATION", "MEAN",
                      "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "SLICE", "SPLIT", "SPLIT_V", "SPACE_TO_DEPTH", "READ_VARIABLE", "ASSIGN_VARIABLE", *LUT_OPTIONS],
-        "type": ["int8", "uint8"],
+        "type": ["int8", "uint8"], "operator of int16": [*_CONVOLUTIONS, "ADD", "SUB", "MAX_POOL_2D", "AVERAGE_POOL_2D"],
         "activation": ["NONE", "RELU", "RELU6", "RELU_N1_TO_1"],
         "kernel": ["square", "not square"],
         "padding": ["SAME", "VALID"], "pool padding": ["SAME", "VALID"],

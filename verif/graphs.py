@@ -165,7 +165,7 @@ def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndar
             return np.maximum(a, b) if op.kind == "MAXIMUM" else np.minimum(a, b)
         if op.kind == "MUL":
             return ops.multiply(a, b, *quants, activation)
-        return ops.add(a, b, *quants, activation, -1 if op.kind == "SUB" else 1)
+        return ops.add(a, b, *quants, activation, -1 if op.kind == "SUB" else 1, options.get("has_pot_scales", False))
     if op.kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
         layer = ops.max_pool if op.kind == "MAX_POOL_2D" else ops.average_pool
         return layer(acts, (options["filter_h"], options["filter_w"]), stride, quants[0], padding, activation)

@@ -249,12 +249,12 @@ def fully_connected_model(
 
 
 def add_model(shape: Sequence[int], a_quant: Quantisation, b_quant: Quantisation, output_quant: Quantisation, activation: str = "NONE",
-              b_shape: Sequence[int] | None = None, dtype: Any = np.int8) -> bytes:
-    """One ADD of two inputs of `dtype`."""
+              b_shape: Sequence[int] | None = None, dtype: Any = np.int8, kind: str = "ADD", has_pot_scales: bool = False) -> bytes:
+    """One ADD or SUB of two inputs of `dtype`."""
     builder = ModelBuilder("add")
     inputs = [builder.tensor(shape, dtype, *a_quant, name="a"), builder.tensor(b_shape or shape, dtype, *b_quant, name="b")]
     output = builder.tensor(shape, dtype, *output_quant, name="output")
-    builder.op("ADD", inputs, [output], fusedActivationFunction=_activation(activation))
+    builder.op(kind, inputs, [output], fusedActivationFunction=_activation(activation), potScaleInt16=has_pot_scales)
     return builder.finish(inputs, [output])
 
 

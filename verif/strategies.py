@@ -35,7 +35,7 @@ seeds = st.integers(0, 2**32 - 1)
 bytes_only = st.sampled_from([np.int8, np.int8, np.int8, np.uint8])
 """Dtypes of activations that all operators take."""
 dtypes = st.one_of(bytes_only, st.just(np.int16))
-"""Of convolutions, fully connected layers and moves."""
+"""Of convolutions, fully connected layers, moves, pools, sums and differences."""
 
 
 @st.composite
@@ -120,9 +120,9 @@ def fully_connected_graphs(draw, dtypes=dtypes):
 
 
 @st.composite
-def pool_graphs(draw):
+def pool_graphs(draw, dtypes=dtypes):
     """Maximum or average pooling of any window and stride."""
-    maker = GraphMaker(draw(seeds), draw(bytes_only))
+    maker = GraphMaker(draw(seeds), draw(dtypes))
     height, width, num_ic = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 20))
     kernel_h, kernel_w, stride_h, stride_w = draw(st.tuples(*[st.integers(1, 6)] * 4))
     kernel_h, kernel_w, is_same = min(kernel_h, height), min(kernel_w, width), draw(st.booleans())
@@ -135,15 +135,16 @@ def pool_graphs(draw):
 
 
 @st.composite
-def elementwise_graphs(draw):
+def elementwise_graphs(draw, dtypes=dtypes):
     """A sum, difference, product, maximum or minimum of two tensors with scales of their own; some axes of one are 1, or it is constant."""
-    maker = GraphMaker(draw(seeds), draw(bytes_only))
-    kind = draw(st.sampled_from(["ADD", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"]))
+    maker = GraphMaker(draw(seeds), draw(dtypes))
+    kind = draw(st.sampled_from(["ADD", "ADD", "SUB"] + ["MUL", "MAXIMUM", "MINIMUM"] * (maker.dtype != np.int16)))
     shape = (1, *draw(st.tuples(*[st.integers(1, 30)] * 3)))
     kept = draw(st.one_of(st.just((True,) * 3), st.tuples(*[st.booleans()] * 3)))
     shapes = [shape, (1, *(size if keep else 1 for size, keep in zip(shape[1:], kept, strict=True)))]
     has_constant = draw(st.booleans())
-    data = maker.rng.integers(0, 256, shapes[1]).astype(np.uint8).view(maker.dtype) if has_constant else None
+    info = np.iinfo(maker.dtype)
+    data = maker.rng.integers(info.min, info.max + 1, shapes[1]).astype(maker.dtype) if has_constant else None
     if kind in ("MAXIMUM", "MINIMUM"):
         operands = [maker.tensor(shapes[0], zero_point=3), maker.tensor(shapes[1], data=data, zero_point=3)]
     else:
@@ -198,7 +199,8 @@ LUT_OPTIONS: dict[str, dict] = {
 def lut_graphs(draw):
     """A layer or nothing, followed by one or two operators that are tables; fused unless the result between is an output too."""
     kinds = draw(st.lists(st.sampled_from(sorted(LUT_OPTIONS)), min_size=1, max_size=2))
-    graph = draw(st.one_of(conv_graphs(max_kernel=3, dtypes=bytes_only), fully_connected_graphs(dtypes=bytes_only), pool_graphs(), elementwise_graphs(), st.none()))
+    graph = draw(st.one_of(conv_graphs(max_kernel=3, dtypes=bytes_only), fully_connected_graphs(dtypes=bytes_only), pool_graphs(bytes_only),
+                           elementwise_graphs(bytes_only), st.none()))
     maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type if graph else draw(bytes_only))
     if graph is None:
         inputs = [maker.tensor((1, *draw(st.tuples(*[st.integers(1, 30)] * 3))))]

@@ -292,6 +292,10 @@ def _read_activation(where: str, options: Any) -> dict[str, Any]:
     return {"activation": _activation(where, options.FusedActivationFunction())}
 
 
+def _read_sum(where: str, options: Any) -> dict[str, Any]:
+    return _read_activation(where, options) | {"has_pot_scales": bool(options.PotScaleInt16())}
+
+
 def _read_concatenation(where: str, options: Any) -> dict[str, Any]:
     return {"activation": _activation(where, options.FusedActivationFunction()), "axis": options.Axis()}
 
@@ -351,8 +355,8 @@ _OPTIONS: dict[str, tuple[type, bool, Callable[[str, Any], dict[str, Any]]]] = {
     "AVERAGE_POOL_2D": (schema.Pool2DOptions, True, _read_pool),
     "MAX_POOL_2D": (schema.Pool2DOptions, True, _read_pool),
     "FULLY_CONNECTED": (schema.FullyConnectedOptions, True, _read_fully_connected),
-    "ADD": (schema.AddOptions, True, _read_activation),
-    "SUB": (schema.SubOptions, True, _read_activation),
+    "ADD": (schema.AddOptions, True, _read_sum),
+    "SUB": (schema.SubOptions, True, _read_sum),
     "MUL": (schema.MulOptions, True, _read_activation),
     "CONCATENATION": (schema.ConcatenationOptions, True, _read_concatenation),
     "RESHAPE": (schema.ReshapeOptions, False, _read_reshape),

@@ -26,6 +26,7 @@ from convoy.spec.isa import (
     TP_B_AT_LEAST_ONE,
     TP_POOL_AT_LEAST_ONE,
     TP_TWO_OPERANDS,
+    TP_WIDE,
     Opcode,
     Rounding,
     TpOp,
@@ -247,6 +248,7 @@ class DescriptorCheck(wiring.Component):
         """The same for a `TP` descriptor."""
         has_b = Cat(d.op == op for op in TP_TWO_OPERANDS).any()
         has_windows = (d.op == TpOp.MAX_POOL) | (d.op == TpOp.AVG_POOL) | (d.op == TpOp.BILINEAR)
+        can_be_wide = Cat(d.op == op for op in TP_WIDE).any()
         limit = self._config.tp_buffer_bytes // 2
         return [
             *(d[name] == 0 for name in TP_AT_LEAST_ONE),
@@ -258,5 +260,7 @@ class DescriptorCheck(wiring.Component):
             (d.op == TpOp.MUL) & (d.b_shift > MAX_PRODUCT_SHIFT),
             d.a_run_bytes > limit, d.b_run_bytes > limit,
             (d.op != TpOp.COPY) & (d.act_min > d.act_max),
+            ~d.is_wide & (d.is_high | ((d.op != TpOp.COPY) & ((d.act_min < -128) | (d.act_max > 127)))),
+            d.is_wide & (~can_be_wide | d.has_lut | (d.a_zero_point != 0) | (d.b_zero_point != 0) | (d.zero_point_out != 0)),
             d.has_lut & (d.lut_addr[:exact_log2(LUT_BYTES)] != 0),
         ]

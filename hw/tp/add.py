@@ -124,7 +124,8 @@ class AddLane(wiring.Component):
 class MathLane(wiring.Component):
     """One element of `ADD`, `SUB` or `MUL` per cycle, or a row of a `BILINEAR` window: `a * weight_a + b * weight_b`.
 
-    The multiplier of A takes the element of B for `MUL`, and a weight for `BILINEAR`, in place of `a_mult`.
+    The multiplier of A takes the element of B for `MUL`, and a weight for `BILINEAR`, in place of `a_mult`. With `is_wide` `ADD` and `SUB` take
+    elements of int16, which are scaled by 2^15 where those of int8 are scaled by 2^20.
 
     Latency: `PIPELINE_CYCLES`; of `row`: `ROW_CYCLES`. Throughput: one element per cycle.
 
@@ -132,10 +133,10 @@ class MathLane(wiring.Component):
     -------
     job : In
         Fields of the descriptor, constant from two cycles before the first element.
-    a, b : In(signed(8))
+    a, b : In(signed(16))
     weight_a, weight_b : In(21)
         With a and b; at most 2^20.
-    y : Out(signed(8))
+    y : Out(signed(16))
     row : Out(signed(32))
     """
 
@@ -144,32 +145,34 @@ class MathLane(wiring.Component):
 
     def __init__(self):
         super().__init__({
-            "job": In(TP.subset("op", *ADD_FIELDS)), "a": In(signed(8)), "b": In(signed(8)), "weight_a": In(21), "weight_b": In(21),
-            "y": Out(signed(8)), "row": Out(signed(32)),
+            "job": In(TP.subset("op", "is_wide", *ADD_FIELDS)), "a": In(signed(16)), "b": In(signed(16)), "weight_a": In(21), "weight_b": In(21),
+            "y": Out(signed(16)), "row": Out(signed(32)),
         })
 
     def elaborate(self, platform):
         m = Module()
         job = self.job
-        drop_bits = 11
-
-        m.submodules.scale_a = scale_a = ScaleDown(x_bits=10, drop_bits=drop_bits, mult_bits=32)
-        m.submodules.scale_b = scale_b = ScaleDown(x_bits=10, drop_bits=drop_bits, mult_bits=32)
+        # (x << 15) * mult rounded by 31 bits is x * mult rounded by 16, and (x << 20) * mult is that of x << 5.
+        drop_bits, narrow_shift = 16, 5
+        m.submodules.scale_a = scale_a = ScaleDown(x_bits=16, drop_bits=drop_bits, mult_bits=32)
+        m.submodules.scale_b = scale_b = ScaleDown(x_bits=16, drop_bits=drop_bits, mult_bits=32)
         m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31)
         is_sub, is_mul, is_weighted = Signal(), Signal(), Signal()
         m.d.sync += [is_sub.eq(job.op == TpOp.SUB), is_mul.eq(job.op == TpOp.MUL), is_weighted.eq(job.op == TpOp.BILINEAR)]
 
-        # The product of two elements is that of a, with the sign of b, and the magnitude of b. Factors shifted left by drop_bits are exact.
+        # The product of two elements is that of a, with the sign of b, and the magnitude of b. Factors shifted left by what is dropped are exact.
         a, b, magnitude = Signal(signed(10)), Signal(signed(10)), Signal(9)
         product_shift = job.b_shift[:MAX_PRODUCT_SHIFT.bit_length()]
+        factor_shift = drop_bits - narrow_shift
         m.d.comb += [
-            a.eq(self.a - job.a_zero_point), b.eq(self.b - job.b_zero_point), magnitude.eq(Mux(b < 0, -b, b)),
-            scale_a.x.eq(Mux(is_mul & (b < 0), job.a_zero_point - self.a, a)), scale_b.x.eq(b),
+            a.eq(Mux(is_mul & (b < 0), job.a_zero_point - self.a[:8].as_signed(), self.a[:8].as_signed() - job.a_zero_point)),
+            b.eq(self.b[:8].as_signed() - job.b_zero_point), magnitude.eq(Mux(b < 0, -b, b)),
+            scale_a.x.eq(Mux(job.is_wide, self.a, a << narrow_shift)), scale_b.x.eq(Mux(job.is_wide, self.b, b << narrow_shift)),
             scale_a.shift.eq(Mux(is_mul, 0, job.a_shift)), scale_b.shift.eq(job.b_shift),
         ]
         m.d.sync += [
-            scale_a.mult.eq(Mux(is_weighted, self.weight_a << drop_bits, Mux(is_mul, magnitude << product_shift << drop_bits, job.a_mult))),
-            scale_b.mult.eq(Mux(is_weighted, self.weight_b << drop_bits, job.b_mult)),
+            scale_a.mult.eq(Mux(is_weighted, self.weight_a << factor_shift, Mux(is_mul, magnitude << product_shift << factor_shift, job.a_mult))),
+            scale_b.mult.eq(Mux(is_weighted, self.weight_b << factor_shift, job.b_mult)),
         ]
         scaled_b = Mux(is_mul, 0, scale_b.y)
         m.d.comb += [

@@ -1,4 +1,4 @@
-"""Pooling: groups of bytes reduced to a maximum or an average."""
+"""Pooling: groups of elements reduced to a maximum or an average."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
@@ -10,59 +10,69 @@ from .add import clamp
 
 __all__ = ["Average", "PoolReduce"]
 
-_JOB = TP.subset("op", "act_min", "act_max", "is_half_up")
-_SUM_BITS = 24
+_JOB = TP.subset("op", "act_min", "act_max", "is_half_up", "is_wide")
+_ELEMENT_BITS = 16
+_SUM_BITS = 32
 _COUNT_BITS = 16
 
 
 class Average(wiring.Component):
     """`total / count` by restoring division, halves rounded away from zero or up.
 
-    Latency and throughput: `CYCLES`.
+    Latency and throughput: `CYCLES`, or `WIDE_CYCLES`.
 
     Members
     -------
     en : In(1)
-        Strobe, at least `CYCLES` after the one before: takes `total` and `count`.
-    total, count : In(signed(24)), In(16)
-        |total| at most 128 * count, count at least 1 (otherwise the quotient is arbitrary).
-    is_half_up : In(1)
+        Strobe, at least the latency after the one before: takes `total` and `count`.
+    total, count : In(signed(32)), In(16)
+        |total| at most 128 * count, with `is_wide` 32768 * count; count at least 1 (otherwise the quotient is arbitrary).
+    is_half_up, is_wide : In(1)
         Constant while averages are made.
     valid : Out(1)
         Strobe for `quotient`.
-    quotient : Out(signed(9))
+    quotient : Out(signed(17))
     """
 
-    CYCLES = 10
+    CYCLES, WIDE_CYCLES = 10, 18
 
     en: In(1)
     total: In(signed(_SUM_BITS))
     count: In(_COUNT_BITS)
     is_half_up: In(1)
+    is_wide: In(1)
     valid: Out(1)
-    quotient: Out(signed(9))
+    quotient: Out(signed(17))
 
     def elaborate(self, platform):
         m = Module()
-        quotient_bits = 8
+        quotient_bits, narrow_bits = _ELEMENT_BITS, 8
         is_negative = Signal()
         divisor = Signal(_COUNT_BITS)
         remainder = Signal(_COUNT_BITS + quotient_bits + 1)
         magnitude = Signal(quotient_bits)
-        # A one-hot counter: bit 0 is the cycle after the start, which rounds; then a quotient bit per cycle; then the sign.
+        # A one-hot counter: bit 0 is the cycle after the start, which rounds; then a quotient bit per cycle; then the sign. Of narrow averages only
+        # the last bits are made: dividends are shifted left by those that would be zero.
         steps = Signal(quotient_bits + 1)
-        aligned = Signal.like(remainder)
-        m.d.comb += aligned.eq(divisor << (quotient_bits - 1))
+        aligned, half, dividend = Signal.like(remainder), Signal(_COUNT_BITS), Signal(_SUM_BITS)
+        skipped_bits = quotient_bits - narrow_bits
+        m.d.comb += [
+            aligned.eq(divisor << (quotient_bits - 1)), half.eq((divisor - (is_negative & self.is_half_up)) >> 1),
+            dividend.eq(Mux(self.total < 0, -self.total, self.total)),
+        ]
 
-        m.d.sync += [steps.eq(Cat(self.en, steps)), self.valid.eq(steps[-1])]
+        m.d.sync += [
+            steps.eq(Cat(self.en, steps[:narrow_bits], steps[narrow_bits] & self.is_wide, steps[narrow_bits + 1:])),
+            self.valid.eq(Mux(self.is_wide, steps[-1], steps[narrow_bits])),
+        ]
         m.d.comb += self.quotient.eq(Mux(is_negative, -magnitude, magnitude))
         with m.If(self.en):
             m.d.sync += [
                 is_negative.eq(self.total < 0), divisor.eq(self.count),
-                remainder.eq(Mux(self.total < 0, -self.total, self.total)),
+                remainder.eq(Mux(self.is_wide, dividend, dividend << skipped_bits)), magnitude.eq(0),
             ]
         with m.Elif(steps[0]):
-            m.d.sync += remainder.eq(remainder + ((divisor - (is_negative & self.is_half_up)) >> 1))
+            m.d.sync += remainder.eq(remainder + Mux(self.is_wide, half, half << skipped_bits))
         with m.Elif(remainder >= aligned):
             m.d.sync += [remainder.eq((remainder - aligned) << 1), magnitude.eq(Cat(1, magnitude))]
         with m.Else():
@@ -71,15 +81,15 @@ class Average(wiring.Component):
 
 
 class PoolReduce(wiring.Component):
-    """Maximum or average of windows that arrive in groups of bytes, clamped.
+    """Maximum or average of windows that arrive in groups of elements, clamped.
 
-    Latency: 4 cycles from the last group of a window (averages: 4 + `Average.CYCLES`). Throughput: a group per cycle; the
-    ends of windows to be averaged must be at least `Average.CYCLES` apart.
+    Latency: 4 cycles from the last group of a window, and for averages that of `Average`. Throughput: a group per cycle; the
+    ends of windows to be averaged must be at least the latency of `Average` apart.
 
     Parameters
     ----------
     num_lanes : int
-        Bytes of a group.
+        Elements of a group.
 
     Members
     -------
@@ -87,15 +97,16 @@ class PoolReduce(wiring.Component):
         Fields of the descriptor, constant while groups are in flight.
     en : In(1)
         Strobe for a group.
-    bytes : In(num_lanes bytes)
+    elements : In(num_lanes x signed(16))
+        Of int16 with `is_wide`, else of int8.
     count : In
-        Bytes in use, the first ones; 0 .. num_lanes.
+        Elements in use, the first ones; 0 .. num_lanes.
     window_last, last : In(1)
         The group ends its window; it is the last one of the descriptor.
     valid : Out(1)
         Strobe for `result` and `result_last`.
-    result : Out(signed(8))
-        A window without bytes gives act_min for a maximum, and an arbitrary value for an average.
+    result : Out(signed(16))
+        A window without elements gives act_min for a maximum, and an arbitrary value for an average.
     result_last : Out(1)
         This was the window of the group with `last`.
     """
@@ -104,12 +115,12 @@ class PoolReduce(wiring.Component):
         super().__init__({
             "job": In(_JOB),
             "en": In(1),
-            "bytes": In(data.ArrayLayout(signed(8), num_lanes)),
+            "elements": In(data.ArrayLayout(signed(_ELEMENT_BITS), num_lanes)),
             "count": In(range(num_lanes + 1)),
             "window_last": In(1),
             "last": In(1),
             "valid": Out(1),
-            "result": Out(signed(8)),
+            "result": Out(signed(_ELEMENT_BITS)),
             "result_last": Out(1),
         })
 
@@ -119,22 +130,23 @@ class PoolReduce(wiring.Component):
         is_average = Signal()
         m.d.comb += is_average.eq(job.op == TpOp.AVG_POOL)
 
-        # Bytes not in use become neutral: 0 in a sum, the least byte in a maximum.
-        values = [Signal(signed(8), name=f"value{lane}") for lane in range(len(self.bytes))]
+        # Elements not in use become neutral: 0 in a sum, the least of all in a maximum.
+        least = -(1 << (_ELEMENT_BITS - 1))
+        values = [Signal(signed(_ELEMENT_BITS), name=f"value{lane}") for lane in range(len(self.elements))]
         values_en, values_last, values_count = Signal(), Signal(), Signal.like(self.count)
         m.d.sync += [values_en.eq(self.en), values_last.eq(self.window_last), values_count.eq(self.count)]
-        m.d.sync += [value.eq(Mux(lane < self.count, self.bytes[lane], Mux(is_average, 0, -128))) for lane, value in enumerate(values)]
+        m.d.sync += [value.eq(Mux(lane < self.count, self.elements[lane], Mux(is_average, 0, least))) for lane, value in enumerate(values)]
 
         group_en, group_last = Signal(), Signal()
-        group_max, group_count = Signal(signed(8)), Signal.like(self.count)
-        group_sum = Signal(signed(8 + len(values).bit_length()))
+        group_max, group_count = Signal(signed(_ELEMENT_BITS)), Signal.like(self.count)
+        group_sum = Signal(signed(_ELEMENT_BITS + len(values).bit_length()))
         m.d.sync += [
             group_en.eq(values_en), group_last.eq(values_last), group_count.eq(values_count),
             group_max.eq(_tree(values, lambda a, b: Mux(a > b, a, b))),
             group_sum.eq(_tree(values, lambda a, b: a + b)),
         ]
 
-        window_max, window_sum, window_count = Signal(signed(8), init=-128), Signal(signed(_SUM_BITS)), Signal(_COUNT_BITS)
+        window_max, window_sum, window_count = Signal(signed(_ELEMENT_BITS), init=least), Signal(signed(_SUM_BITS)), Signal(_COUNT_BITS)
         window_en, is_first = Signal(), Signal(init=1)
         values_is_final, group_is_final, window_is_final, average_is_final = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
@@ -154,9 +166,9 @@ class PoolReduce(wiring.Component):
         m.submodules.average = average = Average()
         m.d.comb += [
             average.en.eq(window_en & is_average), average.total.eq(window_sum), average.count.eq(window_count),
-            average.is_half_up.eq(job.is_half_up),
+            average.is_half_up.eq(job.is_half_up), average.is_wide.eq(job.is_wide),
         ]
-        value = Signal(signed(9))
+        value = Signal(signed(_ELEMENT_BITS + 1))
         m.d.comb += value.eq(Mux(is_average, average.quotient, window_max))
         m.d.sync += [
             self.valid.eq(Mux(is_average, average.valid, window_en)),

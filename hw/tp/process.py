@@ -25,7 +25,7 @@ NUM_TP_LANES = 4
 _JOB = TP.subset(
     "op", "buffer_half", "num_0", "num_1", "num_2", "step_0", "step_1", "step_2", "b_step_0", "b_step_1", "b_step_2",
     "kernel_h", "kernel_w", "stride_h", "stride_w", "stride_h_frac", "stride_w_frac", "start_y", "start_x", "start_y_frac", "start_x_frac",
-    "tile_ih", "tile_iw", "is_half_up", *ADD_FIELDS, *LUT_FIELDS)
+    "tile_ih", "tile_iw", "is_half_up", "is_wide", "is_high", "a_high_bytes", "b_high_bytes", *ADD_FIELDS, *LUT_FIELDS)
 
 
 def result_layout(num_lanes: int) -> data.StructLayout:
@@ -40,8 +40,9 @@ class Process(wiring.Component):
     descriptor starts when the pipeline is empty, and when its lookup table, if it has one, has been fetched.
 
     Latency: about 14 cycles from `loaded` to the first result, `ADD`, `SUB` and `MUL` 14 more, `BILINEAR` 9 more. Throughput: pools, `BILINEAR`:
-    `num_lanes` pixels of a window row per cycle, and at least two cycles per window (averages: `Average.CYCLES`); others: a group of
-    `num_lanes` elements per cycle (one element if a step puts lanes into one bank), and at least two cycles per iteration of the outer loops.
+    `num_lanes` pixels of a window row per cycle, and at least two cycles per window (averages: those of `Average`); others: a group of
+    `num_lanes` elements per cycle (one element if a step puts lanes into one bank; `ADD` and `SUB` of int16: two cycles), and at least two cycles per
+    iteration of the outer loops.
 
     Parameters
     ----------
@@ -92,7 +93,10 @@ class Process(wiring.Component):
         wiring.connect(m, queue.o, wiring.flipped(self.results))
         wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
 
-        job, b_offset = Signal(_JOB), Signal(half_bits)
+        job, b_offset, b_high_offset = Signal(_JOB), Signal(half_bits), Signal(half_bits)
+        is_math = _is_math(job.op)
+        is_pair, is_wide_pool = Signal(), Signal()  # int16: low and high bytes in two cycles, or by both gathers
+        m.d.comb += [is_pair.eq(job.is_wide & is_math), is_wide_pool.eq(job.is_wide & ~is_math)]
         is_end = Signal()
         with m.FSM():
             with m.State("IDLE"):
@@ -103,7 +107,9 @@ class Process(wiring.Component):
             with m.State("WAIT"):
                 can_start = lut.is_ready & ~lut.start
                 m.d.comb += [self.loaded.ready.eq(can_start), window_walk.start.eq(self.loaded.valid & can_start)]
-                m.d.sync += [b_offset.eq(self.loaded.p), lut.start.eq(0)]
+                m.d.sync += [
+                    b_offset.eq(Mux(is_wide_pool, job.a_high_bytes, self.loaded.p)), b_high_offset.eq(self.loaded.p + job.b_high_bytes), lut.start.eq(0),
+                ]
                 with m.If(self.loaded.valid & can_start):
                     m.next = "RUN"
             with m.State("RUN"), m.If(is_end):
@@ -114,38 +120,48 @@ class Process(wiring.Component):
         _assign(m, lut.job, job)
 
         groups = group_walk.groups
-        is_issued = self._issue(m, job, groups)
+        is_issued, is_high = self._issue(m, job, groups, is_pair)
         m.d.comb += [self.read_step.eq(group_walk.steps), group_walk.place_in.eq(window_walk.place)]
+        a_addr, b_addr = Signal(half_bits), Signal(half_bits)
+        m.d.comb += [
+            a_addr.eq(groups.p.addr + Mux(is_high, job.a_high_bytes[:half_bits], 0)),
+            b_addr.eq(Mux(is_wide_pool, groups.p.addr, groups.p.addr_b) + Mux(is_high, b_high_offset, b_offset)),
+        ]
         m.d.sync += [
-            self.read_addr[0].eq(Cat(groups.p.addr, job.buffer_half)),
-            self.read_addr[1].eq(Cat((groups.p.addr_b + b_offset)[:half_bits], job.buffer_half)),
+            self.read_addr[0].eq(Cat(a_addr, job.buffer_half)), self.read_addr[1].eq(Cat(b_addr, job.buffer_half)),
             self.read_count.eq(groups.p.count),
         ]
-        tags = {"en": is_issued, "count": groups.p.count, "fill": groups.p.is_fill, "window_last": groups.p.window_last, "last": groups.p.last}
+        tags = {"en": is_issued & ~(is_pair & ~is_high), "is_low": is_pair & ~is_high, "count": groups.p.count, "fill": groups.p.is_fill, "window_last": groups.p.window_last, "last": groups.p.last}
         tags = _delay(m, tags, 1 + TpBuffer.GATHER_CYCLES, "gather")
         weights = self._weights(m, groups.p.is_row_0, group_walk.place)
         self._compute(m, job, tags, weights, lut, queue.i)
         m.d.comb += is_end.eq(queue.i.valid & queue.i.p.last)
         return m
 
-    def _issue(self, m, job, groups):
-        """Let a group go when its result will find room, and windows to be averaged not faster than the divider."""
+    def _issue(self, m, job, groups, is_pair):
+        """Let a group go when its result will find room, and windows to be averaged not faster than the divider; those that `is_pair` twice.
+
+        Whether a group goes, and whether for the second time.
+        """
         room = Signal(range(self.QUEUE_DEPTH + 1), init=self.QUEUE_DEPTH)
-        pause = Signal(range(Average.CYCLES))
+        pause = Signal(range(Average.WIDE_CYCLES))
+        is_high = Signal()
         gives_result, is_average, can_issue, is_issued = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             is_average.eq(job.op == TpOp.AVG_POOL),
             gives_result.eq(groups.p.window_last | ~is_pool(job.op)),
             can_issue.eq((room != 0) & ~(is_average & groups.p.window_last & (pause != 0))),
-            groups.ready.eq(can_issue),
-            is_issued.eq(groups.valid & groups.ready),
+            groups.ready.eq(can_issue & (is_high | ~is_pair)),
+            is_issued.eq(groups.valid & can_issue),
         ]
-        m.d.sync += room.eq(room + (self.results.valid & self.results.ready) - (is_issued & gives_result))
+        with m.If(is_issued):
+            m.d.sync += is_high.eq(is_pair & ~is_high)
+        m.d.sync += room.eq(room + (self.results.valid & self.results.ready) - (is_issued & groups.ready & gives_result))
         with m.If(is_issued & groups.p.window_last):
-            m.d.sync += pause.eq(Average.CYCLES - 1)
+            m.d.sync += pause.eq(Mux(job.is_wide, Average.WIDE_CYCLES, Average.CYCLES) - 1)
         with m.Elif(pause != 0):
             m.d.sync += pause.eq(pause - 1)
-        return is_issued
+        return is_issued, is_high
 
     def _weights(self, m, is_row_0, place):
         """Weights of the first two bytes of the group that was issued, when the bytes have been read."""
@@ -157,20 +173,25 @@ class Process(wiring.Component):
     def _compute(self, m, job, tags, weights, lut, results):
         """The bytes that were read or the fill, or what is made of them, looked up if need be, into the queue."""
         read_a, read_b = self.read_data
+        low_a, low_b = Signal.like(Value.cast(read_a)), Signal.like(Value.cast(read_b))
+        with m.If(tags.pop("is_low")):
+            m.d.sync += [low_a.eq(Value.cast(read_a)), low_b.eq(Value.cast(read_b))]
         maths, extremes, is_minimum, is_weighted = [], [], Signal(), Signal()
         m.d.comb += [is_minimum.eq(job.op == TpOp.MINIMUM), is_weighted.eq(job.op == TpOp.BILINEAR)]
         for lane, (a, b) in enumerate(zip(read_a, read_b, strict=True)):
             m.submodules[f"math{lane}"] = math = MathLane()
             _assign(m, math.job, job)
-            m.d.comb += [math.a.eq(a), math.b.eq(b)]
+            m.d.comb += [
+                math.a.eq(Mux(job.is_wide, Cat(low_a.word_select(lane, 8), a).as_signed(), a)),
+                math.b.eq(Mux(job.is_wide, Cat(low_b.word_select(lane, 8), b).as_signed(), b)),
+            ]
             maths.append(math)
             extremes.append(Mux((a < b) ^ is_minimum, b, a))
             if lane == 0:
                 m.d.comb += [math.weight_a.eq(weights["a"]), math.weight_b.eq(weights["b"])]
                 with m.If(is_weighted):
                     m.d.comb += math.b.eq(read_a[1])
-        is_math = (job.op == TpOp.ADD) | (job.op == TpOp.SUB) | (job.op == TpOp.MUL)
-        sum_tags = _delay(m, tags | {"en": tags["en"] & is_math}, MathLane.PIPELINE_CYCLES, "math")
+        sum_tags = _delay(m, tags | {"en": tags["en"] & _is_math(job.op)}, MathLane.PIPELINE_CYCLES, "math")
         row_tags = _delay(m, tags | {"en": tags["en"] & is_weighted}, MathLane.ROW_CYCLES, "row")
         m.submodules.blend = blend = Blend()
         m.d.comb += [
@@ -179,8 +200,9 @@ class Process(wiring.Component):
 
         m.submodules.pool = pool = PoolReduce(num_lanes=self._num_lanes)
         _assign(m, pool.job, job)
+        m.d.comb += [element.eq(Mux(job.is_wide, Cat(low, high).as_signed(), low)) for element, low, high in zip(pool.elements, read_a, read_b, strict=True)]
         m.d.comb += [
-            pool.en.eq(tags["en"] & ((job.op == TpOp.MAX_POOL) | (job.op == TpOp.AVG_POOL))), pool.bytes.eq(read_a), pool.count.eq(tags["count"]),
+            pool.en.eq(tags["en"] & ((job.op == TpOp.MAX_POOL) | (job.op == TpOp.AVG_POOL))), pool.count.eq(tags["count"]),
             pool.window_last.eq(tags["window_last"]), pool.last.eq(tags["last"]),
         ]
 
@@ -203,18 +225,22 @@ class Process(wiring.Component):
                 ]
             with m.Case(TpOp.ADD, TpOp.SUB, TpOp.MUL):
                 m.d.sync += [
-                    lut.valid.eq(sum_tags["en"]), lut.lanes.eq(Cat(math.y for math in maths)),
+                    lut.valid.eq(sum_tags["en"]), lut.lanes.eq(Cat(Mux(job.is_high, math.y[8:], math.y[:8]) for math in maths)),
                     result["count"].eq(sum_tags["count"]), result["last"].eq(sum_tags["last"]),
                 ]
             with m.Default():
                 m.d.sync += [
-                    lut.valid.eq(pool.valid), lut.lanes.eq(pool.result),
+                    lut.valid.eq(pool.valid), lut.lanes.eq(Mux(job.is_high, pool.result[8:], pool.result[:8])),
                     result["count"].eq(1), result["last"].eq(pool.result_last),
                 ]
         result = _delay(m, result, Lut.PIPELINE_CYCLES, "lut")
         m.d.comb += [
             results.valid.eq(lut.out_valid), results.p.data.eq(lut.outs), results.p.count.eq(result["count"]), results.p.last.eq(result["last"]),
         ]
+
+
+def _is_math(op):
+    return (op == TpOp.ADD) | (op == TpOp.SUB) | (op == TpOp.MUL)
 
 
 def _assign(m, target, job):

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from ai_edge_litert.schema_py_generated import TensorType
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from convoy.driver.compile import compile_graph
 from convoy.driver.graph import GraphError
@@ -11,6 +13,7 @@ from convoy.driver.program import HostStep
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.verif.graphs import random_values, run_plan
 from convoy.verif.litert import ModelBuilder, conv_model, pool_model, run_reference
+from convoy.verif.strategies import configs
 
 SMALL = NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, post_lanes=2, stripe_bytes=4096, window_words=32, tp_buffer_bytes=1024)
 
@@ -127,10 +130,28 @@ def test_int16_that_is_refused():
         (conv_model((1, 9, 9, 4), weights, long_bias, quant, 0.01, quant, (3, 3), dtype=np.int16), "strides 3 and 3 on int16; the limit is 2"),
         (conv_model((1, 1, 1, 600), heavy, np.zeros(1, np.int32), quant, 1e-6, quant, dtype=np.int16), "the sums of a channel may exceed 32 bits"),
         (conv_model((1, 9, 9, 4), weights, long_bias, (0.001, 1), 0.01, quant, dtype=np.int16), "'input' is int16 with a zero point; use 0"),
-        (pool_model("MAX_POOL_2D", (1, 4, 4, 2), (2, 2), (2, 2), quant, dtype=np.int16), "int16, which only convolutions, fully connected layers and moves take"),
+        (pool_model("MAX_POOL_2D", (1, 9, 900, 2), (2, 2), (2, 2), quant, dtype=np.int16),
+         "the 2 rows of 900 int16 of a pooling window exceed half of the TP buffer of 2 x 512 bytes"),
     ):
         with pytest.raises(GraphError, match=message):
             compile_graph(read_tflite(model), SMALL)
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(st.sampled_from(["MAX_POOL_2D", "AVERAGE_POOL_2D"]), st.tuples(*[st.integers(1, 20)] * 3), st.tuples(*[st.integers(1, 6)] * 2),
+       st.tuples(*[st.integers(1, 4)] * 2), st.sampled_from(["SAME", "VALID"]), st.sampled_from(["NONE", "RELU6"]), configs())
+def test_pools_of_int16(kind, sizes, kernel, stride, padding, activation, config):
+    kernel = tuple(min(size, extent) for size, extent in zip(kernel, sizes, strict=False))
+    check(pool_model(kind, (1, *sizes), kernel, stride, (0.0005, 0), padding, activation, np.int16), config)
+
+
+@pytest.mark.parametrize(("kind", "kernel"), [("AVERAGE_POOL_2D", (30, 25)), ("MAX_POOL_2D", (30, 25)), ("AVERAGE_POOL_2D", (3, 2))])
+def test_large_pools_of_int16(kind, kernel):
+    """A window as large as the image, and images of more than a block."""
+    model = pool_model(kind, (1, 30, 25, 3), kernel, (2, 1), (0.0005, 0), dtype=np.int16)
+    check(model, PRESETS["Q"])
+    if kernel == (3, 2):
+        check(model, SMALL)
 
 
 @pytest.mark.parametrize(("weights", "zero_point", "scales", "message"), [

@@ -18,14 +18,15 @@ PROPERTY = settings(deadline=None, max_examples=30, derandomize=True)
 KINDS = ["ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"]
 
 
-def model(kind, shape, shapes, quants, constant=None, activation=0, seed=0, dtype=np.int8):
-    """One operator on operands of `shapes`; number `constant` of them is constant. Zero points are those of int8."""
-    quants = [(scale, zero_point + 128 * (dtype is np.uint8)) for scale, zero_point in quants]
+def model(kind, shape, shapes, quants, constant=None, activation=0, seed=0, dtype=np.int8, **others):
+    """One operator on operands of `shapes`; number `constant` of them is constant. Zero points are those of int8; int16 has none."""
+    quants = [(scale, 0 if dtype is np.int16 else zero_point + 128 * (dtype is np.uint8)) for scale, zero_point in quants]
     builder, rng = ModelBuilder(kind), np.random.default_rng(seed)
-    operands = [builder.tensor(form, dtype, *quant, data=rng.integers(0, 256, form).astype(np.uint8).view(dtype) if n == constant else None)
+    info = np.iinfo(dtype)
+    operands = [builder.tensor(form, dtype, *quant, data=rng.integers(info.min, info.max + 1, form) if n == constant else None)
                 for n, (form, quant) in enumerate(zip(shapes, quants[:2], strict=True))]
     target = builder.tensor(shape, dtype, *quants[2])
-    options = {} if kind in ("MAXIMUM", "MINIMUM") else {"fusedActivationFunction": activation}
+    options = {} if kind in ("MAXIMUM", "MINIMUM") else {"fusedActivationFunction": activation} | others
     builder.op(kind, operands, [target], **options)
     return builder.finish([index for n, index in enumerate(operands) if n != constant], [target])
 
@@ -44,6 +45,48 @@ def test_operators_broadcast(kind, sizes, repeated, smaller, constant, quants, a
     full, small = (1, *sizes), (1, *(1 if repeated >> n & 1 else size for n, size in enumerate(sizes)))
     shapes = (small, full) if smaller == 0 else (full, small)
     check_model(model(kind, full, shapes, quants, constant, activation, seed, dtype), config)
+
+
+SQUARE = (1, 2, 2, 2)
+wide_scales = st.one_of(st.sampled_from([2.0**-9, 2.0**-10, 2.0**-13]), st.floats(0.0001, 0.004))
+
+
+@PROPERTY
+@given(st.sampled_from(["ADD", "SUB"]), st.tuples(*[st.integers(1, 12)] * 3), st.integers(0, 7), st.integers(0, 1), st.sampled_from([None, None, 0, 1]),
+       st.tuples(*[wide_scales] * 3), st.sampled_from([None, None, (0, 0), (0, 3), (7, 0)]), st.integers(0, 1), configs(), st.integers(0, 99))
+def test_int16_broadcasts(kind, sizes, repeated, smaller, constant, scales, shifts, activation, config, seed):
+    """With scales of any ratio; with `shifts`, powers of two that the file says to be used as such."""
+    if shifts is not None:  # LiteRT aborts when it has to broadcast these
+        repeated, scales = 0, [2.0 ** (-9 - shift) for shift in (*shifts, 0)]
+    full, small = (1, *sizes), (1, *(1 if repeated >> n & 1 else size for n, size in enumerate(sizes)))
+    shapes = (small, full) if smaller == 0 else (full, small)
+    quants = [(scale, 0) for scale in scales]
+    check_model(model(kind, full, shapes, quants, constant, activation, seed, np.int16, potScaleInt16=shifts is not None), config)
+
+
+@pytest.mark.parametrize("shape", [(1, 30, 40, 3), (1, 2, 700, 2), (1, 1, 1, 900), (40, 9)])
+def test_int16_in_blocks(shape):
+    """Planes of more than a block, rows of more than a block, many channels, two axes."""
+    quants = [(0.0004, 0), (0.0011, 0), (0.0013, 0)]
+    small = NpuConfig(tp_buffer_bytes=1024)
+    check_model(model("ADD", shape, (shape, shape), quants, dtype=np.int16, potScaleInt16=False), small)
+    check_model(model("SUB", shape, (shape, (*shape[:-2], 1, shape[-1])), quants, constant=1, dtype=np.int16, potScaleInt16=False), small)
+
+
+@pytest.mark.parametrize(("kind", "b_shape", "scales", "pot", "message"), [
+    ("MUL", SQUARE, (0.001,) * 3, None, "is int16, which only convolutions, fully connected layers, moves, pools, sums and differences take"),
+    ("MAXIMUM", SQUARE, (0.001,) * 3, None, "is int16, which only convolutions, fully connected layers, moves, pools, sums and differences take"),
+    ("ADD", SQUARE, (0.001, 2.0**-9, 2.0**-9), True, "with pot_scale_int16 they are powers of two"),
+    ("SUB", SQUARE, (2.0**-10, 2.0**-10, 2.0**-9), True, "with pot_scale_int16 they are powers of two"),
+    ("ADD", (1, 1, 1, 2), (2.0**-9,) * 3, True, "with pot_scale_int16 operands have one shape"),
+    ("ADD", (3, 2, 2, 2), (0.001,) * 3, False, "batch 3: operands of int16 need batch 1"),
+])
+def test_int16_that_is_refused(kind, b_shape, scales, pot, message):
+    options = {} if pot is None else {"potScaleInt16": pot}
+    shape = max(SQUARE, b_shape)
+    file = model(kind, shape, (shape, b_shape), [(scale, 0) for scale in scales], dtype=np.int16, **options)
+    with pytest.raises(GraphError, match=f"operator 0 {kind} .*{message}"):
+        compile_graph(read_tflite(file), PRESETS["Q"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -473,6 +473,9 @@ def test_pool(op, layer, seed):
     np.testing.assert_array_equal(image.output(*expected.shape), expected)
 
 
+WINDOW = dict(kernel_h=1, kernel_w=1, stride_w=1, tile_ih=1, tile_iw=8)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     (dict(op=9), "TP.op = 9 is unknown: use 0..8"),
     (dict(num_1=0), "TP.num_1 = 0: use at least 1 for COPY"),
@@ -487,6 +490,15 @@ def test_pool(op, layer, seed):
     (dict(op=TpOp.MAX_POOL, kernel_h=1, kernel_w=1, stride_w=1, tile_ih=1, tile_iw=7), "a pooling window lies outside the image"),
     (dict(op=TpOp.ADD, b_addr=ACT_ADDR, b_run_bytes=4, num_b_runs=1, b_step_2=1), "b_step_2: buffer bytes 0..7 are read, but 0..3 were loaded"),
     (dict(op=TpOp.MUL, b_addr=ACT_ADDR, b_run_bytes=8, num_b_runs=1, b_shift=8), "TP.b_shift = 8: use at most 7 for MUL"),
+    (dict(op=TpOp.AVG_POOL, act_max=128) | WINDOW, "TP.act_min, act_max = -128, 128: use -128 <= act_min <= act_max <= 127"),
+    (dict(op=TpOp.AVG_POOL, is_high=1) | WINDOW, "TP.is_high = 1: use 0 without is_wide"),
+    (dict(op=TpOp.AVG_POOL, is_wide=1, has_lut=1) | WINDOW, "TP.has_lut = 1: use 0 with is_wide"),
+    (dict(op=TpOp.MAX_POOL, is_wide=1, act_min=9, act_max=-9) | WINDOW, "use -32768 <= act_min <= act_max <= 32767"),
+    (dict(op=TpOp.MAX_POOL, is_wide=1, a_high_bytes=1) | WINDOW, "TP.a_high_bytes: buffer bytes 1..8 are read, but 0..7 were loaded"),
+    (dict(op=TpOp.ADD, b_addr=ACT_ADDR, b_run_bytes=8, num_b_runs=1, b_step_2=1, num_2=4, out_run_bytes=4, is_wide=1, a_high_bytes=4, b_high_bytes=5),
+     "TP.b_high_bytes: buffer bytes 5..8 are read"),
+    (dict(op=TpOp.ADD, b_addr=ACT_ADDR, b_run_bytes=8, num_b_runs=1, is_wide=1, zero_point_out=1), "TP.zero_point_out = 1: use 0 with is_wide"),
+    (dict(is_wide=1), "TP.is_wide = 1: use 0 for COPY"),
     (dict(op=TpOp.BILINEAR, kernel_h=2, kernel_w=3), "TP.kernel_h, kernel_w = 2, 3: use 2, 2 for BILINEAR"),
     (dict(op=TpOp.BILINEAR, kernel_h=2, kernel_w=2, stride_w=1, tile_ih=1, tile_iw=7), "a window lies outside the image"),
 ])

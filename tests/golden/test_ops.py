@@ -139,16 +139,33 @@ def test_fully_connected_does_not_quantise_the_factor(seed):
 @LAYERS
 @given(SEEDS)
 def test_add(seed):
-    draw = Draw(seed)
+    draw = Draw(seed, (np.int8, np.uint8, np.int16))
     a, b = draw.acts(2, 5, 6, 7), draw.acts(2, 5, 6, 7)
     arguments = (draw.quant(), draw.quant(), draw.quant(), draw.activation())
     np.testing.assert_array_equal(ops.add(a, b, *arguments), reference(litert.add_model(a.shape, *arguments, dtype=draw.dtype), a, b))
+    if draw.dtype == np.int16:
+        difference = reference(litert.add_model(a.shape, *arguments, dtype=draw.dtype, kind="SUB"), a, b)
+        np.testing.assert_array_equal(ops.add(a, b, *arguments, sign=-1), difference)
+
+
+@LAYERS
+@given(SEEDS)
+def test_sums_of_scales_that_are_powers_of_two(seed):
+    """As files of int16 may ask for: one operand's scale is the result's, the other's is smaller."""
+    draw = Draw(seed, (np.int16,))
+    a, b = draw.acts(2, 5, 6, 7), draw.acts(2, 5, 6, 7)
+    logs = [draw.extent(-16, -8), -8, -8]
+    quants = [(2.0 ** log, 0) for log in (logs if draw.extent(0, 1) else [logs[1], logs[0], logs[2]])]
+    for kind, sign in (("ADD", 1), ("SUB", -1)):
+        activation = draw.activation()
+        model = litert.add_model(a.shape, *quants, activation, dtype=np.int16, kind=kind, has_pot_scales=True)
+        np.testing.assert_array_equal(ops.add(a, b, *quants, activation, sign, has_pot_scales=True), reference(model, a, b))
 
 
 @pytest.mark.parametrize(("kind", "layer"), [("MAX_POOL_2D", ops.max_pool), ("AVERAGE_POOL_2D", ops.average_pool)])
 @given(seed=SEEDS)
 def test_pool(kind, layer, seed):
-    draw = Draw(seed)
+    draw = Draw(seed, (np.int8, np.uint8, np.int16))
     (num_ih, num_iw), kernel = draw.pair(1, 12), draw.pair(1, 5)
     acts = draw.acts(2, num_ih, num_iw, draw.extent(1, 5))
     arguments = (kernel, draw.pair(1, 3), draw.quant(), draw.padding((num_ih, num_iw), kernel), draw.activation())

@@ -154,6 +154,9 @@ def test_pools(good, bad):
     assert codes == [Error.NONE] + [Error.POOL] * len(bad) + [Error.MALFORMED] * len(bad)
 
 
+WINDOW = {"kernel_h": 1, "kernel_w": 1, "tile_ih": 1, "tile_iw": 1}
+
+
 @pytest.mark.parametrize(("changes", "code"), [
     ({"op": TpOp.ADD, "b_run_bytes": 96, "num_b_runs": 64, "a_run_bytes": 32, "num_a_runs": 64}, Error.NONE),
     ({"op": TpOp.ADD, "b_run_bytes": 97, "num_b_runs": 64, "a_run_bytes": 32, "num_a_runs": 64}, Error.MALFORMED),
@@ -163,6 +166,15 @@ def test_pools(good, bad):
     ({"has_lut": 1, "lut_addr": 256}, Error.NONE),
     ({"has_lut": 1, "lut_addr": 128}, Error.MALFORMED),
     ({"op": TpOp.MAX_POOL}, Error.MALFORMED),
+    ({"op": TpOp.AVG_POOL, "act_max": 127} | WINDOW, Error.NONE),
+    ({"op": TpOp.AVG_POOL, "act_max": 128} | WINDOW, Error.MALFORMED),
+    ({"op": TpOp.AVG_POOL, "is_high": 1} | WINDOW, Error.MALFORMED),
+    ({"op": TpOp.AVG_POOL, "is_wide": 1, "is_high": 1, "act_min": -32768, "act_max": 32767} | WINDOW, Error.NONE),
+    ({"op": TpOp.AVG_POOL, "is_wide": 1, "has_lut": 1} | WINDOW, Error.MALFORMED),
+    *(({"op": TpOp.SUB, "b_run_bytes": 1, "num_b_runs": 1, "is_wide": 1, name: value}, Error.MALFORMED if value else Error.NONE)
+      for name in ("a_zero_point", "b_zero_point", "zero_point_out") for value in (0, 1)),
+    *(({"op": op, "b_run_bytes": op is not TpOp.COPY, "num_b_runs": 1, "is_wide": is_wide}, Error.MALFORMED if is_wide else Error.NONE)
+      for op in (TpOp.COPY, TpOp.MUL, TpOp.MAXIMUM, TpOp.MINIMUM) for is_wide in (0, 1)),
     ({"op": 4}, Error.MALFORMED),
     ({"reserved": 1}, Error.MALFORMED),
     ({"opcode": 7}, Error.OPCODE),

@@ -23,6 +23,8 @@ def divide_by_power_of_two(x, shift):
 
 
 def compute(job, a, b):
+    shift = 15 if job.get("is_wide") else 20
+
     def scale(x, name):
         return divide_by_power_of_two(high_mul(x, job[f"{name}_mult"]), job[f"{name}_shift"])
 
@@ -30,7 +32,7 @@ def compute(job, a, b):
     if job["op"] is TpOp.MUL:
         total = (a * b) << job["b_shift"]
     else:
-        total = scale(a << 20, "a") + (-1 if job["op"] is TpOp.SUB else 1) * scale(b << 20, "b")
+        total = scale(a << shift, "a") + (-1 if job["op"] is TpOp.SUB else 1) * scale(b << shift, "b")
     return min(max(scale(total, "out") + job["zero_point_out"], job["act_min"]), job["act_max"])
 
 
@@ -41,19 +43,21 @@ def test_scaling_matches_a_value_worked_out_by_hand():
     assert divide_by_power_of_two(3, 1) == 2
 
 
-@pytest.mark.parametrize(("lane", "op"), [(AddLane, TpOp.ADD), (MathLane, TpOp.ADD), (MathLane, TpOp.SUB), (MathLane, TpOp.MUL)])
-def test_lanes_match_tflite(lane, op):
+@pytest.mark.parametrize(("lane", "op", "is_wide"), [
+    (AddLane, TpOp.ADD, 0), (MathLane, TpOp.ADD, 0), (MathLane, TpOp.SUB, 0), (MathLane, TpOp.MUL, 0), (MathLane, TpOp.ADD, 1), (MathLane, TpOp.SUB, 1)])
+def test_lanes_match_tflite(lane, op, is_wide):
     rng = random.Random(1)
     dut = lane()
+    least, most = (-32768, 32767) if is_wide else (-128, 127)
 
     def job():
-        low, high = sorted(rng.sample(range(-128, 128), 2)) if rng.random() < 0.5 else (-128, 127)
+        low, high = sorted(rng.sample(range(least, most + 1), 2)) if rng.random() < 0.5 else (least, most)
         values = {f"{name}_mult": rng.choice([1 << 30, (1 << 31) - 1, 3 << 29, rng.randrange(1 << 30, 1 << 31)]) for name in ("a", "b", "out")}
-        values |= {"a_shift": rng.choice([0, 0, 1, 3, 31]), "b_shift": rng.choice([0, 0, 1, 8]), "out_shift": rng.choice([17, 18, 19, 20, 31])}
-        values |= {name: rng.randint(-128, 127) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
+        values |= {"a_shift": rng.choice([0, 0, 1, 3, 31]), "b_shift": rng.choice([0, 0, 1, 8]), "out_shift": rng.choice([13, 14, 15, 31] if is_wide else [17, 18, 19, 20, 31])}
+        values |= {name: 0 if is_wide else rng.randint(-128, 127) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
         if op is TpOp.MUL:
             values |= {"b_shift": rng.choice([0, 0, 1, 7]), "out_shift": rng.choice([0, 5, 8, 31])}
-        return values | {"op": op, "act_min": low, "act_max": high}
+        return values | {"op": op, "is_wide": is_wide, "act_min": low, "act_max": high}
 
     async def bench(ctx):
         for _ in range(25):
@@ -61,7 +65,7 @@ def test_lanes_match_tflite(lane, op):
             for name, _ in dut.job.shape():
                 ctx.set(dut.job[name], values[name])
             await ctx.tick().repeat(2)
-            pairs = [(rng.randint(-128, 127), rng.randint(-128, 127)) for _ in range(30)] + [(-128, -128), (127, 127)]
+            pairs = [(rng.randint(least, most), rng.randint(least, most)) for _ in range(30)] + [(least, least), (most, most)]
             results = []
             for cycle in range(len(pairs) + dut.PIPELINE_CYCLES):
                 a, b = pairs[min(cycle, len(pairs) - 1)]

@@ -12,7 +12,7 @@ from convoy.golden.memory import MemoryView
 from convoy.golden.tp import execute_tp
 from convoy.hw.tp.engine import TpEngine
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import TP, TP_TWO_OPERANDS, TpOp
+from convoy.spec.isa import TP, TP_TWO_OPERANDS, TP_WIDE, TpOp
 from convoy.verif.pysim import ReadPortMemory, WritePortMemory, always, monitor, simulate, sometimes
 
 AREA_BYTES = 4096
@@ -121,8 +121,11 @@ def jobs(draw, config, index):
     """Descriptor `index`: it reads areas 0 and 1 and writes area 2 + index."""
     limit = config.tp_buffer_bytes // 2
     op = draw(st.sampled_from(TpOp))
-    has_b = op in TP_TWO_OPERANDS
+    has_b, is_wide = op in TP_TWO_OPERANDS, op in TP_WIDE and draw(st.booleans())
+    limit = limit // 2 - 10 if is_wide else limit
     fields, total = draw(elementwise(op, limit // (2 if has_b else 1)) if has_b or op is TpOp.COPY else pools(op, limit))
+    high_bytes = {name: total + draw(st.integers(0, 5)) if is_wide else 0 for name in ("a_high_bytes", "b_high_bytes")}
+    total += max(high_bytes.values())
     job = BLANK | fields | {"buffer_half": index % 2}
     job["a_addr"], job["a_run_bytes"], job["num_a_runs"], job["a_pitch_bytes"] = draw(operands(total, 0))
     if has_b:
@@ -133,6 +136,10 @@ def jobs(draw, config, index):
     job["is_half_up"] = draw(st.integers(0, 1))
     job["has_lut"], job["lut_addr"] = draw(st.sampled_from([(0, 0), (1, 256), (1, AREA_BYTES)]))
     job["act_min"], job["act_max"] = draw(st.sampled_from([(-128, 127), (-128, 127), (-20, 60)]))
+    if is_wide:
+        job |= high_bytes | dict.fromkeys(("a_zero_point", "b_zero_point", "zero_point_out", "has_lut"), 0)
+        job |= {"is_wide": 1, "is_high": draw(st.integers(0, 1)), "out_shift": draw(st.integers(13, 15))}
+        job["act_min"], job["act_max"] = draw(st.sampled_from([(-32768, 32767), (-32768, 32767), (-3000, 9000)]))
     num_out = job["num_0"] * job["num_1"] * job["num_2"]
     job["out_run_bytes"] = draw(st.sampled_from([n for n in range(1, num_out + 1) if num_out % n == 0]))
     num_runs = num_out // job["out_run_bytes"]
@@ -167,6 +174,34 @@ def test_add_takes_a_cycle_per_four_elements():
     first, second = run(config, program, random.Random(2).randbytes(16 * AREA_BYTES))
     assert first <= total // 4 + total // 4 + 120
     assert second - first <= total // 4 + 60
+
+
+def test_add_of_int16_takes_two_cycles_per_four_elements():
+    config = NpuConfig()
+    total = config.tp_buffer_bytes // 8
+    job = BLANK | {
+        "op": TpOp.ADD, "a_addr": 3, "a_run_bytes": 2 * total, "b_addr": 4 * AREA_BYTES, "b_run_bytes": 2 * total, "num_2": total, "step_2": 1, "b_step_2": 1,
+        "is_wide": 1, "a_high_bytes": total, "b_high_bytes": total, "act_min": -32768, "act_max": 32767, "a_mult": 1 << 30, "b_mult": 1 << 30,
+        "out_mult": 1 << 30, "out_shift": 13, "out_run_bytes": total, "out_addr": 8 * AREA_BYTES,
+    }
+    program = [job | {"buffer_half": byte, "is_high": byte, "out_addr": job["out_addr"] + byte * 4 * AREA_BYTES} for byte in (0, 1)]
+    first, second = run(config, program, random.Random(2).randbytes(16 * AREA_BYTES))
+    assert first <= 4 * total // 8 + total // 2 + 120
+    assert second - first <= total // 2 + 60
+
+
+@pytest.mark.parametrize(("op", "cycles"), [(TpOp.MAX_POOL, 2), (TpOp.AVG_POOL, 18)])
+def test_pools_of_int16(op, cycles):
+    """Windows of two pixels: cycles per output."""
+    config = NpuConfig()
+    job = BLANK | {
+        "op": op, "a_run_bytes": 2 * 32 * 16, "num_1": 31, "num_2": 16, "kernel_h": 2, "kernel_w": 1, "stride_h": 1, "stride_w": 1, "tile_ih": 32, "tile_iw": 16,
+        "is_wide": 1, "a_high_bytes": 32 * 16, "act_min": -32768, "act_max": 32767, "out_run_bytes": 31 * 16, "out_addr": 2 * AREA_BYTES,
+    }
+    program = [job | {"buffer_half": byte, "is_high": byte, "out_addr": (2 + byte) * AREA_BYTES} for byte in (0, 1)]
+    first, second = run(config, program, random.Random(5).randbytes(4 * AREA_BYTES))
+    assert second - first <= cycles * 31 * 16 + 40
+    assert first <= cycles * 31 * 16 + 2 * 32 * 16 // config.port_bytes + 120
 
 
 def test_bilinear_takes_two_cycles_per_output():

@@ -64,6 +64,32 @@ def test_average_rounds_halves_up():
     simulate(dut, bench)
 
 
+def test_wide_averages_after_narrow_ones():
+    """Each takes its own number of cycles, and nothing of one is left for the next."""
+    dut = Average()
+    by_hand = [((5, 2), 3), ((-5, 2), -3), ((-32768 * 65535, 65535), -32768), ((32767 * 49, 49), 32767), ((98301, 3), 32767), ((-98303, 3), -32768)]
+    rng = random.Random(2)
+    counts = [rng.choice([1, 3, 4, 49, 49, 1000, 65535]) for _ in range(40)]
+    cases = by_hand + [((total, count), rounded(total, count)) for count in counts for total in [rng.randint(-32768 * count, 32767 * count)]]
+
+    async def bench(ctx):
+        for (total, count), expected in cases:
+            for is_wide, dividend, quotient in ((0, 127 * count, 127), (1, total, expected)):
+                ctx.set(dut.is_wide, is_wide)
+                ctx.set(dut.total, dividend)
+                ctx.set(dut.count, count)
+                ctx.set(dut.en, 1)
+                await ctx.tick()
+                ctx.set(dut.en, 0)
+                for _ in range((dut.WIDE_CYCLES if is_wide else dut.CYCLES) - 1):
+                    assert not ctx.get(dut.valid)
+                    await ctx.tick()
+                assert ctx.get(dut.valid)
+                assert ctx.get(dut.quotient) == quotient
+
+    simulate(dut, bench)
+
+
 def test_maximum_of_back_to_back_windows_ignores_unused_lanes():
     dut = PoolReduce(num_lanes=4)
     windows = [[(-7, -3, 100, 100), 2], [(-100, -90, -80, -70), 4], [(5, 120, 120, 120), 1], [(-128, 0, 0, 0), 1]]
@@ -73,7 +99,7 @@ def test_maximum_of_back_to_back_windows_ignores_unused_lanes():
         results = []
         for values, count in [*windows, *[[(0, 0, 0, 0), 0]] * 5]:
             ctx.set(dut.en, count > 0)
-            ctx.set(dut.bytes, list(values))
+            ctx.set(dut.elements, list(values))
             ctx.set(dut.count, count)
             ctx.set(dut.window_last, 1)
             ctx.set(dut.last, values == windows[-1][0])
