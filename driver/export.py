@@ -17,7 +17,7 @@ _VERSION = 3
 _OP_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD": 2, "SUB": 2, "MUL": 2, "MAXIMUM": 2, "MINIMUM": 2,
                 "MAX_POOL_2D": 2, "AVERAGE_POOL_2D": 2, "SOFTMAX": 2, "QUANTIZE": 2, "RELU": 2, "RELU6": 2, "LOGISTIC": 2, "TANH": 2,
                 "LEAKY_RELU": 2, "GELU": 2, "PAD": 2, "SLICE": 2, "STRIDED_SLICE": 2, "CONCATENATION": 2, "SPLIT": 2, "SPLIT_V": 2,
-                "RESIZE_NEAREST_NEIGHBOR": 2, "MEAN": 2}
+                "RESIZE_NEAREST_NEIGHBOR": 2, "RESIZE_BILINEAR": 3, "MEAN": 2, "REDUCE_MAX": 2, "TRANSPOSE": 2, "TRANSPOSE_CONV": 3, "PACK": 2}
 _TYPES = {np.dtype(dtype): code for dtype, code in (
     (np.float32, schema.TensorType.FLOAT32), (np.int8, schema.TensorType.INT8), (np.uint8, schema.TensorType.UINT8),
     (np.int16, schema.TensorType.INT16), (np.int32, schema.TensorType.INT32), (np.int64, schema.TensorType.INT64))}
@@ -139,6 +139,10 @@ def _fill_conv(op: Op, options) -> None:
     options.dilationHFactor, options.dilationWFactor = op.options.get("dilation_h", 1), op.options.get("dilation_w", 1)
 
 
+def _fill_pack(op: Op, options) -> None:
+    options.valuesCount, options.axis = len(op.inputs), op.options["axis"]
+
+
 def _fill_depthwise(op: Op, options) -> None:
     _fill_conv(op, options)
     options.depthMultiplier = op.options["depth_multiplier"]
@@ -182,7 +186,7 @@ def _fill_resize(op: Op, options) -> None:
     options.alignCorners, options.halfPixelCenters = op.options["align_corners"], op.options["half_pixel_centers"]
 
 
-def _fill_mean(op: Op, options) -> None:
+def _fill_reduce(op: Op, options) -> None:
     options.keepDims = op.options.get("keep_dims", False)
 
 
@@ -225,8 +229,13 @@ _OPTIONS: dict[str, tuple[type | None, Callable | None]] = {
     "SPLIT": (schema.SplitOptionsT, _fill_split),
     "SPLIT_V": (schema.SplitVOptionsT, _fill_split),
     "SPACE_TO_DEPTH": (schema.SpaceToDepthOptionsT, _fill_space_to_depth),
+    "DEPTH_TO_SPACE": (schema.DepthToSpaceOptionsT, _fill_space_to_depth),
+    "TRANSPOSE": (schema.TransposeOptionsT, lambda op, options: None),
+    "TRANSPOSE_CONV": (schema.TransposeConvOptionsT, _fill_window),
+    "PACK": (schema.PackOptionsT, _fill_pack),
     "RESIZE_NEAREST_NEIGHBOR": (schema.ResizeNearestNeighborOptionsT, _fill_resize),
-    "MEAN": (schema.ReducerOptionsT, _fill_mean),
+    "RESIZE_BILINEAR": (schema.ResizeBilinearOptionsT, _fill_resize),
+    **dict.fromkeys(("MEAN", "REDUCE_MAX"), (schema.ReducerOptionsT, _fill_reduce)),
     "VAR_HANDLE": (schema.VarHandleOptionsT, _fill_var_handle),
     "CALL_ONCE": (schema.CallOnceOptionsT, _fill_call_once),
     **dict.fromkeys(("READ_VARIABLE", "ASSIGN_VARIABLE"), (None, None)),

@@ -31,8 +31,10 @@ from convoy.driver.program import HostStep
 from convoy.driver.reference import Reference
 from convoy.driver.runtime import Session
 from convoy.spec.config import PRESETS, NpuConfig
+from convoy.spec.isa import MAX_RUN_BITS, NN, Opcode
 
 from .strategies import LUT_OPTIONS, configs, cut_graphs, layer_graphs, memory_models, state_graphs
+from .tp_strategies import tp_graphs
 
 __all__ = ["RTL_CONFIGS", "Coverage", "campaign", "modes_of", "reference_graph", "required_modes", "run_example"]
 
@@ -60,9 +62,10 @@ def reference_graph(graph: Graph) -> Graph:
     tensors = [tensor if tensor.data is None or tensor.dtype.itemsize <= 2 else replace(tensor, quant=None) for tensor in graph.tensors]
     ops = []
     for op in graph.ops:
-        if op.kind in (*_CONVOLUTIONS, "FULLY_CONNECTED"):
-            scales = tensors[op.inputs[0]].quant.scale * tensors[op.inputs[1]].quant.scale
-            for bias in op.inputs[2:]:
+        if op.kind in (*_CONVOLUTIONS, "FULLY_CONNECTED", "TRANSPOSE_CONV"):
+            source, biases = (op.inputs[2], op.inputs[3:]) if op.kind == "TRANSPOSE_CONV" else (op.inputs[0], op.inputs[2:])
+            scales = tensors[source].quant.scale * tensors[op.inputs[1]].quant.scale
+            for bias in biases:
                 tensors[bias] = replace(tensors[bias], quant=Quant(scales, np.zeros(scales.size, np.int64)))
         if op.kind == "DEPTHWISE_CONV_2D":
             op = replace(op, options=op.options | {"depth_multiplier": tensors[op.outputs[0]].shape[3] // tensors[op.inputs[0]].shape[3]})
@@ -129,6 +132,10 @@ def modes_of(graph: Graph, compiled: Compiled, memory_model: MemoryModel | None 
         if op.kind == "FULLY_CONNECTED":
             found.add(f"fully connected: {'one pixel' if graph.tensors[op.outputs[0]].shape[0] == 1 else 'several pixels'}")
             found.add(f"fully connected: {'one scale' if graph.tensors[op.inputs[1]].quant.scale.size == 1 else 'scale per channel'}")
+        if op.kind == "TRANSPOSE_CONV":
+            found |= set(_transposed_modes(graph, op))
+        if op.kind.startswith("RESIZE_"):
+            found |= set(_resize_modes(graph, op))
         if op.kind.endswith("POOL_2D"):
             found.add(f"pool padding: {op.options['padding']}")
     if memory_model is not None:
@@ -145,15 +152,40 @@ def _conv_modes(graph: Graph, op: Op) -> Iterator[str]:
         yield f"kernel {axis}: " + next(name for limit, name in ((1, "1"), (3, "2-3"), (5, "4-5"), (10, "6-10"), (21, "11-21"), (999, "22 and more")) if taps <= limit)
         yield f"stride {axis}: {options.get(f'stride_{axis}', 1)}"
         yield f"dilation {axis}: {options.get('dilation_' + axis, 1)}"
+    strides = tuple(options.get(f"stride_{axis}", 1) for axis in "hw")
     yield f"kernel: {'square' if kernel[0] == kernel[1] else 'not square'}"
+    if kernel == tuple(11 * stride - 1 for stride in strides):
+        yield "kernel: the largest of its strides"
+    if kernel == (1, 1):
+        yield "kernel: 1x1"
+    if (kernel, strides) == ((21, 21), (2, 2)):
+        yield "kernel: 21x21 at stride 2"
+    yield f"strides: {'equal' if strides[0] == strides[1] else 'unequal'}"
     if "pads" in options:
         yield from (f"pad {side}: {pad}" for side, pad in zip(("top", "bottom", "left", "right"), options["pads"], strict=True))
     else:
         yield f"padding: {options['padding']}"
     zeros = 1 - np.count_nonzero(weights.data) / weights.data.size
-    yield "zero weights: " + ("few" if zeros < 0.1 else "some" if zeros < 0.8 else "most" if zeros < 1 else "all")
+    yield "zero weights: " + ("few" if zeros < 0.1 else "some" if zeros < 0.8 else "most" if zeros < 0.95 else "nearly all" if zeros < 1 else "all")
     if is_depthwise:
         yield f"depth multiplier: {weights.shape[3] // num_ic}"
+
+
+def _transposed_modes(graph: Graph, op: Op) -> Iterator[str]:
+    kernel, strides = graph.tensors[op.inputs[1]].shape[1:3], (op.options["stride_h"], op.options["stride_w"])
+    for axis, taps, stride in zip("hw", kernel, strides, strict=True):
+        yield f"transposed stride {axis}: {stride}"
+        yield f"transposed kernel: {'smaller than its stride' if taps < stride else 'up to its stride and more'}"
+    yield f"transposed padding: {op.options['padding']}"
+    yield f"transposed bias: {'yes' if len(op.inputs) > 3 else 'no'}"
+
+
+def _resize_modes(graph: Graph, op: Op) -> Iterator[str]:
+    places = [name for name in ("align_corners", "half_pixel_centers") if op.options[name]]
+    yield f"{op.kind}: pixels placed by {places[0] if places else 'their corner'}"
+    sizes, results = (graph.tensors[index].shape[1:3] for index in (op.inputs[0], op.outputs[0]))
+    for size, result in zip(sizes, results, strict=True):
+        yield f"{op.kind}: " + ("fewer pixels" if result < size else "a multiple" if result % size == 0 else "more pixels, no multiple")
 
 
 def _plan_modes(graph: Graph, compiled: Compiled) -> Iterator[str]:
@@ -164,11 +196,21 @@ def _plan_modes(graph: Graph, compiled: Compiled) -> Iterator[str]:
             yield "engine: host"
         else:
             yield from (f"engine: {engine}" for engine in step.engines.values())
+            for raw in step.program.descriptors:
+                if raw[0] == Opcode.NN:
+                    found = NN.decode(raw)
+                    yield f"bits of a zero run: {found['run_bits']}"
+                    if 1 << found["run_bits"] > found["num_taps"]:
+                        yield "zero runs: over several kernels"
     for index, note in plan.notes.items():
         if note.startswith("fused into operator "):
             root = kinds[int(note.removeprefix("fused into operator ").split()[0])]
             yield f"fused: {'table' if kinds[index] in LUT_KINDS else kinds[index]} into {'convolution' if root in _CONVOLUTIONS else root}"
-    for tiling in compiled.tilings.values():
+    for index, tiling in compiled.tilings.items():
+        options, axes = graph.ops[index].options, (tiling.geometry.rows, tiling.geometry.cols)
+        if kinds[index] in _CONVOLUTIONS:
+            for axis, stored in zip("wh" if compiled.is_transposed else "hw", axes, strict=True):
+                yield f"stride on TP x on NN: {options.get(f'stride_{axis}', 1) // stored.stride} x {stored.stride}"
         yield f"group: {tiling.group.mode}"
         yield f"lanes split in rows: {1 << tiling.group.split_log2}"
         yield f"stripes: {'one' if len(tiling.stripes) == 1 else 'several'}"
@@ -190,12 +232,17 @@ def required_modes(device_name: str) -> set[str]:
     """What a campaign on a device must have covered."""
     values = {
         "operator": [*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "STRIDED_SLICE", "CONCATENATION", "MEAN",
-                     "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "SLICE", "SPLIT", "SPLIT_V", "SPACE_TO_DEPTH", "READ_VARIABLE", "ASSIGN_VARIABLE", *LUT_OPTIONS],
+                     "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "SLICE", "SPLIT", "SPLIT_V", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE",
+                     "RESIZE_BILINEAR", "TRANSPOSE_CONV", "TRANSPOSE", "PACK", "REDUCE_MAX", "READ_VARIABLE", "ASSIGN_VARIABLE", *LUT_OPTIONS],
         "type": ["int8", "uint8"], "operator of int16": [*_CONVOLUTIONS, "ADD", "SUB", "MAX_POOL_2D", "AVERAGE_POOL_2D"],
         "activation": ["NONE", "RELU", "RELU6", "RELU_N1_TO_1"],
-        "kernel": ["square", "not square"],
+        "kernel": ["square", "not square", "1x1", "the largest of its strides"],
+        "strides": ["equal", "unequal"],
+        "stride on TP x on NN": ["1 x 1", "1 x 2", "3 x 1", "2 x 2", "5 x 1", "3 x 2", "7 x 1"],
+        "bits of a zero run": range(MAX_RUN_BITS + 1), "zero runs": ["over several kernels"],
+        "transposed padding": ["SAME", "VALID"], "transposed bias": ["yes", "no"], "transposed kernel": ["smaller than its stride", "up to its stride and more"],
         "padding": ["SAME", "VALID"], "pool padding": ["SAME", "VALID"],
-        "zero weights": ["few", "some", "most", "all"],
+        "zero weights": ["few", "some", "most", "nearly all", "all"],
         "depth multiplier": [1, 2, 3],
         "fully connected": ["one pixel", "several pixels", "one scale", "scale per channel"],
         "engine": ["nn", "nn+tp", "tp", "fused", "alias"],
@@ -208,6 +255,11 @@ def required_modes(device_name: str) -> set[str]:
     for axis in "hw":
         values |= {f"kernel {axis}": ["1", "2-3", "4-5", "6-10", "11-21", "22 and more"], f"stride {axis}": list(range(1, 9)), f"dilation {axis}": [1, 2]}
     if device_name == "golden":
+        values["stride on TP x on NN"].append("4 x 2")
+        values["kernel"].append("21x21 at stride 2")
+        values |= {f"transposed stride {axis}": list(range(1, 5)) for axis in "hw"}
+        values |= {kind: [f"pixels placed by {place}" for place in ("their corner", "align_corners", "half_pixel_centers")]
+                   + ["fewer pixels", "a multiple", "more pixels, no multiple"] for kind in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")}
         values |= {"cores": [1, 2, 4, 8, 16], "lanes": [8, 16, 32], "port bits": [32, 64, 256], "post lanes": [1, 4, 8, 16], "stripe bytes": [4096, 65536],
                    "TP buffer bytes": [1024, 16384]}
     else:
@@ -265,7 +317,7 @@ def campaign(device_name: str, num_examples: int, seed_number: int | str, config
     """
     coverage, seen = Coverage(device_name), set()
     chosen = configs() if device_name == "golden" else st.sampled_from([RTL_CONFIGS[name] for name in config_names or RTL_CONFIGS])
-    graphs = st.sampled_from([layer_graphs()] * 8 + [cut_graphs(), state_graphs()]).flatmap(lambda graphs: graphs)
+    graphs = st.sampled_from([layer_graphs()] * 8 + [cut_graphs(), state_graphs(), tp_graphs(), tp_graphs()]).flatmap(lambda graphs: graphs)
 
     def check(graph: Graph, config: NpuConfig, memory_model: MemoryModel, input_seed: int, keep_tensors: bool) -> None:
         example = write_tflite(reference_graph(graph)), config, memory_model, input_seed, keep_tensors

@@ -69,8 +69,8 @@ class GraphMaker:
 
     def op(self, kind, inputs, out_shape, **options) -> int:
         """Add an operator; the index of its output."""
-        same = kind.endswith("POOL_2D") or kind in ("RESHAPE", "PAD", "SLICE", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_DEPTH",
-                                                    "MAXIMUM", "MINIMUM")
+        same = kind.endswith("POOL_2D") or kind in ("RESHAPE", "PAD", "SLICE", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR",
+                                                    "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "PACK", "REDUCE_MAX", "TRANSPOSE", "MAXIMUM", "MINIMUM")
         source = self.tensors[inputs[0]]
         fixed = {"LOGISTIC": (1 / 256, np.iinfo(self.dtype).min), "TANH": (1 / 128, 128 * (self.dtype == np.uint8))}
         scale, zero_point = fixed.get(kind, (float(source.quant.scale[0]), int(source.quant.zero_point[0])) if same else (0.05, None))

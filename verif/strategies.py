@@ -69,14 +69,16 @@ def _same_pads(size, kernel, stride, dilation):
 
 @st.composite
 def conv_graphs(draw, max_kernel: int | None = None, dtypes=dtypes):
-    """A convolution or depthwise convolution: kernels 1 .. 11*stride-1 (or `max_kernel`) per axis, strides 1..8, native ones most often,
-    dilation, pads 0..7. int16 has native strides only."""
+    """A convolution or depthwise convolution: kernels 1 .. 11*stride-1 (or `max_kernel`) per axis, the largest and the least of both axes more often than by
+    chance, strides 1..8, native ones most often, dilation, pads 0..7, down to a weight in fifty. int16 has native strides only."""
     maker = GraphMaker(draw(seeds), draw(dtypes))
     height, width = draw(st.integers(1, 40)), draw(st.integers(1, 70))
     steps = st.integers(1, 2) if maker.dtype == np.int16 else st.one_of(st.integers(1, 2), st.integers(1, 2), st.integers(3, 8))
-    stride = draw(st.tuples(steps, steps))
+    stride = draw(st.sampled_from([st.tuples(steps, steps)] * 5 + [st.just((2, 2))]).flatmap(lambda stride: stride))
     limits = [min(11 * step - 1, max_kernel or 99) for step in stride]
-    kernel = tuple(draw(st.one_of(st.integers(1, min(5, limit)), st.integers(1, limit))) for limit in limits)
+    any_kernel = st.tuples(*[st.one_of(st.integers(1, min(5, limit)), st.integers(1, limit)) for limit in limits])
+    kernel = draw(st.sampled_from([any_kernel] * 8 + [st.just((1, 1))] + [st.just(tuple(limits))] * (6 if stride == (2, 2) else 1)).flatmap(lambda kernel: kernel))
+    is_large = kernel[0] * kernel[1] > 100
     dilation = tuple(draw(st.integers(1, 2 if taps <= 5 else 1)) for taps in kernel)
     options = {"stride_h": stride[0], "stride_w": stride[1], "dilation_h": dilation[0], "dilation_w": dilation[1],
                "activation": draw(st.sampled_from(["NONE", "RELU", "RELU6", "RELU_N1_TO_1"]))}
@@ -93,8 +95,9 @@ def conv_graphs(draw, max_kernel: int | None = None, dtypes=dtypes):
             sizes = [out_size(size, *axis[1:], 0, 0) for size, axis in zip((height, width), axes, strict=True)]
     else:
         options["pads"] = pads
-    num_ic, is_depthwise, density = draw(st.integers(1, 9)), draw(st.booleans()), draw(st.sampled_from([1.0, 0.5, 0.05, 0.0]))
-    num_oc = num_ic * draw(st.integers(1, 3)) if is_depthwise else draw(st.integers(1, 20))
+    num_ic, is_depthwise = draw(st.integers(1, 4 if is_large else 9)), draw(st.booleans())
+    density = draw(st.sampled_from([1.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.0]))
+    num_oc = num_ic * draw(st.integers(1, 3)) if is_depthwise else draw(st.integers(1, 8 if is_large else 20))
     source = maker.tensor((1, height, width, num_ic))
     if is_depthwise:
         weights = maker.weights((1, *kernel, num_oc), num_oc, 3, density)
@@ -135,10 +138,10 @@ def pool_graphs(draw, dtypes=dtypes):
 
 
 @st.composite
-def elementwise_graphs(draw, dtypes=dtypes):
+def elementwise_graphs(draw, dtypes=dtypes, kinds=("ADD", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")):
     """A sum, difference, product, maximum or minimum of two tensors with scales of their own; some axes of one are 1, or it is constant."""
     maker = GraphMaker(draw(seeds), draw(dtypes))
-    kind = draw(st.sampled_from(["ADD", "ADD", "SUB"] + ["MUL", "MAXIMUM", "MINIMUM"] * (maker.dtype != np.int16)))
+    kind = draw(st.sampled_from([kind for kind in kinds if maker.dtype != np.int16 or kind in ("ADD", "SUB")]))
     shape = (1, *draw(st.tuples(*[st.integers(1, 30)] * 3)))
     kept = draw(st.one_of(st.just((True,) * 3), st.tuples(*[st.booleans()] * 3)))
     shapes = [shape, (1, *(size if keep else 1 for size, keep in zip(shape[1:], kept, strict=True)))]
@@ -199,8 +202,9 @@ LUT_OPTIONS: dict[str, dict] = {
 def lut_graphs(draw):
     """A layer or nothing, followed by one or two operators that are tables; fused unless the result between is an output too."""
     kinds = draw(st.lists(st.sampled_from(sorted(LUT_OPTIONS)), min_size=1, max_size=2))
-    graph = draw(st.one_of(conv_graphs(max_kernel=3, dtypes=bytes_only), fully_connected_graphs(dtypes=bytes_only), pool_graphs(bytes_only),
-                           elementwise_graphs(bytes_only), st.none()))
+    connected, sums = fully_connected_graphs(dtypes=bytes_only), elementwise_graphs(bytes_only, ["ADD"])
+    roots = [conv_graphs(max_kernel=3, dtypes=bytes_only), connected, connected, *[pool_graphs(bytes_only)] * 3, sums, sums, elementwise_graphs(bytes_only), st.none()]
+    graph = draw(st.sampled_from(roots).flatmap(lambda root: root))
     maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type if graph else draw(bytes_only))
     if graph is None:
         inputs = [maker.tensor((1, *draw(st.tuples(*[st.integers(1, 30)] * 3))))]
@@ -208,7 +212,7 @@ def lut_graphs(draw):
     else:
         maker.tensors, maker.ops = list(graph.tensors), list(graph.ops)
         inputs, last = graph.inputs, graph.outputs[0]
-        outputs = draw(st.sampled_from([[], [last]]))
+        outputs = draw(st.sampled_from([[], [], [], [last]]))
     for kind in kinds:
         last = maker.op(kind, (last,), maker.tensors[last].shape, **LUT_OPTIONS[kind])
     return maker.graph(inputs, [*outputs, last])
@@ -312,5 +316,6 @@ def fused_pool_graphs(draw):
 
 def layer_graphs():
     """Any layer that the NPU executes; convolutions most often."""
-    return st.one_of(conv_graphs(), conv_graphs(), conv_graphs(), fully_connected_graphs(), pool_graphs(), elementwise_graphs(), move_graphs(), lut_graphs(),
-                     residual_graphs(), fused_pool_graphs())
+    kinds = [*[conv_graphs()] * 4, fully_connected_graphs(), pool_graphs(), elementwise_graphs(), move_graphs(), *[lut_graphs()] * 2, residual_graphs(),
+             fused_pool_graphs()]
+    return st.sampled_from(kinds).flatmap(lambda graphs: graphs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from convoy.driver.compile import compile_with_costs
 from convoy.driver.device import MemoryModel
@@ -14,6 +15,7 @@ from convoy.spec.config import PRESETS
 from convoy.spec.isa import Rounding
 from convoy.verif.campaign import Coverage, campaign, modes_of, reference_graph, required_modes, run_example
 from convoy.verif.graphs import GraphMaker
+from convoy.verif.tp_strategies import tp_graphs
 
 
 def layer(**options):
@@ -33,6 +35,42 @@ def test_modes_are_read_from_network_plan_and_memory():
             "stride w: 1", "pad top: 2", "pad bottom: 0", "pad left: 1", "pad right: 1", "zero weights: some", "engine: nn+tp", "engine: fused",
             "fused: table into convolution", "cores: 4", "output channels: not a multiple of the cores", "memory latency: 7", "memory: shared"} <= found
     assert not any(mode.startswith(("padding", "depth multiplier", "fully connected")) for mode in found)
+
+
+def test_modes_of_strides_runs_and_kernels():
+    """Of stride 4 x 1 the tensor processor takes all or half; of a weight in fifty the tokens have runs; kernels as large as may be."""
+    maker = GraphMaker(2)
+    source, bias = maker.tensor((1, 47, 41, 2)), maker.bias(9, 2)
+    weights = maker.weights((9, 43, 10, 2), 9, 0, 0.02)
+    target = maker.op("CONV_2D", (source, weights, bias), (1, 2, 32, 9), stride_h=4, stride_w=1, padding="VALID", activation="NONE")
+    graph = maker.graph([source], [target])
+    found = modes_of(graph, compile_with_costs(graph, PRESETS["Q"]))
+    assert {"kernel: the largest of its strides", "strides: unequal", "zero weights: nearly all", "stride on TP x on NN: 1 x 1", "bits of a zero run: 5"} <= found
+    assert found & {"stride on TP x on NN: 4 x 1", "stride on TP x on NN: 2 x 2"}
+    assert not found & {"kernel: 1x1", "kernel: 21x21 at stride 2", "zero runs: over several kernels"}
+
+
+def test_modes_of_transposed_convolutions_and_resizes():
+    maker = GraphMaker(3)
+    source, size = maker.tensor((1, 4, 5, 2)), maker.constant([8, 3])
+    smooth = maker.op("RESIZE_BILINEAR", (source, size), (1, 8, 3, 2), align_corners=False, half_pixel_centers=True)
+    shape = maker.constant([1, 16, 9, 3])
+    target = maker.op("TRANSPOSE_CONV", (shape, maker.weights((3, 4, 2, 2), 3, 0), smooth), (1, 16, 9, 3), stride_h=2, stride_w=3, padding="SAME", activation="RELU")
+    graph = maker.graph([source], [target])
+    found = modes_of(graph, compile_with_costs(graph, PRESETS["Q"]))
+    assert {"RESIZE_BILINEAR: pixels placed by half_pixel_centers", "RESIZE_BILINEAR: a multiple", "RESIZE_BILINEAR: fewer pixels", "transposed stride h: 2",
+            "transposed stride w: 3", "transposed kernel: smaller than its stride", "transposed kernel: up to its stride and more", "transposed padding: SAME",
+            "transposed bias: no", "activation: RELU"} <= found
+    assert "RESIZE_BILINEAR: more pixels, no multiple" not in found
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(tp_graphs())
+def test_what_is_drawn_can_be_written_and_read(graph):
+    graph = reference_graph(graph)
+    read = read_tflite(write_tflite(graph))
+    assert read.ops == graph.ops
+    assert [(tensor.shape, tensor.dtype) for tensor in read.tensors] == [(tensor.shape, tensor.dtype) for tensor in graph.tensors]
 
 
 def test_what_was_not_covered_is_listed():
