@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from convoy.spec.isa import MAX_PRODUCT_SHIFT, TP_WIDE, TpOp
+from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, TP_WIDE, TpOp
 
 from .graph import Graph, Op, Quant, Tensor
 from .host import HOST_OPS
@@ -71,7 +71,7 @@ def _factors(kind: TpOp, a: Quant, b: Quant, out: Quant, is_wide: bool, has_pot_
         mult, exponent = quantise_multiplier(float(scale_a * scale_b / scale_out))
         require(exponent <= MAX_PRODUCT_SHIFT, f"the factor of the product needs a left shift of {exponent}; the limit is {MAX_PRODUCT_SHIFT}")
         return {"out_mult": mult, "b_shift": max(exponent, 0), "out_shift": max(-exponent, 0)}
-    fields, multipliers = {}, add_multipliers(scale_a, scale_b, scale_out, 15 if is_wide else 20)
+    fields, multipliers = {}, add_multipliers(scale_a, scale_b, scale_out, ADD_SHIFT_WIDE if is_wide else ADD_SHIFT)
     if has_pot_scales:
         multipliers = power_multipliers(scale_a, scale_b, scale_out)
         require(multipliers is not None, f"scales {scale_a:g}, {scale_b:g} and {scale_out:g}: with pot_scale_int16 they are powers of two, the largest operand's that of the "
@@ -87,7 +87,7 @@ def _table(kind: TpOp, fields: dict[str, int], value: int, *, is_b: bool) -> np.
     out = fields.get("out_mult", 0), fields.get("b_shift", 0) * (kind == TpOp.MUL) - fields.get("out_shift", 0)
 
     def scaled(x: int, name: str) -> int:
-        return rescale((x - fields[f"{name}_zero_point"]) << 20, (fields[f"{name}_mult"], -fields[f"{name}_shift"]))
+        return rescale((x - fields[f"{name}_zero_point"]) << ADD_SHIFT, (fields[f"{name}_mult"], -fields[f"{name}_shift"]))
 
     def apply(a: int, b: int) -> int:
         if kind in (TpOp.MAXIMUM, TpOp.MINIMUM):

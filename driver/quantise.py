@@ -57,8 +57,8 @@ def mean_multiplier(real: float, count: int) -> tuple[int, int]:
     return (q << shift) // count, exponent - shift
 
 
-def add_multipliers(scale_a: float, scale_b: float, scale_out: float, shift: int = 20) -> tuple[tuple[int, int], ...]:
-    """`quantise_multiplier` of the factors that TFLite's ADD applies to A, to B and to their sum (inputs shifted left by 20, of int16 by 15)."""
+def add_multipliers(scale_a: float, scale_b: float, scale_out: float, shift: int) -> tuple[tuple[int, int], ...]:
+    """`quantise_multiplier` of the factors that TFLite's ADD applies to A, to B and to their sum (inputs shifted left by `shift`)."""
     twice_max = 2.0 * max(float(scale_a), float(scale_b))
     factors = float(scale_a) / twice_max, float(scale_b) / twice_max, twice_max / ((1 << shift) * float(scale_out))
     return tuple(quantise_multiplier(factor) for factor in factors)
@@ -68,7 +68,7 @@ def power_multipliers(scale_a: float, scale_b: float, scale_out: float) -> tuple
     """`(q, e)` of A, of B and of their sum for TFLite's int16 ADD of scales that are powers of two.
 
     One operand is divided by a power of two, rounded half away from zero, the other one and the sum are as they are. None for other scales. Elements that
-    are shifted left by 15 and multiplied by a half are 2**14 times as large, exactly; 1 - 2**-31 leaves sums of this size as they are.
+    are shifted left by `ADD_SHIFT_WIDE` and multiplied by a half are 2**14 times as large, exactly; 1 - 2**-31 leaves sums of this size as they are.
     """
     logs = [math.log2(float(scale)) for scale in (scale_a, scale_b, scale_out)]
     shifts = [round(logs[2] - log) for log in logs[:2]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import PARAM, TAP_BYTES, Rounding
+from convoy.spec.isa import ADD_SHIFT, PARAM, TAP_BYTES, Rounding
 
 from .memory import MachineError, MemoryView
 from .nn_check import check_nn
@@ -281,7 +281,7 @@ def _check_residual_runs(d: dict[str, int], out_bytes: np.ndarray, suffix: str) 
 
 def _add_residual(d: dict[str, int], a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """TFLite's int8 ADD of outputs and residual."""
-    scaled_a = double_rounding((a.astype(np.int64) - d["res_a_zero_point"]) << 20, d["res_a_mult"], 0, d["res_a_shift"])
-    scaled_b = double_rounding((b.astype(np.int64) - d["res_b_zero_point"]) << 20, d["res_b_mult"], 0, d["res_b_shift"])
+    scaled_a = double_rounding((a.astype(np.int64) - d["res_a_zero_point"]) << ADD_SHIFT, d["res_a_mult"], 0, d["res_a_shift"])
+    scaled_b = double_rounding((b.astype(np.int64) - d["res_b_zero_point"]) << ADD_SHIFT, d["res_b_mult"], 0, d["res_b_shift"])
     total = double_rounding(scaled_a + scaled_b, d["res_out_mult"], 0, d["res_out_shift"]) + d["res_zero_point_out"]
     return np.clip(total, d["res_act_min"], d["res_act_max"])

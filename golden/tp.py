@@ -6,6 +6,8 @@ import numpy as np
 
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import (
+    ADD_SHIFT,
+    ADD_SHIFT_WIDE,
     FRACTION_BITS,
     MAX_PRODUCT_SHIFT,
     TP_AT_LEAST_ONE,
@@ -131,7 +133,7 @@ def _elementwise(d: dict[str, int], op: TpOp, a: np.ndarray, b: np.ndarray) -> n
     a, b = a - d["a_zero_point"], b - d["b_zero_point"]
     if op is TpOp.MUL:
         return double_rounding(a * b, d["out_mult"], d["b_shift"], d["out_shift"]) + d["zero_point_out"]
-    shift = 15 if d["is_wide"] else 20
+    shift = ADD_SHIFT_WIDE if d["is_wide"] else ADD_SHIFT
     a = double_rounding(a << shift, d["a_mult"], 0, d["a_shift"])
     b = double_rounding(b << shift, d["b_mult"], 0, d["b_shift"])
     return double_rounding(a + b if op is TpOp.ADD else a - b, d["out_mult"], 0, d["out_shift"]) + d["zero_point_out"]

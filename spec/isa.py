@@ -13,9 +13,9 @@ from amaranth.lib import enum
 from .record import Field, Record
 
 __all__ = [
-    "CAUSE_FIELDS", "COMPLETION", "DESCRIPTOR_BYTES", "FRACTION_BITS", "HEADER", "LUT_BYTES", "MAX_PRODUCT_SHIFT", "MAX_RUN_BITS", "MAX_STEP_KERNELS", "NN", "NN_AT_LEAST_ONE",
-    "NN_RESIDUAL_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS", "STREAM", "TABLE_ALIGN_BYTES", "TAP_BYTES", "TP", "TP_AT_LEAST_ONE", "TP_B_AT_LEAST_ONE",
-    "TP_POOL_AT_LEAST_ONE", "TP_TWO_OPERANDS", "Cause", "Opcode", "Rounding", "TpOp",
+    "ADD_SHIFT", "ADD_SHIFT_WIDE", "CAUSE_FIELDS", "COMPLETION", "DESCRIPTOR_BYTES", "FRACTION_BITS", "HEADER", "LUT_BYTES", "MAX_PRODUCT_SHIFT",
+    "MAX_RUN_BITS", "MAX_STEP_KERNELS", "NN", "NN_AT_LEAST_ONE", "NN_RESIDUAL_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS", "STREAM",
+    "TABLE_ALIGN_BYTES", "TAP_BYTES", "TP", "TP_AT_LEAST_ONE", "TP_B_AT_LEAST_ONE", "TP_POOL_AT_LEAST_ONE", "TP_TWO_OPERANDS", "TP_WIDE", "Cause", "Opcode", "Rounding", "TpOp",
 ]
 
 DESCRIPTOR_BYTES = 256
@@ -24,6 +24,8 @@ TAP_BYTES = 2
 """Bytes of an entry of the tap table: an unsigned pixel offset into the window."""
 LUT_BYTES = 256
 """Size and alignment of a lookup table; entry `y & 255` is what an output of y becomes."""
+ADD_SHIFT, ADD_SHIFT_WIDE = 20, 15
+"""ADD and SUB: left shift of the operands before they are scaled, of int8 and of int16; TFLite's, and what `a_mult`, `b_mult` and `out_mult` allow for."""
 MAX_RUN_BITS = 5
 """Largest `NN.run_bits`."""
 MAX_STEP_KERNELS = 4

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.spec.isa import MAX_PRODUCT_SHIFT, TP, TpOp
+from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, TP, TpOp
 
 __all__ = ["ADD_FIELDS", "AddLane", "MathLane", "ScaleDown", "clamp"]
 
@@ -105,8 +105,8 @@ class AddLane(wiring.Component):
         job = self.job
 
         # (x << 20) * mult rounded by 31 bits is x * mult rounded by 11.
-        m.submodules.scale_a = scale_a = ScaleDown(x_bits=10, drop_bits=11)
-        m.submodules.scale_b = scale_b = ScaleDown(x_bits=10, drop_bits=11)
+        m.submodules.scale_a = scale_a = ScaleDown(x_bits=10, drop_bits=31 - ADD_SHIFT)
+        m.submodules.scale_b = scale_b = ScaleDown(x_bits=10, drop_bits=31 - ADD_SHIFT)
         m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31)
         m.d.comb += [
             scale_a.x.eq(self.a - job.a_zero_point), scale_a.mult.eq(job.a_mult), scale_a.shift.eq(job.a_shift),
@@ -153,7 +153,7 @@ class MathLane(wiring.Component):
         m = Module()
         job = self.job
         # (x << 15) * mult rounded by 31 bits is x * mult rounded by 16, and (x << 20) * mult is that of x << 5.
-        drop_bits, narrow_shift = 16, 5
+        drop_bits, narrow_shift = 31 - ADD_SHIFT_WIDE, ADD_SHIFT - ADD_SHIFT_WIDE
         m.submodules.scale_a = scale_a = ScaleDown(x_bits=16, drop_bits=drop_bits, mult_bits=32)
         m.submodules.scale_b = scale_b = ScaleDown(x_bits=16, drop_bits=drop_bits, mult_bits=32)
         m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31)

@@ -131,7 +131,11 @@ class Process(wiring.Component):
             self.read_addr[0].eq(Cat(a_addr, job.buffer_half)), self.read_addr[1].eq(Cat(b_addr, job.buffer_half)),
             self.read_count.eq(groups.p.count),
         ]
-        tags = {"en": is_issued & ~(is_pair & ~is_high), "is_low": is_pair & ~is_high, "count": groups.p.count, "fill": groups.p.is_fill, "window_last": groups.p.window_last, "last": groups.p.last}
+        is_low = is_pair & ~is_high
+        tags = {
+            "en": is_issued & ~is_low, "is_low": is_low, "count": groups.p.count, "fill": groups.p.is_fill,
+            "window_last": groups.p.window_last, "last": groups.p.last,
+        }
         tags = _delay(m, tags, 1 + TpBuffer.GATHER_CYCLES, "gather")
         weights = self._weights(m, groups.p.is_row_0, group_walk.place)
         self._compute(m, job, tags, weights, lut, queue.i)
