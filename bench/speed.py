@@ -1,4 +1,4 @@
-"""Networks on Convoy and in the estimates of Arm's compiler Vela, written to docs/speed.md and docs/speed.svg.
+"""Networks on Convoy and in the estimates of Arm's compiler Vela, written to docs/speed.md and docs/images/speed.svg.
 
     .venv/bin/python bench/speed.py FOLDER|MODEL.tflite ...
 
@@ -16,6 +16,7 @@ import altair as alt
 from convoy.driver.bench.peer import INSTALL, PEER_NAME, find_peer, peer_version
 from convoy.driver.bench.speed import find_models, measure_speed
 from convoy.driver.bench.speed_show import MEANING, markdown_speeds, speed_charts, speed_notes
+from convoy.driver.progress import bar
 from convoy.spec.config import load_config
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -29,16 +30,16 @@ def main() -> None:
     args = parser.parse_args()
     program = find_peer() or parser.error(INSTALL)
     models = find_models(args.paths)
-    rows = measure_speed(models, [(name, load_config(name)) for name in CONFIGS], os.cpu_count() or 1, lambda text, done, total: print(f"{text} {done}/{total}"),
-                         peer_program=program)
+    with bar("preparing") as progress:
+        rows = measure_speed(models, [(name, load_config(name)) for name in CONFIGS], os.cpu_count() or 1, progress, peer_program=program)
     if wrong := [row for row in rows if row.bit_exact is not True]:
         raise SystemExit(f"{wrong[0].network}, {wrong[0].config}: {wrong[0].refusal or 'a tensor differs from LiteRT'}")
-    alt.vconcat(*speed_charts(rows)).save(DOCS / "speed.svg")
+    alt.vconcat(*speed_charts(rows)).save(DOCS / "images" / "speed.svg")
     lines = ["# Networks against a peer's estimates", "", "```", f"python bench/speed.py {' '.join(model.name for model in models)}", "```", "",
              "wrote this page; `convoy bench speed FOLDER|MODEL... --html FILE` shows the same for any networks and configurations.", "",
              "Convoy: the RTL, simulated cycle by cycle on device `native`, 64-bit port, 32 cycles of latency; every tensor of every run equals LiteRT's.",
              f"{MEANING} {PEER_NAME} {peer_version()}; its estimates are not measurements.", "", *markdown_speeds(rows), "",
-             *speed_notes(rows, has_program=True), "![Cycles, and MACs done per cycle, of each network](speed.svg)"]
+             *speed_notes(rows, has_program=True), "![Cycles, and MACs done per cycle, of each network](images/speed.svg)"]
     (DOCS / "speed.md").write_text("\n".join(lines) + "\n")
 
 
