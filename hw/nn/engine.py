@@ -42,6 +42,7 @@ class NnEngine(wiring.Component):
     FAN_OUT_CYCLES = 1
     """Registers between the drain and the cores, in each direction."""
     RESET_GROUPS = 4
+    """Resets that the cores share, each from a register of its own: one net does not reach all cores in a cycle."""
 
     def __init__(self, config: NpuConfig):
         self._config = config

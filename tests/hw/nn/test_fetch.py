@@ -12,7 +12,7 @@ from convoy.verif.pysim import ReadPortMemory, send, simulate, sometimes
 
 
 @settings(max_examples=15, deadline=None)
-@given(num_cores=st.sampled_from([1, 2, 4]), port_bits=st.sampled_from([32, 64, 128]), num_jobs=st.integers(1, 3), seed=st.integers(0, 1 << 16),
+@given(num_cores=st.sampled_from([1, 2, 4]), port_bits=st.sampled_from([32, 64, 128, 256]), num_jobs=st.integers(1, 3), seed=st.integers(0, 1 << 16),
        stall=st.sampled_from([0.0, 0.4]), max_taps=st.sampled_from([30, 511]))
 @example(num_cores=1, port_bits=32, num_jobs=1, seed=0, stall=0.0, max_taps=511)  # the table of taps is longer than the reader's queue
 def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed, stall, max_taps):
