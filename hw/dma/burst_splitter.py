@@ -7,6 +7,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import Burst
 from convoy.hw.dma.types import Run
+from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 
 __all__ = ["BurstSplitter", "run_burst"]
@@ -44,7 +45,9 @@ class BurstSplitter(wiring.Component):
         port_log2 = exact_log2(self.config.port_bytes)
         burst_log2 = exact_log2(self.config.max_burst_beats)
         page_log2 = 12 - port_log2
-        run, out = self.runs.p, self.bursts.p
+        m.submodules.queue = queue = Queue(run_burst(self.config), 2)  # so that the next run's sums do not wait for the word that this burst may go
+        wiring.connect(m, queue.o, wiring.flipped(self.bursts))
+        run, out = self.runs.p, queue.i.p
 
         is_busy = Signal()
         is_first = Signal()
@@ -68,20 +71,15 @@ class BurstSplitter(wiring.Component):
             is_last.eq(~next_left[len(limit):].any() & (next_left[:len(limit)] <= next_limit)),
         ]
 
-        is_free = ~self.bursts.valid | self.bursts.ready
-        m.d.comb += self.runs.ready.eq(~is_busy | (is_free & is_last))
-        with m.If(is_free):
-            m.d.sync += [
-                self.bursts.valid.eq(is_busy),
-                out.burst.addr.eq(beat_addr << port_log2),
-                out.burst.last_beat.eq(Mux(is_last, left[:burst_log2], limit)),
-                out.is_first.eq(is_first),
-                out.is_last.eq(is_last),
-                out.first_byte.eq(first_byte),
-                out.last_byte.eq(last_byte),
-            ]
-            with m.If(is_busy):
-                m.d.sync += [*set_next, is_first.eq(0), is_busy.eq(~is_last)]
+        m.d.comb += [
+            self.runs.ready.eq(~is_busy | (queue.i.ready & is_last)),
+            queue.i.valid.eq(is_busy),
+            out.burst.addr.eq(beat_addr << port_log2),
+            out.burst.last_beat.eq(Mux(is_last, left[:burst_log2], limit)),
+            out.is_first.eq(is_first), out.is_last.eq(is_last), out.first_byte.eq(first_byte), out.last_byte.eq(last_byte),
+        ]
+        with m.If(is_busy & queue.i.ready):
+            m.d.sync += [*set_next, is_first.eq(0), is_busy.eq(~is_last)]
         with m.If(self.runs.valid & self.runs.ready):
             start = Signal(signed(port_log2 + 1))
             end = Signal(33)

@@ -1,6 +1,6 @@
-"""A stream FIFO, in distributed or in block memory."""
+"""A stream FIFO, in registers, in distributed or in block memory."""
 
-from amaranth.hdl import Module, ShapeLike, Value
+from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,7 +10,8 @@ __all__ = ["Queue"]
 class Queue(wiring.Component):
     """A first-in first-out queue of stream payloads.
 
-    Throughput: one payload in and one out per cycle. Latency: 1 cycle, with `is_block` 2 cycles.
+    Throughput: one payload in and one out per cycle. Latency: 1 cycle, with `is_block` 2 cycles. `i.ready` and `o.valid` follow from registers
+    alone; a queue of two, which is there to cut such paths, is in registers altogether.
 
     Parameters
     ----------
@@ -47,6 +48,22 @@ class Queue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        if self.depth == 2 and not self._is_block:
+            self._elaborate_pair(m)
+        else:
+            self._elaborate_fifo(m)
+        return m
+
+    def _elaborate_pair(self, m):
+        """The output's register, and one for the payload that came while that was held."""
+        spare, has_spare = Signal.like(self.i.payload), Signal()
+        m.d.comb += [self.i.ready.eq(~has_spare), self.level.eq(self.o.valid + has_spare)]
+        with m.If(self.o.ready | ~self.o.valid):
+            m.d.sync += [self.o.valid.eq(self.i.valid | has_spare), self.o.payload.eq(Mux(has_spare, spare, self.i.payload)), has_spare.eq(0)]
+        with m.Elif(self.i.valid & ~has_spare):
+            m.d.sync += [spare.eq(self.i.payload), has_spare.eq(1)]
+
+    def _elaborate_fifo(self, m):
         payload = Value.cast(self.i.payload)
         kind = fifo.SyncFIFOBuffered if self._is_block else fifo.SyncFIFO
         m.submodules.fifo = inner = kind(width=len(payload), depth=self.depth)
@@ -59,4 +76,3 @@ class Queue(wiring.Component):
             inner.r_en.eq(self.o.ready),
             self.level.eq(inner.level),
         ]
-        return m

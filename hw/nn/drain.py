@@ -448,10 +448,11 @@ class DrainChunks(wiring.Component):
         m.submodules.splitter = rested(splitter, splitter.is_wide, platform, "split")
         wiring.connect(m, pool.o, splitter.i)
         wiring.connect(m, splitter.o, wiring.flipped(self.chunks))
+        m.submodules.chunks = chunks = Queue(Chunk(config.post_lanes), 2)  # keeps what comes behind off the paths in front
+        wiring.connect(m, chunks.o, residual.i)
         m.d.comb += [splitter.is_wide.eq(sequencer.fields.is_wide), splitter.high_bytes.eq(sequencer.fields.out_high_bytes)]
-        chunks = residual.i
         m.d.comb += [
-            sequencer.is_quiet.eq((num_free == depth) & residual.is_idle & pool.is_idle & splitter.is_idle & ~chunks.valid),
+            sequencer.is_quiet.eq((num_free == depth) & residual.is_idle & pool.is_idle & splitter.is_idle & ~chunks.o.valid),
             sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
             sequencer.is_prepared.eq(walker.is_prepared & lut.is_ready), walker.prepare.eq(sequencer.prepare),
             walker.fields.eq(sequencer.fields), walker.group.eq(sequencer.group), walker.can_issue.eq(can_issue),
@@ -476,12 +477,10 @@ class DrainChunks(wiring.Component):
             results.w_en.eq(compressor.out_valid), results.w_data.eq(Cat(compressor.out, compressor.count)),
         ]
 
-        m.d.comb += [is_taken.eq(results.r_rdy & (~chunks.valid | chunks.ready)), results.r_en.eq(is_taken), places.r_en.eq(is_taken)]
-        with m.If(chunks.ready | ~chunks.valid):
-            m.d.sync += chunks.valid.eq(is_taken)
-        with m.If(is_taken):
-            chunk = chunks.payload
-            m.d.sync += [Cat(chunk.data, chunk.count).eq(results.r_data), Cat(chunk.addr, chunk.start, chunk.last).eq(places.r_data)]
+        m.d.comb += [
+            is_taken.eq(results.r_rdy & chunks.i.ready), results.r_en.eq(is_taken), places.r_en.eq(is_taken), chunks.i.valid.eq(results.r_rdy),
+            Cat(chunks.i.p.data, chunks.i.p.count).eq(results.r_data), Cat(chunks.i.p.addr, chunks.i.p.start, chunks.i.p.last).eq(places.r_data),
+        ]
         return m
 
     def _connect_units(self, m, sequencer, walker, residual, pool):
