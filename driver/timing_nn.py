@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTE
 
 from .device import MemoryModel
 from .pack import LayerStreams, StreamCounts
+from .timing_port import FLIGHT_CYCLES, Delay, SharedPort, Transfer
 from .timing_start import LOW_BEATS, Start, simulate_start
 
 __all__ = ["MAX_WRITES", "READ_CYCLES", "WRITE_CYCLES", "Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
@@ -20,8 +21,6 @@ READ_CYCLES = 12
 """What a round trip to memory takes beyond the memory's latency: request, guard, queues."""
 WRITE_CYCLES = 12
 """The same from the last beat of a burst to its acknowledgement."""
-FLIGHT_CYCLES = 3
-"""What a burst is in flight beyond the memory's latency and its beats."""
 MAX_WRITES = 16
 """Write bursts in flight."""
 LOAD_CYCLES = 7
@@ -85,6 +84,8 @@ class Following:
 
     num_descriptors: int
     streams: LayerStreams | None
+    tp_loads: Callable[[float, Transfer], Sequence[Transfer]]
+    """What the tensor processor reads behind a job, from when the job was accepted and what its loader reads."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,13 @@ class _Pixels:
     """Results of earlier jobs held the loader up."""
     start: Start | None = None
     """Burst by burst, when the engine was idle."""
+    delay: Callable[[float], float] = float
+    """When that comes which would come at some time if the tensor processor read nothing."""
 
     def loaded(self, channel: int) -> float:
         """A channel that does not exist needs no loading."""
         channel = min(channel, self.num_ic - 1)
-        return self.start.loaded[channel] if self.start else self.first + (channel + 1) * self.per_channel
+        return self.delay(self.start.loaded[channel] if self.start else self.first + (channel + 1) * self.per_channel)
 
 
 class NnTimer:
@@ -140,6 +143,8 @@ class NnTimer:
         self.releases: list[float] = []
         self.slices: list[Slice] = []
         """What the units did, in no order."""
+        self.loads: list[Transfer] = []
+        """What the loader has read."""
         self.ahead_bursts = 0
         """Of weights for the next job, still to come."""
 
@@ -197,7 +202,12 @@ class NnTimer:
             first = max(self.load_taken + self.read_trip + LOAD_CYCLES, self.load_end + LOAD_GAP_CYCLES)
             per_channel = max((beats + max(contended, gaps)) / d["num_ic"], writes)
         pixels = _Pixels(first, per_channel, d["num_ic"], is_held, start)
+        begin, end = self.load_taken + self.read_trip if start else first, pixels.loaded(d["num_ic"])
+        beats = num_runs * num_beats(d["act_run_bytes"], False, config)
+        alone = Transfer(begin, end, min(1.0, beats / (end - begin)), beats / (num_runs * -(-d["act_run_bytes"] // (config.max_burst_beats * config.port_bytes))))
+        pixels.delay = Delay(SharedPort(config, self.latency), alone, following.tp_loads(accepted, alone))
         self.load_end = pixels.loaded(d["num_ic"])
+        self.loads.append(replace(alone, end=self.load_end))
         self.slices.append(Slice("loader", self.load_taken + LOAD_CYCLES if start else first - self.read_trip, self.load_end))
         return pixels
 
@@ -225,7 +235,7 @@ class NnTimer:
         arrivals = [fetch + self.read_trip] * config.num_cores
         self.fetched = fetch + self._fetch_cycles(d, streams, sb)
         if pixels.start and not consumed:
-            arrivals, self.fetched = pixels.start.first_weights, pixels.start.last_weights - self.read_trip
+            arrivals, self.fetched = [pixels.delay(first) for first in pixels.start.first_weights], pixels.delay(pixels.start.last_weights) - self.read_trip
         self.slices.append(Slice("weights", fetch, self.fetched))
         for core, stream in enumerate(streams):
             arrived = max(before[core], arrivals[core] + DECODE_CYCLES)
