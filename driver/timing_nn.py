@@ -13,7 +13,7 @@ from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTE
 from .device import MemoryModel
 from .pack import LayerStreams, StreamCounts
 from .timing_port import FLIGHT_CYCLES, Delay, SharedPort, Transfer
-from .timing_start import LOW_BEATS, Start, simulate_start
+from .timing_start import LOW_BEATS, WAITING_BURSTS, Start, simulate_start
 
 __all__ = ["MAX_WRITES", "READ_CYCLES", "WRITE_CYCLES", "Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
 
@@ -154,7 +154,7 @@ class NnTimer:
         accepted = max(ready, self.load_taken, self.drain_taken) + 1
         pixels = self._load(d, accepted, layer, following)
         self.ahead_bursts = sum(stream.num_beats // config.max_burst_beats for stream in following.streams.counts) if following.streams else 0
-        self.fetched = max(self.fetched, accepted) + self.read_trip + d["num_taps"] + config.num_cores + TABLE_CYCLES
+        self.fetched = self._first_fetch(d, accepted)
         self.ends = [max(end, accepted + 4) for end in self.ends]
         self.fill_free = max(self.fill_free, accepted + 2, *self.releases[-1:])
         self.releases = []
@@ -200,6 +200,8 @@ class NnTimer:
             beats = port_cycles(beats, num_runs, self.latency, config.max_reads, config)
             contended = max(0.0, self._other_beats(d, layer, is_held) - max(0.0, self.load_taken - self.load_end)) * (not is_held)
             first = max(self.load_taken + self.read_trip + LOAD_CYCLES, self.load_end + LOAD_GAP_CYCLES)
+            if is_held:
+                first = max(first, self.load_taken + self._queued_beats(d, layer, accepted) + LOAD_CYCLES)
             per_channel = max((beats + max(contended, gaps)) / d["num_ic"], writes)
         pixels = _Pixels(first, per_channel, d["num_ic"], is_held, start)
         begin, end = self.load_taken + self.read_trip if start else first, pixels.loaded(d["num_ic"])
@@ -210,6 +212,18 @@ class NnTimer:
         self.loads.append(replace(alone, end=self.load_end))
         self.slices.append(Slice("loader", self.load_taken + LOAD_CYCLES if start else first - self.read_trip, self.load_end))
         return pixels
+
+    def _queued_beats(self, d: dict[str, int], layer: LayerStreams, accepted: float) -> float:
+        """Weights of the first superblock that the port has been asked for and not yet brought when the loader begins: pixels come behind them."""
+        streams = layer.counts[:self.config.num_cores]
+        beats = min(d["num_groups"], 1 + self.config.weight_fifo_beats // max(stream.num_beats for stream in streams)) * sum(stream.num_beats for stream in streams)
+        begun = self._first_fetch(d, accepted) + self.read_trip
+        window = (self.config.max_reads + WAITING_BURSTS) * self.config.max_burst_beats
+        return min(window, beats - (self.load_taken - begun)) if begun < self.load_taken else 0.0
+
+    def _first_fetch(self, d: dict[str, int], accepted: float) -> float:
+        """When the first weights of a job are requested."""
+        return max(self.fetched, accepted) + self.read_trip + d["num_taps"] + self.config.num_cores + TABLE_CYCLES
 
     def _other_beats(self, d: dict[str, int], layer: LayerStreams, is_ahead: bool) -> float:
         """What else the port brings for a job: a descriptor, tables, weights, parameters; or only what is fetched of them in the beginning."""
