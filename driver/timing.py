@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import DESCRIPTOR_BYTES, HEADER, NN, TP, Opcode
+from convoy.spec.cycles import INTERRUPT_CYCLES
+from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, HEADER, NN, TP, Opcode
 
 from .device import MemoryModel
 from .program import Program
@@ -15,7 +16,7 @@ from .timing_nn import Following, NnTimer, Slice, Spent
 from .timing_port import Delay, Transfer
 from .timing_tp import TpTimer
 
-__all__ = ["Timed", "time_program"]
+__all__ = ["Timed", "end_cycles", "time_program"]
 
 START_CYCLES = 6
 """From the doorbell to the first beat of the first descriptor, beyond the memory's latency."""
@@ -27,8 +28,8 @@ NUM_RIVALS = 2
 """Loads of an engine that may be under way while the other one begins one."""
 NUM_AHEAD = 1
 """Jobs that the NN engine accepts while it loads for another."""
-END_CYCLES = 28
-"""From the last completion to the interrupt, beyond the memory's latency: its record has to be written, and the engines are reset."""
+RECORD_CYCLES = 5
+"""From a completion to the acknowledgement of its record, beyond the memory's latency and the record's beats."""
 
 
 @dataclass(frozen=True)
@@ -119,3 +120,8 @@ def time_program(program: Program, config: NpuConfig, memory: MemoryModel) -> li
     """Every descriptor, in program order."""
     front = _Front(program, config, memory)
     return [front.time(index) for index in range(len(program.descriptors))]
+
+
+def end_cycles(config: NpuConfig, memory: MemoryModel) -> int:
+    """From the last completion to the interrupt: its record has to be written, and the engines are reset."""
+    return COMPLETION.num_bytes // config.port_bytes + memory.latency_cycles + RECORD_CYCLES + INTERRUPT_CYCLES

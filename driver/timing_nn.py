@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import LOW_BEATS
 from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTES, Cause
 
+from .cost import WINDOW_CYCLES
 from .device import MemoryModel
 from .pack import LayerStreams, StreamCounts
 from .timing_port import FLIGHT_CYCLES, Delay, SharedPort, Transfer
-from .timing_start import LOW_BEATS, WAITING_BURSTS, Start, simulate_start
+from .timing_start import WAITING_BURSTS, Start, simulate_start
 
 __all__ = ["MAX_WRITES", "READ_CYCLES", "WRITE_CYCLES", "Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
 
@@ -31,8 +33,6 @@ FILLED_CYCLES = 3
 """From the last word of a window to the first weight that may meet it."""
 RELEASE_CYCLES = 5
 """From the last weight of a window to the refill of its slot."""
-WINDOW_CYCLES = 2
-"""Idle cycles of the filler between windows."""
 DECODE_CYCLES = 10
 """From the end of a group's stream, or from a beat, to the next weight at the sequencer."""
 TABLE_CYCLES = 20
