@@ -43,17 +43,7 @@ class TpTimer:
         """(accepted, completed) of a descriptor offered at `ready`."""
         config = self.config
         offered = max(ready, self.accepted) + 1
-        loads = [(d[f"num_{name}_runs"], d[f"{name}_run_bytes"], d[f"{name}_addr"], d[f"{name}_pitch_bytes"]) for name in "ab" if d[f"{name}_run_bytes"]]
-        beats = sum(num * self._run_beats(size, addr | pitch * (num > 1)) for num, size, addr, pitch in loads)
-        num_bursts = sum(num * -(-size // (config.max_burst_beats * config.port_bytes)) for num, size, _, _ in loads)
-        load = self.port.cycles(beats, num_bursts, max(2 * config.max_burst_beats, LOAD_QUEUE_BYTES // config.port_bytes))
-        load_start = max(offered, self.processed_before)
-        first = max(load_start + self.latency + LOAD_CYCLES, self.loaded)
-        if any(rival.start <= first < rival.end for rival in self.rivals):  # behind what the loader has requested
-            first = max(first, load_start + max(ACT_DEPTH_BEATS, 2 * config.max_burst_beats) + LOAD_CYCLES)
-        own = Transfer(first, first + load, beats / load, beats / num_bursts)
-        self.loaded = self.port.end(own, self.rivals)
-        self.loads.append(own.until(self.loaded))
+        load_start = self._load(d, offered)
         taken = max(offered, self.processed + 1)
         lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
         started = max(taken + 3 + lut, self.loaded + 2)
@@ -66,10 +56,26 @@ class TpTimer:
         output_taken = max(offered, self.written)
         self.processed_before, self.processed = self.processed, processed
         self.written = max(processed, output_taken + output) + 3
-        self.slices += [Slice("TP load", first, self.loaded), Slice("TP process", started, processed),
+        self.slices += [Slice("TP load", self.loads[-1].start, self.loaded), Slice("TP process", started, processed),
                         Slice("TP write", max(started, self.written - output), self.written)]
         self.accepted = max(load_start, taken, output_taken)
         return self.accepted, self.written + self.write_trip + END_CYCLES
+
+    def _load(self, d: dict[str, int], offered: float) -> float:
+        """Load the operands; when a half of the buffer is free for them."""
+        config = self.config
+        loads = [(d[f"num_{name}_runs"], d[f"{name}_run_bytes"], d[f"{name}_addr"], d[f"{name}_pitch_bytes"]) for name in "ab" if d[f"{name}_run_bytes"]]
+        beats = sum(num * self._run_beats(size, addr | pitch * (num > 1)) for num, size, addr, pitch in loads)
+        num_bursts = sum(num * -(-size // (config.max_burst_beats * config.port_bytes)) for num, size, _, _ in loads)
+        load = self.port.cycles(beats, num_bursts, max(2 * config.max_burst_beats, LOAD_QUEUE_BYTES // config.port_bytes))
+        load_start = max(offered, self.processed_before)
+        first = max(load_start + self.latency + LOAD_CYCLES, self.loaded)
+        if any(rival.start <= first < rival.end for rival in self.rivals):  # behind what the loader has requested
+            first = max(first, load_start + max(ACT_DEPTH_BEATS, 2 * config.max_burst_beats) + LOAD_CYCLES)
+        own = Transfer(first, first + load, beats / load, beats / num_bursts)
+        self.loaded = self.port.end(own, self.rivals)
+        self.loads.append(own.until(self.loaded))
+        return load_start
 
     def _run_beats(self, run_bytes: int, addr_bits: int) -> float:
         """Beats of a run whose address may have these bits set."""
