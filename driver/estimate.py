@@ -11,7 +11,7 @@ from convoy.spec.isa import NN, TP, Cause, Opcode
 from .device import MemoryModel
 from .program import NpuStep, Plan, Program
 from .runtime import Execution, LayerCost
-from .timing import END_CYCLES, Timed, time_program
+from .timing import Timed, end_cycles, time_program
 from .traffic import nn_traffic, tp_traffic
 
 __all__ = ["Estimator", "estimate"]
@@ -32,7 +32,8 @@ def estimate(plan: Plan, memory: MemoryModel) -> Execution:
         if isinstance(step, NpuStep):
             execution.costs |= {index: LayerCost() for index in step.layers}
             if step.program.descriptors:
-                execution.cycles += _book(execution, step.program, time_program(step.program, plan.config, memory), plan.config) + memory.latency_cycles + END_CYCLES
+                booked = _book(execution, step.program, time_program(step.program, plan.config, memory), plan.config)
+                execution.cycles += booked + end_cycles(plan.config, memory)
     execution.seconds = time.perf_counter() - started
     return execution
 

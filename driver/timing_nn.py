@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import LOW_BEATS
 from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTES, Cause
 
+from .cost import WINDOW_CYCLES
 from .device import MemoryModel
 from .pack import LayerStreams, StreamCounts
-from .timing_start import LOW_BEATS, Start, simulate_start
+from .timing_port import FLIGHT_CYCLES, Delay, SharedPort, Transfer
+from .timing_start import WAITING_BURSTS, Start, simulate_start
 
 __all__ = ["MAX_WRITES", "READ_CYCLES", "WRITE_CYCLES", "Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
 
@@ -20,8 +23,6 @@ READ_CYCLES = 12
 """What a round trip to memory takes beyond the memory's latency: request, guard, queues."""
 WRITE_CYCLES = 12
 """The same from the last beat of a burst to its acknowledgement."""
-FLIGHT_CYCLES = 3
-"""What a burst is in flight beyond the memory's latency and its beats."""
 MAX_WRITES = 16
 """Write bursts in flight."""
 LOAD_CYCLES = 7
@@ -32,8 +33,6 @@ FILLED_CYCLES = 3
 """From the last word of a window to the first weight that may meet it."""
 RELEASE_CYCLES = 5
 """From the last weight of a window to the refill of its slot."""
-WINDOW_CYCLES = 2
-"""Idle cycles of the filler between windows."""
 DECODE_CYCLES = 10
 """From the end of a group's stream, or from a beat, to the next weight at the sequencer."""
 TABLE_CYCLES = 20
@@ -85,6 +84,8 @@ class Following:
 
     num_descriptors: int
     streams: LayerStreams | None
+    tp_loads: Callable[[float, Transfer], Sequence[Transfer]]
+    """What the tensor processor reads behind a job, from when the job was accepted and what its loader reads."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,13 @@ class _Pixels:
     """Results of earlier jobs held the loader up."""
     start: Start | None = None
     """Burst by burst, when the engine was idle."""
+    delay: Callable[[float], float] = float
+    """When that comes which would come at some time if the tensor processor read nothing."""
 
     def loaded(self, channel: int) -> float:
         """A channel that does not exist needs no loading."""
         channel = min(channel, self.num_ic - 1)
-        return self.start.loaded[channel] if self.start else self.first + (channel + 1) * self.per_channel
+        return self.delay(self.start.loaded[channel] if self.start else self.first + (channel + 1) * self.per_channel)
 
 
 class NnTimer:
@@ -140,6 +143,8 @@ class NnTimer:
         self.releases: list[float] = []
         self.slices: list[Slice] = []
         """What the units did, in no order."""
+        self.loads: list[Transfer] = []
+        """What the loader has read."""
         self.ahead_bursts = 0
         """Of weights for the next job, still to come."""
 
@@ -149,7 +154,7 @@ class NnTimer:
         accepted = max(ready, self.load_taken, self.drain_taken) + 1
         pixels = self._load(d, accepted, layer, following)
         self.ahead_bursts = sum(stream.num_beats // config.max_burst_beats for stream in following.streams.counts) if following.streams else 0
-        self.fetched = max(self.fetched, accepted) + self.read_trip + d["num_taps"] + config.num_cores + TABLE_CYCLES
+        self.fetched = self._first_fetch(d, accepted)
         self.ends = [max(end, accepted + 4) for end in self.ends]
         self.fill_free = max(self.fill_free, accepted + 2, *self.releases[-1:])
         self.releases = []
@@ -195,11 +200,30 @@ class NnTimer:
             beats = port_cycles(beats, num_runs, self.latency, config.max_reads, config)
             contended = max(0.0, self._other_beats(d, layer, is_held) - max(0.0, self.load_taken - self.load_end)) * (not is_held)
             first = max(self.load_taken + self.read_trip + LOAD_CYCLES, self.load_end + LOAD_GAP_CYCLES)
+            if is_held:
+                first = max(first, self.load_taken + self._queued_beats(d, layer, accepted) + LOAD_CYCLES)
             per_channel = max((beats + max(contended, gaps)) / d["num_ic"], writes)
         pixels = _Pixels(first, per_channel, d["num_ic"], is_held, start)
+        begin, end = self.load_taken + self.read_trip if start else first, pixels.loaded(d["num_ic"])
+        beats = num_runs * num_beats(d["act_run_bytes"], False, config)
+        alone = Transfer(begin, end, min(1.0, beats / (end - begin)), beats / (num_runs * -(-d["act_run_bytes"] // (config.max_burst_beats * config.port_bytes))))
+        pixels.delay = Delay(SharedPort(config, self.latency), alone, following.tp_loads(accepted, alone))
         self.load_end = pixels.loaded(d["num_ic"])
+        self.loads.append(replace(alone, end=self.load_end))
         self.slices.append(Slice("loader", self.load_taken + LOAD_CYCLES if start else first - self.read_trip, self.load_end))
         return pixels
+
+    def _queued_beats(self, d: dict[str, int], layer: LayerStreams, accepted: float) -> float:
+        """Weights of the first superblock that the port has been asked for and not yet brought when the loader begins: pixels come behind them."""
+        streams = layer.counts[:self.config.num_cores]
+        beats = min(d["num_groups"], 1 + self.config.weight_fifo_beats // max(stream.num_beats for stream in streams)) * sum(stream.num_beats for stream in streams)
+        begun = self._first_fetch(d, accepted) + self.read_trip
+        window = (self.config.max_reads + WAITING_BURSTS) * self.config.max_burst_beats
+        return min(window, beats - (self.load_taken - begun)) if begun < self.load_taken else 0.0
+
+    def _first_fetch(self, d: dict[str, int], accepted: float) -> float:
+        """When the first weights of a job are requested."""
+        return max(self.fetched, accepted) + self.read_trip + d["num_taps"] + self.config.num_cores + TABLE_CYCLES
 
     def _other_beats(self, d: dict[str, int], layer: LayerStreams, is_ahead: bool) -> float:
         """What else the port brings for a job: a descriptor, tables, weights, parameters; or only what is fetched of them in the beginning."""
@@ -225,7 +249,7 @@ class NnTimer:
         arrivals = [fetch + self.read_trip] * config.num_cores
         self.fetched = fetch + self._fetch_cycles(d, streams, sb)
         if pixels.start and not consumed:
-            arrivals, self.fetched = pixels.start.first_weights, pixels.start.last_weights - self.read_trip
+            arrivals, self.fetched = [pixels.delay(first) for first in pixels.start.first_weights], pixels.delay(pixels.start.last_weights) - self.read_trip
         self.slices.append(Slice("weights", fetch, self.fetched))
         for core, stream in enumerate(streams):
             arrived = max(before[core], arrivals[core] + DECODE_CYCLES)

@@ -10,14 +10,13 @@ from math import inf
 import numpy as np
 
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import LOW_BEATS
 from convoy.spec.isa import DESCRIPTOR_BYTES, PARAM, STREAM, TAP_BYTES
 
 from .pack import StreamCounts
 
-__all__ = ["LOW_BEATS", "Start", "simulate_start"]
+__all__ = ["Start", "simulate_start"]
 
-LOW_BEATS = 32
-"""Weights per core that are fetched while pixels are."""
 REQUEST_CYCLES = 5
 """From a job to the first requests of its tables, parameters and pixels."""
 ANSWER_CYCLES = 4

@@ -15,6 +15,8 @@ from convoy.spec.config import NpuConfig
 from .graphs import GraphMaker
 
 __all__ = [
+    "LUT_OPTIONS",
+    "TABLE_ROOTS",
     "configs",
     "conv_graphs",
     "cut_graphs",
@@ -72,7 +74,7 @@ def conv_graphs(draw, max_kernel: int | None = None, dtypes=dtypes):
     """A convolution or depthwise convolution: kernels 1 .. 11*stride-1 (or `max_kernel`) per axis, the largest and the least of both axes more often than by
     chance, strides 1..8, native ones most often, dilation, pads 0..7, down to a weight in fifty. int16 has native strides only."""
     maker = GraphMaker(draw(seeds), draw(dtypes))
-    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 70))
+    height, width = draw(st.integers(1, 40)), draw(st.one_of(st.integers(1, 70), st.integers(1, 9)))
     steps = st.integers(1, 2) if maker.dtype == np.int16 else st.one_of(st.integers(1, 2), st.integers(1, 2), st.integers(3, 8))
     stride = draw(st.sampled_from([st.tuples(steps, steps)] * 5 + [st.just((2, 2))]).flatmap(lambda stride: stride))
     limits = [min(11 * step - 1, max_kernel or 99) for step in stride]
@@ -123,7 +125,7 @@ def fully_connected_graphs(draw, dtypes=dtypes):
 
 
 @st.composite
-def pool_graphs(draw, dtypes=dtypes):
+def pool_graphs(draw, dtypes=dtypes, kinds=("MAX_POOL_2D", "AVERAGE_POOL_2D")):
     """Maximum or average pooling of any window and stride."""
     maker = GraphMaker(draw(seeds), draw(dtypes))
     height, width, num_ic = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 20))
@@ -131,14 +133,14 @@ def pool_graphs(draw, dtypes=dtypes):
     kernel_h, kernel_w, is_same = min(kernel_h, height), min(kernel_w, width), draw(st.booleans())
     source = maker.tensor((1, height, width, num_ic))
     sizes = (-(-height // stride_h), -(-width // stride_w)) if is_same else ((height - kernel_h) // stride_h + 1, (width - kernel_w) // stride_w + 1)
-    target = maker.op(draw(st.sampled_from(["MAX_POOL_2D", "AVERAGE_POOL_2D"])), (source,), (1, *sizes, num_ic),
+    target = maker.op(draw(st.sampled_from(kinds)), (source,), (1, *sizes, num_ic),
                       padding="SAME" if is_same else "VALID", filter_h=kernel_h, filter_w=kernel_w, stride_h=stride_h, stride_w=stride_w,
                       activation=draw(st.sampled_from(["NONE", "RELU6"])))
     return maker.graph([source], [target])
 
 
 @st.composite
-def elementwise_graphs(draw, dtypes=dtypes, kinds=("ADD", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")):
+def elementwise_graphs(draw, dtypes=dtypes, kinds=("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")):
     """A sum, difference, product, maximum or minimum of two tensors with scales of their own; some axes of one are 1, or it is constant."""
     maker = GraphMaker(draw(seeds), draw(dtypes))
     kind = draw(st.sampled_from([kind for kind in kinds if maker.dtype != np.int16 or kind in ("ADD", "SUB")]))
@@ -198,13 +200,19 @@ LUT_OPTIONS: dict[str, dict] = {
 """Unary operators that both LiteRT's reference kernels and the NPU know, with options."""
 
 
+TABLE_ROOTS = {
+    "convolution": conv_graphs(max_kernel=3, dtypes=bytes_only), "FULLY_CONNECTED": fully_connected_graphs(bytes_only),
+    "ADD": elementwise_graphs(bytes_only, ["ADD"]), "MAX_POOL_2D": pool_graphs(bytes_only, ["MAX_POOL_2D"]),
+    "AVERAGE_POOL_2D": pool_graphs(bytes_only, ["AVERAGE_POOL_2D"]),
+}
+"""Layers that tables are fused into, each of which a campaign has to hit."""
+
+
 @st.composite
 def lut_graphs(draw):
     """A layer or nothing, followed by one or two operators that are tables; fused unless the result between is an output too."""
     kinds = draw(st.lists(st.sampled_from(sorted(LUT_OPTIONS)), min_size=1, max_size=2))
-    connected, sums = fully_connected_graphs(dtypes=bytes_only), elementwise_graphs(bytes_only, ["ADD"])
-    roots = [conv_graphs(max_kernel=3, dtypes=bytes_only), connected, connected, *[pool_graphs(bytes_only)] * 3, sums, sums, elementwise_graphs(bytes_only), st.none()]
-    graph = draw(st.sampled_from(roots).flatmap(lambda root: root))
+    graph = draw(st.sampled_from([*TABLE_ROOTS.values(), elementwise_graphs(bytes_only), st.none()]).flatmap(lambda root: root))
     maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type if graph else draw(bytes_only))
     if graph is None:
         inputs = [maker.tensor((1, *draw(st.tuples(*[st.integers(1, 30)] * 3))))]
@@ -316,6 +324,6 @@ def fused_pool_graphs(draw):
 
 def layer_graphs():
     """Any layer that the NPU executes; convolutions most often."""
-    kinds = [*[conv_graphs()] * 4, fully_connected_graphs(), pool_graphs(), elementwise_graphs(), move_graphs(), *[lut_graphs()] * 2, residual_graphs(),
+    kinds = [*[conv_graphs()] * 6, fully_connected_graphs(), *[pool_graphs(), elementwise_graphs(), move_graphs()] * 2, *[lut_graphs()] * 4, residual_graphs(),
              fused_pool_graphs()]
     return st.sampled_from(kinds).flatmap(lambda graphs: graphs)

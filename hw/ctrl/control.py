@@ -9,10 +9,10 @@ from convoy.hw.bus.guard import ALIGN_LOG2, GuardSignature
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.lib.rest import resettable, rested
 from convoy.hw.nn.activity import Activity
-from convoy.hw.nn.engine import NnEngine
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl
 from convoy.spec.csr import Control as ControlBits
+from convoy.spec.cycles import NUM_RESETS
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, NN, TP
 
 from .check import DescriptorCheck
@@ -53,10 +53,6 @@ class Control(wiring.Component):
         As in `Counters`.
     """
 
-    NUM_RESETS = 2 + NnEngine.RESET_GROUPS
-    INTERRUPT_CYCLES = 5 + 2 * NUM_RESETS
-    """From a stopped program's last answer of the bus to the interrupt."""
-
     def __init__(self, config: NpuConfig):
         self._config = config
         super().__init__({
@@ -70,7 +66,7 @@ class Control(wiring.Component):
             "tp_done": In(1),
             "bus_faults": In(stream.Signature(Fault, always_ready=True)).array(2),
             "guards": In(GuardSignature()).array(2),
-            "resets": Out(self.NUM_RESETS),
+            "resets": Out(NUM_RESETS),
             "read_beat": In(1),
             "weight_beat": In(1),
             "write_bytes": In(range(config.port_bytes + 1)),
@@ -82,7 +78,7 @@ class Control(wiring.Component):
         config = self._config
         csr_bank = CsrBank()
         m.submodules.csr_bank = rested(csr_bank, csr_bank.is_active, platform, "csr")
-        m.submodules.supervisor = supervisor = Supervisor(reset_stages=self.NUM_RESETS)
+        m.submodules.supervisor = supervisor = Supervisor(reset_stages=NUM_RESETS)
         m.submodules.counters = counters = Counters(config)
         m.submodules.watchdog = watchdog = Watchdog()
         fetch, check, dispatch, recorder = Fetch(config), DescriptorCheck(config), Dispatch(), Recorder(config)

@@ -8,6 +8,7 @@ from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
 from convoy.hw.lib.rest import Rest, resettable, rested
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import CORE_RESET_GROUPS
 from convoy.spec.isa import NN
 
 from .activity import Activity, ActivityMonitor
@@ -36,13 +37,11 @@ class NnEngine(wiring.Component):
     write : Out(WritePort)
     done : Out(1), strobe: a descriptor is complete and its writes are acknowledged; in order
     activity : Out(Activity), what the cores did two cycles before
-    core_resets : In(RESET_GROUPS), resets of the cores beside that of the whole engine; core n has number n modulo `RESET_GROUPS`
+    core_resets : In(CORE_RESET_GROUPS), resets of the cores beside that of the whole engine; core n has number n modulo `CORE_RESET_GROUPS`
     """
 
     FAN_OUT_CYCLES = 1
     """Registers between the drain and the cores, in each direction."""
-    RESET_GROUPS = 4
-    """Resets that the cores share, each from a register of its own: one net does not reach all cores in a cycle."""
 
     def __init__(self, config: NpuConfig):
         self._config = config
@@ -51,7 +50,7 @@ class NnEngine(wiring.Component):
             "read_acts": Out(ReadPort(config)), "read_weights": Out(ReadPort(config)),
             "read_tables": Out(ReadPort(config)), "read_params": Out(ReadPort(config)),
             "read_lut": Out(ReadPort(config)), "read_residual": Out(ReadPort(config)), "write": Out(WritePort(config)),
-            "done": Out(1), "activity": Out(Activity(config)), "core_resets": In(self.RESET_GROUPS),
+            "done": Out(1), "activity": Out(Activity(config)), "core_resets": In(CORE_RESET_GROUPS),
         })
 
     def elaborate(self, platform):
@@ -72,7 +71,7 @@ class NnEngine(wiring.Component):
         m.submodules.writer = rested(writer, writer_rest.is_active, platform, "writer")
         cores = [Core(config, number) for number in range(config.num_cores)]
         for number, core in enumerate(cores):
-            m.submodules[f"core_{number}"] = resettable(core, self.core_resets[number % self.RESET_GROUPS], platform)
+            m.submodules[f"core_{number}"] = resettable(core, self.core_resets[number % CORE_RESET_GROUPS], platform)
 
         m.submodules.monitor = monitor = ActivityMonitor(config)
 

@@ -12,6 +12,7 @@ from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.rest import Rest, rested
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import LOW_BEATS
 from convoy.spec.isa import NN, STREAM, TAP_BYTES
 
 from .decoder import TapWrite, WeightBeat
@@ -46,7 +47,6 @@ class WeightFetcher(wiring.Component):
     """
 
     TABLE_BEATS = 32
-    LOW_BEATS = 32
 
     def __init__(self, config: NpuConfig):
         self._config = config
@@ -65,7 +65,7 @@ class WeightFetcher(wiring.Component):
         assembler = RecordAssembler(config, STREAM_BYTES)
         m.submodules.tables_rest = rest = Rest(tail_cycles=15)
         m.submodules.reader, m.submodules.assembler = (rested(unit, rest.is_active, platform, "tables") for unit in (reader, assembler))
-        m.submodules.streams = streams = WeightStreams(config, self.LOW_BEATS)
+        m.submodules.streams = streams = WeightStreams(config, LOW_BEATS)
         wiring.connect(m, reader.port, wiring.flipped(self.tables))
         wiring.connect(m, streams.port, wiring.flipped(self.weights))
         wiring.connect(m, reader.beats, assembler.beats)

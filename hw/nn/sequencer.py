@@ -73,48 +73,21 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self._config
-        lanes_log2 = exact_log2(config.num_lanes)
-        pixel_bits = exact_log2(config.window_words) + lanes_log2
-
-        job = Signal(self.job.payload.shape())
-        is_busy = Signal()
-        sb, group = Signal(16), Signal(16)
-        m.d.comb += self.job.ready.eq(~is_busy)
-
-        # Semaphores: windows filled and not yet taken; accumulator buffers free
-        num_filled = Signal(range(config.window_words + 1))
-        num_free = Signal(range(3), init=2)
-        take_window, take_buffer = Signal(), Signal()
-        m.d.sync += [
-            num_filled.eq(num_filled + self.window_filled - take_window),
-            num_free.eq(num_free + self.group_drained - take_buffer),
-        ]
-
-        # Window slots
-        has_window, has_buffer, buffer = Signal(), Signal(), Signal()
-        slot_word = Signal(range(config.window_words))
-        next_slot, next_word = Signal(9), Signal(range(config.window_words))  # the slot that the next window is in
-        window_words, high_words = Signal(11), Signal(range(config.window_words))
-        remainder = Signal(lanes_log2)
-        group_pixel = Signal(16)
-
-        # The weight at the head; vector v of T
+        job, is_new = Signal(self.job.payload.shape()), Signal()
+        is_busy, finish = Signal(), Signal()  # finish: the cycle after a group's last issue
+        num_filled, num_free, take_window, take_buffer = self._count(m)
+        has_buffer, buffer = Signal(), Signal()
         head, has_head, is_zero = Signal(self.weights.payload.shape()), Signal(), Signal()
-        vec = Signal(9)
-        num_vec = Signal(9)
+        entry = Signal(exact_log2(self._config.num_acc_entries))
+        num_vec, vec = Signal(9), Signal(9)  # vector v of T
         is_first, is_low = Signal(), Signal()
-        m.d.comb += [is_first.eq(vec == 0), is_low.eq(job.is_wide & ~vec[0])]
+        m.d.comb += [is_new.eq(self.job.valid & self.job.ready), is_first.eq(vec == 0), is_low.eq(job.is_wide & ~vec[0])]
         must_change = head.is_new_window & is_first
-        finish = Signal()  # the cycle after a group's last issue
-        may_start = Signal()
-        m.d.comb += may_start.eq(is_busy & ~finish & has_head & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0)))
 
-        entry = Signal(exact_log2(config.num_acc_entries))
-        history = [Signal(len(entry) + 1, name=f"history_{n}") for n in range(self.MIN_REUSE_CYCLES - 1)]
-        is_hazard = Signal()
-        m.d.comb += is_hazard.eq(Cat(old == Cat(entry, 1) for old in history).any())
-        go, is_end = Signal(), Signal()
+        may_start, go, is_end = Signal(), Signal(), Signal()
+        m.d.comb += may_start.eq(is_busy & ~finish & has_head & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0)))
+        does_issue = go & ~is_zero
+        is_hazard = self._watch_reuse(m, entry, does_issue)
         m.d.comb += [
             go.eq(may_start & (is_zero | ~is_hazard)),
             is_end.eq(is_zero | (vec == num_vec - 1)),
@@ -122,21 +95,55 @@ class Sequencer(wiring.Component):
             take_window.eq(go & must_change),
             take_buffer.eq(go & ~has_buffer),
         ]
+        m.d.sync += finish.eq(go & is_end & head.is_last)
         with m.If(go):
-            m.d.sync += entry.eq(entry + 1)
+            m.d.sync += [entry.eq(entry + 1), vec.eq(Mux(is_end, 0, vec + 1))]
         with m.If(self.weights.ready):
             load = self.weights.payload
             m.d.sync += [head.eq(load), has_head.eq(self.weights.valid), is_zero.eq(load.value == 0), entry.eq(load.entry)]
-        does_issue = go & ~is_zero
-        m.d.sync += [history[0].eq(Mux(does_issue, Cat(entry, 1), 0)), *(new.eq(old) for old, new in pairwise(history))]
+        with m.If(take_buffer):
+            m.d.sync += has_buffer.eq(1)
+        with m.If(finish):
+            m.d.sync += [has_buffer.eq(0), buffer.eq(~buffer)]
 
-        release = Signal()
-        m.d.sync += finish.eq(go & is_end & head.is_last)
         drop = Signal()  # the window in use has met its last weight, also if the next one is not there yet
+        has_window, word = self._walk_slots(m, job, is_new, take_window, finish, drop, must_change, is_low)
+        m.d.comb += drop.eq(is_busy & ~finish & has_head & must_change & has_window)
+        remainder = self._walk_groups(m, job, is_new, is_busy, finish, num_vec)
+        off_x = self._walk_vectors(m, go & is_end, go & ~is_low, job, len(self.issue.pixel))
+        self._issue(m, head, does_issue, entry, buffer, word, remainder, off_x, is_low, job)
+        self._say_state(m, is_busy, does_issue, ~has_buffer & (num_free == 0), (must_change | ~has_window) & (num_filled == 0),
+                        may_start & ~go, ~has_head)
         m.d.comb += [
-            drop.eq(is_busy & ~finish & has_head & must_change & has_window),
-            release.eq(drop | finish),
+            self.window_released.eq(_delay(m, drop | finish, self.RELEASE_CYCLES, "release")),
+            self.group_done.eq(_delay(m, finish, self.FINISH_CYCLES, "finish")),
         ]
+        return m
+
+    def _count(self, m):
+        """Semaphores: windows filled and not yet taken, accumulator buffers free; and the strobes that take one."""
+        num_filled, num_free = Signal(range(self._config.window_words + 1)), Signal(range(3), init=2)
+        take_window, take_buffer = Signal(), Signal()
+        m.d.sync += [
+            num_filled.eq(num_filled + self.window_filled - take_window),
+            num_free.eq(num_free + self.group_drained - take_buffer),
+        ]
+        return num_filled, num_free, take_window, take_buffer
+
+    def _watch_reuse(self, m, entry, does_issue):
+        """Whether the accumulator entry is one of the last that were issued."""
+        history = [Signal(len(entry) + 1, name=f"history_{n}") for n in range(self.MIN_REUSE_CYCLES - 1)]
+        is_hazard = Signal()
+        m.d.comb += is_hazard.eq(Cat(old == Cat(entry, 1) for old in history).any())
+        m.d.sync += [history[0].eq(Mux(does_issue, Cat(entry, 1), 0)), *(new.eq(old) for old, new in pairwise(history))]
+        return is_hazard
+
+    def _walk_slots(self, m, job, is_new, take_window, finish, drop, must_change, is_low):
+        """Whether there is a window in use, and the first word of what the weight at the head meets."""
+        words = range(self._config.window_words)
+        has_window, slot_word, word = Signal(), Signal(words), Signal(words)
+        next_slot, next_word = Signal(9), Signal(words)  # the slot that the next window is in
+        window_words, high_words = Signal(11), Signal(words)
         with m.If(drop):
             m.d.sync += has_window.eq(0)
         with m.If(take_window):
@@ -145,14 +152,21 @@ class Sequencer(wiring.Component):
                 m.d.sync += [next_slot.eq(0), next_word.eq(0)]
             with m.Else():
                 m.d.sync += [next_slot.eq(next_slot + 1), next_word.eq(next_word + window_words)]
-        with m.If(take_buffer):
-            m.d.sync += has_buffer.eq(1)
-
-        with m.If(go):
-            m.d.sync += vec.eq(Mux(is_end, 0, vec + 1))
-        off_x = self._walk_vectors(m, go & is_end, go & ~is_low, job, pixel_bits)
         with m.If(finish):
-            m.d.sync += [has_window.eq(0), has_buffer.eq(0), buffer.eq(~buffer)]
+            m.d.sync += has_window.eq(0)
+        with m.If(is_new):
+            new = self.job.payload
+            half_words = Mux(new.num_phases == 4, new.seg_words << 2, Mux(new.num_phases == 2, new.seg_words << 1, new.seg_words))
+            m.d.sync += [next_slot.eq(0), next_word.eq(0), window_words.eq(half_words << new.is_wide), high_words.eq(half_words)]
+        m.d.comb += word.eq(Mux(must_change, next_word, Mux(job.is_wide & ~is_low, slot_word + high_words, slot_word)))
+        return has_window, word
+
+    def _walk_groups(self, m, job, is_new, is_busy, finish, num_vec):
+        """Take jobs, count groups and superblocks; the pixels by which the group's first vector lies behind a word."""
+        sb, group, group_pixel = Signal(16), Signal(16), Signal(16)
+        remainder = Signal(exact_log2(self._config.num_lanes))
+        m.d.comb += [self.job.ready.eq(~is_busy), remainder.eq(group_pixel)]
+        with m.If(finish):
             with m.If(group != job.num_groups - 1):
                 m.d.sync += [group.eq(group + 1), group_pixel.eq(group_pixel + job.group_step)]
                 m.d.sync += num_vec.eq(Mux(group == job.num_groups - 2, job.num_vec_last, job.num_vec))
@@ -161,28 +175,14 @@ class Sequencer(wiring.Component):
                 m.d.sync += num_vec.eq(Mux(job.num_groups == 1, job.num_vec_last, job.num_vec))
                 with m.If(sb == job.num_sb - 1):
                     m.d.sync += is_busy.eq(0)
-        m.d.comb += remainder.eq(group_pixel)
-
-        with m.If(self.job.valid & self.job.ready):
+        with m.If(is_new):
             new = self.job.payload
-            half_words = Mux(new.num_phases == 4, new.seg_words << 2, Mux(new.num_phases == 2, new.seg_words << 1, new.seg_words))
             m.d.sync += [
                 job.eq(new), job.num_vec.eq(new.num_vec << new.is_wide), job.num_vec_last.eq(new.num_vec_last << new.is_wide),
-                is_busy.eq(1), sb.eq(0), group.eq(0), group_pixel.eq(0), next_slot.eq(0), next_word.eq(0),
+                is_busy.eq(1), sb.eq(0), group.eq(0), group_pixel.eq(0),
                 num_vec.eq(Mux(new.num_groups == 1, new.num_vec_last, new.num_vec) << new.is_wide),
-                window_words.eq(half_words << new.is_wide), high_words.eq(half_words),
             ]
-
-        word = Signal.like(slot_word)
-        m.d.comb += word.eq(Mux(must_change, next_word, Mux(job.is_wide & ~is_low, slot_word + high_words, slot_word)))
-        self._issue(m, head, does_issue, entry, buffer, word, remainder, off_x, is_low, job)
-        self._say_state(m, is_busy, does_issue, ~has_buffer & (num_free == 0), (must_change | ~has_window) & (num_filled == 0),
-                        may_start & ~go, ~has_head)
-        m.d.comb += [
-            self.window_released.eq(_delay(m, release, self.RELEASE_CYCLES, "release")),
-            self.group_done.eq(_delay(m, finish, self.FINISH_CYCLES, "finish")),
-        ]
-        return m
+        return remainder
 
     def _walk_vectors(self, m, restart, step, job, pixel_bits):
         """The pixel of the vector, relative to that of the first one."""

@@ -41,6 +41,42 @@ def group_layout(addr_bits: int, num_lanes: int) -> data.StructLayout:
     })
 
 
+class _WindowState:
+    """Where `WindowWalk` is.
+
+    left : iterations of each loop that follow; reload_2 : those of the innermost in a row
+    plane, row, row_start, row_step, plane_b, row_b : bytes of operands A and B; `row` is y * tile_iw in pools, kept incrementally
+    y, x, y_frac, x_frac : of the window
+    inside_start, inside_end : where COPY's image begins and ends within a row, from num_before and image_end
+    part_cols, parts : columns of the parts that this makes (before, inside, behind), and those to come; parts_left : without the first, if it `has_more`
+    factor_a, factor_b, product : a multiplier makes the first row and its step, and the product of a place; it stands while `is_held`
+    y_low, y_high, x_low, x_high, row_addr, row_addr_b, is_row_inside : the window, clipped; num_rows, num_cols : its extents, not positive if it `is_empty`
+    frac_y, frac_x : of the window that is offered; next_y, next_x : of those behind it and below it, `has_carry` if its fraction overflows
+    """
+
+    def __init__(self, bits: int):
+        factor_bits = max(bits, FRACTION_BITS)
+        self.left, self.reload_2 = [Signal(16, name=f"left_{n}") for n in range(3)], Signal(16, name="reload_2")
+        self.plane, self.row, self.row_start, self.row_step, self.plane_b, self.row_b = (
+            Signal(bits, name=name) for name in ("plane", "row", "row_start", "row_step", "plane_b", "row_b"))
+        self.y, self.x = (Signal(signed(26), name=name) for name in "yx")
+        self.y_frac, self.x_frac = (Signal(FRACTION_BITS, name=name) for name in ("y_frac", "x_frac"))
+        self.num_before, self.image_end = Signal(17, name="num_before"), Signal(18, name="image_end")
+        self.inside_start, self.inside_end = (Signal(16, name=name) for name in ("inside_start", "inside_end"))
+        self.part_cols = [Signal(16, name=name) for name in ("cols_before", "cols_inside", "cols_behind")]
+        self.parts, self.parts_left = (Signal(3, name=name) for name in ("parts", "parts_left"))
+        self.factor_a, self.factor_b = (Signal(factor_bits, name=name) for name in ("factor_a", "factor_b"))
+        self.product, self.is_held = Signal(max(bits, 2 * FRACTION_BITS), name="product"), Signal(name="is_held")
+        self.y_low, self.x_low = (Signal(16, name=name) for name in ("y_low", "x_low"))
+        self.y_high, self.x_high = (Signal(signed(27), name=name) for name in ("y_high", "x_high"))
+        self.row_addr, self.row_addr_b = (Signal(bits, name=name) for name in ("row_addr", "row_addr_b"))
+        self.num_rows, self.num_cols = (Signal(signed(28), name=name) for name in ("num_rows", "num_cols"))
+        self.frac_y, self.frac_x = (Signal(FRACTION_BITS, name=name) for name in ("frac_y", "frac_x"))
+        self.next_y, self.next_x = (Signal(signed(26 + FRACTION_BITS), name=name) for name in ("next_y", "next_x"))
+        self.has_carry, self.has_more, self.is_empty, self.is_row_inside = (
+            Signal(name=name) for name in ("has_carry", "has_more", "is_empty", "is_row_inside"))
+
+
 class WindowWalk(wiring.Component):
     """The outer loops of a TP descriptor.
 
@@ -76,136 +112,129 @@ class WindowWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job, windows = self.job, self.windows
-        bits = self._addr_bits
-
-        pool, is_copy = Signal(), Signal()
-        m.d.comb += [pool.eq(is_pool(job.op)), is_copy.eq(job.op == TpOp.COPY)]
-
-        # Where COPY's image begins and ends within a row, and the parts that this makes: before, inside, behind.
-        num_before, image_end = Signal(17), Signal(18)
-        inside_start, inside_end = Signal(16), Signal(16)
-        part_cols = [Signal(16, name=name) for name in ("cols_before", "cols_inside", "cols_behind")]
-        parts, parts_left = Signal(3), Signal(3)
-        is_row_inside, has_more = Signal(), Signal()
-        m.d.comb += [
-            parts_left.eq(parts & (parts - 1)[:3]),
-            has_more.eq(parts_left != 0),
-        ]
-
-        left_0, left_1, left_2 = Signal(16), Signal(16), Signal(16)
-        reload_2 = Signal(16)
-        m.d.comb += reload_2.eq(Mux(pool, job.num_2 - 1, 0))
-        plane = Signal(bits)
-        y, x, y_frac, x_frac = Signal(signed(26)), Signal(signed(26)), Signal(FRACTION_BITS), Signal(FRACTION_BITS)
-        next_y, next_x = Signal(signed(26 + FRACTION_BITS)), Signal(signed(26 + FRACTION_BITS))
-        step_y_frac, has_carry = Signal(FRACTION_BITS), Signal()
-        row, row_start, row_step = Signal(bits), Signal(bits), Signal(bits)
-        plane_b, row_b = Signal(bits), Signal(bits)
-        m.d.comb += [
-            step_y_frac.eq(Mux(pool, job.stride_h_frac, 0)),
-            next_y.eq(Cat(y_frac, y).as_signed() + Cat(step_y_frac, Mux(is_copy, 1, job.stride_h))),
-            next_x.eq(Cat(x_frac, x).as_signed() + Cat(job.stride_w_frac, job.stride_w)),
-            has_carry.eq(pool & (y_frac + step_y_frac)[FRACTION_BITS]),
-        ]
-
-        # row = y * tile_iw in pools is kept incrementally; this multiplier makes its start and step, and the product of a place.
-        factor_bits = max(bits, FRACTION_BITS)
-        factor_a, factor_b, product = Signal(factor_bits), Signal(factor_bits), Signal(max(bits, 2 * FRACTION_BITS))
-        can_emit, is_held = Signal(), Signal()
-        m.d.comb += can_emit.eq(~windows.valid | windows.ready)
-        with m.If(~is_held):
-            m.d.sync += product.eq(factor_a * factor_b)
-        frac_y, frac_x = Signal(FRACTION_BITS), Signal(FRACTION_BITS)
-        m.d.comb += [self.place.frac_y.eq(frac_y), self.place.frac_x.eq(frac_x), self.place.product.eq(product)]
-
-        y_low, x_low = Signal(16), Signal(16)
-        y_high, x_high = Signal(signed(27)), Signal(signed(27))
-        row_addr, row_addr_b = Signal(bits), Signal(bits)
-        num_rows, num_cols = Signal(signed(28)), Signal(signed(28))
-        m.d.comb += [num_rows.eq(y_high - y_low), num_cols.eq(x_high - x_low)]
-        is_empty = Signal()
-        m.d.comb += is_empty.eq((num_rows <= 0) | (num_cols <= 0))
-
+        job, windows, state = self.job, self.windows, _WindowState(self._addr_bits)
+        pool, is_copy, can_emit = Signal(), Signal(), Signal()
+        m.d.comb += [pool.eq(is_pool(job.op)), is_copy.eq(job.op == TpOp.COPY), can_emit.eq(~windows.valid | windows.ready)]
+        self._look_ahead(m, state, pool, is_copy)
+        with m.If(~state.is_held):
+            m.d.sync += state.product.eq(state.factor_a * state.factor_b)
         with m.If(windows.ready):
             m.d.sync += windows.valid.eq(0)
 
         with m.FSM() as fsm:
-            m.d.comb += is_held.eq(fsm.ongoing("EMIT") & ~can_emit)
+            m.d.comb += state.is_held.eq(fsm.ongoing("EMIT") & ~can_emit)
             with m.State("IDLE"):
-                m.d.sync += [
-                    left_0.eq(job.num_0 - 1), left_1.eq(job.num_1 - 1), left_2.eq(reload_2),
-                    plane.eq(0), y.eq(job.start_y), x.eq(job.start_x), y_frac.eq(job.start_y_frac), x_frac.eq(job.start_x_frac),
-                    plane_b.eq(0), row_b.eq(0),
-                    factor_a.eq(job.start_y), factor_b.eq(job.tile_iw),
-                    num_before.eq(-job.start_x), image_end.eq(job.tile_iw - job.start_x),
-                ]
+                self._start(m, state)
                 with m.If(self.start):
                     m.next = "PRODUCT"
             with m.State("PRODUCT"):
                 m.d.sync += [
-                    factor_a.eq(job.stride_h),
-                    inside_start.eq(Mux(is_copy, Mux(num_before > job.num_2, job.num_2, num_before), 0)),
-                    inside_end.eq(Mux(is_copy & (image_end < job.num_2), image_end, job.num_2)),
+                    state.factor_a.eq(job.stride_h),
+                    state.inside_start.eq(Mux(is_copy, Mux(state.num_before > job.num_2, job.num_2, state.num_before), 0)),
+                    state.inside_end.eq(Mux(is_copy & (state.image_end < job.num_2), state.image_end, job.num_2)),
                 ]
                 m.next = "ROW_START"
             with m.State("ROW_START"):
+                cols = state.inside_start, state.inside_end - state.inside_start, job.num_2 - state.inside_end
                 m.d.sync += [
-                    row.eq(Mux(pool, product, 0)), row_start.eq(Mux(pool, product, 0)),
-                    part_cols[0].eq(inside_start), part_cols[1].eq(inside_end - inside_start), part_cols[2].eq(job.num_2 - inside_end),
+                    state.row.eq(Mux(pool, state.product, 0)), state.row_start.eq(Mux(pool, state.product, 0)),
+                    *(part.eq(count) for part, count in zip(state.part_cols, cols, strict=True)),
                 ]
                 m.next = "ROW_STEP"
             with m.State("ROW_STEP"):
-                m.d.sync += row_step.eq(Mux(pool, product, job.step_1))
+                m.d.sync += state.row_step.eq(Mux(pool, state.product, job.step_1))
                 m.next = "CLIP"
             with m.State("CLIP"):
-                y_end, x_end = Signal(signed(27)), Signal(signed(27))
-                m.d.comb += [y_end.eq(y + job.kernel_h), x_end.eq(x + job.kernel_w)]
-                m.d.sync += [
-                    y_low.eq(Mux(y < 0, 0, y)), y_high.eq(Mux(y_end > job.tile_ih, job.tile_ih, y_end)),
-                    x_low.eq(Mux((x < 0) | ~pool, 0, x)), x_high.eq(Mux(x_end > job.tile_iw, job.tile_iw, x_end)),
-                    row_addr.eq(plane + Mux((y < 0) & pool, 0, row)), row_addr_b.eq(plane_b + row_b),
-                    # Where a row or column is clipped, the other one counts alone.
-                    factor_a.eq(Mux((y < 0) | (y_end > job.tile_ih), 0, y_frac)), factor_b.eq(Mux((x < 0) | (x_end > job.tile_iw), 0, x_frac)),
-                ]
-                with m.If(~is_copy | ((y >= 0) & (y < job.tile_ih))):
-                    m.d.sync += [is_row_inside.eq(1), parts.eq(Mux(pool, 0b010, Cat(cols != 0 for cols in part_cols)))]
-                with m.Else():
-                    m.d.sync += [is_row_inside.eq(0), parts.eq(0b001)]
+                self._clip(m, state, pool, is_copy)
                 m.next = "EMIT"
             with m.State("EMIT"), m.If(can_emit):
-                row_cols = Signal(16)
-                m.d.comb += row_cols.eq(Mux(is_row_inside, Mux(parts[0], part_cols[0], Mux(parts[1], part_cols[1], part_cols[2])), job.num_2))
-                m.d.sync += [
-                    windows.valid.eq(1),
-                    windows.p.addr.eq(row_addr + x_low), windows.p.addr_b.eq(row_addr_b),
-                    frac_y.eq(factor_a), frac_x.eq(factor_b),
-                    windows.p.num_rows.eq(Mux(pool, Mux(is_empty, 0, num_rows), 1)),
-                    windows.p.num_cols.eq(Mux(pool, Mux(is_empty, 0, num_cols), row_cols)),
-                    windows.p.is_fill.eq(~is_row_inside | (parts[:2] != 0b10)),
-                    windows.p.last.eq(0),
-                    parts.eq(parts_left),
-                ]
+                self._emit(m, state, pool)
                 m.next = "CLIP"
-                with m.If(has_more):
-                    m.next = "EMIT"
-                with m.Elif(left_2 != 0):
-                    m.d.sync += [left_2.eq(left_2 - 1), x_frac.eq(next_x), x.eq(next_x >> FRACTION_BITS)]
-                with m.Else():
-                    m.d.sync += [left_2.eq(reload_2), x.eq(job.start_x), x_frac.eq(job.start_x_frac)]
-                    with m.If(left_1 != 0):
-                        m.d.sync += [left_1.eq(left_1 - 1), y_frac.eq(next_y), y.eq(next_y >> FRACTION_BITS), row_b.eq(row_b + job.b_step_1)]
-                        with m.If(~is_copy | (y >= 0)):
-                            m.d.sync += row.eq(row + row_step + Mux(has_carry, job.tile_iw, 0))
-                    with m.Else():
-                        m.d.sync += [
-                            left_1.eq(job.num_1 - 1), y.eq(job.start_y), y_frac.eq(job.start_y_frac), row.eq(row_start), row_b.eq(0),
-                            left_0.eq(left_0 - 1), plane.eq(plane + job.step_0), plane_b.eq(plane_b + job.b_step_0),
-                        ]
-                        with m.If(left_0 == 0):
-                            m.d.sync += windows.p.last.eq(1)
-                            m.next = "IDLE"
+                self._advance(m, state, is_copy)
         return m
+
+    def _look_ahead(self, m, state, pool, is_copy):
+        """What becomes of the state in the next steps."""
+        job, step_y_frac = self.job, Signal(FRACTION_BITS)
+        m.d.comb += [
+            state.parts_left.eq(state.parts & (state.parts - 1)[:3]),
+            state.has_more.eq(state.parts_left != 0), state.reload_2.eq(Mux(pool, job.num_2 - 1, 0)),
+            state.num_rows.eq(state.y_high - state.y_low), state.num_cols.eq(state.x_high - state.x_low),
+            state.is_empty.eq((state.num_rows <= 0) | (state.num_cols <= 0)),
+            step_y_frac.eq(Mux(pool, job.stride_h_frac, 0)),
+            state.next_y.eq(Cat(state.y_frac, state.y).as_signed() + Cat(step_y_frac, Mux(is_copy, 1, job.stride_h))),
+            state.next_x.eq(Cat(state.x_frac, state.x).as_signed() + Cat(job.stride_w_frac, job.stride_w)),
+            state.has_carry.eq(pool & (state.y_frac + step_y_frac)[FRACTION_BITS]),
+            self.place.frac_y.eq(state.frac_y), self.place.frac_x.eq(state.frac_x), self.place.product.eq(state.product),
+        ]
+
+    def _start(self, m, state):
+        """The first window of a descriptor."""
+        job = self.job
+        m.d.sync += [
+            *(left.eq(count) for left, count in zip(state.left, (job.num_0 - 1, job.num_1 - 1, state.reload_2), strict=True)),
+            state.plane.eq(0), state.y.eq(job.start_y), state.x.eq(job.start_x), state.y_frac.eq(job.start_y_frac), state.x_frac.eq(job.start_x_frac),
+            state.plane_b.eq(0), state.row_b.eq(0),
+            state.factor_a.eq(job.start_y), state.factor_b.eq(job.tile_iw),
+            state.num_before.eq(-job.start_x), state.image_end.eq(job.tile_iw - job.start_x),
+        ]
+
+    def _clip(self, m, state, pool, is_copy):
+        """Cut the window to the image, or COPY's row to its parts."""
+        job, y, x = self.job, state.y, state.x
+        y_end, x_end = Signal(signed(27)), Signal(signed(27))
+        m.d.comb += [y_end.eq(y + job.kernel_h), x_end.eq(x + job.kernel_w)]
+        m.d.sync += [
+            state.y_low.eq(Mux(y < 0, 0, y)), state.y_high.eq(Mux(y_end > job.tile_ih, job.tile_ih, y_end)),
+            state.x_low.eq(Mux((x < 0) | ~pool, 0, x)), state.x_high.eq(Mux(x_end > job.tile_iw, job.tile_iw, x_end)),
+            state.row_addr.eq(state.plane + Mux((y < 0) & pool, 0, state.row)), state.row_addr_b.eq(state.plane_b + state.row_b),
+            # Where a row or column is clipped, the other one counts alone.
+            state.factor_a.eq(Mux((y < 0) | (y_end > job.tile_ih), 0, state.y_frac)), state.factor_b.eq(Mux((x < 0) | (x_end > job.tile_iw), 0, state.x_frac)),
+        ]
+        with m.If(~is_copy | ((y >= 0) & (y < job.tile_ih))):
+            m.d.sync += [state.is_row_inside.eq(1), state.parts.eq(Mux(pool, 0b010, Cat(cols != 0 for cols in state.part_cols)))]
+        with m.Else():
+            m.d.sync += [state.is_row_inside.eq(0), state.parts.eq(0b001)]
+
+    def _emit(self, m, state, pool):
+        """Offer the window, or the next part of the row."""
+        windows, parts = self.windows, state.parts
+        row_cols = Signal(16)
+        part_cols = Mux(parts[0], state.part_cols[0], Mux(parts[1], state.part_cols[1], state.part_cols[2]))
+        m.d.comb += row_cols.eq(Mux(state.is_row_inside, part_cols, self.job.num_2))
+        m.d.sync += [
+            windows.valid.eq(1),
+            windows.p.addr.eq(state.row_addr + state.x_low), windows.p.addr_b.eq(state.row_addr_b),
+            state.frac_y.eq(state.factor_a), state.frac_x.eq(state.factor_b),
+            windows.p.num_rows.eq(Mux(pool, Mux(state.is_empty, 0, state.num_rows), 1)),
+            windows.p.num_cols.eq(Mux(pool, Mux(state.is_empty, 0, state.num_cols), row_cols)),
+            windows.p.is_fill.eq(~state.is_row_inside | (parts[:2] != 0b10)),
+            windows.p.last.eq(0),
+            parts.eq(state.parts_left),
+        ]
+
+    def _advance(self, m, state, is_copy):
+        """Go on to the next part, window of the row, row or plane; or there is none, and the walk is over."""
+        job, (left_0, left_1, left_2) = self.job, state.left
+        y, x, y_frac, x_frac = state.y, state.x, state.y_frac, state.x_frac
+        with m.If(state.has_more):
+            m.next = "EMIT"
+        with m.Elif(left_2 != 0):
+            m.d.sync += [left_2.eq(left_2 - 1), x_frac.eq(state.next_x), x.eq(state.next_x >> FRACTION_BITS)]
+        with m.Else():
+            m.d.sync += [left_2.eq(state.reload_2), x.eq(job.start_x), x_frac.eq(job.start_x_frac)]
+            with m.If(left_1 != 0):
+                m.d.sync += [left_1.eq(left_1 - 1), y_frac.eq(state.next_y), y.eq(state.next_y >> FRACTION_BITS), state.row_b.eq(state.row_b + job.b_step_1)]
+                with m.If(~is_copy | (y >= 0)):
+                    m.d.sync += state.row.eq(state.row + state.row_step + Mux(state.has_carry, job.tile_iw, 0))
+            with m.Else():
+                m.d.sync += [
+                    left_1.eq(job.num_1 - 1), y.eq(job.start_y), y_frac.eq(job.start_y_frac), state.row.eq(state.row_start), state.row_b.eq(0),
+                    left_0.eq(left_0 - 1), state.plane.eq(state.plane + job.step_0), state.plane_b.eq(state.plane_b + job.b_step_0),
+                ]
+                with m.If(left_0 == 0):
+                    m.d.sync += self.windows.p.last.eq(1)
+                    m.next = "IDLE"
 
 
 class GroupWalk(wiring.Component):

@@ -1,10 +1,12 @@
-"""Estimated cycles against those of the compiled RTL: the digits network on every preset, random layers, and networks from a folder; every layer."""
+"""Estimated cycles against those of the compiled RTL: the digits network on every preset, random layers, layers bound by the tensor processor, and networks from a folder; every layer."""
 
 import os
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from convoy.driver.compile import compile_graph
@@ -17,6 +19,7 @@ from convoy.driver.runtime import Session, plan_inputs
 from convoy.driver.synthetic import LayerSpec, make_layer
 from convoy.spec.config import PRESETS
 from convoy.verif.campaign import RTL_CONFIGS
+from convoy.verif.graphs import GraphMaker
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
 CONFIGS = {**PRESETS, "small": RTL_CONFIGS["small"]}
@@ -26,11 +29,12 @@ MODELS = sorted(Path(os.environ["CONVOY_MODELS"]).glob("*.tflite")) if "CONVOY_M
 
 
 def compare(plan, memory=MemoryModel()):  # noqa: B008
-    """(estimated, on the RTL) cycles of the whole and of each layer that takes any."""
+    """(estimated, on the RTL) cycles of the whole and of each layer that takes any. The end of a program takes exactly as long as estimated."""
     device = open_device("native", plan.config, memory)
     tensors = [plan.graph.tensors[index] for index in plan_inputs(plan)]
     found, expected = Session(plan, device, keep_tensors=False).run(random_inputs(tensors, 0)), estimate(plan, memory)
     device.close()
+    assert expected.cycles - sum(map(max, expected.completions)) == found.cycles - sum(map(max, found.completions))
     layers = {index: (expected.costs[index].cycles, cost.cycles) for index, cost in found.costs.items() if cost.cycles}
     return (expected.cycles, found.cycles), layers
 
@@ -52,6 +56,40 @@ def test_networks_of_a_folder(model):
     whole, layers = compare(compile_graph(read_tflite(model), CONFIGS["Q"]))
     assert error(*whole) < NETWORK_LIMIT, whole
     assert not {index: pair for index, pair in layers.items() if error(*pair) >= LAYER_LIMIT}
+
+
+def strided(op, size, channels, kernel, stride):
+    return make_layer(LayerSpec(op, (size, size, channels), channels if op == "depthwise" else 8, (kernel, kernel), (stride, stride))).graph
+
+
+def sum_of_int16(kind):
+    maker = GraphMaker(1, np.int16)
+    operands = [maker.tensor((1, 20, 20, 8), scale=scale) for scale in (0.05, 0.07)]
+    return maker.graph(operands, [maker.op(kind, operands, (1, 20, 20, 8), activation="NONE")])
+
+
+def pool_of_int16(kind):
+    maker = GraphMaker(1, np.int16)
+    source = maker.tensor((1, 21, 21, 6))
+    target = maker.op(kind, (source,), (1, 11, 11, 6), padding="SAME", filter_h=3, filter_w=3, stride_h=2, stride_w=2, activation="NONE")
+    return maker.graph([source], [target])
+
+
+TP_LAYERS = {
+    "depthwise, stride 3": lambda: strided("depthwise", 30, 32, 3, 3), "depthwise, stride 5": lambda: strided("depthwise", 40, 16, 5, 5),
+    "depthwise, stride 6": lambda: strided("depthwise", 42, 16, 5, 6), "convolution, stride 3": lambda: strided("conv", 96, 3, 3, 3),
+    "convolution, stride 4": lambda: strided("conv", 96, 3, 4, 4), "convolution, stride 8": lambda: strided("conv", 48, 3, 8, 8),
+    **{f"{kind} of int16": partial(sum_of_int16, kind) for kind in ("ADD", "SUB")},
+    **{f"{kind} of int16": partial(pool_of_int16, kind) for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")},
+}
+"""Layers that the tensor processor bounds, alone or with the NN engine on the same port."""
+
+
+@pytest.mark.parametrize("name", TP_LAYERS)
+def test_layers_bound_by_the_tensor_processor(name):
+    graph = TP_LAYERS[name]()
+    whole, _ = compare(compile_graph(replace(graph, inputs=()), CONFIGS["Q"], layers=range(1)))
+    assert error(*whole) < LAYER_LIMIT, whole
 
 
 def random_layer(seed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from convoy.driver.compile import compile_with_costs
 from convoy.driver.device import MemoryModel
@@ -13,8 +14,9 @@ from convoy.driver.importers.tflite import read_tflite
 from convoy.golden import nn
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import Rounding
-from convoy.verif.campaign import Coverage, campaign, modes_of, reference_graph, required_modes, run_example
+from convoy.verif.campaign import MAX_SKIPPED, Coverage, campaign, modes_of, reference_graph, required_modes, run_example
 from convoy.verif.graphs import GraphMaker
+from convoy.verif.strategies import TABLE_ROOTS
 from convoy.verif.tp_strategies import tp_graphs
 
 
@@ -80,6 +82,27 @@ def test_what_was_not_covered_is_listed():
     assert "cores: 16" in required_modes("golden")
     assert "memory stalls: 60 %" in required_modes("native")
     assert coverage.table().row_count == len({mode.split(": ")[0] for mode in required_modes("golden")})
+
+
+def test_the_last_examples_are_for_what_is_missing():
+    coverage = Coverage("golden")
+    rest = required_modes("golden") - {"stride h: 5"}
+    for number in range(30):
+        assert coverage.is_covered(rest, 30) == (number >= 20)
+        coverage.add(rest)
+    assert not coverage.is_covered({"stride h: 5"}, 30)
+    coverage.num_skipped = MAX_SKIPPED
+    assert not coverage.is_covered(rest, 30)
+    coverage.num_skipped = 0
+    coverage.add({"stride h: 5"})
+    assert not coverage.is_covered(rest, 31)
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(st.data(), st.sampled_from(sorted(TABLE_ROOTS)))
+def test_roots_of_tables_are_what_they_are_called(data, name):
+    graph = data.draw(TABLE_ROOTS[name])
+    assert {"convolution": "CONV_2D"}.get(name, name) in graph.ops[-1].kind
 
 
 def test_the_reference_gets_pads_as_operators():

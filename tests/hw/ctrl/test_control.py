@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from convoy.hw.ctrl import control
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import ID, REGISTERS, Control, Error, Status, WindowControl
+from convoy.spec.cycles import INTERRUPT_CYCLES
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, Opcode
 from convoy.verif.axi_lite import AxiLiteManager
 from convoy.verif.descriptors import smallest_nn, smallest_tp
@@ -249,7 +250,7 @@ def test_a_fault_stops_the_program(code):
         await ctx.tick().repeat(bench.quiet_cycles)
         assert not ctx.get(dut.irq)
         bench.is_bus_busy = False
-        await bench.wait(ctx, max_cycles=bench.dut.INTERRUPT_CYCLES)
+        await bench.wait(ctx, max_cycles=INTERRUPT_CYCLES)
         assert await bench.read(ctx, "ERROR") == code
         assert await bench.read(ctx, "ERROR_ADDR") == 0xDEAD0000
         assert await bench.read(ctx, "STATUS") == Status.ERROR
@@ -281,7 +282,7 @@ def test_soft_reset(pause):
                 await ctx.tick().repeat(pause)
             await bench.manager.write(ctx, REGISTERS["CONTROL"].addr, Control.SOFT_RESET)
             bench.abort()
-            await ctx.tick().repeat(bench.quiet_cycles + bench.dut.INTERRUPT_CYCLES)
+            await ctx.tick().repeat(bench.quiet_cycles + INTERRUPT_CYCLES)
             assert ctx.get(bench.dut.irq) == is_running
             assert await bench.read(ctx, "STATUS") == 0
             await bench.manager.write(ctx, REGISTERS["IRQ_STATUS"].addr, 1)
@@ -302,7 +303,7 @@ def test_watchdog():
             await ctx.tick().repeat(40)
             bench.is_bus_busy = is_bus_hung
             ctx.set(dut.guards[0].oldest_addr, 0x1230)
-            await bench.wait(ctx, max_cycles=100 + 15 + dut.INTERRUPT_CYCLES)
+            await bench.wait(ctx, max_cycles=100 + 15 + INTERRUPT_CYCLES)
             assert await bench.read(ctx, "ERROR") == Error.WATCHDOG
             assert await bench.read(ctx, "ERROR_ADDR") == (0x1230 if is_bus_hung else 0)
             assert await bench.read(ctx, "STATUS") == Status.ERROR | (Status.STOPPING if is_bus_hung else 0)
@@ -312,7 +313,7 @@ def test_watchdog():
             if is_bus_hung:
                 assert await bench.read(ctx, "STATUS") == Status.STOPPING
                 bench.is_bus_busy = False
-                await ctx.tick().repeat(dut.INTERRUPT_CYCLES)
+                await ctx.tick().repeat(INTERRUPT_CYCLES)
                 assert not ctx.get(dut.irq)
             assert await bench.read(ctx, "STATUS") == 0
         bench.max_engine_cycles = 30

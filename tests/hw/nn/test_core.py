@@ -1,6 +1,7 @@
 """The core against the loops of docs/architecture.md: random weights, windows, geometries and arrival times."""
 
 import random
+from itertools import product
 
 import numpy as np
 from amaranth.hdl import Const
@@ -53,134 +54,153 @@ def cases(draw):
     )
 
 
-def check_core(case):
-    case = dict(case)
-    config, density, seed = case.pop("config"), case.pop("density"), case.pop("seed")
-    num_lanes, num_vec = config.num_lanes, case["num_vec"]
-    rng, rand = np.random.default_rng(seed), random.Random(seed)
-    taps = rng.integers(0, 24, case["num_taps"])
-    shape = (case["num_sb"], case["num_z"], case["kernels_per_z"], case["num_taps"])
-    weights = np.where(rng.random(shape) < density, rng.integers(-128, 128, shape) - case["wgt_zero_point"], 0)
-    num_kernels = case["kernels_per_z"] * (case["num_z"] if case["is_depthwise"] else 1)
-    groups = [(s, g) for s in range(case["num_sb"]) for g in range(case["num_groups"])]
-    num_bytes = 1 + case["is_wide"]
-    windows = rng.integers(-128, 128, (len(groups), case["num_z"], num_bytes, case["seg_words"] * num_lanes))
-    if case["is_wide"]:
-        windows[:, :, 0] &= 255
+class Scenario:
+    """What a core is given: random taps, weights and windows of a case."""
 
-    expected = []
-    for n, (s, g) in enumerate(groups):
-        acc = np.zeros((num_kernels, num_vec, num_bytes, num_lanes), np.int64)
-        for z in range(case["num_z"]):
-            for kz in range(case["kernels_per_z"]):
-                kernel = z * case["kernels_per_z"] + kz if case["is_depthwise"] else kz
-                for v in range(case["num_vec_last"] if g == case["num_groups"] - 1 else num_vec):
-                    for tap in range(case["num_taps"]):
-                        base = (g * case["group_step"]) % num_lanes + taps[tap] + v % case["num_vec_x"] * case["step_vec_x"] + v // case["num_vec_x"] * case["step_vec_y"]
-                        lane = np.arange(num_lanes)
-                        pixel = base + lane + lane // (num_lanes >> case["split_log2"]) * case["split_words"] * num_lanes
-                        inside = pixel < case["seg_words"] * num_lanes
-                        pixels = windows[n, z][:, np.minimum(pixel, case["seg_words"] * num_lanes - 1)]
-                        acc[kernel, v] += np.where(inside, weights[s, z, kz, tap] * pixels, 0)
-                        if weights[s, z, kz, tap]:
-                            acc[kernel, v][:, ~inside] = 1 << 40
-        expected.append(acc.reshape(num_kernels, num_vec * num_bytes, num_lanes))
+    def __init__(self, case):
+        self.fields = dict(case)
+        self.config, density, self.seed = (self.fields.pop(name) for name in ("config", "density", "seed"))
+        fields, rng = self.fields, np.random.default_rng(self.seed)
+        self.taps = rng.integers(0, 24, fields["num_taps"])
+        shape = (fields["num_sb"], fields["num_z"], fields["kernels_per_z"], fields["num_taps"])
+        self.weights = np.where(rng.random(shape) < density, rng.integers(-128, 128, shape) - fields["wgt_zero_point"], 0)
+        self.num_kernels = fields["kernels_per_z"] * (fields["num_z"] if fields["is_depthwise"] else 1)
+        self.groups = [(s, g) for s in range(fields["num_sb"]) for g in range(fields["num_groups"])]
+        self.num_bytes = 1 + fields["is_wide"]
+        self.windows = rng.integers(-128, 128, (len(self.groups), fields["num_z"], self.num_bytes, fields["seg_words"] * self.config.num_lanes))
+        if fields["is_wide"]:
+            self.windows[:, :, 0] &= 255
 
-    dut = Core(config)
-    streams = [encode(weights[s].ravel(), case["run_bits"], config.port_bits) for s, _ in groups]
+    def num_vec(self, group):
+        """Lane vectors of a group."""
+        return self.fields["num_vec_last" if group == self.fields["num_groups"] - 1 else "num_vec"]
 
-    async def jobs(ctx):
-        for n, offset in enumerate(taps):
+    def pixels(self, group, vec, tap):
+        """The pixel of each lane."""
+        fields, num_lanes = self.fields, self.config.num_lanes
+        base = (group * fields["group_step"]) % num_lanes + self.taps[tap]
+        base += vec % fields["num_vec_x"] * fields["step_vec_x"] + vec // fields["num_vec_x"] * fields["step_vec_y"]
+        lane = np.arange(num_lanes)
+        return base + lane + lane // (num_lanes >> fields["split_log2"]) * fields["split_words"] * num_lanes
+
+    def sums(self, n):
+        """The accumulators of group n by the loops of docs/architecture.md; those of lanes beyond the window are huge."""
+        fields, num_lanes, (s, g) = self.fields, self.config.num_lanes, self.groups[n]
+        num_pixels = fields["seg_words"] * num_lanes
+        acc = np.zeros((self.num_kernels, fields["num_vec"], self.num_bytes, num_lanes), np.int64)
+        for z, kz, v, tap in product(*map(range, (fields["num_z"], fields["kernels_per_z"], self.num_vec(g), fields["num_taps"]))):
+            kernel, weight = z * fields["kernels_per_z"] + kz if fields["is_depthwise"] else kz, self.weights[s, z, kz, tap]
+            pixel = self.pixels(g, v, tap)
+            inside = pixel < num_pixels
+            acc[kernel, v] += np.where(inside, weight * self.windows[n, z][:, np.minimum(pixel, num_pixels - 1)], 0)
+            if weight:
+                acc[kernel, v][:, ~inside] = 1 << 40
+        return acc.reshape(self.num_kernels, fields["num_vec"] * self.num_bytes, num_lanes)
+
+
+class Bench:
+    """A core, what feeds it, and what drains it and compares."""
+
+    def __init__(self, scenario):
+        self.scenario, self.dut, self.rand = scenario, Core(scenario.config), random.Random(scenario.seed)
+        self.num_free, self.num_done = scenario.fields["num_slots"], 0
+
+    def run(self):
+        sim = Simulator(self.dut)
+        sim.add_clock(1e-8)
+        for process in (self.beats, self.fill, self.watch_release, self.watch_done):
+            sim.add_testbench(process, background=True)
+        for process in (self.jobs, self.drain):
+            sim.add_testbench(process)
+        sim.run()
+        assert self.num_done == len(self.scenario.groups)
+
+    async def jobs(self, ctx):
+        dut = self.dut
+        for n, offset in enumerate(self.scenario.taps):
             ctx.set(dut.tap_write, {"en": 1, "bank": 0, "tap": n, "offset": int(offset)})
             await ctx.tick()
         ctx.set(dut.tap_write, TapWrite.const({}))
-        ctx.set(dut.job.payload, {name: value for name, value in case.items()})
+        ctx.set(dut.job.payload, self.scenario.fields)
         ctx.set(dut.job.valid, 1)
         await ctx.tick().until(dut.job.ready)
         ctx.set(dut.job.valid, 0)
 
-    async def beats(ctx):
-        for stream in streams:
+    async def beats(self, ctx):
+        dut, scenario = self.dut, self.scenario
+        for s, _ in scenario.groups:
+            stream = encode(scenario.weights[s].ravel(), scenario.fields["run_bits"], scenario.config.port_bits)
             for n, beat in enumerate(stream):
-                if rand.random() < 0.3:
-                    await ctx.tick().repeat(rand.randrange(1, 4))
+                if self.rand.random() < 0.3:
+                    await ctx.tick().repeat(self.rand.randrange(1, 4))
                 ctx.set(dut.beats.payload, {"data": beat, "last": n == len(stream) - 1})
                 ctx.set(dut.beats.valid, 1)
                 await ctx.tick().until(dut.beats.ready)
                 ctx.set(dut.beats.valid, 0)
 
-    free = [case["num_slots"]]
+    async def watch_release(self, ctx):
+        async for _, _, released in ctx.tick().sample(self.dut.window_released):
+            self.num_free += released
 
-    async def watch_release(ctx):
-        async for _, _, released in ctx.tick().sample(dut.window_released):
-            free[0] += released
-
-    async def fill(ctx):
-        slot = 0
-        num_words = case["seg_words"] * num_bytes
-        for window in windows.reshape(-1, num_words, num_lanes):
-            while not free[0]:
+    async def fill(self, ctx):
+        dut, scenario, slot = self.dut, self.scenario, 0
+        num_words = scenario.fields["seg_words"] * scenario.num_bytes
+        for window in scenario.windows.reshape(-1, num_words, scenario.config.num_lanes):
+            while not self.num_free:
                 await ctx.tick()
-            free[0] -= 1
+            self.num_free -= 1
             for n, word in enumerate(window):
                 ctx.set(dut.window_write, {"en": 1, "word": slot * num_words + n, "data": [int(pixel) & 255 for pixel in word]})
                 ctx.set(dut.window_filled, 0)
                 await ctx.tick()
             ctx.set(dut.window_write.en, 0)
             ctx.set(dut.window_filled, 1)
-            slot = (slot + 1) % case["num_slots"]
+            slot = (slot + 1) % scenario.fields["num_slots"]
             await ctx.tick()
             ctx.set(dut.window_filled, 0)
 
-    num_done = [0]
+    async def watch_done(self, ctx):
+        async for _, _, done in ctx.tick().sample(self.dut.group_done):
+            self.num_done += done
 
-    async def watch_done(ctx):
-        async for _, _, done in ctx.tick().sample(dut.group_done):
-            num_done[0] += done
-
-    async def drain(ctx):
-        num_chunks = num_lanes // config.post_lanes
-        for n, (_, g) in enumerate(groups):
+    async def drain(self, ctx):
+        scenario = self.scenario
+        for n, (_, g) in enumerate(scenario.groups):
             for _ in range(20_000):
-                if num_done[0] > n:
+                if self.num_done > n:
                     break
                 await ctx.tick()
-            assert num_done[0] > n, f"group {n} does not end"
-            for kernel in range(num_kernels):
-                for v in range((case["num_vec_last"] if g == case["num_groups"] - 1 else num_vec) * num_bytes):
-                    for chunk in range(num_chunks):
-                        ctx.set(dut.drain_en, 1)
-                        ctx.set(dut.drain_entry, kernel * num_vec * num_bytes + v)
-                        ctx.set(dut.drain_chunk, chunk)
-                        ctx.set(dut.drain_clear, chunk == num_chunks - 1)
-                        await ctx.tick()
-                        ctx.set(dut.drain_en, 0)
-                        ctx.set(dut.drain_clear, 0)
-                        for _ in range(Core.DRAIN_CYCLES - 1):
-                            await ctx.tick()
-                        sums = ctx.get(dut.drain_sums)
-                        for lane in range(config.post_lanes):
-                            want = expected[n][kernel, v, chunk * config.post_lanes + lane]
-                            if want < 1 << 30:
-                                got = Const(sums >> (32 * lane) & 0xFFFFFFFF, 32).as_signed()
-                                assert ctx.get(got) == want, (n, kernel, v, chunk, lane)
-            ctx.set(dut.group_drained, 1)
+            assert self.num_done > n, f"group {n} does not end"
+            expected, num_entries = scenario.sums(n), scenario.num_vec(g) * scenario.num_bytes
+            for kernel, v in product(range(scenario.num_kernels), range(num_entries)):
+                await self.drain_entry(ctx, kernel * expected.shape[1] + v, expected[kernel, v], (n, kernel, v))
+            ctx.set(self.dut.group_drained, 1)
             await ctx.tick()
-            ctx.set(dut.group_drained, 0)
+            ctx.set(self.dut.group_drained, 0)
 
-    sim = Simulator(dut)
-    sim.add_clock(1e-8)
-    for process in (beats, fill):
-        sim.add_testbench(process, background=True)
-    for process in (watch_release, watch_done):
-        sim.add_testbench(process, background=True)
-    sim.add_testbench(jobs)
-    sim.add_testbench(drain)
-    sim.run()
-    assert num_done[0] == len(groups)
+    async def drain_entry(self, ctx, entry, expected, name):
+        """Read an accumulator entry chunk by chunk, clear it, and compare the lanes within the window."""
+        dut, post_lanes = self.dut, self.scenario.config.post_lanes
+        num_chunks = len(expected) // post_lanes
+        for chunk in range(num_chunks):
+            ctx.set(dut.drain_en, 1)
+            ctx.set(dut.drain_entry, entry)
+            ctx.set(dut.drain_chunk, chunk)
+            ctx.set(dut.drain_clear, chunk == num_chunks - 1)
+            await ctx.tick()
+            ctx.set(dut.drain_en, 0)
+            ctx.set(dut.drain_clear, 0)
+            for _ in range(Core.DRAIN_CYCLES - 1):
+                await ctx.tick()
+            sums = ctx.get(dut.drain_sums)
+            for lane in range(post_lanes):
+                want = expected[chunk * post_lanes + lane]
+                if want < 1 << 30:
+                    got = Const(sums >> (32 * lane) & 0xFFFFFFFF, 32).as_signed()
+                    assert ctx.get(got) == want, (*name, chunk, lane)
 
 
 @settings(max_examples=25, deadline=None)
 @given(cases())
 def test_core_computes_the_loops(case):
-    check_core(case)
+    Bench(Scenario(case)).run()

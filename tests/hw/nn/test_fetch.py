@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from convoy.hw.nn.fetch import WeightFetcher
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import LOW_BEATS
 from convoy.spec.isa import STREAM
 from convoy.verif.pysim import ReadPortMemory, send, simulate, sometimes
 
@@ -88,6 +89,6 @@ def test_fetcher_gives_way():
 
     servers = [ReadPortMemory(config, port, memory, go=lambda: True) for port in (dut.tables, dut.weights)]
     simulate(dut, give_job, watch, background=[server.process for server in servers])
-    low, burst = WeightFetcher.LOW_BEATS, config.max_burst_beats
+    low, burst = LOW_BEATS, config.max_burst_beats
     assert all(low <= level < low + burst for level in levels[:2])
     assert levels[2:] == [100, 100]

@@ -1,0 +1,16 @@
+"""Counts that decide when the hardware does something, where the driver's timing model or a reader has to know them too."""
+
+from __future__ import annotations
+
+__all__ = ["CORE_RESET_GROUPS", "INTERRUPT_CYCLES", "LOW_BEATS", "NUM_RESETS", "RESET_CYCLES"]
+
+CORE_RESET_GROUPS = 4
+"""Groups of cores, each with a reset from a register of its own: one net does not reach all cores in a cycle."""
+NUM_RESETS = 2 + CORE_RESET_GROUPS
+"""Resets that a stopped program leads to, in registers in a row: of the tensor processor, of the NN engine, of each group of cores."""
+RESET_CYCLES = 2 * NUM_RESETS + 1
+"""From the first of them to the end of the last."""
+INTERRUPT_CYCLES = RESET_CYCLES + 4
+"""From a stopped program's last answer of the bus to the interrupt."""
+LOW_BEATS = 32
+"""A weight queue that holds less is filled even while pixels or parameters are to be read."""
