@@ -203,7 +203,7 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("res_zero_point_out", 9, "Added last.", signed=True),
     Field("res_act_min", 9, "Lower clamp of the sum.", signed=True),
     Field("res_act_max", 9, "Upper clamp of the sum.", signed=True),
-    # Maximum pool of stride 2 without pads, last of all; not together with a residual
+    # Maximum pool of stride 2 without pads, last of all; not together with a residual. With is_wide a row has twice as many bytes, and so half the widest width
     Field("pool_size", 2, "Rows and columns of the pooling window: 2 or 3; 0: no pool."),
     Field("pool_rows", 14, "Rows of outputs, before the pool, of a group. Not used if `pool_size` is 0."),
     Field("pool_rows_last", 14, "The same in the last group."),

@@ -143,6 +143,10 @@ RESIDUAL = {"has_residual": 1} | dict.fromkeys(NN_RESIDUAL_AT_LEAST_ONE, 1)
     (pool(3, 63, 2, 5, 1, **kernels(17)), []),
     (pool(2, 64, 2, 2, **kernels(17)), []),
     (pool(1, 63, 3, 1, **RESIDUAL) | {"pool_size": 0}, []),
+    (pool(2, 2, 2, 2, **WIDE), [pool(2, 3, 2, 2, **WIDE), pool(1, 2, 2, 2, **WIDE)]),
+    (pool(2, 32, 3, 1, **WIDE), [pool(2, 34, 3, 1, **WIDE), pool(2, 32, 3, 1, **WIDE, **kernels(17))]),
+    (pool(2, 2048, 2, 2, **WIDE), [pool(2, 2050, 2, 2, **WIDE)]),
+    (pool(3, 31, 2, 1, **WIDE), [pool(3, 30, 2, 1, **WIDE), pool(3, 32, 2, 1, **WIDE), pool(3, 33, 2, 1, **WIDE), pool(3, 63, 2, 1, **WIDE)]),
 ])
 def test_pools(good, bad):
     """Pools on both sides of each limit: an error of their own, here as in the golden model; of a worse one they say nothing."""
