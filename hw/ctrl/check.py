@@ -257,7 +257,7 @@ class DescriptorCheck(wiring.Component):
             d.op > max(TpOp).value,
             ~has_b & (d.b_run_bytes != 0),
             (d.op == TpOp.BILINEAR) & ((d.kernel_h != 2) | (d.kernel_w != 2)),
-            (d.op == TpOp.MUL) & (d.b_shift > MAX_PRODUCT_SHIFT),
+            (d.op == TpOp.MUL) & ((d.b_shift > MAX_PRODUCT_SHIFT) | (d.is_wide & (d.b_shift != 0))),
             d.a_run_bytes > limit, d.b_run_bytes > limit,
             (d.op != TpOp.COPY) & (d.act_min > d.act_max),
             ~d.is_wide & (d.is_high | ((d.op != TpOp.COPY) & ((d.act_min < -128) | (d.act_max > 127)))),

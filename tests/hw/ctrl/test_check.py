@@ -177,8 +177,10 @@ WINDOW = {"kernel_h": 1, "kernel_w": 1, "tile_ih": 1, "tile_iw": 1}
     ({"op": TpOp.AVG_POOL, "is_wide": 1, "has_lut": 1} | WINDOW, Error.MALFORMED),
     *(({"op": TpOp.SUB, "b_run_bytes": 1, "num_b_runs": 1, "is_wide": 1, name: value}, Error.MALFORMED if value else Error.NONE)
       for name in ("a_zero_point", "b_zero_point", "zero_point_out") for value in (0, 1)),
-    *(({"op": op, "b_run_bytes": op is not TpOp.COPY, "num_b_runs": 1, "is_wide": is_wide}, Error.MALFORMED if is_wide else Error.NONE)
+    *(({"op": op, "b_run_bytes": op is not TpOp.COPY, "num_b_runs": 1, "is_wide": is_wide}, Error.MALFORMED if is_wide and op is TpOp.COPY else Error.NONE)
       for op in (TpOp.COPY, TpOp.MUL, TpOp.MAXIMUM, TpOp.MINIMUM) for is_wide in (0, 1)),
+    *(({"op": TpOp.MUL, "b_run_bytes": 1, "num_b_runs": 1, "is_wide": is_wide, "b_shift": shift}, Error.NONE if shift <= limit else Error.MALFORMED)
+      for is_wide, limit in ((0, 7), (1, 0)) for shift in (limit, limit + 1)),
     ({"op": 4}, Error.MALFORMED),
     ({"reserved": 1}, Error.MALFORMED),
     ({"opcode": 7}, Error.OPCODE),
