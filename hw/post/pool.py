@@ -55,8 +55,7 @@ class _Cutter(wiring.Component):
     -------
     job, units, chunks : In, as in `Pool`
     can_issue : In(1)
-    valid, piece, acts : Out, a piece and its bytes, from registers; what is above its count is not defined. With `is_wide` low bytes are in the lower half of
-        `acts`, high bytes in the upper half, of half as many outputs
+    valid, piece, acts : Out, a piece and its bytes, from registers; what is above its count is not defined
     is_going : Out(1), the piece in the next cycle
     is_idle : Out(1), no channel is being cut
     """
@@ -108,7 +107,7 @@ class _Cutter(wiring.Component):
         ]
         piece = self.piece
         m.d.sync += [
-            self.valid.eq(self.is_going), self.acts.eq(Mux(job.is_wide, _halves(byte_queue.data), byte_queue.data)),
+            self.valid.eq(self.is_going), self.acts.eq(byte_queue.data),
             piece.count.eq(need), piece.word.eq(word), piece.addr.eq(addr), piece.is_first.eq(is_first), piece.emits.eq(emits), piece.starts.eq(is_start),
             piece.is_fresh.eq(Mux(is_three, is_top, ~is_odd_row)), piece.keeps_row.eq(is_three & ~is_odd_row),
         ]
@@ -167,7 +166,8 @@ class _Maxima(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, num = self._config, self._config.pool_lanes // 2
-        acts = [self.acts.word_select(i, 8) for i in range(2 * num)]
+        acts = Mux(self.is_wide, _halves(self.acts), self.acts)
+        acts = [acts.word_select(i, 8) for i in range(2 * num)]
 
         # Columns: pairs; then the maximum of a pair and the output after it, which is one place further.
         pairs, evens, columns = (Signal(data.ArrayLayout(8, num), name=name) for name in ("pairs", "evens", "columns"))
