@@ -210,8 +210,10 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
             fits_window = True
             if tiling is not None and (best is None or tiling.cost.cycles < best.cost.cycles):
                 best = tiling
-        if best is not None:
+        if best is not None and not (geometry.pool_size and tile_cols * geometry.value_bytes > config.pool_line_bytes):
             return best
+    if best is not None:
+        return best
     if fits_window:
         raise GraphError(f"{geometry.num_ic} channels of the inputs of one output pixel exceed the stripe memory of {config.stripe_bytes} bytes; "
                          "a larger stripe_bytes is needed")
@@ -233,7 +235,7 @@ def tilings(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuC
 
 
 def _column_tiles(geometry: Geometry, config: NpuConfig) -> Iterator[int]:
-    """Widths of column tiles to try, the full width first; the next is taken only when nothing fits. With a pool those of whole results."""
+    """Widths of column tiles to try, the full width first; the next is taken only when nothing fits, or a pool cannot keep rows. With a pool those of whole results."""
     step, overlap = _pool_step(geometry)
     width = (geometry.cols.size_out - overlap) // step
     row_bytes = {2: config.pool_max_row_bytes, 3: config.pool_line_bytes - 1}
