@@ -63,6 +63,15 @@ def random_layer(seed):
 
 
 @pytest.mark.parametrize("name", ["Q", "small"])
+def test_int16(name):
+    """Fused pools, strides that the tensor processor splits, and both."""
+    layers = [LayerSpec(op, (extent, extent, 12), 12, (3, 3), (stride, stride), (1,) * 4, pool=pool, dtype="int16")
+              for op in ("conv", "depthwise") for extent, stride, pool in ((16, 1, "2x2"), (15, 1, "3x3"), (40, 3, "none"), (30, 5, "none"), (48, 3, "2x2"))]
+    pairs = {layer: compare(compile_graph(replace(make_layer(layer).graph, inputs=()), CONFIGS[name]))[0] for layer in layers}
+    assert not {layer: pair for layer, pair in pairs.items() if error(*pair) >= LAYER_LIMIT}
+
+
+@pytest.mark.parametrize("name", ["Q", "small"])
 def test_random_layers(name):
     pairs = {}
     for seed in range(8):
