@@ -63,10 +63,9 @@ def random_layer(seed):
 
 
 @pytest.mark.parametrize("name", ["Q", "small"])
-def test_int16(name):
-    """Fused pools, strides that the tensor processor splits, and both."""
-    layers = [LayerSpec(op, (extent, extent, 12), 12, (3, 3), (stride, stride), (1,) * 4, pool=pool, dtype="int16")
-              for op in ("conv", "depthwise") for extent, stride, pool in ((16, 1, "2x2"), (15, 1, "3x3"), (40, 3, "none"), (30, 5, "none"), (48, 3, "2x2"))]
+def test_fused_pools_of_int16(name):
+    layers = [LayerSpec(op, (extent, extent, 12), 12, (3, 3), pads=(1,) * 4, pool=pool, dtype="int16")
+              for op in ("conv", "depthwise") for extent, pool in ((16, "2x2"), (15, "3x3"), (24, "2x2"))]
     pairs = {layer: compare(compile_graph(replace(make_layer(layer).graph, inputs=()), CONFIGS[name]))[0] for layer in layers}
     assert not {layer: pair for layer, pair in pairs.items() if error(*pair) >= LAYER_LIMIT}
 
