@@ -124,7 +124,8 @@ def _drain_chunks(geometry: Geometry, stripe: Stripe, group: GroupShape, drain_l
     """Cycles to drain a channel of all groups but the last, and of the last. In a pool each row begins a cycle of its own."""
     chunks = [-(-num_pos // drain_lanes) for num_pos, _ in stripe.groups(group)]
     if geometry.pool_size:
-        chunks = [max(count, rows * -(-cols // config.pool_lanes)) for count, (rows, cols) in zip(chunks, stripe.group_outputs(group), strict=True)]
+        lanes = config.pool_lanes // geometry.value_bytes
+        chunks = [max(count, rows * -(-cols // lanes)) for count, (rows, cols) in zip(chunks, stripe.group_outputs(group), strict=True)]
     return chunks
 
 

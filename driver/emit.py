@@ -53,7 +53,7 @@ def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_
         "num_kernels": num_kernels, "num_kernels_last": num_kernels_last,
         "kernels_per_z": tiling.kernels_per_z[0], "kernels_per_z_last": tiling.kernels_per_z[1], "num_taps": len(geometry.taps), "wgt_zero_point": work.wgt_zero_point,
         "out_addr": out_addr + stripe.first_row // step * out_pitch + stripe.first_col // step,
-        "out_high_bytes": geometry.rows.size_out * out_pitch if work.is_wide else 0,
+        "out_high_bytes": geometry.rows.size_out // step * out_pitch if work.is_wide else 0,
         "out_group_step_bytes": group.cols if is_segment else group.rows // step * out_pitch, "out_pitch_row_bytes": out_pitch,
         "drain_pitch": group.drain_pitch, "tile_ow": group.cols if is_segment else stripe.num_cols,
         "num_pos": num_pos, "num_pos_last": num_pos_last, "is_flat": int(is_flat), "zero_point_out": work.zero_point_out,

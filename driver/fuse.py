@@ -102,8 +102,6 @@ class _Fuser:
             obstacle = f"its operand comes from {self.graph.ops[root].kind}"
         if obstacle is None:
             obstacle = broken_limit(self._described(work, operand))
-        if obstacle is None and self.graph.tensors[operand].dtype.itemsize > 1:
-            obstacle = "only 8-bit outputs are pooled in the drain"
         if obstacle is None and (self.works[root].residual is not None or self.works[root].pool_size):
             obstacle = "a sum or a pool is fused there, which comes last"
         if obstacle is None:

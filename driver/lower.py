@@ -169,7 +169,6 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
     rows = _conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
     cols = _conv_axis(op, "w", in_shape[2], out_shape[2], kernel_w)
     is_wide, has_int32 = source.dtype == np.int16, len(op.inputs) > 2 and op.inputs[2] >= 0 and graph.tensors[op.inputs[2]].dtype == np.int32
-    require(not is_wide or max(rows.stride, cols.stride) <= 2, f"strides {rows.stride} and {cols.stride} on int16; the limit is 2")
     return _conv_work(graph, op, kernels, rows, cols, in_shape, is_depthwise, Rounding.HALF_UP if is_wide and not has_int32 else Rounding.DOUBLE)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, TP_WIDE, TpOp
+from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, TpOp
 
 from .graph import Graph, Op, Quant, Tensor
 from .host import HOST_OPS
@@ -35,7 +35,7 @@ def _operand(graph: Graph, index: int) -> Tensor:
 
 def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
     kind = _OPS[op.kind]
-    target, operands = activation(graph, op.outputs[0], is_wide_ok=kind in TP_WIDE), [_operand(graph, index) for index in op.inputs[:2]]
+    target, operands = activation(graph, op.outputs[0], is_wide_ok=True), [_operand(graph, index) for index in op.inputs[:2]]
     a, b = operands
     is_wide = target.dtype == np.int16
     for tensor in operands:
@@ -51,7 +51,7 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
     if kind in (TpOp.MAXIMUM, TpOp.MINIMUM):
         require_same_quant(a, target)
         require_same_quant(b, target)
-        fields = {"act_min": -128, "act_max": 127}
+        fields = {"act_min": int(np.iinfo(target.dtype).min), "act_max": int(np.iinfo(target.dtype).max)}
     else:
         act_min, act_max = clamp(op, target)
         fields = _factors(kind, a.quant, b.quant, target.quant, is_wide, has_pot_scales) | {
@@ -69,7 +69,8 @@ def _factors(kind: TpOp, a: Quant, b: Quant, out: Quant, is_wide: bool, has_pot_
     scale_a, scale_b, scale_out = (quant.scale[0] for quant in (a, b, out))
     if kind == TpOp.MUL:
         mult, exponent = quantise_multiplier(float(scale_a * scale_b / scale_out))
-        require(exponent <= MAX_PRODUCT_SHIFT, f"the factor of the product needs a left shift of {exponent}; the limit is {MAX_PRODUCT_SHIFT}")
+        limit = 0 if is_wide else MAX_PRODUCT_SHIFT
+        require(exponent <= limit, f"the factor of the product needs a left shift of {exponent}; the limit is {limit}")
         return {"out_mult": mult, "b_shift": max(exponent, 0), "out_shift": max(-exponent, 0)}
     fields, multipliers = {}, add_multipliers(scale_a, scale_b, scale_out, ADD_SHIFT_WIDE if is_wide else ADD_SHIFT)
     if has_pot_scales:

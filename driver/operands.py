@@ -45,7 +45,7 @@ def activation(graph: Graph, index: int, *, is_wide_ok: bool = False) -> Tensor:
     tensor = graph.tensors[index]
     require(tensor.data is None, f"{tensor.name!r} is a constant where an activation is expected")
     is_wide = tensor.dtype == np.int16
-    require(is_wide_ok or not is_wide, f"{tensor.name!r} is int16, which only convolutions, fully connected layers, moves, pools, sums and differences take")
+    require(is_wide_ok or not is_wide, f"{tensor.name!r} is int16, which only convolutions, fully connected layers, moves, pools and operations on two tensors take")
     require(is_wide or tensor.dtype == np.int8, f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8, uint8 and int16")
     require(tensor.quant is not None and tensor.quant.scale.size == 1, f"{tensor.name!r} needs one scale and zero point")
     require(not is_wide or tensor.quant.zero_point[0] == 0, f"{tensor.name!r} is int16 with a zero point; use 0")

@@ -46,23 +46,28 @@ class AxisPhases:
 
 @dataclass(frozen=True)
 class PhaseSplit:
-    """A planar image in phase planes, each planar, in the order (channel, row phase, column phase)."""
+    """A planar image in phase planes, each planar, in the order (channel, row phase, column phase).
+
+    Of int16 an image has a plane of low bytes and one of high bytes per channel, and so has a phase.
+    """
 
     num_ic: int
     rows: AxisPhases
     cols: AxisPhases
     zero_point: int
-    """What pixels outside the image are."""
+    """What pixels outside the image are; 0 of int16."""
+    value_bytes: int = 1
+    """Bytes of a pixel."""
 
     @property
     def num_planes(self) -> int:
-        """Planes of a channel."""
+        """Phases of a channel."""
         return len(self.rows.phases) * len(self.cols.phases)
 
     @property
     def plane_bytes(self) -> int:
-        """Bytes of a plane."""
-        return self.rows.size * self.cols.size
+        """Bytes of a phase."""
+        return self.value_bytes * self.rows.size * self.cols.size
 
 
 def is_native(work: ConvWork) -> bool:
@@ -73,8 +78,6 @@ def is_native(work: ConvWork) -> bool:
 def stride_choices(work: ConvWork) -> list[tuple[int, int]]:
     """Strides of rows and columns that may be left to the NN engine, the largest first. The tensor processor takes the rest, which makes fewer pixels
     than there are where taps do not read all phases, and windows of one phase each."""
-    if work.is_wide:
-        return [(work.rows.stride, work.cols.stride)]
     rows, cols = ([step for step in sorted(NATIVE_STRIDES, reverse=True) if axis.stride % step == 0] for axis in (work.rows, work.cols))
     return list(product(rows, cols))
 
@@ -88,7 +91,7 @@ def split_parts(work: ConvWork, strides: tuple[int, int], config: NpuConfig) -> 
     """
     (row_phases, rows, row_taps), (col_phases, cols, col_taps) = (
         _split_axis(axis, stride) for axis, stride in zip((work.rows, work.cols), strides, strict=True))
-    split = PhaseSplit(work.num_ic, row_phases, col_phases, work.zero_point_in)
+    split = PhaseSplit(work.num_ic, row_phases, col_phases, work.zero_point_in, work.value_bytes)
     num_channels = min(config.num_cores, work.num_ic) if work.is_depthwise else work.num_ic
     num_ahead = max(1, config.tp_buffer_bytes // 2 // (row_phases.size_in * col_phases.size_in) // num_channels) * num_channels
     parts = []
@@ -126,7 +129,7 @@ def _split_axis(axis: Axis, stride: int) -> tuple[AxisPhases, Axis, list[tuple[i
 def split_blocks(split: PhaseSplit, channels: range, rows: range, addr: int, out_addr: int, config: NpuConfig) -> list[dict[str, int]]:
     """Fields of TP descriptors that write `rows` of the planes of `channels`; `addr` and `out_addr` are those of the whole image and all planes.
 
-    A descriptor loops over channels, over row phases or over column phases, whichever is cheapest.
+    A descriptor loops over channels, over row phases or over column phases, whichever is cheapest; of int16 it moves either low or high bytes.
     """
     choices = (_Blocks(split, channels, rows, addr, out_addr, config) for _ in range(3))
     return min((list(blocks.generate(loop)) for blocks, loop in zip(choices, ("channel", "row", "col"), strict=True)),
@@ -159,22 +162,22 @@ class _Blocks:
             for row_run in row_runs:
                 for col_run in col_runs:
                     for i in range(self.rows.start, self.rows.stop, num_rows):
-                        for j in range(0, cols.size, num_cols):
+                        for j, byte in product(range(0, cols.size, num_cols), range(self.split.value_bytes)):
                             yield self._block(range(c, min(c + num_c, self.channels.stop)), row_run, col_run, range(i, min(i + num_rows, self.rows.stop)),
-                                              range(j, min(j + num_cols, cols.size)))
+                                              range(j, min(j + num_cols, cols.size)), byte)
 
-    def _block(self, channels: range, row_run: list[int], col_run: list[int], rows: range, cols: range) -> dict[str, int]:
-        """One descriptor; at most one of `channels`, `row_run` and `col_run` has more than one entry."""
+    def _block(self, channels: range, row_run: list[int], col_run: list[int], rows: range, cols: range, byte: int) -> dict[str, int]:
+        """One descriptor, for a byte of each pixel; at most one of `channels`, `row_run` and `col_run` has more than one entry."""
         split, row_axis, col_axis = self.split, self.split.rows, self.split.cols
         phase_y, phase_x = row_axis.phases[row_run[0]], col_axis.phases[col_run[0]]
         tile_ih = min(max(row_axis.num_inside(phase_y) - rows.start, 0), len(rows))
         tile_iw = min(max(col_axis.num_inside(phase_x) - cols.start, 0), len(cols))
-        width, num_planes = col_axis.size_in, split.num_planes
+        width, num_planes, image_bytes = col_axis.size_in, split.num_planes, split.value_bytes * row_axis.size_in * col_axis.size_in
         fields = {
             "op": TpOp.COPY, "num_0": len(channels) * len(row_run) * len(col_run), "num_1": len(rows), "num_2": len(cols),
             "tile_ih": tile_ih, "tile_iw": tile_iw, "zero_point_out": split.zero_point,
             "out_addr": self.out_addr + ((channels.start * len(row_axis.phases) + row_run[0]) * len(col_axis.phases) + col_run[0]) * split.plane_bytes
-            + rows.start * col_axis.size + cols.start,
+            + (byte * row_axis.size + rows.start) * col_axis.size + cols.start,
             "out_run_bytes": len(rows) * len(cols) if len(cols) == col_axis.size else len(cols),
             "out_pitch_bytes": col_axis.size if len(cols) < col_axis.size else split.plane_bytes * (
                 num_planes if len(channels) > 1 else len(col_axis.phases) if len(row_run) > 1 else 1),
@@ -183,12 +186,12 @@ class _Blocks:
             return BLANK | fields | {"a_addr": self.addr, "a_run_bytes": 1, "tile_ih": 0}
         first_x = cols.start * col_axis.stride + phase_x
         loaded = (tile_iw - 1) * col_axis.stride + len(col_run)
-        first = (channels.start * row_axis.size_in + rows.start * row_axis.stride + phase_y) * width + first_x
+        first = channels.start * image_bytes + (byte * row_axis.size_in + rows.start * row_axis.stride + phase_y) * width + first_x
         fields |= {"a_addr": self.addr + first, "step_2": col_axis.stride}
         if len(channels) == len(row_run) == 1:  # only rows that are needed
             return BLANK | fields | {"a_run_bytes": loaded, "num_a_runs": tile_ih, "a_pitch_bytes": row_axis.stride * width, "step_0": 1, "step_1": loaded}
         run = ((tile_ih - 1) * row_axis.stride + len(row_run) - 1) * width + loaded
         return BLANK | fields | {
-            "a_run_bytes": run, "num_a_runs": len(channels), "a_pitch_bytes": row_axis.size_in * width,
+            "a_run_bytes": run, "num_a_runs": len(channels), "a_pitch_bytes": image_bytes,
             "step_0": run if len(channels) > 1 else width, "step_1": row_axis.stride * width,
         }

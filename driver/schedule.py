@@ -257,13 +257,13 @@ class _Scheduler:
     def _strided_conv(self, op: Op, position: int, work: ConvWork, strides: tuple[int, int], sources: tuple[Value, ...], target: Value) -> None:
         """A convolution over phase planes, in parts of some channels."""
         split, parts = split_parts(work, strides, self.config)
-        planes = self._new((1, split.rows.size, split.cols.size, split.num_ic * split.num_planes), self.native)
+        planes = self._new((1, split.rows.size, split.cols.size, split.value_bytes * split.num_ic * split.num_planes), self.native)
         in_offset = out_offset = 0
         for part, channels in parts:
             phases = PhaseWork(split, channels, sources[0].buffer) if channels else None
             self._task(op, position, part, (planes, *sources[1:]), target, phases, in_offset=in_offset, out_offset=out_offset)
             in_offset += part.num_ic * split.plane_bytes
-            out_offset += part.num_oc * work.out_shape[1] * work.out_shape[2]
+            out_offset += work.value_bytes * part.num_oc * work.out_shape[1] * work.out_shape[2]
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)

@@ -210,8 +210,10 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
             fits_window = True
             if tiling is not None and (best is None or tiling.cost.cycles < best.cost.cycles):
                 best = tiling
-        if best is not None:
+        if best is not None and not (geometry.pool_size and tile_cols * geometry.value_bytes > config.pool_line_bytes):
             return best
+    if best is not None:
+        return best
     if fits_window:
         raise GraphError(f"{geometry.num_ic} channels of the inputs of one output pixel exceed the stripe memory of {config.stripe_bytes} bytes; "
                          "a larger stripe_bytes is needed")
@@ -233,10 +235,11 @@ def tilings(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuC
 
 
 def _column_tiles(geometry: Geometry, config: NpuConfig) -> Iterator[int]:
-    """Widths of column tiles to try, the full width first; the next is taken only when nothing fits. With a pool those of whole results."""
+    """Widths of column tiles to try, the full width first; the next is taken only when nothing fits, or a pool cannot keep rows. With a pool those of whole results."""
     step, overlap = _pool_step(geometry)
     width = (geometry.cols.size_out - overlap) // step
-    limit = {0: geometry.cols.size_out, 2: config.pool_max_width, 3: config.pool_line_bytes - 1}[geometry.pool_size]
+    row_bytes = {2: config.pool_max_row_bytes, 3: config.pool_line_bytes - 1}
+    limit = row_bytes[geometry.pool_size] // geometry.value_bytes if geometry.pool_size else geometry.cols.size_out
     while True:
         if width * step + overlap <= limit:
             yield width * step + overlap
@@ -352,7 +355,7 @@ def _lines(geometry: Geometry, tile_cols: int, num_kernels: int, num_all_kernels
     """For superblocks of `num_kernels` of the `num_all_kernels` kernels per core."""
     if not geometry.pool_size:
         return _Lines(True, True)
-    max_kernels = config.pool_channels // config.num_cores if tile_cols <= config.pool_line_bytes else 0
+    max_kernels = config.pool_channels // config.num_cores if tile_cols * geometry.value_bytes <= config.pool_line_bytes else 0
     return _Lines(num_kernels <= max_kernels, num_all_kernels <= max_kernels and tile_cols == geometry.cols.size_out)
 
 

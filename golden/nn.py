@@ -23,7 +23,7 @@ class PoolLines:
 
     def __init__(self) -> None:
         self.rows: dict[int, np.ndarray] = {}
-        """int8 rows by the channel's number in the descriptor."""
+        """Rows by the channel's number in the descriptor."""
 
 _ROUNDINGS = {Rounding.DOUBLE: double_rounding, Rounding.SINGLE: single_rounding, Rounding.HALF_UP: half_up_rounding}
 
@@ -73,10 +73,7 @@ def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines:
         weights = read_weights(config, memory, d, superblock)
         sums = [_convolve_depthwise(d, superblock, weights, part) if d["is_depthwise"] else _convolve(weights, part) for part in parts]
         _check_dead_weights(d, superblock, weights, params)
-        if d["is_wide"]:
-            _write_wide(memory, d, params, positions, *sums)
-            continue
-        values = _outputs(memory, d, params, *sums)
+        values = _wide_outputs(d, params, *sums) if d["is_wide"] else _outputs(memory, d, params, *sums)
         if d["pool_size"]:
             if d["pool_is_open"]:
                 if first_param > config.pool_channels:
@@ -221,13 +218,28 @@ def _outputs(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray
     return memory.look_up("NN.lut_addr", d, np.clip(values, d["act_min"], d["act_max"]))
 
 
+def _wide_outputs(d: dict[str, int], params: dict[str, np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The same of int16, from the sums of low and of high bytes."""
+    bias, bias_low, mult, left, right = (params[name][:, None] for name in ("bias", "bias_low", "mult", "shift_left", "shift_right"))
+    values = wide_rounding(Rounding(d["rounding"]), low + bias_low, high + bias, mult, left, right) + d["zero_point_out"]
+    return np.clip(values, d["act_min"], d["act_max"])
+
+
 def _write(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], positions: _Positions, values: np.ndarray) -> None:
     """Add the residual, and write the channels that exist."""
     valid = np.flatnonzero(params["is_valid"])
     values, addrs = values[valid], params["out_offset_bytes"][valid, None] + positions.out_bytes
     if d["has_residual"]:
         values = _add_residual(d, values, memory.gather("NN.res_addr", d["res_addr"] + addrs))
-    memory.scatter("NN.out_addr", d["out_addr"] + addrs, values)
+    _scatter(memory, d, addrs, values)
+
+
+def _scatter(memory: MemoryView, d: dict[str, int], addrs: np.ndarray, values: np.ndarray) -> None:
+    """Write outputs to `addrs`, relative to `out_addr`; with is_wide low bytes there and high bytes `out_high_bytes` further."""
+    addrs = d["out_addr"] + addrs
+    memory.scatter("NN.out_addr", addrs, values)
+    if d["is_wide"]:
+        memory.scatter("NN.out_high_bytes", addrs + d["out_high_bytes"], values >> 8)
 
 
 def _check_pool_groups(d: dict[str, int]) -> None:
@@ -256,19 +268,7 @@ def _write_pooled(memory: MemoryView, d: dict[str, int], params: dict[str, np.nd
     peaks = np.max([columns[:, y : y + 2 * num_rows - 1 : 2] for y in range(size)], axis=0)
     rows = np.arange(first_row, first_row + num_rows)[:, None] * d["out_pitch_row_bytes"]
     addrs = params["out_offset_bytes"][valid, None] + (rows + np.arange(num_cols)).ravel()
-    memory.scatter("NN.out_addr", d["out_addr"] + addrs, peaks.reshape(len(valid), -1))
-
-
-def _write_wide(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], positions: _Positions, low: np.ndarray, high: np.ndarray) -> None:
-    """Requantise and write int16, from the sums of low and of high bytes."""
-    valid = np.flatnonzero(params["is_valid"])
-    names = "bias", "bias_low", "mult", "shift_left", "shift_right", "out_offset_bytes"
-    bias, bias_low, mult, left, right, offset = (params[name][valid, None] for name in names)
-    values = wide_rounding(Rounding(d["rounding"]), low[valid] + bias_low, high[valid] + bias, mult, left, right) + d["zero_point_out"]
-    values = np.clip(values, d["act_min"], d["act_max"])
-    addrs = d["out_addr"] + offset + positions.out_bytes
-    memory.scatter("NN.out_addr", addrs, values & 255)
-    memory.scatter("NN.out_high_bytes", addrs + d["out_high_bytes"], values >> 8)
+    _scatter(memory, d, addrs, peaks.reshape(len(valid), -1))
 
 
 def _check_residual_runs(d: dict[str, int], out_bytes: np.ndarray, suffix: str) -> None:

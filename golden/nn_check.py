@@ -99,7 +99,7 @@ def _check_drain(config: NpuConfig, d: dict[str, int]) -> None:
     _require(d["rounding"] in set(Rounding), f"rounding = {d['rounding']} is unknown: use 0..{max(Rounding).value}")
     low = -(1 << 15) if d["is_wide"] else -128
     _require(low <= d["act_min"] <= d["act_max"] < -low, f"act_min, act_max = {d['act_min']}, {d['act_max']}: use {low} <= act_min <= act_max <= {-low - 1}")
-    for name in ("has_lut", "has_residual", "pool_size"):
+    for name in ("has_lut", "has_residual"):
         _require(not d["is_wide"] or not d[name], f"{name} = {d[name]}: use 0 with is_wide")
     if d["has_lut"]:
         _require(d["lut_addr"] % LUT_BYTES == 0, f"lut_addr = {d['lut_addr']:#x}: align it to {LUT_BYTES} bytes")
@@ -122,7 +122,9 @@ def _check_pool(config: NpuConfig, d: dict[str, int]) -> None:
     size, is_single, is_part = d["pool_size"], d["num_groups"] == 1, d["pool_continues"] or d["pool_is_open"]
     num_rows = (d["num_groups"] - 1) * d["pool_rows"] + d["pool_rows_last"]
     whole_rows = num_rows + d["pool_is_open"] + 2 * d["pool_continues"]  # as many rows of an image, even or odd as it is, as there must be
-    obstacle = broken_limit(FusedPool((size, size), (2, 2), False, (whole_rows, d["tile_ow"]), line_bytes=config.pool_line_bytes))
+    element_bytes = 1 + d["is_wide"]
+    row_bytes = d["tile_ow"] * element_bytes
+    obstacle = broken_limit(FusedPool((size, size), (2, 2), False, (whole_rows, d["tile_ow"]), element_bytes, config.pool_line_bytes))
     require(obstacle is None, f"pool_size = {size}: {obstacle}")
     require(not is_part or size == 3, "pool_continues, pool_is_open: use 0 with a 2x2 pool")
     require(is_single or d["pool_rows"] > 0, "pool_rows = 0: use at least 1, or one group")
@@ -131,5 +133,5 @@ def _check_pool(config: NpuConfig, d: dict[str, int]) -> None:
     if is_part or (not is_single and (size == 3 or d["pool_rows"] % 2)):
         num_channels = config.num_cores * max(d["num_kernels"], d["num_kernels_last"])
         require(num_channels <= config.pool_channels, f"num_kernels: superblocks of {num_channels} channels; rows of {config.pool_channels} (pool_channels) can be kept")
-        require(d["tile_ow"] <= config.pool_line_bytes, f"tile_ow = {d['tile_ow']}: rows of {config.pool_line_bytes} (pool_line_bytes) can be kept; use even groups")
-    require(d["tile_ow"] <= config.pool_max_width, f"tile_ow = {d['tile_ow']}: the widest row of a pool is {config.pool_max_width}")
+        require(row_bytes <= config.pool_line_bytes, f"tile_ow = {d['tile_ow']}: rows of {config.pool_line_bytes} bytes (pool_line_bytes) can be kept; use even groups")
+    require(row_bytes <= config.pool_max_row_bytes, f"tile_ow = {d['tile_ow']}: the widest row of a pool has {config.pool_max_row_bytes} bytes")

@@ -103,12 +103,17 @@ class NpuConfig:
 
     @property
     def pool_lanes(self) -> int:
-        """Outputs per cycle that the fused pool takes."""
+        """Bytes of outputs per cycle that the fused pool takes: at least two outputs of int16."""
+        return max(4, self.post_lanes)
+
+    @property
+    def chunk_lanes(self) -> int:
+        """Bytes of a chunk that the drain writes: at least the two that the fused pool makes in a cycle."""
         return max(2, self.post_lanes)
 
     @property
-    def pool_max_width(self) -> int:
-        """Widest row that a fused 2x2 pool takes: its maxima fill the whole line buffer."""
+    def pool_max_row_bytes(self) -> int:
+        """Bytes of the widest row that a fused 2x2 pool takes: its maxima fill the whole line buffer."""
         return self.pool_channels * self.pool_line_bytes
 
     @property

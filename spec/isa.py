@@ -203,7 +203,7 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("res_zero_point_out", 9, "Added last.", signed=True),
     Field("res_act_min", 9, "Lower clamp of the sum.", signed=True),
     Field("res_act_max", 9, "Upper clamp of the sum.", signed=True),
-    # Maximum pool of stride 2 without pads, last of all; not together with a residual
+    # Maximum pool of stride 2 without pads, last of all; not together with a residual. With is_wide a row has twice as many bytes, and so half the widest width
     Field("pool_size", 2, "Rows and columns of the pooling window: 2 or 3; 0: no pool."),
     Field("pool_rows", 14, "Rows of outputs, before the pool, of a group. Not used if `pool_size` is 0."),
     Field("pool_rows_last", 14, "The same in the last group."),
@@ -273,13 +273,13 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     Field("b_mult", 31, "ADD, SUB: multiplier of B, Q31."),
     Field("out_mult", 31, "ADD, SUB, MUL: multiplier of the sum, difference or product, Q31."),
     Field("a_shift", 5, "ADD, SUB: right shift of A."),
-    Field("b_shift", 5, "ADD, SUB: right shift of B. MUL: left shift of the product, 0..7."),
+    Field("b_shift", 5, "ADD, SUB: right shift of B. MUL: left shift of the product, 0..7; 0 with is_wide."),
     Field("out_shift", 5, "ADD, SUB, MUL: right shift of the result."),
     Field("zero_point_out", 9, "ADD, SUB, MUL: added last. COPY: the value outside the image.", signed=True),
     Field("act_min", 16, "Lower clamp (ADD, SUB, MUL and pools).", signed=True),
     Field("act_max", 16, "Upper clamp (ADD, SUB, MUL and pools).", signed=True),
     Field("is_half_up", 1, "AVG_POOL: halves are rounded 0: away from zero, 1: up."),
-    Field("is_wide", 1, "1: elements are int16, in two bytes (ADD, SUB, MAX_POOL and AVG_POOL only). Zero points are 0."),
+    Field("is_wide", 1, "1: elements are int16, in two bytes (MAX_POOL, AVG_POOL and operations with an operand B only). Zero points are 0."),
     Field("is_high", 1, "With is_wide: which byte of each output is written, 0: the low one, 1: the high one. Else 0."),
     Field("a_high_bytes", 17, "With is_wide: buffer bytes from the low byte of an element of A to its high byte."),
     Field("b_high_bytes", 17, "The same for B."),
@@ -292,7 +292,7 @@ TP_AT_LEAST_ONE = ("a_run_bytes", "num_a_runs", "num_0", "num_1", "num_2", "out_
 """Fields of `TP` that must not be 0."""
 TP_TWO_OPERANDS = (TpOp.ADD, TpOp.SUB, TpOp.MUL, TpOp.MAXIMUM, TpOp.MINIMUM)
 """Operations with an operand B."""
-TP_WIDE = (TpOp.ADD, TpOp.SUB, TpOp.MAX_POOL, TpOp.AVG_POOL)
+TP_WIDE = (*TP_TWO_OPERANDS, TpOp.MAX_POOL, TpOp.AVG_POOL)
 """Operations on int16 too."""
 TP_B_AT_LEAST_ONE = ("b_run_bytes", "num_b_runs")
 """They need these too."""

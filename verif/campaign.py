@@ -56,6 +56,7 @@ MAX_SKIPPED = 2000
 NUM_RUNS = 3
 """Successive runs of a network with variables."""
 _CONVOLUTIONS = "CONV_2D", "DEPTHWISE_CONV_2D"
+_TWO_OPERANDS = "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"
 
 
 # One example
@@ -209,12 +210,18 @@ def _plan_modes(graph: Graph, compiled: Compiled) -> Iterator[str]:
     for index, note in plan.notes.items():
         if note.startswith("fused into operator "):
             root = kinds[int(note.removeprefix("fused into operator ").split()[0])]
-            yield f"fused: {'table' if kinds[index] in LUT_KINDS else kinds[index]} into {'convolution' if root in _CONVOLUTIONS else root}"
+            fused = f"{'table' if kinds[index] in LUT_KINDS else kinds[index]} into {'convolution' if root in _CONVOLUTIONS else root}"
+            yield f"fused: {fused}"
+            if graph.tensors[graph.ops[index].outputs[0]].dtype == np.int16:
+                yield f"fused of int16: {fused}"
     for index, tiling in compiled.tilings.items():
         options, axes = graph.ops[index].options, (tiling.geometry.rows, tiling.geometry.cols)
         if kinds[index] in _CONVOLUTIONS:
             for axis, stored in zip("wh" if compiled.is_transposed else "hw", axes, strict=True):
-                yield f"stride on TP x on NN: {options.get(f'stride_{axis}', 1) // stored.stride} x {stored.stride}"
+                strides = f"{options.get(f'stride_{axis}', 1) // stored.stride} x {stored.stride}"
+                yield f"stride on TP x on NN: {strides}"
+                if tiling.geometry.value_bytes == 2:
+                    yield f"stride of int16 on TP x on NN: {strides}"
         yield f"group: {tiling.group.mode}"
         yield f"lanes split in rows: {1 << tiling.group.split_log2}"
         yield f"stripes: {'one' if len(tiling.stripes) == 1 else 'several'}"
@@ -235,14 +242,15 @@ def _config_modes(config: NpuConfig) -> Iterator[str]:
 def required_modes(device_name: str) -> set[str]:
     """What a campaign on a device must have covered."""
     values = {
-        "operator": [*_CONVOLUTIONS, "FULLY_CONNECTED", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "STRIDED_SLICE", "CONCATENATION", "MEAN",
+        "operator": [*_CONVOLUTIONS, "FULLY_CONNECTED", *_TWO_OPERANDS, "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "STRIDED_SLICE", "CONCATENATION", "MEAN",
                      "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "SLICE", "SPLIT", "SPLIT_V", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE",
                      "RESIZE_BILINEAR", "TRANSPOSE_CONV", "TRANSPOSE", "PACK", "REDUCE_MAX", "READ_VARIABLE", "ASSIGN_VARIABLE", *LUT_OPTIONS],
-        "type": ["int8", "uint8"], "operator of int16": [*_CONVOLUTIONS, "ADD", "SUB", "MAX_POOL_2D", "AVERAGE_POOL_2D"],
+        "type": ["int8", "uint8"], "operator of int16": [*_CONVOLUTIONS, *_TWO_OPERANDS, "MAX_POOL_2D", "AVERAGE_POOL_2D"],
         "activation": ["NONE", "RELU", "RELU6", "RELU_N1_TO_1"],
         "kernel": ["square", "not square", "1x1", "the largest of its strides"],
         "strides": ["equal", "unequal"],
         "stride on TP x on NN": ["1 x 1", "1 x 2", "3 x 1", "2 x 2", "5 x 1", "3 x 2", "7 x 1"],
+        "stride of int16 on TP x on NN": ["1 x 1", "1 x 2", "3 x 1"], "fused of int16": ["MAX_POOL_2D into convolution"],
         "bits of a zero run": range(MAX_RUN_BITS + 1), "zero runs": ["over several kernels"],
         "transposed padding": ["SAME", "VALID"], "transposed bias": ["yes", "no"], "transposed kernel": ["smaller than its stride", "up to its stride and more"],
         "padding": ["SAME", "VALID"], "pool padding": ["SAME", "VALID"],

@@ -250,11 +250,12 @@ def fully_connected_model(
 
 def add_model(shape: Sequence[int], a_quant: Quantisation, b_quant: Quantisation, output_quant: Quantisation, activation: str = "NONE",
               b_shape: Sequence[int] | None = None, dtype: Any = np.int8, kind: str = "ADD", has_pot_scales: bool = False) -> bytes:
-    """One ADD or SUB of two inputs of `dtype`."""
+    """One ADD, SUB or MUL of two inputs of `dtype`."""
     builder = ModelBuilder("add")
     inputs = [builder.tensor(shape, dtype, *a_quant, name="a"), builder.tensor(b_shape or shape, dtype, *b_quant, name="b")]
     output = builder.tensor(shape, dtype, *output_quant, name="output")
-    builder.op(kind, inputs, [output], fusedActivationFunction=_activation(activation), potScaleInt16=has_pot_scales)
+    options = {} if kind == "MUL" else {"potScaleInt16": has_pot_scales}
+    builder.op(kind, inputs, [output], fusedActivationFunction=_activation(activation), **options)
     return builder.finish(inputs, [output])
 
 

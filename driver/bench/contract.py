@@ -149,18 +149,21 @@ POOLS = (
     ("3x3", (9, 61), True), ("3x3", (9, 62), False), ("3x3", (9, 63), True), ("3x3", (9, 64), False), ("3x3", (9, 65), False), ("3x3", (3, 3), True), ("3x3", (8, 9), False),
 )
 """Window, outputs of the convolution, whether the rule allows to fuse them."""
+WIDE_POOLS = ("2x2", (8, 66), True), ("3x3", (9, 29), True), ("3x3", (9, 30), False), ("3x3", (9, 31), True), ("3x3", (9, 32), False), ("3x3", (9, 33), False)
+"""The same of int16."""
 
 
 def _fused_and_pools(npu: NpuConfig) -> Iterator[Case]:
     yield from _fused(npu)
-    for window, hw, is_legal in POOLS:
-        setup = Setup(_layer(hw, 16, 16, pads=(1, 1, 1, 1), pool=window), npu)
-        yield Case(5, "pools at the limits", f"{window} pool of {_by(hw)}", setup, POOL_FUSED if is_legal else POOL_ON_TP, 1)
-    for window, hw in (("2x2", (32, 32)), ("3x3", (31, 31))):
-        layer = _layer(hw, 64, 64, pads=(1, 1, 1, 1))
+    for dtype, pools in (("int8", POOLS), ("int16", WIDE_POOLS)):
+        for window, hw, is_legal in pools:
+            setup = Setup(_layer(hw, 16, 16, pads=(1, 1, 1, 1), pool=window, dtype=dtype), npu)
+            yield Case(5, "pools at the limits", f"{dtype}, {window} pool of {_by(hw)}", setup, POOL_FUSED if is_legal else POOL_ON_TP, 1)
+    for window, hw, dtype in (("2x2", (32, 32), "int8"), ("3x3", (31, 31), "int8"), ("2x2", (32, 32), "int16"), ("3x3", (31, 31), "int16")):
+        layer = _layer(hw, 64, 64, pads=(1, 1, 1, 1), dtype=dtype)
         setup, twin = Setup(replace(layer, pool=window), npu), Setup(layer, npu)
-        yield Case(5, "pools", f"3x3, {window} pool of {_by(hw)}; twin without", setup, CYCLES, 1.03, twin)
-        yield Case(5, "pools", f"3x3, {window} pool of {_by(hw)}; twin without", setup, WRITTEN, 0.5, twin)
+        yield Case(5, "pools", f"3x3, {dtype}, {window} pool of {_by(hw)}; twin without", setup, CYCLES, 1.03, twin)
+        yield Case(5, "pools", f"3x3, {dtype}, {window} pool of {_by(hw)}; twin without", setup, WRITTEN, 0.5, twin)
 
 
 def _dtypes(npu: NpuConfig) -> Iterator[Case]:
@@ -170,6 +173,8 @@ def _dtypes(npu: NpuConfig) -> Iterator[Case]:
     ):
         for dtype, limit in (("uint8", 1.01), ("int16", 2.1)):
             yield Case(8, "dtypes", f"{name}, {dtype}; twin int8", Setup(replace(layer, dtype=dtype), npu), CYCLES, limit, Setup(layer, npu))
+    layer = _layer((16, 16), 32, 32, stride=(3, 3))
+    yield Case(8, "dtypes", "3x3, stride 3x3, int16; twin int8", Setup(replace(layer, dtype="int16"), npu), CYCLES, 2.1, Setup(layer, npu))
 
 
 def _depthwise(npu: NpuConfig) -> Iterator[Case]:

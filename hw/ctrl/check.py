@@ -210,7 +210,7 @@ class DescriptorCheck(wiring.Component):
             d.rounding > max(Rounding).value,
             d.act_min > d.act_max,
             d.has_lut & (d.lut_addr[:exact_log2(LUT_BYTES)] != 0),
-            d.is_wide & (d.has_lut | d.has_residual | (d.pool_size != 0) | (d.zero_point_in != 0) | d.num_ic[0]),
+            d.is_wide & (d.has_lut | d.has_residual | (d.zero_point_in != 0) | d.num_ic[0]),
             d.is_wide & (d.channel_words != d.phase_words << _phases_log2(d)),
             ~d.is_wide & ((d.act_min < -128) | (d.act_max > 127)),
             d.has_residual & (d.res_act_min > d.res_act_max),
@@ -230,18 +230,18 @@ class DescriptorCheck(wiring.Component):
         config = self._config
         is_three, is_single, is_part = d.pool_size == 3, d.num_groups == 1, d.pool_continues | d.pool_is_open
         keeps_rows = is_part | (~is_single & (is_three | d.pool_rows[0]))
-        max_kernels = config.pool_channels // config.num_cores
+        max_kernels, row_bytes = config.pool_channels // config.num_cores, d.tile_ow << d.is_wide
         is_odd = (~d.num_groups[0] & d.pool_rows[0]) ^ d.pool_rows_last[0]  # rows of all groups
         return [
             d.pool_size == 1,
             is_three != d.tile_ow[0], (is_three & ~d.pool_is_open) != is_odd,
-            is_three & ((d.tile_ow == 1) | (d.tile_ow >= config.pool_line_bytes)),
+            is_three & ((d.tile_ow == 1) | (row_bytes >= config.pool_line_bytes)),
             is_three & is_single & ~d.pool_continues & (d.pool_rows_last == 1),
             ~is_three & is_part,
             ~is_single & (d.pool_rows == 0), d.pool_rows_last == 0,
             d.has_residual,
             keeps_rows & ((d.num_kernels > max_kernels) | (d.num_kernels_last > max_kernels)),
-            keeps_rows & (d.tile_ow > config.pool_line_bytes), d.tile_ow > config.pool_max_width,
+            keeps_rows & (row_bytes > config.pool_line_bytes), row_bytes > config.pool_max_row_bytes,
         ]
 
     def _tp_breaches(self, d):
@@ -257,7 +257,7 @@ class DescriptorCheck(wiring.Component):
             d.op > max(TpOp).value,
             ~has_b & (d.b_run_bytes != 0),
             (d.op == TpOp.BILINEAR) & ((d.kernel_h != 2) | (d.kernel_w != 2)),
-            (d.op == TpOp.MUL) & (d.b_shift > MAX_PRODUCT_SHIFT),
+            (d.op == TpOp.MUL) & ((d.b_shift > MAX_PRODUCT_SHIFT) | (d.is_wide & (d.b_shift != 0))),
             d.a_run_bytes > limit, d.b_run_bytes > limit,
             (d.op != TpOp.COPY) & (d.act_min > d.act_max),
             ~d.is_wide & (d.is_high | ((d.op != TpOp.COPY) & ((d.act_min < -128) | (d.act_max > 127)))),

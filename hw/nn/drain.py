@@ -229,7 +229,9 @@ class _Walker(wiring.Component):
     fields, group, units : In, from the sequencer
     can_issue : In(1), there is room for a chunk, or for both of a pair; is_emitted : Out(1), this cycle's visit makes a chunk; is_active : Out(1), there is a unit to walk
     acc_* : Out, the read; group_done : Out(1), with the group's last visit
-    emit, is_low, place, scale : Out, the chunk that belongs to the read, `is_low`: of low bytes; mask : Out, its lanes in use, a cycle later
+    emit, is_low, place, scale : Out, the chunk that belongs to the read, `is_low`: of low bytes; mask : Out, its lanes in use, a cycle later: with `is_interleaved`
+        each lane of the lower half counts twice, for the second chunk each of the upper half
+    is_interleaved : In(1), is_wide and the two chunks have bytes in the order of the outputs; only the second one is the last of a job
     """
 
     def __init__(self, config: NpuConfig):
@@ -239,7 +241,7 @@ class _Walker(wiring.Component):
             "fields": In(NN.subset(*DRAIN_FIELDS)), "group": In(_GROUP_LAYOUT),
             "units": In(stream.Signature(_unit_layout(config))),
             "prepare": In(1), "is_prepared": Out(1),
-            "can_issue": In(1), "is_emitted": Out(1), "is_active": Out(1),
+            "can_issue": In(1), "is_interleaved": In(1), "is_emitted": Out(1), "is_active": Out(1),
             "acc_read": Out(1), "acc_clear": Out(1), "acc_core": Out(range(config.num_cores)),
             "acc_entry": Out(exact_log2(config.num_acc_entries)), "acc_lane": Out(range(num_parts)),
             "group_done": Out(1),
@@ -291,6 +293,8 @@ class _Walker(wiring.Component):
 
         # The read and its chunk, registered; the columns follow a cycle later
         below = Signal(post_lanes)  # the lanes below the row's width
+        in_use = below & (columns.mask | (~job.is_flat).replicate(post_lanes))
+        doubled = Cat(bit.replicate(2) for bit in in_use)
         m.d.sync += [
             self.acc_read.eq(go & ~is_empty),
             self.acc_clear.eq(go & is_clear),
@@ -300,10 +304,10 @@ class _Walker(wiring.Component):
             self.group_done.eq(step & is_unit_end & unit.is_group_last),
             self.emit.eq(self.is_emitted), self.is_low.eq(is_low),
             below.eq(Mux(is_empty, 0, Mux(here.is_short, Cat(here.width > i for i in range(post_lanes)), (1 << post_lanes) - 1))),
-            self.mask.eq(below & (columns.mask | (~job.is_flat).replicate(post_lanes))),
+            self.mask.eq(Mux(self.is_interleaved, Mux(self.is_low, doubled[:post_lanes], doubled[post_lanes:]), in_use)),
             self.place.addr.eq(row_addr),
             self.place.start.eq(is_row_start & ~is_empty),
-            self.place.last.eq(is_unit_end & unit.is_job_last),
+            self.place.last.eq(is_unit_end & unit.is_job_last & ~(self.is_interleaved & is_low)),
             *(self.scale[name].eq(unit.scale[name]) for name in _SCALE_FIELDS[1:]),
             self.scale.bias.eq(Mux(is_low, unit.scale.bias_low, unit.scale.bias)),
             columns.restart.eq(self.units.ready), columns.advance.eq(step),
@@ -391,7 +395,7 @@ class DrainChunks(wiring.Component):
         Clear all lanes of `acc_entry` of `acc_core`, after the read if there is one in the same cycle.
     acc_data : In(array of signed(32))
         The accumulators, `acc_read_cycles` cycles after `acc_read`.
-    chunks : Out(stream of Chunk(post_lanes))
+    chunks : Out(stream of Chunk(chunk_lanes))
         One `last` per job; such a chunk may be empty.
     read_lut, read_residual : Out(ReadPort)
         For lookup tables, and for second operands.
@@ -409,7 +413,7 @@ class DrainChunks(wiring.Component):
             "acc_read": Out(1), "acc_clear": Out(1), "acc_core": Out(range(config.num_cores)),
             "acc_entry": Out(exact_log2(config.num_acc_entries)), "acc_lane": Out(range(num_parts)),
             "acc_data": In(data.ArrayLayout(signed(32), config.post_lanes)),
-            "chunks": Out(stream.Signature(Chunk(config.post_lanes))),
+            "chunks": Out(stream.Signature(Chunk(config.chunk_lanes))),
             "read_lut": Out(ReadPort(config)), "read_residual": Out(ReadPort(config)),
         })
 
@@ -444,13 +448,17 @@ class DrainChunks(wiring.Component):
         wiring.connect(m, wiring.flipped(self.job), sequencer.job)
         wiring.connect(m, wiring.flipped(self.params), sequencer.params)
         self._connect_units(m, sequencer, walker, residual, pool)
-        splitter = ByteSplitter(config.post_lanes)
+        splitter = ByteSplitter(config.chunk_lanes)
         m.submodules.splitter = rested(splitter, splitter.is_wide, platform, "split")
         wiring.connect(m, pool.o, splitter.i)
         wiring.connect(m, splitter.o, wiring.flipped(self.chunks))
         m.submodules.chunks = chunks = Queue(Chunk(config.post_lanes), 2)  # keeps what comes behind off the paths in front
         wiring.connect(m, chunks.o, residual.i)
-        m.d.comb += [splitter.is_wide.eq(sequencer.fields.is_wide), splitter.high_bytes.eq(sequencer.fields.out_high_bytes)]
+        is_interleaved = sequencer.fields.is_wide & (sequencer.fields.pool_size != 0)
+        m.d.comb += [
+            walker.is_interleaved.eq(is_interleaved), requantiser.is_interleaved.eq(is_interleaved), splitter.has_both.eq(is_interleaved),
+            splitter.is_wide.eq(sequencer.fields.is_wide), splitter.high_bytes.eq(sequencer.fields.out_high_bytes),
+        ]
         m.d.comb += [
             sequencer.is_quiet.eq((num_free == depth) & residual.is_idle & pool.is_idle & splitter.is_idle & ~chunks.o.valid),
             sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),

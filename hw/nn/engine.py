@@ -66,7 +66,7 @@ class NnEngine(wiring.Component):
         m.submodules.params_rest = params_rest = Rest(tail_cycles=15)
         m.submodules.params = rested(params, params_rest.is_active, platform, "params")
         m.submodules.drain = drain = DrainChunks(config, acc_read_cycles=2 * self.FAN_OUT_CYCLES + Core.DRAIN_CYCLES)
-        writer = ChunkWriter(config, config.post_lanes)
+        writer = ChunkWriter(config, config.chunk_lanes)
         m.submodules.writer_rest = writer_rest = Rest(tail_cycles=15)
         m.submodules.writer = rested(writer, writer_rest.is_active, platform, "writer")
         cores = [Core(config, number) for number in range(config.num_cores)]

@@ -1,6 +1,6 @@
 """The fused maximum pool: the last stage of the drain."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -17,6 +17,8 @@ __all__ = ["POOL_FIELDS", "Pool", "PoolUnit"]
 POOL_FIELDS = ("pool_size", "pool_rows", "pool_rows_last", "pool_continues")
 """What the pool and its units need of an NN descriptor, beyond the shape of its outputs."""
 
+_JOB_FIELDS = ("tile_ow", "out_pitch_row_bytes", "is_wide", *POOL_FIELDS)
+
 
 class PoolUnit(data.StructLayout):
     """One channel of a group.
@@ -30,19 +32,19 @@ class PoolUnit(data.StructLayout):
 
 
 def _piece(config: NpuConfig) -> data.StructLayout:
-    """Up to `pool_lanes` neighbouring outputs of a row: what the pipeline does with them.
+    """Up to `pool_lanes` bytes of neighbouring outputs of a row, `count` of them: what the pipeline does with them.
 
     `word` is their place in the line memory, `addr` that of the first maximum in memory. `is_fresh`: the line holds nothing for them; `keeps_row`: it gets
-    this row's maxima, not those with the row before; `emits`: they complete a row of results; `is_first`: of a row.
+    this row's maxima, not those with the row before; `emits`: they complete a row of results; `is_first`: of a row; `starts`: results do not follow those before.
     """
     return data.StructLayout({
         "count": range(config.pool_lanes + 1), "word": exact_log2(_num_words(config)), "addr": 32,
-        "is_fresh": 1, "keeps_row": 1, "emits": 1, "is_first": 1,
+        "is_fresh": 1, "keeps_row": 1, "emits": 1, "is_first": 1, "starts": 1,
     })
 
 
 def _num_words(config: NpuConfig) -> int:
-    """Words of the line memory, of `pool_lanes / 2` maxima each."""
+    """Words of the line memory, of `pool_lanes / 2` bytes of maxima each."""
     return config.pool_channels * config.pool_line_bytes // config.pool_lanes
 
 
@@ -63,7 +65,7 @@ class _Cutter(wiring.Component):
     def __init__(self, config: NpuConfig):
         self._config = config
         super().__init__({
-            "job": In(NN.subset("tile_ow", "out_pitch_row_bytes", *POOL_FIELDS)),
+            "job": In(NN.subset(*_JOB_FIELDS)),
             "units": In(stream.Signature(PoolUnit(config))), "chunks": In(stream.Signature(Chunk(config.post_lanes))),
             "can_issue": In(1), "is_going": Out(1), "is_idle": Out(1),
             "valid": Out(1), "piece": Out(_piece(config)), "acts": Out(8 * config.pool_lanes),
@@ -85,9 +87,13 @@ class _Cutter(wiring.Component):
             m.d.comb += units.i.p.addr.eq(self.units.p.addr - 1 - Mux(self.units.p.is_top | self.units.p.is_odd, 0, job.out_pitch_row_bytes))
 
         is_active, is_odd_row, is_top = Signal(), Signal(), Signal()  # top row of the channel
-        rows_left, width_left = Signal(14), Signal(14)  # to the end of the unit, to the end of the row
+        rows_left, width_left = Signal(14), Signal(15)  # to the end of the unit; bytes to the end of the row
+        row_bytes = job.tile_ow << job.is_wide
         need = Signal(range(lanes + 1))  # the bytes of the next piece
-        is_first, is_row_end, is_unit_end, emits = Signal(), Signal(), Signal(), Signal()
+        is_dense = Signal()  # rows of results follow one another
+        m.d.sync += is_dense.eq(job.out_pitch_row_bytes == job.tile_ow >> 1)
+        is_start, is_first, is_row_end = Signal(), Signal(), Signal()
+        is_unit_end, emits = Signal(), Signal()
         row_addr, next_addr, addr = Signal(32), Signal(32), Signal(32)
         line, word = Signal.like(self.piece.word), Signal.like(self.piece.word)
         m.d.comb += [
@@ -102,7 +108,7 @@ class _Cutter(wiring.Component):
         piece = self.piece
         m.d.sync += [
             self.valid.eq(self.is_going), self.acts.eq(byte_queue.data),
-            piece.count.eq(need), piece.word.eq(word), piece.addr.eq(addr), piece.is_first.eq(is_first), piece.emits.eq(emits),
+            piece.count.eq(need), piece.word.eq(word), piece.addr.eq(addr), piece.is_first.eq(is_first), piece.emits.eq(emits), piece.starts.eq(is_start),
             piece.is_fresh.eq(Mux(is_three, is_top, ~is_odd_row)), piece.keeps_row.eq(is_three & ~is_odd_row),
         ]
 
@@ -110,12 +116,12 @@ class _Cutter(wiring.Component):
             return [width_left.eq(width), need.eq(Mux(width >= lanes, lanes, width[:len(need)]))]
 
         with m.If(self.is_going):
-            after = Signal(14)
+            after = Signal(15)
             m.d.comb += after.eq(width_left - lanes)
-            m.d.sync += [*start_row(after), is_first.eq(0), word.eq(word + 1), addr.eq(addr + lanes // 2)]
+            m.d.sync += [*start_row(after), is_start.eq(0), is_first.eq(0), word.eq(word + 1), addr.eq(addr + Mux(job.is_wide, lanes // 4, lanes // 2))]
             with m.If(is_row_end):
                 m.d.sync += [
-                    *start_row(job.tile_ow), is_first.eq(1), word.eq(line), addr.eq(next_addr), row_addr.eq(next_addr),
+                    *start_row(row_bytes), is_start.eq(~is_dense), is_first.eq(1), word.eq(line), addr.eq(next_addr), row_addr.eq(next_addr),
                     rows_left.eq(rows_left - 1), is_odd_row.eq(~is_odd_row), is_top.eq(0),
                 ]
         m.d.comb += units.o.ready.eq(~is_active | is_unit_end)
@@ -124,10 +130,16 @@ class _Cutter(wiring.Component):
             first_word = unit.line << exact_log2(config.pool_line_bytes // lanes)
             m.d.sync += [
                 is_active.eq(units.o.valid), rows_left.eq(Mux(unit.is_last_group, job.pool_rows_last, job.pool_rows)),
-                is_odd_row.eq(unit.is_odd), is_top.eq(unit.is_top), *start_row(job.tile_ow), is_first.eq(1),
+                is_odd_row.eq(unit.is_odd), is_top.eq(unit.is_top), *start_row(row_bytes), is_start.eq(1), is_first.eq(1),
                 addr.eq(unit.addr), row_addr.eq(unit.addr), line.eq(first_word), word.eq(first_word),
             ]
         return m
+
+
+def _halves(raw) -> Value:
+    """The bytes at even places, then those at odd places."""
+    places = [raw.word_select(i, 8) for i in range(len(raw) // 8)]
+    return Cat(places[::2], places[1::2])
 
 
 class _Maxima(wiring.Component):
@@ -137,9 +149,9 @@ class _Maxima(wiring.Component):
 
     Members
     -------
-    is_three : In(1), 3x3
+    is_three, is_wide : In(1), 3x3; int16
     valid, piece, acts : In, as from `_Cutter`
-    out_valid : Out(1), a piece comes out; out : Out(Chunk), its results, perhaps none
+    out_valid : Out(1), a piece comes out; out : Out(Chunk), its results, perhaps none; high bytes of results of int16 in the upper half of its data
     """
 
     PIPELINE_CYCLES = 3
@@ -147,67 +159,80 @@ class _Maxima(wiring.Component):
     def __init__(self, config: NpuConfig):
         self._config = config
         super().__init__({
-            "is_three": In(1), "valid": In(1), "piece": In(_piece(config)), "acts": In(8 * config.pool_lanes),
-            "out_valid": Out(1), "out": Out(Chunk(config.post_lanes)),
+            "is_three": In(1), "is_wide": In(1), "valid": In(1), "piece": In(_piece(config)), "acts": In(8 * config.pool_lanes),
+            "out_valid": Out(1), "out": Out(Chunk(config.chunk_lanes)),
         })
 
     def elaborate(self, platform):
         m = Module()
         config, num = self._config, self._config.pool_lanes // 2
-        acts = [self.acts.word_select(i, 8).as_signed() for i in range(2 * num)]
+        acts = Mux(self.is_wide, _halves(self.acts), self.acts)
+        acts = [acts.word_select(i, 8) for i in range(2 * num)]
 
-        # Columns: pairs; then the maximum of a pair and the byte after it, which is one place further.
-        pairs, evens, columns = (Signal(data.ArrayLayout(signed(8), num), name=name) for name in ("pairs", "evens", "columns"))
-        carried = Signal(signed(8))  # the last pair of the piece before
+        # Columns: pairs; then the maximum of a pair and the output after it, which is one place further.
+        pairs, evens, columns = (Signal(data.ArrayLayout(8, num), name=name) for name in ("pairs", "evens", "columns"))
+        carried, carried_high = Signal(8), Signal(8)  # the last pair of the piece before
         with_pairs, with_columns = Signal(self.piece.shape()), Signal(self.piece.shape())
         has_pairs, has_columns = Signal(), Signal()
         m.d.sync += [
             has_pairs.eq(self.valid), with_pairs.eq(self.piece), has_columns.eq(has_pairs), with_columns.eq(with_pairs), self.out_valid.eq(has_columns),
         ]
-        for i in range(num):
-            m.d.sync += [pairs[i].eq(_maximum(acts[2 * i], acts[2 * i + 1])), evens[i].eq(acts[2 * i])]
-            before = pairs[i - 1] if i else carried
-            m.d.sync += columns[i].eq(Mux(self.is_three, _maximum(before, evens[i]), pairs[i]))
+        before = [carried, *(pairs[i] for i in range(num - 1))]
+        before[num // 2] = Mux(self.is_wide, carried_high, before[num // 2])
+        for i, (pair, triple) in enumerate(zip(_maxima(acts[::2], acts[1::2], self.is_wide), _maxima(before, list(evens), self.is_wide), strict=True)):
+            m.d.sync += [pairs[i].eq(pair), evens[i].eq(acts[2 * i]), columns[i].eq(Mux(self.is_three, triple, pairs[i]))]
         with m.If(has_pairs):
-            m.d.sync += carried.eq(pairs[num - 1])
+            m.d.sync += [carried.eq(Mux(self.is_wide, pairs[num // 2 - 1], pairs[num - 1])), carried_high.eq(pairs[num - 1])]
 
         # Rows: with the line memory.
         m.submodules.lines = lines = Memory(shape=8 * num, depth=_num_words(config), init=[])
         write = lines.write_port()
         read = lines.read_port(transparent_for=[write])
         kept = read.data
-        rows = Signal(data.ArrayLayout(signed(8), num))
-        for i in range(num):
-            m.d.comb += rows[i].eq(Mux(with_columns.is_fresh, columns[i], _maximum(columns[i], kept.word_select(i, 8).as_signed())))
+        rows = Signal(data.ArrayLayout(8, num))
+        for i, both in enumerate(_maxima(list(columns), [kept.word_select(i, 8) for i in range(num)], self.is_wide)):
+            m.d.comb += rows[i].eq(Mux(with_columns.is_fresh, columns[i], both))
         m.d.comb += [
             read.addr.eq(with_pairs.word), read.en.eq(has_pairs),
             write.addr.eq(with_columns.word), write.en.eq(has_columns), write.data.eq(Mux(with_columns.keeps_row, columns.as_value(), rows.as_value())),
         ]
 
-        # Results: a row of a 3x3 pool begins with a place that is none.
-        drops = self.is_three & with_columns.is_first
-        count = Signal(range(num + 1))
-        m.d.comb += count.eq(((with_columns.count + 1) >> 1) - drops)
-        out = self.out
+        # Results: a row of a 3x3 pool begins with a place that is none. The first of those that do not follow others says where they go.
+        drops, starts, is_late = self.is_three & with_columns.is_first, Signal(), Signal()
+        count, results = Signal(range(num + 1)), Signal(8 * num)
+        m.d.comb += [
+            starts.eq(with_columns.starts | is_late), results.eq(rows.as_value() >> Mux(drops, 8, 0)),
+            count.eq(Mux(with_columns.emits, (((with_columns.count >> self.is_wide) + 1) >> 1) - drops, 0)),
+        ]
+        with m.If(has_columns):
+            m.d.sync += is_late.eq(starts & (count == 0))
+        out, half_bits = self.out, 4 * config.chunk_lanes
         m.d.sync += [
-            out.data.eq(rows.as_value() >> Mux(drops, 8, 0)), out.addr.eq(with_columns.addr + drops),
-            out.count.eq(Mux(with_columns.emits, count, 0)), out.start.eq(1), out.last.eq(0),
+            out.data.eq(Cat(results[:half_bits], Mux(self.is_wide, results[4 * num:], results[half_bits:]))),
+            out.addr.eq(with_columns.addr + drops), out.count.eq(count), out.start.eq(starts), out.last.eq(0),
         ]
         return m
 
 
-def _maximum(a, b):
-    """The larger one of two signed bytes."""
-    return Mux(a > b, a, b)
+def _maxima(a: list[Value], b: list[Value], is_wide: Value) -> list[Value]:
+    """The larger ones of two lists of signed bytes; with `is_wide` of int16, whose low bytes are in the first half of a list, high bytes in the second."""
+    half, flip = len(a) // 2, is_wide << 7
+    takes_low, takes_high = [], []
+    for low_a, low_b, high_a, high_b in zip(a[:half], b[:half], a[half:], b[half:], strict=True):
+        is_low_more, is_high_more = (low_a ^ flip).as_signed() > (low_b ^ flip).as_signed(), high_a.as_signed() > high_b.as_signed()
+        takes_high.append(is_high_more | (is_wide & is_low_more & (high_a == high_b)))
+        takes_low.append(Mux(is_wide, takes_high[-1], is_low_more))
+    return [Mux(takes, *each) for takes, each in zip(takes_low + takes_high, zip(a, b, strict=True), strict=True)]
 
 
 class Pool(wiring.Component):
     """Maxima over windows of 2x2 or 3x3 outputs at stride 2, without pads; without pool a wire.
 
-    Bytes come channel by channel of a group, row by row. Maxima of columns are kept in a line of the line memory until the rows of the window are complete; in a
+    Bytes come channel by channel of a group, row by row; of int16 the low byte of each output, then its high byte. Results of int16 leave as chunks with low bytes
+    in the lower half, high bytes in the upper half, and the `count` of either. Maxima of columns are kept in a line of the line memory until the rows of the window are complete; in a
     3x3 pool, or when groups have an odd number of rows, over the end of a group; in a 3x3 pool also from one descriptor to the next.
 
-    Throughput: up to `pool_lanes` bytes of one row per cycle; a row never shares a cycle with another. Latency: about 8 cycles; the end of a job costs 8 more.
+    Throughput: up to `pool_lanes` bytes of one row per cycle (of int16 half as many outputs); a row never shares a cycle with another. Latency: about 8 cycles; the end of a job costs 8 more.
 
     Members
     -------
@@ -215,7 +240,7 @@ class Pool(wiring.Component):
         Fields of the descriptor; they may change only while `is_idle` and no chunk is offered.
     units : In(stream of PoolUnit)
         The channels in the order of their bytes, at the latest with these; only while there is a pool.
-    i, o : In and Out(stream of Chunk(post_lanes))
+    i, o : In(stream of Chunk(post_lanes)), Out(stream of Chunk(chunk_lanes))
         Addresses and starts of `i` are not used if there is a pool.
     is_idle : Out(1)
         No byte is inside.
@@ -226,9 +251,9 @@ class Pool(wiring.Component):
     def __init__(self, config: NpuConfig):
         self._config = config
         super().__init__({
-            "job": In(NN.subset("tile_ow", "out_pitch_row_bytes", *POOL_FIELDS)),
+            "job": In(NN.subset(*_JOB_FIELDS)),
             "units": In(stream.Signature(PoolUnit(config))),
-            "i": In(stream.Signature(Chunk(config.post_lanes))), "o": Out(stream.Signature(Chunk(config.post_lanes))),
+            "i": In(stream.Signature(Chunk(config.post_lanes))), "o": Out(stream.Signature(Chunk(config.chunk_lanes))),
             "is_idle": Out(1),
         })
 
@@ -237,7 +262,7 @@ class Pool(wiring.Component):
         config, job = self._config, self.job
         m.submodules.cutter = cutter = _Cutter(config)
         m.submodules.maxima = maxima = _Maxima(config)
-        m.submodules.results = results = Queue(Chunk(config.post_lanes), self.OUT_DEPTH)
+        m.submodules.results = results = Queue(Chunk(config.chunk_lanes), self.OUT_DEPTH)
         wiring.connect(m, wiring.flipped(self.units), cutter.units)
         has_pool = job.pool_size != 0
 
@@ -248,7 +273,7 @@ class Pool(wiring.Component):
         m.d.comb += [
             *(cutter.job[name].eq(job[name]) for name, _ in job.shape()),
             cutter.can_issue.eq(num_free != 0), cutter.chunks.p.eq(self.i.p), cutter.chunks.valid.eq(self.i.valid & has_pool),
-            maxima.is_three.eq(job.pool_size[0]), maxima.valid.eq(cutter.valid), maxima.piece.eq(cutter.piece), maxima.acts.eq(cutter.acts),
+            maxima.is_three.eq(job.pool_size[0]), maxima.is_wide.eq(job.is_wide), maxima.valid.eq(cutter.valid), maxima.piece.eq(cutter.piece), maxima.acts.eq(cutter.acts),
             is_empty.eq(maxima.out_valid & (maxima.out.count == 0)),
             results.i.valid.eq(maxima.out_valid & ~is_empty), results.i.p.eq(maxima.out),
             is_leaving.eq(results.o.valid & results.o.ready),
@@ -268,5 +293,5 @@ class Pool(wiring.Component):
             with m.Else():
                 m.d.comb += self.o.p.eq(results.o.p)
         with m.Else():
-            m.d.comb += [self.o.valid.eq(self.i.valid), self.o.p.eq(self.i.p), self.i.ready.eq(self.o.ready)]
+            m.d.comb += [self.o.valid.eq(self.i.valid), *(self.o.p[name].eq(self.i.p[name]) for name, _ in self.i.p.shape()), self.i.ready.eq(self.o.ready)]
         return m

@@ -126,7 +126,8 @@ class Requantiser(wiring.Component):
     `clamp(y + zero_point_out, act_min, act_max)`.
 
     With `is_wide` the accumulators of low bytes (`is_low`) come a cycle before those of high bytes; x*mult is then the first product plus 256 times
-    the second. The low bytes of the outputs leave `PIPELINE_CYCLES + 1` cycles after the accumulators of low bytes, the high bytes a cycle later.
+    the second. The low bytes of the outputs leave `PIPELINE_CYCLES + 1` cycles after the accumulators of low bytes, the high bytes a cycle later;
+    with `is_interleaved` the low and the high byte of each of the lower half of the lanes in turn, then those of the upper half.
 
     A pipeline without stalls: outputs come `PIPELINE_CYCLES` cycles after their inputs, one set per cycle. Each lane takes
     four 18 x 18 multipliers.
@@ -148,12 +149,12 @@ class Requantiser(wiring.Component):
         The output channel; `is_valid` and `out_offset_bytes` are ignored.
     is_low : In(1)
         These are accumulators of low bytes; those of high bytes follow in the next cycle. Only with `is_wide`.
-    is_wide, rounding, zero_point_out, act_min, act_max : In
-        As in `spec.isa.NN`; must not change while anything is in the pipeline.
+    is_wide, is_interleaved, rounding, zero_point_out, act_min, act_max : In
+        As in `spec.isa.NN`, but for `is_interleaved`, which needs `is_wide`; must not change while anything is in the pipeline.
     out_valid : Out(1)
         `valid`, `PIPELINE_CYCLES` later, one more if `is_wide`.
     outs : Out(array of 8)
-        The low 8 bits of the clamped values; with `is_wide` the low and the high 8 bits in turn.
+        The low 8 bits of the clamped values; with `is_wide` the low and the high 8 bits in turn, ordered as said above.
     """
 
     PIPELINE_CYCLES = 13
@@ -166,7 +167,7 @@ class Requantiser(wiring.Component):
             "accs": In(data.ArrayLayout(signed(32), num_lanes)),
             "param": In(PARAM.layout),
             "is_low": In(1),
-            "is_wide": In(1),
+            "is_wide": In(1), "is_interleaved": In(1),
             "rounding": In(Rounding),
             "zero_point_out": In(signed(9)),
             "act_min": In(signed(16)),
@@ -178,22 +179,24 @@ class Requantiser(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         is_single, is_half_up = Signal(), Signal()
-        out_valid, is_late_valid, is_high_out = delay(m, self.valid, self.PIPELINE_CYCLES, name="valid"), Signal(), Signal()
+        out_valid, is_late_valid, is_late_out = delay(m, self.valid, self.PIPELINE_CYCLES, name="valid"), Signal(), Signal()
         m.d.comb += [
             is_half_up.eq(self.rounding == Rounding.HALF_UP),
             is_single.eq((self.rounding == Rounding.SINGLE) | is_half_up),
             self.out_valid.eq(Mux(self.is_wide, is_late_valid, out_valid)),
         ]
-        m.d.sync += [is_late_valid.eq(out_valid), is_high_out.eq(self.is_wide & ~delay(m, self.is_low, self.PIPELINE_CYCLES, name="is_low"))]
+        m.d.sync += [is_late_valid.eq(out_valid), is_late_out.eq(self.is_wide & ~delay(m, self.is_low, self.PIPELINE_CYCLES, name="is_low"))]
         shift_left = delay(m, self.param.shift_left, 1, name="shift_left")
         mult = delay(m, self.param.mult, 2, name="mult")
         shift_right = delay(m, self.param.shift_right, 6, name="shift_right")
         has_shift = Signal()
         m.d.sync += has_shift.eq(shift_right != 0)
         shift_right_late = delay(m, shift_right, 2, name="shift_right_late")
-        for i in range(self.num_lanes):
-            lane = m.submodules[f"lane_{i}"] = _Lane()
-            high = Signal(8, name=f"high_{i}")
+        lanes = [_Lane() for _ in range(self.num_lanes)]
+        interleaved = Cat(lane.out for lane in lanes)
+        for i, lane in enumerate(lanes):
+            m.submodules[f"lane_{i}"] = lane
+            late = Signal(8, name=f"late_{i}")  # for the second of two cycles
             m.d.comb += [
                 lane.acc.eq(self.accs[i]),
                 lane.bias.eq(self.param.bias),
@@ -208,7 +211,7 @@ class Requantiser(wiring.Component):
                 lane.zero_point_out.eq(self.zero_point_out),
                 lane.act_min.eq(self.act_min),
                 lane.act_max.eq(self.act_max),
-                self.outs[i].eq(Mux(is_high_out, high, lane.out[:8])),
+                self.outs[i].eq(Mux(is_late_out, late, Mux(self.is_interleaved, interleaved.word_select(i, 8), lane.out[:8]))),
             ]
-            m.d.sync += high.eq(lane.out[8:])
+            m.d.sync += late.eq(Mux(self.is_interleaved, interleaved.word_select(self.num_lanes + i, 8), lane.out[8:]))
         return m

@@ -11,17 +11,18 @@ __all__ = ["ByteSplitter"]
 
 
 class ByteSplitter(wiring.Component):
-    """Lets chunks pass, or with `is_wide` takes them in pairs: low bytes, then high bytes with the same count, start and last.
+    """Lets chunks pass, or with `is_wide` takes them in pairs: low bytes, then high bytes with the same count, start and last; or, with `has_both`,
+    one chunk with low bytes in the lower half of its data, high bytes in the upper half, and the count of either.
 
     Low bytes go where the first chunk says; high bytes `high_bytes` further. A run of at most `MAX_RUN` chunks of low bytes is followed by the
     run of their high bytes; a run ends where the next chunk has `start`, or the job ends. Runs of high bytes wait for what ends them.
 
-    Throughput: one chunk per cycle. Latency: 1 cycle, for high bytes a run; without `is_wide` 0.
+    Throughput: one chunk per cycle that leaves. Latency: 1 cycle, for high bytes a run; without `is_wide` 0.
 
     Members
     -------
-    is_wide, high_bytes : In
-        May change only while `is_idle` and no chunk is offered.
+    is_wide, has_both, high_bytes : In
+        `has_both` needs `is_wide`. May change only while `is_idle` and no chunk is offered.
     i, o : In and Out(stream of Chunk(num_lanes))
     is_idle : Out(1)
         No chunk is inside.
@@ -32,7 +33,7 @@ class ByteSplitter(wiring.Component):
     def __init__(self, num_lanes: int):
         self._num_lanes = num_lanes
         chunks = stream.Signature(Chunk(num_lanes))
-        super().__init__({"is_wide": In(1), "high_bytes": In(32), "i": In(chunks), "o": Out(chunks), "is_idle": Out(1)})
+        super().__init__({"is_wide": In(1), "has_both": In(1), "high_bytes": In(32), "i": In(chunks), "o": Out(chunks), "is_idle": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -43,7 +44,7 @@ class ByteSplitter(wiring.Component):
         is_high_in = Signal()  # the next chunk that comes has high bytes
         low, high = lows.o, highs.o
         m.d.comb += [
-            lows.i.p.eq(self.i.p), highs.i.p.data.eq(self.i.p.data), highs.i.p.count.eq(self.i.p.count),
+            lows.i.p.eq(self.i.p), highs.i.p.data.eq(Mux(self.has_both, self.i.p.data >> 8 * (self._num_lanes // 2), self.i.p.data)), highs.i.p.count.eq(self.i.p.count),
             self.is_idle.eq(~low.valid & ~high.valid & ~is_high_in),
         ]
 
@@ -61,10 +62,11 @@ class ByteSplitter(wiring.Component):
             m.d.comb += [self.o.valid.eq(self.i.valid), self.o.p.eq(self.i.p), self.i.ready.eq(self.o.ready)]
         with m.Else():
             m.d.comb += [
-                lows.i.valid.eq(self.i.valid & ~is_high_in), highs.i.valid.eq(self.i.valid & is_high_in),
-                self.i.ready.eq(Mux(is_high_in, highs.i.ready, lows.i.ready)),
+                lows.i.valid.eq(self.i.valid & ~is_high_in & (highs.i.ready | ~self.has_both)),
+                highs.i.valid.eq(self.i.valid & Mux(self.has_both, lows.i.ready, is_high_in)),
+                self.i.ready.eq(Mux(is_high_in, highs.i.ready, lows.i.ready & (highs.i.ready | ~self.has_both))),
             ]
-            with m.If(self.i.valid & self.i.ready):
+            with m.If(self.i.valid & self.i.ready & ~self.has_both):
                 m.d.sync += is_high_in.eq(~is_high_in)
             with m.If(is_high_run | is_end):
                 m.d.comb += [

@@ -124,8 +124,8 @@ class AddLane(wiring.Component):
 class MathLane(wiring.Component):
     """One element of `ADD`, `SUB` or `MUL` per cycle, or a row of a `BILINEAR` window: `a * weight_a + b * weight_b`.
 
-    The multiplier of A takes the element of B for `MUL`, and a weight for `BILINEAR`, in place of `a_mult`. With `is_wide` `ADD` and `SUB` take
-    elements of int16, which are scaled by 2^15 where those of int8 are scaled by 2^20.
+    The multipliers take what is to be multiplied for `MUL`, and weights for `BILINEAR`, in place of `a_mult` and `b_mult`. With `is_wide` elements are int16: `ADD` and `SUB`
+    scale them by 2^15 where those of int8 are scaled by 2^20; `MUL` does not shift their product left.
 
     Latency: `PIPELINE_CYCLES`; of `row`: `ROW_CYCLES`. Throughput: one element per cycle.
 
@@ -157,26 +157,29 @@ class MathLane(wiring.Component):
         m.submodules.scale_a = scale_a = ScaleDown(x_bits=16, drop_bits=drop_bits, mult_bits=32)
         m.submodules.scale_b = scale_b = ScaleDown(x_bits=16, drop_bits=drop_bits, mult_bits=32)
         m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31)
-        is_sub, is_mul, is_weighted = Signal(), Signal(), Signal()
-        m.d.sync += [is_sub.eq(job.op == TpOp.SUB), is_mul.eq(job.op == TpOp.MUL), is_weighted.eq(job.op == TpOp.BILINEAR)]
+        subtracts, is_mul, is_weighted = Signal(), Signal(), Signal()
+        m.d.sync += [subtracts.eq((job.op == TpOp.SUB) | (job.op == TpOp.MUL)), is_mul.eq(job.op == TpOp.MUL), is_weighted.eq(job.op == TpOp.BILINEAR)]
 
-        # The product of two elements is that of a, with the sign of b, and the magnitude of b. Factors shifted left by what is dropped are exact.
-        a, b, magnitude = Signal(signed(10)), Signal(signed(10)), Signal(9)
-        product_shift = job.b_shift[:MAX_PRODUCT_SHIFT.bit_length()]
-        factor_shift = drop_bits - narrow_shift
+        # The product of two elements is a * (b + half) - a * half, with a factor b + half that is not negative. Factors shifted left by what is dropped are exact.
+        a, b = Signal(signed(10)), Signal(signed(10))
+        x_a, x_b, product_factor, half_factor = Signal(signed(16)), Signal(signed(16)), Signal(32), Signal(32)
+        product_shift, factor_shift = job.b_shift[:MAX_PRODUCT_SHIFT.bit_length()], drop_bits - narrow_shift
+        narrow_half, wide_half = 1 << (len(b) - 1), 1 << (len(self.b) - 1)
         m.d.comb += [
-            a.eq(Mux(is_mul & (b < 0), job.a_zero_point - self.a[:8].as_signed(), self.a[:8].as_signed() - job.a_zero_point)),
-            b.eq(self.b[:8].as_signed() - job.b_zero_point), magnitude.eq(Mux(b < 0, -b, b)),
-            scale_a.x.eq(Mux(job.is_wide, self.a, a << narrow_shift)), scale_b.x.eq(Mux(job.is_wide, self.b, b << narrow_shift)),
-            scale_a.shift.eq(Mux(is_mul, 0, job.a_shift)), scale_b.shift.eq(job.b_shift),
+            a.eq(self.a[:8].as_signed() - job.a_zero_point), b.eq(self.b[:8].as_signed() - job.b_zero_point),
+            x_a.eq(Mux(job.is_wide, self.a, a << narrow_shift)), x_b.eq(Mux(job.is_wide, self.b, b << narrow_shift)),
+            product_factor.eq(Mux(
+                job.is_wide, (self.b.as_unsigned() ^ wide_half) << drop_bits, (b.as_unsigned() ^ narrow_half) << product_shift << factor_shift)),
+            scale_a.x.eq(x_a), scale_b.x.eq(Mux(is_mul, x_a, x_b)),
+            scale_a.shift.eq(Mux(is_mul, 0, job.a_shift)), scale_b.shift.eq(Mux(is_mul, 0, job.b_shift)),
         ]
         m.d.sync += [
-            scale_a.mult.eq(Mux(is_weighted, self.weight_a << factor_shift, Mux(is_mul, magnitude << product_shift << factor_shift, job.a_mult))),
-            scale_b.mult.eq(Mux(is_weighted, self.weight_b << factor_shift, job.b_mult)),
+            half_factor.eq(Mux(job.is_wide, wide_half << drop_bits, narrow_half << product_shift << factor_shift)),
+            scale_a.mult.eq(Mux(is_weighted, self.weight_a << factor_shift, Mux(is_mul, product_factor, job.a_mult))),
+            scale_b.mult.eq(Mux(is_weighted, self.weight_b << factor_shift, Mux(is_mul, half_factor, job.b_mult))),
         ]
-        scaled_b = Mux(is_mul, 0, scale_b.y)
         m.d.comb += [
-            scale_out.x.eq(Mux(is_sub, scale_a.y - scaled_b, scale_a.y + scaled_b)), scale_out.mult.eq(job.out_mult), scale_out.shift.eq(job.out_shift),
+            scale_out.x.eq(Mux(subtracts, scale_a.y - scale_b.y, scale_a.y + scale_b.y)), scale_out.mult.eq(job.out_mult), scale_out.shift.eq(job.out_shift),
             self.row.eq(scale_out.x),
         ]
         result = Signal(signed(len(scale_out.y) + 1))

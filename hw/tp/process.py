@@ -9,7 +9,7 @@ from convoy.hw.bus.port import ReadPort
 from convoy.hw.lib.queue import Queue
 from convoy.hw.post.lut import LUT_FIELDS, Lut
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import TP, TpOp
+from convoy.spec.isa import TP, TP_TWO_OPERANDS, TpOp
 
 from .add import ADD_FIELDS, MathLane
 from .blend import Blend, BlendWeights
@@ -41,7 +41,7 @@ class Process(wiring.Component):
 
     Latency: about 14 cycles from `loaded` to the first result, `ADD`, `SUB` and `MUL` 14 more, `BILINEAR` 9 more. Throughput: pools, `BILINEAR`:
     `num_lanes` pixels of a window row per cycle, and at least two cycles per window (averages: those of `Average`); others: a group of
-    `num_lanes` elements per cycle (one element if a step puts lanes into one bank; `ADD` and `SUB` of int16: two cycles), and at least two cycles per
+    `num_lanes` elements per cycle (one element if a step puts lanes into one bank; of int16: two cycles), and at least two cycles per
     iteration of the outer loops.
 
     Parameters
@@ -94,9 +94,9 @@ class Process(wiring.Component):
         wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
 
         job, b_offset, b_high_offset = Signal(_JOB), Signal(half_bits), Signal(half_bits)
-        is_math = _is_math(job.op)
+        has_b = Cat(job.op == op for op in TP_TWO_OPERANDS).any()
         is_pair, is_wide_pool = Signal(), Signal()  # int16: low and high bytes in two cycles, or by both gathers
-        m.d.comb += [is_pair.eq(job.is_wide & is_math), is_wide_pool.eq(job.is_wide & ~is_math)]
+        m.d.comb += [is_pair.eq(job.is_wide & has_b), is_wide_pool.eq(job.is_wide & ~has_b)]
         is_end = Signal()
         with m.FSM():
             with m.State("IDLE"):
@@ -190,7 +190,7 @@ class Process(wiring.Component):
                 math.b.eq(Mux(job.is_wide, Cat(low_b.word_select(lane, 8), b).as_signed(), b)),
             ]
             maths.append(math)
-            extremes.append(Mux((a < b) ^ is_minimum, b, a))
+            extremes.append(Mux((math.a < math.b) ^ is_minimum, math.b, math.a))
             if lane == 0:
                 m.d.comb += [math.weight_a.eq(weights["a"]), math.weight_b.eq(weights["b"])]
                 with m.If(is_weighted):
@@ -219,7 +219,7 @@ class Process(wiring.Component):
                 ]
             with m.Case(TpOp.MAXIMUM, TpOp.MINIMUM):
                 m.d.sync += [
-                    lut.valid.eq(tags["en"]), lut.lanes.eq(Cat(extremes)),
+                    lut.valid.eq(tags["en"]), lut.lanes.eq(Cat(Mux(job.is_high, extreme[8:], extreme[:8]) for extreme in extremes)),
                     result["count"].eq(tags["count"]), result["last"].eq(tags["last"]),
                 ]
             with m.Case(TpOp.BILINEAR):

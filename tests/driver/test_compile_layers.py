@@ -90,27 +90,30 @@ def test_all_pad_combinations_of_one_axis():
             check(maker.graph([source], [target]), NpuConfig(num_cores=2, num_lanes=8, post_lanes=4, stripe_bytes=4096, window_words=16))
 
 
-def strided(height, width, num_ic, num_oc, kernel, stride, pads=(0, 0, 0, 0), kind="CONV_2D"):
+def strided(height, width, num_ic, num_oc, kernel, stride, pads=(0, 0, 0, 0), kind="CONV_2D", dtype=np.int8):
     """A graph of one convolution."""
-    maker = GraphMaker(height + kernel[0])
+    maker = GraphMaker(height + kernel[0], dtype)
     source = maker.tensor((1, height, width, num_ic))
     shape, axis = ((1, *kernel, num_oc), 3) if kind == "DEPTHWISE_CONV_2D" else ((num_oc, *kernel, num_ic), 0)
-    weights, bias = maker.weights(shape, num_oc, axis), maker.tensor((num_oc,), np.int32, np.arange(num_oc, dtype=np.int32))
+    bias_dtype = np.int64 if dtype == np.int16 else np.int32
+    weights, bias = maker.weights(shape, num_oc, axis), maker.tensor((num_oc,), bias_dtype, np.arange(num_oc, dtype=bias_dtype))
     sizes = [out_size(size, kernel[n], stride[n], 1, *pads[2 * n : 2 * n + 2]) for n, size in enumerate((height, width))]
     return maker.graph([source], [maker.op(kind, (source, weights, bias), (1, *sizes, num_oc), pads=pads, stride_h=stride[0], stride_w=stride[1])])
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
 @pytest.mark.parametrize("stride", range(3, 9))
-def test_strides_that_the_core_does_not_have(stride):
+def test_strides_that_the_core_does_not_have(stride, dtype):
     """With another stride on the other axis; the largest kernel; an image with fewer rows than there are phases."""
     config = PRESETS["Q"].with_(tp_buffer_bytes=1024)
-    check(strided(20, 33, 3, 5, (3, 5), (stride, 1 + stride % 4), (1, 7, 2, 3)), config)
-    check(strided(11 * stride, 11 * stride + 5, 2, 3, (11 * stride - 1,) * 2, (stride, stride), (7, 0, 1, 6)), config)
-    check(strided(2, 25, 9, 18, (2, 3), (stride, stride), (0, 7, 0, 2), "DEPTHWISE_CONV_2D"), config)
+    check(strided(20, 33, 3, 5, (3, 5), (stride, 1 + stride % 4), (1, 7, 2, 3), dtype=dtype), config)
+    check(strided(11 * stride, 11 * stride + 5, 2, 3, (11 * stride - 1,) * 2, (stride, stride), (7, 0, 1, 6), dtype=dtype), config)
+    check(strided(2, 25, 9, 18, (2, 3), (stride, stride), (0, 7, 0, 2), "DEPTHWISE_CONV_2D", dtype), config)
 
 
-def test_rows_wider_than_the_buffer_are_split():
-    check(strided(7, 1100, 1, 2, (3, 4), (3, 5)), PRESETS["Q"].with_(tp_buffer_bytes=1024))
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_rows_wider_than_the_buffer_are_split(dtype):
+    check(strided(7, 1100, 1, 2, (3, 4), (3, 5), dtype=dtype), PRESETS["Q"].with_(tp_buffer_bytes=1024))
 
 
 def test_phase_planes_are_made_while_the_core_computes():

@@ -52,16 +52,19 @@ wide_scales = st.one_of(st.sampled_from([2.0**-9, 2.0**-10, 2.0**-13]), st.float
 
 
 @PROPERTY
-@given(st.sampled_from(["ADD", "SUB"]), st.tuples(*[st.integers(1, 12)] * 3), st.integers(0, 7), st.integers(0, 1), st.sampled_from([None, None, 0, 1]),
+@given(st.sampled_from(KINDS), st.tuples(*[st.integers(1, 12)] * 3), st.integers(0, 7), st.integers(0, 1), st.sampled_from([None, None, 0, 1]),
        st.tuples(*[wide_scales] * 3), st.sampled_from([None, None, (0, 0), (0, 3), (7, 0)]), st.integers(0, 1), configs(), st.integers(0, 99))
 def test_int16_broadcasts(kind, sizes, repeated, smaller, constant, scales, shifts, activation, config, seed):
-    """With scales of any ratio; with `shifts`, powers of two that the file says to be used as such."""
-    if shifts is not None:  # LiteRT aborts when it has to broadcast these
+    """With scales of any ratio; with `shifts`, powers of two that the file of a sum or difference says to be used as such."""
+    options = {} if kind not in ("ADD", "SUB") else {"potScaleInt16": shifts is not None}
+    if kind in ("MAXIMUM", "MINIMUM"):
+        scales = scales[:1] * 3
+    elif options.get("potScaleInt16"):  # LiteRT aborts when it has to broadcast these
         repeated, scales = 0, [2.0 ** (-9 - shift) for shift in (*shifts, 0)]
     full, small = (1, *sizes), (1, *(1 if repeated >> n & 1 else size for n, size in enumerate(sizes)))
     shapes = (small, full) if smaller == 0 else (full, small)
     quants = [(scale, 0) for scale in scales]
-    check_model(model(kind, full, shapes, quants, constant, activation, seed, np.int16, potScaleInt16=shifts is not None), config)
+    check_model(model(kind, full, shapes, quants, constant, activation, seed, np.int16, **options), config)
 
 
 @pytest.mark.parametrize("shape", [(1, 30, 40, 3), (1, 2, 700, 2), (1, 1, 1, 900), (40, 9)])
@@ -71,11 +74,14 @@ def test_int16_in_blocks(shape):
     small = NpuConfig(tp_buffer_bytes=1024)
     check_model(model("ADD", shape, (shape, shape), quants, dtype=np.int16, potScaleInt16=False), small)
     check_model(model("SUB", shape, (shape, (*shape[:-2], 1, shape[-1])), quants, constant=1, dtype=np.int16, potScaleInt16=False), small)
+    check_model(model("MUL", shape, (shape, (*shape[:-1], 1)), quants, dtype=np.int16), small)
+    check_model(model("MINIMUM", shape, ((1,), shape), quants[:1] * 3, constant=0, dtype=np.int16), small)
 
 
 @pytest.mark.parametrize(("kind", "b_shape", "scales", "pot", "message"), [
-    ("MUL", SQUARE, (0.001,) * 3, None, "is int16, which only convolutions, fully connected layers, moves, pools, sums and differences take"),
-    ("MAXIMUM", SQUARE, (0.001,) * 3, None, "is int16, which only convolutions, fully connected layers, moves, pools, sums and differences take"),
+    ("MUL", SQUARE, (0.5, 0.5, 0.125), None, "the factor of the product needs a left shift of 2; the limit is 0"),
+    ("MAXIMUM", SQUARE, (0.001, 0.001, 0.002), None, "input and output must have the same scale and zero point"),
+    ("MINIMUM", (3, 2, 2, 2), (0.001,) * 3, None, "batch 3: operands of int16 need batch 1"),
     ("ADD", SQUARE, (0.001, 2.0**-9, 2.0**-9), True, "with pot_scale_int16 they are powers of two"),
     ("SUB", SQUARE, (2.0**-10, 2.0**-10, 2.0**-9), True, "with pot_scale_int16 they are powers of two"),
     ("ADD", (1, 1, 1, 2), (2.0**-9,) * 3, True, "with pot_scale_int16 operands have one shape"),

@@ -36,7 +36,7 @@ def check(graph, config=Q):
 def conv(maker, source, num_oc, kernel=1, stride=1, is_depthwise=False):
     _, height, width, num_ic = maker.tensors[source].shape
     shape = (1, (height - kernel) // stride + 1, (width - kernel) // stride + 1, num_oc)
-    bias = maker.tensor((num_oc,), np.int32, maker.rng.integers(-2000, 2000, num_oc).astype(np.int32), zero_point=0)
+    bias = maker.bias(num_oc, kernel * kernel * num_ic, is_depthwise)
     kind, weights = "CONV_2D", (num_oc, kernel, kernel, num_ic)
     if is_depthwise:
         kind, weights = "DEPTHWISE_CONV_2D", (1, kernel, kernel, num_oc)
@@ -51,9 +51,9 @@ def pool(maker, source, size, **options):
     return maker.op("MAX_POOL_2D", (source,), (1, *sizes, num_c), **options)
 
 
-def pooled_layer(height, width, size, num_oc=6, **options):
+def pooled_layer(height, width, size, num_oc=6, dtype=np.int8, **options):
     """A convolution with `height` x `width` outputs and a pool."""
-    maker = GraphMaker(height * 100 + width)
+    maker = GraphMaker(height * 100 + width, dtype)
     source = maker.tensor((1, height, width, 3))
     return maker.graph([source], [pool(maker, conv(maker, source, num_oc), size, **options)])
 
@@ -64,7 +64,19 @@ def pooled_layer(height, width, size, num_oc=6, **options):
     (5, 30, 3, False), (5, 31, 3, True), (5, 32, 3, False), (5, 33, 3, True), (201, 63, 3, True), (65, 5, 3, True),
 ])
 def test_both_sides_of_each_limit(height, width, size, is_legal):
-    plan = check(pooled_layer(height, width, size))
+    check_verdict(pooled_layer(height, width, size), size, is_legal)
+
+
+@pytest.mark.parametrize(("height", "width", "size", "is_legal"), [
+    (2, 2, 2, True), (3, 2, 2, False), (2, 3, 2, False), (62, 64, 2, True), (2, 300, 2, True), (3, 3, 3, True), (3, 4, 3, False), (4, 3, 3, False),
+    (31, 29, 3, True), (31, 30, 3, False), (31, 31, 3, True), (31, 32, 3, False), (31, 33, 3, False), (31, 63, 3, False), (201, 31, 3, True), (65, 5, 3, True),
+])
+def test_both_sides_of_each_limit_of_int16(height, width, size, is_legal):
+    check_verdict(pooled_layer(height, width, size, dtype=np.int16), size, is_legal)
+
+
+def check_verdict(graph, size, is_legal):
+    plan = check(graph)
     assert plan.steps[0].engines[1] == ("fused" if is_legal else "tp")
     assert plan.notes[1].startswith("fused into operator 0 CONV_2D" if is_legal else f"not fused: a fused {size}x{size} pool takes")
 
@@ -147,16 +159,20 @@ def test_clamps_and_tables_on_either_side():
     assert check(maker.graph([source], [pool(maker, gate, 3, activation="RELU6")])).steps[0].engines == {0: "nn+tp", 1: "fused", 2: "fused"}
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize(("config", "stride", "is_depthwise"), [
     (Q.with_(stripe_bytes=4096), 1, False), (Q.with_(pool_channels=4), 1, False), (Q.with_(pool_channels=4), 1, True),
     (Q.with_(window_words=16, num_lanes=8, post_lanes=4), 1, False), (Q.with_(window_words=16), 2, True),
     (NpuConfig(num_cores=1, num_lanes=8, post_lanes=1, num_acc_entries=16, window_words=32), 1, False), (Q, 3, False), (Q, 3, True),
 ], ids=["stripes", "channels", "depthwise", "columns", "depthwise_columns", "small", "phases", "depthwise_phases"])
-def test_tilings(config, stride, is_depthwise, size):
+def test_tilings(config, stride, is_depthwise, size, dtype):
     """Stripes of rows and of columns, few lines, phase planes."""
     extent = 28 + size
-    maker = GraphMaker(9)
+    is_cut = config.window_words == 16
+    if is_depthwise and is_cut:
+        config = config.with_(window_words=16 * np.dtype(dtype).itemsize)
+    maker = GraphMaker(9, dtype)
     source = maker.tensor((1, (extent - 1) * stride + 5, (extent - 1) * stride + 5, 7))
     trunk = conv(maker, source, 7 if is_depthwise else 13, 5, stride, is_depthwise)
     graph = maker.graph([source], [pool(maker, trunk, size)])
@@ -164,7 +180,7 @@ def test_tilings(config, stride, is_depthwise, size):
     tilings = compile_with_costs(graph, config).tilings
     if config.stripe_bytes == 4096:
         assert len(tilings[0].stripes) > 1
-    if config.window_words == 16:
+    if is_cut:
         assert tilings[0].stripes[0].num_cols < extent
 
 
@@ -179,13 +195,14 @@ def test_random_layers_with_pools(graph, config):
     check(graph, config)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
 @pytest.mark.parametrize(("pool_name", "extent"), [("2x2", 10), ("3x3", 11)])
-def test_equals_litert(pool_name, extent):
+def test_equals_litert(pool_name, extent, dtype):
     """The same bytes as LiteRT's MAX_POOL_2D."""
-    layer = make_layer(LayerSpec("conv", (extent, extent, 4), 5, (3, 3), pads=(1, 1, 1, 1), activation="relu", pool=pool_name))
+    layer = make_layer(LayerSpec("conv", (extent, extent, 4), 5, (3, 3), pads=(1, 1, 1, 1), activation="relu", pool=pool_name, dtype=dtype))
     plan = compile_graph(layer.graph, Q)
     assert plan.steps[0].engines[1] == "fused"
-    inputs = {0: np.random.default_rng(1).integers(-128, 128, (1, extent, extent, 4)).astype(np.int8)}
+    inputs = random_values(layer.graph, 1)
     last = layer.graph.outputs[0]
     np.testing.assert_array_equal(run_plan(plan, dict(inputs))[last], run_reference(layer.reference_model, [inputs[0]])[last])
 

@@ -150,6 +150,19 @@ def test_add(seed):
 
 @LAYERS
 @given(SEEDS)
+def test_multiply(seed):
+    draw = Draw(seed, (np.int8, np.uint8, np.int16))
+    a, b = draw.acts(2, 5, 6, 7), draw.acts(2, 5, 6, 7)
+    quants = [draw.quant(), draw.quant(), draw.quant()]
+    if draw.dtype == np.int16:  # products over the whole range, the least value times itself too, and a factor below 1
+        quants[2] = (float(np.float32(quants[0][0] * quants[1][0] * 2.0 ** draw.extent(1, 16))), 0)
+        a[0, 0, 0, 0] = b[0, 0, 0, 0] = -32768
+    activation = draw.activation()
+    np.testing.assert_array_equal(ops.multiply(a, b, *quants, activation), reference(litert.add_model(a.shape, *quants, activation, dtype=draw.dtype, kind="MUL"), a, b))
+
+
+@LAYERS
+@given(SEEDS)
 def test_sums_of_scales_that_are_powers_of_two(seed):
     """As files of int16 may ask for: one operand's scale is the result's, the other's is smaller."""
     draw = Draw(seed, (np.int16,))

@@ -101,6 +101,14 @@ def random_layer(seed):
 
 
 @pytest.mark.parametrize("name", ["Q", "small"])
+def test_fused_pools_of_int16(name):
+    layers = [LayerSpec(op, (extent, extent, 12), 12, (3, 3), pads=(1,) * 4, pool=pool, dtype="int16")
+              for op in ("conv", "depthwise") for extent, pool in ((16, "2x2"), (15, "3x3"), (24, "2x2"))]
+    pairs = {layer: compare(compile_graph(replace(make_layer(layer).graph, inputs=()), CONFIGS[name]))[0] for layer in layers}
+    assert not {layer: pair for layer, pair in pairs.items() if error(*pair) >= LAYER_LIMIT}
+
+
+@pytest.mark.parametrize("name", ["Q", "small"])
 def test_random_layers(name):
     pairs = {}
     for seed in range(8):

@@ -1,5 +1,7 @@
 """Fused maximum pools on the compiled RTL: both sides of each limit, with stalls; no cycles lost; and refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from convoy.driver.runtime import Session
 from convoy.driver.synthetic import LayerSpec, make_layer
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import DESCRIPTOR_BYTES, NN, Opcode
+from convoy.verif.graphs import random_values
 
 Q = PRESETS["Q"]
 
@@ -19,7 +22,7 @@ def run(spec, memory_model=MemoryModel()):  # noqa: B008
     """Engine of the pool, and the execution, whose every tensor equals LiteRT's."""
     layer = make_layer(spec)
     plan = compile_graph(layer.graph, Q, keep_tensors=True)
-    value = np.random.default_rng(0).integers(-128, 128, layer.graph.tensors[0].shape).astype(np.int8)
+    value = random_values(layer.graph, 0)[0]
     device = open_device("native", Q, memory_model)
     try:
         execution = Session(plan, device).run({0: value})
@@ -44,16 +47,28 @@ def test_both_sides_of_each_limit(height, width, pool, is_legal, stall_percent):
     assert engine == ("fused" if is_legal else "tp")
 
 
+@pytest.mark.parametrize(("height", "width", "pool", "is_legal"), [
+    (2, 2, "2x2", True), (4, 63, "2x2", False), (4, 64, "2x2", True), (3, 3, "3x3", True), (7, 29, "3x3", True), (7, 30, "3x3", False), (9, 31, "3x3", True),
+    (9, 32, "3x3", False), (9, 33, "3x3", False), (71, 9, "3x3", True), (20, 20, "2x2", True), (21, 21, "3x3", True),
+])
+@pytest.mark.parametrize("stall_percent", [0, 40])
+def test_both_sides_of_each_limit_of_int16(height, width, pool, is_legal, stall_percent):
+    engine, _ = run(LayerSpec("conv", (height, width, 3), 9, (1, 1), pool=pool, dtype="int16"), MemoryModel(stall_percent=stall_percent, seed=width))
+    assert engine == ("fused" if is_legal else "tp")
+
+
 @pytest.mark.parametrize("op", ["conv", "depthwise"])
 @pytest.mark.parametrize(("extent", "pool"), [(16, "2x2"), (15, "3x3")])
-def test_costs_next_to_nothing(op, extent, pool):
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+def test_costs_next_to_nothing(op, extent, pool, dtype):
     """Against the same layer without the pool."""
-    layer = LayerSpec(op, (extent, extent, 16), 16, (3, 3), pads=(1, 1, 1, 1))
+    layer = LayerSpec(op, (extent, extent, 16), 16, (3, 3), pads=(1, 1, 1, 1), dtype=dtype)
     _, alone = run(layer)
-    engine, pooled = run(LayerSpec(op, layer.input_hwc, layer.num_oc, layer.kernel, pads=layer.pads, pool=pool))
+    engine, pooled = run(replace(layer, pool=pool))
     assert engine == "fused"
     assert pooled.cycles <= 1.03 * alone.cycles + 40
-    assert pooled.costs[0].write_bytes == (extent // 2) ** 2 * 16 + (alone.costs[0].write_bytes - extent ** 2 * 16)
+    outputs = 16 * np.dtype(dtype).itemsize
+    assert pooled.costs[0].write_bytes == (extent // 2) ** 2 * outputs + (alone.costs[0].write_bytes - extent ** 2 * outputs)
 
 
 def test_refusal():

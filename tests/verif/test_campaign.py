@@ -52,6 +52,18 @@ def test_modes_of_strides_runs_and_kernels():
     assert not found & {"kernel: 1x1", "kernel: 21x21 at stride 2", "zero runs: over several kernels"}
 
 
+def test_modes_of_int16():
+    """A pool and a stride of 3 behind it."""
+    maker = GraphMaker(5, np.int16)
+    source = maker.tensor((1, 12, 12, 3))
+    last = maker.op("CONV_2D", (source, maker.weights((4, 1, 1, 3), 4, 0), maker.bias(4, 3)), (1, 12, 12, 4), stride_h=1, stride_w=1, padding="SAME", activation="NONE")
+    last = maker.op("MAX_POOL_2D", (last,), (1, 6, 6, 4), padding="VALID", filter_h=2, filter_w=2, stride_h=2, stride_w=2, activation="NONE")
+    last = maker.op("CONV_2D", (last, maker.weights((4, 3, 3, 4), 4, 0), maker.bias(4, 36)), (1, 2, 2, 4), stride_h=3, stride_w=3, padding="SAME", activation="NONE")
+    graph = maker.graph([source], [maker.op("MAXIMUM", (last, maker.tensor((1, 2, 2, 4), data=np.ones((1, 2, 2, 4), np.int16))), (1, 2, 2, 4))])
+    found = modes_of(graph, compile_with_costs(graph, PRESETS["Q"]))
+    assert {"operator of int16: CONV_2D", "operator of int16: MAXIMUM", "fused of int16: MAX_POOL_2D into convolution", "stride of int16 on TP x on NN: 3 x 1"} <= found
+
+
 def test_modes_of_transposed_convolutions_and_resizes():
     maker = GraphMaker(3)
     source, size = maker.tensor((1, 4, 5, 2)), maker.constant([8, 3])

@@ -143,6 +143,10 @@ RESIDUAL = {"has_residual": 1} | dict.fromkeys(NN_RESIDUAL_AT_LEAST_ONE, 1)
     (pool(3, 63, 2, 5, 1, **kernels(17)), []),
     (pool(2, 64, 2, 2, **kernels(17)), []),
     (pool(1, 63, 3, 1, **RESIDUAL) | {"pool_size": 0}, []),
+    (pool(2, 2, 2, 2, **WIDE), [pool(2, 3, 2, 2, **WIDE), pool(1, 2, 2, 2, **WIDE)]),
+    (pool(2, 32, 3, 1, **WIDE), [pool(2, 34, 3, 1, **WIDE), pool(2, 32, 3, 1, **WIDE, **kernels(17))]),
+    (pool(2, 2048, 2, 2, **WIDE), [pool(2, 2050, 2, 2, **WIDE)]),
+    (pool(3, 31, 2, 1, **WIDE), [pool(3, 30, 2, 1, **WIDE), pool(3, 32, 2, 1, **WIDE), pool(3, 33, 2, 1, **WIDE), pool(3, 63, 2, 1, **WIDE)]),
 ])
 def test_pools(good, bad):
     """Pools on both sides of each limit: an error of their own, here as in the golden model; of a worse one they say nothing."""
@@ -173,8 +177,10 @@ WINDOW = {"kernel_h": 1, "kernel_w": 1, "tile_ih": 1, "tile_iw": 1}
     ({"op": TpOp.AVG_POOL, "is_wide": 1, "has_lut": 1} | WINDOW, Error.MALFORMED),
     *(({"op": TpOp.SUB, "b_run_bytes": 1, "num_b_runs": 1, "is_wide": 1, name: value}, Error.MALFORMED if value else Error.NONE)
       for name in ("a_zero_point", "b_zero_point", "zero_point_out") for value in (0, 1)),
-    *(({"op": op, "b_run_bytes": op is not TpOp.COPY, "num_b_runs": 1, "is_wide": is_wide}, Error.MALFORMED if is_wide else Error.NONE)
+    *(({"op": op, "b_run_bytes": op is not TpOp.COPY, "num_b_runs": 1, "is_wide": is_wide}, Error.MALFORMED if is_wide and op is TpOp.COPY else Error.NONE)
       for op in (TpOp.COPY, TpOp.MUL, TpOp.MAXIMUM, TpOp.MINIMUM) for is_wide in (0, 1)),
+    *(({"op": TpOp.MUL, "b_run_bytes": 1, "num_b_runs": 1, "is_wide": is_wide, "b_shift": shift}, Error.NONE if shift <= limit else Error.MALFORMED)
+      for is_wide, limit in ((0, 7), (1, 0)) for shift in (limit, limit + 1)),
     ({"op": 4}, Error.MALFORMED),
     ({"reserved": 1}, Error.MALFORMED),
     ({"opcode": 7}, Error.OPCODE),

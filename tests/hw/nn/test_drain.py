@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 from amaranth.sim import Simulator
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from convoy.hw.nn.drain import DRAIN_FIELDS, DrainChunks
@@ -70,7 +70,7 @@ def expected(config, job, groups, params):
                     sums = [accs[core][index][lane] for index in entries_of(job, kernel * job["num_vec"] + v)]
                     value = requantise(sums, param, job)
                     if job["pool_size"]:
-                        images.setdefault((s, kernel, core, param["out_offset_bytes"]), []).append(value & 0xFF)
+                        images.setdefault((s, kernel, core, param["out_offset_bytes"]), []).append(value)
                         continue
                     place = addr + (num_written if job["is_flat"] else row * job["out_pitch_row_bytes"] + col)
                     for byte in range(len(sums)):
@@ -82,12 +82,13 @@ def expected(config, job, groups, params):
 
 
 def pooled(job, addr, rows):
-    """Bytes by address of the pool of one channel's rows of unsigned bytes."""
+    """Bytes by address of the pool of one channel's rows."""
     size, written = job["pool_size"], {}
     for y in range((len(rows) - size) // 2 + 1):
         for x in range((len(rows[0]) - size) // 2 + 1):
             window = [rows[2 * y + dy][2 * x + dx] for dy in range(size) for dx in range(size)]
-            written[addr + y * job["out_pitch_row_bytes"] + x] = max(window, key=lambda byte: byte ^ 0x80)
+            for byte in range(1 + job["is_wide"]):
+                written[addr + y * job["out_pitch_row_bytes"] + x + byte * job["out_high_bytes"]] = max(window) >> 8 * byte & 0xFF
     return written
 
 
@@ -157,7 +158,7 @@ def run(config, jobs, groups, params, *, seed=0, stall=0.0, acc_read_cycles=2):
                 continue
             if chunk.start:
                 state["addr"] = chunk.addr
-            for byte in chunk.data.to_bytes(config.post_lanes, "little")[:chunk.count]:
+            for byte in chunk.data.to_bytes(config.chunk_lanes, "little")[:chunk.count]:
                 assert state["addr"] not in out.written
                 out.written[state["addr"]] = byte
                 state["addr"] += 1
@@ -258,7 +259,7 @@ def geometries(draw, config):
 @st.composite
 def pools(draw, config):
     """Fields of a job with a pool, in groups of any number of rows."""
-    size, is_flat, num_lanes = draw(st.sampled_from([2, 3])), draw(st.booleans()), config.num_lanes
+    size, is_flat, is_wide, num_lanes = draw(st.sampled_from([2, 3])), draw(st.booleans()), draw(st.booleans()), config.num_lanes
     tile_ow = 2 * draw(st.integers(1, 8)) + size - 2
     split_log2 = 0 if is_flat else draw(st.integers(0, 2).filter(lambda log2: config.post_lanes <= num_lanes >> log2))
     num_vec_x = -(-tile_ow // (num_lanes >> split_log2))
@@ -269,18 +270,21 @@ def pools(draw, config):
         return num_pos, -(-num_pos // num_lanes) if is_flat else num_vec_x * (rows + (1 << split_log2) - 1 >> split_log2)
 
     num_groups = draw(st.integers(1, 3))
-    rows = draw(st.integers(1, 4).filter(lambda count: count > 1 or (size + num_groups - 1) % 2))
+    entries = config.num_acc_entries >> is_wide
+    most_rows = max((n for n in range(2, 6) if extent(n)[1] <= entries), default=2)
+    rows = draw(st.integers(1, min(4, most_rows)).filter(lambda count: count > 1 or (size + num_groups - 1) % 2))
     is_odd = (size + (num_groups - 1) * rows) % 2  # the last group
-    rows_last = draw(st.sampled_from([n for n in range(1, 6) if n % 2 == is_odd and (n <= rows if num_groups > 1 else n >= size)]))
+    rows_last = draw(st.sampled_from([n for n in range(1, max(most_rows, size) + 1) if n % 2 == is_odd and (n <= rows if num_groups > 1 else n >= size)]))
     rows = rows if num_groups > 1 else rows_last
     (num_pos, num_vec), (num_pos_last, num_vec_last) = extent(rows), extent(rows_last)
-    most_kernels = max(1, min(config.num_acc_entries // num_vec, 3))
+    assume(max(num_vec, num_vec_last) <= entries)
+    most_kernels = max(1, min(entries // max(num_vec, num_vec_last), 3))
     out_pitch = tile_ow // 2 + draw(st.integers(0, 2))
     return make_job(
         pool_size=size, pool_rows=rows, pool_rows_last=rows_last, tile_ow=tile_ow, drain_pitch=pitch, is_flat=int(is_flat), split_log2=split_log2,
         num_vec_x=num_vec_x, num_groups=num_groups, num_vec=num_vec, num_vec_last=num_vec_last, num_pos=num_pos, num_pos_last=num_pos_last,
         out_pitch_row_bytes=out_pitch, out_group_step_bytes=rows // 2 * out_pitch, num_sb=draw(st.integers(1, 2)),
-        num_kernels=draw(st.integers(1, most_kernels)), num_kernels_last=draw(st.integers(1, most_kernels)))
+        num_kernels=draw(st.integers(1, most_kernels)), num_kernels_last=draw(st.integers(1, most_kernels)), **(WIDE if is_wide else {}))
 
 
 configs = st.sampled_from([config_of(), config_of(num_cores=1, num_lanes=8, post_lanes=4), config_of(post_lanes=8), config_of(post_lanes=1),
@@ -319,6 +323,8 @@ def test_sustains_a_chunk_of_int16_per_two_cycles():
                    num_pos=64, num_pos_last=64, out_group_step_bytes=0x800, out_pitch_row_bytes=32)
     out = check(config_of(), [job], valid=1.0)
     assert out.cycles <= 2 * 2 * 2 * 2 * 16 + 65
+    pool = dict(job, pool_size=2, pool_rows=2, pool_rows_last=2, out_group_step_bytes=16, out_pitch_row_bytes=16)
+    assert check(config_of(), [pool], valid=1.0).cycles <= 2 * 2 * 2 * 2 * 16 + 85
 
 
 def test_invalid_channels_end_with_an_empty_chunk():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from convoy.hw.post.requant import Requantiser
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import Rounding
+from convoy.verif.pysim import simulate
 
 
 def wrap(value):
@@ -162,6 +163,29 @@ def test_pairs_by_hand():
     pairs = [(0x34, 2, param), None, (255, -1, param), (0, 1 << 20, param), (0, -(1 << 20), param), (1, 0, param | {"bias": -1, "bias_low": 253})]
     assert run_wide(pairs, Rounding.SINGLE) == [0x11A, 0xFFFF, 0x7FFF, 0x8000, 0xFFFF]
     assert run_wide(pairs, Rounding.HALF_UP) == [0x11A, 0, 0x7FFF, 0x8000, 0xFFFF]
+
+
+@pytest.mark.parametrize(("is_interleaved", "first", "second"), [(0, (1, 3, 5, 7), (2, 4, 6, 8)), (1, (1, 2, 3, 4), (5, 6, 7, 8))])
+def test_order_of_the_bytes_of_pairs(is_interleaved, first, second):
+    """0x201, 0x403, 0x605 and 0x807, twice without a gap: all low bytes and all high bytes, or output by output."""
+    dut, outs = Requantiser(PRESETS["Q"], 4), []
+
+    async def bench(ctx):
+        for name, value in {"is_wide": 1, "is_interleaved": is_interleaved, "rounding": Rounding.HALF_UP, "act_min": -(1 << 15), "act_max": (1 << 15) - 1}.items():
+            ctx.set(getattr(dut, name), value)
+        ctx.set(dut.param.mult, 1 << 30)
+        for cycle in range(4 + dut.PIPELINE_CYCLES + 1):
+            is_low = 1 - cycle % 2
+            ctx.set(dut.valid, cycle < 4)
+            ctx.set(dut.is_low, is_low)
+            for lane, value in enumerate((0x201, 0x403, 0x605, 0x807)):
+                ctx.set(dut.accs[lane], 2 * value & 255 if is_low else 2 * value >> 8)
+            _, _, valid, lanes = await ctx.tick().sample(dut.out_valid, dut.outs)
+            if valid:
+                outs.append(tuple(lanes))
+
+    simulate(dut, bench)
+    assert outs == [first, second] * 2
 
 
 @settings(deadline=None, max_examples=20, derandomize=True)

@@ -44,7 +44,8 @@ def test_scaling_matches_a_value_worked_out_by_hand():
 
 
 @pytest.mark.parametrize(("lane", "op", "is_wide"), [
-    (AddLane, TpOp.ADD, 0), (MathLane, TpOp.ADD, 0), (MathLane, TpOp.SUB, 0), (MathLane, TpOp.MUL, 0), (MathLane, TpOp.ADD, 1), (MathLane, TpOp.SUB, 1)])
+    (AddLane, TpOp.ADD, 0), (MathLane, TpOp.ADD, 0), (MathLane, TpOp.SUB, 0), (MathLane, TpOp.MUL, 0), (MathLane, TpOp.ADD, 1), (MathLane, TpOp.SUB, 1),
+    (MathLane, TpOp.MUL, 1)])
 def test_lanes_match_tflite(lane, op, is_wide):
     rng = random.Random(1)
     dut = lane()
@@ -56,7 +57,7 @@ def test_lanes_match_tflite(lane, op, is_wide):
         values |= {"a_shift": rng.choice([0, 0, 1, 3, 31]), "b_shift": rng.choice([0, 0, 1, 8]), "out_shift": rng.choice([13, 14, 15, 31] if is_wide else [17, 18, 19, 20, 31])}
         values |= {name: 0 if is_wide else rng.randint(-128, 127) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
         if op is TpOp.MUL:
-            values |= {"b_shift": rng.choice([0, 0, 1, 7]), "out_shift": rng.choice([0, 5, 8, 31])}
+            values |= {"b_shift": 0 if is_wide else rng.choice([0, 0, 1, 7]), "out_shift": rng.choice([0, 12, 15, 31] if is_wide else [0, 5, 8, 31])}
         return values | {"op": op, "is_wide": is_wide, "act_min": low, "act_max": high}
 
     async def bench(ctx):
@@ -65,7 +66,7 @@ def test_lanes_match_tflite(lane, op, is_wide):
             for name, _ in dut.job.shape():
                 ctx.set(dut.job[name], values[name])
             await ctx.tick().repeat(2)
-            pairs = [(rng.randint(least, most), rng.randint(least, most)) for _ in range(30)] + [(least, least), (most, most)]
+            pairs = [(rng.randint(least, most), rng.randint(least, most)) for _ in range(30)] + [(least, least), (most, most), (least, most), (most, least)]
             results = []
             for cycle in range(len(pairs) + dut.PIPELINE_CYCLES):
                 a, b = pairs[min(cycle, len(pairs) - 1)]

@@ -138,7 +138,7 @@ def jobs(draw, config, index):
     job["act_min"], job["act_max"] = draw(st.sampled_from([(-128, 127), (-128, 127), (-20, 60)]))
     if is_wide:
         job |= high_bytes | dict.fromkeys(("a_zero_point", "b_zero_point", "zero_point_out", "has_lut"), 0)
-        job |= {"is_wide": 1, "is_high": draw(st.integers(0, 1)), "out_shift": draw(st.integers(13, 15))}
+        job |= {"is_wide": 1, "is_high": draw(st.integers(0, 1)), "out_shift": draw(st.integers(13, 15)), "b_shift": job["b_shift"] * (op is not TpOp.MUL)}
         job["act_min"], job["act_max"] = draw(st.sampled_from([(-32768, 32767), (-32768, 32767), (-3000, 9000)]))
     num_out = job["num_0"] * job["num_1"] * job["num_2"]
     job["out_run_bytes"] = draw(st.sampled_from([n for n in range(1, num_out + 1) if num_out % n == 0]))
@@ -176,11 +176,12 @@ def test_add_takes_a_cycle_per_four_elements():
     assert second - first <= total // 4 + 60
 
 
-def test_add_of_int16_takes_two_cycles_per_four_elements():
+@pytest.mark.parametrize("op", TP_TWO_OPERANDS)
+def test_int16_takes_two_cycles_per_four_elements(op):
     config = NpuConfig()
     total = config.tp_buffer_bytes // 8
     job = BLANK | {
-        "op": TpOp.ADD, "a_addr": 3, "a_run_bytes": 2 * total, "b_addr": 4 * AREA_BYTES, "b_run_bytes": 2 * total, "num_2": total, "step_2": 1, "b_step_2": 1,
+        "op": op, "a_addr": 3, "a_run_bytes": 2 * total, "b_addr": 4 * AREA_BYTES, "b_run_bytes": 2 * total, "num_2": total, "step_2": 1, "b_step_2": 1,
         "is_wide": 1, "a_high_bytes": total, "b_high_bytes": total, "act_min": -32768, "act_max": 32767, "a_mult": 1 << 30, "b_mult": 1 << 30,
         "out_mult": 1 << 30, "out_shift": 13, "out_run_bytes": total, "out_addr": 8 * AREA_BYTES,
     }
