@@ -174,6 +174,7 @@ class WeightStreams(wiring.Component):
         chosen, is_chosen = Signal(state), Signal()  # what the core whose turn it is has left to read; whether there is any
         free, may_go = Signal(range(depth + 1)), Signal()
         length, is_end = Signal(range(config.max_burst_beats + 1)), Signal()
+        most, is_rest = Signal.like(length), Signal()  # what the page and max_burst_beats permit; all that is left to read is no more
         to_boundary = Signal(range(4096 // config.port_bytes + 1))
         request = Signal(range(depth + 1))
         with m.FSM():
@@ -190,10 +191,14 @@ class WeightStreams(wiring.Component):
                 with m.If(is_active == 0):
                     m.next = "IDLE"
             with m.State("SIZE"):
-                m.d.comb += to_boundary.eq(4096 // config.port_bytes - chosen.addr[beat_log2:12])
-                limit = _minimum(m, _minimum(m, chosen.left, to_boundary), config.max_burst_beats)
-                m.d.sync += [length.eq(limit), is_end.eq(limit == chosen.left)]
-                with m.If(is_chosen & (free >= limit) & may_go & order.i.ready):
+                left_low, left_high = chosen.left[:len(length)], chosen.left[len(length):]
+                m.d.comb += [
+                    to_boundary.eq(4096 // config.port_bytes - chosen.addr[beat_log2:12]),
+                    most.eq(Mux(to_boundary < config.max_burst_beats, to_boundary, config.max_burst_beats)),
+                    is_rest.eq(~left_high.any() & (left_low <= most)),
+                ]
+                m.d.sync += [length.eq(Mux(is_rest, left_low, most)), is_end.eq(is_rest)]
+                with m.If(is_chosen & Mux(is_rest, free >= left_low, free >= most) & may_go & order.i.ready):
                     m.next = "REQUEST"
                 with m.Else():
                     m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
@@ -236,9 +241,3 @@ class WeightStreams(wiring.Component):
             ]
             m.d.comb += order.o.ready.eq(is_burst_end)
         return m
-
-
-def _minimum(m, a, b):
-    smaller = Signal(32)
-    m.d.comb += smaller.eq(Mux(a < b, a, b))
-    return smaller
