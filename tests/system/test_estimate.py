@@ -58,8 +58,9 @@ def test_networks_of_a_folder(model):
     assert not {index: pair for index, pair in layers.items() if error(*pair) >= LAYER_LIMIT}
 
 
-def strided(op, size, channels, kernel, stride):
-    return make_layer(LayerSpec(op, (size, size, channels), channels if op == "depthwise" else 8, (kernel, kernel), (stride, stride))).graph
+def strided(op, size, channels, kernel, stride, dtype="int8", pool="none"):
+    num_oc = channels if op == "depthwise" else 8
+    return make_layer(LayerSpec(op, (size, size, channels), num_oc, (kernel, kernel), (stride, stride), dtype=dtype, pool=pool)).graph
 
 
 def sum_of_int16(kind):
@@ -79,6 +80,8 @@ TP_LAYERS = {
     "depthwise, stride 3": lambda: strided("depthwise", 30, 32, 3, 3), "depthwise, stride 5": lambda: strided("depthwise", 40, 16, 5, 5),
     "depthwise, stride 6": lambda: strided("depthwise", 42, 16, 5, 6), "convolution, stride 3": lambda: strided("conv", 96, 3, 3, 3),
     "convolution, stride 4": lambda: strided("conv", 96, 3, 4, 4), "convolution, stride 8": lambda: strided("conv", 48, 3, 8, 8),
+    **{f"{op} of int16, stride 3": partial(strided, op, 40, 12, 3, 3, "int16") for op in ("conv", "depthwise")},
+    "convolution of int16, stride 3, pool": lambda: strided("conv", 49, 12, 3, 3, "int16", "2x2"),
     **{f"{kind} of int16": partial(sum_of_int16, kind) for kind in ("ADD", "SUB")},
     **{f"{kind} of int16": partial(pool_of_int16, kind) for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")},
 }
