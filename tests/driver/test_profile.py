@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import pytest
 
@@ -84,11 +85,19 @@ def test_timeline(profiled):
     assert sum(value > 0 for _, value in values["read bytes per cycle"]) == sum(bool(entry["cycles"]) for entry in report["layers"])
 
 
-@pytest.mark.skipif(shutil.which("trace_processor_shell") is None, reason="needs Perfetto's trace_processor_shell")
+def trace_processor_shell():
+    """The program on the PATH, or else the one that the library fetches and keeps."""
+    platform = pytest.importorskip("perfetto.trace_processor.platform")
+    try:
+        return platform.PlatformDelegate().get_shell_path(shutil.which("trace_processor_shell"))
+    except CalledProcessError as error:
+        pytest.skip(f"Perfetto's trace_processor_shell is not on the PATH and cannot be fetched: {' '.join(error.cmd[-1:])}")
+
+
 def test_trace_processor(profiled, tmp_path):
     processor = pytest.importorskip("perfetto.trace_processor")
     (tmp_path / "t.pftrace").write_bytes(profiled[2])
-    config = processor.TraceProcessorConfig(bin_path=shutil.which("trace_processor_shell"))
+    config = processor.TraceProcessorConfig(bin_path=trace_processor_shell())
     with processor.TraceProcessor(trace=str(tmp_path / "t.pftrace"), config=config) as opened:
         rows = opened.query("select track.name as track, sum(dur) as dur from slice join track on slice.track_id = track.id group by track.name")
         found = {row.track: row.dur for row in rows}
