@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from amaranth.back import rtlil
-from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, DomainRenamer, Module, Signal, Value
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, DomainRenamer, Module, ResetSignal, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -41,11 +41,7 @@ NO_BYPASS_LEFT = "select -assert-none t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPAREN
 
 
 class Harness(wiring.Component):
-    """Puts a block with many ports behind two pins: a shift register in front, a registered fold behind.
-
-    The block's reset input is not used: an FPGA's registers begin at their initial values, and nextpnr cannot be told that a reset may take several cycles.
-    Resets that a block makes for its parts are built and timed.
-    """
+    """Puts a block with many ports behind two pins: a shift register in front, a registered fold behind; its reset comes from a register."""
 
     i: In(1)
     o: Out(1)
@@ -56,8 +52,10 @@ class Harness(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.domains.block = ClockDomain(reset_less=True)
-        m.d.comb += ClockSignal("block").eq(ClockSignal())
+        reset = Signal(2, reset_less=True)
+        m.domains.block = ClockDomain(local=True)
+        m.d.sync += reset.eq(Cat(ResetSignal(), reset))
+        m.d.comb += [ClockSignal("block").eq(ClockSignal()), ResetSignal("block").eq(reset[1])]
         m.submodules.block = DomainRenamer("block")(self._block)
         inputs, outputs = [], []
         for _, member, value in self._block.signature.flatten(self._block):
@@ -165,7 +163,7 @@ def report(results: dict[str, Result], mhz: int) -> str:
         "Written by `make synth` (`bench/synth.py`); do not edit.",
         "",
         "Device: Lattice ECP5 LFE5U-85F, speed grade 6. The whole NPU, flattened, behind a shift-register harness of two pins (some hundred",
-        f"flip-flops and LUTs, included in the figures), without an external reset: registers begin at their initial values. Package {PACKAGE}, clock at pin {CLOCK_PIN}, constraint {mhz} MHz; placements: {placements}. Tools: {versions}.",
+        f"flip-flops and LUTs, included in the figures). Package {PACKAGE}, clock at pin {CLOCK_PIN}, constraint {mhz} MHz; placements: {placements}. Tools: {versions}.",
         "",
         "| preset | LUT4 | of 83,640 | FF | carry (CCU2C) | distributed RAM (DPR16X4) | MULT18X18D | of 156 | DP16KD | of 208 | Fmax median | Fmax minimum |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
