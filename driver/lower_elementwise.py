@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, TpOp
+from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, MAX_PRODUCT_SHIFT_WIDE, TpOp
 
 from .graph import Graph, Op, Quant, Tensor
 from .host import HOST_OPS
@@ -69,7 +69,7 @@ def _factors(kind: TpOp, a: Quant, b: Quant, out: Quant, is_wide: bool, has_pot_
     scale_a, scale_b, scale_out = (quant.scale[0] for quant in (a, b, out))
     if kind == TpOp.MUL:
         mult, exponent = quantise_multiplier(float(scale_a * scale_b / scale_out))
-        limit = 0 if is_wide else MAX_PRODUCT_SHIFT
+        limit = MAX_PRODUCT_SHIFT_WIDE if is_wide else MAX_PRODUCT_SHIFT
         require(exponent <= limit, f"the factor of the product needs a left shift of {exponent}; the limit is {limit}")
         return {"out_mult": mult, "b_shift": max(exponent, 0), "out_shift": max(-exponent, 0)}
     fields, multipliers = {}, add_multipliers(scale_a, scale_b, scale_out, ADD_SHIFT_WIDE if is_wide else ADD_SHIFT)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import INTERRUPT_CYCLES
+from convoy.spec.cycles import CHECK_CYCLES, INTERRUPT_CYCLES
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, HEADER, NN, TP, Opcode
 
 from .device import MemoryModel
@@ -20,8 +20,6 @@ __all__ = ["Timed", "end_cycles", "time_program"]
 
 START_CYCLES = 6
 """From the doorbell to the first beat of the first descriptor, beyond the memory's latency."""
-CHECK_CYCLES = 11
-"""From a descriptor's last beat, or from the one before being handed out, to its offer to an engine."""
 ARRIVE_CYCLES = 5
 """From a descriptor's last beat to the first beat of the last burst of the next one, beyond the memory's latency."""
 NUM_RIVALS = 2

@@ -10,7 +10,7 @@ from math import inf
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import LOW_BEATS
+from convoy.spec.cycles import ACT_DEPTH_BEATS, LOW_BEATS, PARAM_DEPTH_RECORDS, TABLE_DEPTH_BEATS
 from convoy.spec.isa import DESCRIPTOR_BYTES, PARAM, STREAM, TAP_BYTES
 
 from .pack import StreamCounts
@@ -35,8 +35,6 @@ USE_CYCLES = 10
 """From a channel in the stripe memory, or from a beat of weights, to the first product."""
 FETCH_CYCLES, FETCHED_DESCRIPTORS = 27, 1
 """From a job to the request of the descriptor behind the next one; descriptors that have been fetched before."""
-ACT_DEPTH_BEATS, TABLE_DEPTH_BEATS, PARAM_DEPTH_RECORDS = 64, 32, 32
-"""Queues of the loader, of the tables and of the parameters; two bursts if that is more."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import ACT_DEPTH_BEATS, OPERAND_DEPTH_BYTES
 from convoy.spec.isa import FRACTION_BITS, LUT_BYTES, TP_TWO_OPERANDS, TpOp
 
 from .device import MemoryModel
 from .timing_nn import MAX_WRITES, READ_CYCLES, WRITE_CYCLES, Slice, num_beats, port_cycles
 from .timing_port import SharedPort, Transfer
-from .timing_start import ACT_DEPTH_BEATS
 
 __all__ = ["TpTimer"]
 
@@ -17,8 +17,6 @@ LANES = 4
 START_CYCLES, ARITHMETIC_CYCLES, POOL_CYCLES, BLEND_CYCLES = 12, 14, 4, 9
 """From the buffer to the result queue; and what the arithmetic of two operands, a pool and `BILINEAR` take beyond that."""
 DIVIDE_CYCLES, WIDE_DIVIDE_CYCLES = 10, 18
-LOAD_QUEUE_BYTES = 512
-"""That may be requested and not yet in the buffer; two bursts if that is more."""
 LOAD_CYCLES = 14
 """From a job to the first beat of its operands in the buffer, beyond the memory's latency."""
 END_CYCLES = 7
@@ -67,7 +65,7 @@ class TpTimer:
         loads = [(d[f"num_{name}_runs"], d[f"{name}_run_bytes"], d[f"{name}_addr"], d[f"{name}_pitch_bytes"]) for name in "ab" if d[f"{name}_run_bytes"]]
         beats = sum(num * self._run_beats(size, addr | pitch * (num > 1)) for num, size, addr, pitch in loads)
         num_bursts = sum(num * -(-size // (config.max_burst_beats * config.port_bytes)) for num, size, _, _ in loads)
-        load = self.port.cycles(beats, num_bursts, max(2 * config.max_burst_beats, LOAD_QUEUE_BYTES // config.port_bytes))
+        load = self.port.cycles(beats, num_bursts, max(2 * config.max_burst_beats, OPERAND_DEPTH_BYTES // config.port_bytes))
         load_start = max(offered, self.processed_before)
         first = max(load_start + self.latency + LOAD_CYCLES, self.loaded)
         if any(rival.start <= first < rival.end for rival in self.rivals):  # behind what the loader has requested

@@ -10,6 +10,7 @@ from convoy.spec.isa import (
     ADD_SHIFT_WIDE,
     FRACTION_BITS,
     MAX_PRODUCT_SHIFT,
+    MAX_PRODUCT_SHIFT_WIDE,
     TP_AT_LEAST_ONE,
     TP_B_AT_LEAST_ONE,
     TP_POOL_AT_LEAST_ONE,
@@ -71,10 +72,9 @@ def _check(config: NpuConfig, d: dict[str, int]) -> None:
         raise MachineError(f"TP.b_run_bytes = {d['b_run_bytes']}: {op.name} has no operand B, use 0")
     if op is TpOp.BILINEAR and (d["kernel_h"], d["kernel_w"]) != (2, 2):
         raise MachineError(f"TP.kernel_h, kernel_w = {d['kernel_h']}, {d['kernel_w']}: use 2, 2 for BILINEAR")
-    if op is TpOp.MUL and d["b_shift"] > MAX_PRODUCT_SHIFT:
-        raise MachineError(f"TP.b_shift = {d['b_shift']}: use at most {MAX_PRODUCT_SHIFT} for MUL")
-    if op is TpOp.MUL and d["is_wide"] and d["b_shift"]:
-        raise MachineError(f"TP.b_shift = {d['b_shift']}: use 0 for MUL with is_wide")
+    limit = MAX_PRODUCT_SHIFT_WIDE if d["is_wide"] else MAX_PRODUCT_SHIFT
+    if op is TpOp.MUL and d["b_shift"] > limit:
+        raise MachineError(f"TP.b_shift = {d['b_shift']}: use at most {limit} for MUL{' with is_wide' * d['is_wide']}")
     num_bytes = d["a_run_bytes"] * d["num_a_runs"] + d["b_run_bytes"] * d["num_b_runs"]
     if num_bytes > config.tp_buffer_bytes // 2:
         raise MachineError(f"TP.a_run_bytes * num_a_runs + b_run_bytes * num_b_runs = {num_bytes} exceeds half of the TP buffer, {config.tp_buffer_bytes // 2}")

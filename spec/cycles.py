@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["CORE_RESET_GROUPS", "INTERRUPT_CYCLES", "LOW_BEATS", "NUM_RESETS", "RESET_CYCLES"]
+__all__ = [
+    "ACT_DEPTH_BEATS", "CHECK_CYCLES", "CORE_RESET_GROUPS", "INTERRUPT_CYCLES", "LOW_BEATS", "NUM_RESETS", "OPERAND_DEPTH_BYTES", "PARAM_DEPTH_RECORDS", "RESET_CYCLES", "TABLE_DEPTH_BEATS",
+]
 
+CHECK_CYCLES = 11
+"""From a descriptor's arrival at the check to its offer to an engine."""
 CORE_RESET_GROUPS = 4
 """Groups of cores, each with a reset from a register of its own: one net does not reach all cores in a cycle."""
 NUM_RESETS = 2 + CORE_RESET_GROUPS
@@ -14,3 +18,5 @@ INTERRUPT_CYCLES = RESET_CYCLES + 4
 """From a stopped program's last answer of the bus to the interrupt."""
 LOW_BEATS = 32
 """A weight queue that holds less is filled even while pixels or parameters are to be read."""
+ACT_DEPTH_BEATS, TABLE_DEPTH_BEATS, PARAM_DEPTH_RECORDS, OPERAND_DEPTH_BYTES = 64, 32, 32, 512
+"""Queues of the loader, of the tables, of the parameters, and of operands of TP and of residuals, each; two bursts if that is more."""

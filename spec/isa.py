@@ -13,7 +13,7 @@ from amaranth.lib import enum
 from .record import Field, Record
 
 __all__ = [
-    "ADD_SHIFT", "ADD_SHIFT_WIDE", "CAUSE_FIELDS", "COMPLETION", "DESCRIPTOR_BYTES", "FRACTION_BITS", "HEADER", "LUT_BYTES", "MAX_PRODUCT_SHIFT",
+    "ADD_SHIFT", "ADD_SHIFT_WIDE", "CAUSE_FIELDS", "COMPLETION", "DESCRIPTOR_BYTES", "FRACTION_BITS", "HEADER", "LUT_BYTES", "MAX_PRODUCT_SHIFT", "MAX_PRODUCT_SHIFT_WIDE",
     "MAX_RUN_BITS", "MAX_STEP_KERNELS", "NN", "NN_AT_LEAST_ONE", "NN_RESIDUAL_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS", "STREAM",
     "TABLE_ALIGN_BYTES", "TAP_BYTES", "TP", "TP_AT_LEAST_ONE", "TP_B_AT_LEAST_ONE", "TP_POOL_AT_LEAST_ONE", "TP_TWO_OPERANDS", "TP_WIDE", "Cause", "Opcode", "Rounding", "TpOp",
 ]
@@ -300,8 +300,8 @@ TP_POOL_AT_LEAST_ONE = ("kernel_h", "kernel_w", "tile_ih", "tile_iw")
 """Pools and BILINEAR need these."""
 FRACTION_BITS = TP.fields["stride_h_frac"].bits
 """Fraction bits of a place in an image."""
-MAX_PRODUCT_SHIFT = 7
-"""Largest left shift of MUL."""
+MAX_PRODUCT_SHIFT, MAX_PRODUCT_SHIFT_WIDE = 7, 0
+"""Largest left shift of MUL, of int8 and of int16."""
 
 STREAM = Record("STREAM", 8, (
     Field("offset_bytes", 32, "From `wgt_addr` to the first beat of the stream; a multiple of 32."),

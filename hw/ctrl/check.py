@@ -10,10 +10,12 @@ from amaranth.utils import exact_log2
 from convoy.hw.lib.multiple import multiple
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import Error
+from convoy.spec.cycles import CHECK_CYCLES
 from convoy.spec.isa import (
     HEADER,
     LUT_BYTES,
     MAX_PRODUCT_SHIFT,
+    MAX_PRODUCT_SHIFT_WIDE,
     MAX_RUN_BITS,
     MAX_STEP_KERNELS,
     NN,
@@ -90,8 +92,8 @@ class DescriptorCheck(wiring.Component):
     """
 
     PIPELINE_CYCLES = 2
-    NUM_SUMS = 9
-    LATENCY_CYCLES = NUM_SUMS + PIPELINE_CYCLES
+    LATENCY_CYCLES = CHECK_CYCLES
+    NUM_SUMS = LATENCY_CYCLES - PIPELINE_CYCLES
     """From the arrival of a descriptor at `i` to the verdict."""
 
     def __init__(self, config: NpuConfig):
@@ -257,7 +259,7 @@ class DescriptorCheck(wiring.Component):
             d.op > max(TpOp).value,
             ~has_b & (d.b_run_bytes != 0),
             (d.op == TpOp.BILINEAR) & ((d.kernel_h != 2) | (d.kernel_w != 2)),
-            (d.op == TpOp.MUL) & ((d.b_shift > MAX_PRODUCT_SHIFT) | (d.is_wide & (d.b_shift != 0))),
+            (d.op == TpOp.MUL) & ((d.b_shift > MAX_PRODUCT_SHIFT) | (d.is_wide & (d.b_shift > MAX_PRODUCT_SHIFT_WIDE))),
             d.a_run_bytes > limit, d.b_run_bytes > limit,
             (d.op != TpOp.COPY) & (d.act_min > d.act_max),
             ~d.is_wide & (d.is_high | ((d.op != TpOp.COPY) & ((d.act_min < -128) | (d.act_max > 127)))),

@@ -458,8 +458,6 @@ class DrainChunks(wiring.Component):
         m.d.comb += [
             walker.is_interleaved.eq(is_interleaved), requantiser.is_interleaved.eq(is_interleaved), splitter.has_both.eq(is_interleaved),
             splitter.is_wide.eq(sequencer.fields.is_wide), splitter.high_bytes.eq(sequencer.fields.out_high_bytes),
-        ]
-        m.d.comb += [
             sequencer.is_quiet.eq((num_free == depth) & residual.is_idle & pool.is_idle & splitter.is_idle & ~chunks.o.valid),
             sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
             sequencer.is_prepared.eq(walker.is_prepared & lut.is_ready), walker.prepare.eq(sequencer.prepare),

@@ -12,7 +12,7 @@ from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.rest import Rest, rested
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import LOW_BEATS
+from convoy.spec.cycles import LOW_BEATS, TABLE_DEPTH_BEATS
 from convoy.spec.isa import NN, STREAM, TAP_BYTES
 
 from .decoder import TapWrite, WeightBeat
@@ -46,8 +46,6 @@ class WeightFetcher(wiring.Component):
     Throughput: one beat per cycle; a burst takes three cycles to set up, which long bursts hide.
     """
 
-    TABLE_BEATS = 32
-
     def __init__(self, config: NpuConfig):
         self._config = config
         super().__init__({
@@ -61,7 +59,7 @@ class WeightFetcher(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        reader = RunReader(config, max(self.TABLE_BEATS, 2 * config.max_burst_beats))
+        reader = RunReader(config, max(TABLE_DEPTH_BEATS, 2 * config.max_burst_beats))
         assembler = RecordAssembler(config, STREAM_BYTES)
         m.submodules.tables_rest = rest = Rest(tail_cycles=15)
         m.submodules.reader, m.submodules.assembler = (rested(unit, rest.is_active, platform, "tables") for unit in (reader, assembler))

@@ -20,6 +20,7 @@ from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import ACT_DEPTH_BEATS
 from convoy.spec.isa import NN
 
 from .job import JobSlot
@@ -350,8 +351,6 @@ class Loader(wiring.Component):
         There is more to request from memory.
     """
 
-    DEPTH_BEATS = 64
-
     def __init__(self, config: NpuConfig):
         self._config = config
         super().__init__({
@@ -363,7 +362,7 @@ class Loader(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.walk = walk = RunWalk()
-        m.submodules.reader = reader = RunReader(config, max(self.DEPTH_BEATS, 2 * config.max_burst_beats))
+        m.submodules.reader = reader = RunReader(config, max(ACT_DEPTH_BEATS, 2 * config.max_burst_beats))
         m.submodules.ring = ring = ByteRing(config.port_bytes, _ring_bytes(config))
         m.submodules.slot = slot = JobSlot(NN.subset(*_PLACE_FIELDS))
         m.submodules.segments = segments = _Segments(config)

@@ -10,6 +10,7 @@ from convoy.hw.dma.record_assembler import RecordAssembler
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.types import Run
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import PARAM_DEPTH_RECORDS
 from convoy.spec.isa import NN, PARAM
 
 __all__ = ["PARAM_FIELDS", "ParamFetcher"]
@@ -53,7 +54,7 @@ class _ParamRuns(wiring.Component):
 class ParamFetcher(wiring.Component):
     """Fetches the records of each superblock once per group, in the order of the drain.
 
-    Throughput: one record per cycle, or per `16 / port_bytes` cycles on a port narrower than a record. Reads about `DEPTH_RECORDS` ahead,
+    Throughput: one record per cycle, or per `16 / port_bytes` cycles on a port narrower than a record. Reads about `PARAM_DEPTH_RECORDS` ahead,
     across jobs: the next job is taken when the last run of the previous one has been requested.
 
     Members
@@ -62,8 +63,6 @@ class ParamFetcher(wiring.Component):
     port : Out(ReadPort)
     params : Out(stream of PARAM.layout)
     """
-
-    DEPTH_RECORDS = 32
 
     def __init__(self, config: NpuConfig):
         self._config = config
@@ -76,7 +75,7 @@ class ParamFetcher(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        depth_beats = max(self.DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
+        depth_beats = max(PARAM_DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
         m.submodules.runs = runs = _ParamRuns(config)
         m.submodules.reader = reader = RunReader(config, depth_beats)
         m.submodules.assembler = assembler = RecordAssembler(config, PARAM.num_bytes)

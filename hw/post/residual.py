@@ -12,6 +12,7 @@ from convoy.hw.dma.types import Chunk
 from convoy.hw.lib.queue import Queue
 from convoy.hw.tp.add import ADD_FIELDS, AddLane
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import OPERAND_DEPTH_BYTES
 from convoy.spec.isa import NN
 
 __all__ = ["RESIDUAL_FIELDS", "Residual", "ResidualUnit"]
@@ -114,7 +115,7 @@ class Residual(wiring.Component):
         config, job = self._config, self.job
         m.submodules.queue = queue = Queue(ResidualUnit, 4)
         m.submodules.walk = walk = RunWalk()
-        m.submodules.reader = reader = RunReader(config, max(2 * config.max_burst_beats, 512 * 8 // config.port_bits))
+        m.submodules.reader = reader = RunReader(config, max(2 * config.max_burst_beats, OPERAND_DEPTH_BYTES // config.port_bytes))
         wiring.connect(m, wiring.flipped(self.units), queue.i)
         wiring.connect(m, walk.runs, reader.runs)
         wiring.connect(m, reader.port, wiring.flipped(self.port))

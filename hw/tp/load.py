@@ -11,6 +11,7 @@ from convoy.hw.dma.run_walk import RunWalk
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import OPERAND_DEPTH_BYTES
 from convoy.spec.isa import TP
 
 __all__ = ["Load"]
@@ -57,7 +58,7 @@ class Load(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        depth_beats = max(2 * config.max_burst_beats, 512 * 8 // config.port_bits)
+        depth_beats = max(2 * config.max_burst_beats, OPERAND_DEPTH_BYTES // config.port_bytes)
         m.submodules.walk = walk = RunWalk()
         m.submodules.reader = reader = RunReader(config, depth_beats)
         expected_layout = data.StructLayout({"half": 1, "last_a_run": 16, "last_b_run": 16, "has_b": 1})

@@ -490,7 +490,7 @@ WINDOW = dict(kernel_h=1, kernel_w=1, stride_w=1, tile_ih=1, tile_iw=8)
     (dict(op=TpOp.MAX_POOL, kernel_h=1, kernel_w=1, stride_w=1, tile_ih=1, tile_iw=7), "a pooling window lies outside the image"),
     (dict(op=TpOp.ADD, b_addr=ACT_ADDR, b_run_bytes=4, num_b_runs=1, b_step_2=1), "b_step_2: buffer bytes 0..7 are read, but 0..3 were loaded"),
     (dict(op=TpOp.MUL, b_addr=ACT_ADDR, b_run_bytes=8, num_b_runs=1, b_shift=8), "TP.b_shift = 8: use at most 7 for MUL"),
-    (dict(op=TpOp.MUL, b_addr=ACT_ADDR, b_run_bytes=8, num_b_runs=1, b_shift=1, is_wide=1), "TP.b_shift = 1: use 0 for MUL with is_wide"),
+    (dict(op=TpOp.MUL, b_addr=ACT_ADDR, b_run_bytes=8, num_b_runs=1, b_shift=1, is_wide=1), "TP.b_shift = 1: use at most 0 for MUL with is_wide"),
     (dict(op=TpOp.AVG_POOL, act_max=128) | WINDOW, "TP.act_min, act_max = -128, 128: use -128 <= act_min <= act_max <= 127"),
     (dict(op=TpOp.AVG_POOL, is_high=1) | WINDOW, "TP.is_high = 1: use 0 without is_wide"),
     (dict(op=TpOp.AVG_POOL, is_wide=1, has_lut=1) | WINDOW, "TP.has_lut = 1: use 0 with is_wide"),
