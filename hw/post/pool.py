@@ -184,17 +184,20 @@ class _Maxima(wiring.Component):
         with m.If(has_pairs):
             m.d.sync += [carried.eq(Mux(self.is_wide, pairs[num // 2 - 1], pairs[num - 1])), carried_high.eq(pairs[num - 1])]
 
-        # Rows: with the line memory.
+        # Rows: with the line memory. Its word is in a register; what the piece before writes there does not get that far in time, and goes past the memory.
         m.submodules.lines = lines = Memory(shape=8 * num, depth=_num_words(config), init=[])
         write = lines.write_port()
         read = lines.read_port(transparent_for=[write])
-        kept = read.data
+        kept, is_same_word = Signal(8 * num), Signal()
         rows = Signal(data.ArrayLayout(8, num))
         for i, both in enumerate(_maxima(list(columns), [kept.word_select(i, 8) for i in range(num)], self.is_wide)):
             m.d.comb += rows[i].eq(Mux(with_columns.is_fresh, columns[i], both))
         m.d.comb += [
-            read.addr.eq(with_pairs.word), read.en.eq(has_pairs),
+            read.addr.eq(self.piece.word), read.en.eq(self.valid),
             write.addr.eq(with_columns.word), write.en.eq(has_columns), write.data.eq(Mux(with_columns.keeps_row, columns.as_value(), rows.as_value())),
+        ]
+        m.d.sync += [
+            is_same_word.eq(has_pairs & (self.piece.word == with_pairs.word)), kept.eq(Mux(is_same_word, write.data, read.data)),
         ]
 
         # Results: a row of a 3x3 pool begins with a place that is none. The first of those that do not follow others says where they go.
