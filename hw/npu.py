@@ -79,7 +79,7 @@ class Npu(wiring.Component):
         wiring.connect(m, control.tp, tp.job)
         m.d.comb += [
             self.irq.eq(control.irq),
-            nn.core_resets.eq(control.resets[2:]),
+            nn.unit_resets.eq(control.resets[2:]),
             control.nn_done.eq(nn.done),
             control.tp_done.eq(tp.done),
             control.activity.eq(nn.activity),

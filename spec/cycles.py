@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 __all__ = [
-    "ACT_DEPTH_BEATS", "CHECK_CYCLES", "CORE_RESET_GROUPS", "INTERRUPT_CYCLES", "LOW_BEATS", "NUM_RESETS", "OPERAND_DEPTH_BYTES", "PARAM_DEPTH_RECORDS", "RESET_CYCLES", "TABLE_DEPTH_BEATS",
+    "ACT_DEPTH_BEATS", "CHECK_CYCLES", "INTERRUPT_CYCLES", "LOW_BEATS", "NUM_RESETS", "OPERAND_DEPTH_BYTES", "PARAM_DEPTH_RECORDS", "RESET_CYCLES", "TABLE_DEPTH_BEATS",
+    "UNIT_RESET_GROUPS",
 ]
 
 CHECK_CYCLES = 11
 """From a descriptor's arrival at the check to its offer to an engine."""
-CORE_RESET_GROUPS = 4
-"""Groups of cores, each with a reset from a register of its own: one net does not reach all cores in a cycle."""
-NUM_RESETS = 2 + CORE_RESET_GROUPS
-"""Resets that a stopped program leads to, in registers in a row: of the tensor processor, of the NN engine, of each group of cores."""
+UNIT_RESET_GROUPS = 4
+"""Groups of cores and other units of the NN engine, each with a reset from a register of its own: one net does not reach them all in a cycle."""
+NUM_RESETS = 2 + UNIT_RESET_GROUPS
+"""Resets that a stopped program leads to, in registers in a row: of the tensor processor, of the NN engine, of each group of its units."""
 RESET_CYCLES = 2 * NUM_RESETS + 1
 """From the first of them to the end of the last."""
 INTERRUPT_CYCLES = RESET_CYCLES + 4

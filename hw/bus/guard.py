@@ -97,7 +97,7 @@ class Guard(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        held, checked = Signal(self.i.p.shape()), Signal(self.i.p.shape())
+        held, checked = Signal(self.i.p.shape(), reset_less=True), Signal(self.i.p.shape(), reset_less=True)
         is_held, is_checked, is_allowed, is_moving = Signal(), Signal(), Signal(), Signal()
         burst = held.burst
 

@@ -107,7 +107,7 @@ class ReadMux(wiring.Component):
 
         # Return: through a register to the client at the head of the order queue.
         m.d.comb += [axi.rready.eq(1), order.o.ready.eq(axi.rvalid & axi.rlast)]
-        beat = Signal(self.config.port_bits)
+        beat = Signal(self.config.port_bits, reset_less=True)
         m.d.sync += [
             beat.eq(axi.rdata),
             *(self.beat_strobe[i].eq(axi.rvalid & (order.o.p.client == i)) for i in range(self.num_clients)),

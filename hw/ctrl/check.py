@@ -153,8 +153,9 @@ class DescriptorCheck(wiring.Component):
         """Evaluate sum `step` in a pipeline of `PIPELINE_CYCLES`; a bit that is high when one of those so far is wrong."""
         assert len(sums) == self.NUM_SUMS, f"NUM_SUMS should be {len(sums)}"
         kind = data.StructLayout({"addend": SUM_BITS, "limit": SUM_BITS, "is_needed": 1, "is_equal": 1, "is_more": 1})
-        a, b, product, product_before = Signal(FACTOR_BITS), Signal(FACTOR_BITS), Signal(2 * FACTOR_BITS), Signal(2 * FACTOR_BITS)
-        chosen, first, second = Signal(kind), Signal(kind), Signal(kind)
+        a, b = Signal(FACTOR_BITS, reset_less=True), Signal(FACTOR_BITS, reset_less=True)
+        product, product_before = Signal(2 * FACTOR_BITS, reset_less=True), Signal(2 * FACTOR_BITS, reset_less=True)
+        chosen, first, second = Signal(kind), Signal(kind, reset_less=True), Signal(kind, reset_less=True)
 
         m.d.sync += [product.eq(a * b), product_before.eq(product), first.eq(chosen), second.eq(first)]
         with m.Switch(step):

@@ -6,6 +6,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import ReadPort
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import DESCRIPTOR_BYTES
 
@@ -68,7 +69,7 @@ class Fetch(wiring.Component):
         num_due = Signal(range(num_beats + 1))
         num_assembled = Signal(range(num_beats + 1))
         requested, offers, arrived, taken = Signal(), Signal(), Signal(), Signal()
-        descriptor = self.descriptors
+        descriptor, raw = self.descriptors, data_register(m, self.descriptors.p.raw)
 
         # Requests: a burst is offered only when the queue has room for all of it
         m.d.comb += [
@@ -96,7 +97,7 @@ class Fetch(wiring.Component):
         ]
         with m.If(taken):
             m.d.sync += [
-                descriptor.p.raw.eq(Cat(descriptor.p.raw, queue.r_data)[config.port_bits:]),
+                raw.eq(Cat(raw, queue.r_data)[config.port_bits:]),
                 num_assembled.eq(num_assembled + 1),
             ]
         with m.If(descriptor.valid & descriptor.ready):

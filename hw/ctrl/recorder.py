@@ -50,8 +50,8 @@ class Recorder(wiring.Component):
         wiring.connect(m, requests.o, wiring.flipped(self.write.bursts))
         bursts, beats = requests.i, self.write.beats
 
-        raw = Signal(COMPLETION.num_bits)
-        addr = Signal(32)
+        raw = Signal(COMPLETION.num_bits, reset_less=True)
+        addr = Signal(32, reset_less=True)
         num_left = Signal(range(num_beats + 1))
         num_burst_left = Signal(range(burst_beats + 1))
         num_pending = Signal(6)

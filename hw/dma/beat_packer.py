@@ -7,6 +7,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import write_beat
 from convoy.hw.dma.types import Chunk
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 
 __all__ = ["BeatPacker", "placed_beat"]
@@ -50,12 +51,12 @@ class BeatPacker(wiring.Component):
         m = Module()
         port_bytes, port_log2 = self.config.port_bytes, exact_log2(self.config.port_bytes)
         num_bytes = port_bytes - 1 + self.num_lanes  # longest content: a partial beat and a chunk
-        chunk, out = self.chunks.p, self.beats.p
+        chunk, out = self.chunks.p, data_register(m, self.beats.p)
 
         # Stage 1: drop the invalid bytes, see whether the address jumps.
         arrived = Signal(data.StructLayout({
             "units": 9 * self.num_lanes, "count": range(self.num_lanes + 1), "addr": 32, "is_jump": 1, "is_last": 1,
-        }))
+        }), reset_less=True)
         has_arrived = Signal()
         is_accepted = Signal()
         next_addr = Signal(32)

@@ -65,7 +65,7 @@ class BurstBuilder(wiring.Component):
         m.d.comb += [
             next_last_beat.eq(Mux(is_joined, last_beat + 1, 0)),
             is_joined.eq(is_open & item.p.is_next & ~is_full & ~is_ending),
-            must_close.eq(is_open & (is_full | is_ending | (item.valid & item.p.has_beat & ~is_joined))),
+            must_close.eq(is_open & (is_full | is_ending | (item.valid & item.p.has_beat & ~item.p.is_next))),
             can_end.eq(~is_ending | job_queue.i.ready),
             burst_queue.i.valid.eq(must_close & can_end),
             burst_queue.i.p.addr.eq(beat_addr << port_log2),

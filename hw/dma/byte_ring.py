@@ -56,7 +56,7 @@ class ByteRing(wiring.Component):
         beat = self.beats.p
 
         # First each byte of the beat is moved to the column of its place, and the columns are told which row they write.
-        columns, staged_bytes = Signal(8 * num_in_bytes), Signal(range(num_in_bytes + 1))  # 0: nothing staged
+        columns, staged_bytes = Signal(8 * num_in_bytes, reset_less=True), Signal(range(num_in_bytes + 1))  # 0: nothing staged
         tail = Signal(range(num_bytes))  # the place of the next byte to arrive
         is_written, is_next_row = Signal(num_in_bytes), Signal(num_in_bytes)
         row = Signal(range(num_bytes // num_in_bytes))
@@ -80,7 +80,7 @@ class ByteRing(wiring.Component):
         # Then they are written.
         for place in range(num_bytes):
             own = place % num_in_bytes
-            byte = Signal(8, name=f"byte_{place}")
+            byte = Signal(8, reset_less=True, name=f"byte_{place}")
             own_row = (row + is_next_row[own])[:len(row)]
             with m.If(has_room & is_written[own] & (own_row == place // num_in_bytes)):
                 m.d.sync += byte.eq(columns.word_select(own, 8))

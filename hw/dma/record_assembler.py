@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.dma.types import SkipBeat
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 
 __all__ = ["RecordAssembler"]
@@ -37,7 +38,7 @@ class RecordAssembler(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         port_bytes, record_bytes = self._port_bytes, self._record_bytes
-        beat, records = self.beats.payload, self.records
+        beat, records, record = self.beats.payload, self.records, data_register(m, self.records.payload)
         is_moving = Signal()
         m.d.comb += is_moving.eq(self.beats.valid & (~records.valid | records.ready))
         with m.If(records.ready):
@@ -48,7 +49,7 @@ class RecordAssembler(wiring.Component):
             m.d.comb += self.beats.ready.eq(is_moving)
             with m.If(is_moving):
                 m.d.sync += [
-                    records.payload.eq((records.payload >> 8 * port_bytes) | (beat.data << 8 * (record_bytes - port_bytes))),
+                    record.eq((record >> 8 * port_bytes) | (beat.data << 8 * (record_bytes - port_bytes))),
                     index.eq(index + 1), records.valid.eq(is_last),
                 ]
                 with m.If(is_last):
@@ -60,7 +61,7 @@ class RecordAssembler(wiring.Component):
             m.d.comb += self.beats.ready.eq(is_moving & is_last)
             with m.If(is_moving):
                 m.d.sync += [
-                    records.payload.eq(beat.data.word_select((beat.skip >> size_log2) + index, 8 * record_bytes)),
+                    record.eq(beat.data.word_select((beat.skip >> size_log2) + index, 8 * record_bytes)),
                     index.eq(index + 1), records.valid.eq(1),
                 ]
                 with m.If(is_last):

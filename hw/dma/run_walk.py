@@ -41,7 +41,7 @@ class RunWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job = Signal(WalkJob)  # addr is that of the next sequence; num_inner and num_outer are those that remain of the job
+        job = Signal(WalkJob, reset_less=True)  # addr is that of the next sequence; num_inner and num_outer are those that remain of the job
         inner_left = Signal(16)  # runs that follow the one shown
         outer_left = Signal(16)
         is_last = Signal()

@@ -4,6 +4,8 @@ from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.register import data_register
+
 __all__ = ["Queue"]
 
 
@@ -55,13 +57,15 @@ class Queue(wiring.Component):
         return m
 
     def _elaborate_pair(self, m):
-        """The output's register, and one for the payload that came while that was held."""
-        spare, has_spare = Signal.like(self.i.payload), Signal()
+        """The output's register, and one for the payload that came while that was held; until then it follows the input, whatever the output does."""
+        payload, spare, has_spare = data_register(m, self.o.payload), Signal.like(self.i.payload, reset_less=True), Signal()
         m.d.comb += [self.i.ready.eq(~has_spare), self.level.eq(self.o.valid + has_spare)]
         with m.If(self.o.ready | ~self.o.valid):
-            m.d.sync += [self.o.valid.eq(self.i.valid | has_spare), self.o.payload.eq(Mux(has_spare, spare, self.i.payload)), has_spare.eq(0)]
-        with m.Elif(self.i.valid & ~has_spare):
-            m.d.sync += [spare.eq(self.i.payload), has_spare.eq(1)]
+            m.d.sync += [self.o.valid.eq(self.i.valid | has_spare), payload.eq(Mux(has_spare, spare, self.i.payload)), has_spare.eq(0)]
+        with m.Elif(self.i.valid):
+            m.d.sync += has_spare.eq(1)
+        with m.If(~has_spare):
+            m.d.sync += spare.eq(self.i.payload)
 
     def _elaborate_fifo(self, m):
         payload = Value.cast(self.i.payload)

@@ -4,6 +4,8 @@ from amaranth.hdl import Module, ShapeLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.register import data_register
+
 __all__ = ["Stage"]
 
 
@@ -28,7 +30,8 @@ class Stage(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        payload = data_register(m, self.o.payload)
         m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
         with m.If(self.i.ready):
-            m.d.sync += [self.o.valid.eq(self.i.valid), self.o.payload.eq(self.i.payload)]
+            m.d.sync += [self.o.valid.eq(self.i.valid), payload.eq(self.i.payload)]
         return m

@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 
 from .lanes import PRODUCT_BITS
@@ -47,10 +48,11 @@ class Accumulators(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
+        drain_sums = data_register(m, self.drain_sums)
         vector = data.ArrayLayout(signed(ACC_BITS), config.num_lanes)
 
         add_1_en, add_1_buffer = Signal(), Signal()
-        add_2_en, add_2_entry, add_2_buffer, sums = Signal(), Signal.like(self.add_entry), Signal(), Signal(vector)
+        add_2_en, add_2_entry, add_2_buffer, sums = Signal(), Signal.like(self.add_entry), Signal(), Signal(vector, reset_less=True)
         add_1_entry, swept_entry = Signal.like(self.add_entry), Signal.like(self.drain_entry)
         has_drained, chunk, buffer = Signal(), Signal.like(self.drain_chunk), Signal()
         m.d.sync += [
@@ -88,7 +90,7 @@ class Accumulators(wiring.Component):
             m.d.sync += [sums[lane].eq(old[lane] + self.products[lane]) for lane in range(config.num_lanes)]
         drained = Mux(buffer, stored[1], stored[0])
         with m.If(has_drained):
-            m.d.sync += self.drain_sums.eq(drained.word_select(chunk, config.post_lanes * ACC_BITS))
+            m.d.sync += drain_sums.eq(drained.word_select(chunk, config.post_lanes * ACC_BITS))
             with m.If(Mux(buffer, is_zero[1], is_zero[0])):
-                m.d.sync += self.drain_sums.eq(0)
+                m.d.sync += drain_sums.eq(0)
         return m

@@ -95,7 +95,7 @@ class Core(wiring.Component):
         issue = sequencer.issue
         weight, is_low = issue.value, issue.is_low
         for stage in range(window.READ_CYCLES):
-            weight, before = Signal.like(issue.value, name=f"weight_{stage}"), weight
+            weight, before = Signal.like(issue.value, reset_less=True, name=f"weight_{stage}"), weight
             is_low, before_low = Signal(name=f"is_low_{stage}"), is_low
             m.d.sync += [weight.eq(before), is_low.eq(before_low)]
         add = Cat(issue.is_valid, issue.entry, issue.buffer)

@@ -140,7 +140,7 @@ class TokenBits(wiring.Component):
         ]
         # A half goes behind the bits while a token is cut off in front
         take = Signal()
-        spare = Signal(Token)  # a token cut when the one before was not taken: `ready` reaches no further
+        spare = Signal(Token, reset_less=True)  # a token cut when the one before was not taken: `ready` reaches no further
         has_spare = Signal()
         m.d.comb += [
             take.eq(self.en & (level >= num_bits) & ~has_spare),
@@ -161,7 +161,9 @@ class TokenBits(wiring.Component):
         with m.If(self.tokens.ready | ~self.tokens.valid):
             m.d.sync += [self.tokens.valid.eq(take | has_spare), self.tokens.payload.eq(Mux(has_spare, spare, cut)), has_spare.eq(0)]
         with m.Elif(take):
-            m.d.sync += [spare.eq(cut), has_spare.eq(1)]
+            m.d.sync += has_spare.eq(1)
+        with m.If(~has_spare):
+            m.d.sync += spare.eq(cut)
 
         with m.If(self.flush):
             m.d.comb += self.beats.ready.eq(~is_ended)
@@ -203,7 +205,7 @@ class TokenDecoder(wiring.Component):
         m.submodules.bits = bits = TokenBits(self._config)
         wiring.connect(m, wiring.flipped(self.beats), bits.beats)
 
-        job = Signal(self.job.payload.shape())
+        job = Signal(self.job.payload.shape(), reset_less=True)
         sb, group, bank = Signal(16), Signal(16), Signal(init=1)
         num_z, kernels_per_z = Signal(16), Signal(9)
         tap, kernel = Signal(TAP_BITS), Signal(9)

@@ -10,6 +10,7 @@ from amaranth.utils import exact_log2
 from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.chunk_writer import Chunk
 from convoy.hw.lib.queue import Queue
+from convoy.hw.lib.register import data_register
 from convoy.hw.lib.rest import Rest, rested
 from convoy.hw.post.compress import Compressor
 from convoy.hw.post.lut import LUT_FIELDS, Lut
@@ -93,7 +94,8 @@ class _UnitSequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job, unit, param = self.fields, self.units.payload, self.params.payload
+        job, unit, param = data_register(m, self.fields), data_register(m, self.units.payload), self.params.payload
+        extent = data_register(m, self.group)
         sb, group, kernel = Signal(16), Signal(16), Signal(9)
         core = Signal(range(self._config.num_cores))
         entry, line, first_line = Signal.like(unit.entry), Signal.like(unit.line), Signal.like(unit.line)
@@ -110,19 +112,20 @@ class _UnitSequencer(wiring.Component):
         ]
         with m.If(self.units.ready):
             m.d.sync += self.units.valid.eq(0)
-        second_left = Signal.like(self.group.second_left)
-        m.d.comb += second_left.eq(self.group.num_pos - job.drain_pitch)
+        second_left = Signal.like(extent.second_left)
+        m.d.comb += second_left.eq(extent.num_pos - job.drain_pitch)
         m.d.sync += [
-            self.group.second_left.eq(second_left),
-            _Row.assign(self.group.first, job, self.group.num_pos, self._config.post_lanes),
-            _Row.assign(self.group.second, job, second_left, self._config.post_lanes),
+            extent.second_left.eq(second_left),
+            _Row.assign(extent.first, job, extent.num_pos, self._config.post_lanes),
+            _Row.assign(extent.second, job, second_left, self._config.post_lanes),
         ]
 
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(self.is_quiet)
+                m.d.sync += [sb.eq(0), group.eq(0), first_line.eq(0), is_odd.eq(0), group_addr.eq(self.job.payload.out_addr)]
                 with m.If(self.job.valid & self.is_quiet):
-                    m.d.sync += [job.eq(self.job.payload), sb.eq(0), group.eq(0), first_line.eq(0), is_odd.eq(0), group_addr.eq(self.job.payload.out_addr)]
+                    m.d.sync += job.eq(self.job.payload)
                     m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.comb += self.prepare.eq(1)
@@ -130,8 +133,8 @@ class _UnitSequencer(wiring.Component):
                     m.next = "GROUP"
             with m.State("GROUP"):
                 m.d.sync += [
-                    self.group.num_vec.eq(Mux(is_last_group, job.num_vec_last, job.num_vec)),
-                    self.group.num_pos.eq(Mux(is_last_group, job.num_pos_last, job.num_pos)),
+                    extent.num_vec.eq(Mux(is_last_group, job.num_vec_last, job.num_vec)),
+                    extent.num_pos.eq(Mux(is_last_group, job.num_pos_last, job.num_pos)),
                     num_kernels.eq(Mux(is_last_sb, job.num_kernels_last, job.num_kernels)),
                     kernel.eq(0), core.eq(0), entry.eq(0), line.eq(first_line),
                     group_step.eq(job.out_group_step_bytes + Mux(is_odd, job.out_pitch_row_bytes, 0)),
@@ -256,7 +259,7 @@ class _Walker(wiring.Component):
         m.submodules.columns = columns = _LaneColumns(post_lanes)
 
         is_active = self.is_active
-        unit = Signal(_unit_layout(config))
+        unit = Signal(_unit_layout(config), reset_less=True)
         entry, row_entry = Signal.like(unit.entry), Signal.like(unit.entry)
         vec_left, vec_x_left = Signal(9), Signal(9)  # entries to clear; vectors to the end of the row
         row, part = Signal(2), Signal(part_bits)  # row of the vector, chunk of the vector's row
@@ -469,7 +472,7 @@ class DrainChunks(wiring.Component):
         m.d.sync += lut.start.eq(sequencer.job.valid & sequencer.job.ready)
         m.d.comb += [lut.job[name].eq(sequencer.fields[name]) for name in LUT_FIELDS]
 
-        scale = delay(m, walker.scale, self._acc_read_cycles, name="scale")
+        scale = delay(m, walker.scale, self._acc_read_cycles, name="scale", reset_less=True)
         m.d.comb += [
             requantiser.valid.eq(delay(m, walker.emit, self._acc_read_cycles, name="emit")),
             requantiser.is_low.eq(delay(m, walker.is_low, self._acc_read_cycles, name="is_low")),

@@ -6,9 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
+from convoy.hw.lib.register import data_register
 from convoy.hw.lib.rest import Rest, resettable, rested
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import CORE_RESET_GROUPS
+from convoy.spec.cycles import UNIT_RESET_GROUPS
 from convoy.spec.isa import NN
 
 from .activity import Activity, ActivityMonitor
@@ -37,7 +38,8 @@ class NnEngine(wiring.Component):
     write : Out(WritePort)
     done : Out(1), strobe: a descriptor is complete and its writes are acknowledged; in order
     activity : Out(Activity), what the cores did two cycles before
-    core_resets : In(CORE_RESET_GROUPS), resets of the cores beside that of the whole engine; core n has number n modulo `CORE_RESET_GROUPS`
+    unit_resets : In(UNIT_RESET_GROUPS), resets of cores and other units beside that of the whole engine; core n has number n modulo `UNIT_RESET_GROUPS`, the others
+        begin with number 1
     """
 
     FAN_OUT_CYCLES = 1
@@ -50,28 +52,34 @@ class NnEngine(wiring.Component):
             "read_acts": Out(ReadPort(config)), "read_weights": Out(ReadPort(config)),
             "read_tables": Out(ReadPort(config)), "read_params": Out(ReadPort(config)),
             "read_lut": Out(ReadPort(config)), "read_residual": Out(ReadPort(config)), "write": Out(WritePort(config)),
-            "done": Out(1), "activity": Out(Activity(config)), "core_resets": In(CORE_RESET_GROUPS),
+            "done": Out(1), "activity": Out(Activity(config)), "unit_resets": In(UNIT_RESET_GROUPS),
         })
 
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        loader = Loader(config)
+
+        def with_reset(unit, group):
+            return resettable(unit, self.unit_resets[group % UNIT_RESET_GROUPS], platform)
+
+        loader, filler = Loader(config), Filler(config)
         m.submodules.loader_rest = loader_rest = Rest(max_open=7, tail_cycles=63)
-        m.submodules.loader = rested(loader, loader_rest.is_active, platform, "loader")
+        m.submodules.loader = with_reset(rested(loader, loader_rest.is_active, platform, "loader"), 1)
         m.submodules.stripe = stripe = StripeMemory(config)
-        m.submodules.filler = filler = Filler(config)
-        m.submodules.fetch = fetch = WeightFetcher(config)
+        m.submodules.filler = with_reset(filler, 1)
+        fetch = WeightFetcher(config)
+        m.submodules.fetch = with_reset(fetch, 2)
         params = ParamFetcher(config)
         m.submodules.params_rest = params_rest = Rest(tail_cycles=15)
-        m.submodules.params = rested(params, params_rest.is_active, platform, "params")
-        m.submodules.drain = drain = DrainChunks(config, acc_read_cycles=2 * self.FAN_OUT_CYCLES + Core.DRAIN_CYCLES)
+        m.submodules.params = with_reset(rested(params, params_rest.is_active, platform, "params"), 2)
+        drain = DrainChunks(config, acc_read_cycles=2 * self.FAN_OUT_CYCLES + Core.DRAIN_CYCLES)
+        m.submodules.drain = with_reset(drain, 3)
         writer = ChunkWriter(config, config.chunk_lanes)
         m.submodules.writer_rest = writer_rest = Rest(tail_cycles=15)
-        m.submodules.writer = rested(writer, writer_rest.is_active, platform, "writer")
+        m.submodules.writer = with_reset(rested(writer, writer_rest.is_active, platform, "writer"), 3)
         cores = [Core(config, number) for number in range(config.num_cores)]
         for number, core in enumerate(cores):
-            m.submodules[f"core_{number}"] = resettable(core, self.core_resets[number % CORE_RESET_GROUPS], platform)
+            m.submodules[f"core_{number}"] = with_reset(core, number)
 
         m.submodules.monitor = monitor = ActivityMonitor(config)
 
@@ -181,7 +189,8 @@ class NnEngine(wiring.Component):
         for stage in range(self.FAN_OUT_CYCLES + Core.DRAIN_CYCLES):
             source, before = Signal.like(drain.acc_core, name=f"source_{stage}"), source
             m.d.sync += source.eq(before)
+        acc_data = data_register(m, drain.acc_data)
         with m.Switch(source):
             for number, core in enumerate(cores):
                 with m.Case(number):
-                    m.d.sync += drain.acc_data.eq(core.drain_sums)
+                    m.d.sync += acc_data.eq(core.drain_sums)

@@ -73,7 +73,7 @@ class WeightFetcher(wiring.Component):
             rest.offered.eq(reader.runs.valid | reader.port.bursts.valid | reader.port.beats.valid | (assembler.records.valid & assembler.records.ready)),
         ]
 
-        job = Signal(self.job.payload.shape())
+        job = Signal(self.job.payload.shape(), reset_less=True)
         tap, core, sb, bank = Signal(9), Signal(range(max(config.num_cores, 2))), Signal(16), Signal()
         records, runs = assembler.records, reader.runs
         m.d.comb += [

@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -56,7 +57,7 @@ class Filler(wiring.Component):
         config = self._config
         num_cores, stripe_bits = config.num_cores, self._stripe_bits
         lanes_log2 = exact_log2(config.num_lanes)
-        job = Signal(self.job.payload.shape())
+        job = Signal(self.job.payload.shape(), reset_less=True)
 
         # The loops: superblock, group, z, core (depthwise), phase, word
         sb, group, z = Signal(16), Signal(16), Signal(16)
@@ -173,9 +174,10 @@ class Filler(wiring.Component):
 
     def _write(self, m, word_en, is_window_end, window_word, cores):
         """Two registers: the stripe's read, and one for the fan-out."""
-        en, end, word, cores_1 = Signal(), Signal(), Signal.like(window_word), Signal(self._config.num_cores)
+        en, end, word, cores_1 = Signal(), Signal(), Signal.like(window_word, reset_less=True), Signal(self._config.num_cores)
+        write_word, write_data = data_register(m, self.write.word), data_register(m, self.write.data)
         m.d.sync += [
             en.eq(word_en), end.eq(is_window_end), word.eq(window_word), cores_1.eq(cores),
-            self.write.en.eq(en), self.write.word.eq(word), self.write.data.eq(self.stripe_data), self.write_core.eq(cores_1),
+            self.write.en.eq(en), write_word.eq(word), write_data.eq(self.stripe_data), self.write_core.eq(cores_1),
             self.filled.eq(Mux(end, cores_1, 0)),
         ]

@@ -4,6 +4,8 @@ from amaranth.hdl import Module
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.register import data_register
+
 __all__ = ["JobSlot"]
 
 
@@ -21,9 +23,10 @@ class JobSlot(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        payload = data_register(m, self.o.payload)
         m.d.comb += self.i.ready.eq(~self.o.valid)
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [self.o.payload.eq(self.i.payload), self.o.valid.eq(1)]
+            m.d.sync += [payload.eq(self.i.payload), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         return m

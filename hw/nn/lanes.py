@@ -28,7 +28,7 @@ class Lanes(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         for lane, product in enumerate(self.products):
-            result = Signal(signed(2 * _FACTOR_BITS), name=f"result_{lane}")
+            result = Signal(signed(2 * _FACTOR_BITS), reset_less=True, name=f"result_{lane}")
             pixel = Signal(signed(_FACTOR_BITS), name=f"pixel_{lane}")
             m.d.comb += pixel.eq(Cat(self.pixels[lane], self.pixels[lane][7] & ~self.is_low))
             m.d.sync += result.eq(pixel * self.weight)

@@ -19,6 +19,7 @@ from convoy.hw.dma.byte_ring import ByteRing
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
 from convoy.hw.lib.queue import Queue
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import ACT_DEPTH_BEATS
 from convoy.spec.isa import NN
@@ -284,7 +285,7 @@ class _Placer(wiring.Component):
 
         # Stage 2: which bytes, each in its column: byte n of those used, which number `start` and on in the ring, or among its even or odd bytes, is in
         # column (start + n) % num_lanes, in the row of `start` or the one after it
-        selected, turn, placed = Signal(8 * num_lanes), Signal(lanes_log2), Signal.like(piece)
+        selected, turn, placed = Signal(8 * num_lanes, reset_less=True), Signal(lanes_log2, reset_less=True), Signal.like(piece, reset_less=True)
         is_placed = Signal()
         parity, start = Signal(), Signal.like(self.first)
         m.d.comb += [
@@ -304,7 +305,7 @@ class _Placer(wiring.Component):
         m.d.sync += [turn.eq(start - armed.data_first), placed.eq(armed), is_placed.eq(is_armed)]
 
         # Stage 3: where
-        rotated, is_written, is_data = Signal(8 * num_lanes), Signal(num_lanes), Signal(num_lanes)
+        rotated, is_written, is_data = Signal(8 * num_lanes, reset_less=True), Signal(num_lanes), Signal(num_lanes, reset_less=True)
         word, is_channel_end, is_job_end = Signal.like(piece.word), Signal(), Signal()
         turned = selected
         for i in range(lanes_log2):
@@ -317,9 +318,10 @@ class _Placer(wiring.Component):
         ]
 
         # Stage 4: pads, and write
+        write_data = data_register(m, self.write.data)
         m.d.sync += [
             self.write.en.eq(is_written), self.write.word.eq(word),
-            self.write.data.eq(Cat(Mux(is_data[i], rotated.word_select(i, 8), self.zero_point) for i in range(num_lanes))),
+            write_data.eq(Cat(Mux(is_data[i], rotated.word_select(i, 8), self.zero_point) for i in range(num_lanes))),
             self.channel_done.eq(is_channel_end), self.done.eq(is_job_end),
         ]
         return m
@@ -381,7 +383,7 @@ class Loader(wiring.Component):
             walk_job.num_outer.eq(job.num_act_outer), walk_job.pitch_outer_bytes.eq(job.act_pitch_outer_bytes),
             *(slot.i.payload[name].eq(job[name]) for name in _PLACE_FIELDS),
         ]
-        fields = Signal(NN.subset(*_PLACE_FIELDS))
+        fields = Signal(NN.subset(*_PLACE_FIELDS), reset_less=True)
         index = Signal(2)
         with m.FSM():
             with m.State("IDLE"):

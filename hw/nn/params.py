@@ -28,7 +28,7 @@ class _ParamRuns(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job = Signal.like(self.job.payload)
+        job = Signal.like(self.job.payload, reset_less=True)
         sb_left, group_left = Signal(16), Signal(16)  # superblocks after this one, groups after this one
         run = self.runs.payload
         m.d.comb += [

@@ -73,7 +73,7 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job, is_new = Signal(self.job.payload.shape()), Signal()
+        job, is_new = Signal(self.job.payload.shape(), reset_less=True), Signal()
         is_busy, finish = Signal(), Signal()  # finish: the cycle after a group's last issue
         num_filled, num_free, take_window, take_buffer = self._count(m)
         has_buffer, buffer = Signal(), Signal()

@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 
 __all__ = ["WindowMemory", "WindowWrite"]
@@ -45,6 +46,7 @@ class WindowMemory(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        pixels = data_register(m, self.pixels)
         num_lanes, depth = self._config.num_lanes, self._config.window_words
         lanes_log2, word_bits = exact_log2(num_lanes), exact_log2(depth)
         first = self.pixel[:lanes_log2]
@@ -70,7 +72,7 @@ class WindowMemory(wiring.Component):
         m.d.sync += [first_1.eq(first), first_2.eq(first_1), first_3.eq(first_2)]
         read_data = []
         for bank in range(num_lanes):
-            address = Signal(word_bits, name=f"address_{bank}")
+            address = Signal(word_bits, reset_less=True, name=f"address_{bank}")
             with m.Switch(Cat(is_next[bank], row_low[bank], row_high[bank])):
                 for choice in range(8):
                     with m.Case(choice):
@@ -81,7 +83,7 @@ class WindowMemory(wiring.Component):
             m.submodules[f"bank_{bank}"] = memory
             write, read = memory.write_port(), memory.read_port(domain="comb")
             m.d.comb += [write.en.eq(self.write.en), write.addr.eq(self.write.word), write.data.eq(self.write.data[bank]), read.addr.eq(address)]
-            value = Signal(8, name=f"value_{bank}")
+            value = Signal(8, reset_less=True, name=f"value_{bank}")
             m.d.sync += value.eq(read.data)
             read_data.append(value)
 
@@ -91,7 +93,7 @@ class WindowMemory(wiring.Component):
             rotated = Signal(8 * num_lanes, name=f"rotated_{bit}")
             m.d.comb += rotated.eq(Mux(first_3[bit], stage.rotate_right(8 << bit), stage))
             stage = rotated
-        m.d.sync += self.pixels.eq(stage)
+        m.d.sync += pixels.eq(stage)
         return m
 
     def _in_banks(self, m, first, split_log2):

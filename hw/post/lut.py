@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import ReadPort
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import LUT_BYTES, NN
 
@@ -75,19 +76,19 @@ class Lut(wiring.Component):
 
         # The lookup: a row of the table, then a byte of the row.
         byte_bits = exact_log2(config.port_bytes)
-        valid = Signal()
+        valid, outs = Signal(), data_register(m, self.outs)
         m.d.sync += [valid.eq(self.valid), self.out_valid.eq(valid)]
         for lane in range(self._num_lanes):
             table = Memory(shape=config.port_bits, depth=num_beats, init=[])
             m.submodules[f"table_{lane}"] = table
             write, read = table.write_port(), table.read_port()
-            byte = Signal(8, name=f"byte_{lane}")
+            byte = Signal(8, reset_less=True, name=f"byte_{lane}")
             m.d.comb += [
                 write.addr.eq(row), write.data.eq(beats.p), write.en.eq(beats.valid),
                 read.addr.eq(self.lanes[lane][byte_bits:]), read.en.eq(1),
             ]
             m.d.sync += [
                 byte.eq(self.lanes[lane]),
-                self.outs[lane].eq(Mux(self.job.has_lut, read.data.word_select(byte[:byte_bits], 8), byte)),
+                outs[lane].eq(Mux(self.job.has_lut, read.data.word_select(byte[:byte_bits], 8), byte)),
             ]
         return m

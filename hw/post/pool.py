@@ -9,6 +9,7 @@ from amaranth.utils import exact_log2
 from convoy.hw.dma.byte_queue import ByteQueue
 from convoy.hw.dma.types import Chunk
 from convoy.hw.lib.queue import Queue
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -105,9 +106,9 @@ class _Cutter(wiring.Component):
             emits.eq(Mux(is_three, ~is_odd_row & ~is_top, is_odd_row)),
             next_addr.eq(row_addr + Mux(emits, job.out_pitch_row_bytes, 0)),
         ]
-        piece = self.piece
+        piece, acts = data_register(m, self.piece), data_register(m, self.acts)
         m.d.sync += [
-            self.valid.eq(self.is_going), self.acts.eq(byte_queue.data),
+            self.valid.eq(self.is_going), acts.eq(byte_queue.data),
             piece.count.eq(need), piece.word.eq(word), piece.addr.eq(addr), piece.is_first.eq(is_first), piece.emits.eq(emits), piece.starts.eq(is_start),
             piece.is_fresh.eq(Mux(is_three, is_top, ~is_odd_row)), piece.keeps_row.eq(is_three & ~is_odd_row),
         ]
@@ -170,9 +171,9 @@ class _Maxima(wiring.Component):
         acts = [acts.word_select(i, 8) for i in range(2 * num)]
 
         # Columns: pairs; then the maximum of a pair and the output after it, which is one place further.
-        pairs, evens, columns = (Signal(data.ArrayLayout(8, num), name=name) for name in ("pairs", "evens", "columns"))
-        carried, carried_high = Signal(8), Signal(8)  # the last pair of the piece before
-        with_pairs, with_columns = Signal(self.piece.shape()), Signal(self.piece.shape())
+        pairs, evens, columns = (Signal(data.ArrayLayout(8, num), reset_less=True, name=name) for name in ("pairs", "evens", "columns"))
+        carried, carried_high = Signal(8, reset_less=True), Signal(8, reset_less=True)  # the last pair of the piece before
+        with_pairs, with_columns = Signal(self.piece.shape(), reset_less=True), Signal(self.piece.shape(), reset_less=True)
         has_pairs, has_columns = Signal(), Signal()
         m.d.sync += [
             has_pairs.eq(self.valid), with_pairs.eq(self.piece), has_columns.eq(has_pairs), with_columns.eq(with_pairs), self.out_valid.eq(has_columns),
@@ -188,7 +189,7 @@ class _Maxima(wiring.Component):
         m.submodules.lines = lines = Memory(shape=8 * num, depth=_num_words(config), init=[])
         write = lines.write_port()
         read = lines.read_port(transparent_for=[write])
-        kept, is_same_word = Signal(8 * num), Signal()
+        kept, is_same_word = Signal(8 * num, reset_less=True), Signal()
         rows = Signal(data.ArrayLayout(8, num))
         for i, both in enumerate(_maxima(list(columns), [kept.word_select(i, 8) for i in range(num)], self.is_wide)):
             m.d.comb += rows[i].eq(Mux(with_columns.is_fresh, columns[i], both))
@@ -209,7 +210,7 @@ class _Maxima(wiring.Component):
         ]
         with m.If(has_columns):
             m.d.sync += is_late.eq(starts & (count == 0))
-        out, half_bits = self.out, 4 * config.chunk_lanes
+        out, half_bits = data_register(m, self.out), 4 * config.chunk_lanes
         m.d.sync += [
             out.data.eq(Cat(results[:half_bits], Mux(self.is_wide, results[4 * num:], results[half_bits:]))),
             out.addr.eq(with_columns.addr + drops), out.count.eq(count), out.start.eq(starts), out.last.eq(0),

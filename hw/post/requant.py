@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import PARAM, Rounding
 
@@ -14,10 +15,10 @@ _OUT_BITS = 18
 _QUOTIENT_BITS = 42
 
 
-def delay(m: Module, value, cycles: int, *, name: str):
+def delay(m: Module, value, cycles: int, *, name: str, reset_less: bool = False):
     """`value` as it was `cycles` clock cycles ago, by a chain of registers `<name>_<i>` that start at zero. Shape preserved."""
     for i in range(cycles):
-        stage = Signal(value.shape(), name=f"{name}_{i}")
+        stage = Signal(value.shape(), name=f"{name}_{i}", reset_less=reset_less)
         m.d.sync += stage.eq(value)
         value = stage
     return value
@@ -43,11 +44,11 @@ class _Lane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        total = Signal(signed(32))
+        total = Signal(signed(32), reset_less=True)
         m.d.sync += total.eq(self.acc + self.bias)
 
         wide = Signal(signed(39))
-        x = Signal(signed(32))
+        x = Signal(signed(32), reset_less=True)
         m.d.comb += wide.eq(total << self.shift_left)
         with m.If(self.is_single & (wide[31:].any() & ~wide[31:].all())):
             m.d.sync += x.eq(Mux(total < 0, -(1 << 31), (1 << 31) - 1))
@@ -57,43 +58,43 @@ class _Lane(wiring.Component):
         product = self._multiply(m, x)  # three stages
 
         # The product of the high sum, 8 bits up, and that of the low sum a cycle before; the lowest 8 bits only matter to a tie.
-        low_product, total_product = Signal(signed(63)), Signal(signed(64))
+        low_product, total_product = Signal(signed(63), reset_less=True), Signal(signed(64))
         m.d.comb += total_product.eq(product)
         with m.If(self.is_wide):
             m.d.sync += low_product.eq(product)
             m.d.comb += total_product.eq(product + (low_product >> 8))
 
         # The right shift by 31 + R, its last bit still to be rounded off: 30 bits now, R later, 1 at the end.
-        quotient = Signal(signed(_QUOTIENT_BITS))
-        is_tie_below, has_rest = Signal(), Signal()
+        quotient = Signal(signed(_QUOTIENT_BITS), reset_less=True)
+        is_tie_below, has_rest = Signal(reset_less=True), Signal()
         m.d.comb += has_rest.eq(total_product[:22].any() | Mux(self.is_wide, low_product[:8].any(), total_product[22:30].any()))
         m.d.sync += [
             quotient.eq(Mux(self.is_wide, total_product >> 22, total_product >> 30)),
             is_tie_below.eq((total_product < 0) & ~has_rest & ~self.is_half_up),
         ]
-        nudged = Signal(signed(_QUOTIENT_BITS))
+        nudged = Signal(signed(_QUOTIENT_BITS), reset_less=True)
         m.d.sync += nudged.eq(quotient + Mux(self.is_single, Cat(is_tie_below, is_tie_below).as_signed(), Const(1, signed(2))))
-        halves = Signal(signed(_QUOTIENT_BITS))
+        halves = Signal(signed(_QUOTIENT_BITS), reset_less=True)
         m.d.sync += halves.eq(Cat(nudged[0] & self.is_single, nudged[1:] - (~self.is_single & (nudged < 0) & self.has_shift)).as_signed())
-        shifted = Signal(signed(_QUOTIENT_BITS))
+        shifted = Signal(signed(_QUOTIENT_BITS), reset_less=True)
         m.d.sync += shifted.eq(halves >> self.shift_right)
-        rounded = Signal(signed(_QUOTIENT_BITS))
+        rounded = Signal(signed(_QUOTIENT_BITS), reset_less=True)
         m.d.sync += rounded.eq((shifted + 1) >> 1)
 
-        small = Signal(signed(_OUT_BITS))  # a value beyond these bits is clamped whatever the zero point
+        small = Signal(signed(_OUT_BITS), reset_less=True)  # a value beyond these bits is clamped whatever the zero point
         top = rounded[_OUT_BITS - 1:]
         with m.If(top.any() & ~top.all()):
             m.d.sync += small.eq(Mux(rounded < 0, -(1 << (_OUT_BITS - 1)), (1 << (_OUT_BITS - 1)) - 1))
         with m.Else():
             m.d.sync += small.eq(rounded[:_OUT_BITS].as_signed())
-        offset = Signal(signed(_OUT_BITS + 1))
+        offset, out = Signal(signed(_OUT_BITS + 1), reset_less=True), data_register(m, self.out)
         m.d.sync += offset.eq(small + self.zero_point_out)
         with m.If(offset < self.act_min):
-            m.d.sync += self.out.eq(self.act_min)
+            m.d.sync += out.eq(self.act_min)
         with m.Elif(offset > self.act_max):
-            m.d.sync += self.out.eq(self.act_max)
+            m.d.sync += out.eq(self.act_max)
         with m.Else():
-            m.d.sync += self.out.eq(offset[:16].as_signed())
+            m.d.sync += out.eq(offset[:16].as_signed())
         return m
 
     def _multiply(self, m, x):
@@ -102,17 +103,17 @@ class _Lane(wiring.Component):
         high = x[_PART_BITS:].as_signed()
         mult_low = Cat(self.mult_low, Const(0, 1)).as_signed()
         mult_high = Cat(self.mult_high, Const(0, 1)).as_signed()
-        low_low, low_high, high_low, high_high = (Signal(signed(2 * _PART_BITS + 1), name=f"product_{i}") for i in range(4))
+        low_low, low_high, high_low, high_high = (Signal(signed(2 * _PART_BITS + 1), reset_less=True, name=f"product_{i}") for i in range(4))
         m.d.sync += [
             low_low.eq(low * mult_low), low_high.eq(low * mult_high), high_low.eq(high * mult_low), high_high.eq(high * mult_high),
         ]
-        outer = Signal(signed(63))
-        inner = Signal(signed(2 * _PART_BITS + 1))
+        outer = Signal(signed(63), reset_less=True)
+        inner = Signal(signed(2 * _PART_BITS + 1), reset_less=True)
         m.d.sync += [
             outer.eq(Cat(low_low[:2 * _PART_BITS], high_high)),
             inner.eq(low_high + high_low),
         ]
-        product = Signal(signed(63))
+        product = Signal(signed(63), reset_less=True)
         m.d.sync += product.eq(Cat(outer[:_PART_BITS], outer[_PART_BITS:].as_signed() + inner))
         return product
 
@@ -186,17 +187,17 @@ class Requantiser(wiring.Component):
             self.out_valid.eq(Mux(self.is_wide, is_late_valid, out_valid)),
         ]
         m.d.sync += [is_late_valid.eq(out_valid), is_late_out.eq(self.is_wide & ~delay(m, self.is_low, self.PIPELINE_CYCLES, name="is_low"))]
-        shift_left = delay(m, self.param.shift_left, 1, name="shift_left")
-        mult = delay(m, self.param.mult, 2, name="mult")
-        shift_right = delay(m, self.param.shift_right, 6, name="shift_right")
+        shift_left = delay(m, self.param.shift_left, 1, name="shift_left", reset_less=True)
+        mult = delay(m, self.param.mult, 2, name="mult", reset_less=True)
+        shift_right = delay(m, self.param.shift_right, 6, name="shift_right", reset_less=True)
         has_shift = Signal()
         m.d.sync += has_shift.eq(shift_right != 0)
-        shift_right_late = delay(m, shift_right, 2, name="shift_right_late")
+        shift_right_late = delay(m, shift_right, 2, name="shift_right_late", reset_less=True)
         lanes = [_Lane() for _ in range(self.num_lanes)]
         interleaved = Cat(lane.out for lane in lanes)
         for i, lane in enumerate(lanes):
             m.submodules[f"lane_{i}"] = lane
-            late = Signal(8, name=f"late_{i}")  # for the second of two cycles
+            late = Signal(8, reset_less=True, name=f"late_{i}")  # for the second of two cycles
             m.d.comb += [
                 lane.acc.eq(self.accs[i]),
                 lane.bias.eq(self.param.bias),

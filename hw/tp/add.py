@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.register import data_register
 from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, TP, TpOp
 
 __all__ = ["ADD_FIELDS", "AddLane", "MathLane", "ScaleDown", "clamp"]
@@ -52,7 +53,7 @@ class ScaleDown(wiring.Component):
         x_low_bits, mult_low_bits = 17, 16
         total_bits = self._x_bits + 32
 
-        x = Signal.like(self.x)
+        x = Signal.like(self.x, reset_less=True)
         m.d.sync += x.eq(self.x)
         parts = [(x, 0)]
         if self._x_bits > x_low_bits + 1:
@@ -62,22 +63,22 @@ class ScaleDown(wiring.Component):
         for name, factor in (("low", self.mult[:mult_low_bits]), ("high", self.mult[mult_low_bits:])):
             products = []
             for part, lsb in parts:
-                product = Signal(signed(len(part) + len(factor) + 1), name=f"product_{name}_{lsb}")
+                product = Signal(signed(len(part) + len(factor) + 1), reset_less=True, name=f"product_{name}_{lsb}")
                 m.d.sync += product.eq(part * factor)
                 products.append(product << lsb)
-            partial = Signal(signed(total_bits), name=f"sum_{name}")
+            partial = Signal(signed(total_bits), reset_less=True, name=f"sum_{name}")
             m.d.sync += partial.eq(sum(products))
             sums.append(partial)
 
         total = Signal(signed(total_bits))
         m.d.comb += total.eq(sums[0] + (sums[1] << mult_low_bits) + (1 << (self._drop_bits - 1)))
-        high, rounded = Signal(self.y.shape()), Signal(signed(len(self.y) + 1))
-        half = Signal(31)
+        high, rounded = Signal(self.y.shape(), reset_less=True), Signal(signed(len(self.y) + 1), reset_less=True)
+        half, y = Signal(31, reset_less=True), data_register(m, self.y)
         m.d.sync += [
             half.eq((1 << self.shift) >> 1),
             high.eq(total >> self._drop_bits),
             rounded.eq(high + half - ((high < 0) & (self.shift != 0))),
-            self.y.eq(rounded >> self.shift),
+            y.eq(rounded >> self.shift),
         ]
         return m
 
@@ -113,10 +114,10 @@ class AddLane(wiring.Component):
             scale_b.x.eq(self.b - job.b_zero_point), scale_b.mult.eq(job.b_mult), scale_b.shift.eq(job.b_shift),
             scale_out.x.eq(scale_a.y + scale_b.y), scale_out.mult.eq(job.out_mult), scale_out.shift.eq(job.out_shift),
         ]
-        result = Signal(signed(len(scale_out.y) + 1))
+        result, y = Signal(signed(len(scale_out.y) + 1), reset_less=True), data_register(m, self.y)
         m.d.sync += [
             result.eq(scale_out.y + job.zero_point_out),
-            self.y.eq(clamp(result, job)),
+            y.eq(clamp(result, job)),
         ]
         return m
 
@@ -162,7 +163,7 @@ class MathLane(wiring.Component):
 
         # The product of two elements is a * (b + half) - a * half, with a factor b + half that is not negative. Factors shifted left by what is dropped are exact.
         a, b = Signal(signed(10)), Signal(signed(10))
-        x_a, x_b, product_factor, half_factor = Signal(signed(16)), Signal(signed(16)), Signal(32), Signal(32)
+        x_a, x_b, product_factor, half_factor = Signal(signed(16)), Signal(signed(16)), Signal(32), Signal(32, reset_less=True)
         product_shift, factor_shift = job.b_shift[:MAX_PRODUCT_SHIFT.bit_length()], drop_bits - narrow_shift
         narrow_half, wide_half = 1 << (len(b) - 1), 1 << (len(self.b) - 1)
         m.d.comb += [
@@ -173,19 +174,20 @@ class MathLane(wiring.Component):
             scale_a.x.eq(x_a), scale_b.x.eq(Mux(is_mul, x_a, x_b)),
             scale_a.shift.eq(Mux(is_mul, 0, job.a_shift)), scale_b.shift.eq(Mux(is_mul, 0, job.b_shift)),
         ]
+        mult_a, mult_b = data_register(m, scale_a.mult), data_register(m, scale_b.mult)
         m.d.sync += [
             half_factor.eq(Mux(job.is_wide, wide_half << drop_bits, narrow_half << product_shift << factor_shift)),
-            scale_a.mult.eq(Mux(is_weighted, self.weight_a << factor_shift, Mux(is_mul, product_factor, job.a_mult))),
-            scale_b.mult.eq(Mux(is_weighted, self.weight_b << factor_shift, Mux(is_mul, half_factor, job.b_mult))),
+            mult_a.eq(Mux(is_weighted, self.weight_a << factor_shift, Mux(is_mul, product_factor, job.a_mult))),
+            mult_b.eq(Mux(is_weighted, self.weight_b << factor_shift, Mux(is_mul, half_factor, job.b_mult))),
         ]
         m.d.comb += [
             scale_out.x.eq(Mux(subtracts, scale_a.y - scale_b.y, scale_a.y + scale_b.y)), scale_out.mult.eq(job.out_mult), scale_out.shift.eq(job.out_shift),
             self.row.eq(scale_out.x),
         ]
-        result = Signal(signed(len(scale_out.y) + 1))
+        result, y = Signal(signed(len(scale_out.y) + 1), reset_less=True), data_register(m, self.y)
         m.d.sync += [
             result.eq(scale_out.y + job.zero_point_out),
-            self.y.eq(clamp(result, job)),
+            y.eq(clamp(result, job)),
         ]
         return m
 

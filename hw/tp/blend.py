@@ -36,7 +36,7 @@ class BlendWeights(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         place = self.place
-        row, col_1 = Signal(FRACTION_BITS + 1), Signal(WEIGHT_BITS)
+        row, col_1 = Signal(FRACTION_BITS + 1, reset_less=True), Signal(WEIGHT_BITS, reset_less=True)
         m.d.sync += [
             row.eq(Mux(self.is_row_0, (1 << FRACTION_BITS) - place.frac_y, place.frac_y)),
             col_1.eq(Mux(self.is_row_0, (place.frac_x << FRACTION_BITS) - place.product, place.product)),
@@ -76,7 +76,7 @@ class Blend(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         total_bits = 8 + 2 * FRACTION_BITS + 1
-        total, rounded = Signal(signed(total_bits)), Signal(signed(total_bits))
+        total, rounded = Signal(signed(total_bits), reset_less=True), Signal(signed(total_bits), reset_less=True)
         is_first = Signal(init=1)
         with m.If(self.en):
             m.d.sync += [total.eq(Mux(is_first, 0, total) + self.row), is_first.eq(self.window_last)]

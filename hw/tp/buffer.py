@@ -93,12 +93,12 @@ class TpBuffer(wiring.Component):
         bank_bits = exact_log2(self._num_banks)
         base = self.read_addr[gather]
         half_bits = len(base) - 1
-        offset = [Signal(half_bits, name=f"offset{gather}_{lane}") for lane in range(self._num_lanes)]
+        offset = [Signal(half_bits, reset_less=True, name=f"offset{gather}_{lane}") for lane in range(self._num_lanes)]
         words, select = [0] * len(ports), []
         for lane in range(self._num_lanes):
             is_used = Signal(name=f"is_used{gather}_{lane}")
-            addr = Signal(len(base), name=f"addr{gather}_{lane}")
-            bank = Signal(bank_bits, name=f"bank{gather}_{lane}")
+            addr = Signal(len(base), reset_less=True, name=f"addr{gather}_{lane}")
+            bank = Signal(bank_bits, reset_less=True, name=f"bank{gather}_{lane}")
             within = (base[:half_bits] + offset[lane])[:half_bits]
             m.d.sync += [
                 offset[lane].eq(self.read_step[gather] * lane),

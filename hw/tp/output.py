@@ -50,7 +50,7 @@ class Output(wiring.Component):
         results, chunks = result.o, writer.chunks
         m.d.comb += self.done.eq(writer.done)
 
-        job, is_active = Signal(_JOB), Signal()
+        job, is_active = Signal(_JOB, reset_less=True), Signal()
         run_addr, run_left, is_run_start = Signal(32), Signal.like(job.out_run_bytes), Signal()
         used = Signal(range(self._num_lanes))
         available = Signal.like(results.p.count)

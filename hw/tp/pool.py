@@ -49,8 +49,8 @@ class Average(wiring.Component):
         quotient_bits, narrow_bits = _ELEMENT_BITS, 8
         is_negative = Signal()
         divisor = Signal(_COUNT_BITS)
-        remainder = Signal(_COUNT_BITS + quotient_bits + 1)
-        magnitude = Signal(quotient_bits)
+        remainder = Signal(_COUNT_BITS + quotient_bits + 1, reset_less=True)
+        magnitude = Signal(quotient_bits, reset_less=True)
         # A one-hot counter: bit 0 is the cycle after the start, which rounds; then a quotient bit per cycle; then the sign. Of narrow averages only
         # the last bits are made: dividends are shifted left by those that would be zero.
         steps = Signal(quotient_bits + 1)
@@ -83,7 +83,7 @@ class Average(wiring.Component):
 class PoolReduce(wiring.Component):
     """Maximum or average of windows that arrive in groups of elements, clamped.
 
-    Latency: 4 cycles from the last group of a window, and for averages that of `Average`. Throughput: a group per cycle; the
+    Latency: 5 cycles from the last group of a window, and for averages that of `Average`. Throughput: a group per cycle; the
     ends of windows to be averaged must be at least the latency of `Average` apart.
 
     Parameters
@@ -132,26 +132,37 @@ class PoolReduce(wiring.Component):
 
         # Elements not in use become neutral: 0 in a sum, the least of all in a maximum.
         least = -(1 << (_ELEMENT_BITS - 1))
-        values = [Signal(signed(_ELEMENT_BITS), name=f"value{lane}") for lane in range(len(self.elements))]
+        values = [Signal(signed(_ELEMENT_BITS), reset_less=True, name=f"value{lane}") for lane in range(len(self.elements))]
         values_en, values_last, values_count = Signal(), Signal(), Signal.like(self.count)
         m.d.sync += [values_en.eq(self.en), values_last.eq(self.window_last), values_count.eq(self.count)]
         m.d.sync += [value.eq(Mux(lane < self.count, self.elements[lane], Mux(is_average, 0, least))) for lane, value in enumerate(values)]
 
-        group_en, group_last = Signal(), Signal()
-        group_max, group_count = Signal(signed(_ELEMENT_BITS)), Signal.like(self.count)
-        group_sum = Signal(signed(_ELEMENT_BITS + len(values).bit_length()))
+        # Maxima and sums of pairs, then of the group, then of the window
+        pairs_en, pairs_last, pairs_count = Signal(), Signal(), Signal.like(self.count, reset_less=True)
+        pairs = [values[lane:lane + 2] for lane in range(0, len(values), 2)]
+        pair_maxima = [Signal(signed(_ELEMENT_BITS), reset_less=True, name=f"pair_max{n}") for n in range(len(pairs))]
+        pair_sums = [Signal(signed(_ELEMENT_BITS + 1), reset_less=True, name=f"pair_sum{n}") for n in range(len(pairs))]
         m.d.sync += [
-            group_en.eq(values_en), group_last.eq(values_last), group_count.eq(values_count),
-            group_max.eq(_tree(values, lambda a, b: Mux(a > b, a, b))),
-            group_sum.eq(_tree(values, lambda a, b: a + b)),
+            pairs_en.eq(values_en), pairs_last.eq(values_last), pairs_count.eq(values_count),
+            *(maximum.eq(_tree(pair, _larger)) for maximum, pair in zip(pair_maxima, pairs, strict=True)),
+            *(total.eq(sum(pair)) for total, pair in zip(pair_sums, pairs, strict=True)),
         ]
 
-        window_max, window_sum, window_count = Signal(signed(_ELEMENT_BITS), init=least), Signal(signed(_SUM_BITS)), Signal(_COUNT_BITS)
+        group_en, group_last = Signal(), Signal()
+        group_max, group_count = Signal(signed(_ELEMENT_BITS), reset_less=True), Signal.like(self.count, reset_less=True)
+        group_sum = Signal(signed(_ELEMENT_BITS + len(values).bit_length()), reset_less=True)
+        m.d.sync += [
+            group_en.eq(pairs_en), group_last.eq(pairs_last), group_count.eq(pairs_count),
+            group_max.eq(_tree(pair_maxima, _larger)), group_sum.eq(sum(pair_sums)),
+        ]
+
+        window_max, window_sum, window_count = (
+            Signal(signed(_ELEMENT_BITS), reset_less=True), Signal(signed(_SUM_BITS), reset_less=True), Signal(_COUNT_BITS, reset_less=True))
         window_en, is_first = Signal(), Signal(init=1)
-        values_is_final, group_is_final, window_is_final, average_is_final = Signal(), Signal(), Signal(), Signal()
+        values_is_final, pairs_is_final, group_is_final, window_is_final, average_is_final = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
             window_en.eq(group_en & group_last),
-            values_is_final.eq(self.last), group_is_final.eq(values_is_final), window_is_final.eq(group_is_final),
+            values_is_final.eq(self.last), pairs_is_final.eq(values_is_final), group_is_final.eq(pairs_is_final), window_is_final.eq(group_is_final),
         ]
         with m.If(window_en):
             m.d.sync += average_is_final.eq(window_is_final)
@@ -176,6 +187,10 @@ class PoolReduce(wiring.Component):
             self.result_last.eq(Mux(is_average, average_is_final, window_is_final)),
         ]
         return m
+
+
+def _larger(a, b):
+    return Mux(a > b, a, b)
 
 
 def _tree(values, combine):

@@ -93,7 +93,7 @@ class Process(wiring.Component):
         wiring.connect(m, queue.o, wiring.flipped(self.results))
         wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
 
-        job, b_offset, b_high_offset = Signal(_JOB), Signal(half_bits), Signal(half_bits)
+        job, b_offset, b_high_offset = Signal(_JOB, reset_less=True), Signal(half_bits), Signal(half_bits)
         has_b = Cat(job.op == op for op in TP_TWO_OPERANDS).any()
         is_pair, is_wide_pool = Signal(), Signal()  # int16: low and high bytes in two cycles, or by both gathers
         m.d.comb += [is_pair.eq(job.is_wide & has_b), is_wide_pool.eq(job.is_wide & ~has_b)]
@@ -177,10 +177,10 @@ class Process(wiring.Component):
     def _compute(self, m, job, tags, weights, lut, results):
         """The bytes that were read or the fill, or what is made of them, looked up if need be, into the queue."""
         read_a, read_b = self.read_data
-        low_a, low_b = Signal.like(Value.cast(read_a)), Signal.like(Value.cast(read_b))
+        low_a, low_b = Signal.like(Value.cast(read_a), reset_less=True), Signal.like(Value.cast(read_b), reset_less=True)
         with m.If(tags.pop("is_low")):
             m.d.sync += [low_a.eq(Value.cast(read_a)), low_b.eq(Value.cast(read_b))]
-        maths, extremes, is_minimum, is_weighted = [], [], Signal(), Signal()
+        maths, extremes, is_minimum, is_weighted = [], [], Signal(), Signal()  # extremes: a cycle after the elements, which are compared first
         m.d.comb += [is_minimum.eq(job.op == TpOp.MINIMUM), is_weighted.eq(job.op == TpOp.BILINEAR)]
         for lane, (a, b) in enumerate(zip(read_a, read_b, strict=True)):
             m.submodules[f"math{lane}"] = math = MathLane()
@@ -190,13 +190,20 @@ class Process(wiring.Component):
                 math.b.eq(Mux(job.is_wide, Cat(low_b.word_select(lane, 8), b).as_signed(), b)),
             ]
             maths.append(math)
-            extremes.append(Mux((math.a < math.b) ^ is_minimum, math.b, math.a))
+            is_b = Signal(name=f"is_b_{lane}")
+            byte_a, byte_b = Signal(8, reset_less=True, name=f"byte_a_{lane}"), Signal(8, reset_less=True, name=f"byte_b_{lane}")
+            m.d.sync += [
+                is_b.eq((math.a < math.b) ^ is_minimum),
+                byte_a.eq(Mux(job.is_high, math.a[8:], math.a[:8])), byte_b.eq(Mux(job.is_high, math.b[8:], math.b[:8])),
+            ]
+            extremes.append(Mux(is_b, byte_b, byte_a))
             if lane == 0:
                 m.d.comb += [math.weight_a.eq(weights["a"]), math.weight_b.eq(weights["b"])]
                 with m.If(is_weighted):
                     m.d.comb += math.b.eq(read_a[1])
         sum_tags = _delay(m, tags | {"en": tags["en"] & _is_math(job.op)}, MathLane.PIPELINE_CYCLES, "math")
         row_tags = _delay(m, tags | {"en": tags["en"] & is_weighted}, MathLane.ROW_CYCLES, "row")
+        extreme_tags = _delay(m, tags, 1, "extreme")
         m.submodules.blend = blend = Blend()
         m.d.comb += [
             blend.en.eq(row_tags["en"]), blend.row.eq(maths[0].row), blend.window_last.eq(row_tags["window_last"]), blend.last.eq(row_tags["last"]),
@@ -219,8 +226,8 @@ class Process(wiring.Component):
                 ]
             with m.Case(TpOp.MAXIMUM, TpOp.MINIMUM):
                 m.d.sync += [
-                    lut.valid.eq(tags["en"]), lut.lanes.eq(Cat(Mux(job.is_high, extreme[8:], extreme[:8]) for extreme in extremes)),
-                    result["count"].eq(tags["count"]), result["last"].eq(tags["last"]),
+                    lut.valid.eq(extreme_tags["en"]), lut.lanes.eq(Cat(extremes)),
+                    result["count"].eq(extreme_tags["count"]), result["last"].eq(extreme_tags["last"]),
                 ]
             with m.Case(TpOp.BILINEAR):
                 m.d.sync += [
