@@ -10,7 +10,8 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.csr import Error
 
 __all__ = [
-    "AccessError", "BusError", "Device", "DeviceError", "MalformedError", "MemoryModel", "NpuError", "PoolError", "WatchdogError", "npu_error",
+    "AccessError", "BusError", "Device", "DeviceError", "MalformedError", "MemoryModel", "NpuError", "PoolError",
+    "ProgramTimeoutError", "WatchdogError", "npu_error",
 ]
 
 
@@ -48,6 +49,12 @@ class WatchdogError(NpuError):
               "a slow memory needs a larger WATCHDOG")
 
 
+class ProgramTimeoutError(NpuError):
+    """A program took too long."""
+
+    REMEDY = "the program had not ended after TIMEOUT cycles; if it is not the program that never ends, TIMEOUT must be larger"
+
+
 class MalformedError(NpuError):
     """A descriptor breaks a rule of the instruction set."""
 
@@ -63,7 +70,7 @@ class PoolError(MalformedError):
 _CLASSES: dict[int, type[NpuError]] = {
     Error.OPCODE: MalformedError, Error.MALFORMED: MalformedError, Error.BUS_READ: BusError, Error.BUS_WRITE: BusError,
     Error.ACCESS_READ: AccessError, Error.ACCESS_WRITE: AccessError, Error.WATCHDOG: WatchdogError,
-    Error.POOL: PoolError,
+    Error.POOL: PoolError, Error.TIMEOUT: ProgramTimeoutError,
 }
 
 

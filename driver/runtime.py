@@ -97,6 +97,8 @@ class Session:
         Called now and then with the cycles simulated so far.
     watchdog_cycles
         The NPU stops a program that has not moved for so long; None: a limit that no program reaches (`watchdog_limit`); 0: never.
+    timeout_cycles
+        The NPU stops a program that has not ended after so long; None: far more than any of the plan can take; 0: never.
 
     Raises
     ------
@@ -105,9 +107,10 @@ class Session:
     """
 
     def __init__(self, plan: Plan, device: Device, keep_tensors: bool = True, progress: Callable[[int], None] | None = None,
-                 watchdog_cycles: int | None = None):
+                 watchdog_cycles: int | None = None, timeout_cycles: int | None = None):
         self.plan, self.device, self.keep_tensors, self.progress = plan, device, keep_tensors, progress
         self._watchdog_cycles = watchdog_limit(plan.config) if watchdog_cycles is None else watchdog_cycles
+        self._timeout_cycles = min(self._max_cycles(), 2**32 - 1) if timeout_cycles is None else timeout_cycles
         found = self._read("ID")
         if found != ID:
             raise DeviceError(f"the device identifies itself as {found:#x}, not as a Convoy NPU ({ID:#x})")
@@ -142,7 +145,7 @@ class Session:
         GraphError
             When an input is missing or has another shape or dtype.
         NpuError
-            When the NPU stops with an error: `BusError`, `AccessError`, `WatchdogError`, `MalformedError`. The session may run again.
+            When the NPU stops with an error: `BusError`, `AccessError`, `WatchdogError`, `ProgramTimeoutError`, `MalformedError`. The session may run again.
         DeviceError
             When the device does not answer; `reset` before running again.
         """
@@ -197,7 +200,7 @@ class Session:
         if step.program.descriptors:
             started = time.perf_counter()
             self._start(step.program)
-            self.device.wait(self._max_cycles(), self.progress)
+            self.device.wait(2 * max(self._max_cycles(), self._timeout_cycles), self.progress)  # the NPU stops by itself before
             execution.seconds += time.perf_counter() - started
             self._check()
             if self.device.memory_model is not None:
@@ -229,6 +232,7 @@ class Session:
         self._write("IRQ_STATUS", 1)
         self._write("IRQ_ENABLE", 1)
         self._write("WATCHDOG", self._watchdog_cycles)
+        self._write("TIMEOUT", self._timeout_cycles)
         self._set_windows(program)
         self._write("PROGRAM_BASE", program.program_addr)
         self._write("PROGRAM_COUNT", len(program.descriptors))

@@ -63,15 +63,17 @@ class Error(enum.IntEnum, shape=8):
     BUS_WRITE = 3
     """A write got SLVERR or DECERR; ERROR_ADDR is the address of the burst."""
     ACCESS_READ = 4
-    """A read outside the memory windows was stopped before the bus; ERROR_ADDR is the address of the burst."""
+    """A read outside the memory windows, or one that AXI4 forbids, was stopped before the bus; ERROR_ADDR is the address of the burst."""
     ACCESS_WRITE = 5
-    """A write outside the memory windows was stopped before the bus; ERROR_ADDR is the address of the burst."""
+    """A write outside the memory windows, or one that AXI4 forbids, was stopped before the bus; ERROR_ADDR is the address of the burst."""
     WATCHDOG = 6
     """Neither bus nor engines moved for WATCHDOG cycles; ERROR_ADDR is the address of the oldest read under way, else of the oldest write, else 0."""
     MALFORMED = 7
     """A descriptor breaks a rule of the instruction set and was not started; ERROR_ADDR is its address. Earlier descriptors have completed."""
     POOL = 8
     """The fused pool of a descriptor breaks a rule of pools, and nothing else is wrong; the same happens as with MALFORMED."""
+    TIMEOUT = 9
+    """The program had not ended after TIMEOUT cycles; ERROR_ADDR is 0. The completion records show how far it came."""
 
 
 DESCRIPTOR_ERRORS = (Error.OPCODE, Error.MALFORMED, Error.POOL)
@@ -116,5 +118,7 @@ REGISTERS = {register.name: register for register in (
     Register("READ_BYTES", 0x30, "ro", "Bytes read over the port since the last doorbell."),
     Register("WRITE_BYTES", 0x34, "ro", "Bytes written over the port since the last doorbell (strobes set), completion records not counted."),
     Register("WATCHDOG", 0x38, "rw", "Cycles without any progress after which a program is stopped with `Error.WATCHDOG`; 0: never."),
+    Register("TIMEOUT", 0x3C, "rw", "Cycles from the doorbell after which a program is stopped with `Error.TIMEOUT`, whatever moves; 0: never. If bursts under way "
+             "do not end, the interrupt comes after twice as many cycles, with STOPPING set."),
     *(register for number in range(NUM_WINDOWS) for register in _window(number)),
 )}

@@ -304,8 +304,8 @@ MAX_PRODUCT_SHIFT, MAX_PRODUCT_SHIFT_WIDE = 7, 0
 """Largest left shift of MUL, of int8 and of int16."""
 
 STREAM = Record("STREAM", 8, (
-    Field("offset_bytes", 32, "From `wgt_addr` to the first beat of the stream; a multiple of 32."),
-    Field("num_beats", 32, "Port beats of the stream. At least 1."),
+    Field("offset_bytes", 32, "From `wgt_addr` to the first beat of the stream; a multiple of 32 (the hardware ignores the low bits)."),
+    Field("num_beats", 32, "Port beats of the stream. At least 1 (the hardware takes 0 for 1)."),
 ))
 """Where the weight stream of one core in one superblock is."""
 

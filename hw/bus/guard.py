@@ -1,4 +1,4 @@
-"""The memory windows: no burst leaves that they do not allow."""
+"""The memory windows: no burst leaves that they or AXI4 do not allow."""
 
 from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, stream, wiring
@@ -52,7 +52,10 @@ class GuardSignature(wiring.Signature):
 
 
 class Guard(wiring.Component):
-    """Passes the bursts that lie in an enabled window, or all of them while no window of either direction is enabled.
+    """Passes the bursts that lie in an enabled window, or anywhere while no window of either direction is enabled.
+
+    Whatever a client asks for, a burst passes only if it is aligned to the beat, is no longer than `max_burst_beats`, and its last byte lies in
+    the 4 KiB page of its first one (so that none wraps at 2**32 either).
 
     A burst that is not allowed stays where it is and nothing passes any more until `stop`.
 
@@ -97,14 +100,19 @@ class Guard(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        port_log2 = exact_log2(self._config.port_bytes)
         held, checked = Signal(self.i.p.shape(), reset_less=True), Signal(self.i.p.shape(), reset_less=True)
         is_held, is_checked, is_allowed, is_moving = Signal(), Signal(), Signal(), Signal()
         burst = held.burst
 
-        # A burst stays within a page, so its last beat differs from the first one in the low bits only.
-        last_offset = Signal(PAGE_LOG2)
-        m.d.comb += last_offset.eq(burst.addr[:PAGE_LOG2] + (burst.last_beat << exact_log2(self._config.port_bytes)))
-        last = Cat(last_offset, burst.addr[PAGE_LOG2:])
+        # A legal burst stays within a page, so its last beat differs from the first one in the low bits only.
+        last_offset = Signal(range((1 << PAGE_LOG2) + (256 << port_log2)))
+        is_legal = Signal()
+        m.d.comb += [
+            last_offset.eq(burst.addr[:PAGE_LOG2] + (burst.last_beat << port_log2)),
+            is_legal.eq(~last_offset[PAGE_LOG2:].any() & ~burst.addr[:port_log2].any() & (burst.last_beat < self._config.max_burst_beats)),
+        ]
+        last = Cat(last_offset[:PAGE_LOG2], burst.addr[PAGE_LOG2:])
         is_inside = [
             window.enable & (burst.addr[ALIGN_LOG2:] >= window.base) & (last[ALIGN_LOG2:] < window.limit) for window in self.windows
         ]
@@ -117,7 +125,7 @@ class Guard(wiring.Component):
             self.violation_addr.eq(checked.burst.addr),
         ]
         with m.If(is_moving):
-            m.d.sync += [is_checked.eq(is_held), checked.eq(held), is_allowed.eq(self.is_open | Cat(is_inside).any())]
+            m.d.sync += [is_checked.eq(is_held), checked.eq(held), is_allowed.eq(is_legal & (self.is_open | Cat(is_inside).any()))]
         with m.If(self.i.ready):
             m.d.sync += [is_held.eq(self.i.valid), held.eq(self.i.p)]
         with m.If(self.stop):

@@ -9,7 +9,7 @@ __all__ = ["Burst", "ReadPort", "WritePort", "write_beat"]
 
 
 class Burst(data.Struct):
-    """A burst of `last_beat + 1` beats from `addr`, a byte address aligned to the beat. Never crosses 4 KiB."""
+    """A burst of `last_beat + 1` beats from `addr`, a byte address aligned to the beat. Never crosses 4 KiB; the guard refuses one that does."""
 
     addr: 32
     last_beat: 8

@@ -23,7 +23,7 @@ from .fault import Fault
 from .fetch import Fetch
 from .recorder import Recorder
 from .supervisor import Supervisor
-from .watchdog import Watchdog
+from .watchdog import Timeout, Watchdog
 
 __all__ = ["Control"]
 
@@ -81,6 +81,7 @@ class Control(wiring.Component):
         m.submodules.supervisor = supervisor = Supervisor(reset_stages=NUM_RESETS)
         m.submodules.counters = counters = Counters(config)
         m.submodules.watchdog = watchdog = Watchdog()
+        m.submodules.timeout = timeout = Timeout()
         fetch, check, dispatch, recorder = Fetch(config), DescriptorCheck(config), Dispatch(), Recorder(config)
         resting_fetch, resting_check = rested(fetch, fetch.is_active, platform, "fetch"), rested(check, check.is_active, platform, "check")
         for name, unit in (("fetch", resting_fetch), ("check", resting_check), ("dispatch", dispatch), ("recorder", recorder)):
@@ -102,7 +103,7 @@ class Control(wiring.Component):
         m.d.sync += self.resets.eq(Cat(supervisor.engine_reset, self.resets))
         self._elaborate_registers(m, csr_bank, supervisor, counters)
         self._elaborate_windows(m, csr_bank)
-        self._elaborate_faults(m, supervisor, watchdog, check.fault)
+        self._elaborate_faults(m, supervisor, watchdog, timeout, check.fault)
         m.d.comb += [
             fetch.start.eq(supervisor.start),
             fetch.enable.eq(supervisor.is_fetching),
@@ -115,6 +116,8 @@ class Control(wiring.Component):
             supervisor.is_drained.eq(fetch.is_idle & dispatch.is_idle & recorder.is_idle),
             watchdog.limit.eq(csr_bank.watchdog),
             watchdog.enable.eq(supervisor.is_busy),
+            timeout.limit.eq(csr_bank.timeout),
+            timeout.enable.eq(supervisor.is_busy),
             counters.clear.eq(supervisor.start),
             counters.enable.eq(supervisor.is_busy),
             counters.read_beat.eq(self.read_beat),
@@ -140,7 +143,7 @@ class Control(wiring.Component):
                     window.enable.eq((control & enable) != 0),
                 ]
 
-    def _elaborate_faults(self, m, supervisor, watchdog, descriptor_fault):
+    def _elaborate_faults(self, m, supervisor, watchdog, timeout, descriptor_fault):
         """Report the first fault; stop the channels."""
         oldest_addr = Mux(self.guards[0].is_quiet, Mux(self.guards[1].is_quiet, 0, self.guards[1].oldest_addr), self.guards[0].oldest_addr)
         faults = [(fault.valid, fault.p.code, fault.p.addr) for fault in self.bus_faults]
@@ -148,13 +151,14 @@ class Control(wiring.Component):
                    for guard, code in zip(self.guards, (Error.ACCESS_READ, Error.ACCESS_WRITE), strict=True)]
         faults.append((descriptor_fault.valid, descriptor_fault.p.code, descriptor_fault.p.addr))
         faults.append((watchdog.expired, Error.WATCHDOG, oldest_addr))
+        faults.append((timeout.expired, Error.TIMEOUT, 0))
         for valid, code, addr in reversed(faults):
             with m.If(valid):
                 m.d.comb += [supervisor.fault.valid.eq(1), supervisor.fault.p.code.eq(code), supervisor.fault.p.addr.eq(addr)]
         m.d.comb += [
             *(guard.stop.eq(supervisor.is_stopping) for guard in self.guards),
             supervisor.is_quiet.eq(self.guards[0].is_quiet & self.guards[1].is_quiet),
-            supervisor.is_hung.eq(watchdog.expired),
+            supervisor.is_hung.eq(watchdog.expired | timeout.is_overdue),
             watchdog.moved.eq(Cat(self.guards[0].moved, self.guards[1].moved, self.nn_done, self.tp_done,
                                   self.nn.valid & self.nn.ready, self.tp.valid & self.tp.ready).any()),
         ]

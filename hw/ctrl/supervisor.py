@@ -43,7 +43,7 @@ class Supervisor(wiring.Component):
     is_quiet : In
         Nothing is under way on the bus.
     is_hung : In
-        Nothing moves any more.
+        Nothing moves any more, or the stop takes too long.
     start : Out
         High for one cycle when a program starts.
     is_busy : Out

@@ -13,7 +13,7 @@ from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.rest import Rest, rested
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import LOW_BEATS, TABLE_DEPTH_BEATS
-from convoy.spec.isa import NN, STREAM, TAP_BYTES
+from convoy.spec.isa import NN, STREAM, TABLE_ALIGN_BYTES, TAP_BYTES
 
 from .decoder import TapWrite, WeightBeat
 
@@ -134,7 +134,8 @@ class WeightStreams(wiring.Component):
 
     Members
     -------
-    load, core, entry : In; set the stream of one core. `start` : In(1), with or after the last `load`; `is_idle` : Out(1), all requested
+    load, core, entry : In; set the stream of one core. An entry comes from memory: the low bits of its offset are ignored, 0 beats count
+        as 1. `start` : In(1), with or after the last `load`; `is_idle` : Out(1), all requested
     wgt_addr, num_groups : In, constant while not idle
     gives_way : In(1), fetch only for queues that hold less than `low_beats`, counting what is requested
     port : Out(ReadPort)
@@ -213,9 +214,9 @@ class WeightStreams(wiring.Component):
                         m.d.sync += is_active.bit_select(turn, 1).eq(0)
                     m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
                     m.next = "CHOOSE"
-        base = Signal(32)
+        base, num_beats = Signal(32), Signal(32)
         m.d.comb += [
-            base.eq(self.wgt_addr + self.entry.offset_bytes), read.addr.eq(turn), write.data.base.eq(chosen.base),
+            base.eq((self.wgt_addr + self.entry.offset_bytes) & ~(TABLE_ALIGN_BYTES - 1)), num_beats.eq(self.entry.num_beats | ~self.entry.num_beats.any()), read.addr.eq(turn), write.data.base.eq(chosen.base),
             write.data.num_beats.eq(chosen.num_beats), write.addr.eq(turn), write.en.eq(bursts.valid & bursts.ready),
             write.data.addr.eq(Mux(is_end, chosen.base, chosen.addr + (length << beat_log2))),
             write.data.left.eq(Mux(is_end, chosen.num_beats, chosen.left - length)), write.data.groups.eq(chosen.groups - is_end),
@@ -223,7 +224,7 @@ class WeightStreams(wiring.Component):
         with m.If(self.load):
             m.d.comb += [
                 write.en.eq(1), write.addr.eq(self.core), write.data.base.eq(base), write.data.addr.eq(base),
-                write.data.num_beats.eq(self.entry.num_beats), write.data.left.eq(self.entry.num_beats), write.data.groups.eq(self.num_groups),
+                write.data.num_beats.eq(num_beats), write.data.left.eq(num_beats), write.data.groups.eq(self.num_groups),
             ]
         for n in range(num_cores):
             m.d.sync += room[n].eq(room[n] + self.taken[n] - Mux(turn == n, request, 0))

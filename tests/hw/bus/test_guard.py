@@ -72,6 +72,42 @@ def test_every_burst(port_bits):
     assert 30 < sum(verdicts) < len(verdicts) - 30
 
 
+@pytest.mark.parametrize(("port_bits", "max_burst_beats"), [(32, 16), (64, 16), (64, 256), (256, 1)])
+@pytest.mark.parametrize("is_open", [False, True])
+def test_illegal_bursts(port_bits, max_burst_beats, is_open):
+    """What AXI4 forbids does not pass whatever the windows allow: bursts that cross a page or 2**32, are too long or not aligned."""
+    config = PRESETS["S"].with_(port_bits=port_bits, max_burst_beats=max_burst_beats, weight_fifo_beats=256)
+    rng = random.Random(port_bits)
+    dut = Guard(config, 1)
+    size = config.port_bytes
+    bursts = [(page * PAGE + PAGE - first * size + skew, last_beat) for page in (0, 1, 7, 0xF_FFFF) for first in (1, 2, 3, 128, 255, 256) for skew in (0, 0, 1, size - 1)
+              for last_beat in {0, 1, 2, first - 1, first, max_burst_beats - 1, max_burst_beats, 127, 254, 255} if 0 <= last_beat < 256 and first * size <= PAGE]
+    verdicts = []
+
+    async def testbench(ctx):
+        ctx.set(dut.o.ready, 1)
+        ctx.set(dut.is_open, is_open)
+        ctx.set(dut.windows[2], {"base": 0, "limit": 2**27 - 1, "enable": 1})  # all but the last 32 bytes of 4 GiB
+        for addr, last_beat in rng.sample(bursts, min(len(bursts), 250)):
+            end = addr + (last_beat + 1) * size
+            is_in_window = is_open or end <= 2**32 - WINDOW_ALIGN_BYTES
+            expected = addr % size == 0 and last_beat < max_burst_beats and addr // PAGE == (end - 1) // PAGE and is_in_window
+            ctx.set(dut.i.p, {"burst": {"addr": addr % 2**32, "last_beat": last_beat}, "client": 0})
+            ctx.set(dut.i.valid, 1)
+            await ctx.tick()
+            ctx.set(dut.i.valid, 0)
+            await ctx.tick()
+            verdicts.append(expected)
+            assert ctx.get(dut.o.valid) == expected, (hex(addr), last_beat)
+            assert ctx.get(dut.violation) == (not expected)
+            ctx.set(dut.stop, not expected)
+            await ctx.tick()
+            ctx.set(dut.stop, 0)
+
+    simulate(dut, testbench)
+    assert 5 < sum(verdicts) < len(verdicts)
+
+
 @pytest.mark.parametrize("kind", [ReadMux, WriteMux])
 def test_a_stop_is_final(kind):
     """What is on the bus ends, what stands before it never gets there, and nothing new starts."""

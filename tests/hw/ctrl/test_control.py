@@ -322,6 +322,39 @@ def test_watchdog():
     Bench(THREE, **STUCK).run(testbench)
 
 
+def test_timeout():
+    """A program that does not end is stopped after TIMEOUT cycles, though something moves; with bursts under way it is reported after twice as many."""
+    async def testbench(ctx, bench):
+        dut, limit = bench.dut, 150
+        bench.quiet_cycles = 0
+        await bench.manager.write(ctx, REGISTERS["TIMEOUT"].addr, limit)
+        await bench.manager.write(ctx, REGISTERS["WATCHDOG"].addr, 100)
+        ctx.set(dut.guards[1].moved, 1)
+        for is_bus_hung in (False, True):
+            await bench.start(ctx, 3)
+            await ctx.tick().repeat(40)
+            bench.is_bus_busy = is_bus_hung
+            await ctx.tick().repeat((2 if is_bus_hung else 1) * limit - 40 - 5)
+            assert not ctx.get(dut.irq)
+            await bench.wait(ctx, max_cycles=5 + 15 + INTERRUPT_CYCLES)
+            assert await bench.read(ctx, "ERROR") == Error.TIMEOUT
+            assert await bench.read(ctx, "ERROR_ADDR") == 0
+            assert await bench.read(ctx, "STATUS") == Status.ERROR | (Status.STOPPING if is_bus_hung else 0)
+            await bench.manager.write(ctx, REGISTERS["IRQ_STATUS"].addr, 1)
+            await bench.manager.write(ctx, REGISTERS["CONTROL"].addr, Control.CLEAR_ERROR)
+            bench.abort()
+            bench.is_bus_busy = False
+            await ctx.tick().repeat(INTERRUPT_CYCLES)
+            assert await bench.read(ctx, "STATUS") == 0
+        await bench.manager.write(ctx, REGISTERS["TIMEOUT"].addr, 2**32 - 1)  # twice of it does not fit in 32 bits
+        bench.max_engine_cycles = 30
+        await works_again(ctx, bench)
+        await bench.manager.write(ctx, REGISTERS["TIMEOUT"].addr, 0)
+        await works_again(ctx, bench)
+
+    Bench(THREE, **STUCK).run(testbench)
+
+
 def test_windows():
     """The registers reach both channels."""
     async def testbench(ctx, bench):

@@ -62,6 +62,50 @@ def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed,
 
 
 
+@settings(max_examples=10, deadline=None)
+@given(port_bits=st.sampled_from([32, 64, 256]), max_burst_beats=st.sampled_from([1, 16]), seed=st.integers(0, 1 << 16))
+@example(port_bits=64, max_burst_beats=16, seed=0)
+def test_hostile_directory(port_bits, max_burst_beats, seed):
+    """Whatever the directory says, bursts are aligned, within a page, no longer than the limit, and no queue gets more than it holds."""
+    config = NpuConfig(num_cores=2, port_bits=port_bits, weight_fifo_beats=32, max_burst_beats=max_burst_beats)
+    rng = random.Random(seed)
+    entries = [(0xF00, 0), (1, 1)] + [(rng.randrange(1 << 32), rng.choice([0, 0, 1, 17, 255, 256, 257, 1 << 31, (1 << 32) - 1])) for _ in range(4)]
+    memory = b"".join(STREAM.encode(offset_bytes=offset, num_beats=num_beats) for offset, num_beats in entries) + bytes(16)
+    dut = WeightFetcher(config)
+    level, bursts = [0, 0], []
+    due = []
+
+    async def give_job(ctx):
+        await send(ctx, dut.job, [{"tap_addr": 0, "stream_addr": 0, "wgt_addr": 0x2000, "num_taps": 1, "num_sb": 3, "num_groups": 2}])
+
+    async def serve(ctx):
+        port = dut.weights
+        ctx.set(port.bursts.ready, 1)
+        while True:
+            ctx.set(port.beats.valid, bool(due))
+            due[:] = due[1:]
+            _, _, valid, burst = await ctx.tick().sample(port.bursts.valid, port.bursts.p)
+            if valid:
+                bursts.append((burst.addr, burst.last_beat + 1))
+                due.extend([0] * (burst.last_beat + 1))
+
+    async def watch(ctx):
+        for _ in range(800):
+            taken = [level[core] > 0 for core in range(2)]
+            ctx.set(dut.taken, sum(take << core for core, take in enumerate(taken)))
+            _, _, en, core = await ctx.tick().sample(dut.beat_en, dut.beat_core)
+            level[:] = [have - take for have, take in zip(level, taken, strict=True)]
+            level[core] += en
+            assert max(level) <= config.weight_fifo_beats
+
+    simulate(dut, give_job, watch, background=[ReadPortMemory(config, dut.tables, memory, go=lambda: True).process, serve])
+    assert bursts
+    for addr, num_beats in bursts:
+        assert addr % config.port_bytes == 0
+        assert num_beats <= max_burst_beats
+        assert addr // 4096 == (addr + num_beats * config.port_bytes - 1) // 4096
+
+
 def test_fetcher_gives_way():
     """While other reads are urgent it asks for no more than it needs soon; then it fills the queues."""
     config = NpuConfig(num_cores=2, weight_fifo_beats=128)
