@@ -82,23 +82,33 @@ DESCRIPTOR_ERRORS = (Error.OPCODE, Error.MALFORMED, Error.POOL)
 
 @dataclass(frozen=True)
 class Register:
-    """One register: byte address, access (`ro`, `rw`, `wo`, `w1c`), meaning, and the register whose `WindowControl.LOCK` makes it read-only."""
+    """One register.
+
+    Attributes
+    ----------
+    addr : byte address
+    access : `ro`, `rw`, `wo` or `w1c`
+    doc : meaning
+    locked_by : the register whose `WindowControl.LOCK` makes it read-only
+    is_held : writes are ignored while STATUS shows BUSY or STOPPING: a program keeps what stood there at its doorbell
+    """
 
     name: str
     addr: int
     access: str
     doc: str
     locked_by: str | None = None
+    is_held: bool = False
 
 
 def _window(number: int) -> tuple[Register, ...]:
     name, addr = f"WINDOW{number}", 0x40 + 0x10 * number
     lock = f"{name}_CONTROL"
     return (
-        Register(f"{name}_BASE", addr, "rw", f"First byte of the memory window, a multiple of {WINDOW_ALIGN_BYTES}. Not to be changed while busy.", lock),
-        Register(f"{name}_LIMIT", addr + 4, "rw", f"The byte after the window's last one, a multiple of {WINDOW_ALIGN_BYTES}.", lock),
+        Register(f"{name}_BASE", addr, "rw", f"First byte of the memory window, a multiple of {WINDOW_ALIGN_BYTES}.", lock, is_held=True),
+        Register(f"{name}_LIMIT", addr + 4, "rw", f"The byte after the window's last one, a multiple of {WINDOW_ALIGN_BYTES}.", lock, is_held=True),
         Register(lock, addr + 8, "rw", "`WindowControl`. While no window has READ or WRITE set, every access is allowed; "
-                 "else a burst must lie in one window that allows it.", lock),
+                 "else a burst must lie in one window that allows it.", lock, is_held=True),
     )
 
 
@@ -111,9 +121,9 @@ REGISTERS = {register.name: register for register in (
     Register("IRQ_STATUS", 0x14, "w1c", "Bit 0: a program has ended, all its writes acknowledged, or has been stopped."),
     Register("ERROR", 0x18, "ro", "`Error`."),
     Register("ERROR_ADDR", 0x1C, "ro", "The address that goes with ERROR."),
-    Register("PROGRAM_BASE", 0x20, "rw", "Address of the first descriptor, aligned to the size of a descriptor."),
-    Register("PROGRAM_COUNT", 0x24, "rw", "Number of descriptors, 1..65535."),
-    Register("RECORD_BASE", 0x28, "rw", "Where completion records go, aligned to 64 bytes. Not to be changed while busy."),
+    Register("PROGRAM_BASE", 0x20, "rw", "Address of the first descriptor, aligned to the size of a descriptor.", is_held=True),
+    Register("PROGRAM_COUNT", 0x24, "rw", "Number of descriptors, 1..65535.", is_held=True),
+    Register("RECORD_BASE", 0x28, "rw", "Where completion records go, aligned to 64 bytes.", is_held=True),
     Register("CYCLES", 0x2C, "ro", "Cycles from the last doorbell to its interrupt, or to now."),
     Register("READ_BYTES", 0x30, "ro", "Bytes read over the port since the last doorbell."),
     Register("WRITE_BYTES", 0x34, "ro", "Bytes written over the port since the last doorbell (strobes set), completion records not counted."),

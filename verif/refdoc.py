@@ -22,9 +22,10 @@ def pages() -> dict[str, str]:
 
 
 def _registers() -> str:
-    lines = ["# Registers", "", NOTE, "32 bits each, behind AXI4-Lite. Unmapped addresses answer SLVERR; writes to `ro` registers are ignored.", "",
+    lines = ["# Registers", "", NOTE, "32 bits each, behind AXI4-Lite. Unmapped addresses answer SLVERR; writes to `ro` registers are ignored.",
+             "*Held*: writes are ignored while STATUS shows BUSY or STOPPING; a program keeps what stood there at its doorbell.", "",
              "| address | register | access | meaning |", "|---|---|---|---|"]
-    lines += [f"| 0x{r.addr:02X} | {r.name} | {r.access} | {_cell(r.doc)} |" for r in csr.REGISTERS.values()]
+    lines += [f"| 0x{r.addr:02X} | {r.name} | {r.access}{', held' if r.is_held else ''} | {_cell(r.doc)} |" for r in csr.REGISTERS.values()]
     lines += ["", "## ERROR", "", *_enum(csr.Error)]
     for enum in (csr.Control, csr.Status, csr.WindowControl):
         lines += ["", f"## {enum.__name__}", "", inspect.getdoc(enum), "", *_enum(enum)]

@@ -168,6 +168,7 @@ class Control(wiring.Component):
         config0 = config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
         m.d.comb += [
             csr_bank.id.eq(ID),
+            csr_bank.is_busy.eq(supervisor.is_busy | supervisor.is_stopping),
             csr_bank.config0.eq(config0),
             csr_bank.status.eq(Cat(supervisor.is_busy, supervisor.error.code != Error.NONE, supervisor.is_stopping)),
             csr_bank.error.eq(supervisor.error.code),

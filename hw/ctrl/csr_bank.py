@@ -21,13 +21,13 @@ class CsrBank(wiring.Component):
     `ro` : In
         The value a read returns.
     `rw` : Out
-        The value written last, 0 after reset; while the register is locked, writes are ignored.
+        The value written last, 0 after reset; while the register is locked or held, writes are ignored.
     `wo` : Out
         The value written, for one cycle; 0 at all other times.
     `w1c` : Out, and In with the suffix `_set`
         Bits set by the hardware (which wins) and cleared by writing ones.
 
-    And `is_active` : Out(1), low when nothing inside would change: the unit may rest.
+    And `is_busy` : In(1), high while registers with `is_held` are held; `is_active` : Out(1), low when nothing inside would change: the unit may rest.
     """
 
     def __init__(self):
@@ -36,6 +36,7 @@ class CsrBank(wiring.Component):
             members[name.lower()] = In(32) if register.access == "ro" else Out(32)
             if register.access == "w1c":
                 members[f"{name.lower()}_set"] = In(32)
+        members["is_busy"] = In(1)
         members["is_active"] = Out(1)
         super().__init__(members)
 
@@ -78,6 +79,8 @@ class CsrBank(wiring.Component):
             if register.access == "rw":
                 if register.locked_by:
                     select = select & ((getattr(self, register.locked_by.lower()) & WindowControl.LOCK.value) == 0)
+                if register.is_held:
+                    select = select & ~self.is_busy
                 with m.If(select):
                     m.d.sync += member.eq((member & ~mask) | (value & mask))
             elif register.access == "wo":

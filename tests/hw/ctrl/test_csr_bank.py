@@ -91,7 +91,7 @@ def test_unmapped(addr):
     simulate(bench)
 
 
-ACCESS = st.tuples(st.sampled_from(of("rw")), st.integers(0, 2**32 - 1), st.integers(0, 15), st.sampled_from(("addr", "data", "both")))
+ACCESS = st.tuples(st.sampled_from(of("rw")), st.integers(0, 2**32 - 1), st.integers(0, 15), st.sampled_from(("addr", "data", "both")), st.booleans())
 
 
 @given(st.lists(ACCESS, min_size=1, max_size=12), st.sampled_from((0.0, 0.5)), st.integers(0, 2**16))
@@ -99,9 +99,10 @@ ACCESS = st.tuples(st.sampled_from(of("rw")), st.integers(0, 2**32 - 1), st.inte
 def test_read_write(accesses, stall, seed):
     async def bench(ctx, dut, manager):
         model = {register.name: 0 for register in of("rw")}
-        for register, value, strobe, order in accesses:
+        for register, value, strobe, order, is_busy in accesses:
+            ctx.set(dut.is_busy, is_busy)
             assert await manager.write(ctx, register.addr, value, strobe=strobe, order=order) == Resp.OKAY
-            if register.locked_by and model[register.locked_by] & WindowControl.LOCK:
+            if (register.locked_by and model[register.locked_by] & WindowControl.LOCK) or (register.is_held and is_busy):
                 continue
             mask = sum(0xFF << 8 * i for i in range(4) if strobe >> i & 1)
             model[register.name] = model[register.name] & ~mask | value & mask
@@ -110,6 +111,19 @@ def test_read_write(accesses, stall, seed):
             assert ctx.get(getattr(dut, name.lower())) == value
 
     simulate(bench, stall=stall, seed=seed)
+
+
+def test_what_a_program_works_with_is_held_while_busy():
+    async def bench(ctx, dut, manager):
+        held = [register for register in of("rw") if register.is_held]
+        assert {"WINDOW0_BASE", "WINDOW3_CONTROL", "RECORD_BASE", "PROGRAM_BASE", "PROGRAM_COUNT"} <= {register.name for register in held}
+        for is_busy, expected in ((1, 0), (0, 3), (1, 3)):
+            ctx.set(dut.is_busy, is_busy)
+            for register in held:
+                assert await manager.write(ctx, register.addr, 3 if expected == 0 or not is_busy else 1) == Resp.OKAY
+                assert await manager.read(ctx, register.addr) == (expected, Resp.OKAY)
+
+    simulate(bench)
 
 
 def test_a_lock_holds_for_its_window_only():
