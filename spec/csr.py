@@ -69,7 +69,8 @@ class Error(enum.IntEnum, shape=8):
     WATCHDOG = 6
     """Neither bus nor engines moved for WATCHDOG cycles; ERROR_ADDR is the address of the oldest read under way, else of the oldest write, else 0."""
     MALFORMED = 7
-    """A descriptor breaks a rule of the instruction set and was not started; ERROR_ADDR is its address. Earlier descriptors have completed."""
+    """A descriptor breaks a rule of the instruction set and was not started; ERROR_ADDR is its address. Earlier descriptors have completed.
+    Or PROGRAM_COUNT is not legal; ERROR_ADDR is PROGRAM_BASE."""
     POOL = 8
     """The fused pool of a descriptor breaks a rule of pools, and nothing else is wrong; the same happens as with MALFORMED."""
     TIMEOUT = 9
@@ -122,7 +123,7 @@ REGISTERS = {register.name: register for register in (
     Register("ERROR", 0x18, "ro", "`Error`."),
     Register("ERROR_ADDR", 0x1C, "ro", "The address that goes with ERROR."),
     Register("PROGRAM_BASE", 0x20, "rw", "Address of the first descriptor, aligned to the size of a descriptor.", is_held=True),
-    Register("PROGRAM_COUNT", 0x24, "rw", "Number of descriptors, 1..65535.", is_held=True),
+    Register("PROGRAM_COUNT", 0x24, "rw", "Number of descriptors, 1..65535; with another number the doorbell ends in `Error.MALFORMED`, ERROR_ADDR is PROGRAM_BASE.", is_held=True),
     Register("RECORD_BASE", 0x28, "rw", "Where completion records go, aligned to 64 bytes.", is_held=True),
     Register("CYCLES", 0x2C, "ro", "Cycles from the last doorbell to its interrupt, or to now."),
     Register("READ_BYTES", 0x30, "ro", "Bytes read over the port since the last doorbell."),

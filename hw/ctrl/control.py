@@ -103,7 +103,7 @@ class Control(wiring.Component):
         m.d.sync += self.resets.eq(Cat(supervisor.engine_reset, self.resets))
         self._elaborate_registers(m, csr_bank, supervisor, counters)
         self._elaborate_windows(m, csr_bank)
-        self._elaborate_faults(m, supervisor, watchdog, timeout, check.fault)
+        self._elaborate_faults(m, supervisor, watchdog, timeout, fetch, csr_bank.program_count, check.fault)
         m.d.comb += [
             fetch.start.eq(supervisor.start),
             fetch.enable.eq(supervisor.is_fetching),
@@ -143,13 +143,16 @@ class Control(wiring.Component):
                     window.enable.eq((control & enable) != 0),
                 ]
 
-    def _elaborate_faults(self, m, supervisor, watchdog, timeout, descriptor_fault):
+    def _elaborate_faults(self, m, supervisor, watchdog, timeout, fetch, program_count, descriptor_fault):
         """Report the first fault; stop the channels."""
+        has_wrong_count = Signal()
+        m.d.sync += has_wrong_count.eq(supervisor.start & ((program_count == 0) | (program_count[len(fetch.count):] != 0)))
         oldest_addr = Mux(self.guards[0].is_quiet, Mux(self.guards[1].is_quiet, 0, self.guards[1].oldest_addr), self.guards[0].oldest_addr)
         faults = [(fault.valid, fault.p.code, fault.p.addr) for fault in self.bus_faults]
         faults += [(guard.violation, code, guard.violation_addr)
                    for guard, code in zip(self.guards, (Error.ACCESS_READ, Error.ACCESS_WRITE), strict=True)]
         faults.append((descriptor_fault.valid, descriptor_fault.p.code, descriptor_fault.p.addr))
+        faults.append((has_wrong_count, Error.MALFORMED, fetch.base))
         faults.append((watchdog.expired, Error.WATCHDOG, oldest_addr))
         faults.append((timeout.expired, Error.TIMEOUT, 0))
         for valid, code, addr in reversed(faults):

@@ -127,7 +127,7 @@ def check_order(events, program):
                 assert ("done", "nn", earlier) in before
 
 
-PROGRAM = st.lists(st.tuples(st.sampled_from((Opcode.NN, Opcode.TP)), st.integers(0, 1), st.integers(0, 1)), min_size=0, max_size=14)
+PROGRAM = st.lists(st.tuples(st.sampled_from((Opcode.NN, Opcode.TP)), st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=14)
 
 
 @given(PROGRAM, st.sampled_from((0.0, 0.5)), st.integers(0, 2**16), st.sampled_from((2, 40)), st.sampled_from((1, 12)))
@@ -320,6 +320,22 @@ def test_watchdog():
         await works_again(ctx, bench)
 
     Bench(THREE, **STUCK).run(testbench)
+
+
+@pytest.mark.parametrize("count", [0, 1 << 16, (1 << 16) + 1, 1 << 31])
+def test_wrong_count(count):
+    """A number of descriptors that is not legal is refused; none is fetched."""
+    async def testbench(ctx, bench):
+        await bench.start(ctx, count)
+        await bench.wait(ctx, max_cycles=100)
+        assert await bench.read(ctx, "ERROR") == Error.MALFORMED
+        assert await bench.read(ctx, "ERROR_ADDR") == PROGRAM_BASE
+        assert not bench.events
+        await bench.manager.write(ctx, REGISTERS["CONTROL"].addr, Control.CLEAR_ERROR)
+        await bench.manager.write(ctx, REGISTERS["IRQ_STATUS"].addr, 1)
+        await works_again(ctx, bench)
+
+    Bench(THREE).run(testbench)
 
 
 def test_timeout():
