@@ -61,6 +61,7 @@ class MemoryKind(StrEnum):
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="TFLite file.", show_default=False)]
+ShapeOption = Annotated[list[str] | None, typer.Option("--shape", metavar="[INPUT=]1x96x96x3", help="Shape of an input of unknown size; once per input.")]
 Config = Annotated[str, typer.Option("--config", metavar="S|D|Q|O|X|FILE.toml", help="A preset or a TOML file of parameters.")]
 DeviceOption = Annotated[DeviceName, typer.Option("--device", help="Golden model, or RTL in a simulator.")]
 Latency = Annotated[int, typer.Option("--latency", min=1, max=10000, help="Memory latency in cycles.")]
@@ -76,6 +77,7 @@ Seed = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Se
 @app.command()
 def run(
     model: Model,
+    shape: ShapeOption = None,
     input_path: Annotated[Path | None, typer.Option("--input", metavar="FILE.npy|IMAGE", help="Value of the network's input; with --steps, along a leading axis.")] = None,
     seed: Seed = None,
     device: DeviceOption = DeviceName.NATIVE,
@@ -93,14 +95,16 @@ def run(
     scheduler: Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="The same on the workers of a Dask scheduler.")] = None,
 ) -> int:
     """Run a network and compare every tensor with the reference."""
-    from .importers.tflite import read_tflite
+    from .importers.shapes import parse_shapes
+    from .importers.tflite import load_tflite
     from .inputs import load_input, load_steps, random_inputs
 
     if input_path is not None and seed is not None:
         raise GraphError("--input and --seed exclude each other")
     if layers is not None and steps > 1:
         raise GraphError("--layers and --steps exclude each other")
-    npu, graph = load_config(config), read_tflite(model)
+    npu, loaded = load_config(config), load_tflite(model, parse_shapes(shape or ()))
+    graph = loaded.graph
     selected = _parse_layers(layers, graph)
     tensors = [graph.tensors[index] for index in graph.inputs]
     if input_path is None:
@@ -111,7 +115,7 @@ def run(
         inputs = [{tensors[0].index: load_input(input_path, tensors[0])}]
     else:
         inputs = [{tensors[0].index: values} for values in load_steps(input_path, tensors[0], steps)]
-    job = _Job(graph, model.read_bytes(), str(model), npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
+    job = _Job(graph, loaded.data, str(model), npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
     return _finish(job, job.run(inputs, selected, workers=_workers(jobs, scheduler, waves)), save, json_path)
 
 
@@ -159,14 +163,15 @@ def layer(
 
 
 @app.command(name="estimate")
-def estimate_command(model: Model, config: Config = "Q", latency: Latency = 32, json_path: Json = None) -> int:
+def estimate_command(model: Model, shape: ShapeOption = None, config: Config = "Q", latency: Latency = 32, json_path: Json = None) -> int:
     """Predict cycles, bytes and lost cycles of every layer, as `run` reports them, without simulation."""
     from .compile import compile_graph
     from .estimate import Estimator, estimate
+    from .importers.shapes import parse_shapes
     from .importers.tflite import read_tflite
     from .report import build_report, print_report
 
-    plan = compile_graph(read_tflite(model), load_config(config), keep_tensors=True)
+    plan = compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True)
     memory = MemoryModel(latency_cycles=latency)
     report, _ = build_report(plan, Estimator(memory), estimate(plan, memory), model=str(model), config=config, device_name="estimate",
                              reference=ReferenceName.NONE, expected=None)
@@ -185,6 +190,7 @@ class ProfileSource(StrEnum):
 @app.command()
 def profile(
     model: Model,
+    shape: ShapeOption = None,
     config: Config = "Q",
     source: Annotated[ProfileSource, typer.Option("--device", help="The compiled RTL, or the estimate.")] = ProfileSource.NATIVE,
     latency: Latency = 32,
@@ -196,13 +202,14 @@ def profile(
     from .compile import compile_graph
     from .devices import open_device
     from .estimate import Estimator, estimate
+    from .importers.shapes import parse_shapes
     from .importers.tflite import read_tflite
     from .inputs import random_inputs
     from .profile import timeline, write_profile_page
     from .report import build_report, print_report
     from .runtime import Session, plan_inputs
 
-    plan, memory = compile_graph(read_tflite(model), load_config(config), keep_tensors=True), MemoryModel(latency_cycles=latency)
+    plan, memory = compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True), MemoryModel(latency_cycles=latency)
     if source == ProfileSource.MODEL:
         device_name, execution = "estimate", estimate(plan, memory)
     else:
@@ -226,20 +233,24 @@ def profile(
 @app.command(name="compile")
 def compile_command(
     model: Model,
+    shape: ShapeOption = None,
     config: Config = "Q",
     save: Annotated[Path | None, typer.Option("--save", metavar="DIR", help="Write memory image and placements into this folder.")] = None,
     json_path: Json = None,
 ) -> int:
     """Compile a network and say what became of each operator."""
     from .compile import compile_graph
+    from .importers.shapes import parse_shapes
     from .importers.tflite import read_tflite
     from .plan_report import plan_report, plan_table, save_plan
 
-    graph = read_tflite(model)
+    graph = read_tflite(model, parse_shapes(shape or ()))
     plan = compile_graph(graph, load_config(config), keep_tensors=False, layers=None)
     report = {"model": str(model), "config": config} | plan_report(plan)
     if not _write_json(report, json_path):
         Console().print(plan_table(report))
+        for note in report["notes"]:
+            typer.echo(note)
         typer.echo(f"{report['descriptors']:,} descriptors, {report['image_bytes']:,} bytes of constants, {report['memory_bytes']:,} bytes of memory")
     if save is not None:
         save_plan(plan, report, save)
@@ -250,12 +261,15 @@ def compile_command(
 def prune(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the pruned TFLite file here.", show_default=False)],
+    shape: ShapeOption = None,
     share: Annotated[float, typer.Option("--share", metavar="S", help="Share of each convolution's weights that is zero afterwards.")] = 0.75,
 ) -> int:
     """Set the smallest weights of 2D convolutions to zero, without training: to see what sparsity is worth, not to keep the accuracy."""
+    from .importers.shapes import parse_shapes
+    from .importers.tflite import load_tflite
     from .prune import prune_file, pruned_table
 
-    pruned, layers = prune_file(model.read_bytes(), share)
+    pruned, layers = prune_file(load_tflite(model, parse_shapes(shape)).data if shape else model.read_bytes(), share)
     output.write_bytes(pruned)
     Console().print(pruned_table(layers))
     return 0

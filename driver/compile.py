@@ -28,6 +28,7 @@ from .phases import is_native, split_parts, stride_choices
 from .program import HostStep, Keep, MemoryWindow, NpuStep, Placement, Plan, Program
 from .schedule import CopyWork, PhaseWork, Schedule, Task, schedule
 from .signed import signed_view
+from .tensor_rules import check_tensors
 from .tile import Geometry, Tiling, deal_channels, tile_conv
 from .work import Axis, ConvWork, ElementwiseWork, HostWork, InterleaveWork, LutWork, MoveWork, PoolWork, RepeatWork, ZoomWork
 
@@ -73,6 +74,8 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
     edge_inputs = set(graph.inputs)
     if layers is not None:
         graph = _cut(graph, layers)
+    for op in graph.ops:
+        check_tensors(graph, op)
     signed = signed_view(graph)
     works, notes = [lower_op(signed, op) for op in signed.ops], {}
     if is_fusing:

@@ -112,11 +112,17 @@ def _op(op: Op, kinds: list[str], tensors: list[schema.TensorT]) -> schema.Opera
     if cls is not None and fill is not None:
         options = cls()
         fill(op, options)
-        if op.kind in ("CONV_2D", "FULLY_CONNECTED") and len(op.inputs) > 2 and op.inputs[2] >= 0:
-            options.quantizedBiasType = tensors[op.inputs[2]].type
+        if op.kind in ("CONV_2D", "FULLY_CONNECTED") and (bias_type := op.options.get("quantized_bias_type", _bias_type(op, tensors))):
+            options.quantizedBiasType = getattr(schema.TensorType, bias_type)
         record.builtinOptions = options
         record.builtinOptionsType = getattr(schema.BuiltinOptions, cls.__name__.removesuffix("T"))
     return record
+
+
+def _bias_type(op: Op, tensors: list[schema.TensorT]) -> str | None:
+    """A bias of 32 bits beside int16 activations must be announced; LiteRT takes it for one of 64 bits otherwise."""
+    is_narrow = len(op.inputs) > 2 and op.inputs[2] >= 0 and tensors[op.inputs[2]].type == schema.TensorType.INT32
+    return "INT32" if is_narrow and tensors[op.inputs[0]].type == schema.TensorType.INT16 else None
 
 
 def _fill_activation(op: Op, options) -> None:
@@ -179,7 +185,7 @@ def _fill_concatenation(op: Op, options) -> None:
 def _fill_strided_slice(op: Op, options) -> None:
     options.beginMask, options.endMask = op.options["begin_mask"], op.options["end_mask"]
     options.ellipsisMask, options.newAxisMask = op.options["ellipsis_mask"], op.options["new_axis_mask"]
-    options.shrinkAxisMask = op.options["shrink_axis_mask"]
+    options.shrinkAxisMask, options.offset = op.options["shrink_axis_mask"], op.options.get("is_offset", False)
 
 
 def _fill_resize(op: Op, options) -> None:

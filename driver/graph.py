@@ -16,7 +16,10 @@ class GraphError(ValueError):
 
 @dataclass(frozen=True)
 class Quant:
-    """Affine quantisation: real = scale * (value - zero_point); arrays of one entry, or one per slice along `axis`."""
+    """Affine quantisation: real = scale * (value - zero_point); arrays of one entry, or one per slice along `axis`.
+
+    As a file has it: only what an operator reads is checked, by that operator.
+    """
 
     scale: np.ndarray
     """float32, shape (1,) or (n,)."""
@@ -46,8 +49,9 @@ class Op:
     `options` holds plain values under these names, as far as the operator has them: `stride_h`, `stride_w`, `dilation_h`,
     `dilation_w`, `padding` ("SAME", "VALID"), `pads` (explicit (top, bottom, left, right), instead of `padding`),
     `activation` ("NONE", "RELU", "RELU6", "RELU_N1_TO_1"), `depth_multiplier`, `filter_h`, `filter_w`, `new_shape`, `beta`, `axis`,
-    `keep_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the masks of `STRIDED_SLICE`, `alpha`, `approximate`, `variable` (its number), `is_half_up`
-    (averages round halves up).
+    `keep_dims`, `squeeze_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the masks and `is_offset` of `STRIDED_SLICE`, `alpha`, `approximate`,
+    `quantized_bias_type` ("INT32", "INT64"), `variable` (its number), `is_half_up` (averages round halves up), `is_rescaled` (values are converted if scales
+    differ).
     """
 
     index: int
@@ -80,6 +84,8 @@ class Graph:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     variables: tuple[Variable, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What the importer assumed, in sentences for the user."""
 
     def name_of(self, op: Op) -> str:
         """The name of an operator's first output, or of the variable that it assigns."""

@@ -12,7 +12,7 @@ from convoy.spec.isa import NN, Rounding, TpOp
 from .graph import Graph, GraphError, Op, Tensor
 from .lower_elementwise import ELEMENTWISE_LOWERINGS
 from .lower_moves import MOVE_LOWERINGS
-from .operands import activation, centred, clamp, constant, describe, image, require, require_same_quant, weight_constant
+from .operands import activation, axis_number, centred, clamp, constant, describe, image, integers, moved, require, require_same_quant, weight_constant
 from .quantise import mean_multiplier, quantise_multiplier, reduced_multiplier, single_multiplier
 from .work import Axis, ConvWork, HostWork, InterleaveWork, PoolWork, Work
 
@@ -92,7 +92,10 @@ def _requantisation(source: Tensor, weights: Tensor, target: Tensor, num_oc: int
     TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, or it is not used. With `HALF_UP` the multiplier has
     15 bits.
     """
-    require(weights.quant is not None and weights.quant.scale.size in (1, num_oc), f"{weights.name!r} needs 1 or {num_oc} scales")
+    require(weights.quant.scale.size in (1, num_oc), f"{weights.name!r} has {weights.quant.scale.size} scales; it needs 1 or {num_oc}")
+    require(weights.dtype == np.int8 or weights.quant.scale.size == 1, f"{weights.name!r} has {weights.quant.scale.size} scales; weights of uint8 have one")
+    for scale in weights.quant.scale.tolist():
+        require(0 <= scale < float("inf"), f"a scale of {weights.name!r} is {scale:g}; scales are finite and not negative")
     scales = np.broadcast_to(weights.quant.scale, (num_oc,))
     scale_in, scale_out = float(source.quant.scale[0]), float(target.quant.scale[0])
     factors = [scale_in * float(scale) / scale_out for scale in scales]
@@ -109,15 +112,14 @@ def _requantisation(source: Tensor, weights: Tensor, target: Tensor, num_oc: int
 
 
 def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int, copies: int) -> np.ndarray:
-    """bias - zero_point_in * sum(weights), int64 (OC,)."""
+    """bias - zero_point_in * sum(weights), int64 (OC,); of 8 bits wrapped to 32 bits, as LiteRT's sums and the NPU's do."""
     bias, is_wide = np.zeros(weights.shape[0], np.int64), graph.tensors[op.inputs[0]].dtype == np.int16
     if len(op.inputs) > 2 and op.inputs[2] >= 0:
         is_long = graph.tensors[op.inputs[2]].dtype == np.int64
         bias = np.tile(constant(graph, op.inputs[2], np.int64 if is_wide and is_long else np.int32).data.astype(np.int64).reshape(-1), copies)
         require(bias.size == weights.shape[0], f"{bias.size} biases for {weights.shape[0]} output channels")
     folded = bias - zero_point_in * weights.reshape(weights.shape[0], -1).sum(axis=1, dtype=np.int64)
-    require(is_wide or np.abs(folded).max() < 1 << 31, "a bias with the input zero point folded in exceeds 32 bits")
-    return folded
+    return folded if is_wide else folded.astype(np.int32).astype(np.int64)
 
 
 def _has_room(work: ConvWork) -> bool:
@@ -133,10 +135,11 @@ def _has_room(work: ConvWork) -> bool:
 def _conv_work(graph: Graph, op: Op, kernels: np.ndarray, rows: Axis, cols: Axis, in_shape: tuple[int, int, int, int], is_depthwise: bool,
                rounding: Rounding, copies: int = 1) -> ConvWork | HostWork:
     """`kernels` are `copies` sets of as many as there are scales and biases."""
-    source, (weights, wgt_zero_point), target = graph.tensors[op.inputs[0]], weight_constant(graph, op.inputs[1]), graph.tensors[op.outputs[0]]
+    source, (weights, zero_point), target = graph.tensors[op.inputs[0]], weight_constant(graph, op), graph.tensors[op.outputs[0]]
+    wgt_zero_point = zero_point - 128 if weights.dtype == np.uint8 else zero_point
     is_wide = activation(graph, op.outputs[0], is_wide_ok=True).dtype == np.int16
     require(source.dtype == target.dtype, f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same")
-    require(not (is_wide and wgt_zero_point), f"{weights.name!r} is uint8; with int16 activations weights are int8")
+    require(not (is_wide and wgt_zero_point), f"{weights.name!r} has a zero point; with int16 activations use 0")
     factors = _requantisation(source, weights, target, kernels.shape[0] // copies, rounding)
     require(factors is not None or is_wide, "the factor of a channel cannot be applied exactly")
     if factors is None:
@@ -147,23 +150,23 @@ def _conv_work(graph: Graph, op: Op, kernels: np.ndarray, rows: Axis, cols: Axis
     work = ConvWork(in_shape[3], rows, cols, is_depthwise, np.ascontiguousarray(kernels), _fold(graph, op, kernels, zero_point_in, copies), mult, exponent,
                     zero_point_in, int(target.quant.zero_point[0]), act_min, act_max, rounding, in_shape, wgt_zero_point=wgt_zero_point, is_wide=is_wide)
     if is_wide and not _has_room(work):
-        require(op.kind == "FULLY_CONNECTED", "the sums of a channel may exceed 32 bits; smaller weights or fewer inputs are needed")
+        require(op.kind == "FULLY_CONNECTED", "the sums of a channel may exceed 32 bits; smaller weights, a smaller bias or fewer inputs are needed")
         return HostWork("the sums of a channel may exceed 32 bits")
     return work
 
 
 def _lower_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
-    source, (weights, _), target = activation(graph, op.inputs[0], is_wide_ok=True), weight_constant(graph, op.inputs[1]), graph.tensors[op.outputs[0]]
+    source, (weights, zero_point), target = activation(graph, op.inputs[0], is_wide_ok=True), weight_constant(graph, op), graph.tensors[op.outputs[0]]
     in_shape, out_shape = image(source), image(target)
     is_depthwise = op.kind == "DEPTHWISE_CONV_2D"
     if is_depthwise:
         _, kernel_h, kernel_w, num_oc = weights.shape
-        kernels = centred(weights).transpose(3, 1, 2, 0)
+        kernels = centred(weights, zero_point).transpose(3, 1, 2, 0)
         require(num_oc % in_shape[3] == 0, f"{num_oc} output channels are not a multiple of {in_shape[3]} input channels")
         is_depthwise = in_shape[3] > 1
     else:
         num_oc, kernel_h, kernel_w, num_ic = weights.shape
-        kernels = centred(weights)
+        kernels = centred(weights, zero_point)
         require(num_ic == in_shape[3], f"kernels of {num_ic} channels on an input of {in_shape[3]}: grouped convolutions are not supported")
     require(out_shape[3] == num_oc, f"{num_oc} kernels for {out_shape[3]} output channels")
     rows = _conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
@@ -173,22 +176,27 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
 
 
 def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork | HostWork:
-    source, (weights, _) = activation(graph, op.inputs[0], is_wide_ok=True), weight_constant(graph, op.inputs[1])
+    source, (weights, zero_point) = activation(graph, op.inputs[0], is_wide_ok=True), weight_constant(graph, op)
     num_oc, num_ic = weights.shape
     size = int(np.prod(source.shape))
     require(size % num_ic == 0, f"{size} inputs are not a multiple of the {num_ic} that a kernel takes")
     batch = size // num_ic
     target = graph.tensors[op.outputs[0]]
     require(int(np.prod(target.shape)) == batch * num_oc, f"output shape {target.shape} is not {batch} x {num_oc}")
-    return _conv_work(graph, op, centred(weights).reshape(num_oc, 1, 1, num_ic), Axis(1, 1), Axis(batch, batch), (1, 1, batch, num_ic), False,
+    return _conv_work(graph, op, centred(weights, zero_point).reshape(num_oc, 1, 1, num_ic), Axis(1, 1), Axis(batch, batch), (1, 1, batch, num_ic), False,
                       Rounding.SINGLE)
+
+
+def _reduced_axes(graph: Graph, op: Op, source: Tensor) -> list[int]:
+    """The axes of a mean or maximum, each once, ascending."""
+    return sorted({axis_number(axis, len(source.shape)) for axis in integers(graph, op.inputs[1]).reshape(-1).tolist()})
 
 
 def _lower_mean(graph: Graph, op: Op) -> ConvWork:
     """The mean of each channel: a depthwise convolution with a kernel of ones as large as the image."""
     source, target = activation(graph, op.inputs[0]), activation(graph, op.outputs[0])
     _, height, width, num_ic = in_shape = image(source)
-    axes = sorted(int(axis) % len(source.shape) for axis in constant(graph, op.inputs[1], np.int32).data.reshape(-1))
+    axes = _reduced_axes(graph, op, source)
     require(len(source.shape) == 4 and axes == [1, 2], f"mean over axes {axes} of {source.shape}; the NPU takes rows and columns of a tensor of 4 axes")
     require(height * width <= MAX_TAPS, f"mean of {height} x {width} pixels; the limit is {MAX_TAPS}")
     factor = float(source.quant.scale[0]) / float(target.quant.scale[0])
@@ -205,7 +213,7 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork:
     outputs are then interleaved. With r the stride and p the pads, output r*i + y gets tap k = (y + p) mod r + r*t from input i + (y + p) div r - t.
     """
     require(len(op.inputs) >= 3, f"{len(op.inputs)} inputs")
-    source, (weights, _), target = activation(graph, op.inputs[2]), weight_constant(graph, op.inputs[1]), activation(graph, op.outputs[0])
+    source, (weights, zero_point), target = activation(graph, op.inputs[2]), weight_constant(graph, op), activation(graph, op.outputs[0])
     in_shape, out_shape = image(source), image(target)
     require(len(weights.shape) == 4, f"{weights.name!r} has {len(weights.shape)} axes")
     num_oc, _, _, num_ic = weights.shape
@@ -214,7 +222,7 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork:
     (rows, row_taps), (cols, col_taps) = axes
     stride_h, stride_w = op.options["stride_h"], op.options["stride_w"]
     kernels = np.zeros((stride_h, stride_w, num_oc, rows.kernel, cols.kernel, num_ic), np.int16)
-    values = centred(weights)
+    values = centred(weights, zero_point)
     for y, y_tap, ky in row_taps:
         for x, x_tap, kx in col_taps:
             kernels[y, x, :, y_tap, x_tap] = values[:, ky, kx]
@@ -245,18 +253,18 @@ def _transposed_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int
 
 def _lower_reduce_max(graph: Graph, op: Op) -> PoolWork:
     """The maximum of each channel: a pool with a window as large as the image."""
-    source, target = activation(graph, op.inputs[0]), activation(graph, op.outputs[0])
+    source, target = moved(graph, op.inputs[0], is_wide_ok=False), moved(graph, op.outputs[0], is_wide_ok=False)
     _, height, width, num_ic = image(source)
     require_same_quant(source, target)
-    axes = sorted(int(axis) % len(source.shape) for axis in constant(graph, op.inputs[1], np.int32).data.reshape(-1))
+    axes = _reduced_axes(graph, op, source)
     require(len(source.shape) == 4 and axes == [1, 2], f"maximum over axes {axes} of {source.shape}; the NPU takes rows and columns of a tensor of 4 axes")
     return PoolWork(TpOp.MAX_POOL, num_ic, Axis(height, 1, height), Axis(width, 1, width), -128, 127)
 
 
 def _lower_pool(graph: Graph, op: Op) -> PoolWork:
-    source, target = (activation(graph, index, is_wide_ok=True) for index in (op.inputs[0], op.outputs[0]))
+    source, target = moved(graph, op.inputs[0]), moved(graph, op.outputs[0])
     in_shape, out_shape = image(source), image(target)
-    require_same_quant(source, target)
+    require(source.dtype == target.dtype, f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same")
     rows = _axis(op, "h", in_shape[1], out_shape[1], op.options["filter_h"])
     cols = _axis(op, "w", in_shape[2], out_shape[2], op.options["filter_w"])
     require(max(rows.stride, cols.stride) <= 255, "the limit of a pool's stride is 255")

@@ -11,7 +11,7 @@ from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, MAX_PR
 from .graph import Graph, Op, Quant, Tensor
 from .host import HOST_OPS
 from .lut import LUT_KINDS, make_lut, rescale
-from .operands import activation, clamp, nhwc, require, require_same_quant
+from .operands import activation, clamp, moved, nhwc, require, require_quant
 from .quantise import add_multipliers, power_multipliers, quantise_multiplier
 from .work import ElementwiseWork, HostWork, LutWork
 
@@ -21,21 +21,19 @@ _OPS = {"ADD": TpOp.ADD, "SUB": TpOp.SUB, "MUL": TpOp.MUL, "MAXIMUM": TpOp.MAXIM
 
 
 def _operand(graph: Graph, index: int) -> Tensor:
-    """A tensor of int8 or int16 with one scale, constant or not; a constant of uint8 is seen as int8, like activations."""
+    """A tensor of int8 or int16, constant or not; a constant of uint8 is seen as int8, like activations."""
     tensor = graph.tensors[index]
-    if tensor.data is not None and tensor.dtype == np.uint8 and tensor.quant is not None:
-        quant = replace(tensor.quant, zero_point=tensor.quant.zero_point - 128)
+    if tensor.data is not None and tensor.dtype == np.uint8:
+        quant = tensor.quant and replace(tensor.quant, zero_point=tensor.quant.zero_point - 128)
         tensor = replace(tensor, dtype=np.dtype(np.int8), quant=quant, data=(tensor.data ^ 0x80).view(np.int8))
     is_wide = tensor.dtype == np.int16
     require(is_wide or tensor.dtype == np.int8, f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8, uint8 and int16")
-    require(tensor.quant is not None and tensor.quant.scale.size == 1, f"{tensor.name!r} needs one scale and zero point")
-    require(not is_wide or tensor.quant.zero_point[0] == 0, f"{tensor.name!r} is int16 with a zero point; use 0")
     return tensor
 
 
 def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
     kind = _OPS[op.kind]
-    target, operands = activation(graph, op.outputs[0], is_wide_ok=True), [_operand(graph, index) for index in op.inputs[:2]]
+    target, operands = moved(graph, op.outputs[0]), [_operand(graph, index) for index in op.inputs[:2]]
     a, b = operands
     is_wide = target.dtype == np.int16
     for tensor in operands:
@@ -49,10 +47,10 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
     has_pot_scales = is_wide and op.options.get("has_pot_scales", False)
     require(not has_pot_scales or shapes[0] == shapes[1], f"shapes {a.shape} and {b.shape}: with pot_scale_int16 operands have one shape")
     if kind in (TpOp.MAXIMUM, TpOp.MINIMUM):
-        require_same_quant(a, target)
-        require_same_quant(b, target)
         fields = {"act_min": int(np.iinfo(target.dtype).min), "act_max": int(np.iinfo(target.dtype).max)}
     else:
+        for tensor in (a, b, target):
+            require_quant(tensor)
         act_min, act_max = clamp(op, target)
         fields = _factors(kind, a.quant, b.quant, target.quant, is_wide, has_pot_scales) | {
             "a_zero_point": int(a.quant.zero_point[0]), "b_zero_point": int(b.quant.zero_point[0]), "zero_point_out": int(target.quant.zero_point[0]),

@@ -7,7 +7,7 @@ import numpy as np
 from convoy.spec.isa import FRACTION_BITS, TP, TpOp
 
 from .graph import Graph, Op, Tensor
-from .operands import activation, constant, image, nhwc, require, require_same_quant
+from .operands import activation, axis_number, image, integers, moved, nhwc, require, require_quant, require_same_quant
 from .work import (
     AssignWork,
     ConcatWork,
@@ -32,24 +32,27 @@ MAX_STRIDE = TP.fields["stride_h"].max
 
 def _move_tensors(graph: Graph, op: Op, *, is_wide_ok: bool = True) -> tuple[Tensor, Tensor]:
     """Input and output of an operator that moves values."""
-    source, target = (activation(graph, index, is_wide_ok=is_wide_ok) for index in (op.inputs[0], op.outputs[0]))
+    source, target = (moved(graph, index, is_wide_ok=is_wide_ok) for index in (op.inputs[0], op.outputs[0]))
     image(source)
     image(target)
-    require_same_quant(source, target)
+    require(source.dtype == target.dtype, f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same")
     return source, target
 
 
 def _lower_pad(graph: Graph, op: Op) -> MovesWork:
     source, target = _move_tensors(graph, op)
-    values = constant(graph, op.inputs[1], np.int32).data
-    fill = int(target.quant.zero_point[0])
+    values = integers(graph, op.inputs[1], (np.int8, np.int16, np.int32, np.int64))
     if op.kind == "PADV2":
-        filler = constant(graph, op.inputs[2], np.int8)
-        require(filler.data.size == 1, f"{filler.data.size} values to pad with")
-        require_same_quant(filler, target)
-        fill = int(filler.data.item())
+        filler = graph.tensors[op.inputs[2]]
+        require(filler.data is not None and filler.data.size == 1, f"{filler.name!r} should be a constant of one value to pad with")
+        fill = int(filler.data.item()) - 128 * (filler.dtype == np.uint8)
+        require(source.dtype == np.int8 or fill == 0, f"{source.name!r} is {source.dtype}; it can be padded with 0 only")
+    else:
+        require(source.quant is not None, f"{source.name!r} has no scale")
+        require_quant(target)
+        fill = int(target.quant.zero_point[0])
     require(values.size == 2 * len(source.shape), f"{values.size} pads for {len(source.shape)} axes")
-    pads = values.reshape(-1, 2).astype(np.int64)
+    pads = values.reshape(-1, 2)
     pads = np.concatenate([np.zeros((4 - len(pads), 2), np.int64), pads])
     require(not pads[[0, 3]].any(), "only rows and columns can be padded")
     require(bool((pads >= 0).all()), "a pad is negative")
@@ -61,17 +64,21 @@ def _lower_pad(graph: Graph, op: Op) -> MovesWork:
 
 def _lower_slice(graph: Graph, op: Op) -> MovesWork:
     source, target = _move_tensors(graph, op)
-    begins, ends = (constant(graph, index, np.int32).data.reshape(-1).astype(int).tolist() for index in op.inputs[1:3])
-    steps = [1] * len(begins)
+    begins, ends = (integers(graph, index).reshape(-1).tolist() for index in op.inputs[1:3])
+    steps, rank = [1] * len(begins), len(source.shape)
+    adds_axes = op.kind == "STRIDED_SLICE" and op.options["shrink_axis_mask"] | op.options["new_axis_mask"] | op.options["ellipsis_mask"]
+    require(not adds_axes, "the slice adds or removes axes")
+    require({len(begins), len(ends), len(target.shape)} == {rank}, "the slice has another number of axes")
     if op.kind == "STRIDED_SLICE":
-        require(not op.options["shrink_axis_mask"] | op.options["new_axis_mask"] | op.options["ellipsis_mask"], "the slice adds or removes axes")
-        steps = constant(graph, op.inputs[3], np.int32).data.reshape(-1).astype(int).tolist()
+        steps = integers(graph, op.inputs[3]).reshape(-1).tolist()
         begins = [None if op.options["begin_mask"] >> axis & 1 else begin for axis, begin in enumerate(begins)]
-        ends = [None if op.options["end_mask"] >> axis & 1 else end for axis, end in enumerate(ends)]
+        if op.options.get("is_offset", False):
+            ends = [_end_of_offset(begin, end, size) for begin, end, size in zip(begins, ends, source.shape, strict=True)]
+        else:
+            ends = [None if op.options["end_mask"] >> axis & 1 else end for axis, end in enumerate(ends)]
     else:
         ends = [None if size == -1 else begin + size for begin, size in zip(begins, ends, strict=True)]
-    rank = len(source.shape)
-    require({len(begins), len(ends), len(steps), len(target.shape)} == {rank} and min(steps) >= 1, "the slice has another number of axes, or a step below 1")
+    require(len(steps) == rank and min(steps, default=1) >= 1, "the slice has another number of axes, or a step below 1")
     chosen = [range(size)[begin:end:step] for size, begin, end, step in zip(source.shape, begins, ends, steps, strict=True)]
     require(tuple(map(len, chosen)) == tuple(target.shape), f"the slice has {list(map(len, chosen))} elements, its tensor {list(target.shape)}")
     axes = [MoveAxis(size, len(part), len(part), part.start, part.step) for size, part in zip(source.shape, chosen, strict=True)]
@@ -79,20 +86,27 @@ def _lower_slice(graph: Graph, op: Op) -> MovesWork:
     return MovesWork(0, ((0, MoveWork(rows, cols, channels, 0)),))
 
 
+def _end_of_offset(begin: int | None, count: int, size: int) -> int:
+    """Where a slice along an axis ends that is given by its beginning and an offset from there; LiteRT has no mask for it, and does not keep to the axis."""
+    first = slice(begin, None).indices(size)[0]
+    require(0 < count <= size - first, f"an offset of {count} from {first} in an axis of {size}; use 1..{size - first}")
+    return first + count
+
+
 def _lower_split(graph: Graph, op: Op) -> MovesWork:
     """SPLIT (axis, source) in equal parts, SPLIT_V (source, sizes, axis) in parts of the sizes that the outputs have."""
     number = 1 if op.kind == "SPLIT" else 0
     require(len(op.inputs) == 3 - number, f"{len(op.inputs)} inputs")
-    source, axis = activation(graph, op.inputs[number], is_wide_ok=True), constant(graph, op.inputs[0 if number else 2], np.int32).data
-    require(axis.size == 1 and -len(source.shape) <= axis.item() < len(source.shape), "the axis does not exist")
-    shape, part = image(source), axis.item() % len(source.shape) + 4 - len(source.shape)
-    targets = [activation(graph, index, is_wide_ok=True) for index in op.outputs]
+    source, axis = moved(graph, op.inputs[number]), integers(graph, op.inputs[0 if number else 2])
+    require(axis.size == 1, f"{axis.size} axes to cut along; it is one")
+    shape, part = image(source), axis_number(axis.item(), len(source.shape)) + 4 - len(source.shape)
+    targets = [moved(graph, index) for index in op.outputs]
     sizes = [nhwc(target.shape)[part] for target in targets]
     is_whole = sum(sizes) == shape[part] and (op.kind == "SPLIT_V" or len(set(sizes)) == 1)
     require(part > 0 and is_whole, f"{shape} cannot be cut in parts of {sizes} along axis {axis.item()}")
     start, moves = 0, []
     for n, (target, size) in enumerate(zip(targets, sizes, strict=True)):
-        require_same_quant(source, target)
+        require(source.dtype == target.dtype, f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same")
         expected = tuple(size if axis == part else extent for axis, extent in enumerate(shape))
         require(nhwc(target.shape) == expected, f"{target.name!r} should be {expected}")
         axes = [MoveAxis(extent, extent, extent) for extent in shape]
@@ -122,8 +136,8 @@ def _lower_depth_to_space(graph: Graph, op: Op) -> InterleaveWork:
 
 def _lower_transpose(graph: Graph, op: Op) -> TransposeWork:
     source, target = _move_tensors(graph, op)
-    order = constant(graph, op.inputs[1], np.int32).data.reshape(-1).astype(int).tolist()
     rank = len(source.shape)
+    order = [axis_number(axis, rank) for axis in integers(graph, op.inputs[1], (np.int32,)).reshape(-1).tolist()]
     require(sorted(order) == list(range(rank)), f"{order} is not an order of {rank} axes")
     require(tuple(source.shape[axis] for axis in order) == tuple(target.shape), f"{source.shape} in the order {order} is not {target.shape}")
     full = list(range(4 - rank)) + [axis + 4 - rank for axis in order]
@@ -133,19 +147,42 @@ def _lower_transpose(graph: Graph, op: Op) -> TransposeWork:
 
 
 def _lower_concatenation(graph: Graph, op: Op) -> ConcatWork:
-    target = activation(graph, op.outputs[0], is_wide_ok=True)
-    axis = op.options["axis"] % len(target.shape) + 4 - len(target.shape) - 1
+    target = moved(graph, op.outputs[0])
+    axis = axis_number(op.options["axis"], len(target.shape)) + 4 - len(target.shape) - 1
     require(axis >= 0, "tensors cannot be concatenated along the batch")
     require(op.options["activation"] == "NONE", f"fused activation {op.options['activation']} is not supported")
     image(target)
     for index in op.inputs:
-        source = activation(graph, index, is_wide_ok=True)
-        require_same_quant(source, target)
+        source = moved(graph, index)
+        _require_plain_copy(source, target, op.options.get("is_rescaled", False))
         require(len(source.shape) == len(target.shape), "the tensors differ in their number of axes")
     shapes, result = np.array([nhwc(graph.tensors[index].shape) for index in op.inputs]), np.array(nhwc(target.shape))
     total = np.where(np.arange(4) == axis + 1, shapes.sum(axis=0), shapes[0])
     require(bool((np.delete(shapes, axis + 1, 1) == np.delete(result, axis + 1)).all() and (total == result).all()), "the shapes do not fit together")
     return ConcatWork(axis)
+
+
+def _require_plain_copy(source: Tensor, target: Tensor, is_rescaled: bool) -> None:
+    """Raise `GraphError` unless a concatenation copies the values of `source` as they are.
+
+    LiteRT demands the same quantisation for int8; for int16 it does not look at it; uint8 (`is_rescaled`) it converts in float32, to the same values if the
+    scales are almost the same.
+    """
+    require(source.dtype == target.dtype, f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same")
+    if source.dtype == np.int8 and not (is_rescaled and _is_kept(source, target)):
+        require(not is_rescaled, f"{source.name!r} and {target.name!r} differ in scale or zero point; LiteRT converts uint8 then, the NPU does not: quantise both alike")
+        require_same_quant(source, target)
+
+
+def _is_kept(source: Tensor, target: Tensor) -> bool:
+    """Does LiteRT's conversion in float32 leave every value of uint8 (here 128 less) as it is?"""
+    for tensor in (source, target):
+        require_quant(tensor)
+    scale = source.quant.scale[0] * (np.float32(1) / target.quant.scale[0])
+    zero_in, zero_out = (np.float32(tensor.quant.zero_point[0] + 128) for tensor in (source, target))
+    values = np.arange(256, dtype=np.float32)
+    places = values * scale - zero_in * scale
+    return bool(np.array_equal(np.copysign(np.floor(np.abs(places).astype(np.float64) + 0.5), places) + zero_out, values))
 
 
 def _lower_resize(graph: Graph, op: Op) -> ResizeWork | ZoomWork:
@@ -205,13 +242,13 @@ def _nearest_axis(pixels: np.ndarray, size_in: int, size_out: int) -> ZoomAxis:
 
 def _lower_pack(graph: Graph, op: Op) -> ConcatWork:
     """A concatenation along an axis that the parts have not: with an extent of 1 there, they are other shapes of the same elements."""
-    target = activation(graph, op.outputs[0])
+    target = moved(graph, op.outputs[0], is_wide_ok=False)
     image(target)
-    axis = op.options["axis"] % len(target.shape)
+    axis = axis_number(op.options["axis"], len(target.shape))
     require(axis + 4 - len(target.shape) > 0, "tensors cannot be put together along the batch")
     require(target.shape[axis] == len(op.inputs), f"{len(op.inputs)} tensors for {target.shape[axis]} places")
     for index in op.inputs:
-        source = activation(graph, index)
+        source = moved(graph, index, is_wide_ok=False)
         require_same_quant(source, target)
         require(tuple(source.shape) == tuple(np.delete(target.shape, axis)), f"{source.name!r} should be {target.shape} without axis {axis}")
     return ConcatWork(axis + 3 - len(target.shape))
@@ -222,13 +259,15 @@ def _lower_reshape(graph: Graph, op: Op) -> ReshapeWork | HostWork:
     if source.dtype not in (np.int8, np.int16):
         return HostWork(f"a tensor of {source.dtype} is not in NPU memory")
     require(source.data is None, f"{source.name!r} is a constant where an activation is expected")
+    if op.kind == "EXPAND_DIMS":
+        require_same_quant(source, target)
     require(max(len(source.shape), len(target.shape)) <= 4, f"shapes {source.shape} and {target.shape}; the limit is 4 axes")
     require(np.prod(source.shape) == np.prod(target.shape), f"{source.shape} and {target.shape} differ in size")
     return ReshapeWork()
 
 
 def _lower_variable(graph: Graph, op: Op) -> ReadWork | AssignWork:
-    number, tensor = op.options["variable"], activation(graph, (op.outputs or op.inputs)[0])
+    number, tensor = op.options["variable"], moved(graph, (op.outputs or op.inputs)[0], is_wide_ok=False)
     variable = graph.variables[number]
     require(tensor.shape == variable.shape, f"shape {tensor.shape}, but the variable {variable.name!r} is {variable.shape}")
     require(len(tensor.shape) <= 4, f"a variable of shape {tensor.shape}; the limit is 4 axes")

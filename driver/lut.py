@@ -22,6 +22,7 @@ from .quantise import activation_range, quantise_multiplier
 
 __all__ = ["LUT_KINDS", "make_lut", "rescale"]
 
+_MAX_INT32 = (1 << 31) - 1
 _INT16 = -(1 << 15), (1 << 15) - 1
 _Function = Callable[[int], int]
 """From an input less its zero point to an output less its own."""
@@ -55,8 +56,11 @@ def _from_float(function: Callable[[np.float32], np.float32], scale_in: np.float
     inverse = np.float32(1) / scale_out
 
     def apply(x: int) -> int:
-        value = float(function(scale_in * np.float32(x)) * inverse)
-        return int(math.copysign(math.floor(min(abs(value), 1e6) + 0.5), value))
+        with np.errstate(over="ignore"):
+            value = float(function(scale_in * np.float32(x)) * inverse)
+        if not abs(value) < _MAX_INT32:
+            raise GraphError(f"scales {scale_in:g} and {scale_out:g}: outputs of {value:g} exceed 32 bits")
+        return int(math.copysign(math.floor(abs(value) + 0.5), value))
 
     return apply
 
@@ -99,21 +103,40 @@ def rescale(x: int, factor: tuple[int, int]) -> int:
     return _divide((shifted * mult + (1 << 30)) >> 31, max(-exponent, 0))
 
 
+def _factor(real: float) -> tuple[int, int]:
+    """`quantise_multiplier` of a factor by which 32 bits can be shifted.
+
+    Raises
+    ------
+    GraphError
+        When the factor is 2**30 or more: the reference kernels shift everything out.
+    """
+    if not real < 1 << 30:
+        raise GraphError(f"the input scale is {real:g} times the output scale; the limit is 2^30")
+    return quantise_multiplier(real)
+
+
 def _quantize(scale_in: np.float32, scale_out: np.float32, options: dict[str, Any]) -> _Function:
-    factor = quantise_multiplier(float(scale_in) / float(scale_out))
+    factor = _factor(float(scale_in) / float(scale_out))
     return lambda x: rescale(x, factor)
 
 
+def _ratio(scale_in: np.float32, scale_out: np.float32) -> float:
+    """In float32; infinite when it is too large."""
+    with np.errstate(over="ignore"):
+        return float(scale_in / scale_out)
+
+
 def _relu(scale_in: np.float32, scale_out: np.float32, options: dict[str, Any]) -> _Function:
-    factor = quantise_multiplier(float(scale_in / scale_out))
+    factor = _factor(_ratio(scale_in, scale_out))
     return lambda x: rescale(x, factor)
 
 
 def _leaky_relu(scale_in: np.float32, scale_out: np.float32, options: dict[str, Any]) -> _Function:
     if options["alpha"] < 0:
         raise GraphError(f"alpha = {options['alpha']:g}: only LEAKY_RELU with alpha of at least 0 is supported")
-    positive = quantise_multiplier(float(scale_in / scale_out))
-    negative = quantise_multiplier(float(scale_in * np.float32(options["alpha"]) / scale_out))
+    positive = _factor(_ratio(scale_in, scale_out))
+    negative = _factor(_ratio(scale_in * np.float32(options["alpha"]), scale_out))
     return lambda x: rescale(x, positive if x >= 0 else negative)
 
 

@@ -40,7 +40,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             op = step.op
             rows.append({"index": op.index, "name": graph.tensors[op.outputs[0]].name, "op": op.kind, "engine": "host", "descriptors": 0, "macs": 0,
                          "weight_bytes": 0, "reason": step.reason})
-    return {"memory_bytes": plan.memory_bytes, "image_bytes": image_bytes, "descriptors": num_descriptors, "macs": sum(row["macs"] for row in rows),
+    return {"memory_bytes": plan.memory_bytes, "image_bytes": image_bytes, "descriptors": num_descriptors, "macs": sum(row["macs"] for row in rows), "notes": list(graph.notes),
             "ops": sorted(rows, key=lambda row: row["index"])}
 
 

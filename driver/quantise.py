@@ -67,6 +67,8 @@ def add_multipliers(scale_a: float, scale_b: float, scale_out: float, shift: int
 def power_multipliers(scale_a: float, scale_b: float, scale_out: float) -> tuple[tuple[int, int], ...] | None:
     """`(q, e)` of A, of B and of their sum for TFLite's int16 ADD of scales that are powers of two.
 
+    Scales are powers of two for LiteRT when their logarithm is within 1e-3 of an integer, and so they are here.
+
     One operand is divided by a power of two, rounded half away from zero, the other one and the sum are as they are. None for other scales. Elements that
     are shifted left by `ADD_SHIFT_WIDE` and multiplied by a half are 2**14 times as large, exactly; 1 - 2**-31 leaves sums of this size as they are.
     """
@@ -90,7 +92,8 @@ def activation_range(activation: str, quant: Quant, dtype: np.dtype) -> tuple[in
     real_min, real_max = {"NONE": (None, None), "RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}[activation]
 
     def quantised(real: float) -> int:
-        ratio = float(np.float32(real) / np.float32(quant.scale[0]))
+        with np.errstate(over="ignore"):
+            ratio = max(-1e9, min(float(np.float32(real) / np.float32(quant.scale[0])), 1e9))
         return int(quant.zero_point[0]) + int(math.copysign(math.floor(abs(ratio) + 0.5), ratio))
 
     low = int(info.min) if real_min is None else max(int(info.min), quantised(real_min))

@@ -120,7 +120,7 @@ def build_report(
         "bit_exact": None if expected is None else not mismatches, "reference": reference,
         "simulation_seconds": round(execution.seconds, 6),
         "simulated_cycles_per_second": round(execution.cycles / execution.seconds) if has_timing and execution.seconds else None,
-        "host_ops": host_ops, "layers": sorted(layers, key=lambda layer: layer["index"]),
+        "notes": list(graph.notes), "host_ops": host_ops, "layers": sorted(layers, key=lambda layer: layer["index"]),
     }, sorted(mismatches, key=lambda mismatch: mismatch.op)
 
 
@@ -218,7 +218,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 
 def summary(report: Mapping[str, Any]) -> list[str]:
     """The rest of a report, in lines."""
-    lines = [f"{op['op']} (operator {op['index']}) ran on the host: {op['reason']}" for op in report["host_ops"]]
+    lines = list(report.get("notes", ()))
+    lines += [f"{op['op']} (operator {op['index']}) ran on the host: {op['reason']}" for op in report["host_ops"]]
     cost = "no timing" if report["cycles"] is None else (
         f"{report['cycles']:,} cycles, {_percent(report['utilisation'])} utilisation, "
         f"{'estimated' if report['device'] == 'estimate' else 'simulated'} in {report['simulation_seconds']:.2f} s")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from convoy.driver.graph import Graph, GraphError, Op, Tensor
 
 __all__ = ["check_graph", "printable"]
@@ -22,7 +24,7 @@ def check_graph(graph: Graph) -> None:
     ------
     GraphError
         When an operator reads a tensor that nothing has written yet, writes one that is already there, has the wrong number of tensors, or
-        disagrees with the shapes of its tensors (the operators of `_CHECKS` only), or a quantised activation has no usable scale.
+        disagrees with the shapes of its tensors (the operators of `_CHECKS` only).
     """
     ready = {tensor.index for tensor in graph.tensors if tensor.data is not None}
     if not graph.inputs:
@@ -65,9 +67,6 @@ def _check_op(graph: Graph, op: Op, where: str) -> None:
     if -1 in op.inputs[:num_inputs[0]]:
         raise GraphError(f"{where}: a mandatory input is missing")
     tensors = [graph.tensors[index] for index in op.inputs if index >= 0]
-    for tensor in (*tensors, graph.tensors[op.outputs[0]]):
-        if tensor.dtype.itemsize <= 2 and tensor.quant is not None and tensor.data is None and (tensor.quant.scale <= 0).any():
-            raise GraphError(f"{where}: the scale of {_name(tensor)} is not positive")
     if problem := check(op, tensors, graph.tensors[op.outputs[0]]):
         shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors)
         raise GraphError(f"{where}: {problem} (inputs {shapes}; output {list(graph.tensors[op.outputs[0]].shape)})")
@@ -87,9 +86,16 @@ def _window(op: Op, x: Tensor, y: Tensor, kernel_h: int, kernel_w: int) -> str |
     return None if y.shape[:3] == expected else f"the output should be {list(expected)} pixels"
 
 
-def _bias(inputs: list[Tensor], num_oc: int) -> str | None:
-    bias = inputs[2] if len(inputs) > 2 else None
-    return f"the bias should have {num_oc} entries" if bias is not None and prod(bias.shape) != num_oc else None
+def _bias(op: Op, inputs: list[Tensor], num_oc: int) -> str | None:
+    """LiteRT reads the bias of int16 activations as int64, whatever its type, unless the operator says that it is int32."""
+    if len(inputs) < 3:
+        return None
+    bias = inputs[2]
+    if prod(bias.shape) != num_oc:
+        return f"the bias should have {num_oc} entries"
+    expected = "int32" if inputs[0].dtype != np.int16 or op.options.get("quantized_bias_type") == "INT32" else "int64"
+    is_right = bias.dtype == expected or bias.dtype.kind == "f" or inputs[0].dtype.kind == "f"
+    return None if is_right else f"the bias is {bias.dtype}; with activations of {inputs[0].dtype} and these options it should be {expected}"
 
 
 def _conv(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
@@ -98,7 +104,7 @@ def _conv(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
         return "input, weights and output should have 4 dimensions"
     if x.shape[3] % wgt.shape[3] or wgt.shape[0] != y.shape[3]:
         return "the channels of input, weights and output do not match"
-    return _bias(inputs, y.shape[3]) or _window(op, x, y, wgt.shape[1], wgt.shape[2])
+    return _bias(op, inputs, y.shape[3]) or _window(op, x, y, wgt.shape[1], wgt.shape[2])
 
 
 def _depthwise(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
@@ -107,7 +113,7 @@ def _depthwise(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
         return "input, weights and output should have 4 dimensions"
     if wgt.shape[0] != 1 or wgt.shape[3] != y.shape[3] or y.shape[3] % x.shape[3]:
         return "the channels of input, weights and output do not match"
-    return _bias(inputs, y.shape[3]) or _window(op, x, y, wgt.shape[1], wgt.shape[2])
+    return _bias(op, inputs, y.shape[3]) or _window(op, x, y, wgt.shape[1], wgt.shape[2])
 
 
 def _pool(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
@@ -126,7 +132,7 @@ def _fully_connected(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     num_oc, num_ic = wgt.shape
     if prod(x.shape) % num_ic or prod(y.shape) != prod(x.shape) // num_ic * num_oc:
         return "the features of input, weights and output do not match"
-    return _bias(inputs, num_oc)
+    return _bias(op, inputs, num_oc)
 
 
 def _elementwise(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
@@ -146,6 +152,59 @@ def _same_shape(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     return None if inputs[0].shape == y.shape else "input and output should have the same shape"
 
 
+def _given(expected: tuple[int, ...], y: Tensor) -> str | None:
+    return None if y.shape == expected else f"the output should be {list(expected)}"
+
+
+def _values(inputs: list[Tensor], position: int) -> list[int] | None:
+    """A constant input's integers; None when it is absent, made by an operator, or holds something else."""
+    if position >= len(inputs) or inputs[position].data is None or inputs[position].dtype not in (np.int32, np.int64):
+        return None
+    return inputs[position].data.reshape(-1).tolist()
+
+
+def _reshape(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
+    """The shape is that of the second input, or else of the options."""
+    size = prod(inputs[0].shape)
+    shape = _values(inputs, 1) if len(inputs) > 1 and inputs[1].dtype == np.int32 and len(inputs[1].shape) == 1 else op.options.get("new_shape")
+    if shape is not None and (len(inputs) == 1 or inputs[1].data is not None):
+        rest = prod(extent for extent in shape if extent != -1)
+        shape = tuple(size // rest if extent == -1 and rest else extent for extent in shape)
+        if shape != y.shape and prod(shape) == size:
+            return f"the output should be {list(shape)}"
+    return _same_size(op, inputs, y)
+
+
+def _squeeze(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
+    shape = inputs[0].shape
+    if (dims := op.options.get("squeeze_dims")) is None:
+        return _same_size(op, inputs, y)
+    dropped = {axis % len(shape) for axis in dims} if shape else set()
+    return _given(tuple(extent for axis, extent in enumerate(shape) if not (axis in dropped if dims else extent == 1)), y)
+
+
+def _expand_dims(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
+    axis, shape = _values(inputs, 1), inputs[0].shape
+    if axis is None or len(axis) != 1:
+        return _same_size(op, inputs, y)
+    place = axis[0] % (len(shape) + 1)
+    return _given((*shape[:place], 1, *shape[place:]), y)
+
+
+def _reduce(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
+    axes, shape = _values(inputs, 1), inputs[0].shape
+    if axes is None or not shape:
+        return None
+    reduced = {axis % len(shape) for axis in axes}
+    kept = [1 if axis in reduced else extent for axis, extent in enumerate(shape) if op.options.get("keep_dims") or axis not in reduced]
+    return _given(tuple(kept), y)
+
+
+def _resize(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
+    size, shape = _values(inputs, 1), inputs[0].shape
+    return None if size is None or len(shape) != 4 else _given((shape[0], *size, shape[3]), y)
+
+
 def _any(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     """Shapes that the compiler checks."""
     return None
@@ -160,23 +219,23 @@ _CHECKS = {
     "ADD": ((2, 2), _elementwise),
     "SUB": ((2, 2), _elementwise),
     **dict.fromkeys(("MUL", "MAXIMUM", "MINIMUM"), ((2, 2), _elementwise)),
-    "RESHAPE": ((1, 2), _same_size),
+    "RESHAPE": ((1, 2), _reshape),
     "PAD": ((2, 2), _any),
     "PADV2": ((3, 3), _any),
     "DEPTH_TO_SPACE": ((1, 1), _any),
     "TRANSPOSE_CONV": ((3, 4), _any),
     "TRANSPOSE": ((2, 2), _any),
     "PACK": ((1, 1 << 16), _any),
-    "SQUEEZE": ((1, 1), _same_size),
-    "EXPAND_DIMS": ((1, 2), _same_size),
-    "RESIZE_BILINEAR": ((2, 2), _any),
-    "REDUCE_MAX": ((2, 2), _any),
+    "SQUEEZE": ((1, 1), _squeeze),
+    "EXPAND_DIMS": ((1, 2), _expand_dims),
+    "RESIZE_BILINEAR": ((2, 2), _resize),
+    "REDUCE_MAX": ((2, 2), _reduce),
     "SLICE": ((3, 3), _any),
     "SPACE_TO_DEPTH": ((1, 1), _any),
     "STRIDED_SLICE": ((4, 4), _any),
     "CONCATENATION": ((1, 1 << 16), _any),
-    "MEAN": ((2, 2), _any),
-    "RESIZE_NEAREST_NEIGHBOR": ((2, 2), _any),
+    "MEAN": ((2, 2), _reduce),
+    "RESIZE_NEAREST_NEIGHBOR": ((2, 2), _resize),
     "SOFTMAX": ((1, 1), _same_shape),
     "QUANTIZE": ((1, 1), _same_shape),
     "DEQUANTIZE": ((1, 1), _same_shape),

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from convoy.driver.graph import Graph, GraphError, Op, Quant, Tensor
 
 from .check import check_graph, printable
+from .repair import without_unread_scales
+from .shapes import Shapes, with_known_shapes
 from .variables import HANDLE_DTYPE, resolve_variables
 
-__all__ = ["read_tflite"]
+__all__ = ["TfliteModel", "load_tflite", "read_tflite"]
 
+SCHEMA_VERSION = 3
 MAX_RANK = 8
 """More dimensions than this are taken for damage."""
 MAX_TENSOR_BYTES = 1 << 31
@@ -37,26 +42,38 @@ _PADDINGS = {schema.Padding.SAME: "SAME", schema.Padding.VALID: "VALID"}
 _DAMAGE = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, KeyError, MemoryError)
 
 
-def read_tflite(source: str | Path | bytes) -> Graph:
+@dataclass(frozen=True)
+class TfliteModel:
+    """A TFLite file that has been read."""
+
+    graph: Graph
+    data: bytes
+    """The file, or one that differs in this: all shapes are concrete, and it can be run by LiteRT."""
+
+
+def load_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> TfliteModel:
     """Read a TFLite file.
 
     Parameters
     ----------
     source
         The path of the file, or its bytes.
+    shapes
+        Of inputs whose sizes the file does not know, by name; the empty name is that of the only input. An unknown batch is 1 if it is not given.
 
     Returns
     -------
-    Graph
-        The main subgraph: shapes are concrete, every operator reads constants, inputs of the network or results of earlier operators, and the shapes
-        of the operators that the NPU knows agree with one another. Operators without a reader of their options have none. Handles of variables and the
-        subgraphs that initialise them have become `variables`; operators keep their positions in the file as `index`.
+    TfliteModel
+        With the main subgraph as a graph: shapes are concrete, every operator reads constants, inputs of the network or results of earlier operators, and
+        the shapes of the operators that the NPU knows agree with one another. Operators without a reader of their options have none. Handles of variables
+        and the subgraphs that initialise them have become `variables`; operators keep their positions in the file as `index`.
 
     Raises
     ------
     GraphError
         When the file cannot be read, is not a TFLite file, is damaged, or uses what a `Graph` cannot say: subgraphs that do more than initialise
-        variables, dynamic shapes, custom operators, variable tensors, sparse or packed tensors, buffers outside the file. One line, naming the operator and its position, or the tensor.
+        variables, unknown sizes that are not given, custom operators, variable tensors, sparse or packed tensors, buffers outside the file. One line,
+        naming the operator and its position, or the tensor.
     """
     if isinstance(source, bytes):
         label, name, raw = "model", "model", source
@@ -65,12 +82,19 @@ def read_tflite(source: str | Path | bytes) -> Graph:
     if len(raw) < 8 or raw[4:8] != b"TFL3":
         raise GraphError(f"{label}: not a TFLite file (no TFL3 mark at byte 4)")
     try:
-        graph = _Reader(name, raw).graph()
+        readable, dropped = without_unread_scales(raw)
+        data, assumed = with_known_shapes(readable, shapes or {})
+        graph = _Reader(name, data).graph()
     except GraphError as error:
         raise GraphError(f"{label}: {error}") from None
     except _DAMAGE as error:
         raise GraphError(f"{label}: corrupt or truncated TFLite file ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'})") from None
-    return graph
+    return TfliteModel(replace(graph, notes=(*assumed, *graph.notes, *dropped)), data)
+
+
+def read_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> Graph:
+    """`load_tflite(source, shapes).graph`."""
+    return load_tflite(source, shapes).graph
 
 
 def _read_file(path: Path) -> bytes:
@@ -94,28 +118,47 @@ class _Reader:
             raise GraphError("the file has 0 subgraphs; it needs one")
         self.num_buffers = self.count("buffers", self.model.BuffersLength())
         self.num_codes = self.count("operator codes", self.model.OperatorCodesLength())
-        tensors, ops = self.subgraph(0)
+        if self.model.Version() != SCHEMA_VERSION:
+            raise GraphError(f"schema version {self.model.Version()}; only version {SCHEMA_VERSION} is known")
+        inputs = self.indices("the network's inputs", self.model.Subgraphs(0).InputsAsNumpy(), self.num_tensors(0))
+        outputs = self.indices("the network's outputs", self.model.Subgraphs(0).OutputsAsNumpy(), self.num_tensors(0))
+        tensors, ops = self.subgraph(0, (*inputs, *outputs))
         if not ops:
             raise GraphError("the network has no operators")
-        known = {0, *(op.options["init_subgraph"] for op in ops if op.kind == "CALL_ONCE")}
-        if len(known) < self.num_subgraphs:
-            raise GraphError(f"the file has {self.num_subgraphs} subgraphs; only the first one and those that initialise variables can be run")
-        inputs = self.indices("the network's inputs", self.model.Subgraphs(0).InputsAsNumpy(), len(tensors))
-        outputs = self.indices("the network's outputs", self.model.Subgraphs(0).OutputsAsNumpy(), len(tensors))
+        ops_in_file = ops
         ops, variables = resolve_variables(tensors, ops, self.subgraph)
-        graph = Graph(self.name, tensors, ops, inputs, outputs, variables)
+        graph = Graph(self.name, tensors, ops, inputs, outputs, variables, self.notes(ops_in_file))
+        self.check_state(graph)
         check_graph(graph)
         return graph
 
-    def subgraph(self, index: int) -> tuple[tuple[Tensor, ...], tuple[Op, ...]]:
-        """Tensors and operators of a subgraph."""
+    def notes(self, ops: tuple[Op, ...]) -> tuple[str, ...]:
+        """What there is to say about the file's other subgraphs."""
+        known = {0, *(op.options["init_subgraph"] for op in ops if op.kind == "CALL_ONCE")}
+        num_others = self.num_subgraphs - len(known)
+        return (f"the file has {self.num_subgraphs} subgraphs: the first one is run, {num_others} others are not",) if num_others > 0 else ()
+
+    def num_tensors(self, index: int) -> int:
+        """The number of tensors of a subgraph."""
         if not 0 <= index < self.num_subgraphs:
             raise GraphError(f"subgraph {index} does not exist (the file has {self.num_subgraphs})")
-        subgraph = self.model.Subgraphs(index)
-        num_tensors = self.count("tensors", subgraph.TensorsLength())
+        return self.count("tensors", self.model.Subgraphs(index).TensorsLength())
+
+    def subgraph(self, index: int, used: tuple[int, ...] = ()) -> tuple[tuple[Tensor, ...], tuple[Op, ...]]:
+        """Tensors and operators of a subgraph. Tensors that neither an operator nor `used` names may be anything: nobody reads them."""
+        num_tensors, subgraph = self.num_tensors(index), self.model.Subgraphs(index)
         num_ops = self.count("operators", subgraph.OperatorsLength())
-        tensors = tuple(self.tensor(i, subgraph.Tensors(i)) for i in range(num_tensors))
-        return tensors, tuple(self.op(i, subgraph.Operators(i), num_tensors) for i in range(num_ops))
+        ops = tuple(self.op(i, subgraph.Operators(i), num_tensors) for i in range(num_ops))
+        named = {*used, *(tensor for op in ops for tensor in (*op.inputs, *op.outputs))}
+        return tuple(self.tensor(i, subgraph.Tensors(i)) if i in named else _unused(i) for i in range(num_tensors)), ops
+
+    def check_state(self, graph: Graph) -> None:
+        """Refuse tensors that keep values from run to run. Those that are written in every run do not, whatever they are marked as."""
+        written = {*graph.inputs, *(index for op in graph.ops for index in op.outputs)}
+        for index in {index for op in graph.ops for index in op.inputs if index >= 0} - written:
+            if self.model.Subgraphs(0).Tensors(index).IsVariable():
+                raise GraphError(f"tensor {index} ({printable(graph.tensors[index].name)}): variable tensors (state inside an operator) are not supported; "
+                                 "keep state by READ_VARIABLE and ASSIGN_VARIABLE")
 
     # Vectors
 
@@ -147,10 +190,7 @@ class _Reader:
     def tensor(self, index: int, record: Any) -> Tensor:
         """Tensor number `index`."""
         raw_name = record.Name()
-        try:
-            name = raw_name.decode() if raw_name else f"tensor_{index}"
-        except UnicodeDecodeError:
-            raise GraphError(f"tensor {index}: its name is not UTF-8; the file is corrupt") from None
+        name = raw_name.decode("utf-8", "replace") if raw_name else f"tensor_{index}"
         where = f"tensor {index} ({printable(name)})"
         kind = record.Type()
         if kind not in _DTYPES:
@@ -160,14 +200,11 @@ class _Reader:
         if len(shape) > MAX_RANK:
             raise GraphError(f"{where}: {len(shape)} dimensions; at most {MAX_RANK} are supported")
         if any(extent <= 0 for extent in shape):
-            raise GraphError(f"{where}: shape {list(shape)} is dynamic or empty; give every dimension a size")
+            raise GraphError(f"{where}: shape {list(shape)} has an empty dimension; every size is at least 1")
         if prod(shape) * dtype.itemsize >= MAX_TENSOR_BYTES:
             raise GraphError(f"{where}: shape {list(shape)} is larger than {MAX_TENSOR_BYTES} bytes")
-        if record.IsVariable():
-            raise GraphError(f"{where}: variable tensors (state inside an operator) are not supported; keep state by READ_VARIABLE and ASSIGN_VARIABLE")
-        if record.Sparsity() is not None:
-            raise GraphError(f"{where}: sparse storage is not supported; store the weights densely, zeros are skipped all the same")
-        return Tensor(index, name, shape, dtype, self.quant(where, record, shape), self.data(where, record, shape, dtype))
+        data = self.data(where, record, shape, dtype)
+        return Tensor(index, name, shape, dtype, self.quant(where, record), data)
 
     def data(self, where: str, record: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
         """The values of a constant; None for an activation (its buffer is empty)."""
@@ -178,14 +215,16 @@ class _Reader:
         if buffer.Offset() > 1 or buffer.Size() > 1 or record.ExternalBuffer():
             raise GraphError(f"{where}: its data lie outside the model's tables, which is not supported")
         data = self.vector(f"{where}: buffer", buffer.DataAsNumpy(), np.uint8)
-        if data.size == 0:
+        if data.size == 0 or index == 0:
             return None
+        if record.Sparsity() is not None:
+            raise GraphError(f"{where}: sparse storage is not supported; store the weights densely, zeros are skipped all the same")
         if data.size != prod(shape) * dtype.itemsize:
             raise GraphError(f"{where}: its buffer has {data.size} bytes, but {dtype.name} {list(shape)} needs {prod(shape) * dtype.itemsize}")
         return np.frombuffer(data.tobytes(), dtype).reshape(shape)
 
-    def quant(self, where: str, record: Any, shape: tuple[int, ...]) -> Quant | None:
-        """The quantisation of a tensor; None if it has no scale."""
+    def quant(self, where: str, record: Any) -> Quant | None:
+        """The quantisation of a tensor as it is, which the operators that need it check; None if it has no scale."""
         params = record.Quantization()
         if params is None:
             return None
@@ -195,14 +234,7 @@ class _Reader:
         zero_point = self.vector(f"{where}: zero point", params.ZeroPointAsNumpy(), np.int64)
         if zero_point.size in (0, 1):
             zero_point = np.full(scale.size, zero_point[0] if zero_point.size else 0, np.int64)
-        axis = int(params.QuantizedDimension())
-        if zero_point.size != scale.size:
-            raise GraphError(f"{where}: {scale.size} scales but {zero_point.size} zero points")
-        if scale.size > 1 and (not 0 <= axis < len(shape) or shape[axis] != scale.size):
-            raise GraphError(f"{where}: {scale.size} scales do not fit dimension {axis} of {list(shape)}")
-        if not np.all(np.isfinite(scale)) or np.any(scale < 0):
-            raise GraphError(f"{where}: a scale is negative or not finite")
-        return Quant(scale.copy(), zero_point.copy(), axis if scale.size > 1 else 0)
+        return Quant(scale.copy(), zero_point.copy(), int(params.QuantizedDimension()) if scale.size > 1 else 0)
 
     # Operators
 
@@ -233,10 +265,19 @@ class _Reader:
         if table is None or record.BuiltinOptionsType() != getattr(schema.BuiltinOptions, cls.__name__):
             if is_required:
                 raise GraphError(f"{where}: its {cls.__name__} are missing")
-            return {}
+            table = _NO_OPTIONS
         options = cls()
         options.Init(table.Bytes, table.Pos)
         return read(where, options)
+
+
+def _unused(index: int) -> Tensor:
+    """What stands for a tensor that nobody reads."""
+    return Tensor(index, f"tensor_{index}", (), np.dtype(np.float32))
+
+
+_NO_OPTIONS = flatbuffers.table.Table(struct.pack("<HHi", 4, 4, 4), 4)
+"""A table without fields: every option has its default."""
 
 
 def _positive(where: str, **values: int) -> dict[str, Any]:
@@ -261,7 +302,13 @@ def _padding(where: str, code: int) -> str:
 def _read_conv(where: str, options: Any) -> dict[str, Any]:
     return _positive(where, stride_h=options.StrideH(), stride_w=options.StrideW(), dilation_h=options.DilationHFactor(),
                      dilation_w=options.DilationWFactor()) | {
-        "padding": _padding(where, options.Padding()), "activation": _activation(where, options.FusedActivationFunction())}
+        "padding": _padding(where, options.Padding()), "activation": _activation(where, options.FusedActivationFunction())} | _read_bias_type(options)
+
+
+def _read_bias_type(options: Any) -> dict[str, Any]:
+    """The type of a bias beside int16 activations, where it is given."""
+    code = options.QuantizedBiasType() if hasattr(options, "QuantizedBiasType") else 0
+    return {"quantized_bias_type": _TYPE_NAMES.get(code, str(code))} if code else {}
 
 
 def _read_transpose_conv(where: str, options: Any) -> dict[str, Any]:
@@ -285,7 +332,7 @@ def _read_pool(where: str, options: Any) -> dict[str, Any]:
 def _read_fully_connected(where: str, options: Any) -> dict[str, Any]:
     if options.WeightsFormat() != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
         raise GraphError(f"{where}: only the default weights format is supported")
-    return {"activation": _activation(where, options.FusedActivationFunction()), "keep_num_dims": bool(options.KeepNumDims())}
+    return {"activation": _activation(where, options.FusedActivationFunction()), "keep_num_dims": bool(options.KeepNumDims())} | _read_bias_type(options)
 
 
 def _read_activation(where: str, options: Any) -> dict[str, Any]:
@@ -305,6 +352,11 @@ def _read_reshape(where: str, options: Any) -> dict[str, Any]:
     return {} if isinstance(shape, int) else {"new_shape": tuple(int(extent) for extent in shape)}
 
 
+def _read_squeeze(where: str, options: Any) -> dict[str, Any]:
+    dims = options.SqueezeDimsAsNumpy()
+    return {"squeeze_dims": () if isinstance(dims, int) else tuple(int(axis) for axis in dims)}
+
+
 def _read_softmax(where: str, options: Any) -> dict[str, Any]:
     beta = float(options.Beta())
     if not 0 < beta < float("inf"):
@@ -314,7 +366,7 @@ def _read_softmax(where: str, options: Any) -> dict[str, Any]:
 
 def _read_strided_slice(where: str, options: Any) -> dict[str, Any]:
     return {"begin_mask": options.BeginMask(), "end_mask": options.EndMask(), "ellipsis_mask": options.EllipsisMask(),
-            "new_axis_mask": options.NewAxisMask(), "shrink_axis_mask": options.ShrinkAxisMask()}
+            "new_axis_mask": options.NewAxisMask(), "shrink_axis_mask": options.ShrinkAxisMask(), "is_offset": bool(options.Offset())}
 
 
 def _read_space_to_depth(where: str, options: Any) -> dict[str, Any]:
@@ -354,24 +406,25 @@ _OPTIONS: dict[str, tuple[type, bool, Callable[[str, Any], dict[str, Any]]]] = {
     "DEPTHWISE_CONV_2D": (schema.DepthwiseConv2DOptions, True, _read_depthwise),
     "AVERAGE_POOL_2D": (schema.Pool2DOptions, True, _read_pool),
     "MAX_POOL_2D": (schema.Pool2DOptions, True, _read_pool),
-    "FULLY_CONNECTED": (schema.FullyConnectedOptions, True, _read_fully_connected),
-    "ADD": (schema.AddOptions, True, _read_sum),
-    "SUB": (schema.SubOptions, True, _read_sum),
-    "MUL": (schema.MulOptions, True, _read_activation),
-    "CONCATENATION": (schema.ConcatenationOptions, True, _read_concatenation),
+    "FULLY_CONNECTED": (schema.FullyConnectedOptions, False, _read_fully_connected),
+    "ADD": (schema.AddOptions, False, _read_sum),
+    "SUB": (schema.SubOptions, False, _read_sum),
+    "MUL": (schema.MulOptions, False, _read_activation),
+    "CONCATENATION": (schema.ConcatenationOptions, False, _read_concatenation),
+    "SQUEEZE": (schema.SqueezeOptions, False, _read_squeeze),
     "RESHAPE": (schema.ReshapeOptions, False, _read_reshape),
     "SOFTMAX": (schema.SoftmaxOptions, True, _read_softmax),
-    "LEAKY_RELU": (schema.LeakyReluOptions, True, _read_leaky_relu),
+    "LEAKY_RELU": (schema.LeakyReluOptions, False, _read_leaky_relu),
     "GELU": (schema.GeluOptions, False, _read_gelu),
     "MEAN": (schema.ReducerOptions, False, _read_reduce),
     "SPACE_TO_DEPTH": (schema.SpaceToDepthOptions, True, _read_space_to_depth),
     "DEPTH_TO_SPACE": (schema.DepthToSpaceOptions, True, _read_space_to_depth),
     "TRANSPOSE_CONV": (schema.TransposeConvOptions, True, _read_transpose_conv),
     "PACK": (schema.PackOptions, True, _read_pack),
-    "RESIZE_BILINEAR": (schema.ResizeBilinearOptions, True, _read_resize),
+    "RESIZE_BILINEAR": (schema.ResizeBilinearOptions, False, _read_resize),
     "REDUCE_MAX": (schema.ReducerOptions, False, _read_reduce),
-    "STRIDED_SLICE": (schema.StridedSliceOptions, True, _read_strided_slice),
-    "RESIZE_NEAREST_NEIGHBOR": (schema.ResizeNearestNeighborOptions, True, _read_resize),
+    "STRIDED_SLICE": (schema.StridedSliceOptions, False, _read_strided_slice),
+    "RESIZE_NEAREST_NEIGHBOR": (schema.ResizeNearestNeighborOptions, False, _read_resize),
     "VAR_HANDLE": (schema.VarHandleOptions, True, _read_var_handle),
     "CALL_ONCE": (schema.CallOnceOptions, True, _read_call_once),
 }

@@ -153,12 +153,12 @@ def test_large_pools_of_int16(kind, kernel):
         check(model, SMALL)
 
 
-@pytest.mark.parametrize(("weights", "zero_point", "scales", "message"), [
-    (np.uint8, [3, 4], [0.1, 0.1], "needs one zero point, 0..255"), (np.int8, 1, 0.1, "has a zero point; int8 weights are symmetric"),
-    (np.int16, 0, 0.1, "is int16; the NPU takes int8"),
+@pytest.mark.parametrize(("acts", "weights", "zero_point", "scales", "message"), [
+    (np.uint8, np.uint8, [3, 4], [0.1, 0.1], "needs one zero point, 0..255"), (np.int8, np.int8, 1, 0.1, "has a zero point; int8 weights of a CONV_2D are symmetric"),
+    (np.int8, np.int16, 0, 0.1, "are int16; with activations of int8 LiteRT takes int8 only"),
 ])
-def test_weights_that_are_refused(weights, zero_point, scales, message):
-    model = conv_model((1, 4, 4, 3), np.ones((2, 1, 1, 3), weights), np.zeros(2, np.int32), (0.1, 0), scales, (0.1, 0), dtype=np.uint8,
+def test_weights_that_are_refused(acts, weights, zero_point, scales, message):
+    model = conv_model((1, 4, 4, 3), np.ones((2, 1, 1, 3), weights), np.zeros(2, np.int32), (0.1, 0), scales, (0.1, 0), dtype=acts,
                        weight_zero_point=zero_point)
     with pytest.raises(GraphError, match=f"operator 0 CONV_2D .*{message}"):
         compile_graph(read_tflite(model), SMALL)

@@ -80,7 +80,6 @@ def test_int16_in_blocks(shape):
 
 @pytest.mark.parametrize(("kind", "b_shape", "scales", "pot", "message"), [
     ("MUL", SQUARE, (0.5, 0.5, 0.125), None, "the factor of the product needs a left shift of 2; the limit is 0"),
-    ("MAXIMUM", SQUARE, (0.001, 0.001, 0.002), None, "input and output must have the same scale and zero point"),
     ("MINIMUM", (3, 2, 2, 2), (0.001,) * 3, None, "batch 3: operands of int16 need batch 1"),
     ("ADD", SQUARE, (0.001, 2.0**-9, 2.0**-9), True, "with pot_scale_int16 they are powers of two"),
     ("SUB", SQUARE, (2.0**-10, 2.0**-10, 2.0**-9), True, "with pot_scale_int16 they are powers of two"),
@@ -135,7 +134,6 @@ def test_a_scalar_constant_is_a_table():
 
 @pytest.mark.parametrize(("kind", "shapes", "quants", "message"), [
     ("MUL", ((1, 2, 2, 2), (1, 2, 2, 2)), [(0.9, 0), (0.9, 0), (0.001, 0)], "the factor of the product needs a left shift of 10; the limit is 7"),
-    ("MAXIMUM", ((1, 2, 2, 2), (1, 2, 2, 2)), [(0.9, 0), (0.8, 0), (0.9, 0)], "same scale and zero point"),
     ("ADD", ((2, 2, 2, 2), (1, 1, 1, 2)), [(0.9, 0), (0.9, 0), (0.9, 0)], "batch 2: operands of different shapes need batch 1"),
 ])
 def test_refusals(kind, shapes, quants, message):

@@ -86,7 +86,6 @@ def _custom(model, subgraph):
 
 
 @pytest.mark.parametrize(("edit", "message"), [
-    (lambda m, g: m.subgraphs.append(m.subgraphs[0]), "2 subgraphs"),
     (lambda m, g: setattr(g, "operators", []), "no operators"),
     (lambda m, g: setattr(g, "inputs", []), "no inputs"),
     (lambda m, g: setattr(g, "outputs", []), "no outputs"),
@@ -99,14 +98,12 @@ def _custom(model, subgraph):
     (lambda m, g: setattr(g.tensors[0], "shape", [-1, 8, 8, 1]), r"tensor 0 \(input\): shape .* dynamic"),
     (lambda m, g: setattr(g.tensors[0], "shape", [1, 8, 9, 1]), r"operator 0 \(CONV_2D\): the output should be"),
     (lambda m, g: setattr(g.tensors[0], "type", schema.TensorType.STRING), "type STRING is not supported"),
-    (lambda m, g: setattr(g.tensors[0], "isVariable", True), "variable tensors"),
-    (lambda m, g: setattr(g.tensors[0], "name", b"\xff"), "tensor 0: its name is not UTF-8"),
-    (lambda m, g: setattr(g.tensors[1].quantization, "scale", [1.0, 2.0]), "2 scales"),
-    (lambda m, g: setattr(g.tensors[0].quantization, "scale", [float("nan")]), "negative or not finite"),
     (lambda m, g: setattr(m.buffers[g.tensors[1].buffer], "data", [1, 2, 3]), r"tensor 1 \(stem/weights\): its buffer has 3 bytes"),
     (lambda m, g: setattr(m.buffers[g.tensors[1].buffer], "data", None), r"reads tensor 1 \(stem/weights\), which nothing has written"),
     (lambda m, g: g.operators.reverse(), "which nothing has written"),
     (lambda m, g: g.operators.append(g.operators[0]), "which already has a value"),
+    (lambda m, g: (g.inputs.pop(), setattr(g.tensors[0], "isVariable", True), g.inputs.append(3), g.operators.pop(0)), "variable tensors"),
+    (lambda m, g: setattr(m, "version", 4), "schema version 4; only version 3 is known"),
     (_custom, "custom operator MyOp"),
     (lambda m, g: setattr(m.operatorCodes[0], "builtinCode", 9999), "builtin operator 9999 is unknown"),
 ])

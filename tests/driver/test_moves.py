@@ -118,7 +118,6 @@ def test_concatenations_within_a_network(config):
 
 @pytest.mark.parametrize(("model", "message"), [
     (one_op("PAD", (1, 2, 2, 2), (1, 2, 2, 4), [[[0, 0], [0, 0], [0, 0], [1, 1]]]), "only rows and columns can be padded"),
-    (one_op("PAD", (1, 2, 2, 2), (1, 3, 2, 2), [[[0, 0], [1, 0], [0, 0], [0, 0]]], out_quant=(0.1, 3)), "same scale and zero point"),
     (one_op("MEAN", (1, 30, 30, 2), (1, 2), [[1, 2]], keepDims=False), "mean of 30 x 30 pixels; the limit is 511"),
     (one_op("MEAN", (1, 3, 3, 2), (1, 3, 3), [[3]], keepDims=False), "mean over axes"),
     (one_op("STRIDED_SLICE", (1, 2, 2, 2), (1, 2, 2), [[0] * 4, [1, 2, 2, 1], [1] * 4], shrinkAxisMask=8), "adds or removes axes"),
