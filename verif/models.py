@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from convoy.driver.compile import compile_graph
-from convoy.driver.importers.tflite import read_tflite
+from convoy.driver.importers.tflite import load_tflite
 from convoy.driver.program import NpuStep, Plan
 from convoy.spec.config import NpuConfig
 from convoy.verif.graphs import random_values, run_plan
@@ -27,7 +27,8 @@ def check_model(model: bytes, config: NpuConfig, num_host_steps: int = 0) -> Pla
     AssertionError
         When a tensor is not LiteRT's, or another number of steps is left to the host.
     """
-    graph = read_tflite(model)
+    loaded = load_tflite(model)
+    graph, model = loaded.graph, loaded.data
     plan = compile_graph(graph, config, keep_tensors=True)
     inputs = random_values(graph, 0)
     expected, got = run_reference(model, list(inputs.values())), run_plan(plan, dict(inputs))

@@ -164,15 +164,15 @@ def _values(inputs: list[Tensor], position: int) -> list[int] | None:
 
 
 def _reshape(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
-    """The shape is that of the second input, or else of the options."""
+    """The shape is the second input, or else an option."""
     size = prod(inputs[0].shape)
-    shape = _values(inputs, 1) if len(inputs) > 1 and inputs[1].dtype == np.int32 and len(inputs[1].shape) == 1 else op.options.get("new_shape")
-    if shape is not None and (len(inputs) == 1 or inputs[1].data is not None):
-        rest = prod(extent for extent in shape if extent != -1)
-        shape = tuple(size // rest if extent == -1 and rest else extent for extent in shape)
-        if shape != y.shape and prod(shape) == size:
-            return f"the output should be {list(shape)}"
-    return _same_size(op, inputs, y)
+    has_tensor = len(inputs) > 1 and inputs[1].dtype == np.int32 and len(inputs[1].shape) == 1
+    shape = _values(inputs, 1) if has_tensor else op.options.get("new_shape")
+    if shape is None:
+        return _same_size(op, inputs, y) if has_tensor or len(inputs) == 1 else f"its shape should be a vector of int32, but is {inputs[1].dtype} {list(inputs[1].shape)}"
+    rest = prod(extent for extent in shape if extent != -1)
+    shape = tuple(size // rest if extent == -1 and rest else extent for extent in shape)
+    return f"the output should be {list(shape)}" if shape != y.shape and prod(shape) == size else _same_size(op, inputs, y)
 
 
 def _squeeze(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:

@@ -17,7 +17,7 @@ from convoy.verif.graphs import GraphMaker
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
 REPORT_KEYS = ["model", "config", "device", "cores", "lanes", "port_bits", "memory_latency_cycles", "cycles", "busy_cycles", "edge_cycles", "lost", "macs", "utilisation", "bit_exact",
-               "reference", "simulation_seconds", "simulated_cycles_per_second", "host_ops", "layers"]
+               "reference", "simulation_seconds", "simulated_cycles_per_second", "notes", "host_ops", "layers"]
 LAYER_KEYS = ["index", "name", "op", "engine", "cycles", "tp_cycles", "busy_cycles", "edge_cycles", "lost", "macs", "utilisation", "read_bytes", "write_bytes", "weight_bytes", "bit_exact", "max_abs_diff"]
 CONV = "layer --op conv --input 10x9x6 --oc 10 --kernel 3x3"
 

@@ -170,8 +170,8 @@ def test_floats_go_to_the_host():
 
 
 def test_other_types_are_refused():
-    maker = GraphMaker(5)
-    source = maker.tensor((1, 5, 5, 3), np.int16)
+    maker = GraphMaker(5, np.int16)
+    source = maker.tensor((1, 5, 5, 3))
     with pytest.raises(GraphError, match=r"operator 0 TANH .* is int16, which only convolutions, fully connected layers, moves, pools and operations on two tensors take"):
         compile_graph(maker.graph([source], [maker.op("TANH", (source,), (1, 5, 5, 3))]), Q)
     maker = GraphMaker(7)
