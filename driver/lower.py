@@ -12,7 +12,20 @@ from convoy.spec.isa import NN, Rounding, TpOp
 from .graph import Graph, GraphError, Op, Tensor
 from .lower_elementwise import ELEMENTWISE_LOWERINGS
 from .lower_moves import MOVE_LOWERINGS
-from .operands import activation, axis_number, centred, clamp, constant, describe, image, integers, moved, require, require_same_quant, weight_constant
+from .operands import (
+    activation,
+    axis_number,
+    centred,
+    clamp,
+    constant,
+    describe,
+    image,
+    integers,
+    moved,
+    require,
+    require_same_quant,
+    weight_constant,
+)
 from .quantise import mean_multiplier, quantise_multiplier, reduced_multiplier, single_multiplier
 from .work import Axis, ConvWork, HostWork, InterleaveWork, PoolWork, Work
 

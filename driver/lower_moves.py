@@ -7,7 +7,7 @@ import numpy as np
 from convoy.spec.isa import FRACTION_BITS, TP, TpOp
 
 from .graph import Graph, Op, Tensor
-from .operands import activation, axis_number, image, integers, moved, nhwc, require, require_quant, require_same_quant
+from .operands import axis_number, image, integers, moved, nhwc, require, require_quant, require_same_quant
 from .work import (
     AssignWork,
     ConcatWork,

@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from convoy.driver.graph import Graph, GraphError, Op, Quant, Tensor
 
 from .check import check_graph, printable
-from .repair import without_unread_scales
+from .repair import without_unread
 from .shapes import Shapes, with_known_shapes
 from .variables import HANDLE_DTYPE, resolve_variables
 
@@ -82,7 +82,7 @@ def load_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> Tfl
     if len(raw) < 8 or raw[4:8] != b"TFL3":
         raise GraphError(f"{label}: not a TFLite file (no TFL3 mark at byte 4)")
     try:
-        readable, dropped = without_unread_scales(raw)
+        readable, dropped = without_unread(raw)
         data, assumed = with_known_shapes(readable, shapes or {})
         graph = _Reader(name, data).graph()
     except GraphError as error:
@@ -136,7 +136,7 @@ class _Reader:
         """What there is to say about the file's other subgraphs."""
         known = {0, *(op.options["init_subgraph"] for op in ops if op.kind == "CALL_ONCE")}
         num_others = self.num_subgraphs - len(known)
-        return (f"the file has {self.num_subgraphs} subgraphs: the first one is run, {num_others} others are not",) if num_others > 0 else ()
+        return (f"the file has {self.num_subgraphs} subgraphs: the first one is run, the other {num_others} not",) if num_others > 0 else ()
 
     def num_tensors(self, index: int) -> int:
         """The number of tensors of a subgraph."""

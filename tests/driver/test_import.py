@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
-import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from convoy.driver.compile import compile_graph
 from convoy.driver.export import write_tflite
 from convoy.driver.graph import Graph, GraphError, Quant
-from convoy.driver.importers.tflite import read_tflite
+from convoy.driver.importers.tflite import load_tflite, read_tflite
+from convoy.spec.config import PRESETS
+from convoy.verif import operators
+from convoy.verif.litert import run_reference
 
 DIGITS_PATH = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
 DIGITS = DIGITS_PATH.read_bytes()
@@ -23,11 +27,7 @@ KINDS = ["CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D", "ADD", "CONV_2D", "CONV_2D",
 
 def edited(edit) -> bytes:
     """The digits network after `edit` (given the object-API model)."""
-    model = schema.ModelT.InitFromPackedBuf(DIGITS, 0)
-    edit(model, model.subgraphs[0])
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return operators.edited(DIGITS, edit)
 
 
 def same(a: Graph, b: Graph) -> bool:
@@ -95,14 +95,14 @@ def _custom(model, subgraph):
     (lambda m, g: setattr(g.operators[0], "builtinOptions", None), r"operator 0 \(CONV_2D\): its Conv2DOptions are missing"),
     (lambda m, g: setattr(g.operators[0].builtinOptions, "strideW", 0), r"operator 0 \(CONV_2D\): stride_w = 0"),
     (lambda m, g: setattr(g.tensors[0], "buffer", 500), r"tensor 0 \(input\): buffer 500"),
-    (lambda m, g: setattr(g.tensors[0], "shape", [-1, 8, 8, 1]), r"tensor 0 \(input\): shape .* dynamic"),
+    (lambda m, g: setattr(g.tensors[0], "shape", [1, -1, 8, 1]), r"input input is 1x\?x8x1, of unknown \(\?\) size; give its shape: --shape input=1x\?x8x1"),
     (lambda m, g: setattr(g.tensors[0], "shape", [1, 8, 9, 1]), r"operator 0 \(CONV_2D\): the output should be"),
     (lambda m, g: setattr(g.tensors[0], "type", schema.TensorType.STRING), "type STRING is not supported"),
     (lambda m, g: setattr(m.buffers[g.tensors[1].buffer], "data", [1, 2, 3]), r"tensor 1 \(stem/weights\): its buffer has 3 bytes"),
     (lambda m, g: setattr(m.buffers[g.tensors[1].buffer], "data", None), r"reads tensor 1 \(stem/weights\), which nothing has written"),
     (lambda m, g: g.operators.reverse(), "which nothing has written"),
     (lambda m, g: g.operators.append(g.operators[0]), "which already has a value"),
-    (lambda m, g: (g.inputs.pop(), setattr(g.tensors[0], "isVariable", True), g.inputs.append(3), g.operators.pop(0)), "variable tensors"),
+    (lambda m, g: (setattr(g, "inputs", np.array([3], np.int32)), setattr(g.tensors[0], "isVariable", True)), r"tensor 0 \(input\): variable tensors"),
     (lambda m, g: setattr(m, "version", 4), "schema version 4; only version 3 is known"),
     (_custom, "custom operator MyOp"),
     (lambda m, g: setattr(m.operatorCodes[0], "builtinCode", 9999), "builtin operator 9999 is unknown"),
@@ -111,6 +111,57 @@ def test_refusals_name_the_thing(edit, message):
     with pytest.raises(GraphError, match=message) as caught:
         read_tflite(edited(edit))
     assert "\n" not in str(caught.value)
+
+
+def _extra_tensor(**fields):
+    def edit(model, subgraph):
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.type, tensor.buffer = "extra", [3], schema.TensorType.INT8, 0
+        for name, value in fields.items():
+            setattr(tensor, name, value)
+        subgraph.tensors.append(tensor)
+
+    return edit
+
+
+def _extra_code(model, subgraph):
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.customCode = schema.BuiltinOperator.CUSTOM, schema.BuiltinOperator.CUSTOM, "MyOp"
+    model.operatorCodes.append(code)
+
+
+def _extra_subgraph(model, subgraph):
+    model.subgraphs.append(copy.deepcopy(subgraph))
+    model.subgraphs[1].operators = []
+
+
+@pytest.mark.parametrize("edit", [
+    _extra_code, _extra_subgraph,
+    *(_extra_tensor(type=getattr(schema.TensorType, name)) for name in ("STRING", "COMPLEX64", "INT4", "VARIANT")),
+    _extra_tensor(shape=[1] * 12), _extra_tensor(shape=[1 << 30, 1 << 20]), _extra_tensor(isVariable=True), _extra_tensor(name=None),
+    lambda m, g: setattr(g.tensors[3], "isVariable", True),
+    lambda m, g: setattr(g.tensors[3], "sparsity", schema.SparsityParametersT()),
+    lambda m, g: setattr(g.tensors[1], "name", b"\xff"),
+    lambda m, g: setattr(m.buffers[0], "data", [1, 2, 3]),
+    lambda m, g: setattr(g.tensors[1], "shapeSignature", [-1, -1]),
+    lambda m, g: setattr(m.operatorCodes[0], "version", 2),
+    lambda m, g: setattr(g.operators[0], "customOptions", [1, 2, 3]),
+    lambda m, g: setattr(g.tensors[1], "name", g.tensors[0].name),
+])
+def test_what_nobody_reads_refuses_nothing(edit):
+    """LiteRT runs such a file as it runs the network without the change; so does the compiler."""
+    loaded, image = load_tflite(edited(edit)), np.random.default_rng(1).integers(-128, 128, (1, 8, 8, 1)).astype(np.int8)
+    expected, found = run_reference(DIGITS, image), run_reference(loaded.data, image)
+    for index in loaded.graph.outputs:
+        np.testing.assert_array_equal(found[index], expected[index])
+    constants = [tensor for tensor in read_tflite(DIGITS).tensors if tensor.data is not None]
+    assert [op.kind for op in loaded.graph.ops] == KINDS
+    assert all(np.array_equal(loaded.graph.tensors[tensor.index].data, tensor.data) for tensor in constants)
+    compile_graph(loaded.graph, PRESETS["Q"])
+
+
+def test_other_subgraphs_are_mentioned():
+    assert read_tflite(edited(_extra_subgraph)).notes == ("the file has 2 subgraphs: the first one is run, the other 1 not",)
 
 
 def test_an_operator_the_npu_does_not_know_is_imported():

@@ -28,8 +28,7 @@ def outcome(model: bytes) -> str:
         loaded = load_tflite(model)
         plan = compile_graph(loaded.graph, SMALL)
     except GraphError as error:
-        assert "\n" not in str(error)
-        return "refused"
+        return "refused" if "\n" not in str(error) else str(error)
     inputs = random_values(loaded.graph, 0)
     try:
         expected = run_reference(loaded.data, list(inputs.values()))
