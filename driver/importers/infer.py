@@ -6,12 +6,16 @@ A process of its own, because LiteRT aborts on some files. `{"shapes": {index: s
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from typing import Any
 
 import numpy as np
 
 __all__: list[str] = []
+
+MAX_MEMORY_BYTES = 16 << 30
+"""Of the process; the address space of the libraries is part of it."""
 
 
 def _shapes(model: bytes) -> dict[int, list[int]]:
@@ -43,9 +47,11 @@ def _valued(interpreter: Any) -> tuple[dict[int, list[int]], int]:
 
 
 def _main() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, hard), hard))
     try:
         answer: dict[str, Any] = {"shapes": _shapes(sys.stdin.buffer.read())}
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, MemoryError) as error:
         answer = {"error": " ".join(str(error).split())}
     sys.stdout.write(json.dumps(answer))
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ __all__ = ["Shapes", "parse_shapes", "with_known_shapes"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes by the name of an input; the empty name is that of the only input."""
+MAX_ELEMENTS = 1 << 28
+"""Numbers of an input whose shape is given: more do not fit the NPU's memory together with what is computed of them."""
 INFER_SECONDS = 600
 """After this time LiteRT is taken to hang."""
 
@@ -126,6 +129,8 @@ def _input_shape(record: Any, index: int, given: tuple[int, ...] | None) -> tupl
         fits = len(given) == len(extents) and all(known in (None, extent) for known, extent in zip(extents, given, strict=True))
         if not fits:
             raise GraphError(f"--shape {name}={_text(list(given))}: this input is {_text(extents)}; only what is unknown (?) can be given")
+        if prod(given) > MAX_ELEMENTS:
+            raise GraphError(f"--shape {name}={_text(list(given))}: {prod(given):,} numbers; the limit is {MAX_ELEMENTS:,}")
         return given, None
     is_batch_unknown = len(extents) > 1 and extents[0] is None
     if None in extents[is_batch_unknown:]:

@@ -86,13 +86,14 @@ def test_what_is_assumed_is_said():
     (TWO, {"image0": (1, 5, 7, 3)}, r"input image1 is \?x\?x7x3, .* --shape image1=1x\?x7x3"),
     (HW, {"": (1, 8, 9, 4)}, r"--shape image0=1x8x9x4: this input is 1x\?x\?x3; only what is unknown \(\?\) can be given"),
     (HW, {"": (2, 8, 9, 3)}, r"--shape image0=2x8x9x3: this input is 1x\?x\?x3"),
+    (HW, {"": (1, 100_000, 100_000, 3)}, r"--shape image0=1x100000x100000x3: 30,000,000,000 numbers; the limit is 268,435,456"),
     (HW, {"": (8, 9, 3)}, r"--shape image0=8x9x3: this input is 1x\?x\?x3"),
     (network([1, 8, 9, 3]), {"": (1, 8, 8, 3)}, r"--shape image0=1x8x8x3: this input is 1x8x9x3"),
     (HW, {"picture": (1, 8, 9, 3)}, r"--shape picture=1x8x9x3: 0 inputs are called picture; they are image0=1x\?x\?x3"),
     (TWO, {"": (1, 5, 7, 3)}, r"it names no input, and the network has 2; they are image0=\?x\?x7x3, image1=\?x\?x7x3"),
     (HW, {"": (1, 8, 9, 3), "image0": (1, 8, 8, 3)}, "the shape of image0 is given twice"),
     (TWO, {"image0": (1, 5, 7, 3), "image1": (1, 6, 7, 3)}, "the shapes of the network cannot be computed; LiteRT says: .*ADD"),
-], ids=range(11))
+], ids=range(12))
 def test_refusals(model, shapes, message):
     with pytest.raises(GraphError, match=message) as caught:
         read_tflite(model, shapes)
