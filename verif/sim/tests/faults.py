@@ -1,0 +1,143 @@
+"""What goes wrong is reported by its code, stops the program, stays inside the windows, and leaves no trace in the next program."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cocotb.triggers import ClockCycles
+from cocotbext.axi import AxiResp
+
+from convoy.driver.program import MemoryWindow
+from convoy.spec.csr import WINDOW_ALIGN_BYTES, Error, Status
+from convoy.spec.isa import DESCRIPTOR_BYTES, NN, TP, Opcode
+from convoy.verif.descriptors import smallest_nn
+from convoy.verif.sim.environment import Environment, sim_test
+from convoy.verif.sim.networks import KINDS
+from convoy.verif.sim.programs import Job, decode, random_job
+
+WATCHDOG_CYCLES = 1500
+"""More than any stretch of back-pressure, and than the programs here compute without a movement on the bus."""
+
+
+async def clean_run(env: Environment, kinds: int = 1, num_blocks: int = 2) -> tuple[Job, list[tuple[bool, int, int]]]:
+    """A random program, run once, and its bursts."""
+    job = random_job(env.rng, env.config, env.rng.sample(list(KINDS), kinds), num_blocks, window_mode="tight")
+    env.pause()
+    await env.run(job)
+    return job, env.monitor.bursts
+
+
+@sim_test
+async def bus_errors(env: Environment):
+    """SLVERR and DECERR, on a read and on a write."""
+    for _ in range(env.rounds):
+        job, bursts = await clean_run(env)
+        for resp in (AxiResp.SLVERR, AxiResp.DECERR):
+            for is_write, code in ((False, Error.BUS_READ), (True, Error.BUS_WRITE)):
+                _, addr, num_bytes = env.rng.choice([burst for burst in bursts if burst[0] == is_write])
+                env.inject_fault(addr + env.rng.randrange(0, num_bytes, env.config.port_bytes), resp)
+                await env.start_job(job)
+                await env.wait()
+                found = await env.expect_error(code, resp.name)
+                assert abs(found - addr) < env.config.max_burst_beats * env.config.port_bytes, f"ERROR_ADDR = {found:#x}, the fault is in the burst at {addr:#x}"
+                env.check_unwritable(job)
+                env.inject_fault(None)
+        env.pause()
+        await env.run(job)
+
+
+@sim_test
+async def access_errors(env: Environment):
+    """A window cut short, closed to reads or to writes: the burst never leaves."""
+    for _ in range(env.rounds):
+        job, bursts = await clean_run(env)
+        for is_write, code in ((False, Error.ACCESS_READ), (True, Error.ACCESS_WRITE)):
+            _, addr, _ = env.rng.choice([burst for burst in bursts if burst[0] == is_write])
+            number = next(number for number, window in enumerate(job.windows)
+                          if window.base <= addr < window.limit and (window.is_writable if is_write else window.is_readable))
+            hurt = replace(job, windows=_without(env, job.windows, number, addr, is_write))
+            await env.start_job(hurt)
+            await env.wait()
+            found = await env.expect_error(code)
+            allowed = [window for window in hurt.windows if (window.is_writable if is_write else window.is_readable)]
+            num_bytes = env.config.max_burst_beats * env.config.port_bytes
+            assert not any(window.base <= found and found + num_bytes <= window.limit for window in allowed), f"ERROR_ADDR = {found:#x} is inside a window"
+            env.check_unwritable(hurt)
+        env.pause()
+        await env.run(job)
+
+
+def _without(env: Environment, windows: tuple[MemoryWindow, ...], number: int, addr: int, is_write: bool) -> tuple[MemoryWindow, ...]:
+    """The windows, one of them changed so that an access is outside."""
+    window = windows[number]
+    if env.rng.random() < 0.5:
+        changed = replace(window, limit=addr // WINDOW_ALIGN_BYTES * WINDOW_ALIGN_BYTES)
+    else:
+        changed = replace(window, is_writable=window.is_writable and not is_write, is_readable=window.is_readable and is_write)
+    return (*windows[:number], changed, *windows[number + 1:])
+
+
+@sim_test
+async def bad_descriptors(env: Environment):
+    """An opcode, a field and a fused pool that are against the rules: what is before them completes, what is behind them is not started."""
+    for _ in range(env.rounds):
+        job, _ = await clean_run(env, 1, 4)
+        for code in (Error.OPCODE, Error.MALFORMED, Error.POOL):
+            index = env.rng.randrange(len(job.descriptors))
+            spoilt = job.spoilt(env.config, index, _bad_descriptor(env, job.descriptors[index], code))
+            env.pause()
+            await env.start_job(spoilt)
+            await env.wait()
+            found = await env.expect_error(code)
+            expected = job.program_addr + index * DESCRIPTOR_BYTES
+            assert found == expected, f"ERROR_ADDR = {found:#x}, the descriptor is at {expected:#x}"
+            await env.check(spoilt, index)
+        await env.run(job)
+
+
+def _bad_descriptor(env: Environment, raw: bytes, code: Error) -> bytes:
+    if code == Error.OPCODE:
+        return bytes([env.rng.choice([opcode for opcode in range(256) if opcode not in set(Opcode)])]) + raw[1:]
+    if code == Error.POOL:
+        return smallest_nn(pool_size=1)
+    fields = decode(raw)
+    if fields["opcode"] == Opcode.NN:
+        return NN.encode(**fields | {env.rng.choice(["num_ic", "num_taps", "num_kernels", "num_slots"]): 0})
+    return TP.encode(**fields | {env.rng.choice(["num_0", "num_1", "num_2", "a_run_bytes", "out_run_bytes"]): 0})
+
+
+@sim_test
+async def watchdog(env: Environment):
+    """The memory does not answer a burst: the watchdog, and when it answers after all, the NPU works again."""
+    for _ in range(env.rounds):
+        job, bursts = await clean_run(env)
+        _, addr, _ = env.rng.choice([burst for burst in bursts if not burst[0]])
+        env.pause({})
+        await env.write("WATCHDOG", WATCHDOG_CYCLES)
+        env.inject_fault(addr, None)
+        await env.start_job(job)
+        await env.wait()
+        assert await env.read("STATUS") & Status.STOPPING, "bursts are under way, and STATUS does not show STOPPING"
+        await ClockCycles(env.dut.clk, env.rng.randrange(100))
+        env.inject_fault(None)
+        found = await env.expect_error(Error.WATCHDOG)
+        assert found <= addr < found + env.config.max_burst_beats * env.config.port_bytes, f"ERROR_ADDR = {found:#x}, the burst is at {addr:#x}"
+        env.check_unwritable(job)
+        await env.run(job)
+        await env.write("WATCHDOG", 0)
+
+
+@sim_test
+async def timeout(env: Environment):
+    """A program that takes longer than it may."""
+    for _ in range(env.rounds):
+        job, _ = await clean_run(env, 2, 2)
+        num_cycles = await env.read("CYCLES")
+        await env.write("TIMEOUT", env.rng.randrange(1, max(2, num_cycles // 2)))
+        await env.start_job(job)
+        await env.wait()
+        assert await env.expect_error(Error.TIMEOUT) == 0, "ERROR_ADDR is not 0 with TIMEOUT"
+        env.check_unwritable(job)
+        await env.write("TIMEOUT", 0)
+        env.pause()
+        await env.run(job)
