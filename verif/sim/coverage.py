@@ -15,8 +15,10 @@ from cocotb_coverage.coverage import CoverCross, CoverPoint, coverage_db
 from convoy.spec.csr import REGISTERS, Error
 from convoy.spec.isa import MAX_RUN_BITS, TP_TWO_OPERANDS, TP_WIDE, Rounding, TpOp
 
-__all__ = ["PAUSE_LEVELS", "REQUIRED", "read_coverage", "sample_access", "sample_error", "sample_job", "sample_nn", "sample_pause", "sample_reset", "sample_tp",
-           "write_coverage"]
+__all__ = [
+    "ACCESSES", "ERRORS", "NN_JOBS", "PAUSES", "PAUSE_LEVELS", "PROGRAMS", "REQUIRED", "RESETS", "TP_BLOCKS", "never_hit", "read_coverage", "required_bins",
+    "write_coverage",
+]
 
 PAUSE_LEVELS = ("none", "light", "heavy", "bursts")
 """Back-pressure: never; in a tenth of the cycles; in most; long stalls between stretches without."""
@@ -26,16 +28,26 @@ Point = tuple[str, Callable[[Any], Any], Iterable[Any]]
 Cross = tuple[str, Sequence[str], Sequence[tuple]]
 
 
-def _sampler(group: str, points: Sequence[Point], crosses: Sequence[Cross] = ()) -> Callable[[Any], None]:
-    """A function that samples one thing, of which each point takes a value; crosses name two or more of the points, and bins that cannot be."""
-    def sample(thing: Any) -> None:
-        pass
+class Group:
+    """Points that take their values from one thing, and crosses of them, with the bins that cannot be.
 
-    items = [CoverPoint(f"{group}.{name}", xf=take, bins=list(bins)) for name, take, bins in points]
-    items += [CoverCross(f"{group}.{name}", items=[f"{group}.{item}" for item in members], ign_bins=list(ignored)) for name, members, ignored in crosses]
-    for item in reversed(items):  # the outermost is sampled first, and a cross looks at what its points have just hit
-        sample = item(sample)
-    return sample
+    `sample` counts a thing. `bins` gives what it would hit, as `group.point: bin`, and counts nothing.
+    """
+
+    def __init__(self, name: str, points: Sequence[Point], crosses: Sequence[Cross] = ()):
+        self._name, self._points = name, points
+
+        def sample(thing: Any) -> None:
+            pass
+
+        items = [CoverPoint(f"{name}.{point}", xf=take, bins=list(bins)) for point, take, bins in points]
+        items += [CoverCross(f"{name}.{cross}", items=[f"{name}.{point}" for point in members], ign_bins=list(ignored)) for cross, members, ignored in crosses]
+        for item in reversed(items):  # the outermost is sampled first, and a cross looks at what its points have just hit
+            sample = item(sample)
+        self.sample: Callable[[Any], None] = sample
+
+    def bins(self, thing: Any) -> set[str]:
+        return {f"{self._name}.{point}: {int(value) if isinstance(value, bool) else value}" for point, take, _ in self._points for value in [take(thing)]}
 
 
 def _field(name: str, bins: Iterable[Any] = BOOL) -> Point:
@@ -48,7 +60,7 @@ def _at_most(name: str, label: str, limits: Sequence[int]) -> Point:
     return label, lambda fields: next((top for top, limit in zip(tops, limits, strict=True) if fields[name] <= limit), f">{limits[-1]}"), [*tops, f">{limits[-1]}"]
 
 
-sample_nn = _sampler("nn", [
+NN_JOBS = Group("nn", [
     _field("is_wide"), _field("is_depthwise"), _field("stride_h_log2"), _field("stride_w_log2"), _field("has_lut"), _field("has_residual"),
     _field("pool_size", (0, 2, 3)), ("rounding", lambda d: Rounding(d["rounding"]).name, [rounding.name for rounding in Rounding]),
     _field("run_bits", range(MAX_RUN_BITS + 1)), _field("split_log2", range(3)), _field("is_flat"), _field("load_after_fill"),
@@ -64,7 +76,7 @@ sample_nn = _sampler("nn", [
 
 _OPS = [op.name for op in TpOp]
 _NOT_WIDE = [(op.name, 1) for op in TpOp if op not in TP_WIDE]
-sample_tp = _sampler("tp", [
+TP_BLOCKS = Group("tp", [
     ("op", lambda d: TpOp(d["op"]).name, _OPS), _field("is_wide"), _field("is_high"), _field("has_lut"), _field("wait_nn"), _field("wait_tp"),
     ("repeats", lambda d: int(TpOp(d["op"]) in TP_TWO_OPERANDS and any(d[f"num_{n}"] > 1 and not d[f"b_step_{n}"] for n in range(3))), BOOL),
 ], [
@@ -74,7 +86,7 @@ sample_tp = _sampler("tp", [
 ])
 """A decoded TP descriptor."""
 
-sample_job = _sampler("job", [
+PROGRAMS = Group("job", [
     ("descriptors", lambda job: "1" if job["count"] == 1 else "2-4" if job["count"] < 5 else "5-16" if job["count"] < 17 else ">16", ("1", "2-4", "5-16", ">16")),
     ("parts", lambda job: min(job["parts"], 4), (1, 2, 3, 4)),
     ("engines", lambda job: job["engines"], ("NN", "TP", "NN+TP")),
@@ -83,7 +95,7 @@ sample_job = _sampler("job", [
 ], [("engines_x_end", ("engines", "end"), ())])
 """A program that ran to its end: count, parts, engines, number of windows, and how the host learned of it."""
 
-sample_error = _sampler("error", [
+ERRORS = Group("error", [
     ("code", lambda error: Error(error["code"]).name, [code.name for code in Error]),
     ("response", lambda error: error["resp"], ("none", "SLVERR", "DECERR")),
 ], [("code_x_response", ("code", "response"), [
@@ -92,17 +104,17 @@ sample_error = _sampler("error", [
 ])])
 """How a program ended: code, and the response of the bus that led to it."""
 
-sample_reset = _sampler("reset", [
+RESETS = Group("reset", [
     ("kind", lambda reset: reset[0], ("soft", "hard")), ("when", lambda reset: reset[1], ("idle", "first third", "second third", "last third")),
 ], [("kind_x_when", ("kind", "when"), ())])
 """A reset: kind, and how far a program had come."""
 
-sample_pause = _sampler("pause", [
+PAUSES = Group("pause", [
     ("channel", lambda pause: pause[0], CHANNELS), ("level", lambda pause: pause[1], PAUSE_LEVELS),
 ], [("channel_x_level", ("channel", "level"), ())])
 """The back-pressure that one channel gets while a program runs."""
 
-sample_access = _sampler("register", [
+ACCESSES = Group("register", [
     ("name", lambda access: access["name"], [*REGISTERS, "unmapped"]),
     ("kind", lambda access: access["kind"], ("ro", "rw", "wo", "w1c", "unmapped")),
     ("direction", lambda access: access["direction"], ("read", "write")),
@@ -120,6 +132,16 @@ REQUIRED = (
     "error.code", "error.response", "reset.kind", "reset.when", "pause.channel", "pause.level", "register.kind_x_direction", "register.kept", "register.strobes",
 )
 """Points of which a run of all tests must hit every bin."""
+
+
+def required_bins(group: str) -> set[str]:
+    """All bins of the required points of a group that are no crosses, as `Group.bins` names them."""
+    return {f"{point}: {found}" for point in REQUIRED if point.startswith(f"{group}.") for found in coverage_db[point].detailed_coverage}
+
+
+def never_hit(coverage: dict[str, dict[str, int]]) -> list[str]:
+    """Bins of the required points that were not hit, by what `read_coverage` gives."""
+    return [f"{point}: {found}" for point in REQUIRED for found, hits in coverage.get(point, {"every bin": 0}).items() if not hits]
 
 
 def write_coverage(folder: Path) -> None:

@@ -26,7 +26,7 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.csr import NUM_WINDOWS, REGISTERS, Control, Error, Status, WindowControl
 from convoy.spec.isa import CAUSE_FIELDS, COMPLETION, Opcode
 
-from .coverage import PAUSE_LEVELS, sample_error, sample_job, sample_nn, sample_pause, sample_tp, write_coverage
+from .coverage import ERRORS, NN_JOBS, PAUSE_LEVELS, PAUSES, PROGRAMS, TP_BLOCKS, Group, write_coverage
 from .programs import MEMORY_BYTES, Job, decode
 
 __all__ = ["SETTINGS", "TESTS", "Environment", "sim_test"]
@@ -39,6 +39,7 @@ CLOCK_NS = 10
 RESET_CYCLES = 4
 MAX_CYCLES = 200_000
 """Longest wait for an interrupt, and most polls of a register."""
+MAX_DRAWS = 200
 PAGE_BYTES = 4096
 
 
@@ -210,6 +211,7 @@ class Environment:
     config : the NPU's
     rounds : how often a test repeats its random part
     memory, csrs, monitor : the surroundings
+    hit : bins of coverage that programs of this test hit
     """
 
     def __init__(self, dut, name: str):
@@ -222,6 +224,7 @@ class Environment:
         self.bus = AxiSlave(AxiBus.from_prefix(dut, "m_axi_"), dut.clk, dut.rst, target=self.memory)
         self.csrs = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil_"), dut.clk, dut.rst)
         self.monitor = Monitor(dut, self.config)
+        self.hit: set[str] = set()
         self._fault_resp = AxiResp.SLVERR
         reads, writes = self.bus.read_if, self.bus.write_if
         self._answer_with_fault(reads.r_channel, "rresp")
@@ -285,7 +288,7 @@ class Environment:
             channel.pause = False
             if level != "none":
                 channel.set_pause_generator(_pauses(random.Random(self.rng.getrandbits(64)), level))
-            sample_pause((name, level))
+            PAUSES.sample((name, level))
 
     def inject_fault(self, addr: int | None, resp: AxiResp | None = AxiResp.SLVERR) -> None:
         """Answer the beat at an address with `resp` from now on; None: not at all. An address of None: no fault."""
@@ -351,18 +354,28 @@ class Environment:
         await self.start_job(job, is_polled)
         await self.wait(is_polled)
         await self.check(job)
-        engines = {raw[0] for raw in job.descriptors}
-        sample_job({"count": len(job.descriptors), "parts": job.num_parts, "windows": len(job.windows), "end": "polled" if is_polled else "interrupt",
-                    "engines": "+".join(opcode.name for opcode in Opcode if opcode in engines)})
-        for raw in job.descriptors:
-            (sample_nn if raw[0] == Opcode.NN else sample_tp)(decode(raw))
+        for group, things in _covered(job, is_polled).items():
+            for thing in things:
+                group.sample(thing)
+                self.hit |= group.bins(thing)
+
+    async def hit_required(self, draw: Callable[[], Job], missing: set[str]) -> None:
+        """Run programs that hit one of the bins that this test has not hit yet, of up to `MAX_DRAWS` that are drawn."""
+        for _ in range(MAX_DRAWS):
+            missing = missing - self.hit
+            if not missing:
+                return
+            job = draw()
+            if any(missing & group.bins(thing) for group, things in _covered(job, False).items() for thing in things):
+                self.pause()
+                await self.run(job)
 
     async def check(self, job: Job, num_completed: int | None = None) -> None:
         """The scoreboard: memory, completion records and counters after a program of which `num_completed` descriptors (None: all, without an error) were executed."""
         if num_completed is None:
             code, addr, status = [await self.read(name) for name in ("ERROR", "ERROR_ADDR", "STATUS")]
             assert (code, status) == (Error.NONE, 0), f"ERROR = {code} ({_name(code)}), ERROR_ADDR = {addr:#x}, STATUS = {status:#x}"
-            sample_error({"code": code, "resp": "none"})
+            ERRORS.sample({"code": code, "resp": "none"})
             num_completed = len(job.descriptors)
         records = range(job.record_addr, job.record_addr + num_completed * COMPLETION.num_bytes)
         self.compare(job.after, [records])
@@ -404,12 +417,12 @@ class Environment:
         if len(records) == len(job.descriptors):
             assert records[-1]["write_bytes"] == write_bytes, f"last record: {records[-1]['write_bytes']} bytes written, WRITE_BYTES = {write_bytes}"
 
-    async def expect_error(self, code: Error, resp: str = "none") -> int:
-        """The program ended with this error; its address. The error is cleared, and the NPU idle."""
+    async def expect_error(self, *codes: Error, resp: str = "none") -> int:
+        """The program ended with one of these errors; its address. The error is cleared, and the NPU idle."""
         found, addr, status = [await self.read(name) for name in ("ERROR", "ERROR_ADDR", "STATUS")]
-        assert found == code, f"ERROR = {found} ({_name(found)}) at {addr:#x} instead of {code.name}"
+        assert found in codes, f"ERROR = {found} ({_name(found)}) at {addr:#x} instead of {' or '.join(code.name for code in codes)}"
         assert status & Status.ERROR, f"STATUS = {status:#x}: ERROR is not shown"
-        sample_error({"code": found, "resp": resp})
+        ERRORS.sample({"code": found, "resp": resp})
         await self.become_idle()
         await self.write("CONTROL", Control.DOORBELL)
         await ClockCycles(self.dut.clk, 20)
@@ -434,6 +447,14 @@ def _pauses(rng: random.Random, level: str) -> Iterator[bool]:
             yield from [True] * rng.randint(1, 60)
         else:
             yield rng.random() < (0.1 if level == "light" else 0.6)
+
+
+def _covered(job: Job, is_polled: bool) -> dict[Group, list]:
+    """What a program covers, by group."""
+    fields = {opcode: [decode(raw) for raw in job.descriptors if raw[0] == opcode] for opcode in Opcode}
+    program = {"count": len(job.descriptors), "parts": job.num_parts, "windows": len(job.windows), "end": "polled" if is_polled else "interrupt",
+               "engines": "+".join(opcode.name for opcode in Opcode if fields[opcode])}
+    return {PROGRAMS: [program], NN_JOBS: fields[Opcode.NN], TP_BLOCKS: fields[Opcode.TP]}
 
 
 def _name(code: int) -> str:

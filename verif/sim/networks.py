@@ -100,6 +100,12 @@ def _table(rng: random.Random, maker: GraphMaker, source: int) -> int:
     return maker.op(kind, (source,), maker.tensors[source].shape, **LUT_OPTIONS[kind])
 
 
+def _conv_table(rng: random.Random, maker: GraphMaker, source: int) -> int:
+    """A convolution and a table on its outputs, which the NN engine does with it."""
+    last = _conv(rng, maker, source)
+    return maker.op("LEAKY_RELU", (last,), maker.tensors[last].shape, alpha=0.2)
+
+
 def _pad(rng: random.Random, maker: GraphMaker, source: int) -> int:
     _, height, width, num_c = maker.tensors[source].shape
     top, bottom, left, right = (rng.randint(0, 3) for _ in range(4))
@@ -121,10 +127,10 @@ def _zoom(rng: random.Random, maker: GraphMaker, source: int) -> int:
 
 KINDS: dict[str, Callable[[random.Random, GraphMaker, int], int]] = {
     "conv": _conv, "depthwise": _depthwise, "large kernel": _large, "fully connected": _fully_connected, "pool": _pool, "fused pool": _fused_pool,
-    "two operands": _two_operands, "residual": _residual, "table": _table, "pad": _pad, "transpose": _transpose, "bilinear": _zoom,
+    "two operands": _two_operands, "residual": _residual, "table": _table, "fused table": _conv_table, "pad": _pad, "transpose": _transpose, "bilinear": _zoom,
 }
 """Each adds one to three operators behind a tensor and gives the result."""
-_BYTES_ONLY = ("table", "bilinear", "residual", "fully connected")
+_BYTES_ONLY = ("table", "fused table", "bilinear", "residual", "fully connected")
 
 
 def random_network(rng: random.Random, kind: str, max_kinds: int = 1) -> Graph:

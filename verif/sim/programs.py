@@ -177,8 +177,10 @@ def _block(rng: random.Random, num_bytes: int, source: int, table_addr: int, tar
     """The fields of a random block, and the bytes from `target` that it needs. It reads from the `num_bytes` behind a place up to `num_bytes` after `source`."""
     op = rng.choice(list(TpOp))
     is_wide = op in TP_WIDE and rng.random() < 0.4
-    shape = channels, rows, cols = [rng.randint(1, MAX_BLOCK_SIZE) for _ in range(3)]
-    size, value_bytes = channels * rows * cols, 1 + is_wide
+    value_bytes, size = 1 + is_wide, num_bytes
+    while 2 * size * value_bytes > num_bytes:
+        shape = channels, rows, cols = [rng.randint(1, MAX_BLOCK_SIZE) for _ in range(3)]
+        size = channels * rows * cols
     steps = rows * cols, cols, 1
     fields = dict.fromkeys(TP.fields, 0) | {
         "opcode": Opcode.TP, "op": op, "is_wide": is_wide, "is_high": is_wide and rng.randrange(2), "a_addr": source + rng.randrange(num_bytes // 4),

@@ -34,11 +34,13 @@ from convoy.driver.devices.build import TOP, cache_dir, file_lock, npu_verilog, 
 from convoy.driver.devices.rewrite import fold_registers, repeat_bits
 from convoy.spec.config import ConfigError, NpuConfig, load_config
 
-__all__ = ["MODULES", "SIMULATORS", "Results", "SimError", "build_model", "main", "run_tests"]
+__all__ = ["MODULES", "SELFTEST", "SIMULATORS", "Results", "SimError", "build_model", "main", "read_results", "run_tests"]
 
 SIMULATORS = ("verilator", "icarus")
 MODULES = tuple(f"convoy.verif.sim.tests.{name}" for name in ("registers", "jobs", "resets", "faults"))
 """The tests of `make sim`, in order. Another file of tests is added here."""
+SELFTEST = "convoy.verif.sim.tests.selftest"
+"""Tests of the tests, only run when they are named."""
 TIMESCALE = ("1ns", "1ps")
 VERILATOR_FLAGS = (
     "-O3", "--no-public-flat-rw", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "--no-std-package",
@@ -49,6 +51,7 @@ PORTS = f"""`verilator_config
 public_flat_rw -module "{TOP}" -var "*"
 """
 """What cocotb needs to see. All signals, which the runner would make visible, double the C++."""
+WAVES_SUFFIX = {"verilator": "vcd", "icarus": "fst"}
 DEFAULT_FOLDER = Path("build/sim")
 
 
@@ -71,10 +74,6 @@ class Results:
     """By point or cross: hits by bin."""
     waves: Path | None = None
     log: Path | None = None
-
-    def never_hit(self, points: Sequence[str]) -> list[str]:
-        """Bins of these points that nothing hit."""
-        return [f"{point}: {name}" for point in points for name, hits in self.coverage.get(point, {"the whole point": 0}).items() if not hits]
 
 
 def check_tools(sim: str) -> None:
@@ -185,15 +184,7 @@ def run_tests(sim: str, model: Path, folder: Path, config: NpuConfig, seed: int,
     if not outputs["results.xml"].exists():
         raise SimError(f"the simulator ended before the tests did; the last lines of {outputs['simulation.log']}:\n{_tail(outputs['simulation.log'])}")
     results = Results(waves=waves, log=outputs["simulation.log"])
-    ran = set()
-    for case in ElementTree.parse(outputs["results.xml"]).iter("testcase"):
-        name = case.get("name", "").rsplit(".", 1)[-1]
-        if case.find("skipped") is None:
-            ran.add(name)
-        for kind in ("failure", "error"):
-            if (found := case.find(kind)) is not None:
-                results.failures[name] = found.get("message") or found.text or kind
-    results.missing = [name for name in wanted if name not in ran]
+    results.failures, results.missing = read_results(outputs["results.xml"], wanted)
     if outputs["results.jsonl"].exists():
         for line in outputs["results.jsonl"].read_text().splitlines():
             entry = json.loads(line)
@@ -201,6 +192,19 @@ def run_tests(sim: str, model: Path, folder: Path, config: NpuConfig, seed: int,
     if outputs["coverage.xml"].exists():
         results.coverage = read_coverage(outputs["coverage.xml"])
     return results
+
+
+def read_results(path: Path, wanted: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Of a `results.xml` of cocotb: the message of each test that failed, and which of those wanted were skipped or not run."""
+    failures, ran = {}, set()
+    for case in ElementTree.parse(path).iter("testcase"):
+        name = case.get("name", "").rsplit(".", 1)[-1]
+        if case.find("skipped") is None:
+            ran.add(name)
+        for kind in ("failure", "error"):
+            if (found := case.find(kind)) is not None:
+                failures[name] = found.get("message") or found.text or kind
+    return failures, [name for name in wanted if name not in ran]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -234,50 +238,51 @@ def _count(text: str) -> int:
 
 def _run(options: argparse.Namespace, console: Console) -> int:
     check_tools(options.sim)
+    from .coverage import never_hit
+
     config = load_config(options.config)
     modules, names = _select(options.test)
     seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
-    label = f"{options.sim}-{Path(options.config).stem}"
-    folder = options.folder / label
+    folder = options.folder / f"{options.sim}-{Path(options.config).stem}"
     console.print(f"seed {seed} · {options.sim} · config {options.config} · rounds {options.rounds}")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "seed").write_text(f"{seed}\n")
+    failed = folder / "failed"
+    shutil.rmtree(failed, ignore_errors=True)
 
-    def attempt(names: Sequence[str], has_waves: bool) -> Results:
+    def attempt(names: Sequence[str], folder: Path, has_waves: bool) -> Results:
         console.print(f"compiling the model{' with waveforms' * has_waves} (once; up to some minutes), then running {', '.join(names) or 'all tests'}")
-        verilog = npu_verilog(config)
-        model = build_model(options.sim, verilog, has_waves=has_waves)
-        suffix = "fst" if options.sim == "icarus" else "vcd"
-        waves = (folder / f"waves-{seed}.{suffix}").absolute() if has_waves else None
-        return run_tests(options.sim, model, folder if not has_waves or options.waves else folder / "failed", config, seed, modules=modules, names=names,
-                         rounds=options.rounds, waves=waves)
+        model = build_model(options.sim, npu_verilog(config), has_waves=has_waves)
+        waves = (folder / f"waves.{WAVES_SUFFIX[options.sim]}").absolute() if has_waves else None
+        return run_tests(options.sim, model, folder, config, seed, modules=modules, names=names, rounds=options.rounds, waves=waves)
 
     started = time.monotonic()
-    results = attempt(names, options.waves)
+    results = attempt(names, folder, options.waves)
     seconds = time.monotonic() - started
     console.print(_results_table(results))
-    total = sum(results.cycles.values())
-    console.print(f"{total:,} cycles in {seconds:.0f} s; log, results and coverage in {folder}")
-    required = [] if names else results.never_hit(_required())
     if results.coverage:
-        console.print(_coverage_table(results.coverage))
-    if results.failures and results.waves is None:
-        again = attempt(list(results.failures), True)
+        console.print(_coverage_table(results.coverage, is_whole=not names))
+    console.print(f"{sum(results.cycles.values()):,} cycles in {seconds:.0f} s; log, results and coverage in {folder}")
+    required = [] if names else never_hit(results.coverage)
+    if results.failures and not results.waves:
+        again = attempt(list(results.failures), failed, True)
         results.waves = again.waves
-        if again.failures.keys() != results.failures.keys():
-            console.print("[bold red]The failure did not come again with waveforms: the test is not replayable. Please report this.[/]")
+        for name in results.failures:
+            if again.digests.get(name) != results.digests.get(name):
+                console.print(f"[bold red]{name} did not do the same again with waveforms[/]: it is not replayable")
+    replay = f"make sim SIM={options.sim} CONFIG={options.config} SEED={seed} ROUNDS={options.rounds} TEST="
     for name, message in results.failures.items():
         console.print(f"[bold red]{name} failed[/] with seed {seed}: {escape(message)}")
-        console.print(f"  replay: make sim SIM={options.sim} CONFIG={options.config} SEED={seed} ROUNDS={options.rounds} TEST={name} WAVES=1", soft_wrap=True)
+        console.print(f"  replay: {replay}{name} WAVES=1")
     for name in results.missing:
         console.print(f"[bold red]{name} was not run[/]")
     for name in required:
         console.print(f"[bold red]never hit:[/] {escape(name)}")
     if results.waves:
-        console.print(f"waves: {results.waves}", soft_wrap=True)
+        console.print(f"waves: {results.waves}")
     if results.failures:
-        (folder / "failed-seed").write_text(f"{seed} {' '.join(results.failures)}\n")
-        console.print(f"seed: {folder / 'failed-seed'}")
+        failed.mkdir(exist_ok=True)
+        (failed / "replay").write_text("".join(f"{replay}{name}\n" for name in results.failures))
+        console.print(f"seed and commands: {failed / 'replay'}")
     return int(bool(results.failures or results.missing or required))
 
 
@@ -300,16 +305,6 @@ def _select(text: str) -> tuple[Sequence[str], list[str]]:
     return modules, list(dict.fromkeys(names))
 
 
-SELFTEST = "convoy.verif.sim.tests.selftest"
-"""Tests of the tests, only run when they are named."""
-
-
-def _required() -> Sequence[str]:
-    from .coverage import REQUIRED
-
-    return REQUIRED
-
-
 def _results_table(results: Results) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, justify in (("test", "left"), ("result", "left"), ("cycles", "right"), ("digest of the buses", "left")):
@@ -319,12 +314,15 @@ def _results_table(results: Results) -> Table:
     return table
 
 
-def _coverage_table(coverage: dict[str, dict[str, int]]) -> Table:
+def _coverage_table(coverage: dict[str, dict[str, int]], is_whole: bool) -> Table:
+    """Points and their bins; of a part of the tests only points that were hit."""
     table = Table(box=None, header_style="bold", pad_edge=False, title="functional coverage", title_justify="left")
     for name, justify in (("point", "left"), ("bins hit", "right"), ("hits by bin", "left")):
         table.add_column(name, justify=justify)
     for point, bins in coverage.items():
         hit = sum(hits > 0 for hits in bins.values())
+        if not hit and not is_whole:
+            continue
         is_long = len(bins) > 12
         shown = [f"{escape(name)} {hits}" if hits else f"[red]{escape(name)} 0[/]" for name, hits in bins.items() if not is_long or not hits]
         table.add_row(point, f"{hit} of {len(bins)}", ("missing: " if is_long and shown else "") + " · ".join(shown))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cocotb.triggers import ClockCycles
 
 from convoy.spec.csr import Control, Error
-from convoy.verif.sim.coverage import sample_reset
+from convoy.verif.sim.coverage import RESETS
 from convoy.verif.sim.environment import Environment, sim_test
 from convoy.verif.sim.networks import KINDS
 from convoy.verif.sim.programs import Job, random_job
@@ -34,7 +34,7 @@ async def soft_resets(env: Environment):
     await env.write("CONTROL", Control.SOFT_RESET)
     await env.become_idle()
     assert await env.read("IRQ_STATUS") == 0, "a soft reset while idle raised an interrupt"
-    sample_reset(("soft", "idle"))
+    RESETS.sample(("soft", "idle"))
     for _ in range(env.rounds):
         job, num_cycles = await clean_run(env)
         for third, name in enumerate(THIRDS):
@@ -44,7 +44,7 @@ async def soft_resets(env: Environment):
             assert await env.read("ERROR") == Error.NONE, "a soft reset set ERROR"
             await env.wait()
             env.check_unwritable(job)
-            sample_reset(("soft", name))
+            RESETS.sample(("soft", name))
         env.pause()
         await env.run(job)
 
@@ -53,13 +53,13 @@ async def soft_resets(env: Environment):
 async def hard_resets(env: Environment):
     """NPU and memory are reset together in the middle of bursts."""
     await env.reset()
-    sample_reset(("hard", "idle"))
+    RESETS.sample(("hard", "idle"))
     for _ in range(env.rounds):
         job, num_cycles = await clean_run(env)
         for third, name in enumerate(THIRDS):
             await run_until(env, job, num_cycles, third)
             await env.reset()
             env.check_unwritable(job)
-            sample_reset(("hard", name))
+            RESETS.sample(("hard", name))
         env.pause()
         await env.run(job)
