@@ -41,6 +41,7 @@ MAX_CYCLES = 200_000
 """Longest wait for an interrupt, and most polls of a register."""
 MAX_DRAWS = 200
 PAGE_BYTES = 4096
+BURST_INCR = 1
 
 
 def sim_test(function: Callable[[Environment], Awaitable[None]]):
@@ -170,7 +171,8 @@ class Monitor:
         addr, num_beats, beat_bytes = taken["addr"], taken["len"] + 1, self._config.port_bytes
         num_bytes = num_beats * beat_bytes
         what = f"{'write' if is_write else 'read'} of {num_bytes} bytes at {addr:#x}"
-        assert taken["burst"] == 1 and 1 << taken["size"] == beat_bytes and addr % beat_bytes == 0, f"{what}: not INCR, or not of full, aligned beats: {taken}"
+        is_plain = taken["burst"] == BURST_INCR and 1 << taken["size"] == beat_bytes and addr % beat_bytes == 0
+        assert is_plain, f"{what}: not INCR, or not of full, aligned beats: {taken}"
         assert num_beats <= self._config.max_burst_beats, f"{what}: longer than max_burst_beats = {self._config.max_burst_beats}"
         assert addr // PAGE_BYTES == (addr + num_bytes - 1) // PAGE_BYTES, f"{what}: crosses a 4 KiB boundary"
         allowed = (window for window in self.windows if (window.is_writable if is_write else window.is_readable))

@@ -16,7 +16,7 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.csr import NUM_WINDOWS
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES, NN, TP, TP_TWO_OPERANDS, TP_WIDE, Opcode, TpOp
 
-from .networks import KINDS, random_network
+from .networks import random_network
 
 __all__ = ["MEMORY_BYTES", "Job", "decode", "random_job"]
 
