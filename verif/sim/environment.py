@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, Event, RisingEdge, with_timeout
+from cocotb.triggers import ClockCycles, Event, RisingEdge, SimTimeoutError, with_timeout
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiResp, AxiSlave
 from cocotbext.axi.address_space import MemoryInterface
 
@@ -37,7 +37,7 @@ TESTS: dict[str, list[str]] = {}
 """Names of the tests by module, in order."""
 CLOCK_NS = 10
 RESET_CYCLES = 4
-MAX_CYCLES = 200_000
+MAX_CYCLES = 50_000
 """Longest wait for an interrupt, and most polls of a register."""
 MAX_DRAWS = 200
 PAGE_BYTES = 4096
@@ -337,7 +337,10 @@ class Environment:
         """Until the program has ended; acknowledge the interrupt."""
         if not is_polled:
             if not int(self.dut.irq.value):
-                await with_timeout(RisingEdge(self.dut.irq), MAX_CYCLES * CLOCK_NS, "ns")
+                try:
+                    await with_timeout(RisingEdge(self.dut.irq), MAX_CYCLES * CLOCK_NS, "ns")
+                except SimTimeoutError:
+                    raise AssertionError(f"no interrupt within {MAX_CYCLES} cycles") from None
             assert await self.read("IRQ_STATUS") == 1, "the interrupt line is high, IRQ_STATUS is 0"
         else:
             for _ in range(MAX_CYCLES // 10):

@@ -203,7 +203,8 @@ def read_results(path: Path, wanted: Sequence[str]) -> tuple[dict[str, str], lis
             ran.add(name)
         for kind in ("failure", "error"):
             if (found := case.find(kind)) is not None:
-                failures[name] = found.get("message") or found.text or kind
+                lines = (found.get("message") or found.text or kind).strip().splitlines()
+                failures[name] = lines[-1] if lines[0].startswith("Traceback") else "\n".join(lines)
     return failures, [name for name in wanted if name not in ran]
 
 
@@ -262,7 +263,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     if results.coverage:
         console.print(_coverage_table(results.coverage, is_whole=not names))
     console.print(f"{sum(results.cycles.values()):,} cycles in {seconds:.0f} s; log, results and coverage in {folder}")
-    required = [] if names else never_hit(results.coverage)
+    required = [] if names or results.failures else never_hit(results.coverage)
     if results.failures and not results.waves:
         again = attempt(list(results.failures), failed, True)
         results.waves = again.waves
