@@ -323,11 +323,11 @@ class Environment:
 
     # Programs
 
-    async def start_job(self, job: Job, is_polled: bool = False) -> None:
-        """Memory, registers, doorbell."""
+    async def start_job(self, job: Job, is_polled: bool = False, count: int | None = None) -> None:
+        """Memory, registers, doorbell; `count`: another PROGRAM_COUNT than the job's."""
         self.memory.bytes[:] = job.before
         await self.open_windows(job.windows)
-        for name, value in (("PROGRAM_BASE", job.program_addr), ("PROGRAM_COUNT", len(job.descriptors)), ("RECORD_BASE", job.record_addr),
+        for name, value in (("PROGRAM_BASE", job.program_addr), ("PROGRAM_COUNT", len(job.descriptors) if count is None else count), ("RECORD_BASE", job.record_addr),
                             ("IRQ_ENABLE", not is_polled)):
             await self.write(name, value)
         self.monitor.begin(range(job.record_addr, job.record_addr + len(job.descriptors) * COMPLETION.num_bytes))

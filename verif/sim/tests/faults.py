@@ -117,6 +117,19 @@ def _bad_descriptor(env: Environment, raw: bytes, code: Error) -> bytes:
 
 
 @sim_test
+async def bad_counts(env: Environment):
+    """A number of descriptors that is not legal: nothing is written."""
+    job, _ = await clean_run(env)
+    for count in (0, 1 << 16, env.rng.getrandbits(15) << 17 | 1 << 16 | 1):
+        await env.start_job(job, count=count)
+        await env.wait()
+        assert await env.expect_error(Error.MALFORMED) == job.program_addr, "ERROR_ADDR is not PROGRAM_BASE"
+        assert not [burst for burst in env.monitor.bursts if burst[0]], f"PROGRAM_COUNT = {count}, and something was written"
+        env.compare(job.before, [])
+    await env.run(job)
+
+
+@sim_test
 async def watchdog(env: Environment):
     """The memory does not answer a burst: the watchdog, and when it answers after all, the NPU works again."""
     for _ in range(env.rounds):
