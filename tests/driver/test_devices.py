@@ -1,7 +1,6 @@
 """The simulators of the RTL and their memory, on a small design with the NPU's ports."""
 
 import random
-import shutil
 
 import pytest
 from amaranth.back import verilog
@@ -30,9 +29,6 @@ def emit(config):
 @pytest.fixture(scope="module")
 def copier_verilog():
     return emit(CONFIG)
-
-
-needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="needs Icarus Verilog: apt-get install iverilog")
 
 
 @pytest.fixture(params=["native", "pysim"])
@@ -172,7 +168,7 @@ def test_two_memories_one_timing(copier_verilog, model):
     pysim.close()
 
 
-@needs_icarus
+@pytest.mark.icarus
 def test_icarus(copier_verilog, tmp_path):
     """Icarus behaves as Verilator does, cycle for cycle, and finds the same violation."""
     model = MemoryModel(latency_cycles=9, stall_percent=30, seed=5, is_shared=True)
@@ -202,7 +198,7 @@ def test_icarus(copier_verilog, tmp_path):
         icarus.read32(0)
 
 
-@needs_icarus
+@pytest.mark.icarus
 def test_icarus_compile_error():
     with pytest.raises(DeviceError, match=r"did not start(.|\n)*syntax error"):
         IcarusDevice(CONFIG, verilog="module convoy_npu; garbage")

@@ -1,6 +1,5 @@
 """The NPU itself on every device: the same bytes as the golden model, and the same cycles in every simulator."""
 
-import shutil
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ CONFIG = NpuConfig(num_cores=1, num_lanes=8, num_acc_entries=16, post_lanes=2, s
 """Small, so that it is compiled quickly."""
 SIMULATORS = [
     "native", "pysim",
-    pytest.param("icarus", marks=pytest.mark.skipif(shutil.which("iverilog") is None, reason="needs Icarus Verilog: apt-get install iverilog")),
+    pytest.param("icarus", marks=pytest.mark.icarus),
 ]
 MODEL = MemoryModel(latency_cycles=12, stall_percent=10, seed=1)
 

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,7 +19,7 @@ def source(tmp_path_factory):
     return path
 
 
-@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed (apt-get install iverilog)")
+@pytest.mark.icarus
 def test_icarus(source, tmp_path):
     done = subprocess.run(["iverilog", "-g2012", "-Wall", "-s", emit.TOP, "-o", tmp_path / "npu.vvp", source],
                           capture_output=True, text=True, check=False)

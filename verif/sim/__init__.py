@@ -1,0 +1,1 @@
+"""Hardware simulation with cocotb: `python -m convoy.verif.sim`, or `make sim`. docs/simulation.md says how."""
