@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from convoy.spec.config import ConfigError, NpuConfig, load_config
 
@@ -24,6 +23,7 @@ from .bench.cli import bench_app
 from .device import DeviceError, MemoryModel
 from .graph import Graph, GraphError
 from .progress import bar, spinner
+from .tables import stdout_console
 
 if TYPE_CHECKING:
     from .device import Device
@@ -176,7 +176,7 @@ def estimate_command(model: Model, shape: ShapeOption = None, config: Config = "
     report, _ = build_report(plan, Estimator(memory), estimate(plan, memory), model=str(model), config=config, device_name="estimate",
                              reference=ReferenceName.NONE, expected=None)
     if not _write_json(report, json_path):
-        print_report(report, Console())
+        print_report(report, stdout_console())
     return 0
 
 
@@ -226,7 +226,7 @@ def profile(
     if trace is not None:
         trace.write_bytes(timeline(plan, report, execution, memory))
     if not _write_json(report, json_path):
-        print_report(report, Console())
+        print_report(report, stdout_console())
     return 0
 
 
@@ -242,16 +242,13 @@ def compile_command(
     from .compile import compile_graph
     from .importers.shapes import parse_shapes
     from .importers.tflite import read_tflite
-    from .plan_report import plan_report, plan_table, save_plan
+    from .plan_report import plan_report, print_plan, save_plan
 
     graph = read_tflite(model, parse_shapes(shape or ()))
     plan = compile_graph(graph, load_config(config), keep_tensors=False, layers=None)
     report = {"model": str(model), "config": config} | plan_report(plan)
     if not _write_json(report, json_path):
-        Console().print(plan_table(report))
-        for note in report["notes"]:
-            typer.echo(note)
-        typer.echo(f"{report['descriptors']:,} descriptors, {report['image_bytes']:,} bytes of constants, {report['memory_bytes']:,} bytes of memory")
+        print_plan(report, stdout_console())
     if save is not None:
         save_plan(plan, report, save)
     return 0
@@ -267,11 +264,11 @@ def prune(
     """Set the smallest weights of 2D convolutions to zero, without training: to see what sparsity is worth, not to keep the accuracy."""
     from .importers.shapes import parse_shapes
     from .importers.tflite import load_tflite
-    from .prune import prune_file, pruned_table
+    from .prune import print_pruned, prune_file
 
     pruned, layers = prune_file(load_tflite(model, parse_shapes(shape)).data if shape else model.read_bytes(), share)
     output.write_bytes(pruned)
-    Console().print(pruned_table(layers))
+    print_pruned(layers, stdout_console())
     return 0
 
 
@@ -296,7 +293,7 @@ def verilog(
 @app.command()
 def info(config: Config = "Q", json_path: Json = None) -> int:
     """Show a configuration, the sizes derived from it, and versions."""
-    from .plan_report import config_report
+    from .config_report import config_report
 
     report = config_report(load_config(config))
     if not _write_json(report, json_path):
@@ -446,7 +443,7 @@ def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | 
     if not _write_json(report, json_path):
         from .report import print_report
 
-        print_report(report, Console())
+        print_report(report, stdout_console())
     for mismatch in mismatches:
         typer.echo(f"convoy: {mismatch}", err=True)
     if save is not None:

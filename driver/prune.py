@@ -8,12 +8,13 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from rich.table import Table
+from rich.console import Console
 
 from .graph import GraphError
 from .importers.tflite import read_tflite
+from .tables import print_table
 
-__all__ = ["PrunedLayer", "prune_file", "pruned_table"]
+__all__ = ["PrunedLayer", "print_pruned", "prune_file"]
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,8 @@ def _prune(weights: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, share
     return pruned, (int(np.sum(weights == zero)), int(np.sum(pruned == zero)))
 
 
-def pruned_table(layers: list[PrunedLayer]) -> Table:
+def print_pruned(layers: list[PrunedLayer], console: Console) -> None:
     """The layers and their zeros as a table."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("#", "weights", "count", "zero before", "zero"):
-        table.add_column(title, justify="left" if title == "weights" else "right")
-    for layer in layers:
-        table.add_row(str(layer.index), layer.name, f"{layer.num_weights:,}", f"{layer.num_zero_before / layer.num_weights:.1%}",
-                      f"{layer.num_zero / layer.num_weights:.1%}")
-    return table
+    rows = [(str(layer.index), layer.name, f"{layer.num_weights:,}", f"{layer.num_zero_before / layer.num_weights:.1%}", f"{layer.num_zero / layer.num_weights:.1%}")
+            for layer in layers]
+    print_table(console, {"#": "right", "weights": "left", "count": "right", "zero before": "right", "zero": "right"}, rows, ("count", "weights"))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from rich.console import Console, JustifyMethod
-from rich.table import Table
+from rich.text import Text
 
 from .device import MemoryModel
 from .graph import Graph, GraphError, Op
@@ -16,8 +16,9 @@ from .lost import cycle_split, largest_loss, no_split, total_split
 from .macs import LaneMacs, dense_macs
 from .program import HostStep, NpuStep, Plan
 from .runtime import Execution
+from .tables import print_table
 
-__all__ = ["Mismatch", "build_report", "compare", "join_steps", "layer_cells", "layer_table", "print_report", "summary"]
+__all__ = ["Mismatch", "build_report", "compare", "join_steps", "layer_cells", "print_report", "summary"]
 
 
 class HasTiming(Protocol):
@@ -172,14 +173,13 @@ def _loss(layer: Mapping[str, Any]) -> str:
 
 
 _EXACT = {True: "yes", False: "no", None: "-"}
-_EXACT_COLOURS = {"yes": "[green]yes[/]", "no": "[red]no[/]"}
+_EXACT_COLOURS = {"yes": "green", "no": "red"}
 
 
 _COLUMNS: dict[str, JustifyMethod] = {"#": "right", "op": "left", "engine": "left", "cycles": "right", "MACs": "right", "use": "right", "largest loss": "left", "read B": "right", "written B": "right",
             "weights B": "right", "exact": "center"}
-_TRAFFIC = ("read B", "written B", "weights B")
-WIDE_COLUMNS = 100
-"""Terminals narrower than this do not get the columns of bus traffic."""
+_OPTIONAL = ("weights B", "written B", "read B", "engine", "largest loss", "MACs", "use", "exact")
+"""Columns that a narrow terminal does not get, the first to go first."""
 
 
 def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -193,25 +193,12 @@ def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return list(_COLUMNS), rows
 
 
-def layer_table(report: Mapping[str, Any], width: int = WIDE_COLUMNS) -> Table:
-    """The layers of a report as a table for a terminal of `width` columns."""
-    titles, rows = layer_cells(report)
-    shown = [title for title in titles if width >= WIDE_COLUMNS or title not in _TRAFFIC]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in shown:
-        table.add_column(title, justify=_COLUMNS[title], no_wrap=True)
-    for row in rows:
-        cells = dict(zip(titles, row, strict=True))
-        exact = _EXACT_COLOURS.get(cells["exact"], cells["exact"])
-        table.add_row(*(exact if title == "exact" else cells[title] for title in shown))
-    return table
-
-
 def print_report(report: Mapping[str, Any], console: Console) -> None:
-    """Table and summary of a report. Output that is not a terminal gets every column."""
-    if not console.is_terminal:
-        console = Console(file=console.file, width=max(console.width, WIDE_COLUMNS))
-    console.print(layer_table(report, console.width))
+    """Table and summary of a report."""
+    titles, rows = layer_cells(report)
+    place = titles.index("exact")
+    cells = [[*row[:place], Text(row[place], _EXACT_COLOURS.get(row[place], "")), *row[place + 1:]] for row in rows]
+    print_table(console, _COLUMNS, cells, _OPTIONAL)
     for line in summary(report):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from convoy.driver.graph import GraphError
 from convoy.driver.progress import bar
+from convoy.driver.tables import stdout_console
 from convoy.spec.config import load_config
 
 __all__ = ["bench_app"]
@@ -50,7 +50,7 @@ def contract(
     if json_path is not None and str(json_path) == "-":
         typer.echo(text, nl=False)
     else:
-        print_rows(rows, Console())
+        print_rows(rows, stdout_console())
         if json_path is not None:
             json_path.write_text(text)
     if html_path is not None:
@@ -95,7 +95,7 @@ def speed(
     if json_path is not None and str(json_path) == "-":
         typer.echo(text, nl=False)
     else:
-        print_speeds(rows, Console())
+        print_speeds(rows, stdout_console())
         for line in notes:
             typer.echo(line)
         if json_path is not None:

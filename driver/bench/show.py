@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import groupby
+from itertools import groupby, pairwise
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, JustifyMethod
+
+from convoy.driver.tables import print_table
 
 from .case import Row
 from .contract import RULES
@@ -15,6 +16,8 @@ __all__ = ["COLUMNS", "markdown", "print_rows", "verdict"]
 
 COLUMNS = ("layer", "cycles", "use", "read B", "written B", "weights B", "twin's cycles", "metric", "value", "limit", "ok", "exact")
 _TEXT = ("layer", "metric")
+_OPTIONAL = ("weights B", "written B", "read B", "twin's cycles", "use", "metric", "cycles", "value", "limit")
+"""Columns that a narrow terminal does not get, the first to go first."""
 _SIGNS = {True: "yes", False: "NO", None: "-"}
 
 
@@ -37,18 +40,13 @@ def verdict(rows: list[Row]) -> str:
 
 def print_rows(rows: list[Row], console: Console) -> None:
     """A table for each group of each rule."""
-    if not console.is_terminal:
-        console = Console(file=console.file, width=max(console.width, 190))
+    columns: dict[str, JustifyMethod] = {title: "left" if title in _TEXT else "right" for title in COLUMNS}
     for rule, of_rule in groupby(rows, key=lambda row: row.case.rule):
         console.print(f"\n[bold]Rule {rule}: {RULES[rule].title}[/]")
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for title in COLUMNS:
-            table.add_column(title, justify="left" if title in _TEXT else "right", no_wrap=True)
-        for _, group in groupby(of_rule, key=lambda row: row.case.group):
-            for row in group:
-                table.add_row(*cells(row), style=None if row.ok and row.is_exact else "bold red")
-            table.add_section()
-        console.print(table)
+        shown = list(of_rule)
+        ends = [number for number, (row, after) in enumerate(pairwise(shown)) if row.case.group != after.case.group]
+        print_table(console, columns, [cells(row) for row in shown], _OPTIONAL, section_ends=ends,
+                    styles=[None if row.ok and row.is_exact else "bold red" for row in shown])
     for row in rows:
         if row.found.refusal and not row.ok:
             console.print(f"{row.case.name}: {row.found.refusal}", markup=False, highlight=False, soft_wrap=True)

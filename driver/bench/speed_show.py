@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+
+from convoy.driver.tables import print_table
 
 from .peer import INSTALL
 from .speed import Speed
@@ -19,6 +20,8 @@ __all__ = ["MEANING", "markdown_speeds", "print_speeds", "speed_charts", "speed_
 
 COLUMNS = ("network", "config", "MAC/cycle", "MACs", "cycles", "use", "MACs done/cycle", "exact")
 PEER_COLUMNS = ("U55 cycles", "U55 use", "U55 MACs done/cycle", "U55 / Convoy", "U55 host cycles")
+_OPTIONAL = ("U55 host cycles", "U55 MACs done/cycle", "U55 use", "MACs done/cycle", "MACs", "MAC/cycle", "use", "U55 cycles", "U55 / Convoy", "exact")
+"""Columns that a narrow terminal does not get, the first to go first."""
 _SIGNS = {True: "yes", False: "NO", None: "-"}
 MEANING = ("Use is dense MACs / (cycles x multipliers), MACs done per cycle are dense too: skipped zeros raise both. "
            "U55: estimates of Arm's compiler Vela for an Ethos-U55 with as many multipliers, weights and activations behind one port of the same width and latency. "
@@ -55,14 +58,8 @@ def speed_notes(rows: Sequence[Speed], has_program: bool) -> list[str]:
 
 def print_speeds(rows: Sequence[Speed], console: Console) -> None:
     """The table."""
-    if not console.is_terminal:
-        console = Console(file=console.file, width=max(console.width, 190))
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in _columns(rows):
-        table.add_column(title, justify="left" if title == "network" else "right")
-    for row in rows:
-        table.add_row(*_cells(row, _has_peer(rows)), style="bold red" if row.bit_exact is False or row.refusal else None)
-    console.print(table)
+    print_table(console, {title: "left" if title == "network" else "right" for title in _columns(rows)}, [_cells(row, _has_peer(rows)) for row in rows], _OPTIONAL,
+                styles=["bold red" if row.bit_exact is False or row.refusal else None for row in rows])
 
 
 def markdown_speeds(rows: Sequence[Speed]) -> list[str]:
