@@ -1,7 +1,7 @@
 """The command `convoy`: run, layer, estimate, profile, compile, prune, verilog, info, bench.
 
-Exit codes: 0 all went well and every compared tensor is equal; 1 a tensor differs from the reference; 2 the model, an input or an option is wrong, or
-the device cannot run (one line on stderr).
+Exit codes: 0 all went well and every compared tensor is equal; 1 a tensor differs from the reference, or an error in Convoy itself; 2 the model, an input
+or an option is wrong, or the device cannot run (one line on stderr); 130 interrupted; 141 the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -17,24 +17,44 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convoy.spec.config import ConfigError, NpuConfig, load_config
+from convoy.spec.config import NpuConfig, load_config
 
 from .bench.cli import bench_app
-from .device import DeviceError, MemoryModel
-from .graph import Graph, GraphError
-from .progress import bar, spinner
-from .tables import stdout_console
+from .complete import complete_config, complete_files
+from .errors import DeviceError, GraphError
+from .files import check_outputs, write_file
+from .outcome import exit_code_of
+from .progress import bar, restore_interrupt, spinner
 
 if TYPE_CHECKING:
-    from .device import Device
+    from .device import Device, MemoryModel
+    from .graph import Graph
     from .program import Plan
     from .runtime import Execution
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Run quantised convolutional networks on the Convoy NPU.")
+MAX_DIGITS = 12
+"""Of a number in an option; what it may be is judged elsewhere."""
+
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(bench_app, name="bench")
+
+
+@app.callback(invoke_without_command=True)
+def _convoy(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> int:
+    """Run quantised convolutional networks on the Convoy NPU."""
+    if version:
+        from .config_report import installed
+
+        typer.echo(f"convoy {installed('convoy-npu')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+    return 0
 
 
 class DeviceName(StrEnum):
@@ -60,30 +80,30 @@ class MemoryKind(StrEnum):
     SHARED = "shared"
 
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="TFLite file.", show_default=False)]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="TFLite file.", show_default=False, autocompletion=complete_files)]
 ShapeOption = Annotated[list[str] | None, typer.Option("--shape", metavar="[INPUT=]1x96x96x3", help="Shape of an input of unknown size; once per input.")]
-Config = Annotated[str, typer.Option("--config", metavar="S|D|Q|O|X|FILE.toml", help="A preset or a TOML file of parameters.")]
+Config = Annotated[str, typer.Option("--config", metavar="S|D|Q|O|X|FILE.toml", help="A preset or a TOML file of parameters.", autocompletion=complete_config)]
 DeviceOption = Annotated[DeviceName, typer.Option("--device", help="Golden model, or RTL in a simulator.")]
 Latency = Annotated[int, typer.Option("--latency", min=1, max=10000, help="Memory latency in cycles.")]
 Stall = Annotated[int, typer.Option("--stall", min=0, max=99, help="Chance in percent that the memory stalls a beat.")]
 Memory = Annotated[MemoryKind, typer.Option("--memory", help="One beat per cycle for reads and one for writes, or one shared by both.")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report to this file; - for stdout.")]
-Save = Annotated[Path | None, typer.Option("--save", metavar="DIR", help="Write every tensor into this folder.")]
-Waves = Annotated[Path | None, typer.Option("--waves", metavar="FILE", help="Write waveforms (VCD).")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report to this file; - for stdout.", autocompletion=complete_files)]
+Save = Annotated[Path | None, typer.Option("--save", metavar="DIR", help="Write every tensor into this folder.", autocompletion=complete_files)]
+Waves = Annotated[Path | None, typer.Option("--waves", metavar="FILE", help="Write waveforms (VCD).", autocompletion=complete_files)]
 Reference = Annotated[ReferenceName, typer.Option("--reference", help="Compare with LiteRT's reference kernels, or not.")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of random values.", show_default="0")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, metavar="N", help="Seed of random values.", show_default="0")]
 
 
 @app.command()
 def run(
     model: Model,
     shape: ShapeOption = None,
-    input_path: Annotated[Path | None, typer.Option("--input", metavar="FILE.npy|IMAGE", help="Value of the network's input; with --steps, along a leading axis.")] = None,
+    input_path: Annotated[Path | None, typer.Option("--input", metavar="FILE.npy|IMAGE", help="Value of the network's input; with --steps, along a leading axis.", autocompletion=complete_files)] = None,
     seed: Seed = None,
     device: DeviceOption = DeviceName.NATIVE,
     config: Config = "Q",
     reference: Reference = ReferenceName.LITERT,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Run N times on successive inputs; the network's variables keep their values.")] = 1,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, max=100_000, help="Run N times on successive inputs; the network's variables keep their values.")] = 1,
     layers: Annotated[str | None, typer.Option("--layers", metavar="A:B", help="Only operators A to B - 1; their inputs come from the golden model.")] = None,
     save: Save = None,
     waves: Waves = None,
@@ -91,7 +111,7 @@ def run(
     memory: Memory = MemoryKind.SPLIT,
     latency: Latency = 32,
     stall: Stall = 0,
-    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Simulate the layers independently in N processes, inputs from the golden model.")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, max=256, help="Simulate the layers independently in N processes, inputs from the golden model.")] = None,
     scheduler: Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="The same on the workers of a Dask scheduler.")] = None,
 ) -> int:
     """Run a network and compare every tensor with the reference."""
@@ -103,6 +123,7 @@ def run(
         raise GraphError("--input and --seed exclude each other")
     if layers is not None and steps > 1:
         raise GraphError("--layers and --steps exclude each other")
+    _check(device, waves, read=(model, input_path, config), json_path=json_path, save=save)
     npu, loaded = load_config(config), load_tflite(model, parse_shapes(shape or ()))
     graph = loaded.graph
     selected = _parse_layers(layers, graph)
@@ -148,6 +169,7 @@ def layer(
     from .inputs import random_inputs
     from .synthetic import LayerSpec, make_layer
 
+    _check(device, waves, read=(config,), json_path=json_path, save=save)
     npu = load_config(config)
     height, width, num_ic = _ints("--input", extents, "x", 3)
     kernel_h, kernel_w = _ints("--kernel", kernel, "x", 2)
@@ -166,11 +188,14 @@ def layer(
 def estimate_command(model: Model, shape: ShapeOption = None, config: Config = "Q", latency: Latency = 32, json_path: Json = None) -> int:
     """Predict cycles, bytes and lost cycles of every layer, as `run` reports them, without simulation."""
     from .compile import compile_graph
+    from .device import MemoryModel
     from .estimate import Estimator, estimate
     from .importers.shapes import parse_shapes
     from .importers.tflite import read_tflite
     from .report import build_report, print_report
+    from .tables import stdout_console
 
+    _check(None, read=(model, config), json_path=json_path)
     plan = compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True)
     memory = MemoryModel(latency_cycles=latency)
     report, _ = build_report(plan, Estimator(memory), estimate(plan, memory), model=str(model), config=config, device_name="estimate",
@@ -194,12 +219,13 @@ def profile(
     config: Config = "Q",
     source: Annotated[ProfileSource, typer.Option("--device", help="The compiled RTL, or the estimate.")] = ProfileSource.NATIVE,
     latency: Latency = 32,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write charts as one page.")] = None,
-    trace: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write a timeline for ui.perfetto.dev.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write charts as one page.", autocompletion=complete_files)] = None,
+    trace: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write a timeline for ui.perfetto.dev.", autocompletion=complete_files)] = None,
     json_path: Json = None,
 ) -> int:
     """Show where cycles and bytes go: a page of charts, and a timeline."""
     from .compile import compile_graph
+    from .device import MemoryModel
     from .devices import open_device
     from .estimate import Estimator, estimate
     from .importers.shapes import parse_shapes
@@ -208,14 +234,18 @@ def profile(
     from .profile import timeline, write_profile_page
     from .report import build_report, print_report
     from .runtime import Session, plan_inputs
+    from .tables import stdout_console
 
+    _check("native" if source == ProfileSource.NATIVE else None, read=(model, config), json_path=json_path, files={"--html": html, "--trace": trace})
+    if html is not None:
+        from . import page  # noqa: F401 - what it needs may not be installed
     plan, memory = compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True), MemoryModel(latency_cycles=latency)
     if source == ProfileSource.MODEL:
         device_name, execution = "estimate", estimate(plan, memory)
     else:
         device_name = str(source)
         with spinner("running") as status:
-            device = open_device(device_name, plan.config, memory, progress=status)
+            device = open_device(device_name, plan.config, memory, progress=status.step)
             try:
                 execution = Session(plan, device).run(random_inputs([plan.graph.tensors[index] for index in plan_inputs(plan)], 0))
             finally:
@@ -224,7 +254,7 @@ def profile(
     if html is not None:
         write_profile_page(html, plan, report)
     if trace is not None:
-        trace.write_bytes(timeline(plan, report, execution, memory))
+        write_file(trace, timeline(plan, report, execution, memory))
     if not _write_json(report, json_path):
         print_report(report, stdout_console())
     return 0
@@ -235,7 +265,7 @@ def compile_command(
     model: Model,
     shape: ShapeOption = None,
     config: Config = "Q",
-    save: Annotated[Path | None, typer.Option("--save", metavar="DIR", help="Write memory image and placements into this folder.")] = None,
+    save: Annotated[Path | None, typer.Option("--save", metavar="DIR", help="Write memory image and placements into this folder.", autocompletion=complete_files)] = None,
     json_path: Json = None,
 ) -> int:
     """Compile a network and say what became of each operator."""
@@ -243,7 +273,9 @@ def compile_command(
     from .importers.shapes import parse_shapes
     from .importers.tflite import read_tflite
     from .plan_report import plan_report, print_plan, save_plan
+    from .tables import stdout_console
 
+    _check(None, read=(model, config), json_path=json_path, save=save)
     graph = read_tflite(model, parse_shapes(shape or ()))
     plan = compile_graph(graph, load_config(config), keep_tensors=False, layers=None)
     report = {"model": str(model), "config": config} | plan_report(plan)
@@ -257,7 +289,7 @@ def compile_command(
 @app.command()
 def prune(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the pruned TFLite file here.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the pruned TFLite file here.", show_default=False, autocompletion=complete_files)],
     shape: ShapeOption = None,
     share: Annotated[float, typer.Option("--share", metavar="S", help="Share of each convolution's weights that is zero afterwards.")] = 0.75,
 ) -> int:
@@ -265,9 +297,11 @@ def prune(
     from .importers.shapes import parse_shapes
     from .importers.tflite import load_tflite
     from .prune import print_pruned, prune_file
+    from .tables import stdout_console
 
-    pruned, layers = prune_file(load_tflite(model, parse_shapes(shape)).data if shape else model.read_bytes(), share)
-    output.write_bytes(pruned)
+    check_outputs((model,), {"--output": output})
+    pruned, layers = prune_file(load_tflite(model, parse_shapes(shape or ())).data, share)
+    write_file(output, pruned)
     print_pruned(layers, stdout_console())
     return 0
 
@@ -275,18 +309,19 @@ def prune(
 @app.command()
 def verilog(
     config: Config = "Q",
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.", show_default="stdout")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.", show_default="stdout", autocompletion=complete_files)] = None,
 ) -> int:
     """Emit the NPU as synthesisable Verilog."""
+    check_outputs((Path(config),), {"--output": output})
     npu = load_config(config)
-    from convoy.hw import emit
+    from .devices.build import npu_verilog
 
-    with spinner("emitting Verilog"):
-        text = emit.verilog(npu)
+    with spinner("emitting Verilog") as status:
+        text = npu_verilog(npu, status.step)
     if output is None:
         typer.echo(text, nl=False)
     else:
-        output.write_text(text)
+        write_file(output, text)
     return 0
 
 
@@ -295,6 +330,7 @@ def info(config: Config = "Q", json_path: Json = None) -> int:
     """Show a configuration, the sizes derived from it, and versions."""
     from .config_report import config_report
 
+    _check(None, read=(config,), json_path=json_path)
     report = config_report(load_config(config))
     if not _write_json(report, json_path):
         for section, values in report.items():
@@ -389,7 +425,7 @@ def _device(job: _Job, status):
     from .devices import open_device
 
     try:
-        device = open_device(str(job.device_name), job.npu, job.memory_model, waves=job.waves, progress=status)
+        device = open_device(str(job.device_name), job.npu, job.memory_model, waves=job.waves, progress=status.step)
     except ValueError as error:
         raise GraphError(str(error)) from None
     try:
@@ -412,7 +448,7 @@ class _Workers:
             from concurrent.futures import ProcessPoolExecutor
             from multiprocessing import get_context
 
-            with ProcessPoolExecutor(self.jobs, get_context("spawn")) as executor:
+            with ProcessPoolExecutor(self.jobs, get_context("spawn"), restore_interrupt) as executor:
                 yield executor
             return
         try:
@@ -442,6 +478,7 @@ def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | 
     report, mismatches, tensors = outcome
     if not _write_json(report, json_path):
         from .report import print_report
+        from .tables import stdout_console
 
         print_report(report, stdout_console())
     for mismatch in mismatches:
@@ -461,11 +498,27 @@ def _write_json(report: dict[str, Any], path: Path | None) -> bool:
     if str(path) == "-":
         typer.echo(text, nl=False)
         return True
-    path.write_text(text)
+    write_file(path, text)
     return False
 
 
+def _check(device: str | None, waves: Path | None = None, *, read: tuple[Path | str | None, ...], json_path: Path | None, save: Path | None = None,
+           files: dict[str, Path | None] | None = None) -> None:
+    """Refuse, before any work, a device whose tools are missing and outputs that could not be written; `read` are the files that the command reads."""
+    if device is not None:
+        from .devices import check_device
+
+        try:
+            check_device(str(device), waves)
+        except ValueError as error:
+            raise GraphError(str(error)) from None
+    json_file = None if json_path is None or str(json_path) == "-" else json_path
+    check_outputs((Path(path) for path in read if path is not None), {"--json": json_file, "--waves": waves, **(files or {})}, {"--save": save})
+
+
 def _memory_model(memory: MemoryKind, latency: int, stall: int, seed: int | None) -> MemoryModel:
+    from .device import MemoryModel
+
     return MemoryModel(latency_cycles=latency, stall_percent=stall, seed=seed or 0, is_shared=memory == MemoryKind.SHARED)
 
 
@@ -474,6 +527,8 @@ def _ints(option: str, text: str, separator: str, count: int) -> tuple[int, ...]
     parts = text.lower().split(separator)
     if len(parts) != count or not all(part.strip().isdecimal() for part in parts):
         raise GraphError(f"{option} {text}: give {count} numbers separated by {separator!r}")
+    if max(len(part.strip()) for part in parts) > MAX_DIGITS:
+        raise GraphError(f"{option} {text}: give numbers of at most {MAX_DIGITS} digits")
     return tuple(int(part) for part in parts)
 
 
@@ -484,6 +539,8 @@ def _parse_layers(text: str | None, graph: Graph) -> range | None:
     parts = text.split(":")
     if len(parts) > 2 or not all(part.isdecimal() or (not part and len(parts) == 2) for part in parts):
         raise GraphError(f"--layers {text}: give A:B, two operator numbers")
+    if max(map(len, parts)) > MAX_DIGITS:
+        raise GraphError(f"--layers {text}: give numbers of at most {MAX_DIGITS} digits")
     num_ops = graph.ops[-1].index + 1
     first = int(parts[0] or 0)
     end = first + 1 if len(parts) == 1 else int(parts[1] or num_ops)
@@ -497,26 +554,7 @@ def _parse_layers(text: str | None, graph: Graph) -> range | None:
 
 def main() -> None:
     """Entry point of the command."""
-    usage_error: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
-    try:
-        code = app(standalone_mode=False)
-    except (GraphError, ConfigError, DeviceError) as error:
-        code = _refuse(error)
-    except OSError as error:
-        code = _refuse(f"{error.filename}: {error.strerror}" if error.filename else error)
-    except KeyboardInterrupt:
-        code = 130
-    except usage_error as error:
-        code = _refuse(error.format_message())
-    except typer.Abort:
-        code = 130
-    sys.exit(code or 0)
-
-
-def _refuse(error: object) -> int:
-    """One line on stderr; exit code 2."""
-    sys.stderr.write(f"convoy: {' '.join(str(error).split())}\n")
-    return 2
+    sys.exit(exit_code_of(lambda: app(standalone_mode=False)))
 
 
 if __name__ == "__main__":

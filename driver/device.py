@@ -9,14 +9,12 @@ from typing import Protocol
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import Error
 
+from .errors import DeviceError
+
 __all__ = [
     "AccessError", "BusError", "Device", "DeviceError", "MalformedError", "MemoryModel", "NpuError", "PoolError",
     "ProgramTimeoutError", "WatchdogError", "npu_error",
 ]
-
-
-class DeviceError(RuntimeError):
-    """The device stopped with an error or did not answer; the message names the error and the address."""
 
 
 class NpuError(DeviceError):
@@ -28,6 +26,10 @@ class NpuError(DeviceError):
         self.code, self.addr = code, addr
         name = Error(code).name if code in set(Error) else str(code)
         super().__init__(f"the NPU stopped with error {name} at address {addr:#x}: {self.REMEDY}")
+
+    def __reduce__(self) -> tuple:
+        """As another process needs it."""
+        return type(self), (self.code, self.addr)
 
 
 class BusError(NpuError):

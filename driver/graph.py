@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from .errors import GraphError
+
 __all__ = ["Graph", "GraphError", "Op", "Quant", "Tensor", "Variable"]
-
-
-class GraphError(ValueError):
-    """The network cannot be read or run; the message names the thing, the limit and the remedy."""
 
 
 @dataclass(frozen=True)

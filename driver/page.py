@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .graph import GraphError
+from .errors import GraphError
+from .files import write_file
 
 try:
     import altair as alt
@@ -51,4 +52,4 @@ def write_page(path: Path, title: str, intro: str, sections: Sequence[Section]) 
     """Write the page; the charts' program is part of it."""
     script = vl_convert.javascript_bundle(vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2]))
     page = jinja2.Environment(autoescape=True).from_string(_PAGE)
-    path.write_text(page.render(title=title, intro=intro, sections=sections, script=script))
+    write_file(path, page.render(title=title, intro=intro, sections=sections, script=script))

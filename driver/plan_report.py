@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console, JustifyMethod
 
+from .files import write_file, writing
 from .graph import Graph
 from .macs import dense_macs
 from .program import NpuStep, Plan
@@ -54,7 +55,8 @@ def print_plan(report: dict[str, Any], console: Console) -> None:
 
 def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
     """`memory.bin` (from address 0, constants in place) and `plan.json` (programs and placements)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     memory = np.zeros(plan.memory_bytes, np.uint8)
     programs = []
     for step in plan.steps:
@@ -64,14 +66,17 @@ def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
             programs.append({"program_addr": step.program.program_addr, "program_count": len(step.program.descriptors), "record_addr": step.program.record_addr})
     placements = [{"tensor": index, "name": plan.graph.tensors[index].name, "addr": place.addr, "shape": list(place.shape), "layout": place.layout}
                   for index, place in sorted(plan.placements.items())]
-    (folder / "memory.bin").write_bytes(memory.tobytes())
-    (folder / "plan.json").write_text(json.dumps(report | {"programs": programs, "placements": placements}, indent=2) + "\n")
+    write_file(folder / "memory.bin", memory.tobytes())
+    write_file(folder / "plan.json", json.dumps(report | {"programs": programs, "placements": placements}, indent=2) + "\n")
 
 
 def save_tensors(graph: Graph, tensors: dict[int, np.ndarray], report: dict[str, Any], folder: Path) -> None:
     """`NNN_name.npy` for each tensor, NNN its index, and `report.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     for index, values in tensors.items():
         name = "".join(char if char.isalnum() or char in "-_" else "_" for char in graph.tensors[index].name)[:80]
-        np.save(folder / f"{index:03d}_{name}.npy", values)
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        path = folder / f"{index:03d}_{name}.npy"
+        with writing(path):
+            np.save(path, values)
+    write_file(folder / "report.json", json.dumps(report, indent=2) + "\n")

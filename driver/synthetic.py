@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -20,6 +21,17 @@ _LUTS = {kind.lower(): kind for kind in sorted(LUT_KINDS)}
 _LUT_OPTIONS = {"LEAKY_RELU": {"alpha": 0.1}, "GELU": {"approximate": False}}
 _LUT_OUTPUTS = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
 """Scale and int8 zero point where LiteRT fixes them."""
+
+
+MAX_EXTENT = 1 << 20
+"""Of any number in a layer's options."""
+MAX_ELEMENTS = 1 << 25
+"""Of input, weights and output each: they are made, compiled and simulated in memory."""
+
+
+def _short(value: int) -> str:
+    """A number that may have any number of digits."""
+    return f"{value:,}" if value < 10**15 else "of more than 15 digits"
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,10 @@ class LayerSpec:
             raise GraphError("extents of input, kernel, stride and dilation and the number of output channels must be at least 1")
         if min(self.pads) < 0:
             raise GraphError(f"--pad {','.join(map(str, self.pads))}: a pad is negative")
+        sizes = {"--input": self.input_hwc, "--oc": (self.num_oc,), "--kernel": self.kernel, "--stride": self.stride, "--dilation": self.dilation, "--pad": self.pads}
+        for option, values in sizes.items():
+            if max(values) > MAX_EXTENT:
+                raise GraphError(f"{option} {_short(max(values))}: at most {MAX_EXTENT:,}")
         if not 0 < self.density <= 1:
             raise GraphError(f"--density {self.density}: use a number above 0, at most 1")
         if self.op == "depthwise" and self.num_oc % self.input_hwc[2]:
@@ -73,6 +89,12 @@ class LayerSpec:
             raise GraphError(f"kernel {self.kernel[0]}x{self.kernel[1]} is larger than the padded input")
         if min(self.output_hw) < _POOLS.get(self.pool, 1):
             raise GraphError(f"--pool {self.pool}: the layer has only {self.output_hw[0]}x{self.output_hw[1]} outputs")
+        height, width, num_ic = self.input_hwc
+        depth = 1 if self.op == "depthwise" else num_ic
+        rows, cols = height + sum(self.pads[:2]), width + sum(self.pads[2:])
+        for name, extents in (("input with its pads", (rows, cols, num_ic)), ("weights", (*self.kernel, depth, self.num_oc)), ("output", (*self.output_hw, self.num_oc))):
+            if prod(extents) > MAX_ELEMENTS:
+                raise GraphError(f"the {name} would have {'x'.join(map(str, extents))} = {prod(extents):,} elements; at most {MAX_ELEMENTS:,}: make the layer smaller")
 
     @property
     def output_hw(self) -> tuple[int, int]:

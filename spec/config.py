@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
+import stat
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 
 __all__ = ["PRESETS", "ConfigError", "NpuConfig", "load_config"]
+
+
+MAX_CONFIG_BYTES = 1 << 16
+"""A longer TOML file is refused."""
 
 
 class ConfigError(ValueError):
@@ -56,7 +62,7 @@ class NpuConfig:
 
         def check(name: str, legal: bool, remedy: str) -> None:
             if not legal:
-                raise ConfigError(f"{name} = {getattr(self, name)!r} is not legal: {remedy}")
+                raise ConfigError(f"{name} = {reprlib.repr(getattr(self, name))} is not legal: {remedy}")
 
         for field in fields(self):
             value = getattr(self, field.name)
@@ -150,14 +156,30 @@ def load_config(text: str) -> NpuConfig:
     """
     if text in PRESETS:
         return PRESETS[text]
-    path = Path(text)
-    if not path.is_file():
-        raise ConfigError(f"config {text!r} is neither a preset ({', '.join(PRESETS)}) nor a TOML file")
+    label = f"config {text}"
     try:
-        values = tomllib.loads(path.read_text())
+        with open(text, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"{label} is not a file; give a preset ({', '.join(PRESETS)}) or a TOML file")
+            raw = file.read(MAX_CONFIG_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise ConfigError(f"{label} is neither a preset ({', '.join(PRESETS)}) nor a TOML file") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{label} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{label}: more than {MAX_CONFIG_BYTES:,} bytes; a configuration is a few lines")
+    try:
+        values = tomllib.loads(raw.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {text}: not valid TOML: {error}") from error
+        raise ConfigError(f"{label}: not valid TOML: {error}") from None
+    except ValueError:
+        raise ConfigError(f"{label}: a number of too many digits") from None
+    except RecursionError:
+        raise ConfigError(f"{label}: nested too deeply; a configuration is a list of parameters and integers") from None
     known = {field.name for field in fields(NpuConfig)}
     if unknown := sorted(set(values) - known):
-        raise ConfigError(f"config {text}: unknown parameter {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    return NpuConfig(**values)
+        raise ConfigError(f"{label}: unknown parameter {reprlib.repr(unknown[0])}; known are {', '.join(sorted(known))}")
+    try:
+        return NpuConfig(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{label}: {error}") from None

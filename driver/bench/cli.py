@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from convoy.driver.graph import GraphError
+from convoy.driver.complete import complete_config, complete_files
+from convoy.driver.errors import GraphError
+from convoy.driver.files import check_outputs, write_file
 from convoy.driver.progress import bar
-from convoy.driver.tables import stdout_console
 from convoy.spec.config import load_config
 
 __all__ = ["bench_app"]
 
-bench_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help="Measure the RTL against what is promised.")
+bench_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@bench_app.callback()
-def _bench() -> None:
+@bench_app.callback(invoke_without_command=True)
+def _bench(context: typer.Context) -> int:
     """Measure the RTL against what is promised."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+    return 0
 
 
 @bench_app.command()
 def contract(
-    config: Annotated[str, typer.Option("--config", metavar="S|D|Q|O|X|FILE.toml", help="A preset or a TOML file of parameters.")] = "Q",
+    config: Annotated[str, typer.Option("--config", metavar="S|D|Q|O|X|FILE.toml", help="A preset or a TOML file of parameters.", autocompletion=complete_config)] = "Q",
     rules: Annotated[str, typer.Option("--rules", metavar="N,N...", help="Only these rules.", show_default="all")] = "",
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, max=256, help="Processes that simulate.", show_default="number of cores")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the rows to this file; - for stdout.")] = None,
-    html_path: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write table and plots as one page.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the rows to this file; - for stdout.", autocompletion=complete_files)] = None,
+    html_path: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write table and plots as one page.", autocompletion=complete_files)] = None,
 ) -> int:
     """Measure every rule of the contract on the compiled RTL. Exit code 1: a limit is missed, or a result differs from LiteRT's."""
     from .case import judge
@@ -39,6 +44,7 @@ def contract(
     from .measure import measure_all
     from .show import print_rows
 
+    _check("native", (Path(config),), json_path, html_path)
     npu = load_config(config)
     if html_path is not None:
         from .plots import write_html
@@ -50,9 +56,11 @@ def contract(
     if json_path is not None and str(json_path) == "-":
         typer.echo(text, nl=False)
     else:
+        from convoy.driver.tables import stdout_console
+
         print_rows(rows, stdout_console())
         if json_path is not None:
-            json_path.write_text(text)
+            write_file(json_path, text)
     if html_path is not None:
         write_html(rows, config, html_path)
     return 0 if all(row.ok and row.is_exact for row in rows) else 1
@@ -70,12 +78,12 @@ SOURCES = {SpeedSource.NATIVE: "Convoy: RTL simulated cycle by cycle.", SpeedSou
 
 @bench_app.command()
 def speed(
-    paths: Annotated[list[Path], typer.Argument(metavar="FOLDER|MODEL...", help="TFLite files, or folders of them.", show_default=False)],
-    configs: Annotated[str, typer.Option("--config", metavar="NAME,NAME...", help="Presets or TOML files of parameters.")] = "Q,O,X",
+    paths: Annotated[list[Path], typer.Argument(metavar="FOLDER|MODEL...", help="TFLite files, or folders of them.", show_default=False, autocompletion=complete_files)],
+    configs: Annotated[str, typer.Option("--config", metavar="NAME,NAME...", help="Presets or TOML files of parameters.", autocompletion=complete_config)] = "Q,O,X",
     source: Annotated[SpeedSource, typer.Option("--device", help="The compiled RTL, or the timing model.")] = SpeedSource.NATIVE,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, max=256, help="Processes that simulate.", show_default="number of cores")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the rows to this file; - for stdout.")] = None,
-    html_path: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write table and plots as one page.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the rows to this file; - for stdout.", autocompletion=complete_files)] = None,
+    html_path: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write table and plots as one page.", autocompletion=complete_files)] = None,
 ) -> int:
     """Run networks, and compare their cycles with what a peer's compiler estimates at as many MACs per cycle. Exit code 1: a result differs from LiteRT's."""
     from convoy.driver.device import MemoryModel
@@ -84,8 +92,9 @@ def speed(
     from .speed import find_models, measure_speed
     from .speed_show import print_speeds, speed_notes, write_speed_page
 
-    named = [(name, load_config(name)) for name in configs.split(",")]
-    models, program = find_models(paths), find_peer()
+    names, models, program = configs.split(","), find_models(paths), find_peer()
+    _check("native" if source == SpeedSource.NATIVE else None, (*models, *map(Path, names)), json_path, html_path)
+    named = [(name, load_config(name)) for name in names]
     with bar("compiling") as progress:
         rows = measure_speed(models, named, jobs or os.cpu_count() or 1, progress, str(source), program)
     notes = speed_notes(rows, program is not None)
@@ -95,19 +104,33 @@ def speed(
     if json_path is not None and str(json_path) == "-":
         typer.echo(text, nl=False)
     else:
+        from convoy.driver.tables import stdout_console
+
         print_speeds(rows, stdout_console())
         for line in notes:
             typer.echo(line)
         if json_path is not None:
-            json_path.write_text(text)
+            write_file(json_path, text)
     if html_path is not None:
         write_speed_page(rows, SOURCES[source], notes, html_path)
     return 0 if all(row.bit_exact is not False for row in rows) else 1
 
 
+def _check(device: str | None, read: Iterable[Path], json_path: Path | None, html_path: Path | None) -> None:
+    """Refuse, before any work, a device whose tools are missing, outputs that could not be written, and charts whose packages are missing."""
+    if device is not None:
+        from convoy.driver.devices import check_device
+
+        check_device(device)
+    json_file = None if json_path is None or str(json_path) == "-" else json_path
+    check_outputs(read, {"--json": json_file, "--html": html_path})
+    if html_path is not None:
+        from convoy.driver import page  # noqa: F401 - what it needs may not be installed
+
+
 def _parse_rules(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
     """Numbers separated by commas."""
     parts = text.split(",") if text else []
-    if not all(part.strip().isdecimal() and int(part) in known for part in parts):
+    if not all(part.strip().isdecimal() and len(part) <= 9 and int(part) in known for part in parts):
         raise GraphError(f"--rules {text}: give numbers out of {', '.join(map(str, known))}, separated by commas")
     return tuple(int(part) for part in parts)

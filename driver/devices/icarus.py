@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -18,11 +19,25 @@ from convoy.spec.config import NpuConfig
 
 from .build import TOP, npu_verilog, settle_at_zero
 
-__all__ = ["IcarusDevice"]
+__all__ = ["IcarusDevice", "check_tools"]
 
 START_SECONDS = 120
 """Longest wait for the simulator to compile the design and start."""
 POLL_SECONDS = 0.2
+
+
+def check_tools() -> None:
+    """Look for what the device needs.
+
+    Raises
+    ------
+    DeviceError
+        When Icarus Verilog or cocotb is missing; the message says how to install it.
+    """
+    if shutil.which("iverilog") is None:
+        raise DeviceError("device icarus needs Icarus Verilog and iverilog is not in PATH; run: apt-get install iverilog")
+    if importlib.util.find_spec("cocotb") is None:
+        raise DeviceError("device icarus needs cocotb; run: pip install cocotb==2.1.0")
 
 
 class IcarusDevice:
@@ -52,12 +67,7 @@ class IcarusDevice:
 
     def __init__(self, config: NpuConfig, memory_model: MemoryModel = MemoryModel(), *, waves: Path | None = None,  # noqa: B008
                  progress: Callable[[str], None] | None = None, verilog: str | None = None):
-        if shutil.which("iverilog") is None:
-            raise DeviceError("device icarus needs Icarus Verilog and iverilog is not in PATH; run: apt-get install iverilog")
-        try:
-            import cocotb  # noqa: F401
-        except ImportError:
-            raise DeviceError("device icarus needs cocotb; run: pip install cocotb==2.1.0") from None
+        check_tools()
         self.config = config
         self.memory_model = memory_model
         text = verilog or npu_verilog(config, progress)

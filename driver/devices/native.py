@@ -12,7 +12,7 @@ from pathlib import Path
 from convoy.driver.device import DeviceError, MemoryModel
 from convoy.spec.config import PRESETS, NpuConfig
 
-from .build import native_library, npu_verilog
+from .build import native_library, npu_verilog, title
 
 __all__ = ["NativeDevice"]
 
@@ -55,7 +55,8 @@ class NativeDevice:
         self.memory_model = memory_model
         if library is None:
             is_trained = config in PRESETS.values() and waves is None and verilog is None
-            library = native_library(verilog or npu_verilog(config, progress, is_gated=waves is None), config.port_bits, has_waves=waves is not None,
+            library = native_library(verilog or npu_verilog(config, progress, is_gated=waves is None), config.port_bits,
+                                     name="another design" if verilog else title(config), has_waves=waves is not None,
                                      train=self._train if is_trained else None, progress=progress)
         self._library = _load(library)
         self._npu = self._library.convoy_create(
@@ -137,7 +138,10 @@ class NativeDevice:
 
 
 def _load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise DeviceError(f"device native: the compiled model cannot be loaded ({error}); delete {path} and run again") from None
     npu, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
     for name, result, arguments in (
         ("create", npu, [u32, u32, u64, u32, ctypes.c_char_p]),

@@ -13,6 +13,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from convoy.driver.files import read_file
 from convoy.driver.graph import Graph, GraphError, Op, Quant, Tensor
 
 from .check import check_graph, printable
@@ -25,6 +26,8 @@ __all__ = ["TfliteModel", "load_tflite", "read_tflite"]
 SCHEMA_VERSION = 3
 MAX_RANK = 8
 """More dimensions than this are taken for damage."""
+MAX_FILE_BYTES = (1 << 31) - 1
+"""Offsets in a flatbuffer have 31 bits."""
 MAX_TENSOR_BYTES = 1 << 31
 """Tensors of this size or more are taken for damage."""
 
@@ -78,7 +81,7 @@ def load_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> Tfl
     if isinstance(source, bytes):
         label, name, raw = "model", "model", source
     else:
-        label, name, raw = str(source), Path(source).stem, _read_file(Path(source))
+        label, name, raw = str(source), Path(source).stem, read_file(Path(source), MAX_FILE_BYTES)
     if len(raw) < 8 or raw[4:8] != b"TFL3":
         raise GraphError(f"{label}: not a TFLite file (no TFL3 mark at byte 4)")
     try:
@@ -95,13 +98,6 @@ def load_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> Tfl
 def read_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> Graph:
     """`load_tflite(source, shapes).graph`."""
     return load_tflite(source, shapes).graph
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise GraphError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 class _Reader:
