@@ -27,6 +27,8 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    except IsADirectoryError:
+        raise GraphError(f"{path}: cannot be read: it is a folder; give a file") from None
     except (OSError, ValueError) as error:
         raise GraphError(f"{path}: cannot be read: {_reason(error)}") from None
     with file:
@@ -46,7 +48,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     """
     with open_file(path) as file:
         try:
-            content = b"" if os.fstat(file.fileno()).st_size > max_bytes else file.read(max_bytes + 1)
+            content = b"" if os.fstat(file.fileno()).st_size > max_bytes else file.read(max_bytes + 1) or b""
             size = max(len(content), os.fstat(file.fileno()).st_size)
         except OSError as error:
             raise GraphError(f"{path}: cannot be read: {_reason(error)}") from None

@@ -120,7 +120,7 @@ def _load_array(path: Path, tensor: Tensor, shapes: tuple[tuple[int, ...], ...])
 
 
 def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if len(tensor.shape) != 4 or tensor.shape[3] not in (1, 3):
         raise GraphError(f"{path}: the input {tensor.name} {list(tensor.shape)} is not an image of 1 or 3 channels; give a .npy file")
@@ -134,8 +134,10 @@ def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
                 pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)), np.float64)
         except Image.DecompressionBombError:
             raise GraphError(f"{path}: has more than the {MAX_PIXELS:,} pixels that are taken; make it smaller") from None
+        except UnidentifiedImageError:
+            raise GraphError(f"{path}: cannot be read as an image: it is none of {', '.join(_IMAGE_FORMATS)}") from None
         except Exception as error:  # whatever the decoders make of bytes that are not an image
-            raise GraphError(f"{path}: cannot be read as an image ({', '.join(_IMAGE_FORMATS)}): {_first_line(error)}") from None
+            raise GraphError(f"{path}: cannot be read as an image: {_first_line(error)}") from None
     if num_columns * num_rows > MAX_PIXELS:
         raise GraphError(f"{path}: has {num_columns:,} x {num_rows:,} pixels; at most {MAX_PIXELS:,} are taken, make it smaller")
     if mode not in _IMAGE_MODES:

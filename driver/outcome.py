@@ -22,6 +22,8 @@ DEBUG = "CONVOY_DEBUG"
 """Environment variable: if it is set, errors are shown with their tracebacks."""
 MAX_MESSAGE = 2000
 """Characters of a message that are shown."""
+MAX_WORD = 300
+"""Characters of a word, such as a path or a number, that are shown."""
 _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
 
@@ -114,10 +116,13 @@ def _report_bug(error: BaseException) -> int:
 
 def _refuse(error: object) -> int:
     """One line on stderr; exit code 2."""
-    text = " ".join(str(error).split())
+    words = str(error).split()
+    if not os.environ.get(DEBUG):
+        words = [word if len(word) <= MAX_WORD else f"{word[:MAX_WORD // 2]}...{word[-MAX_WORD // 2:]}" for word in words]
+    text = " ".join(words)
     text = "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text)
     if len(text) > MAX_MESSAGE and not os.environ.get(DEBUG):
-        text = f"{text[:MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2:]}"
+        text = f"{text[:MAX_MESSAGE // 4]} ... {text[-3 * MAX_MESSAGE // 4:]}"
     if sys.stderr is not None:
         sys.stderr.write(f"convoy: {text}\n")
     return 2

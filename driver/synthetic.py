@@ -31,7 +31,7 @@ MAX_ELEMENTS = 1 << 25
 
 def _short(value: int) -> str:
     """A number that may have any number of digits."""
-    return f"{value:,}" if value < 10**15 else "of more than 15 digits"
+    return f"{value:,}" if abs(value) < 10**15 else "a number of more than 15 digits"
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,11 @@ class LayerSpec:
             raise GraphError(f"--lut {self.lut}: use none, {', '.join(_LUTS)}")
         if self.pool not in ("none", *_POOLS):
             raise GraphError(f"--pool {self.pool}: use none, {' or '.join(_POOLS)}")
-        if min(*self.input_hwc, *self.kernel, *self.stride, *self.dilation, self.num_oc) < 1:
-            raise GraphError("extents of input, kernel, stride and dilation and the number of output channels must be at least 1")
-        if min(self.pads) < 0:
-            raise GraphError(f"--pad {','.join(map(str, self.pads))}: a pad is negative")
         sizes = {"--input": self.input_hwc, "--oc": (self.num_oc,), "--kernel": self.kernel, "--stride": self.stride, "--dilation": self.dilation, "--pad": self.pads}
         for option, values in sizes.items():
-            if max(values) > MAX_EXTENT:
-                raise GraphError(f"{option} {_short(max(values))}: at most {MAX_EXTENT:,}")
+            least = 0 if option == "--pad" else 1
+            if wrong := [value for value in values if not least <= value <= MAX_EXTENT]:
+                raise GraphError(f"{option}: {_short(wrong[0])} must be at least {least} and at most {MAX_EXTENT:,}")
         if not 0 < self.density <= 1:
             raise GraphError(f"--density {self.density}: use a number above 0, at most 1")
         if self.op == "depthwise" and self.num_oc % self.input_hwc[2]:

@@ -156,16 +156,17 @@ def load_config(text: str) -> NpuConfig:
     """
     if text in PRESETS:
         return PRESETS[text]
-    label = f"config {text}"
+    label = f"config {text or repr(text)}"
     try:
         with open(text, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigError(f"{label} is not a file; give a preset ({', '.join(PRESETS)}) or a TOML file")
-            raw = file.read(MAX_CONFIG_BYTES + 1)
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            raw = (file.read(MAX_CONFIG_BYTES + 1) if is_file else None) or b""
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise ConfigError(f"{label} is neither a preset ({', '.join(PRESETS)}) nor a TOML file") from None
+        is_file = False
     except (OSError, ValueError) as error:
         raise ConfigError(f"{label} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not is_file:
+        raise ConfigError(f"{label} is neither a preset ({', '.join(PRESETS)}) nor a TOML file")
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{label}: more than {MAX_CONFIG_BYTES:,} bytes; a configuration is a few lines")
     try:

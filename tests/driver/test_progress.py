@@ -15,6 +15,7 @@ def work():
         show("measuring", 2, 5)
     with spinner("running") as show:
         show("running on golden")
+    with spinner("running") as show:
         show.step("compiling the RTL of preset Q (once)")
 
 
