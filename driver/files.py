@@ -147,7 +147,7 @@ def _identity(path: Path) -> object:
     try:
         found = path.stat()
     except (OSError, ValueError):
-        return path.absolute()
+        return os.path.realpath(path)
     return found.st_dev, found.st_ino
 
 

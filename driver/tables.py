@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 from collections.abc import Collection, Mapping, Sequence
 
@@ -27,7 +27,7 @@ GOOD_TEXT = 32
 def stdout_console() -> Console:
     """A console on standard output: as wide as the terminal, or without limit where there is none."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return Console(file=sys.stdout or open(os.devnull, "w"), width=None if is_terminal else UNLIMITED)
+    return Console(file=sys.stdout or io.StringIO(), width=None if is_terminal else UNLIMITED)
 
 
 def print_table(console: Console, columns: Mapping[str, JustifyMethod], rows: Sequence[Sequence[str | Text]], optional: Sequence[str] = (), *,
