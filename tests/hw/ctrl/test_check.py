@@ -84,7 +84,8 @@ EDGES = [
     ({"num_ic": 4, "num_act_inner": 4, "num_z": 4, "num_z_last": 4, "channel_words": 1000, "stripe_word": 1095}, {"stripe_word": 1096}),
     ({"pad_top": 2, "tile_rows": 3}, {"tile_rows": 2}),
     ({"pad_left": 3, "stride_w_log2": 1, "tile_cols": 2}, {"tile_cols": 1}),
-    ({"is_depthwise": 1, "num_z": 2, "num_kernels": 6, "kernels_per_z": 3, "num_ic": 5, "num_act_outer": 5}, {"num_z": 3}),
+    *(({"is_depthwise": 1, f"num_z{suffix}": 2, f"num_kernels{suffix}": 6, f"kernels_per_z{suffix}": 3, "num_ic": 5, "num_act_outer": 5}, {f"num_z{suffix}": count})
+      for suffix in ("", "_last") for count in (1, 3)),
     ({"num_taps": 8, "run_bits": 3}, {"num_taps": 7}),
     *((kernels(count, count) | {"num_taps": taps, "run_bits": run_bits}, changes) for count, taps, run_bits, changes in (
         (4, 8, 5, {"num_taps": 7}), (4, 9, 5, kernels(3, 4)), (4, 9, 5, kernels(4, 3)), (16, 9, 5, {"num_taps": 7}), (3, 11, 5, {"num_taps": 10}), (2, 8, 4, kernels(1, 2)),

@@ -151,6 +151,28 @@ def test_small_results_and_near_ties(entries, rounding):
     check(1, sets, rounding)
 
 
+@pytest.mark.parametrize("rounding", Rounding)
+def test_left_shifts_at_the_ends_of_32_bits(rounding):
+    """Sums whose shifted value is just inside and just outside: one rounding saturates, two wrap."""
+    sets = []
+    for shift_left in range(8):
+        end = 1 << (31 - shift_left)
+        values = [min(value, (1 << 31) - 1) for value in (end - 1, end, end + 1, 2 * end - 1)] + [-end, max(-end - 1, -1 << 31), max(-2 * end, -1 << 31)]
+        sets += [([value], {"bias": 0, "mult": 1 << 30, "shift_left": shift_left, "shift_right": 24}) for value in values]
+    check(1, sets, rounding)
+    if rounding != Rounding.DOUBLE:
+        assert run(1, [([1 << 30], {"bias": 0, "mult": 1 << 30, "shift_left": 1, "shift_right": 24})], rounding) == [[64]]
+
+
+def test_any_bit_below_makes_a_tie_none():
+    """-1/2 and the least bits more: the exact tie goes away from zero, with any lower bit of the product set it goes up; of single sums and of pairs."""
+    scale = {"bias": 0, "bias_low": 0, "shift_left": 0, "shift_right": 0}
+    near = [(1 - (1 << (30 - bit)), scale | {"mult": 1 << bit}) for bit in range(30)]
+    tie = -(1 << 10), scale | {"mult": 1 << 20}
+    assert run(1, [([acc], {name: value for name, value in param.items() if name != "bias_low"}) for acc, param in [*near, tie]], Rounding.SINGLE) == [[0]] * 30 + [[0xFF]]
+    assert run_wide([(acc & 255, acc >> 8, param) for acc, param in [*near, tie]], Rounding.SINGLE) == [0] * 30 + [0xFFFF]
+
+
 def test_unsigned_outputs():
     """uint8: zero point and clamps up to 255."""
     sets = [([acc], {"bias": 3, "mult": 1 << 30, "shift_left": 1, "shift_right": 0}) for acc in (-400, -3, 0, 100, 300)]

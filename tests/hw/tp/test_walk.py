@@ -113,6 +113,16 @@ def test_addresses_are_those_of_the_loops(job, stall):
     assert windows == list(expected_groups(job))
 
 
+def test_bilinear_windows_at_the_edges():
+    """Half steps over an image of 3 x 4 from one row and column outside to one beyond: a clipped window has no fraction, the last whole one has."""
+    job = dict.fromkeys(TP.fields, 0) | {"op": TpOp.BILINEAR, "num_0": 1, "num_1": 8, "num_2": 10, "kernel_h": 2, "kernel_w": 2, "tile_ih": 3, "tile_iw": 4, "start_y": -1,
+                                         "start_x": -1, "stride_h_frac": 512, "stride_w_frac": 512}
+    windows, _ = walk(job, [1])
+    assert windows == list(expected_groups(job))
+    assert [windows[10 * row + 2][1][0] for row in range(8)] == [0, 0, 0, 512, 0, 512, 0, 0]
+    assert [windows[20 + col][1][1] for col in range(10)] == [0, 0, 0, 512, 0, 512, 0, 512, 0, 0]
+
+
 def test_a_long_row_takes_a_cycle_per_group():
     job = dict.fromkeys(TP.fields, 0) | {"op": TpOp.COPY, "num_0": 1, "num_1": 1, "num_2": 400, "step_2": 3, "tile_ih": 1, "tile_iw": 400}
     assert walk(job, [1])[1] <= 100 + 8
