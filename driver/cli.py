@@ -1,6 +1,6 @@
 """The command `convoy`: run, layer, estimate, profile, compile, prune, verilog, info, bench.
 
-Exit codes: 0 all went well and every compared tensor is equal; 1 a tensor differs from the reference; 2 the model, an input or an option is wrong, or
+Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report says so); 1 a tensor differs from the reference; 2 the model, an input or an option is wrong, or
 the device cannot run (one line on stderr).
 """
 
@@ -101,6 +101,7 @@ def run(
 
     if input_path is not None and seed is not None:
         raise GraphError("--input and --seed exclude each other")
+    _start(reference)
     if layers is not None and steps > 1:
         raise GraphError("--layers and --steps exclude each other")
     npu, loaded = load_config(config), load_tflite(model, parse_shapes(shape or ()))
@@ -148,6 +149,7 @@ def layer(
     from .inputs import random_inputs
     from .synthetic import LayerSpec, make_layer
 
+    _start(reference)
     npu = load_config(config)
     height, width, num_ic = _ints("--input", extents, "x", 3)
     kernel_h, kernel_w = _ints("--kernel", kernel, "x", 2)
@@ -307,6 +309,14 @@ def info(config: Config = "Q", json_path: Json = None) -> int:
     return 0
 
 
+def _start(reference: str) -> None:
+    """Let the reference's process get ready while something else is done."""
+    if reference != ReferenceName.NONE:
+        from .litert_process import start_server
+
+        start_server()
+
+
 class _Job:
     """One network on one device; `run` compiles, runs and compares."""
 
@@ -329,9 +339,9 @@ class _Job:
                 plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=selected)
         reference = None
         if self.reference != ReferenceName.NONE:
-            from .reference import Reference
+            from .reference import Compared
 
-            reference = Reference(self.model)
+            reference = Compared(self.model)
         if selected is not None:
             missing = set(plan_inputs(plan)) - set(steps[0])
             steps = [steps[0] | {index: value for index, value in self._golden_tensors(steps[0]).items() if index in missing}]
@@ -339,7 +349,7 @@ class _Job:
         def report(plan: Plan, device: Device, execution: Execution, inputs: dict) -> tuple[dict[str, Any], list]:
             expected = reference.run([inputs[index] for index in self.graph.inputs]) if reference else None
             return build_report(plan, device, execution, model=self.model_name, config=self.config_name, device_name=str(self.device_name),
-                                reference=str(self.reference), expected=expected)
+                                reference=str(self.reference), expected=expected, reference_note=reference.note if reference else None)
 
         if workers is not None:
             merged, device, execution = self._run_parts(plan, selected, steps, workers)
@@ -447,6 +457,8 @@ def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | 
         from .report import print_report
 
         print_report(report, Console())
+    if report["bit_exact"] is None and report["reference_note"]:
+        typer.echo(f"convoy: not compared: {report['reference_note']}", err=True)
     for mismatch in mismatches:
         typer.echo(f"convoy: {mismatch}", err=True)
     if save is not None:
