@@ -1,7 +1,8 @@
 """The command `convoy`: run, layer, estimate, profile, compile, prune, verilog, info, bench.
 
-Exit codes: 0 all went well and every compared tensor is equal; 1 a tensor differs from the reference, or an error in Convoy itself; 2 the model, an input
-or an option is wrong, or the device cannot run (one line on stderr); 130 interrupted; 141 the reader of the output has gone.
+Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report says so); 1 a tensor differs
+from the reference, or an error in Convoy itself; 2 the model, an input or an option is wrong, or the device cannot run (one line on stderr); 130 interrupted;
+141 the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ def run(
 
     if input_path is not None and seed is not None:
         raise GraphError("--input and --seed exclude each other")
+    _start(reference)
     if layers is not None and steps > 1:
         raise GraphError("--layers and --steps exclude each other")
     _check(device, waves, read=(model, input_path, config), json_path=json_path, save=save)
@@ -170,6 +172,7 @@ def layer(
     from .synthetic import LayerSpec, make_layer
 
     _check(device, waves, read=(config,), json_path=json_path, save=save)
+    _start(reference)
     npu = load_config(config)
     height, width, num_ic = _ints("--input", extents, "x", 3)
     kernel_h, kernel_w = _ints("--kernel", kernel, "x", 2)
@@ -340,6 +343,14 @@ def info(config: Config = "Q", json_path: Json = None) -> int:
     return 0
 
 
+def _start(reference: str) -> None:
+    """Let the reference's process get ready while something else is done."""
+    if reference != ReferenceName.NONE:
+        from .litert_process import start_server
+
+        start_server()
+
+
 class _Job:
     """One network on one device; `run` compiles, runs and compares."""
 
@@ -362,9 +373,9 @@ class _Job:
                 plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=selected)
         reference = None
         if self.reference != ReferenceName.NONE:
-            from .reference import Reference
+            from .reference import Compared
 
-            reference = Reference(self.model)
+            reference = Compared(self.model)
         if selected is not None:
             missing = set(plan_inputs(plan)) - set(steps[0])
             steps = [steps[0] | {index: value for index, value in self._golden_tensors(steps[0]).items() if index in missing}]
@@ -372,7 +383,7 @@ class _Job:
         def report(plan: Plan, device: Device, execution: Execution, inputs: dict) -> tuple[dict[str, Any], list]:
             expected = reference.run([inputs[index] for index in self.graph.inputs]) if reference else None
             return build_report(plan, device, execution, model=self.model_name, config=self.config_name, device_name=str(self.device_name),
-                                reference=str(self.reference), expected=expected)
+                                reference=str(self.reference), expected=expected, reference_note=reference.note if reference else None)
 
         if workers is not None:
             merged, device, execution = self._run_parts(plan, selected, steps, workers)
@@ -481,6 +492,8 @@ def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | 
         from .tables import stdout_console
 
         print_report(report, stdout_console())
+    if report["bit_exact"] is None and report["reference_note"]:
+        typer.echo(f"convoy: not compared: {report['reference_note']}", err=True)
     for mismatch in mismatches:
         typer.echo(f"convoy: {mismatch}", err=True)
     if save is not None:

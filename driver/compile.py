@@ -20,6 +20,7 @@ from .cost import TP_START_CYCLES, tp_cycles
 from .emit import Emitter, Tables, phase_blocks, tp_blocks
 from .fuse import fuse
 from .graph import Graph, GraphError
+from .host import check_host_op
 from .lower import lower_op
 from .macs import LaneMacs, lane_macs
 from .operands import describe
@@ -78,6 +79,9 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
         check_tensors(graph, op)
     signed = signed_view(graph)
     works, notes = [lower_op(signed, op) for op in signed.ops], {}
+    for op, work in zip(graph.ops, works, strict=True):
+        if isinstance(work, HostWork):
+            check_host_op(graph, op, work.reason)
     if is_fusing:
         works, notes = fuse(graph, works, lambda conv, add: _is_sum_cheaper_fused(conv, add, config), lambda conv: _pool_refusal(conv, config),
                             config.pool_line_bytes)
@@ -266,7 +270,9 @@ def _emit(graph: Graph, config: NpuConfig, plan: Schedule, tilings: dict[int, Ti
                 if graph.ops[p].kind in ("READ_VARIABLE", "ASSIGN_VARIABLE"):
                     steps.append(_npu_step(graph, config, plan, tilings, [p], addrs, arena, activations))
                 else:
-                    steps.append(HostStep(graph.ops[p], reasons.get(p, "only the shape changes, and no NPU work is next to it")))
+                    reason = reasons.get(p, "only the shape changes, and no NPU work is next to it")
+                    check_host_op(graph, graph.ops[p], reason)
+                    steps.append(HostStep(graph.ops[p], reason))
         else:
             steps.append(_npu_step(graph, config, plan, tilings, positions, addrs, arena, activations))
     layouts = {index: value.layout for index, value in plan.values.items()}

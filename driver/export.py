@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 
 import flatbuffers
 import numpy as np
@@ -11,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from .graph import Graph, GraphError, Op, Tensor
 
-__all__ = ["write_tflite"]
+__all__ = ["RawOp", "operator_model", "write_tflite"]
 
 _VERSION = 3
 _OP_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD": 2, "SUB": 2, "MUL": 2, "MAXIMUM": 2, "MINIMUM": 2,
@@ -19,8 +20,19 @@ _OP_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD
                 "LEAKY_RELU": 2, "GELU": 2, "PAD": 2, "SLICE": 2, "STRIDED_SLICE": 2, "CONCATENATION": 2, "SPLIT": 2, "SPLIT_V": 2,
                 "RESIZE_NEAREST_NEIGHBOR": 2, "RESIZE_BILINEAR": 3, "MEAN": 2, "REDUCE_MAX": 2, "TRANSPOSE": 2, "TRANSPOSE_CONV": 3, "PACK": 2}
 _TYPES = {np.dtype(dtype): code for dtype, code in (
-    (np.float32, schema.TensorType.FLOAT32), (np.int8, schema.TensorType.INT8), (np.uint8, schema.TensorType.UINT8),
-    (np.int16, schema.TensorType.INT16), (np.int32, schema.TensorType.INT32), (np.int64, schema.TensorType.INT64))}
+    (np.float16, schema.TensorType.FLOAT16), (np.float32, schema.TensorType.FLOAT32), (np.float64, schema.TensorType.FLOAT64),
+    (np.int8, schema.TensorType.INT8), (np.int16, schema.TensorType.INT16), (np.int32, schema.TensorType.INT32), (np.int64, schema.TensorType.INT64),
+    (np.uint8, schema.TensorType.UINT8), (np.uint16, schema.TensorType.UINT16), (np.uint32, schema.TensorType.UINT32),
+    (np.uint64, schema.TensorType.UINT64), (np.bool_, schema.TensorType.BOOL))}
+
+
+@dataclass(frozen=True)
+class RawOp:
+    """An operator as its file has it: all options, known here or not. Its tensors are those of the file."""
+
+    kind: str
+    version: int
+    record: schema.OperatorT
 
 
 def write_tflite(graph: Graph) -> bytes:
@@ -38,7 +50,7 @@ def write_tflite(graph: Graph) -> bytes:
     first = len(graph.tensors)
     declarations = [Op(0, "CALL_ONCE", (), (), {"init_subgraph": 1}), *_handles(graph, first)] if graph.variables else []
     kinds = sorted({op.kind for op in (*declarations, *graph.ops)} | ({"ASSIGN_VARIABLE"} if graph.variables else set()))
-    model.operatorCodes = [_code(kind) for kind in kinds]
+    model.operatorCodes = [_known_code(kind) for kind in kinds]
     ops = [*declarations, *(_with_handle(op, first) for op in graph.ops)]
     model.subgraphs = [_subgraph("main", [_tensor(tensor, model.buffers) for tensor in graph.tensors], graph, ops, kinds)]
     model.subgraphs[0].inputs, model.subgraphs[0].outputs = list(graph.inputs), list(graph.outputs)
@@ -46,6 +58,41 @@ def write_tflite(graph: Graph) -> bytes:
         constants = [_tensor(Tensor(0, variable.name, variable.shape, variable.dtype, None, variable.initial), model.buffers) for variable in graph.variables]
         assigns = [Op(0, "ASSIGN_VARIABLE", (len(constants) + n, n), ()) for n, variable in enumerate(graph.variables) if variable.initial is not None]
         model.subgraphs.append(_subgraph("initialisation", constants, graph, [*_handles(graph, len(constants)), *assigns], kinds))
+    return _packed(model)
+
+
+def operator_model(graph: Graph, op: Op) -> tuple[bytes, tuple[int, ...]]:
+    """A TFLite file that holds one operator of a graph and its constants, and the activations that are its inputs, in order; its outputs are the operator's.
+
+    Version and options are those of the file that the operator comes from, if any; else a RESHAPE gets the shape of its output.
+
+    Raises
+    ------
+    GraphError
+        When the operator comes from no file and cannot be written, or a dtype cannot.
+    """
+    indices = list(dict.fromkeys(index for index in (*op.inputs, *op.outputs) if index >= 0))
+    inputs = tuple(index for index in dict.fromkeys(op.inputs) if index >= 0 and graph.tensors[index].data is None)
+    places = {index: place for place, index in enumerate(indices)} | {-1: -1}
+    model = schema.ModelT()
+    model.version, model.description, model.buffers = _VERSION, op.kind, [schema.BufferT()]
+    tensors = [_tensor(graph.tensors[index], model.buffers) for index in indices]
+    moved = replace(op, inputs=tuple(places[index] for index in op.inputs), outputs=tuple(places[index] for index in op.outputs))
+    if op.raw is not None and op.raw.kind == op.kind:
+        code, record = _code(op.kind, op.raw.version), copy(op.raw.record)
+        record.opcodeIndex, record.inputs, record.outputs, record.intermediates = 0, list(moved.inputs), list(moved.outputs), None
+    else:
+        if op.kind == "RESHAPE" and len(op.inputs) == 1:
+            moved = replace(moved, options={"new_shape": graph.tensors[op.outputs[0]].shape} | op.options)
+        code, record = _known_code(op.kind), _op(moved, [op.kind], tensors)
+    subgraph = schema.SubGraphT()
+    subgraph.name, subgraph.tensors, subgraph.operators = "main", tensors, [record]
+    subgraph.inputs, subgraph.outputs = [places[index] for index in inputs], list(moved.outputs)
+    model.operatorCodes, model.subgraphs = [code], [subgraph]
+    return _packed(model), inputs
+
+
+def _packed(model: schema.ModelT) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -76,13 +123,17 @@ def _with_handle(op: Op, first: int) -> Op:
     return replace(op, inputs=(first + op.options["variable"], *op.inputs)) if "variable" in op.options else op
 
 
-def _code(kind: str) -> schema.OperatorCodeT:
+def _known_code(kind: str) -> schema.OperatorCodeT:
     if kind not in _OPTIONS:
         raise GraphError(f"{kind} cannot be written to a TFLite file")
+    return _code(kind, _OP_VERSIONS.get(kind, 1))
+
+
+def _code(kind: str, version: int) -> schema.OperatorCodeT:
     code = schema.OperatorCodeT()
     code.builtinCode = getattr(schema.BuiltinOperator, kind)
     code.deprecatedBuiltinCode = min(code.builtinCode, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
-    code.version = _OP_VERSIONS.get(kind, 1)
+    code.version = version
     return code
 
 

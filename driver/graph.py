@@ -59,6 +59,8 @@ class Op:
     """Tensor indices; -1 for an optional input that is absent."""
     outputs: tuple[int, ...]
     options: dict[str, Any] = field(default_factory=dict)
+    raw: Any = field(default=None, compare=False, repr=False)
+    """The operator as its file has it (`export.RawOp`), for LiteRT alone: the compiler reads nothing of it."""
 
 
 @dataclass(frozen=True)

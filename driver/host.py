@@ -1,137 +1,165 @@
-"""Operators that the host executes at the edges of the network, bit-exact with LiteRT's reference kernels."""
+"""Operators that the host executes: which ones and why, and how. LiteRT's own kernels run them, one operator at a time, so their results are LiteRT's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
+from hashlib import sha256
 
 import numpy as np
 
-from .graph import Graph, GraphError, Op, Tensor
-from .quantise import activation_range, quantise_multiplier
+from .export import operator_model
+from .graph import Graph, GraphError, Op
+from .litert_process import LiteRT, LiteRTError, LoadedModel
+from .operands import describe
 
-__all__ = ["HOST_OPS", "run_host_op"]
+__all__ = ["HOST_KINDS", "HostOp", "check_host_op", "host_reason", "run_host_op"]
+
+HOST_KINDS = {
+    "SOFTMAX": "the NPU has no exponential",
+    "DEQUANTIZE": "conversion between number formats at the edge of the network",
+}
+"""Operators that always go to the host, and why."""
+_CONVERSIONS = "DEQUANTIZE", "QUANTIZE"
+_STATES = "READ_VARIABLE", "ASSIGN_VARIABLE"
+"""Operators on the NPU's memory, which the host does not execute."""
+_RANDOM = "RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"
+"""Operators that give other results each time, so that nothing could be compared."""
+_NODE = re.compile(r"\s*Node number \d+ \(\w+\) failed to \w+\.?")
+"""What LiteRT adds to a message; of the only operator in a file it says nothing."""
+_NPU_DTYPES = np.dtype(np.int8), np.dtype(np.int16)
 
 
-def run_host_op(graph: Graph, op: Op, values: Mapping[int, np.ndarray]) -> np.ndarray:
-    """The output of an operator of `HOST_OPS`, in the output tensor's shape and dtype.
+def host_reason(graph: Graph, op: Op, npu_kinds: frozenset[str], table_kinds: frozenset[str]) -> str | None:
+    """Why the host executes an operator; None if it is left to the NPU, which may still refuse it.
+
+    With `HOST_KINDS` this is the whole rule: operators that the NPU does not know, those with results that are not int8, uint8 or int16, and functions of
+    one element that are not of 8 bits. `check_host_op` says which of them LiteRT's kernels take.
 
     Parameters
     ----------
-    values
-        The operator's activations by tensor index, in the graph's shapes.
+    graph : with int8 for every activation of uint8, as from `signed_view`
+    npu_kinds : operators that the NPU knows
+    table_kinds : those of them that it computes by a table of 256 bytes
+    """
+    if op.kind in HOST_KINDS:
+        return HOST_KINDS[op.kind]
+    if op.kind in _STATES:
+        return None
+    if op.kind not in npu_kinds:
+        return f"{op.kind} is not supported by the NPU"
+    dtypes = [graph.tensors[index].dtype for index in op.outputs]
+    if op.kind in table_kinds:
+        dtypes += [graph.tensors[index].dtype for index in op.inputs[:1]]
+        if op.kind in _CONVERSIONS and any(dtype != np.int8 for dtype in dtypes):
+            return HOST_KINDS["DEQUANTIZE"]
+    foreign = [dtype for dtype in dtypes if dtype not in _NPU_DTYPES]
+    if foreign:
+        return f"the NPU computes on int8, not on {foreign[0]}"
+    if op.kind in table_kinds and np.dtype(np.int16) in dtypes:
+        return f"the NPU computes {op.kind} by tables of 256 bytes, which int16 would not fit"
+    return None
+
+
+class HostOp:
+    """An operator of the host, ready to run as often as wanted.
 
     Raises
     ------
     GraphError
-        When the host has no such operator, or not for these dtypes. FULLY_CONNECTED it has for int16.
+        On construction, when it cannot be written as a file for LiteRT.
     """
-    if op.kind not in HOST_OPS and op.kind != "FULLY_CONNECTED":
-        raise GraphError(f"operator {op.index} ({op.kind}): the host cannot execute it")
-    source, target = graph.tensors[op.inputs[0]], graph.tensors[op.outputs[0]]
+
+    def __init__(self, graph: Graph, op: Op):
+        self._graph, self._op = graph, op
+        self.model, self._inputs = operator_model(graph, op)
+        self._kernels = {name: LoadedModel(_PROCESS, self.model, name) for name in ("reference", "ordinary")}
+        self.remark = ""
+        """What is to be said of the last run, if anything."""
+
+    def run(self, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """The operator's outputs by tensor index, in the graph's shapes and dtypes.
+
+        LiteRT's reference kernel computes them. Where it refuses or aborts, LiteRT's ordinary kernel does; `remark` tells of it.
+
+        Parameters
+        ----------
+        values : at least the operator's activations, by tensor index
+
+        Raises
+        ------
+        GraphError
+            When both kernels fail, or give other shapes than the graph has.
+        """
+        try:
+            return self._run([values[index] for index in self._inputs])
+        except LiteRTError as error:
+            raise GraphError(f"{describe(self._graph, self._op)}: the host (LiteRT) cannot execute it: {error}") from None
+
+    def refusal(self) -> str | None:
+        """What LiteRT has against the operator, if anything: it is run on zeros, and if LiteRT minds those, as divisors, on ones."""
+        errors = []
+        for fill in (np.zeros, np.ones):
+            try:
+                self._run([fill(tensor.shape, tensor.dtype) for tensor in (self._graph.tensors[index] for index in self._inputs)])
+            except LiteRTError as error:
+                errors.append(error)
+            else:
+                return None
+        return str(errors[0])
+
+    def _run(self, inputs: list[np.ndarray]) -> dict[int, np.ndarray]:
+        try:
+            self.remark, found = "", self._kernels["reference"].run(inputs)
+        except LiteRTError as error:
+            text = _NODE.sub("", str(error))
+            self.remark = f"LiteRT's reference kernel fails: {text}; its ordinary kernel ran"
+            try:
+                found = self._kernels["ordinary"].run(inputs)
+            except LiteRTError:
+                raise LiteRTError(text) from None
+        results = dict(zip(self._op.outputs, found.values(), strict=True))
+        for index, value in results.items():
+            tensor = self._graph.tensors[index]
+            if value.shape != tensor.shape or value.dtype != tensor.dtype:
+                raise LiteRTError(f"{tensor.name!r} is {tensor.dtype} {list(tensor.shape)} in the file, but {value.dtype} {list(value.shape)} there")
+        return results
+
+
+_PROCESS = LiteRT()
+"""Of all host operators here."""
+_refusals: dict[bytes, str | None] = {}
+"""By digest of an operator's file, what LiteRT has against it."""
+
+
+def check_host_op(graph: Graph, op: Op, reason: str) -> None:
+    """See to it, while the network is compiled, that an operator which the host executes for some reason will not fail at run.
+
+    Raises
+    ------
+    GraphError
+        When LiteRT's kernels do not take the operator, its dtypes or its shapes; names the operator.
+    """
+    name = describe(graph, op)
+    if op.kind in (*_STATES, *_RANDOM) or _has_subgraph(op):
+        raise GraphError(f"{name}: {reason}, and the host does not execute operators with state, chance or subgraphs")
     try:
-        if op.kind == "FULLY_CONNECTED":
-            return _fully_connected(graph, op, values[source.index])
-        return HOST_OPS[op.kind](values[source.index], source, target, op)
-    except _Unsupported as error:
-        raise GraphError(f"operator {op.index} ({op.kind}): the host does not convert {source.dtype} to {target.dtype} {error}".rstrip()) from None
+        made = HostOp(graph, op)
+    except GraphError as error:
+        raise GraphError(f"{name}: {reason}, and the host cannot execute it: {error}") from None
+    digest = sha256(made.model).digest()
+    if digest not in _refusals:
+        _refusals[digest] = made.refusal()
+    if (refusal := _refusals[digest]) is not None:
+        raise GraphError(f"{name}: {reason}, and the host (LiteRT) cannot execute it: {refusal}")
 
 
-class _Unsupported(Exception):
-    """An operator with dtypes that are not implemented."""
+def _has_subgraph(op: Op) -> bool:
+    """Does it run another part of its file: WHILE, IF, CALL ...?"""
+    tables = (op.raw.record.builtinOptions, op.raw.record.builtinOptions2) if op.raw is not None else ()
+    return any("subgraph" in name.lower() for table in tables if table is not None for name in vars(table))
 
 
-def _params(tensor: Tensor) -> tuple[np.float32, int]:
-    """Scale and zero point of a tensor that is quantised as a whole."""
-    if tensor.quant is None or tensor.quant.scale.size != 1:
-        raise _Unsupported("without one scale each")
-    return np.float32(tensor.quant.scale[0]), int(tensor.quant.zero_point[0])
-
-
-def _clip(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    info = np.iinfo(dtype)
-    return np.clip(values, info.min, info.max).astype(dtype)
-
-
-def _softmax(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.ndarray:
-    """Softmax over the last axis; exponentials from a table of 256 float32 values, summed in order."""
-    if source.dtype != target.dtype or source.dtype.itemsize != 1:
-        raise _Unsupported
-    scale_in, _ = _params(source)
-    scale_out, zero_point_out = _params(target)
-    exponents = -(scale_in * np.float32(op.options.get("beta", 1.0))) * np.arange(256, dtype=np.float32)
-    table = np.exp(exponents.astype(np.float64)).astype(np.float32)
-    wide = x.astype(np.int32)
-    terms = table[wide.max(axis=-1, keepdims=True) - wide]
-    total = np.zeros(terms.shape[:-1], np.float32)
-    for c in range(terms.shape[-1]):
-        total += terms[..., c]
-    rescaled = terms * (np.float32(1) / (total * scale_out))[..., np.newaxis]
-    return _clip(np.floor(rescaled + np.float32(0.5)).astype(np.int64) + zero_point_out, target.dtype)
-
-
-def _reshape(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.ndarray:
-    return x.reshape(target.shape)
-
-
-def _quantise(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.ndarray:
-    """float32 to 8 or 16 bits, half away from zero; or from one quantisation to another with double rounding."""
-    if target.dtype.kind not in "iu" or target.dtype.itemsize > 2:
-        raise _Unsupported
-    scale_out, zero_point_out = _params(target)
-    if source.dtype == np.float32:
-        ratio = (x / scale_out).astype(np.float32)
-        rounded = np.sign(ratio) * np.floor(np.abs(ratio).astype(np.float64) + 0.5)
-        return _clip(rounded + zero_point_out, target.dtype)
-    if source.dtype.kind not in "iu" or source.dtype.itemsize > 2:
-        raise _Unsupported
-    scale_in, zero_point_in = _params(source)
-    mult, exponent = quantise_multiplier(float(scale_in) / float(scale_out))
-    acc = (x.astype(np.int64) - zero_point_in) << max(exponent, 0)
-    high = (acc * mult + (1 << 30)) >> 31
-    shift = max(-exponent, 0)
-    rounded = (high + (1 << (shift - 1)) - (high < 0)) >> shift if shift else high
-    return _clip(rounded + zero_point_out, target.dtype)
-
-
-def _dequantise(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.ndarray:
-    """8 or 16 bits to float32."""
-    if target.dtype != np.float32 or source.dtype.kind not in "iu" or source.dtype.itemsize > 2:
-        raise _Unsupported
-    scale, zero_point = _params(source)
-    return (scale.astype(np.float64) * (x.astype(np.int32) - zero_point)).astype(np.float32)
-
-
-def _fully_connected(graph: Graph, op: Op, x: np.ndarray) -> np.ndarray:
-    """int16 activations, int8 weights: exact sums, their product by the factor in float64, rounded half away from zero."""
-    source, weights, target = graph.tensors[op.inputs[0]], graph.tensors[op.inputs[1]], graph.tensors[op.outputs[0]]
-    if source.dtype != np.int16 or target.dtype != np.int16 or weights.data is None or weights.dtype != np.int8 or weights.quant is None:
-        raise _Unsupported
-    (scale_in, _), (scale_out, _) = _params(source), _params(target)
-    acc = x.reshape(-1, weights.shape[1]).astype(np.int64) @ weights.data.astype(np.int64).T
-    if len(op.inputs) > 2 and op.inputs[2] >= 0:
-        acc = acc + graph.tensors[op.inputs[2]].data.astype(np.int64).reshape(-1)
-    product = acc * (float(scale_in) * weights.quant.scale.astype(np.float64) / float(scale_out))
-    low, high = activation_range(op.options.get("activation", "NONE"), target.quant, target.dtype)
-    return np.clip(np.trunc(product + np.copysign(0.5, product)), low, high).astype(np.int16).reshape(target.shape)
-
-
-def _on_float(function: Callable[[np.ndarray, Op], np.ndarray]) -> Callable[[np.ndarray, Tensor, Tensor, Op], np.ndarray]:
-    """A function of each element, on float32 only."""
-    def apply(x: np.ndarray, source: Tensor, target: Tensor, op: Op) -> np.ndarray:
-        if source.dtype != np.float32 or target.dtype != np.float32:
-            raise _Unsupported
-        return function(x, op).astype(np.float32)
-
-    return apply
-
-
-HOST_OPS = {
-    "SOFTMAX": _softmax, **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), _reshape), "QUANTIZE": _quantise, "DEQUANTIZE": _dequantise,
-    "LOGISTIC": _on_float(lambda x, op: 1 / (1 + np.exp(-np.maximum(x.astype(np.float64), -700)))),
-    "TANH": _on_float(lambda x, op: np.tanh(x.astype(np.float64))),
-    "RELU": _on_float(lambda x, op: np.maximum(x, 0)),
-    "RELU6": _on_float(lambda x, op: np.clip(x, 0, 6)),
-    "RELU_N1_TO_1": _on_float(lambda x, op: np.clip(x, -1, 1)),
-    "LEAKY_RELU": _on_float(lambda x, op: np.where(x > 0, x, x * np.float32(op.options["alpha"]))),
-}
-"""Operators that `run_host_op` knows."""
+def run_host_op(graph: Graph, op: Op, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """`HostOp(graph, op).run(values)`."""
+    return HostOp(graph, op).run(values)

@@ -10,8 +10,10 @@ import numpy as np
 from convoy.spec.isa import NN, Rounding, TpOp
 
 from .graph import Graph, GraphError, Op, Tensor
+from .host import host_reason
 from .lower_elementwise import ELEMENTWISE_LOWERINGS
 from .lower_moves import MOVE_LOWERINGS
+from .lut import LUT_KINDS
 from .operands import (
     activation,
     axis_number,
@@ -38,10 +40,6 @@ MAX_TRANSPOSED_STRIDE = 4
 MAX_PAD = 7
 MAX_SHIFT_LEFT = 7
 MAX_TAPS = NN.fields["num_taps"].max
-HOST_KINDS = {
-    "SOFTMAX": "the NPU has no exponential",
-    "DEQUANTIZE": "conversion between number formats at the edge of the network",
-}
 
 
 def lower_op(graph: Graph, op: Op) -> Work:
@@ -50,15 +48,12 @@ def lower_op(graph: Graph, op: Op) -> Work:
     Raises
     ------
     GraphError
-        When neither NPU nor host can run it; names the operator, the limit and the value seen.
+        When the NPU cannot run it, and it is not one for the host; names the operator, the limit and the value seen.
     """
-    if op.kind in HOST_KINDS:
-        return HostWork(HOST_KINDS[op.kind])
-    lowering = _LOWERINGS.get(op.kind)
-    if lowering is None:
-        raise GraphError(f"{describe(graph, op)} is not supported by the NPU or the host")
+    if reason := host_reason(graph, op, frozenset(_LOWERINGS), LUT_KINDS):
+        return HostWork(reason)
     try:
-        return lowering(graph, op)
+        return _LOWERINGS[op.kind](graph, op)
     except GraphError as error:
         raise GraphError(f"{describe(graph, op)}: {error}") from error
 

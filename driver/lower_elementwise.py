@@ -9,11 +9,10 @@ import numpy as np
 from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, MAX_PRODUCT_SHIFT_WIDE, TpOp
 
 from .graph import Graph, Op, Quant, Tensor
-from .host import HOST_OPS
 from .lut import LUT_KINDS, make_lut, rescale
 from .operands import activation, clamp, moved, nhwc, require, require_quant
 from .quantise import add_multipliers, power_multipliers, quantise_multiplier
-from .work import ElementwiseWork, HostWork, LutWork
+from .work import ElementwiseWork, LutWork
 
 __all__ = ["ELEMENTWISE_LOWERINGS"]
 
@@ -102,12 +101,7 @@ def _table(kind: TpOp, fields: dict[str, int], value: int, *, is_b: bool) -> np.
     return np.clip(results, fields["act_min"], fields["act_max"]).astype(np.int8)
 
 
-def _lower_lut(graph: Graph, op: Op) -> LutWork | HostWork:
-    dtypes = {graph.tensors[index].dtype for index in (op.inputs[0], op.outputs[0])}
-    if op.kind == "QUANTIZE" and dtypes != {np.dtype(np.int8)}:
-        return HostWork("conversion between number formats at the edge of the network")
-    if dtypes == {np.dtype(np.float32)} and op.kind in HOST_OPS:
-        return HostWork("the NPU computes on int8, not on float32")
+def _lower_lut(graph: Graph, op: Op) -> LutWork:
     source, target = activation(graph, op.inputs[0]), activation(graph, op.outputs[0])
     return LutWork(int(np.prod(target.shape)), make_lut(op.kind, source.quant, target.quant, op.options))
 

@@ -11,7 +11,6 @@ from .operands import axis_number, image, integers, moved, nhwc, require, requir
 from .work import (
     AssignWork,
     ConcatWork,
-    HostWork,
     InterleaveWork,
     MoveAxis,
     MovesWork,
@@ -254,10 +253,8 @@ def _lower_pack(graph: Graph, op: Op) -> ConcatWork:
     return ConcatWork(axis + 3 - len(target.shape))
 
 
-def _lower_reshape(graph: Graph, op: Op) -> ReshapeWork | HostWork:
+def _lower_reshape(graph: Graph, op: Op) -> ReshapeWork:
     source, target = graph.tensors[op.inputs[0]], graph.tensors[op.outputs[0]]
-    if source.dtype not in (np.int8, np.int16):
-        return HostWork(f"a tensor of {source.dtype} is not in NPU memory")
     require(source.data is None, f"{source.name!r} is a constant where an activation is expected")
     if op.kind == "EXPAND_DIMS":
         require_same_quant(source, target)

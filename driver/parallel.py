@@ -92,6 +92,7 @@ def merge_parts(graph: Graph, parts: list[Part]) -> Part:
         notes |= plan.notes
         total.tensors |= execution.tensors
         total.costs |= execution.costs
+        total.host_remarks |= execution.host_remarks
         total.cycles += execution.cycles
         total.completions += execution.completions
         total.seconds += execution.seconds

@@ -7,31 +7,36 @@ from collections.abc import Sequence
 import numpy as np
 
 from .graph import GraphError
+from .litert_process import LiteRT, LiteRTError, LoadedModel
 
-__all__ = ["REFERENCE_NAME", "Reference", "run_reference"]
+__all__ = ["REFERENCE_NAME", "Compared", "Reference", "ReferenceFailed", "run_reference"]
 
 REFERENCE_NAME = "litert"
 """As the command line calls it."""
 
 
+class ReferenceFailed(GraphError):
+    """There is nothing to compare with, for LiteRT refuses the network or aborts; the network itself may run."""
+
+
 class Reference:
     """A network in LiteRT with the resolver BUILTIN_REF (reference kernels, no delegates), keeping every tensor, and variables from run to run.
 
+    LiteRT has a process of its own here, for it aborts on some networks: among others those with an int8 SOFTMAX whose exponentials sum up to 512 times the
+    largest one.
+
     Raises
     ------
-    GraphError
+    ReferenceFailed
         On construction, when LiteRT refuses the file.
     """
 
     def __init__(self, model: bytes):
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
+        self._model, self._failure = LoadedModel(LiteRT(), model, keeps_tensors=True), ""
         try:
-            self._interpreter = Interpreter(
-                model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_REF, experimental_preserve_all_tensors=True, num_threads=1)
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise GraphError(f"the reference (LiteRT) refuses the model: {' '.join(str(error).split())}") from None
+            self._model.load()
+        except LiteRTError as error:
+            raise ReferenceFailed(f"the reference (LiteRT) refuses the model: {error}") from None
 
     @staticmethod
     def version() -> str:
@@ -40,30 +45,48 @@ class Reference:
 
         return f"LiteRT {version('ai-edge-litert')} BUILTIN_REF"
 
+    @property
+    def remark(self) -> str | None:
+        """What was changed in the network for the reference to run it, if anything."""
+        relabelled = ", ".join(self._model.relabelled)
+        return f"compared with {relabelled}: same kernel, but LiteRT's reference registry ends there" if relabelled else None
+
     def run(self, inputs: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
         """Run the network on one array for each of its inputs; every tensor that has a value, by index.
 
         Raises
         ------
-        GraphError
-            When LiteRT cannot run the network or an input has another shape or dtype.
+        ReferenceFailed
+            When LiteRT cannot run the network, or an input has another shape or dtype; from then on at every call, as the variables may be lost.
         """
-        try:
-            details = self._interpreter.get_input_details()
-            for detail, values in zip(details, inputs, strict=True):
-                self._interpreter.set_tensor(detail["index"], values)
-            self._interpreter.invoke()
-        except (ValueError, RuntimeError) as error:
-            raise GraphError(f"the reference (LiteRT) cannot run the model: {' '.join(str(error).split())}") from None
-        tensors = {}
-        for detail in self._interpreter.get_tensor_details():
-            if detail["dtype"] == np.object_:  # the handle of a variable: LiteRT crashes when asked for its value
-                continue
+        if not self._failure:
             try:
-                tensors[detail["index"]] = self._interpreter.get_tensor(detail["index"])
-            except ValueError:
-                continue
-        return tensors
+                return self._model.run(inputs)
+            except LiteRTError as error:
+                self._failure = f"the reference (LiteRT) cannot run the model: {error}"
+        raise ReferenceFailed(self._failure)
+
+
+class Compared:
+    """The reference of a run that goes on without it: when LiteRT cannot run the network there is none, and `note` says why."""
+
+    def __init__(self, model: bytes):
+        self._reference: Reference | None = None
+        self.note: str | None = None
+        """Why there is no reference, or what was changed in the network for it."""
+        try:
+            self._reference = Reference(model)
+            self.note = self._reference.remark
+        except ReferenceFailed as error:
+            self.note = str(error)
+
+    def run(self, inputs: Sequence[np.ndarray]) -> dict[int, np.ndarray] | None:
+        """Every tensor that has a value, by index; None without a reference, and from then on."""
+        try:
+            return self._reference.run(inputs) if self._reference else None
+        except ReferenceFailed as error:
+            self._reference, self.note = None, str(error)
+            return None
 
 
 def run_reference(model: bytes, inputs: Sequence[np.ndarray]) -> dict[int, np.ndarray]:

@@ -63,7 +63,7 @@ def compare(graph: Graph, op_index: int, tensor: int, found: np.ndarray, expecte
 
 def build_report(
     plan: Plan, device: HasTiming, execution: Execution, *, model: str, config: str, device_name: str,
-    reference: str, expected: Mapping[int, np.ndarray] | None,
+    reference: str, expected: Mapping[int, np.ndarray] | None, reference_note: str | None = None,
 ) -> tuple[dict[str, Any], list[Mismatch]]:
     """The report of a run and the tensors that differ.
 
@@ -74,6 +74,8 @@ def build_report(
     expected
         The reference's tensors; None when there is no reference, and then every `bit_exact` is None. It is None too for a result that was fused
         away. On a device without timing all that derives from cycles is None.
+    reference_note
+        Why there is no reference though the user wanted one, or what was changed for it.
 
     Raises
     ------
@@ -105,7 +107,9 @@ def build_report(
     layers, host_ops = [], []
     for step in plan.steps:
         if isinstance(step, HostStep):
-            host_ops.append({"index": step.op.index, "name": graph.tensors[step.op.outputs[0]].name, "op": step.op.kind, "reason": step.reason})
+            remark = execution.host_remarks.get(step.op.index)
+            host_ops.append({"index": step.op.index, "name": graph.tensors[step.op.outputs[0]].name, "op": step.op.kind,
+                             "reason": f"{step.reason}; {remark}" if remark else step.reason})
             check(step.op.index)
         elif isinstance(step, NpuStep):
             for index in step.layers:
@@ -118,7 +122,7 @@ def build_report(
         "memory_latency_cycles": device.memory_model.latency_cycles if has_timing else None,
         "cycles": execution.cycles if has_timing else None, **(total_split(layers, execution.cycles) if has_timing else no_split()),
         "macs": macs, "utilisation": utilisation(macs, execution.cycles),
-        "bit_exact": None if expected is None else not mismatches, "reference": reference,
+        "bit_exact": None if expected is None else not mismatches, "reference": reference, "reference_note": reference_note,
         "simulation_seconds": round(execution.seconds, 6),
         "simulated_cycles_per_second": round(execution.cycles / execution.seconds) if has_timing and execution.seconds else None,
         "notes": list(graph.notes), "host_ops": host_ops, "layers": sorted(layers, key=lambda layer: layer["index"]),
@@ -214,5 +218,6 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     lines.append(f"{report['device']}, config {report['config']} ({report['cores']} x {report['lanes']} MAC/cycle): {report['macs']:,} MACs, {cost}")
     steps = f" in each of {len(report['steps'])} steps" if "steps" in report else ""
     exact = {None: "not compared", True: f"every tensor equals the reference{steps}", False: "at least one tensor differs"}[report["bit_exact"]]
-    lines.append(f"reference {report['reference']}: {exact}")
+    note = f"; {report['reference_note']}" if report["reference_note"] else ""
+    lines.append(f"reference {report['reference']}: {exact}{note}")
     return lines

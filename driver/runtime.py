@@ -14,7 +14,7 @@ from convoy.spec.isa import CAUSE_FIELDS, COMPLETION, Cause, Opcode
 
 from .device import Device, DeviceError, npu_error
 from .graph import GraphError
-from .host import run_host_op
+from .host import HostOp
 from .macs import dense_macs
 from .program import HostStep, NpuStep, Plan, Program
 
@@ -50,6 +50,8 @@ class Execution:
     """From doorbell to interrupt, summed over the programs."""
     completions: list[tuple[int, ...]] = field(default_factory=list)
     """Of each program, when its descriptors completed, in program order; cycles since its doorbell."""
+    host_remarks: dict[int, str] = field(default_factory=dict)
+    """By operator, what is to be said of how the host executed it, if anything."""
     seconds: float = 0.0
     """Wall-clock time spent waiting for the device."""
 
@@ -109,6 +111,7 @@ class Session:
     def __init__(self, plan: Plan, device: Device, keep_tensors: bool = True, progress: Callable[[int], None] | None = None,
                  watchdog_cycles: int | None = None, timeout_cycles: int | None = None):
         self.plan, self.device, self.keep_tensors, self.progress = plan, device, keep_tensors, progress
+        self._host_ops: dict[int, HostOp] = {}
         self._watchdog_cycles = watchdog_limit(plan.config) if watchdog_cycles is None else watchdog_cycles
         self._timeout_cycles = min(self._max_cycles(), 2**32 - 1) if timeout_cycles is None else timeout_cycles
         found = self._read("ID")
@@ -143,7 +146,7 @@ class Session:
         Raises
         ------
         GraphError
-            When an input is missing or has another shape or dtype.
+            When an input is missing or has another shape or dtype, or the host cannot execute an operator on these values.
         NpuError
             When the NPU stops with an error: `BusError`, `AccessError`, `WatchdogError`, `ProgramTimeoutError`, `MalformedError`. The session may run again.
         DeviceError
@@ -164,7 +167,7 @@ class Session:
                     self._fetch(execution, index)
         for position, step in enumerate(self.plan.steps):
             if isinstance(step, HostStep):
-                self._set(execution, step.op.outputs[0], run_host_op(self.plan.graph, step.op, execution.tensors))
+                self._run_host(execution, step)
             else:
                 self._run_npu(execution, step, position)
         return execution
@@ -194,6 +197,16 @@ class Session:
         if index in self.plan.placements:
             placement = self.plan.placements[index]
             self.device.write_memory(placement.addr, placement.pack(value))
+
+    def _run_host(self, execution: Execution, step: HostStep) -> None:
+        """One operator of the host; it stays loaded for the next run."""
+        op = step.op
+        if op.index not in self._host_ops:
+            self._host_ops[op.index] = HostOp(self.plan.graph, op)
+        for index, value in self._host_ops[op.index].run(execution.tensors).items():
+            self._set(execution, index, value)
+        if remark := self._host_ops[op.index].remark:
+            execution.host_remarks[op.index] = remark
 
     def _run_npu(self, execution: Execution, step: NpuStep, position: int) -> None:
         """One program: doorbell, interrupt, records, results."""

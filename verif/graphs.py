@@ -121,8 +121,9 @@ def run_plan(plan: Plan, inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]
                         place = plan.placements[index]
                         values[index] = place.unpack(memory[place.addr : place.addr + place.num_bytes].tobytes(), graph.tensors[index].dtype)
         else:
-            index = step.op.outputs[0]
-            values[index] = inputs[index] = run_host_op(graph, step.op, values)
+            made = run_host_op(graph, step.op, values)
+            values |= made
+            inputs |= made
     return values
 
 
@@ -172,4 +173,4 @@ def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndar
     if op.kind in LUT_KINDS and acts.dtype.itemsize == target.dtype.itemsize == 1:
         table = reference_table(op.kind, *((float(scale), zero_point) for scale, zero_point in quants), (acts.dtype, target.dtype), **options)
         return table[acts.view(np.uint8)]
-    return run_host_op(graph, op, values)
+    return run_host_op(graph, op, values)[op.outputs[0]]

@@ -36,6 +36,8 @@ _OPERATORS = {
     "RESIZE_BILINEAR": ("ResizeBilinearOptions", 3), "REDUCE_MAX": ("ReducerOptions", 2),
     "SLICE": ("SliceOptions", 2), "STRIDED_SLICE": ("StridedSliceOptions", 2), "RESIZE_NEAREST_NEIGHBOR": ("ResizeNearestNeighborOptions", 2),
     "RELU": (None, 2), "RELU6": (None, 2), "RELU_N1_TO_1": (None, 1), "LOGISTIC": (None, 2), "TANH": (None, 2),
+    "ARG_MAX": ("ArgMaxOptions", 2), "PRELU": (None, 1), "FLOOR_DIV": ("FloorDivOptions", 2),
+    "WHILE": ("WhileOptions", 1), "RANDOM_UNIFORM": ("RandomOptions", 1),
     "HARD_SWISH": ("HardSwishOptions", 1), "LEAKY_RELU": ("LeakyReluOptions", 2), "ELU": (None, 1), "GELU": ("GeluOptions", 2),
 }
 """Options table of the schema (None: it has none) and operator version that supports int8."""

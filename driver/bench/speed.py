@@ -5,16 +5,18 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convoy.driver.compile import compile_graph
-from convoy.driver.device import MemoryModel
+from convoy.driver.device import DeviceError, MemoryModel
 from convoy.driver.devices import open_device
 from convoy.driver.estimate import Estimator, estimate
 from convoy.driver.graph import GraphError
-from convoy.driver.importers.tflite import read_tflite
+from convoy.driver.importers.tflite import load_tflite
 from convoy.driver.inputs import random_inputs
 from convoy.driver.report import build_report
 from convoy.driver.runtime import Session
@@ -43,11 +45,13 @@ class Speed:
     cycles: int = 0
     """From doorbell to interrupt, of all programs; 0 when the compiler refused the network."""
     bit_exact: bool | None = None
-    """Every tensor equals LiteRT's; None when nothing ran."""
+    """Every tensor equals LiteRT's; None when nothing ran, or LiteRT cannot run the network."""
     host_kinds: tuple[str, ...] = ()
     """Operators that run on the host."""
     refusal: str = ""
-    """The compiler's error."""
+    """Why there are no cycles: what the compiler refuses, or what failed."""
+    reference_note: str = ""
+    """Why there is nothing to compare with, or what was changed for it."""
     peer: Peer | None = None
     """None when there is no such program or no accelerator of this size."""
 
@@ -79,7 +83,8 @@ class Speed:
             peer = {"accelerator": self.peer.accelerator, **(dict.fromkeys(figures) if self.peer.refusal else figures), "refusal": self.peer.refusal or None}
         return {"network": self.network, "config": self.config, "macs_per_cycle": self.macs_per_cycle, "macs": self.macs, "cycles": self.cycles or None,
                 "utilisation": self.utilisation(self.cycles), "effective_macs_per_cycle": self.effective_macs(self.cycles), "bit_exact": self.bit_exact,
-                "host_ops": list(self.host_kinds), "refusal": self.refusal or None, "peer": peer, "ratio": self.ratio}
+                "host_ops": list(self.host_kinds), "refusal": self.refusal or None, "reference_note": self.reference_note or None,
+                "peer": peer, "ratio": self.ratio}
 
 
 def find_models(paths: Iterable[Path]) -> list[Path]:
@@ -105,7 +110,7 @@ def find_models(paths: Iterable[Path]) -> list[Path]:
 
 def measure_speed(models: Sequence[Path], configs: Sequence[tuple[str, NpuConfig]], jobs: int, progress: Callable[[str, int, int], None], device_name: str = "native",
                   peer_program: str | None = None) -> list[Speed]:
-    """Run each network on each configuration; the result does not depend on `jobs`, the number of processes.
+    """Run each network on each configuration; the result does not depend on `jobs`, the number of processes. What fails is a row that says so.
 
     Parameters
     ----------
@@ -120,42 +125,52 @@ def measure_speed(models: Sequence[Path], configs: Sequence[tuple[str, NpuConfig
             progress(f"preparing configuration {name}", 0, len(cases))
             open_device(device_name, npu).close()
     progress("running", 0, len(cases))
-    found = {}
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(measure_network, *case, device_name, peer_program): case for case in cases}
-        for future in as_completed(futures):
-            found[futures[future]] = future.result()
-            progress("running", len(found), len(cases))
+    found: dict[tuple[Path, str, NpuConfig], Speed] = {}
+
+    def run(some: Sequence[tuple[Path, str, NpuConfig]], num_processes: int) -> None:
+        with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            futures = {pool.submit(measure_network, *case, device_name, peer_program): case for case in some}
+            for future in as_completed(futures):
+                with suppress(BrokenProcessPool):
+                    found[futures[future]] = future.result()
+                    progress("running", len(found), len(cases))
+
+    run(cases, jobs)
+    for case in [case for case in cases if case not in found]:  # a process has died, and took with it what waited; each gets a process of its own
+        run([case], 1)
+        model, name, npu = case
+        found.setdefault(case, Speed(model.stem, name, npu.macs_per_cycle, refusal="its process died, as when memory runs out"))
     return [found[case] for case in cases]
 
 
 def measure_network(model: Path, config: str, npu: NpuConfig, device_name: str, peer_program: str | None) -> Speed:
-    """One network on one configuration, compared with LiteRT tensor by tensor if it runs.
+    """One network on one configuration, compared with LiteRT tensor by tensor if both run it. What the compiler refuses and what fails are rows too."""
+    try:
+        return _measure(model, config, npu, device_name, peer_program)
+    except (GraphError, DeviceError) as error:
+        return Speed(model.stem, config, npu.macs_per_cycle, refusal=str(error))
 
-    Raises
-    ------
-    DeviceError
-        When the device fails. What the compiler refuses is no error here.
-    """
-    from convoy.driver.reference import Reference
+
+def _measure(model: Path, config: str, npu: NpuConfig, device_name: str, peer_program: str | None) -> Speed:
+    from convoy.driver.reference import Compared
 
     memory, size = MemoryModel(), npu.macs_per_cycle
-    try:
-        plan = compile_graph(read_tflite(model), npu, keep_tensors=True)
-    except GraphError as error:
-        return Speed(model.stem, config, size, refusal=str(error))
-    expected = None
+    loaded = load_tflite(model)
+    plan = compile_graph(loaded.graph, npu, keep_tensors=True)
+    expected, note = None, None
     if device_name == MODEL_DEVICE:
         device, execution = Estimator(memory), estimate(plan, memory)
     else:
         inputs = random_inputs([plan.graph.tensors[index] for index in plan.graph.inputs], SEED)
-        expected = Reference(model.read_bytes()).run(list(inputs.values()))
+        reference = Compared(loaded.data)
+        expected, note = reference.run(list(inputs.values())), reference.note
         device = open_device(device_name, npu, memory)
         try:
             execution = Session(plan, device).run(inputs)
         finally:
             device.close()
-    report, _ = build_report(plan, device, execution, model=str(model), config=config, device_name=device_name, reference="litert", expected=expected)
+    report, _ = build_report(plan, device, execution, model=str(model), config=config, device_name=device_name, reference="litert", expected=expected,
+                             reference_note=note)
     kinds = tuple(sorted({op["op"] for op in report["host_ops"]}))
     peer = run_peer(peer_program, model, npu, memory, kinds) if peer_program else None
-    return Speed(model.stem, config, size, report["macs"], report["cycles"], report["bit_exact"], kinds, peer=peer)
+    return Speed(model.stem, config, size, report["macs"], report["cycles"], report["bit_exact"], kinds, reference_note=note or "", peer=peer)

@@ -52,6 +52,7 @@ def _cells(row: Speed, has_peer: bool) -> list[str]:
 def speed_notes(rows: Sequence[Speed], has_program: bool) -> list[str]:
     """What the table does not say, a line each."""
     lines = [f"{row.network}, {row.config}: {row.refusal}" for row in rows if row.refusal]
+    lines += [f"{row.network}, {row.config}: {'not compared; ' if row.bit_exact is None else ''}{row.reference_note}" for row in rows if row.reference_note]
     lines += [f"{row.network}, {row.config}: {row.peer.refusal}" for row in rows if row.peer and row.peer.refusal]
     return lines if has_program else [*lines, INSTALL]
 

@@ -13,6 +13,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from convoy.driver.export import RawOp
 from convoy.driver.files import read_file
 from convoy.driver.graph import Graph, GraphError, Op, Quant, Tensor
 
@@ -250,7 +251,8 @@ class _Reader:
         where = f"operator {index} ({kind})"
         inputs = self.indices(f"{where}: inputs", record.InputsAsNumpy(), num_tensors, has_optional=True)
         outputs = self.indices(f"{where}: outputs", record.OutputsAsNumpy(), num_tensors)
-        return Op(index, kind, inputs, outputs, self.options(where, kind, record))
+        raw = RawOp(kind, code.Version(), schema.OperatorT.InitFromObj(record))
+        return Op(index, kind, inputs, outputs, self.options(where, kind, record), raw)
 
     def options(self, where: str, kind: str, record: Any) -> dict[str, Any]:
         """The options of a known operator under the names of `Op`; empty for the others."""

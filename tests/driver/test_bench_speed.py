@@ -6,12 +6,14 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from convoy.driver import cli
 from convoy.driver.bench import peer as peer_module
 from convoy.driver.bench.peer import Peer, accelerator_of, find_peer, run_peer
-from convoy.driver.bench.speed import Speed, find_models
+from convoy.driver.bench.speed import Speed, find_models, measure_speed
+from convoy.driver.bench.speed_show import speed_notes
 from convoy.driver.compile import compile_graph
 from convoy.driver.device import MemoryModel
 from convoy.driver.estimate import estimate
@@ -19,6 +21,7 @@ from convoy.driver.graph import GraphError
 from convoy.driver.importers.tflite import read_tflite
 from convoy.spec.config import PRESETS
 from convoy.verif.campaign import RTL_CONFIGS
+from convoy.verif.litert import softmax_model, unary_model
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
 Q = PRESETS["Q"]
@@ -156,3 +159,23 @@ def test_the_peer_itself():
     assert [peer.refusal for peer in found] == [""] * 3
     assert found[0].cycles > found[1].cycles > found[2].cycles > 0
     assert all(0 < peer.host_cycles < peer.cycles for peer in found)
+
+
+def test_a_row_without_a_reference_and_one_whose_process_dies(tmp_path):
+    """LiteRT aborts on 600 equal inputs of a SOFTMAX; the peer kills the process that calls it for the network "killer"."""
+    for name, shape in (("flat", (1, 600)), ("fine", (1, 8)), ("killer", (1, 8))):
+        (tmp_path / f"{name}.tflite").write_bytes(softmax_model(shape, (1e-4, 5)))
+    (tmp_path / "refused.tflite").write_bytes(unary_model("SOFTMAX", (1, 4), (1.0, 0), (1.0, 0), (np.int16, np.int16), beta=1.0))
+    program = tmp_path / "vela"
+    program.write_text(f"#!{sys.executable}\n" + "import os, sys\nif any('killer' in argument for argument in sys.argv):\n    os.kill(os.getppid(), 9)\nsys.exit('no')\n")
+    program.chmod(0o755)
+    rows = measure_speed(find_models([tmp_path]), [("Q", Q)], 2, lambda *_: None, "golden", str(program))
+    found = {row.network: (row.bit_exact, row.refusal, row.reference_note) for row in rows}
+    assert list(found) == ["fine", "flat", "killer", "refused"]
+    assert found["fine"] == (True, "", "")
+    note = "the reference (LiteRT) cannot run the model: it aborts (its process ended without an answer)"
+    assert found["flat"] == (None, "", note)
+    assert found["killer"] == (None, "its process died, as when memory runs out", "")
+    assert "the host (LiteRT) cannot execute it" in found["refused"][1]
+    assert {row["network"]: row["reference_note"] for row in (row.to_dict() for row in rows)} == {"fine": None, "flat": note, "killer": None, "refused": None}
+    assert speed_notes(rows, has_program=True)[2] == f"flat, Q: not compared; {note}"

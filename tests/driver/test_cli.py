@@ -14,10 +14,12 @@ from convoy.driver import cli
 from convoy.driver.export import write_tflite
 from convoy.driver.graph import Variable
 from convoy.verif.graphs import GraphMaker
+from convoy.verif.litert import softmax_model
+from convoy.verif.models import one_op
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
 REPORT_KEYS = ["model", "config", "device", "cores", "lanes", "port_bits", "memory_latency_cycles", "cycles", "busy_cycles", "edge_cycles", "lost", "macs", "utilisation", "bit_exact",
-               "reference", "simulation_seconds", "simulated_cycles_per_second", "notes", "host_ops", "layers"]
+               "reference", "reference_note", "simulation_seconds", "simulated_cycles_per_second", "notes", "host_ops", "layers"]
 LAYER_KEYS = ["index", "name", "op", "engine", "cycles", "tp_cycles", "busy_cycles", "edge_cycles", "lost", "macs", "utilisation", "read_bytes", "write_bytes", "weight_bytes", "bit_exact", "max_abs_diff"]
 CONV = "layer --op conv --input 10x9x6 --oc 10 --kernel 3x3"
 
@@ -71,6 +73,26 @@ def test_json_on_stdout_is_alone_there(convoy):
     code, out, _ = convoy("run", DIGITS, "--device golden --json -")
     assert code == 0
     assert json.loads(out)["bit_exact"] is True
+
+
+def test_a_network_on_which_the_reference_aborts_runs(convoy, tmp_path):
+    """600 inputs that are nearly equal: their exponentials sum up to more than 512, where LiteRT's SOFTMAX aborts its process."""
+    path = tmp_path / "flat.tflite"
+    path.write_bytes(softmax_model((1, 600), (1e-4, 5)))
+    note = "the reference (LiteRT) cannot run the model: it aborts (its process ended without an answer)"
+    code, out, err = convoy("run", path, "--device golden --steps 2 --json", tmp_path / "r.json")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (code, err, report["bit_exact"], report["reference_note"]) == (0, f"convoy: not compared: {note}\n", None, note)
+    assert out.splitlines()[-1] == f"reference litert: not compared; {note}"
+    assert report["host_ops"][0]["reason"].endswith("its ordinary kernel ran")
+
+
+def test_an_operator_version_that_the_reference_lacks(convoy, tmp_path):
+    path = tmp_path / "blocks.tflite"
+    path.write_bytes(one_op("DEPTH_TO_SPACE", (1, 4, 4, 8), (1, 8, 8, 2), [], version=2, blockSize=2))
+    code, out, err = convoy("run", path, "--device golden")
+    assert (code, err) == (0, "")
+    assert "every tensor equals the reference; compared with DEPTH_TO_SPACE of version 2 as version 1" in out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("config", ["S", "O"])

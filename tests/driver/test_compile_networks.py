@@ -179,7 +179,7 @@ def test_reshape_at_the_edges():
 @pytest.mark.parametrize(("kind", "options", "message"), [
     ("CONV_2D", {"stride_h": 9}, r"stride 9 along height; the limit is 1\.\.8"),
     ("CONV_2D", {"pads": (9, 0, 0, 0)}, "pads 9 and 0 along height; the limit is 7"),
-    ("DIV", {}, "is not supported by the NPU or the host"),
+    ("DIV", {}, "DIV is not supported by the NPU, and the host cannot execute it"),
 ])
 def test_refusals_name_the_operator(kind, options, message):
     maker = GraphMaker()

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from convoy.golden import ops
 from convoy.golden.quant import float64_rounding, quantize_multiplier, single_rounding
-from convoy.golden.softmax import softmax
 from convoy.verif import litert
 
 SEEDS = st.integers(0, 2 ** 32 - 1)
@@ -183,22 +182,6 @@ def test_pool(kind, layer, seed):
     acts = draw.acts(2, num_ih, num_iw, draw.extent(1, 5))
     arguments = (kernel, draw.pair(1, 3), draw.quant(), draw.padding((num_ih, num_iw), kernel), draw.activation())
     np.testing.assert_array_equal(layer(acts, *arguments), reference(litert.pool_model(kind, acts.shape, *arguments, dtype=draw.dtype), acts))
-
-
-@LAYERS
-@given(SEEDS)
-def test_softmax(seed):
-    draw = Draw(seed, (np.int8,))
-    acts = draw.acts(4, draw.extent(1, 200))
-    acts[0] //= 16
-    scale, beta = float(draw.scale(2 ** -8, 1.0)), float(draw.rng.choice([0.5, 1.0, 2.0]))
-    np.testing.assert_array_equal(softmax(acts, scale, beta), reference(litert.softmax_model(acts.shape, (scale, 3), beta), acts))
-
-
-def test_softmax_of_equal_inputs():
-    """Four equal inputs: 1/4 each, that is 64 - 128; a single one: 1, clamped to 255 - 128."""
-    assert softmax(np.zeros((1, 4), np.int8), 0.1).tolist() == [[-64] * 4]
-    assert softmax(np.zeros((1, 1), np.int8), 0.1).tolist() == [[127]]
 
 
 @given(SEEDS)
