@@ -82,7 +82,7 @@ def test_reports_do_not_depend_on_the_workers(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("options", "message"), [
     (["--jobs", "2", "--scheduler", "tcp://127.0.0.1:1"], "--jobs and --scheduler exclude each other"),
-    (["--jobs", "2", "--waves", "w.vcd"], "--waves needs one device for all layers"),
+    (["--device", "native", "--jobs", "2", "--waves", "w.vcd"], "--waves needs one device for all layers"),
     (["--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
 ])
 def test_refusals(monkeypatch, capsys, options, message):
