@@ -144,13 +144,22 @@ def test_a_stop_is_final(kind):
     valid, ready, addr = (getattr(axi, prefix + name) for name in ("valid", "ready", "addr"))
     seen = []
 
+    answer = axi.rvalid if is_read else axi.bvalid
+    data = (answer, answer) if is_read else (axi.wvalid, axi.wready)
+
     async def monitor(ctx):
-        async for _, _, is_valid, is_ready, where in ctx.tick().sample(valid, ready, addr):
+        async for _, _, is_valid, is_ready, where, has_answer, has_data, takes_data, moved in ctx.tick().sample(valid, ready, addr, answer, *data, guard.moved):
+            assert moved == ((is_valid and is_ready) or (has_data and takes_data) or has_answer)
             if is_valid and is_ready:
                 seen.append(where)
 
     async def testbench(ctx):
         assert ctx.get(guard.is_quiet)
+        for takes in (1, 0):
+            ctx.set(ready, takes)
+            if not is_read:
+                ctx.set(axi.wready, takes)
+            await ctx.tick()
         ctx.set(client.bursts.p, {"addr": 0x40, "last_beat": 1})
         ctx.set(client.bursts.valid, 1)
         if not is_read:

@@ -117,6 +117,39 @@ def test_the_bus_may_take_data_before_addresses():
     system.check(pieces)
 
 
+def test_beats_may_come_late():
+    """The bus is always ready, the client's beats have gaps: each goes out once, with its strobe, and the last one ends its burst."""
+    mux, rng, taken = WriteMux(NpuConfig(), 1), random.Random(1), []
+    client, axi = mux.clients[0], mux.axi
+    beats = [(rng.getrandbits(64), rng.getrandbits(8)) for _ in range(12)]
+
+    async def bus(ctx):
+        ctx.set(axi.awready, 1)
+        ctx.set(axi.wready, 1)
+        async for _, _, valid, word, strobe, last in ctx.tick().sample(axi.wvalid, axi.wdata, axi.wstrb, axi.wlast):
+            if valid:
+                taken.append((word, strobe, last))
+
+    async def requests(ctx):
+        ctx.set(client.bursts.p, {"addr": BASE, "last_beat": 2})
+        ctx.set(client.bursts.valid, 1)
+        for _ in range(len(beats) // 3):
+            await ctx.tick().until(client.bursts.ready)
+        ctx.set(client.bursts.valid, 0)
+
+    async def testbench(ctx):
+        for word, strobe in beats:
+            await ctx.tick().repeat(rng.randrange(1, 5))
+            ctx.set(client.beats.p, {"data": word, "strobe": strobe})
+            ctx.set(client.beats.valid, 1)
+            await ctx.tick().until(client.beats.ready)
+            ctx.set(client.beats.valid, 0)
+        await ctx.tick().repeat(4)
+
+    simulate(mux, testbench, background=[bus, requests])
+    assert taken == [(word, strobe, number % 3 == 2) for number, (word, strobe) in enumerate(beats)]
+
+
 @pytest.mark.parametrize("resp", [Resp.SLVERR, Resp.DECERR])
 def test_errors_name_the_burst(resp):
     system = System(2, bad_addrs=[BASE + 128], bad_resp=int(resp))

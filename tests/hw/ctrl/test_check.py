@@ -9,7 +9,7 @@ from convoy.golden.nn_check import check_nn
 from convoy.hw.ctrl.check import DescriptorCheck
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import Error
-from convoy.spec.isa import HEADER, NN, NN_RESIDUAL_AT_LEAST_ONE, TpOp
+from convoy.spec.isa import HEADER, LUT_BYTES, NN, NN_RESIDUAL_AT_LEAST_ONE, TP, TpOp
 from convoy.verif.descriptors import smallest_nn, smallest_tp
 from convoy.verif.pysim import simulate
 
@@ -188,6 +188,36 @@ WINDOW = {"kernel_h": 1, "kernel_w": 1, "tile_ih": 1, "tile_iw": 1}
 ])
 def test_tp(changes, code):
     assert verdict(smallest_tp(**changes)) == code
+
+
+def test_large_fields_are_taken_for_nothing_else():
+    """A tile of many bytes and the largest value in as many fields as may have it: the rules of the other kind do not look at it."""
+    raw = smallest_nn(act_run_bytes=1024, tile_ih=32, tile_iw=32, tile_rows=32, tile_cols=32, pitch_row=32, phase_words=64, channel_words=64)
+    check_nn(CONFIG, NN.decode(raw))
+    num_changed = 0
+    for name, field in NN.fields.items():
+        for value in (field.max, field.max & -LUT_BYTES):
+            changed = NN.encode(**NN.decode(raw) | {name: value})
+            try:
+                check_nn(CONFIG, NN.decode(changed))
+            except MachineError:
+                continue
+            if name not in HEADER.fields:
+                raw, num_changed = changed, num_changed + 1
+                break
+    assert num_changed > 20
+    assert verdict(raw) == Error.NONE
+
+
+def test_fields_of_tp_are_taken_for_nothing_else():
+    """A copy with random values in all fields that have no rule there, and in the bytes behind its own."""
+    rng = random.Random(4)
+    ruled = {*HEADER.fields, "op", "is_wide", "is_high", "has_lut", "a_run_bytes", "num_a_runs", "b_run_bytes", "num_b_runs"}
+    free = [field for name, field in TP.fields.items() if name not in ruled]
+    descriptors = [smallest_tp(**{field.name: rng.choice([1, field.max, rng.randint(1, field.max)]) for field in free}) for _ in range(60)]
+    used = -(-TP.num_bits // 8)
+    descriptors = [raw[:used] + rng.randbytes(len(raw) - used) for raw in descriptors]
+    assert [code for code, _ in verdicts(descriptors)] == [Error.NONE] * 60
 
 
 def test_nothing_legal_is_refused():
