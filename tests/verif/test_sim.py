@@ -86,7 +86,7 @@ def test_a_skipped_test_is_missing(tmp_path):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--test", "none_such"], "there is no test 'none_such'. registers: registers_after_reset, "),
-    (["--config", "none.toml"], "config 'none.toml' is neither a preset"),
+    (["--config", "none.toml"], "config none.toml is neither a preset"),
     (["--sim", "icarus"], "run: apt-get install iverilog"),
     ([], "run: apt-get install g++"),
 ])
