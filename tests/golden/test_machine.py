@@ -327,8 +327,13 @@ def test_malformed_tables():
     fields = simple_layer().lower(image)
     entry = image.memory[fields["stream_addr"] :][:8].copy()
     image.put(STREAM.encode(offset_bytes=0, num_beats=2), fields["stream_addr"])
-    with pytest.raises(MachineError, match=r"STREAM.num_beats of superblock 0, core 0 = 2: the last token is in beat 1"):
+    with pytest.raises(MachineError, match=r"STREAM.num_beats of superblock 0, core 0 = 2: 4 weights take at most 1"):
         image.run(NN.encode(**fields))
+    tokens = image.memory[fields["wgt_addr"] :][:8].copy()
+    image.put(b"\xff" * 8, fields["wgt_addr"])  # each token is 15 zeros and a weight
+    with pytest.raises(MachineError, match=r"STREAM.num_beats of superblock 0, core 0 = 2: the last token is in beat 1"):
+        image.run(NN.encode(**fields | dict(num_taps=16, run_bits=4)))
+    image.put(tokens.tobytes(), fields["wgt_addr"])
     image.put(STREAM.encode(offset_bytes=8, num_beats=1), fields["stream_addr"])
     with pytest.raises(MachineError, match="offset_bytes = 8: use at least 1 beat and a multiple of 32"):
         image.run(NN.encode(**fields))
