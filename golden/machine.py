@@ -12,9 +12,9 @@ from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, HEADER, NN, TP, Opcode
 from .hazards import Hazards
 from .memory import ADDR_MASK, AccessError, MachineError, MemoryView, OpcodeError, PoolError, Window
 from .nn import PoolLines, execute_nn
-from .nn_check import check_nn
+from .nn_check import check_nn, check_nn_sizes
 from .tp import execute_tp
-from .tp_check import check_tp
+from .tp_check import check_tp, check_tp_sizes
 
 __all__ = ["AccessError", "Machine", "MachineError", "OpcodeError", "PoolError", "Window"]
 
@@ -75,11 +75,13 @@ class Machine:
         if header["opcode"] == Opcode.NN:
             d = NN.decode(raw)
             check_nn(self.config, d)
+            check_nn_sizes(self.config, d)
             order.check_nn(d)
             execute_nn(self.config, view, self._stripe, lines, d)
         else:
             d = TP.decode(raw)
             check_tp(self.config, d)
+            check_tp_sizes(d)
             order.check_tp(d)
             execute_tp(self.config, view, d)
 

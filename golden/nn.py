@@ -42,7 +42,7 @@ class _Positions:
 
 
 def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines: PoolLines, d: dict[str, int]) -> None:
-    """Execute one decoded `NN` descriptor that `check_nn` has passed.
+    """Execute one decoded `NN` descriptor that the checks of `nn_check` have passed.
 
     Parameters
     ----------

@@ -20,11 +20,11 @@ from convoy.spec.limits import FusedPool, broken_limit
 from .budget import MAX_CHANNELS, MAX_MACS, MAX_OUTPUTS, MAX_STREAM_WEIGHTS, MAX_STREAMS, MAX_WEIGHTS, require_at_most
 from .memory import MachineError, PoolError
 
-__all__ = ["check_nn"]
+__all__ = ["check_nn", "check_nn_sizes"]
 
 
 def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
-    """Check one decoded `NN` descriptor against the instruction set and the limits of `config`.
+    """Check one decoded `NN` descriptor against the instruction set and the limits of `config`: the rules that the hardware checks too.
 
     Raises
     ------
@@ -42,9 +42,33 @@ def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
     _check_load(config, d)
     _check_compute(config, d)
     _check_drain(config, d)
-    _check_budget(config, d)
     if d["pool_size"]:
         _check_pool(config, d)
+
+
+def check_nn_sizes(config: NpuConfig, d: dict[str, int]) -> None:
+    """Check what the hardware does not of a descriptor that `check_nn` has passed: bytes neither left over nor missing, and what the golden model can afford.
+
+    Raises
+    ------
+    MachineError
+        Naming the fields, their product and the limit.
+    """
+    num_read = d["num_act_outer"] * d["num_act_inner"] * d["act_run_bytes"]
+    num_tile = d["num_ic"] * d["tile_ih"] * d["tile_iw"]
+    _require(num_read == num_tile, f"num_act_outer * num_act_inner * act_run_bytes = {num_read}, but num_ic * tile_ih * tile_iw = {num_tile}")
+    require_at_most(4 * config.stripe_bytes, "NN.num_ic * num_phases * tile_rows * tile_cols", d["num_ic"] * d["num_phases"] * d["tile_rows"] * d["tile_cols"])
+    num_positions = (d["num_groups"] - 1) * d["num_pos"] + d["num_pos_last"]
+    require_at_most(4 * config.stripe_bytes, "NN.num_groups * num_pos", num_positions)
+    require_at_most(MAX_STREAMS, "NN.num_sb * num_cores", d["num_sb"] * config.num_cores)
+    num_weights = d["num_taps"] * max(d[f"num_z{suffix}"] * d[f"kernels_per_z{suffix}"] for suffix in ("", "_last"))
+    require_at_most(MAX_STREAM_WEIGHTS, "NN.num_z * kernels_per_z * num_taps", num_weights)
+    require_at_most(MAX_WEIGHTS, "NN.num_z * kernels_per_z * num_taps * num_cores", num_weights * config.num_cores)
+    num_channels = config.num_cores * ((d["num_sb"] - 1) * d["num_kernels"] + d["num_kernels_last"])
+    require_at_most(MAX_CHANNELS, "NN.num_sb * num_kernels * num_cores", num_channels)
+    require_at_most(MAX_OUTPUTS, "NN.num_sb * num_kernels * num_cores * num_groups * num_pos", num_channels * num_positions)
+    num_products = num_channels * num_positions * d["num_taps"] * (1 if d["is_depthwise"] else d["num_ic"])
+    require_at_most(MAX_MACS, "NN.num_sb * num_kernels * num_cores * num_groups * num_pos * num_taps * num_ic", num_products)
 
 
 def _require(is_legal: bool, message: str) -> None:
@@ -113,25 +137,6 @@ def _check_drain(config: NpuConfig, d: dict[str, int]) -> None:
     if d["is_flat"]:
         _require(d["split_log2"] == 0, f"split_log2 = {d['split_log2']}: use 0 with is_flat")
         _require(d["num_vec_x"] == d["num_vec"], f"num_vec_x = {d['num_vec_x']}: use num_vec = {d['num_vec']} with is_flat")
-
-
-def _check_budget(config: NpuConfig, d: dict[str, int]) -> None:
-    """What the hardware does not check: that bytes are neither left over nor missing, and that the golden model can afford the descriptor."""
-    num_read = d["num_act_outer"] * d["num_act_inner"] * d["act_run_bytes"]
-    num_tile = d["num_ic"] * d["tile_ih"] * d["tile_iw"]
-    _require(num_read == num_tile, f"num_act_outer * num_act_inner * act_run_bytes = {num_read}, but num_ic * tile_ih * tile_iw = {num_tile}")
-    require_at_most(4 * config.stripe_bytes, "NN.num_ic * num_phases * tile_rows * tile_cols", d["num_ic"] * d["num_phases"] * d["tile_rows"] * d["tile_cols"])
-    num_positions = (d["num_groups"] - 1) * d["num_pos"] + d["num_pos_last"]
-    require_at_most(4 * config.stripe_bytes, "NN.num_groups * num_pos", num_positions)
-    require_at_most(MAX_STREAMS, "NN.num_sb * num_cores", d["num_sb"] * config.num_cores)
-    num_weights = d["num_taps"] * max(d[f"num_z{suffix}"] * d[f"kernels_per_z{suffix}"] for suffix in ("", "_last"))
-    require_at_most(MAX_STREAM_WEIGHTS, "NN.num_z * kernels_per_z * num_taps", num_weights)
-    require_at_most(MAX_WEIGHTS, "NN.num_z * kernels_per_z * num_taps * num_cores", num_weights * config.num_cores)
-    num_channels = config.num_cores * ((d["num_sb"] - 1) * d["num_kernels"] + d["num_kernels_last"])
-    require_at_most(MAX_CHANNELS, "NN.num_sb * num_kernels * num_cores", num_channels)
-    require_at_most(MAX_OUTPUTS, "NN.num_sb * num_kernels * num_cores * num_groups * num_pos", num_channels * num_positions)
-    num_products = num_channels * num_positions * d["num_taps"] * (1 if d["is_depthwise"] else d["num_ic"])
-    require_at_most(MAX_MACS, "NN.num_sb * num_kernels * num_cores * num_groups * num_pos * num_taps * num_ic", num_products)
 
 
 def _check_pool(config: NpuConfig, d: dict[str, int]) -> None:

@@ -28,7 +28,7 @@ class _Block(NamedTuple):
 
 
 def execute_tp(config: NpuConfig, memory: MemoryView, d: dict[str, int]) -> None:
-    """Execute one decoded `TP` descriptor that `check_tp` has passed.
+    """Execute one decoded `TP` descriptor that the checks of `tp_check` have passed.
 
     Raises
     ------

@@ -19,13 +19,13 @@ from convoy.spec.isa import (
 from .budget import MAX_OUTPUTS, require_at_most
 from .memory import MachineError
 
-__all__ = ["check_tp"]
+__all__ = ["check_tp", "check_tp_sizes"]
 
 _WINDOWS = (TpOp.MAX_POOL, TpOp.AVG_POOL, TpOp.BILINEAR)
 
 
 def check_tp(config: NpuConfig, d: dict[str, int]) -> None:
-    """Check one decoded `TP` descriptor against the instruction set and the limits of `config`.
+    """Check one decoded `TP` descriptor against the instruction set and the limits of `config`: the rules that the hardware checks too.
 
     Raises
     ------
@@ -41,7 +41,20 @@ def check_tp(config: NpuConfig, d: dict[str, int]) -> None:
     num_bytes, limit = d["a_run_bytes"] * d["num_a_runs"] + d["b_run_bytes"] * d["num_b_runs"], config.tp_buffer_bytes // 2
     _require(num_bytes <= limit, f"a_run_bytes * num_a_runs + b_run_bytes * num_b_runs = {num_bytes} exceeds half of the TP buffer, {limit}")
     _check_arithmetic(op, d)
-    _check_outputs(op, d)
+
+
+def check_tp_sizes(d: dict[str, int]) -> None:
+    """Check what the hardware does not of a descriptor that `check_tp` has passed: its outputs, where COPY starts, and what the golden model can afford.
+
+    Raises
+    ------
+    MachineError
+        Naming the field, its value and what is legal.
+    """
+    num_outputs, op = d["num_0"] * d["num_1"] * d["num_2"], TpOp(d["op"])
+    _require(num_outputs % d["out_run_bytes"] == 0, f"out_run_bytes = {d['out_run_bytes']} does not divide the {num_outputs} output bytes")
+    _require(op is not TpOp.COPY or max(d["start_y"], d["start_x"]) <= 0, f"start_y, start_x = {d['start_y']}, {d['start_x']}: use at most 0 for COPY")
+    require_at_most(MAX_OUTPUTS, "TP.num_0 * num_1 * num_2", num_outputs)
 
 
 def _require(is_legal: bool, message: str) -> None:
@@ -63,11 +76,3 @@ def _check_arithmetic(op: TpOp, d: dict[str, int]) -> None:
     _require(op is TpOp.COPY or low <= d["act_min"] <= d["act_max"] < -low,
              f"act_min, act_max = {d['act_min']}, {d['act_max']}: use {low} <= act_min <= act_max <= {-low - 1}")
     _require(not d["has_lut"] or d["lut_addr"] % LUT_BYTES == 0, f"lut_addr = {d['lut_addr']:#x}: align it to {LUT_BYTES} bytes")
-
-
-def _check_outputs(op: TpOp, d: dict[str, int]) -> None:
-    """What the hardware does not check."""
-    num_outputs = d["num_0"] * d["num_1"] * d["num_2"]
-    _require(num_outputs % d["out_run_bytes"] == 0, f"out_run_bytes = {d['out_run_bytes']} does not divide the {num_outputs} output bytes")
-    _require(op is not TpOp.COPY or max(d["start_y"], d["start_x"]) <= 0, f"start_y, start_x = {d['start_y']}, {d['start_x']}: use at most 0 for COPY")
-    require_at_most(MAX_OUTPUTS, "TP.num_0 * num_1 * num_2", num_outputs)
