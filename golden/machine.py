@@ -48,8 +48,10 @@ class Machine:
         AccessError
             When an access is outside the windows or the memory. The same holds.
         """
-        if program_addr % DESCRIPTOR_BYTES or not 0 <= count <= 65535 or record_addr % COMPLETION.num_bytes:
-            raise MachineError(f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples of {DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 0..65535")
+        if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= 65535 or record_addr % COMPLETION.num_bytes:
+            error = MachineError(f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples of {DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..65535")
+            error.addr = program_addr
+            raise error
         hazards = Hazards(len(self.memory))
         view, records = MemoryView(self.memory, hazards, windows), MemoryView(self.memory, windows=windows)
         order, lines = _Order(), PoolLines()

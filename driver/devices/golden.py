@@ -119,7 +119,7 @@ class GoldenDevice:
         from convoy.golden.machine import MachineError
 
         program_addr = self._values["PROGRAM_BASE"] & -DESCRIPTOR_BYTES
-        count = self._values["PROGRAM_COUNT"] & 0xFFFF
+        count = self._values["PROGRAM_COUNT"]
         try:
             self._machine.run(program_addr, count, self._values["RECORD_BASE"] & -COMPLETION.num_bytes, self._windows())
         except MachineError as error:
