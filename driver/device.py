@@ -18,14 +18,20 @@ __all__ = [
 
 
 class NpuError(DeviceError):
-    """The NPU stopped a program: `code` and `addr` are those of its ERROR registers. It is idle again and takes the next program."""
+    """The NPU stopped a program: `code` and `addr` are those of its ERROR registers. It is idle again and takes the next program.
+
+    `detail` is what the device can explain beyond that: the golden device names the descriptor, its field, the value and the limit; else empty.
+    """
 
     REMEDY = "the driver does not know this code; use the driver of the NPU's version"
+    HINT = ""
+    """Where to look when there is no `detail`."""
 
-    def __init__(self, code: int, addr: int):
-        self.code, self.addr = code, addr
+    def __init__(self, code: int, addr: int, detail: str = ""):
+        self.code, self.addr, self.detail = code, addr, detail
         name = Error(code).name if code in set(Error) else str(code)
-        super().__init__(f"the NPU stopped with error {name} at address {addr:#x}: {self.REMEDY}")
+        more = detail or self.HINT
+        super().__init__(f"the NPU stopped with error {name} at address {addr:#x}: {self.REMEDY}" + f"; {more}" * bool(more))
 
     def __reduce__(self) -> tuple:
         """As another process needs it."""
@@ -60,7 +66,8 @@ class ProgramTimeoutError(NpuError):
 class MalformedError(NpuError):
     """A descriptor breaks a rule of the instruction set."""
 
-    REMEDY = "the descriptor there breaks a rule of the instruction set; the golden device names the field"
+    REMEDY = "the descriptor there breaks a rule of the instruction set"
+    HINT = "the golden device names the field"
 
 
 class PoolError(MalformedError):
@@ -76,9 +83,9 @@ _CLASSES: dict[int, type[NpuError]] = {
 }
 
 
-def npu_error(code: int, addr: int) -> NpuError:
-    """The exception for the values of ERROR and ERROR_ADDR."""
-    return _CLASSES.get(code, NpuError)(code, addr)
+def npu_error(code: int, addr: int, detail: str = "") -> NpuError:
+    """The exception for the values of ERROR and ERROR_ADDR, and a device's explanation."""
+    return _CLASSES.get(code, NpuError)(code, addr, detail)
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class MemoryModel:
 
 
 class Device(Protocol):
-    """A Convoy NPU with its memory, simulated or real."""
+    """A Convoy NPU with its memory, simulated or real. One that knows what is wrong, while ERROR is set, says so in an attribute `explanation`."""
 
     config: NpuConfig
     memory_model: MemoryModel | None

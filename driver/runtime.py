@@ -264,9 +264,9 @@ class Session:
         status = self._read("STATUS")
         self._write("IRQ_STATUS", 1)
         if status & Status.ERROR:
-            code, addr = self._read("ERROR"), self._read("ERROR_ADDR")
+            error = npu_error(self._read("ERROR"), self._read("ERROR_ADDR"), getattr(self.device, "explanation", ""))
             self._write("CONTROL", Control.CLEAR_ERROR)
-            raise npu_error(code, addr)
+            raise error
         if status & Status.BUSY:
             raise DeviceError("the NPU raised its interrupt but is still busy")
 

@@ -12,7 +12,44 @@ from convoy.spec.isa import Opcode
 
 from .memory import MachineError
 
-__all__ = ["Hazards"]
+__all__ = ["MAX_FOLLOWED_BYTES", "Hazards"]
+
+PAGE_LOG2 = 8
+MAX_FOLLOWED_BYTES = 1 << 28
+"""Most bytes that one engine may read, or write, in a program."""
+
+
+class _Numbers:
+    """A number for each byte of memory, 0 at first. Takes memory only for pages in which a number was set."""
+
+    def __init__(self, num_bytes: int):
+        self._places = np.zeros((num_bytes >> PAGE_LOG2) + 1, np.int64)  # where in `_numbers` each page is; 0: it has none
+        self._numbers = np.zeros(1 << PAGE_LOG2, np.uint16)
+        self._end = 1 << PAGE_LOG2
+
+    def get(self, index: np.ndarray) -> np.ndarray:
+        return self._numbers[self._places[index >> PAGE_LOG2] + (index & ((1 << PAGE_LOG2) - 1))]
+
+    def get_span(self, span: slice) -> np.ndarray:
+        """What has been set in the pages of consecutive bytes; a byte in a page that has none, or outside the span, is left out."""
+        index = np.arange(span.start >> PAGE_LOG2, -(-span.stop >> PAGE_LOG2))
+        pages = index[self._places[index] > 0]
+        index = ((pages << PAGE_LOG2)[:, None] + np.arange(1 << PAGE_LOG2)).ravel()
+        return self.get(index[(index >= span.start) & (index < span.stop)])
+
+    def set(self, what: str, index: np.ndarray, number: int) -> None:
+        """Raises `MachineError` when too many bytes have been touched."""
+        pages = index >> PAGE_LOG2
+        missing = pages[self._places[pages] == 0]
+        if missing.size:
+            missing = np.unique(missing)
+            start, self._end = self._end, self._end + (len(missing) << PAGE_LOG2)
+            if self._end > MAX_FOLLOWED_BYTES:
+                raise MachineError(f"{what}: the program's activations take more than the {MAX_FOLLOWED_BYTES} bytes that the golden model follows")
+            if self._end > len(self._numbers):
+                self._numbers = np.concatenate([self._numbers, np.zeros(self._end, np.uint16)])
+            self._places[missing] = start + (np.arange(len(missing)) << PAGE_LOG2)
+        self._numbers[self._places[pages] + (index & ((1 << PAGE_LOG2) - 1))] = number
 
 
 class Hazards:
@@ -20,11 +57,16 @@ class Hazards:
 
     What is known to be complete when a descriptor touches memory: `wait_tp`, and `wait_nn` on a TP descriptor, hold the dispatcher and so
     everything that follows; `wait_nn` on an NN descriptor holds the loader and so only NN descriptors.
+
+    Parameters
+    ----------
+    num_bytes
+        Size of the memory.
     """
 
-    def __init__(self) -> None:
-        self._writer = {engine: np.zeros(0, np.uint16) for engine in Opcode}
-        self._reader = {engine: np.zeros(0, np.uint16) for engine in Opcode}
+    def __init__(self, num_bytes: int) -> None:
+        self._writer = {engine: _Numbers(num_bytes) for engine in Opcode}
+        self._reader = {engine: _Numbers(num_bytes) for engine in Opcode}
         self._done = {(engine, other): 0 for engine in Opcode for other in Opcode}
         self._engine, self._number = Opcode.NN, 0
 
@@ -40,34 +82,26 @@ class Hazards:
 
     def read_constant(self, what: str, span: slice) -> None:
         """Descriptors, tables and weights are prefetched without waiting: the program must not have written them."""
-        self._grow(span.stop)
         for engine in Opcode:
-            self._check(what, "reads ahead", self._writer[engine][span], 0, "written by", "put constants where no descriptor writes")
+            self._check(what, "reads ahead", self._writer[engine].get_span(span), 0, "written by", "put constants where no descriptor writes")
 
     def read(self, what: str, index: np.ndarray) -> None:
         """The descriptor reads activations."""
-        self._grow(int(index.max()) + 1)
         for other in Opcode:
-            self._check(what, "reads", self._writer[other][index], self._done[self._engine, other], "written by", self._remedy(other))
-        self._reader[self._engine][index] = self._number
+            self._check(what, "reads", self._writer[other].get(index), self._done[self._engine, other], "written by", self._remedy(other))
+        self._reader[self._engine].set(what, index, self._number)
 
     def write(self, what: str, index: np.ndarray) -> None:
-        """The descriptor writes its results."""
-        self._grow(int(index.max()) + 1)
+        """The descriptor writes its results: each byte once, for the hardware has an order of its own."""
         other = Opcode.TP if self._engine is Opcode.NN else Opcode.NN
         done = self._done[self._engine, other]
-        self._check(what, "writes", self._writer[other][index], done, "written by", self._remedy(other))
-        self._check(what, "writes", self._reader[other][index], done, "read by", self._remedy(other))
-        if self._engine is Opcode.NN and (self._reader[Opcode.NN][index] == self._number).any():
+        self._check(what, "writes", self._writer[other].get(index), done, "written by", self._remedy(other))
+        self._check(what, "writes", self._reader[other].get(index), done, "read by", self._remedy(other))
+        if self._engine is Opcode.NN and (self._reader[Opcode.NN].get(index) == self._number).any():
             raise MachineError(f"{what}: the descriptor writes bytes that it reads itself; its loader may still be reading")
-        self._writer[self._engine][index] = self._number
-
-    def _grow(self, num_bytes: int) -> None:
-        """Follow at least the first `num_bytes` bytes of memory."""
-        for table in (self._writer, self._reader):
-            for engine, last in table.items():
-                if len(last) < num_bytes:
-                    table[engine] = np.concatenate([last, np.zeros(2 * num_bytes - len(last), np.uint16)])
+        if (self._writer[self._engine].get(index) == self._number).any() or not _is_unique(index):
+            raise MachineError(f"{what}: outputs overlap, the descriptor writes a byte more than once; give every output a place of its own")
+        self._writer[self._engine].set(what, index, self._number)
 
     @staticmethod
     def _remedy(other: Opcode) -> str:
@@ -77,3 +111,7 @@ class Hazards:
     def _check(what: str, access: str, last: np.ndarray, done: int, earlier: str, remedy: str) -> None:
         if last.size and (latest := int(last.max())) > done:
             raise MachineError(f"{what}: {access} bytes {earlier} descriptor {latest - 1}, which may not have completed: {remedy}")
+
+
+def _is_unique(index: np.ndarray) -> bool:
+    return bool((index[1:] > index[:-1]).all()) or len(np.unique(index)) == len(index)

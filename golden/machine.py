@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, HEADER, NN, TP, Opcode
 
 from .hazards import Hazards
-from .memory import MachineError, MemoryView, PoolError
+from .memory import ADDR_MASK, AccessError, MachineError, MemoryView, OpcodeError, PoolError, Window
 from .nn import PoolLines, execute_nn
+from .nn_check import check_nn, check_nn_sizes
 from .tp import execute_tp
+from .tp_check import check_tp, check_tp_sizes
 
-__all__ = ["Machine", "MachineError", "PoolError"]
+__all__ = ["AccessError", "Machine", "MachineError", "OpcodeError", "PoolError", "Window"]
 
 
 class Machine:
@@ -29,49 +33,59 @@ class Machine:
         self.config = config
         self.memory = memory
         self._stripe = np.zeros(config.stripe_bytes, np.int8)
-        self._lines = PoolLines()
 
-    def run(self, program_addr: int, count: int, record_addr: int) -> None:
+    def run(self, program_addr: int, count: int, record_addr: int, windows: Sequence[Window] = ()) -> None:
         """Execute `count` descriptors from `program_addr`, one after another; completion records of zeros go to `record_addr`.
+
+        Nothing outside the windows is touched; without one all is allowed.
 
         Raises
         ------
         MachineError
-            When a descriptor is malformed, or depends on another without waiting for it; the message names its index and address. Earlier descriptors have been executed.
+            When a descriptor is malformed, depends on another without waiting for it, or asks for more than the golden model executes in bounded time and
+            memory. The message names the descriptor's index and address. Earlier descriptors have been executed; of this one a part of the results may have
+            been written where the rule that it breaks is one about tables, or about where outputs go.
+        AccessError
+            When an access is outside the windows or the memory. The same holds.
         """
         if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= 65535 or record_addr % COMPLETION.num_bytes:
-            raise MachineError(f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples of {DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..65535")
-        hazards = Hazards()
-        view = MemoryView(self.memory, hazards)
-        records = MemoryView(self.memory)
-        order = _Order()
+            error = MachineError(f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples of {DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..65535")
+            error.addr = program_addr
+            raise error
+        hazards = Hazards(len(self.memory))
+        view, records = MemoryView(self.memory, hazards, windows), MemoryView(self.memory, windows=windows)
+        order, lines = _Order(), PoolLines()
         for index in range(count):
-            addr = program_addr + index * DESCRIPTOR_BYTES
+            addr = (program_addr + index * DESCRIPTOR_BYTES) & ADDR_MASK
             try:
-                self._execute(view, addr, order, hazards, index)
-                records.write_runs("record_addr", record_addr + index * COMPLETION.num_bytes, COMPLETION.num_bytes, 1, 0, np.zeros(COMPLETION.num_bytes))
+                self._execute(view, addr, order, lines, hazards, index)
+                places = record_addr + index * COMPLETION.num_bytes + np.arange(COMPLETION.num_bytes)
+                records.scatter("record_addr", places, np.zeros(COMPLETION.num_bytes))
             except MachineError as error:
-                located = type(error)(f"descriptor {index} at {addr:#x}: {error}")
-                located.descriptor_addr = addr
-                raise located from None
+                error.args = (f"descriptor {index} at {addr:#x}: {error}",)
+                error.addr = addr if error.addr is None else error.addr
+                raise
 
-    def _execute(self, view: MemoryView, addr: int, order: _Order, hazards: Hazards, index: int) -> None:
+    def _execute(self, view: MemoryView, addr: int, order: _Order, lines: PoolLines, hazards: Hazards, index: int) -> None:
         raw = view.read("descriptor", addr, DESCRIPTOR_BYTES).tobytes()
         header = HEADER.decode(raw[: HEADER.num_bytes])
+        if header["opcode"] not in set(Opcode):
+            raise OpcodeError(f"HEADER.opcode = {header['opcode']} is unknown: use {', '.join(str(opcode.value) for opcode in Opcode)}")
         if header["reserved"]:
             raise MachineError(f"HEADER.reserved = {header['reserved']}: use 0")
+        hazards.begin(index, header)
         if header["opcode"] == Opcode.NN:
             d = NN.decode(raw)
-            hazards.begin(index, d)
+            check_nn(self.config, d)
+            check_nn_sizes(self.config, d)
             order.check_nn(d)
-            execute_nn(self.config, view, self._stripe, self._lines, d)
-        elif header["opcode"] == Opcode.TP:
+            execute_nn(self.config, view, self._stripe, lines, d)
+        else:
             d = TP.decode(raw)
-            hazards.begin(index, d)
+            check_tp(self.config, d)
+            check_tp_sizes(d)
             order.check_tp(d)
             execute_tp(self.config, view, d)
-        else:
-            raise MachineError(f"HEADER.opcode = {header['opcode']} is unknown: use {', '.join(str(opcode.value) for opcode in Opcode)}")
 
 
 class _Order:

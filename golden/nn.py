@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import ADD_SHIFT, PARAM, TAP_BYTES, Rounding
 
+from .budget import BLOCK_ELEMENTS
 from .memory import MachineError, MemoryView
-from .nn_check import check_nn
 from .quant import double_rounding, half_up_rounding, single_rounding, wrap32
 from .stream import read_weights
 from .wide import split_bytes, wide_rounding
@@ -41,25 +42,23 @@ class _Positions:
 
 
 def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines: PoolLines, d: dict[str, int]) -> None:
-    """Execute one decoded `NN` descriptor.
+    """Execute one decoded `NN` descriptor that the checks of `nn_check` have passed.
 
     Parameters
     ----------
     stripe : int8, shape (stripe_bytes,)
         The stripe memory; kept between descriptors.
     lines
-        The line memory; kept between descriptors.
+        The line memory; kept between the descriptors of a program.
 
     Raises
     ------
     MachineError
-        When the descriptor or a table is malformed, or an output depends on a stripe byte that was not loaded.
+        When a table is malformed, an output depends on a stripe byte that was not loaded, or outputs overlap.
     """
-    check_nn(config, d)
     _load(config, memory, stripe, d)
     positions = _positions(config, d)
-    acts = stripe[_stripe_index(config, memory, d, positions)]
-    parts = [part.astype(_exact_float(d)) for part in (split_bytes(acts) if d["is_wide"] else (acts,))]
+    acts = _Acts(config, memory, stripe, d, positions)
     kept, lines.rows = lines.rows, {}
     if d["pool_size"]:
         _check_pool_groups(d)
@@ -68,20 +67,21 @@ def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines:
         is_last = superblock == d["num_sb"] - 1
         num_params = config.num_cores * d["num_kernels_last" if is_last else "num_kernels"]
         params = _read_params(memory, d["param_addr"] + first_param * PARAM.num_bytes, num_params)
-        numbers = first_param + np.arange(num_params)
-        first_param += num_params
         weights = read_weights(config, memory, d, superblock)
-        sums = [_convolve_depthwise(d, superblock, weights, part) if d["is_depthwise"] else _convolve(weights, part) for part in parts]
         _check_dead_weights(d, superblock, weights, params)
-        values = _wide_outputs(d, params, *sums) if d["is_wide"] else _outputs(memory, d, params, *sums)
-        if d["pool_size"]:
-            if d["pool_is_open"]:
-                if first_param > config.pool_channels:
-                    raise MachineError(f"NN.pool_is_open = 1: {first_param} channels; rows of {config.pool_channels} (pool_channels) can be kept")
-                lines.rows |= dict(zip(numbers.tolist(), values.reshape(num_params, -1, d["tile_ow"])[:, -2:].max(axis=1), strict=True))
-            _write_pooled(memory, d, params, values, [kept.get(number) for number in numbers.tolist()])
-        else:
-            _write(memory, d, params, positions, values)
+        if d["pool_is_open"] and first_param + num_params > config.pool_channels:
+            raise MachineError(f"NN.pool_is_open = 1: {first_param + num_params} channels; rows of {config.pool_channels} (pool_channels) can be kept")
+        for first, sums in _sums(d, superblock, weights, acts):
+            block = {name: values[first : first + len(sums[0])] for name, values in params.items()}
+            values = _wide_outputs(d, block, *sums) if d["is_wide"] else _outputs(memory, d, block, *sums)
+            if d["pool_size"]:
+                numbers = range(first_param + first, first_param + first + len(values))
+                if d["pool_is_open"]:
+                    lines.rows |= dict(zip(numbers, values.reshape(len(values), -1, d["tile_ow"])[:, -2:].max(axis=1), strict=True))
+                _write_pooled(memory, d, block, values, [kept.get(number) for number in numbers])
+            else:
+                _write(memory, d, block, positions, values)
+        first_param += num_params
 
 
 def _load(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, d: dict[str, int]) -> None:
@@ -152,23 +152,57 @@ def _group_positions(config: NpuConfig, d: dict[str, int], num_pos: int, num_vec
     return vector % d["num_vec_x"] * d["step_vec_x"] + vector // d["num_vec_x"] * d["step_vec_y"] + pixel, out_bytes
 
 
-def _stripe_index(config: NpuConfig, memory: MemoryView, d: dict[str, int], positions: _Positions) -> np.ndarray:
-    """Stripe byte that each position reads, shape (num_ic, num_taps, n)."""
-    taps = memory.read("NN.tap_addr", d["tap_addr"], d["num_taps"] * TAP_BYTES).copy().view("<u2").astype(np.int64)
-    group_word, remainder = np.divmod(positions.group_pixel, config.num_lanes)
-    offset = remainder + taps[:, None] + positions.window_pixel
-    seg_pixels = d["seg_words"] * config.num_lanes
-    phase, pixel = np.divmod(offset, seg_pixels)
-    if phase.max() >= d["num_phases"]:
-        raise MachineError(f"NN.seg_words = {d['seg_words']}: window offset {offset.max()} is read, the window ends at {d['num_phases'] * seg_pixels}")
-    pixel += group_word * config.num_lanes
-    is_loaded = np.zeros(max(d["phase_words"] * config.num_lanes, int(pixel.max()) + 1), bool)
-    is_loaded[_plane_pixels(d)] = True
-    if not is_loaded[pixel].all():
-        tap, position = np.argwhere(~is_loaded[pixel])[0]
-        raise MachineError(f"NN: output {position} of a channel reads, with tap {tap}, pixel {pixel[tap, position]} of phase plane {phase[tap, position]}, which was not loaded")
-    words = d["stripe_word"] + np.arange(d["num_ic"])[:, None, None] * d["channel_words"] + phase * d["phase_words"]
-    return words * config.num_lanes + pixel
+class _Acts:
+    """What the output positions read, some positions at a time.
+
+    Raises
+    ------
+    MachineError
+        In iteration, when a position reads what was not loaded.
+    """
+
+    def __init__(self, config: NpuConfig, memory: MemoryView, stripe: np.ndarray, d: dict[str, int], positions: _Positions):
+        self._config, self._stripe, self._d, self._positions = config, stripe, d, positions
+        self._taps = memory.read("NN.tap_addr", d["tap_addr"], d["num_taps"] * TAP_BYTES).copy().view("<u2").astype(np.int64)
+        self._step = max(1, BLOCK_ELEMENTS // (d["num_ic"] * d["num_taps"]))
+        self._is_loaded = np.zeros(d["phase_words"] * config.num_lanes, bool)
+        self._is_loaded[_plane_pixels(d)] = True
+        self._kept: list[np.ndarray] | None = None
+        self.num_positions = len(positions.window_pixel)
+
+    def __iter__(self) -> Iterator[tuple[slice, list[np.ndarray]]]:
+        """Positions, and the floats that they read, shape (num_channels, num_taps, positions); is_wide: those of low bytes and those of high bytes."""
+        for start in range(0, self.num_positions, self._step):
+            which = slice(start, min(start + self._step, self.num_positions))
+            parts = self._kept or self._parts(which)
+            if self._step >= self.num_positions:
+                self._kept = parts
+            yield which, parts
+
+    def _parts(self, which: slice) -> list[np.ndarray]:
+        d, pixels = self._d, self._pixels(which)
+        acts = np.empty((d["num_ic"], *pixels.shape), np.int8)
+        num_channels = max(1, BLOCK_ELEMENTS // pixels.size)
+        for first in range(0, d["num_ic"], num_channels):
+            channels = np.arange(first, min(first + num_channels, d["num_ic"]))
+            acts[channels] = self._stripe[(d["stripe_word"] + channels[:, None, None] * d["channel_words"]) * self._config.num_lanes + pixels]
+        return [part.astype(_exact_float(d)) for part in (split_bytes(acts) if d["is_wide"] else (acts,))]
+
+    def _pixels(self, which: slice) -> np.ndarray:
+        """Byte within a channel of the stripe that each position reads, shape (num_taps, positions)."""
+        d, num_lanes = self._d, self._config.num_lanes
+        group_word, remainder = np.divmod(self._positions.group_pixel[which], num_lanes)
+        offset = remainder + self._taps[:, None] + self._positions.window_pixel[which]
+        phase, pixel = np.divmod(offset, d["seg_words"] * num_lanes)
+        if phase.max() >= d["num_phases"]:
+            raise MachineError(f"NN.seg_words = {d['seg_words']}: window offset {offset.max()} is read, the window ends at {d['num_phases'] * d['seg_words'] * num_lanes}")
+        pixel += group_word * num_lanes
+        is_loaded = (pixel < len(self._is_loaded)) & self._is_loaded.take(pixel, mode="clip")
+        if not is_loaded.all():
+            tap, position = np.argwhere(~is_loaded)[0]
+            raise MachineError(f"NN: output {which.start + position} of a channel reads, with tap {tap}, pixel {pixel[tap, position]} of phase plane "
+                               f"{phase[tap, position]}, which was not loaded")
+        return phase * d["phase_words"] * num_lanes + pixel
 
 
 def _exact_float(d: dict[str, int]) -> type:
@@ -177,22 +211,48 @@ def _exact_float(d: dict[str, int]) -> type:
     return np.float32 if num_terms << 16 <= 1 << 24 else np.float64
 
 
+def _sums(d: dict[str, int], superblock: int, weights: np.ndarray, acts: _Acts) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """The accumulators of a superblock, some channels at a time: number of the first one, and int64 (channels, positions); is_wide: of low and of high bytes.
+
+    `weights`: shape (num_cores, num_z, kernels_per_z, num_taps). Channels are in the order of parameters, kernel first.
+    """
+    num_cores, num_z, kernels_per_z, _ = weights.shape
+    num_steps, size = (num_z, kernels_per_z * num_cores) if d["is_depthwise"] else (kernels_per_z, num_cores)
+    step = max(1, BLOCK_ELEMENTS // (size * acts.num_positions))
+    if d["is_depthwise"]:
+        _check_missing_channels(d, superblock, weights)
+    for first in range(0, num_steps, step):
+        block = np.arange(first, min(first + step, num_steps))
+        sums = [np.empty((len(block) * size, acts.num_positions), np.int64) for _ in range(1 + d["is_wide"])]
+        for which, parts in acts:
+            for total, part in zip(sums, parts, strict=True):
+                total[:, which] = _convolve_depthwise(d, superblock, weights, block, part) if d["is_depthwise"] else _convolve(weights[:, :, block], part)
+        yield first * size, sums
+
+
 def _convolve(weights: np.ndarray, acts: np.ndarray) -> np.ndarray:
-    """Weights (core, z, kernel, tap) and floats (channel, tap, n) -> accumulators, int64, (kernel * core, n), kernel first."""
+    """Weights (core, z, kernel, tap) and floats (channel, tap, n) -> accumulators (kernel * core, n), kernel first."""
     num_cores, num_z, num_kernels, num_taps = weights.shape
     matrix = weights.transpose(2, 0, 1, 3).reshape(num_kernels * num_cores, num_z * num_taps).astype(acts.dtype)
-    return (matrix @ acts.reshape(num_z * num_taps, -1)).astype(np.int64)
+    return matrix @ acts.reshape(num_z * num_taps, -1)
 
 
-def _convolve_depthwise(d: dict[str, int], superblock: int, weights: np.ndarray, acts: np.ndarray) -> np.ndarray:
-    """The same with one channel for each (z, core); channels that do not exist are zero."""
-    num_cores, num_z, kernels_per_z, _ = weights.shape
-    channel = (superblock * d["num_z"] + np.arange(num_z)[:, None]) * num_cores + np.arange(num_cores)
-    is_missing = channel >= len(acts)
-    if weights.transpose(1, 0, 2, 3)[is_missing].any():
+def _depthwise_channels(d: dict[str, int], superblock: int, z: np.ndarray, num_cores: int) -> np.ndarray:
+    """The input channel of each (z, core)."""
+    return (superblock * d["num_z"] + z[:, None]) * num_cores + np.arange(num_cores)
+
+
+def _check_missing_channels(d: dict[str, int], superblock: int, weights: np.ndarray) -> None:
+    channels = _depthwise_channels(d, superblock, np.arange(weights.shape[1]), weights.shape[0])
+    if weights.transpose(1, 0, 2, 3)[channels >= d["num_ic"] >> d["is_wide"]].any():
         raise MachineError(f"STREAM of superblock {superblock}: a channel beyond num_ic = {d['num_ic']} has weights that are not zero")
-    acc = weights.transpose(1, 0, 2, 3).astype(acts.dtype) @ acts[np.minimum(channel, len(acts) - 1)]
-    return acc.transpose(0, 2, 1, 3).reshape(num_z * kernels_per_z * num_cores, -1).astype(np.int64)
+
+
+def _convolve_depthwise(d: dict[str, int], superblock: int, weights: np.ndarray, z: np.ndarray, acts: np.ndarray) -> np.ndarray:
+    """The same with one channel for each (z, core), for some z; channels that do not exist are zero."""
+    channels = _depthwise_channels(d, superblock, z, weights.shape[0])
+    acc = weights[:, z].transpose(1, 0, 2, 3).astype(acts.dtype) @ acts[np.minimum(channels, len(acts) - 1)]
+    return acc.transpose(0, 2, 1, 3).reshape(-1, acts.shape[2])
 
 
 def _read_params(memory: MemoryView, addr: int, num_params: int) -> dict[str, np.ndarray]:
@@ -225,9 +285,15 @@ def _wide_outputs(d: dict[str, int], params: dict[str, np.ndarray], low: np.ndar
     return np.clip(values, d["act_min"], d["act_max"])
 
 
+def _valid(params: dict[str, np.ndarray]) -> np.ndarray:
+    """The channels that exist, in the order of their places in memory."""
+    valid = np.flatnonzero(params["is_valid"])
+    return valid[np.argsort(params["out_offset_bytes"][valid], kind="stable")]
+
+
 def _write(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], positions: _Positions, values: np.ndarray) -> None:
     """Add the residual, and write the channels that exist."""
-    valid = np.flatnonzero(params["is_valid"])
+    valid = _valid(params)
     values, addrs = values[valid], params["out_offset_bytes"][valid, None] + positions.out_bytes
     if d["has_residual"]:
         values = _add_residual(d, values, memory.gather("NN.res_addr", d["res_addr"] + addrs))
@@ -255,7 +321,7 @@ def _check_pool_groups(d: dict[str, int]) -> None:
 
 def _write_pooled(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], values: np.ndarray, kept: list[np.ndarray | None]) -> None:
     """Write the maxima of the channels that exist. `kept`: what a descriptor that continues has of the rows before."""
-    size, valid = d["pool_size"], np.flatnonzero(params["is_valid"])
+    size, valid = d["pool_size"], _valid(params)
     image, first_row = values.reshape(len(values), -1, d["tile_ow"])[valid], 0
     if d["pool_continues"]:
         above = [kept[channel] for channel in valid]

@@ -8,20 +8,23 @@ from convoy.spec.isa import (
     MAX_RUN_BITS,
     MAX_STEP_KERNELS,
     NN_AT_LEAST_ONE,
+    NN_INT8,
     NN_RESIDUAL_AT_LEAST_ONE,
+    NN_RESIDUAL_INT8,
     NN_TABLES,
     TABLE_ALIGN_BYTES,
     Rounding,
 )
 from convoy.spec.limits import FusedPool, broken_limit
 
+from .budget import MAX_CHANNELS, MAX_MACS, MAX_OUTPUTS, MAX_STREAM_WEIGHTS, MAX_STREAMS, MAX_WEIGHTS, require_at_most
 from .memory import MachineError, PoolError
 
-__all__ = ["check_nn"]
+__all__ = ["check_nn", "check_nn_sizes"]
 
 
 def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
-    """Check one decoded `NN` descriptor against the instruction set and the limits of `config`.
+    """Check one decoded `NN` descriptor against the instruction set and the limits of `config`: the rules that the hardware checks too.
 
     Raises
     ------
@@ -34,11 +37,38 @@ def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
         _require(d[name] >= 1, f"{name} = 0: use at least 1")
     for name in NN_TABLES:
         _require(d[name] % TABLE_ALIGN_BYTES == 0, f"{name} = {d[name]:#x}: align it to {TABLE_ALIGN_BYTES} bytes")
+    for name in (*NN_INT8, *NN_RESIDUAL_INT8 * d["has_residual"]):
+        _require(-128 <= d[name] <= 127, f"{name} = {d[name]}: use -128..127")
     _check_load(config, d)
     _check_compute(config, d)
     _check_drain(config, d)
     if d["pool_size"]:
         _check_pool(config, d)
+
+
+def check_nn_sizes(config: NpuConfig, d: dict[str, int]) -> None:
+    """Check what the hardware does not of a descriptor that `check_nn` has passed: bytes neither left over nor missing, and what the golden model can afford.
+
+    Raises
+    ------
+    MachineError
+        Naming the fields, their product and the limit.
+    """
+    num_read = d["num_act_outer"] * d["num_act_inner"] * d["act_run_bytes"]
+    num_tile = d["num_ic"] * d["tile_ih"] * d["tile_iw"]
+    _require(num_read == num_tile, f"num_act_outer * num_act_inner * act_run_bytes = {num_read}, but num_ic * tile_ih * tile_iw = {num_tile}")
+    require_at_most(4 * config.stripe_bytes, "NN.num_ic * num_phases * tile_rows * tile_cols", d["num_ic"] * d["num_phases"] * d["tile_rows"] * d["tile_cols"])
+    num_positions = (d["num_groups"] - 1) * d["num_pos"] + d["num_pos_last"]
+    require_at_most(4 * config.stripe_bytes, "NN.num_groups * num_pos", num_positions)
+    require_at_most(MAX_STREAMS, "NN.num_sb * num_cores", d["num_sb"] * config.num_cores)
+    num_weights = d["num_taps"] * max(d[f"num_z{suffix}"] * d[f"kernels_per_z{suffix}"] for suffix in ("", "_last"))
+    require_at_most(MAX_STREAM_WEIGHTS, "NN.num_z * kernels_per_z * num_taps", num_weights)
+    require_at_most(MAX_WEIGHTS, "NN.num_z * kernels_per_z * num_taps * num_cores", num_weights * config.num_cores)
+    num_channels = config.num_cores * ((d["num_sb"] - 1) * d["num_kernels"] + d["num_kernels_last"])
+    require_at_most(MAX_CHANNELS, "NN.num_sb * num_kernels * num_cores", num_channels)
+    require_at_most(MAX_OUTPUTS, "NN.num_sb * num_kernels * num_cores * num_groups * num_pos", num_channels * num_positions)
+    num_products = num_channels * num_positions * d["num_taps"] * (1 if d["is_depthwise"] else d["num_ic"])
+    require_at_most(MAX_MACS, "NN.num_sb * num_kernels * num_cores * num_groups * num_pos * num_taps * num_ic", num_products)
 
 
 def _require(is_legal: bool, message: str) -> None:
@@ -47,10 +77,6 @@ def _require(is_legal: bool, message: str) -> None:
 
 
 def _check_load(config: NpuConfig, d: dict[str, int]) -> None:
-    num_read = d["num_act_outer"] * d["num_act_inner"] * d["act_run_bytes"]
-    num_tile = d["num_ic"] * d["tile_ih"] * d["tile_iw"]
-    _require(num_read == num_tile, f"num_act_outer * num_act_inner * act_run_bytes = {num_read}, but num_ic * tile_ih * tile_iw = {num_tile}")
-    _require(-128 <= d["zero_point_in"] <= 127, f"zero_point_in = {d['zero_point_in']}: use -128..127")
     if d["is_wide"]:
         _require(d["zero_point_in"] == 0, f"zero_point_in = {d['zero_point_in']}: use 0 with is_wide")
         _require(d["num_ic"] % 2 == 0, f"num_ic = {d['num_ic']}: use an even number with is_wide")
@@ -106,8 +132,7 @@ def _check_drain(config: NpuConfig, d: dict[str, int]) -> None:
     if d["has_residual"]:
         for name in NN_RESIDUAL_AT_LEAST_ONE:
             _require(d[name] >= 1, f"{name} = 0: use at least 1 with has_residual")
-        _require(-128 <= d["res_act_min"] <= d["res_act_max"] <= 127,
-                 f"res_act_min, res_act_max = {d['res_act_min']}, {d['res_act_max']}: use -128 <= res_act_min <= res_act_max <= 127")
+        _require(d["res_act_min"] <= d["res_act_max"], f"res_act_min, res_act_max = {d['res_act_min']}, {d['res_act_max']}: use -128 <= res_act_min <= res_act_max <= 127")
     _require(d["tile_ow"] <= d["drain_pitch"], f"tile_ow = {d['tile_ow']} exceeds drain_pitch = {d['drain_pitch']}")
     if d["is_flat"]:
         _require(d["split_log2"] == 0, f"split_log2 = {d['split_log2']}: use 0 with is_flat")

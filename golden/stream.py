@@ -71,6 +71,9 @@ def read_weights(config: NpuConfig, memory: MemoryView, d: dict[str, int], super
         entry = memory.read_record(f"NN.stream_addr, {where}", STREAM, entry_addr)
         if entry["num_beats"] < 1 or entry["offset_bytes"] % 32:
             raise MachineError(f"STREAM of {where}: num_beats = {entry['num_beats']}, offset_bytes = {entry['offset_bytes']}: use at least 1 beat and a multiple of 32")
+        most_beats = -(-int(np.prod(shape)) * (8 + d["run_bits"]) // config.port_bits)
+        if entry["num_beats"] > most_beats:
+            raise MachineError(f"STREAM.num_beats of {where} = {entry['num_beats']}: {int(np.prod(shape))} weights take at most {most_beats}")
         raw = memory.read(f"STREAM of {where}", d["wgt_addr"] + entry["offset_bytes"], entry["num_beats"] * config.port_bytes)
         try:
             weights, num_bits = decode_tokens(raw, d["run_bits"], int(np.prod(shape)), d["wgt_zero_point"])

@@ -14,8 +14,8 @@ from .record import Field, Record
 
 __all__ = [
     "ADD_SHIFT", "ADD_SHIFT_WIDE", "CAUSE_FIELDS", "COMPLETION", "DESCRIPTOR_BYTES", "FRACTION_BITS", "HEADER", "LUT_BYTES", "MAX_PRODUCT_SHIFT", "MAX_PRODUCT_SHIFT_WIDE",
-    "MAX_RUN_BITS", "MAX_STEP_KERNELS", "NN", "NN_AT_LEAST_ONE", "NN_RESIDUAL_AT_LEAST_ONE", "NN_TABLES", "PARAM", "RECORDS", "STREAM",
-    "TABLE_ALIGN_BYTES", "TAP_BYTES", "TP", "TP_AT_LEAST_ONE", "TP_B_AT_LEAST_ONE", "TP_POOL_AT_LEAST_ONE", "TP_TWO_OPERANDS", "TP_WIDE", "Cause", "Opcode", "Rounding", "TpOp",
+    "MAX_RUN_BITS", "MAX_STEP_KERNELS", "NN", "NN_AT_LEAST_ONE", "NN_INT8", "NN_RESIDUAL_AT_LEAST_ONE", "NN_RESIDUAL_INT8", "NN_TABLES", "PARAM", "RECORDS", "STREAM",
+    "TABLE_ALIGN_BYTES", "TAP_BYTES", "TP", "TP_AT_LEAST_ONE", "TP_B_AT_LEAST_ONE", "TP_INT8", "TP_POOL_AT_LEAST_ONE", "TP_TWO_OPERANDS", "TP_WIDE", "Cause", "Opcode", "Rounding", "TpOp",
 ]
 
 DESCRIPTOR_BYTES = 256
@@ -141,7 +141,7 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("tile_cols", 16, "Columns written of every row of a phase plane. At least ceil((pad_left + tile_iw) / stride_w); columns beyond the image are zero point."),
     Field("pitch_row", 16, "Pixels from one row of a phase plane to the next. May be less than `tile_cols` when only zero points overlap."),
     Field("phase_words", 16, "Words from one stored phase plane to the next."),
-    Field("channel_words", 16, "Words from one channel to the next."),
+    Field("channel_words", 16, "Words from one channel to the next. At least num_phases * phase_words; exactly that with is_wide."),
     Field("stripe_word", 16, "First word in the stripe memory."),
     Field("load_after_fill", 1, "Do not load before every earlier NN descriptor has read its last window; needed when the stripe overlaps the previous one."),
     # Windows and compute
@@ -170,7 +170,7 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("wgt_zero_point", 8, "Zero point of the stored weights, less their middle: tokens hold weights from -128 - wgt_zero_point to 127 - wgt_zero_point, modulo 256. 0 for int8.", signed=True),
     Field("run_bits", 3, f"Bits of a zero run in a weight token, 0..{MAX_RUN_BITS}. 2**run_bits <= num_taps * min(kernels, {MAX_STEP_KERNELS}), or, if num_taps is 1, <= kernels; kernels = kernels_per_z and kernels_per_z_last."),
     # Drain and write
-    Field("out_addr", 32, "First output byte of the first group; `PARAM.out_offset_bytes` is added."),
+    Field("out_addr", 32, "First output byte of the first group; `PARAM.out_offset_bytes` is added. Every output has a byte (is_wide: two) of its own."),
     Field("out_high_bytes", 32, "From the low byte of an output to its high byte. Not used if `is_wide` is 0."),
     Field("out_group_step_bytes", 24, "From one group to the next. With a pool `pool_rows` div 2 rows of results; where `pool_rows` is odd, every second step is a row longer."),
     Field("out_pitch_row_bytes", 24, "From one output row to the next (pooled, with a pool); used when `is_flat` is 0 or there is a pool."),
@@ -180,8 +180,8 @@ NN = Record("NN", DESCRIPTOR_BYTES, (
     Field("num_pos_last", 14, "The same for the last group."),
     Field("is_flat", 1, "1: vectors run on across row ends (one row of num_vec_x = num_vec vectors) and rows are contiguous in memory."),
     Field("zero_point_out", 9, "Added after requantisation.", signed=True),
-    Field("act_min", 16, "Lower clamp.", signed=True),
-    Field("act_max", 16, "Upper clamp.", signed=True),
+    Field("act_min", 16, "Lower clamp. At least -128, or -32768 with is_wide.", signed=True),
+    Field("act_max", 16, "Upper clamp. At least act_min, at most 127, or 32767 with is_wide.", signed=True),
     Field("rounding", 2, "`Rounding`."),
     Field("has_lut", 1, "1: outputs, after the clamp, are looked up in a table."),
     Field("lut_addr", 32, "The table, `LUT_BYTES` bytes; aligned to that. Not used if `has_lut` is 0."),
@@ -220,6 +220,10 @@ NN_AT_LEAST_ONE = (
 )
 """Fields of `NN` that must not be 0."""
 NN_RESIDUAL_AT_LEAST_ONE = ("res_run_bytes", "res_run_bytes_last", "num_res_runs", "num_res_runs_last")
+"""With `has_residual` these too."""
+NN_INT8 = ("zero_point_in", "zero_point_out")
+"""Fields of `NN` that hold a value of int8, -128..127: zero points (tensors of uint8 are stored less 128, their zero points too)."""
+NN_RESIDUAL_INT8 = ("res_a_zero_point", "res_b_zero_point", "res_zero_point_out", "res_act_min", "res_act_max")
 """With `has_residual` these too."""
 NN_TABLES = ("tap_addr", "stream_addr", "wgt_addr", "param_addr")
 """Fields of `NN` that must be aligned to `TABLE_ALIGN_BYTES`."""
@@ -263,7 +267,7 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     Field("tile_ih", 16, "Image rows in the buffer (pools, BILINEAR, COPY)."),
     Field("tile_iw", 16, "Image columns in the buffer (pools, BILINEAR, COPY); except for COPY also the row pitch."),
     # Write
-    Field("out_addr", 32, "First output byte."),
+    Field("out_addr", 32, "First output byte. Every output has a byte of its own."),
     Field("out_run_bytes", 24, "Bytes of a contiguous run."),
     Field("out_pitch_bytes", 32, "From one run to the next."),
     # Arithmetic
@@ -276,8 +280,8 @@ TP = Record("TP", DESCRIPTOR_BYTES, (
     Field("b_shift", 5, "ADD, SUB: right shift of B. MUL: left shift of the product, 0..7; 0 with is_wide."),
     Field("out_shift", 5, "ADD, SUB, MUL: right shift of the result."),
     Field("zero_point_out", 9, "ADD, SUB, MUL: added last. COPY: the value outside the image.", signed=True),
-    Field("act_min", 16, "Lower clamp (ADD, SUB, MUL and pools).", signed=True),
-    Field("act_max", 16, "Upper clamp (ADD, SUB, MUL and pools).", signed=True),
+    Field("act_min", 16, "Lower clamp (ADD, SUB, MUL and pools). Of every operation but COPY: at least -128, with is_wide -32768.", signed=True),
+    Field("act_max", 16, "Upper clamp (ADD, SUB, MUL and pools). Of every operation but COPY: at least act_min, at most 127, with is_wide 32767.", signed=True),
     Field("is_half_up", 1, "AVG_POOL: halves are rounded 0: away from zero, 1: up."),
     Field("is_wide", 1, "1: elements are int16, in two bytes (MAX_POOL, AVG_POOL and operations with an operand B only). Zero points are 0."),
     Field("is_high", 1, "With is_wide: which byte of each output is written, 0: the low one, 1: the high one. Else 0."),
@@ -298,6 +302,8 @@ TP_B_AT_LEAST_ONE = ("b_run_bytes", "num_b_runs")
 """They need these too."""
 TP_POOL_AT_LEAST_ONE = ("kernel_h", "kernel_w", "tile_ih", "tile_iw")
 """Pools and BILINEAR need these."""
+TP_INT8 = ("a_zero_point", "b_zero_point", "zero_point_out")
+"""Fields of `TP` that hold a value of int8, -128..127, whatever the operation; 0 with `is_wide`."""
 FRACTION_BITS = TP.fields["stride_h_frac"].bits
 """Fraction bits of a place in an image."""
 MAX_PRODUCT_SHIFT, MAX_PRODUCT_SHIFT_WIDE = 7, 0

@@ -20,12 +20,15 @@ from convoy.spec.isa import (
     MAX_STEP_KERNELS,
     NN,
     NN_AT_LEAST_ONE,
+    NN_INT8,
     NN_RESIDUAL_AT_LEAST_ONE,
+    NN_RESIDUAL_INT8,
     NN_TABLES,
     TABLE_ALIGN_BYTES,
     TP,
     TP_AT_LEAST_ONE,
     TP_B_AT_LEAST_ONE,
+    TP_INT8,
     TP_POOL_AT_LEAST_ONE,
     TP_TWO_OPERANDS,
     TP_WIDE,
@@ -67,6 +70,12 @@ def _times_at_most(a, b, limit: int) -> Value:
     return product
 
 
+def _is_beyond_int8(value) -> Value:
+    """A signed value that int8 does not hold."""
+    sign = value[7:]
+    return (sign != 0) & ~sign.all()
+
+
 def _phases_log2(nn) -> Value:
     return Mux(nn.num_phases[2], 2, Mux(nn.num_phases[1], 1, 0))
 
@@ -74,10 +83,13 @@ def _phases_log2(nn) -> Value:
 class DescriptorCheck(wiring.Component):
     """Lets only descriptors pass that keep the rules of the instruction set which the hardware can check at little cost.
 
-    Checked: opcodes and enumerations; counts that must not be 0; alignment of tables; memories that would be exceeded (accumulators,
-    windows, stripe, TP buffer); the phases, the pads and the pitch of a stripe; run_bits; clamps; all of a fused pool. The golden model knows all rules. A
-    breach of those that are left to it (between descriptors, between descriptor and tables, equal byte counts) ends with an error of
-    the memory windows, with the watchdog, or with wrong results inside the windows.
+    Checked, as `check_nn` and `check_tp` of the golden model do it: opcodes and enumerations; counts that must not be 0; alignment of tables; memories
+    that would be exceeded (accumulators, windows, stripe, TP buffer); the phases, the pads and the pitches of a stripe; run_bits; zero points and clamps;
+    what int16 does not allow; all of a fused pool.
+
+    Left to the golden model: what concerns several descriptors, or a descriptor and its tables; that as many bytes are read as the stripe holds, and
+    `TP.out_run_bytes` divides what is written; that COPY starts at most at 0; that nothing is read which was not loaded, and outputs do not overlap. A
+    breach of these ends with an error of the memory windows, with the watchdog, or with wrong results inside the windows.
 
     Throughput: the next descriptor is checked while it stands at `i`, `LATENCY_CYCLES` from its arrival until it is offered at `o`.
 
@@ -200,9 +212,12 @@ class DescriptorCheck(wiring.Component):
         rows = (d.pad_top + d.tile_ih + d.stride_h_log2) >> d.stride_h_log2
         cols = (d.pad_left + d.tile_iw + d.stride_w_log2) >> d.stride_w_log2
         pitch = (config.num_lanes >> d.split_log2) + (d.split_words << exact_log2(config.num_lanes))
+        plane_words = d.phase_words << _phases_log2(d)
         breaches = [d[name] == 0 for name in NN_AT_LEAST_ONE]
         breaches += [d[name][:exact_log2(TABLE_ALIGN_BYTES)] != 0 for name in NN_TABLES]
+        breaches += [_is_beyond_int8(d[name]) for name in NN_INT8]
         breaches += [d.has_residual & (d[name] == 0) for name in NN_RESIDUAL_AT_LEAST_ONE]
+        breaches += [d.has_residual & _is_beyond_int8(d[name]) for name in NN_RESIDUAL_INT8]
         breaches += [
             ~d.stride_h_log2 & (d.phase_mask[2:] != 0), ~d.stride_w_log2 & (d.phase_mask[1] | d.phase_mask[3]),
             (phase_count != d.num_phases) | (phase_count == 3),
@@ -214,7 +229,7 @@ class DescriptorCheck(wiring.Component):
             d.act_min > d.act_max,
             d.has_lut & (d.lut_addr[:exact_log2(LUT_BYTES)] != 0),
             d.is_wide & (d.has_lut | d.has_residual | (d.zero_point_in != 0) | d.num_ic[0]),
-            d.is_wide & (d.channel_words != d.phase_words << _phases_log2(d)),
+            (d.channel_words < plane_words) | (d.is_wide & (d.channel_words != plane_words)),
             ~d.is_wide & ((d.act_min < -128) | (d.act_max > 127)),
             d.has_residual & (d.res_act_min > d.res_act_max),
             d.tile_ow > d.drain_pitch,
@@ -257,6 +272,7 @@ class DescriptorCheck(wiring.Component):
             *(d[name] == 0 for name in TP_AT_LEAST_ONE),
             *(has_b & (d[name] == 0) for name in TP_B_AT_LEAST_ONE),
             *(has_windows & (d[name] == 0) for name in TP_POOL_AT_LEAST_ONE),
+            *(_is_beyond_int8(d[name]) for name in TP_INT8),
             d.op > max(TpOp).value,
             ~has_b & (d.b_run_bytes != 0),
             (d.op == TpOp.BILINEAR) & ((d.kernel_h != 2) | (d.kernel_w != 2)),

@@ -327,8 +327,13 @@ def test_malformed_tables():
     fields = simple_layer().lower(image)
     entry = image.memory[fields["stream_addr"] :][:8].copy()
     image.put(STREAM.encode(offset_bytes=0, num_beats=2), fields["stream_addr"])
-    with pytest.raises(MachineError, match=r"STREAM.num_beats of superblock 0, core 0 = 2: the last token is in beat 1"):
+    with pytest.raises(MachineError, match=r"STREAM.num_beats of superblock 0, core 0 = 2: 4 weights take at most 1"):
         image.run(NN.encode(**fields))
+    tokens = image.memory[fields["wgt_addr"] :][:8].copy()
+    image.put(b"\xff" * 8, fields["wgt_addr"])  # each token is 15 zeros and a weight
+    with pytest.raises(MachineError, match=r"STREAM.num_beats of superblock 0, core 0 = 2: the last token is in beat 1"):
+        image.run(NN.encode(**fields | dict(num_taps=16, run_bits=4)))
+    image.put(tokens.tobytes(), fields["wgt_addr"])
     image.put(STREAM.encode(offset_bytes=8, num_beats=1), fields["stream_addr"])
     with pytest.raises(MachineError, match="offset_bytes = 8: use at least 1 beat and a multiple of 32"):
         image.run(NN.encode(**fields))
@@ -483,7 +488,7 @@ WINDOW = dict(kernel_h=1, kernel_w=1, stride_w=1, tile_ih=1, tile_iw=8)
     (dict(b_run_bytes=4, num_b_runs=1), "TP.b_run_bytes = 4: COPY has no operand B"),
     (dict(step_2=2), r"TP.step_0, step_1, step_2: buffer bytes 0..14 are read, but 0..7 were loaded"),
     (dict(start_x=1), r"TP.start_y, start_x = 0, 1: use at most 0 for COPY"),
-    (dict(zero_point_out=200), r"TP.zero_point_out = 200: use -128..127 for COPY"),
+    (dict(zero_point_out=200), r"TP.zero_point_out = 200: use -128..127"),
     (dict(out_run_bytes=3), "TP.out_run_bytes = 3 does not divide the 8 output bytes"),
     (dict(a_addr=0x2FFFF), "TP.a_addr: bytes 0x2ffff..0x30007 are outside the memory"),
     (dict(out_addr=0x2FFFF), "TP.out_addr: bytes 0x2ffff..0x30007 are outside the memory"),
