@@ -9,6 +9,7 @@ from convoy.driver.device import DeviceError, MemoryModel
 from convoy.spec.config import NpuConfig
 
 from .bus_model import Address, AxiMemory, SparseMemory, WriteBeat
+from .windows import WindowRegisters
 
 __all__ = ["Bench", "Simulation"]
 
@@ -54,6 +55,7 @@ class Bench:
         self.bus = AxiMemory(memory, config.port_bytes, model)
         self._sim = simulation
         self._shown: dict[str, int] = {}
+        self._windows = WindowRegisters()
 
     async def reset(self) -> int:
         """Reset the NPU."""
@@ -91,6 +93,15 @@ class Bench:
 
     async def write32(self, addr: int, value: int) -> int:
         """Write a register."""
+        windows = self._windows.write(addr, value)
+        if windows is not None:
+            self.bus.change_windows(windows)
+        try:
+            return await self._write(addr, value)
+        finally:
+            self.bus.settle_windows()
+
+    async def _write(self, addr: int, value: int) -> int:
         sim = self._sim
         for port, init in (("awaddr", addr), ("awvalid", 1), ("wdata", value), ("wstrb", 15), ("wvalid", 1), ("bready", 1)):
             sim.set(f"s_axil__{port}", init)
