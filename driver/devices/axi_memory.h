@@ -21,7 +21,6 @@ constexpr unsigned kMaxPortBytes = 32;
 constexpr size_t kMaxBursts = 64;              // bursts that the memory queues per direction
 constexpr size_t kMaxEarlyBeats = 512;         // write beats taken before their address
 constexpr uint32_t kDecErr = 3;                // the answer beyond the memory
-constexpr uint64_t kForever = ~0ull;
 
 // Channels that can be silenced: READY of the first three, VALID of the others.
 enum Channel : uint32_t { kAr = 1, kAw = 2, kW = 4, kR = 8, kB = 16 };
@@ -89,24 +88,14 @@ class AxiMemory {
     // These channels neither take nor give anything new while this holds.
     void silence(uint32_t channels) { silent_ = channels; }
 
-    // The windows are being changed to these: from now on they count, and so do those before, until `settle_windows`.
-    void change_windows(std::vector<Window> windows) {
-        const uint64_t since = std::min(reads_shown_.since(), writes_shown_.since());
-        while (windows_.size() > 1 && windows_.front().until < since) windows_.pop_front();
-        windows_.push_back({std::move(windows), kForever});
-    }
-
-    // The last change has reached the registers.
-    void settle_windows() {
-        for (WindowSet& set : windows_)
-            if (&set != &windows_.back()) set.until = std::min(set.until, cycle_);
-    }
+    // Every burst that is shown from now on must lie in one of these, of its direction; if none has access to anything, it may lie anywhere.
+    void set_windows(std::vector<Window> windows) { windows_ = std::move(windows); }
 
     // `now` is what the NPU drove before this cycle's clock edge; afterwards pins() are for the next cycle.
     void step(const ManagerPins& now) {
         check_stable(now);
-        watch("read", 1, reads_shown_, now.ar, waits_ar_, reads_.empty());
-        watch("write", 2, writes_shown_, now.aw, waits_aw_, writes_.empty() && !pins_.bvalid && early_.empty() && !now.w.valid);
+        if (now.ar.valid && !waits_ar_) check_burst("read", 1, now.ar);
+        if (now.aw.valid && !waits_aw_) check_burst("write", 2, now.aw);
         if (now.ar.valid && pins_.arready) take_read(now.ar);
         if (now.aw.valid && pins_.awready) take_write(now.aw);
         if (now.w.valid && pins_.wready) early_.push_back(now.w);
@@ -128,20 +117,6 @@ class AxiMemory {
         uint32_t beat = 0;
         bool is_complete = false;
         std::deque<WriteBeat> beats;
-    };
-
-    // Windows that count for bursts that may have been compared with them before cycle `until`.
-    struct WindowSet {
-        std::vector<Window> windows;
-        uint64_t until = kForever;
-    };
-
-    // When the burst that is shown next on AR or AW was compared with the windows: not before the burst ahead of it was shown (it took the
-    // register of the channel then), and not before the last cycle that could have let it go, in which nothing was under way in its direction.
-    struct Shown {
-        uint64_t last = 0, free = 0;
-        bool was_free[2] = {};
-        uint64_t since() const { return std::max(last, free); }
     };
 
     bool stalls() {
@@ -241,37 +216,18 @@ class AxiMemory {
 
     bool is_hung(const Burst& burst) const { return !fault_resp_ && is_faulty(burst); }
 
-    void check_address(const char* what, const Address& a) {
+    // A burst is checked when it is shown first, not when it is taken.
+    void check_burst(const char* what, uint32_t access, const Address& a) {
         const uint64_t end = a.addr + uint64_t(a.len + 1) * port_bytes_;
         if (a.burst != 1) fail("%s of 0x%08x has burst type %u, not INCR", what, a.addr, a.burst);
         if ((1u << a.size) != port_bytes_) fail("%s of 0x%08x has beats of %u bytes, not %u", what, a.addr, 1u << a.size, port_bytes_);
         if (a.addr % port_bytes_) fail("%s of 0x%08x is not aligned to %u bytes", what, a.addr, port_bytes_);
         if ((a.addr >> 12) != ((end - 1) >> 12)) fail("%s of 0x%08x, %u beats, crosses a 4 KiB boundary", what, a.addr, a.len + 1);
-    }
-
-    // A burst is checked when it is shown first, not when it is taken.
-    void watch(const char* what, uint32_t access, Shown& shown, const Address& a, bool waits, bool is_quiet) {
-        if (shown.was_free[1]) shown.free = cycle_ - 1;
-        if (a.valid && !waits) {
-            check_address(what, a);
-            check_windows(what, access, shown.since(), a);
-            shown.last = cycle_;
-        }
-        shown.was_free[1] = shown.was_free[0];
-        shown.was_free[0] = is_quiet && !a.valid;
-    }
-
-    void check_windows(const char* what, uint32_t access, uint64_t since, const Address& a) {
-        const uint64_t end = a.addr + uint64_t(a.len + 1) * port_bytes_;
-        const auto allows = [&](const WindowSet& set) {
-            const bool is_open = std::none_of(set.windows.begin(), set.windows.end(), [](const Window& w) { return w.access & 3; });
-            return is_open || std::any_of(set.windows.begin(), set.windows.end(), [&](const Window& w) {
-                return (w.access & access) && a.addr >= w.base && end <= w.limit;
-            });
-        };
-        if (std::any_of(windows_.begin(), windows_.end(), [&](const WindowSet& set) { return set.until >= since && allows(set); })) return;
+        const bool is_open = std::none_of(windows_.begin(), windows_.end(), [](const Window& w) { return w.access; });
+        const auto allows = [&](const Window& w) { return (w.access & access) && a.addr >= w.base && end <= w.limit; };
+        if (is_open || std::any_of(windows_.begin(), windows_.end(), allows)) return;
         std::string text;
-        for (const Window& w : windows_.back().windows) {
+        for (const Window& w : windows_) {
             char one[50];
             std::snprintf(one, sizeof one, " 0x%08x-0x%08x", w.base, w.limit);
             if (w.access & access) text += one;
@@ -307,8 +263,7 @@ class AxiMemory {
     MemoryPins pins_;
     std::deque<Burst> reads_, writes_;
     std::deque<WriteBeat> early_;
-    std::deque<WindowSet> windows_{1};
-    Shown reads_shown_, writes_shown_;
+    std::vector<Window> windows_;
     std::string error_;
 };
 

@@ -22,7 +22,6 @@ MAX_EARLY_BEATS = 512
 SLVERR, DECERR = 2, 3
 CHANNELS = "AR", "AW", "W", "R", "B"
 """Channels that `silence` knows; their order is that of the bits in axi_memory.h."""
-FOREVER = 2**64 - 1
 
 
 def channel_mask(channels: tuple[str, ...]) -> int:
@@ -115,35 +114,6 @@ class _Burst:
     beats: list[WriteBeat] = field(default_factory=list)
 
 
-@dataclass
-class _WindowSet:
-    """Windows that count for bursts that may have been compared with them before cycle `until`."""
-
-    windows: list[Window]
-    until: int = FOREVER
-
-    def allows(self, access: int, start: int, end: int) -> bool:
-        """Whether a burst is allowed; everything is while no window allows anything."""
-        return not any(window.access for window in self.windows) or any(
-            window.access & access and start >= window.base and end <= window.limit for window in self.windows)
-
-
-@dataclass
-class _Shown:
-    """When the burst that is shown next on AR or AW was compared with the windows: not before the burst ahead of it was shown (it took the
-    register of the channel then), and not before the last cycle that could have let it go, in which nothing was under way in its direction.
-    """
-
-    last: int = 0
-    free: int = 0
-    was_free: tuple[bool, bool] = False, False
-
-    @property
-    def since(self) -> int:
-        """The first cycle after which that can have been."""
-        return max(self.last, self.free)
-
-
 class AxiMemory:
     """The memory of `MemoryModel` with `port_bytes` per beat. The rules of its timing are in docs/simulation.md; axi_memory.h follows the same.
 
@@ -151,14 +121,15 @@ class AxiMemory:
     -------
     pins : Pins
         To be driven in the cycle that comes.
+    windows : list of Window
+        Every burst that is shown must lie in one of these, of its direction; if none has access to anything, it may lie anywhere.
     """
 
     def __init__(self, memory: SparseMemory, port_bytes: int, model: MemoryModel):
         self.pins = Pins()
+        self.windows: list[Window] = []
         self._fault, self._fault_resp, self._fault_only_beats = range(0), SLVERR, False
         self._silent: frozenset[str] = frozenset()
-        self._windows: deque[_WindowSet] = deque([_WindowSet([])])
-        self._shown = {"read": _Shown(), "write": _Shown()}
         self._memory = memory
         self._port_bytes = port_bytes
         self._model = model
@@ -183,18 +154,6 @@ class AxiMemory:
         channel_mask(channels)
         self._silent = frozenset(channels)
 
-    def change_windows(self, windows: list[Window]) -> None:
-        """The NPU's windows are being changed to these: from now on they count, and so do those before, until `settle_windows`."""
-        since = min(shown.since for shown in self._shown.values())
-        while len(self._windows) > 1 and self._windows[0].until < since:
-            self._windows.popleft()
-        self._windows.append(_WindowSet(windows))
-
-    def settle_windows(self) -> None:
-        """The last change has reached the registers."""
-        for windows in list(self._windows)[:-1]:
-            windows.until = min(windows.until, self._cycle)
-
     def step(self, aw: Address | None, w: WriteBeat | None, ar: Address | None, bready: int, rready: int) -> None:
         """One clock edge: what the manager showed before it (None: not valid); `pins` are for the next cycle.
 
@@ -206,8 +165,10 @@ class AxiMemory:
         pins = self.pins
         if self._waits:
             self._check_stable({"AR": ar, "AW": aw, "W": w})
-        self._watch("read", ar, "AR" in self._waits, not self._reads)
-        self._watch("write", aw, "AW" in self._waits, not self._writes and not pins.bvalid and not self._early and w is None)
+        if ar is not None and "AR" not in self._waits:
+            self._check_burst("read", ar)
+        if aw is not None and "AW" not in self._waits:
+            self._check_burst("write", aw)
         if ar is not None and pins.arready:
             self._reads.append(_Burst(ar, self._cycle + self._latency_cycles))
         if aw is not None and pins.awready:
@@ -318,24 +279,8 @@ class AxiMemory:
     def _is_hung(self, burst: _Burst) -> bool:
         return not self._fault_resp and self._is_faulty(burst)
 
-    def _watch(self, what: str, a: Address | None, waits: bool, is_quiet: bool) -> None:
+    def _check_burst(self, what: str, a: Address) -> None:
         """A burst is checked when it is shown first, not when it is taken."""
-        shown = self._shown[what]
-        if shown.was_free[1]:
-            shown.free = self._cycle - 1
-        if a is not None and not waits:
-            self._check_address(what, a)
-            self._check_windows(what, shown.since, a)
-            shown.last = self._cycle
-        shown.was_free = is_quiet and a is None, shown.was_free[0]
-
-    def _check_windows(self, what: str, since: int, a: Address) -> None:
-        access, end = WindowControl[what.upper()], a.addr + (a.len + 1) * self._port_bytes
-        if not any(each.until >= since and each.allows(access, a.addr, end) for each in self._windows):
-            windows = [f"{each.base:#010x}-{each.limit:#010x}" for each in self._windows[-1].windows if each.access & access]
-            self._fail(f"{what} of {a.addr:#010x}, {a.len + 1} beats, is outside the memory windows: {' '.join(windows) or 'none'}")
-
-    def _check_address(self, what: str, a: Address) -> None:
         end = a.addr + (a.len + 1) * self._port_bytes
         if a.burst != 1:
             self._fail(f"{what} of {a.addr:#010x} has burst type {a.burst}, not INCR")
@@ -345,6 +290,11 @@ class AxiMemory:
             self._fail(f"{what} of {a.addr:#010x} is not aligned to {self._port_bytes} bytes")
         if a.addr >> 12 != (end - 1) >> 12:
             self._fail(f"{what} of {a.addr:#010x}, {a.len + 1} beats, crosses a 4 KiB boundary")
+        access = WindowControl[what.upper()]
+        mine = [window for window in self.windows if window.access & access]
+        if any(window.access for window in self.windows) and not any(a.addr >= window.base and end <= window.limit for window in mine):
+            text = " ".join(f"{window.base:#010x}-{window.limit:#010x}" for window in mine)
+            self._fail(f"{what} of {a.addr:#010x}, {a.len + 1} beats, is outside the memory windows: {text or 'none'}")
 
     def _check_stable(self, shown: dict[str, Address | WriteBeat | None]) -> None:
         for name, before in self._waits.items():

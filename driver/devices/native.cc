@@ -203,7 +203,6 @@ EXPORT void convoy_inject_fault(Npu* npu, uint64_t base, uint64_t limit, uint32_
     npu->memory().inject_fault(base, limit, resp, only_beats != 0);
 }
 EXPORT void convoy_silence(Npu* npu, uint32_t channels) { npu->memory().silence(channels); }
-EXPORT void convoy_change_windows(Npu* npu, const convoy::Window* windows, uint32_t count) {
-    npu->memory().change_windows(std::vector<convoy::Window>(windows, windows + count));
+EXPORT void convoy_set_windows(Npu* npu, const convoy::Window* windows, uint32_t count) {
+    npu->memory().set_windows(std::vector<convoy::Window>(windows, windows + count));
 }
-EXPORT void convoy_settle_windows(Npu* npu) { npu->memory().settle_windows(); }

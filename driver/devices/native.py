@@ -86,16 +86,13 @@ class NativeDevice:
         return value.value
 
     def write32(self, addr: int, value: int) -> None:
-        """Write a CSR; takes simulated cycles."""
-        windows = self._windows.write(addr, value)
-        if windows is not None:
-            flat = [each for window in windows for each in window]
-            self._library.convoy_change_windows(self._npu, (ctypes.c_uint32 * len(flat))(*flat), len(windows))
-        is_done = self._library.convoy_write32(self._npu, addr, value)
-        if windows is not None:
-            self._library.convoy_settle_windows(self._npu)
-        if not is_done:
+        """Write a CSR; takes simulated cycles. Those of the memory windows are read back."""
+        if not self._library.convoy_write32(self._npu, addr, value):
             raise self._error()
+        if addr in self._windows:
+            windows = self._windows.put(addr, self.read32(addr))
+            flat = [each for window in windows for each in window]
+            self._library.convoy_set_windows(self._npu, (ctypes.c_uint32 * len(flat))(*flat), len(windows))
 
     def read_memory(self, addr: int, num_bytes: int) -> bytes:
         """Read the memory; no simulated time passes."""
@@ -169,8 +166,7 @@ def _load(path: Path) -> ctypes.CDLL:
         ("read32", ctypes.c_int, [npu, u32, ctypes.POINTER(u32)]),
         ("inject_fault", None, [npu, u64, u64, u32, u32]),
         ("silence", None, [npu, u32]),
-        ("change_windows", None, [npu, ctypes.POINTER(u32), u32]),
-        ("settle_windows", None, [npu]),
+        ("set_windows", None, [npu, ctypes.POINTER(u32), u32]),
     ):
         function = getattr(library, f"convoy_{name}")
         function.restype, function.argtypes = result, arguments

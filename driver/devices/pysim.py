@@ -69,7 +69,7 @@ class PysimDevice:
         return self._run(self._bench.read32, addr)
 
     def write32(self, addr: int, value: int) -> None:
-        """Write a CSR; takes simulated cycles."""
+        """Write a CSR; takes simulated cycles. Those of the memory windows are read back."""
         self._run(self._bench.write32, addr, value)
 
     def read_memory(self, addr: int, num_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What the NPU's window registers hold, as far as a simulator sees: from the writes that pass through it."""
+"""The memory windows of a simulated NPU, as its memory has to know them to check the bus."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ class Window(NamedTuple):
 
 
 class WindowRegisters:
-    """A copy of the window registers of an NPU that has been reset, for the protocol checks of its memory."""
+    """A copy of the window registers, from what is read back after each write: it may have been ignored.
+
+    Windows change at rest only (`Register.is_held`), so every burst that is shown on the bus must lie in those of this copy.
+    """
 
     def __init__(self) -> None:
         self._values = [dict.fromkeys(("BASE", "LIMIT", "CONTROL"), 0) for _ in range(NUM_WINDOWS)]
 
-    def write(self, addr: int, value: int) -> list[Window] | None:
-        """Note a register write, of any register: the windows from then on; None if it changes none."""
-        number, field = _NAMES.get(addr & ~3, (0, ""))
-        window = self._values[number]
-        if not field or window["CONTROL"] & WindowControl.LOCK or window[field] == value:
-            return None
-        window[field] = value
-        align = ~(WINDOW_ALIGN_BYTES - 1)
-        access = WindowControl.READ | WindowControl.WRITE
+    def __contains__(self, addr: int) -> bool:
+        return addr & ~3 in _NAMES
+
+    def put(self, addr: int, value: int) -> list[Window]:
+        """Note the value of one of the registers; the windows."""
+        number, field = _NAMES[addr & ~3]
+        self._values[number][field] = value
+        align, access = ~(WINDOW_ALIGN_BYTES - 1), WindowControl.READ.value | WindowControl.WRITE.value
         return [Window(each["BASE"] & align, each["LIMIT"] & align, each["CONTROL"] & access) for each in self._values]
