@@ -234,6 +234,13 @@ def _descriptor_fields(a: Attacker) -> Events:
     yield a.poke(BEFORE, addr, a.spoil(record, raw))
 
 
+def _fused_fields(a: Attacker) -> Events:
+    """What makes a descriptor that fuses a table, a sum or a pool, or none, one that fuses another."""
+    addr, raw, record = a.descriptor()
+    names = [name for name in record.fields if name.startswith(("has_", "lut_", "res_", "pool_", "is_wide"))]
+    yield a.poke(BEFORE, addr, a.spoil(record, raw, names))
+
+
 def _random_descriptor(a: Attacker) -> Events:
     addr, raw, _ = a.descriptor()
     keep = int(a.rng.integers(1, 4))
@@ -364,6 +371,7 @@ def _silent_channel(a: Attacker) -> Events:
 KINDS: dict[str, Callable[[Attacker], Events]] = {
     "bits of a descriptor": _descriptor_bits,
     "fields of a descriptor": _descriptor_fields,
+    "fields of what is fused": _fused_fields,
     "a random descriptor": _random_descriptor,
     "tap table": _table_of_bytes("tap", TAP_BYTES),
     "stream directory": _table_of_records("stream", STREAM),

@@ -38,14 +38,14 @@ from convoy.spec.isa import DESCRIPTOR_BYTES, NN, TP, Opcode
 from .attacks import BEFORE, BEYOND_BYTES, KINDS, Attacker, Event, Job, Target, write_window
 from .campaign import RTL_CONFIGS
 from .graphs import random_values, run_plan
-from .strategies import cut_graphs, layer_graphs, memory_models
+from .strategies import cut_graphs, fused_pool_graphs, layer_graphs, memory_models, residual_graphs
 from .tp_strategies import tp_graphs
 
 __all__ = ["CONFIGS", "Bench", "Breach", "Case", "Coverage", "Outcome", "breach_of", "campaign", "draw_case", "run_case", "smallest"]
 
 CONFIGS = {name: RTL_CONFIGS[name] for name in ("small", "wide")}
 """Two that are far apart."""
-JOBS_PER_CASE = 100
+JOBS_PER_CASE = 50
 MAX_CLEAN_CYCLES = 8000
 """Longer programs are no cases: a job is to be cheap."""
 SLACK_CYCLES = 200
@@ -370,7 +370,7 @@ class Coverage:
 def draw_case(config: NpuConfig, seed_text: str) -> Case | None:
     """A random case, always the same for a seed; None when it is too large."""
     drawn: list[tuple[Graph, MemoryModel, int]] = []
-    graphs = st.sampled_from([layer_graphs()] * 6 + [cut_graphs(), tp_graphs()]).flatmap(lambda graphs: graphs)
+    graphs = st.sampled_from([layer_graphs()] * 6 + [cut_graphs(), tp_graphs(), fused_pool_graphs(), residual_graphs()]).flatmap(lambda graphs: graphs)
 
     @seed(seed_text)
     @settings(deadline=None, max_examples=4, suppress_health_check=list(HealthCheck), phases=[Phase.generate], database=None)

@@ -6,6 +6,7 @@ A campaign that fails does not stop the others. The page and the output of each 
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import shlex
 import subprocess
@@ -18,9 +19,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
 __all__ = ["Campaign", "Result", "campaigns", "render", "run", "run_all"]
 
+ROOT = Path(__file__).parents[1]
 PAGE_WIDTH = 160
 MAX_FIGURES = 6
 """Lines of a campaign's output that the page shows, at most."""
@@ -55,21 +58,25 @@ def campaigns(seed: int, workers: int) -> list[Campaign]:
         make("campaign", r"^\d+ examples in |^never hit", "EXAMPLES=20000", "RTL_EXAMPLES=3000"),
         make("hostile", r"^[\d,]+ hostile jobs on [\d,]+ programs|^never seen", "JOBS=20000"),
         make("formal", r"prove|proof|fail|skipped"),
-        make("sim", r"pass|fail|PASS|FAIL|coverage"),
+        make("sim", r"^seed |cycles in \d+ s|failed|never hit", "ROUNDS=20"),
     ]
 
 
 def run(campaign: Campaign, folder: Path) -> Result:
     """Run a campaign to its end; its output goes to a file in `folder` and to standard output."""
     log, started, figures = folder / f"{campaign.name}.log", time.monotonic(), []
-    with log.open("w") as file, subprocess.Popen(campaign.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout:
-            file.write(line)
-            file.flush()
-            print(line, end="", flush=True)
-            if re.search(campaign.figures, line):
-                figures.append(line.strip())
-    return Result(campaign, process.returncode, time.monotonic() - started, tuple(figures[-MAX_FIGURES:]), log)
+    try:
+        with log.open("w") as file, subprocess.Popen(campaign.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                print(line, end="", flush=True)
+                if re.search(campaign.figures, line):
+                    figures.append(line.strip())
+            exit_code = process.wait()
+    except OSError as error:
+        exit_code, figures = 127, [str(error)]
+    return Result(campaign, exit_code, time.monotonic() - started, tuple(figures[-MAX_FIGURES:]), log)
 
 
 def render(results: Iterable[Result]) -> Table:
@@ -90,13 +97,9 @@ def run_all(chosen: list[Campaign], folder: Path) -> bool:
     results: list[Result] = []
     for campaign in chosen:
         results.append(run(campaign, folder))
-        with (folder / "index.html").open("w") as page:
-            console = Console(record=True, width=PAGE_WIDTH, file=page)
-            console.print(render(results))
-            html = console.export_html()
-            page.seek(0)
-            page.truncate()
-            page.write(html)
+        page = Console(record=True, width=PAGE_WIDTH, file=io.StringIO())
+        page.print(render(results))
+        page.save_html(str(folder / "index.html"), theme=DEFAULT_TERMINAL_THEME)
     Console(width=PAGE_WIDTH).print(render(results))
     return all(result.exit_code == 0 for result in results)
 
