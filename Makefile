@@ -8,13 +8,14 @@ EXAMPLES ?= 2000
 RTL_EXAMPLES ?= 300
 SIM ?= verilator
 ROUNDS ?= 1
+JOBS ?= 20000
 VENV := .venv
 BIN := $(VENV)/bin
 TYPED := convoy.spec convoy.golden convoy.driver
 
 given = $(if $(filter command% environment%,$(origin $(1))),$($(1)),$(2))
 
-.PHONY: help setup demo test sim campaign lint synth contract verilog reference clean distclean
+.PHONY: help setup demo test sim campaign hostile nightly lint synth contract verilog reference clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -52,6 +53,12 @@ sim: setup  ## cocotb tests of the NPU; SIM=verilator|icarus CONFIG=S SEED=n TES
 
 campaign: setup  ## random layers against LiteRT on golden model and RTL; SEED=1 EXAMPLES=2000 RTL_EXAMPLES=300
 	$(BIN)/python -m convoy.verif.campaign --seed $(SEED) --golden $(EXAMPLES) --native $(RTL_EXAMPLES) --workers $(WORKERS)
+
+hostile: setup  ## hostile jobs on the compiled RTL of two configurations; SEED=1 JOBS=20000 WORKERS=2
+	$(BIN)/python -m convoy.verif.hostile --seed $(SEED) --jobs $(JOBS) --workers $(WORKERS)
+
+nightly: setup  ## all long campaigns, with a page of results in build/nightly; SEED=1 WORKERS=2
+	$(BIN)/python -m convoy.verif.nightly --seed $(SEED) --workers $(WORKERS)
 
 synth: setup $(VENV)/.synth  ## area and Fmax on an ECP5, written to docs/synthesis.md
 	$(BIN)/python bench/synth.py

@@ -6,11 +6,13 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <deque>
 #include <string>
+#include <vector>
 
 namespace convoy {
 
@@ -18,6 +20,15 @@ constexpr uint64_t kMemoryBytes = 1ull << 30;  // address space behind the port
 constexpr unsigned kMaxPortBytes = 32;
 constexpr size_t kMaxBursts = 64;              // bursts that the memory queues per direction
 constexpr size_t kMaxEarlyBeats = 512;         // write beats taken before their address
+constexpr uint32_t kDecErr = 3;                // the answer beyond the memory
+
+// Channels that can be silenced: READY of the first three, VALID of the others.
+enum Channel : uint32_t { kAr = 1, kAw = 2, kW = 4, kR = 8, kB = 16 };
+
+// A memory window of the NPU; `access` as in its CONTROL register.
+struct Window {
+    uint32_t base = 0, limit = 0, access = 0;
+};
 
 struct Address {
     bool valid = false;
@@ -69,11 +80,22 @@ class AxiMemory {
     const MemoryPins& pins() const { return pins_; }
 
     // Bursts that touch [base, limit) are answered with `resp` and write nothing; resp 0: they are not answered while this holds.
-    void inject_fault(uint64_t base, uint64_t limit, uint32_t resp) { fault_base_ = base, fault_limit_ = limit, fault_resp_ = resp; }
+    // With `only_beats` it is only those beats of a read that touch it.
+    void inject_fault(uint64_t base, uint64_t limit, uint32_t resp, bool only_beats) {
+        fault_base_ = base, fault_limit_ = limit, fault_resp_ = resp, fault_only_beats_ = only_beats;
+    }
+
+    // These channels neither take nor give anything new while this holds.
+    void silence(uint32_t channels) { silent_ = channels; }
+
+    // Every burst that is shown from now on must lie in one of these, of its direction; if none has access to anything, it may lie anywhere.
+    void set_windows(std::vector<Window> windows) { windows_ = std::move(windows); }
 
     // `now` is what the NPU drove before this cycle's clock edge; afterwards pins() are for the next cycle.
     void step(const ManagerPins& now) {
         check_stable(now);
+        if (now.ar.valid && !waits_ar_) check_burst("read", 1, now.ar);
+        if (now.aw.valid && !waits_aw_) check_burst("write", 2, now.aw);
         if (now.ar.valid && pins_.arready) take_read(now.ar);
         if (now.aw.valid && pins_.awready) take_write(now.aw);
         if (now.w.valid && pins_.wready) early_.push_back(now.w);
@@ -109,10 +131,10 @@ class AxiMemory {
 
     void drive(bool is_write_waiting) {
         const bool stall_ar = stalls(), stall_aw = stalls(), stall_w = stalls(), stall_r = stalls(), stall_b = stalls();
-        pins_.arready = !stall_ar && reads_.size() < kMaxBursts;
-        pins_.awready = !stall_aw && writes_.size() < kMaxBursts;
-        const bool can_read = !reads_.empty() && reads_.front().ready_cycle <= cycle_ && !stall_r && !is_hung(reads_.front());
-        const bool can_write = !stall_w && early_.size() < kMaxEarlyBeats;
+        pins_.arready = !stall_ar && reads_.size() < kMaxBursts && !(silent_ & kAr);
+        pins_.awready = !stall_aw && writes_.size() < kMaxBursts && !(silent_ & kAw);
+        const bool can_read = !reads_.empty() && reads_.front().ready_cycle <= cycle_ && !stall_r && !is_hung(reads_.front()) && !(silent_ & kR);
+        const bool can_write = !stall_w && early_.size() < kMaxEarlyBeats && !(silent_ & kW);
         bool grant_read = true, grant_write = true;
         if (timing_.is_shared) {
             const bool wants_read = pins_.rvalid || can_read;
@@ -124,16 +146,14 @@ class AxiMemory {
         }
         pins_.wready = can_write && grant_write;
         if (!pins_.rvalid && can_read && grant_read) show_read_beat();
-        if (!pins_.bvalid && !writes_.empty() && writes_.front().is_complete && writes_.front().ready_cycle <= cycle_ && !stall_b && !is_hung(writes_.front())) finish_write();
+        if (!pins_.bvalid && !writes_.empty() && writes_.front().is_complete && writes_.front().ready_cycle <= cycle_ && !stall_b && !is_hung(writes_.front()) && !(silent_ & kB)) finish_write();
     }
 
     void take_read(const Address& a) {
-        check_address("read", a);
         reads_.push_back(Burst{a, due(), 0, false, {}});
     }
 
     void take_write(const Address& a) {
-        check_address("write", a);
         writes_.push_back(Burst{a, 0, 0, false, {}});
     }
 
@@ -158,9 +178,10 @@ class AxiMemory {
         const uint64_t addr = burst.address.addr + uint64_t(burst.beat) * port_bytes_;
         pins_.rvalid = true;
         pins_.rid = burst.address.id;
-        pins_.rresp = is_faulty(burst) ? fault_resp_ : 0;
+        pins_.rresp = addr >= kMemoryBytes ? kDecErr : is_faulty(burst) ? fault_resp_ : 0;
         pins_.rlast = burst.beat == burst.address.len;
-        if (addr + port_bytes_ <= kMemoryBytes) std::memcpy(pins_.rdata, bytes_ + addr, port_bytes_);
+        if (addr < kMemoryBytes) std::memcpy(pins_.rdata, bytes_ + addr, port_bytes_);
+        else std::memset(pins_.rdata, 0, port_bytes_);
     }
 
     void finish_read_beat() {
@@ -171,34 +192,47 @@ class AxiMemory {
     // Write the memory and show the response; until then a reader sees the old bytes.
     void finish_write() {
         Burst& burst = writes_.front();
-        const bool has_fault = is_faulty(burst);
         uint64_t addr = burst.address.addr;
+        const uint32_t resp = addr >= kMemoryBytes ? kDecErr : is_faulty(burst) ? fault_resp_ : 0;
         for (const WriteBeat& beat : burst.beats) {
-            if (!has_fault && addr + port_bytes_ <= kMemoryBytes)
+            if (!resp)
                 for (unsigned i = 0; i < port_bytes_; ++i)
                     if (beat.strb >> i & 1) bytes_[addr + i] = beat.data[i];
             addr += port_bytes_;
         }
         pins_.bvalid = true;
         pins_.bid = burst.address.id;
-        pins_.bresp = has_fault ? fault_resp_ : 0;
+        pins_.bresp = resp;
         writes_.pop_front();
     }
 
+    // Whether the fault is for this burst, or for the next beat of a read.
     bool is_faulty(const Burst& burst) const {
-        const uint64_t end = burst.address.addr + uint64_t(burst.address.len + 1) * port_bytes_;
-        return burst.address.addr < fault_limit_ && end > fault_base_;
+        const bool is_beat = fault_only_beats_ && !burst.is_complete;
+        const uint64_t start = burst.address.addr + (is_beat ? uint64_t(burst.beat) * port_bytes_ : 0);
+        const uint64_t end = start + (is_beat ? 1 : uint64_t(burst.address.len + 1)) * port_bytes_;
+        return start < fault_limit_ && end > fault_base_;
     }
 
     bool is_hung(const Burst& burst) const { return !fault_resp_ && is_faulty(burst); }
 
-    void check_address(const char* what, const Address& a) {
+    // A burst is checked when it is shown first, not when it is taken.
+    void check_burst(const char* what, uint32_t access, const Address& a) {
         const uint64_t end = a.addr + uint64_t(a.len + 1) * port_bytes_;
         if (a.burst != 1) fail("%s of 0x%08x has burst type %u, not INCR", what, a.addr, a.burst);
         if ((1u << a.size) != port_bytes_) fail("%s of 0x%08x has beats of %u bytes, not %u", what, a.addr, 1u << a.size, port_bytes_);
         if (a.addr % port_bytes_) fail("%s of 0x%08x is not aligned to %u bytes", what, a.addr, port_bytes_);
         if ((a.addr >> 12) != ((end - 1) >> 12)) fail("%s of 0x%08x, %u beats, crosses a 4 KiB boundary", what, a.addr, a.len + 1);
-        if (end > kMemoryBytes) fail("%s of 0x%08x, %u beats, is beyond the memory", what, a.addr, a.len + 1);
+        const bool is_open = std::none_of(windows_.begin(), windows_.end(), [](const Window& w) { return w.access; });
+        const auto allows = [&](const Window& w) { return (w.access & access) && a.addr >= w.base && end <= w.limit; };
+        if (is_open || std::any_of(windows_.begin(), windows_.end(), allows)) return;
+        std::string text;
+        for (const Window& w : windows_) {
+            char one[50];
+            std::snprintf(one, sizeof one, " 0x%08x-0x%08x", w.base, w.limit);
+            if (w.access & access) text += one;
+        }
+        fail("%s of 0x%08x, %u beats, is outside the memory windows:%s", what, a.addr, a.len + 1, text.empty() ? " none" : text.c_str());
     }
 
     void check_stable(const ManagerPins& now) {
@@ -211,7 +245,7 @@ class AxiMemory {
     template <typename... Args>
     void fail(const char* format, Args... args) {
         if (!error_.empty()) return;
-        char text[200];
+        char text[400];
         const int used = std::snprintf(text, sizeof text, "cycle %llu: ", static_cast<unsigned long long>(cycle_));
         if constexpr (sizeof...(args) == 0) std::snprintf(text + used, sizeof text - used, "%s", format);
         else std::snprintf(text + used, sizeof text - used, format, args...);
@@ -222,12 +256,14 @@ class AxiMemory {
     const Timing timing_;
     uint8_t* bytes_ = nullptr;
     uint64_t random_ = 1, cycle_ = 0, fault_base_ = 0, fault_limit_ = 0;
-    uint32_t fault_resp_ = 2;
+    uint32_t fault_resp_ = 2, silent_ = 0;
+    bool fault_only_beats_ = false;
     bool was_read_ = false, waits_ar_ = false, waits_aw_ = false, waits_w_ = false;
     ManagerPins before_;
     MemoryPins pins_;
     std::deque<Burst> reads_, writes_;
     std::deque<WriteBeat> early_;
+    std::vector<Window> windows_;
     std::string error_;
 };
 

@@ -9,6 +9,7 @@ from convoy.driver.device import DeviceError, MemoryModel
 from convoy.spec.config import NpuConfig
 
 from .bus_model import Address, AxiMemory, SparseMemory, WriteBeat
+from .windows import WindowRegisters
 
 __all__ = ["Bench", "Simulation"]
 
@@ -54,6 +55,7 @@ class Bench:
         self.bus = AxiMemory(memory, config.port_bytes, model)
         self._sim = simulation
         self._shown: dict[str, int] = {}
+        self._windows = WindowRegisters()
 
     async def reset(self) -> int:
         """Reset the NPU."""
@@ -90,7 +92,13 @@ class Bench:
         return cycles
 
     async def write32(self, addr: int, value: int) -> int:
-        """Write a register."""
+        """Write a register; those of the memory windows are read back, and the bus is checked against what they hold."""
+        await self._write(addr, value)
+        if addr in self._windows:
+            self.bus.windows = self._windows.put(addr, await self.read32(addr))
+        return 0
+
+    async def _write(self, addr: int, value: int) -> None:
         sim = self._sim
         for port, init in (("awaddr", addr), ("awvalid", 1), ("wdata", value), ("wstrb", 15), ("wvalid", 1), ("bready", 1)):
             sim.set(f"s_axil__{port}", init)
@@ -106,7 +114,7 @@ class Bench:
             if is_done:
                 sim.set("s_axil__bready", 0)
                 self._check_response("write", addr, resp)
-                return 0
+                return
         raise DeviceError(f"write of register {addr:#05x}: no answer")
 
     async def read32(self, addr: int) -> int:

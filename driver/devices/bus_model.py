@@ -9,14 +9,32 @@ from typing import NamedTuple
 import numpy as np
 
 from convoy.driver.device import DeviceError, MemoryModel
+from convoy.spec.csr import WindowControl
 
-__all__ = ["MEMORY_BYTES", "Address", "AxiMemory", "Pins", "SparseMemory", "WriteBeat"]
+from .windows import Window
+
+__all__ = ["CHANNELS", "MEMORY_BYTES", "Address", "AxiMemory", "Pins", "SparseMemory", "WriteBeat", "channel_mask"]
 
 MEMORY_BYTES = 1 << 30
 """Address space behind the port."""
 MAX_BURSTS = 64
 MAX_EARLY_BEATS = 512
-SLVERR = 2
+SLVERR, DECERR = 2, 3
+CHANNELS = "AR", "AW", "W", "R", "B"
+"""Channels that `silence` knows; their order is that of the bits in axi_memory.h."""
+
+
+def channel_mask(channels: tuple[str, ...]) -> int:
+    """A bit for each of these `CHANNELS`.
+
+    Raises
+    ------
+    ValueError
+        When there is no such channel.
+    """
+    if unknown := set(channels) - set(CHANNELS):
+        raise ValueError(f"no channel {unknown.pop()!r}; there are {', '.join(CHANNELS)}")
+    return sum(1 << CHANNELS.index(channel) for channel in set(channels))
 
 
 class Address(NamedTuple):
@@ -103,16 +121,15 @@ class AxiMemory:
     -------
     pins : Pins
         To be driven in the cycle that comes.
-    fault : range
-        Bursts that touch these addresses are answered with `fault_resp` and write nothing.
-    fault_resp : int
-        A response, or 0: those bursts are not answered while this holds.
+    windows : list of Window
+        Every burst that is shown must lie in one of these, of its direction; if none has access to anything, it may lie anywhere.
     """
 
     def __init__(self, memory: SparseMemory, port_bytes: int, model: MemoryModel):
         self.pins = Pins()
-        self.fault = range(0)
-        self.fault_resp = SLVERR
+        self.windows: list[Window] = []
+        self._fault, self._fault_resp, self._fault_only_beats = range(0), SLVERR, False
+        self._silent: frozenset[str] = frozenset()
         self._memory = memory
         self._port_bytes = port_bytes
         self._model = model
@@ -125,6 +142,18 @@ class AxiMemory:
         self._writes: deque[_Burst] = deque()
         self._early: deque[WriteBeat] = deque()
 
+    def inject_fault(self, addr: int, num_bytes: int, resp: int, only_beats: bool) -> None:
+        """Bursts that touch these bytes are answered with `resp` and write nothing; 0: they are not answered while this holds.
+
+        With `only_beats` it is only those beats of a read that touch them.
+        """
+        self._fault, self._fault_resp, self._fault_only_beats = range(addr, addr + num_bytes), resp, only_beats
+
+    def silence(self, *channels: str) -> None:
+        """These `CHANNELS` neither take nor give anything new while this holds."""
+        channel_mask(channels)
+        self._silent = frozenset(channels)
+
     def step(self, aw: Address | None, w: WriteBeat | None, ar: Address | None, bready: int, rready: int) -> None:
         """One clock edge: what the manager showed before it (None: not valid); `pins` are for the next cycle.
 
@@ -136,11 +165,13 @@ class AxiMemory:
         pins = self.pins
         if self._waits:
             self._check_stable({"AR": ar, "AW": aw, "W": w})
+        if ar is not None and "AR" not in self._waits:
+            self._check_burst("read", ar)
+        if aw is not None and "AW" not in self._waits:
+            self._check_burst("write", aw)
         if ar is not None and pins.arready:
-            self._check_address("read", ar)
             self._reads.append(_Burst(ar, self._cycle + self._latency_cycles))
         if aw is not None and pins.awready:
-            self._check_address("write", aw)
             self._writes.append(_Burst(aw))
         if w is not None and pins.wready:
             self._early.append(w)
@@ -166,10 +197,10 @@ class AxiMemory:
         stall_ar = stall_aw = stall_w = stall_r = stall_b = False
         if self._model.stall_percent:
             stall_ar, stall_aw, stall_w, stall_r, stall_b = [self._stalls() for _ in range(5)]
-        pins.arready = int(not stall_ar and len(self._reads) < MAX_BURSTS)
-        pins.awready = int(not stall_aw and len(self._writes) < MAX_BURSTS)
-        can_read = bool(self._reads) and self._reads[0].ready_cycle <= self._cycle and not stall_r and not self._is_hung(self._reads[0])
-        can_write = not stall_w and len(self._early) < MAX_EARLY_BEATS
+        pins.arready = int(not stall_ar and len(self._reads) < MAX_BURSTS and "AR" not in self._silent)
+        pins.awready = int(not stall_aw and len(self._writes) < MAX_BURSTS and "AW" not in self._silent)
+        can_read = bool(self._reads) and self._reads[0].ready_cycle <= self._cycle and not stall_r and not self._is_hung(self._reads[0]) and "R" not in self._silent
+        can_write = not stall_w and len(self._early) < MAX_EARLY_BEATS and "W" not in self._silent
         grant_read = grant_write = True
         if self._model.is_shared:
             wants_read = bool(pins.rvalid) or can_read
@@ -179,7 +210,7 @@ class AxiMemory:
         pins.wready = int(can_write and grant_write)
         if not pins.rvalid and can_read and grant_read:
             self._show_read_beat()
-        is_answerable = bool(self._writes) and self._writes[0].is_complete and not self._is_hung(self._writes[0])
+        is_answerable = bool(self._writes) and self._writes[0].is_complete and not self._is_hung(self._writes[0]) and "B" not in self._silent
         if not pins.bvalid and is_answerable and not stall_b and self._writes[0].ready_cycle <= self._cycle:
             self._finish_write()
 
@@ -211,18 +242,21 @@ class AxiMemory:
         addr = burst.address.addr + burst.beat * self._port_bytes
         pins.rvalid = 1
         pins.rid = burst.address.id
-        pins.rresp = self.fault_resp if self._is_faulty(burst) else 0
         pins.rlast = int(burst.beat == burst.address.len)
+        if addr >= MEMORY_BYTES:
+            pins.rresp, pins.rdata = DECERR, 0
+            return
+        pins.rresp = self._fault_resp if self._is_faulty(burst) else 0
         pins.rdata = int.from_bytes(self._memory.read(addr, self._port_bytes), "little")
 
     def _finish_write(self) -> None:
         """Write the memory and show the response; until then a reader sees the old bytes."""
         burst, pins = self._writes.popleft(), self.pins
-        has_fault = self._is_faulty(burst)
+        resp = DECERR if burst.address.addr >= MEMORY_BYTES else self._fault_resp if self._is_faulty(burst) else 0
         full = (1 << self._port_bytes) - 1
         for index, beat in enumerate(burst.beats):
             addr = burst.address.addr + index * self._port_bytes
-            if has_fault or not beat.strb:
+            if resp or not beat.strb:
                 continue
             data = beat.data.to_bytes(self._port_bytes, "little")
             if beat.strb == full:
@@ -233,16 +267,20 @@ class AxiMemory:
                     self._memory.write(addr + offset, data[offset:offset + 1])
         pins.bvalid = 1
         pins.bid = burst.address.id
-        pins.bresp = self.fault_resp if has_fault else 0
+        pins.bresp = resp
 
     def _is_faulty(self, burst: _Burst) -> bool:
-        end = burst.address.addr + (burst.address.len + 1) * self._port_bytes
-        return burst.address.addr < self.fault.stop and end > self.fault.start
+        """Whether the fault is for this burst, or for the next beat of a read."""
+        is_beat = self._fault_only_beats and not burst.is_complete
+        start = burst.address.addr + (burst.beat * self._port_bytes if is_beat else 0)
+        end = start + (1 if is_beat else burst.address.len + 1) * self._port_bytes
+        return start < self._fault.stop and end > self._fault.start
 
     def _is_hung(self, burst: _Burst) -> bool:
-        return not self.fault_resp and self._is_faulty(burst)
+        return not self._fault_resp and self._is_faulty(burst)
 
-    def _check_address(self, what: str, a: Address) -> None:
+    def _check_burst(self, what: str, a: Address) -> None:
+        """A burst is checked when it is shown first, not when it is taken."""
         end = a.addr + (a.len + 1) * self._port_bytes
         if a.burst != 1:
             self._fail(f"{what} of {a.addr:#010x} has burst type {a.burst}, not INCR")
@@ -252,8 +290,11 @@ class AxiMemory:
             self._fail(f"{what} of {a.addr:#010x} is not aligned to {self._port_bytes} bytes")
         if a.addr >> 12 != (end - 1) >> 12:
             self._fail(f"{what} of {a.addr:#010x}, {a.len + 1} beats, crosses a 4 KiB boundary")
-        if end > MEMORY_BYTES:
-            self._fail(f"{what} of {a.addr:#010x}, {a.len + 1} beats, is beyond the memory")
+        access = WindowControl[what.upper()]
+        mine = [window for window in self.windows if window.access & access]
+        if any(window.access for window in self.windows) and not any(a.addr >= window.base and end <= window.limit for window in mine):
+            text = " ".join(f"{window.base:#010x}-{window.limit:#010x}" for window in mine)
+            self._fail(f"{what} of {a.addr:#010x}, {a.len + 1} beats, is outside the memory windows: {text or 'none'}")
 
     def _check_stable(self, shown: dict[str, Address | WriteBeat | None]) -> None:
         for name, before in self._waits.items():

@@ -93,7 +93,7 @@ class IcarusDevice:
         return self._call("read32", addr)
 
     def write32(self, addr: int, value: int) -> None:
-        """Write a CSR; takes simulated cycles."""
+        """Write a CSR; takes simulated cycles. Those of the memory windows are read back."""
         self._call("write32", addr, value)
 
     def read_memory(self, addr: int, num_bytes: int) -> bytes:
@@ -114,9 +114,16 @@ class IcarusDevice:
         """
         return self._call("wait", max_cycles, progress=progress)
 
-    def inject_fault(self, addr: int, num_bytes: int, resp: int = 2) -> None:
-        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0); 0 bytes: none."""
-        self._call("inject_fault", addr, num_bytes, resp)
+    def inject_fault(self, addr: int, num_bytes: int, resp: int = 2, only_beats: bool = False) -> None:
+        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0); 0 bytes: none.
+
+        With `only_beats` a read's other beats are answered as always.
+        """
+        self._call("inject_fault", addr, num_bytes, resp, only_beats)
+
+    def silence(self, *channels: str) -> None:
+        """From now on the memory takes nothing on these of AR, AW and W, and gives nothing new on these of R and B; none: all work."""
+        self._call("silence", *channels)
 
     def close(self) -> None:
         """End the simulation; finish the waveforms."""

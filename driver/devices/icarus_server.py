@@ -76,9 +76,8 @@ async def serve(dut):
                 result = memory.read(*args)
             elif operation == "write_memory":
                 result = memory.write(*args)
-            elif operation == "inject_fault":
-                addr, num_bytes, resp = args
-                bench.bus.fault, bench.bus.fault_resp, result = range(addr, addr + num_bytes), resp, None
+            elif operation in ("inject_fault", "silence"):
+                result = getattr(bench.bus, operation)(*args)
             elif operation == "wait":
                 result = await bench.wait(*args, progress=lambda cycles: connection.send(("progress", cycles)))
             else:

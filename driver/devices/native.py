@@ -13,6 +13,8 @@ from convoy.driver.device import DeviceError, MemoryModel
 from convoy.spec.config import PRESETS, NpuConfig
 
 from .build import native_library, npu_verilog, title
+from .bus_model import channel_mask
+from .windows import WindowRegisters
 
 __all__ = ["NativeDevice"]
 
@@ -68,6 +70,7 @@ class NativeDevice:
             self._library.convoy_stay_awake(self._npu)
         self._memory = self._library.convoy_memory(self._npu)
         self._memory_bytes = self._library.convoy_memory_bytes()
+        self._windows = WindowRegisters()
 
     def _train(self, library: Path) -> None:
         """Collect the profile of a typical workload."""
@@ -84,9 +87,13 @@ class NativeDevice:
         return value.value
 
     def write32(self, addr: int, value: int) -> None:
-        """Write a CSR; takes simulated cycles."""
+        """Write a CSR; takes simulated cycles. Those of the memory windows are read back."""
         if not self._library.convoy_write32(self._npu, addr, value):
             raise self._error()
+        if addr in self._windows:
+            windows = self._windows.put(addr, self.read32(addr))
+            flat = [each for window in windows for each in window]
+            self._library.convoy_set_windows(self._npu, (ctypes.c_uint32 * len(flat))(*flat), len(windows))
 
     def read_memory(self, addr: int, num_bytes: int) -> bytes:
         """Read the memory; no simulated time passes."""
@@ -117,9 +124,16 @@ class NativeDevice:
             raise DeviceError(f"device native: no interrupt within {max_cycles} cycles")
         return cycles
 
-    def inject_fault(self, addr: int, num_bytes: int, resp: int = 2) -> None:
-        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0); 0 bytes: none."""
-        self._library.convoy_inject_fault(self._npu, addr, addr + num_bytes, resp)
+    def inject_fault(self, addr: int, num_bytes: int, resp: int = 2, only_beats: bool = False) -> None:
+        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0); 0 bytes: none.
+
+        With `only_beats` a read's other beats are answered as always.
+        """
+        self._library.convoy_inject_fault(self._npu, addr, addr + num_bytes, resp, only_beats)
+
+    def silence(self, *channels: str) -> None:
+        """From now on the memory takes nothing on these of AR, AW and W, and gives nothing new on these of R and B; none: all work."""
+        self._library.convoy_silence(self._npu, channel_mask(channels))
 
     def close(self) -> None:
         """Free the model; finish the waveforms."""
@@ -154,7 +168,9 @@ def _load(path: Path) -> ctypes.CDLL:
         ("run", u64, [npu, u64]),
         ("write32", ctypes.c_int, [npu, u32, u32]),
         ("read32", ctypes.c_int, [npu, u32, ctypes.POINTER(u32)]),
-        ("inject_fault", None, [npu, u64, u64, u32]),
+        ("inject_fault", None, [npu, u64, u64, u32, u32]),
+        ("silence", None, [npu, u32]),
+        ("set_windows", None, [npu, ctypes.POINTER(u32), u32]),
     ):
         function = getattr(library, f"convoy_{name}")
         function.restype, function.argtypes = result, arguments

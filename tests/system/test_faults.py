@@ -1,246 +1,152 @@
-"""Random layers on the compiled RTL with a fault at a random place: a named error in time, nothing outside the windows changed, and the next
-run bit-exact. `CONVOY_EXAMPLES` and `CONVOY_SEED` as in test_npu.py.
+"""Hostile jobs on the compiled RTL: a sample of what `make hostile` runs, and each job that once did harm.
+
+`CONVOY_EXAMPLES` programs are attacked, drawn from `CONVOY_SEED`.
 """
 
 import os
-from dataclasses import replace
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, assume, given, seed, settings
-from hypothesis import strategies as st
+import pytest
 
-from convoy.driver.compile import compile_graph
-from convoy.driver.device import AccessError, BusError, DeviceError, MalformedError, NpuError, WatchdogError
-from convoy.driver.devices import open_device
-from convoy.driver.graph import GraphError
-from convoy.driver.program import NpuStep
-from convoy.driver.runtime import Session
-from convoy.spec.config import NpuConfig
-from convoy.spec.csr import NUM_WINDOWS, REGISTERS, Error, WindowControl
-from convoy.spec.isa import DESCRIPTOR_BYTES
-from convoy.verif.graphs import evaluate, random_values
-from convoy.verif.strategies import layer_graphs, memory_models
+from convoy.driver.device import MemoryModel
+from convoy.driver.synthetic import LayerSpec, make_layer
+from convoy.spec.csr import Error, WindowControl
+from convoy.spec.isa import DESCRIPTOR_BYTES, NN, STREAM, Opcode
+from convoy.verif.attacks import BEFORE, KINDS, Attacker, Event, Job, write_window
+from convoy.verif.hostile import CONFIGS, Bench, Case, draw_case
 
-CONFIG = NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, port_bits=128, post_lanes=2, stripe_bytes=4096, window_words=32,
-                   weight_fifo_beats=32, tp_buffer_bytes=1024, max_reads=3)
-WATCHDOG_CYCLES = 20_000
-BEYOND_BYTES = 8192
-NAMES = {register.addr: name for name, register in REGISTERS.items()}
+EXAMPLES, SEED = (int(os.environ.get(name, default)) for name, default in (("CONVOY_EXAMPLES", "12"), ("CONVOY_SEED", "1")))
+CONFIG = CONFIGS["small"]
+READ, WRITE, LOCK = WindowControl.READ, WindowControl.WRITE, WindowControl.LOCK
 
 
-class WatchedDevice:
-    """A device of which every program must leave alone what its windows do not let it write.
-
-    Attributes
-    ----------
-    waits
-        Cycles of every `wait` that returned.
-    limit_cycles
-        If not None, `wait` gives up so early.
-    """
-
-    def __init__(self, device, num_bytes):
-        self._device, self._num_bytes, self._registers = device, num_bytes, dict.fromkeys(REGISTERS, 0)
-        self.config, self.memory_model = device.config, device.memory_model
-        self.read32, self.read_memory, self.write_memory = device.read32, device.read_memory, device.write_memory
-        self.inject_fault = device.inject_fault
-        self.waits, self.limit_cycles = [], None
-
-    def write32(self, addr, value):
-        self._registers[NAMES[addr]] = value
-        if NAMES[addr] == "CONTROL" and value & 1:
-            self._before = self._kept()
-        self._device.write32(addr, value)
-
-    def wait(self, max_cycles, progress=None):
-        try:
-            self.waits.append(self._device.wait(min(max_cycles, self.limit_cycles or max_cycles)))
-            return self.waits[-1]
-        finally:
-            np.testing.assert_array_equal(self._kept(), self._before)
-
-    def _kept(self):
-        memory = np.frombuffer(self.read_memory(0, self._num_bytes), np.uint8).copy()
-        registers = self._registers
-        for name in (f"WINDOW{number}" for number in range(NUM_WINDOWS)):
-            if registers[f"{name}_CONTROL"] & WindowControl.WRITE:
-                memory[registers[f"{name}_BASE"]:registers[f"{name}_LIMIT"]] = 0
-        return memory
+def test_hostile_jobs():
+    """Each kind of attack on each program, alone and with two others."""
+    rng, found, ends = np.random.default_rng(SEED), set(), set()
+    for number in range(EXAMPLES):
+        case = draw_case(CONFIG, f"small {SEED}/{number}")
+        if case is None:
+            continue
+        target = case.targets[int(rng.integers(len(case.targets)))]
+        attacker = Attacker(CONFIG, target, rng)
+        for kind in KINDS:
+            device = case.open()
+            for kinds in ((kind, *(str(other) for other in rng.choice(list(KINDS), 2))), (kind,)):
+                job = attacker.job_of(*kinds)
+                ends.add(Bench(device).run(target, job).error)
+                if "locked windows" in kinds and len(kinds) > 1:  # perhaps for good
+                    device.close()
+                    device = case.open()
+                Bench(device).check(target)
+                found.update(job.kinds)
+            device.close()
+    assert found == set(KINDS)
+    assert ends >= {Error.NONE, Error.OPCODE, Error.MALFORMED, Error.BUS_READ, Error.BUS_WRITE, Error.ACCESS_READ, Error.ACCESS_WRITE, Error.WATCHDOG, Error.TIMEOUT}
 
 
-class Case:
-    """A layer, compiled, on a device of its own, which has run once without a fault."""
-
-    def __init__(self, data):
-        graph, model = data.draw(layer_graphs()), data.draw(memory_models())
-        self.rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-        try:
-            self.plan = compile_graph(graph, CONFIG, keep_tensors=True)
-        except GraphError:
-            assume(False)
-        self.graph = graph
-        self.steps = [step.program for step in self.plan.steps if isinstance(step, NpuStep) and step.program.descriptors]
-        assume(self.steps)
-        self.inputs = random_values(graph, int(self.rng.integers(1 << 31)))
-        self.expected = evaluate(graph, self.inputs)
-        self.raw = open_device("native", CONFIG, model)
-        self.device = WatchedDevice(self.raw, self.plan.memory_bytes + BEYOND_BYTES)
-        self.device.write_memory(self.plan.memory_bytes, self.rng.bytes(BEYOND_BYTES))
-        self.session = Session(self.plan, self.device, watchdog_cycles=WATCHDOG_CYCLES)
-        stall = 100 / (100 - model.stall_percent)
-        self.stop_cycles = int((100 + 2 * model.latency_cycles + 2 * (CONFIG.max_reads + 9) * CONFIG.max_burst_beats) * stall * 2)
-        self.check()
-        self.clean_cycles = self.device.waits[-1]
-
-    def check(self):
-        """A run without a fault is bit-exact."""
-        execution = self.session.run(self.inputs)
-        for op in self.graph.ops:
-            if op.outputs[0] in self.plan.placements:
-                np.testing.assert_array_equal(execution.tensors[op.outputs[0]], self.expected[op.outputs[0]])
-
-    def attempt(self, kinds):
-        """A run of which only these errors may come: the error, or None."""
-        try:
-            self.session.run(self.inputs)
-        except kinds as error:
-            return error
-        return None
-
-    def spoilt(self, kinds):
-        """A run with a fault: the error; None if the fault was not met and the result is right."""
-        try:
-            self.check()
-        except kinds as error:
-            return error
-        return None
+@pytest.fixture(scope="module")
+def case():
+    """A convolution."""
+    graph = make_layer(LayerSpec("conv", (8, 8, 4), 4, (3, 3), (1, 1), (1, 1, 1, 1)), 0).graph
+    return Case(CONFIG, graph, MemoryModel(latency_cycles=9), 0)
 
 
-def campaign(test):
-    """Run `test` on random cases."""
-    @seed(int(os.environ.get("CONVOY_SEED", "1")))
-    @settings(deadline=None, max_examples=int(os.environ.get("CONVOY_EXAMPLES", "10")), suppress_health_check=list(HealthCheck),
-              phases=[Phase.explicit, Phase.generate], database=None)
-    @given(st.data())
-    def check(data):
-        case = Case(data)
-        try:
-            test(case)
-        finally:
-            case.raw.close()
+@pytest.fixture
+def attack(case):
+    """Runs events on the case's program with both limits set, then a correct job."""
+    device, target = case.open(), case.targets[-1]
 
-    check()
+    def attack(*events):
+        limits = (Event(BEFORE, "write", ("TIMEOUT", 5000)), Event(BEFORE, "write", ("WATCHDOG", 1000)))
+        bench = Bench(device)
+        outcome = bench.run(target, Job((), (*limits, *events)))
+        if not any("CONTROL" in str(event.arguments[0]) and event.arguments[1] & LOCK for event in events if event.action == "write"):
+            bench.check(target)
+        return outcome
+
+    yield attack
+    device.close()
 
 
-def test_bus_errors():
-    """The interrupt comes no later than that of the whole program plus the time that the bursts under way take."""
+def nn_of(case):
+    """The address of the first NN descriptor, and its fields."""
+    program = case.targets[-1].program
+    index = next(n for n, raw in enumerate(program.descriptors) if raw[0] == Opcode.NN)
+    return program.program_addr + index * DESCRIPTOR_BYTES, NN.decode(program.descriptors[index])
+
+
+def windows(*given):
+    """Events that set all windows."""
+    given += ((0, 0, 0),) * (4 - len(given))
+    return [Event(BEFORE, "write", write) for number, window in enumerate(given) for write in write_window(number, *window)]
+
+
+def test_a_stream_of_no_beats(case, attack):
+    """It was fetched as a burst of 256 beats, which crossed its page and got past the guard."""
+    _, nn = nn_of(case)
+    entry = STREAM.encode(offset_bytes=(0xF00 - nn["wgt_addr"]) % 2**32, num_beats=0)
+    attack(Event(BEFORE, "poke", (nn["stream_addr"], entry)))
+    attack(*windows((0, 0x1000, READ | WRITE)), Event(BEFORE, "poke", (nn["stream_addr"], entry)))
+
+
+def test_a_stream_anywhere(case, attack):
+    """Its address went to the bus as it was."""
+    _, nn = nn_of(case)
+    entry = STREAM.decode(case.targets[-1].before[nn["stream_addr"]:nn["stream_addr"] + STREAM.num_bytes])
+    for offset in (1, 2, 4, 8, 16, 31):
+        attack(Event(BEFORE, "poke", (nn["stream_addr"], STREAM.encode(**entry | {"offset_bytes": entry["offset_bytes"] + offset}))))
+
+
+def test_a_directory_that_is_too_short(case, attack):
+    """What lies behind it are streams too, then."""
+    addr, nn = nn_of(case)
+    end = nn["stream_addr"] + STREAM.num_bytes * nn["num_sb"] * CONFIG.num_cores
+    for behind in (bytes(32), b"\xff" * 32):
+        attack(Event(BEFORE, "poke", (end, behind)), Event(BEFORE, "poke", (addr, NN.encode(**nn | {"num_sb": nn["num_sb"] + 1}))))
+
+
+def test_windows_are_those_of_the_doorbell(case, attack):
+    """Whatever is written to them during the run, the program ends as always; written before, it ends with an error."""
+    last = case.targets[-1].clean_cycles
+    for cycle in (BEFORE, 0, 1, 10, last // 2, last - 20):
+        events = [Event(cycle, event.action, event.arguments) for event in windows((0, 0, READ | WRITE))]
+        assert attack(*events).error == (Error.ACCESS_READ if cycle == BEFORE else Error.NONE)
+
+
+def test_locked_windows(case, attack):
+    """Nothing opens them again."""
+    program = case.targets[-1].program
+    shut = windows(*((0, 0, READ | WRITE | LOCK),) * 4)
+    outcome = attack(*shut, *windows((0, 1 << 31, READ | WRITE)), Event(50, "write", ("CONTROL", 4)))
+    assert (outcome.error, outcome.addr) == (Error.ACCESS_READ, program.program_addr)
+
+
+@pytest.mark.parametrize("only_beats", [False, True])
+@pytest.mark.parametrize("resp", [2, 3])
+def test_bus_errors(case, attack, resp, only_beats):
+    """The address of the error is that of the burst."""
+    target = case.targets[-1]
+    _, nn = nn_of(case)
     seen = set()
-
-    def check(case):
-        for _ in range(6):
-            addr, num_bytes, resp = int(case.rng.integers(case.plan.memory_bytes)), int(case.rng.integers(1, 64)), int(case.rng.choice([2, 3]))
-            case.device.inject_fault(addr, num_bytes, resp)
-            error = case.spoilt(BusError)
-            if error is not None:
-                seen.add(error.code)
-                assert addr - CONFIG.max_burst_beats * CONFIG.port_bytes < error.addr < addr + num_bytes
-                assert case.device.waits[-1] <= case.clean_cycles + case.stop_cycles
-            case.device.inject_fault(0, 0)
-            case.check()
-
-    campaign(check)
+    for addr in (target.program.program_addr + 200, target.records.start, nn["tap_addr"], nn["stream_addr"], nn["wgt_addr"], nn["param_addr"], nn["out_addr"]):
+        outcome = attack(Event(BEFORE, "fault", (addr, 1, resp, only_beats)))
+        seen.add(outcome.error)
+        assert addr - CONFIG.max_burst_beats * CONFIG.port_bytes < outcome.addr <= addr
     assert seen == {Error.BUS_READ, Error.BUS_WRITE}
 
 
-def test_windows():
-    """A window that is cut short: an access error at an address that no window covers, in time, and nothing there is written."""
-    seen = set()
-
-    def check(case):
-        for which in (0, 0, 1, 2):
-            def cut(program, which=which):
-                window = program.windows[which]
-                size = (window.limit - window.base) // 32
-                cut = replace(window, limit=window.base + 32 * int(case.rng.integers(size + 1))) if size else window
-                if case.rng.integers(2) and which == 0:
-                    cut = replace(cut, limit=window.limit, is_writable=False)
-                return replace(program, windows=tuple(cut if number == which else each for number, each in enumerate(program.windows)))
-
-            steps = [replace(step, program=cut(step.program)) if isinstance(step, NpuStep) else step for step in case.plan.steps]
-            case.session.plan = replace(case.plan, steps=tuple(steps))
-            error = case.spoilt(AccessError)
-            if error is not None:
-                seen.add(error.code)
-                assert case.device.waits[-1] <= case.clean_cycles + case.stop_cycles
-            case.session.plan = case.plan
-            case.check()
-
-    campaign(check)
-    assert seen == {Error.ACCESS_READ, Error.ACCESS_WRITE}
+@pytest.mark.parametrize("channel", ["AR", "AW", "W", "R", "B"])
+def test_a_channel_that_falls_silent(case, attack, channel):
+    """Whenever it does: the watchdog, unless nothing needs the channel any more."""
+    last = case.targets[-1].clean_cycles
+    seen = [attack(Event(cycle, "silence", (channel,))).error for cycle in (BEFORE, last // 3, 2 * last // 3, last - 60)]
+    assert set(seen) <= {Error.WATCHDOG, Error.NONE}
+    assert seen[0] == Error.WATCHDOG
 
 
-def test_hangs():
-    """The memory stops answering some bursts: the watchdog; when it answers again, the NPU works again."""
-    seen = []
-
-    def check(case):
-        for _ in range(3):
-            addr = int(case.rng.integers(case.plan.memory_bytes))
-            case.device.inject_fault(addr, 64, 0)
-            error = case.spoilt(WatchdogError)
-            if error is not None:
-                seen.append(error)
-                assert case.device.waits[-1] <= case.clean_cycles + WATCHDOG_CYCLES + case.stop_cycles
-            case.device.inject_fault(0, 0)
-            case.check()
-
-    campaign(check)
-    assert seen
-
-
-def test_spoilt_descriptors():
-    """Random bits of a descriptor flipped: whatever comes of it, nothing outside the windows changes, and the next run is right."""
-    seen = set()
-
-    def check(case):
-        for _ in range(6):
-            program = case.steps[int(case.rng.integers(len(case.steps)))]
-            index = int(case.rng.integers(len(program.descriptors)))
-            addr, raw = program.program_addr + index * DESCRIPTOR_BYTES, bytearray(program.descriptors[index])
-            for bit in case.rng.integers(8 * DESCRIPTOR_BYTES, size=int(case.rng.choice([1, 3, 50]))):
-                raw[bit // 8] ^= 1 << bit % 8
-            case.device.write_memory(addr, bytes(raw))
-            case.device.limit_cycles = 5 * WATCHDOG_CYCLES
-            error = case.attempt(DeviceError)
-            if isinstance(error, NpuError):
-                seen.add(error.code)
-                assert error.addr == addr or not isinstance(error, MalformedError)
-            elif error is not None:
-                assert "no interrupt within" in str(error)
-                case.session.reset()
-            case.device.limit_cycles = None
-            case.device.write_memory(addr, program.descriptors[index])
-            case.check()
-
-    campaign(check)
-    assert seen >= {Error.OPCODE, Error.MALFORMED}
-
-
-def test_soft_resets():
-    """At a random cycle of a program; then it runs again."""
-    num_reset = 0
-
-    def check(case):
-        nonlocal num_reset
-        for _ in range(8):
-            case.device.limit_cycles = int(case.rng.integers(1, case.clean_cycles + 2))
-            error = case.attempt(DeviceError)
-            if error is not None:
-                assert "no interrupt within" in str(error)
-                num_reset += 1
-            case.session.reset()
-            case.device.limit_cycles = None
-            case.check()
-
-    campaign(check)
-    assert num_reset
+def test_soft_resets(case, attack):
+    """At any cycle, also while the memory is silent."""
+    for cycle in range(0, case.targets[-1].clean_cycles + 20, 23):
+        attack(Event(cycle, "write", ("CONTROL", 4)))
+    for channel in ("AR", "AW", "W", "R", "B"):
+        attack(Event(BEFORE, "silence", (channel,)), Event(200, "write", ("CONTROL", 4)), Event(300, "write", ("CONTROL", 1)))
