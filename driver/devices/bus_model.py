@@ -290,7 +290,7 @@ class AxiMemory:
             self._fail(f"{what} of {a.addr:#010x} is not aligned to {self._port_bytes} bytes")
         if a.addr >> 12 != (end - 1) >> 12:
             self._fail(f"{what} of {a.addr:#010x}, {a.len + 1} beats, crosses a 4 KiB boundary")
-        access = WindowControl[what.upper()]
+        access = WindowControl.__members__[what.upper()]
         mine = [window for window in self.windows if window.access & access]
         if any(window.access for window in self.windows) and not any(a.addr >= window.base and end <= window.limit for window in mine):
             text = " ".join(f"{window.base:#010x}-{window.limit:#010x}" for window in mine)
