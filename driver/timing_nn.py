@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import LOW_BEATS
 from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTES, Cause
 
 from .cost import WINDOW_CYCLES
 from .device import MemoryModel
 from .pack import LayerStreams, StreamCounts
 from .timing_port import FLIGHT_CYCLES, Delay, SharedPort, Transfer
-from .timing_start import WAITING_BURSTS, Start, simulate_start
+from .timing_start import WAITING_BURSTS, Next, Start, simulate_load, simulate_start
 
 __all__ = ["MAX_WRITES", "READ_CYCLES", "WRITE_CYCLES", "Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
 
@@ -84,6 +83,10 @@ class Following:
 
     num_descriptors: int
     streams: LayerStreams | None
+    fields: dict[str, int] | None
+    """Of the next one, likewise."""
+    offered: Callable[[float], float]
+    """When the next one could be offered if this one were accepted at some time."""
     tp_loads: Callable[[float, Transfer], Sequence[Transfer]]
     """What the tensor processor reads behind a job, from when the job was accepted and what its loader reads."""
 
@@ -119,14 +122,16 @@ class _Pixels:
     is_held: bool
     """Results of earlier jobs held the loader up."""
     start: Start | None = None
-    """Burst by burst, when the engine was idle."""
+    """Weights too, when the engine was idle."""
+    channels: tuple[float, ...] = ()
+    """Each one, where the port was simulated burst by burst."""
     delay: Callable[[float], float] = float
     """When that comes which would come at some time if the tensor processor read nothing."""
 
     def loaded(self, channel: int) -> float:
         """A channel that does not exist needs no loading."""
         channel = min(channel, self.num_ic - 1)
-        return self.delay(self.start.loaded[channel] if self.start else self.first + (channel + 1) * self.per_channel)
+        return self.delay(self.channels[channel] if self.channels else self.first + (channel + 1) * self.per_channel)
 
 
 class NnTimer:
@@ -189,29 +194,40 @@ class NnTimer:
         gaps = 0  # a full segment waits until the bytes of the one before have left the queue
         if d["stride_w_log2"] and 2 * lanes > 3 * config.port_bytes:
             gaps = d["num_ic"] * d["tile_ih"] * (d["tile_cols"] // lanes)
-        start, first, per_channel = None, 0.0, 0.0
-        if is_cold and not is_held:
-            num_vec = (1 + d["is_wide"]) * d["num_vec_last" if d["num_groups"] == 1 else "num_vec"]
+        start, channels, first, per_channel = None, (), 0.0, 0.0
+        num_vec = (1 + d["is_wide"]) * d["num_vec_last" if d["num_groups"] == 1 else "num_vec"]
+        if is_held:
+            compute = max(sum(stream.cycles(num_vec)) for stream in layer.counts[:config.num_cores])
+            port_free = max(self.load_taken + self._queued_beats(d, layer, accepted), self.load_end)
+            channels = simulate_load(d, layer, self.load_taken, port_free, max(writes, gaps / d["num_ic"]), num_vec, compute + FINISH_CYCLES,
+                                     self._next(following, accepted), self.latency, config)
+        elif is_cold:
             start = simulate_start(d, layer.counts[:config.num_cores], accepted, max(writes, gaps / d["num_ic"]), num_vec, following.num_descriptors,
                                    self.latency, config)
+            channels = start.loaded
         else:
             is_aligned = all(d[name] % config.port_bytes == 0 for name in ("act_addr", "act_pitch_inner_bytes", "act_pitch_outer_bytes"))
             beats = num_runs * num_beats(d["act_run_bytes"], is_aligned or (num_runs == 1 and d["act_addr"] % config.port_bytes == 0), config)
             beats = port_cycles(beats, num_runs, self.latency, config.max_reads, config)
-            contended = max(0.0, self._other_beats(d, layer, is_held) - max(0.0, self.load_taken - self.load_end)) * (not is_held)
+            contended = max(0.0, self._other_beats(d, layer) - max(0.0, self.load_taken - self.load_end))
             first = max(self.load_taken + self.read_trip + LOAD_CYCLES, self.load_end + LOAD_GAP_CYCLES)
-            if is_held:
-                first = max(first, self.load_taken + self._queued_beats(d, layer, accepted) + LOAD_CYCLES)
             per_channel = max((beats + max(contended, gaps)) / d["num_ic"], writes)
-        pixels = _Pixels(first, per_channel, d["num_ic"], is_held, start)
-        begin, end = self.load_taken + self.read_trip if start else first, pixels.loaded(d["num_ic"])
+        pixels = _Pixels(first, per_channel, d["num_ic"], is_held, start, channels)
+        begin, end = self.load_taken + self.read_trip if channels else first, pixels.loaded(d["num_ic"])
         beats = num_runs * num_beats(d["act_run_bytes"], False, config)
         alone = Transfer(begin, end, min(1.0, beats / (end - begin)), beats / (num_runs * -(-d["act_run_bytes"] // (config.max_burst_beats * config.port_bytes))))
         pixels.delay = Delay(SharedPort(config, self.latency), alone, following.tp_loads(accepted, alone))
         self.load_end = pixels.loaded(d["num_ic"])
         self.loads.append(replace(alone, end=self.load_end))
-        self.slices.append(Slice("loader", self.load_taken + LOAD_CYCLES if start else first - self.read_trip, self.load_end))
+        self.slices.append(Slice("loader", self.load_taken + LOAD_CYCLES if channels else first - self.read_trip, self.load_end))
         return pixels
+
+    def _next(self, following: Following, accepted: float) -> Next | None:
+        """The next job, which the engine accepts when the loader takes the present one."""
+        if following.fields is None or following.streams is None:
+            return None
+        at = max(following.offered(accepted), self.load_taken, self.drained, accepted) + 1
+        return Next(at, following.fields, following.streams, following.num_descriptors - 1)
 
     def _queued_beats(self, d: dict[str, int], layer: LayerStreams, accepted: float) -> float:
         """Weights of the first superblock that the port has been asked for and not yet brought when the loader begins: pixels come behind them."""
@@ -225,16 +241,13 @@ class NnTimer:
         """When the first weights of a job are requested."""
         return max(self.fetched, accepted) + self.read_trip + d["num_taps"] + self.config.num_cores + TABLE_CYCLES
 
-    def _other_beats(self, d: dict[str, int], layer: LayerStreams, is_ahead: bool) -> float:
-        """What else the port brings for a job: a descriptor, tables, weights, parameters; or only what is fetched of them in the beginning."""
+    def _other_beats(self, d: dict[str, int], layer: LayerStreams) -> float:
+        """What else the port brings for a job: a descriptor, tables, weights, parameters."""
         config = self.config
         weights = sum(stream.num_beats for stream in layer.counts) * d["num_groups"]
         kernels = ((d["num_sb"] - 1) * d["num_kernels"] + d["num_kernels_last"]) * config.num_cores * d["num_groups"]
-        params = kernels * PARAM.num_bytes / config.port_bytes
-        if is_ahead:
-            weights, params = min(weights, LOW_BEATS * config.num_cores), min(params, 2 * config.max_burst_beats)
         tables = d["num_taps"] * TAP_BYTES + len(layer.counts) * STREAM.num_bytes + DESCRIPTOR_BYTES
-        return tables / config.port_bytes + weights + params
+        return (tables + kernels * PARAM.num_bytes) / config.port_bytes + weights
 
     def _group(self, d: dict[str, int], streams: Sequence[StreamCounts], sb: int, num_vec: int, pixels: _Pixels,
                consumed: list[float], spent: Spent) -> float:
