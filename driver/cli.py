@@ -215,7 +215,7 @@ def profile(
                 device.close()
     report, _ = build_report(plan, Estimator(memory), execution, model=str(model), config=config, device_name=device_name, reference=ReferenceName.NONE, expected=None)
     if html is not None:
-        write_profile_page(html, plan, report)
+        write_profile_page(html, plan, compile_graph(plan.graph, plan.config), report)
     if trace is not None:
         trace.write_bytes(timeline(plan, report, execution, memory))
     if not _write_json(report, json_path):
@@ -240,7 +240,7 @@ def compile_command(
     report = {"model": str(model), "config": config} | plan_report(plan)
     if not _write_json(report, json_path):
         Console().print(plan_table(report))
-        typer.echo(f"{report['descriptors']:,} descriptors, {report['image_bytes']:,} bytes of constants, {report['memory_bytes']:,} bytes of memory")
+        typer.echo(f"{report['descriptors']:,} descriptors, {report['image_bytes']:,} bytes of constants, {report['memory_bytes']:,} bytes of memory to run")
     if save is not None:
         save_plan(plan, report, save)
     return 0

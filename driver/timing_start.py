@@ -310,7 +310,7 @@ def simulate_start(d: dict[str, int], streams: Sequence[StreamCounts], accepted:
     num_vec : lane vectors of a weight in a group, twice as many for int16
     num_following : descriptors behind this one; the next of them are fetched, and the parameters of the next job
     """
-    request, value_bytes = accepted + REQUEST_CYCLES, 1 + d["is_wide"]
+    request = accepted + REQUEST_CYCLES
     runs = [length for beats in _run_beats(d, config) for length in _bursts(beats, config)]
     pixels = _Pixels(request, runs, d["num_ic"], max(1.0, writes * d["num_ic"] / sum(runs)), max(ACT_DEPTH_BEATS, 2 * config.max_burst_beats))
     tables = _Tables(request, d, config)
