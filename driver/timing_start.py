@@ -15,7 +15,7 @@ from convoy.spec.isa import DESCRIPTOR_BYTES, PARAM, STREAM, TAP_BYTES
 
 from .pack import LayerStreams, StreamCounts
 
-__all__ = ["Next", "Start", "simulate_load", "simulate_start"]
+__all__ = ["Load", "Loaded", "Next", "Start", "simulate_load", "simulate_start"]
 
 REQUEST_CYCLES = 5
 """From a job to the first requests of its tables, parameters and pixels."""
@@ -40,11 +40,25 @@ FETCH_CYCLES, FETCHED_DESCRIPTORS = 27, 1
 
 
 @dataclass(frozen=True)
-class Start:
+class Loaded:
     """Times in cycles."""
 
-    loaded: tuple[float, ...]
+    channels: tuple[float, ...]
     """When each input channel is in the stripe memory."""
+    num_next_bursts: int
+    """The longest bursts of weights that the next job has got by then."""
+    bursts: tuple[tuple[float, float], ...]
+    """When each burst of the port was requested, and when its last beat comes; until the first results of the job are drained."""
+
+    def queue_cycles(self, now: float) -> float:
+        """How long it takes until all has come that was requested before."""
+        return max(0.0, max((end for asked, end in self.bursts if asked < now), default=0.0) - now)
+
+
+@dataclass(frozen=True)
+class Start(Loaded):
+    """The same of a job that begins on an idle engine, and its own weights."""
+
     first_weights: tuple[float, ...]
     """First beat of each core's weights."""
     last_weights: float
@@ -220,32 +234,46 @@ class _Weights(_Client):
         return all(len(arrived) >= needed for arrived, needed in zip(self.arrived, self.num_first, strict=True))
 
 
-class _NextWeights(_Client):
-    """Those of the next job, for queues that hold less than `LOW_BEATS`, superblock by superblock. `own`: of each core, what its queue holds of this job."""
+class _LaterWeights(_Client):
+    """Those that queues with less than `LOW_BEATS` get while pixels are loaded: superblock by superblock of this job and of the next one.
 
-    def __init__(self, tables: _Tables, streams: LayerStreams, num_groups: int, own: Sequence[_Use], config: NpuConfig):
+    Parameters
+    ----------
+    superblocks : (their tables, their number in these, for each core the lengths of its bursts)
+    own : of each core, the beats of this job
+    asked : of each core, how many beats have been requested
+    first : the client that requests the first superblock of this job, if that is not over
+    next_tables : those of the next job, whose longest bursts are counted
+    """
+
+    def __init__(self, superblocks: Sequence[tuple[_Tables, int, list[deque[int]]]], own: Sequence[_Use], asked: Sequence[int], first: _Weights | None,
+                 next_tables: _Tables | None, config: NpuConfig):
         super().__init__(inf, [])
-        num_cores = config.num_cores
-        self.tables, self.own = tables, own
-        counts = [streams.counts[first:first + num_cores] for first in range(0, len(streams.counts), num_cores)]
-        self.superblocks = deque([deque(_bursts(stream.num_beats, config) * min(num_groups, 1 + LOW_BEATS)) for stream in part] for part in counts)
-        self.left: list[deque[int]] = [deque() for _ in range(num_cores)]
-        self.sb, self.asked, self.turn, self.ready = -1, [0] * num_cores, 0, 0.0
+        self.superblocks, self.own, self.asked, self.first, self.depth = deque(superblocks), own, list(asked), first, config.weight_fifo_beats
+        self.tables, self.next_tables = None, next_tables
+        self.left: list[deque[int]] = [deque() for _ in own]
+        self.turn, self.ready = 0, 0.0
+        self.num_longest, self.max_burst_beats = 0, config.max_burst_beats
         self.ahead = 1 + AHEAD_WEIGHTS // config.port_bytes
 
     def _open_at(self, core: int) -> float:
         if not self.left[core]:
             return inf
-        least = self.asked[core] + len(self.own[core].channels) - LOW_BEATS + 1 - self.ahead
+        is_giving_way = bool(self.own[core].pixels.lengths)
+        least = self.asked[core] - self.ahead + (1 - LOW_BEATS if is_giving_way else self.left[core][0] - self.depth)
         used = self.own[core].times([0.0] * len(self.own[core].channels))
         return self.ready if least <= 0 else inf if least > len(used) else max(self.ready, used[least - 1])
 
     def update(self) -> None:
         """Set the time of the next request."""
-        if not any(self.left) and self.superblocks and (at := self.tables.weights_at(self.sb + 1)) < inf:
-            self.sb, self.left = self.sb + 1, self.superblocks.popleft()
+        if self.first is not None:
+            if any(self.first.left):
+                return
+            self.ready, self.first = self.first.ready, None
+        if not any(self.left) and self.superblocks and (at := self.superblocks[0][0].weights_at(self.superblocks[0][1])) < inf:
+            self.tables, sb, self.left = self.superblocks.popleft()
             self.ready = max(at, self.ready + len(self.left) + TURN_CYCLES)
-            self.tables.use(self.sb, self.ready)
+            self.tables.use(sb, self.ready)
         self.at = min(self._open_at(core) for core in range(len(self.left)))
 
     def issue(self, now: float) -> int:
@@ -254,6 +282,7 @@ class _NextWeights(_Client):
         core = (self.turn + skipped) % num_cores
         beats = self.left[core].popleft()
         self.asked[core] += beats
+        self.num_longest += self.tables is self.next_tables and beats == self.max_burst_beats
         self.turn, self.ready = (core + 1) % num_cores, now + CHOOSE_CYCLES + SKIP_CYCLES * skipped
         return beats
 
@@ -298,43 +327,6 @@ def _run_beats(d: dict[str, int], config: NpuConfig) -> list[int]:
     return (-(-(first + d["act_run_bytes"]) // config.port_bytes)).tolist()
 
 
-def simulate_start(d: dict[str, int], streams: Sequence[StreamCounts], accepted: float, writes: float, num_vec: int, num_following: int,
-                   latency_cycles: int, config: NpuConfig) -> Start:
-    """The beginning of a descriptor that an idle engine accepts at `accepted`.
-
-    Parameters
-    ----------
-    d : the descriptor
-    streams : those of the first superblock
-    writes : least cycles of the loader for a channel, as far as it does not wait for bytes
-    num_vec : lane vectors of a weight in a group, twice as many for int16
-    num_following : descriptors behind this one; the next of them are fetched, and the parameters of the next job
-    """
-    request = accepted + REQUEST_CYCLES
-    runs = [length for beats in _run_beats(d, config) for length in _bursts(beats, config)]
-    pixels = _Pixels(request, runs, d["num_ic"], max(1.0, writes * d["num_ic"] / sum(runs)), max(ACT_DEPTH_BEATS, 2 * config.max_burst_beats))
-    tables = _Tables(request, d, config)
-    kernels = (d["num_kernels"] if d["num_sb"] > 1 else d["num_kernels_last"]) * config.num_cores
-    run_beats = -(-kernels * PARAM.num_bytes // config.port_bytes)
-    depth = max(PARAM_DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
-    num_runs = min(d["num_sb"] * d["num_groups"] if num_following == 0 else depth, -(-depth // run_beats))
-    params = _Client(request, (_bursts(run_beats, config) * num_runs)[:depth // min(run_beats, config.max_burst_beats)])
-    channels = [_channels(d, core, 0, config) for core in range(config.num_cores)]
-    weights = _Weights(streams, num_vec, d["num_groups"], pixels, channels, config)
-
-    fetched = max(0, min(num_following - FETCHED_DESCRIPTORS, FETCHED_DESCRIPTORS)) * DESCRIPTOR_BYTES // config.port_bytes
-    descriptors = _Client(accepted + FETCH_CYCLES, _bursts(fetched, config))
-    clients: tuple[_Client, ...] = descriptors, tables, params, pixels, weights
-
-    def update() -> None:
-        weights.begin(tables.weights_at(0))
-        weights.update()
-
-    _take_turns(clients, lambda: not pixels.lengths and weights.is_complete, update, 0.0, latency_cycles, config)
-    return Start(tuple(pixels.loaded), tuple(arrived[0] for arrived in weights.arrived),
-                 max(arrived[needed - 1] for arrived, needed in zip(weights.arrived, weights.num_first, strict=True)))
-
-
 @dataclass(frozen=True)
 class Next:
     """The job behind one whose pixels are loaded."""
@@ -346,69 +338,142 @@ class Next:
     """Descriptors behind it."""
 
 
-def simulate_load(d: dict[str, int], layer: LayerStreams, start: float, port_free: float, writes: float, num_vec: int, drain_cycles: float, following: Next | None,
-                  latency_cycles: int, config: NpuConfig) -> tuple[float, ...]:
-    """When each channel of a job that had to wait for earlier ones is in the stripe memory. Its tables, weights and first parameters have been fetched; those of
+@dataclass(frozen=True)
+class Load:
+    """What is to be loaded, and how fast it goes on from there."""
+
+    fields: dict[str, int]
+    streams: LayerStreams
+    num_vec: int
+    """Lane vectors of a weight in a group, twice as many for int16."""
+    writes: float
+    """Least cycles of the loader for a channel, as far as it does not wait for bytes."""
+    drain_cycles: float
+    """From a superblock's last pixels to the drain of its group."""
+
+    def pixels(self, at: float, config: NpuConfig) -> _Pixels:
+        """Requested from `at` on."""
+        runs = [length for beats in _run_beats(self.fields, config) for length in _bursts(beats, config)]
+        spacing = max(1.0, self.writes * self.fields["num_ic"] / sum(runs))
+        return _Pixels(at, runs, self.fields["num_ic"], spacing, max(ACT_DEPTH_BEATS, 2 * config.max_burst_beats))
+
+    def uses(self, pixels: _Pixels, config: NpuConfig) -> list[_Use]:
+        """Of each core."""
+        d, found = self.fields, []
+        for core in range(config.num_cores):
+            streams = [stream for stream in self.streams.counts[core::config.num_cores] for _ in range(d["num_groups"])]
+            channels = [channel for sb in range(d["num_sb"]) for channel in _channels(d, core, sb, config) * d["num_groups"]]
+            found.append(_Use(streams, channels, self.num_vec, pixels))
+        return found
+
+    def later_params(self, pixels: _Pixels, following: Next | None, config: NpuConfig) -> _Params:
+        """Those for which there is room only when groups have been drained."""
+        d = self.fields
+
+        def drained(group: int) -> float:
+            sb, group = divmod(group, d["num_groups"])
+            channel = max(_channels(d, core, sb, config)[-1] for core in range(config.num_cores)) if sb < d["num_sb"] else d["num_ic"]
+            return pixels.loaded[channel] + (group + 1) * self.drain_cycles if channel < len(pixels.loaded) else inf
+
+        depth = max(PARAM_DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
+        return _Params([*_param_runs(d, config), *(_param_runs(following.fields, config) if following else ())], depth, drained, config)
+
+
+def simulate_start(load: Load, accepted: float, num_following: int, following: Next | None, latency_cycles: int, config: NpuConfig) -> Start:
+    """The beginning of a job that an idle engine accepts at `accepted`; `num_following` descriptors are behind it, the first of them is `following` if it is for
+    this engine. The next descriptors are fetched, and the tables, weights and parameters of the next job."""
+    d, request = load.fields, accepted + REQUEST_CYCLES
+    pixels, tables = load.pixels(request, config), _Tables(request, d, config)
+    kernels = (d["num_kernels"] if d["num_sb"] > 1 else d["num_kernels_last"]) * config.num_cores
+    run_beats = -(-kernels * PARAM.num_bytes // config.port_bytes)
+    depth = max(PARAM_DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
+    num_runs = min(d["num_sb"] * d["num_groups"] if num_following == 0 else depth, -(-depth // run_beats))
+    params = _Client(request, (_bursts(run_beats, config) * num_runs)[:depth // min(run_beats, config.max_burst_beats)])
+    streams = load.streams.counts[:config.num_cores]
+    weights = _Weights(streams, load.num_vec, d["num_groups"], pixels, [_channels(d, core, 0, config) for core in range(config.num_cores)], config)
+    fetched = max(0, min(num_following - FETCHED_DESCRIPTORS, FETCHED_DESCRIPTORS)) * DESCRIPTOR_BYTES // config.port_bytes
+    descriptors = _Client(accepted + FETCH_CYCLES, _bursts(fetched, config))
+
+    next_tables = _Tables(following.accepted + REQUEST_CYCLES, following.fields, config) if following else None
+    later = [*_superblocks(tables, load.streams, d["num_groups"], config)[1:],
+             *(_superblocks(next_tables, following.streams, following.fields["num_groups"], config) if following else ())]
+    asked = [stream.num_beats * d["num_groups"] for stream in streams]
+    later_weights = _LaterWeights(later, load.uses(pixels, config), asked, weights, next_tables, config)
+    later_params = load.later_params(pixels, following, config)
+    clients = [descriptors, tables, *([next_tables] if next_tables else []), params, later_params, pixels, weights, later_weights]
+
+    def update() -> None:
+        weights.begin(tables.weights_at(0))
+        if weights.ready < inf and tables.used == 0:
+            tables.use(0, weights.ready)
+        weights.update()
+        later_weights.update()
+        later_params.update()
+
+    bursts = _take_turns(clients, lambda: not pixels.lengths and weights.is_complete, lambda: pixels.loaded[-1] + load.drain_cycles, update, 0.0, latency_cycles, config)
+    return Start(tuple(pixels.loaded), later_weights.num_longest, bursts, tuple(arrived[0] for arrived in weights.arrived),
+                 max(arrived[needed - 1] for arrived, needed in zip(weights.arrived, weights.num_first, strict=True)))
+
+
+def simulate_load(load: Load, start: float, port_free: float, following: Next | None, latency_cycles: int, config: NpuConfig) -> Loaded:
+    """A job that had to wait for earlier ones. Its tables, weights and first parameters have been fetched; those of
     the job behind it are fetched meanwhile.
 
     Parameters
     ----------
-    d : the descriptor
-    layer : its streams
     start : when the loader takes the job
     port_free : when what was requested before has come
-    writes, num_vec : as in `simulate_start`
-    drain_cycles : from a superblock's last pixels to the drain of its group
     following : the next job, if it is for this engine
     """
-    pixels = _Pixels(start + REQUEST_CYCLES - 1, [length for beats in _run_beats(d, config) for length in _bursts(beats, config)], d["num_ic"], 1.0,
-                     max(ACT_DEPTH_BEATS, 2 * config.max_burst_beats))
-    pixels.spacing = max(1.0, writes * d["num_ic"] / sum(pixels.lengths))
-    if following is None:
-        _take_turns((pixels,), lambda: not pixels.lengths, lambda: None, port_free, latency_cycles, config)
-        return tuple(pixels.loaded)
-    uses = []
-    for core in range(config.num_cores):
-        streams = [stream for stream in layer.counts[core::config.num_cores] for _ in range(d["num_groups"])]
-        channels = [channel for sb in range(d["num_sb"]) for channel in _channels(d, core, sb, config) * d["num_groups"]]
-        uses.append(_Use(streams, channels, num_vec, pixels))
-    tables = _Tables(following.accepted + REQUEST_CYCLES, following.fields, config)
-    weights = _NextWeights(tables, following.streams, following.fields["num_groups"], uses, config)
-
-    def drained(group: int) -> float:
-        sb, group = divmod(group, d["num_groups"])
-        channel = max(_channels(d, core, sb, config)[-1] for core in range(config.num_cores)) if sb < d["num_sb"] else d["num_ic"]
-        return pixels.loaded[channel] + (group + 1) * drain_cycles if channel < len(pixels.loaded) else inf
-
-    depth = max(PARAM_DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
-    params = _Params([*_param_runs(d, config), *_param_runs(following.fields, config)], depth, drained, config)
-    fetched = min(following.num_following, FETCHED_DESCRIPTORS) * DESCRIPTOR_BYTES // config.port_bytes
-    descriptors = _Client(following.accepted + FETCH_CYCLES, _bursts(fetched, config))
+    pixels = load.pixels(start + REQUEST_CYCLES - 1, config)
+    params = load.later_params(pixels, following, config)
+    clients, weights = [params, pixels], None
+    if following is not None:
+        tables = _Tables(following.accepted + REQUEST_CYCLES, following.fields, config)
+        fetched = min(following.num_following, FETCHED_DESCRIPTORS) * DESCRIPTOR_BYTES // config.port_bytes
+        clients = [_Client(following.accepted + FETCH_CYCLES, _bursts(fetched, config)), tables, *clients]
+        uses = load.uses(pixels, config)
+        asked = [len(use.channels) for use in uses]
+        if max(asked) <= config.weight_fifo_beats:  # else the fetcher is still at this job
+            weights = _LaterWeights(_superblocks(tables, following.streams, following.fields["num_groups"], config), uses, asked, None, tables, config)
+            clients.append(weights)
 
     def update() -> None:
-        weights.update()
         params.update()
+        if weights is not None:
+            weights.update()
 
-    clients = [descriptors, tables, params, pixels]
-    if max(len(use.channels) for use in uses) <= config.weight_fifo_beats:  # else the fetcher is still at this job
-        clients.append(weights)
-    _take_turns(clients, lambda: not pixels.lengths, update, port_free, latency_cycles, config)
-    return tuple(pixels.loaded)
+    bursts = _take_turns(clients, lambda: not pixels.lengths, lambda: pixels.loaded[-1] + load.drain_cycles, update, port_free, latency_cycles, config)
+    return Loaded(tuple(pixels.loaded), weights.num_longest if weights is not None else 0, bursts)
 
 
-def _take_turns(clients: Sequence[_Client], is_done: Callable[[], bool], update: Callable[[], None], port_free: float, latency_cycles: int,
-                config: NpuConfig) -> None:
-    """Let the port serve the clients; `update` is called after each burst."""
+def _superblocks(tables: _Tables, layer: LayerStreams, num_groups: int, config: NpuConfig) -> list[tuple[_Tables, int, list[deque[int]]]]:
+    """As `_LaterWeights` takes them."""
+    num_cores, found = config.num_cores, []
+    for sb in range(len(layer.counts) // num_cores):
+        streams = layer.counts[sb * num_cores:(sb + 1) * num_cores]
+        found.append((tables, sb, [deque(_bursts(stream.num_beats, config) * min(num_groups, 1 + LOW_BEATS)) for stream in streams]))
+    return found
+
+
+def _take_turns(clients: Sequence[_Client], is_done: Callable[[], bool], end: Callable[[], float], update: Callable[[], None], port_free: float, latency_cycles: int,
+                config: NpuConfig) -> tuple[tuple[float, float], ...]:
+    """Let the port serve the clients until that is done which somebody waits for, and on to the time `end`; `update` is called after each burst. When each burst is
+    requested, and when its last beat comes."""
+    bursts = []
     ends: deque[float] = deque([0.0] * (config.max_reads + WAITING_BURSTS), maxlen=config.max_reads + WAITING_BURSTS)
     turn, now = 0, 0.0
-    while not is_done():
+    while True:
         now = max(now + 1, min(client.at for client in clients), ends[0] - 1)
+        if now == inf or (is_done() and now > end()):
+            return tuple(bursts)
         turn = next(place for step in range(len(clients)) if clients[place := (turn + step) % len(clients)].at <= now)
         client = clients[turn]
         beats = client.issue(now)
         first = max(now + latency_cycles + ANSWER_CYCLES, port_free, ends[WAITING_BURSTS] + latency_cycles)
         port_free = first + beats
         ends.append(port_free)
+        bursts.append((now, port_free))
         client.answered(first, beats)
         update()
         turn = (turn + 1) % len(clients)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convoy.driver.compile import compile_graph
 from convoy.driver.device import MemoryModel
 from convoy.driver.devices import open_device
 from convoy.driver.estimate import estimate
