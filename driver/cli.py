@@ -255,7 +255,7 @@ def profile(
                 device.close()
     report, _ = build_report(plan, Estimator(memory), execution, model=str(model), config=config, device_name=device_name, reference=ReferenceName.NONE, expected=None)
     if html is not None:
-        write_profile_page(html, plan, report)
+        write_profile_page(html, plan, compile_graph(plan.graph, plan.config), report)
     if trace is not None:
         write_file(trace, timeline(plan, report, execution, memory))
     if not _write_json(report, json_path):

@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import NN, TP, Cause, Opcode
+from convoy.spec.isa import Cause, Opcode
 
 from .device import MemoryModel
 from .program import NpuStep, Plan, Program
 from .runtime import Execution, LayerCost
 from .timing import Timed, end_cycles, time_program
-from .traffic import nn_traffic, tp_traffic
+from .traffic import descriptor_traffic
 
 __all__ = ["Estimator", "estimate"]
 
@@ -48,11 +48,7 @@ def _book(execution: Execution, program: Program, times: list[Timed], config: Np
         cost.cycles += cycles
         if timed.spent is None:
             cost.tp_cycles += cycles
-            read, written, weights = tp_traffic(TP.decode(program.descriptors[timed.index]), config)
-        else:
-            fields = NN.decode(program.descriptors[timed.index])
-            read, written, weights = nn_traffic(fields, program.streams[fields["stream_addr"]], config)
-        cost.read_bytes, cost.write_bytes, cost.weight_bytes = cost.read_bytes + read, cost.write_bytes + written, cost.weight_bytes + weights
+        cost.traffic += descriptor_traffic(program, timed.index, config)
         _book_causes(cost, timed, cycles * cores)
     first = execution.costs[program.ops[0]]
     dispatch = round(times[0].accepted) * cores

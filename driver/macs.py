@@ -43,7 +43,11 @@ def lane_macs(work: ConvWork, tiling: Tiling, config: NpuConfig) -> LaneMacs:
 
 
 def dense_macs(graph: Graph, op: Op) -> int:
-    """Multiply-accumulates of a convolution, depthwise convolution or fully connected layer, zeros and pads included; 0 for any other operator."""
+    """Multiply-accumulates of a convolution or fully connected layer, zeros included: each output meets a kernel, pads too; of a transposed convolution each input
+    does, also where the result is cropped. 0 for any other operator."""
+    if op.kind == "TRANSPOSE_CONV":
+        weights = graph.tensors[op.inputs[1]].shape
+        return prod(graph.tensors[op.inputs[2]].shape) * prod(weights[:3])
     if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
         return 0
     weights, out = graph.tensors[op.inputs[1]].shape, graph.tensors[op.outputs[0]].shape

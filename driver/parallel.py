@@ -95,5 +95,6 @@ def merge_parts(graph: Graph, parts: list[Part]) -> Part:
         total.host_remarks |= execution.host_remarks
         total.cycles += execution.cycles
         total.completions += execution.completions
+        total.counted += execution.counted
         total.seconds += execution.seconds
     return Plan(graph, parts[0][0].config, tuple(steps), {}, max(plan.memory_bytes for plan, _ in parts), notes), total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from .program import NpuStep, Plan, Program
 from .runtime import Execution
 from .timing import time_program
 from .trace import Event, encode_trace
+from .traffic import descriptor_traffic
 
 __all__ = ["memory_map", "timeline", "write_profile_page"]
 
@@ -26,14 +28,14 @@ def timeline(plan: Plan, report: Mapping[str, Any], execution: Execution, memory
     """The run as a Perfetto trace: a track for the jobs of each engine, the loader, the weights, each core, the drain, the writer, and the three
     units of the tensor processor; counters for the memory port.
 
-    Completions are those of `execution`. What the units do in between is from the model of `timing`, moved so that its completions fall on these.
+    The bytes of a descriptor are spread evenly over its time. Completions are those of `execution`. What the units do in between is from the model of `timing`, moved so that its completions fall on these.
     """
     cores = [f"core {number}" for number in range(plan.config.num_cores)]
     tracks = [ENGINES[Opcode.NN], "loader", "weights", *cores, "drain", "writer", ENGINES[Opcode.TP], "TP load", "TP process", "TP write"]
     layers = {layer["index"]: layer for layer in report["layers"]}
     names = {index: f"{layer['index']} {layer['op']} {layer['name']}" for index, layer in layers.items()}
     events: list[Event] = []
-    last: dict[int, int] = {}
+    moved: defaultdict[tuple[str, int], float] = defaultdict(float)
     base = 0
     programs = [step.program for step in plan.steps if isinstance(step, NpuStep) and step.program.descriptors]
     for program, completed in zip(programs, execution.completions, strict=True):
@@ -41,21 +43,24 @@ def timeline(plan: Plan, report: Mapping[str, Any], execution: Execution, memory
         move = _moved([timed.completed for timed in times], completed)
         for timed, end in zip(times, completed, strict=True):
             op = program.ops[timed.index]
-            last[op] = max(last.get(op, 0), base + end)
             start = min(base + move(timed.accepted), base + end - 1)
+            traffic = descriptor_traffic(program, timed.index, plan.config)
+            for name, num_bytes in zip(BUS, (traffic.read_bytes, traffic.write_bytes), strict=True):
+                rate = num_bytes / (base + end - start)
+                moved[name, start] += rate
+                moved[name, base + end] -= rate
             events.append(Event(ENGINES[timed.opcode], names[op], start, base + end, {"descriptor": timed.index} | _arguments(layers[op])))
             for part in timed.slices:
                 events.append(Event(part.track, names[op], base + move(part.start), base + move(part.end), {"descriptor": timed.index}))
         base += max(completed)
-    counters: dict[str, list[tuple[int, float]]] = {name: [] for name in BUS}
-    before = 0
-    for op, end in sorted(last.items(), key=lambda item: item[1]):
-        for name, key in zip(BUS, ("read_bytes", "write_bytes"), strict=True):
-            counters[name].append((before, layers[op][key] / max(1, end - before)))
-        before = end
-    for samples in counters.values():
-        samples.append((before, 0.0))
+    counters = {name: _summed(sorted((time, step) for (other, time), step in moved.items() if other == name)) for name in BUS}
     return encode_trace(f"Convoy {report['config']}: {report['model']}", tracks, events, counters)
+
+
+def _summed(steps: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Values after each step, the last one 0."""
+    values = np.maximum(np.cumsum([step for _, step in steps]), 0.0)
+    return [(time, float(value)) for (time, _), value in zip(steps, (*values[:-1], 0.0), strict=True)]
 
 
 def _moved(estimated: list[float], measured: tuple[int, ...]):
@@ -92,8 +97,11 @@ def _program_map(program: Program) -> list[dict[str, Any]]:
     return pieces
 
 
-def write_profile_page(path: Path, plan: Plan, report: Mapping[str, Any]) -> None:
-    """Roofline, lost cycles, utilisation, traffic and memory map as one page that needs no other file; needs the extra `plots`."""
+def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[str, Any]) -> None:
+    """Roofline, lost cycles, utilisation, traffic and memory map as one page that needs no other file; needs the extra `plots`.
+
+    `plan` is the one of `report`; `deployed` has the memory that the network needs to run, without tensors kept for a comparison.
+    """
     from .page import Section, write_page
     from .profile_charts import losses, memory, roofline, traffic, utilisation
     from .report import layer_cells, summary
@@ -104,8 +112,12 @@ def write_profile_page(path: Path, plan: Plan, report: Mapping[str, Any]) -> Non
         Section("Roofline", "Speed against bytes moved. Multiplications are those of the dense layer: with weights of zero, which are skipped, a layer may lie above "
                 "the roof of the multipliers.", [roofline(report)]),
         Section("Utilisation", "Multiplications of the dense layer, zeros included, as a share of the peak: more than the busy share where weights are zero.", [utilisation(report)]),
-        Section("Traffic", "Bytes over the memory port until the completion of each layer.", [traffic(report)]),
-        Section("Memory", f"{plan.memory_bytes:,} bytes.", [memory(memory_map(plan))]),
+        Section("Traffic", "Bytes over the memory port that belong to each layer, also those that were read ahead.", [traffic(report)]),
+        Section("Memory", f"{deployed.memory_bytes:,} bytes, as `convoy compile` makes it: tensors that are not alive at the same time share memory. In this run every tensor "
+                f"had a place of its own, so that it can be compared: {plan.memory_bytes:,} bytes.", [memory(memory_map(deployed))]),
         Section("Layers", columns=columns, rows=rows),
     ]
+    if report["host_ops"]:
+        sections.append(Section("On the host", "No cycles are counted for these.", columns=("#", "op", "reason"),
+                                rows=[(str(op["index"]), op["op"], op["reason"]) for op in report["host_ops"]]))
     write_page(path, f"Profile of {Path(report['model']).name}", " ".join(f"{line}." for line in summary(report)[-2:]), sections)

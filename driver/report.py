@@ -20,6 +20,9 @@ from .tables import print_table
 
 __all__ = ["Mismatch", "build_report", "compare", "join_steps", "layer_cells", "print_report", "summary"]
 
+TRAFFIC = "read_bytes", "write_bytes", "weight_bytes"
+"""Keys of layers and of the whole."""
+
 
 class HasTiming(Protocol):
     """A device, or what stands for one."""
@@ -108,20 +111,22 @@ def build_report(
     for step in plan.steps:
         if isinstance(step, HostStep):
             remark = execution.host_remarks.get(step.op.index)
+            bit_exact, diff = check(step.op.index)
             host_ops.append({"index": step.op.index, "name": graph.tensors[step.op.outputs[0]].name, "op": step.op.kind,
-                             "reason": f"{step.reason}; {remark}" if remark else step.reason})
-            check(step.op.index)
+                             "reason": f"{step.reason}; {remark}" if remark else step.reason,
+                             "macs": dense_macs(graph, step.op), "bit_exact": bit_exact, "max_abs_diff": diff})
         elif isinstance(step, NpuStep):
             for index in step.layers:
                 layers.append(_layer(plan, ops[index], step, execution, has_timing, utilisation, check))
                 if index in plan.notes:
                     layers[-1]["note"] = plan.notes[index]
-    macs = sum(layer["macs"] for layer in layers)
+    total = {name: sum(layer[name] for layer in layers) for name in ("macs", *TRAFFIC)}
+    end_cycles = execution.cycles - sum(layer["cycles"] or 0 for layer in layers)
     return {
         "model": model, "config": config, "device": device_name, "cores": npu.num_cores, "lanes": npu.num_lanes, "port_bits": npu.port_bits,
         "memory_latency_cycles": device.memory_model.latency_cycles if has_timing else None,
-        "cycles": execution.cycles if has_timing else None, **(total_split(layers, execution.cycles) if has_timing else no_split()),
-        "macs": macs, "utilisation": utilisation(macs, execution.cycles),
+        "cycles": execution.cycles if has_timing else None, "end_cycles": end_cycles if has_timing else None, **(total_split(layers, execution.cycles) if has_timing else no_split()),
+        **total, "host_macs": sum(op["macs"] for op in host_ops), "utilisation": utilisation(total["macs"], execution.cycles),
         "bit_exact": None if expected is None else not mismatches, "reference": reference, "reference_note": reference_note,
         "simulation_seconds": round(execution.seconds, 6),
         "simulated_cycles_per_second": round(execution.cycles / execution.seconds) if has_timing and execution.seconds else None,
@@ -155,12 +160,11 @@ def _layer(plan: Plan, op: Op, step: NpuStep, execution: Execution, has_timing: 
     cost, macs = execution.costs[op.index], dense_macs(graph, op)
     bit_exact, diff = check(op.index)
     split = cycle_split(cost.core_cycles, step.lane_macs.get(op.index, LaneMacs()), plan.config)
-    timing = {"cycles": cost.cycles, "tp_cycles": cost.tp_cycles, **split, "macs": macs, "utilisation": utilisation(macs, cost.cycles), "read_bytes": cost.read_bytes,
-              "write_bytes": cost.write_bytes, "weight_bytes": cost.weight_bytes}
+    timing = {"cycles": cost.cycles, "tp_cycles": cost.tp_cycles, **split}
     if not has_timing:
-        timing = {name: macs if name == "macs" else None for name in timing} | {"weight_bytes": step.weight_bytes.get(op.index, 0)}
-    return {"index": op.index, "name": graph.name_of(op), "op": op.kind, "engine": step.engines.get(op.index, "alias"), **timing,
-            "bit_exact": bit_exact, "max_abs_diff": diff}
+        timing = dict.fromkeys(timing)
+    return {"index": op.index, "name": graph.name_of(op), "op": op.kind, "engine": step.engines.get(op.index, "alias"), **timing, "macs": macs,
+            "utilisation": utilisation(macs, cost.cycles), **{name: getattr(cost.traffic, name) for name in TRAFFIC}, "bit_exact": bit_exact, "max_abs_diff": diff}
 
 
 def _number(value: int | None) -> str:
@@ -184,17 +188,25 @@ _COLUMNS: dict[str, JustifyMethod] = {"#": "right", "op": "left", "engine": "lef
             "weights B": "right", "exact": "center"}
 _OPTIONAL = ("weights B", "written B", "read B", "engine", "largest loss", "MACs", "use", "exact")
 """Columns that a narrow terminal does not get, the first to go first."""
+_TRAFFIC = dict(zip(("read B", "written B", "weights B"), TRAFFIC, strict=True))
 
 
 def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows of the table of layers ("use" is the utilisation, "largest loss" a share of the cycles)."""
-    rows = []
+    """Titles and rows of the table of operators ("use" is the utilisation, "largest loss" a share of the cycles); those of the host cost no cycles of the NPU. The last
+    rows are the cycles after the last completion, and the sums of all rows."""
+    cells = []
     for layer in report["layers"]:
-        cells = {"#": str(layer["index"]), "op": layer["op"], "engine": layer["engine"], "cycles": _number(layer["cycles"]), "MACs": _number(layer["macs"]),
-                 "use": _percent(layer["utilisation"]) if layer["macs"] else "", "largest loss": _loss(layer), "read B": _number(layer["read_bytes"]),
-                 "written B": _number(layer["write_bytes"]), "weights B": _number(layer["weight_bytes"]), "exact": _EXACT[layer["bit_exact"]]}
-        rows.append([cells[title] for title in _COLUMNS])
-    return list(_COLUMNS), rows
+        cells.append({"#": layer["index"], "op": layer["op"], "engine": layer["engine"], "cycles": _number(layer["cycles"]), "MACs": _number(layer["macs"]),
+                      "use": _percent(layer["utilisation"]) if layer["macs"] else "", "largest loss": _loss(layer), "exact": _EXACT[layer["bit_exact"]]}
+                     | {title: _number(layer[name]) for title, name in _TRAFFIC.items()})
+    cells += [{"#": op["index"], "op": op["op"], "engine": "host", "cycles": "-", "MACs": _number(op["macs"]), "exact": _EXACT[op["bit_exact"]]}
+              | dict.fromkeys(_TRAFFIC, "-") for op in report["host_ops"]]
+    cells.sort(key=lambda row: row["#"])
+    if report["end_cycles"]:
+        cells.append({"op": "end of program", "cycles": _number(report["end_cycles"])})
+    cells.append({"op": "total", "cycles": _number(report["cycles"]), "MACs": _number(report["macs"] + report["host_macs"]), "use": _percent(report["utilisation"])}
+                 | {title: _number(report[name]) for title, name in _TRAFFIC.items()})
+    return list(_COLUMNS), [[str(row.get(title, "")) for title in _COLUMNS] for row in cells]
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
@@ -210,7 +222,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 def summary(report: Mapping[str, Any]) -> list[str]:
     """The rest of a report, in lines."""
     lines = list(report.get("notes", ()))
-    lines += [f"{op['op']} (operator {op['index']}) ran on the host: {op['reason']}" for op in report["host_ops"]]
+    lines += [f"{op['op']} (operator {op['index']}) runs on the host: {op['reason']}" for op in report["host_ops"]]
     cost = "no timing" if report["cycles"] is None else (
         f"{report['cycles']:,} cycles, {_percent(report['utilisation'])} utilisation, "
         f"{'estimated' if report['device'] == 'estimate' else 'simulated'} in {report['simulation_seconds']:.2f} s")

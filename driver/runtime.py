@@ -17,6 +17,7 @@ from .graph import GraphError
 from .host import HostOp
 from .macs import dense_macs
 from .program import HostStep, NpuStep, Plan, Program
+from .traffic import Traffic, descriptor_traffic
 
 __all__ = ["Execution", "LayerCost", "Session", "plan_inputs", "watchdog_limit"]
 
@@ -26,14 +27,13 @@ MAX_POLLS = 10_000
 
 @dataclass
 class LayerCost:
-    """What a layer cost, as its completion records say; all zero on a device without timing."""
+    """What a layer cost: cycles as its completion records say, zero on a device without timing; bytes as its descriptors say."""
 
     cycles: int = 0
     tp_cycles: int = 0
     """Part of `cycles` that ended with the completion of a TP descriptor."""
-    read_bytes: int = 0
-    write_bytes: int = 0
-    weight_bytes: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
+    """What its descriptors move, whenever that was: the records cannot tell what has been read ahead."""
     core_cycles: dict[Cause, int] = field(default_factory=lambda: dict.fromkeys(Cause, 0))
     """By cause, summed over the cores: together `cycles` * `num_cores`."""
 
@@ -52,6 +52,8 @@ class Execution:
     """Of each program, when its descriptors completed, in program order; cycles since its doorbell."""
     host_remarks: dict[int, str] = field(default_factory=dict)
     """By operator, what is to be said of how the host executed it, if anything."""
+    counted: Traffic = field(default_factory=Traffic)
+    """Bytes that the NPU has counted, records left out; zero on a device without timing."""
     seconds: float = 0.0
     """Wall-clock time spent waiting for the device."""
 
@@ -112,6 +114,8 @@ class Session:
                  watchdog_cycles: int | None = None, timeout_cycles: int | None = None):
         self.plan, self.device, self.keep_tensors, self.progress = plan, device, keep_tensors, progress
         self._host_ops: dict[int, HostOp] = {}
+        self._traffic: dict[int, list[Traffic]] = {}
+        """Of each program's descriptors, by its identity."""
         self._watchdog_cycles = watchdog_limit(plan.config) if watchdog_cycles is None else watchdog_cycles
         self._timeout_cycles = min(self._max_cycles(), 2**32 - 1) if timeout_cycles is None else timeout_cycles
         found = self._read("ID")
@@ -271,23 +275,25 @@ class Session:
             raise DeviceError("the NPU raised its interrupt but is still busy")
 
     def _book(self, execution: Execution, program: Program) -> None:
-        """Give each descriptor what happened between the completion before its own and its own."""
+        """Give each descriptor its own bytes, and the cycles between the completion before its own and its own."""
         size = COMPLETION.num_bytes
         raw = self.device.read_memory(program.record_addr, size * len(program.descriptors)) if program.descriptors else b""
         records = [COMPLETION.decode(raw[i * size:(i + 1) * size]) for i in range(len(program.descriptors))]
         execution.completions.append(tuple(record["cycle"] for record in records))
         before = dict.fromkeys(COMPLETION.fields, 0)
+        if id(program) not in self._traffic:
+            self._traffic[id(program)] = [descriptor_traffic(program, index, self.plan.config) for index in range(len(records))]
+        traffic = self._traffic[id(program)]
         for index in sorted(range(len(records)), key=lambda index: (records[index]["cycle"], index)):
             record, cost = records[index], execution.costs.setdefault(program.ops[index], LayerCost())
             cost.cycles += record["cycle"] - before["cycle"]
             if program.descriptors[index][0] == Opcode.TP:
                 cost.tp_cycles += record["cycle"] - before["cycle"]
-            cost.read_bytes += record["read_bytes"] - before["read_bytes"]
-            cost.write_bytes += record["write_bytes"] - before["write_bytes"]
-            cost.weight_bytes += record["weight_bytes"] - before["weight_bytes"]
+            cost.traffic += traffic[index]
             for cause, name in CAUSE_FIELDS.items():
                 cost.core_cycles[cause] += record[name] - before[name]
             before = record
+        execution.counted += Traffic(before["read_bytes"], before["write_bytes"], before["weight_bytes"])
 
     def _max_cycles(self) -> int:
         """Far more cycles than any step of the plan can take, so that a hang is told from a long run."""

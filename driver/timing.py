@@ -87,10 +87,17 @@ class _Front:
     def _following(self, index: int) -> Following:
         """What comes behind a descriptor."""
         rest = self.program.descriptors[index + 1:]
-        streams = None
+        streams = fields = None
         if rest and self._header(index + 1)["opcode"] == Opcode.NN:
-            streams = self.program.streams[NN.decode(rest[0])["stream_addr"]]
-        return Following(len(rest), streams, lambda accepted, load: self._tp_loads(index, accepted, load))
+            fields = NN.decode(rest[0])
+            streams = self.program.streams[fields["stream_addr"]]
+        return Following(len(rest), streams, fields, lambda accepted: self._next_offer(index, accepted), lambda accepted, load: self._tp_loads(index, accepted, load))
+
+    def _next_offer(self, index: int, accepted: float) -> float:
+        """When the descriptor behind `index` could be offered if that were accepted at some time."""
+        ahead = copy(self)
+        ahead.taken = accepted
+        return ahead._offer(self._header(index + 1))
 
     def _tp_loads(self, index: int, accepted: float, load: Transfer) -> list[Transfer]:
         """What the tensor processor reads while the loader reads for the job of descriptor `index`, in descriptors before and behind it."""

@@ -15,7 +15,7 @@ from .cost import WINDOW_CYCLES
 from .device import MemoryModel
 from .pack import LayerStreams, StreamCounts
 from .timing_port import FLIGHT_CYCLES, Delay, SharedPort, Transfer
-from .timing_start import WAITING_BURSTS, Start, simulate_start
+from .timing_start import WAITING_BURSTS, Load, Loaded, Next, Start, simulate_load, simulate_start
 
 __all__ = ["MAX_WRITES", "READ_CYCLES", "WRITE_CYCLES", "Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
 
@@ -39,6 +39,8 @@ TABLE_CYCLES = 20
 """From a job to the request of its tables, and from their last entry to the request of the first stream."""
 LOOKAHEAD_WEIGHTS = 8
 """Weights between the decoder and the lanes."""
+NUM_LOADS = 2
+"""Jobs whose pixels are loaded while the weights of one are fetched: its own and those of the job before."""
 FINISH_CYCLES = 16
 """From the last weight of a group to the first visit of its drain."""
 DRAIN_GROUP_CYCLES = 5
@@ -84,6 +86,10 @@ class Following:
 
     num_descriptors: int
     streams: LayerStreams | None
+    fields: dict[str, int] | None
+    """Of the next one, likewise."""
+    offered: Callable[[float], float]
+    """When the next one could be offered if this one were accepted at some time."""
     tp_loads: Callable[[float, Transfer], Sequence[Transfer]]
     """What the tensor processor reads behind a job, from when the job was accepted and what its loader reads."""
 
@@ -119,14 +125,16 @@ class _Pixels:
     is_held: bool
     """Results of earlier jobs held the loader up."""
     start: Start | None = None
-    """Burst by burst, when the engine was idle."""
+    """Weights too, when the engine was idle."""
+    channels: tuple[float, ...] = ()
+    """Each one, where the port was simulated burst by burst."""
     delay: Callable[[float], float] = float
     """When that comes which would come at some time if the tensor processor read nothing."""
 
     def loaded(self, channel: int) -> float:
         """A channel that does not exist needs no loading."""
         channel = min(channel, self.num_ic - 1)
-        return self.delay(self.start.loaded[channel] if self.start else self.first + (channel + 1) * self.per_channel)
+        return self.delay(self.channels[channel] if self.channels else self.first + (channel + 1) * self.per_channel)
 
 
 class NnTimer:
@@ -145,6 +153,8 @@ class NnTimer:
         """What the units did, in no order."""
         self.loads: list[Transfer] = []
         """What the loader has read."""
+        self.loaded: Loaded | None = None
+        """What the port did while the pixels were loaded, if it was simulated."""
         self.ahead_bursts = 0
         """Of weights for the next job, still to come."""
 
@@ -152,8 +162,8 @@ class NnTimer:
         """(accepted, completed, spent) of a descriptor offered at `ready`."""
         config, spent = self.config, Spent()
         accepted = max(ready, self.load_taken, self.drain_taken) + 1
-        pixels = self._load(d, accepted, layer, following)
         self.ahead_bursts = sum(stream.num_beats // config.max_burst_beats for stream in following.streams.counts) if following.streams else 0
+        pixels = self._load(d, accepted, layer, following)
         self.fetched = self._first_fetch(d, accepted)
         self.ends = [max(end, accepted + 4) for end in self.ends]
         self.fill_free = max(self.fill_free, accepted + 2, *self.releases[-1:])
@@ -189,52 +199,61 @@ class NnTimer:
         gaps = 0  # a full segment waits until the bytes of the one before have left the queue
         if d["stride_w_log2"] and 2 * lanes > 3 * config.port_bytes:
             gaps = d["num_ic"] * d["tile_ih"] * (d["tile_cols"] // lanes)
-        start, first, per_channel = None, 0.0, 0.0
-        if is_cold and not is_held:
-            num_vec = (1 + d["is_wide"]) * d["num_vec_last" if d["num_groups"] == 1 else "num_vec"]
-            start = simulate_start(d, layer.counts[:config.num_cores], accepted, max(writes, gaps / d["num_ic"]), num_vec, following.num_descriptors,
-                                   self.latency, config)
+        self.loaded, start, channels, first, per_channel = None, None, (), 0.0, 0.0
+        num_vec = (1 + d["is_wide"]) * d["num_vec_last" if d["num_groups"] == 1 else "num_vec"]
+        if is_held or is_cold:
+            compute = max(sum(stream.cycles(num_vec)) for stream in layer.counts[:config.num_cores])
+            load, behind = Load(d, layer, num_vec, max(writes, gaps / d["num_ic"]), compute + FINISH_CYCLES), self._next(following, accepted)
+            if is_held:
+                port_free = max(self.load_taken + self._queued_beats(d, layer, accepted), self.load_end)
+                loaded = simulate_load(load, self.load_taken, port_free, behind, self.latency, config)
+            else:
+                loaded = start = simulate_start(load, accepted, following.num_descriptors, behind, self.latency, config)
+            channels, self.loaded = loaded.channels, loaded
+            self.ahead_bursts -= loaded.num_next_bursts
         else:
             is_aligned = all(d[name] % config.port_bytes == 0 for name in ("act_addr", "act_pitch_inner_bytes", "act_pitch_outer_bytes"))
             beats = num_runs * num_beats(d["act_run_bytes"], is_aligned or (num_runs == 1 and d["act_addr"] % config.port_bytes == 0), config)
             beats = port_cycles(beats, num_runs, self.latency, config.max_reads, config)
-            contended = max(0.0, self._other_beats(d, layer, is_held) - max(0.0, self.load_taken - self.load_end)) * (not is_held)
+            contended = max(0.0, self._other_beats(d, layer) - max(0.0, self.load_taken - self.load_end))
             first = max(self.load_taken + self.read_trip + LOAD_CYCLES, self.load_end + LOAD_GAP_CYCLES)
-            if is_held:
-                first = max(first, self.load_taken + self._queued_beats(d, layer, accepted) + LOAD_CYCLES)
             per_channel = max((beats + max(contended, gaps)) / d["num_ic"], writes)
-        pixels = _Pixels(first, per_channel, d["num_ic"], is_held, start)
-        begin, end = self.load_taken + self.read_trip if start else first, pixels.loaded(d["num_ic"])
+        pixels = _Pixels(first, per_channel, d["num_ic"], is_held, start, channels)
+        begin, end = self.load_taken + self.read_trip if channels else first, pixels.loaded(d["num_ic"])
         beats = num_runs * num_beats(d["act_run_bytes"], False, config)
         alone = Transfer(begin, end, min(1.0, beats / (end - begin)), beats / (num_runs * -(-d["act_run_bytes"] // (config.max_burst_beats * config.port_bytes))))
         pixels.delay = Delay(SharedPort(config, self.latency), alone, following.tp_loads(accepted, alone))
         self.load_end = pixels.loaded(d["num_ic"])
         self.loads.append(replace(alone, end=self.load_end))
-        self.slices.append(Slice("loader", self.load_taken + LOAD_CYCLES if start else first - self.read_trip, self.load_end))
+        self.slices.append(Slice("loader", self.load_taken + LOAD_CYCLES if channels else first - self.read_trip, self.load_end))
         return pixels
 
+    def _next(self, following: Following, accepted: float) -> Next | None:
+        """The next job, which the engine accepts when the loader takes the present one."""
+        if following.fields is None or following.streams is None:
+            return None
+        at = max(following.offered(accepted), self.load_taken, self.drained, accepted) + 1
+        return Next(at, following.fields, following.streams, following.num_descriptors - 1)
+
     def _queued_beats(self, d: dict[str, int], layer: LayerStreams, accepted: float) -> float:
-        """Weights of the first superblock that the port has been asked for and not yet brought when the loader begins: pixels come behind them."""
-        streams = layer.counts[:self.config.num_cores]
-        beats = min(d["num_groups"], 1 + self.config.weight_fifo_beats // max(stream.num_beats for stream in streams)) * sum(stream.num_beats for stream in streams)
+        """Weights of the job that the port has been asked for and not yet brought when the loader begins: pixels come behind them."""
+        beats = sum(stream.num_beats for stream in layer.counts) * d["num_groups"]
+        beats = min(beats, self.config.weight_fifo_beats * self.config.num_cores)
         begun = self._first_fetch(d, accepted) + self.read_trip
         window = (self.config.max_reads + WAITING_BURSTS) * self.config.max_burst_beats
-        return min(window, beats - (self.load_taken - begun)) if begun < self.load_taken else 0.0
+        return max(0.0, min(window, self._fetch_end(begun, beats, is_first=True) - self.load_taken)) if begun < self.load_taken else 0.0
 
     def _first_fetch(self, d: dict[str, int], accepted: float) -> float:
         """When the first weights of a job are requested."""
         return max(self.fetched, accepted) + self.read_trip + d["num_taps"] + self.config.num_cores + TABLE_CYCLES
 
-    def _other_beats(self, d: dict[str, int], layer: LayerStreams, is_ahead: bool) -> float:
-        """What else the port brings for a job: a descriptor, tables, weights, parameters; or only what is fetched of them in the beginning."""
+    def _other_beats(self, d: dict[str, int], layer: LayerStreams) -> float:
+        """What else the port brings for a job: a descriptor, tables, weights, parameters."""
         config = self.config
         weights = sum(stream.num_beats for stream in layer.counts) * d["num_groups"]
         kernels = ((d["num_sb"] - 1) * d["num_kernels"] + d["num_kernels_last"]) * config.num_cores * d["num_groups"]
-        params = kernels * PARAM.num_bytes / config.port_bytes
-        if is_ahead:
-            weights, params = min(weights, LOW_BEATS * config.num_cores), min(params, 2 * config.max_burst_beats)
         tables = d["num_taps"] * TAP_BYTES + len(layer.counts) * STREAM.num_bytes + DESCRIPTOR_BYTES
-        return tables / config.port_bytes + weights + params
+        return (tables + kernels * PARAM.num_bytes) / config.port_bytes + weights
 
     def _group(self, d: dict[str, int], streams: Sequence[StreamCounts], sb: int, num_vec: int, pixels: _Pixels,
                consumed: list[float], spent: Spent) -> float:
@@ -247,7 +266,7 @@ class NnTimer:
         ahead = max(1, config.weight_fifo_beats // max(stream.num_beats for stream in streams))
         fetch = max(self.fetched, consumed[-ahead] if len(consumed) >= ahead else 0.0)
         arrivals = [fetch + self.read_trip] * config.num_cores
-        self.fetched = fetch + self._fetch_cycles(d, streams, sb)
+        self.fetched = self._fetch_end(fetch, self._fetch_cycles(d, streams, sb), is_first=not consumed)
         if pixels.start and not consumed:
             arrivals, self.fetched = [pixels.delay(first) for first in pixels.start.first_weights], pixels.delay(pixels.start.last_weights) - self.read_trip
         self.slices.append(Slice("weights", fetch, self.fetched))
@@ -273,6 +292,19 @@ class NnTimer:
         end = max(self.ends)
         consumed.append(end)
         return end
+
+    def _fetch_end(self, begin: float, cycles: float, *, is_first: bool) -> float:
+        """When weights have been requested. The first ones of a job, not used yet, give way to pixels once each queue holds `LOW_BEATS`."""
+        left = cycles - LOW_BEATS * self.config.num_cores
+        if not is_first or left <= 0:
+            return begin + cycles
+        now = begin + cycles - left
+        for load in self.loads[-NUM_LOADS:]:
+            before = max(0.0, min(left, load.start - now))
+            now, left = now + before, left - before
+            if left > 0:
+                now = max(now, load.end)
+        return now + left
 
     def _windows(self, d: dict[str, int], sb: int, work: list[list[float]], pixels: _Pixels, spent: Spent) -> None:
         """Fill the windows of a group and use them."""
@@ -333,7 +365,7 @@ class NnTimer:
             num_shared = min(num_units, self.ahead_bursts)
             self.ahead_bursts -= num_shared
             sums += num_shared * (unit.shared_sums - unit.sums)
-            queued = self.config.max_reads * self.config.max_burst_beats  # the port is full of weights for the next job
+            queued = self.loaded.queue_cycles(start) if self.loaded else self.config.max_reads * self.config.max_burst_beats  # of weights for the next job
             self.added = max(self.added, start + self.read_trip + queued + RESIDUAL_CYCLES) + sums
         self.written = max(self.written + port, start + DRAIN_CYCLES + port, self.added if sums else 0.0)
         ahead = DRAIN_QUEUE_CHUNKS * max(port, sums) / visits

@@ -30,6 +30,7 @@ from convoy.driver.lut import LUT_KINDS
 from convoy.driver.program import HostStep
 from convoy.driver.reference import Reference
 from convoy.driver.runtime import Session
+from convoy.driver.traffic import Traffic
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import MAX_RUN_BITS, NN, Opcode
 
@@ -107,7 +108,10 @@ def run_example(graph: Graph, compiled: Compiled, device_name: str, memory_model
         session = Session(plan, device, keep_tensors=keep_tensors)
         for number in range(NUM_RUNS if graph.variables else 1):
             inputs = random_inputs([graph.tensors[index] for index in graph.inputs], input_seed + number)
-            found, expected = session.run(inputs).tensors, reference.run([inputs[index] for index in graph.inputs])
+            execution = session.run(inputs)
+            found, expected = execution.tensors, reference.run([inputs[index] for index in graph.inputs])
+            if device.memory_model is not None:
+                assert execution.counted == sum((cost.traffic for cost in execution.costs.values()), Traffic()), "bytes of the layers are not those counted"
             for op in graph.ops:
                 for index in op.outputs:
                     if index in found:

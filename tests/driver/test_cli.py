@@ -18,7 +18,8 @@ from convoy.verif.litert import softmax_model
 from convoy.verif.models import one_op
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
-REPORT_KEYS = ["model", "config", "device", "cores", "lanes", "port_bits", "memory_latency_cycles", "cycles", "busy_cycles", "edge_cycles", "lost", "macs", "utilisation", "bit_exact",
+REPORT_KEYS = ["model", "config", "device", "cores", "lanes", "port_bits", "memory_latency_cycles", "cycles", "end_cycles", "busy_cycles", "edge_cycles", "lost",
+               "macs", "read_bytes", "write_bytes", "weight_bytes", "host_macs", "utilisation", "bit_exact",
                "reference", "reference_note", "simulation_seconds", "simulated_cycles_per_second", "notes", "host_ops", "layers"]
 LAYER_KEYS = ["index", "name", "op", "engine", "cycles", "tp_cycles", "busy_cycles", "edge_cycles", "lost", "macs", "utilisation", "read_bytes", "write_bytes", "weight_bytes", "bit_exact", "max_abs_diff"]
 CONV = "layer --op conv --input 10x9x6 --oc 10 --kernel 3x3"
@@ -46,7 +47,8 @@ def test_run_writes_the_report(convoy, tmp_path):
     assert report["bit_exact"] is True
     assert (report["model"], report["config"], report["device"], report["reference"]) == (str(DIGITS), "Q", "golden", "litert")
     assert (report["cores"], report["lanes"], report["port_bits"], report["macs"]) == (4, 16, 64, 331648)
-    assert [list(entry) for entry in report["host_ops"]] == [["index", "name", "op", "reason"]]
+    assert [list(entry) for entry in report["host_ops"]] == [["index", "name", "op", "reason", "macs", "bit_exact", "max_abs_diff"]]
+    assert report["host_ops"][0]["bit_exact"] is True
     assert len(report["layers"]) == 9
     fused = [layer for layer in report["layers"] if "is not stored" in layer.get("note", "")]
     assert all(layer["bit_exact"] is True and layer["max_abs_diff"] == 0 for layer in report["layers"] if layer not in fused)

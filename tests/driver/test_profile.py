@@ -14,6 +14,7 @@ from convoy.driver.compile import compile_graph
 from convoy.driver.device import MemoryModel
 from convoy.driver.estimate import Estimator, estimate
 from convoy.driver.importers.tflite import read_tflite
+from convoy.driver.plan_report import plan_report
 from convoy.driver.profile import memory_map, timeline, write_profile_page
 from convoy.driver.report import build_report
 from convoy.driver.trace import Event, encode_trace
@@ -82,7 +83,10 @@ def test_timeline(profiled):
     layer = report["layers"][4]
     notes = next(part[4] for part in jobs if part[1].startswith("4 CONV_2D"))
     assert notes["lost: hazard"].double_value == layer["lost"]["hazard"]
-    assert sum(value > 0 for _, value in values["read bytes per cycle"]) == sum(bool(entry["cycles"]) for entry in report["layers"])
+    for name, key in (("read bytes per cycle", "read_bytes"), ("written bytes per cycle", "write_bytes")):
+        samples = values[name]
+        assert sum(value * (after - time) for (time, value), (after, _) in pairwise(samples)) == pytest.approx(report[key])
+        assert max(value for _, value in samples) <= 8  # weights count where they are read, not when their layer completes
 
 
 def trace_processor_shell():
@@ -119,11 +123,16 @@ def test_page(profiled, tmp_path):
 
     assert {cause.name.lower() for cause in Cause} - {"busy"} <= COLOURS.keys()
     plan, report, _ = profiled
-    write_profile_page(tmp_path / "p.html", plan, report)
+    deployed = compile_graph(plan.graph, plan.config)
+    write_profile_page(tmp_path / "p.html", plan, deployed, report)
     page = (tmp_path / "p.html").read_text()
     charts = [json.loads(text) for text in re.findall(r'vegaEmbed\("#chart-\d+-\d+", (.*)\)</script>', page)]
     assert len(charts) == page.count('<div id="chart-') == 5
     values = charts[0]["data"]["values"]
     assert sum(value["cycles"] for value in values) == sum(layer["cycles"] for layer in report["layers"])
     assert not re.search(r'(src|href)="http', page)
+    assert f"{plan_report(deployed)['memory_bytes']:,} bytes, as `convoy compile` makes it" in page
+    assert max(piece["end"] for piece in charts[4]["data"]["values"]) <= deployed.memory_bytes < plan.memory_bytes
+    assert f"<td>SOFTMAX</td><td>{report['host_ops'][0]['reason']}</td>" in page
+    assert "<td>9</td><td>SOFTMAX</td><td>host</td><td>-</td>" in page
     assert all(f"<h2>{heading}</h2>" in page for heading in ("Roofline", "Utilisation", "Traffic", "Memory", "Layers"))

@@ -15,13 +15,16 @@ from convoy.driver.graph import GraphError
 from convoy.driver.importers.tflite import read_tflite
 from convoy.driver.inputs import random_inputs
 from convoy.driver.macs import dense_macs
+from convoy.driver.plan_report import plan_report
 from convoy.driver.program import HostStep, NpuStep
 from convoy.driver.reference import run_reference
-from convoy.driver.report import build_report, compare, summary
+from convoy.driver.report import build_report, compare, layer_cells, summary
 from convoy.driver.runtime import Session, plan_inputs
+from convoy.driver.traffic import Traffic
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import REGISTERS, Error
-from convoy.spec.isa import CAUSE_FIELDS, COMPLETION
+from convoy.spec.isa import CAUSE_FIELDS, COMPLETION, NN, Opcode
+from convoy.verif.graphs import GraphMaker
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
 CONFIG = PRESETS["Q"]
@@ -127,6 +130,21 @@ def test_wrong_inputs_are_refused_by_name(plan, device, value):
         Session(plan, device).run({} if value is None else {0: value})
 
 
+def test_bytes_belong_to_the_descriptors_that_ask_for_them(graph, plan, device):
+    """Whatever the counters say in between: weights are read ahead. A convolution's are its streams, once for each group."""
+    execution = Session(plan, device).run(random_inputs([graph.tensors[0]], 1))
+    report, _ = build_report(plan, device, execution, model="m", config="Q", device_name="golden", reference="none", expected=None)
+    step = next(step for step in plan.steps if isinstance(step, NpuStep))
+    for layer in report["layers"]:
+        fields = [NN.decode(raw) for raw, op in zip(step.program.descriptors, step.program.ops, strict=True) if op == layer["index"] and raw[0] == Opcode.NN]
+        streams = sum(d["num_groups"] * sum(stream.num_beats for stream in step.program.streams[d["stream_addr"]].counts) for d in fields)
+        assert layer["weight_bytes"] == streams * CONFIG.port_bytes
+    connected = next(layer for layer in report["layers"] if layer["op"] == "FULLY_CONNECTED")
+    assert connected["weight_bytes"] == step.weight_bytes[connected["index"]]  # one pixel: one group
+    for name in ("macs", "read_bytes", "write_bytes", "weight_bytes"):
+        assert report[name] == sum(layer[name] for layer in report["layers"])
+
+
 def test_costs_are_differences_in_order_of_completion(graph, plan):
     program = next(step for step in plan.steps if isinstance(step, NpuStep)).program
     cycles = [100 * (i + 1) for i in range(len(program.descriptors))]
@@ -136,7 +154,8 @@ def test_costs_are_differences_in_order_of_completion(graph, plan):
     assert execution.cycles == max(cycles) + 10
     for index, cost in execution.costs.items():
         count = program.ops.count(index)
-        assert (cost.cycles, cost.read_bytes, cost.write_bytes, cost.weight_bytes) == (100 * count, 300 * count, 200 * count, 50 * count)
+        assert cost.cycles == 100 * count
+    assert execution.counted == Traffic(3 * max(cycles), 2 * max(cycles), max(cycles) // 2)
     report, _ = build_report(plan, device, execution, model="m", config="Q", device_name="timed", reference="none", expected=None)
     macs = sum(dense_macs(graph, op) for op in graph.ops)
     assert report["macs"] == macs
@@ -194,8 +213,36 @@ def test_host_steps_are_reported_with_their_reason(plan, device, graph):
     host = [step for step in plan.steps if isinstance(step, HostStep)]
     assert [entry["op"] for entry in report["host_ops"]] == [step.op.kind for step in host] == ["SOFTMAX"]
     assert all(entry["reason"] for entry in report["host_ops"])
+    assert any(line.startswith("SOFTMAX (operator 9) runs on the host: ") for line in summary(report))
+
+
+def test_the_table_has_every_operator_and_the_sums_of_its_rows(graph, plan):
+    program = next(step for step in plan.steps if isinstance(step, NpuStep)).program
+    device = TimedDevice(open_device("golden", CONFIG), [100 * (i + 1) for i in range(len(program.descriptors))])
+    execution = Session(plan, device).run(random_inputs([graph.tensors[0]], 1))
+    report, _ = build_report(plan, device, execution, model="m", config="Q", device_name="timed", reference="none", expected=None)
+    device.close()
+    titles, rows = layer_cells(report)
+    *rows, end, total = [dict(zip(titles, row, strict=True)) for row in rows]
+    assert [(row["#"], row["op"]) for row in rows] == [(str(op.index), op.kind) for op in graph.ops]
+    assert rows[-1] | {"engine": "host", "cycles": "-", "read B": "-"} == rows[-1]
+    assert (end["op"], end["cycles"], total["op"]) == ("end of program", "10", "total")
+    for title in ("cycles", "MACs", "read B", "written B", "weights B"):
+        assert sum(int(row[title].replace(",", "")) for row in (*rows, end) if row[title] not in ("", "-")) == int(total[title].replace(",", ""))
 
 
 def test_macs_of_the_digits_network(graph):
     assert [dense_macs(graph, op) for op in graph.ops] == [9216, 9216, 16384, 0, 73728, 221184, 0, 0, 1920, 0]
     assert dense_macs(graph, replace(graph.ops[0], kind="ADD")) == 0
+
+
+def test_macs_of_a_transposed_convolution():
+    """Each of 4x5 inputs of 3 channels meets a kernel of 2x3 for each of 7 outputs, whatever the strides and the padding."""
+    maker = GraphMaker(1)
+    shape, source = maker.constant(np.array((1, 8, 15, 7), np.int32)), maker.tensor((1, 4, 5, 3))
+    target = maker.op("TRANSPOSE_CONV", (shape, maker.weights((7, 2, 3, 3), 7, 0), source), (1, 8, 15, 7), stride_h=2, stride_w=3, padding="VALID", activation="NONE")
+    graph = maker.graph([source], [target])
+    assert dense_macs(graph, graph.ops[0]) == 4 * 5 * 3 * 2 * 3 * 7
+    plan = compile_graph(graph, CONFIG)
+    report = plan_report(plan)
+    assert (report["macs"], report["host_macs"]) == (4 * 5 * 3 * 2 * 3 * 7, 0)

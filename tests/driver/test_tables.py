@@ -60,7 +60,7 @@ def report_table(console):
 
 
 def plan_table(console):
-    row = {"index": 123, "op": "DEPTHWISE_CONV_2D", "engine": "host", "descriptors": BIG, "macs": BIG, "weight_bytes": BIG, "reason": NAME}
+    row = {"index": 123, "op": "DEPTHWISE_CONV_2D", "engine": "host", "descriptors": BIG, "macs": BIG, "stored_weight_bytes": BIG, "reason": NAME}
     print_plan({"ops": [row], "notes": [NAME], "descriptors": BIG, "image_bytes": BIG, "memory_bytes": BIG}, console)
 
 

@@ -15,6 +15,7 @@ from convoy.driver.inputs import random_inputs
 from convoy.driver.program import NpuStep
 from convoy.driver.report import build_report
 from convoy.driver.runtime import Session
+from convoy.driver.traffic import Traffic
 from convoy.verif.campaign import RTL_CONFIGS
 from convoy.verif.strategies import layer_graphs, memory_models
 
@@ -29,6 +30,8 @@ def check(graph, config, memory_model, name="native", is_fusing=True):
     execution = Session(plan, device).run(random_inputs([graph.tensors[index] for index in graph.inputs], 0))
     report, _ = build_report(plan, device, execution, model="m", config="c", device_name=name, reference="none", expected=None)
     device.close()
+    assert execution.counted == Traffic(*(report[name] for name in ("read_bytes", "write_bytes", "weight_bytes")))
+    assert report["cycles"] == sum(layer["cycles"] for layer in report["layers"]) + report["end_cycles"]
     for cost in execution.costs.values():
         assert sum(cost.core_cycles.values()) == cost.cycles * config.num_cores
     for part in (report, *report["layers"]):

@@ -1,0 +1,85 @@
+"""Estimated cycles against those of the compiled RTL: configurations that are far apart, and networks as they occur."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convoy.driver.device import MemoryModel
+from convoy.driver.devices import open_device
+from convoy.driver.estimate import estimate
+from convoy.driver.graph import Graph
+from convoy.driver.inputs import random_inputs
+from convoy.driver.program import Plan
+from convoy.driver.runtime import Execution, Session, plan_inputs
+from convoy.spec.config import PRESETS, NpuConfig
+
+from .graphs import GraphMaker
+
+__all__ = ["FAR_APART", "Comparison", "compare", "separable_network"]
+
+FAR_APART = {
+    **PRESETS,
+    "narrow": NpuConfig(num_cores=2, num_lanes=8, port_bits=32, post_lanes=4),
+    "broad": NpuConfig(num_cores=4, num_lanes=32, port_bits=128, post_lanes=16),
+    "many": NpuConfig(num_cores=8, port_bits=256, post_lanes=8),
+}
+"""The presets, and ports, lanes and cores that are far from theirs."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Cycles as (estimated, on the RTL): of the whole, and of each operator that takes any."""
+
+    whole: tuple[int, int]
+    layers: dict[int, tuple[int, int]]
+
+    @property
+    def error(self) -> float:
+        """Of the whole: 0.01 is one percent too many."""
+        return self.whole[0] / self.whole[1] - 1
+
+    @property
+    def layer_errors(self) -> dict[int, float]:
+        """The same by operator."""
+        return {index: estimated / measured - 1 for index, (estimated, measured) in self.layers.items()}
+
+
+def compare(plan: Plan, memory: MemoryModel | None = None) -> Comparison:
+    """Run a plan on device `native` with random inputs, and estimate it.
+
+    Raises
+    ------
+    AssertionError
+        When the cycles from the last completion to the interrupt, or the bytes of a layer, are not exactly as estimated.
+    """
+    memory = memory or MemoryModel()
+    device = open_device("native", plan.config, memory)
+    try:
+        tensors = [plan.graph.tensors[index] for index in plan_inputs(plan)]
+        found = Session(plan, device, keep_tensors=False).run(random_inputs(tensors, 0))
+    finally:
+        device.close()
+    expected = estimate(plan, memory)
+    assert _end(expected) == _end(found), "cycles after the last completion"
+    assert {index: cost.traffic for index, cost in expected.costs.items()} == {index: cost.traffic for index, cost in found.costs.items()}
+    assert sum((cost.traffic for cost in found.costs.values()), type(found.counted)()) == found.counted, "bytes"
+    layers = {index: (expected.costs[index].cycles, cost.cycles) for index, cost in found.costs.items() if cost.cycles}
+    return Comparison((expected.cycles, found.cycles), layers)
+
+
+def _end(execution: Execution) -> int:
+    return execution.cycles - sum(map(max, execution.completions))
+
+
+def separable_network(height: int = 25, width: int = 5, channels: int = 64, num_blocks: int = 2) -> Graph:
+    """Blocks of a depthwise 3x3 and a pointwise convolution, the backbone of mobile networks: small layers in a row, each of which waits for the one before."""
+    maker = GraphMaker(1)
+    shape = (1, height, width, channels)
+    source = last = maker.tensor(shape)
+    for _ in range(num_blocks):
+        for kind, weights, axis in (("DEPTHWISE_CONV_2D", (1, 3, 3, channels), 3), ("CONV_2D", (channels, 1, 1, channels), 0)):
+            num_terms = 9 if axis else channels
+            inputs = (last, maker.weights(weights, channels, axis), maker.bias(channels, num_terms))
+            extra = {"depth_multiplier": 1} if axis else {}
+            last = maker.op(kind, inputs, shape, stride_h=1, stride_w=1, dilation_h=1, dilation_w=1, padding="SAME", activation="RELU", **extra)
+    return maker.graph([source], [last])
