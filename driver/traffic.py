@@ -88,6 +88,6 @@ def _outputs(d: dict[str, int], suffix: str) -> int:
 
 
 def _pooled(d: dict[str, int]) -> int:
-    """Results of a channel, pooled; with `pool_continues` a 3x3 window begins in the descriptor before."""
+    """Results of a channel, pooled; with `pool_continues` a 3x3 window begins with the last two rows of the descriptor before."""
     rows = (d["num_groups"] - 1) * d["pool_rows"] + d["pool_rows_last"]
-    return (rows + d["pool_continues"] - (d["pool_size"] - 2)) // 2 * ((d["tile_ow"] - d["pool_size"]) // 2 + 1)
+    return (rows + 2 * d["pool_continues"] - (d["pool_size"] - 2)) // 2 * ((d["tile_ow"] - d["pool_size"]) // 2 + 1)

@@ -68,7 +68,7 @@ def test_costs_next_to_nothing(op, extent, pool, dtype):
     assert engine == "fused"
     assert pooled.cycles <= 1.03 * alone.cycles + 40
     outputs = 16 * np.dtype(dtype).itemsize
-    assert pooled.costs[0].write_bytes == (extent // 2) ** 2 * outputs + (alone.costs[0].write_bytes - extent ** 2 * outputs)
+    assert pooled.costs[0].traffic.write_bytes == (extent // 2) ** 2 * outputs + (alone.costs[0].traffic.write_bytes - extent ** 2 * outputs)
 
 
 def test_refusal():
