@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from amaranth.back import rtlil
-from amaranth.hdl import Assert, Assume, ClockDomain, Cover, Module, Mux, Signal, Value
+from amaranth.hdl import Assert, Assume, Cat, ClockDomain, Const, Cover, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.utils import exact_log2
 
@@ -149,19 +149,22 @@ class Bench:
 
 def is_legal(config, addr, last_beat) -> dict[str, Value]:
     """What every burst must be, by name; calculated without any narrowing."""
-    end = addr + ((last_beat + 1) << exact_log2(config.port_bytes))  # 33 bits and more: nothing wraps
+    last = last_byte(config, addr, last_beat)
     return {
         "aligned": addr[:exact_log2(config.port_bytes)] == 0,
-        "in one page": addr[12:] == (end - 1)[12:],
-        "below 2^32": end <= 1 << 32,
+        "in one page": addr[12:] == last[12:32],
+        "below 2^32": last[32:] == 0,
         "length": last_beat < config.max_burst_beats,
     }
 
 
-def in_window(windows, is_open, start, end, align_log2: int) -> Value:
-    """Whether bytes `start` .. `end` - 1 lie in one enabled window, or no window is enabled."""
-    inside = [window.enable & ((window.base << align_log2) <= start) & (end <= (window.limit << align_log2)) for window in windows]
-    return is_open | sum(inside[1:], inside[0])
+def last_byte(config, addr, last_beat) -> Value:
+    """Address of the last byte of a burst; 33 bits and more, nothing wraps."""
+    return (addr + Cat(Const(-1, exact_log2(config.port_bytes)), last_beat))[:34]
 
 
-_ = Mux
+def in_window(config, windows, is_open, addr, last_beat, align_log2: int) -> Value:
+    """Whether a burst lies in one enabled window, or no window is enabled; for one that is `in one page`, which spares the solver the long carry."""
+    first, last = addr, Cat(last_byte(config, addr, last_beat)[:12], addr[12:])
+    inside = [window.enable & (first[align_log2:] >= window.base) & (last[align_log2:] < window.limit) for window in windows]
+    return is_open | Cat(inside).any()
