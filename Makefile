@@ -15,7 +15,7 @@ TYPED := convoy.spec convoy.golden convoy.driver
 
 given = $(if $(filter command% environment%,$(origin $(1))),$($(1)),$(2))
 
-.PHONY: help setup demo test sim campaign hostile nightly lint synth contract verilog reference clean distclean
+.PHONY: help setup demo test sim campaign hostile nightly lint formal synth contract verilog reference clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -59,6 +59,13 @@ hostile: setup  ## hostile jobs on the compiled RTL of two configurations; SEED=
 
 nightly: setup  ## all long campaigns, with a page of results in build/nightly; SEED=1 WORKERS=2
 	$(BIN)/python -m convoy.verif.nightly --seed $(SEED) --workers $(WORKERS)
+
+$(VENV)/.formal: $(VENV)/.setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[formal]'
+	@touch $@
+
+formal: setup $(VENV)/.formal  ## unbounded proofs: no burst leaves the memory windows or breaks AXI4's rules
+	$(BIN)/python -m convoy.verif.formal
 
 synth: setup $(VENV)/.synth  ## area and Fmax on an ECP5, written to docs/synthesis.md
 	$(BIN)/python bench/synth.py

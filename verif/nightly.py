@@ -57,7 +57,7 @@ def campaigns(seed: int, workers: int) -> list[Campaign]:
     return [
         make("campaign", r"^\d+ examples in |^never hit", "EXAMPLES=20000", "RTL_EXAMPLES=3000"),
         make("hostile", r"^[\d,]+ hostile jobs on [\d,]+ programs|^never seen", "JOBS=20000"),
-        make("formal", r"prove|proof|fail|skipped"),
+        make("formal", r"proved|holds although|not inductive"),
         make("sim", r"^seed |cycles in \d+ s|failed|never hit", "ROUNDS=20"),
     ]
 
