@@ -356,7 +356,8 @@ def test_a_cache_folder_that_may_not_be_written(monkeypatch, tmp_path):
 def test_a_cold_start_says_what_it_does(monkeypatch, tmp_path, capsys):
     """Steps of compiling, with the tools themselves left out."""
     monkeypatch.setenv("CONVOY_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("convoy.hw.emit._convert", lambda top: "module convoy_npu; endmodule")
+    monkeypatch.setattr("convoy.hw.gated.GatedNpu", lambda _config: None)
+    monkeypatch.setattr("convoy.hw.emit._convert", lambda _top: "module convoy_npu; endmodule")
     monkeypatch.setattr(build, "_compile", lambda *args: args[-1]("C++") or _touched(tmp_path / "library"))
     for _ in range(2):
         with spinner("running") as status:
