@@ -17,7 +17,7 @@ from convoy.driver.bench.contract import contract_cases
 from convoy.driver.bench.measure import measure_all
 from convoy.driver.bench.plots import write_images
 from convoy.driver.bench.show import markdown, verdict
-from convoy.driver.progress import bar
+from convoy.driver.report.progress import bar
 from convoy.spec.config import load_config
 
 ROOT = Path(__file__).parents[1]

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from convoy.driver.compile import compile_graph
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
-from convoy.driver.export import write_tflite
-from convoy.driver.graph import Graph, Op, Quant, Tensor
-from convoy.driver.importers.tflite import read_tflite
-from convoy.driver.inputs import random_inputs
-from convoy.driver.reference import Reference
-from convoy.driver.runtime import Session
+from convoy.driver.graph.graph import Graph, Op, Quant, Tensor
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.graph.tflite_writer import write_tflite
+from convoy.driver.runtime.session import Session
+from convoy.driver.workload.inputs import random_inputs
+from convoy.driver.workload.reference import Reference
 from convoy.spec.config import load_config
 
 SIZE, NUM_CLASSES = 224, 1000

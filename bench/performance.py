@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from convoy.driver.prune import prune_file
+from convoy.driver.workload.prune import prune_file
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "performance.md"

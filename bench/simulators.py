@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 import convoy.driver.devices
-from convoy.driver.compile import compile_graph
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
-from convoy.driver.program import NpuStep, Plan
-from convoy.driver.runtime import Session
-from convoy.driver.synthetic import LayerSpec, make_layer
+from convoy.driver.emit.program import NpuStep, Plan
+from convoy.driver.runtime.session import Session
+from convoy.driver.workload.synthetic import LayerSpec, make_layer
 from convoy.hw.emit import rtlil
 from convoy.spec.config import NpuConfig, load_config
 from convoy.spec.csr import REGISTERS

@@ -16,7 +16,7 @@ import altair as alt
 from convoy.driver.bench.peer import INSTALL, PEER_NAME, find_peer, peer_version
 from convoy.driver.bench.speed import find_models, measure_speed
 from convoy.driver.bench.speed_show import MEANING, markdown_speeds, speed_charts, speed_notes
-from convoy.driver.progress import bar
+from convoy.driver.report.progress import bar
 from convoy.spec.config import load_config
 
 DOCS = Path(__file__).parents[1] / "docs"

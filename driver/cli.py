@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convoy.driver.bench.cli import bench_app
+from convoy.driver.report.progress import bar, restore_interrupt, spinner
 from convoy.spec.config import NpuConfig, load_config
 
-from .bench.cli import bench_app
 from .complete import complete_config, complete_files
 from .errors import DeviceError, GraphError
 from .files import check_outputs, write_file
 from .outcome import exit_code_of
-from .progress import bar, restore_interrupt, spinner
 
 if TYPE_CHECKING:
-    from .device import Device, MemoryModel
-    from .graph import Graph
-    from .program import Plan
-    from .runtime import Execution
+    from convoy.driver.emit.program import Plan
+    from convoy.driver.graph.graph import Graph
+    from convoy.driver.runtime.device import Device, MemoryModel
+    from convoy.driver.runtime.session import Execution
 
 __all__ = ["app", "main"]
 
@@ -49,7 +49,7 @@ def _convoy(
 ) -> int:
     """Run quantised convolutional networks on the Convoy NPU."""
     if version:
-        from .config_report import installed
+        from convoy.driver.report.config_report import installed
 
         typer.echo(f"convoy {installed('convoy-npu')}")
         raise typer.Exit
@@ -116,9 +116,9 @@ def run(
     scheduler: Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="The same on the workers of a Dask scheduler.")] = None,
 ) -> int:
     """Run a network and compare every tensor with the reference."""
-    from .importers.shapes import parse_shapes
-    from .importers.tflite import load_tflite
-    from .inputs import load_input, load_steps, random_inputs
+    from convoy.driver.graph.tflite_reader import load_tflite
+    from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.workload.inputs import load_input, load_steps, random_inputs
 
     if input_path is not None and seed is not None:
         raise GraphError("--input and --seed exclude each other")
@@ -168,8 +168,8 @@ def layer(
     stall: Stall = 0,
 ) -> int:
     """Run one synthetic layer with random weights."""
-    from .inputs import random_inputs
-    from .synthetic import LayerSpec, make_layer
+    from convoy.driver.workload.inputs import random_inputs
+    from convoy.driver.workload.synthetic import LayerSpec, make_layer
 
     _check(device, waves, read=(config,), json_path=json_path, save=save)
     _start(reference)
@@ -190,13 +190,13 @@ def layer(
 @app.command(name="estimate")
 def estimate_command(model: Model, shape: ShapeOption = None, config: Config = "Q", latency: Latency = 32, json_path: Json = None) -> int:
     """Predict cycles, bytes and lost cycles of every layer, as `run` reports them, without simulation."""
-    from .compile import compile_graph
-    from .device import MemoryModel
-    from .estimate import Estimator, estimate
-    from .importers.shapes import parse_shapes
-    from .importers.tflite import read_tflite
-    from .report import build_report, print_report
-    from .tables import stdout_console
+    from convoy.driver.compile.pipeline import compile_graph
+    from convoy.driver.graph.tflite_reader import read_tflite
+    from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.report.report import build_report, print_report
+    from convoy.driver.report.tables import stdout_console
+    from convoy.driver.runtime.device import MemoryModel
+    from convoy.driver.timing.estimate import Estimator, estimate
 
     _check(None, read=(model, config), json_path=json_path)
     plan = compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True)
@@ -227,21 +227,22 @@ def profile(
     json_path: Json = None,
 ) -> int:
     """Show where cycles and bytes go: a page of charts, and a timeline."""
-    from .compile import compile_graph
-    from .device import MemoryModel
+    from convoy.driver.compile.pipeline import compile_graph
+    from convoy.driver.graph.tflite_reader import read_tflite
+    from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.report.profile import timeline, write_profile_page
+    from convoy.driver.report.report import build_report, print_report
+    from convoy.driver.report.tables import stdout_console
+    from convoy.driver.runtime.device import MemoryModel
+    from convoy.driver.runtime.session import Session, plan_inputs
+    from convoy.driver.timing.estimate import Estimator, estimate
+    from convoy.driver.workload.inputs import random_inputs
+
     from .devices import open_device
-    from .estimate import Estimator, estimate
-    from .importers.shapes import parse_shapes
-    from .importers.tflite import read_tflite
-    from .inputs import random_inputs
-    from .profile import timeline, write_profile_page
-    from .report import build_report, print_report
-    from .runtime import Session, plan_inputs
-    from .tables import stdout_console
 
     _check("native" if source == ProfileSource.NATIVE else None, read=(model, config), json_path=json_path, files={"--html": html, "--trace": trace})
     if html is not None:
-        from . import page  # noqa: F401 - what it needs may not be installed
+        from .report import html_page as page  # noqa: F401 - what it needs may not be installed
     plan, memory = compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True), MemoryModel(latency_cycles=latency)
     if source == ProfileSource.MODEL:
         device_name, execution = "estimate", estimate(plan, memory)
@@ -272,11 +273,11 @@ def compile_command(
     json_path: Json = None,
 ) -> int:
     """Compile a network and say what became of each operator."""
-    from .compile import compile_graph
-    from .importers.shapes import parse_shapes
-    from .importers.tflite import read_tflite
-    from .plan_report import plan_report, print_plan, save_plan
-    from .tables import stdout_console
+    from convoy.driver.compile.pipeline import compile_graph
+    from convoy.driver.graph.tflite_reader import read_tflite
+    from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.report.plan_report import plan_report, print_plan, save_plan
+    from convoy.driver.report.tables import stdout_console
 
     _check(None, read=(model, config), json_path=json_path, save=save)
     graph = read_tflite(model, parse_shapes(shape or ()))
@@ -297,10 +298,10 @@ def prune(
     share: Annotated[float, typer.Option("--share", metavar="S", help="Share of each convolution's weights that is zero afterwards.")] = 0.75,
 ) -> int:
     """Set the smallest weights of 2D convolutions to zero, without training: to see what sparsity is worth, not to keep the accuracy."""
-    from .importers.shapes import parse_shapes
-    from .importers.tflite import load_tflite
-    from .prune import print_pruned, prune_file
-    from .tables import stdout_console
+    from convoy.driver.graph.tflite_reader import load_tflite
+    from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.report.tables import stdout_console
+    from convoy.driver.workload.prune import print_pruned, prune_file
 
     check_outputs((model,), {"--output": output})
     pruned, layers = prune_file(load_tflite(model, parse_shapes(shape or ())).data, share)
@@ -317,7 +318,7 @@ def verilog(
     """Emit the NPU as synthesisable Verilog."""
     check_outputs((Path(config),), {"--output": output})
     npu = load_config(config)
-    from .devices.build import npu_verilog
+    from convoy.driver.devices.verilator import npu_verilog
 
     with spinner("emitting Verilog") as status:
         text = npu_verilog(npu, status.step)
@@ -331,7 +332,7 @@ def verilog(
 @app.command()
 def info(config: Config = "Q", json_path: Json = None) -> int:
     """Show a configuration, the sizes derived from it, and versions."""
-    from .config_report import config_report
+    from convoy.driver.report.config_report import config_report
 
     _check(None, read=(config,), json_path=json_path)
     report = config_report(load_config(config))
@@ -346,7 +347,7 @@ def info(config: Config = "Q", json_path: Json = None) -> int:
 def _start(reference: str) -> None:
     """Let the reference's process get ready while something else is done."""
     if reference != ReferenceName.NONE:
-        from .litert_process import start_server
+        from convoy.driver.litert.process import start_server
 
         start_server()
 
@@ -362,9 +363,9 @@ class _Job:
     def run(self, steps: list[dict], selected: range | None, is_inside: bool = False, workers: _Workers | None = None) -> tuple[dict[str, Any], list, dict]:
         """Report, tensors that differ, and all tensors of the last step; `selected` operators only. `steps` are the inputs of each step. `is_inside`: as
         in the middle of a network, where the inputs are already in the layout of the NPU. `workers`: run the layers independently on these."""
-        from .compile import compile_graph
-        from .report import build_report, join_steps
-        from .runtime import Session, plan_inputs
+        from convoy.driver.compile.pipeline import compile_graph
+        from convoy.driver.report.report import build_report, join_steps
+        from convoy.driver.runtime.session import Session, plan_inputs
 
         with spinner("compiling"):
             if is_inside:
@@ -373,7 +374,7 @@ class _Job:
                 plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=selected)
         reference = None
         if self.reference != ReferenceName.NONE:
-            from .reference import Compared
+            from convoy.driver.workload.reference import Compared
 
             reference = Compared(self.model)
         if selected is not None:
@@ -417,9 +418,10 @@ class _Job:
 
     def _golden_tensors(self, inputs: dict) -> dict:
         """Every tensor of the whole network, from the golden model."""
-        from .compile import compile_graph
+        from convoy.driver.compile.pipeline import compile_graph
+        from convoy.driver.runtime.session import Session
+
         from .devices import open_device
-        from .runtime import Session
 
         with spinner("running the golden model"):
             plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=None, is_fusing=False)
@@ -488,8 +490,8 @@ def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | 
     """Show and store a report; the exit code."""
     report, mismatches, tensors = outcome
     if not _write_json(report, json_path):
-        from .report import print_report
-        from .tables import stdout_console
+        from convoy.driver.report.report import print_report
+        from convoy.driver.report.tables import stdout_console
 
         print_report(report, stdout_console())
     if report["bit_exact"] is None and report["reference_note"]:
@@ -497,7 +499,7 @@ def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | 
     for mismatch in mismatches:
         typer.echo(f"convoy: {mismatch}", err=True)
     if save is not None:
-        from .plan_report import save_tensors
+        from convoy.driver.report.plan_report import save_tensors
 
         save_tensors(job.graph, tensors, report, save)
     return 1 if mismatches else 0
@@ -530,7 +532,7 @@ def _check(device: str | None, waves: Path | None = None, *, read: tuple[Path | 
 
 
 def _memory_model(memory: MemoryKind, latency: int, stall: int, seed: int | None) -> MemoryModel:
-    from .device import MemoryModel
+    from convoy.driver.runtime.device import MemoryModel
 
     return MemoryModel(latency_cycles=latency, stall_percent=stall, seed=seed or 0, is_shared=memory == MemoryKind.SHARED)
 

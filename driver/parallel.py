@@ -7,15 +7,15 @@ from concurrent.futures import Executor, as_completed
 
 import numpy as np
 
+from convoy.driver.compile.pipeline import compile_graph
+from convoy.driver.emit.program import NpuStep, Plan
+from convoy.driver.graph.graph import Graph
+from convoy.driver.plan.macs import dense_macs
+from convoy.driver.runtime.device import MemoryModel
+from convoy.driver.runtime.session import Execution, Session
 from convoy.spec.config import NpuConfig
 
-from .compile import compile_graph
-from .device import MemoryModel
 from .devices import open_device
-from .graph import Graph
-from .macs import dense_macs
-from .program import NpuStep, Plan
-from .runtime import Execution, Session
 
 __all__ = ["merge_parts", "parts_of", "run_part", "run_parts"]
 

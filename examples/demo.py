@@ -16,15 +16,15 @@ from digits import MODEL_PATH, NUM_TRAIN, load_digits
 from rich.console import Console
 from rich.progress import Progress, track
 
-from convoy.driver.compile import compile_graph
-from convoy.driver.device import Device, DeviceError
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import DEVICES, open_device
-from convoy.driver.importers.tflite import read_tflite
-from convoy.driver.inputs import quantise_real
-from convoy.driver.program import Plan
-from convoy.driver.reference import Reference
-from convoy.driver.report import build_report, print_report
-from convoy.driver.runtime import Session
+from convoy.driver.emit.program import Plan
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.report.report import build_report, print_report
+from convoy.driver.runtime.device import Device, DeviceError
+from convoy.driver.runtime.session import Session
+from convoy.driver.workload.inputs import quantise_real
+from convoy.driver.workload.reference import Reference
 from convoy.spec.config import ConfigError, load_config
 
 SHADES = " ░▒▓█"

@@ -17,8 +17,8 @@ from digits import MODEL_PATH, NUM_TRAIN, load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from convoy.driver.export import write_tflite
-from convoy.driver.graph import Graph, Op, Quant, Tensor
+from convoy.driver.graph.graph import Graph, Op, Quant, Tensor
+from convoy.driver.graph.tflite_writer import write_tflite
 
 
 class Net(nn.Module):
@@ -136,8 +136,8 @@ def quantise(net: Net, acts: dict[str, np.ndarray]) -> Graph:
 
 def accuracy_int8(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
     """Share of images that LiteRT's reference kernels recognise with the file."""
-    from convoy.driver.importers.tflite import read_tflite
-    from convoy.driver.reference import Reference
+    from convoy.driver.graph.tflite_reader import read_tflite
+    from convoy.driver.workload.reference import Reference
 
     graph = read_tflite(path)
     quant = graph.tensors[graph.inputs[0]].quant

@@ -54,7 +54,7 @@ def verilog(config: NpuConfig, announce: Callable[[], None] | None = None) -> st
 
 def gated_verilog(config: NpuConfig, announce: Callable[[], None] | None = None) -> str:
     """Verilog of `GatedNpu`, which takes the clocks of units at rest from ports; the rest as `verilog`."""
-    from convoy.hw.gated import GatedNpu
+    from .gated_npu import GatedNpu
 
     return _cached(config, "gated.v", _convert, GatedNpu, announce)
 
@@ -95,7 +95,7 @@ def _cached(config: NpuConfig, suffix: str, convert: Callable[..., str], compone
         return path.read_text()
     if announce:
         announce()
-    from convoy.hw.npu import Npu
+    from .npu import Npu
 
     text = convert((component or Npu)(config))
     path.parent.mkdir(parents=True, exist_ok=True)

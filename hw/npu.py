@@ -8,7 +8,7 @@ from convoy.hw.bus.axi import AxiLiteSignature, AxiSignature
 from convoy.hw.bus.read_mux import ReadMux
 from convoy.hw.bus.write_mux import WriteMux
 from convoy.hw.ctrl.control import Control
-from convoy.hw.lib.rest import Rest, resettable, rested
+from convoy.hw.lib.idle import Rest, resettable, rested
 from convoy.hw.nn.engine import NnEngine
 from convoy.hw.tp.engine import TpEngine
 from convoy.spec.config import NpuConfig

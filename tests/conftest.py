@@ -6,7 +6,7 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from convoy.driver import progress
+from convoy.driver.report import progress
 
 settings.register_profile("convoy", deadline=None, derandomize=True, database=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("convoy")

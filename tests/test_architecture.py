@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ LAZY = ("driver/devices/", "driver/cli.py")
 """Files of the driver that may import backends, inside functions only."""
 SPEC_PACKAGES = {"amaranth"}
 """What `spec` may import besides the standard library."""
+
+FLOORS = (
+    ("errors", "complete"), ("files",), ("graph",), ("litert",), ("lower",), ("plan",), ("emit",), ("compile",), ("runtime",), ("timing",), ("report",),
+    ("workload",), ("devices",), ("parallel", "outcome"), ("bench",), ("cli",),
+)
+"""Folders and files of the driver from the ground up; each imports only what stands below it, or in the same folder."""
 
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
@@ -49,6 +56,42 @@ def room_of(module: str) -> str | None:
     return parts[1] if parts[0] == "convoy" and len(parts) > 1 else None
 
 
+def floor_of(name: str) -> int:
+    """The floor of a folder or file of the driver."""
+    return next(number for number, names in enumerate(FLOORS) if name in names)
+
+
+def upward_imports(path: Path) -> list[str]:
+    """Imports of a file of the driver that go up, or sideways into another folder."""
+    mine = path.relative_to(ROOT / "driver").with_suffix("").parts[0]
+    others = {module.split(".")[2] for module, _ in imports(path) if module.startswith("convoy.driver.")}
+    return [f"{path.relative_to(ROOT).as_posix()} imports {other}" for other in sorted(others - {mine}) if floor_of(other) >= floor_of(mine)]
+
+
+def circles(folder: str) -> list[list[str]]:
+    """Groups of modules below a folder that import each other, at the top level or for types."""
+    files = {".".join(["convoy", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
+             for path in SOURCES if path.is_relative_to(ROOT / folder)}
+    graph = {name: {module for module, is_top in imports(path) if is_top and module in files} - {name} for name, path in files.items()}
+    return [sorted(group) for group in strongly_connected(graph) if len(group) > 1]
+
+
+def strongly_connected(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Components of a graph in which each node reaches each other one."""
+    reach = {name: set(targets) for name, targets in graph.items()}
+    for middle in graph:
+        for targets in reach.values():
+            if middle in targets:
+                targets |= reach[middle]
+    return [set(group) for group in {frozenset({name} | {other for other in reach[name] if name in reach[other]}) for name in graph}]
+
+
+def unlisted_packages() -> set[str]:
+    """Folders of code that `pyproject.toml` does not list, so that they would be missing in the wheel, and the other way round."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    return listed ^ {".".join(["convoy", *path.relative_to(ROOT).parent.parts]) for path in SOURCES}
+
+
 def violations(path: Path) -> list[str]:
     """Imports of a file that break the rule."""
     name = path.relative_to(ROOT).as_posix()
@@ -74,6 +117,37 @@ def test_every_room_has_sources():
 @pytest.mark.parametrize("room", ROOMS)
 def test_rooms_import_only_what_they_may(room):
     assert [text for path in SOURCES if path.relative_to(ROOT).parts[0] == room for text in violations(path)] == []
+
+
+def test_the_driver_imports_downwards_only():
+    driver = [path for path in SOURCES if path.is_relative_to(ROOT / "driver") and path != ROOT / "driver" / "__init__.py"]
+    assert [text for path in driver for text in upward_imports(path)] == []
+
+
+@pytest.mark.parametrize(("source", "found"), [
+    ("from convoy.driver.emit.pack import x", ["driver/plan/x.py imports emit"]),
+    ("from ..emit import pack", ["driver/plan/x.py imports emit"]),
+    ("from convoy.driver.lower.work import Axis\nfrom .cost import x", []),
+])
+def test_upward_imports_are_found(tmp_path, monkeypatch, source, found):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "driver" / "plan" / "x.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+    assert upward_imports(path) == found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_circle_of_imports(room):
+    assert circles(room) == []
+
+
+def test_circles_are_found():
+    assert strongly_connected({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}).count({"b", "c"}) == 1
+
+
+def test_every_folder_is_in_the_wheel():
+    assert unlisted_packages() == set()
 
 
 @pytest.mark.parametrize(("name", "source", "count"), [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convoy.driver.devices.bus_model import CHANNELS
-from convoy.driver.program import Program
+from convoy.driver.emit.program import Program
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import NUM_WINDOWS, REGISTERS, Control, WindowControl
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES, NN, PARAM, STREAM, TAP_BYTES, TP, Opcode

@@ -20,17 +20,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from convoy.driver.compile import Compiled, compile_with_costs
-from convoy.driver.device import MemoryModel
+from convoy.driver.compile.pipeline import Compiled, compile_with_costs
 from convoy.driver.devices import open_device
-from convoy.driver.export import write_tflite
-from convoy.driver.graph import Graph, GraphError, Op, Quant, Tensor
-from convoy.driver.inputs import random_inputs
-from convoy.driver.lut import LUT_KINDS
-from convoy.driver.program import HostStep
-from convoy.driver.reference import Reference
-from convoy.driver.runtime import Session
-from convoy.driver.traffic import Traffic
+from convoy.driver.emit.program import HostStep
+from convoy.driver.emit.traffic import Traffic
+from convoy.driver.graph.graph import Graph, GraphError, Op, Quant, Tensor
+from convoy.driver.graph.tflite_writer import write_tflite
+from convoy.driver.lower.lut import LUT_KINDS
+from convoy.driver.runtime.device import MemoryModel
+from convoy.driver.runtime.session import Session
+from convoy.driver.workload.inputs import random_inputs
+from convoy.driver.workload.reference import Reference
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import MAX_RUN_BITS, NN, Opcode
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convoy.driver.device import MemoryModel
 from convoy.driver.devices import open_device
-from convoy.driver.estimate import estimate
-from convoy.driver.graph import Graph
-from convoy.driver.inputs import random_inputs
-from convoy.driver.program import Plan
-from convoy.driver.runtime import Execution, Session, plan_inputs
+from convoy.driver.emit.program import Plan
+from convoy.driver.graph.graph import Graph
+from convoy.driver.runtime.device import MemoryModel
+from convoy.driver.runtime.session import Execution, Session, plan_inputs
+from convoy.driver.timing.estimate import estimate
+from convoy.driver.workload.inputs import random_inputs
 from convoy.spec.config import PRESETS, NpuConfig
 
 from .graphs import GraphMaker

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convoy.driver.graph import Graph, Op, Quant, Tensor
-from convoy.driver.host import run_host_op
-from convoy.driver.inputs import random_inputs
-from convoy.driver.lut import LUT_KINDS
-from convoy.driver.program import NpuStep, Plan
+from convoy.driver.emit.program import NpuStep, Plan
+from convoy.driver.graph.graph import Graph, Op, Quant, Tensor
+from convoy.driver.lower.host_ops import run_host_op
+from convoy.driver.lower.lut import LUT_KINDS
+from convoy.driver.workload.inputs import random_inputs
 from convoy.golden import ops
 from convoy.golden.machine import Machine
-from convoy.verif.litert import reference_table
+
+from .litert import reference_table
 
 __all__ = ["GraphMaker", "evaluate", "random_values", "run_plan"]
 

@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from convoy.driver.compile import compile_graph
-from convoy.driver.device import Device, DeviceError, MemoryModel
-from convoy.driver.devices.build import native_library, npu_verilog
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices.native import NativeDevice
+from convoy.driver.devices.verilator import native_library, npu_verilog
 from convoy.driver.devices.windows import Window, WindowRegisters
-from convoy.driver.graph import Graph, GraphError
-from convoy.driver.program import NpuStep, Plan, Program
-from convoy.driver.runtime import Session
+from convoy.driver.emit.program import NpuStep, Plan, Program
+from convoy.driver.graph.graph import Graph, GraphError
+from convoy.driver.runtime.device import Device, DeviceError, MemoryModel
+from convoy.driver.runtime.session import Session
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import NUM_WINDOWS, REGISTERS, Control, Error, Status, WindowControl
 from convoy.spec.isa import DESCRIPTOR_BYTES, NN, TP, Opcode

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from convoy.driver.compile import compile_graph
-from convoy.driver.importers.tflite import load_tflite
-from convoy.driver.program import NpuStep, Plan
+from convoy.driver.compile.pipeline import compile_graph
+from convoy.driver.emit.program import NpuStep, Plan
+from convoy.driver.graph.tflite_reader import load_tflite
 from convoy.spec.config import NpuConfig
-from convoy.verif.graphs import random_values, run_plan
-from convoy.verif.litert import ModelBuilder, Quantisation, run_reference
+
+from .graphs import random_values, run_plan
+from .litert import ModelBuilder, Quantisation, run_reference
 
 __all__ = ["QUANT", "check_model", "one_op"]
 

@@ -9,17 +9,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from convoy.verif.litert import (
-    ModelBuilder,
-    Quantisation,
-    add_model,
-    conv_model,
-    depthwise_model,
-    fully_connected_model,
-    pool_model,
-    unary_model,
-)
-from convoy.verif.models import one_op
+from .litert import ModelBuilder, Quantisation, add_model, conv_model, depthwise_model, fully_connected_model, pool_model, unary_model
+from .models import one_op
 
 __all__ = ["edited", "operator_files", "retyped"]
 

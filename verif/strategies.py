@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from convoy.driver.device import MemoryModel
-from convoy.driver.graph import Op, Variable
+from convoy.driver.graph.graph import Op, Variable
+from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
 
 from .graphs import GraphMaker

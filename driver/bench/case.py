@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from math import log2
 from typing import Any
 
-from convoy.driver.synthetic import LayerSpec
+from convoy.driver.workload.synthetic import LayerSpec
 from convoy.spec.config import NpuConfig
 
 __all__ = ["Case", "Measurement", "Metric", "Row", "Setup", "judge"]

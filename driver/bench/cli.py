@@ -14,7 +14,7 @@ import typer
 from convoy.driver.complete import complete_config, complete_files
 from convoy.driver.errors import GraphError
 from convoy.driver.files import check_outputs, write_file
-from convoy.driver.progress import bar
+from convoy.driver.report.progress import bar
 from convoy.spec.config import load_config
 
 __all__ = ["bench_app"]
@@ -56,7 +56,7 @@ def contract(
     if json_path is not None and str(json_path) == "-":
         typer.echo(text, nl=False)
     else:
-        from convoy.driver.tables import stdout_console
+        from convoy.driver.report.tables import stdout_console
 
         print_rows(rows, stdout_console())
         if json_path is not None:
@@ -86,7 +86,7 @@ def speed(
     html_path: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write table and plots as one page.", autocompletion=complete_files)] = None,
 ) -> int:
     """Run networks, and compare their cycles with what a peer's compiler estimates at as many MACs per cycle. Exit code 1: a result differs from LiteRT's."""
-    from convoy.driver.device import MemoryModel
+    from convoy.driver.runtime.device import MemoryModel
 
     from .peer import PEER_NAME, find_peer, peer_version
     from .speed import find_models, measure_speed
@@ -104,7 +104,7 @@ def speed(
     if json_path is not None and str(json_path) == "-":
         typer.echo(text, nl=False)
     else:
-        from convoy.driver.tables import stdout_console
+        from convoy.driver.report.tables import stdout_console
 
         print_speeds(rows, stdout_console())
         for line in notes:
@@ -125,7 +125,7 @@ def _check(device: str | None, read: Iterable[Path], json_path: Path | None, htm
     json_file = None if json_path is None or str(json_path) == "-" else json_path
     check_outputs(read, {"--json": json_file, "--html": html_path})
     if html_path is not None:
-        from convoy.driver import page  # noqa: F401 - what it needs may not be installed
+        from convoy.driver.report import html_page as page  # noqa: F401 - what it needs may not be installed
 
 
 def _parse_rules(text: str, known: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convoy.driver.synthetic import LayerSpec
+from convoy.driver.workload.synthetic import LayerSpec
 from convoy.spec.config import PRESETS, NpuConfig
 
 from .case import (

@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from convoy.driver.compile import compile_with_costs
+from convoy.driver.compile.pipeline import compile_with_costs
 from convoy.driver.devices import open_device
-from convoy.driver.graph import GraphError
-from convoy.driver.inputs import random_inputs
-from convoy.driver.program import NpuStep
-from convoy.driver.report import build_report
-from convoy.driver.runtime import Session
-from convoy.driver.synthetic import make_layer
+from convoy.driver.emit.program import NpuStep
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.report.report import build_report
+from convoy.driver.runtime.session import Session
+from convoy.driver.workload.inputs import random_inputs
+from convoy.driver.workload.synthetic import make_layer
 from convoy.spec.config import NpuConfig
 
 from .case import Measurement, Setup
@@ -32,7 +32,7 @@ def measure(setup: Setup, device_name: str = "native") -> Measurement:
     DeviceError
         When the device fails. What the compiler refuses is no error here.
     """
-    from convoy.driver.reference import run_reference
+    from convoy.driver.workload.reference import run_reference
 
     made = make_layer(setup.layer)
     graph = replace(made.graph, inputs=())

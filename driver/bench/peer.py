@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import which
 
-from convoy.driver.device import MemoryModel
-from convoy.driver.graph import GraphError
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
 
 __all__ = ["INSTALL", "PEER_NAME", "Peer", "accelerator_of", "find_peer", "peer_version", "run_peer"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convoy.driver.page import Section, alt, write_page
+from convoy.driver.report.html_page import Section, alt, write_page
 
 from .case import CYCLES, ROOFLINE, TP_SHARE, UTILISATION, Metric, Row
 from .contract import RULES

@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 
 from rich.console import Console, JustifyMethod
 
-from convoy.driver.tables import print_table
+from convoy.driver.report.tables import print_table
 
 from .case import Row
 from .contract import RULES

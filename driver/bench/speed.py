@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convoy.driver.compile import compile_graph
-from convoy.driver.device import DeviceError, MemoryModel
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
-from convoy.driver.estimate import Estimator, estimate
-from convoy.driver.graph import GraphError
-from convoy.driver.importers.tflite import load_tflite
-from convoy.driver.inputs import random_inputs
-from convoy.driver.report import build_report
-from convoy.driver.runtime import Session
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.graph.tflite_reader import load_tflite
+from convoy.driver.report.report import build_report
+from convoy.driver.runtime.device import DeviceError, MemoryModel
+from convoy.driver.runtime.session import Session
+from convoy.driver.timing.estimate import Estimator, estimate
+from convoy.driver.workload.inputs import random_inputs
 from convoy.spec.config import NpuConfig
 
 from .peer import Peer, run_peer
@@ -152,7 +152,7 @@ def measure_network(model: Path, config: str, npu: NpuConfig, device_name: str, 
 
 
 def _measure(model: Path, config: str, npu: NpuConfig, device_name: str, peer_program: str | None) -> Speed:
-    from convoy.driver.reference import Compared
+    from convoy.driver.workload.reference import Compared
 
     memory, size = MemoryModel(), npu.macs_per_cycle
     loaded = load_tflite(model)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from convoy.driver.tables import print_table
+from convoy.driver.report.tables import print_table
 
 from .peer import INSTALL
 from .speed import Speed
 
 if TYPE_CHECKING:
-    from convoy.driver.page import alt
+    from convoy.driver.report.html_page import alt
 
 __all__ = ["MEANING", "markdown_speeds", "print_speeds", "speed_charts", "speed_notes", "write_speed_page"]
 
@@ -71,7 +71,7 @@ def markdown_speeds(rows: Sequence[Speed]) -> list[str]:
 
 def speed_charts(rows: Sequence[Speed]) -> list[alt.TopLevelMixin]:
     """Cycles of each network, and multiply-accumulates per cycle, by configuration and machine."""
-    from convoy.driver.page import alt
+    from convoy.driver.report.html_page import alt
 
     values = [{"network": row.network, "size": row.macs_per_cycle, "machine": machine, "cycles": cycles, "effective": row.effective_macs(cycles)}
               for row in rows for machine, cycles in (("Convoy", row.cycles), ("Ethos-U55, estimated", row.peer_cycles)) if cycles]
@@ -88,7 +88,7 @@ def speed_charts(rows: Sequence[Speed]) -> list[alt.TopLevelMixin]:
 
 def write_speed_page(rows: Sequence[Speed], source: str, notes: Sequence[str], path: Path) -> None:
     """Table and charts as one page that needs nothing else; `source` says where Convoy's cycles are from."""
-    from convoy.driver.page import Section, write_page
+    from convoy.driver.report.html_page import Section, write_page
 
     missed = frozenset(place for place, row in enumerate(rows) if row.bit_exact is False or row.refusal)
     cells = [_cells(row, _has_peer(rows)) for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from convoy.driver.device import Device, MemoryModel
+from convoy.driver.runtime.device import Device, MemoryModel
 from convoy.spec.config import NpuConfig
 
 __all__ = ["DEVICES", "check_device", "open_device"]
@@ -28,7 +28,7 @@ def check_device(name: str, waves: Path | None = None) -> None:
         from .icarus import check_tools as check_icarus
         check_icarus()
     if name == "native":
-        from .build import check_tools
+        from .verilator import check_tools
         check_tools()
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convoy.driver.device import DeviceError, MemoryModel
+from convoy.driver.runtime.device import DeviceError, MemoryModel
 from convoy.spec.csr import WindowControl
 
 from .windows import Window

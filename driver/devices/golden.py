@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from convoy.driver.device import DeviceError, MemoryModel
+from convoy.driver.runtime.device import DeviceError, MemoryModel
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, WINDOW_ALIGN_BYTES, Control, Status, WindowControl
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES
@@ -17,7 +17,7 @@ _NAMES = {register.addr: name for name, register in REGISTERS.items()}
 
 
 class GoldenDevice:
-    """The golden model behind the registers. Implements `convoy.driver.device.Device`.
+    """The golden model behind the registers. Implements `convoy.driver.runtime.device.Device`.
 
     Its registers behave as those of the RTL: errors, interrupt, memory windows, locks, soft reset. What differs:
 

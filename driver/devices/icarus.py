@@ -14,10 +14,10 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from convoy.driver.device import DeviceError, MemoryModel
+from convoy.driver.runtime.device import DeviceError, MemoryModel
 from convoy.spec.config import NpuConfig
 
-from .build import TOP, npu_verilog, settle_at_zero
+from .verilator import TOP, npu_verilog, settle_at_zero
 
 __all__ = ["IcarusDevice", "check_tools"]
 
@@ -41,7 +41,7 @@ def check_tools() -> None:
 
 
 class IcarusDevice:
-    """The NPU in Icarus Verilog. Implements `convoy.driver.device.Device`.
+    """The NPU in Icarus Verilog. Implements `convoy.driver.runtime.device.Device`.
 
     A simulator process lives as long as the device; its cocotb test (`icarus_server.py`) obeys one operation after another.
     Timing is exact to the cycle and the same as that of `NativeDevice`; the protocol of the AXI4 port is checked every cycle.

@@ -7,9 +7,10 @@ from multiprocessing.connection import Connection
 import cocotb
 from cocotb.triggers import Timer
 
-from convoy.driver.device import DeviceError
-from convoy.driver.devices.bench import Bench
-from convoy.driver.devices.bus_model import SparseMemory
+from convoy.driver.runtime.device import DeviceError
+
+from .bus_model import SparseMemory
+from .harness import Bench
 
 HALF_PERIOD_NS = 5
 

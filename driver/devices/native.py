@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from convoy.driver.device import DeviceError, MemoryModel
+from convoy.driver.runtime.device import DeviceError, MemoryModel
 from convoy.spec.config import PRESETS, NpuConfig
 
-from .build import native_library, npu_verilog, title
 from .bus_model import channel_mask
+from .verilator import native_library, npu_verilog, title
 from .windows import WindowRegisters
 
 __all__ = ["NativeDevice"]
@@ -23,7 +23,7 @@ CHUNK_CYCLES = 100_000
 
 
 class NativeDevice:
-    """The NPU in Verilator. Implements `convoy.driver.device.Device`.
+    """The NPU in Verilator. Implements `convoy.driver.runtime.device.Device`.
 
     Timing is exact to the cycle, the protocol of the AXI4 port is checked every cycle. The global interpreter lock is free while the
     model runs.
@@ -74,7 +74,7 @@ class NativeDevice:
 
     def _train(self, library: Path) -> None:
         """Collect the profile of a typical workload."""
-        command = [sys.executable, "-m", "convoy.driver.devices.train", str(library), json.dumps(self.config.to_dict())]
+        command = [sys.executable, "-m", "convoy.driver.devices.profile_run", str(library), json.dumps(self.config.to_dict())]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             raise DeviceError(f"device native: the profiling run failed:\n{result.stderr[-2000:]}")

@@ -10,11 +10,11 @@ from amaranth.hdl import ClockDomain, Module, Signal
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
-from convoy.driver.device import DeviceError, MemoryModel
+from convoy.driver.runtime.device import DeviceError, MemoryModel
 from convoy.spec.config import NpuConfig
 
-from .bench import Bench
 from .bus_model import SparseMemory
+from .harness import Bench
 
 __all__ = ["PysimDevice"]
 
@@ -23,7 +23,7 @@ IDLE_S = 1e-12
 
 
 class PysimDevice:
-    """The NPU in Amaranth's simulator. Implements `convoy.driver.device.Device`.
+    """The NPU in Amaranth's simulator. Implements `convoy.driver.runtime.device.Device`.
 
     Timing is exact to the cycle and the same as that of `NativeDevice`; the protocol of the AXI4 port is checked every cycle.
 

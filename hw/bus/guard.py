@@ -5,9 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.bus.port import Burst
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import NUM_WINDOWS, WINDOW_ALIGN_BYTES
+
+from .port import Burst
 
 __all__ = ["ALIGN_LOG2", "Guard", "GuardSignature", "Window", "guarded_burst"]
 

@@ -5,13 +5,14 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.bus.arbiter import RoundRobin
-from convoy.hw.bus.axi import AxiSignature, Resp
-from convoy.hw.bus.guard import Guard, GuardSignature
-from convoy.hw.bus.port import WritePort
-from convoy.hw.bus.read_mux import AXI_BURST_INCR, AXI_CACHE_BUFFERABLE
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
+
+from .arbiter import RoundRobin
+from .axi import AxiSignature, Resp
+from .guard import Guard, GuardSignature
+from .port import WritePort
+from .read_mux import AXI_BURST_INCR, AXI_CACHE_BUFFERABLE
 
 __all__ = ["AxiWriteSignature", "WriteMux"]
 

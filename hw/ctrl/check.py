@@ -37,8 +37,8 @@ from convoy.spec.isa import (
     TpOp,
 )
 
+from .descriptor_fetch import Fetched
 from .fault import Fault
-from .fetch import Fetched
 
 __all__ = ["DescriptorCheck"]
 

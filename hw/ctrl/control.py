@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from convoy.hw.bus.axi import AxiLiteSignature
 from convoy.hw.bus.guard import ALIGN_LOG2, GuardSignature
 from convoy.hw.bus.port import ReadPort, WritePort
-from convoy.hw.lib.rest import resettable, rested
+from convoy.hw.lib.idle import resettable, rested
 from convoy.hw.nn.activity import Activity
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl
@@ -18,9 +18,9 @@ from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, NN, TP
 from .check import DescriptorCheck
 from .counters import Counters
 from .csr_bank import CsrBank
+from .descriptor_fetch import Fetch
 from .dispatch import Dispatch
 from .fault import Fault
-from .fetch import Fetch
 from .recorder import Recorder
 from .supervisor import Supervisor
 from .watchdog import Timeout, Watchdog

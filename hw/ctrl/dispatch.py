@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from convoy.spec.isa import HEADER, NN, TP, Opcode
 
-from .fetch import Fetched
+from .descriptor_fetch import Fetched
 from .ledger import Ledger
 
 __all__ = ["Dispatch"]

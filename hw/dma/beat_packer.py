@@ -6,9 +6,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import write_beat
-from convoy.hw.dma.types import Chunk
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
+
+from .types import Chunk
 
 __all__ = ["BeatPacker", "placed_beat"]
 

@@ -6,9 +6,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import Burst, WritePort, write_beat
-from convoy.hw.dma.beat_packer import placed_beat
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
+
+from .beat_packer import placed_beat
 
 __all__ = ["BurstBuilder"]
 

@@ -6,9 +6,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import Burst
-from convoy.hw.dma.types import Run
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
+
+from .types import Run
 
 __all__ = ["BurstSplitter", "run_burst"]
 

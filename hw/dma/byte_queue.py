@@ -5,8 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from convoy.hw.dma.byte_ring import ByteRing
-from convoy.hw.dma.types import SkipBeat
+from .byte_ring import ByteRing
+from .types import SkipBeat
 
 __all__ = ["ByteQueue", "SkipBeat"]
 

@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.dma.types import SkipBeat
+from .types import SkipBeat
 
 __all__ = ["ByteRing"]
 

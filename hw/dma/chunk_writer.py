@@ -5,11 +5,12 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import WritePort
-from convoy.hw.dma.beat_packer import BeatPacker
-from convoy.hw.dma.burst_builder import BurstBuilder
-from convoy.hw.dma.types import Chunk
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
+
+from .beat_packer import BeatPacker
+from .burst_builder import BurstBuilder
+from .types import Chunk
 
 __all__ = ["Chunk", "ChunkWriter"]
 

@@ -5,9 +5,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.dma.types import SkipBeat
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
+
+from .types import SkipBeat
 
 __all__ = ["RecordAssembler"]
 

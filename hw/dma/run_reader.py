@@ -5,11 +5,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import Burst, ReadPort
-from convoy.hw.dma.burst_splitter import BurstSplitter
-from convoy.hw.dma.types import Run, SkipBeat
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
+
+from .burst_splitter import BurstSplitter
+from .types import Run, SkipBeat
 
 __all__ = ["Run", "RunReader", "SkipBeat"]
 

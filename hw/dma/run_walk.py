@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.hw.dma.types import Run
+from .types import Run
 
 __all__ = ["Run", "RunWalk", "WalkJob"]
 

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.hw.lib.register import data_register
+from .register import data_register
 
 __all__ = ["Queue"]
 

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, ShapeLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.hw.lib.register import data_register
+from .register import data_register
 
 __all__ = ["Stage"]
 

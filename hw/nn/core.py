@@ -5,7 +5,7 @@ from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.lib.rest import Rest, rested
+from convoy.hw.lib.idle import Rest, rested
 from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN

@@ -6,21 +6,22 @@ from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
+from convoy.hw.lib.idle import Rest, resettable, rested
 from convoy.hw.lib.register import data_register
-from convoy.hw.lib.rest import Rest, resettable, rested
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import UNIT_RESET_GROUPS
 from convoy.spec.isa import NN
 
 from .activity import Activity, ActivityMonitor
 from .core import Core
-from .drain import DRAIN_FIELDS, DrainChunks
-from .fetch import FETCH_FIELDS, WeightFetcher
+from .drain import DrainChunks
+from .drain_walk import DRAIN_FIELDS
 from .filler import FILLER_FIELDS, Filler
 from .job import JobSlot
 from .loader import LOADER_FIELDS, Loader
-from .params import PARAM_FIELDS, ParamFetcher
+from .param_fetch import PARAM_FIELDS, ParamFetcher
 from .stripe import StripeMemory
+from .weight_fetch import FETCH_FIELDS, WeightFetcher
 
 __all__ = ["NnEngine"]
 

@@ -10,10 +10,11 @@ from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
 from convoy.hw.dma.types import Chunk
 from convoy.hw.lib.queue import Queue
-from convoy.hw.tp.add import ADD_FIELDS, AddLane
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import OPERAND_DEPTH_BYTES
 from convoy.spec.isa import NN
+
+from .add import ADD_FIELDS, AddLane
 
 __all__ = ["RESIDUAL_FIELDS", "Residual", "ResidualUnit"]
 

@@ -4,9 +4,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.post.add import clamp
 from convoy.spec.isa import TP, TpOp
-
-from .add import clamp
 
 __all__ = ["Average", "PoolReduce"]
 

@@ -7,13 +7,14 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import ReadPort
 from convoy.hw.lib.queue import Queue
+from convoy.hw.post.add import ADD_FIELDS
 from convoy.hw.post.lut import LUT_FIELDS, Lut
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TP, TP_TWO_OPERANDS, TpOp
 
-from .add import ADD_FIELDS, MathLane
 from .blend import Blend, BlendWeights
 from .buffer import TpBuffer
+from .math_lane import MathLane
 from .pool import Average, PoolReduce
 from .walk import GroupWalk, WindowWalk, is_pool
 

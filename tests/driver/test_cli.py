@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from convoy.driver import cli
-from convoy.driver.export import write_tflite
-from convoy.driver.graph import Variable
+from convoy.driver.graph.graph import Variable
+from convoy.driver.graph.tflite_writer import write_tflite
 from convoy.verif.graphs import GraphMaker
 from convoy.verif.litert import softmax_model
 from convoy.verif.models import one_op
@@ -113,7 +113,7 @@ def test_run_of_some_layers(convoy):
 
 
 def test_a_difference_gives_exit_code_1(convoy, monkeypatch):
-    from convoy.driver import reference
+    from convoy.driver.workload import reference
 
     genuine = reference.Reference.run
 
@@ -247,7 +247,7 @@ def test_steps_of_a_network_with_state(convoy, tmp_path):
 
 
 def test_the_step_that_differs_is_named(convoy, tmp_path, monkeypatch):
-    from convoy.driver.runtime import Session
+    from convoy.driver.runtime.session import Session
 
     running_sum(tmp_path / "sum.tflite")
     genuine = Session.run

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.driver.importers.tflite import read_tflite
-from convoy.driver.inputs import quantise_real
-from convoy.driver.reference import Reference
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.workload.inputs import quantise_real
+from convoy.driver.workload.reference import Reference
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")

@@ -16,12 +16,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from convoy.driver import cli, files, inputs, outcome
-from convoy.driver.device import AccessError, DeviceError
-from convoy.driver.devices import build
+from convoy.driver import cli, files, outcome
+from convoy.driver.devices import verilator as build
 from convoy.driver.errors import GraphError
-from convoy.driver.graph import Quant
-from convoy.driver.progress import spinner
+from convoy.driver.graph.graph import Quant
+from convoy.driver.report.progress import spinner
+from convoy.driver.runtime.device import AccessError, DeviceError
+from convoy.driver.workload import inputs
 from convoy.spec.config import PRESETS
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
@@ -99,7 +100,7 @@ def test_outputs_are_looked_at_before_any_work(place, monkeypatch, args):
 
     for name in ("load_config",):
         monkeypatch.setattr(cli, name, no_work)
-    monkeypatch.setattr("convoy.driver.prune.prune_file", no_work)
+    monkeypatch.setattr("convoy.driver.workload.prune.prune_file", no_work)
     monkeypatch.setattr("convoy.driver.bench.cli.load_config", no_work)
     for path in ("folder", "nowhere/x", "empty/x", LONG, DIGITS if DIGITS in args else "folder"):
         check_refused(*args, path)
@@ -356,7 +357,7 @@ def test_a_cache_folder_that_may_not_be_written(monkeypatch, tmp_path):
 def test_a_cold_start_says_what_it_does(monkeypatch, tmp_path, capsys):
     """Steps of compiling, with the tools themselves left out."""
     monkeypatch.setenv("CONVOY_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("convoy.hw.gated.GatedNpu", lambda _config: None)
+    monkeypatch.setattr("convoy.hw.gated_npu.GatedNpu", lambda _config: None)
     monkeypatch.setattr("convoy.hw.emit._convert", lambda _top: "module convoy_npu; endmodule")
     monkeypatch.setattr(build, "_compile", lambda *args: args[-1]("C++") or _touched(tmp_path / "library"))
     for _ in range(2):

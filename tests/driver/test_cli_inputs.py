@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convoy.driver.graph import GraphError, Quant, Tensor
-from convoy.driver.importers.check import check_graph
-from convoy.driver.importers.tflite import read_tflite
-from convoy.driver.inputs import load_input, load_steps, random_inputs
-from convoy.driver.macs import dense_macs
-from convoy.driver.reference import run_reference
-from convoy.driver.synthetic import LayerSpec, make_layer
+from convoy.driver.graph.check import check_graph
+from convoy.driver.graph.graph import GraphError, Quant, Tensor
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.plan.macs import dense_macs
+from convoy.driver.workload.inputs import load_input, load_steps, random_inputs
+from convoy.driver.workload.reference import run_reference
+from convoy.driver.workload.synthetic import LayerSpec, make_layer
 
 
 def tensor(shape, scale=1 / 255, zero_point=-128, dtype=np.int8) -> Tensor:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from convoy.driver import cli
-from convoy.driver.compile import compile_graph
-from convoy.driver.device import MemoryModel
-from convoy.driver.inputs import random_inputs
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.parallel import parts_of, run_parts
+from convoy.driver.runtime.device import MemoryModel
+from convoy.driver.workload.inputs import random_inputs
 from convoy.spec.config import PRESETS
 from convoy.verif.graphs import GraphMaker, evaluate
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from convoy.driver.device import MemoryModel
 from convoy.driver.devices.pysim import PysimDevice
+from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Error, Status, WindowControl
 from convoy.spec.isa import CAUSE_FIELDS, COMPLETION, DESCRIPTOR_BYTES, TP, Cause, Opcode, TpOp

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from convoy.driver.compile import compile_graph
-from convoy.driver.device import MemoryModel
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
-from convoy.driver.graph import GraphError
-from convoy.driver.importers.tflite import read_tflite
-from convoy.driver.inputs import random_inputs
-from convoy.driver.program import NpuStep
-from convoy.driver.report import build_report
-from convoy.driver.runtime import Session
-from convoy.driver.traffic import Traffic
+from convoy.driver.emit.program import NpuStep
+from convoy.driver.emit.traffic import Traffic
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.report.report import build_report
+from convoy.driver.runtime.device import MemoryModel
+from convoy.driver.runtime.session import Session
+from convoy.driver.workload.inputs import random_inputs
 from convoy.verif.campaign import RTL_CONFIGS
 from convoy.verif.strategies import layer_graphs, memory_models
 

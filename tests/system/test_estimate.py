@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.driver.compile import compile_graph
-from convoy.driver.importers.tflite import read_tflite
-from convoy.driver.synthetic import LayerSpec, make_layer
+from convoy.driver.compile.pipeline import compile_graph
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.workload.synthetic import LayerSpec, make_layer
 from convoy.spec.config import PRESETS
 from convoy.verif.campaign import RTL_CONFIGS
 from convoy.verif.estimates import FAR_APART, compare, separable_network

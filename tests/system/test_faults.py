@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from convoy.driver.device import MemoryModel
-from convoy.driver.synthetic import LayerSpec, make_layer
+from convoy.driver.runtime.device import MemoryModel
+from convoy.driver.workload.synthetic import LayerSpec, make_layer
 from convoy.spec.csr import Error, WindowControl
 from convoy.spec.isa import DESCRIPTOR_BYTES, NN, STREAM, Opcode
 from convoy.verif.attacks import BEFORE, KINDS, Attacker, Event, Job, write_window

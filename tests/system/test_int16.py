@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from convoy.driver.compile import compile_with_costs
-from convoy.driver.device import MemoryModel
+from convoy.driver.compile.pipeline import compile_with_costs
+from convoy.driver.runtime.device import MemoryModel
 from convoy.verif.campaign import RTL_CONFIGS, run_example
 from convoy.verif.graphs import GraphMaker
 from convoy.verif.strategies import out_size

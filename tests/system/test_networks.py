@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.driver.compile import compile_graph
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
-from convoy.driver.export import write_tflite
-from convoy.driver.importers.tflite import read_tflite
-from convoy.driver.program import HostStep
-from convoy.driver.reference import Reference
-from convoy.driver.runtime import Session
+from convoy.driver.emit.program import HostStep
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.graph.tflite_writer import write_tflite
+from convoy.driver.runtime.session import Session
+from convoy.driver.workload.reference import Reference
 from convoy.spec.config import PRESETS
 from convoy.verif.graphs import GraphMaker
 

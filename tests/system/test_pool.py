@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convoy.driver.compile import compile_graph
-from convoy.driver.device import MemoryModel, PoolError
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
-from convoy.driver.reference import run_reference
-from convoy.driver.runtime import Session
-from convoy.driver.synthetic import LayerSpec, make_layer
+from convoy.driver.runtime.device import MemoryModel, PoolError
+from convoy.driver.runtime.session import Session
+from convoy.driver.workload.reference import run_reference
+from convoy.driver.workload.synthetic import LayerSpec, make_layer
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import DESCRIPTOR_BYTES, NN, Opcode
 from convoy.verif.graphs import random_values

@@ -9,11 +9,11 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 
-from convoy.driver.compile import compile_graph
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices.native import NativeDevice
-from convoy.driver.graph import GraphError
-from convoy.driver.inputs import random_inputs
-from convoy.driver.runtime import Session
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.runtime.session import Session
+from convoy.driver.workload.inputs import random_inputs
 from convoy.spec.config import NpuConfig
 from convoy.verif.strategies import layer_graphs, memory_models
 

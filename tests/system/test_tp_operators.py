@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from convoy.driver.compile import compile_graph
-from convoy.driver.device import MemoryModel
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
-from convoy.driver.importers.tflite import read_tflite
-from convoy.driver.runtime import Session
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.runtime.device import MemoryModel
+from convoy.driver.runtime.session import Session
 from convoy.spec.config import PRESETS
 from convoy.verif.litert import ModelBuilder, run_reference
 

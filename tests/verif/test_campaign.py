@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoy.driver.compile import compile_with_costs
-from convoy.driver.device import MemoryModel
-from convoy.driver.export import write_tflite
-from convoy.driver.importers.tflite import read_tflite
+from convoy.driver.compile.pipeline import compile_with_costs
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.graph.tflite_writer import write_tflite
+from convoy.driver.runtime.device import MemoryModel
 from convoy.golden import nn
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import Rounding

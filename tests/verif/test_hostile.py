@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from convoy.driver.device import DeviceError, MemoryModel
-from convoy.driver.synthetic import LayerSpec, make_layer
+from convoy.driver.runtime.device import DeviceError, MemoryModel
+from convoy.driver.workload.synthetic import LayerSpec, make_layer
 from convoy.spec.csr import REGISTERS, Error, Status, WindowControl
 from convoy.verif import hostile
 from convoy.verif.attacks import BEFORE, KINDS, Attacker, Event, Job

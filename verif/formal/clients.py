@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.utils import exact_log2
 
-from convoy.hw.ctrl.fetch import Fetch
+from convoy.hw.ctrl.descriptor_fetch import Fetch
 from convoy.hw.dma.beat_packer import BeatPacker
 from convoy.hw.dma.burst_builder import BurstBuilder
 from convoy.hw.dma.burst_splitter import BurstSplitter

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from convoy.verif.formal.bench import ARBITRARY, Bench
+from .bench import ARBITRARY, Bench
 
 __all__ = ["Netlist", "ToolError"]
 

@@ -9,7 +9,7 @@ from amaranth.hdl import Array, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.utils import exact_log2
 
-from convoy.hw.nn import fetch
+from convoy.hw.nn import weight_fetch as fetch
 from convoy.spec.config import NpuConfig
 
 from .bench import Bench

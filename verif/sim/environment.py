@@ -21,7 +21,7 @@ from cocotb.triggers import ClockCycles, Event, RisingEdge, SimTimeoutError, wit
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiResp, AxiSlave
 from cocotbext.axi.address_space import MemoryInterface
 
-from convoy.driver.program import MemoryWindow
+from convoy.driver.emit.program import MemoryWindow
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import NUM_WINDOWS, REGISTERS, Control, Error, Status, WindowControl
 from convoy.spec.isa import CAUSE_FIELDS, COMPLETION, Opcode

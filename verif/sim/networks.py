@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convoy.driver.graph import Graph
+from convoy.driver.graph.graph import Graph
 from convoy.verif.graphs import GraphMaker
 from convoy.verif.strategies import LUT_OPTIONS, out_size
 

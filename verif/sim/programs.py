@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from convoy.driver.compile import compile_graph
-from convoy.driver.graph import GraphError
-from convoy.driver.program import MemoryWindow, NpuStep
+from convoy.driver.compile.pipeline import compile_graph
+from convoy.driver.emit.program import MemoryWindow, NpuStep
+from convoy.driver.graph.graph import GraphError
 from convoy.golden.machine import Machine
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import NUM_WINDOWS

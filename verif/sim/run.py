@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from convoy.driver.devices.build import TOP, cache_dir, file_lock, npu_verilog, settle_at_zero
-from convoy.driver.devices.rewrite import fold_registers, repeat_bits
+from convoy.driver.devices.verilator import TOP, cache_dir, file_lock, npu_verilog, settle_at_zero
+from convoy.driver.devices.verilog_rewrite import fold_registers, repeat_bits
 from convoy.spec.config import ConfigError, NpuConfig, load_config
 
 __all__ = ["MODULES", "SELFTEST", "SIMULATORS", "Results", "SimError", "build_model", "main", "read_results", "run_tests"]

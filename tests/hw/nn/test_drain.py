@@ -7,7 +7,8 @@ from amaranth.sim import Simulator
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from convoy.hw.nn.drain import DRAIN_FIELDS, DrainChunks
+from convoy.hw.nn.drain import DrainChunks
+from convoy.hw.nn.drain_walk import DRAIN_FIELDS
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import Rounding
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convoy.driver.program import MemoryWindow
+from convoy.driver.emit.program import MemoryWindow
 from convoy.spec.csr import Control
 from convoy.verif.copier import BURST_BEATS, FLAW_LAST, FLAW_UNSTABLE
 from convoy.verif.sim.environment import Environment, sim_test

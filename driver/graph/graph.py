@@ -1,0 +1,92 @@
+"""The network as the importers give it and the compiler reads it: tensors, operators, and nothing of any file format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from convoy.driver.errors import GraphError
+
+__all__ = ["Graph", "GraphError", "Op", "Quant", "Tensor", "Variable"]
+
+
+@dataclass(frozen=True)
+class Quant:
+    """Affine quantisation: real = scale * (value - zero_point); arrays of one entry, or one per slice along `axis`.
+
+    As a file has it: only what an operator reads is checked, by that operator.
+    """
+
+    scale: np.ndarray
+    """float32, shape (1,) or (n,)."""
+    zero_point: np.ndarray
+    """int64, the same shape."""
+    axis: int = 0
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the network."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    """NHWC for activations, (OC, KH, KW, IC) for convolution weights, (1, KH, KW, C) for depthwise weights."""
+    dtype: np.dtype
+    quant: Quant | None = None
+    data: np.ndarray | None = None
+    """The values of a constant, in `shape`; None for an activation."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator, named as in the TFLite schema (`CONV_2D`, `DEPTHWISE_CONV_2D`, `ADD`, ...).
+
+    `options` holds plain values under these names, as far as the operator has them: `stride_h`, `stride_w`, `dilation_h`,
+    `dilation_w`, `padding` ("SAME", "VALID"), `pads` (explicit (top, bottom, left, right), instead of `padding`),
+    `activation` ("NONE", "RELU", "RELU6", "RELU_N1_TO_1"), `depth_multiplier`, `filter_h`, `filter_w`, `new_shape`, `beta`, `axis`,
+    `keep_dims`, `squeeze_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the masks and `is_offset` of `STRIDED_SLICE`, `alpha`, `approximate`,
+    `quantized_bias_type` ("INT32", "INT64"), `variable` (its number), `is_half_up` (averages round halves up), `is_rescaled` (values are converted if scales
+    differ).
+    """
+
+    index: int
+    """Position in the file, from 0."""
+    kind: str
+    inputs: tuple[int, ...]
+    """Tensor indices; -1 for an optional input that is absent."""
+    outputs: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    raw: Any = field(default=None, compare=False, repr=False)
+    """The operator as its file has it (`export.RawOp`), for LiteRT alone: the compiler reads nothing of it."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """State that a network keeps from one run to the next: `READ_VARIABLE` gives its value, `ASSIGN_VARIABLE` replaces it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    initial: np.ndarray | None
+    """The value before the first run; None when every run assigns it before it is read."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network; `ops` are in execution order."""
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    ops: tuple[Op, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    variables: tuple[Variable, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What the importer assumed, in sentences for the user."""
+
+    def name_of(self, op: Op) -> str:
+        """The name of an operator's first output, or of the variable that it assigns."""
+        return self.tensors[op.outputs[0]].name if op.outputs else self.variables[op.options["variable"]].name

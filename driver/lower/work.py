@@ -1,0 +1,419 @@
+"""What operators of the graph are lowered to: geometry, weights and folded constants, still without layout or tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from convoy.driver.graph.graph import GraphError
+from convoy.spec.isa import FRACTION_BITS, Rounding, TpOp
+
+__all__ = [
+    "AssignWork",
+    "Axis",
+    "ConcatWork",
+    "ConvWork",
+    "ElementwiseWork",
+    "FusedWork",
+    "HostWork",
+    "InterleaveWork",
+    "LutWork",
+    "MoveAxis",
+    "MoveWork",
+    "MovesWork",
+    "PoolWork",
+    "ReadWork",
+    "RepeatWork",
+    "ReshapeWork",
+    "Residual",
+    "ResizeWork",
+    "TransposeWork",
+    "Work",
+    "ZoomAxis",
+    "ZoomPiece",
+    "ZoomWork",
+]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis (rows or columns) of a convolution or pool; coordinates with pads count from the first pad pixel."""
+
+    size_in: int
+    size_out: int
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    pad: int = 0
+    """Pad pixels before the image; those behind follow from `size_out`."""
+
+    @property
+    def taps(self) -> list[tuple[int, int]]:
+        """(phase, shift within the phase plane) of each kernel position."""
+        return [((k * self.dilation) % self.stride, (k * self.dilation) // self.stride) for k in range(self.kernel)]
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Phases that a tap reads, ascending."""
+        return tuple(sorted({phase for phase, _ in self.taps}))
+
+    @property
+    def max_shift(self) -> int:
+        """Largest shift of a tap within its phase plane."""
+        return max(shift for _, shift in self.taps)
+
+    @property
+    def is_plain(self) -> bool:
+        """A kernel of 1 at stride 1 without pads."""
+        return (self.kernel, self.stride, self.pad) == (1, 1, 0) and self.size_in == self.size_out
+
+    def clip(self, first_out: int, num_out: int) -> tuple[int, int, int]:
+        """(first input pixel, number of input pixels, pads before them) that outputs `first_out ..` need.
+
+        At least one input pixel is loaded: when all that is needed is pad, one follows the pads and is not used.
+        """
+        start = first_out * self.stride - self.pad
+        extent = (num_out - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
+        first, end = max(start, 0), min(start + extent, self.size_in)
+        return (first, end - first, first - start) if end > first else (0, 1, extent)
+
+
+@dataclass(frozen=True)
+class InterleaveWork:
+    """Blocks of channels put next to one another on the TP engine: pixel (y, x) of channel (dy*block_w + dx)*num_c + c becomes
+    pixel (y*block_h + dy, x*block_w + dx) of channel c, where that lies inside the result."""
+
+    num_c: int
+    """Channels of the result."""
+    block_h: int
+    block_w: int
+    size_in: tuple[int, int]
+    """Rows and columns of the source."""
+    size_out: tuple[int, int]
+    """Rows and columns of the result."""
+    is_transposed: bool = False
+    """Images are stored with rows and columns exchanged."""
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A tensor that is added to the outputs of a convolution; `fields` are the arithmetic fields of the NN descriptor."""
+
+    tensor: int
+    fields: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ConvWork:
+    """A convolution, depthwise convolution or fully connected layer on the NN engine. Image batch 1."""
+
+    num_ic: int
+    rows: Axis
+    cols: Axis
+    is_depthwise: bool
+    weights: np.ndarray
+    """Less their zero point, int16 (OC, KH, KW, IC); depthwise (OC, KH, KW, 1), output channel = input channel * multiplier + m."""
+    bias: np.ndarray
+    """int64 (OC,), zero point of the input folded in."""
+    mult: np.ndarray
+    """int64 (OC,), Q31."""
+    exponent: np.ndarray
+    """int64 (OC,): left shift if positive, right shift if negative."""
+    zero_point_in: int
+    zero_point_out: int
+    act_min: int
+    act_max: int
+    rounding: Rounding
+    in_shape: tuple[int, int, int, int]
+    """The input seen as NHWC."""
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in, as from `make_lut`."""
+    wgt_zero_point: int = 0
+    """Of the stored weights, less 128 if these are uint8."""
+    is_wide: bool = False
+    """Activations are int16."""
+    residual: Residual | None = None
+    """Added to the outputs last."""
+    interleave: InterleaveWork | None = None
+    """What the tensor processor makes of the outputs."""
+    source: int = 0
+    """Number of the operator's input."""
+    pool_size: int = 0
+    """Rows and columns of the window of a maximum pool of stride 2 on the outputs, last of all; 0: none. Never with a residual."""
+
+    @property
+    def num_oc(self) -> int:
+        """Output channels."""
+        return self.weights.shape[0]
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        """What is stored, seen as NHWC: the outputs, or their pool."""
+        step = 2 if self.pool_size else 1
+        return 1, self.rows.size_out // step, self.cols.size_out // step, self.num_oc
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of an activation."""
+        return 1 + self.is_wide
+
+    def folded(self, num_taps: int) -> ConvWork:
+        """A fully connected layer on one pixel, seen as `num_ic / num_taps` channels of `num_taps` columns: the same bytes, denser in the stripe."""
+        weights = self.weights.reshape(self.num_oc, 1, -1, num_taps).transpose(0, 1, 3, 2)
+        return replace(self, num_ic=self.num_ic // num_taps, cols=Axis(num_taps, 1, num_taps), weights=np.ascontiguousarray(weights))
+
+    @property
+    def multiplier(self) -> int:
+        """Output channels per input channel of a depthwise convolution."""
+        return self.num_oc // self.num_ic
+
+    def oriented(self, is_transposed: bool) -> ConvWork:
+        """The same work on images stored with rows and columns exchanged."""
+        if not is_transposed:
+            return self
+        return replace(self, rows=self.cols, cols=self.rows, weights=np.ascontiguousarray(self.weights.transpose(0, 2, 1, 3)))
+
+
+@dataclass(frozen=True)
+class PoolWork:
+    """A maximum or average pool on the TP engine."""
+
+    op: TpOp
+    num_ic: int
+    rows: Axis
+    cols: Axis
+    act_min: int
+    act_max: int
+    is_half_up: bool = False
+    """Averages round halves up."""
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
+    is_wide: bool = False
+    """Activations are int16."""
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of an activation."""
+        return 1 + self.is_wide
+
+    def oriented(self, is_transposed: bool) -> PoolWork:
+        """The same work on images stored with rows and columns exchanged."""
+        return replace(self, rows=self.cols, cols=self.rows) if is_transposed else self
+
+
+@dataclass(frozen=True)
+class ElementwiseWork:
+    """An operation on each element of two operands on the TP engine; `fields` are the arithmetic fields of a TP descriptor."""
+
+    op: TpOp
+    shape: tuple[int, int, int, int]
+    """NHWC of the result."""
+    operands: tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
+    """NHWC of A and B; an extent of 1 is repeated."""
+    constants: tuple[np.ndarray | None, np.ndarray | None]
+    """Values of those that are constant, at most one; int8, or int16 if `is_wide`, in the shape of the operand."""
+    fields: dict[str, int]
+    axes: tuple[int, ...] = (0, 1, 2)
+    """Order in memory of (h, w, c), outermost first; c is outermost if `is_wide`."""
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
+    is_wide: bool = False
+    """Activations are int16; batch 1."""
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of an activation."""
+        return 1 + self.is_wide
+
+    @property
+    def num_elements(self) -> int:
+        """Elements of the result."""
+        return int(np.prod(self.shape))
+
+    @property
+    def is_plain_sum(self) -> bool:
+        """A sum of two activations of 8 bits and of one shape."""
+        return self.op == TpOp.ADD and not self.is_wide and self.operands[0] == self.operands[1] and all(values is None for values in self.constants)
+
+
+@dataclass(frozen=True)
+class LutWork:
+    """A function of each element on the TP engine."""
+
+    num_elements: int
+    lut: np.ndarray
+    source: int = 0
+    """Number of the operator's input."""
+
+
+@dataclass(frozen=True)
+class FusedWork:
+    """Done by the operator that makes the operand."""
+
+    operand: int
+
+
+@dataclass(frozen=True)
+class MoveAxis:
+    """One axis of a move: `count` pixels of the source from `start`, `step` apart, go to the target from `target_start`, in a frame."""
+
+    source_size: int
+    target_size: int
+    count: int
+    start: int = 0
+    step: int = 1
+    target_start: int = 0
+    before: int = 0
+    """Pixels of the frame before those of the source; they come first at `target_start`."""
+    behind: int = 0
+
+    @property
+    def extent(self) -> int:
+        """Pixels of the target that are written."""
+        return self.before + self.count + self.behind
+
+    def repeated(self, times: int) -> MoveAxis:
+        """The same with `times` pixels for each one.
+
+        Raises
+        ------
+        GraphError
+            When there are gaps between the pixels.
+        """
+        if times > 1 and self.step > 1:
+            raise GraphError(f"step {self.step} through the channels of int16; the limit is 1")
+        return replace(self, source_size=self.source_size * times, target_size=self.target_size * times, count=self.count * times, start=self.start * times,
+                       target_start=self.target_start * times)
+
+
+@dataclass(frozen=True)
+class MoveWork:
+    """A box of an image put into another one on the TP engine: pads, slices, concatenations. Channels have no frame."""
+
+    rows: MoveAxis
+    cols: MoveAxis
+    channels: MoveAxis
+    zero_point: int
+    """The value of the frame."""
+
+    def oriented(self, is_transposed: bool) -> MoveWork:
+        """The same work on images stored with rows and columns exchanged."""
+        return replace(self, rows=self.cols, cols=self.rows) if is_transposed else self
+
+
+@dataclass(frozen=True)
+class MovesWork:
+    """Boxes of one image put into others: (number of the output, move)."""
+
+    source: int
+    """Number of the operator's input."""
+    moves: tuple[tuple[int, MoveWork], ...]
+
+
+@dataclass(frozen=True)
+class RepeatWork:
+    """Every pixel `times_h` by `times_w` times on the TP engine, in `num_rows` rows of all channels."""
+
+    num_rows: int
+    width: int
+    times_h: int
+    times_w: int
+
+
+@dataclass(frozen=True)
+class ZoomPiece:
+    """Outputs that follow one another: output first + i lies at input pixel (start + i*step) / 2**FRACTION_BITS."""
+
+    first: int
+    count: int
+    start: int
+    step: int
+
+
+@dataclass(frozen=True)
+class ZoomAxis:
+    """One axis of a resized image, in pieces of evenly spaced outputs."""
+
+    size_in: int
+    size_out: int
+    pieces: tuple[ZoomPiece, ...]
+
+    def tile(self, piece: ZoomPiece, skip: int, count: int) -> tuple[int, int, int]:
+        """(first input pixel, number of input pixels, start relative to it) that `count` outputs of a piece behind `skip` need, with a neighbour for
+        interpolation."""
+        start = piece.start + skip * piece.step
+        low = max(start >> FRACTION_BITS, 0)
+        high = min((start + (count - 1) * piece.step >> FRACTION_BITS) + 1, self.size_in - 1)
+        return low, high - low + 1, start - (low << FRACTION_BITS)
+
+
+@dataclass(frozen=True)
+class ZoomWork:
+    """An image resized by any factors on the TP engine: `op` is BILINEAR, or MAX_POOL of one pixel for the nearest neighbour."""
+
+    op: TpOp
+    num_ic: int
+    rows: ZoomAxis
+    cols: ZoomAxis
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
+
+    def oriented(self, is_transposed: bool) -> ZoomWork:
+        """The same work on images stored with rows and columns exchanged."""
+        return replace(self, rows=self.cols, cols=self.rows) if is_transposed else self
+
+
+@dataclass(frozen=True)
+class TransposeWork:
+    """Axes exchanged: axis n of the result's (h, w, c) is axis `order[n]` of the source's."""
+
+    order: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ResizeWork:
+    """Nearest neighbours at whole factors."""
+
+    times_h: int
+    times_w: int
+
+
+@dataclass(frozen=True)
+class ConcatWork:
+    """Tensors put next to one another along an axis of (h, w, c)."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class ReshapeWork:
+    """Another shape for the same elements."""
+
+
+@dataclass(frozen=True)
+class ReadWork:
+    """The value of a variable."""
+
+    variable: int
+
+
+@dataclass(frozen=True)
+class AssignWork:
+    """Another value for a variable."""
+
+    variable: int
+
+
+@dataclass(frozen=True)
+class HostWork:
+    """Left to the host."""
+
+    reason: str
+
+
+Work = (ConvWork | PoolWork | ElementwiseWork | LutWork | MovesWork | ResizeWork | ZoomWork | InterleaveWork | TransposeWork | ConcatWork | ReshapeWork | ReadWork
+        | AssignWork | HostWork)
+"""What an operator is lowered to."""

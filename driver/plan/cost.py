@@ -1,0 +1,180 @@
+"""The compiler's estimate of a layer's cycles: what it minimises, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import MAX_RUN_BITS, PARAM
+
+if TYPE_CHECKING:
+    from .geometry import Geometry, GroupShape, Stripe
+
+__all__ = ["TP_START_CYCLES", "WINDOW_CYCLES", "LayerCost", "WeightLoad", "block_cycles", "layer_cost", "tp_cycles", "words_per_row"]
+
+TP_START_CYCLES = 200
+"""From the last write that a TP task waits for to its first output."""
+TP_BLOCK_CYCLES = 60
+"""What a TP descriptor costs beyond its bytes."""
+TP_BYTE_CYCLES = {"copy": 0.25, "add": 0.3, "pool": 0.35, "zoom": 2.0}
+"""Cycles per output byte (pools: per pixel of a window)."""
+
+START_CYCLES = 450
+"""A descriptor's fetch, tables, first window and last write."""
+NEXT_CYCLES = 55
+"""What remains of that between stripes of a layer, where it is mostly hidden."""
+WINDOW_CYCLES = 2
+"""Idle cycles of the filler between windows."""
+IMBALANCE = 0.25
+"""Cores that differ in the non-zero weights of a window wait for each other when one is `num_slots` windows ahead: this part of what the slowest of
+independent cores would take longer than their mean, in as many windows."""
+GROUP_CYCLES = 2
+"""What a group costs the cores beyond its vectors."""
+DRAIN_GROUP_CYCLES = 20
+"""What a group costs the drain beyond its chunks."""
+PORT_SHARE = 0.7
+"""Part of the port's beats that weight streams can count on."""
+CONTENTION = 0.3
+"""Cycles that a beat of weights or parameters costs, because activations wait for it."""
+SLOT_PENALTY = {1: 1.0, 2: 0.3, 3: 0.08}
+"""With few window slots filling and computing wait for each other: this part of the shorter one is not hidden."""
+
+
+@dataclass(frozen=True)
+class WeightLoad:
+    """Weights of every superblock; arrays of `num_sb`."""
+
+    nnz_core: np.ndarray
+    """Non-zeros of the core that has most."""
+    nnz: np.ndarray
+    """Non-zeros of all cores."""
+    kernels: np.ndarray
+    """Kernels per core."""
+    num_z: np.ndarray
+    """Windows per group."""
+    positions: np.ndarray
+    """Weights per core, zeros included."""
+    num_taps: int
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Estimated cycles, and what bounds them."""
+
+    cycles: float
+    compute_cycles: float
+    fill_cycles: float
+    drain_cycles: float
+    weight_cycles: float
+    load_cycles: float
+
+
+def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...], load: WeightLoad, config: NpuConfig) -> LayerCost:
+    """Estimate of one layer tiled in this way."""
+    window_cycles = geometry.value_bytes * len(geometry.phase_list) * group.seg_words + WINDOW_CYCLES
+    fill = load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1)
+    weights = _stream_bytes(load, config) / config.port_bytes / PORT_SHARE
+    drain_lanes = (config.residual_lanes if geometry.has_residual else config.post_lanes) / geometry.value_bytes
+    imbalance = _imbalance(load, config) / group.num_slots
+    param_beats = PARAM.num_bytes / config.port_bytes * config.num_cores * load.kernels
+    totals, cycles, loads, traffic, previous = np.zeros(3), 0.0, 0.0, np.zeros(2), None
+    for stripe in stripes:
+        here = stripe.part.superblocks
+        load_cycles = _load_cycles(geometry, group, stripe, config)
+        loads += load_cycles
+        chunks = _drain_chunks(geometry, stripe, group, drain_lanes, config)
+        time, first, parts = _stripe_time(stripe, group, load, fill[here], weights[here], imbalance[here], chunks, geometry.value_bytes, config)
+        totals += parts
+        traffic += stripe.num_groups * np.array([weights[here].sum(), param_beats[here].sum()])
+        if previous is not None and previous[0] + stripe.num_words <= config.stripe_words:
+            cycles += time + NEXT_CYCLES + max(load_cycles - previous[1], 0.0)
+        elif geometry.is_depthwise:  # superblocks follow the loader
+            share = 1 / stripe.part.num_sb
+            cycles += max(load_cycles + share * time, time + share * load_cycles) + NEXT_CYCLES
+        else:
+            cycles += max(load_cycles, first) + time - first + NEXT_CYCLES
+        previous = stripe.num_words, time
+    drain_last = load.kernels[-1] * config.num_cores * chunks[1]
+    contention = CONTENTION * float(PORT_SHARE * traffic[0] + traffic[1])
+    return LayerCost(cycles + contention + START_CYCLES + float(drain_last), *(float(total) for total in totals), float(traffic[0]), loads)
+
+
+def _stripe_time(stripe: Stripe, group: GroupShape, load: WeightLoad, fill: np.ndarray, weights: np.ndarray, imbalance: np.ndarray,
+                 chunks: list[int], value_bytes: int, config: NpuConfig) -> tuple[float, float, np.ndarray]:
+    """Cycles of a stripe whose input is there, those of its first group, and (compute, fill, drain) sums.
+
+    The arrays are of its superblocks; `chunks` as from `_drain_chunks`.
+    """
+    here, hidden = stripe.part.superblocks, SLOT_PENALTY.get(group.num_slots, 0.02)
+    total, sums, first = 0.0, np.zeros(3), 0.0
+    for count, num_chunks, (_, num_vec) in zip((stripe.num_groups - 1, 1), chunks, stripe.groups(group), strict=True):
+        compute = (load.nnz_core[here] + imbalance) * _cycles_per_weight(value_bytes * num_vec, load)
+        drain = load.kernels[here] * config.num_cores * num_chunks + DRAIN_GROUP_CYCLES
+        longest = np.maximum(compute, fill)
+        time = np.maximum(np.maximum(longest + hidden * np.minimum(compute, fill), drain), weights) + GROUP_CYCLES
+        total += count * float(time.sum())
+        sums += count * np.array([compute.sum(), fill.sum(), drain.sum()])
+        first = first or (float(time[0]) if count else 0.0)
+    return total, first, sums
+
+
+def _drain_chunks(geometry: Geometry, stripe: Stripe, group: GroupShape, drain_lanes: int, config: NpuConfig) -> list[int]:
+    """Cycles to drain a channel of all groups but the last, and of the last. In a pool each row begins a cycle of its own."""
+    chunks = [-(-num_pos // drain_lanes) for num_pos, _ in stripe.groups(group)]
+    if geometry.pool_size:
+        lanes = config.pool_lanes // geometry.value_bytes
+        chunks = [max(count, rows * -(-cols // lanes)) for count, (rows, cols) in zip(chunks, stripe.group_outputs(group), strict=True)]
+    return chunks
+
+
+def _cycles_per_weight(num_vec: int, load: WeightLoad) -> float:
+    """T, or more when successive weights update the same accumulators within three cycles."""
+    return max(num_vec, 3 if load.num_taps > 1 else min(3.0, -(-3 // int(load.kernels.min()))))
+
+
+def _imbalance(load: WeightLoad, config: NpuConfig) -> np.ndarray:
+    """Weights of a superblock that cores with one slot would wait for: zeros are taken for random, so those of a window vary as a binomial."""
+    density = load.nnz / (config.num_cores * load.positions)
+    deviation = np.sqrt(load.positions / load.num_z * density * (1 - density))
+    return IMBALANCE * load.num_z * deviation * np.sqrt(2 * np.log(config.num_cores))
+
+
+def _stream_bytes(load: WeightLoad, config: NpuConfig) -> np.ndarray:
+    """Bytes of the streams of each superblock, all cores; zeros are taken for random."""
+    positions, nnz = config.num_cores * int(load.positions.sum()), max(int(load.nnz.sum()), 1)
+    sizes = [(8 + bits) / 8 * nnz / (1 - (1 - nnz / positions) ** (1 << bits)) for bits in range(MAX_RUN_BITS + 1)]
+    return load.positions * config.num_cores * (min(sizes) / positions)
+
+
+def words_per_row(num_cols: int, pitch: int, num_lanes: int) -> float:
+    """Stripe words that a row of a plane touches, on average over the rows, which start `pitch` pixels apart."""
+    starts = np.arange(0, num_lanes, np.gcd(pitch, num_lanes))
+    return float(np.mean(-(-(starts + num_cols) // num_lanes)))
+
+
+def _load_cycles(geometry: Geometry, group: GroupShape, stripe: Stripe, config: NpuConfig) -> float:
+    """Cycles to load a stripe: port beats or rows of words, whichever are more."""
+    _, tile_ih, _ = geometry.rows.clip(stripe.first_row, stripe.num_rows)
+    is_full = stripe.num_cols == geometry.cols.size_out
+    _, tile_iw, _ = geometry.clip_cols(stripe.first_col, stripe.num_cols)
+    num_channels = stripe.part.num_ic * geometry.value_bytes
+    num_bytes = num_channels * tile_ih * tile_iw
+    writes = num_channels * len(geometry.phase_list) * stripe.tile_rows * words_per_row(stripe.tile_cols, group.pitch_row, config.num_lanes)
+    return max(num_bytes / config.port_bytes, float(writes)) + (0 if is_full else num_channels * tile_ih * 2.0)
+
+
+def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfig) -> float:
+    """Estimate of a TP task of `kind` (a key of TP_BYTE_CYCLES) that loads `num_loaded_bytes` and makes `num_bytes` (pools: reads pixels)."""
+    return TP_START_CYCLES + TP_BYTE_CYCLES[kind] * num_bytes + TP_BLOCK_CYCLES * -(-num_loaded_bytes // (config.tp_buffer_bytes // 2))
+
+
+def block_cycles(block: dict[str, int], config: NpuConfig) -> float:
+    """Estimated cycles of a descriptor other than a pool: its load or its elements, whichever are more."""
+    load = sum(block[f"num_{name}_runs"] * (-(-block[f"{name}_run_bytes"] // config.port_bytes) + 1) for name in "ab")
+    steps = [block["step_2"]] + [block["b_step_2"]] * (block["b_run_bytes"] > 0)
+    has_groups = all(step == 0 or step % (config.port_bytes // 2) != 0 for step in steps)
+    row = max(2, (1 + block["is_wide"]) * (-(-block["num_2"] // 4) if has_groups else block["num_2"]))
+    return max(load, block["num_0"] * block["num_1"] * row) + TP_BLOCK_CYCLES

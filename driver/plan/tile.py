@@ -1,0 +1,339 @@
+"""Shapes of stripes, groups and superblocks for one convolution: every legal choice is enumerated, the cheapest taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.lower.work import Axis
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import STREAM, TABLE_ALIGN_BYTES
+
+from .cost import LayerCost, WeightLoad, layer_cost, words_per_row
+from .geometry import ChannelPart, Geometry, GroupShape, Stripe
+
+__all__ = ["Tiling", "deal_channels", "tile_conv", "tilings", "weight_load"]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The choice for one layer."""
+
+    geometry: Geometry
+    group: GroupShape
+    num_kernels: int
+    """K: kernels per core and superblock."""
+    num_sb: int
+    num_kernels_last: int
+    """K of the last superblock."""
+    stripes: tuple[Stripe, ...]
+    cost: LayerCost
+
+    @property
+    def kernels_per_z(self) -> tuple[int, int]:
+        """Kernels that use a window, in a superblock and in the last one."""
+        if self.geometry.is_depthwise:
+            return (self.geometry.num_oc // self.geometry.num_ic,) * 2
+        return self.num_kernels, self.num_kernels_last
+
+    def num_kernels_in(self, part: ChannelPart) -> tuple[int, int]:
+        """K of a part's superblocks, and of its last one."""
+        return self.num_kernels, self.num_kernels_last if part.superblocks.stop == self.num_sb else self.num_kernels
+
+    def num_z_in(self, part: ChannelPart) -> tuple[int, int]:
+        """Windows per group, in a part's superblocks and in its last one."""
+        if self.geometry.is_depthwise:
+            return tuple(kernels // self.kernels_per_z[0] for kernels in self.num_kernels_in(part))
+        return (self.geometry.num_ic,) * 2
+
+
+def deal_channels(geometry: Geometry, nnz: np.ndarray, num_cores: int) -> np.ndarray:
+    """Output channel of every kernel of every core, -1 for none; int64 (kernels, num_cores).
+
+    The order is free for a convolution: kernels of unequal numbers of non-zeros (`nnz`, int64 per output channel) are sorted and dealt forth
+    and back, so that cores have about the same work. In a depthwise convolution the window decides.
+    """
+    num_units = geometry.num_ic if geometry.is_depthwise else geometry.num_oc
+    units = np.concatenate([np.arange(num_units), np.full(-num_units % num_cores, -1)])
+    if geometry.is_depthwise:
+        multiplier = geometry.num_oc // geometry.num_ic
+        outputs = units.reshape(-1, 1, num_cores) * multiplier + np.arange(multiplier)[None, :, None]
+        return np.where(units.reshape(-1, 1, num_cores) < 0, -1, outputs).reshape(-1, num_cores)
+    if num_units > num_cores and nnz.max() > 1.02 * nnz.mean():
+        units[:num_units] = np.argsort(-nnz, kind="stable")
+        dealt = units.reshape(-1, num_cores)
+        dealt[1::2] = dealt[1::2, ::-1].copy()
+        return dealt
+    return units.reshape(-1, num_cores)
+
+
+def weight_load(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, num_kernels: int) -> WeightLoad:
+    """What superblocks of `num_kernels` kernels per core have to do; `dealt` as from `deal_channels`."""
+    starts = np.arange(0, len(dealt), num_kernels)
+    per_core = np.add.reduceat(np.append(nnz, 0)[dealt], starts, axis=0)
+    kernels = np.diff(np.append(starts, len(dealt)))
+    num_z = kernels // (geometry.num_oc // geometry.num_ic) if geometry.is_depthwise else np.full_like(kernels, geometry.num_ic)
+    num_taps = geometry.rows.kernel * geometry.cols.kernel
+    positions = kernels * num_taps * (1 if geometry.is_depthwise else geometry.num_ic)
+    return WeightLoad(per_core.max(axis=1), per_core.sum(axis=1), kernels, num_z, positions, num_taps)
+
+
+def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig) -> Tiling:
+    """The cheapest legal tiling of a convolution whose output channels have `nnz` non-zero weights and are dealt as `dealt`.
+
+    Raises
+    ------
+    GraphError
+        When not even one output pixel's inputs fit the stripe memory or the window memory; the message names which.
+    """
+    best, fits_window = None, False
+    for tile_cols in _column_tiles(geometry.collapsed, config):
+        for tiling in tilings(geometry, nnz, dealt, config, tile_cols):
+            fits_window = True
+            if tiling is not None and (best is None or tiling.cost.cycles < best.cost.cycles):
+                best = tiling
+        if best is not None and not (geometry.pool_size and tile_cols * geometry.value_bytes > config.pool_line_bytes):
+            return best
+    if best is not None:
+        return best
+    if fits_window:
+        raise GraphError(f"{geometry.num_ic} channels of the inputs of one output pixel exceed the stripe memory of {config.stripe_bytes} bytes; "
+                         "a larger stripe_bytes is needed")
+    raise GraphError(f"the inputs of one output pixel exceed the window memory of {config.window_words} words of {config.num_lanes} pixels; "
+                     "a larger window_words is needed")
+
+
+def tilings(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig, tile_cols: int) -> Iterator[Tiling | None]:
+    """Every tiling with columns cut into tiles of `tile_cols` (of the collapsed geometry); None for each group shape that fits the window memory."""
+    geometry = geometry.collapsed
+    for num_kernels in _kernel_counts(geometry, config):
+        load = weight_load(geometry, nnz, dealt, num_kernels)
+        lines = _lines(geometry, tile_cols, num_kernels, len(dealt), config)
+        for group in _groups(geometry, tile_cols, config.num_acc_entries // num_kernels // geometry.value_bytes, config):
+            yield None
+            for stripes in _stripings(geometry, tile_cols, group, lines, num_kernels, len(load.kernels), config):
+                cost = layer_cost(geometry, group, stripes, load, config)
+                yield Tiling(geometry, group, num_kernels, len(load.kernels), int(load.kernels[-1]), stripes, cost)
+
+
+def _column_tiles(geometry: Geometry, config: NpuConfig) -> Iterator[int]:
+    """Widths of column tiles to try, the full width first; the next is taken only when nothing fits, or a pool cannot keep rows. With a pool those of whole results."""
+    step, overlap = _pool_step(geometry)
+    width = (geometry.cols.size_out - overlap) // step
+    row_bytes = {2: config.pool_max_row_bytes, 3: config.pool_line_bytes - 1}
+    limit = row_bytes[geometry.pool_size] // geometry.value_bytes if geometry.pool_size else geometry.cols.size_out
+    while True:
+        if width * step + overlap <= limit:
+            yield width * step + overlap
+        if width == 1:
+            break
+        width = -(-width // 2)
+
+
+def _pool_step(geometry: Geometry) -> tuple[int, int]:
+    """Rows (columns) of outputs from one row (column) of results to the next, and how many more a window has."""
+    return (2, geometry.pool_size - 2) if geometry.pool_size else (1, 0)
+
+
+def _kernel_counts(geometry: Geometry, config: NpuConfig) -> list[int]:
+    """Candidates for K that deal the kernels evenly to superblocks."""
+    multiple = geometry.num_oc // geometry.num_ic if geometry.is_depthwise else 1
+    units = -(-(geometry.num_ic if geometry.is_depthwise else geometry.num_oc) // config.num_cores)
+    num_entries = config.num_acc_entries // geometry.value_bytes
+    limit = min(num_entries // multiple, units, (1 << 9) - 1)
+    if limit < 1:
+        raise GraphError(f"depth multiplier {multiple} exceeds the {num_entries} sums that the accumulators of a core hold")
+    return sorted({-(-units // num_sb) * multiple for num_sb in range(-(-units // limit), units + 1)}, reverse=True)
+
+
+def _pitch(geometry: Geometry, tile_cols: int) -> int:
+    """Smallest legal row pitch: rows may share their pads when whole rows are loaded."""
+    cols = geometry.cols
+    written = _written_cols(cols, tile_cols)
+    if tile_cols < cols.size_out:
+        return written
+    counts = [(-(-(cols.pad - px) // cols.stride), -(-(cols.pad + cols.size_in - px) // cols.stride)) for px in cols.phases]
+    return max(max(image_end, written - max(left, 0)) for left, image_end in counts)
+
+
+def _written_cols(cols: Axis, tile_cols: int) -> int:
+    """Columns of a phase plane that are written: those that taps read, and all that are loaded."""
+    needed = tile_cols + cols.max_shift
+    return max(needed, -(-(cols.pad + cols.size_in) // cols.stride)) if tile_cols == cols.size_out else needed
+
+
+def _groups(geometry: Geometry, tile_cols: int, max_vec: int, config: NpuConfig) -> Iterator[GroupShape]:
+    """Every group shape of at most `max_vec` vectors whose window fits the window memory."""
+    lanes, num_rows, pitch = config.num_lanes, geometry.rows.size_out, _pitch(geometry, tile_cols)
+    if num_rows == 1:
+        for num_vec in {min(max_vec, -(-tile_cols // lanes)), *(1 << n for n in range(max_vec.bit_length()))}:
+            if num_vec <= max_vec and num_vec * lanes < tile_cols + lanes:
+                cols = num_vec * lanes
+                yield from _fitted(geometry, config, GroupShape("segment", 1, cols, num_vec, num_vec, 0, pitch, cols, lanes))
+    if tile_cols == geometry.cols.size_out:
+        for flat_pitch in _flat_pitches(geometry, max(pitch, tile_cols), config):
+            for rows in _group_rows(geometry, (max_vec * lanes - tile_cols) // flat_pitch + 1):
+                num_vec = -(-((rows - 1) * flat_pitch + tile_cols) // lanes)
+                yield from _fitted(geometry, config, GroupShape("flat", rows, tile_cols, num_vec, num_vec, 0, flat_pitch, flat_pitch, lanes))
+    for split in (0, 1, 2):
+        width = lanes >> split
+        num_vec_x = -(-tile_cols // width)
+        split_pitch = pitch + (width - pitch) % lanes if split else pitch
+        if width < config.post_lanes:
+            continue
+        step = config.post_lanes
+        for rows in _group_rows(geometry, (max_vec // num_vec_x) << split):
+            num_vec = num_vec_x * -(-rows // (1 << split))
+            drain_pitch = -(-tile_cols // step) * step
+            yield from _fitted(geometry, config, GroupShape("rows", rows, tile_cols, num_vec, num_vec_x, split, split_pitch, drain_pitch, lanes))
+
+
+def _flat_pitches(geometry: Geometry, pitch: int, config: NpuConfig) -> list[int]:
+    """The pitch itself and, where the loader rather than the port would be the limit, the next one with which rows begin at words."""
+    cols = _written_cols(geometry.cols, geometry.cols.size_out)
+    num_words = len(geometry.cols.phases) * words_per_row(cols, pitch, config.num_lanes)
+    aligned = -(-pitch // config.num_lanes) * config.num_lanes
+    return [pitch] if aligned == pitch or num_words * config.port_bytes <= geometry.cols.size_in else [pitch, aligned]
+
+
+def _group_rows(geometry: Geometry, max_rows: int) -> list[int]:
+    """Rows per group that deal the rows evenly to groups; with a pool some more."""
+    num_rows = geometry.rows.size_out
+    if max_rows < 1:
+        return []
+    dealt = {-(-num_rows // count) for count in range(-(-num_rows // max_rows), num_rows + 1)}
+    if geometry.pool_size:  # even ones may be the only legal ones; in a stripe of its own a group of a 3x3 pool is odd
+        most = min(max_rows, num_rows)
+        dealt |= {rows + rows % 2 for rows in dealt if rows < most} | {3 if most >= 3 else 1, most - (most + 1) % 2}
+    return sorted(dealt, reverse=True)
+
+
+def _fitted(geometry: Geometry, config: NpuConfig, group: GroupShape) -> Iterator[GroupShape]:
+    """The group shape with its window's size, if the window memory and the descriptor's fields hold it."""
+    lanes = config.num_lanes
+    width, num_vec_y = lanes >> group.split_log2, group.num_vec // group.num_vec_x
+    remainder = 0 if group.group_step % lanes == 0 else lanes - np.gcd(group.group_step, lanes)
+    tap = max(dy * group.pitch_row + dx for _, dy, dx in geometry.taps)
+    vector = (group.num_vec_x - 1) * width + (num_vec_y - 1) * (group.pitch_row << group.split_log2)
+    lane = lanes - 1 + ((1 << group.split_log2) - 1) * (group.pitch_row - width if group.split_log2 else 0)
+    seg_words = int(remainder + tap + vector + lane) // lanes + 1
+    num_slots = config.window_words // (seg_words * len(geometry.phase_list) * geometry.value_bytes)
+    legal = num_slots >= 1 and seg_words < 1 << 9 and group.num_vec < 1 << 9 and group.pitch_row << group.split_log2 < 1 << 13 and group.group_step < 1 << 16
+    if legal and group.drain_pitch * group.rows < 1 << 14 and (group.pitch_row - width) // lanes < 1 << 8:
+        yield replace(group, seg_words=seg_words, num_slots=num_slots)
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """What the line memory of the fused pool can keep; all True without a pool."""
+
+    in_stripe: bool
+    """Rows of a group for the next one."""
+    between_stripes: bool
+    """Rows of a stripe for the next one."""
+
+
+def _lines(geometry: Geometry, tile_cols: int, num_kernels: int, num_all_kernels: int, config: NpuConfig) -> _Lines:
+    """For superblocks of `num_kernels` of the `num_all_kernels` kernels per core."""
+    if not geometry.pool_size:
+        return _Lines(True, True)
+    max_kernels = config.pool_channels // config.num_cores if tile_cols * geometry.value_bytes <= config.pool_line_bytes else 0
+    return _Lines(num_kernels <= max_kernels, num_all_kernels <= max_kernels and tile_cols == geometry.cols.size_out)
+
+
+def _row_parts(geometry: Geometry, num_rows: int, unit: int, lines: _Lines) -> list[tuple[int, int]] | None:
+    """(first, number) of the rows of each stripe of about `num_rows` rows in groups of `unit`; None where the pool does not allow it.
+
+    Stripes begin with an even row. Those of a 3x3 pool continue one another, or share a row, which each computes.
+    """
+    size, overlap, has_next = geometry.rows.size_out, _pool_step(geometry)[1], unit < num_rows
+    if not lines.in_stripe and has_next and (overlap or unit % 2) and unit < size:
+        return None
+    if not geometry.pool_size or num_rows >= size or (num_rows % 2 == 0 and (not overlap or lines.between_stripes)):
+        return _overlapping(size, num_rows, 0)
+    if not overlap:
+        return None
+    odd = num_rows - (num_rows + 1) % 2
+    return _overlapping(size, odd - 1, 1)
+
+
+def _stripings(geometry: Geometry, tile_cols: int, group: GroupShape, lines: _Lines, num_kernels: int, num_sb: int,
+               config: NpuConfig) -> Iterator[tuple[Stripe, ...]]:
+    """Ways to cut the output into stripes that fit the stripe memory.
+
+    Channels are cut only as far as two stripes fit at a time, and then into as few stripes as possible.
+    """
+    is_segment, overlap = group.mode == "segment", _pool_step(geometry)[1]
+    size, unit = (geometry.cols.size_out, group.cols) if is_segment else (geometry.rows.size_out, group.rows)
+    num_units = -(-size // unit)
+    counts = {num_units, *(1 << n for n in range(num_units.bit_length())), *(-(-num_units // n) for n in (2, 3, 4, 6, 8))}
+    for channels in _channel_parts(geometry, num_kernels, num_sb, config):
+        stripes: list[Stripe] = []
+        for count in sorted(counts, reverse=True):
+            step = count * unit
+            if is_segment and tile_cols < size and step > tile_cols:
+                continue
+            stripes = []
+            parts = _overlapping(size, step, 0) if is_segment else _row_parts(geometry, step, unit, lines)
+            for part, (first, num) in product(channels, parts or ()):
+                if is_segment:
+                    stripes.append(_stripe(geometry, group, part, 0, 1, first, num, config))
+                else:
+                    stripes += [_stripe(geometry, group, part, first, num, col, num_cols, config)
+                                for col, num_cols in _overlapping(geometry.cols.size_out, tile_cols - overlap, overlap)]
+                if stripes[-1].num_words > config.stripe_words:
+                    break
+            if not stripes or not all(_is_legal(stripe, geometry, config) for stripe in stripes):
+                continue
+            yield tuple(stripes)
+            if len(channels) > 1:
+                break
+        if stripes and len(channels) == len(stripes) and 2 * stripes[0].num_words <= config.stripe_words:
+            return
+
+
+def _overlapping(size: int, step: int, overlap: int) -> list[tuple[int, int]]:
+    """(first, number) of parts of `size` that begin `step` apart and share `overlap`; none if they make no step."""
+    return [(first, min(step + overlap, size - first)) for first in range(0, size - overlap, step)] if step > 0 else []
+
+
+def _channel_parts(geometry: Geometry, num_kernels: int, num_sb: int, config: NpuConfig) -> Iterator[list[ChannelPart]]:
+    """Ways to cut the channels, fewest parts first: a depthwise convolution without a pool may be done in parts, whose
+    tables begin at legal addresses."""
+    yield [ChannelPart(0, num_sb, 0, geometry.num_ic)]
+    if not geometry.is_depthwise or geometry.pool_size:
+        return
+    sb_channels = num_kernels * geometry.num_ic // geometry.num_oc * config.num_cores
+    unit = max(1, TABLE_ALIGN_BYTES // (STREAM.num_bytes * config.num_cores))
+    num_units = -(-num_sb // unit)
+    for step in sorted({-(-num_units // (1 << n)) * unit for n in range(1, num_units.bit_length())}, reverse=True):
+        yield [ChannelPart(first, min(step, num_sb - first), first * sb_channels, min(step * sb_channels, geometry.num_ic - first * sb_channels))
+               for first in range(0, num_sb, step)]
+
+
+def _stripe(geometry: Geometry, group: GroupShape, part: ChannelPart, first_row: int, num_rows: int, first_col: int, num_cols: int,
+            config: NpuConfig) -> Stripe:
+    rows, cols = geometry.rows, geometry.cols
+    _, tile_ih, pad_top = rows.clip(first_row, num_rows)
+    tile_rows = max(num_rows + rows.max_shift, -(-(pad_top + tile_ih) // rows.stride))
+    _, tile_iw, pad_left = geometry.clip_cols(first_col, num_cols)
+    tile_cols = max(num_cols + cols.max_shift, -(-(pad_left + tile_iw) // cols.stride))
+    num_phases, lanes = len(geometry.phase_list), config.num_lanes
+    phase_words = -(-((tile_rows - 1) * group.pitch_row + tile_cols) // lanes)
+    num_groups = -(-(num_cols if group.mode == "segment" else num_rows) // (group.cols if group.mode == "segment" else group.rows))
+    last_word = ((num_groups - 1) * group.group_step) // lanes + group.seg_words
+    channel_words = num_phases * phase_words
+    num_words = (part.num_ic * geometry.value_bytes - 1) * channel_words + (num_phases - 1) * phase_words + max(phase_words, last_word)
+    return Stripe(part, first_row, num_rows, first_col, num_cols, tile_rows, tile_cols, phase_words, num_groups, num_words)
+
+
+def _is_legal(stripe: Stripe, geometry: Geometry, config: NpuConfig) -> bool:
+    """It fits the stripe memory and the descriptor's fields."""
+    limit = 1 << 16
+    words = stripe.phase_words * len(geometry.phase_list)
+    return (stripe.num_words <= config.stripe_words and max(words, stripe.tile_cols, stripe.tile_rows, stripe.num_groups) < limit
+            and geometry.num_ic * geometry.value_bytes < limit and (geometry.cols.size_in < limit or stripe.num_cols < geometry.cols.size_out))

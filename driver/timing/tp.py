@@ -1,0 +1,130 @@
+"""When the tensor processor completes a job: docs/tensor-processor.md in recurrences."""
+
+from __future__ import annotations
+
+from convoy.driver.runtime.device import MemoryModel
+from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import ACT_DEPTH_BEATS, OPERAND_DEPTH_BYTES
+from convoy.spec.isa import FRACTION_BITS, LUT_BYTES, TP_TWO_OPERANDS, TpOp
+
+from .nn import MAX_WRITES, READ_CYCLES, WRITE_CYCLES, Slice, num_beats, port_cycles
+from .port import SharedPort, Transfer
+
+__all__ = ["TpTimer"]
+
+LANES = 4
+"""Bytes per operand and cycle."""
+START_CYCLES, ARITHMETIC_CYCLES, EXTREME_CYCLES, POOL_CYCLES, BLEND_CYCLES = 12, 14, 1, 5, 9
+"""From the buffer to the result queue; and what the arithmetic of two operands, their maximum or minimum, a pool and `BILINEAR` take beyond that."""
+DIVIDE_CYCLES, WIDE_DIVIDE_CYCLES = 10, 18
+LOAD_CYCLES = 14
+"""From a job to the first beat of its operands in the buffer, beyond the memory's latency."""
+END_CYCLES = 7
+"""From the last result to the end of its last burst."""
+
+
+class TpTimer:
+    """The engine between jobs; `time` takes it through one more."""
+
+    def __init__(self, config: NpuConfig, memory: MemoryModel):
+        self.config, self.latency = config, memory.latency_cycles
+        self.port = SharedPort(config, self.latency)
+        self.read_trip, self.write_trip = memory.latency_cycles + READ_CYCLES, memory.latency_cycles + WRITE_CYCLES
+        self.loaded = self.processed = self.processed_before = self.written = self.accepted = 0.0
+        self.slices: list[Slice] = []
+        self.loads: list[Transfer] = []
+        """What it has read."""
+        self.rivals: list[Transfer] = []
+        """What the NN engine reads."""
+
+    def time(self, d: dict[str, int], ready: float) -> tuple[float, float]:
+        """(accepted, completed) of a descriptor offered at `ready`."""
+        config = self.config
+        offered = max(ready, self.accepted) + 1
+        load_start = self._load(d, offered)
+        taken = max(offered, self.processed + 1)
+        lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
+        started = max(taken + 3 + lut, self.loaded + 2)
+        num_bytes = d["num_0"] * d["num_1"] * d["num_2"]
+        num_runs = num_bytes // d["out_run_bytes"]
+        output = max(self._groups(d) + num_runs * (d["out_run_bytes"] % LANES != 0),
+                     port_cycles(num_runs * self._run_beats(d["out_run_bytes"], d["out_addr"] | d["out_pitch_bytes"] * (num_runs > 1)), num_runs,
+                                 self.latency, MAX_WRITES, config))
+        processed = started + START_CYCLES + self._arithmetic(d) + max(self._elements(d), output)
+        output_taken = max(offered, self.written)
+        self.processed_before, self.processed = self.processed, processed
+        self.written = max(processed, output_taken + output) + 3
+        self.slices += [Slice("TP load", self.loads[-1].start, self.loaded), Slice("TP process", started, processed),
+                        Slice("TP write", max(started, self.written - output), self.written)]
+        self.accepted = max(load_start, taken, output_taken)
+        return self.accepted, self.written + self.write_trip + END_CYCLES
+
+    def _load(self, d: dict[str, int], offered: float) -> float:
+        """Load the operands; when a half of the buffer is free for them."""
+        config = self.config
+        loads = [(d[f"num_{name}_runs"], d[f"{name}_run_bytes"], d[f"{name}_addr"], d[f"{name}_pitch_bytes"]) for name in "ab" if d[f"{name}_run_bytes"]]
+        beats = sum(num * self._run_beats(size, addr | pitch * (num > 1)) for num, size, addr, pitch in loads)
+        num_bursts = sum(num * -(-size // (config.max_burst_beats * config.port_bytes)) for num, size, _, _ in loads)
+        load = self.port.cycles(beats, num_bursts, max(2 * config.max_burst_beats, OPERAND_DEPTH_BYTES // config.port_bytes))
+        load_start = max(offered, self.processed_before)
+        first = max(load_start + self.latency + LOAD_CYCLES, self.loaded)
+        if any(rival.start <= first < rival.end for rival in self.rivals):  # behind what the loader has requested
+            first = max(first, load_start + max(ACT_DEPTH_BEATS, 2 * config.max_burst_beats) + LOAD_CYCLES)
+        own = Transfer(first, first + load, beats / load, beats / num_bursts)
+        self.loaded = self.port.end(own, self.rivals)
+        self.loads.append(own.until(self.loaded))
+        return load_start
+
+    def _run_beats(self, run_bytes: int, addr_bits: int) -> float:
+        """Beats of a run whose address may have these bits set."""
+        return num_beats(run_bytes, addr_bits % self.config.port_bytes == 0, self.config)
+
+    def _arithmetic(self, d: dict[str, int]) -> int:
+        """Cycles from the last bytes read to the result, beyond those of a copy."""
+        if d["op"] == TpOp.AVG_POOL:
+            return POOL_CYCLES + (WIDE_DIVIDE_CYCLES if d["is_wide"] else DIVIDE_CYCLES)
+        if d["op"] == TpOp.BILINEAR:
+            return BLEND_CYCLES
+        if d["op"] in (TpOp.MAXIMUM, TpOp.MINIMUM):
+            return EXTREME_CYCLES
+        return POOL_CYCLES if d["op"] == TpOp.MAX_POOL else ARITHMETIC_CYCLES * (d["op"] in TP_TWO_OPERANDS)
+
+    def _copied_rows(self, d: dict[str, int], lanes: int) -> int:
+        """Cycles of the rows of a copy, which the edges of its image cut; what is outside it is not read."""
+        before = min(-d["start_x"], d["num_2"])
+        inside = min(d["tile_iw"], d["num_2"] - before)
+        behind = d["num_2"] - before - inside
+        groups = -(-before // LANES) - (-inside // lanes) - (-behind // LANES)
+        num_inside = min(d["num_1"] + d["start_y"], d["tile_ih"])
+        cuts = (before > 0) + (behind > 0)
+        return num_inside * max(2 + cuts, groups) + (d["num_1"] - num_inside) * max(2, -(-d["num_2"] // LANES))
+
+    def _groups(self, d: dict[str, int]) -> float:
+        """Results that the process hands over."""
+        outer = d["num_0"] * d["num_1"]
+        return outer * (-(-d["num_2"] // LANES) if d["op"] in (TpOp.COPY, *TP_TWO_OPERANDS) else d["num_2"])
+
+    def _elements(self, d: dict[str, int]) -> float:
+        """Cycles of the walk."""
+        outer = d["num_0"] * d["num_1"]
+        if d["op"] in (TpOp.COPY, *TP_TWO_OPERANDS):
+            steps = [d["step_2"], *([d["b_step_2"]] if d["op"] in TP_TWO_OPERANDS else [])]
+            lanes = LANES if all(step == 0 or step % (self.config.port_bytes // 2) for step in steps) else 1
+            if d["op"] == TpOp.COPY:
+                return d["num_0"] * self._copied_rows(d, lanes)
+            return outer * max(2, (1 + d["is_wide"]) * -(-d["num_2"] // lanes))
+        least = 2 if d["op"] != TpOp.AVG_POOL else WIDE_DIVIDE_CYCLES if d["is_wide"] else DIVIDE_CYCLES
+        rows = [_clipped(_place(d, "y", "h", n), d["kernel_h"], d["tile_ih"]) for n in range(d["num_1"])]
+        cols = [-(-_clipped(_place(d, "x", "w", n), d["kernel_w"], d["tile_iw"]) // LANES) for n in range(d["num_2"])]
+        return d["num_0"] * sum(max(least, row * col) for row in rows for col in cols)
+
+
+def _place(d: dict[str, int], axis: str, extent: str, n: int) -> int:
+    """Row or column of the image where the n-th window begins."""
+    start, step = ((d[name] << FRACTION_BITS) + d[f"{name}_frac"] for name in (f"start_{axis}", f"stride_{extent}"))
+    return start + n * step >> FRACTION_BITS
+
+
+def _clipped(start: int, kernel: int, size: int) -> int:
+    """Pixels of a window that are inside the image."""
+    return min(start + kernel, size) - max(start, 0)

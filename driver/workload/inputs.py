@@ -1,0 +1,168 @@
+"""Values for the inputs of a network: from a file, an image or a seed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from convoy.driver.files import open_file
+from convoy.driver.graph.graph import GraphError, Tensor
+
+__all__ = ["load_input", "load_steps", "quantise_real", "random_inputs"]
+
+MAX_PIXELS = 1 << 26
+"""Images of more pixels are refused."""
+_ARRAY_SUFFIXES = (".npy", ".npz")
+_NPY_MAGIC = npy.MAGIC_PREFIX
+_IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""Decoders that run no other program and fetch no other file."""
+_IMAGE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+"""Modes of 8 bits a sample and less; Pillow saturates others."""
+_IMAGE_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+
+
+def random_inputs(tensors: Iterable[Tensor], seed: int) -> dict[int, np.ndarray]:
+    """A value for each tensor, by index: integers over the whole range of the dtype, floats in -1..1."""
+    rng = np.random.default_rng(seed)
+    values: dict[int, np.ndarray] = {}
+    for tensor in tensors:
+        if tensor.dtype.kind in "iu":
+            info = np.iinfo(tensor.dtype)
+            values[tensor.index] = rng.integers(info.min, info.max, tensor.shape, tensor.dtype, endpoint=True)
+        else:
+            values[tensor.index] = rng.uniform(-1, 1, tensor.shape).astype(tensor.dtype)
+    return values
+
+
+def quantise_real(values: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """Real numbers in the dtype and quantisation of `tensor`, rounded to even and clamped.
+
+    Raises
+    ------
+    GraphError
+        When the tensor has no single scale, or a number is beyond its dtype if that is float32.
+    """
+    if tensor.dtype == np.float32:
+        with np.errstate(over="ignore"):
+            converted = values.astype(np.float32)
+        if not np.isfinite(converted).all():
+            raise GraphError(f"input {tensor.name}: a number is beyond the range of float32")
+        return converted
+    if tensor.quant is None or tensor.quant.scale.size != 1 or tensor.quant.scale[0] <= 0:
+        raise GraphError(f"input {tensor.name}: it has no scale to quantise real numbers with")
+    info = np.iinfo(tensor.dtype)
+    with np.errstate(over="ignore"):
+        scaled = np.rint(values.astype(np.float64) / float(tensor.quant.scale[0])) + int(tensor.quant.zero_point[0])
+    return np.clip(scaled, info.min, info.max).astype(tensor.dtype)
+
+
+def load_input(path: Path, tensor: Tensor) -> np.ndarray:
+    """The value of `tensor` from a file.
+
+    `.npy`: values of the tensor's dtype are taken as they are, floats are quantised; the batch axis may be left out. Anything else is an image, resized
+    to the tensor's rows and columns; its pixels are mapped to 0..1, -1..1 or 0..255, whichever is nearest to what the tensor can represent.
+
+    Raises
+    ------
+    GraphError
+        When the file cannot be read or does not fit; the message names it.
+    """
+    if path.suffix.lower() in _ARRAY_SUFFIXES:
+        return _load_array(path, tensor, (tensor.shape, tensor.shape[1:])).reshape(tensor.shape)
+    return _load_image(path, tensor)
+
+
+def load_steps(path: Path, tensor: Tensor, num_steps: int) -> list[np.ndarray]:
+    """Successive values of `tensor` from a `.npy` file with `num_steps` of them along its first axis; otherwise as `load_input`.
+
+    Raises
+    ------
+    GraphError
+        When the file cannot be read or does not fit; the message names it.
+    """
+    if path.suffix.lower() not in _ARRAY_SUFFIXES:
+        raise GraphError(f"{path}: an image is one input; give a .npy file with {num_steps} inputs along its first axis")
+    values = _load_array(path, tensor, ((num_steps, *tensor.shape), (num_steps, *tensor.shape[1:])))
+    return list(values.reshape((num_steps, *tensor.shape)))
+
+
+def _load_array(path: Path, tensor: Tensor, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """The array in a file, which has one of the `shapes`, in the dtype of `tensor`. Its header is judged before memory is taken for its values."""
+    with open_file(path) as file:
+        magic = file.read(len(_NPY_MAGIC))
+        if magic[:2] == b"PK":
+            raise GraphError(f"{path}: is an archive, not one numpy array; save one array with numpy.save")
+        if magic != _NPY_MAGIC:
+            raise GraphError(f"{path}: cannot be read as a numpy array: it does not begin like one; write it with numpy.save")
+        try:
+            read_header = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0}[file.read(2)[0]]
+            shape, _, dtype = read_header(file)
+        except Exception as error:  # whatever the parser makes of bytes that are not a header
+            raise GraphError(f"{path}: cannot be read as a numpy array: damaged header ({_first_line(error)})") from None
+        if shape not in shapes:
+            raise GraphError(f"{path}: shape {_shape_text(shape)} does not fit the input {tensor.name} {list(tensor.shape)}; give {list(shapes[0])}")
+        if dtype != tensor.dtype and dtype.kind != "f":
+            raise GraphError(f"{path}: dtype {_short(dtype)} is neither {tensor.dtype} nor a float that can be quantised")
+        file.seek(0)
+        try:
+            values = npy.read_array(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise GraphError(f"{path}: cannot be read as a numpy array: {_first_line(error)}") from None
+    if dtype == tensor.dtype:
+        return np.ascontiguousarray(values.astype(tensor.dtype, copy=False))
+    if not np.isfinite(values).all():
+        raise GraphError(f"{path}: holds a number that is not finite")
+    return quantise_real(values, tensor)
+
+
+def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    if len(tensor.shape) != 4 or tensor.shape[3] not in (1, 3):
+        raise GraphError(f"{path}: the input {tensor.name} {list(tensor.shape)} is not an image of 1 or 3 channels; give a .npy file")
+    _, height, width, channels = tensor.shape
+    with open_file(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(file, formats=_IMAGE_FORMATS)
+            mode, (num_columns, num_rows) = image.mode, image.size
+            if num_columns * num_rows <= MAX_PIXELS and mode in _IMAGE_MODES:
+                pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)), np.float64)
+        except Image.DecompressionBombError:
+            raise GraphError(f"{path}: has more than the {MAX_PIXELS:,} pixels that are taken; make it smaller") from None
+        except UnidentifiedImageError:
+            raise GraphError(f"{path}: cannot be read as an image: it is none of {', '.join(_IMAGE_FORMATS)}") from None
+        except Exception as error:  # whatever the decoders make of bytes that are not an image
+            raise GraphError(f"{path}: cannot be read as an image: {_first_line(error)}") from None
+    if num_columns * num_rows > MAX_PIXELS:
+        raise GraphError(f"{path}: has {num_columns:,} x {num_rows:,} pixels; at most {MAX_PIXELS:,} are taken, make it smaller")
+    if mode not in _IMAGE_MODES:
+        raise GraphError(f"{path}: has more than 8 bits a sample ({mode}); save it with 8, or give a .npy file")
+    low, high = _image_range(tensor)
+    return quantise_real(pixels.reshape(tensor.shape) / 255 * (high - low) + low, tensor)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return _short(list(shape))
+
+
+def _image_range(tensor: Tensor) -> tuple[float, float]:
+    """The usual range of pixels that is nearest to what the tensor can represent."""
+    if tensor.quant is None or tensor.quant.scale.size != 1 or tensor.dtype.kind not in "iu":
+        return _IMAGE_RANGES[0]
+    info, scale, zero_point = np.iinfo(tensor.dtype), float(tensor.quant.scale[0]), int(tensor.quant.zero_point[0])
+    low, high = (info.min - zero_point) * scale, (info.max - zero_point) * scale
+    return min(_IMAGE_RANGES, key=lambda real: abs(real[0] - low) + abs(real[1] - high))

@@ -1,0 +1,90 @@
+"""`prune_file`: the smallest weights of a TFLite file's convolutions become zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from rich.console import Console
+
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.report.tables import print_table
+
+__all__ = ["PrunedLayer", "print_pruned", "prune_file"]
+
+
+@dataclass(frozen=True)
+class PrunedLayer:
+    """What became of one convolution's weights."""
+
+    index: int
+    """Position of the operator."""
+    name: str
+    num_weights: int
+    num_zero_before: int
+    num_zero: int
+
+
+def prune_file(model: bytes, share: float) -> tuple[bytes, list[PrunedLayer]]:
+    """Set the smallest weights of every `CONV_2D` to zero; all else stays as it is. No training, so accuracy is not kept.
+
+    Weights are compared by their real magnitude, |(q - zero_point) * scale|, within a layer; of equal ones those that come first in the file stay.
+
+    Parameters
+    ----------
+    model : a TFLite file
+    share : the share of each layer's weights that is zero afterwards, rounded up to whole weights, 0 .. 1; weights that are zero already count
+
+    Raises
+    ------
+    GraphError
+        When the file is damaged, holds no `CONV_2D` with constant quantised weights, two of them share weights, or `share` is not in 0 .. 1.
+    """
+    if not 0 <= share <= 1:
+        raise GraphError(f"a share of {share:g} zero weights; use 0 .. 1")
+    graph = read_tflite(model)
+    packed: Any = schema.ModelT.InitFromPackedBuf(model, 0)
+    tensors = packed.subgraphs[0].tensors
+    layers, used = [], set()
+    for op in graph.ops:
+        if op.kind != "CONV_2D":
+            continue
+        tensor = graph.tensors[op.inputs[1]]
+        number = tensors[tensor.index].buffer
+        if tensor.data is None or tensor.quant is None:
+            raise GraphError(f"operator {op.index} CONV_2D: {tensor.name!r} is not a quantised constant")
+        if number in used:
+            raise GraphError(f"operator {op.index} CONV_2D: {tensor.name!r} is the weights of another operator too")
+        used.add(number)
+        weights, layer = _prune(tensor.data, tensor.quant.scale, tensor.quant.zero_point, share)
+        packed.buffers[number].data = np.frombuffer(weights.tobytes(), np.uint8)
+        layers.append(PrunedLayer(op.index, tensor.name, weights.size, *layer))
+    if not layers:
+        raise GraphError("the network has no CONV_2D to prune")
+    builder = flatbuffers.Builder(len(model))
+    builder.Finish(packed.Pack(builder), b"TFL3")
+    return bytes(builder.Output()), layers
+
+
+def _prune(weights: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, share: float) -> tuple[np.ndarray, tuple[int, int]]:
+    """Weights (OC, KH, KW, IC) with enough zeros, and the number of zeros before and after. One scale and zero point, or one per output channel."""
+    per_channel = (-1, 1, 1, 1)
+    zero = np.broadcast_to(zero_point.reshape(per_channel), weights.shape)
+    magnitude = np.abs((weights - zero) * scale.reshape(per_channel)).reshape(-1)
+    order = np.argsort(-magnitude, kind="stable")
+    dropped = order[weights.size - int(np.ceil(share * weights.size)):]
+    pruned = weights.reshape(-1).copy()
+    pruned[dropped] = zero.reshape(-1)[dropped]
+    pruned = pruned.reshape(weights.shape)
+    return pruned, (int(np.sum(weights == zero)), int(np.sum(pruned == zero)))
+
+
+def print_pruned(layers: list[PrunedLayer], console: Console) -> None:
+    """The layers and their zeros as a table."""
+    rows = [(str(layer.index), layer.name, f"{layer.num_weights:,}", f"{layer.num_zero_before / layer.num_weights:.1%}", f"{layer.num_zero / layer.num_weights:.1%}")
+            for layer in layers]
+    print_table(console, {"#": "right", "weights": "left", "count": "right", "zero before": "right", "zero": "right"}, rows, ("count", "weights"))

@@ -1,0 +1,242 @@
+"""Weight fetch: tap tables, stream directories and the weight streams of all cores."""
+
+from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from convoy.hw.bus.port import Burst, ReadPort
+from convoy.hw.dma.record_assembler import RecordAssembler
+from convoy.hw.dma.run_reader import RunReader
+from convoy.hw.lib.idle import Rest, rested
+from convoy.hw.lib.queue import Queue
+from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import LOW_BEATS, TABLE_DEPTH_BEATS
+from convoy.spec.isa import NN, STREAM, TABLE_ALIGN_BYTES, TAP_BYTES
+
+from .decoder import TapWrite, WeightBeat
+
+__all__ = ["FETCH_FIELDS", "WeightFetcher"]
+
+FETCH_FIELDS = ("tap_addr", "stream_addr", "wgt_addr", "num_taps", "num_sb", "num_groups")
+"""What the fetcher needs of an NN descriptor."""
+
+STREAM_BYTES = STREAM.num_bytes
+_RECORD_TAPS = STREAM_BYTES // TAP_BYTES
+"""Taps in as many bytes as an entry of the stream directory has."""
+_TAPS_LOG2 = exact_log2(_RECORD_TAPS)
+
+
+class WeightFetcher(wiring.Component):
+    """Reads the tables of a descriptor and keeps the weight queues of the cores full.
+
+    For each superblock it takes `num_cores` entries of the stream directory; each core's stream is then read `num_groups` times,
+    in bursts dealt in turn to the cores whose queue has room.
+
+    Members
+    -------
+    job : In(stream of FETCH_FIELDS)
+    tables, weights : Out(ReadPort), tap table and directory; weight streams
+    gives_way : In(1), other reads are urgent: fetch only for queues that hold less than `LOW_BEATS`
+    tap_write : Out(TapWrite), to all cores; banks alternate, starting with bank 0
+    beats : Out(WeightBeat), `beat_core` : Out(core number), `beat_en` : Out(1), a beat for the queue of one core
+    taken : In(num_cores bits), strobes when a beat leaves a core's queue
+
+    Throughput: one beat per cycle; a burst takes three cycles to set up, which long bursts hide.
+    """
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__({
+            "job": In(stream.Signature(NN.subset(*FETCH_FIELDS))),
+            "tables": Out(ReadPort(config)), "weights": Out(ReadPort(config)), "gives_way": In(1),
+            "tap_write": Out(TapWrite),
+            "beats": Out(WeightBeat(config)), "beat_core": Out(range(max(config.num_cores, 2))), "beat_en": Out(1),
+            "taken": In(config.num_cores),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        reader = RunReader(config, max(TABLE_DEPTH_BEATS, 2 * config.max_burst_beats))
+        assembler = RecordAssembler(config, STREAM_BYTES)
+        m.submodules.tables_rest = rest = Rest(tail_cycles=15)
+        m.submodules.reader, m.submodules.assembler = (rested(unit, rest.is_active, platform, "tables") for unit in (reader, assembler))
+        m.submodules.streams = streams = WeightStreams(config, LOW_BEATS)
+        wiring.connect(m, reader.port, wiring.flipped(self.tables))
+        wiring.connect(m, streams.port, wiring.flipped(self.weights))
+        wiring.connect(m, reader.beats, assembler.beats)
+        m.d.comb += [
+            self.beats.eq(streams.beats), self.beat_core.eq(streams.beat_core), self.beat_en.eq(streams.beat_en),
+            streams.taken.eq(self.taken), streams.gives_way.eq(self.gives_way),
+            rest.offered.eq(reader.runs.valid | reader.port.bursts.valid | reader.port.beats.valid | (assembler.records.valid & assembler.records.ready)),
+        ]
+
+        job = Signal(self.job.payload.shape(), reset_less=True)
+        tap, core, sb, bank = Signal(9), Signal(range(max(config.num_cores, 2))), Signal(16), Signal()
+        records, runs = assembler.records, reader.runs
+        m.d.comb += [
+            streams.wgt_addr.eq(job.wgt_addr), streams.num_groups.eq(job.num_groups),
+            streams.core.eq(core), streams.entry.eq(records.payload[:STREAM.num_bits]),
+        ]
+        m.d.sync += self.tap_write.en.eq(0)
+        # The directory is requested as soon as the reader takes another run: a long tap table must be consumed before it does
+        has_directory = Signal(init=1)
+        with m.If(~has_directory):
+            m.d.comb += [
+                runs.valid.eq(1), runs.payload.addr.eq(job.stream_addr),
+                runs.payload.num_bytes.eq(job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)),
+            ]
+            m.d.sync += has_directory.eq(runs.ready)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.job.ready.eq(1)
+                with m.If(self.job.valid):
+                    m.d.sync += [job.eq(self.job.payload), tap.eq(0), core.eq(0), sb.eq(0)]
+                    m.next = "READ_TAPS"
+            with m.State("READ_TAPS"):
+                num_records = (job.num_taps + _RECORD_TAPS - 1) >> _TAPS_LOG2
+                m.d.comb += [runs.valid.eq(1), runs.payload.addr.eq(job.tap_addr), runs.payload.num_bytes.eq(num_records * STREAM_BYTES)]
+                with m.If(runs.ready):
+                    m.d.sync += has_directory.eq(0)
+                    m.next = "TAPS"
+            with m.State("TAPS"), m.If(records.valid):
+                is_last_tap = tap == job.num_taps - 1
+                m.d.comb += records.ready.eq(tap[:_TAPS_LOG2].all() | is_last_tap)
+                m.d.sync += [
+                    self.tap_write.en.eq(1), self.tap_write.bank.eq(bank), self.tap_write.tap.eq(tap),
+                    self.tap_write.offset.eq(records.payload.word_select(tap[:_TAPS_LOG2], 8 * TAP_BYTES)),
+                    tap.eq(tap + 1),
+                ]
+                with m.If(is_last_tap):
+                    m.d.sync += bank.eq(~bank)
+                    m.next = "STREAMS"
+            with m.State("STREAMS"), m.If(records.valid & streams.is_idle):
+                m.d.comb += [records.ready.eq(1), streams.load.eq(1)]
+                m.d.sync += core.eq(core + 1)
+                with m.If(core == config.num_cores - 1):
+                    m.d.sync += core.eq(0)
+                    m.next = "START"
+            with m.State("START"):
+                m.d.comb += streams.start.eq(1)
+                m.next = "FETCH"
+            with m.State("FETCH"), m.If(streams.is_idle):
+                m.d.sync += sb.eq(sb + 1)
+                m.next = "STREAMS"
+                with m.If(sb == job.num_sb - 1):
+                    m.next = "IDLE"
+        return m
+
+
+class WeightStreams(wiring.Component):
+    """Reads one stream per core `num_groups` times, dealing bursts to the cores in turn.
+
+    Members
+    -------
+    load, core, entry : In; set the stream of one core. An entry comes from memory: the low bits of its offset are ignored, 0 beats count
+        as 1. `start` : In(1), with or after the last `load`; `is_idle` : Out(1), all requested
+    wgt_addr, num_groups : In, constant while not idle
+    gives_way : In(1), fetch only for queues that hold less than `low_beats`, counting what is requested
+    port : Out(ReadPort)
+    beats, beat_core, beat_en : Out, as in `WeightFetcher`; `taken` : In(num_cores bits)
+    """
+
+    def __init__(self, config: NpuConfig, low_beats: int):
+        self._config, self._low_beats = config, low_beats
+        self._core_shape = range(max(config.num_cores, 2))
+        super().__init__({
+            "load": In(1), "core": In(self._core_shape), "entry": In(STREAM.layout), "start": In(1), "is_idle": Out(1),
+            "wgt_addr": In(32), "num_groups": In(16), "gives_way": In(1),
+            "port": Out(ReadPort(config)),
+            "beats": Out(WeightBeat(config)), "beat_core": Out(self._core_shape), "beat_en": Out(1), "taken": In(config.num_cores),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        num_cores, depth = config.num_cores, config.weight_fifo_beats
+        beat_log2 = exact_log2(config.port_bytes)
+        state = data.StructLayout({"base": 32, "num_beats": 32, "addr": 32, "left": 32, "groups": 16})
+        m.submodules.cores = cores = Memory(shape=state, depth=max(num_cores, 2), init=[])
+        write, read = cores.write_port(), cores.read_port(domain="comb")
+        is_active = Signal(num_cores)
+        room = Array(Signal(range(depth + 1), init=depth, name=f"room_{n}") for n in range(num_cores))
+        m.submodules.order = order = Queue(data.StructLayout({"core": self._core_shape, "last_beat": 8, "is_end": 1}), 2 * config.max_reads)
+
+        m.submodules.requests = requests = Queue(Burst, 2)  # keeps the arbiter's choice off the paths here
+        wiring.connect(m, requests.o, wiring.flipped(self.port.bursts))
+        bursts = requests.i
+
+        # Choose a core, size its burst, request it
+        turn = Signal(self._core_shape)
+        chosen, is_chosen = Signal(state), Signal()  # what the core whose turn it is has left to read; whether there is any
+        free, may_go = Signal(range(depth + 1)), Signal()
+        length, is_end = Signal(range(config.max_burst_beats + 1)), Signal()
+        most, is_rest = Signal.like(length), Signal()  # what the page and max_burst_beats permit; all that is left to read is no more
+        to_boundary = Signal(range(4096 // config.port_bytes + 1))
+        request = Signal(range(depth + 1))
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.is_idle.eq(1)
+                with m.If(self.start):
+                    m.d.sync += is_active.eq(~0)
+                    m.next = "CHOOSE"
+            with m.State("CHOOSE"):
+                m.d.sync += [
+                    chosen.eq(read.data), is_chosen.eq(is_active.bit_select(turn, 1)), free.eq(room[turn]), may_go.eq(~self.gives_way | (room[turn] + self._low_beats > depth)),
+                ]
+                m.next = "SIZE"
+                with m.If(is_active == 0):
+                    m.next = "IDLE"
+            with m.State("SIZE"):
+                left_low, left_high = chosen.left[:len(length)], chosen.left[len(length):]
+                m.d.comb += [
+                    to_boundary.eq(4096 // config.port_bytes - chosen.addr[beat_log2:12]),
+                    most.eq(Mux(to_boundary < config.max_burst_beats, to_boundary, config.max_burst_beats)),
+                    is_rest.eq(~left_high.any() & (left_low <= most)),
+                ]
+                m.d.sync += [length.eq(Mux(is_rest, left_low, most)), is_end.eq(is_rest)]
+                with m.If(is_chosen & Mux(is_rest, free >= left_low, free >= most) & may_go & order.i.ready):
+                    m.next = "REQUEST"
+                with m.Else():
+                    m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
+                    m.next = "CHOOSE"
+            with m.State("REQUEST"):
+                m.d.comb += [
+                    bursts.valid.eq(1), bursts.payload.addr.eq(chosen.addr), bursts.payload.last_beat.eq(length - 1),
+                    order.i.valid.eq(bursts.ready),
+                    order.i.payload.core.eq(turn), order.i.payload.last_beat.eq(length - 1), order.i.payload.is_end.eq(is_end),
+                ]
+                with m.If(bursts.ready):
+                    m.d.comb += request.eq(length)
+                    with m.If(is_end & (chosen.groups == 1)):
+                        m.d.sync += is_active.bit_select(turn, 1).eq(0)
+                    m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
+                    m.next = "CHOOSE"
+        base, num_beats = Signal(32), Signal(32)
+        m.d.comb += [
+            base.eq((self.wgt_addr + self.entry.offset_bytes) & ~(TABLE_ALIGN_BYTES - 1)), num_beats.eq(self.entry.num_beats | ~self.entry.num_beats.any()), read.addr.eq(turn), write.data.base.eq(chosen.base),
+            write.data.num_beats.eq(chosen.num_beats), write.addr.eq(turn), write.en.eq(bursts.valid & bursts.ready),
+            write.data.addr.eq(Mux(is_end, chosen.base, chosen.addr + (length << beat_log2))),
+            write.data.left.eq(Mux(is_end, chosen.num_beats, chosen.left - length)), write.data.groups.eq(chosen.groups - is_end),
+        ]
+        with m.If(self.load):
+            m.d.comb += [
+                write.en.eq(1), write.addr.eq(self.core), write.data.base.eq(base), write.data.addr.eq(base),
+                write.data.num_beats.eq(num_beats), write.data.left.eq(num_beats), write.data.groups.eq(self.num_groups),
+            ]
+        for n in range(num_cores):
+            m.d.sync += room[n].eq(room[n] + self.taken[n] - Mux(turn == n, request, 0))
+
+        # Returning beats
+        position = Signal(8)
+        m.d.sync += self.beat_en.eq(self.port.beats.valid)
+        with m.If(self.port.beats.valid):
+            is_burst_end = position == order.o.payload.last_beat
+            m.d.sync += [
+                self.beats.data.eq(self.port.beats.payload), self.beats.last.eq(is_burst_end & order.o.payload.is_end),
+                self.beat_core.eq(order.o.payload.core), position.eq(Mux(is_burst_end, 0, position + 1)),
+            ]
+            m.d.comb += order.o.ready.eq(is_burst_end)
+        return m

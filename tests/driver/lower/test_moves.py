@@ -1,0 +1,127 @@
+"""Operators that move values, and means: files of random networks, compiled and run on the golden machine, against LiteRT."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convoy.driver.compile.pipeline import compile_graph
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.spec.config import PRESETS
+from convoy.verif.litert import ModelBuilder
+from convoy.verif.models import QUANT, check_model, one_op
+from convoy.verif.strategies import configs
+
+PROPERTY = settings(deadline=None, max_examples=25, derandomize=True)
+sizes, channels = st.integers(1, 14), st.integers(1, 9)
+
+
+@PROPERTY
+@given(sizes, st.integers(1, 60), channels, st.tuples(*[st.integers(0, 9)] * 4), configs())
+def test_pad(height, width, num_c, pads, config):
+    shape = 1, height + pads[0] + pads[1], width + pads[2] + pads[3], num_c
+    check_model(one_op("PAD", (1, height, width, num_c), shape, [[[0, 0], pads[:2], pads[2:], [0, 0]]]), config)
+
+
+@PROPERTY
+@given(st.data(), configs())
+def test_slices(data, config):
+    shape = (1, *(data.draw(sizes) for _ in range(3)))
+    begins = [data.draw(st.integers(0, size - 1)) for size in shape]
+    if data.draw(st.booleans()):
+        extents = [data.draw(st.integers(1, size - begin)) for size, begin in zip(shape, begins, strict=True)]
+        check_model(one_op("SLICE", shape, extents, [begins, extents]), config)
+        return
+    steps, mask = [1, *(data.draw(st.integers(1, 3)) for _ in range(3))], data.draw(st.integers(0, 15))
+    ends = [data.draw(st.integers(begin + 1, size)) for size, begin in zip(shape, begins, strict=True)]
+    begins = [data.draw(st.sampled_from([begin, begin - size])) for size, begin in zip(shape, begins, strict=True)]
+    chosen = [len(range(size)[None if mask >> axis & 1 else begin:end:step])
+              for axis, (size, begin, end, step) in enumerate(zip(shape, begins, ends, steps, strict=True))]
+    check_model(one_op("STRIDED_SLICE", shape, chosen, [begins, ends, steps], beginMask=mask), config)
+
+
+@PROPERTY
+@given(sizes, sizes, channels, st.integers(1, 4), st.integers(1, 7), st.booleans(), configs())
+def test_resize(height, width, num_c, times_h, times_w, is_half, config):
+    shape = height * times_h, width * times_w
+    check_model(one_op("RESIZE_NEAREST_NEIGHBOR", (1, height, width, num_c), (1, *shape, num_c), [shape], halfPixelCenters=is_half), config)
+
+
+@PROPERTY
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 20), st.booleans(), st.sampled_from([1.0, 0.5, 0.25, 0.37, 0.9, 2.1]), configs())
+def test_mean(height, width, num_c, keep_dims, ratio, config):
+    shape = (1, 1, 1, num_c) if keep_dims else (1, num_c)
+    model = one_op("MEAN", (1, height, width, num_c), shape, [[1, 2]], (0.05, -7), (0.05 * ratio, 11), keepDims=keep_dims)
+    check_model(model, config)
+
+
+@PROPERTY
+@given(sizes, sizes, channels, st.integers(1, 3), st.integers(1, 4), configs())
+def test_split(height, width, num_c, axis, num_parts, config):
+    builder, shape = ModelBuilder("split"), [1, height, width, num_c]
+    part = list(shape)
+    shape[axis] *= num_parts
+    source = builder.tensor(shape, np.int8, *QUANT)
+    targets = [builder.tensor(part, np.int8, *QUANT) for _ in range(num_parts)]
+    builder.op("SPLIT", [builder.tensor((), np.int32, data=np.array(axis - 4)), source], targets, numSplits=num_parts)
+    check_model(builder.finish([source], targets), config)
+
+
+@PROPERTY
+@given(st.integers(1, 6), st.integers(1, 9), channels, st.integers(1, 4), configs())
+def test_space_to_depth(height, width, num_c, block, config):
+    check_model(one_op("SPACE_TO_DEPTH", (1, height * block, width * block, num_c), (1, height, width, num_c * block * block), [], blockSize=block), config)
+
+
+@PROPERTY
+@given(sizes, sizes, st.lists(channels, min_size=1, max_size=4), st.integers(1, 3), configs())
+def test_concatenation_of_inputs(height, width, extents, axis, config):
+    builder = ModelBuilder("concatenation")
+    shape = [1, height, width, 5]
+    sources = [builder.tensor([*shape[:axis], extent, *shape[axis + 1:]], np.int8, *QUANT) for extent in extents]
+    target = builder.tensor([*shape[:axis], sum(extents), *shape[axis + 1:]], np.int8, *QUANT)
+    builder.op("CONCATENATION", sources, [target], axis=axis - 4)
+    check_model(builder.finish(sources, [target]), config)
+
+
+def pool(builder, source, shape):
+    target = builder.tensor(shape, np.int8, *QUANT)
+    builder.op("MAX_POOL_2D", [source], [target], padding=0, filterHeight=3, filterWidth=3, strideH=1, strideW=1)
+    return target
+
+
+def concatenate(builder, sources, shape):
+    target = builder.tensor(shape, np.int8, *QUANT)
+    builder.op("CONCATENATION", sources, [target], axis=3)
+    return target
+
+
+@pytest.mark.parametrize("config", ["Q", "S"])
+def test_concatenations_within_a_network(config):
+    """Parts made in place, a part of two results, a result within a result, a part used later, a result used twice."""
+    builder, shape = ModelBuilder("network"), (1, 9, 7)
+    source = builder.tensor((*shape, 4), np.int8, *QUANT)
+    a = pool(builder, source, (*shape, 4))
+    b = pool(builder, a, (*shape, 4))
+    ab = concatenate(builder, [a, b], (*shape, 8))
+    c = pool(builder, b, (*shape, 4))
+    abc = concatenate(builder, [ab, c, a], (*shape, 16))
+    d = pool(builder, a, (*shape, 4))
+    twice = concatenate(builder, [d, d, source], (*shape, 12))
+    last = concatenate(builder, [pool(builder, abc, (*shape, 16)), twice], (*shape, 28))
+    plan = check_model(builder.finish([source], [last, ab]), PRESETS[config])
+    assert plan.placements[a].addr == plan.placements[ab].addr == plan.placements[abc].addr
+    assert plan.placements[b].addr == plan.placements[ab].addr + 4 * 63
+    assert plan.steps[0].engines[2] == "alias"
+
+
+@pytest.mark.parametrize(("model", "message"), [
+    (one_op("PAD", (1, 2, 2, 2), (1, 2, 2, 4), [[[0, 0], [0, 0], [0, 0], [1, 1]]]), "only rows and columns can be padded"),
+    (one_op("MEAN", (1, 30, 30, 2), (1, 2), [[1, 2]], keepDims=False), "mean of 30 x 30 pixels; the limit is 511"),
+    (one_op("MEAN", (1, 3, 3, 2), (1, 3, 3), [[3]], keepDims=False), "mean over axes"),
+    (one_op("STRIDED_SLICE", (1, 2, 2, 2), (1, 2, 2), [[0] * 4, [1, 2, 2, 1], [1] * 4], shrinkAxisMask=8), "adds or removes axes"),
+])
+def test_refusals(model, message):
+    with pytest.raises(GraphError, match=message):
+        compile_graph(read_tflite(model), PRESETS["Q"])
