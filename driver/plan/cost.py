@@ -13,7 +13,7 @@ from convoy.spec.isa import MAX_RUN_BITS, PARAM
 if TYPE_CHECKING:
     from .geometry import Geometry, GroupShape, Stripe
 
-__all__ = ["TP_START_CYCLES", "WINDOW_CYCLES", "LayerCost", "WeightLoad", "block_cycles", "layer_cost", "tp_cycles", "words_per_row"]
+__all__ = ["TP_BLOCK_CYCLES", "TP_START_CYCLES", "WINDOW_CYCLES", "LayerCost", "WeightLoad", "block_cycles", "layer_cost", "tp_cycles", "words_per_row"]
 
 TP_START_CYCLES = 200
 """From the last write that a TP task waits for to its first output."""
