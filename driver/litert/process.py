@@ -21,7 +21,7 @@ from convoy.driver.graph.graph import GraphError
 
 __all__ = ["LiteRT", "LiteRTError", "LoadedModel", "start_server"]
 
-_SERVER = Path(__file__).with_name("litert_server.py")
+_SERVER = Path(__file__).with_name("server.py")
 _LOCK = RLock()
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoy.driver.compile import pipeline as compile_module
+from convoy.driver.compile import pipeline
 from convoy.driver.compile.pipeline import compile_graph, compile_with_costs
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.plan.cost import words_per_row
@@ -53,7 +53,7 @@ def test_layers(graph, config):
 def test_any_share_of_the_strides(graph, config, number):
     """Whatever the tensor processor takes of the strides, native ones too, the result is the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compile_module, "_nn_strides", lambda work, config: stride_choices(work)[number % len(stride_choices(work))])
+        patch.setattr(pipeline, "nn_strides", lambda work, config: stride_choices(work)[number % len(stride_choices(work))])
         if message := refusal(graph, config):
             assert any(limit in message for limit in ("window memory", "stripe memory", "TP buffer"))
         else:
