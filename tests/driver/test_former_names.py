@@ -12,12 +12,12 @@ import convoy.driver
 def test_a_former_name_is_the_same_module(name, monkeypatch):
     for former in convoy.driver._FORMER_NAMES:
         monkeypatch.delitem(sys.modules, f"convoy.driver.{former}", raising=False)
-    with pytest.warns(DeprecationWarning, match=f"convoy.driver.{name} is convoy.driver.* now"):
+    with pytest.warns(DeprecationWarning, match=rf"convoy\.driver\.{name} is convoy\.driver\..* now"):
         former = importlib.import_module(f"convoy.driver.{name}")
     new = importlib.import_module(f"convoy.driver.{convoy.driver._FORMER_NAMES[name]}")
     assert {export: getattr(former, export) for export in new.__all__} == {export: getattr(new, export) for export in new.__all__}
 
 
 def test_other_names_do_not_exist():
-    with pytest.raises(ModuleNotFoundError, match="convoy.driver.nothing"):
+    with pytest.raises(ModuleNotFoundError, match=r"convoy\.driver\.nothing"):
         importlib.import_module("convoy.driver.nothing")
