@@ -12,7 +12,7 @@ import convoy.driver
 def test_a_former_name_is_the_same_module(name, monkeypatch):
     for former in convoy.driver._FORMER_NAMES:
         monkeypatch.delitem(sys.modules, f"convoy.driver.{former}", raising=False)
-    with pytest.warns(DeprecationWarning) as caught:
+    with pytest.warns(DeprecationWarning, match="now") as caught:
         former = importlib.import_module(f"convoy.driver.{name}")
     assert f"convoy.driver.{name} is convoy.driver.{convoy.driver._FORMER_NAMES[name]} now" in [str(warning.message) for warning in caught]
     new = importlib.import_module(f"convoy.driver.{convoy.driver._FORMER_NAMES[name]}")
