@@ -25,7 +25,7 @@ SPEC_PACKAGES = {"amaranth"}
 """What `spec` may import besides the standard library."""
 
 FLOORS = (
-    ("errors", "complete"), ("files",), ("graph",), ("litert",), ("lower",), ("plan",), ("emit",), ("compile",), ("runtime",), ("timing",), ("report",),
+    ("errors", "complete"), ("files", "litert"), ("graph",), ("lower",), ("plan",), ("emit",), ("compile",), ("runtime",), ("timing",), ("report",),
     ("workload",), ("devices",), ("parallel", "outcome"), ("bench",), ("cli",),
 )
 """Folders and files of the driver from the ground up; each imports only what stands below it, or in the same folder."""

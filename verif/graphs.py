@@ -107,11 +107,13 @@ def run_plan(plan: Plan, inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]
     def write(addr, raw):
         memory[addr : addr + len(raw)] = np.frombuffer(raw, np.uint8)
 
+    def put(made):
+        for index in made.keys() & plan.placements.keys():
+            write(plan.placements[index].addr, plan.placements[index].pack(made[index]))
+
     machine = Machine(plan.config, memory)
+    put(inputs)
     for step in plan.steps:
-        for index, value in values.items():
-            if index in plan.placements and index in inputs:
-                write(plan.placements[index].addr, plan.placements[index].pack(value))
         if isinstance(step, NpuStep):
             for addr, raw in step.program.image:
                 write(addr, raw)
@@ -124,7 +126,7 @@ def run_plan(plan: Plan, inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]
         else:
             made = run_host_op(graph, step.op, values)
             values |= made
-            inputs |= made
+            put(made)
     return values
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from convoy.driver.litert.process import LiteRT, LiteRTError
 
 from .check import printable
 from .graph import GraphError
@@ -22,8 +21,6 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Shapes by the name of an input; the empty name is that of the only input."""
 MAX_ELEMENTS = 1 << 28
 """Numbers of an input whose shape is given: more do not fit the NPU's memory together with what is computed of them."""
-INFER_SECONDS = 600
-"""After this time LiteRT is taken to hang."""
 
 
 def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
@@ -148,11 +145,6 @@ def _set_shapes(packed: Any, shapes: Mapping[int, tuple[int, ...]]) -> None:
 def _infer(model: bytes) -> dict[int, tuple[int, ...]] | str:
     """Shapes by tensor index, or why there are none."""
     try:
-        done = subprocess.run([sys.executable, "-m", "convoy.driver.graph.tflite_infer"], input=model, capture_output=True, timeout=INFER_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return f"nothing in {INFER_SECONDS} s"
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        return f"nothing; it ended with code {done.returncode}"
-    return answer["error"] if "error" in answer else {int(index): tuple(shape) for index, shape in answer["shapes"].items()}
+        return LiteRT().request("shapes", model)
+    except LiteRTError as error:
+        return str(error)

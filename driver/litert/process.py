@@ -1,4 +1,4 @@
-"""LiteRT outside this process, so that a model on which it aborts takes nothing with it."""
+"""LiteRT outside this process, so that a model on which it aborts or never ends takes nothing with it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -17,20 +18,27 @@ from typing import Any
 
 import numpy as np
 
-from convoy.driver.graph.graph import GraphError
+from convoy.driver.errors import GraphError
 
-__all__ = ["LiteRT", "LiteRTError", "LoadedModel", "start_server"]
+__all__ = ["LiteRT", "LiteRTError", "LiteRTTimeout", "LoadedModel", "start_server"]
 
 _SERVER = Path(__file__).with_name("server.py")
 _LOCK = RLock()
+SECONDS = "CONVOY_LITERT_SECONDS"
+"""The environment variable that says how long LiteRT may take for an answer: to load a model, or to run it once."""
+_DEFAULT_SECONDS, _MAX_SECONDS = 600, 10_000_000
 
 
 class LiteRTError(GraphError):
     """LiteRT refuses a model, cannot run it, or has died of it. The message says nothing of which model."""
 
 
+class LiteRTTimeout(LiteRTError):
+    """LiteRT takes longer than it may."""
+
+
 class _Server:
-    """The process of `litert_server.py` that the others are copies of."""
+    """The process of `server.py` that the others are copies of."""
 
     def __init__(self) -> None:
         self.control, theirs = socket.socketpair()
@@ -100,12 +108,16 @@ class LiteRT:
         """Generations and numbers of models that nobody needs any more."""
 
     def request(self, name: str, *arguments: Any) -> Any:
-        """The answer of a method of `litert_server.Models`.
+        """The answer of a method of `server.Models`.
 
         Raises
         ------
         LiteRTError
             When LiteRT refuses, or its process ends without an answer.
+        LiteRTTimeout
+            When it takes longer than it may.
+        GraphError
+            When `SECONDS` is not a number of seconds.
         """
         with _LOCK:
             self.connect()
@@ -129,16 +141,27 @@ class LiteRT:
             self.generation += 1
 
     def _exchange(self, name: str, arguments: tuple) -> tuple[bool, Any]:
+        limit = _seconds()
         connection, self._connection = self._connection, None
         assert connection is not None
+        started = time.monotonic()
         try:
-            connection.send((name, arguments))
+            connection.send((limit, name, arguments))
             answer = connection.recv()
         except (EOFError, OSError):
             connection.close()
+            if time.monotonic() - started >= limit:
+                raise LiteRTTimeout(f"it gave no answer within {limit} s; set {SECONDS} to wait longer") from None
             raise LiteRTError("it aborts (its process ended without an answer)") from None
         self._connection = connection
         return answer
+
+
+def _seconds() -> int:
+    text = os.environ.get(SECONDS) or str(_DEFAULT_SECONDS)
+    if not (text.isascii() and text.isdecimal() and len(text) < 9 and 0 < int(text) <= _MAX_SECONDS):
+        raise GraphError(f"{SECONDS}={text}: give whole seconds, 1 to {_MAX_SECONDS:,}")
+    return int(text)
 
 
 class LoadedModel:

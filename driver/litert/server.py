@@ -1,13 +1,14 @@
 """LiteRT in processes of its own, as a program that the driver starts: one process waits, and a copy of it serves each `LiteRT` of the driver.
 
 Standard input is a socket. Over it comes one socket for each copy wanted; when it closes, the program ends. A copy answers the requests that come over its
-own socket until that closes; LiteRT aborts on some models, and then the copy dies alone.
+own socket until that closes; LiteRT aborts on some models or needs too long, and then the copy dies alone.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import struct
@@ -21,6 +22,10 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 RESOLVERS = {"reference": OpResolverType.BUILTIN_REF, "ordinary": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
 """LiteRT's sets of kernels by the names that the driver calls them."""
+MAX_MEMORY_BYTES = 16 << 30
+"""Of each copy; the address space of the libraries is part of it."""
+_HANDLE = np.object_
+"""The dtype of a variable's handle: LiteRT crashes when asked for its value."""
 _UNKNOWN_VERSION = re.compile(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'")
 
 
@@ -49,20 +54,36 @@ class Models:
         for detail, values in zip(interpreter.get_input_details(), inputs, strict=True):
             interpreter.set_tensor(detail["index"], values)
         interpreter.invoke()
-        tensors = {}
-        for detail in interpreter.get_tensor_details() if is_all else interpreter.get_output_details():
-            if detail["dtype"] == np.object_:  # the handle of a variable: LiteRT crashes when asked for its value
-                continue
-            try:
-                tensors[detail["index"]] = interpreter.get_tensor(detail["index"])
-            except ValueError:
-                if not is_all:
-                    raise
-        return tensors
+        if is_all:
+            return _valued(interpreter)[0]
+        return {detail["index"]: interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details() if detail["dtype"] != _HANDLE}
+
+    def shapes(self, model: bytes) -> dict[int, tuple[int, ...]]:
+        """Shapes of every tensor that has a value once all are allocated; if that does not give each a value, after a run on zeros."""
+        number, _ = self.load(model, "reference", True)
+        interpreter = self._models[number]
+        found, num_missing = _valued(interpreter)
+        if num_missing:
+            found = self.run(number, [np.zeros(detail["shape"], detail["dtype"]) for detail in interpreter.get_input_details()], True)
+        self.drop(number)
+        return {index: values.shape for index, values in found.items()}
 
     def drop(self, number: int) -> None:
         """Forget a model."""
         self._models.pop(number, None)
+
+
+def _valued(interpreter: Interpreter) -> tuple[dict[int, np.ndarray], int]:
+    """The tensors that have a value, by index, and the number of the others; handles of variables are neither."""
+    found, num_missing = {}, 0
+    for detail in interpreter.get_tensor_details():
+        if detail["dtype"] == _HANDLE:
+            continue
+        try:
+            found[detail["index"]] = interpreter.get_tensor(detail["index"])
+        except ValueError:
+            num_missing += 1
+    return found, num_missing
 
 
 def known_versions(model: bytes) -> tuple[bytes, list[str]]:
@@ -103,18 +124,23 @@ def with_version(model: bytes, kind: str, version: int, lowered: int) -> bytes:
 
 
 def serve(connection: Connection) -> None:
-    """Answer requests (method, arguments) by (did it work, value or text of the error) until the connection closes."""
+    """Answer requests (seconds, method, arguments) by (did it work, value or text of the error) until the connection closes.
+
+    After so many seconds without an answer a signal ends the process, whatever LiteRT is at.
+    """
     models = Models()
     while True:
         try:
-            name, arguments = connection.recv()
+            seconds, name, arguments = connection.recv()
         except (EOFError, OSError):
             return
         answer: tuple[bool, Any]
+        signal.alarm(seconds)
         try:
             answer = True, getattr(models, name)(*arguments)
         except Exception as error:
             answer = False, _text(error)
+        signal.alarm(0)
         connection.send(answer)
 
 
@@ -127,6 +153,10 @@ def _text(error: Exception) -> str:
 def main() -> None:
     """Wait for sockets, and serve each in a copy of this process."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, hard), hard))
     control = socket.socket(fileno=sys.stdin.fileno())
     while True:
         _, handles, *_ = socket.recv_fds(control, 1, 1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError, Op
 from convoy.driver.graph.tflite_writer import operator_model
-from convoy.driver.litert.process import LiteRT, LiteRTError, LoadedModel
+from convoy.driver.litert.process import LiteRT, LiteRTError, LiteRTTimeout, LoadedModel
 
 from .operands import describe
 
@@ -81,7 +81,7 @@ class HostOp:
     def run(self, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """The operator's outputs by tensor index, in the graph's shapes and dtypes.
 
-        LiteRT's reference kernel computes them. Where it refuses or aborts, LiteRT's ordinary kernel does; `remark` tells of it.
+        LiteRT's reference kernel computes them. Where it refuses or aborts, LiteRT's ordinary kernel does; `remark` tells of it. Neither has more than its time.
 
         Parameters
         ----------
@@ -103,6 +103,8 @@ class HostOp:
         for fill in (np.zeros, np.ones):
             try:
                 self._run([fill(tensor.shape, tensor.dtype) for tensor in (self._graph.tensors[index] for index in self._inputs)])
+            except LiteRTTimeout as error:
+                return str(error)
             except LiteRTError as error:
                 errors.append(error)
             else:
@@ -112,6 +114,8 @@ class HostOp:
     def _run(self, inputs: list[np.ndarray]) -> dict[int, np.ndarray]:
         try:
             self.remark, found = "", self._kernels["reference"].run(inputs)
+        except LiteRTTimeout:
+            raise
         except LiteRTError as error:
             text = _NODE.sub("", str(error))
             self.remark = f"LiteRT's reference kernel fails: {text}; its ordinary kernel ran"

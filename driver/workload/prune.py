@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from rich.console import Console
@@ -15,6 +13,9 @@ from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.report.tables import print_table
 
 __all__ = ["PrunedLayer", "print_pruned", "prune_file"]
+
+_DATA_SLOT = 4
+"""Where the table of a buffer says where its data are."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class PrunedLayer:
 
 
 def prune_file(model: bytes, share: float) -> tuple[bytes, list[PrunedLayer]]:
-    """Set the smallest weights of every `CONV_2D` to zero; all else stays as it is. No training, so accuracy is not kept.
+    """Set the smallest weights of every `CONV_2D` to zero; every other byte stays as it is. No training, so accuracy is not kept.
 
     Weights are compared by their real magnitude, |(q - zero_point) * scale|, within a layer; of equal ones those that come first in the file stay.
 
@@ -42,32 +43,36 @@ def prune_file(model: bytes, share: float) -> tuple[bytes, list[PrunedLayer]]:
     Raises
     ------
     GraphError
-        When the file is damaged, holds no `CONV_2D` with constant quantised weights, two of them share weights, or `share` is not in 0 .. 1.
+        When the file is damaged, holds no `CONV_2D` with constant quantised weights, two of them share weights, their scales or zero points do not fit,
+        or `share` is not in 0 .. 1.
     """
     if not 0 <= share <= 1:
         raise GraphError(f"a share of {share:g} zero weights; use 0 .. 1")
     graph = read_tflite(model)
-    packed: Any = schema.ModelT.InitFromPackedBuf(model, 0)
-    tensors = packed.subgraphs[0].tensors
+    file, pruned = schema.Model.GetRootAs(model, 0), bytearray(model)
     layers, used = [], set()
     for op in graph.ops:
         if op.kind != "CONV_2D":
             continue
         tensor = graph.tensors[op.inputs[1]]
-        number = tensors[tensor.index].buffer
-        if tensor.data is None or tensor.quant is None:
+        number = file.Subgraphs(0).Tensors(tensor.index).Buffer()
+        if tensor.data is None or tensor.quant is None or tensor.dtype.kind not in "iu":
             raise GraphError(f"operator {op.index} CONV_2D: {tensor.name!r} is not a quantised constant")
         if number in used:
             raise GraphError(f"operator {op.index} CONV_2D: {tensor.name!r} is the weights of another operator too")
         used.add(number)
-        weights, layer = _prune(tensor.data, tensor.quant.scale, tensor.quant.zero_point, share)
-        packed.buffers[number].data = np.frombuffer(weights.tobytes(), np.uint8)
+        scale, zero_point, limits = tensor.quant.scale, tensor.quant.zero_point, np.iinfo(tensor.dtype)
+        if scale.size not in (1, tensor.shape[0]) or zero_point.size != scale.size or zero_point.min() < limits.min or zero_point.max() > limits.max:
+            raise GraphError(f"operator {op.index} CONV_2D: {tensor.name!r} needs one scale and zero point, or one per output channel, "
+                             f"with zero points in {limits.min}..{limits.max}")
+        weights, layer = _prune(tensor.data, scale, zero_point, share)
+        record = file.Buffers(number)._tab
+        start = record.Vector(record.Offset(_DATA_SLOT))
+        pruned[start:start + weights.nbytes] = weights.tobytes()
         layers.append(PrunedLayer(op.index, tensor.name, weights.size, *layer))
     if not layers:
         raise GraphError("the network has no CONV_2D to prune")
-    builder = flatbuffers.Builder(len(model))
-    builder.Finish(packed.Pack(builder), b"TFL3")
-    return bytes(builder.Output()), layers
+    return bytes(pruned), layers
 
 
 def _prune(weights: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, share: float) -> tuple[np.ndarray, tuple[int, int]]:

@@ -10,9 +10,12 @@ import time
 import numpy as np
 import pytest
 
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.litert import process as litert_process
-from convoy.driver.litert.process import LiteRT, LiteRTError, LoadedModel
-from convoy.verif.litert import softmax_model
+from convoy.driver.litert.process import SECONDS, LiteRT, LiteRTError, LiteRTTimeout, LoadedModel
+from convoy.driver.lower.host_ops import HostOp
+from convoy.verif.litert import ModelBuilder, softmax_model
 
 MODEL = softmax_model((1, 600), (0.1, 5))
 FLAT, PEAK = np.zeros((1, 600), np.int8), np.eye(1, 600, dtype=np.int8) * 100
@@ -75,6 +78,33 @@ def test_a_server_that_cannot_start_is_one_line(monkeypatch):
     monkeypatch.setattr(litert_process, "_servers", {})
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with pytest.raises(LiteRTError, match="its process cannot be started: No such file or directory"):
+        LoadedModel(LiteRT(), MODEL).load()
+
+
+def endless_model() -> bytes:
+    """A convolution of floats, 200 thousand million multiplications: minutes."""
+    builder = ModelBuilder()
+    source, output = builder.tensor((1, 512, 512, 64), np.float32), builder.tensor((1, 512, 512, 256), np.float32)
+    weights, bias = builder.tensor((256, 7, 7, 64), np.float32, data=np.zeros((256, 7, 7, 64))), builder.tensor((256,), np.float32, data=np.zeros(256))
+    builder.op("CONV_2D", [source, weights, bias], [output], strideW=1, strideH=1, dilationWFactor=1, dilationHFactor=1)
+    return builder.finish([source], [output])
+
+
+def test_what_takes_too_long_is_ended(monkeypatch):
+    """Once, not for each kind of kernel and input; other models go on."""
+    monkeypatch.setenv(SECONDS, "2")
+    process, graph, started = LiteRT(), read_tflite(endless_model()), time.monotonic()
+    with pytest.raises(LiteRTTimeout, match="it gave no answer within 2 s; set CONVOY_LITERT_SECONDS to wait longer"):
+        LoadedModel(process, endless_model()).run([np.zeros(graph.tensors[0].shape, np.float32)])
+    assert HostOp(graph, graph.ops[0]).refusal() == "it gave no answer within 2 s; set CONVOY_LITERT_SECONDS to wait longer"
+    assert time.monotonic() - started < 60
+    assert LoadedModel(process, MODEL).run([PEAK])[1].max() > 0
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "nan", "a", " ", "٣", "9" * 5000, "10000001"])
+def test_times_that_are_none(monkeypatch, text):
+    monkeypatch.setenv(SECONDS, text)
+    with pytest.raises(GraphError, match=r"CONVOY_LITERT_SECONDS=.*: give whole seconds, 1 to 10,000,000"):
         LoadedModel(LiteRT(), MODEL).load()
 
 

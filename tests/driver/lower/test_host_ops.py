@@ -23,6 +23,25 @@ FLOATS = np.float32, np.float32
 NO_QUANT = None, 0
 
 
+def _host_between() -> bytes:
+    """A wide input that is dead before the host works, and two results of the NPU that are alive then."""
+    rng, builder = np.random.default_rng(0), ModelBuilder()
+
+    def conv(source: int, shape: tuple[int, ...], num_in: int, num_out: int) -> int:
+        weights = builder.tensor((num_out, 1, 1, num_in), np.int8, 0.01, data=rng.integers(-127, 128, (num_out, num_in)))
+        bias = builder.tensor((num_out,), np.int32, 0.001, data=rng.integers(-900, 900, num_out))
+        output = builder.tensor((*shape, num_out), np.int8, 0.1, 3)
+        builder.op("CONV_2D", [source, weights, bias], [output], strideW=1, strideH=1, dilationWFactor=1, dilationHFactor=1)
+        return output
+
+    source = builder.tensor((1, 6, 6, 8), np.int8, 0.1, 3)
+    first = conv(source, (1, 6, 6), 8, 4)
+    second = conv(first, (1, 6, 6), 4, 4)
+    slopes, turned = builder.tensor((1, 1, 4), np.int8, 0.01, 0, data=np.array([10, -20, 30, 5])), builder.tensor((1, 6, 6, 4), np.int8, 0.1, 3)
+    builder.op("PRELU", [first, slopes], [turned])
+    return builder.finish([source], [conv(second, (1, 6, 6), 4, 4), turned])
+
+
 def _argmax(out_shape=(1, 6)) -> bytes:
     builder = ModelBuilder()
     source = builder.tensor((1, 6, 9), np.int8, 0.1, 3)
@@ -80,7 +99,7 @@ def _division() -> bytes:
     unary_model("QUANTIZE", (4, 64), NO_QUANT, (0.02, 7), (np.float32, np.int8)),
     unary_model("QUANTIZE", (4, 64), (0.001, 0), (0.02, 7), (np.int16, np.int8)),
     unary_model("DEQUANTIZE", (4, 64), (0.02, 7), NO_QUANT, (np.uint8, np.float32)),
-    _argmax(), _prelu(), _float_split(), _float_sum_of_one(), _scalars(),
+    _argmax(), _prelu(), _host_between(), _float_split(), _float_sum_of_one(), _scalars(),
 ])
 def test_what_litert_runs_compiles_and_is_exact(model):
     check_model(model, Q, num_host_steps=1)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.graph.tflite_writer import write_tflite
 from convoy.driver.workload.prune import prune_file
 from convoy.verif.graphs import GraphMaker
+from convoy.verif.operators import edited
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits_int8.tflite"
 
@@ -62,6 +64,29 @@ def test_only_weights_of_convolutions_change(share):
     assert all(layer.num_zero >= max(layer.num_zero_before, share * layer.num_weights) for layer in layers)
     if share == 0:
         assert all(layer.num_zero == layer.num_zero_before for layer in layers)
+
+
+def test_every_other_byte_stays():
+    """Also where a text that nobody reads lies outside the file."""
+    model = bytearray(DIGITS.read_bytes())
+    table = schema.Model.GetRootAs(model, 0)._tab
+    place = table.Pos + table.Offset(10)  # of the description
+    model[place:place + 4] = (1 << 30).to_bytes(4, "little")
+    pruned, layers = prune_file(bytes(model), 0.75)
+    assert len(pruned) == len(model)
+    num_changed = sum(layer.num_zero - layer.num_zero_before for layer in layers)
+    assert sum(old != new for old, new in zip(model, pruned, strict=True)) == num_changed > 0
+
+
+@pytest.mark.parametrize("change", [{"scale": np.full(3, 0.1, np.float32), "zeroPoint": np.zeros(3, np.int64)}, {"zeroPoint": np.zeros(3, np.int64)},
+                                    {"zeroPoint": np.array([200, 0])}])
+def test_scales_that_do_not_fit(change):
+    def edit(packed, subgraph):
+        for name, value in change.items():
+            setattr(subgraph.tensors[1].quantization, name, value)
+
+    with pytest.raises(GraphError, match=r"operator 0 CONV_2D: 'w1' needs one scale and zero point, or one per output channel, with zero points in -128..127"):
+        prune_file(edited(_conv(np.array([[1, 2], [3, 4]]), [0.1, 0.1]), edit), 0.5)
 
 
 def test_refusals():
