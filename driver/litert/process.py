@@ -53,9 +53,9 @@ class _Server:
     def connect(self) -> Connection:
         """A connection to a new copy."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with ours, theirs:
             socket.send_fds(self.control, [b"c"], [theirs.fileno()])
-        return Connection(ours.detach())
+            return Connection(ours.detach())
 
     def stop(self) -> None:
         """End it and its copies."""
