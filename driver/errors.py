@@ -6,7 +6,9 @@ __all__ = ["DeviceError", "GraphError"]
 
 
 class GraphError(ValueError):
-    """The network cannot be read or run, or a file or an option is wrong; the message names the thing, the limit and the remedy."""
+    """The network cannot be read or run, or a file or an option is wrong; the message names the thing, the limit and
+    the remedy.
+    """
 
 
 class DeviceError(RuntimeError):

@@ -13,7 +13,13 @@ from .errors import GraphError
 
 __all__ = ["check_outputs", "open_file", "read_file", "write_file", "writing"]
 
-_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 @contextmanager
@@ -57,7 +63,9 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def check_outputs(read: Iterable[Path | None], files: Mapping[str, Path | None], folders: Mapping[str, Path | None] | None = None) -> None:
+def check_outputs(
+    read: Iterable[Path | None], files: Mapping[str, Path | None], folders: Mapping[str, Path | None] | None = None
+) -> None:
     """Refuse, before any work, what could not be written in the end.
 
     Parameters
@@ -68,7 +76,8 @@ def check_outputs(read: Iterable[Path | None], files: Mapping[str, Path | None],
     Raises
     ------
     GraphError
-        When a path is of the wrong kind, its folder does not exist or may not be written, or two paths are the same file.
+        When a path is of the wrong kind, its folder does not exist or may not be written, or two paths are the same
+        file.
     """
     taken = {_identity(path): f"{path}, which is read" for path in read if path is not None}
     for option, path in files.items():
@@ -98,7 +107,10 @@ def write_file(path: Path, content: bytes | str) -> None:
         When it cannot be written; the message names it.
     """
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    with writing(path), open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o666)) as file:
+    with (
+        writing(path),
+        open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o666)) as file,
+    ):
         os.set_blocking(file.fileno(), True)
         try:
             file.write(data)

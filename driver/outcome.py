@@ -54,7 +54,8 @@ class _Output:
 
 
 def exit_code_of(command: Callable[[], int | None]) -> int:
-    """Run a command: 0 or what it returns; 1 an error in Convoy itself; 2 the user can mend it; 130 interrupted; 141 no one reads the output any more.
+    """Run a command: 0 or what it returns; 1 an error in Convoy itself; 2 the user can mend it; 130 interrupted; 141
+    no one reads the output any more.
 
     Errors are one line on stderr.
     """
@@ -86,14 +87,22 @@ def _exit_code(error: BaseException) -> int:
             return 130
         case OutputError():
             with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not written when the interpreter ends
-            return 141 if isinstance(error.__cause__, BrokenPipeError) else _refuse(f"standard output cannot be written: {error.__cause__.strerror}")
+                os.dup2(
+                    os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+                )  # what is left is not written when the interpreter ends
+            return (
+                141
+                if isinstance(error.__cause__, BrokenPipeError)
+                else _refuse(f"standard output cannot be written: {error.__cause__.strerror}")
+            )
         case GraphError() | ConfigError() | DeviceError():
             return _refuse(error)
         case OSError():
             return _refuse(f"{error.filename}: {error.strerror}" if error.filename else error)
         case MemoryError():
-            return _refuse(f"not enough memory ({str(error) or 'no detail'}); take a smaller model or input, or fewer --jobs")
+            return _refuse(
+                f"not enough memory ({str(error) or 'no detail'}); take a smaller model or input, or fewer --jobs"
+            )
         case RecursionError():
             return _refuse("the input is nested too deeply to be worked on; make it simpler")
         case BrokenExecutor():
@@ -110,7 +119,12 @@ def _report_bug(error: BaseException) -> int:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
-    _refuse(f"internal error, {type(error).__name__}{where}: {error}; please report it with what the same command says under {DEBUG}=1")
+    _refuse(
+        
+            f"internal error, {type(error).__name__}{where}: {error}; please report it with what the same command says "
+            f"under {DEBUG}=1"
+        
+    )
     return 1
 
 
@@ -118,11 +132,15 @@ def _refuse(error: object) -> int:
     """One line on stderr; exit code 2."""
     words = str(error).split()
     if not os.environ.get(DEBUG):
-        words = [word if len(word) <= MAX_WORD else f"{word[:MAX_WORD // 2]}...{word[-MAX_WORD // 2:]}" for word in words]
+        words = [
+            word if len(word) <= MAX_WORD else f"{word[: MAX_WORD // 2]}...{word[-MAX_WORD // 2 :]}" for word in words
+        ]
     text = " ".join(words)
-    text = "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text)
+    text = "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )
     if len(text) > MAX_MESSAGE and not os.environ.get(DEBUG):
-        text = f"{text[:MAX_MESSAGE // 4]} ... {text[-3 * MAX_MESSAGE // 4:]}"
+        text = f"{text[: MAX_MESSAGE // 4]} ... {text[-3 * MAX_MESSAGE // 4 :]}"
     if sys.stderr is not None:
         sys.stderr.write(f"convoy: {text}\n")
     return 2

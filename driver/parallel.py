@@ -1,4 +1,6 @@
-"""A network's layers simulated independently: each on a device of its own, its inputs from the golden model, in any order and anywhere."""
+"""A network's layers simulated independently: each on a device of its own, its inputs from the golden model, in any
+order and anywhere.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ Part = tuple[Plan, Execution]
 
 
 def parts_of(plan: Plan) -> list[range]:
-    """The smallest runs of operators (positions in the plan's graph, all together) that can be run by themselves: what was fused stays together."""
+    """The smallest runs of operators (positions in the plan's graph, all together) that can be run by themselves:
+    what was fused stays together.
+    """
     ops = plan.graph.ops
     on_npu = {index for step in plan.steps if isinstance(step, NpuStep) for index in step.layers}
     fused = {tensor for op in ops if op.index in on_npu for tensor in op.outputs if tensor not in plan.placements}
@@ -38,7 +42,14 @@ def parts_of(plan: Plan) -> list[range]:
     return parts
 
 
-def run_part(graph: Graph, config: NpuConfig, layers: range, inputs: Mapping[int, np.ndarray], device_name: str, memory_model: MemoryModel) -> Part:
+def run_part(
+    graph: Graph,
+    config: NpuConfig,
+    layers: range,
+    inputs: Mapping[int, np.ndarray],
+    device_name: str,
+    memory_model: MemoryModel,
+) -> Part:
     """Compile and run the operators at some positions.
 
     Parameters
@@ -59,8 +70,16 @@ def run_part(graph: Graph, config: NpuConfig, layers: range, inputs: Mapping[int
         device.close()
 
 
-def run_parts(graph: Graph, config: NpuConfig, parts: list[range], tensors: Mapping[int, np.ndarray], device_name: str, memory_model: MemoryModel,
-              executor: Executor, on_done: Callable[[range], None]) -> Part:
+def run_parts(
+    graph: Graph,
+    config: NpuConfig,
+    parts: list[range],
+    tensors: Mapping[int, np.ndarray],
+    device_name: str,
+    memory_model: MemoryModel,
+    executor: Executor,
+    on_done: Callable[[range], None],
+) -> Part:
     """`run_part` for all parts on the workers of `executor`; the result does not depend on how many these are.
 
     Parameters
@@ -85,7 +104,9 @@ def run_parts(graph: Graph, config: NpuConfig, parts: list[range], tensors: Mapp
 
 
 def merge_parts(graph: Graph, parts: list[Part]) -> Part:
-    """The parts as if they were one plan and its execution: cycles and seconds are sums. The plan is one to report on, not to run."""
+    """The parts as if they were one plan and its execution: cycles and seconds are sums. The plan is one to report
+    on, not to run.
+    """
     total, notes, steps = Execution(), {}, []
     for plan, execution in parts:
         steps += plan.steps

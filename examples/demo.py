@@ -2,8 +2,8 @@
 
     python examples/demo.py [--images 100] [--device native] [--config Q]
 
-Shows one digit, what the NPU makes of it, the accuracy over a sample of images that the network was not trained on, and what each layer cost. Every
-tensor of every image is compared with LiteRT's reference kernels.
+Shows one digit, what the NPU makes of it, the accuracy over a sample of images that the network was not trained on, and
+what each layer cost. Every tensor of every image is compared with LiteRT's reference kernels.
 """
 
 from __future__ import annotations
@@ -51,8 +51,16 @@ def recognise(plan: Plan, device: Device, images: np.ndarray, console: Console) 
     for image in track(images, "running the RTL", console=console, disable=not console.is_terminal, transient=True):
         values = quantise_real(image[np.newaxis], tensor)
         execution = session.run({tensor.index: values})
-        report, _ = build_report(plan, device, execution, model=MODEL_PATH.name, config=plan.config.name, device_name=type(device).__name__,
-                                 reference="litert", expected=reference.run([values]))
+        report, _ = build_report(
+            plan,
+            device,
+            execution,
+            model=MODEL_PATH.name,
+            config=plan.config.name,
+            device_name=type(device).__name__,
+            reference="litert",
+            expected=reference.run([values]),
+        )
         out = graph.tensors[graph.outputs[0]]
         probabilities = (execution.tensors[out.index].reshape(-1) - out.quant.zero_point[0]) * out.quant.scale[0]
         outcomes.append((report, probabilities))
@@ -62,7 +70,14 @@ def recognise(plan: Plan, device: Device, images: np.ndarray, console: Console) 
 def show(image: np.ndarray, label: int, probabilities: np.ndarray, console: Console) -> None:
     """One digit beside the three most probable answers."""
     best = np.argsort(-probabilities, kind="stable")[:3]
-    notes = ["", f"prediction {best[0]}, label {label}", "", *(f"{digit}  {probabilities[digit]:6.1%}" for digit in best), "", ""]
+    notes = [
+        "",
+        f"prediction {best[0]}, label {label}",
+        "",
+        *(f"{digit}  {probabilities[digit]:6.1%}" for digit in best),
+        "",
+        "",
+    ]
     for line, note in zip(picture(image[..., 0]), notes, strict=True):
         console.print(f"  {line}    {note}", highlight=False, markup=False)
     console.print()
@@ -80,7 +95,9 @@ def main() -> int:
         plan = compile_graph(read_tflite(MODEL_PATH), load_config(args.config), keep_tensors=True, layers=None)
         with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
             task = progress.add_task("building the model of the NPU", total=None)
-            device = open_device(args.device, plan.config, progress=lambda text: progress.update(task, description=text))
+            device = open_device(
+                args.device, plan.config, progress=lambda text: progress.update(task, description=text)
+            )
     except (ConfigError, DeviceError) as error:
         console.print(f"demo: {error}", style="red", markup=False)
         return 2
@@ -93,8 +110,12 @@ def main() -> int:
     print_report(outcomes[0][0] | {"device": args.device}, console)
     hits = sum(int(probabilities.argmax() == label) for (_, probabilities), label in zip(outcomes, labels, strict=True))
     exact = sum(bool(report["bit_exact"]) for report, _ in outcomes)
-    console.print(f"\n{hits} of {len(images)} digits recognised ({hits / len(images):.1%}); "
-                  f"{exact} of {len(images)} runs equal to LiteRT's reference kernels in every tensor", highlight=False, soft_wrap=True)
+    console.print(
+        f"\n{hits} of {len(images)} digits recognised ({hits / len(images):.1%}); "
+        f"{exact} of {len(images)} runs equal to LiteRT's reference kernels in every tensor",
+        highlight=False,
+        soft_wrap=True,
+    )
     return 0 if exact == len(images) else 1
 
 

@@ -22,7 +22,9 @@ from convoy.driver.graph.tflite_writer import write_tflite
 
 
 class Net(nn.Module):
-    """Convolution, a depthwise residual block, a strided convolution, one more, max pooling, a fully connected layer."""
+    """Convolution, a depthwise residual block, a strided convolution, one more, max pooling, a fully connected
+    layer.
+    """
 
     def __init__(self):
         super().__init__()
@@ -40,7 +42,9 @@ class Net(nn.Module):
         acts["depthwise"] = F.relu(self.depthwise(acts["stem"]))
         acts["pointwise"] = self.pointwise(acts["depthwise"])
         acts["residual"] = F.relu(acts["stem"] + acts["pointwise"])
-        acts["down"] = F.relu(self.down(F.pad(acts["residual"], (0, 1, 0, 1))))  # TFLite's SAME padding of a strided layer
+        acts["down"] = F.relu(
+            self.down(F.pad(acts["residual"], (0, 1, 0, 1)))
+        )  # TFLite's SAME padding of a strided layer
         acts["wide"] = F.relu(self.wide(acts["down"]))
         acts["pool"] = F.max_pool2d(acts["wide"], 2)
         acts["logits"] = self.head(F.dropout(acts["pool"].permute(0, 2, 3, 1).flatten(1), 0.3, self.training))
@@ -56,7 +60,9 @@ def train(images: torch.Tensor, labels: torch.Tensor, epochs: int) -> Net:
     for _ in range(epochs):
         for batch in torch.randperm(len(images)).split(64):
             y, x = torch.randint(0, 3, (2,)).tolist()
-            loss = F.cross_entropy(net(padded[batch, :, y:y + 8, x:x + 8])["logits"], labels[batch], label_smoothing=0.05)
+            loss = F.cross_entropy(
+                net(padded[batch, :, y : y + 8, x : x + 8])["logits"], labels[batch], label_smoothing=0.05
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -94,17 +100,30 @@ class Quantiser:
     def weights(self, name: str, x: int, weights: np.ndarray, bias: np.ndarray, axis: int | None) -> list[int]:
         """Append weights (per channel along `axis`, or per tensor) and bias; operands [x, weights, bias]."""
         others = tuple(i for i in range(weights.ndim) if i != axis)
-        scale = np.maximum(np.abs(weights).max(axis=others if axis is not None else None, keepdims=True), 1e-6).astype(np.float32) / np.float32(127)
+        scale = np.maximum(np.abs(weights).max(axis=others if axis is not None else None, keepdims=True), 1e-6).astype(
+            np.float32
+        ) / np.float32(127)
         values = np.clip(np.rint(weights / scale), -127, 127).astype(np.int8)
         scale = scale.reshape(-1)
         zeros = np.zeros(scale.shape, np.int64)
         bias_scale = self.tensors[x].quant.scale * scale
-        return [x, self.tensor(f"{name}/weights", values.shape, np.int8, Quant(scale, zeros, axis or 0), values),
-                self.tensor(f"{name}/bias", bias.shape, np.int32, Quant(bias_scale, zeros), np.rint(bias / bias_scale).astype(np.int32))]
+        return [
+            x,
+            self.tensor(f"{name}/weights", values.shape, np.int8, Quant(scale, zeros, axis or 0), values),
+            self.tensor(
+                f"{name}/bias",
+                bias.shape,
+                np.int32,
+                Quant(bias_scale, zeros),
+                np.rint(bias / bias_scale).astype(np.int32),
+            ),
+        ]
 
 
 def quantise(net: Net, acts: dict[str, np.ndarray]) -> Graph:
-    """Post-training quantisation: int8 activations, int8 weights per output channel (the last layer per tensor), int32 bias."""
+    """Post-training quantisation: int8 activations, int8 weights per output channel (the last layer per tensor),
+    int32 bias.
+    """
     q = Quantiser(acts)
     parameters = {name: value.detach().numpy() for name, value in net.named_parameters()}
     conv = {"dilation_h": 1, "dilation_w": 1, "padding": "SAME"}
@@ -124,13 +143,27 @@ def quantise(net: Net, acts: dict[str, np.ndarray]) -> Graph:
     residual = q.op("ADD", [stem, pointwise], q.act("residual", (1, 8, 8, 16)), activation="RELU")
     down = layer("CONV_2D", "down", residual, 4, "RELU", two)
     wide = layer("CONV_2D", "wide", down, 4, "RELU", one)
-    pool = q.op("MAX_POOL_2D", [wide], q.act("pool", (1, 2, 2, 48), q.tensors[wide].quant),
-                stride_h=2, stride_w=2, filter_h=2, filter_w=2, padding="VALID", activation="NONE")
+    pool = q.op(
+        "MAX_POOL_2D",
+        [wide],
+        q.act("pool", (1, 2, 2, 48), q.tensors[wide].quant),
+        stride_h=2,
+        stride_w=2,
+        filter_h=2,
+        filter_w=2,
+        padding="VALID",
+        activation="NONE",
+    )
     shape = q.tensor("flat/shape", (2,), np.int32, None, np.array([1, 192], np.int32))
     flat = q.op("RESHAPE", [pool, shape], q.act("flat", (1, 192), q.tensors[pool].quant), new_shape=(1, 192))
     head = q.weights("head", flat, parameters["head.weight"], parameters["head.bias"], None)
     logits = q.op("FULLY_CONNECTED", head, q.act("logits", (1, 10)), activation="NONE", keep_num_dims=False)
-    probabilities = q.op("SOFTMAX", [logits], q.act("probabilities", (1, 10), Quant(np.array([1 / 256], np.float32), np.array([-128], np.int64))), beta=1.0)
+    probabilities = q.op(
+        "SOFTMAX",
+        [logits],
+        q.act("probabilities", (1, 10), Quant(np.array([1 / 256], np.float32), np.array([-128], np.int64))),
+        beta=1.0,
+    )
     return Graph("digits", tuple(q.tensors), tuple(q.ops), (image,), (probabilities,))
 
 
@@ -143,7 +176,10 @@ def accuracy_int8(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
     quant = graph.tensors[graph.inputs[0]].quant
     values = np.clip(np.rint(images / quant.scale[0]) + quant.zero_point[0], -128, 127).astype(np.int8)
     reference = Reference(path.read_bytes())
-    hits = [reference.run([value[np.newaxis]])[graph.outputs[0]].argmax() == label for value, label in zip(values, labels, strict=True)]
+    hits = [
+        reference.run([value[np.newaxis]])[graph.outputs[0]].argmax() == label
+        for value, label in zip(values, labels, strict=True)
+    ]
     return float(np.mean(hits))
 
 
@@ -164,7 +200,12 @@ def main() -> None:
         hits = net(nchw[NUM_TRAIN:])["logits"].argmax(1).numpy() == labels[NUM_TRAIN:]
     args.output.write_bytes(write_tflite(quantise(net, acts)))
     print(f"float: {hits.mean():.2%} of {hits.size} images by other writers")
-    print(f"int8:  {accuracy_int8(args.output, images[NUM_TRAIN:], labels[NUM_TRAIN:]):.2%} with LiteRT's reference kernels")
+    print(
+        
+            f"int8:  {accuracy_int8(args.output, images[NUM_TRAIN:], labels[NUM_TRAIN:]):.2%} with LiteRT's reference "
+            "kernels"
+        
+    )
     print(f"{args.output}: {args.output.stat().st_size} bytes")
 
 

@@ -1,13 +1,24 @@
 """How much a descriptor may ask of the golden model.
 
-A field of 16 bits is easily spoilt to 65535, and loops within loops of it would take hours and all memory. What a compiled descriptor asks for is far below.
+A field of 16 bits is easily spoilt to 65535, and loops within loops of it would take hours and all memory. What a
+compiled descriptor asks for is far below.
 """
 
 from __future__ import annotations
 
 from .memory import MachineError
 
-__all__ = ["BLOCK_ELEMENTS", "MAX_CHANNELS", "MAX_MACS", "MAX_OUTPUTS", "MAX_STREAMS", "MAX_STREAM_WEIGHTS", "MAX_WEIGHTS", "MAX_WINDOW_PIXELS", "require_at_most"]
+__all__ = [
+    "BLOCK_ELEMENTS",
+    "MAX_CHANNELS",
+    "MAX_MACS",
+    "MAX_OUTPUTS",
+    "MAX_STREAMS",
+    "MAX_STREAM_WEIGHTS",
+    "MAX_WEIGHTS",
+    "MAX_WINDOW_PIXELS",
+    "require_at_most",
+]
 
 MAX_OUTPUTS = 1 << 27
 """Most outputs of a descriptor."""

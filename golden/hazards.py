@@ -1,7 +1,8 @@
 """Finds memory hazards that a program's wait bits do not rule out.
 
-`Machine` runs descriptors one after another; the hardware overlaps them. For each byte, `Hazards` remembers which descriptor of which
-engine touched it last, and refuses an access that the hardware could make before an earlier one that it depends on.
+`Machine` runs descriptors one after another; the hardware overlaps them. For each byte, `Hazards` remembers which
+descriptor of which engine touched it last, and refuses an access that the hardware could make before an earlier one
+that it depends on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class _Numbers:
     """A number for each byte of memory, 0 at first. Takes memory only for pages in which a number was set."""
 
     def __init__(self, num_bytes: int):
-        self._places = np.zeros((num_bytes >> PAGE_LOG2) + 1, np.int64)  # where in `_numbers` each page is; 0: it has none
+        self._places = np.zeros(
+            (num_bytes >> PAGE_LOG2) + 1, np.int64
+        )  # where in `_numbers` each page is; 0: it has none
         self._numbers = np.zeros(1 << PAGE_LOG2, np.uint16)
         self._end = 1 << PAGE_LOG2
 
@@ -31,7 +34,9 @@ class _Numbers:
         return self._numbers[self._places[index >> PAGE_LOG2] + (index & ((1 << PAGE_LOG2) - 1))]
 
     def get_span(self, span: slice) -> np.ndarray:
-        """What has been set in the pages of consecutive bytes; a byte in a page that has none, or outside the span, is left out."""
+        """What has been set in the pages of consecutive bytes; a byte in a page that has none, or outside the span,
+        is left out.
+        """
         index = np.arange(span.start >> PAGE_LOG2, -(-span.stop >> PAGE_LOG2))
         pages = index[self._places[index] > 0]
         index = ((pages << PAGE_LOG2)[:, None] + np.arange(1 << PAGE_LOG2)).ravel()
@@ -45,7 +50,13 @@ class _Numbers:
             missing = np.unique(missing)
             start, self._end = self._end, self._end + (len(missing) << PAGE_LOG2)
             if self._end > MAX_FOLLOWED_BYTES:
-                raise MachineError(f"{what}: the program's activations take more than the {MAX_FOLLOWED_BYTES} bytes that the golden model follows")
+                raise MachineError(
+                    
+                        f"{what}: the program's activations take more than the {MAX_FOLLOWED_BYTES} bytes that the "
+                        "golden "
+                        "model follows"
+                    
+                )
             if self._end > len(self._numbers):
                 self._numbers = np.concatenate([self._numbers, np.zeros(self._end, np.uint16)])
             self._places[missing] = start + (np.arange(len(missing)) << PAGE_LOG2)
@@ -55,8 +66,9 @@ class _Numbers:
 class Hazards:
     """Follows one program; `begin` each descriptor, then report its accesses. Descriptors are numbered from 1 inside.
 
-    What is known to be complete when a descriptor touches memory: `wait_tp`, and `wait_nn` on a TP descriptor, hold the dispatcher and so
-    everything that follows; `wait_nn` on an NN descriptor holds the loader and so only NN descriptors.
+    What is known to be complete when a descriptor touches memory: `wait_tp`, and `wait_nn` on a TP descriptor, hold the
+    dispatcher and so everything that follows; `wait_nn` on an NN descriptor holds the loader and so only NN
+    descriptors.
 
     Parameters
     ----------
@@ -83,12 +95,26 @@ class Hazards:
     def read_constant(self, what: str, span: slice) -> None:
         """Descriptors, tables and weights are prefetched without waiting: the program must not have written them."""
         for engine in Opcode:
-            self._check(what, "reads ahead", self._writer[engine].get_span(span), 0, "written by", "put constants where no descriptor writes")
+            self._check(
+                what,
+                "reads ahead",
+                self._writer[engine].get_span(span),
+                0,
+                "written by",
+                "put constants where no descriptor writes",
+            )
 
     def read(self, what: str, index: np.ndarray) -> None:
         """The descriptor reads activations."""
         for other in Opcode:
-            self._check(what, "reads", self._writer[other].get(index), self._done[self._engine, other], "written by", self._remedy(other))
+            self._check(
+                what,
+                "reads",
+                self._writer[other].get(index),
+                self._done[self._engine, other],
+                "written by",
+                self._remedy(other),
+            )
         self._reader[self._engine].set(what, index, self._number)
 
     def write(self, what: str, index: np.ndarray) -> None:
@@ -98,9 +124,17 @@ class Hazards:
         self._check(what, "writes", self._writer[other].get(index), done, "written by", self._remedy(other))
         self._check(what, "writes", self._reader[other].get(index), done, "read by", self._remedy(other))
         if self._engine is Opcode.NN and (self._reader[Opcode.NN].get(index) == self._number).any():
-            raise MachineError(f"{what}: the descriptor writes bytes that it reads itself; its loader may still be reading")
+            raise MachineError(
+                f"{what}: the descriptor writes bytes that it reads itself; its loader may still be reading"
+            )
         if (self._writer[self._engine].get(index) == self._number).any() or not _is_unique(index):
-            raise MachineError(f"{what}: outputs overlap, the descriptor writes a byte more than once; give every output a place of its own")
+            raise MachineError(
+                
+                    f"{what}: outputs overlap, the descriptor writes a byte more than once; give every output a place "
+                    "of "
+                    "its own"
+                
+            )
         self._writer[self._engine].set(what, index, self._number)
 
     @staticmethod
@@ -110,7 +144,9 @@ class Hazards:
     @staticmethod
     def _check(what: str, access: str, last: np.ndarray, done: int, earlier: str, remedy: str) -> None:
         if last.size and (latest := int(last.max())) > done:
-            raise MachineError(f"{what}: {access} bytes {earlier} descriptor {latest - 1}, which may not have completed: {remedy}")
+            raise MachineError(
+                f"{what}: {access} bytes {earlier} descriptor {latest - 1}, which may not have completed: {remedy}"
+            )
 
 
 def _is_unique(index: np.ndarray) -> bool:

@@ -1,4 +1,6 @@
-"""`Machine`: executes programs over a byte array, exactly as `docs/architecture.md` defines them, and refuses malformed ones."""
+"""`Machine`: executes programs over a byte array, exactly as `docs/architecture.md` defines them, and refuses
+malformed ones.
+"""
 
 from __future__ import annotations
 
@@ -35,21 +37,29 @@ class Machine:
         self._stripe = np.zeros(config.stripe_bytes, np.int8)
 
     def run(self, program_addr: int, count: int, record_addr: int, windows: Sequence[Window] = ()) -> None:
-        """Execute `count` descriptors from `program_addr`, one after another; completion records of zeros go to `record_addr`.
+        """Execute `count` descriptors from `program_addr`, one after another; completion records of zeros go to
+        `record_addr`.
 
         Nothing outside the windows is touched; without one all is allowed.
 
         Raises
         ------
         MachineError
-            When a descriptor is malformed, depends on another without waiting for it, or asks for more than the golden model executes in bounded time and
-            memory. The message names the descriptor's index and address. Earlier descriptors have been executed; of this one a part of the results may have
-            been written where the rule that it breaks is one about tables, or about where outputs go.
+            When a descriptor is malformed, depends on another without waiting for it, or asks for more than the golden
+            model executes in bounded time and memory. The message names the descriptor's index and address. Earlier
+            descriptors have been executed; of this one a part of the results may have been written where the rule that
+            it breaks is one about tables, or about where outputs go.
         AccessError
             When an access is outside the windows or the memory. The same holds.
         """
         if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= 65535 or record_addr % COMPLETION.num_bytes:
-            error = MachineError(f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples of {DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..65535")
+            error = MachineError(
+                
+                    f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples "
+                    "of "
+                    f"{DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..65535"
+                
+            )
             error.addr = program_addr
             raise error
         hazards = Hazards(len(self.memory))
@@ -66,11 +76,18 @@ class Machine:
                 error.addr = addr if error.addr is None else error.addr
                 raise
 
-    def _execute(self, view: MemoryView, addr: int, order: _Order, lines: PoolLines, hazards: Hazards, index: int) -> None:
+    def _execute(
+        self, view: MemoryView, addr: int, order: _Order, lines: PoolLines, hazards: Hazards, index: int
+    ) -> None:
         raw = view.read("descriptor", addr, DESCRIPTOR_BYTES).tobytes()
         header = HEADER.decode(raw[: HEADER.num_bytes])
         if header["opcode"] not in set(Opcode):
-            raise OpcodeError(f"HEADER.opcode = {header['opcode']} is unknown: use {', '.join(str(opcode.value) for opcode in Opcode)}")
+            raise OpcodeError(
+                
+                    f"HEADER.opcode = {header['opcode']} is unknown: use "
+                    f"{', '.join(str(opcode.value) for opcode in Opcode)}"
+                
+            )
         if header["reserved"]:
             raise MachineError(f"HEADER.reserved = {header['reserved']}: use 0")
         hazards.begin(index, header)
@@ -100,11 +117,18 @@ class _Order:
         stripe = range(d["stripe_word"], d["stripe_word"] + d["num_ic"] * d["channel_words"])
         overlaps = self._stripe is not None and stripe.start < self._stripe.stop and self._stripe.start < stripe.stop
         if overlaps and not d["load_after_fill"]:
-            raise MachineError(f"NN.load_after_fill = 0, but stripe words {stripe.start}..{stripe.stop - 1} overlap the previous stripe's, {self._stripe.start}..{self._stripe.stop - 1}")
+            raise MachineError(
+                
+                    f"NN.load_after_fill = 0, but stripe words {stripe.start}..{stripe.stop - 1} overlap the previous "
+                    f"stripe's, {self._stripe.start}..{self._stripe.stop - 1}"
+                
+            )
         self._stripe = stripe
 
     def check_tp(self, d: dict[str, int]) -> None:
         """Successive TP descriptors use the two halves of the buffer in turn."""
         if d["buffer_half"] == self._half:
-            raise MachineError(f"TP.buffer_half = {d['buffer_half']}: the previous TP descriptor uses this half, alternate")
+            raise MachineError(
+                f"TP.buffer_half = {d['buffer_half']}: the previous TP descriptor uses this half, alternate"
+            )
         self._half = d["buffer_half"]

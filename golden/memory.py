@@ -19,7 +19,9 @@ ADDR_MASK = 0xFFFFFFFF
 
 
 class MachineError(ValueError):
-    """A descriptor, or a table it points to, breaks a rule of the instruction set; the message names the field, its value and the limit."""
+    """A descriptor, or a table it points to, breaks a rule of the instruction set; the message names the field, its
+    value and the limit.
+    """
 
     code = Error.MALFORMED
     """What the hardware calls it."""
@@ -40,7 +42,9 @@ class PoolError(MachineError):
 
 
 class AccessError(MachineError):
-    """An access that no memory window allows, or where there is no memory: `addr` is the address of the first byte that it may not touch."""
+    """An access that no memory window allows, or where there is no memory: `addr` is the address of the first byte
+    that it may not touch.
+    """
 
     def __init__(self, message: str, code: Error, addr: int):
         super().__init__(message)
@@ -73,7 +77,8 @@ class Observer(Protocol):
 class MemoryView:
     """A uint8 array addressed in bytes from 0, by addresses of 32 bits that wrap around.
 
-    Every access is checked before it is made: one that is outside the windows or the memory raises `AccessError` naming what was accessed.
+    Every access is checked before it is made: one that is outside the windows or the memory raises `AccessError` naming
+    what was accessed.
 
     Parameters
     ----------
@@ -81,14 +86,24 @@ class MemoryView:
         Without one all is allowed. Windows that touch count as one (the hardware refuses a burst that lies in two).
     """
 
-    def __init__(self, memory: bytearray | np.ndarray, observer: Observer | None = None, windows: Sequence[Window] = ()):
+    def __init__(
+        self, memory: bytearray | np.ndarray, observer: Observer | None = None, windows: Sequence[Window] = ()
+    ):
         self.observer = observer
         self.array = memory if isinstance(memory, np.ndarray) else np.frombuffer(memory, np.uint8)
         if self.array.dtype != np.uint8 or self.array.ndim != 1:
-            raise TypeError(f"memory is a {self.array.ndim}-dimensional array of {self.array.dtype}: use a bytearray or a flat uint8 array")
+            raise TypeError(
+                
+                    f"memory is a {self.array.ndim}-dimensional array of {self.array.dtype}: use a bytearray or a flat "
+                    "uint8 array"
+                
+            )
         self._spans = None
         if windows:
-            self._spans = {False: [(w.base, w.limit) for w in windows if w.is_readable], True: [(w.base, w.limit) for w in windows if w.is_writable]}
+            self._spans = {
+                False: [(w.base, w.limit) for w in windows if w.is_readable],
+                True: [(w.base, w.limit) for w in windows if w.is_writable],
+            }
 
     def read(self, what: str, addr: int, num_bytes: int) -> np.ndarray:
         """Constants: uint8, shape (num_bytes,)."""
@@ -162,4 +177,6 @@ class MemoryView:
 
     def _refuse_outside(self, what: str, start: int, stop: int, addr: int, is_write: bool) -> None:
         code = Error.BUS_WRITE if is_write else Error.BUS_READ
-        raise AccessError(f"{what}: bytes {start:#x}..{stop:#x} are outside the memory of {len(self.array):#x} bytes", code, addr)
+        raise AccessError(
+            f"{what}: bytes {start:#x}..{stop:#x} are outside the memory of {len(self.array):#x} bytes", code, addr
+        )

@@ -20,11 +20,14 @@ __all__ = ["PoolLines", "execute_nn"]
 
 
 class PoolLines:
-    """The line memory of the fused pool: for each channel of an image whose other rows come with the next descriptor, the maxima of its last two rows."""
+    """The line memory of the fused pool: for each channel of an image whose other rows come with the next
+    descriptor, the maxima of its last two rows.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[int, np.ndarray] = {}
         """Rows by the channel's number in the descriptor."""
+
 
 _ROUNDINGS = {Rounding.DOUBLE: double_rounding, Rounding.SINGLE: single_rounding, Rounding.HALF_UP: half_up_rounding}
 
@@ -70,14 +73,21 @@ def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines:
         weights = read_weights(config, memory, d, superblock)
         _check_dead_weights(d, superblock, weights, params)
         if d["pool_is_open"] and first_param + num_params > config.pool_channels:
-            raise MachineError(f"NN.pool_is_open = 1: {first_param + num_params} channels; rows of {config.pool_channels} (pool_channels) can be kept")
+            raise MachineError(
+                
+                    f"NN.pool_is_open = 1: {first_param + num_params} channels; rows of {config.pool_channels} "
+                    "(pool_channels) can be kept"
+                
+            )
         for first, sums in _sums(d, superblock, weights, acts):
             block = {name: values[first : first + len(sums[0])] for name, values in params.items()}
             values = _wide_outputs(d, block, *sums) if d["is_wide"] else _outputs(memory, d, block, *sums)
             if d["pool_size"]:
                 numbers = range(first_param + first, first_param + first + len(values))
                 if d["pool_is_open"]:
-                    lines.rows |= dict(zip(numbers, values.reshape(len(values), -1, d["tile_ow"])[:, -2:].max(axis=1), strict=True))
+                    lines.rows |= dict(
+                        zip(numbers, values.reshape(len(values), -1, d["tile_ow"])[:, -2:].max(axis=1), strict=True)
+                    )
                 _write_pooled(memory, d, block, values, [kept.get(number) for number in numbers])
             else:
                 _write(memory, d, block, positions, values)
@@ -114,7 +124,12 @@ def _plane_pixels(d: dict[str, int]) -> np.ndarray:
 
 def _check_shared_pads(d: dict[str, int], pixel: np.ndarray, is_inside: np.ndarray) -> None:
     if d["tile_cols"] > d["pitch_row"] and (np.bincount(pixel)[pixel][is_inside.ravel()] > 1).any():
-        raise MachineError(f"NN.pitch_row = {d['pitch_row']}: pixels of the image overlap in the stripe (tile_cols = {d['tile_cols']}), only pads may")
+        raise MachineError(
+            
+                f"NN.pitch_row = {d['pitch_row']}: pixels of the image overlap in the stripe (tile_cols = "
+                f"{d['tile_cols']}), only pads may"
+            
+        )
 
 
 def _positions(config: NpuConfig, d: dict[str, int]) -> _Positions:
@@ -142,12 +157,19 @@ def _group_positions(config: NpuConfig, d: dict[str, int], num_pos: int, num_vec
     else:
         vector_x = col // vector_cols
         if (vector_x >= d["num_vec_x"]).any():
-            raise MachineError(f"NN.tile_ow = {d['tile_ow']}: the num_vec_x = {d['num_vec_x']} vectors have {d['num_vec_x'] * vector_cols} columns")
+            raise MachineError(
+                
+                    f"NN.tile_ow = {d['tile_ow']}: the num_vec_x = {d['num_vec_x']} vectors have "
+                    f"{d['num_vec_x'] * vector_cols} columns"
+                
+            )
         vector = (row // split) * d["num_vec_x"] + vector_x
         lane = (row % split) * vector_cols + col % vector_cols
         out_bytes = row * d["out_pitch_row_bytes"] + col
     if (vector >= num_vec).any():
-        raise MachineError(f"NN.num_pos = {num_pos}: position {position[-1]} is in vector {vector.max()}, but the group has {num_vec}")
+        raise MachineError(
+            f"NN.num_pos = {num_pos}: position {position[-1]} is in vector {vector.max()}, but the group has {num_vec}"
+        )
     pixel = lane + lane // vector_cols * d["split_words"] * config.num_lanes
     return vector % d["num_vec_x"] * d["step_vec_x"] + vector // d["num_vec_x"] * d["step_vec_y"] + pixel, out_bytes
 
@@ -161,9 +183,13 @@ class _Acts:
         In iteration, when a position reads what was not loaded.
     """
 
-    def __init__(self, config: NpuConfig, memory: MemoryView, stripe: np.ndarray, d: dict[str, int], positions: _Positions):
+    def __init__(
+        self, config: NpuConfig, memory: MemoryView, stripe: np.ndarray, d: dict[str, int], positions: _Positions
+    ):
         self._config, self._stripe, self._d, self._positions = config, stripe, d, positions
-        self._taps = memory.read("NN.tap_addr", d["tap_addr"], d["num_taps"] * TAP_BYTES).copy().view("<u2").astype(np.int64)
+        self._taps = (
+            memory.read("NN.tap_addr", d["tap_addr"], d["num_taps"] * TAP_BYTES).copy().view("<u2").astype(np.int64)
+        )
         self._step = max(1, BLOCK_ELEMENTS // (d["num_ic"] * d["num_taps"]))
         self._is_loaded = np.zeros(d["phase_words"] * config.num_lanes, bool)
         self._is_loaded[_plane_pixels(d)] = True
@@ -171,7 +197,9 @@ class _Acts:
         self.num_positions = len(positions.window_pixel)
 
     def __iter__(self) -> Iterator[tuple[slice, list[np.ndarray]]]:
-        """Positions, and the floats that they read, shape (num_channels, num_taps, positions); is_wide: those of low bytes and those of high bytes."""
+        """Positions, and the floats that they read, shape (num_channels, num_taps, positions); is_wide: those of low
+        bytes and those of high bytes.
+        """
         for start in range(0, self.num_positions, self._step):
             which = slice(start, min(start + self._step, self.num_positions))
             parts = self._kept or self._parts(which)
@@ -185,7 +213,9 @@ class _Acts:
         num_channels = max(1, BLOCK_ELEMENTS // pixels.size)
         for first in range(0, d["num_ic"], num_channels):
             channels = np.arange(first, min(first + num_channels, d["num_ic"]))
-            acts[channels] = self._stripe[(d["stripe_word"] + channels[:, None, None] * d["channel_words"]) * self._config.num_lanes + pixels]
+            acts[channels] = self._stripe[
+                (d["stripe_word"] + channels[:, None, None] * d["channel_words"]) * self._config.num_lanes + pixels
+            ]
         return [part.astype(_exact_float(d)) for part in (split_bytes(acts) if d["is_wide"] else (acts,))]
 
     def _pixels(self, which: slice) -> np.ndarray:
@@ -195,13 +225,21 @@ class _Acts:
         offset = remainder + self._taps[:, None] + self._positions.window_pixel[which]
         phase, pixel = np.divmod(offset, d["seg_words"] * num_lanes)
         if phase.max() >= d["num_phases"]:
-            raise MachineError(f"NN.seg_words = {d['seg_words']}: window offset {offset.max()} is read, the window ends at {d['num_phases'] * d['seg_words'] * num_lanes}")
+            raise MachineError(
+                
+                    f"NN.seg_words = {d['seg_words']}: window offset {offset.max()} is read, the window ends at "
+                    f"{d['num_phases'] * d['seg_words'] * num_lanes}"
+                
+            )
         pixel += group_word * num_lanes
         is_loaded = (pixel < len(self._is_loaded)) & self._is_loaded.take(pixel, mode="clip")
         if not is_loaded.all():
             tap, position = np.argwhere(~is_loaded)[0]
-            raise MachineError(f"NN: output {which.start + position} of a channel reads, with tap {tap}, pixel {pixel[tap, position]} of phase plane "
-                               f"{phase[tap, position]}, which was not loaded")
+            raise MachineError(
+                f"NN: output {which.start + position} of a channel reads, with tap {tap}, pixel {pixel[tap, position]} "
+                "of phase plane "
+                f"{phase[tap, position]}, which was not loaded"
+            )
         return phase * d["phase_words"] * num_lanes + pixel
 
 
@@ -211,8 +249,11 @@ def _exact_float(d: dict[str, int]) -> type:
     return np.float32 if num_terms << 16 <= 1 << 24 else np.float64
 
 
-def _sums(d: dict[str, int], superblock: int, weights: np.ndarray, acts: _Acts) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """The accumulators of a superblock, some channels at a time: number of the first one, and int64 (channels, positions); is_wide: of low and of high bytes.
+def _sums(
+    d: dict[str, int], superblock: int, weights: np.ndarray, acts: _Acts
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """The accumulators of a superblock, some channels at a time: number of the first one, and int64 (channels,
+    positions); is_wide: of low and of high bytes.
 
     `weights`: shape (num_cores, num_z, kernels_per_z, num_taps). Channels are in the order of parameters, kernel first.
     """
@@ -226,7 +267,11 @@ def _sums(d: dict[str, int], superblock: int, weights: np.ndarray, acts: _Acts) 
         sums = [np.empty((len(block) * size, acts.num_positions), np.int64) for _ in range(1 + d["is_wide"])]
         for which, parts in acts:
             for total, part in zip(sums, parts, strict=True):
-                total[:, which] = _convolve_depthwise(d, superblock, weights, block, part) if d["is_depthwise"] else _convolve(weights[:, :, block], part)
+                total[:, which] = (
+                    _convolve_depthwise(d, superblock, weights, block, part)
+                    if d["is_depthwise"]
+                    else _convolve(weights[:, :, block], part)
+                )
         yield first * size, sums
 
 
@@ -245,10 +290,14 @@ def _depthwise_channels(d: dict[str, int], superblock: int, z: np.ndarray, num_c
 def _check_missing_channels(d: dict[str, int], superblock: int, weights: np.ndarray) -> None:
     channels = _depthwise_channels(d, superblock, np.arange(weights.shape[1]), weights.shape[0])
     if weights.transpose(1, 0, 2, 3)[channels >= d["num_ic"] >> d["is_wide"]].any():
-        raise MachineError(f"STREAM of superblock {superblock}: a channel beyond num_ic = {d['num_ic']} has weights that are not zero")
+        raise MachineError(
+            f"STREAM of superblock {superblock}: a channel beyond num_ic = {d['num_ic']} has weights that are not zero"
+        )
 
 
-def _convolve_depthwise(d: dict[str, int], superblock: int, weights: np.ndarray, z: np.ndarray, acts: np.ndarray) -> np.ndarray:
+def _convolve_depthwise(
+    d: dict[str, int], superblock: int, weights: np.ndarray, z: np.ndarray, acts: np.ndarray
+) -> np.ndarray:
     """The same with one channel for each (z, core), for some z; channels that do not exist are zero."""
     channels = _depthwise_channels(d, superblock, z, weights.shape[0])
     acc = weights[:, z].transpose(1, 0, 2, 3).astype(acts.dtype) @ acts[np.minimum(channels, len(acts) - 1)]
@@ -268,7 +317,9 @@ def _check_dead_weights(d: dict[str, int], superblock: int, weights: np.ndarray,
     has_weights = by_kernel.reshape(-1, num_cores, weights.size // len(params["bias"])).any(axis=2).ravel()
     if (has_weights & (params["is_valid"] == 0)).any():
         kernel, core = divmod(int(np.argmax(has_weights & (params["is_valid"] == 0))), num_cores)
-        raise MachineError(f"PARAM.is_valid = 0 in superblock {superblock}, kernel {kernel}, core {core}: its weights are not zero")
+        raise MachineError(
+            f"PARAM.is_valid = 0 in superblock {superblock}, kernel {kernel}, core {core}: its weights are not zero"
+        )
 
 
 def _outputs(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], acc: np.ndarray) -> np.ndarray:
@@ -280,8 +331,12 @@ def _outputs(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray
 
 def _wide_outputs(d: dict[str, int], params: dict[str, np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """The same of int16, from the sums of low and of high bytes."""
-    bias, bias_low, mult, left, right = (params[name][:, None] for name in ("bias", "bias_low", "mult", "shift_left", "shift_right"))
-    values = wide_rounding(Rounding(d["rounding"]), low + bias_low, high + bias, mult, left, right) + d["zero_point_out"]
+    bias, bias_low, mult, left, right = (
+        params[name][:, None] for name in ("bias", "bias_low", "mult", "shift_left", "shift_right")
+    )
+    values = (
+        wide_rounding(Rounding(d["rounding"]), low + bias_low, high + bias, mult, left, right) + d["zero_point_out"]
+    )
     return np.clip(values, d["act_min"], d["act_max"])
 
 
@@ -291,7 +346,9 @@ def _valid(params: dict[str, np.ndarray]) -> np.ndarray:
     return valid[np.argsort(params["out_offset_bytes"][valid], kind="stable")]
 
 
-def _write(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], positions: _Positions, values: np.ndarray) -> None:
+def _write(
+    memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], positions: _Positions, values: np.ndarray
+) -> None:
     """Add the residual, and write the channels that exist."""
     valid = _valid(params)
     values, addrs = values[valid], params["out_offset_bytes"][valid, None] + positions.out_bytes
@@ -301,7 +358,9 @@ def _write(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray],
 
 
 def _scatter(memory: MemoryView, d: dict[str, int], addrs: np.ndarray, values: np.ndarray) -> None:
-    """Write outputs to `addrs`, relative to `out_addr`; with is_wide low bytes there and high bytes `out_high_bytes` further."""
+    """Write outputs to `addrs`, relative to `out_addr`; with is_wide low bytes there and high bytes `out_high_bytes`
+    further.
+    """
     addrs = d["out_addr"] + addrs
     memory.scatter("NN.out_addr", addrs, values)
     if d["is_wide"]:
@@ -313,20 +372,36 @@ def _check_pool_groups(d: dict[str, int]) -> None:
     for suffix in ("", "_last") if d["num_groups"] > 1 else ("_last",):
         num_pos = (d[f"pool_rows{suffix}"] - 1) * d["drain_pitch"] + d["tile_ow"]
         if d[f"num_pos{suffix}"] != num_pos:
-            raise MachineError(f"NN.num_pos{suffix} = {d[f'num_pos{suffix}']}: pool_rows{suffix} = {d[f'pool_rows{suffix}']} rows have {num_pos} positions")
+            raise MachineError(
+                
+                    f"NN.num_pos{suffix} = {d[f'num_pos{suffix}']}: pool_rows{suffix} = {d[f'pool_rows{suffix}']} rows "
+                    f"have {num_pos} positions"
+                
+            )
     step = d["pool_rows"] // 2 * d["out_pitch_row_bytes"]
     if d["num_groups"] > 1 and d["out_group_step_bytes"] != step:
         raise MachineError(f"NN.out_group_step_bytes = {d['out_group_step_bytes']}: a group makes rows of {step} bytes")
 
 
-def _write_pooled(memory: MemoryView, d: dict[str, int], params: dict[str, np.ndarray], values: np.ndarray, kept: list[np.ndarray | None]) -> None:
+def _write_pooled(
+    memory: MemoryView,
+    d: dict[str, int],
+    params: dict[str, np.ndarray],
+    values: np.ndarray,
+    kept: list[np.ndarray | None],
+) -> None:
     """Write the maxima of the channels that exist. `kept`: what a descriptor that continues has of the rows before."""
     size, valid = d["pool_size"], _valid(params)
     image, first_row = values.reshape(len(values), -1, d["tile_ow"])[valid], 0
     if d["pool_continues"]:
         above = [kept[channel] for channel in valid]
         if any(row is None or len(row) != d["tile_ow"] for row in above):
-            raise MachineError(f"NN.pool_continues = 1: the descriptor before has left no rows of {d['tile_ow']} outputs of these channels")
+            raise MachineError(
+                
+                    f"NN.pool_continues = 1: the descriptor before has left no rows of {d['tile_ow']} outputs of these "
+                    "channels"
+                
+            )
         image, first_row = np.concatenate([np.repeat(np.array(above)[:, None], 2, axis=1), image], axis=1), -1
     num_cols = (image.shape[2] - size) // 2 + 1
     columns = np.max([image[:, :, x : x + 2 * num_cols - 1 : 2] for x in range(size)], axis=0)
@@ -342,12 +417,22 @@ def _check_residual_runs(d: dict[str, int], out_bytes: np.ndarray, suffix: str) 
     count, size = d[f"num_res_runs{suffix}"], d[f"res_run_bytes{suffix}"]
     runs = (np.arange(count)[:, None] * d["out_pitch_row_bytes"] + np.arange(size)).ravel()
     if not np.array_equal(runs, out_bytes):
-        raise MachineError(f"NN.num_res_runs{suffix}, res_run_bytes{suffix} = {count}, {size}: a group writes {len(out_bytes)} bytes per channel elsewhere")
+        raise MachineError(
+            
+                f"NN.num_res_runs{suffix}, res_run_bytes{suffix} = {count}, {size}: a group writes {len(out_bytes)} "
+                "bytes "
+                "per channel elsewhere"
+            
+        )
 
 
 def _add_residual(d: dict[str, int], a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """TFLite's int8 ADD of outputs and residual."""
-    scaled_a = double_rounding((a.astype(np.int64) - d["res_a_zero_point"]) << ADD_SHIFT, d["res_a_mult"], 0, d["res_a_shift"])
-    scaled_b = double_rounding((b.astype(np.int64) - d["res_b_zero_point"]) << ADD_SHIFT, d["res_b_mult"], 0, d["res_b_shift"])
+    scaled_a = double_rounding(
+        (a.astype(np.int64) - d["res_a_zero_point"]) << ADD_SHIFT, d["res_a_mult"], 0, d["res_a_shift"]
+    )
+    scaled_b = double_rounding(
+        (b.astype(np.int64) - d["res_b_zero_point"]) << ADD_SHIFT, d["res_b_mult"], 0, d["res_b_shift"]
+    )
     total = double_rounding(scaled_a + scaled_b, d["res_out_mult"], 0, d["res_out_shift"]) + d["res_zero_point_out"]
     return np.clip(total, d["res_act_min"], d["res_act_max"])

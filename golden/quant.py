@@ -9,7 +9,18 @@ import math
 
 import numpy as np
 
-__all__ = ["double_rounding", "float64_rounding", "half_up_rounding", "quantize_multiplier", "reduced_rounding", "round_half_away", "round_half_up", "saturate32", "single_rounding", "wrap32"]
+__all__ = [
+    "double_rounding",
+    "float64_rounding",
+    "half_up_rounding",
+    "quantize_multiplier",
+    "reduced_rounding",
+    "round_half_away",
+    "round_half_up",
+    "saturate32",
+    "single_rounding",
+    "wrap32",
+]
 
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
@@ -20,8 +31,8 @@ def quantize_multiplier(factor: float) -> tuple[int, int, int]:
     Returns
     -------
     (q, L, R)
-        `factor` is about `q * 2**(L - R - 31)`; q is 0 or 2**30 .. 2**31 - 1, and L or R is 0. A factor too small for R <= 31 gives
-        (0, 0, 0), as in TFLite.
+        `factor` is about `q * 2**(L - R - 31)`; q is 0 or 2**30 .. 2**31 - 1, and L or R is 0. A factor too small for R
+        <= 31 gives (0, 0, 0), as in TFLite.
 
     Raises
     ------
@@ -83,7 +94,10 @@ def double_rounding(acc, mult, shift_left, shift_right):
 
 
 def single_rounding(acc, mult, shift_left, shift_right):
-    """SA: the exact product, rounded once, halves away from zero. Arguments and result as `double_rounding`, but the shift to the left saturates."""
+    """SA: the exact product, rounded once, halves away from zero.
+
+    Arguments and result as `double_rounding`, but the shift to the left saturates.
+    """
     mult, shift_left, shift_right = (np.asarray(value, np.int64) for value in (mult, shift_left, shift_right))
     product = saturate32(np.asarray(acc, np.int64) << shift_left) * mult
     return (product + (np.int64(1) << (30 + shift_right)) - (product < 0)) >> (31 + shift_right)

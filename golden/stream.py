@@ -46,7 +46,12 @@ def decode_tokens(raw: np.ndarray, run_bits: int, num_positions: int, zero_point
         reached = positions[-1] if len(positions) else -1
         raise MachineError(f"the weight stream ends at position {reached} instead of {num_positions - 1}")
     if positions[num_tokens - 1] != num_positions - 1:
-        raise MachineError(f"a token of the weight stream jumps to position {positions[num_tokens - 1]}, over the last position {num_positions - 1}")
+        raise MachineError(
+            
+                f"a token of the weight stream jumps to position {positions[num_tokens - 1]}, over the last position "
+                f"{num_positions - 1}"
+            
+        )
     weights = np.zeros(num_positions, np.int16)
     weights[positions[:num_tokens]] = values[:num_tokens]
     return weights, num_tokens * token_bits
@@ -70,17 +75,32 @@ def read_weights(config: NpuConfig, memory: MemoryView, d: dict[str, int], super
         entry_addr = d["stream_addr"] + (superblock * config.num_cores + core) * STREAM.num_bytes
         entry = memory.read_record(f"NN.stream_addr, {where}", STREAM, entry_addr)
         if entry["num_beats"] < 1 or entry["offset_bytes"] % 32:
-            raise MachineError(f"STREAM of {where}: num_beats = {entry['num_beats']}, offset_bytes = {entry['offset_bytes']}: use at least 1 beat and a multiple of 32")
+            raise MachineError(
+                
+                    f"STREAM of {where}: num_beats = {entry['num_beats']}, offset_bytes = {entry['offset_bytes']}: use "
+                    "at "
+                    "least 1 beat and a multiple of 32"
+                
+            )
         most_beats = -(-int(np.prod(shape)) * (8 + d["run_bits"]) // config.port_bits)
         if entry["num_beats"] > most_beats:
-            raise MachineError(f"STREAM.num_beats of {where} = {entry['num_beats']}: {int(np.prod(shape))} weights take at most {most_beats}")
-        raw = memory.read(f"STREAM of {where}", d["wgt_addr"] + entry["offset_bytes"], entry["num_beats"] * config.port_bytes)
+            raise MachineError(
+                
+                    f"STREAM.num_beats of {where} = {entry['num_beats']}: {int(np.prod(shape))} weights take at most "
+                    f"{most_beats}"
+                
+            )
+        raw = memory.read(
+            f"STREAM of {where}", d["wgt_addr"] + entry["offset_bytes"], entry["num_beats"] * config.port_bytes
+        )
         try:
             weights, num_bits = decode_tokens(raw, d["run_bits"], int(np.prod(shape)), d["wgt_zero_point"])
         except MachineError as error:
             raise MachineError(f"STREAM of {where}: {error}") from None
         num_beats = -(-num_bits // config.port_bits)
         if entry["num_beats"] != num_beats:
-            raise MachineError(f"STREAM.num_beats of {where} = {entry['num_beats']}: the last token is in beat {num_beats}")
+            raise MachineError(
+                f"STREAM.num_beats of {where} = {entry['num_beats']}: the last token is in beat {num_beats}"
+            )
         cores.append(weights.reshape(shape))
     return np.stack(cores)

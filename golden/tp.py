@@ -21,7 +21,9 @@ _CLAMPED = (TpOp.ADD, TpOp.SUB, TpOp.MUL, *_POOLS)
 
 
 class _Block(NamedTuple):
-    """Outputs that are computed at once: some indices of the outer loop, with all or some of the middle one, and all of the inner one."""
+    """Outputs that are computed at once: some indices of the outer loop, with all or some of the middle one, and all
+    of the inner one.
+    """
 
     planes: np.ndarray
     rows: np.ndarray
@@ -33,13 +35,18 @@ def execute_tp(config: NpuConfig, memory: MemoryView, d: dict[str, int]) -> None
     Raises
     ------
     MachineError
-        When it reads bytes of the buffer that it did not load, its windows lie outside the image, or its outputs overlap.
+        When it reads bytes of the buffer that it did not load, its windows lie outside the image, or its outputs
+        overlap.
     """
     op = TpOp(d["op"])
-    buffer = memory.read_runs("TP.a_addr", d["a_addr"], d["a_run_bytes"], (d["num_a_runs"], d["a_pitch_bytes"])).astype(np.int64)
+    buffer = memory.read_runs("TP.a_addr", d["a_addr"], d["a_run_bytes"], (d["num_a_runs"], d["a_pitch_bytes"])).astype(
+        np.int64
+    )
     operand = buffer[:0]
     if op in TP_TWO_OPERANDS:
-        operand = memory.read_runs("TP.b_addr", d["b_addr"], d["b_run_bytes"], (d["num_b_runs"], d["b_pitch_bytes"])).astype(np.int64)
+        operand = memory.read_runs(
+            "TP.b_addr", d["b_addr"], d["b_run_bytes"], (d["num_b_runs"], d["b_pitch_bytes"])
+        ).astype(np.int64)
     position = 0
     for block in _blocks(d, op):
         values = _outputs(d, op, buffer, operand, block)
@@ -60,14 +67,20 @@ def _blocks(d: dict[str, int], op: TpOp) -> Iterator[_Block]:
         rows, cols = _window_rows(d), _window_cols(d)
         width = int(cols[1].max())
         num_pixels = int((rows[1] - rows[0]).sum()) * width + d["num_1"] * int((cols[1] - cols[0]).sum())
-        require_at_most(MAX_WINDOW_PIXELS, "TP: num_0 * (num_1 * kernel_h * tile_iw + num_1 * num_2 * kernel_w), inside the image", d["num_0"] * num_pixels)
+        require_at_most(
+            MAX_WINDOW_PIXELS,
+            "TP: num_0 * (num_1 * kernel_h * tile_iw + num_1 * num_2 * kernel_w), inside the image",
+            d["num_0"] * num_pixels,
+        )
         row = max(row, width)
         plane = max(d["num_1"] * row, int(rows[1].max()) * d["tile_iw"])
     num_planes = max(1, min(d["num_0"], BLOCK_ELEMENTS // plane))
     num_rows = d["num_1"] if plane <= BLOCK_ELEMENTS else max(1, BLOCK_ELEMENTS // row)
     for plane in range(0, d["num_0"], num_planes):
         for row in range(0, d["num_1"], num_rows):
-            yield _Block(np.arange(plane, min(plane + num_planes, d["num_0"])), np.arange(row, min(row + num_rows, d["num_1"])))
+            yield _Block(
+                np.arange(plane, min(plane + num_planes, d["num_0"])), np.arange(row, min(row + num_rows, d["num_1"]))
+            )
 
 
 def _outputs(d: dict[str, int], op: TpOp, buffer: np.ndarray, operand: np.ndarray, block: _Block) -> np.ndarray:
@@ -81,13 +94,17 @@ def _outputs(d: dict[str, int], op: TpOp, buffer: np.ndarray, operand: np.ndarra
 
 def _check_index(what: str, index: np.ndarray, limit: int) -> None:
     if index.size and (index.min() < 0 or index.max() >= limit):
-        raise MachineError(f"{what}: buffer bytes {index.min()}..{index.max()} are read, but 0..{limit - 1} were loaded")
+        raise MachineError(
+            f"{what}: buffer bytes {index.min()}..{index.max()} are read, but 0..{limit - 1} were loaded"
+        )
 
 
 def _copy(d: dict[str, int], buffer: np.ndarray, block: _Block) -> np.ndarray:
     """The bytes that lie inside the image, and what is outside."""
     i0, y, x = np.ix_(block.planes, block.rows + d["start_y"], np.arange(d["num_2"]) + d["start_x"])
-    is_inside = np.broadcast_to((y >= 0) & (y < d["tile_ih"]) & (x >= 0) & (x < d["tile_iw"]), np.broadcast_shapes(i0.shape, y.shape, x.shape))
+    is_inside = np.broadcast_to(
+        (y >= 0) & (y < d["tile_ih"]) & (x >= 0) & (x < d["tile_iw"]), np.broadcast_shapes(i0.shape, y.shape, x.shape)
+    )
     index = i0 * d["step_0"] + y * d["step_1"] + x * d["step_2"]
     _check_index("TP.step_0, step_1, step_2", index[is_inside], len(buffer))
     return np.where(is_inside, buffer.take(index, mode="clip"), d["zero_point_out"])
@@ -130,7 +147,9 @@ def _places(d: dict[str, int], start: str, num: str, stride: str) -> np.ndarray:
 
 
 def _neighbours(place: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each place: the pixel before it, the one behind it, and how far it is from the first one to the second, in 2**-FRACTION_BITS."""
+    """For each place: the pixel before it, the one behind it, and how far it is from the first one to the second, in
+    2**-FRACTION_BITS.
+    """
     pixel = place >> FRACTION_BITS
     if (pixel < -1).any() or (pixel >= size).any():
         raise MachineError("TP.start_y, start_x, stride_h, stride_w: a window lies outside the image")
@@ -140,22 +159,33 @@ def _neighbours(place: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, n
 
 def _bilinear(d: dict[str, int], buffer: np.ndarray, block: _Block) -> np.ndarray:
     """BILINEAR."""
-    rows, cols = _neighbours(_places(d, "start_y", "num_1", "stride_h"), d["tile_ih"]), _neighbours(_places(d, "start_x", "num_2", "stride_w"), d["tile_iw"])
+    rows, cols = (
+        _neighbours(_places(d, "start_y", "num_1", "stride_h"), d["tile_ih"]),
+        _neighbours(_places(d, "start_x", "num_2", "stride_w"), d["tile_iw"]),
+    )
     y0, y1, dy = (axis[block.rows][:, None] for axis in rows)
     x0, x1, dx = cols
     base = (block.planes * d["step_0"])[:, None, None]
-    _check_index("TP.step_0, tile_iw", base + np.array([y0.min() * d["tile_iw"] + x0.min(), y1.max() * d["tile_iw"] + x1.max()]), len(buffer))
+    _check_index(
+        "TP.step_0, tile_iw",
+        base + np.array([y0.min() * d["tile_iw"] + x0.min(), y1.max() * d["tile_iw"] + x1.max()]),
+        len(buffer),
+    )
 
     def pixel(y: np.ndarray, x: np.ndarray) -> np.ndarray:
         return buffer[base + y * d["tile_iw"] + x]
 
     one = 1 << FRACTION_BITS
-    total = (one - dy) * ((one - dx) * pixel(y0, x0) + dx * pixel(y0, x1)) + dy * ((one - dx) * pixel(y1, x0) + dx * pixel(y1, x1))
+    total = (one - dy) * ((one - dx) * pixel(y0, x0) + dx * pixel(y0, x1)) + dy * (
+        (one - dx) * pixel(y1, x0) + dx * pixel(y1, x1)
+    )
     return round_half_away(total, one * one)
 
 
 def _window_rows(d: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """For each index of the middle loop: the first row of its pooling windows inside the image, and the one after the last."""
+    """For each index of the middle loop: the first row of its pooling windows inside the image, and the one after
+    the last.
+    """
     return _inside(d, "start_y", "num_1", "stride_h", "kernel_h", "tile_ih")
 
 
@@ -164,7 +194,9 @@ def _window_cols(d: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
     return _inside(d, "start_x", "num_2", "stride_w", "kernel_w", "tile_iw")
 
 
-def _inside(d: dict[str, int], start: str, num: str, stride: str, kernel: str, size: str) -> tuple[np.ndarray, np.ndarray]:
+def _inside(
+    d: dict[str, int], start: str, num: str, stride: str, kernel: str, size: str
+) -> tuple[np.ndarray, np.ndarray]:
     first = _places(d, start, num, stride) >> FRACTION_BITS
     low, high = np.maximum(first, 0), np.minimum(first + d[kernel], d[size])
     if (low >= high).any():
@@ -178,7 +210,11 @@ def _pool(d: dict[str, int], op: TpOp, buffer: np.ndarray, block: _Block) -> np.
     rows = tuple(bound[block.rows] for bound in rows)
     (top, bottom), (left, right) = ((int(low.min()), int(high.max())) for low, high in (rows, cols))
     base = block.planes * d["step_0"]
-    _check_index("TP.step_0, tile_iw", base + np.array([[top * d["tile_iw"] + left], [(bottom - 1) * d["tile_iw"] + right - 1]]), len(buffer))
+    _check_index(
+        "TP.step_0, tile_iw",
+        base + np.array([[top * d["tile_iw"] + left], [(bottom - 1) * d["tile_iw"] + right - 1]]),
+        len(buffer),
+    )
     pixels = np.arange(top, bottom)[:, None] * d["tile_iw"] + np.arange(left, right)
     image = _elements(d, buffer, base[:, None, None] + pixels, "a_high_bytes")
     reduce = np.maximum if op is TpOp.MAX_POOL else np.add
@@ -189,7 +225,13 @@ def _pool(d: dict[str, int], op: TpOp, buffer: np.ndarray, block: _Block) -> np.
     return average(values, (rows[1] - rows[0])[:, None] * (cols[1] - cols[0]))
 
 
-def _over_windows(reduce: np.ufunc, image: np.ndarray, windows: tuple[np.ndarray, np.ndarray], origin: int, axis: int) -> np.ndarray:
+def _over_windows(
+    reduce: np.ufunc, image: np.ndarray, windows: tuple[np.ndarray, np.ndarray], origin: int, axis: int
+) -> np.ndarray:
     """Reduce an axis to one element for each window; index 0 of the axis is pixel `origin`."""
-    padded = np.concatenate([image, image.take([0], axis=axis)], axis=axis)  # so that there is a pixel behind the last window
-    return reduce.reduceat(padded, np.stack(windows, axis=1).ravel() - origin, axis=axis).take(np.arange(0, 2 * len(windows[0]), 2), axis=axis)
+    padded = np.concatenate(
+        [image, image.take([0], axis=axis)], axis=axis
+    )  # so that there is a pixel behind the last window
+    return reduce.reduceat(padded, np.stack(windows, axis=1).ravel() - origin, axis=axis).take(
+        np.arange(0, 2 * len(windows[0]), 2), axis=axis
+    )

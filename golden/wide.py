@@ -28,7 +28,9 @@ def wide_rounding(rounding: Rounding, low, high, mult, shift_left, shift_right):
     -------
     int64 array, broadcast over the arguments
     """
-    low, high, mult, shift_left, shift_right = (np.asarray(value, np.int64) for value in (low, high, mult, shift_left, shift_right))
+    low, high, mult, shift_left, shift_right = (
+        np.asarray(value, np.int64) for value in (low, high, mult, shift_left, shift_right)
+    )
     narrow = wrap32 if rounding == Rounding.DOUBLE else saturate32
     low, high = (narrow(wrap32(half) << shift_left) for half in (low, high))
     acc = low + (high << 8)
@@ -41,6 +43,8 @@ def wide_rounding(rounding: Rounding, low, high, mult, shift_left, shift_right):
 
 
 def _scaled(acc, mult, shift, nudge):
-    """`(acc * mult - nudge + 2**(shift - 1)) >> shift` without the 71 bits of the product: |acc| < 2**41, shift at least 31."""
+    """`(acc * mult - nudge + 2**(shift - 1)) >> shift` without the 71 bits of the product: |acc| < 2**41, shift at
+    least 31.
+    """
     upper = acc * (mult >> 16) + ((acc * (mult & 0xFFFF) - nudge) >> 16)
     return (upper + (np.int64(1) << (shift - 17))) >> (shift - 16)

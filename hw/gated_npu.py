@@ -13,7 +13,8 @@ __all__ = ["GatedNpu"]
 
 
 class GatedNpu(wiring.Component):
-    """An `Npu` whose units get clocks of their own from outside, which stand still when the unit rests; the same otherwise, cycle for cycle.
+    """An `Npu` whose units get clocks of their own from outside, which stand still when the unit rests; the same
+    otherwise, cycle for cycle.
 
     Members
     -------
@@ -28,9 +29,9 @@ class GatedNpu(wiring.Component):
     def __init__(self, config: NpuConfig):
         self._npu = Npu(config)
         self._domains = rest_domains(config)
-        super().__init__({
-            **self._npu.signature.members, "rest_active": Out(len(self._domains)), "rest_clk": In(len(self._domains)),
-        })
+        super().__init__(
+            {**self._npu.signature.members, "rest_active": Out(len(self._domains)), "rest_clk": In(len(self._domains))}
+        )
 
     def elaborate(self, platform):
         m = Module()

@@ -37,15 +37,19 @@ class Npu(wiring.Component):
         The program has ended; level, cleared through IRQ_STATUS.
     """
 
-    def __init__(self, config: NpuConfig, *, nn_engine: wiring.Component | None = None, tp_engine: wiring.Component | None = None):
+    def __init__(
+        self, config: NpuConfig, *, nn_engine: wiring.Component | None = None, tp_engine: wiring.Component | None = None
+    ):
         self._config = config
         self._nn_engine = nn_engine
         self._tp_engine = tp_engine
-        super().__init__({
-            "m_axi": Out(AxiSignature(data_bits=config.port_bits)),
-            "s_axil": In(AxiLiteSignature(addr_bits=CSR_ADDR_BITS)),
-            "irq": Out(1),
-        })
+        super().__init__(
+            {
+                "m_axi": Out(AxiSignature(data_bits=config.port_bits)),
+                "s_axil": In(AxiLiteSignature(addr_bits=CSR_ADDR_BITS)),
+                "irq": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -59,7 +63,17 @@ class Npu(wiring.Component):
         m.submodules.tp_rest = resettable(tp_rest, tp_reset, platform)
         m.submodules.tp = resettable(rested(tp, tp_rest.is_active, platform, "tp"), tp_reset, platform)
 
-        reads = (control.read, nn.read_tables, nn.read_params, nn.read_acts, nn.read_weights, nn.read_lut, nn.read_residual, tp.read, tp.read_lut)
+        reads = (
+            control.read,
+            nn.read_tables,
+            nn.read_params,
+            nn.read_acts,
+            nn.read_weights,
+            nn.read_lut,
+            nn.read_residual,
+            tp.read,
+            tp.read_lut,
+        )
         writes = (control.write, nn.write, tp.write)
         weights_client, records_client = 4, 0
         m.submodules.read_mux = read_mux = ReadMux(config, len(reads))
@@ -83,13 +97,17 @@ class Npu(wiring.Component):
             control.nn_done.eq(nn.done),
             control.tp_done.eq(tp.done),
             control.activity.eq(nn.activity),
-            tp_rest.offered.eq(tp.job.valid), tp_rest.accepted.eq(tp.job.valid & tp.job.ready), tp_rest.done.eq(tp.done),
+            tp_rest.offered.eq(tp.job.valid),
+            tp_rest.accepted.eq(tp.job.valid & tp.job.ready),
+            tp_rest.done.eq(tp.done),
             control.read_beat.eq(read_mux.beat_strobe.any()),
             control.weight_beat.eq(read_mux.beat_strobe[weights_client]),
             control.write_bytes.eq(Mux(write_mux.num_bytes_client == records_client, 0, write_mux.num_bytes)),
         ]
         for guard, mux in zip(control.guards, (read_mux, write_mux), strict=True):
             wiring.connect(m, guard, mux.guard)
-        for fault, mux, code in zip(control.bus_faults, (read_mux, write_mux), (Error.BUS_READ, Error.BUS_WRITE), strict=True):
+        for fault, mux, code in zip(
+            control.bus_faults, (read_mux, write_mux), (Error.BUS_READ, Error.BUS_WRITE), strict=True
+        ):
             m.d.comb += [fault.valid.eq(mux.error), fault.p.code.eq(code), fault.p.addr.eq(mux.error_addr)]
         return m

@@ -46,9 +46,13 @@ class NpuConfig:
     weight_fifo_beats: int = 256
     """Depth of a core's weight queue in port beats. A power of two of at least 32."""
     pool_line_bytes: int = 64
-    """Line buffer of the fused pool per output channel: a 3x3 pool takes rows of fewer bytes. A power of two, 16..256. (Maxima of columns are kept: half of it exists.)"""
+    """Line buffer of the fused pool per output channel: a 3x3 pool takes rows of fewer bytes. A power of two,
+    16..256. (Maxima of columns are kept: half of it exists.)
+    """
     pool_channels: int = 64
-    """Output channels with a line buffer: a 3x3 pool over several groups takes superblocks of at most so many. A power of two, num_cores..4096."""
+    """Output channels with a line buffer: a 3x3 pool over several groups takes superblocks of at most so many. A
+    power of two, num_cores..4096.
+    """
     tp_buffer_bytes: int = 16384
     """Local memory of the tensor processor, two halves used alternately. A power of two of at least 1024."""
     max_burst_beats: int = 16
@@ -69,20 +73,57 @@ class NpuConfig:
             check(field.name, isinstance(value, int) and not isinstance(value, bool), "use an integer")
         check("num_cores", self.num_cores in (1, 2, 4, 8, 16), "use 1, 2, 4, 8 or 16")
         check("num_lanes", self.num_lanes in (8, 16, 32), "use 8, 16 or 32")
-        check("num_acc_entries", is_pow2(self.num_acc_entries) and 16 <= self.num_acc_entries <= 256, "use a power of two, 16..256")
+        check(
+            "num_acc_entries",
+            is_pow2(self.num_acc_entries) and 16 <= self.num_acc_entries <= 256,
+            "use a power of two, 16..256",
+        )
         check("port_bits", self.port_bits in (32, 64, 128, 256), "use 32, 64, 128 or 256")
-        check("post_lanes", is_pow2(self.post_lanes) and self.post_lanes <= self.num_lanes // 2,
-              f"use a power of two, 1..{self.num_lanes // 2} (half of num_lanes)")
-        check("stripe_bytes", is_pow2(self.stripe_bytes) and 4096 <= self.stripe_bytes <= 1 << 20, "use a power of two, 4096..1048576")
-        check("window_words", is_pow2(self.window_words) and 16 <= self.window_words <= 256, "use a power of two, 16..256")
-        check("weight_fifo_beats", is_pow2(self.weight_fifo_beats) and 32 <= self.weight_fifo_beats <= 4096, "use a power of two, 32..4096")
-        check("max_burst_beats", self.max_burst_beats <= self.weight_fifo_beats, f"use at most weight_fifo_beats ({self.weight_fifo_beats})")
-        check("pool_line_bytes", is_pow2(self.pool_line_bytes) and 16 <= self.pool_line_bytes <= 256, "use a power of two, 16..256")
-        check("pool_channels", is_pow2(self.pool_channels) and self.num_cores <= self.pool_channels <= 4096,
-              f"use a power of two, {self.num_cores} (num_cores) .. 4096")
-        check("tp_buffer_bytes", is_pow2(self.tp_buffer_bytes) and 1024 <= self.tp_buffer_bytes <= 1 << 16, "use a power of two, 1024..65536")
-        check("max_burst_beats", is_pow2(self.max_burst_beats) and self.max_burst_beats <= 256 and self.max_burst_beats * self.port_bytes <= 4096,
-              "use a power of two, 1..256, of at most 4096 bytes")
+        check(
+            "post_lanes",
+            is_pow2(self.post_lanes) and self.post_lanes <= self.num_lanes // 2,
+            f"use a power of two, 1..{self.num_lanes // 2} (half of num_lanes)",
+        )
+        check(
+            "stripe_bytes",
+            is_pow2(self.stripe_bytes) and 4096 <= self.stripe_bytes <= 1 << 20,
+            "use a power of two, 4096..1048576",
+        )
+        check(
+            "window_words", is_pow2(self.window_words) and 16 <= self.window_words <= 256, "use a power of two, 16..256"
+        )
+        check(
+            "weight_fifo_beats",
+            is_pow2(self.weight_fifo_beats) and 32 <= self.weight_fifo_beats <= 4096,
+            "use a power of two, 32..4096",
+        )
+        check(
+            "max_burst_beats",
+            self.max_burst_beats <= self.weight_fifo_beats,
+            f"use at most weight_fifo_beats ({self.weight_fifo_beats})",
+        )
+        check(
+            "pool_line_bytes",
+            is_pow2(self.pool_line_bytes) and 16 <= self.pool_line_bytes <= 256,
+            "use a power of two, 16..256",
+        )
+        check(
+            "pool_channels",
+            is_pow2(self.pool_channels) and self.num_cores <= self.pool_channels <= 4096,
+            f"use a power of two, {self.num_cores} (num_cores) .. 4096",
+        )
+        check(
+            "tp_buffer_bytes",
+            is_pow2(self.tp_buffer_bytes) and 1024 <= self.tp_buffer_bytes <= 1 << 16,
+            "use a power of two, 1024..65536",
+        )
+        check(
+            "max_burst_beats",
+            is_pow2(self.max_burst_beats)
+            and self.max_burst_beats <= 256
+            and self.max_burst_beats * self.port_bytes <= 4096,
+            "use a power of two, 1..256, of at most 4096 bytes",
+        )
         check("max_reads", 1 <= self.max_reads <= 32, "use 1..32")
 
     # Derived values
@@ -179,7 +220,9 @@ def load_config(text: str) -> NpuConfig:
         raise ConfigError(f"{label}: nested too deeply; a configuration is a list of parameters and integers") from None
     known = {field.name for field in fields(NpuConfig)}
     if unknown := sorted(set(values) - known):
-        raise ConfigError(f"{label}: unknown parameter {reprlib.repr(unknown[0])}; known are {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"{label}: unknown parameter {reprlib.repr(unknown[0])}; known are {', '.join(sorted(known))}"
+        )
     try:
         return NpuConfig(**values)
     except ConfigError as error:

@@ -6,7 +6,19 @@ from dataclasses import dataclass
 
 from amaranth.lib import enum
 
-__all__ = ["CSR_ADDR_BITS", "DESCRIPTOR_ERRORS", "ID", "NUM_WINDOWS", "REGISTERS", "WINDOW_ALIGN_BYTES", "Control", "Error", "Register", "Status", "WindowControl"]
+__all__ = [
+    "CSR_ADDR_BITS",
+    "DESCRIPTOR_ERRORS",
+    "ID",
+    "NUM_WINDOWS",
+    "REGISTERS",
+    "WINDOW_ALIGN_BYTES",
+    "Control",
+    "Error",
+    "Register",
+    "Status",
+    "WindowControl",
+]
 
 ID = 0x434E5659
 """Value of the ID register: "CNVY"."""
@@ -26,7 +38,9 @@ class Control(enum.IntFlag, shape=3):
     CLEAR_ERROR = 2
     """Set ERROR to NONE; ignored while busy."""
     SOFT_RESET = 4
-    """Stop: start no burst, let those under way end, reset the engines. Then a program that was running has ended, without error."""
+    """Stop: start no burst, let those under way end, reset the engines. Then a program that was running has ended,
+    without error.
+    """
 
 
 class Status(enum.IntFlag, shape=3):
@@ -48,7 +62,9 @@ class WindowControl(enum.IntFlag, shape=3):
     WRITE = 2
     """Writes are allowed in the window."""
     LOCK = 4
-    """The three registers of the window ignore writes from now on, until the hardware reset; a soft reset does not unlock."""
+    """The three registers of the window ignore writes from now on, until the hardware reset; a soft reset does not
+    unlock.
+    """
 
 
 class Error(enum.IntEnum, shape=8):
@@ -63,16 +79,25 @@ class Error(enum.IntEnum, shape=8):
     BUS_WRITE = 3
     """A write got SLVERR or DECERR; ERROR_ADDR is the address of the burst."""
     ACCESS_READ = 4
-    """A read outside the memory windows, or one that AXI4 forbids, was stopped before the bus; ERROR_ADDR is the address of the burst."""
+    """A read outside the memory windows, or one that AXI4 forbids, was stopped before the bus; ERROR_ADDR is the
+    address of the burst.
+    """
     ACCESS_WRITE = 5
-    """A write outside the memory windows, or one that AXI4 forbids, was stopped before the bus; ERROR_ADDR is the address of the burst."""
+    """A write outside the memory windows, or one that AXI4 forbids, was stopped before the bus; ERROR_ADDR is the
+    address of the burst.
+    """
     WATCHDOG = 6
-    """Neither bus nor engines moved for WATCHDOG cycles; ERROR_ADDR is the address of the oldest read under way, else of the oldest write, else 0."""
+    """Neither bus nor engines moved for WATCHDOG cycles; ERROR_ADDR is the address of the oldest read under way,
+    else of the oldest write, else 0.
+    """
     MALFORMED = 7
-    """A descriptor breaks a rule of the instruction set and was not started; ERROR_ADDR is its address. Earlier descriptors have completed.
-    Or PROGRAM_COUNT is not legal; ERROR_ADDR is PROGRAM_BASE."""
+    """A descriptor breaks a rule of the instruction set and was not started; ERROR_ADDR is its address. Earlier
+    descriptors have completed. Or PROGRAM_COUNT is not legal; ERROR_ADDR is PROGRAM_BASE.
+    """
     POOL = 8
-    """The fused pool of a descriptor breaks a rule of pools, and nothing else is wrong; the same happens as with MALFORMED."""
+    """The fused pool of a descriptor breaks a rule of pools, and nothing else is wrong; the same happens as with
+    MALFORMED.
+    """
     TIMEOUT = 9
     """The program had not ended after TIMEOUT cycles; ERROR_ADDR is 0. The completion records show how far it came."""
 
@@ -106,30 +131,90 @@ def _window(number: int) -> tuple[Register, ...]:
     name, addr = f"WINDOW{number}", 0x40 + 0x10 * number
     lock = f"{name}_CONTROL"
     return (
-        Register(f"{name}_BASE", addr, "rw", f"First byte of the memory window, a multiple of {WINDOW_ALIGN_BYTES}.", lock, is_held=True),
-        Register(f"{name}_LIMIT", addr + 4, "rw", f"The byte after the window's last one, a multiple of {WINDOW_ALIGN_BYTES}.", lock, is_held=True),
-        Register(lock, addr + 8, "rw", "`WindowControl`. While no window has READ or WRITE set, every access is allowed; "
-                 "else a burst must lie in one window that allows it.", lock, is_held=True),
+        Register(
+            f"{name}_BASE",
+            addr,
+            "rw",
+            f"First byte of the memory window, a multiple of {WINDOW_ALIGN_BYTES}.",
+            lock,
+            is_held=True,
+        ),
+        Register(
+            f"{name}_LIMIT",
+            addr + 4,
+            "rw",
+            f"The byte after the window's last one, a multiple of {WINDOW_ALIGN_BYTES}.",
+            lock,
+            is_held=True,
+        ),
+        Register(
+            lock,
+            addr + 8,
+            "rw",
+            "`WindowControl`. While no window has READ or WRITE set, every access is allowed; "
+            "else a burst must lie in one window that allows it.",
+            lock,
+            is_held=True,
+        ),
     )
 
 
-REGISTERS = {register.name: register for register in (
-    Register("ID", 0x00, "ro", "`ID`, to recognise the NPU."),
-    Register("CONFIG0", 0x04, "ro", "num_cores in bits 7:0, num_lanes in 15:8, port_bytes in 23:16, post_lanes in 31:24."),
-    Register("CONTROL", 0x08, "wo", "`Control`."),
-    Register("STATUS", 0x0C, "ro", "`Status`."),
-    Register("IRQ_ENABLE", 0x10, "rw", "Bit 0: the interrupt line follows IRQ_STATUS."),
-    Register("IRQ_STATUS", 0x14, "w1c", "Bit 0: a program has ended, all its writes acknowledged, or has been stopped."),
-    Register("ERROR", 0x18, "ro", "`Error`."),
-    Register("ERROR_ADDR", 0x1C, "ro", "The address that goes with ERROR."),
-    Register("PROGRAM_BASE", 0x20, "rw", "Address of the first descriptor, aligned to the size of a descriptor.", is_held=True),
-    Register("PROGRAM_COUNT", 0x24, "rw", "Number of descriptors, 1..65535; with another number the doorbell ends in `Error.MALFORMED`, ERROR_ADDR is PROGRAM_BASE.", is_held=True),
-    Register("RECORD_BASE", 0x28, "rw", "Where completion records go, aligned to 64 bytes.", is_held=True),
-    Register("CYCLES", 0x2C, "ro", "Cycles from the last doorbell to its interrupt, or to now."),
-    Register("READ_BYTES", 0x30, "ro", "Bytes read over the port since the last doorbell."),
-    Register("WRITE_BYTES", 0x34, "ro", "Bytes written over the port since the last doorbell (strobes set), completion records not counted."),
-    Register("WATCHDOG", 0x38, "rw", "Cycles without any progress after which a program is stopped with `Error.WATCHDOG`; 0: never."),
-    Register("TIMEOUT", 0x3C, "rw", "Cycles from the doorbell after which a program is stopped with `Error.TIMEOUT`, whatever moves; 0: never. If bursts under way "
-             "do not end, the interrupt comes after twice as many cycles, with STOPPING set."),
-    *(register for number in range(NUM_WINDOWS) for register in _window(number)),
-)}
+REGISTERS = {
+    register.name: register
+    for register in (
+        Register("ID", 0x00, "ro", "`ID`, to recognise the NPU."),
+        Register(
+            "CONFIG0", 0x04, "ro", "num_cores in bits 7:0, num_lanes in 15:8, port_bytes in 23:16, post_lanes in 31:24."
+        ),
+        Register("CONTROL", 0x08, "wo", "`Control`."),
+        Register("STATUS", 0x0C, "ro", "`Status`."),
+        Register("IRQ_ENABLE", 0x10, "rw", "Bit 0: the interrupt line follows IRQ_STATUS."),
+        Register(
+            "IRQ_STATUS", 0x14, "w1c", "Bit 0: a program has ended, all its writes acknowledged, or has been stopped."
+        ),
+        Register("ERROR", 0x18, "ro", "`Error`."),
+        Register("ERROR_ADDR", 0x1C, "ro", "The address that goes with ERROR."),
+        Register(
+            "PROGRAM_BASE",
+            0x20,
+            "rw",
+            "Address of the first descriptor, aligned to the size of a descriptor.",
+            is_held=True,
+        ),
+        Register(
+            "PROGRAM_COUNT",
+            0x24,
+            "rw",
+            (
+                "Number of descriptors, 1..65535; with another number the doorbell ends in `Error.MALFORMED`, "
+                "ERROR_ADDR "
+                "is PROGRAM_BASE."
+            ),
+            is_held=True,
+        ),
+        Register("RECORD_BASE", 0x28, "rw", "Where completion records go, aligned to 64 bytes.", is_held=True),
+        Register("CYCLES", 0x2C, "ro", "Cycles from the last doorbell to its interrupt, or to now."),
+        Register("READ_BYTES", 0x30, "ro", "Bytes read over the port since the last doorbell."),
+        Register(
+            "WRITE_BYTES",
+            0x34,
+            "ro",
+            "Bytes written over the port since the last doorbell (strobes set), completion records not counted.",
+        ),
+        Register(
+            "WATCHDOG",
+            0x38,
+            "rw",
+            "Cycles without any progress after which a program is stopped with `Error.WATCHDOG`; 0: never.",
+        ),
+        Register(
+            "TIMEOUT",
+            0x3C,
+            "rw",
+            "Cycles from the doorbell after which a program is stopped with `Error.TIMEOUT`, whatever moves; 0: never. "
+            "If bursts under way "
+            "do not end, the interrupt comes after twice as many cycles, with STOPPING set.",
+        ),
+        *(register for number in range(NUM_WINDOWS) for register in _window(number)),
+    )
+}

@@ -24,7 +24,10 @@ class FusedPool:
     """`NpuConfig.pool_line_bytes`."""
 
     def __str__(self) -> str:
-        return f"{self.kernel[0]}x{self.kernel[1]} pool of stride {self.stride[0]}x{self.stride[1]} on {self.size_in[0]}x{self.size_in[1]}"
+        return (
+            f"{self.kernel[0]}x{self.kernel[1]} pool of stride {self.stride[0]}x{self.stride[1]} on "
+            f"{self.size_in[0]}x{self.size_in[1]}"
+        )
 
 
 def _window(pool: FusedPool) -> bool:
@@ -53,7 +56,9 @@ def _odd(pool: FusedPool) -> bool:
 
 
 def _width(pool: FusedPool) -> bool:
-    """a fused 3x3 pool takes rows of fewer bytes than a line buffer, `pool_line_bytes`: below 64 pixels (8 bit) or 32 (16 bit)"""
+    """a fused 3x3 pool takes rows of fewer bytes than a line buffer, `pool_line_bytes`: below 64 pixels (8 bit) or
+    32 (16 bit)
+    """
     return pool.kernel != (3, 3) or pool.size_in[1] * pool.element_bytes < pool.line_bytes
 
 

@@ -25,8 +25,21 @@ SPEC_PACKAGES = {"amaranth"}
 """What `spec` may import besides the standard library."""
 
 FLOORS = (
-    ("errors", "complete"), ("files", "litert"), ("graph",), ("lower",), ("plan",), ("emit",), ("compile",), ("runtime",), ("timing",), ("report",),
-    ("workload",), ("devices",), ("parallel", "outcome"), ("bench",), ("cli",),
+    ("errors", "complete"),
+    ("files", "litert"),
+    ("graph",),
+    ("lower",),
+    ("plan",),
+    ("emit",),
+    ("compile",),
+    ("runtime",),
+    ("timing",),
+    ("report",),
+    ("workload",),
+    ("devices",),
+    ("parallel", "outcome"),
+    ("bench",),
+    ("cli",),
 )
 """Folders and files of the driver from the ground up; each imports only what stands below it, or in the same folder."""
 
@@ -34,10 +47,17 @@ SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
-    """(absolute module, is it at the top level?) for each import of a file; relative ones are resolved against `convoy`."""
+    """(absolute module, is it at the top level?) for each import of a file; relative ones are resolved against
+    `convoy`.
+    """
     tree = ast.parse(path.read_text(), str(path))
     package = ["convoy", *path.relative_to(ROOT).parent.parts]
-    inner = {id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) for node in ast.walk(function)}
+    inner = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
     found = []
     for node in ast.walk(tree):
         is_top = id(node) not in inner
@@ -65,14 +85,24 @@ def upward_imports(path: Path) -> list[str]:
     """Imports of a file of the driver that go up, or sideways into another folder."""
     mine = path.relative_to(ROOT / "driver").with_suffix("").parts[0]
     others = {module.split(".")[2] for module, _ in imports(path) if module.startswith("convoy.driver.")}
-    return [f"{path.relative_to(ROOT).as_posix()} imports {other}" for other in sorted(others - {mine}) if floor_of(other) >= floor_of(mine)]
+    return [
+        f"{path.relative_to(ROOT).as_posix()} imports {other}"
+        for other in sorted(others - {mine})
+        if floor_of(other) >= floor_of(mine)
+    ]
 
 
 def circles(folder: str) -> list[list[str]]:
     """Groups of modules below a folder that import each other, at the top level or for types."""
-    files = {".".join(["convoy", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
-             for path in SOURCES if path.is_relative_to(ROOT / folder)}
-    graph = {name: {module for module, is_top in imports(path) if is_top and module in files} - {name} for name, path in files.items()}
+    files = {
+        ".".join(["convoy", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
+        for path in SOURCES
+        if path.is_relative_to(ROOT / folder)
+    }
+    graph = {
+        name: {module for module, is_top in imports(path) if is_top and module in files} - {name}
+        for name, path in files.items()
+    }
     return [sorted(group) for group in strongly_connected(graph) if len(group) > 1]
 
 
@@ -83,11 +113,16 @@ def strongly_connected(graph: dict[str, set[str]]) -> list[set[str]]:
         for targets in reach.values():
             if middle in targets:
                 targets |= reach[middle]
-    return [set(group) for group in {frozenset({name} | {other for other in reach[name] if name in reach[other]}) for name in graph}]
+    return [
+        set(group)
+        for group in {frozenset({name} | {other for other in reach[name] if name in reach[other]}) for name in graph}
+    ]
 
 
 def unlisted_packages() -> set[str]:
-    """Folders of code that `pyproject.toml` does not list, so that they would be missing in the wheel, and the other way round."""
+    """Folders of code that `pyproject.toml` does not list, so that they would be missing in the wheel, and the other
+    way round.
+    """
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     return listed ^ {".".join(["convoy", *path.relative_to(ROOT).parent.parts]) for path in SOURCES}
 
@@ -120,15 +155,20 @@ def test_rooms_import_only_what_they_may(room):
 
 
 def test_the_driver_imports_downwards_only():
-    driver = [path for path in SOURCES if path.is_relative_to(ROOT / "driver") and path != ROOT / "driver" / "__init__.py"]
+    driver = [
+        path for path in SOURCES if path.is_relative_to(ROOT / "driver") and path != ROOT / "driver" / "__init__.py"
+    ]
     assert [text for path in driver for text in upward_imports(path)] == []
 
 
-@pytest.mark.parametrize(("source", "found"), [
-    ("from convoy.driver.emit.pack import x", ["driver/plan/x.py imports emit"]),
-    ("from ..emit import pack", ["driver/plan/x.py imports emit"]),
-    ("from convoy.driver.lower.work import Axis\nfrom .cost import x", []),
-])
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from convoy.driver.emit.pack import x", ["driver/plan/x.py imports emit"]),
+        ("from ..emit import pack", ["driver/plan/x.py imports emit"]),
+        ("from convoy.driver.lower.work import Axis\nfrom .cost import x", []),
+    ],
+)
 def test_upward_imports_are_found(tmp_path, monkeypatch, source, found):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     path = tmp_path / "driver" / "plan" / "x.py"
@@ -150,19 +190,22 @@ def test_every_folder_is_in_the_wheel():
     assert unlisted_packages() == set()
 
 
-@pytest.mark.parametrize(("name", "source", "count"), [
-    ("golden/x.py", "from convoy.hw import emit", 1),
-    ("golden/x.py", "from convoy.spec.isa import NN\nfrom .quant import double", 0),
-    ("hw/nn/x.py", "from ..lib import queue", 0),
-    ("hw/nn/x.py", "from ...golden import quant", 1),
-    ("driver/x.py", "def f():\n    import convoy.golden.machine", 1),
-    ("driver/cli.py", "def f():\n    from convoy import hw", 0),
-    ("driver/cli.py", "from convoy import hw", 1),
-    ("driver/devices/x.py", "def f():\n    from convoy.golden.machine import Machine", 0),
-    ("spec/x.py", "import numpy", 1),
-    ("spec/x.py", "import json, amaranth.lib", 0),
-    ("hw/x.py", "import spec.isa", 1),
-])
+@pytest.mark.parametrize(
+    ("name", "source", "count"),
+    [
+        ("golden/x.py", "from convoy.hw import emit", 1),
+        ("golden/x.py", "from convoy.spec.isa import NN\nfrom .quant import double", 0),
+        ("hw/nn/x.py", "from ..lib import queue", 0),
+        ("hw/nn/x.py", "from ...golden import quant", 1),
+        ("driver/x.py", "def f():\n    import convoy.golden.machine", 1),
+        ("driver/cli.py", "def f():\n    from convoy import hw", 0),
+        ("driver/cli.py", "from convoy import hw", 1),
+        ("driver/devices/x.py", "def f():\n    from convoy.golden.machine import Machine", 0),
+        ("spec/x.py", "import numpy", 1),
+        ("spec/x.py", "import json, amaranth.lib", 0),
+        ("hw/x.py", "import spec.isa", 1),
+    ],
+)
 def test_the_check_itself(tmp_path, monkeypatch, name, source, count):
     for room in ROOMS:
         (tmp_path / room).mkdir()

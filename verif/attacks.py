@@ -57,17 +57,24 @@ class Target:
     @property
     def records(self) -> range:
         """The bytes of its completion records, which say when and so differ from run to run."""
-        return range(self.program.record_addr, self.program.record_addr + COMPLETION.num_bytes * len(self.program.descriptors))
+        return range(
+            self.program.record_addr, self.program.record_addr + COMPLETION.num_bytes * len(self.program.descriptors)
+        )
 
     @property
     def code(self) -> range:
         """The bytes of its descriptors."""
-        return range(self.program.program_addr, self.program.program_addr + DESCRIPTOR_BYTES * len(self.program.descriptors))
+        return range(
+            self.program.program_addr, self.program.program_addr + DESCRIPTOR_BYTES * len(self.program.descriptors)
+        )
 
 
 def write_window(number: int, base: int, limit: int, control: int) -> list[tuple[str, int]]:
     """Register writes for a window."""
-    return [(f"WINDOW{number}_{name}", int(value)) for name, value in (("BASE", base), ("LIMIT", limit), ("CONTROL", control))]
+    return [
+        (f"WINDOW{number}_{name}", int(value))
+        for name, value in (("BASE", base), ("LIMIT", limit), ("CONTROL", control))
+    ]
 
 
 class Attacker:
@@ -80,7 +87,9 @@ class Attacker:
 
     def job(self) -> Job:
         """A job of one kind or several."""
-        kinds = tuple(str(kind) for kind in self.rng.choice(list(KINDS), size=self.rng.choice([1, 1, 1, 2, 2, 3]), replace=False))
+        kinds = tuple(
+            str(kind) for kind in self.rng.choice(list(KINDS), size=self.rng.choice([1, 1, 1, 2, 2, 3]), replace=False)
+        )
         return self.job_of(*kinds)
 
     def job_of(self, *kinds: str) -> Job:
@@ -117,7 +126,7 @@ class Attacker:
 
     def bytes_at(self, span: range) -> bytes:
         """Memory as the program finds it."""
-        return self.target.before[span.start:span.stop]
+        return self.target.before[span.start : span.stop]
 
     def flipped(self, raw: bytes, count: int) -> bytes:
         """Bytes with some bits inverted."""
@@ -127,10 +136,24 @@ class Attacker:
         return bytes(changed)
 
     def value(self, bits: int, value: int) -> int:
-        """A value of so many bits to take the place of this one: an end of the range, a neighbour, one bit inverted, an address, anything."""
+        """A value of so many bits to take the place of this one: an end of the range, a neighbour, one bit inverted,
+        an address, anything.
+        """
         top = (1 << bits) - 1
-        choices = [0, 1, top, top - 1, top >> 1, (top >> 1) + 1, value + 1, value - 1, value * 2, value ^ 1 << int(self.rng.integers(bits)),
-                   int.from_bytes(self.rng.bytes(4), "little"), int(self.rng.integers(16))]
+        choices = [
+            0,
+            1,
+            top,
+            top - 1,
+            top >> 1,
+            (top >> 1) + 1,
+            value + 1,
+            value - 1,
+            value * 2,
+            value ^ 1 << int(self.rng.integers(bits)),
+            int.from_bytes(self.rng.bytes(4), "little"),
+            int(self.rng.integers(16)),
+        ]
         if bits == 32:
             choices += [self.address()] * 4
         return self.pick(choices) & top
@@ -139,7 +162,14 @@ class Attacker:
         """An address of something, or one where something ends."""
         ends = [0, 0x1000, len(self.target.before), 1 << 30, 1 << 31, 1 << 32]
         spans = [self.target.code, self.target.records, *itertools.chain(*self.tables.values())]
-        base = self.pick([self.pick(ends), self.pick(spans).start, self.pick(spans).stop, int(self.rng.integers(len(self.target.before)))])
+        base = self.pick(
+            [
+                self.pick(ends),
+                self.pick(spans).start,
+                self.pick(spans).stop,
+                int(self.rng.integers(len(self.target.before))),
+            ]
+        )
         return (base + self.pick([0, 0, 0, 1, -1, 2, 32, -32, -256, 256, 4096])) % (1 << 32)
 
     def spoil(self, record: Record, raw: bytes, names: list[str] | None = None) -> bytes:
@@ -169,7 +199,9 @@ class Attacker:
         """One window for all of the program's memory, or none at all."""
         writes = [(f"WINDOW{number}_CONTROL", 0) for number in range(NUM_WINDOWS)]
         if self.rng.integers(2):
-            writes += write_window(0, 0, len(self.target.before) - BEYOND_BYTES, WindowControl.READ | WindowControl.WRITE)
+            writes += write_window(
+                0, 0, len(self.target.before) - BEYOND_BYTES, WindowControl.READ | WindowControl.WRITE
+            )
         return [self.write(BEFORE, name, value) for name, value in writes]
 
     def windows(self, cycle: int) -> list[Event]:
@@ -214,8 +246,8 @@ def _tables(config: NpuConfig, target: Target) -> dict[str, list[range]]:
         found["tap"].append(range(d["tap_addr"], d["tap_addr"] + TAP_BYTES * d["num_taps"]))
         found["stream"].append(directory)
         found["param"].append(range(d["param_addr"], d["param_addr"] + PARAM.num_bytes * num_params))
-        for addr in directory[::STREAM.num_bytes]:
-            entry = STREAM.decode(target.before[addr:addr + STREAM.num_bytes])
+        for addr in directory[:: STREAM.num_bytes]:
+            entry = STREAM.decode(target.before[addr : addr + STREAM.num_bytes])
             start = d["wgt_addr"] + entry["offset_bytes"]
             found["weights"].append(range(start, start + entry["num_beats"] * config.port_bytes))
     return found
@@ -251,6 +283,7 @@ def _table_of_records(table: str, record: Record) -> Callable[[Attacker], Events
     def attack(a: Attacker) -> Events:
         if span := a.entry(table, record.num_bytes):
             yield a.poke(BEFORE, span.start, a.spoil(record, a.bytes_at(span)))
+
     return attack
 
 
@@ -258,7 +291,12 @@ def _table_of_bytes(table: str, num_bytes: int) -> Callable[[Attacker], Events]:
     def attack(a: Attacker) -> Events:
         if span := a.entry(table, num_bytes):
             raw = a.bytes_at(span)
-            yield a.poke(BEFORE, span.start, a.pick([a.flipped(raw, a.pick(SIZES)), a.rng.bytes(num_bytes), bytes(num_bytes), b"\xff" * num_bytes]))
+            yield a.poke(
+                BEFORE,
+                span.start,
+                a.pick([a.flipped(raw, a.pick(SIZES)), a.rng.bytes(num_bytes), bytes(num_bytes), b"\xff" * num_bytes]),
+            )
+
     return attack
 
 
@@ -276,7 +314,11 @@ def _self_writing(a: Attacker) -> Events:
     word = int.from_bytes(raw, "little") & ~((1 << spec.bits) - 1 << lsb)
     place = a.pick([a.target.code, a.target.code, a.target.records, *itertools.chain(*a.tables.values())])
     yield from a.open_windows()
-    yield a.poke(BEFORE, addr, (word | (place.start + int(a.rng.integers(len(place))) & ~31) << lsb).to_bytes(DESCRIPTOR_BYTES, "little"))
+    yield a.poke(
+        BEFORE,
+        addr,
+        (word | (place.start + int(a.rng.integers(len(place))) & ~31) << lsb).to_bytes(DESCRIPTOR_BYTES, "little"),
+    )
 
 
 def _records(a: Attacker) -> Events:
@@ -313,7 +355,9 @@ def _locked_windows(a: Attacker) -> Events:
     used = range(len(a.program.windows))
     for number in used:
         window = a.program.windows[number]
-        control = WindowControl.READ * window.is_readable | WindowControl.WRITE * window.is_writable | WindowControl.LOCK
+        control = (
+            WindowControl.READ * window.is_readable | WindowControl.WRITE * window.is_writable | WindowControl.LOCK
+        )
         yield a.write(BEFORE, f"WINDOW{number}_CONTROL", control)
     for number in used:
         for name, value in write_window(number, a.address(), a.address(), a.rng.integers(8)):
@@ -321,7 +365,9 @@ def _locked_windows(a: Attacker) -> Events:
 
 
 def _register_in_run(a: Attacker) -> Events:
-    names = [name for name, register in REGISTERS.items() if name not in ("CONTROL", "IRQ_ENABLE") and not register.locked_by]
+    names = [
+        name for name, register in REGISTERS.items() if name not in ("CONTROL", "IRQ_ENABLE") and not register.locked_by
+    ]
     for _ in range(a.pick([1, 1, 3])):
         yield a.write(a.cycle(), a.pick(names), a.value(32, 1))
 
@@ -330,13 +376,18 @@ def _control_in_run(value: Control) -> Callable[[Attacker], Events]:
     def attack(a: Attacker) -> Events:
         for _ in range(a.pick([1, 1, 3])):
             yield a.write(a.cycle(), "CONTROL", value)
+
     return attack
 
 
 def _limits(a: Attacker) -> Events:
     """Of the watchdog and of the whole program."""
     for name in ("TIMEOUT", "WATCHDOG"):
-        yield a.write(a.pick([BEFORE, a.cycle()]), name, a.pick([0, 1, 2, 16, 100, 1000, 0xFFFFFFFF, int(a.rng.integers(1, a.target.clean_cycles + 1))]))
+        yield a.write(
+            a.pick([BEFORE, a.cycle()]),
+            name,
+            a.pick([0, 1, 2, 16, 100, 1000, 0xFFFFFFFF, int(a.rng.integers(1, a.target.clean_cycles + 1))]),
+        )
 
 
 def _memory_in_run(a: Attacker) -> Events:
@@ -351,19 +402,29 @@ def _memory_in_run(a: Attacker) -> Events:
 
 def _answer(resp: int) -> Callable[[Attacker], Events]:
     def attack(a: Attacker) -> Events:
-        spans = [a.target.code, a.target.records, *itertools.chain(*a.tables.values()), *[range(len(a.target.before))] * 3]
+        spans = [
+            a.target.code,
+            a.target.records,
+            *itertools.chain(*a.tables.values()),
+            *[range(len(a.target.before))] * 3,
+        ]
         span = a.pick(spans)
         addr, size = span.start + int(a.rng.integers(len(span))), int(a.pick([1, 1, 64, 1 << 20]))
         start = a.cycle()
         yield Event(start, "fault", (addr, size, resp, bool(a.rng.integers(2))))
         if a.rng.integers(2):
             yield Event(max(start, 0) + int(a.rng.integers(1, 600)), "fault", (0, 0))
+
     return attack
 
 
 def _silent_channel(a: Attacker) -> Events:
     start = a.cycle()
-    yield Event(start, "silence", tuple(str(channel) for channel in a.rng.choice(CHANNELS, size=a.pick([1, 1, 2, 5]), replace=False)))
+    yield Event(
+        start,
+        "silence",
+        tuple(str(channel) for channel in a.rng.choice(CHANNELS, size=a.pick([1, 1, 2, 5]), replace=False)),
+    )
     if a.rng.integers(2):
         yield Event(max(start, 0) + int(a.rng.integers(1, 600)), "silence", ())
 

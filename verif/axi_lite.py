@@ -44,7 +44,7 @@ class AxiLiteManager:
             ctx.set(bus.wvalid, 0)
         await self._wait(ctx)
         ctx.set(bus.bready, 1)
-        response, = await ctx.tick().sample(bus.bresp).until(bus.bvalid)
+        (response,) = await ctx.tick().sample(bus.bresp).until(bus.bvalid)
         ctx.set(bus.bready, 0)
         return response
 

@@ -20,9 +20,9 @@ FLAW_UNSTABLE = 1 << 17
 class Copier(wiring.Component):
     """Copies PROGRAM_COUNT bursts of `BURST_BEATS` beats from PROGRAM_BASE to RECORD_BASE when the doorbell is rung.
 
-    Up to four read bursts and four write bursts are in flight. Addresses go to the bus as they are: a base that is not a multiple of
-    the burst breaks the rules of AXI, which is what the tests of protocol checkers want; so do two bits of PROGRAM_COUNT,
-    `FLAW_LAST` (WLAST comes one beat early) and `FLAW_UNSTABLE` (AWADDR changes while it waits).
+    Up to four read bursts and four write bursts are in flight. Addresses go to the bus as they are: a base that is not
+    a multiple of the burst breaks the rules of AXI, which is what the tests of protocol checkers want; so do two bits
+    of PROGRAM_COUNT, `FLAW_LAST` (WLAST comes one beat early) and `FLAW_UNSTABLE` (AWADDR changes while it waits).
 
     Parameters
     ----------
@@ -37,11 +37,13 @@ class Copier(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self.config = config
-        super().__init__({
-            "m_axi": Out(AxiSignature(data_bits=config.port_bits)),
-            "s_axil": In(AxiLiteSignature(addr_bits=CSR_ADDR_BITS)),
-            "irq": Out(1),
-        })
+        super().__init__(
+            {
+                "m_axi": Out(AxiSignature(data_bits=config.port_bits)),
+                "s_axil": In(AxiLiteSignature(addr_bits=CSR_ADDR_BITS)),
+                "irq": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -71,8 +73,11 @@ class Copier(wiring.Component):
             words[register.addr // 4] = C(ID, 32) if register.name == "ID" else regs[register.name]
         write = Signal()
         m.d.comb += [
-            write.eq(bus.awvalid & bus.wvalid & ~bus.bvalid), bus.awready.eq(write), bus.wready.eq(write),
-            bus.arready.eq(~bus.rvalid), doorbell.eq(write & (bus.awaddr == REGISTERS["CONTROL"].addr) & bus.wdata[0]),
+            write.eq(bus.awvalid & bus.wvalid & ~bus.bvalid),
+            bus.awready.eq(write),
+            bus.wready.eq(write),
+            bus.arready.eq(~bus.rvalid),
+            doorbell.eq(write & (bus.awaddr == REGISTERS["CONTROL"].addr) & bus.wdata[0]),
         ]
         with m.If(bus.bready):
             m.d.sync += bus.bvalid.eq(0)
@@ -98,9 +103,14 @@ class Copier(wiring.Component):
         popped = Signal(range(BURST_BEATS))
         is_freed = fifo.r_en & fifo.r_rdy & (popped == BURST_BEATS - 1)
         m.d.comb += [
-            bus.arlen.eq(BURST_BEATS - 1), bus.arsize.eq(self.config.port_bytes.bit_length() - 1), bus.arburst.eq(1), bus.arid.eq(1),
-            bus.arvalid.eq((num_left != 0) & (credit != 0)), bus.rready.eq(1),
-            fifo.w_en.eq(bus.rvalid), fifo.w_data.eq(bus.rdata),
+            bus.arlen.eq(BURST_BEATS - 1),
+            bus.arsize.eq(self.config.port_bytes.bit_length() - 1),
+            bus.arburst.eq(1),
+            bus.arid.eq(1),
+            bus.arvalid.eq((num_left != 0) & (credit != 0)),
+            bus.rready.eq(1),
+            fifo.w_en.eq(bus.rvalid),
+            fifo.w_data.eq(bus.rdata),
         ]
         with m.If(start):
             m.d.sync += [num_left.eq(regs["PROGRAM_COUNT"]), bus.araddr.eq(regs["PROGRAM_BASE"])]
@@ -125,10 +135,18 @@ class Copier(wiring.Component):
         is_answered = bus.bvalid & bus.bready
         is_finished = bus.wvalid & bus.wready & (beat == BURST_BEATS - 1)
         m.d.comb += [
-            bus.awaddr.eq(addr ^ wobble), bus.awlen.eq(BURST_BEATS - 1), bus.awsize.eq(self.config.port_bytes.bit_length() - 1),
-            bus.awburst.eq(1), bus.awid.eq(2), bus.awvalid.eq((num_left != 0) & (num_open < 4)), bus.bready.eq(1),
-            bus.wdata.eq(fifo.r_data), bus.wstrb.eq(~C(0, self.config.port_bytes)), bus.wvalid.eq(fifo.r_rdy & (num_open != 0)),
-            bus.wlast.eq(beat == Mux(flaws[0], BURST_BEATS - 2, BURST_BEATS - 1)), fifo.r_en.eq(bus.wready & (num_open != 0)),
+            bus.awaddr.eq(addr ^ wobble),
+            bus.awlen.eq(BURST_BEATS - 1),
+            bus.awsize.eq(self.config.port_bytes.bit_length() - 1),
+            bus.awburst.eq(1),
+            bus.awid.eq(2),
+            bus.awvalid.eq((num_left != 0) & (num_open < 4)),
+            bus.bready.eq(1),
+            bus.wdata.eq(fifo.r_data),
+            bus.wstrb.eq(~C(0, self.config.port_bytes)),
+            bus.wvalid.eq(fifo.r_rdy & (num_open != 0)),
+            bus.wlast.eq(beat == Mux(flaws[0], BURST_BEATS - 2, BURST_BEATS - 1)),
+            fifo.r_en.eq(bus.wready & (num_open != 0)),
         ]
         with m.If(bus.awvalid & ~bus.awready & flaws[1]):
             m.d.sync += wobble.eq(wobble ^ 0x1000)
@@ -136,7 +154,11 @@ class Copier(wiring.Component):
             m.d.sync += beat.eq(beat + 1)
         m.d.sync += num_open.eq(num_open + is_sent - is_finished)
         with m.If(start):
-            m.d.sync += [num_left.eq(regs["PROGRAM_COUNT"]), num_due.eq(regs["PROGRAM_COUNT"]), addr.eq(regs["RECORD_BASE"])]
+            m.d.sync += [
+                num_left.eq(regs["PROGRAM_COUNT"]),
+                num_due.eq(regs["PROGRAM_COUNT"]),
+                addr.eq(regs["RECORD_BASE"]),
+            ]
         with m.Else():
             m.d.sync += num_due.eq(num_due - is_answered)
             with m.If(is_sent):

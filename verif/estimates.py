@@ -50,7 +50,8 @@ def compare(plan: Plan, memory: MemoryModel | None = None) -> Comparison:
     Raises
     ------
     AssertionError
-        When the cycles from the last completion to the interrupt, or the bytes of a layer, are not exactly as estimated.
+        When the cycles from the last completion to the interrupt, or the bytes of a layer, are not exactly as
+        estimated.
     """
     memory = memory or MemoryModel()
     device = open_device("native", plan.config, memory)
@@ -61,7 +62,9 @@ def compare(plan: Plan, memory: MemoryModel | None = None) -> Comparison:
         device.close()
     expected = estimate(plan, memory)
     assert _end(expected) == _end(found), "cycles after the last completion"
-    assert {index: cost.traffic for index, cost in expected.costs.items()} == {index: cost.traffic for index, cost in found.costs.items()}
+    assert {index: cost.traffic for index, cost in expected.costs.items()} == {
+        index: cost.traffic for index, cost in found.costs.items()
+    }
     assert sum((cost.traffic for cost in found.costs.values()), type(found.counted)()) == found.counted, "bytes"
     layers = {index: (expected.costs[index].cycles, cost.cycles) for index, cost in found.costs.items() if cost.cycles}
     return Comparison((expected.cycles, found.cycles), layers)
@@ -72,14 +75,30 @@ def _end(execution: Execution) -> int:
 
 
 def separable_network(height: int = 25, width: int = 5, channels: int = 64, num_blocks: int = 2) -> Graph:
-    """Blocks of a depthwise 3x3 and a pointwise convolution, the backbone of mobile networks: small layers in a row, each of which waits for the one before."""
+    """Blocks of a depthwise 3x3 and a pointwise convolution, the backbone of mobile networks: small layers in a row,
+    each of which waits for the one before.
+    """
     maker = GraphMaker(1)
     shape = (1, height, width, channels)
     source = last = maker.tensor(shape)
     for _ in range(num_blocks):
-        for kind, weights, axis in (("DEPTHWISE_CONV_2D", (1, 3, 3, channels), 3), ("CONV_2D", (channels, 1, 1, channels), 0)):
+        for kind, weights, axis in (
+            ("DEPTHWISE_CONV_2D", (1, 3, 3, channels), 3),
+            ("CONV_2D", (channels, 1, 1, channels), 0),
+        ):
             num_terms = 9 if axis else channels
             inputs = (last, maker.weights(weights, channels, axis), maker.bias(channels, num_terms))
             extra = {"depth_multiplier": 1} if axis else {}
-            last = maker.op(kind, inputs, shape, stride_h=1, stride_w=1, dilation_h=1, dilation_w=1, padding="SAME", activation="RELU", **extra)
+            last = maker.op(
+                kind,
+                inputs,
+                shape,
+                stride_h=1,
+                stride_w=1,
+                dilation_h=1,
+                dilation_w=1,
+                padding="SAME",
+                activation="RELU",
+                **extra,
+            )
     return maker.graph([source], [last])

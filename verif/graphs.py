@@ -38,30 +38,57 @@ class GraphMaker:
         zero_point = int(self.rng.integers(-20, 20)) + offset if zero_point is None else zero_point
         zero_point = 0 if np.dtype(dtype) == np.int16 else zero_point
         quant = Quant(np.array([scale], np.float32), np.array([zero_point], np.int64))
-        self.tensors.append(Tensor(len(self.tensors), f"t{len(self.tensors)}", tuple(shape), np.dtype(dtype), quant, data))
+        self.tensors.append(
+            Tensor(len(self.tensors), f"t{len(self.tensors)}", tuple(shape), np.dtype(dtype), quant, data)
+        )
         return len(self.tensors) - 1
 
     def weights(self, shape, num_oc, axis, density=1.0) -> int:
-        """Random weights with scales that keep outputs within a few times int8's range: int8, one per channel; or uint8, one, with a zero point."""
+        """Random weights with scales that keep outputs within a few times int8's range: int8, one per channel; or
+        uint8, one, with a zero point.
+        """
         if self.dtype == np.uint8:
             zero_point = int(self.rng.integers(0, 256))
-            data = np.where(self.rng.random(shape) < density, self.rng.integers(0, 256, shape), zero_point).astype(np.uint8)
-            scale = np.array([self.rng.uniform(0.25, 1.0) * 50.0 / (4000.0 * max(1.0, data.size / num_oc) ** 0.5)], np.float32)
-            self.tensors.append(Tensor(len(self.tensors), f"w{len(self.tensors)}", tuple(shape), data.dtype, Quant(scale, np.array([zero_point])), data))
+            data = np.where(self.rng.random(shape) < density, self.rng.integers(0, 256, shape), zero_point).astype(
+                np.uint8
+            )
+            scale = np.array(
+                [self.rng.uniform(0.25, 1.0) * 50.0 / (4000.0 * max(1.0, data.size / num_oc) ** 0.5)], np.float32
+            )
+            self.tensors.append(
+                Tensor(
+                    len(self.tensors),
+                    f"w{len(self.tensors)}",
+                    tuple(shape),
+                    data.dtype,
+                    Quant(scale, np.array([zero_point])),
+                    data,
+                )
+            )
             return len(self.tensors) - 1
         data = (self.rng.integers(-128, 128, shape) * (self.rng.random(shape) < density)).astype(np.int8)
         spread = 4000.0 * max(1.0, data.size / num_oc) ** 0.5
         scale = (self.rng.uniform(0.5, 1.5, num_oc) * 50.0 / spread).astype(np.float32)
-        self.tensors.append(Tensor(len(self.tensors), f"w{len(self.tensors)}", tuple(shape), np.dtype(np.int8),
-                                   Quant(scale, np.zeros(num_oc, np.int64), axis), data))
+        self.tensors.append(
+            Tensor(
+                len(self.tensors),
+                f"w{len(self.tensors)}",
+                tuple(shape),
+                np.dtype(np.int8),
+                Quant(scale, np.zeros(num_oc, np.int64), axis),
+                data,
+            )
+        )
         return len(self.tensors) - 1
 
     def bias(self, num_oc, num_terms, is_long=False) -> int:
-        """A random bias of sums of `num_terms`, int32, or with activations of int16 perhaps int64: always if `is_long` or there are many terms. Its index."""
+        """A random bias of sums of `num_terms`, int32, or with activations of int16 perhaps int64: always if
+        `is_long` or there are many terms. Its index.
+        """
         if self.dtype != np.int16:
             return self.tensor((num_oc,), np.int32, self.rng.integers(-2000, 2000, num_oc).astype(np.int32))
         dtype = np.int64 if self.rng.random() < 0.7 or num_terms > 400 or is_long else np.int32
-        return self.tensor((num_oc,), dtype, self.rng.integers(-10**6, 10**6, num_oc).astype(dtype))
+        return self.tensor((num_oc,), dtype, self.rng.integers(-(10**6), 10**6, num_oc).astype(dtype))
 
     def constant(self, values) -> int:
         """A constant int32 tensor without quantisation to speak of; its index."""
@@ -70,11 +97,27 @@ class GraphMaker:
 
     def op(self, kind, inputs, out_shape, **options) -> int:
         """Add an operator; the index of its output."""
-        same = kind.endswith("POOL_2D") or kind in ("RESHAPE", "PAD", "SLICE", "STRIDED_SLICE", "CONCATENATION", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR",
-                                                    "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "PACK", "REDUCE_MAX", "TRANSPOSE", "MAXIMUM", "MINIMUM")
+        same = kind.endswith("POOL_2D") or kind in (
+            "RESHAPE",
+            "PAD",
+            "SLICE",
+            "STRIDED_SLICE",
+            "CONCATENATION",
+            "RESIZE_NEAREST_NEIGHBOR",
+            "RESIZE_BILINEAR",
+            "SPACE_TO_DEPTH",
+            "DEPTH_TO_SPACE",
+            "PACK",
+            "REDUCE_MAX",
+            "TRANSPOSE",
+            "MAXIMUM",
+            "MINIMUM",
+        )
         source = self.tensors[inputs[0]]
         fixed = {"LOGISTIC": (1 / 256, np.iinfo(self.dtype).min), "TANH": (1 / 128, 128 * (self.dtype == np.uint8))}
-        scale, zero_point = fixed.get(kind, (float(source.quant.scale[0]), int(source.quant.zero_point[0])) if same else (0.05, None))
+        scale, zero_point = fixed.get(
+            kind, (float(source.quant.scale[0]), int(source.quant.zero_point[0])) if same else (0.05, None)
+        )
         out = self.tensor(out_shape, scale=scale, zero_point=zero_point)
         self.ops.append(Op(len(self.ops), kind, tuple(inputs), (out,), options))
         return out
@@ -122,7 +165,9 @@ def run_plan(plan: Plan, inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]
                 for index in op.outputs:
                     if op.index in step.layers and index in plan.placements:
                         place = plan.placements[index]
-                        values[index] = place.unpack(memory[place.addr : place.addr + place.num_bytes].tobytes(), graph.tensors[index].dtype)
+                        values[index] = place.unpack(
+                            memory[place.addr : place.addr + place.num_bytes].tobytes(), graph.tensors[index].dtype
+                        )
         else:
             made = run_host_op(graph, step.op, values)
             values |= made
@@ -148,11 +193,30 @@ def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndar
     if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D"):
         layer = ops.conv2d if op.kind == "CONV_2D" else ops.depthwise_conv2d
         dilation = options.get("dilation_h", 1), options.get("dilation_w", 1)
-        return layer(acts, tensors[1].data, tensors[2].data, quants[0], tensors[1].quant.scale, quants[-1], stride, dilation, padding, activation,
-                     quants[1][1])
+        return layer(
+            acts,
+            tensors[1].data,
+            tensors[2].data,
+            quants[0],
+            tensors[1].quant.scale,
+            quants[-1],
+            stride,
+            dilation,
+            padding,
+            activation,
+            quants[1][1],
+        )
     if op.kind == "FULLY_CONNECTED":
-        return ops.fully_connected(acts, tensors[1].data, tensors[2].data, quants[0], tensors[1].quant.scale, quants[-1], activation,
-                                   quants[1][1]).reshape(target.shape)
+        return ops.fully_connected(
+            acts,
+            tensors[1].data,
+            tensors[2].data,
+            quants[0],
+            tensors[1].quant.scale,
+            quants[-1],
+            activation,
+            quants[1][1],
+        ).reshape(target.shape)
     if op.kind == "PAD":
         return ops.pad(acts, tensors[1].data.tolist(), quants[0][1])
     if op.kind == "STRIDED_SLICE":
@@ -174,6 +238,11 @@ def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndar
         layer = ops.max_pool if op.kind == "MAX_POOL_2D" else ops.average_pool
         return layer(acts, (options["filter_h"], options["filter_w"]), stride, quants[0], padding, activation)
     if op.kind in LUT_KINDS and acts.dtype.itemsize == target.dtype.itemsize == 1:
-        table = reference_table(op.kind, *((float(scale), zero_point) for scale, zero_point in quants), (acts.dtype, target.dtype), **options)
+        table = reference_table(
+            op.kind,
+            *((float(scale), zero_point) for scale, zero_point in quants),
+            (acts.dtype, target.dtype),
+            **options,
+        )
         return table[acts.view(np.uint8)]
     return run_host_op(graph, op, values)[op.outputs[0]]

@@ -1,7 +1,9 @@
-"""Hostile jobs on the compiled RTL: an NPU whose programs, tables, registers and memory are not to be trusted, attacked in random ways.
+"""Hostile jobs on the compiled RTL: an NPU whose programs, tables, registers and memory are not to be trusted,
+attacked in random ways.
 
-After each job the NPU must have come to rest, nothing may have been on the bus outside the windows, no byte that no window lets it write may have
-changed, and the next correct job must be exact. `python -m convoy.verif.hostile --help`; `make hostile` runs thousands of them.
+After each job the NPU must have come to rest, nothing may have been on the bus outside the windows, no byte that no
+window lets it write may have changed, and the next correct job must be exact. `python -m convoy.verif.hostile --help`;
+`make hostile` runs thousands of them.
 """
 
 from __future__ import annotations
@@ -41,7 +43,19 @@ from .graphs import random_values, run_plan
 from .strategies import cut_graphs, fused_pool_graphs, layer_graphs, memory_models, residual_graphs
 from .tp_strategies import tp_graphs
 
-__all__ = ["CONFIGS", "Bench", "Breach", "Case", "Coverage", "Outcome", "breach_of", "campaign", "draw_case", "run_case", "smallest"]
+__all__ = [
+    "CONFIGS",
+    "Bench",
+    "Breach",
+    "Case",
+    "Coverage",
+    "Outcome",
+    "breach_of",
+    "campaign",
+    "draw_case",
+    "run_case",
+    "smallest",
+]
 
 CONFIGS = {name: RTL_CONFIGS[name] for name in ("small", "wide")}
 """Two that are far apart."""
@@ -188,10 +202,14 @@ class Bench:
         except DeviceError as error:
             raise Breach(f"the next correct job: {error}") from error
         if self._read("ERROR"):
-            raise Breach(f"the next correct job ended with error {self._read('ERROR')} at {self._read('ERROR_ADDR'):#x}")
-        found, expected = (np.frombuffer(raw, np.uint8).copy() for raw in (device.read_memory(0, len(target.after)), target.after))
+            raise Breach(
+                f"the next correct job ended with error {self._read('ERROR')} at {self._read('ERROR_ADDR'):#x}"
+            )
+        found, expected = (
+            np.frombuffer(raw, np.uint8).copy() for raw in (device.read_memory(0, len(target.after)), target.after)
+        )
         for memory in (found, expected):
-            memory[target.records.start:target.records.stop] = 0
+            memory[target.records.start : target.records.stop] = 0
         _compare(found, expected, "after the next correct job")
 
     def _forget(self) -> None:
@@ -217,14 +235,19 @@ class Bench:
         if bool(self._read("STATUS") & Status.ERROR) != (error != Error.NONE):
             raise Breach(f"STATUS and ERROR ({error.name}) do not agree")
         writes = [(event.cycle, event.arguments[0]) for event in events if event.action == "write"]
-        may_miss = is_reset or any(name == "IRQ_STATUS" or (cycle, name) == (BEFORE, "CONTROL") for cycle, name in writes)
+        may_miss = is_reset or any(
+            name == "IRQ_STATUS" or (cycle, name) == (BEFORE, "CONTROL") for cycle, name in writes
+        )
         if not is_told and not may_miss:
             raise Breach("the program has ended without an interrupt")
         device.inject_fault(0, 0)
         device.silence()
         self._calm(is_reset)
-        _compare(np.where(self._writable, 0, np.frombuffer(device.read_memory(0, len(target.before)), np.uint8)),
-                 np.where(self._writable, 0, np.frombuffer(self._expected, np.uint8)), "where no window lets the NPU write")
+        _compare(
+            np.where(self._writable, 0, np.frombuffer(device.read_memory(0, len(target.before)), np.uint8)),
+            np.where(self._writable, 0, np.frombuffer(self._expected, np.uint8)),
+            "where no window lets the NPU write",
+        )
         return Outcome(error, addr, is_reset)
 
     def _end(self, target: Target) -> bool:
@@ -239,7 +262,9 @@ class Bench:
                 return False
             if left <= 0:
                 if is_limited:
-                    raise Breach(f"busy {2 * limit + SLACK_CYCLES} cycles after the last event, although TIMEOUT is {limit}")
+                    raise Breach(
+                        f"busy {2 * limit + SLACK_CYCLES} cycles after the last event, although TIMEOUT is {limit}"
+                    )
                 return True
             if is_told:
                 self._write("IRQ_STATUS", 1)  # of a program before
@@ -253,7 +278,9 @@ class Bench:
         self._write("IRQ_ENABLE", 0)
         while self._read("STATUS") & (Status.BUSY | Status.STOPPING):
             if left <= 0:
-                raise Breach(f"not idle {self._stop_cycles} cycles after a soft reset, or after the memory began to answer again")
+                raise Breach(
+                    f"not idle {self._stop_cycles} cycles after a soft reset, or after the memory began to answer again"
+                )
             left -= self._advance(100)
         for name, value in (("CONTROL", Control.CLEAR_ERROR), ("IRQ_STATUS", 1)):
             self._write(name, value)
@@ -267,7 +294,7 @@ class Bench:
         elif event.action == "poke":
             addr, data = event.arguments
             self.device.write_memory(addr, data)
-            self._expected[addr:addr + len(data)] = data
+            self._expected[addr : addr + len(data)] = data
         elif event.action == "fault":
             self.device.inject_fault(*event.arguments)
         else:
@@ -309,7 +336,7 @@ class Bench:
             self._writable[:] = True
         for window in windows:
             if window.access & WindowControl.WRITE:
-                self._writable[window.base:window.limit] = True
+                self._writable[window.base : window.limit] = True
 
 
 def set_up(program: Program) -> list[tuple[str, int]]:
@@ -318,14 +345,29 @@ def set_up(program: Program) -> list[tuple[str, int]]:
     for number in range(NUM_WINDOWS):
         writes += write_window(number, 0, 0, 0)
     for number, window in enumerate(program.windows):
-        writes += write_window(number, window.base, window.limit, WindowControl.READ * window.is_readable | WindowControl.WRITE * window.is_writable)
-    return [*writes, ("PROGRAM_BASE", program.program_addr), ("PROGRAM_COUNT", len(program.descriptors)), ("RECORD_BASE", program.record_addr)]
+        writes += write_window(
+            number,
+            window.base,
+            window.limit,
+            WindowControl.READ * window.is_readable | WindowControl.WRITE * window.is_writable,
+        )
+    return [
+        *writes,
+        ("PROGRAM_BASE", program.program_addr),
+        ("PROGRAM_COUNT", len(program.descriptors)),
+        ("RECORD_BASE", program.record_addr),
+    ]
 
 
 def _compare(found: np.ndarray, expected: np.ndarray, where: str) -> None:
     wrong = np.flatnonzero(found != expected)
     if wrong.size:
-        raise Breach(f"{wrong.size} bytes differ {where}, the first at {wrong[0]:#x}: {found[wrong[0]]}, not {expected[wrong[0]]}")
+        raise Breach(
+            
+                f"{wrong.size} bytes differ {where}, the first at {wrong[0]:#x}: {found[wrong[0]]}, not "
+                f"{expected[wrong[0]]}"
+            
+        )
 
 
 # Many jobs
@@ -352,7 +394,9 @@ class Coverage:
 
     def missing(self) -> list[str]:
         """Kinds that were not drawn and ends that were not seen."""
-        return [name for name in KINDS if not self.kinds[name]] + [name for name in (*Error.__members__, "soft reset") if not self.ends[name]]
+        return [name for name in KINDS if not self.kinds[name]] + [
+            name for name in (*Error.__members__, "soft reset") if not self.ends[name]
+        ]
 
     def table(self, title: str) -> Table:
         """How many jobs had each kind of attack, and each end."""
@@ -370,10 +414,14 @@ class Coverage:
 def draw_case(config: NpuConfig, seed_text: str) -> Case | None:
     """A random case, always the same for a seed; None when it is too large."""
     drawn: list[tuple[Graph, MemoryModel, int]] = []
-    graphs = st.sampled_from([layer_graphs()] * 6 + [cut_graphs(), tp_graphs(), fused_pool_graphs(), residual_graphs()]).flatmap(lambda graphs: graphs)
+    graphs = st.sampled_from(
+        [layer_graphs()] * 6 + [cut_graphs(), tp_graphs(), fused_pool_graphs(), residual_graphs()]
+    ).flatmap(lambda graphs: graphs)
 
     @seed(seed_text)
-    @settings(deadline=None, max_examples=4, suppress_health_check=list(HealthCheck), phases=[Phase.generate], database=None)
+    @settings(
+        deadline=None, max_examples=4, suppress_health_check=list(HealthCheck), phases=[Phase.generate], database=None
+    )
     @given(graphs, memory_models(), st.integers(0, 2**32 - 1))
     def draw(graph: Graph, model: MemoryModel, seed_number: int) -> None:
         drawn.append((graph, model, seed_number))
@@ -388,7 +436,10 @@ def draw_case(config: NpuConfig, seed_text: str) -> Case | None:
 
 
 def run_case(config_name: str, seed_text: str, num_jobs: int = JOBS_PER_CASE) -> Coverage:
-    """Draw a case and run hostile jobs on it, after each of them a correct one. What goes wrong is made smaller and put down."""
+    """Draw a case and run hostile jobs on it, after each of them a correct one.
+
+    What goes wrong is made smaller and put down.
+    """
     coverage = Coverage()
     case = draw_case(CONFIGS[config_name], f"{config_name} {seed_text}")
     if case is None:
@@ -409,7 +460,12 @@ def run_case(config_name: str, seed_text: str, num_jobs: int = JOBS_PER_CASE) ->
                 bench = Bench(device)
             bench.check(target if is_locked else after)
         except Breach as breach:
-            coverage.failures.append(f"{config_name}, case {seed_text}, job {number} ({', '.join(job.kinds)}): {breach}\n{smallest(case, target, job)}")
+            coverage.failures.append(
+                
+                    f"{config_name}, case {seed_text}, job {number} ({', '.join(job.kinds)}): "
+                    f"{breach}\n{smallest(case, target, job)}"
+                
+            )
             is_locked = True
         else:
             coverage.ends["soft reset" if outcome.is_reset else outcome.error.name] += 1
@@ -450,16 +506,24 @@ def smallest(case: Case, target: Target, job: Job) -> str:
 def _describe(target: Target, event: Event) -> str:
     when = "before" if event.cycle == BEFORE else f"cycle {event.cycle}"
     if event.action != "poke":
-        return f"{when}: {event.action} {' '.join(f'{each:#x}' if isinstance(each, int) else str(each) for each in event.arguments)}"
+        return (
+            f"{when}: {event.action} "
+            f"{' '.join(f'{each:#x}' if isinstance(each, int) else str(each) for each in event.arguments)}"
+        )
     addr, data = event.arguments
     if addr not in target.code or len(data) != DESCRIPTOR_BYTES:
-        return f"{when}: {target.before[addr:addr + len(data)].hex()} at {addr:#x} becomes {data.hex()}"
+        return f"{when}: {target.before[addr : addr + len(data)].hex()} at {addr:#x} becomes {data.hex()}"
     record = NN if data[0] == Opcode.NN else TP
-    old, new = record.decode(target.before[addr:addr + len(data)]), record.decode(data)
-    return f"{when}: {record.name} descriptor at {addr:#x}: {', '.join(f'{name} {old[name]} -> {new[name]}' for name in old if old[name] != new[name])}"
+    old, new = record.decode(target.before[addr : addr + len(data)]), record.decode(data)
+    return (
+        f"{when}: {record.name} descriptor at {addr:#x}: "
+        f"{', '.join(f'{name} {old[name]} -> {new[name]}' for name in old if old[name] != new[name])}"
+    )
 
 
-def campaign(config_name: str, num_jobs: int, seed_number: int, num_workers: int, progress: Callable[[str], None]) -> Coverage:
+def campaign(
+    config_name: str, num_jobs: int, seed_number: int, num_workers: int, progress: Callable[[str], None]
+) -> Coverage:
     """At least `num_jobs` hostile jobs on a configuration, in several processes; reproducible from the seed."""
     coverage, numbers, pending = Coverage(), itertools.count(), set[Future]()
     started = told = time.monotonic()
@@ -472,14 +536,22 @@ def campaign(config_name: str, num_jobs: int, seed_number: int, num_workers: int
                 coverage.add(part.result())
             if time.monotonic() - told > 10 or coverage.num_jobs >= num_jobs:
                 told = time.monotonic()
-                progress(f"{config_name}: {coverage.num_jobs:,} of {num_jobs:,} jobs, {len(coverage.failures)} breaches, {told - started:.0f} s")
+                progress(
+                    
+                        f"{config_name}: {coverage.num_jobs:,} of {num_jobs:,} jobs, {len(coverage.failures)} "
+                        "breaches, "
+                        f"{told - started:.0f} s"
+                    
+                )
         for part in pending:
             coverage.add(part.result())
     return coverage
 
 
 def main() -> int:
-    """The command: a campaign on each configuration, its table, and exit code 1 after a breach or when something never occurred."""
+    """The command: a campaign on each configuration, its table, and exit code 1 after a breach or when something
+    never occurred.
+    """
     parser = argparse.ArgumentParser(prog="hostile", description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=20_000, metavar="N", help="on all configurations together")
@@ -495,7 +567,9 @@ def main() -> int:
         if options.case:
             coverage = run_case(name, options.case)
         else:
-            coverage = campaign(name, -(-options.jobs // len(options.configs)), options.seed, options.workers, console.print)
+            coverage = campaign(
+                name, -(-options.jobs // len(options.configs)), options.seed, options.workers, console.print
+            )
             for missing in coverage.missing():
                 is_good = False
                 console.print(f"[bold red]never seen:[/] {missing}")
@@ -503,7 +577,12 @@ def main() -> int:
             is_good = False
             console.print(failure, highlight=False, markup=False, soft_wrap=True)
         console.print(coverage.table(f"{coverage.num_jobs:,} hostile jobs on configuration {name}"))
-        console.print(f"{coverage.num_jobs:,} hostile jobs on {coverage.num_cases:,} programs in {time.monotonic() - started:.0f} s: {len(coverage.failures)} breaches")
+        console.print(
+            
+                f"{coverage.num_jobs:,} hostile jobs on {coverage.num_cases:,} programs in "
+                f"{time.monotonic() - started:.0f} s: {len(coverage.failures)} breaches"
+            
+        )
     return 0 if is_good else 1
 
 

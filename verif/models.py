@@ -21,7 +21,8 @@ QUANT: Quantisation = (0.05, 3)
 
 
 def check_model(model: bytes, config: NpuConfig, num_host_steps: int = 0) -> Plan:
-    """Compile a file and run it on the golden machine, with random inputs, tensors kept and not kept; the plan that keeps them.
+    """Compile a file and run it on the golden machine, with random inputs, tensors kept and not kept; the plan that
+    keeps them.
 
     Raises
     ------
@@ -52,8 +53,16 @@ def _constant(builder: ModelBuilder, values: Any) -> int:
     return builder.tensor(values.shape, np.int32, data=values)
 
 
-def one_op(kind: str, shape: Sequence[int], out_shape: Sequence[int], constants: Sequence[Any], quant: Quantisation = QUANT,
-           out_quant: Quantisation = QUANT, dtype: type = np.int8, **options: Any) -> bytes:
+def one_op(
+    kind: str,
+    shape: Sequence[int],
+    out_shape: Sequence[int],
+    constants: Sequence[Any],
+    quant: Quantisation = QUANT,
+    out_quant: Quantisation = QUANT,
+    dtype: type = np.int8,
+    **options: Any,
+) -> bytes:
     """A file of one operator on one activation of `dtype` and int32 constants."""
     builder = ModelBuilder(kind)
     source = builder.tensor(shape, dtype, *quant)

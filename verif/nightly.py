@@ -51,6 +51,7 @@ class Result:
 
 def campaigns(seed: int, workers: int) -> list[Campaign]:
     """Those of `make nightly`."""
+
     def make(target: str, figures: str, *options: str) -> Campaign:
         return Campaign(target, ("make", target, f"SEED={seed}", f"WORKERS={workers}", *options), figures)
 
@@ -66,7 +67,10 @@ def run(campaign: Campaign, folder: Path) -> Result:
     """Run a campaign to its end; its output goes to a file in `folder` and to standard output."""
     log, started, figures = folder / f"{campaign.name}.log", time.monotonic(), []
     try:
-        with log.open("w") as file, subprocess.Popen(campaign.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with (
+            log.open("w") as file,
+            subprocess.Popen(campaign.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        ):
             for line in process.stdout:
                 file.write(line)
                 file.flush()
@@ -85,9 +89,17 @@ def render(results: Iterable[Result]) -> Table:
     for name in ("campaign", "command", "figures", "verdict", "seconds"):
         table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
     for result in results:
-        verdict = "[green]passed[/]" if result.exit_code == 0 else f"[bold red]failed with exit code {result.exit_code}[/]"
+        verdict = (
+            "[green]passed[/]" if result.exit_code == 0 else f"[bold red]failed with exit code {result.exit_code}[/]"
+        )
         name = f"[link={result.log.name}]{result.campaign.name}[/link]"
-        table.add_row(name, escape(shlex.join(result.campaign.command)), escape("\n".join(result.figures) or "-"), verdict, f"{result.seconds:.0f}")
+        table.add_row(
+            name,
+            escape(shlex.join(result.campaign.command)),
+            escape("\n".join(result.figures) or "-"),
+            verdict,
+            f"{result.seconds:.0f}",
+        )
     return table
 
 
@@ -107,12 +119,20 @@ def run_all(chosen: list[Campaign], folder: Path) -> bool:
 def main() -> int:
     """The command; exit code 1 when a campaign failed."""
     parser = argparse.ArgumentParser(prog="nightly", description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=int(time.strftime("%Y%m%d")), help="of all campaigns; by default today's date")
+    parser.add_argument(
+        "--seed", type=int, default=int(time.strftime("%Y%m%d")), help="of all campaigns; by default today's date"
+    )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes")
     parser.add_argument("--folder", type=Path, default=Path("build/nightly"), help="for the page and the output")
-    parser.add_argument("--only", nargs="+", choices=[campaign.name for campaign in campaigns(0, 0)], help="not all campaigns")
+    parser.add_argument(
+        "--only", nargs="+", choices=[campaign.name for campaign in campaigns(0, 0)], help="not all campaigns"
+    )
     options = parser.parse_args()
-    chosen = [campaign for campaign in campaigns(options.seed, options.workers) if not options.only or campaign.name in options.only]
+    chosen = [
+        campaign
+        for campaign in campaigns(options.seed, options.workers)
+        if not options.only or campaign.name in options.only
+    ]
     is_good = run_all(chosen, options.folder)
     print(f"page: {options.folder / 'index.html'}")
     return 0 if is_good else 1

@@ -1,4 +1,6 @@
-"""A small TFLite file of every operator that the compiler knows, for activations of each dtype; and changes to such files."""
+"""A small TFLite file of every operator that the compiler knows, for activations of each dtype; and changes to such
+files.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .litert import ModelBuilder, Quantisation, add_model, conv_model, depthwise_model, fully_connected_model, pool_model, unary_model
+from .litert import (
+    ModelBuilder,
+    Quantisation,
+    add_model,
+    conv_model,
+    depthwise_model,
+    fully_connected_model,
+    pool_model,
+    unary_model,
+)
 from .models import one_op
 
 __all__ = ["edited", "operator_files", "retyped"]
@@ -28,6 +39,7 @@ def edited(model: bytes, edit: Callable[[Any, Any], Any]) -> bytes:
 
 def retyped(model: bytes, tensor: int, dtype: type) -> bytes:
     """A file with another dtype for one of its tensors; a constant keeps its numbers, modulo those of the dtype."""
+
     def edit(packed: Any, subgraph: Any) -> None:
         record = subgraph.tensors[tensor]
         names = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
@@ -41,7 +53,9 @@ def retyped(model: bytes, tensor: int, dtype: type) -> bytes:
 
 
 def operator_files(dtype: type) -> dict[str, bytes]:
-    """By kind of operator, a file with one of them, on activations of int8, uint8 or int16; without those that LiteRT has not for this dtype."""
+    """By kind of operator, a file with one of them, on activations of int8, uint8 or int16; without those that
+    LiteRT has not for this dtype.
+    """
     rng, is_wide, is_unsigned = np.random.default_rng(0), dtype == np.int16, dtype == np.uint8
     unit = 0.01 if is_wide else 1.0
     wgt_dtype, wgt_zero_point = (np.uint8, 120) if is_unsigned else (np.int8, 0)
@@ -58,7 +72,14 @@ def operator_files(dtype: type) -> dict[str, bytes]:
     def bias(size: int) -> np.ndarray:
         return rng.integers(-2000, 2000, size).astype(np.int64 if is_wide else np.int32)
 
-    def several(kind: str, shapes: list[tuple[int, ...]], out_shapes: list[tuple[int, ...]], before: list[Any], behind: list[Any], **options: Any) -> bytes:
+    def several(
+        kind: str,
+        shapes: list[tuple[int, ...]],
+        out_shapes: list[tuple[int, ...]],
+        before: list[Any],
+        behind: list[Any],
+        **options: Any,
+    ) -> bytes:
         """`before` and `behind` the activations are constants of int32."""
         builder = ModelBuilder(kind)
 
@@ -74,8 +95,14 @@ def operator_files(dtype: type) -> dict[str, bytes]:
 
     def padded() -> bytes:
         builder = ModelBuilder("PADV2")
-        source, pads = builder.tensor(IMAGE, dtype, *a), builder.tensor((4, 2), np.int32, data=np.array([[0, 0], [1, 1], [0, 1], [0, 0]]))
-        value, target = builder.tensor((), dtype, *a, data=np.array(0 if is_wide else 7)), builder.tensor((1, 7, 7, 4), dtype, *a)
+        source, pads = (
+            builder.tensor(IMAGE, dtype, *a),
+            builder.tensor((4, 2), np.int32, data=np.array([[0, 0], [1, 1], [0, 1], [0, 0]])),
+        )
+        value, target = (
+            builder.tensor((), dtype, *a, data=np.array(0 if is_wide else 7)),
+            builder.tensor((1, 7, 7, 4), dtype, *a),
+        )
         builder.op("PADV2", [source, pads, value], [target])
         return builder.finish([source], [target])
 
@@ -85,25 +112,36 @@ def operator_files(dtype: type) -> dict[str, bytes]:
         wgt = builder.tensor((5, 3, 3, 4), wgt_dtype, 0.01, wgt_zero_point, data=weights(5, 3, 3, 4))
         source, offset = builder.tensor(IMAGE, dtype, *a), builder.tensor((5,), np.int32, 0.0005, 0, data=bias(5))
         target = builder.tensor((1, 11, 13, 5), dtype, *out)
-        builder.op("TRANSPOSE_CONV", [shape, wgt, source, offset], [target], strideH=2, strideW=2, padding=schema.Padding.VALID)
+        builder.op(
+            "TRANSPOSE_CONV", [shape, wgt, source, offset], [target], strideH=2, strideW=2, padding=schema.Padding.VALID
+        )
         return builder.finish([source], [target])
 
-    def layer(make: Callable[..., bytes], wgt: np.ndarray, num_oc: int, shape: tuple[int, ...] = IMAGE, **options: Any) -> bytes:
+    def layer(
+        make: Callable[..., bytes], wgt: np.ndarray, num_oc: int, shape: tuple[int, ...] = IMAGE, **options: Any
+    ) -> bytes:
         return make(shape, wgt, bias(num_oc), a, 0.01, out, dtype=dtype, weight_zero_point=wgt_zero_point, **options)
 
     fixed: dict[str, Quantisation] = {"LOGISTIC": (1 / 256, zero(-128)), "TANH": (1 / 128, zero(0))}
     files = {
-        "CONV_2D": layer(conv_model, weights(6, 3, 3, 4), 6, activation="RELU"), "DEPTHWISE_CONV_2D": layer(depthwise_model, weights(1, 3, 3, 4), 4),
+        "CONV_2D": layer(conv_model, weights(6, 3, 3, 4), 6, activation="RELU"),
+        "DEPTHWISE_CONV_2D": layer(depthwise_model, weights(1, 3, 3, 4), 4),
         "FULLY_CONNECTED": layer(fully_connected_model, weights(5, 12), 5, (2, 12)),
         **{kind: add_model(IMAGE, a, b, out, dtype=dtype, kind=kind) for kind in ("ADD", "SUB", "MUL")},
         **{kind: several(kind, [IMAGE, IMAGE], [IMAGE], [], []) for kind in ("MAXIMUM", "MINIMUM")},
-        **{kind: pool_model(kind, (1, 6, 6, 3), (2, 2), (2, 2), a, dtype=dtype) for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")},
+        **{
+            kind: pool_model(kind, (1, 6, 6, 3), (2, 2), (2, 2), a, dtype=dtype)
+            for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")
+        },
         "RESHAPE": one_op("RESHAPE", IMAGE, (1, 30, 4), [[1, 30, 4]], a, a, dtype),
         "SQUEEZE": one_op("SQUEEZE", (1, 4, 1, 2), (1, 4, 2), [], a, a, dtype, squeezeDims=[2]),
         "EXPAND_DIMS": one_op("EXPAND_DIMS", (1, 4, 2), (1, 4, 1, 2), [2], a, a, dtype),
-        "PAD": one_op("PAD", IMAGE, (1, 7, 7, 4), [[[0, 0], [1, 1], [0, 1], [0, 0]]], a, a, dtype), "PADV2": padded(),
+        "PAD": one_op("PAD", IMAGE, (1, 7, 7, 4), [[[0, 0], [1, 1], [0, 1], [0, 0]]], a, a, dtype),
+        "PADV2": padded(),
         "SLICE": one_op("SLICE", IMAGE, (1, 2, 5, 2), [[0, 1, 1, 2], [1, 2, -1, 2]], a, a, dtype),
-        "STRIDED_SLICE": one_op("STRIDED_SLICE", IMAGE, (1, 2, 3, 4), [[0, 1, 0, 0], [1, 5, 6, 4], [1, 2, 2, 1]], a, a, dtype),
+        "STRIDED_SLICE": one_op(
+            "STRIDED_SLICE", IMAGE, (1, 2, 3, 4), [[0, 1, 0, 0], [1, 5, 6, 4], [1, 2, 2, 1]], a, a, dtype
+        ),
         "TRANSPOSE": one_op("TRANSPOSE", IMAGE, (1, 6, 5, 4), [[0, 2, 1, 3]], a, a, dtype),
         "RESIZE_NEAREST_NEIGHBOR": one_op("RESIZE_NEAREST_NEIGHBOR", IMAGE, (1, 10, 12, 4), [[10, 12]], a, a, dtype),
         "CONCATENATION": several("CONCATENATION", [(1, 3, 4, 2), (1, 3, 4, 3)], [(1, 3, 4, 5)], [], [], axis=3),
@@ -114,11 +152,15 @@ def operator_files(dtype: type) -> dict[str, bytes]:
         files |= {
             "SPACE_TO_DEPTH": one_op("SPACE_TO_DEPTH", (1, 4, 6, 2), (1, 2, 3, 8), [], a, a, dtype, blockSize=2),
             "DEPTH_TO_SPACE": one_op("DEPTH_TO_SPACE", (1, 2, 3, 8), (1, 4, 6, 2), [], a, a, dtype, blockSize=2),
-            "MEAN": one_op("MEAN", IMAGE, (1, 4), [[1, 2]], a, out, dtype), "REDUCE_MAX": one_op("REDUCE_MAX", IMAGE, (1, 4), [[1, 2]], a, a, dtype),
-            "PACK": several("PACK", [(1, 3, 4)] * 2, [(1, 3, 2, 4)], [], [], axis=2, valuesCount=2), "TRANSPOSE_CONV": transposed(),
+            "MEAN": one_op("MEAN", IMAGE, (1, 4), [[1, 2]], a, out, dtype),
+            "REDUCE_MAX": one_op("REDUCE_MAX", IMAGE, (1, 4), [[1, 2]], a, a, dtype),
+            "PACK": several("PACK", [(1, 3, 4)] * 2, [(1, 3, 2, 4)], [], [], axis=2, valuesCount=2),
+            "TRANSPOSE_CONV": transposed(),
             "RESIZE_BILINEAR": one_op("RESIZE_BILINEAR", IMAGE, (1, 10, 12, 4), [[10, 12]], a, a, dtype),
             "LEAKY_RELU": unary_model("LEAKY_RELU", IMAGE, a, out, (dtype, dtype), alpha=0.1),
-            **{kind: unary_model(kind, IMAGE, a, fixed.get(kind, out), (dtype, dtype))
-               for kind in ("LOGISTIC", "TANH", "HARD_SWISH", "GELU", "RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE")},
+            **{
+                kind: unary_model(kind, IMAGE, a, fixed.get(kind, out), (dtype, dtype))
+                for kind in ("LOGISTIC", "TANH", "HARD_SWISH", "GELU", "RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE")
+            },
         }
     return files

@@ -10,7 +10,8 @@ __all__ = ["rubbish_at_power_up"]
 def rubbish_at_power_up(seed: int):
     """A function in the place of `Signal.__init__`: signals with `reset_less` and no initial value get one at random.
 
-    Registers keep it until they are written, through every reset. A design whose results do not change waits for nothing that such a register holds.
+    Registers keep it until they are written, through every reset. A design whose results do not change waits for
+    nothing that such a register holds.
     """
     create, rng = Signal.__init__, random.Random(seed)
 

@@ -1,7 +1,7 @@
 """Helpers for tests on Amaranth's own simulator: stream drivers that stall, monitors, and models of memory.
 
-All models are testbenches that run once per cycle; those of memory and the monitors are meant for `background`. Figures of cycles
-count clock edges from the start of the simulation.
+All models are testbenches that run once per cycle; those of memory and the monitors are meant for `background`. Figures
+of cycles count clock edges from the start of the simulation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterable
 
 from amaranth.sim import Simulator
 
-__all__ = ["AxiMemory", "ReadPortMemory", "WritePortMemory", "always", "monitor", "receive", "send", "simulate", "sometimes"]
+__all__ = [
+    "AxiMemory",
+    "ReadPortMemory",
+    "WritePortMemory",
+    "always",
+    "monitor",
+    "receive",
+    "send",
+    "simulate",
+    "sometimes",
+]
 
 PAGE_BYTES = 4096
 
@@ -35,6 +45,7 @@ def simulate(dut, *testbenches, background: Iterable = (), max_cycles: int = 100
     AssertionError
         When a testbench or a model finds a fault, or after `max_cycles`.
     """
+
     async def watchdog(ctx):
         for _ in range(max_cycles):
             await ctx.tick()
@@ -63,7 +74,9 @@ async def send(ctx, stream, payloads: Iterable, *, go: Callable[[], bool] = alwa
 
 
 async def receive(ctx, stream, count: int, *, go: Callable[[], bool] = always, cycles: list[int] | None = None) -> list:
-    """Receives `count` payloads, ready in the cycles where `go()`; appends the cycle of each, from this call, to `cycles`."""
+    """Receives `count` payloads, ready in the cycles where `go()`; appends the cycle of each, from this call, to
+    `cycles`.
+    """
     payloads: list = []
     cycle = 0
     while len(payloads) < count:
@@ -97,6 +110,7 @@ class _Stable:
 
 def monitor(stream, name: str = "stream") -> Callable:
     """A background testbench that asserts that the stream's payload and valid hold still until ready."""
+
     async def watch(ctx):
         stable = _Stable(name)
         while True:
@@ -116,7 +130,7 @@ class _Memory:
     def read(self, addr: int, num_bytes: int) -> int:
         offset = addr - self.base
         assert 0 <= offset <= len(self.contents) - num_bytes, f"read outside the memory: {addr:#x}"
-        return int.from_bytes(self.contents[offset:offset + num_bytes], "little")
+        return int.from_bytes(self.contents[offset : offset + num_bytes], "little")
 
     def write(self, addr: int, word: int, strobe: int) -> None:
         offset = addr - self.base
@@ -129,7 +143,9 @@ class _Memory:
 def _check_burst(addr: int, num_beats: int, beat_bytes: int, max_beats: int) -> None:
     assert addr % beat_bytes == 0, f"burst at {addr:#x} is not aligned to a beat"
     assert num_beats <= max_beats, f"burst of {num_beats} beats"
-    assert addr // PAGE_BYTES == (addr + num_beats * beat_bytes - 1) // PAGE_BYTES, f"burst at {addr:#x} of {num_beats} beats crosses 4 KiB"
+    assert addr // PAGE_BYTES == (addr + num_beats * beat_bytes - 1) // PAGE_BYTES, (
+        f"burst at {addr:#x} of {num_beats} beats crosses 4 KiB"
+    )
 
 
 class ReadPortMemory(_Memory):
@@ -154,9 +170,17 @@ class ReadPortMemory(_Memory):
         The cycle in which each was taken.
     """
 
-    def __init__(self, config, port, contents, *, base: int = 0, latency_cycles: int = 3, go=always, max_bursts: int = 8):
+    def __init__(
+        self, config, port, contents, *, base: int = 0, latency_cycles: int = 3, go=always, max_bursts: int = 8
+    ):
         super().__init__(contents, base)
-        self._config, self._port, self._latency_cycles, self._go, self._max_bursts = config, port, latency_cycles, go, max_bursts
+        self._config, self._port, self._latency_cycles, self._go, self._max_bursts = (
+            config,
+            port,
+            latency_cycles,
+            go,
+            max_bursts,
+        )
         self.bursts: list[tuple[int, int]] = []
         self.burst_cycles: list[int] = []
 
@@ -189,9 +213,11 @@ class ReadPortMemory(_Memory):
 
 
 class WritePortMemory(_Memory):
-    """Memory behind a client's `WritePort`; `done` follows `latency_cycles` (at least 1) after the last beat of a burst.
+    """Memory behind a client's `WritePort`; `done` follows `latency_cycles` (at least 1) after the last beat of a
+    burst.
 
-    Asserts that a burst is offered only when its beats follow without a gap. Parameters and attributes as in `ReadPortMemory`.
+    Asserts that a burst is offered only when its beats follow without a gap. Parameters and attributes as in
+    `ReadPortMemory`.
     """
 
     def __init__(self, config, port, contents, *, base: int = 0, latency_cycles: int = 3, go=always):
@@ -217,7 +243,8 @@ class WritePortMemory(_Memory):
             ctx.set(port.beats.ready, beat_ready)
             ctx.set(port.done, is_done)
             _, _, valid, request, beat_valid, beat = await ctx.tick().sample(
-                port.bursts.valid, port.bursts.payload, port.beats.valid, port.beats.payload)
+                port.bursts.valid, port.bursts.payload, port.beats.valid, port.beats.payload
+            )
             assert beat_valid or not left, "a burst was offered before its beats were queued"
             if stable_beats.check(beat_valid, beat_ready, beat):
                 self.write(addr, beat.data, beat.strobe)
@@ -264,8 +291,19 @@ class AxiMemory(_Memory):
         The cycle of each beat transferred.
     """
 
-    def __init__(self, config, axi, contents, *, base: int = 0, latency_cycles: int = 4, go=always, bad_addrs=(), bad_resp: int = 2,
-                 is_aw_late: bool = False):
+    def __init__(
+        self,
+        config,
+        axi,
+        contents,
+        *,
+        base: int = 0,
+        latency_cycles: int = 4,
+        go=always,
+        bad_addrs=(),
+        bad_resp: int = 2,
+        is_aw_late: bool = False,
+    ):
         super().__init__(contents, base)
         self._config, self._axi, self._latency_cycles, self._go = config, axi, latency_cycles, go
         self._bad_addrs, self._bad_resp, self._is_aw_late = bad_addrs, bad_resp, is_aw_late
@@ -283,7 +321,10 @@ class AxiMemory(_Memory):
         return addr, length + 1
 
     def _request_signals(self, prefix):
-        return [getattr(self._axi, prefix + name) for name in ("valid", "addr", "len", "size", "burst", "id", "cache", "prot")]
+        return [
+            getattr(self._axi, prefix + name)
+            for name in ("valid", "addr", "len", "size", "burst", "id", "cache", "prot")
+        ]
 
     def _resp(self, addr: int) -> int:
         return self._bad_resp if addr in self._bad_addrs else 0
@@ -338,7 +379,8 @@ class AxiMemory(_Memory):
                 is_offered = True
             ctx.set(axi.bvalid, is_offered)
             _, _, b_ready, w_valid, *w, aw_valid, aw0, aw1, aw2, aw3, aw4, aw5, aw6 = await ctx.tick().sample(
-                axi.bready, axi.wvalid, axi.wdata, axi.wstrb, axi.wlast, *self._request_signals("aw"))
+                axi.bready, axi.wvalid, axi.wdata, axi.wstrb, axi.wlast, *self._request_signals("aw")
+            )
             if is_offered and b_ready:
                 is_offered = False
                 answers.popleft()

@@ -18,14 +18,32 @@ NOTE = "Written by `make reference` from `spec/`; do not edit.\n"
 
 def pages() -> dict[str, str]:
     """The Markdown pages of `docs/reference` by file name."""
-    return {"registers.md": _registers(), "descriptors.md": _descriptors(), "configuration.md": _configuration(), "limits.md": _limits()}
+    return {
+        "registers.md": _registers(),
+        "descriptors.md": _descriptors(),
+        "configuration.md": _configuration(),
+        "limits.md": _limits(),
+    }
 
 
 def _registers() -> str:
-    lines = ["# Registers", "", NOTE, "32 bits each, behind AXI4-Lite. Unmapped addresses answer SLVERR; writes to `ro` registers are ignored.",
-             "*Held*: writes are ignored while STATUS shows BUSY or STOPPING; a program keeps what stood there at its doorbell.", "",
-             "| address | register | access | meaning |", "|---|---|---|---|"]
-    lines += [f"| 0x{r.addr:02X} | {r.name} | {r.access}{', held' if r.is_held else ''} | {_cell(r.doc)} |" for r in csr.REGISTERS.values()]
+    lines = [
+        "# Registers",
+        "",
+        NOTE,
+        "32 bits each, behind AXI4-Lite. Unmapped addresses answer SLVERR; writes to `ro` registers are ignored.",
+        (
+            "*Held*: writes are ignored while STATUS shows BUSY or STOPPING; a program keeps what stood there at its "
+            "doorbell."
+        ),
+        "",
+        "| address | register | access | meaning |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| 0x{r.addr:02X} | {r.name} | {r.access}{', held' if r.is_held else ''} | {_cell(r.doc)} |"
+        for r in csr.REGISTERS.values()
+    ]
     lines += ["", "## ERROR", "", *_enum(csr.Error)]
     for enum in (csr.Control, csr.Status, csr.WindowControl):
         lines += ["", f"## {enum.__name__}", "", inspect.getdoc(enum), "", *_enum(enum)]
@@ -33,18 +51,35 @@ def _registers() -> str:
 
 
 def _descriptors() -> str:
-    lines = ["# Descriptors and tables", "", NOTE,
-             "Fields are packed from bit 0 upwards, little-endian; bits not listed are zero. `docs/architecture.md` says what they do.", ""]
+    lines = [
+        "# Descriptors and tables",
+        "",
+        NOTE,
+        (
+            "Fields are packed from bit 0 upwards, little-endian; bits not listed are zero. `docs/architecture.md` "
+            "says "
+            "what they do."
+        ),
+        "",
+    ]
     for enum in (isa.Opcode, isa.Rounding, isa.TpOp):
         lines += [f"## {enum.__name__}", "", inspect.getdoc(enum), "", *_enum(enum), ""]
     docs = _constant_docs(isa)
     for record in isa.RECORDS:
-        lines += [f"## {record.name}: {record.num_bytes} bytes, {record.num_bits} bits used", "", docs[record.name], "",
-                  "| bits | field | type | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"## {record.name}: {record.num_bytes} bytes, {record.num_bits} bits used",
+            "",
+            docs[record.name],
+            "",
+            "| bits | field | type | meaning |",
+            "|---|---|---|---|",
+        ]
         lsb = 0
         for field in record.fields.values():
             bits = f"{lsb + field.bits - 1}:{lsb}" if field.bits > 1 else f"{lsb}"
-            lines.append(f"| {bits} | `{field.name}` | {'i' if field.signed else 'u'}{field.bits} | {_cell(field.doc)} |")
+            lines.append(
+                f"| {bits} | `{field.name}` | {'i' if field.signed else 'u'}{field.bits} | {_cell(field.doc)} |"
+            )
             lsb += field.bits
         lines.append("")
     return "\n".join(lines)
@@ -53,8 +88,15 @@ def _descriptors() -> str:
 def _configuration() -> str:
     docs = _member_docs(config.NpuConfig)
     presets = config.PRESETS
-    lines = ["# Configuration", "", NOTE, "Parameters of `NpuConfig`; a TOML file given as a configuration sets any of them.", "",
-             f"| parameter | {' | '.join(presets)} | meaning |", f"|---|{'---|' * len(presets)}---|"]
+    lines = [
+        "# Configuration",
+        "",
+        NOTE,
+        "Parameters of `NpuConfig`; a TOML file given as a configuration sets any of them.",
+        "",
+        f"| parameter | {' | '.join(presets)} | meaning |",
+        f"|---|{'---|' * len(presets)}---|",
+    ]
     for field in fields(config.NpuConfig):
         values = " | ".join(str(getattr(preset, field.name)) for preset in presets.values())
         lines.append(f"| `{field.name}` | {values} | {_cell(docs[field.name])} |")
@@ -62,14 +104,26 @@ def _configuration() -> str:
 
 
 def _limits() -> str:
-    lines = ["# Limits", "", NOTE, "## Fused maximum pools", "", _constant_docs(limits)["FUSED_POOL_LIMITS"], "",
-             *(f"* {inspect.getdoc(limit)}" for limit in limits.FUSED_POOL_LIMITS)]
+    lines = [
+        "# Limits",
+        "",
+        NOTE,
+        "## Fused maximum pools",
+        "",
+        _constant_docs(limits)["FUSED_POOL_LIMITS"],
+        "",
+        *(f"* {inspect.getdoc(limit)}" for limit in limits.FUSED_POOL_LIMITS),
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _enum(enum) -> list[str]:
     docs = _member_docs(enum)
-    return ["| value | name | meaning |", "|---|---|---|", *(f"| {member.value} | {member.name} | {_cell(docs[member.name])} |" for member in enum)]
+    return [
+        "| value | name | meaning |",
+        "|---|---|---|",
+        *(f"| {member.value} | {member.name} | {_cell(docs[member.name])} |" for member in enum),
+    ]
 
 
 def _cell(text: str) -> str:

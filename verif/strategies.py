@@ -45,18 +45,28 @@ def configs(draw) -> NpuConfig:
     """Configurations far apart, most of them small enough to force tiling."""
     lanes = draw(st.sampled_from([8, 16, 32]))
     return NpuConfig(
-        num_cores=draw(st.sampled_from([1, 2, 4, 8, 16])), num_lanes=lanes, num_acc_entries=draw(st.sampled_from([16, 64])),
-        post_lanes=draw(st.sampled_from([1, 4, lanes // 2])), stripe_bytes=draw(st.sampled_from([4096, 65536])),
-        window_words=draw(st.sampled_from([32, 64])), port_bits=draw(st.sampled_from([32, 64, 256])),
-        tp_buffer_bytes=draw(st.sampled_from([1024, 16384])), pool_line_bytes=draw(st.sampled_from([16, 64])), pool_channels=draw(st.sampled_from([16, 64])),
+        num_cores=draw(st.sampled_from([1, 2, 4, 8, 16])),
+        num_lanes=lanes,
+        num_acc_entries=draw(st.sampled_from([16, 64])),
+        post_lanes=draw(st.sampled_from([1, 4, lanes // 2])),
+        stripe_bytes=draw(st.sampled_from([4096, 65536])),
+        window_words=draw(st.sampled_from([32, 64])),
+        port_bits=draw(st.sampled_from([32, 64, 256])),
+        tp_buffer_bytes=draw(st.sampled_from([1024, 16384])),
+        pool_line_bytes=draw(st.sampled_from([16, 64])),
+        pool_channels=draw(st.sampled_from([16, 64])),
     )
 
 
 @st.composite
 def memory_models(draw) -> MemoryModel:
     """Memories fast and slow, smooth and stalling."""
-    return MemoryModel(latency_cycles=draw(st.sampled_from([1, 7, 32, 150])), stall_percent=draw(st.sampled_from([0, 0, 20, 60])),
-                       seed=draw(st.integers(0, 1000)), is_shared=draw(st.booleans()))
+    return MemoryModel(
+        latency_cycles=draw(st.sampled_from([1, 7, 32, 150])),
+        stall_percent=draw(st.sampled_from([0, 0, 20, 60])),
+        seed=draw(st.integers(0, 1000)),
+        is_shared=draw(st.booleans()),
+    )
 
 
 def out_size(size, kernel, stride, dilation, before, after):
@@ -71,23 +81,35 @@ def _same_pads(size, kernel, stride, dilation):
 
 @st.composite
 def conv_graphs(draw, max_kernel: int | None = None, dtypes=dtypes):
-    """A convolution or depthwise convolution: kernels 1 .. 11*stride-1 (or `max_kernel`) per axis, the largest and the least of both axes more often than by
-    chance, strides 1..8, native ones most often, dilation, pads 0..7, down to a weight in fifty."""
+    """A convolution or depthwise convolution: kernels 1 ..
+
+    11*stride-1 (or `max_kernel`) per axis, the largest and the least of both axes more often than by chance, strides
+    1..8, native ones most often, dilation, pads 0..7, down to a weight in fifty.
+    """
     maker = GraphMaker(draw(seeds), draw(dtypes))
     height, width = draw(st.integers(1, 40)), draw(st.one_of(st.integers(1, 70), st.integers(1, 9)))
     steps = st.one_of(st.integers(1, 2), st.integers(1, 2), st.integers(3, 8))
     stride = draw(st.sampled_from([st.tuples(steps, steps)] * 5 + [st.just((2, 2))]).flatmap(lambda stride: stride))
     limits = [min(11 * step - 1, max_kernel or 99) for step in stride]
     any_kernel = st.tuples(*[st.one_of(st.integers(1, min(5, limit)), st.integers(1, limit)) for limit in limits])
-    kernel = draw(st.sampled_from([any_kernel] * 8 + [st.just((1, 1))] + [st.just(tuple(limits))] * (6 if stride == (2, 2) else 1)).flatmap(lambda kernel: kernel))
+    kernel = draw(
+        st.sampled_from(
+            [any_kernel] * 8 + [st.just((1, 1))] + [st.just(tuple(limits))] * (6 if stride == (2, 2) else 1)
+        ).flatmap(lambda kernel: kernel)
+    )
     is_large = kernel[0] * kernel[1] > 100
     dilation = tuple(draw(st.integers(1, 2 if taps <= 5 else 1)) for taps in kernel)
-    options = {"stride_h": stride[0], "stride_w": stride[1], "dilation_h": dilation[0], "dilation_w": dilation[1],
-               "activation": draw(st.sampled_from(["NONE", "RELU", "RELU6", "RELU_N1_TO_1"]))}
+    options = {
+        "stride_h": stride[0],
+        "stride_w": stride[1],
+        "dilation_h": dilation[0],
+        "dilation_w": dilation[1],
+        "activation": draw(st.sampled_from(["NONE", "RELU", "RELU6", "RELU_N1_TO_1"])),
+    }
     is_same = draw(st.booleans())
     pads = draw(st.tuples(*[st.integers(0, 7)] * 4))
     axes = list(zip((height, width), kernel, stride, dilation, strict=True))
-    sizes = [out_size(*axis, *pads[2 * n:2 * n + 2]) for n, axis in enumerate(axes)]
+    sizes = [out_size(*axis, *pads[2 * n : 2 * n + 2]) for n, axis in enumerate(axes)]
     if is_same or min(sizes) < 1:
         options["padding"] = "SAME"
         sizes = [-(-height // stride[0]), -(-width // stride[1])]
@@ -119,7 +141,9 @@ def fully_connected_graphs(draw, dtypes=dtypes):
     weights = maker.weights((num_oc, num_ic), draw(st.sampled_from([num_oc, 1])), 0, draw(st.sampled_from([1.0, 0.3])))
     if maker.dtype == np.int16:
         tensor = maker.tensors[weights]
-        maker.tensors[weights] = replace(tensor, quant=replace(tensor.quant, scale=np.exp2(np.round(np.log2(tensor.quant.scale)))))
+        maker.tensors[weights] = replace(
+            tensor, quant=replace(tensor.quant, scale=np.exp2(np.round(np.log2(tensor.quant.scale))))
+        )
     bias = maker.bias(num_oc, num_ic)
     return maker.graph([source], [maker.op("FULLY_CONNECTED", (source, weights, bias), (batch, num_oc))])
 
@@ -132,16 +156,30 @@ def pool_graphs(draw, dtypes=dtypes, kinds=("MAX_POOL_2D", "AVERAGE_POOL_2D")):
     kernel_h, kernel_w, stride_h, stride_w = draw(st.tuples(*[st.integers(1, 6)] * 4))
     kernel_h, kernel_w, is_same = min(kernel_h, height), min(kernel_w, width), draw(st.booleans())
     source = maker.tensor((1, height, width, num_ic))
-    sizes = (-(-height // stride_h), -(-width // stride_w)) if is_same else ((height - kernel_h) // stride_h + 1, (width - kernel_w) // stride_w + 1)
-    target = maker.op(draw(st.sampled_from(kinds)), (source,), (1, *sizes, num_ic),
-                      padding="SAME" if is_same else "VALID", filter_h=kernel_h, filter_w=kernel_w, stride_h=stride_h, stride_w=stride_w,
-                      activation=draw(st.sampled_from(["NONE", "RELU6"])))
+    sizes = (
+        (-(-height // stride_h), -(-width // stride_w))
+        if is_same
+        else ((height - kernel_h) // stride_h + 1, (width - kernel_w) // stride_w + 1)
+    )
+    target = maker.op(
+        draw(st.sampled_from(kinds)),
+        (source,),
+        (1, *sizes, num_ic),
+        padding="SAME" if is_same else "VALID",
+        filter_h=kernel_h,
+        filter_w=kernel_w,
+        stride_h=stride_h,
+        stride_w=stride_w,
+        activation=draw(st.sampled_from(["NONE", "RELU6"])),
+    )
     return maker.graph([source], [target])
 
 
 @st.composite
 def elementwise_graphs(draw, dtypes=dtypes, kinds=("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")):
-    """A sum, difference, product, maximum or minimum of two tensors with scales of their own; some axes of one are 1, or it is constant."""
+    """A sum, difference, product, maximum or minimum of two tensors with scales of their own; some axes of one are
+    1, or it is constant.
+    """
     maker = GraphMaker(draw(seeds), draw(dtypes))
     kind = draw(st.sampled_from(kinds))
     shape = (1, *draw(st.tuples(*[st.integers(1, 30)] * 3)))
@@ -172,38 +210,67 @@ def move_graphs(draw):
     source = maker.tensor((1, *shape), zero_point=3)
     if kind == "PAD":
         top, bottom, left, right = pads = draw(st.tuples(*[st.integers(0, 9)] * 4))
-        target = maker.op(kind, (source, maker.constant([[0, 0], pads[:2], pads[2:], [0, 0]])), (1, height + top + bottom, width + left + right, num_c))
+        target = maker.op(
+            kind,
+            (source, maker.constant([[0, 0], pads[:2], pads[2:], [0, 0]])),
+            (1, height + top + bottom, width + left + right, num_c),
+        )
     elif kind == "STRIDED_SLICE":
         begins = [draw(st.integers(0, size - 1)) for size in shape]
         ends = [draw(st.integers(begin + 1, size)) for begin, size in zip(begins, shape, strict=True)]
         steps = draw(st.tuples(*[st.integers(1, 3)] * 2, st.integers(1, 1 if maker.dtype == np.int16 else 3)))
         parts = [maker.constant(values) for values in ([0, *begins], [1, *ends], [1, *steps])]
         masks = dict.fromkeys(("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"), 0)
-        target = maker.op(kind, (source, *parts), (1, *(len(range(*part)) for part in zip(begins, ends, steps, strict=True))), **masks)
+        target = maker.op(
+            kind, (source, *parts), (1, *(len(range(*part)) for part in zip(begins, ends, steps, strict=True))), **masks
+        )
     elif kind == "CONCATENATION":
         axis, sizes = draw(st.integers(1, 3)), draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
-        others = [maker.tensor((*(1, *shape)[:axis], size, *(1, *shape)[axis + 1:]), zero_point=3) for size in sizes]
+        others = [maker.tensor((*(1, *shape)[:axis], size, *(1, *shape)[axis + 1 :]), zero_point=3) for size in sizes]
         total = sum(sizes) + shape[axis - 1]
-        target = maker.op(kind, (source, *others), (*(1, *shape)[:axis], total, *(1, *shape)[axis + 1:]), axis=axis, activation="NONE")
+        target = maker.op(
+            kind,
+            (source, *others),
+            (*(1, *shape)[:axis], total, *(1, *shape)[axis + 1 :]),
+            axis=axis,
+            activation="NONE",
+        )
         return maker.graph([source, *others], [target])
     elif kind == "RESIZE_NEAREST_NEIGHBOR":
         size = height * draw(st.integers(1, 4)), width * draw(st.integers(1, 4))
-        target = maker.op(kind, (source, maker.constant(size)), (1, *size, num_c), align_corners=False, half_pixel_centers=draw(st.booleans()))
+        target = maker.op(
+            kind,
+            (source, maker.constant(size)),
+            (1, *size, num_c),
+            align_corners=False,
+            half_pixel_centers=draw(st.booleans()),
+        )
     else:
-        source = maker.tensor((1, min(height, 12), min(width, 12), num_c), scale=draw(st.sampled_from([0.05, 0.1, 0.043])))
+        source = maker.tensor(
+            (1, min(height, 12), min(width, 12), num_c), scale=draw(st.sampled_from([0.05, 0.1, 0.043]))
+        )
         target = maker.op(kind, (source, maker.constant([1, 2])), (1, num_c))
     return maker.graph([source], [target])
 
 
 LUT_OPTIONS: dict[str, dict] = {
-    "LOGISTIC": {}, "TANH": {}, "HARD_SWISH": {}, "LEAKY_RELU": {"alpha": 0.1}, "GELU": {"approximate": False}, "QUANTIZE": {}, "RELU": {}, "RELU6": {},
+    "LOGISTIC": {},
+    "TANH": {},
+    "HARD_SWISH": {},
+    "LEAKY_RELU": {"alpha": 0.1},
+    "GELU": {"approximate": False},
+    "QUANTIZE": {},
+    "RELU": {},
+    "RELU6": {},
 }
 """Unary operators that both LiteRT's reference kernels and the NPU know, with options."""
 
 
 TABLE_ROOTS = {
-    "convolution": conv_graphs(max_kernel=3, dtypes=bytes_only), "FULLY_CONNECTED": fully_connected_graphs(bytes_only),
-    "ADD": elementwise_graphs(bytes_only, ["ADD"]), "MAX_POOL_2D": pool_graphs(bytes_only, ["MAX_POOL_2D"]),
+    "convolution": conv_graphs(max_kernel=3, dtypes=bytes_only),
+    "FULLY_CONNECTED": fully_connected_graphs(bytes_only),
+    "ADD": elementwise_graphs(bytes_only, ["ADD"]),
+    "MAX_POOL_2D": pool_graphs(bytes_only, ["MAX_POOL_2D"]),
     "AVERAGE_POOL_2D": pool_graphs(bytes_only, ["AVERAGE_POOL_2D"]),
 }
 """Layers that tables are fused into, each of which a campaign has to hit."""
@@ -211,9 +278,13 @@ TABLE_ROOTS = {
 
 @st.composite
 def lut_graphs(draw):
-    """A layer or nothing, followed by one or two operators that are tables; fused unless the result between is an output too."""
+    """A layer or nothing, followed by one or two operators that are tables; fused unless the result between is an
+    output too.
+    """
     kinds = draw(st.lists(st.sampled_from(sorted(LUT_OPTIONS)), min_size=1, max_size=2))
-    graph = draw(st.sampled_from([*TABLE_ROOTS.values(), elementwise_graphs(bytes_only), st.none()]).flatmap(lambda root: root))
+    graph = draw(
+        st.sampled_from([*TABLE_ROOTS.values(), elementwise_graphs(bytes_only), st.none()]).flatmap(lambda root: root)
+    )
     maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type if graph else draw(bytes_only))
     if graph is None:
         inputs = [maker.tensor((1, *draw(st.tuples(*[st.integers(1, 30)] * 3))))]
@@ -229,7 +300,9 @@ def lut_graphs(draw):
 
 @st.composite
 def residual_graphs(draw):
-    """A convolution, perhaps through a table, and a sum of its result and an earlier tensor of other scale; fused where that is faster."""
+    """A convolution, perhaps through a table, and a sum of its result and an earlier tensor of other scale; fused
+    where that is faster.
+    """
     graph = draw(conv_graphs(max_kernel=4, dtypes=bytes_only))
     maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type)
     maker.tensors, maker.ops = list(graph.tensors), []
@@ -248,31 +321,45 @@ def residual_graphs(draw):
 
 @st.composite
 def cut_graphs(draw):
-    """An image cut in parts of equal or any sizes, in blocks (not of int16, which LiteRT does not rearrange), or down to a box."""
-    kind, axis, block = draw(st.sampled_from(["SLICE", "SPLIT", "SPLIT_V", "SPACE_TO_DEPTH"])), draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    """An image cut in parts of equal or any sizes, in blocks (not of int16, which LiteRT does not rearrange), or
+    down to a box.
+    """
+    kind, axis, block = (
+        draw(st.sampled_from(["SLICE", "SPLIT", "SPLIT_V", "SPACE_TO_DEPTH"])),
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 4)),
+    )
     maker = GraphMaker(draw(seeds), draw(bytes_only if kind == "SPACE_TO_DEPTH" else dtypes))
     shape = [1, *draw(st.tuples(st.integers(1, 9), st.integers(1, 14), st.integers(1, 9)))]
     sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
     if kind == "SPACE_TO_DEPTH":
         source = maker.tensor((1, shape[1] * block, shape[2] * block, shape[3]), zero_point=3)
-        return maker.graph([source], [maker.op(kind, (source,), (*shape[:3], shape[3] * block * block), block_size=block)])
+        return maker.graph(
+            [source], [maker.op(kind, (source,), (*shape[:3], shape[3] * block * block), block_size=block)]
+        )
     if kind == "SLICE":
         begins = [0, *(draw(st.integers(0, size - 1)) for size in shape[1:])]
         extents = [1, *(draw(st.integers(1, size - begin)) for begin, size in zip(begins[1:], shape[1:], strict=True))]
         source = maker.tensor(shape, zero_point=3)
-        return maker.graph([source], [maker.op(kind, (source, maker.constant(begins), maker.constant(extents)), extents)])
+        return maker.graph(
+            [source], [maker.op(kind, (source, maker.constant(begins), maker.constant(extents)), extents)]
+        )
     if kind == "SPLIT":
         sizes = [sizes[0]] * len(sizes)
-    source = maker.tensor([*shape[:axis], sum(sizes), *shape[axis + 1:]], zero_point=3)
-    inputs = (maker.constant(axis), source) if kind == "SPLIT" else (source, maker.constant(sizes), maker.constant(axis))
-    parts = [maker.tensor([*shape[:axis], size, *shape[axis + 1:]], zero_point=3) for size in sizes]
+    source = maker.tensor([*shape[:axis], sum(sizes), *shape[axis + 1 :]], zero_point=3)
+    inputs = (
+        (maker.constant(axis), source) if kind == "SPLIT" else (source, maker.constant(sizes), maker.constant(axis))
+    )
+    parts = [maker.tensor([*shape[:axis], size, *shape[axis + 1 :]], zero_point=3) for size in sizes]
     maker.ops.append(Op(len(maker.ops), kind, inputs, tuple(parts)))
     return maker.graph([source], parts)
 
 
 @st.composite
 def state_graphs(draw):
-    """A network over one shape with up to three variables, read and assigned in any order: values pass through tables, sums, moves and convolutions."""
+    """A network over one shape with up to three variables, read and assigned in any order: values pass through
+    tables, sums, moves and convolutions.
+    """
     maker = GraphMaker(draw(seeds), draw(bytes_only))
     shape = 1, *draw(st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 6)))
     sources = [maker.tensor(shape, zero_point=2) for _ in range(draw(st.integers(1, 2)))]
@@ -289,26 +376,43 @@ def state_graphs(draw):
         elif kind == "ADD":
             values.append(maker.op(kind, (value, draw(st.sampled_from(values))), shape, activation="NONE"))
         elif kind == "CONV_2D":
-            bias = maker.tensor((shape[3],), np.int32, maker.rng.integers(-2000, 2000, shape[3]).astype(np.int32), zero_point=0)
+            bias = maker.tensor(
+                (shape[3],), np.int32, maker.rng.integers(-2000, 2000, shape[3]).astype(np.int32), zero_point=0
+            )
             weights = maker.weights((shape[3], 3, 1, shape[3]), shape[3], 0)
-            values.append(maker.op(kind, (value, weights, bias), shape, stride_h=1, stride_w=1, padding="SAME", activation="RELU"))
+            values.append(
+                maker.op(kind, (value, weights, bias), shape, stride_h=1, stride_w=1, padding="SAME", activation="RELU")
+            )
         elif kind == "PAD":
-            outputs.append(maker.op(kind, (value, maker.constant([[0, 0], [1, 0], [0, 2], [0, 0]])), (1, shape[1] + 1, shape[2] + 2, shape[3])))
+            outputs.append(
+                maker.op(
+                    kind,
+                    (value, maker.constant([[0, 0], [1, 0], [0, 2], [0, 0]])),
+                    (1, shape[1] + 1, shape[2] + 2, shape[3]),
+                )
+            )
         else:
-            flat = maker.op(kind, (value,), (1, shape[1] * shape[2], shape[3]), new_shape=(1, shape[1] * shape[2], shape[3]))
+            flat = maker.op(
+                kind, (value,), (1, shape[1] * shape[2], shape[3]), new_shape=(1, shape[1] * shape[2], shape[3])
+            )
             values.append(maker.op(kind, (flat,), shape, new_shape=shape))
     used = any("variable" in op.options for op in maker.ops)
     initial = maker.rng.integers(0, 256, (num_variables, *shape)).astype(maker.dtype)
     variables = tuple(Variable(f"v{n}", shape, initial.dtype, initial[n]) for n in range(num_variables))
     outputs.append(maker.op("ADD", (values[-1], draw(st.sampled_from(values))), shape, activation="NONE"))
-    graph = replace(maker.graph(sources, list(dict.fromkeys([*outputs, *draw(st.lists(st.sampled_from(values), max_size=2))]))), variables=variables)
+    graph = replace(
+        maker.graph(sources, list(dict.fromkeys([*outputs, *draw(st.lists(st.sampled_from(values), max_size=2))]))),
+        variables=variables,
+    )
     assume(used and not set(graph.outputs) & set(sources))
     return graph
 
 
 @st.composite
 def fused_pool_graphs(draw):
-    """A convolution, perhaps through a table (not of int16), and a maximum pool of stride 2 without pads on its outputs; fused where the NN engine can."""
+    """A convolution, perhaps through a table (not of int16), and a maximum pool of stride 2 without pads on its
+    outputs; fused where the NN engine can.
+    """
     graph = draw(conv_graphs(max_kernel=4))
     maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type)
     maker.tensors, maker.ops = list(graph.tensors), list(graph.ops)
@@ -318,13 +422,28 @@ def fused_pool_graphs(draw):
         last = maker.op("LEAKY_RELU", (last,), shape, alpha=0.2)
     is_odd = height % 2 == width % 2 == 1
     size = min(draw(st.sampled_from([2, 3, 3, 3] if is_odd else [2, 2, 2, 3])), height, width)
-    target = maker.op("MAX_POOL_2D", (last,), (1, (height - size) // 2 + 1, (width - size) // 2 + 1, num_oc), padding="VALID", filter_h=size, filter_w=size,
-                      stride_h=2, stride_w=2, activation=draw(st.sampled_from(["NONE", "RELU6"])))
+    target = maker.op(
+        "MAX_POOL_2D",
+        (last,),
+        (1, (height - size) // 2 + 1, (width - size) // 2 + 1, num_oc),
+        padding="VALID",
+        filter_h=size,
+        filter_w=size,
+        stride_h=2,
+        stride_w=2,
+        activation=draw(st.sampled_from(["NONE", "RELU6"])),
+    )
     return maker.graph(graph.inputs, [target])
 
 
 def layer_graphs():
     """Any layer that the NPU executes; convolutions most often."""
-    kinds = [*[conv_graphs()] * 6, fully_connected_graphs(), *[pool_graphs(), elementwise_graphs(), move_graphs()] * 2, *[lut_graphs()] * 4, residual_graphs(),
-             fused_pool_graphs()]
+    kinds = [
+        *[conv_graphs()] * 6,
+        fully_connected_graphs(),
+        *[pool_graphs(), elementwise_graphs(), move_graphs()] * 2,
+        *[lut_graphs()] * 4,
+        residual_graphs(),
+        fused_pool_graphs(),
+    ]
     return st.sampled_from(kinds).flatmap(lambda graphs: graphs)

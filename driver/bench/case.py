@@ -56,7 +56,9 @@ class Measurement:
 
     @property
     def ideal_weight_bytes(self) -> float:
-        """Least bytes that say which weights are not zero and what they are, when both are random: the entropy of the places and 8 bits for a value."""
+        """Least bytes that say which weights are not zero and what they are, when both are random: the entropy of
+        the places and 8 bits for a value.
+        """
         density = self.num_nonzero / self.num_weights
         places = sum(-share * log2(share) for share in (density, 1 - density) if share)
         return self.num_passes * self.num_weights * (places + 8 * density) / 8
@@ -139,11 +141,24 @@ class Row:
         """The row as it stands in the JSON report."""
         case, found, npu = self.case, self.found, self.case.setup.npu
         return {
-            "rule": case.rule, "group": case.group, "name": case.name, "config": npu.name, "layer": asdict(case.setup.layer),
-            **_figures(found), "utilisation": found.utilisation(npu), "engines": found.engines,
-            "twin": {"config": case.twin.npu.name, "layer": asdict(case.twin.layer), **_figures(self.twin)} if case.twin else None,
-            "metric": case.metric.name, "value": self.value, "limit": case.limit, "relation": ">=" if case.metric.is_floor else "<=",
-            "ok": self.ok, "bit_exact": found.bit_exact if self.is_exact else False, "refusal": found.refusal or None,
+            "rule": case.rule,
+            "group": case.group,
+            "name": case.name,
+            "config": npu.name,
+            "layer": asdict(case.setup.layer),
+            **_figures(found),
+            "utilisation": found.utilisation(npu),
+            "engines": found.engines,
+            "twin": {"config": case.twin.npu.name, "layer": asdict(case.twin.layer), **_figures(self.twin)}
+            if case.twin
+            else None,
+            "metric": case.metric.name,
+            "value": self.value,
+            "limit": case.limit,
+            "relation": ">=" if case.metric.is_floor else "<=",
+            "ok": self.ok,
+            "bit_exact": found.bit_exact if self.is_exact else False,
+            "refusal": found.refusal or None,
         }
 
 
@@ -163,7 +178,9 @@ def judge(cases: list[Case], measured: Mapping[Setup, Measurement]) -> list[Row]
 
 
 def _least_cycles(setup: Setup, found: Measurement) -> float:
-    """What no schedule can beat: every multiplier at work on non-zero weights, or each input, weight and output once over the port."""
+    """What no schedule can beat: every multiplier at work on non-zero weights, or each input, weight and output once
+    over the port.
+    """
     height, width, num_ic = setup.layer.input_hwc
     out_h, out_w = setup.layer.output_hw
     beats = max(height * width * num_ic + found.num_nonzero, out_h * out_w * setup.layer.num_oc) / setup.npu.port_bytes
@@ -172,12 +189,26 @@ def _least_cycles(setup: Setup, found: Measurement) -> float:
 
 CYCLES = Metric("cycles / twin's", lambda setup, found, twin: found.cycles / twin.cycles, ".3f")
 EXTRA_CYCLES = Metric("cycles beyond the twin's", lambda setup, found, twin: found.cycles - twin.cycles, ",d")
-EXTRA_READ = Metric("bytes read beyond the twin's", lambda setup, found, twin: max(0, found.read_bytes - twin.read_bytes), ",d")
+EXTRA_READ = Metric(
+    "bytes read beyond the twin's", lambda setup, found, twin: max(0, found.read_bytes - twin.read_bytes), ",d"
+)
 TP_SHARE = Metric("cycles waiting for TP", lambda setup, found, twin: found.tp_cycles / found.cycles, ".1%")
 UTILISATION = Metric("utilisation", lambda setup, found, twin: found.utilisation(setup.npu), ".1%", is_floor=True)
-ROOFLINE = Metric("share of the roofline", lambda setup, found, twin: _least_cycles(setup, found) / found.cycles, ".1%", is_floor=True)
-IDEAL_CYCLES = Metric("ideal cycles / cycles", lambda setup, found, twin: found.ideal_cycles(setup.npu) / found.cycles, ".1%", is_floor=True)
-IDEAL_BYTES = Metric("ideal / weight bytes", lambda setup, found, twin: found.ideal_weight_bytes / found.weight_bytes, ".1%", is_floor=True)
+ROOFLINE = Metric(
+    "share of the roofline", lambda setup, found, twin: _least_cycles(setup, found) / found.cycles, ".1%", is_floor=True
+)
+IDEAL_CYCLES = Metric(
+    "ideal cycles / cycles",
+    lambda setup, found, twin: found.ideal_cycles(setup.npu) / found.cycles,
+    ".1%",
+    is_floor=True,
+)
+IDEAL_BYTES = Metric(
+    "ideal / weight bytes",
+    lambda setup, found, twin: found.ideal_weight_bytes / found.weight_bytes,
+    ".1%",
+    is_floor=True,
+)
 WRITTEN = Metric("bytes written / twin's", lambda setup, found, twin: found.write_bytes / twin.write_bytes, ".3f")
 POOL_FUSED = Metric("pool is fused", lambda setup, found, twin: int("fused" in found.engines), "d", is_floor=True)
 POOL_ON_TP = Metric("pool is left to TP", lambda setup, found, twin: int("tp" in found.engines), "d", is_floor=True)

@@ -32,13 +32,37 @@ def _bench(context: typer.Context) -> int:
 
 @bench_app.command()
 def contract(
-    config: Annotated[str, typer.Option("--config", metavar="S|D|Q|O|X|FILE.toml", help="A preset or a TOML file of parameters.", autocompletion=complete_config)] = "Q",
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config",
+            metavar="S|D|Q|O|X|FILE.toml",
+            help="A preset or a TOML file of parameters.",
+            autocompletion=complete_config,
+        ),
+    ] = "Q",
     rules: Annotated[str, typer.Option("--rules", metavar="N,N...", help="Only these rules.", show_default="all")] = "",
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, max=256, help="Processes that simulate.", show_default="number of cores")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the rows to this file; - for stdout.", autocompletion=complete_files)] = None,
-    html_path: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write table and plots as one page.", autocompletion=complete_files)] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, max=256, help="Processes that simulate.", show_default="number of cores"),
+    ] = None,
+    json_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write the rows to this file; - for stdout.", autocompletion=complete_files
+        ),
+    ] = None,
+    html_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write table and plots as one page.", autocompletion=complete_files
+        ),
+    ] = None,
 ) -> int:
-    """Measure every rule of the contract on the compiled RTL. Exit code 1: a limit is missed, or a result differs from LiteRT's."""
+    """Measure every rule of the contract on the compiled RTL.
+
+    Exit code 1: a limit is missed, or a result differs from LiteRT's.
+    """
     from .case import judge
     from .contract import RULES, contract_cases
     from .measure import measure_all
@@ -50,7 +74,9 @@ def contract(
         from .plots import write_html
     cases = contract_cases(npu, _parse_rules(rules, tuple(RULES)))
     with bar("compiling") as progress:
-        measured = measure_all((setup for case in cases for setup in case.setups), jobs or os.cpu_count() or 1, progress)
+        measured = measure_all(
+            (setup for case in cases for setup in case.setups), jobs or os.cpu_count() or 1, progress
+        )
     rows = judge(cases, measured)
     text = json.dumps({"config": config, "rows": [row.to_dict() for row in rows]}, indent=2) + "\n"
     if json_path is not None and str(json_path) == "-":
@@ -73,19 +99,56 @@ class SpeedSource(StrEnum):
     MODEL = "model"
 
 
-SOURCES = {SpeedSource.NATIVE: "Convoy: RTL simulated cycle by cycle.", SpeedSource.MODEL: "Convoy: estimates of its timing model."}
+SOURCES = {
+    SpeedSource.NATIVE: "Convoy: RTL simulated cycle by cycle.",
+    SpeedSource.MODEL: "Convoy: estimates of its timing model.",
+}
 
 
 @bench_app.command()
 def speed(
-    paths: Annotated[list[Path], typer.Argument(metavar="FOLDER|MODEL...", help="TFLite files, or folders of them.", show_default=False, autocompletion=complete_files)],
-    configs: Annotated[str, typer.Option("--config", metavar="NAME,NAME...", help="Presets or TOML files of parameters.", autocompletion=complete_config)] = "Q,O,X",
-    source: Annotated[SpeedSource, typer.Option("--device", help="The compiled RTL, or the timing model.")] = SpeedSource.NATIVE,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, max=256, help="Processes that simulate.", show_default="number of cores")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the rows to this file; - for stdout.", autocompletion=complete_files)] = None,
-    html_path: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write table and plots as one page.", autocompletion=complete_files)] = None,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FOLDER|MODEL...",
+            help="TFLite files, or folders of them.",
+            show_default=False,
+            autocompletion=complete_files,
+        ),
+    ],
+    configs: Annotated[
+        str,
+        typer.Option(
+            "--config",
+            metavar="NAME,NAME...",
+            help="Presets or TOML files of parameters.",
+            autocompletion=complete_config,
+        ),
+    ] = "Q,O,X",
+    source: Annotated[
+        SpeedSource, typer.Option("--device", help="The compiled RTL, or the timing model.")
+    ] = SpeedSource.NATIVE,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, max=256, help="Processes that simulate.", show_default="number of cores"),
+    ] = None,
+    json_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write the rows to this file; - for stdout.", autocompletion=complete_files
+        ),
+    ] = None,
+    html_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write table and plots as one page.", autocompletion=complete_files
+        ),
+    ] = None,
 ) -> int:
-    """Run networks, and compare their cycles with what a peer's compiler estimates at as many MACs per cycle. Exit code 1: a result differs from LiteRT's."""
+    """Run networks, and compare their cycles with what a peer's compiler estimates at as many MACs per cycle.
+
+    Exit code 1: a result differs from LiteRT's.
+    """
     from convoy.driver.runtime.device import MemoryModel
 
     from .peer import PEER_NAME, find_peer, peer_version
@@ -98,8 +161,12 @@ def speed(
     with bar("compiling") as progress:
         rows = measure_speed(models, named, jobs or os.cpu_count() or 1, progress, str(source), program)
     notes = speed_notes(rows, program is not None)
-    report = {"device": str(source), "memory_latency_cycles": MemoryModel().latency_cycles,
-              "peer": {"name": PEER_NAME, "version": peer_version()} if program else None, "rows": [row.to_dict() for row in rows]}
+    report = {
+        "device": str(source),
+        "memory_latency_cycles": MemoryModel().latency_cycles,
+        "peer": {"name": PEER_NAME, "version": peer_version()} if program else None,
+        "rows": [row.to_dict() for row in rows],
+    }
     text = json.dumps(report, indent=2) + "\n"
     if json_path is not None and str(json_path) == "-":
         typer.echo(text, nl=False)
@@ -117,7 +184,9 @@ def speed(
 
 
 def _check(device: str | None, read: Iterable[Path], json_path: Path | None, html_path: Path | None) -> None:
-    """Refuse, before any work, a device whose tools are missing, outputs that could not be written, and charts whose packages are missing."""
+    """Refuse, before any work, a device whose tools are missing, outputs that could not be written, and charts whose
+    packages are missing.
+    """
     if device is not None:
         from convoy.driver.devices import check_device
 

@@ -46,11 +46,21 @@ def contract_cases(npu: NpuConfig, rules: tuple[int, ...] = ()) -> list[Case]:
     return [case for number, rule in RULES.items() if not rules or number in rules for case in rule.cases(npu)]
 
 
-def _layer(out_hw: tuple[int, int], num_ic: int, num_oc: int, kernel: tuple[int, int] = (3, 3), op: str = "conv", stride: tuple[int, int] = (1, 1),
-           pads: tuple[int, int, int, int] = (0, 0, 0, 0), **rest: Any) -> LayerSpec:
+def _layer(
+    out_hw: tuple[int, int],
+    num_ic: int,
+    num_oc: int,
+    kernel: tuple[int, int] = (3, 3),
+    op: str = "conv",
+    stride: tuple[int, int] = (1, 1),
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    **rest: Any,
+) -> LayerSpec:
     """A layer with these output rows and columns."""
     height, width = ((out - 1) * step + taps for out, step, taps in zip(out_hw, stride, kernel, strict=True))
-    return LayerSpec(op, (height - pads[0] - pads[1], width - pads[2] - pads[3], num_ic), num_oc, kernel, stride, pads, **rest)
+    return LayerSpec(
+        op, (height - pads[0] - pads[1], width - pads[2] - pads[3], num_ic), num_oc, kernel, stride, pads, **rest
+    )
 
 
 def _same_pads(kernel: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -63,21 +73,49 @@ def _by(values: tuple[int, ...]) -> str:
     return "x".join(map(str, values))
 
 
-PADS = ((1, 1, 1, 1), (0, 1, 0, 1), (1, 0, 0, 0), (0, 2, 0, 0), (0, 0, 3, 0), (0, 0, 0, 4), (2, 5, 3, 6), (7, 0, 0, 7), (0, 7, 7, 0), (7, 7, 7, 7))
+PADS = (
+    (1, 1, 1, 1),
+    (0, 1, 0, 1),
+    (1, 0, 0, 0),
+    (0, 2, 0, 0),
+    (0, 0, 3, 0),
+    (0, 0, 0, 4),
+    (2, 5, 3, 6),
+    (7, 0, 0, 7),
+    (0, 7, 7, 0),
+    (7, 7, 7, 7),
+)
 
 
 def _pads(npu: NpuConfig) -> Iterator[Case]:
     layers = [(pads, _layer((24, 24), 32, 32, pads=pads)) for pads in PADS]
-    layers += [((3, 3, 3, 3), _layer((24, 24), 16, 16, (7, 7), pads=(3, 3, 3, 3))), ((0, 1, 0, 1), _layer((16, 16), 32, 32, stride=(2, 2), pads=(0, 1, 0, 1)))]
+    layers += [
+        ((3, 3, 3, 3), _layer((24, 24), 16, 16, (7, 7), pads=(3, 3, 3, 3))),
+        ((0, 1, 0, 1), _layer((16, 16), 32, 32, stride=(2, 2), pads=(0, 1, 0, 1))),
+    ]
     for pads, layer in layers:
         height, width, num_ic = layer.input_hwc
-        twin = replace(layer, input_hwc=(height + pads[0] + pads[1], width + pads[2] + pads[3], num_ic), pads=(0, 0, 0, 0))
+        twin = replace(
+            layer, input_hwc=(height + pads[0] + pads[1], width + pads[2] + pads[3], num_ic), pads=(0, 0, 0, 0)
+        )
         name = f"{_by(layer.kernel)}, stride {_by(layer.stride)}, pads {','.join(map(str, pads))}"
         for metric, limit in ((CYCLES, 1.01), (EXTRA_READ, 0)):
             yield Case(1, "pads", name, Setup(layer, npu), metric, limit, Setup(twin, npu))
 
 
-STRIDES = (*((step, step) for step in range(1, 9)), (1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2), (1, 8), (8, 1), (4, 6), (7, 5))
+STRIDES = (
+    *((step, step) for step in range(1, 9)),
+    (1, 2),
+    (2, 1),
+    (1, 3),
+    (3, 1),
+    (2, 3),
+    (3, 2),
+    (1, 8),
+    (8, 1),
+    (4, 6),
+    (7, 5),
+)
 
 
 def _strides(npu: NpuConfig) -> Iterator[Case]:
@@ -87,7 +125,15 @@ def _strides(npu: NpuConfig) -> Iterator[Case]:
     for stride in STRIDES:
         is_native = max(stride) <= 2
         yield Case(2, "strides", f"stride {_by(stride)}, to 16x16", setup(stride), TP_SHARE, 0 if is_native else None)
-        yield Case(2, "strides", f"stride {_by(stride)}, to 16x16", setup(stride), CYCLES, 1.02 if is_native else None, setup((1, 1)))
+        yield Case(
+            2,
+            "strides",
+            f"stride {_by(stride)}, to 16x16",
+            setup(stride),
+            CYCLES,
+            1.02 if is_native else None,
+            setup((1, 1)),
+        )
 
 
 def _channels(npu: NpuConfig) -> Iterator[Case]:
@@ -100,7 +146,9 @@ def _channels(npu: NpuConfig) -> Iterator[Case]:
         if num_oc == full:
             yield Case(3, "channels", f"{num_oc} output channels", setup(num_oc), UTILISATION)
         else:
-            yield Case(3, "channels", f"{num_oc} output channels; twin {full}", setup(num_oc), CYCLES, 1.01, setup(full))
+            yield Case(
+                3, "channels", f"{num_oc} output channels; twin {full}", setup(num_oc), CYCLES, 1.01, setup(full)
+            )
     yield from _scaling()
 
 
@@ -132,24 +180,56 @@ def _kernels(npu: NpuConfig) -> Iterator[Case]:
     for stride in ((1, 1), (2, 2), (3, 3)):
         kernel = tuple(REACH * step for step in stride)
         for beyond in (kernel, (kernel[0], 1), (1, kernel[1])):
-            yield Case(4, "refusals", f"kernel {_by(beyond)}, stride {_by(stride)}", Setup(_layer((4, 4), 4, 4, beyond, stride=stride), npu), REFUSED, 1)
+            yield Case(
+                4,
+                "refusals",
+                f"kernel {_by(beyond)}, stride {_by(stride)}",
+                Setup(_layer((4, 4), 4, 4, beyond, stride=stride), npu),
+                REFUSED,
+                1,
+            )
 
 
 def _fused(npu: NpuConfig) -> Iterator[Case]:
     for name, layer in (
-        ("3x3", _layer((16, 16), 32, 32, pads=(1, 1, 1, 1))), ("1x1", _layer((16, 16), 64, 64, (1, 1))),
+        ("3x3", _layer((16, 16), 32, 32, pads=(1, 1, 1, 1))),
+        ("1x1", _layer((16, 16), 64, 64, (1, 1))),
         ("depthwise 3x3", _layer((28, 28), 32, 32, op="depthwise", pads=(1, 1, 1, 1))),
     ):
         for activation in ("relu", "relu6"):
-            yield Case(5, "activations", f"{name}, {activation}", Setup(replace(layer, activation=activation), npu), EXTRA_CYCLES, 0, Setup(layer, npu))
+            yield Case(
+                5,
+                "activations",
+                f"{name}, {activation}",
+                Setup(replace(layer, activation=activation), npu),
+                EXTRA_CYCLES,
+                0,
+                Setup(layer, npu),
+            )
 
 
 POOLS = (
-    ("2x2", (16, 16), True), ("2x2", (15, 16), False), ("2x2", (16, 15), False), ("2x2", (8, 66), True),
-    ("3x3", (9, 61), True), ("3x3", (9, 62), False), ("3x3", (9, 63), True), ("3x3", (9, 64), False), ("3x3", (9, 65), False), ("3x3", (3, 3), True), ("3x3", (8, 9), False),
+    ("2x2", (16, 16), True),
+    ("2x2", (15, 16), False),
+    ("2x2", (16, 15), False),
+    ("2x2", (8, 66), True),
+    ("3x3", (9, 61), True),
+    ("3x3", (9, 62), False),
+    ("3x3", (9, 63), True),
+    ("3x3", (9, 64), False),
+    ("3x3", (9, 65), False),
+    ("3x3", (3, 3), True),
+    ("3x3", (8, 9), False),
 )
 """Window, outputs of the convolution, whether the rule allows to fuse them."""
-WIDE_POOLS = ("2x2", (8, 66), True), ("3x3", (9, 29), True), ("3x3", (9, 30), False), ("3x3", (9, 31), True), ("3x3", (9, 32), False), ("3x3", (9, 33), False)
+WIDE_POOLS = (
+    ("2x2", (8, 66), True),
+    ("3x3", (9, 29), True),
+    ("3x3", (9, 30), False),
+    ("3x3", (9, 31), True),
+    ("3x3", (9, 32), False),
+    ("3x3", (9, 33), False),
+)
 """The same of int16."""
 
 
@@ -158,8 +238,20 @@ def _fused_and_pools(npu: NpuConfig) -> Iterator[Case]:
     for dtype, pools in (("int8", POOLS), ("int16", WIDE_POOLS)):
         for window, hw, is_legal in pools:
             setup = Setup(_layer(hw, 16, 16, pads=(1, 1, 1, 1), pool=window, dtype=dtype), npu)
-            yield Case(5, "pools at the limits", f"{dtype}, {window} pool of {_by(hw)}", setup, POOL_FUSED if is_legal else POOL_ON_TP, 1)
-    for window, hw, dtype in (("2x2", (32, 32), "int8"), ("3x3", (31, 31), "int8"), ("2x2", (32, 32), "int16"), ("3x3", (31, 31), "int16")):
+            yield Case(
+                5,
+                "pools at the limits",
+                f"{dtype}, {window} pool of {_by(hw)}",
+                setup,
+                POOL_FUSED if is_legal else POOL_ON_TP,
+                1,
+            )
+    for window, hw, dtype in (
+        ("2x2", (32, 32), "int8"),
+        ("3x3", (31, 31), "int8"),
+        ("2x2", (32, 32), "int16"),
+        ("3x3", (31, 31), "int16"),
+    ):
         layer = _layer(hw, 64, 64, pads=(1, 1, 1, 1), dtype=dtype)
         setup, twin = Setup(replace(layer, pool=window), npu), Setup(layer, npu)
         yield Case(5, "pools", f"3x3, {dtype}, {window} pool of {_by(hw)}; twin without", setup, CYCLES, 1.03, twin)
@@ -168,27 +260,66 @@ def _fused_and_pools(npu: NpuConfig) -> Iterator[Case]:
 
 def _dtypes(npu: NpuConfig) -> Iterator[Case]:
     for name, layer in (
-        ("3x3", _layer((16, 16), 64, 64, pads=(1, 1, 1, 1))), ("1x1", _layer((16, 16), 64, 64, (1, 1))),
+        ("3x3", _layer((16, 16), 64, 64, pads=(1, 1, 1, 1))),
+        ("1x1", _layer((16, 16), 64, 64, (1, 1))),
         ("depthwise 3x3", _layer((28, 28), 64, 64, op="depthwise", pads=(1, 1, 1, 1))),
     ):
         for dtype, limit in (("uint8", 1.01), ("int16", 2.1)):
-            yield Case(8, "dtypes", f"{name}, {dtype}; twin int8", Setup(replace(layer, dtype=dtype), npu), CYCLES, limit, Setup(layer, npu))
+            yield Case(
+                8,
+                "dtypes",
+                f"{name}, {dtype}; twin int8",
+                Setup(replace(layer, dtype=dtype), npu),
+                CYCLES,
+                limit,
+                Setup(layer, npu),
+            )
     layer = _layer((16, 16), 32, 32, stride=(3, 3))
-    yield Case(8, "dtypes", "3x3, stride 3x3, int16; twin int8", Setup(replace(layer, dtype="int16"), npu), CYCLES, 2.1, Setup(layer, npu))
+    yield Case(
+        8,
+        "dtypes",
+        "3x3, stride 3x3, int16; twin int8",
+        Setup(replace(layer, dtype="int16"), npu),
+        CYCLES,
+        2.1,
+        Setup(layer, npu),
+    )
 
 
 def _depthwise(npu: NpuConfig) -> Iterator[Case]:
     for name, layer, metric, limit in (
         ("3x3", _layer((28, 28), 128, 128, op="depthwise", pads=(1, 1, 1, 1)), UTILISATION, 0.6),
-        ("3x3, stride 2x2", _layer((14, 14), 128, 128, op="depthwise", stride=(2, 2), pads=(0, 1, 0, 1)), ROOFLINE, 0.85),
-        ("3x3, stride 1x2", _layer((28, 14), 128, 128, op="depthwise", stride=(1, 2), pads=(1, 1, 0, 1)), ROOFLINE, None),
+        (
+            "3x3, stride 2x2",
+            _layer((14, 14), 128, 128, op="depthwise", stride=(2, 2), pads=(0, 1, 0, 1)),
+            ROOFLINE,
+            0.85,
+        ),
+        (
+            "3x3, stride 1x2",
+            _layer((28, 14), 128, 128, op="depthwise", stride=(1, 2), pads=(1, 1, 0, 1)),
+            ROOFLINE,
+            None,
+        ),
         ("3x3, stride 3x3", _layer((10, 10), 32, 32, op="depthwise", stride=(3, 3)), ROOFLINE, None),
         ("3x3, multiplier 2", _layer((28, 28), 64, 128, op="depthwise", pads=(1, 1, 1, 1)), UTILISATION, 0.6),
-        ("3x3, multiplier 2, stride 2x2", _layer((14, 14), 64, 128, op="depthwise", stride=(2, 2), pads=(0, 1, 0, 1)), ROOFLINE, None),
+        (
+            "3x3, multiplier 2, stride 2x2",
+            _layer((14, 14), 64, 128, op="depthwise", stride=(2, 2), pads=(0, 1, 0, 1)),
+            ROOFLINE,
+            None,
+        ),
         ("5x5", _layer((28, 28), 128, 128, (5, 5), op="depthwise", pads=(2, 2, 2, 2)), UTILISATION, None),
         ("7x7", _layer((14, 14), 128, 128, (7, 7), op="depthwise", pads=(3, 3, 3, 3)), UTILISATION, None),
     ):
-        yield Case(6, "depthwise", f"{name}, {layer.num_oc} channels, to {_by(layer.output_hw)}", Setup(layer, npu), metric, limit)
+        yield Case(
+            6,
+            "depthwise",
+            f"{name}, {layer.num_oc} channels, to {_by(layer.output_hw)}",
+            Setup(layer, npu),
+            metric,
+            limit,
+        )
 
 
 DENSITIES = (1.0, 0.9, 0.75, 0.5, 0.25, 0.1, 0.05)
@@ -196,12 +327,20 @@ DENSITIES = (1.0, 0.9, 0.75, 0.5, 0.25, 0.1, 0.05)
 
 def _sparse(npu: NpuConfig) -> Iterator[Case]:
     for group, layer, limit in (
-        ("sparse 3x3", _layer((32, 32), 64, 64, pads=(1, 1, 1, 1)), 0.9), ("sparse 1x1", _layer((16, 16), 256, 256, (1, 1)), 0.85),
+        ("sparse 3x3", _layer((32, 32), 64, 64, pads=(1, 1, 1, 1)), 0.9),
+        ("sparse 1x1", _layer((16, 16), 256, 256, (1, 1)), 0.85),
     ):
         for density in DENSITIES:
             setup = Setup(replace(layer, density=density), npu)
             for metric in (IDEAL_CYCLES, IDEAL_BYTES):
-                yield Case(7, group, f"{_by(layer.kernel)}, density {density}", setup, metric, limit if density >= 0.1 else None)
+                yield Case(
+                    7,
+                    group,
+                    f"{_by(layer.kernel)}, density {density}",
+                    setup,
+                    metric,
+                    limit if density >= 0.1 else None,
+                )
 
 
 RULES = {

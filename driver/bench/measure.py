@@ -45,23 +45,47 @@ def measure(setup: Setup, device_name: str = "native") -> Measurement:
     device = open_device(device_name, setup.npu)
     try:
         execution = Session(compiled.plan, device).run(inputs)
-        report, _ = build_report(compiled.plan, device, execution, model=graph.name, config=setup.npu.name, device_name=device_name, reference="litert",
-                                 expected=expected)
+        report, _ = build_report(
+            compiled.plan,
+            device,
+            execution,
+            model=graph.name,
+            config=setup.npu.name,
+            device_name=device_name,
+            reference="litert",
+            expected=expected,
+        )
     finally:
         device.close()
     weights, tiling = graph.tensors[1].data, compiled.tilings[0]
-    engines = (step.engines[index] for step in compiled.plan.steps if isinstance(step, NpuStep) for index in step.layers)
-    sums = {name: sum(layer[name] or 0 for layer in report["layers"]) for name in ("tp_cycles", "read_bytes", "write_bytes", "weight_bytes", "macs")}
-    return Measurement(cycles=execution.cycles, **sums, num_weights=weights.size, num_nonzero=int(np.count_nonzero(weights)),
-                       num_passes=sum(stripe.num_groups * stripe.part.num_sb for stripe in tiling.stripes) / tiling.num_sb, bit_exact=report["bit_exact"], engines=", ".join(engines))
+    engines = (
+        step.engines[index] for step in compiled.plan.steps if isinstance(step, NpuStep) for index in step.layers
+    )
+    sums = {
+        name: sum(layer[name] or 0 for layer in report["layers"])
+        for name in ("tp_cycles", "read_bytes", "write_bytes", "weight_bytes", "macs")
+    }
+    return Measurement(
+        cycles=execution.cycles,
+        **sums,
+        num_weights=weights.size,
+        num_nonzero=int(np.count_nonzero(weights)),
+        num_passes=sum(stripe.num_groups * stripe.part.num_sb for stripe in tiling.stripes) / tiling.num_sb,
+        bit_exact=report["bit_exact"],
+        engines=", ".join(engines),
+    )
 
 
-def measure_all(setups: Iterable[Setup], jobs: int, progress: Callable[[str, int, int], None] = lambda text, done, total: None,
-                device_name: str = "native") -> dict[Setup, Measurement]:
+def measure_all(
+    setups: Iterable[Setup],
+    jobs: int,
+    progress: Callable[[str, int, int], None] = lambda text, done, total: None,
+    device_name: str = "native",
+) -> dict[Setup, Measurement]:
     """Measure each setup once; the result does not depend on `jobs`, the number of processes.
 
-    `progress` is called with a text, the setups measured and their number. Devices are prepared (compiled, if need be) side by side, the largest first;
-    a configuration's setups follow when its device is there.
+    `progress` is called with a text, the setups measured and their number. Devices are prepared (compiled, if need be)
+    side by side, the largest first; a configuration's setups follow when its device is there.
     """
     unique = sorted(dict.fromkeys(setups), key=_work, reverse=True)
     configs = sorted(dict.fromkeys(setup.npu for setup in unique), key=lambda npu: npu.macs_per_cycle, reverse=True)
@@ -77,7 +101,9 @@ def measure_all(setups: Iterable[Setup], jobs: int, progress: Callable[[str, int
                     if future in preparing:
                         future.result()
                         npu = preparing.pop(future)
-                        running |= {pool.submit(measure, setup, device_name): setup for setup in unique if setup.npu == npu}
+                        running |= {
+                            pool.submit(measure, setup, device_name): setup for setup in unique if setup.npu == npu
+                        }
                     else:
                         found[running.pop(future)] = future.result()
         finally:
@@ -95,4 +121,6 @@ def _work(setup: Setup) -> float:
     """About proportional to the time that a simulation takes: the longest ones start first."""
     out_h, out_w = setup.layer.output_hw
     depth = 1 if setup.layer.op == "depthwise" else setup.layer.input_hwc[2]
-    return out_h * out_w * setup.layer.num_oc * depth * setup.layer.kernel[0] * setup.layer.kernel[1] * setup.layer.density
+    return (
+        out_h * out_w * setup.layer.num_oc * depth * setup.layer.kernel[0] * setup.layer.kernel[1] * setup.layer.density
+    )

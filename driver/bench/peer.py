@@ -1,4 +1,6 @@
-"""Cycles that the compiler of a peer estimates for a network: `ethos-u-vela`, run as a program of its own, read from the tables it writes."""
+"""Cycles that the compiler of a peer estimates for a network: `ethos-u-vela`, run as a program of its own, read from
+the tables it writes.
+"""
 
 from __future__ import annotations
 
@@ -81,8 +83,11 @@ def accelerator_of(npu: NpuConfig) -> str | None:
     return f"ethos-u55-{npu.macs_per_cycle}" if npu.macs_per_cycle in _SIZES else None
 
 
-def run_peer(program: str, model: Path, npu: NpuConfig, memory: MemoryModel, host_kinds: Collection[str]) -> Peer | None:
-    """Estimate a network on the accelerator of the same size, weights and activations behind one port as wide and as late as Convoy's.
+def run_peer(
+    program: str, model: Path, npu: NpuConfig, memory: MemoryModel, host_kinds: Collection[str]
+) -> Peer | None:
+    """Estimate a network on the accelerator of the same size, weights and activations behind one port as wide and as
+    late as Convoy's.
 
     Parameters
     ----------
@@ -102,19 +107,52 @@ def run_peer(program: str, model: Path, npu: NpuConfig, memory: MemoryModel, hos
         return None
     with tempfile.TemporaryDirectory() as folder:
         settings, out = Path(folder) / "vela.ini", Path(folder) / "out"
-        settings.write_text(_SETTINGS.format(system=_SYSTEM, memory=_MEMORY, scale=npu.port_bytes / _PORT_BYTES, ports=_NUM_PORTS, burst=_BURST_BYTES,
-                                             latency=memory.latency_cycles, max_reads=npu.max_reads))
-        done = subprocess.run([program, str(model), "--accelerator-config", accelerator, "--config", str(settings), "--system-config", _SYSTEM,
-                               "--memory-mode", _MEMORY, "--verbose-performance", "--output-dir", str(out)], capture_output=True, text=True, check=False)
+        settings.write_text(
+            _SETTINGS.format(
+                system=_SYSTEM,
+                memory=_MEMORY,
+                scale=npu.port_bytes / _PORT_BYTES,
+                ports=_NUM_PORTS,
+                burst=_BURST_BYTES,
+                latency=memory.latency_cycles,
+                max_reads=npu.max_reads,
+            )
+        )
+        done = subprocess.run(
+            [
+                program,
+                str(model),
+                "--accelerator-config",
+                accelerator,
+                "--config",
+                str(settings),
+                "--system-config",
+                _SYSTEM,
+                "--memory-mode",
+                _MEMORY,
+                "--verbose-performance",
+                "--output-dir",
+                str(out),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
             return Peer(accelerator, refusal=f"{PEER_NAME}: {lines[-1].strip()}")
         try:
-            summary, = _table(out, "*_summary_*.csv")
+            (summary,) = _table(out, "*_summary_*.csv")
             cycles = round(float(summary["cycles_total"]))
-            host = sum(float(row["Op Cycles"]) for row in _table(out, "*_per-layer.csv") if _kind(row["Original Operator"]) in map(_kind, host_kinds))
+            host = sum(
+                float(row["Op Cycles"])
+                for row in _table(out, "*_per-layer.csv")
+                if _kind(row["Original Operator"]) in map(_kind, host_kinds)
+            )
         except (KeyError, ValueError) as error:
-            raise GraphError(f"the tables of {PEER_NAME} are not as expected ({error}); this was written for version 5") from None
+            raise GraphError(
+                f"the tables of {PEER_NAME} are not as expected ({error}); this was written for version 5"
+            ) from None
     return Peer(accelerator, cycles, round(host))
 
 

@@ -14,7 +14,20 @@ from .contract import RULES
 
 __all__ = ["COLUMNS", "markdown", "print_rows", "verdict"]
 
-COLUMNS = ("layer", "cycles", "use", "read B", "written B", "weights B", "twin's cycles", "metric", "value", "limit", "ok", "exact")
+COLUMNS = (
+    "layer",
+    "cycles",
+    "use",
+    "read B",
+    "written B",
+    "weights B",
+    "twin's cycles",
+    "metric",
+    "value",
+    "limit",
+    "ok",
+    "exact",
+)
 _TEXT = ("layer", "metric")
 _OPTIONAL = ("weights B", "written B", "read B", "twin's cycles", "use", "metric", "cycles", "value", "limit")
 """Columns that a narrow terminal does not get, the first to go first."""
@@ -24,11 +37,29 @@ _SIGNS = {True: "yes", False: "NO", None: "-"}
 def cells(row: Row) -> tuple[str, ...]:
     """One text for each of `COLUMNS`."""
     found, use = row.found, row.found.utilisation(row.case.setup.npu)
-    figures = ("-",) * 5 if found.refusal else (
-        f"{found.cycles:,}", f"{use:.1%}", f"{found.read_bytes:,}", f"{found.write_bytes:,}", f"{found.weight_bytes:,}")
+    figures = (
+        ("-",) * 5
+        if found.refusal
+        else (
+            f"{found.cycles:,}",
+            f"{use:.1%}",
+            f"{found.read_bytes:,}",
+            f"{found.write_bytes:,}",
+            f"{found.weight_bytes:,}",
+        )
+    )
     twin = f"{row.twin.cycles:,}" if row.twin else ""
     exact = found.bit_exact if row.is_exact else False
-    return row.case.name, *figures, twin, row.case.metric.name, row.value_text, row.limit_text, _SIGNS[row.ok], _SIGNS[exact]
+    return (
+        row.case.name,
+        *figures,
+        twin,
+        row.case.metric.name,
+        row.value_text,
+        row.limit_text,
+        _SIGNS[row.ok],
+        _SIGNS[exact],
+    )
 
 
 def verdict(rows: list[Row]) -> str:
@@ -45,8 +76,14 @@ def print_rows(rows: list[Row], console: Console) -> None:
         console.print(f"\n[bold]Rule {rule}: {RULES[rule].title}[/]")
         shown = list(of_rule)
         ends = [number for number, (row, after) in enumerate(pairwise(shown)) if row.case.group != after.case.group]
-        print_table(console, columns, [cells(row) for row in shown], _OPTIONAL, section_ends=ends,
-                    styles=[None if row.ok and row.is_exact else "bold red" for row in shown])
+        print_table(
+            console,
+            columns,
+            [cells(row) for row in shown],
+            _OPTIONAL,
+            section_ends=ends,
+            styles=[None if row.ok and row.is_exact else "bold red" for row in shown],
+        )
     for row in rows:
         if row.found.refusal and not row.ok:
             console.print(f"{row.case.name}: {row.found.refusal}", markup=False, highlight=False, soft_wrap=True)
@@ -61,6 +98,10 @@ def markdown(rows: list[Row], images: Mapping[str, str]) -> list[str]:
         for name, group in groupby(of_rule, key=lambda row: row.case.group):
             lines += ["", f"### {name.capitalize()}"]
             lines += ["", f"![{name}]({images[name]})"] if name in images else []
-            lines += ["", f"| {' | '.join(COLUMNS)} |", "|" + "|".join("---" if title in _TEXT else "---:" for title in COLUMNS) + "|"]
+            lines += [
+                "",
+                f"| {' | '.join(COLUMNS)} |",
+                "|" + "|".join("---" if title in _TEXT else "---:" for title in COLUMNS) + "|",
+            ]
             lines += [f"| {' | '.join(cells(row))} |" for row in group]
     return lines

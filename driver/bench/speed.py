@@ -1,4 +1,6 @@
-"""`convoy bench speed`: networks on Convoy, and what a peer's compiler estimates for the same files at as many multiply-accumulates per cycle."""
+"""`convoy bench speed`: networks on Convoy, and what a peer's compiler estimates for the same files at as many
+multiply-accumulates per cycle.
+"""
 
 from __future__ import annotations
 
@@ -78,13 +80,32 @@ class Speed:
         """The row as it stands in the JSON report."""
         peer = None
         if self.peer:
-            figures = {"cycles": self.peer_cycles, "host_cycles": self.peer.host_cycles, "utilisation": self.utilisation(self.peer_cycles),
-                       "effective_macs_per_cycle": self.effective_macs(self.peer_cycles)}
-            peer = {"accelerator": self.peer.accelerator, **(dict.fromkeys(figures) if self.peer.refusal else figures), "refusal": self.peer.refusal or None}
-        return {"network": self.network, "config": self.config, "macs_per_cycle": self.macs_per_cycle, "macs": self.macs, "cycles": self.cycles or None,
-                "utilisation": self.utilisation(self.cycles), "effective_macs_per_cycle": self.effective_macs(self.cycles), "bit_exact": self.bit_exact,
-                "host_ops": list(self.host_kinds), "refusal": self.refusal or None, "reference_note": self.reference_note or None,
-                "peer": peer, "ratio": self.ratio}
+            figures = {
+                "cycles": self.peer_cycles,
+                "host_cycles": self.peer.host_cycles,
+                "utilisation": self.utilisation(self.peer_cycles),
+                "effective_macs_per_cycle": self.effective_macs(self.peer_cycles),
+            }
+            peer = {
+                "accelerator": self.peer.accelerator,
+                **(dict.fromkeys(figures) if self.peer.refusal else figures),
+                "refusal": self.peer.refusal or None,
+            }
+        return {
+            "network": self.network,
+            "config": self.config,
+            "macs_per_cycle": self.macs_per_cycle,
+            "macs": self.macs,
+            "cycles": self.cycles or None,
+            "utilisation": self.utilisation(self.cycles),
+            "effective_macs_per_cycle": self.effective_macs(self.cycles),
+            "bit_exact": self.bit_exact,
+            "host_ops": list(self.host_kinds),
+            "refusal": self.refusal or None,
+            "reference_note": self.reference_note or None,
+            "peer": peer,
+            "ratio": self.ratio,
+        }
 
 
 def find_models(paths: Iterable[Path]) -> list[Path]:
@@ -103,14 +124,27 @@ def find_models(paths: Iterable[Path]) -> list[Path]:
         if not path.exists():
             raise GraphError(f"{path}: there is no such file or folder")
         if not all(model.is_file() for model in found):
-            raise GraphError(f"{next(model for model in found if not model.is_file())}: is not a file; name a TFLite file or a folder of them")
+            raise GraphError(
+                
+                    f"{next(model for model in found if not model.is_file())}: is not a file; name a TFLite file or a "
+                    "folder of them"
+                
+            )
         models += found
     return list(dict.fromkeys(models))
 
 
-def measure_speed(models: Sequence[Path], configs: Sequence[tuple[str, NpuConfig]], jobs: int, progress: Callable[[str, int, int], None], device_name: str = "native",
-                  peer_program: str | None = None) -> list[Speed]:
-    """Run each network on each configuration; the result does not depend on `jobs`, the number of processes. What fails is a row that says so.
+def measure_speed(
+    models: Sequence[Path],
+    configs: Sequence[tuple[str, NpuConfig]],
+    jobs: int,
+    progress: Callable[[str, int, int], None],
+    device_name: str = "native",
+    peer_program: str | None = None,
+) -> list[Speed]:
+    """Run each network on each configuration; the result does not depend on `jobs`, the number of processes.
+
+    What fails is a row that says so.
 
     Parameters
     ----------
@@ -136,15 +170,22 @@ def measure_speed(models: Sequence[Path], configs: Sequence[tuple[str, NpuConfig
                     progress("running", len(found), len(cases))
 
     run(cases, jobs)
-    for case in [case for case in cases if case not in found]:  # a process has died, and took with it what waited; each gets a process of its own
+    for case in [
+        case for case in cases if case not in found
+    ]:  # a process has died, and took with it what waited; each gets a process of its own
         run([case], 1)
         model, name, npu = case
-        found.setdefault(case, Speed(model.stem, name, npu.macs_per_cycle, refusal="its process died, as when memory runs out"))
+        found.setdefault(
+            case, Speed(model.stem, name, npu.macs_per_cycle, refusal="its process died, as when memory runs out")
+        )
     return [found[case] for case in cases]
 
 
 def measure_network(model: Path, config: str, npu: NpuConfig, device_name: str, peer_program: str | None) -> Speed:
-    """One network on one configuration, compared with LiteRT tensor by tensor if both run it. What the compiler refuses and what fails are rows too."""
+    """One network on one configuration, compared with LiteRT tensor by tensor if both run it.
+
+    What the compiler refuses and what fails are rows too.
+    """
     try:
         return _measure(model, config, npu, device_name, peer_program)
     except (GraphError, DeviceError) as error:
@@ -169,8 +210,27 @@ def _measure(model: Path, config: str, npu: NpuConfig, device_name: str, peer_pr
             execution = Session(plan, device).run(inputs)
         finally:
             device.close()
-    report, _ = build_report(plan, device, execution, model=str(model), config=config, device_name=device_name, reference="litert", expected=expected,
-                             reference_note=note)
+    report, _ = build_report(
+        plan,
+        device,
+        execution,
+        model=str(model),
+        config=config,
+        device_name=device_name,
+        reference="litert",
+        expected=expected,
+        reference_note=note,
+    )
     kinds = tuple(sorted({op["op"] for op in report["host_ops"]}))
     peer = run_peer(peer_program, model, npu, memory, kinds) if peer_program else None
-    return Speed(model.stem, config, size, report["macs"], report["cycles"], report["bit_exact"], kinds, reference_note=note or "", peer=peer)
+    return Speed(
+        model.stem,
+        config,
+        size,
+        report["macs"],
+        report["cycles"],
+        report["bit_exact"],
+        kinds,
+        reference_note=note or "",
+        peer=peer,
+    )

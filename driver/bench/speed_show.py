@@ -20,12 +20,26 @@ __all__ = ["MEANING", "markdown_speeds", "print_speeds", "speed_charts", "speed_
 
 COLUMNS = ("network", "config", "MAC/cycle", "MACs", "cycles", "use", "MACs done/cycle", "exact")
 PEER_COLUMNS = ("U55 cycles", "U55 use", "U55 MACs done/cycle", "U55 / Convoy", "U55 host cycles")
-_OPTIONAL = ("U55 host cycles", "U55 MACs done/cycle", "U55 use", "MACs done/cycle", "MACs", "MAC/cycle", "use", "U55 cycles", "U55 / Convoy", "exact")
+_OPTIONAL = (
+    "U55 host cycles",
+    "U55 MACs done/cycle",
+    "U55 use",
+    "MACs done/cycle",
+    "MACs",
+    "MAC/cycle",
+    "use",
+    "U55 cycles",
+    "U55 / Convoy",
+    "exact",
+)
 """Columns that a narrow terminal does not get, the first to go first."""
 _SIGNS = {True: "yes", False: "NO", None: "-"}
-MEANING = ("Use is dense MACs / (cycles x multipliers), MACs done per cycle are dense too: skipped zeros raise both. "
-           "U55: estimates of Arm's compiler Vela for an Ethos-U55 with as many multipliers, weights and activations behind one port of the same width and latency. "
-           "U55 host cycles, left out of its cycles, are those of operators that Convoy leaves to the host.")
+MEANING = (
+    "Use is dense MACs / (cycles x multipliers), MACs done per cycle are dense too: skipped zeros raise both. "
+    "U55: estimates of Arm's compiler Vela for an Ethos-U55 with as many multipliers, weights and activations behind "
+    "one port of the same width and latency. "
+    "U55 host cycles, left out of its cycles, are those of operators that Convoy leaves to the host."
+)
 
 
 def _has_peer(rows: Sequence[Speed]) -> bool:
@@ -39,50 +53,103 @@ def _columns(rows: Sequence[Speed]) -> tuple[str, ...]:
 def _figures(row: Speed, cycles: int) -> tuple[str, str, str]:
     """Cycles, utilisation and multiply-accumulates per cycle."""
     use, effective = row.utilisation(cycles), row.effective_macs(cycles)
-    return (f"{cycles:,}" if cycles else "-", "-" if use is None else f"{use:.1%}", "-" if effective is None else f"{effective:.1f}")
+    return (
+        f"{cycles:,}" if cycles else "-",
+        "-" if use is None else f"{use:.1%}",
+        "-" if effective is None else f"{effective:.1f}",
+    )
 
 
 def _cells(row: Speed, has_peer: bool) -> list[str]:
-    cells = [row.network, row.config, str(row.macs_per_cycle), f"{row.macs:,}" if row.macs else "-", *_figures(row, row.cycles), _SIGNS[row.bit_exact]]
+    cells = [
+        row.network,
+        row.config,
+        str(row.macs_per_cycle),
+        f"{row.macs:,}" if row.macs else "-",
+        *_figures(row, row.cycles),
+        _SIGNS[row.bit_exact],
+    ]
     if has_peer:
-        cells += [*_figures(row, row.peer_cycles), "-" if row.ratio is None else f"{row.ratio:.2f}", f"{row.peer.host_cycles:,}" if row.peer_cycles else "-"]
+        cells += [
+            *_figures(row, row.peer_cycles),
+            "-" if row.ratio is None else f"{row.ratio:.2f}",
+            f"{row.peer.host_cycles:,}" if row.peer_cycles else "-",
+        ]
     return cells
 
 
 def speed_notes(rows: Sequence[Speed], has_program: bool) -> list[str]:
     """What the table does not say, a line each."""
     lines = [f"{row.network}, {row.config}: {row.refusal}" for row in rows if row.refusal]
-    lines += [f"{row.network}, {row.config}: {'not compared; ' if row.bit_exact is None else ''}{row.reference_note}" for row in rows if row.reference_note]
+    lines += [
+        f"{row.network}, {row.config}: {'not compared; ' if row.bit_exact is None else ''}{row.reference_note}"
+        for row in rows
+        if row.reference_note
+    ]
     lines += [f"{row.network}, {row.config}: {row.peer.refusal}" for row in rows if row.peer and row.peer.refusal]
     return lines if has_program else [*lines, INSTALL]
 
 
 def print_speeds(rows: Sequence[Speed], console: Console) -> None:
     """The table."""
-    print_table(console, {title: "left" if title == "network" else "right" for title in _columns(rows)}, [_cells(row, _has_peer(rows)) for row in rows], _OPTIONAL,
-                styles=["bold red" if row.bit_exact is False or row.refusal else None for row in rows])
+    print_table(
+        console,
+        {title: "left" if title == "network" else "right" for title in _columns(rows)},
+        [_cells(row, _has_peer(rows)) for row in rows],
+        _OPTIONAL,
+        styles=["bold red" if row.bit_exact is False or row.refusal else None for row in rows],
+    )
 
 
 def markdown_speeds(rows: Sequence[Speed]) -> list[str]:
     """The table as lines."""
     columns = _columns(rows)
-    return [f"| {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) - 1) + "|", *(f"| {' | '.join(_cells(row, _has_peer(rows)))} |" for row in rows)]
+    return [
+        f"| {' | '.join(columns)} |",
+        "|---" + "|---:" * (len(columns) - 1) + "|",
+        *(f"| {' | '.join(_cells(row, _has_peer(rows)))} |" for row in rows),
+    ]
 
 
 def speed_charts(rows: Sequence[Speed]) -> list[alt.TopLevelMixin]:
     """Cycles of each network, and multiply-accumulates per cycle, by configuration and machine."""
     from convoy.driver.report.html_page import alt
 
-    values = [{"network": row.network, "size": row.macs_per_cycle, "machine": machine, "cycles": cycles, "effective": row.effective_macs(cycles)}
-              for row in rows for machine, cycles in (("Convoy", row.cycles), ("Ethos-U55, estimated", row.peer_cycles)) if cycles]
+    values = [
+        {
+            "network": row.network,
+            "size": row.macs_per_cycle,
+            "machine": machine,
+            "cycles": cycles,
+            "effective": row.effective_macs(cycles),
+        }
+        for row in rows
+        for machine, cycles in (("Convoy", row.cycles), ("Ethos-U55, estimated", row.peer_cycles))
+        if cycles
+    ]
     networks = list(dict.fromkeys(row.network for row in rows))
     charts = []
     for field, title in (("cycles", "cycles"), ("effective", "dense MACs done per cycle")):
-        bars = alt.Chart(alt.Data(values=values)).mark_bar().encode(
-            x=alt.X("size:O", title="MAC per cycle", axis=alt.Axis(labelAngle=0)), xOffset=alt.XOffset("machine:N"), y=alt.Y(f"{field}:Q", title=title),
-            color=alt.Color("machine:N", title=None, scale=alt.Scale(range=["#08519c", "#e08214"]), legend=alt.Legend(orient="top")))
-        charts.append(bars.properties(width=280, height=220).facet(column=alt.Column("network:N", title=None, sort=networks), columns=3)
-                      .resolve_scale(y="independent"))
+        bars = (
+            alt.Chart(alt.Data(values=values))
+            .mark_bar()
+            .encode(
+                x=alt.X("size:O", title="MAC per cycle", axis=alt.Axis(labelAngle=0)),
+                xOffset=alt.XOffset("machine:N"),
+                y=alt.Y(f"{field}:Q", title=title),
+                color=alt.Color(
+                    "machine:N",
+                    title=None,
+                    scale=alt.Scale(range=["#08519c", "#e08214"]),
+                    legend=alt.Legend(orient="top"),
+                ),
+            )
+        )
+        charts.append(
+            bars.properties(width=280, height=220)
+            .facet(column=alt.Column("network:N", title=None, sort=networks), columns=3)
+            .resolve_scale(y="independent")
+        )
     return charts
 
 
@@ -92,4 +159,9 @@ def write_speed_page(rows: Sequence[Speed], source: str, notes: Sequence[str], p
 
     missed = frozenset(place for place, row in enumerate(rows) if row.bit_exact is False or row.refusal)
     cells = [_cells(row, _has_peer(rows)) for row in rows]
-    write_page(path, "Speed of networks", f"{source} {MEANING}", [Section("Networks", " ".join(notes), speed_charts(rows), _columns(rows), cells, missed)])
+    write_page(
+        path,
+        "Speed of networks",
+        f"{source} {MEANING}",
+        [Section("Networks", " ".join(notes), speed_charts(rows), _columns(rows), cells, missed)],
+    )

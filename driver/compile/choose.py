@@ -1,4 +1,6 @@
-"""What the compiler chooses by cost: strides that the tensor processor splits, sums and pools that are fused, tilings."""
+"""What the compiler chooses by cost: strides that the tensor processor splits, sums and pools that are fused,
+tilings.
+"""
 
 from __future__ import annotations
 
@@ -31,22 +33,48 @@ from convoy.driver.plan.schedule import CopyWork, PhaseWork, Schedule, Task
 from convoy.driver.plan.tile import Tiling, deal_channels, tile_conv
 from convoy.spec.config import NpuConfig
 
-__all__ = ["conv_geometry", "is_sum_cheaper_fused", "nn_strides", "nnz_per_channel", "op_cycles", "pool_refusal", "tile_all"]
+__all__ = [
+    "conv_geometry",
+    "is_sum_cheaper_fused",
+    "nn_strides",
+    "nnz_per_channel",
+    "op_cycles",
+    "pool_refusal",
+    "tile_all",
+]
 
 SPLIT_GAIN = 1.5
-"""The tensor processor splits a convolution of native strides only if it is estimated to be so many times as fast then."""
+"""The tensor processor splits a convolution of native strides only if it is estimated to be so many times as fast
+then.
+"""
 
 
 def conv_geometry(work: ConvWork) -> Geometry:
-    return Geometry(work.num_ic, work.num_oc, work.rows, work.cols, work.is_depthwise, work.residual is not None, work.pool_size, work.value_bytes)
+    return Geometry(
+        work.num_ic,
+        work.num_oc,
+        work.rows,
+        work.cols,
+        work.is_depthwise,
+        work.residual is not None,
+        work.pool_size,
+        work.value_bytes,
+    )
 
 
 def is_sum_cheaper_fused(conv: ConvWork, add: ElementwiseWork, config: NpuConfig) -> bool:
-    """Is a convolution with a residual estimated to take less time than a convolution and a sum? False when it cannot be tiled."""
+    """Is a convolution with a residual estimated to take less time than a convolution and a sum? False when it
+    cannot be tiled.
+    """
     parts = _parts(conv, config)
     try:
         alone, fused = (
-            sum(_tile_cached(replace(conv_geometry(part), has_residual=has), tuple(nnz_per_channel(part).tolist()), config).cost.cycles for part in parts)
+            sum(
+                _tile_cached(
+                    replace(conv_geometry(part), has_residual=has), tuple(nnz_per_channel(part).tolist()), config
+                ).cost.cycles
+                for part in parts
+            )
             for has in (False, True)
         )
     except GraphError:
@@ -85,7 +113,10 @@ def _tile_cached(geometry: Geometry, nnz: tuple[int, ...], config: NpuConfig) ->
 
 
 def tile_all(graph: Graph, plan: Schedule, config: NpuConfig) -> dict[int, Tiling]:
-    """Tilings by task number. A layer on a single pixel with too many channels for the stripe is folded; its task in `plan` is replaced."""
+    """Tilings by task number.
+
+    A layer on a single pixel with too many channels for the stripe is folded; its task in `plan` is replaced.
+    """
     tilings = {}
     for number, task in enumerate(plan.tasks):
         if not isinstance(task.work, ConvWork):
@@ -107,13 +138,16 @@ def _foldings(work: ConvWork, config: NpuConfig) -> Iterator[ConvWork]:
     """The work itself, and if it is a fully connected layer on one pixel, its folded forms."""
     yield work
     if work.rows == work.cols == Axis(1, 1) and not work.is_depthwise and not work.is_wide:
-        yield from (work.folded(num_taps) for num_taps in range(2, config.num_lanes * 4 + 1) if work.num_ic % num_taps == 0)
+        yield from (
+            work.folded(num_taps) for num_taps in range(2, config.num_lanes * 4 + 1) if work.num_ic % num_taps == 0
+        )
 
 
 def nn_strides(work: ConvWork, config: NpuConfig) -> tuple[int, int]:
     """The strides left to the NN engine with which a convolution is estimated to take least time.
 
-    The tensor processor takes a part of native strides only where the NN engine alone is far from its ideal, because its windows hold too few pixels.
+    The tensor processor takes a part of native strides only where the NN engine alone is far from its ideal, because
+    its windows hold too few pixels.
     """
     choices = stride_choices(work)
     if len(choices) == 1:
@@ -122,13 +156,23 @@ def nn_strides(work: ConvWork, config: NpuConfig) -> tuple[int, int]:
     if is_native(work):
         with suppress(GraphError):
             least = _tile_work(work, config).cost.cycles / SPLIT_GAIN
-        if work.is_depthwise or least < int(nnz_per_channel(work).sum()) * work.rows.size_out * work.cols.size_out / config.macs_per_cycle:
+        if (
+            work.is_depthwise
+            or least
+            < int(nnz_per_channel(work).sum()) * work.rows.size_out * work.cols.size_out / config.macs_per_cycle
+        ):
             return best
         choices = choices[1:]
     for strides in choices:
         split, parts = split_parts(work, strides, config)
         try:
-            cycles = _nn_cycles([(part, PhaseWork(split, channels, 0) if channels else None, _tile_work(part, config)) for part, channels in parts], config)
+            cycles = _nn_cycles(
+                [
+                    (part, PhaseWork(split, channels, 0) if channels else None, _tile_work(part, config))
+                    for part, channels in parts
+                ],
+                config,
+            )
         except GraphError:
             continue
         if cycles < least:
@@ -138,14 +182,24 @@ def nn_strides(work: ConvWork, config: NpuConfig) -> tuple[int, int]:
 
 def op_cycles(numbers: list[int], plan: Schedule, tilings: dict[int, Tiling], config: NpuConfig) -> float:
     """Estimated cycles of the tasks of an operator."""
-    convs = [(plan.tasks[number].work, plan.tasks[number].phases, tilings[number]) for number in numbers if number in tilings]
-    return (_nn_cycles(convs, config) if convs else 0.0) + sum(_tp_cycles(plan.tasks[number], plan, config) for number in numbers if number not in tilings)
+    convs = [
+        (plan.tasks[number].work, plan.tasks[number].phases, tilings[number]) for number in numbers if number in tilings
+    ]
+    return (_nn_cycles(convs, config) if convs else 0.0) + sum(
+        _tp_cycles(plan.tasks[number], plan, config) for number in numbers if number not in tilings
+    )
 
 
 def _nn_cycles(convs: list[tuple[ConvWork, PhaseWork | None, Tiling]], config: NpuConfig) -> float:
-    """Estimated cycles of the convolutions of an operator and of the phase planes made for them, each stripe's while the one before is computed."""
+    """Estimated cycles of the convolutions of an operator and of the phase planes made for them, each stripe's while
+    the one before is computed.
+    """
     nn = sum(tiling.cost.cycles for _, _, tiling in convs)
-    tp = [sum(block_cycles(block, config) for block in blocks) for work, phases, tiling in convs for blocks in phase_blocks(phases, work, tiling, 0, 0, config)]
+    tp = [
+        sum(block_cycles(block, config) for block in blocks)
+        for work, phases, tiling in convs
+        for blocks in phase_blocks(phases, work, tiling, 0, 0, config)
+    ]
     num_stages = max(1, sum(cycles > 0 for cycles in tp))
     return max(sum(tp), nn) + min(sum(tp), nn) / num_stages + TP_START_CYCLES * any(tp)
 
@@ -154,8 +208,17 @@ def _tp_cycles(task: Task, plan: Schedule, config: NpuConfig) -> float:
     """Estimated cycles of a task that is not a convolution."""
     work = task.work
     if isinstance(work, PoolWork):
-        pixels = work.value_bytes * work.num_ic * work.rows.size_out * work.cols.size_out * work.rows.kernel * work.cols.kernel
-        return tp_cycles("pool", pixels, work.value_bytes ** 2 * work.num_ic * work.rows.size_in * work.cols.size_in, config)
+        pixels = (
+            work.value_bytes
+            * work.num_ic
+            * work.rows.size_out
+            * work.cols.size_out
+            * work.rows.kernel
+            * work.cols.kernel
+        )
+        return tp_cycles(
+            "pool", pixels, work.value_bytes**2 * work.num_ic * work.rows.size_in * work.cols.size_in, config
+        )
     if isinstance(work, ElementwiseWork) and work.is_plain_sum:
         return tp_cycles("add", work.num_elements, 2 * work.num_elements, config)
     if isinstance(work, LutWork):
@@ -163,7 +226,14 @@ def _tp_cycles(task: Task, plan: Schedule, config: NpuConfig) -> float:
     if isinstance(work, CopyWork):
         return tp_cycles("copy", int(np.prod(work.sizes)), int(np.prod(work.sizes)), config)
     if isinstance(work, ZoomWork):
-        return tp_cycles("zoom", work.num_ic * work.rows.size_out * work.cols.size_out, work.num_ic * work.rows.size_in * work.cols.size_in, config)
+        return tp_cycles(
+            "zoom",
+            work.num_ic * work.rows.size_out * work.cols.size_out,
+            work.num_ic * work.rows.size_in * work.cols.size_in,
+            config,
+        )
     if isinstance(work, (ElementwiseWork, InterleaveWork, MoveWork, RepeatWork)):
-        return TP_START_CYCLES + sum(block_cycles(block, config) for block in tp_blocks(task, [0] * len(plan.buffers), 0, config))
+        return TP_START_CYCLES + sum(
+            block_cycles(block, config) for block in tp_blocks(task, [0] * len(plan.buffers), 0, config)
+        )
     return 0.0

@@ -11,9 +11,7 @@ from convoy.driver.lower.fuse import fuse
 from convoy.driver.lower.host_ops import check_host_op
 from convoy.driver.lower.operators import lower_op
 from convoy.driver.lower.tensor_rules import check_tensors
-from convoy.driver.lower.work import (
-    HostWork,
-)
+from convoy.driver.lower.work import HostWork
 from convoy.driver.plan.schedule import schedule
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
@@ -37,13 +35,16 @@ class Compiled:
     """Images are stored with columns as rows."""
 
 
-def compile_graph(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None, is_fusing: bool = True) -> Plan:
+def compile_graph(
+    graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None, is_fusing: bool = True
+) -> Plan:
     """Compile a network.
 
     Parameters
     ----------
     keep_tensors : every tensor in NPU memory keeps its place to the end; otherwise dead ones are overwritten
-    layers : positions of the operators to compile, consecutive; activations that they read from others become inputs of the plan's graph
+    layers : positions of the operators to compile, consecutive; activations that they read from others become inputs of
+        the plan's graph
     is_fusing : operators may vanish into others, and results between them are then never stored
 
     Raises
@@ -54,8 +55,9 @@ def compile_graph(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False
     return compile_with_costs(graph, config, keep_tensors=keep_tensors, layers=layers, is_fusing=is_fusing).plan
 
 
-def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None,
-                       is_fusing: bool = True) -> Compiled:
+def compile_with_costs(
+    graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None, is_fusing: bool = True
+) -> Compiled:
     """`compile_graph`, with the estimates behind its choices."""
     edge_inputs = set(graph.inputs)
     if layers is not None:
@@ -68,11 +70,23 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
         if isinstance(work, HostWork):
             check_host_op(graph, op, work.reason)
     if is_fusing:
-        works, notes = fuse(graph, works, lambda conv, add: is_sum_cheaper_fused(conv, add, config), lambda conv: pool_refusal(conv, config),
-                            config.pool_line_bytes)
+        works, notes = fuse(
+            graph,
+            works,
+            lambda conv, add: is_sum_cheaper_fused(conv, add, config),
+            lambda conv: pool_refusal(conv, config),
+            config.pool_line_bytes,
+        )
     choices, refusals = [], []
     for is_transposed in (False, True):
-        plan = schedule(graph, works, config, is_transposed=is_transposed, nn_strides=lambda work: nn_strides(work, config), edge_inputs=edge_inputs)
+        plan = schedule(
+            graph,
+            works,
+            config,
+            is_transposed=is_transposed,
+            nn_strides=lambda work: nn_strides(work, config),
+            edge_inputs=edge_inputs,
+        )
         try:
             tilings = tile_all(graph, plan, config)
         except GraphError as error:
@@ -91,13 +105,24 @@ def compile_with_costs(graph: Graph, config: NpuConfig, *, keep_tensors: bool = 
 
 
 def _cut(graph: Graph, layers: range) -> Graph:
-    """The part of a network between two positions, with the inputs and outputs that this makes; what is read from variables is an input."""
+    """The part of a network between two positions, with the inputs and outputs that this makes; what is read from
+    variables is an input.
+    """
     if layers.step != 1 or not 0 <= layers.start < layers.stop <= len(graph.ops):
         raise GraphError(f"layers {layers.start}:{layers.stop} are not part of 0:{len(graph.ops)}")
-    ops = tuple(op for op in graph.ops[layers.start : layers.stop] if op.kind not in ("READ_VARIABLE", "ASSIGN_VARIABLE"))
+    ops = tuple(
+        op for op in graph.ops[layers.start : layers.stop] if op.kind not in ("READ_VARIABLE", "ASSIGN_VARIABLE")
+    )
     made = {index for op in ops for index in op.outputs}
-    read = [index for op in ops for index in op.inputs if index >= 0 and graph.tensors[index].data is None and index not in made]
+    read = [
+        index
+        for op in ops
+        for index in op.inputs
+        if index >= 0 and graph.tensors[index].data is None and index not in made
+    ]
     used_later = {index for op in graph.ops[layers.stop :] for index in op.inputs} | set(graph.outputs)
     used_inside = {index for op in ops for index in op.inputs}
     outputs = [index for op in ops for index in op.outputs if index in used_later or index not in used_inside]
-    return replace(graph, ops=ops, inputs=tuple(dict.fromkeys(read)), outputs=tuple(dict.fromkeys(outputs)), variables=())
+    return replace(
+        graph, ops=ops, inputs=tuple(dict.fromkeys(read)), outputs=tuple(dict.fromkeys(outputs)), variables=()
+    )

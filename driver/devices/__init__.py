@@ -11,7 +11,9 @@ from convoy.spec.config import NpuConfig
 __all__ = ["DEVICES", "check_device", "open_device"]
 
 DEVICES = ("golden", "pysim", "icarus", "native")
-"""Names that `open_device` knows: the golden model (no timing); the RTL in Amaranth's simulator, in Icarus Verilog, in Verilator."""
+"""Names that `open_device` knows: the golden model (no timing); the RTL in Amaranth's simulator, in Icarus Verilog,
+in Verilator.
+"""
 
 
 def check_device(name: str, waves: Path | None = None) -> None:
@@ -26,16 +28,18 @@ def check_device(name: str, waves: Path | None = None) -> None:
         raise ValueError("device golden makes no waveforms; use native, pysim or icarus")
     if name == "icarus":
         from .icarus import check_tools as check_icarus
+
         check_icarus()
     if name == "native":
         from .verilator import check_tools
+
         check_tools()
 
 
 def open_device(
     name: str,
     config: NpuConfig,
-    memory_model: MemoryModel = MemoryModel(),  # noqa: B008
+    memory_model: MemoryModel = MemoryModel(),
     waves: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Device:
@@ -64,14 +68,18 @@ def open_device(
     check_device(name, waves)
     if name == "golden":
         from .golden import GoldenDevice
+
         return GoldenDevice(config)
     if name == "pysim":
         from .pysim import PysimDevice
+
         return PysimDevice(config, memory_model, waves=waves, progress=progress)
     if name == "icarus":
         from .icarus import IcarusDevice
+
         return IcarusDevice(config, memory_model, waves=waves, progress=progress)
     if name == "native":
         from .native import NativeDevice
+
         return NativeDevice(config, memory_model, waves=waves, progress=progress)
     raise ValueError(f"no device {name!r}; there are {', '.join(DEVICES)}")

@@ -93,12 +93,12 @@ class SparseMemory:
     def read(self, addr: int, num_bytes: int) -> bytes:
         """Bytes from an address."""
         self._check(addr, num_bytes)
-        return bytes(self._view[addr:addr + num_bytes])
+        return bytes(self._view[addr : addr + num_bytes])
 
     def write(self, addr: int, data: bytes) -> None:
         """Bytes to an address."""
         self._check(addr, len(data))
-        self._view[addr:addr + len(data)] = data
+        self._view[addr : addr + len(data)] = data
 
     def _check(self, addr: int, num_bytes: int) -> None:
         if addr < 0 or addr + num_bytes > MEMORY_BYTES:
@@ -115,14 +115,17 @@ class _Burst:
 
 
 class AxiMemory:
-    """The memory of `MemoryModel` with `port_bytes` per beat. The rules of its timing are in docs/simulation.md; axi_memory.h follows the same.
+    """The memory of `MemoryModel` with `port_bytes` per beat.
+
+    The rules of its timing are in docs/simulation.md; axi_memory.h follows the same.
 
     Members
     -------
     pins : Pins
         To be driven in the cycle that comes.
     windows : list of Window
-        Every burst that is shown must lie in one of these, of its direction; if none has access to anything, it may lie anywhere.
+        Every burst that is shown must lie in one of these, of its direction; if none has access to anything, it may lie
+        anywhere.
     """
 
     def __init__(self, memory: SparseMemory, port_bytes: int, model: MemoryModel):
@@ -143,7 +146,8 @@ class AxiMemory:
         self._early: deque[WriteBeat] = deque()
 
     def inject_fault(self, addr: int, num_bytes: int, resp: int, only_beats: bool) -> None:
-        """Bursts that touch these bytes are answered with `resp` and write nothing; 0: they are not answered while this holds.
+        """Bursts that touch these bytes are answered with `resp` and write nothing; 0: they are not answered while
+        this holds.
 
         With `only_beats` it is only those beats of a read that touch them.
         """
@@ -199,7 +203,13 @@ class AxiMemory:
             stall_ar, stall_aw, stall_w, stall_r, stall_b = [self._stalls() for _ in range(5)]
         pins.arready = int(not stall_ar and len(self._reads) < MAX_BURSTS and "AR" not in self._silent)
         pins.awready = int(not stall_aw and len(self._writes) < MAX_BURSTS and "AW" not in self._silent)
-        can_read = bool(self._reads) and self._reads[0].ready_cycle <= self._cycle and not stall_r and not self._is_hung(self._reads[0]) and "R" not in self._silent
+        can_read = (
+            bool(self._reads)
+            and self._reads[0].ready_cycle <= self._cycle
+            and not stall_r
+            and not self._is_hung(self._reads[0])
+            and "R" not in self._silent
+        )
         can_write = not stall_w and len(self._early) < MAX_EARLY_BEATS and "W" not in self._silent
         grant_read = grant_write = True
         if self._model.is_shared:
@@ -210,7 +220,12 @@ class AxiMemory:
         pins.wready = int(can_write and grant_write)
         if not pins.rvalid and can_read and grant_read:
             self._show_read_beat()
-        is_answerable = bool(self._writes) and self._writes[0].is_complete and not self._is_hung(self._writes[0]) and "B" not in self._silent
+        is_answerable = (
+            bool(self._writes)
+            and self._writes[0].is_complete
+            and not self._is_hung(self._writes[0])
+            and "B" not in self._silent
+        )
         if not pins.bvalid and is_answerable and not stall_b and self._writes[0].ready_cycle <= self._cycle:
             self._finish_write()
 
@@ -228,7 +243,12 @@ class AxiMemory:
                 beat = self._early.popleft()
                 is_last = burst.beat == burst.address.len
                 if bool(beat.last) != is_last:
-                    self._fail(f"WLAST is {beat.last} on beat {burst.beat} of the write to {burst.address.addr:#010x} of {burst.address.len + 1} beats")
+                    self._fail(
+                        
+                            f"WLAST is {beat.last} on beat {burst.beat} of the write to {burst.address.addr:#010x} of "
+                            f"{burst.address.len + 1} beats"
+                        
+                    )
                 burst.beats.append(beat)
                 burst.beat += 1
                 if is_last:
@@ -264,7 +284,7 @@ class AxiMemory:
                 continue
             for offset in range(self._port_bytes):
                 if beat.strb >> offset & 1:
-                    self._memory.write(addr + offset, data[offset:offset + 1])
+                    self._memory.write(addr + offset, data[offset : offset + 1])
         pins.bvalid = 1
         pins.bid = burst.address.id
         pins.bresp = resp
@@ -292,7 +312,9 @@ class AxiMemory:
             self._fail(f"{what} of {a.addr:#010x}, {a.len + 1} beats, crosses a 4 KiB boundary")
         access = WindowControl.__members__[what.upper()]
         mine = [window for window in self.windows if window.access & access]
-        if any(window.access for window in self.windows) and not any(a.addr >= window.base and end <= window.limit for window in mine):
+        if any(window.access for window in self.windows) and not any(
+            a.addr >= window.base and end <= window.limit for window in mine
+        ):
             text = " ".join(f"{window.base:#010x}-{window.limit:#010x}" for window in mine)
             self._fail(f"{what} of {a.addr:#010x}, {a.len + 1} beats, is outside the memory windows: {text or 'none'}")
 

@@ -21,14 +21,17 @@ class GoldenDevice:
 
     Its registers behave as those of the RTL: errors, interrupt, memory windows, locks, soft reset. What differs:
 
-    * It has no timing: the doorbell runs the whole program, the counters and completion records are zero, WATCHDOG and TIMEOUT only keep their values.
-      So there is nothing for a soft reset to stop, and STATUS never says that the NPU is busy.
-    * Descriptors are executed one after another. When an access is stopped by a window, those before have completed, and ERROR_ADDR is that of the first beat
-      that is not allowed; in the RTL later descriptors may have begun, and ERROR_ADDR is where a burst begins.
-      Two windows that touch count as one; the RTL refuses a burst that lies in both.
-    * Where there is no memory, it answers BUS_READ or BUS_WRITE. Simulators of the RTL call that a violation of the bus protocol.
-    * It stops with MALFORMED at every broken rule, also those that the RTL does not check (see `DescriptorCheck`), and at a descriptor that would
-      take it too long (`convoy.golden.budget`).
+    * It has no timing: the doorbell runs the whole program, the counters and completion records are zero, WATCHDOG and
+      TIMEOUT only keep their values. So there is nothing for a soft reset to stop, and STATUS never says that the NPU
+      is busy.
+    * Descriptors are executed one after another. When an access is stopped by a window, those before have completed,
+      and ERROR_ADDR is that of the first beat that is not allowed; in the RTL later descriptors may have begun, and
+      ERROR_ADDR is where a burst begins. Two windows that touch count as one; the RTL refuses a burst that lies in
+      both.
+    * Where there is no memory, it answers BUS_READ or BUS_WRITE. Simulators of the RTL call that a violation of the bus
+      protocol.
+    * It stops with MALFORMED at every broken rule, also those that the RTL does not check (see `DescriptorCheck`), and
+      at a descriptor that would take it too long (`convoy.golden.budget`).
 
     Attributes
     ----------
@@ -46,7 +49,9 @@ class GoldenDevice:
         self._machine = Machine(config, self._memory.array)
         self._values = dict.fromkeys(REGISTERS, 0)
         self._values["ID"] = ID
-        self._values["CONFIG0"] = config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
+        self._values["CONFIG0"] = (
+            config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
+        )
 
     def read32(self, addr: int) -> int:
         """Read a CSR.
@@ -108,7 +113,9 @@ class GoldenDevice:
 
     def _control(self, bits: Control) -> None:
         """All bits of a write take effect at once: a doorbell together with CLEAR_ERROR still meets the error."""
-        is_started = Control.DOORBELL in bits and Control.SOFT_RESET not in bits and not self._values["STATUS"] & Status.ERROR
+        is_started = (
+            Control.DOORBELL in bits and Control.SOFT_RESET not in bits and not self._values["STATUS"] & Status.ERROR
+        )
         if Control.CLEAR_ERROR in bits:
             self._values.update(ERROR=0, ERROR_ADDR=0, STATUS=0)
             self.explanation = ""
@@ -123,10 +130,14 @@ class GoldenDevice:
         try:
             self._machine.run(program_addr, count, self._values["RECORD_BASE"] & -COMPLETION.num_bytes, self._windows())
         except MachineError as error:
-            self._values.update(ERROR=int(error.code), ERROR_ADDR=error.addr & -self.config.port_bytes, STATUS=int(Status.ERROR))
+            self._values.update(
+                ERROR=int(error.code), ERROR_ADDR=error.addr & -self.config.port_bytes, STATUS=int(Status.ERROR)
+            )
             self.explanation = str(error)
         except MemoryError:
-            raise DeviceError(f"device golden: the system has too little memory for the program at {program_addr:#x}") from None
+            raise DeviceError(
+                f"device golden: the system has too little memory for the program at {program_addr:#x}"
+            ) from None
         self._values["IRQ_STATUS"] |= 1
 
     def _windows(self) -> list:
@@ -138,5 +149,7 @@ class GoldenDevice:
             base, limit = (self._values[f"{name}_{which}"] & -WINDOW_ALIGN_BYTES for which in ("BASE", "LIMIT"))
             control = self._values[f"{name}_CONTROL"]
             if control & (WindowControl.READ | WindowControl.WRITE):
-                windows.append(Window(base, limit, bool(control & WindowControl.READ), bool(control & WindowControl.WRITE)))
+                windows.append(
+                    Window(base, limit, bool(control & WindowControl.READ), bool(control & WindowControl.WRITE))
+                )
         return windows

@@ -21,7 +21,10 @@ CHUNK_CYCLES = 1000
 
 
 class Simulation(Protocol):
-    """What a simulator offers. Ports have their Verilog names: `clk`, `rst`, `irq`, `m_axi__awaddr`, `s_axil__wdata`, ..."""
+    """What a simulator offers.
+
+    Ports have their Verilog names: `clk`, `rst`, `irq`, `m_axi__awaddr`, `s_axil__wdata`, ...
+    """
 
     def get(self, port: str) -> int:
         """Value of an output."""
@@ -37,7 +40,9 @@ class Simulation(Protocol):
 
 
 class Bench:
-    """Resets the NPU, accesses its registers, runs it. All methods are coroutines on the simulation; cycle for cycle the same as native.cc.
+    """Resets the NPU, accesses its registers, runs it.
+
+    All methods are coroutines on the simulation; cycle for cycle the same as native.cc.
 
     Parameters
     ----------
@@ -92,7 +97,9 @@ class Bench:
         return cycles
 
     async def write32(self, addr: int, value: int) -> int:
-        """Write a register; those of the memory windows are read back, and the bus is checked against what they hold."""
+        """Write a register; those of the memory windows are read back, and the bus is checked against what they
+        hold.
+        """
         await self._write(addr, value)
         if addr in self._windows:
             self.bus.windows = self._windows.put(addr, await self.read32(addr))
@@ -100,7 +107,14 @@ class Bench:
 
     async def _write(self, addr: int, value: int) -> None:
         sim = self._sim
-        for port, init in (("awaddr", addr), ("awvalid", 1), ("wdata", value), ("wstrb", 15), ("wvalid", 1), ("bready", 1)):
+        for port, init in (
+            ("awaddr", addr),
+            ("awvalid", 1),
+            ("wdata", value),
+            ("wstrb", 15),
+            ("wvalid", 1),
+            ("bready", 1),
+        ):
             sim.set(f"s_axil__{port}", init)
         for _ in range(REGISTER_CYCLES):
             await sim.settle()

@@ -35,7 +35,9 @@ def check_tools() -> None:
         When Icarus Verilog or cocotb is missing; the message says how to install it.
     """
     if shutil.which("iverilog") is None:
-        raise DeviceError("device icarus needs Icarus Verilog and iverilog is not in PATH; run: apt-get install iverilog")
+        raise DeviceError(
+            "device icarus needs Icarus Verilog and iverilog is not in PATH; run: apt-get install iverilog"
+        )
     if importlib.util.find_spec("cocotb") is None:
         raise DeviceError("device icarus needs cocotb; run: pip install cocotb==2.1.0")
 
@@ -43,8 +45,9 @@ def check_tools() -> None:
 class IcarusDevice:
     """The NPU in Icarus Verilog. Implements `convoy.driver.runtime.device.Device`.
 
-    A simulator process lives as long as the device; its cocotb test (`icarus_server.py`) obeys one operation after another.
-    Timing is exact to the cycle and the same as that of `NativeDevice`; the protocol of the AXI4 port is checked every cycle.
+    A simulator process lives as long as the device; its cocotb test (`icarus_server.py`) obeys one operation after
+    another. Timing is exact to the cycle and the same as that of `NativeDevice`; the protocol of the AXI4 port is
+    checked every cycle.
 
     Parameters
     ----------
@@ -62,11 +65,19 @@ class IcarusDevice:
     Raises
     ------
     DeviceError
-        When Icarus Verilog or cocotb is missing, the message says how to install it; or when the design does not compile.
+        When Icarus Verilog or cocotb is missing, the message says how to install it; or when the design does not
+        compile.
     """
 
-    def __init__(self, config: NpuConfig, memory_model: MemoryModel = MemoryModel(), *, waves: Path | None = None,  # noqa: B008
-                 progress: Callable[[str], None] | None = None, verilog: str | None = None):
+    def __init__(
+        self,
+        config: NpuConfig,
+        memory_model: MemoryModel = MemoryModel(),
+        *,
+        waves: Path | None = None,
+        progress: Callable[[str], None] | None = None,
+        verilog: str | None = None,
+    ):
         check_tools()
         self.config = config
         self.memory_model = memory_model
@@ -110,19 +121,23 @@ class IcarusDevice:
         Raises
         ------
         DeviceError
-            After `max_cycles` without an interrupt, or when the AXI4 protocol is violated; the message says at which cycle and address.
+            After `max_cycles` without an interrupt, or when the AXI4 protocol is violated; the message says at which
+            cycle and address.
         """
         return self._call("wait", max_cycles, progress=progress)
 
     def inject_fault(self, addr: int, num_bytes: int, resp: int = 2, only_beats: bool = False) -> None:
-        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0); 0 bytes: none.
+        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0);
+        0 bytes: none.
 
         With `only_beats` a read's other beats are answered as always.
         """
         self._call("inject_fault", addr, num_bytes, resp, only_beats)
 
     def silence(self, *channels: str) -> None:
-        """From now on the memory takes nothing on these of AR, AW and W, and gives nothing new on these of R and B; none: all work."""
+        """From now on the memory takes nothing on these of AR, AW and W, and gives nothing new on these of R and B;
+        none: all work.
+        """
         self._call("silence", *channels)
 
     def close(self) -> None:
@@ -160,12 +175,28 @@ class IcarusDevice:
         source.write_text(settle_at_zero(text))
         try:
             runner = get_runner("icarus")
-            runner.build(sources=[source], hdl_toplevel=TOP, build_dir=work, build_args=["-g2012"], timescale=("1ns", "1ps"),
-                         always=True, waves=waves is not None, log_file=work / "build.log")
-            runner.test(test_module="convoy.driver.devices.icarus_server", hdl_toplevel=TOP, build_dir=work, test_dir=work,
-                        timescale=("1ns", "1ps"), log_file=work / "test.log", results_xml=str(work / "results.xml"),
-                        waves=waves is not None, plusargs=[f"+dumpfile_path={Path(waves).absolute()}"] if waves is not None else [],
-                        extra_env={"CONVOY_ICARUS_SOCKET": str(work / "socket"), "PYTHONPATH": os.pathsep.join(sys.path)})
+            runner.build(
+                sources=[source],
+                hdl_toplevel=TOP,
+                build_dir=work,
+                build_args=["-g2012"],
+                timescale=("1ns", "1ps"),
+                always=True,
+                waves=waves is not None,
+                log_file=work / "build.log",
+            )
+            runner.test(
+                test_module="convoy.driver.devices.icarus_server",
+                hdl_toplevel=TOP,
+                build_dir=work,
+                test_dir=work,
+                timescale=("1ns", "1ps"),
+                log_file=work / "test.log",
+                results_xml=str(work / "results.xml"),
+                waves=waves is not None,
+                plusargs=[f"+dumpfile_path={Path(waves).absolute()}"] if waves is not None else [],
+                extra_env={"CONVOY_ICARUS_SOCKET": str(work / "socket"), "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
         except BaseException as error:
             self._failure = error
 
@@ -185,6 +216,10 @@ class IcarusDevice:
         raise DeviceError(f"device icarus: the simulator did not start: {self._failure}\n{self._log()}")
 
     def _log(self) -> str:
-        text = "".join(path.read_text(errors="replace") for path in (Path(self._work.name) / name for name in ("build.log", "test.log")) if path.exists())
+        text = "".join(
+            path.read_text(errors="replace")
+            for path in (Path(self._work.name) / name for name in ("build.log", "test.log"))
+            if path.exists()
+        )
         lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
         return "\n".join(lines[-20:])

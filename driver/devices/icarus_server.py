@@ -1,4 +1,6 @@
-"""The cocotb test that `IcarusDevice` runs in the simulator: obeys the operations that come over a socket until it is closed."""
+"""The cocotb test that `IcarusDevice` runs in the simulator: obeys the operations that come over a socket until it
+is closed.
+"""
 
 import os
 import socket

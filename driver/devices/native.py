@@ -25,8 +25,8 @@ CHUNK_CYCLES = 100_000
 class NativeDevice:
     """The NPU in Verilator. Implements `convoy.driver.runtime.device.Device`.
 
-    Timing is exact to the cycle, the protocol of the AXI4 port is checked every cycle. The global interpreter lock is free while the
-    model runs.
+    Timing is exact to the cycle, the protocol of the AXI4 port is checked every cycle. The global interpreter lock is
+    free while the model runs.
 
     Parameters
     ----------
@@ -43,7 +43,8 @@ class NativeDevice:
     library : Path | None
         The compiled model, instead of one from the cache.
     never_rests : bool
-        Units at rest are simulated all the same: slower, and nothing else may change. For tests; not with `waves` or `verilog`.
+        Units at rest are simulated all the same: slower, and nothing else may change. For tests; not with `waves` or
+        `verilog`.
 
     Raises
     ------
@@ -51,19 +52,37 @@ class NativeDevice:
         When Verilator or the C++ compiler is missing or fails.
     """
 
-    def __init__(self, config: NpuConfig, memory_model: MemoryModel = MemoryModel(), *, waves: Path | None = None,  # noqa: B008
-                 progress: Callable[[str], None] | None = None, verilog: str | None = None, library: Path | None = None, never_rests: bool = False):
+    def __init__(
+        self,
+        config: NpuConfig,
+        memory_model: MemoryModel = MemoryModel(),
+        *,
+        waves: Path | None = None,
+        progress: Callable[[str], None] | None = None,
+        verilog: str | None = None,
+        library: Path | None = None,
+        never_rests: bool = False,
+    ):
         self.config = config
         self.memory_model = memory_model
         if library is None:
             is_trained = config in PRESETS.values() and waves is None and verilog is None
-            library = native_library(verilog or npu_verilog(config, progress, is_gated=waves is None), config.port_bits,
-                                     name="another design" if verilog else title(config), has_waves=waves is not None,
-                                     train=self._train if is_trained else None, progress=progress)
+            library = native_library(
+                verilog or npu_verilog(config, progress, is_gated=waves is None),
+                config.port_bits,
+                name="another design" if verilog else title(config),
+                has_waves=waves is not None,
+                train=self._train if is_trained else None,
+                progress=progress,
+            )
         self._library = _load(library)
         self._npu = self._library.convoy_create(
-            memory_model.latency_cycles, memory_model.stall_percent, memory_model.seed & (2**64 - 1), memory_model.is_shared,
-            str(waves or "").encode())
+            memory_model.latency_cycles,
+            memory_model.stall_percent,
+            memory_model.seed & (2**64 - 1),
+            memory_model.is_shared,
+            str(waves or "").encode(),
+        )
         if not self._npu:
             raise DeviceError("device native: the system does not give the address space for the memory")
         if never_rests:
@@ -74,7 +93,13 @@ class NativeDevice:
 
     def _train(self, library: Path) -> None:
         """Collect the profile of a typical workload."""
-        command = [sys.executable, "-m", "convoy.driver.devices.profile_run", str(library), json.dumps(self.config.to_dict())]
+        command = [
+            sys.executable,
+            "-m",
+            "convoy.driver.devices.profile_run",
+            str(library),
+            json.dumps(self.config.to_dict()),
+        ]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             raise DeviceError(f"device native: the profiling run failed:\n{result.stderr[-2000:]}")
@@ -111,7 +136,8 @@ class NativeDevice:
         Raises
         ------
         DeviceError
-            After `max_cycles` without an interrupt, or when the AXI4 protocol is violated; the message says at which cycle and address.
+            After `max_cycles` without an interrupt, or when the AXI4 protocol is violated; the message says at which
+            cycle and address.
         """
         cycles = 0
         while cycles < max_cycles and not self._library.convoy_irq(self._npu):
@@ -125,14 +151,17 @@ class NativeDevice:
         return cycles
 
     def inject_fault(self, addr: int, num_bytes: int, resp: int = 2, only_beats: bool = False) -> None:
-        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0); 0 bytes: none.
+        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0);
+        0 bytes: none.
 
         With `only_beats` a read's other beats are answered as always.
         """
         self._library.convoy_inject_fault(self._npu, addr, addr + num_bytes, resp, only_beats)
 
     def silence(self, *channels: str) -> None:
-        """From now on the memory takes nothing on these of AR, AW and W, and gives nothing new on these of R and B; none: all work."""
+        """From now on the memory takes nothing on these of AR, AW and W, and gives nothing new on these of R and B;
+        none: all work.
+        """
         self._library.convoy_silence(self._npu, channel_mask(channels))
 
     def close(self) -> None:
@@ -145,7 +174,9 @@ class NativeDevice:
         if not self._npu:
             raise DeviceError("device native is closed")
         if addr < 0 or addr + num_bytes > self._memory_bytes:
-            raise DeviceError(f"device native: {num_bytes} bytes at {addr:#x} are outside the memory of {self._memory_bytes:#x} bytes")
+            raise DeviceError(
+                f"device native: {num_bytes} bytes at {addr:#x} are outside the memory of {self._memory_bytes:#x} bytes"
+            )
 
     def _error(self) -> DeviceError:
         return DeviceError(f"device native: {self._library.convoy_error(self._npu).decode()}")
@@ -155,7 +186,9 @@ def _load(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        raise DeviceError(f"device native: the compiled model cannot be loaded ({error}); delete {path} and run again") from None
+        raise DeviceError(
+            f"device native: the compiled model cannot be loaded ({error}); delete {path} and run again"
+        ) from None
     npu, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
     for name, result, arguments in (
         ("create", npu, [u32, u32, u64, u32, ctypes.c_char_p]),

@@ -1,6 +1,6 @@
 """The workload that the profile-guided compilation of the native model learns from.
 
-    python -m convoy.driver.devices.profile_run LIBRARY CONFIG_AS_JSON
+python -m convoy.driver.devices.profile_run LIBRARY CONFIG_AS_JSON
 """
 
 import json
@@ -21,7 +21,9 @@ LAYERS = (
     LayerSpec("conv", (17, 17, 8), 16, (3, 3), (2, 2), (0, 0, 0, 0), 1.0, "none"),
     LayerSpec("depthwise", (24, 24, 16), 16, (3, 3), (1, 1), (1, 1, 1, 1), 1.0, "relu6"),
 )
-"""A little of everything: dense, sparse, strided, depthwise; the conversion from NHWC exercises the tensor processor."""
+"""A little of everything: dense, sparse, strided, depthwise; the conversion from NHWC exercises the tensor
+processor.
+"""
 
 
 def main() -> None:
@@ -31,7 +33,9 @@ def main() -> None:
         graph = make_layer(spec, 0).graph
         device = NativeDevice(config, library=library)
         try:
-            Session(compile_graph(graph, config, keep_tensors=True, layers=None), device).run(random_inputs([graph.tensors[i] for i in graph.inputs], 0))
+            Session(compile_graph(graph, config, keep_tensors=True, layers=None), device).run(
+                random_inputs([graph.tensors[i] for i in graph.inputs], 0)
+            )
         finally:
             device.close()
 

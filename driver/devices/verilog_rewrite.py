@@ -16,7 +16,8 @@ _REPEATED = re.compile(r"(?P<bit>(?:\\\S+ |\w+)\[\d+\])(?:, (?P=bit)){2,}")
 
 
 def repeat_bits(verilog: str) -> str:
-    """The same design with bits that follow one another in a concatenation written as a repetition: `{ a[7], a[7], a[7], a }` as `{ {3{a[7]}}, a }`.
+    """The same design with bits that follow one another in a concatenation written as a repetition: `{ a[7], a[7],
+    a[7], a }` as `{ {3{a[7]}}, a }`.
 
     So Yosys extends the sign of a value, and Verilator then moves each bit by itself.
     """
@@ -24,12 +25,14 @@ def repeat_bits(verilog: str) -> str:
 
 
 def fold_registers(verilog: str) -> str:
-    """The same design with the combinational process of a register's next value moved into the register's clocked process.
+    """The same design with the combinational process of a register's next value moved into the register's clocked
+    process.
 
-    Yosys writes a register as `always @(posedge clk) q <= d;` and a process that starts with `d = q;` and overwrites `d` under conditions.
-    Verilator then evaluates the process after each edge and keeps `d` until the next one, which doubles the state and writes all of it in
-    every cycle. As `always @(posedge clk) begin if (condition) q <= value; end` a register that does not change costs only its condition, and
-    one whose clock stands still costs nothing. Registers whose `d` is read elsewhere are left alone.
+    Yosys writes a register as `always @(posedge clk) q <= d;` and a process that starts with `d = q;` and overwrites
+    `d` under conditions. Verilator then evaluates the process after each edge and keeps `d` until the next one, which
+    doubles the state and writes all of it in every cycle. As `always @(posedge clk) begin if (condition) q <= value;
+    end` a register that does not change costs only its condition, and one whose clock stands still costs nothing.
+    Registers whose `d` is read elsewhere are left alone.
     """
     return "".join(_fold_module(module) for module in re.split(r"^(?=module )", verilog, flags=re.MULTILINE))
 
@@ -54,4 +57,9 @@ def _fold_module(module: str) -> str:
 
     module = _PROCESS.sub(fold, module)
     module = _REGISTER.sub(lambda match: "" if match[3] in folded else match[0], module)
-    return re.sub(rf"^  reg (?:\[\d+:0\] )?({_NEXT});\n", lambda match: "" if match[1] in folded else match[0], module, flags=re.MULTILINE)
+    return re.sub(
+        rf"^  reg (?:\[\d+:0\] )?({_NEXT});\n",
+        lambda match: "" if match[1] in folded else match[0],
+        module,
+        flags=re.MULTILINE,
+    )

@@ -8,7 +8,11 @@ from convoy.spec.csr import NUM_WINDOWS, REGISTERS, WINDOW_ALIGN_BYTES, WindowCo
 
 __all__ = ["Window", "WindowRegisters"]
 
-_NAMES = {REGISTERS[f"WINDOW{number}_{field}"].addr: (number, field) for number in range(NUM_WINDOWS) for field in ("BASE", "LIMIT", "CONTROL")}
+_NAMES = {
+    REGISTERS[f"WINDOW{number}_{field}"].addr: (number, field)
+    for number in range(NUM_WINDOWS)
+    for field in ("BASE", "LIMIT", "CONTROL")
+}
 
 
 class Window(NamedTuple):
@@ -22,7 +26,8 @@ class Window(NamedTuple):
 class WindowRegisters:
     """A copy of the window registers, from what is read back after each write: it may have been ignored.
 
-    Windows change at rest only (`Register.is_held`), so every burst that is shown on the bus must lie in those of this copy.
+    Windows change at rest only (`Register.is_held`), so every burst that is shown on the bus must lie in those of this
+    copy.
     """
 
     def __init__(self) -> None:

@@ -17,15 +17,21 @@ def align(addr: int, alignment: int = ALIGN_BYTES) -> int:
 
 
 def place_buffers(buffers: Sequence[Buffer], *, keep_all: bool) -> tuple[list[int], int]:
-    """Addresses of the buffers from 0, and the bytes used; the largest are placed first, each at the lowest free address.
+    """Addresses of the buffers from 0, and the bytes used; the largest are placed first, each at the lowest free
+    address.
 
-    With `keep_all` no two buffers share memory. Parts lie in the buffer that they are a part of, which has to be alive as long as they are.
+    With `keep_all` no two buffers share memory. Parts lie in the buffer that they are a part of, which has to be alive
+    as long as they are.
     """
     addrs = [0] * len(buffers)
     placed: list[int] = []
-    for index in sorted((i for i, buffer in enumerate(buffers) if buffer.parent is None), key=lambda i: (-buffers[i].num_bytes, i)):
+    for index in sorted(
+        (i for i, buffer in enumerate(buffers) if buffer.parent is None), key=lambda i: (-buffers[i].num_bytes, i)
+    ):
         buffer, addr = buffers[index], 0
-        rivals = [i for i in placed if keep_all or (buffers[i].first <= buffer.last and buffer.first <= buffers[i].last)]
+        rivals = [
+            i for i in placed if keep_all or (buffers[i].first <= buffer.last and buffer.first <= buffers[i].last)
+        ]
         for rival in sorted(rivals, key=lambda i: addrs[i]):
             if addr + buffer.num_bytes <= addrs[rival]:
                 break

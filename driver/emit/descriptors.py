@@ -30,7 +30,9 @@ class Tables:
 
 
 def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_addr: int) -> dict[str, int]:
-    """The fields of an NN descriptor that the tiling decides; without header, tables, and the place in the stripe memory."""
+    """The fields of an NN descriptor that the tiling decides; without header, tables, and the place in the stripe
+    memory.
+    """
     geometry, group = tiling.geometry, tiling.group
     (num_pos, num_vec), (num_pos_last, num_vec_last) = stripe.groups(group)
     width = group.num_lanes >> group.split_log2
@@ -40,26 +42,57 @@ def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_
     num_phases = len(geometry.phase_list)
     num_kernels, num_kernels_last = tiling.num_kernels_in(stripe.part)
     num_z, num_z_last = tiling.num_z_in(stripe.part)
-    return _load_fields(tiling, stripe, in_addr) | {
-        "stride_h_log2": geometry.rows.stride - 1, "stride_w_log2": geometry.cols.stride - 1,
-        "phase_mask": sum(1 << (2 * py + px) for py, px in geometry.phase_list), "zero_point_in": work.zero_point_in,
-        "tile_rows": stripe.tile_rows, "tile_cols": stripe.tile_cols, "pitch_row": group.pitch_row, "phase_words": stripe.phase_words,
-        "channel_words": num_phases * stripe.phase_words, "is_wide": int(work.is_wide), "is_depthwise": int(geometry.is_depthwise),
-        "num_sb": stripe.part.num_sb,
-        "num_groups": stripe.num_groups, "num_z": num_z, "num_z_last": num_z_last, "group_step": group.group_step,
-        "num_phases": num_phases, "seg_words": group.seg_words, "num_slots": group.num_slots,
-        "num_vec": num_vec, "num_vec_last": num_vec_last, "num_vec_x": num_vec if is_flat else group.num_vec_x,
-        "step_vec_x": width, "step_vec_y": 0 if is_flat else group.pitch_row << group.split_log2,
-        "split_log2": group.split_log2, "split_words": (group.pitch_row - width) // group.num_lanes if group.split_log2 else 0,
-        "num_kernels": num_kernels, "num_kernels_last": num_kernels_last,
-        "kernels_per_z": tiling.kernels_per_z[0], "kernels_per_z_last": tiling.kernels_per_z[1], "num_taps": len(geometry.taps), "wgt_zero_point": work.wgt_zero_point,
-        "out_addr": out_addr + stripe.first_row // step * out_pitch + stripe.first_col // step,
-        "out_high_bytes": geometry.rows.size_out // step * out_pitch if work.is_wide else 0,
-        "out_group_step_bytes": group.cols if is_segment else group.rows // step * out_pitch, "out_pitch_row_bytes": out_pitch,
-        "drain_pitch": group.drain_pitch, "tile_ow": group.cols if is_segment else stripe.num_cols,
-        "num_pos": num_pos, "num_pos_last": num_pos_last, "is_flat": int(is_flat), "zero_point_out": work.zero_point_out,
-        "act_min": work.act_min, "act_max": work.act_max, "rounding": work.rounding,
-    } | _pool_fields(tiling, stripe)
+    return (
+        _load_fields(tiling, stripe, in_addr)
+        | {
+            "stride_h_log2": geometry.rows.stride - 1,
+            "stride_w_log2": geometry.cols.stride - 1,
+            "phase_mask": sum(1 << (2 * py + px) for py, px in geometry.phase_list),
+            "zero_point_in": work.zero_point_in,
+            "tile_rows": stripe.tile_rows,
+            "tile_cols": stripe.tile_cols,
+            "pitch_row": group.pitch_row,
+            "phase_words": stripe.phase_words,
+            "channel_words": num_phases * stripe.phase_words,
+            "is_wide": int(work.is_wide),
+            "is_depthwise": int(geometry.is_depthwise),
+            "num_sb": stripe.part.num_sb,
+            "num_groups": stripe.num_groups,
+            "num_z": num_z,
+            "num_z_last": num_z_last,
+            "group_step": group.group_step,
+            "num_phases": num_phases,
+            "seg_words": group.seg_words,
+            "num_slots": group.num_slots,
+            "num_vec": num_vec,
+            "num_vec_last": num_vec_last,
+            "num_vec_x": num_vec if is_flat else group.num_vec_x,
+            "step_vec_x": width,
+            "step_vec_y": 0 if is_flat else group.pitch_row << group.split_log2,
+            "split_log2": group.split_log2,
+            "split_words": (group.pitch_row - width) // group.num_lanes if group.split_log2 else 0,
+            "num_kernels": num_kernels,
+            "num_kernels_last": num_kernels_last,
+            "kernels_per_z": tiling.kernels_per_z[0],
+            "kernels_per_z_last": tiling.kernels_per_z[1],
+            "num_taps": len(geometry.taps),
+            "wgt_zero_point": work.wgt_zero_point,
+            "out_addr": out_addr + stripe.first_row // step * out_pitch + stripe.first_col // step,
+            "out_high_bytes": geometry.rows.size_out // step * out_pitch if work.is_wide else 0,
+            "out_group_step_bytes": group.cols if is_segment else group.rows // step * out_pitch,
+            "out_pitch_row_bytes": out_pitch,
+            "drain_pitch": group.drain_pitch,
+            "tile_ow": group.cols if is_segment else stripe.num_cols,
+            "num_pos": num_pos,
+            "num_pos_last": num_pos_last,
+            "is_flat": int(is_flat),
+            "zero_point_out": work.zero_point_out,
+            "act_min": work.act_min,
+            "act_max": work.act_max,
+            "rounding": work.rounding,
+        }
+        | _pool_fields(tiling, stripe)
+    )
 
 
 def _pool_fields(tiling: Tiling, stripe: Stripe) -> dict[str, int]:
@@ -70,7 +103,13 @@ def _pool_fields(tiling: Tiling, stripe: Stripe) -> dict[str, int]:
     (rows, _), (rows_last, _) = stripe.group_outputs(tiling.group)
     continues = size == 3 and any(before.first_row + before.num_rows == stripe.first_row for before in tiling.stripes)
     is_open = size == 3 and stripe.num_rows % 2 == 0
-    return {"pool_size": size, "pool_rows": rows, "pool_rows_last": rows_last, "pool_continues": int(continues), "pool_is_open": int(is_open)}
+    return {
+        "pool_size": size,
+        "pool_rows": rows,
+        "pool_rows_last": rows_last,
+        "pool_continues": int(continues),
+        "pool_is_open": int(is_open),
+    }
 
 
 def residual_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, res_addr: int) -> dict[str, int]:
@@ -99,14 +138,25 @@ def _load_fields(tiling: Tiling, stripe: Stripe, in_addr: int) -> dict[str, int]
     elif tile_iw < cols.size_in and tile_ih > 1:
         run, inner, pitch, outer = tile_iw, tile_ih, cols.size_in, channels
     return {
-        "act_addr": in_addr + stripe.part.first_ic * geometry.value_bytes * plane + first_y * cols.size_in + first_x, "act_run_bytes": run, "act_pitch_inner_bytes": pitch,
-        "act_pitch_outer_bytes": plane, "num_act_inner": inner, "num_act_outer": outer, "num_ic": channels,
-        "tile_ih": tile_ih, "tile_iw": tile_iw, "pad_top": pad_top, "pad_left": pad_left,
+        "act_addr": in_addr + stripe.part.first_ic * geometry.value_bytes * plane + first_y * cols.size_in + first_x,
+        "act_run_bytes": run,
+        "act_pitch_inner_bytes": pitch,
+        "act_pitch_outer_bytes": plane,
+        "num_act_inner": inner,
+        "num_act_outer": outer,
+        "num_ic": channels,
+        "tile_ih": tile_ih,
+        "tile_iw": tile_iw,
+        "pad_top": pad_top,
+        "pad_left": pad_left,
     }
 
 
-def tp_blocks(task: Task, addrs: list[int], num_bytes: int, config: NpuConfig, constant_addr: int = 0) -> list[dict[str, int]]:
-    """TP descriptors' fields of a task, without header and buffer half; `addrs` of all buffers, `num_bytes` of the target.
+def tp_blocks(
+    task: Task, addrs: list[int], num_bytes: int, config: NpuConfig, constant_addr: int = 0
+) -> list[dict[str, int]]:
+    """TP descriptors' fields of a task, without header and buffer half; `addrs` of all buffers, `num_bytes` of the
+    target.
 
     `constant_addr`: of the operand that is constant, in the order of the task's axes.
     """
@@ -130,10 +180,14 @@ def tp_blocks(task: Task, addrs: list[int], num_bytes: int, config: NpuConfig, c
     return list(pool_blocks(task.work, sources[0], target, config))
 
 
-def phase_blocks(phases: PhaseWork | None, work: ConvWork, tiling: Tiling, addr: int, out_addr: int, config: NpuConfig) -> list[list[dict[str, int]]]:
-    """For each stripe of a convolution the TP descriptors' fields that make the phase planes which it needs and those before it do not.
+def phase_blocks(
+    phases: PhaseWork | None, work: ConvWork, tiling: Tiling, addr: int, out_addr: int, config: NpuConfig
+) -> list[list[dict[str, int]]]:
+    """For each stripe of a convolution the TP descriptors' fields that make the phase planes which it needs and
+    those before it do not.
 
-    A stripe's rows are made just before it, hence while the one before it is computed. The addresses are those of the whole image and of all planes.
+    A stripe's rows are made just before it, hence while the one before it is computed. The addresses are those of the
+    whole image and of all planes.
     """
     if phases is None:
         return [[] for _ in tiling.stripes]
@@ -154,8 +208,9 @@ def phase_blocks(phases: PhaseWork | None, work: ConvWork, tiling: Tiling, addr:
 class Emitter:
     """Descriptors of one program, in order.
 
-    A task waits for the other engine when it touches what that wrote or writes what that touches, and for its own engine when it reads what that
-    wrote (one engine's writes, and its reads against later writes, are in order anyway). The wait is on the first descriptor.
+    A task waits for the other engine when it touches what that wrote or writes what that touches, and for its own
+    engine when it reads what that wrote (one engine's writes, and its reads against later writes, are in order anyway).
+    The wait is on the first descriptor.
     """
 
     def __init__(self, config: NpuConfig):
@@ -165,14 +220,28 @@ class Emitter:
         self._half = 0
         self._stripe = range(0)
         self._is_high = False
-        self._pending: dict[tuple[Opcode, Opcode], list[tuple[range, bool]]] = {(a, b): [] for a in Opcode for b in Opcode}
+        self._pending: dict[tuple[Opcode, Opcode], list[tuple[range, bool]]] = {
+            (a, b): [] for a in Opcode for b in Opcode
+        }
 
-    def add_nn(self, task: Task, tiling: Tiling, tables: Tables, lut: dict[str, int], reads: list[range], writes: range,
-               blocks: list[list[dict[str, int]]], block_reads: range, block_writes: range) -> None:
-        """Append the stripes of a convolution, before each of them its TP `blocks`: those that make pixels which it is the first to read.
+    def add_nn(
+        self,
+        task: Task,
+        tiling: Tiling,
+        tables: Tables,
+        lut: dict[str, int],
+        reads: list[range],
+        writes: range,
+        blocks: list[list[dict[str, int]]],
+        block_reads: range,
+        block_writes: range,
+    ) -> None:
+        """Append the stripes of a convolution, before each of them its TP `blocks`: those that make pixels which it
+        is the first to read.
 
-        `lut` has the fields of its lookup table. The ranges are those of all addresses that the convolution (input, residual; output) and the
-        blocks read and write. Only the first block waits for what went before the layer: the others write pixels that no stripe before them reads.
+        `lut` has the fields of its lookup table. The ranges are those of all addresses that the convolution (input,
+        residual; output) and the blocks read and write. Only the first block waits for what went before the layer: the
+        others write pixels that no stripe before them reads.
         """
         in_addr, out_addr, res_addr = reads[0].start, writes.start, reads[-1].start
         tp_waits = self._waits(Opcode.TP, [block_reads], block_writes) if any(blocks) else {}
@@ -181,14 +250,28 @@ class Emitter:
             for block in before:
                 self._append_tp(task, block, tp_waits)
                 tp_waits, waits = {}, waits | {"wait_tp": 1}
-            fields = nn_fields(task.work, tiling, stripe, in_addr, out_addr) | residual_fields(task.work, tiling, stripe, res_addr)
+            fields = nn_fields(task.work, tiling, stripe, in_addr, out_addr) | residual_fields(
+                task.work, tiling, stripe, res_addr
+            )
             first_core = stripe.part.first_sb * self.config.num_cores
-            constants = {"tap_addr": tables.tap_addr, "stream_addr": tables.stream_addr + first_core * STREAM.num_bytes, "wgt_addr": tables.wgt_addr,
-                         "param_addr": tables.param_addr + first_core * tiling.num_kernels * PARAM.num_bytes, "run_bits": tables.run_bits}
-            self._append(task, NN.encode(**self._header(Opcode.NN, task, waits), **constants, **fields, **lut, **self._stripe_place(stripe)))
+            constants = {
+                "tap_addr": tables.tap_addr,
+                "stream_addr": tables.stream_addr + first_core * STREAM.num_bytes,
+                "wgt_addr": tables.wgt_addr,
+                "param_addr": tables.param_addr + first_core * tiling.num_kernels * PARAM.num_bytes,
+                "run_bits": tables.run_bits,
+            }
+            self._append(
+                task,
+                NN.encode(
+                    **self._header(Opcode.NN, task, waits), **constants, **fields, **lut, **self._stripe_place(stripe)
+                ),
+            )
             waits = {}
 
-    def add_tp(self, task: Task, blocks: list[dict[str, int]], lut: dict[str, int], reads: list[range], writes: range) -> None:
+    def add_tp(
+        self, task: Task, blocks: list[dict[str, int]], lut: dict[str, int], reads: list[range], writes: range
+    ) -> None:
         """Append the blocks of a TP task; `lut`: the fields of its lookup table."""
         waits = self._waits(Opcode.TP, reads, writes)
         for fields in blocks:
@@ -221,8 +304,11 @@ class Emitter:
         for other in Opcode:
             pending = self._pending[engine, other]
             conflicts = (
-                span.start < earlier.stop and earlier.start < span.stop and (was_write and not is_write if other == engine else was_write or is_write)
-                for span, is_write in accesses for earlier, was_write in pending
+                span.start < earlier.stop
+                and earlier.start < span.stop
+                and (was_write and not is_write if other == engine else was_write or is_write)
+                for span, is_write in accesses
+                for earlier, was_write in pending
             )
             if any(conflicts):
                 waits[f"wait_{other.name.lower()}"] = 1

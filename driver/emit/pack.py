@@ -12,7 +12,18 @@ from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS, PARAM, STREAM, TAP_BYTES
 
-__all__ = ["ALIGN_BYTES", "LayerStreams", "StreamCounts", "Streams", "count_stream", "encode_stream", "pack_params", "pack_streams", "pack_taps", "stream_bits"]
+__all__ = [
+    "ALIGN_BYTES",
+    "LayerStreams",
+    "StreamCounts",
+    "Streams",
+    "count_stream",
+    "encode_stream",
+    "pack_params",
+    "pack_streams",
+    "pack_taps",
+    "stream_bits",
+]
 
 ALIGN_BYTES = 32
 """Alignment of tables and weight streams."""
@@ -37,8 +48,10 @@ class StreamCounts:
 
     def waits(self, num_vec: int) -> list[float]:
         """Cycles for each window in which lanes wait for the decoder, with `num_vec` vectors in the group."""
-        return [max(0.0, (n + zero) * self.token_cycles - cycles)
-                for n, zero, cycles in zip(self.nnz, self.zeros, self._issue_cycles(num_vec), strict=True)]
+        return [
+            max(0.0, (n + zero) * self.token_cycles - cycles)
+            for n, zero, cycles in zip(self.nnz, self.zeros, self._issue_cycles(num_vec), strict=True)
+        ]
 
     def cycles(self, num_vec: int) -> list[float]:
         """Cycles of the core for each window."""
@@ -61,7 +74,11 @@ class LayerStreams:
     def part(self, superblocks: slice, num_oc: int) -> LayerStreams:
         """Those of some superblocks, which make `num_oc` output channels."""
         num_cores = len(self.counts) // len(self.num_runs)
-        return LayerStreams(self.counts[superblocks.start * num_cores:superblocks.stop * num_cores], num_oc, self.num_runs[superblocks])
+        return LayerStreams(
+            self.counts[superblocks.start * num_cores : superblocks.stop * num_cores],
+            num_oc,
+            self.num_runs[superblocks],
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +107,8 @@ def stream_bits(weights: np.ndarray, run_bits: int) -> int:
 
 
 def encode_stream(weights: np.ndarray, run_bits: int) -> bytes:
-    """Tokens of a weight stream: integers (n,) in the order of consumption, kept modulo 256, n at least 1, as bytes, the last one padded with zero bits.
+    """Tokens of a weight stream: integers (n,) in the order of consumption, kept modulo 256, n at least 1, as bytes,
+    the last one padded with zero bits.
 
     Raises
     ------
@@ -98,24 +116,34 @@ def encode_stream(weights: np.ndarray, run_bits: int) -> bytes:
         When `run_bits` is outside 0..`MAX_RUN_BITS` or there is no weight.
     """
     if not 0 <= run_bits <= MAX_RUN_BITS or weights.size == 0:
-        raise ValueError(f"run_bits = {run_bits} with {weights.size} weights: use 0..{MAX_RUN_BITS} and at least one weight")
+        raise ValueError(
+            f"run_bits = {run_bits} with {weights.size} weights: use 0..{MAX_RUN_BITS} and at least one weight"
+        )
     gaps = _gaps(weights)
     last = np.cumsum((gaps >> run_bits) + 1) - 1
     tokens = np.full(int(last[-1]) + 1, ((1 << run_bits) - 1) << 8, np.uint16)
     stops = np.cumsum(gaps + 1) - 1
     tokens[last] = (gaps & ((1 << run_bits) - 1)) << 8 | weights[stops].astype(np.uint8)
-    bits = np.unpackbits(tokens.astype("<u2").view(np.uint8).reshape(-1, 2), axis=1, bitorder="little")[:, : 8 + run_bits]
+    bits = np.unpackbits(tokens.astype("<u2").view(np.uint8).reshape(-1, 2), axis=1, bitorder="little")[
+        :, : 8 + run_bits
+    ]
     return np.packbits(bits.ravel(), bitorder="little").tobytes()
 
 
-def count_stream(weights: np.ndarray, run_bits: int, num_taps: int, num_beats: int, *, is_depthwise: bool) -> StreamCounts:
-    """Count the stream of int8 `weights` (windows, weights per window), each kernel `num_taps` of them; depthwise windows have kernels of their own."""
+def count_stream(
+    weights: np.ndarray, run_bits: int, num_taps: int, num_beats: int, *, is_depthwise: bool
+) -> StreamCounts:
+    """Count the stream of int8 `weights` (windows, weights per window), each kernel `num_taps` of them; depthwise
+    windows have kernels of their own.
+    """
     num_windows, per_window = weights.shape
     gaps = _gaps(weights.ravel())
     counts = (gaps >> run_bits) + 1  # tokens of a gap: zeros, a full run apart, then what ends it
     last = np.cumsum(counts) - 1
     stops = np.cumsum(gaps + 1) - 1
-    place = np.repeat(stops - gaps - 1, counts) + (np.arange(last[-1] + 1) - np.repeat(last - counts, counts) << run_bits)
+    place = np.repeat(stops - gaps - 1, counts) + (
+        np.arange(last[-1] + 1) - np.repeat(last - counts, counts) << run_bits
+    )
     place[last] = stops
     is_zero = np.ones(place.size, bool)
     is_zero[last] = weights.ravel()[stops] == 0
@@ -132,17 +160,23 @@ def count_stream(weights: np.ndarray, run_bits: int, num_taps: int, num_beats: i
     is_next = np.zeros(kernel.size, bool)
     is_next[2:] = (kernel[2:] == kernel[:-2]) & ~is_same[2:] & ~is_same[1:-1]
     order = np.arange(kernel.size)
-    is_next &= (order - np.maximum.accumulate(np.where(is_next, 0, order))) % 2 == 1  # a wait makes room for the one after
+    is_next &= (
+        order - np.maximum.accumulate(np.where(is_next, 0, order))
+    ) % 2 == 1  # a wait makes room for the one after
     stalls = [np.maximum(wait - idle, 0) for wait in (2 * is_same + is_next, 1 * is_same)]
     return StreamCounts(
-        num_beats, *(tuple(counts.astype(int).tolist()) for counts in (np.bincount(window, minlength=num_windows), *zeros)),
+        num_beats,
+        *(tuple(counts.astype(int).tolist()) for counts in (np.bincount(window, minlength=num_windows), *zeros)),
         tuple(tuple(np.bincount(window, stall, num_windows).astype(int).tolist()) for stall in stalls),
-        _token_cycles(8 + run_bits))
+        _token_cycles(8 + run_bits),
+    )
 
 
 @lru_cache
 def _token_cycles(token_bits: int) -> float:
-    """The decoder takes a token from a buffer of 32 bits that holds one, and 16 bits into one that has room for them before that."""
+    """The decoder takes a token from a buffer of 32 bits that holds one, and 16 bits into one that has room for them
+    before that.
+    """
     level, num_tokens, num_cycles = 0, 0, 1000
     for _ in range(num_cycles):
         does_take, does_append = level >= token_bits, level <= 16
@@ -152,22 +186,32 @@ def _token_cycles(token_bits: int) -> float:
 
 
 def pack_streams(work: ConvWork, tiling: Tiling, kernels: np.ndarray, config: NpuConfig) -> Streams:
-    """Encode the weights of every superblock and core; `kernels` as from `deal_channels`. One run length for the layer, the shortest."""
+    """Encode the weights of every superblock and core; `kernels` as from `deal_channels`.
+
+    One run length for the layer, the shortest.
+    """
     num_oc, kernel_h, kernel_w, num_z = work.weights.shape
     num_taps = kernel_h * kernel_w
-    weights = np.concatenate([work.weights.reshape(num_oc, num_taps, num_z), np.zeros((1, num_taps, num_z), work.weights.dtype)])
+    weights = np.concatenate(
+        [work.weights.reshape(num_oc, num_taps, num_z), np.zeros((1, num_taps, num_z), work.weights.dtype)]
+    )
     streams = []
     for first in range(0, len(kernels), tiling.num_kernels):
         dealt = weights[kernels[first : first + tiling.num_kernels]]
-        # conv: (kernel, core, tap, z) -> core, z, kernel, tap; depthwise has one z per kernel: (z, m) is the kernel already
+        # conv: (kernel, core, tap, z) -> core, z, kernel, tap; depthwise has one z per kernel: (z, m) is the kernel
+        # already
         num_windows = len(dealt) // tiling.kernels_per_z[0] if tiling.geometry.is_depthwise else num_z
         streams += list(dealt.transpose(1, 3, 0, 2).reshape(config.num_cores, num_windows, -1))
     kernels_per_z = min(tiling.kernels_per_z)
     limit = num_taps * min(kernels_per_z, MAX_STEP_KERNELS) if num_taps > 1 else kernels_per_z
     choices = range(min(MAX_RUN_BITS, limit.bit_length() - 1) + 1)
-    run_bits = min(choices, key=lambda bits: sum(-(-stream_bits(stream.ravel(), bits) // config.port_bits) for stream in streams))
+    run_bits = min(
+        choices, key=lambda bits: sum(-(-stream_bits(stream.ravel(), bits) // config.port_bits) for stream in streams)
+    )
     data, directory, num_bytes, counts = bytearray(), bytearray(), 0, []
-    drained = [kernels[first:first + tiling.num_kernels].ravel() for first in range(0, len(kernels), tiling.num_kernels)]
+    drained = [
+        kernels[first : first + tiling.num_kernels].ravel() for first in range(0, len(kernels), tiling.num_kernels)
+    ]
     num_runs = tuple(int(np.count_nonzero(np.diff(ocs[ocs >= 0]) != 1)) + 1 for ocs in drained)
     for stream in streams:
         encoded = encode_stream(stream.ravel(), run_bits)
@@ -185,17 +229,30 @@ def pack_params(work: ConvWork, kernels: np.ndarray, plane_bytes: int) -> bytes:
     entries = []
     for oc in kernels.ravel():
         if oc < 0:
-            entries.append(PARAM.encode(bias=0, mult=0, is_valid=0, out_offset_bytes=0, shift_left=0, shift_right=0, bias_low=0))
+            entries.append(
+                PARAM.encode(bias=0, mult=0, is_valid=0, out_offset_bytes=0, shift_left=0, shift_right=0, bias_low=0)
+            )
             continue
         exponent = int(work.exponent[oc])
         bias, bias_low = divmod(int(work.bias[oc]), 256) if work.is_wide else (work.bias[oc], 0)
-        entries.append(PARAM.encode(bias=bias, bias_low=bias_low, mult=work.mult[oc], is_valid=1, out_offset_bytes=oc * plane_bytes,
-                                    shift_left=max(exponent, 0), shift_right=max(-exponent, 0)))
+        entries.append(
+            PARAM.encode(
+                bias=bias,
+                bias_low=bias_low,
+                mult=work.mult[oc],
+                is_valid=1,
+                out_offset_bytes=oc * plane_bytes,
+                shift_left=max(exponent, 0),
+                shift_right=max(-exponent, 0),
+            )
+        )
     return b"".join(entries)
 
 
 def pack_taps(tiling: Tiling, config: NpuConfig) -> bytes:
     """The tap table: unsigned pixel offsets into the window."""
     geometry, group = tiling.geometry, tiling.group
-    offsets = [phase * group.seg_words * config.num_lanes + dy * group.pitch_row + dx for phase, dy, dx in geometry.taps]
+    offsets = [
+        phase * group.seg_words * config.num_lanes + dy * group.pitch_row + dx for phase, dy, dx in geometry.taps
+    ]
     return np.array(offsets, f"<u{TAP_BYTES}").tobytes()

@@ -19,7 +19,8 @@ __all__ = ["HostStep", "Keep", "MemoryWindow", "NpuStep", "Placement", "Plan", "
 class Placement:
     """Where a tensor lies in memory and in what order.
 
-    uint8 values are stored less 128, as int8. int16 values are stored as bytes, the low and the high one of a channel like two channels.
+    uint8 values are stored less 128, as int8. int16 values are stored as bytes, the low and the high one of a channel
+    like two channels.
     """
 
     tensor: int
@@ -62,7 +63,9 @@ class Placement:
 
 @dataclass(frozen=True)
 class MemoryWindow:
-    """Memory from `base` to below `limit` that the NPU may read, write or both; both are multiples of `WINDOW_ALIGN_BYTES`."""
+    """Memory from `base` to below `limit` that the NPU may read, write or both; both are multiples of
+    `WINDOW_ALIGN_BYTES`.
+    """
 
     base: int
     limit: int
@@ -89,7 +92,9 @@ class Program:
 
 @dataclass(frozen=True)
 class NpuStep:
-    """Operators that one program executes; `layers` are the graph's operators in order, `engines` theirs ("nn", "tp", "nn+tp", "alias", "fused")."""
+    """Operators that one program executes; `layers` are the graph's operators in order, `engines` theirs ("nn",
+    "tp", "nn+tp", "alias", "fused").
+    """
 
     program: Program
     layers: tuple[int, ...]

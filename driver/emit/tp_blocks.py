@@ -15,14 +15,17 @@ from convoy.spec.isa import TP, TpOp
 
 __all__ = ["BLANK", "copy_blocks", "elementwise_blocks", "flat_blocks", "pool_blocks"]
 
-BLANK = dict.fromkeys(TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "reserved", "tag", "buffer_half"}, 0) | dict.fromkeys(
-    ("num_a_runs", "num_0", "num_1", "num_2"), 1)
+BLANK = dict.fromkeys(
+    TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "reserved", "tag", "buffer_half"}, 0
+) | dict.fromkeys(("num_a_runs", "num_0", "num_1", "num_2"), 1)
 """Fields of a TP descriptor, all zero but the counts."""
 _RUN_CYCLES = 4
 """What a run costs beyond a cycle per byte, to choose between shapes of blocks."""
 
 
-def elementwise_blocks(work: ElementwiseWork, a_addr: int, b_addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+def elementwise_blocks(
+    work: ElementwiseWork, a_addr: int, b_addr: int, out_addr: int, config: NpuConfig
+) -> Iterator[dict[str, int]]:
     """An operation on each element of two contiguous tensors with the axes of `work`, where extents of 1 are repeated.
 
     Raises
@@ -39,25 +42,51 @@ def elementwise_blocks(work: ElementwiseWork, a_addr: int, b_addr: int, out_addr
     def num_loaded(counts: list[int]) -> list[int]:
         return [int(np.prod([count for count, step in zip(counts, steps, strict=True) if step])) for steps in strides]
 
-    level = next(n for n in range(3) if sum(num_loaded([1] * (n + 1) + sizes[n + 1:])) <= limit)
-    inner = [1] * level + [0] + sizes[level + 1:]
-    step = max(n for n in range(1, sizes[level] + 1) if sum(num_loaded([n if i == level else count for i, count in enumerate(inner)])) <= limit)
+    level = next(n for n in range(3) if sum(num_loaded([1] * (n + 1) + sizes[n + 1 :])) <= limit)
+    inner = [1] * level + [0] + sizes[level + 1 :]
+    step = max(
+        n
+        for n in range(1, sizes[level] + 1)
+        if sum(num_loaded([n if i == level else count for i, count in enumerate(inner)])) <= limit
+    )
     steps = {f"{prefix}step_{n}": strides[operand][n] for operand, prefix in enumerate(("", "b_")) for n in range(3)}
     for outer in np.ndindex(*sizes[:level]):
         for first in range(0, sizes[level], step):
-            counts = [*inner[:level], min(step, sizes[level] - first), *inner[level + 1:]]
+            counts = [*inner[:level], min(step, sizes[level] - first), *inner[level + 1 :]]
             starts = [*(int(index) for index in outer), first, *[0] * (2 - level)]
-            offsets = [sum(start * stride for start, stride in zip(starts, each, strict=True)) for each in (*strides, [sizes[1] * sizes[2], sizes[2], 1])]
+            offsets = [
+                sum(start * stride for start, stride in zip(starts, each, strict=True))
+                for each in (*strides, [sizes[1] * sizes[2], sizes[2], 1])
+            ]
             num_a, num_b = num_loaded(counts)
-            yield BLANK | work.fields | steps | {f"num_{n}": count for n, count in enumerate(counts)} | {
-                "op": work.op, "a_addr": a_addr + offsets[0], "a_run_bytes": num_a, "b_addr": b_addr + offsets[1], "b_run_bytes": num_b, "num_b_runs": 1,
-                "out_addr": out_addr + offsets[2], "out_run_bytes": int(np.prod(counts)),
-            }
+            yield (
+                BLANK
+                | work.fields
+                | steps
+                | {f"num_{n}": count for n, count in enumerate(counts)}
+                | {
+                    "op": work.op,
+                    "a_addr": a_addr + offsets[0],
+                    "a_run_bytes": num_a,
+                    "b_addr": b_addr + offsets[1],
+                    "b_run_bytes": num_b,
+                    "num_b_runs": 1,
+                    "out_addr": out_addr + offsets[2],
+                    "out_run_bytes": int(np.prod(counts)),
+                }
+            )
 
 
-def _wide_blocks(work: ElementwiseWork, a_addr: int, b_addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
-    """The same on int16: planes of low and of high bytes in turn. Each block is done twice, for either byte of the results."""
-    sizes, strides = _merged_loops(replace(work, shape=(*work.shape[:3], 1), operands=tuple((*shape[:3], 1) for shape in work.operands)))
+def _wide_blocks(
+    work: ElementwiseWork, a_addr: int, b_addr: int, out_addr: int, config: NpuConfig
+) -> Iterator[dict[str, int]]:
+    """The same on int16: planes of low and of high bytes in turn.
+
+    Each block is done twice, for either byte of the results.
+    """
+    sizes, strides = _merged_loops(
+        replace(work, shape=(*work.shape[:3], 1), operands=tuple((*shape[:3], 1) for shape in work.operands))
+    )
     (_, num_1, num_2), num_c = sizes, work.shape[3]
     planes = [int(np.prod(shape[:3])) for shape in work.operands]
     has_channels = [shape[3] > 1 for shape in work.operands]
@@ -65,10 +94,18 @@ def _wide_blocks(work: ElementwiseWork, a_addr: int, b_addr: int, out_addr: int,
 
     def num_loaded(counts: tuple[int, int, int]) -> list[int]:
         """Bytes of a plane, for each operand."""
-        return [int(np.prod([count for count, step in zip(counts[1:], steps[1:], strict=True) if step])) for steps in strides]
+        return [
+            int(np.prod([count for count, step in zip(counts[1:], steps[1:], strict=True) if step]))
+            for steps in strides
+        ]
 
     def can_load(*counts: int) -> bool:
-        return sum(2 * size * (counts[0] if has else 1) for size, has in zip(num_loaded(counts), has_channels, strict=True)) <= config.tp_buffer_bytes // 2
+        return (
+            sum(
+                2 * size * (counts[0] if has else 1) for size, has in zip(num_loaded(counts), has_channels, strict=True)
+            )
+            <= config.tp_buffer_bytes // 2
+        )
 
     tile_c, tile_1, tile_2 = 1, num_1, num_2
     if can_load(1, num_1, num_2):
@@ -77,28 +114,43 @@ def _wide_blocks(work: ElementwiseWork, a_addr: int, b_addr: int, out_addr: int,
         tile_1 = next(n for n in range(num_1, 0, -1) if can_load(1, n, num_2))
     else:
         tile_1, tile_2 = 1, next(n for n in range(num_2, 0, -1) if can_load(1, 1, n))
-    for c, first_1, first_2 in ((c, y, x) for c in range(0, num_c, tile_c) for y in range(0, num_1, tile_1) for x in range(0, num_2, tile_2)):
+    for c, first_1, first_2 in (
+        (c, y, x) for c in range(0, num_c, tile_c) for y in range(0, num_1, tile_1) for x in range(0, num_2, tile_2)
+    ):
         counts = min(tile_c, num_c - c), min(tile_1, num_1 - first_1), min(tile_2, num_2 - first_2)
-        block = BLANK | work.fields | {"op": work.op, "is_wide": 1, "num_0": counts[0], "num_1": counts[1], "num_2": counts[2]}
+        block = (
+            BLANK
+            | work.fields
+            | {"op": work.op, "is_wide": 1, "num_0": counts[0], "num_1": counts[1], "num_2": counts[2]}
+        )
         for n, (name, prefix, addr) in enumerate((("a", "", a_addr), ("b", "b_", b_addr))):
             size, steps = num_loaded(counts)[n], strides[n]
             is_whole = size == planes[n]
             channels = counts[0] if has_channels[n] else 1
             block |= {
                 f"{name}_addr": addr + 2 * planes[n] * c * has_channels[n] + first_1 * steps[1] + first_2 * steps[2],
-                f"{name}_run_bytes": 2 * size * channels if is_whole else size, f"num_{name}_runs": 1 if is_whole else 2, f"{name}_pitch_bytes": planes[n],
-                f"{name}_high_bytes": size, f"{prefix}step_0": 2 * size * has_channels[n], f"{prefix}step_1": steps[1], f"{prefix}step_2": steps[2],
+                f"{name}_run_bytes": 2 * size * channels if is_whole else size,
+                f"num_{name}_runs": 1 if is_whole else 2,
+                f"{name}_pitch_bytes": planes[n],
+                f"{name}_high_bytes": size,
+                f"{prefix}step_0": 2 * size * has_channels[n],
+                f"{prefix}step_1": steps[1],
+                f"{prefix}step_2": steps[2],
             }
         num_out = counts[1] * counts[2]
         for is_high in (0, 1):
             yield block | {
-                "is_high": is_high, "out_addr": out_addr + (2 * c + is_high) * out_plane + first_1 * num_2 + first_2, "out_run_bytes": num_out,
+                "is_high": is_high,
+                "out_addr": out_addr + (2 * c + is_high) * out_plane + first_1 * num_2 + first_2,
+                "out_run_bytes": num_out,
                 "out_pitch_bytes": 2 * out_plane,
             }
 
 
 def _merged_loops(work: ElementwiseWork) -> tuple[list[int], list[list[int]]]:
-    """Three loops over the result in the order of memory, as long as possible on the inside: extents, and for each operand bytes per step or 0."""
+    """Three loops over the result in the order of memory, as long as possible on the inside: extents, and for each
+    operand bytes per step or 0.
+    """
     axes = [axis + 1 for axis in work.axes]
     order = [work.shape[0], *(work.shape[axis] for axis in axes)]
     loops: list[tuple[int, tuple[int, ...]]] = []
@@ -125,13 +177,21 @@ def flat_blocks(num_bytes: int, addr: int, out_addr: int, config: NpuConfig) -> 
     for first in range(0, num_bytes, step):
         size = min(step, num_bytes - first)
         yield BLANK | {
-            "op": TpOp.COPY, "a_addr": addr + first, "a_run_bytes": size, "num_2": size, "step_2": 1, "tile_ih": 1, "tile_iw": size,
-            "out_addr": out_addr + first, "out_run_bytes": size,
+            "op": TpOp.COPY,
+            "a_addr": addr + first,
+            "a_run_bytes": size,
+            "num_2": size,
+            "step_2": 1,
+            "tile_ih": 1,
+            "tile_iw": size,
+            "out_addr": out_addr + first,
+            "out_run_bytes": size,
         }
 
 
 def _runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tuple[int, int, int, int] | None:
-    """A box of a contiguous 3D array as (first byte, bytes per run, runs, pitch); None when one level of runs cannot say it.
+    """A box of a contiguous 3D array as (first byte, bytes per run, runs, pitch); None when one level of runs cannot
+    say it.
 
     `sizes` are the array's extents, outermost first; `box` is (first, extent) per axis.
     """
@@ -153,10 +213,15 @@ def _runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tuple[int
 
 
 def _copy_box(sizes: tuple[int, int, int], orders: tuple[tuple[int, ...], ...], limit: int) -> tuple[int, int, int]:
-    """Extents (h, w, c) of the box of at most `limit` bytes that copies fastest among those that every order can say as runs."""
+    """Extents (h, w, c) of the box of at most `limit` bytes that copies fastest among those that every order can say
+    as runs.
+    """
     height, width, channels = sizes
-    candidates = [(min(height, limit // (width * channels)), width, channels), (height, min(width, limit // (height * channels)), channels),
-                  (height, width, min(channels, limit // (height * width)))]
+    candidates = [
+        (min(height, limit // (width * channels)), width, channels),
+        (height, min(width, limit // (height * channels)), channels),
+        (height, width, min(channels, limit // (height * width))),
+    ]
     for num_c in {-(-channels // (1 << n)) for n in range(channels.bit_length() + 1)}:
         candidates += [(1, min(width, limit // num_c), num_c), (min(height, limit // num_c), 1, num_c)]
     best, best_cost = None, 0.0
@@ -171,9 +236,17 @@ def _copy_box(sizes: tuple[int, int, int], orders: tuple[tuple[int, ...], ...], 
     return best
 
 
-def copy_blocks(sizes: tuple[int, int, int], source: tuple[int, ...], target: tuple[int, ...], addr: int, out_addr: int,
-                config: NpuConfig) -> Iterator[dict[str, int]]:
-    """A tensor of `sizes` (h, w, c) from one order of axes to another; orders are permutations of (0, 1, 2), outermost axis first."""
+def copy_blocks(
+    sizes: tuple[int, int, int],
+    source: tuple[int, ...],
+    target: tuple[int, ...],
+    addr: int,
+    out_addr: int,
+    config: NpuConfig,
+) -> Iterator[dict[str, int]]:
+    """A tensor of `sizes` (h, w, c) from one order of axes to another; orders are permutations of (0, 1, 2),
+    outermost axis first.
+    """
     extents = _copy_box(sizes, (source, target), config.tp_buffer_bytes // 2)
     for start in np.ndindex(*(-(-size // extent) for size, extent in zip(sizes, extents, strict=True))):
         firsts = [index * extent for index, extent in zip(start, extents, strict=True)]
@@ -181,12 +254,25 @@ def copy_blocks(sizes: tuple[int, int, int], source: tuple[int, ...], target: tu
         first, run, count, pitch = _runs(tuple(sizes[a] for a in source), tuple(box[a] for a in source))
         out_first, out_run, _, out_pitch = _runs(tuple(sizes[a] for a in target), tuple(box[a] for a in target))
         inner = {source[2]: 1, source[1]: box[source[2]][1], source[0]: box[source[2]][1] * box[source[1]][1]}
-        steps = {f"step_{n}": inner[axis] for n, axis in enumerate(target)} | {f"num_{n}": box[axis][1] for n, axis in enumerate(target)}
-        yield BLANK | steps | {
-            "op": TpOp.COPY, "a_addr": addr + first, "a_run_bytes": run, "num_a_runs": count, "a_pitch_bytes": pitch,
-            "tile_ih": steps["num_1"], "tile_iw": steps["num_2"],
-            "out_addr": out_addr + out_first, "out_run_bytes": out_run, "out_pitch_bytes": out_pitch,
+        steps = {f"step_{n}": inner[axis] for n, axis in enumerate(target)} | {
+            f"num_{n}": box[axis][1] for n, axis in enumerate(target)
         }
+        yield (
+            BLANK
+            | steps
+            | {
+                "op": TpOp.COPY,
+                "a_addr": addr + first,
+                "a_run_bytes": run,
+                "num_a_runs": count,
+                "a_pitch_bytes": pitch,
+                "tile_ih": steps["num_1"],
+                "tile_iw": steps["num_2"],
+                "out_addr": out_addr + out_first,
+                "out_run_bytes": out_run,
+                "out_pitch_bytes": out_pitch,
+            }
+        )
 
 
 def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
@@ -200,8 +286,17 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
     num_bytes, limit = work.value_bytes, config.tp_buffer_bytes // 2
     rows, cols = work.rows, work.cols
     num_c, num_oh, num_ow = _pool_tile(work.num_ic, rows, cols, limit // num_bytes)
-    for c, oy, ox in ((c, oy, ox) for c in range(0, work.num_ic, num_c) for oy in range(0, rows.size_out, num_oh) for ox in range(0, cols.size_out, num_ow)):
-        tile_c, tile_oh, tile_ow = min(num_c, work.num_ic - c), min(num_oh, rows.size_out - oy), min(num_ow, cols.size_out - ox)
+    for c, oy, ox in (
+        (c, oy, ox)
+        for c in range(0, work.num_ic, num_c)
+        for oy in range(0, rows.size_out, num_oh)
+        for ox in range(0, cols.size_out, num_ow)
+    ):
+        tile_c, tile_oh, tile_ow = (
+            min(num_c, work.num_ic - c),
+            min(num_oh, rows.size_out - oy),
+            min(num_ow, cols.size_out - ox),
+        )
         first_y, tile_ih, pad_top = rows.clip(oy, tile_oh)
         first_x, tile_iw, pad_left = cols.clip(ox, tile_ow)
         if num_ow == cols.size_out:
@@ -209,13 +304,36 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
         box = (first_y, tile_ih), (first_x, tile_iw)
         load = _runs((num_bytes * work.num_ic, rows.size_in, cols.size_in), ((num_bytes * c, num_bytes * tile_c), *box))
         if load is None:
-            raise GraphError(f"the {rows.kernel} rows of {cols.size_in} int16 of a pooling window exceed half of the TP buffer of 2 x {limit} bytes")
+            raise GraphError(
+                
+                    f"the {rows.kernel} rows of {cols.size_in} int16 of a pooling window exceed half of the TP buffer "
+                    "of "
+                    "2 "
+                    f"x {limit} bytes"
+                
+            )
         first, run, count, pitch = load
         block = BLANK | {
-            "op": work.op, "a_addr": addr + first, "a_run_bytes": run, "num_a_runs": count, "a_pitch_bytes": pitch,
-            "num_0": tile_c, "num_1": tile_oh, "num_2": tile_ow, "step_0": num_bytes * tile_ih * tile_iw, "kernel_h": rows.kernel, "kernel_w": cols.kernel,
-            "stride_h": rows.stride, "stride_w": cols.stride, "start_y": -pad_top, "start_x": -pad_left, "tile_ih": tile_ih, "tile_iw": tile_iw,
-            "act_min": work.act_min, "act_max": work.act_max, "is_half_up": int(work.is_half_up),
+            "op": work.op,
+            "a_addr": addr + first,
+            "a_run_bytes": run,
+            "num_a_runs": count,
+            "a_pitch_bytes": pitch,
+            "num_0": tile_c,
+            "num_1": tile_oh,
+            "num_2": tile_ow,
+            "step_0": num_bytes * tile_ih * tile_iw,
+            "kernel_h": rows.kernel,
+            "kernel_w": cols.kernel,
+            "stride_h": rows.stride,
+            "stride_w": cols.stride,
+            "start_y": -pad_top,
+            "start_x": -pad_left,
+            "tile_ih": tile_ih,
+            "tile_iw": tile_iw,
+            "act_min": work.act_min,
+            "act_max": work.act_max,
+            "is_half_up": int(work.is_half_up),
         }
         out_planes, out_box = (num_bytes * work.num_ic, rows.size_out, cols.size_out), ((oy, tile_oh), (ox, tile_ow))
         if not work.is_wide:
@@ -225,7 +343,11 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
         for is_high in range(num_bytes):  # blocks of several channels have whole planes
             out_first, out_run, _, out_pitch = _runs(out_planes, ((num_bytes * c + is_high, 1), *out_box))
             yield block | {
-                "is_wide": 1, "is_high": is_high, "a_high_bytes": tile_ih * tile_iw, "out_addr": out_addr + out_first, "out_run_bytes": out_run,
+                "is_wide": 1,
+                "is_high": is_high,
+                "a_high_bytes": tile_ih * tile_iw,
+                "out_addr": out_addr + out_first,
+                "out_run_bytes": out_run,
                 "out_pitch_bytes": num_bytes * out_run if tile_c > 1 else out_pitch,
             }
 
@@ -244,5 +366,10 @@ def _pool_tile(num_ic: int, rows: Axis, cols: Axis, limit: int) -> tuple[int, in
         return 1, num_oh, cols.size_out
     num_ow = max((n for n in range(1, cols.size_out + 1) if span(rows, 1) * span(cols, n) <= limit), default=0)
     if not num_ow:
-        raise GraphError(f"the {span(rows, 1)}x{span(cols, 1)} pixels of a pooling window exceed half of the TP buffer of 2 x {limit} bytes")
+        raise GraphError(
+            
+                f"the {span(rows, 1)}x{span(cols, 1)} pixels of a pooling window exceed half of the TP buffer of 2 x "
+                f"{limit} bytes"
+            
+        )
     return 1, 1, num_ow

@@ -1,4 +1,6 @@
-"""Planar images copied into other images, with frames, repetitions, interleaved, and resized: fields of TP descriptors."""
+"""Planar images copied into other images, with frames, repetitions, interleaved, and resized: fields of TP
+descriptors.
+"""
 
 from __future__ import annotations
 
@@ -39,21 +41,46 @@ def move_blocks(work: MoveWork, addr: int, out_addr: int, config: NpuConfig) -> 
             height = min(num_rows, rows.extent - y)
             first = max(0, y - rows.before)
             tile_ih = max(0, min(rows.count, y + height - rows.before) - first)
-            source = ((channels.start + c * channels.step) * rows.source_size + rows.start + first * rows.step) * width + cols.start
-            target = ((channels.target_start + c) * rows.target_size + rows.target_start + y) * cols.target_size + cols.target_start
+            source = (
+                (channels.start + c * channels.step) * rows.source_size + rows.start + first * rows.step
+            ) * width + cols.start
+            target = (
+                (channels.target_start + c) * rows.target_size + rows.target_start + y
+            ) * cols.target_size + cols.target_start
             fields = BLANK | {
-                "op": TpOp.COPY, "num_0": count, "num_1": height, "num_2": cols.extent, "start_y": min(0, y - rows.before), "start_x": -cols.before,
-                "tile_ih": tile_ih, "tile_iw": cols.count, "step_2": cols.step, "zero_point_out": work.zero_point, "out_addr": out_addr + target,
+                "op": TpOp.COPY,
+                "num_0": count,
+                "num_1": height,
+                "num_2": cols.extent,
+                "start_y": min(0, y - rows.before),
+                "start_x": -cols.before,
+                "tile_ih": tile_ih,
+                "tile_iw": cols.count,
+                "step_2": cols.step,
+                "zero_point_out": work.zero_point,
+                "out_addr": out_addr + target,
                 "out_run_bytes": height * cols.extent if is_wide else cols.extent,
                 "out_pitch_bytes": rows.target_size * cols.target_size if is_wide else cols.target_size,
             }
             if tile_ih == 0:
                 yield fields | {"a_addr": addr, "a_run_bytes": 1}
             elif count == 1:  # only rows that are needed
-                yield fields | {"a_addr": addr + source, "a_run_bytes": loaded, "num_a_runs": tile_ih, "a_pitch_bytes": rows.step * width, "step_1": loaded}
+                yield fields | {
+                    "a_addr": addr + source,
+                    "a_run_bytes": loaded,
+                    "num_a_runs": tile_ih,
+                    "a_pitch_bytes": rows.step * width,
+                    "step_1": loaded,
+                }
             else:
-                yield fields | {"a_addr": addr + source, "a_run_bytes": span, "num_a_runs": count, "a_pitch_bytes": rows.source_size * width,
-                                "step_0": span, "step_1": rows.step * width}
+                yield fields | {
+                    "a_addr": addr + source,
+                    "a_run_bytes": span,
+                    "num_a_runs": count,
+                    "a_pitch_bytes": rows.source_size * width,
+                    "step_0": span,
+                    "step_1": rows.step * width,
+                }
 
 
 def repeat_blocks(work: RepeatWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
@@ -72,9 +99,19 @@ def repeat_blocks(work: RepeatWork, addr: int, out_addr: int, config: NpuConfig)
         num_rows = min(step, work.num_rows - first)
         for copy in range(work.times_h):
             yield BLANK | {
-                "op": TpOp.COPY, "a_addr": addr + first * work.width, "a_run_bytes": num_rows * work.width, "num_0": num_rows, "num_1": work.width,
-                "num_2": work.times_w, "step_0": work.width, "step_1": 1, "tile_ih": work.width, "tile_iw": work.times_w,
-                "out_addr": out_addr + (first * work.times_h + copy) * out_width, "out_run_bytes": out_width, "out_pitch_bytes": work.times_h * out_width,
+                "op": TpOp.COPY,
+                "a_addr": addr + first * work.width,
+                "a_run_bytes": num_rows * work.width,
+                "num_0": num_rows,
+                "num_1": work.width,
+                "num_2": work.times_w,
+                "step_0": work.width,
+                "step_1": 1,
+                "tile_ih": work.width,
+                "tile_iw": work.times_w,
+                "out_addr": out_addr + (first * work.times_h + copy) * out_width,
+                "out_run_bytes": out_width,
+                "out_pitch_bytes": work.times_h * out_width,
             }
 
 
@@ -87,29 +124,50 @@ def interleave_blocks(work: InterleaveWork, addr: int, out_addr: int, config: Np
         When the rows that an output row is made of exceed half of the buffer.
     """
     limit = config.tp_buffer_bytes // 2
-    (height, width), (out_h, out_w) = (size[::-1] if work.is_transposed else size for size in (work.size_in, work.size_out))
+    (height, width), (out_h, out_w) = (
+        size[::-1] if work.is_transposed else size for size in (work.size_in, work.size_out)
+    )
     block_h, block_w = (work.block_w, work.block_h) if work.is_transposed else (work.block_h, work.block_w)
     row_step, col_step = (1, work.block_w) if work.is_transposed else (work.block_w, 1)
     num_rows = limit // (block_w * width)
     if num_rows == 0:
         raise GraphError(f"{block_w} rows of {width} pixels exceed half of the TP buffer of 2 x {limit} bytes")
     plane = height * width
-    parts = [(0, out_w // block_w, block_w)] * (out_w >= block_w) + [(out_w // block_w, 1, out_w % block_w)] * (out_w % block_w > 0)
+    parts = [(0, out_w // block_w, block_w)] * (out_w >= block_w) + [(out_w // block_w, 1, out_w % block_w)] * (
+        out_w % block_w > 0
+    )
     for channel, dy in ((channel, dy) for channel in range(work.num_c) for dy in range(min(block_h, out_h))):
         rows = -(-(out_h - dy) // block_h)
         for first in range(0, rows, num_rows):
             count = min(num_rows, rows - first)
             for column, columns, phases in parts:
-                loops = {"num_0": count, "num_1": columns, "num_2": phases, "step_0": width, "step_1": 1, "step_2": count * width}
+                loops = {
+                    "num_0": count,
+                    "num_1": columns,
+                    "num_2": phases,
+                    "step_0": width,
+                    "step_1": 1,
+                    "step_2": count * width,
+                }
                 if phases == 1:
                     loops = {"num_1": count, "num_2": columns, "step_1": width, "step_2": 1}
-                yield BLANK | loops | {
-                    "op": TpOp.COPY, "a_addr": addr + (dy * row_step * work.num_c + channel) * plane + first * width + column,
-                    "a_run_bytes": count * width - column, "num_a_runs": phases, "a_pitch_bytes": col_step * work.num_c * plane,
-                    "step_2": loops["step_2"] - column * (phases > 1), "tile_ih": loops["num_1"], "tile_iw": loops["num_2"],
-                    "out_addr": out_addr + (channel * out_h + first * block_h + dy) * out_w + column * block_w,
-                    "out_run_bytes": columns * phases, "out_pitch_bytes": block_h * out_w,
-                }
+                yield (
+                    BLANK
+                    | loops
+                    | {
+                        "op": TpOp.COPY,
+                        "a_addr": addr + (dy * row_step * work.num_c + channel) * plane + first * width + column,
+                        "a_run_bytes": count * width - column,
+                        "num_a_runs": phases,
+                        "a_pitch_bytes": col_step * work.num_c * plane,
+                        "step_2": loops["step_2"] - column * (phases > 1),
+                        "tile_ih": loops["num_1"],
+                        "tile_iw": loops["num_2"],
+                        "out_addr": out_addr + (channel * out_h + first * block_h + dy) * out_w + column * block_w,
+                        "out_run_bytes": columns * phases,
+                        "out_pitch_bytes": block_h * out_w,
+                    }
+                )
 
 
 def zoom_blocks(work: ZoomWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
@@ -124,7 +182,9 @@ def zoom_blocks(work: ZoomWork, addr: int, out_addr: int, config: NpuConfig) -> 
         yield from _zoom_piece(work, row_piece, col_piece, addr, out_addr, config)
 
 
-def _zoom_piece(work: ZoomWork, row_piece: ZoomPiece, col_piece: ZoomPiece, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+def _zoom_piece(
+    work: ZoomWork, row_piece: ZoomPiece, col_piece: ZoomPiece, addr: int, out_addr: int, config: NpuConfig
+) -> Iterator[dict[str, int]]:
     """`zoom_blocks` of a rectangle of outputs; whole input rows are loaded."""
     limit = config.tp_buffer_bytes // 2
     rows, cols, kernel = work.rows, work.cols, 2 if work.op == TpOp.BILINEAR else 1
@@ -132,8 +192,11 @@ def _zoom_piece(work: ZoomWork, row_piece: ZoomPiece, col_piece: ZoomPiece, addr
     is_row = col_piece.count == cols.size_out
     num_c, num_oh = min(work.num_ic, limit // plane), row_piece.count
     if num_c == 0:
-        fitting = [n for n in range(1, num_oh + 1)
-                   if max(rows.tile(row_piece, y, min(n, num_oh - y))[1] for y in range(0, num_oh, n)) * cols.size_in <= limit]
+        fitting = [
+            n
+            for n in range(1, num_oh + 1)
+            if max(rows.tile(row_piece, y, min(n, num_oh - y))[1] for y in range(0, num_oh, n)) * cols.size_in <= limit
+        ]
         if not fitting:
             raise GraphError(f"two rows of {cols.size_in} pixels exceed half of the TP buffer of 2 x {limit} bytes")
         num_c, num_oh = 1, max(fitting)
@@ -143,15 +206,32 @@ def _zoom_piece(work: ZoomWork, row_piece: ZoomPiece, col_piece: ZoomPiece, addr
     mask = (1 << FRACTION_BITS) - 1
     for c, y in product(range(0, work.num_ic, num_c), range(0, row_piece.count, num_oh)):
         count_c, count_oh = min(num_c, work.num_ic - c), min(num_oh, row_piece.count - y)
-        first_y, tile_ih, start_y = rows.tile(row_piece, y, count_oh) if num_c == 1 else (0, rows.size_in, row_piece.start)
+        first_y, tile_ih, start_y = (
+            rows.tile(row_piece, y, count_oh) if num_c == 1 else (0, rows.size_in, row_piece.start)
+        )
         yield BLANK | {
-            "op": work.op, "a_addr": addr + c * plane + first_y * cols.size_in, "a_run_bytes": count_c * tile_ih * cols.size_in,
-            "num_0": count_c, "num_1": count_oh, "num_2": col_piece.count, "step_0": tile_ih * cols.size_in, "kernel_h": kernel, "kernel_w": kernel,
-            "stride_h": row_piece.step >> FRACTION_BITS, "stride_h_frac": row_piece.step & mask,
-            "stride_w": col_piece.step >> FRACTION_BITS, "stride_w_frac": col_piece.step & mask,
-            "start_y": start_y >> FRACTION_BITS, "start_y_frac": start_y & mask,
-            "start_x": col_piece.start >> FRACTION_BITS, "start_x_frac": col_piece.start & mask,
-            "tile_ih": tile_ih, "tile_iw": cols.size_in, "act_min": -128, "act_max": 127,
+            "op": work.op,
+            "a_addr": addr + c * plane + first_y * cols.size_in,
+            "a_run_bytes": count_c * tile_ih * cols.size_in,
+            "num_0": count_c,
+            "num_1": count_oh,
+            "num_2": col_piece.count,
+            "step_0": tile_ih * cols.size_in,
+            "kernel_h": kernel,
+            "kernel_w": kernel,
+            "stride_h": row_piece.step >> FRACTION_BITS,
+            "stride_h_frac": row_piece.step & mask,
+            "stride_w": col_piece.step >> FRACTION_BITS,
+            "stride_w_frac": col_piece.step & mask,
+            "start_y": start_y >> FRACTION_BITS,
+            "start_y_frac": start_y & mask,
+            "start_x": col_piece.start >> FRACTION_BITS,
+            "start_x_frac": col_piece.start & mask,
+            "tile_ih": tile_ih,
+            "tile_iw": cols.size_in,
+            "act_min": -128,
+            "act_max": 127,
             "out_addr": out_addr + c * out_plane + (row_piece.first + y) * cols.size_out + col_piece.first,
-            "out_run_bytes": col_piece.count * (count_oh * (count_c if is_plane else 1) if is_row else 1), "out_pitch_bytes": out_plane if is_row else cols.size_out,
+            "out_run_bytes": col_piece.count * (count_oh * (count_c if is_plane else 1) if is_row else 1),
+            "out_pitch_bytes": out_plane if is_row else cols.size_out,
         }

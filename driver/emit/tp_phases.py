@@ -15,14 +15,20 @@ from .tp_blocks import BLANK
 __all__ = ["split_blocks"]
 
 
-def split_blocks(split: PhaseSplit, channels: range, rows: range, addr: int, out_addr: int, config: NpuConfig) -> list[dict[str, int]]:
-    """Fields of TP descriptors that write `rows` of the planes of `channels`; `addr` and `out_addr` are those of the whole image and all planes.
+def split_blocks(
+    split: PhaseSplit, channels: range, rows: range, addr: int, out_addr: int, config: NpuConfig
+) -> list[dict[str, int]]:
+    """Fields of TP descriptors that write `rows` of the planes of `channels`; `addr` and `out_addr` are those of the
+    whole image and all planes.
 
-    A descriptor loops over channels, over row phases or over column phases, whichever is cheapest; of int16 it moves either low or high bytes.
+    A descriptor loops over channels, over row phases or over column phases, whichever is cheapest; of int16 it moves
+    either low or high bytes.
     """
     choices = (_Blocks(split, channels, rows, addr, out_addr, config) for _ in range(3))
-    return min((list(blocks.generate(loop)) for blocks, loop in zip(choices, ("channel", "row", "col"), strict=True)),
-               key=lambda blocks: sum(block_cycles(block, config) for block in blocks))
+    return min(
+        (list(blocks.generate(loop)) for blocks, loop in zip(choices, ("channel", "row", "col"), strict=True)),
+        key=lambda blocks: sum(block_cycles(block, config) for block in blocks),
+    )
 
 
 class _Blocks:
@@ -46,41 +52,91 @@ class _Blocks:
         elif loop == "row":
             num_rows = min(len(self.rows), (self.limit // width - max(map(len, row_runs))) // rows.stride + 1)
         if num_rows < 1 or (width > self.limit and loop != "channel"):
-            loop, num_rows, row_runs, col_runs = "channel", max(num_rows, 1), [[n] for n in range(len(rows.phases))], [[n] for n in range(len(cols.phases))]
+            loop, num_rows, row_runs, col_runs = (
+                "channel",
+                max(num_rows, 1),
+                [[n] for n in range(len(rows.phases))],
+                [[n] for n in range(len(cols.phases))],
+            )
         for c in range(self.channels.start, self.channels.stop, num_c):
             for row_run in row_runs:
                 for col_run in col_runs:
                     for i in range(self.rows.start, self.rows.stop, num_rows):
                         for j, byte in product(range(0, cols.size, num_cols), range(self.split.value_bytes)):
-                            yield self._block(range(c, min(c + num_c, self.channels.stop)), row_run, col_run, range(i, min(i + num_rows, self.rows.stop)),
-                                              range(j, min(j + num_cols, cols.size)), byte)
+                            yield self._block(
+                                range(c, min(c + num_c, self.channels.stop)),
+                                row_run,
+                                col_run,
+                                range(i, min(i + num_rows, self.rows.stop)),
+                                range(j, min(j + num_cols, cols.size)),
+                                byte,
+                            )
 
-    def _block(self, channels: range, row_run: list[int], col_run: list[int], rows: range, cols: range, byte: int) -> dict[str, int]:
-        """One descriptor, for a byte of each pixel; at most one of `channels`, `row_run` and `col_run` has more than one entry."""
+    def _block(
+        self, channels: range, row_run: list[int], col_run: list[int], rows: range, cols: range, byte: int
+    ) -> dict[str, int]:
+        """One descriptor, for a byte of each pixel; at most one of `channels`, `row_run` and `col_run` has more than
+        one entry.
+        """
         split, row_axis, col_axis = self.split, self.split.rows, self.split.cols
         phase_y, phase_x = row_axis.phases[row_run[0]], col_axis.phases[col_run[0]]
         tile_ih = min(max(row_axis.num_inside(phase_y) - rows.start, 0), len(rows))
         tile_iw = min(max(col_axis.num_inside(phase_x) - cols.start, 0), len(cols))
-        width, num_planes, image_bytes = col_axis.size_in, split.num_planes, split.value_bytes * row_axis.size_in * col_axis.size_in
+        width, num_planes, image_bytes = (
+            col_axis.size_in,
+            split.num_planes,
+            split.value_bytes * row_axis.size_in * col_axis.size_in,
+        )
         fields = {
-            "op": TpOp.COPY, "num_0": len(channels) * len(row_run) * len(col_run), "num_1": len(rows), "num_2": len(cols),
-            "tile_ih": tile_ih, "tile_iw": tile_iw, "zero_point_out": split.zero_point,
-            "out_addr": self.out_addr + ((channels.start * len(row_axis.phases) + row_run[0]) * len(col_axis.phases) + col_run[0]) * split.plane_bytes
-            + (byte * row_axis.size + rows.start) * col_axis.size + cols.start,
+            "op": TpOp.COPY,
+            "num_0": len(channels) * len(row_run) * len(col_run),
+            "num_1": len(rows),
+            "num_2": len(cols),
+            "tile_ih": tile_ih,
+            "tile_iw": tile_iw,
+            "zero_point_out": split.zero_point,
+            "out_addr": self.out_addr
+            + ((channels.start * len(row_axis.phases) + row_run[0]) * len(col_axis.phases) + col_run[0])
+            * split.plane_bytes
+            + (byte * row_axis.size + rows.start) * col_axis.size
+            + cols.start,
             "out_run_bytes": len(rows) * len(cols) if len(cols) == col_axis.size else len(cols),
-            "out_pitch_bytes": col_axis.size if len(cols) < col_axis.size else split.plane_bytes * (
-                num_planes if len(channels) > 1 else len(col_axis.phases) if len(row_run) > 1 else 1),
+            "out_pitch_bytes": col_axis.size
+            if len(cols) < col_axis.size
+            else split.plane_bytes
+            * (num_planes if len(channels) > 1 else len(col_axis.phases) if len(row_run) > 1 else 1),
         }
         if tile_ih == 0 or tile_iw == 0:
             return BLANK | fields | {"a_addr": self.addr, "a_run_bytes": 1, "tile_ih": 0}
         first_x = cols.start * col_axis.stride + phase_x
         loaded = (tile_iw - 1) * col_axis.stride + len(col_run)
-        first = channels.start * image_bytes + (byte * row_axis.size_in + rows.start * row_axis.stride + phase_y) * width + first_x
+        first = (
+            channels.start * image_bytes
+            + (byte * row_axis.size_in + rows.start * row_axis.stride + phase_y) * width
+            + first_x
+        )
         fields |= {"a_addr": self.addr + first, "step_2": col_axis.stride}
         if len(channels) == len(row_run) == 1:  # only rows that are needed
-            return BLANK | fields | {"a_run_bytes": loaded, "num_a_runs": tile_ih, "a_pitch_bytes": row_axis.stride * width, "step_0": 1, "step_1": loaded}
+            return (
+                BLANK
+                | fields
+                | {
+                    "a_run_bytes": loaded,
+                    "num_a_runs": tile_ih,
+                    "a_pitch_bytes": row_axis.stride * width,
+                    "step_0": 1,
+                    "step_1": loaded,
+                }
+            )
         run = ((tile_ih - 1) * row_axis.stride + len(row_run) - 1) * width + loaded
-        return BLANK | fields | {
-            "a_run_bytes": run, "num_a_runs": len(channels), "a_pitch_bytes": image_bytes,
-            "step_0": run if len(channels) > 1 else width, "step_1": row_axis.stride * width,
-        }
+        return (
+            BLANK
+            | fields
+            | {
+                "a_run_bytes": run,
+                "num_a_runs": len(channels),
+                "a_pitch_bytes": image_bytes,
+                "step_0": run if len(channels) > 1 else width,
+                "step_1": row_axis.stride * width,
+            }
+        )

@@ -1,4 +1,6 @@
-"""Bytes over the memory port that belong to a descriptor, whenever they are moved: weights and parameters are read ahead, while another one is in work."""
+"""Bytes over the memory port that belong to a descriptor, whenever they are moved: weights and parameters are read
+ahead, while another one is in work.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +19,30 @@ __all__ = ["Traffic", "descriptor_traffic"]
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of whole beats read, bytes written, and those of the bytes read that are weights. Records are no part of it."""
+    """Bytes of whole beats read, bytes written, and those of the bytes read that are weights.
+
+    Records are no part of it.
+    """
 
     read_bytes: int = 0
     write_bytes: int = 0
     weight_bytes: int = 0
 
     def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(self.read_bytes + other.read_bytes, self.write_bytes + other.write_bytes, self.weight_bytes + other.weight_bytes)
+        return Traffic(
+            self.read_bytes + other.read_bytes,
+            self.write_bytes + other.write_bytes,
+            self.weight_bytes + other.weight_bytes,
+        )
 
 
 def descriptor_traffic(program: Program, index: int, config: NpuConfig) -> Traffic:
-    """What the descriptor number `index` of a program moves, itself included. The sum over a program is exactly what the NPU counts."""
+    """What the descriptor number `index` of a program moves, itself included.
+
+    The sum over a program is exactly what the NPU counts.
+    """
     raw = program.descriptors[index]
-    if HEADER.decode(raw[:HEADER.num_bytes])["opcode"] == Opcode.TP:
+    if HEADER.decode(raw[: HEADER.num_bytes])["opcode"] == Opcode.TP:
         return _tp_traffic(TP.decode(raw), config)
     fields = NN.decode(raw)
     return _nn_traffic(fields, program.streams[fields["stream_addr"]], program, config)
@@ -40,15 +52,29 @@ def _nn_traffic(d: dict[str, int], streams: LayerStreams, program: Program, conf
     outer = np.arange(d["num_act_outer"], dtype=np.int64)[:, None] * d["act_pitch_outer_bytes"]
     inner = np.arange(d["num_act_inner"], dtype=np.int64)[None, :] * d["act_pitch_inner_bytes"]
     acts = _beats(d["act_addr"] + outer + inner, d["act_run_bytes"], config)
-    tap_bytes = -(-d["num_taps"] * TAP_BYTES // STREAM.num_bytes) * STREAM.num_bytes  # read in pieces as large as an entry of the directory
-    tables = _beats(d["tap_addr"], tap_bytes, config) + _beats(d["stream_addr"], len(streams.counts) * STREAM.num_bytes, config)
+    tap_bytes = (
+        -(-d["num_taps"] * TAP_BYTES // STREAM.num_bytes) * STREAM.num_bytes
+    )  # read in pieces as large as an entry of the directory
+    tables = _beats(d["tap_addr"], tap_bytes, config) + _beats(
+        d["stream_addr"], len(streams.counts) * STREAM.num_bytes, config
+    )
     weights = d["num_groups"] * sum(stream.num_beats for stream in streams.counts)
-    run_bytes, last_bytes = (d[name] * config.num_cores * PARAM.num_bytes for name in ("num_kernels", "num_kernels_last"))
+    run_bytes, last_bytes = (
+        d[name] * config.num_cores * PARAM.num_bytes for name in ("num_kernels", "num_kernels_last")
+    )
     last_addr = d["param_addr"] + (d["num_sb"] - 1) * run_bytes
-    params = _beats(np.arange(d["param_addr"], last_addr, run_bytes), run_bytes, config) + _beats(last_addr, last_bytes, config)
-    written = streams.num_oc * (1 + d["is_wide"]) * (_pooled(d) if d["pool_size"] else (d["num_groups"] - 1) * _outputs(d, "") + _outputs(d, "_last"))
+    params = _beats(np.arange(d["param_addr"], last_addr, run_bytes), run_bytes, config) + _beats(
+        last_addr, last_bytes, config
+    )
+    written = (
+        streams.num_oc
+        * (1 + d["is_wide"])
+        * (_pooled(d) if d["pool_size"] else (d["num_groups"] - 1) * _outputs(d, "") + _outputs(d, "_last"))
+    )
     residual = _residual_beats(d, program, config) if d["has_residual"] else 0
-    beats = acts + tables + weights + d["num_groups"] * params + residual + (LUT_BYTES * d["has_lut"]) // config.port_bytes
+    beats = (
+        acts + tables + weights + d["num_groups"] * params + residual + (LUT_BYTES * d["has_lut"]) // config.port_bytes
+    )
     return Traffic(beats * config.port_bytes + DESCRIPTOR_BYTES, written, weights * config.port_bytes)
 
 
@@ -66,8 +92,13 @@ def _residual_beats(d: dict[str, int], program: Program, config: NpuConfig) -> i
     num_records = ((d["num_sb"] - 1) * d["num_kernels"] + d["num_kernels_last"]) * config.num_cores
     first, piece = next((addr, piece) for addr, piece in program.image if addr <= d["param_addr"] < addr + len(piece))
     start = d["param_addr"] - first
-    records = [PARAM.decode(piece[at:at + PARAM.num_bytes]) for at in range(start, start + num_records * PARAM.num_bytes, PARAM.num_bytes)]
-    channels = d["res_addr"] + np.array([record["out_offset_bytes"] for record in records if record["is_valid"]], np.int64)
+    records = [
+        PARAM.decode(piece[at : at + PARAM.num_bytes])
+        for at in range(start, start + num_records * PARAM.num_bytes, PARAM.num_bytes)
+    ]
+    channels = d["res_addr"] + np.array(
+        [record["out_offset_bytes"] for record in records if record["is_valid"]], np.int64
+    )
     beats = 0
     for groups, suffix in ((np.arange(d["num_groups"] - 1), ""), (np.array([d["num_groups"] - 1]), "_last")):
         runs = np.arange(d[f"num_res_runs{suffix}"], dtype=np.int64) * d["out_pitch_row_bytes"]
@@ -88,6 +119,8 @@ def _outputs(d: dict[str, int], suffix: str) -> int:
 
 
 def _pooled(d: dict[str, int]) -> int:
-    """Results of a channel, pooled; with `pool_continues` a 3x3 window begins with the last two rows of the descriptor before."""
+    """Results of a channel, pooled; with `pool_continues` a 3x3 window begins with the last two rows of the
+    descriptor before.
+    """
     rows = (d["num_groups"] - 1) * d["pool_rows"] + d["pool_rows_last"]
     return (rows + 2 * d["pool_continues"] - (d["pool_size"] - 2)) // 2 * ((d["tile_ow"] - d["pool_size"]) // 2 + 1)

@@ -12,12 +12,21 @@ __all__ = ["signed_view"]
 
 
 def signed_view(graph: Graph) -> Graph:
-    """The same network with int8 for every activation of uint8. Constants stay what they are; averages say how they round."""
-    return replace(graph, tensors=tuple(_signed(tensor) for tensor in graph.tensors), ops=tuple(_rounded(graph, op) for op in graph.ops))
+    """The same network with int8 for every activation of uint8.
+
+    Constants stay what they are; averages say how they round.
+    """
+    return replace(
+        graph,
+        tensors=tuple(_signed(tensor) for tensor in graph.tensors),
+        ops=tuple(_rounded(graph, op) for op in graph.ops),
+    )
 
 
 def _rounded(graph: Graph, op: Op) -> Op:
-    """TFLite rounds halves away from zero: of unsigned values that is up. It converts what it concatenates if that is of uint8."""
+    """TFLite rounds halves away from zero: of unsigned values that is up. It converts what it concatenates if that
+    is of uint8.
+    """
     if op.kind == "CONCATENATION" and graph.tensors[op.outputs[0]].dtype == np.uint8:
         return replace(op, options={**op.options, "is_rescaled": True})
     is_half_up = op.kind in ("AVERAGE_POOL_2D", "RESIZE_BILINEAR") and graph.tensors[op.inputs[0]].dtype == np.uint8

@@ -23,8 +23,8 @@ def check_graph(graph: Graph) -> None:
     Raises
     ------
     GraphError
-        When an operator reads a tensor that nothing has written yet, writes one that is already there, has the wrong number of tensors, or
-        disagrees with the shapes of its tensors (the operators of `_CHECKS` only).
+        When an operator reads a tensor that nothing has written yet, writes one that is already there, has the wrong
+        number of tensors, or disagrees with the shapes of its tensors (the operators of `_CHECKS` only).
     """
     ready = {tensor.index for tensor in graph.tensors if tensor.data is not None}
     if not graph.inputs:
@@ -33,7 +33,13 @@ def check_graph(graph: Graph) -> None:
         raise GraphError("the network has no outputs")
     for index in graph.inputs:
         if graph.tensors[index].dtype.kind == "V":
-            raise GraphError(f"{_name(graph.tensors[index])} is an input of the network but a handle; handles come from VAR_HANDLE only")
+            raise GraphError(
+                
+                    f"{_name(graph.tensors[index])} is an input of the network but a handle; handles come from "
+                    "VAR_HANDLE "
+                    "only"
+                
+            )
         if index in ready:
             raise GraphError(f"{_name(graph.tensors[index])} is an input of the network but constant, or given twice")
         ready.add(index)
@@ -64,7 +70,7 @@ def _check_op(graph: Graph, op: Op, where: str) -> None:
     num_inputs, check = _CHECKS[op.kind]
     if not num_inputs[0] <= len(op.inputs) <= num_inputs[1] or len(op.outputs) != 1:
         raise GraphError(f"{where} has {len(op.inputs)} inputs and {len(op.outputs)} outputs")
-    if -1 in op.inputs[:num_inputs[0]]:
+    if -1 in op.inputs[: num_inputs[0]]:
         raise GraphError(f"{where}: a mandatory input is missing")
     tensors = [graph.tensors[index] for index in op.inputs if index >= 0]
     if problem := check(op, tensors, graph.tensors[op.outputs[0]]):
@@ -80,14 +86,18 @@ def _out_extent(extent: int, kernel: int, stride: int, dilation: int, padding: s
 
 def _window(op: Op, x: Tensor, y: Tensor, kernel_h: int, kernel_w: int) -> str | None:
     options = op.options
-    expected = (x.shape[0],
-                _out_extent(x.shape[1], kernel_h, options["stride_h"], options.get("dilation_h", 1), options["padding"]),
-                _out_extent(x.shape[2], kernel_w, options["stride_w"], options.get("dilation_w", 1), options["padding"]))
+    expected = (
+        x.shape[0],
+        _out_extent(x.shape[1], kernel_h, options["stride_h"], options.get("dilation_h", 1), options["padding"]),
+        _out_extent(x.shape[2], kernel_w, options["stride_w"], options.get("dilation_w", 1), options["padding"]),
+    )
     return None if y.shape[:3] == expected else f"the output should be {list(expected)} pixels"
 
 
 def _bias(op: Op, inputs: list[Tensor], num_oc: int) -> str | None:
-    """LiteRT reads the bias of int16 activations as int64, whatever its type, unless the operator says that it is int32."""
+    """LiteRT reads the bias of int16 activations as int64, whatever its type, unless the operator says that it is
+    int32.
+    """
     if len(inputs) < 3:
         return None
     bias = inputs[2]
@@ -95,7 +105,13 @@ def _bias(op: Op, inputs: list[Tensor], num_oc: int) -> str | None:
         return f"the bias should have {num_oc} entries"
     expected = "int32" if inputs[0].dtype != np.int16 or op.options.get("quantized_bias_type") == "INT32" else "int64"
     is_right = bias.dtype == expected or bias.dtype.kind == "f" or inputs[0].dtype.kind == "f"
-    return None if is_right else f"the bias is {bias.dtype}; with activations of {inputs[0].dtype} and these options it should be {expected}"
+    return (
+        None
+        if is_right
+        else (
+            f"the bias is {bias.dtype}; with activations of {inputs[0].dtype} and these options it should be {expected}"
+        )
+    )
 
 
 def _conv(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
@@ -145,7 +161,9 @@ def _elementwise(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
 
 
 def _same_size(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
-    return None if prod(inputs[0].shape) == prod(y.shape) else "input and output should have the same number of elements"
+    return (
+        None if prod(inputs[0].shape) == prod(y.shape) else "input and output should have the same number of elements"
+    )
 
 
 def _same_shape(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
@@ -169,10 +187,16 @@ def _reshape(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     has_tensor = len(inputs) > 1 and inputs[1].dtype == np.int32 and len(inputs[1].shape) == 1
     shape = _values(inputs, 1) if has_tensor else op.options.get("new_shape")
     if shape is None:
-        return _same_size(op, inputs, y) if has_tensor or len(inputs) == 1 else f"its shape should be a vector of int32, but is {inputs[1].dtype} {list(inputs[1].shape)}"
+        return (
+            _same_size(op, inputs, y)
+            if has_tensor or len(inputs) == 1
+            else f"its shape should be a vector of int32, but is {inputs[1].dtype} {list(inputs[1].shape)}"
+        )
     rest = prod(extent for extent in shape if extent != -1)
     shape = tuple(size // rest if extent == -1 and rest else extent for extent in shape)
-    return f"the output should be {list(shape)}" if shape != y.shape and prod(shape) == size else _same_size(op, inputs, y)
+    return (
+        f"the output should be {list(shape)}" if shape != y.shape and prod(shape) == size else _same_size(op, inputs, y)
+    )
 
 
 def _squeeze(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
@@ -180,7 +204,9 @@ def _squeeze(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     if (dims := op.options.get("squeeze_dims")) is None:
         return _same_size(op, inputs, y)
     dropped = {axis % len(shape) for axis in dims} if shape else set()
-    return _given(tuple(extent for axis, extent in enumerate(shape) if not (axis in dropped if dims else extent == 1)), y)
+    return _given(
+        tuple(extent for axis, extent in enumerate(shape) if not (axis in dropped if dims else extent == 1)), y
+    )
 
 
 def _expand_dims(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
@@ -196,7 +222,11 @@ def _reduce(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     if axes is None or not shape:
         return None
     reduced = {axis % len(shape) for axis in axes}
-    kept = [1 if axis in reduced else extent for axis, extent in enumerate(shape) if op.options.get("keep_dims") or axis not in reduced]
+    kept = [
+        1 if axis in reduced else extent
+        for axis, extent in enumerate(shape)
+        if op.options.get("keep_dims") or axis not in reduced
+    ]
     return _given(tuple(kept), y)
 
 
@@ -239,6 +269,9 @@ _CHECKS = {
     "SOFTMAX": ((1, 1), _same_shape),
     "QUANTIZE": ((1, 1), _same_shape),
     "DEQUANTIZE": ((1, 1), _same_shape),
-    **dict.fromkeys(("LOGISTIC", "TANH", "HARD_SWISH", "LEAKY_RELU", "ELU", "GELU", "RELU", "RELU6", "RELU_N1_TO_1"), ((1, 1), _same_shape)),
+    **dict.fromkeys(
+        ("LOGISTIC", "TANH", "HARD_SWISH", "LEAKY_RELU", "ELU", "GELU", "RELU", "RELU6", "RELU_N1_TO_1"),
+        ((1, 1), _same_shape),
+    ),
 }
 """For each known operator: fewest and most inputs, and a function that names what is wrong with the shapes, or None."""

@@ -1,4 +1,6 @@
-"""The network as the importers give it and the compiler reads it: tensors, operators, and nothing of any file format."""
+"""The network as the importers give it and the compiler reads it: tensors, operators, and nothing of any file
+format.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +46,12 @@ class Tensor:
 class Op:
     """One operator, named as in the TFLite schema (`CONV_2D`, `DEPTHWISE_CONV_2D`, `ADD`, ...).
 
-    `options` holds plain values under these names, as far as the operator has them: `stride_h`, `stride_w`, `dilation_h`,
-    `dilation_w`, `padding` ("SAME", "VALID"), `pads` (explicit (top, bottom, left, right), instead of `padding`),
-    `activation` ("NONE", "RELU", "RELU6", "RELU_N1_TO_1"), `depth_multiplier`, `filter_h`, `filter_w`, `new_shape`, `beta`, `axis`,
-    `keep_dims`, `squeeze_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the masks and `is_offset` of `STRIDED_SLICE`, `alpha`, `approximate`,
-    `quantized_bias_type` ("INT32", "INT64"), `variable` (its number), `is_half_up` (averages round halves up), `is_rescaled` (values are converted if scales
+    `options` holds plain values under these names, as far as the operator has them: `stride_h`, `stride_w`,
+    `dilation_h`, `dilation_w`, `padding` ("SAME", "VALID"), `pads` (explicit (top, bottom, left, right), instead of
+    `padding`), `activation` ("NONE", "RELU", "RELU6", "RELU_N1_TO_1"), `depth_multiplier`, `filter_h`, `filter_w`,
+    `new_shape`, `beta`, `axis`, `keep_dims`, `squeeze_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the
+    masks and `is_offset` of `STRIDED_SLICE`, `alpha`, `approximate`, `quantized_bias_type` ("INT32", "INT64"),
+    `variable` (its number), `is_half_up` (averages round halves up), `is_rescaled` (values are converted if scales
     differ).
     """
 
@@ -65,7 +68,9 @@ class Op:
 
 @dataclass(frozen=True)
 class Variable:
-    """State that a network keeps from one run to the next: `READ_VARIABLE` gives its value, `ASSIGN_VARIABLE` replaces it."""
+    """State that a network keeps from one run to the next: `READ_VARIABLE` gives its value, `ASSIGN_VARIABLE`
+    replaces it.
+    """
 
     name: str
     shape: tuple[int, ...]

@@ -33,10 +33,19 @@ MAX_TENSOR_BYTES = 1 << 31
 """Tensors of this size or more are taken for damage."""
 
 _DTYPES: dict[int, type[np.generic]] = {
-    schema.TensorType.FLOAT16: np.float16, schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT64: np.float64,
-    schema.TensorType.INT8: np.int8, schema.TensorType.INT16: np.int16, schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64,
-    schema.TensorType.UINT8: np.uint8, schema.TensorType.UINT16: np.uint16, schema.TensorType.UINT32: np.uint32, schema.TensorType.UINT64: np.uint64,
-    schema.TensorType.BOOL: np.bool_, schema.TensorType.RESOURCE: HANDLE_DTYPE.type,
+    schema.TensorType.FLOAT16: np.float16,
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.FLOAT64: np.float64,
+    schema.TensorType.INT8: np.int8,
+    schema.TensorType.INT16: np.int16,
+    schema.TensorType.INT32: np.int32,
+    schema.TensorType.INT64: np.int64,
+    schema.TensorType.UINT8: np.uint8,
+    schema.TensorType.UINT16: np.uint16,
+    schema.TensorType.UINT32: np.uint32,
+    schema.TensorType.UINT64: np.uint64,
+    schema.TensorType.BOOL: np.bool_,
+    schema.TensorType.RESOURCE: HANDLE_DTYPE.type,
 }
 _KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPE_NAMES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
@@ -63,21 +72,24 @@ def load_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> Tfl
     source
         The path of the file, or its bytes.
     shapes
-        Of inputs whose sizes the file does not know, by name; the empty name is that of the only input. An unknown batch is 1 if it is not given.
+        Of inputs whose sizes the file does not know, by name; the empty name is that of the only input. An unknown
+        batch is 1 if it is not given.
 
     Returns
     -------
     TfliteModel
-        With the main subgraph as a graph: shapes are concrete, every operator reads constants, inputs of the network or results of earlier operators, and
-        the shapes of the operators that the NPU knows agree with one another. Operators without a reader of their options have none. Handles of variables
-        and the subgraphs that initialise them have become `variables`; operators keep their positions in the file as `index`.
+        With the main subgraph as a graph: shapes are concrete, every operator reads constants, inputs of the network or
+        results of earlier operators, and the shapes of the operators that the NPU knows agree with one another.
+        Operators without a reader of their options have none. Handles of variables and the subgraphs that initialise
+        them have become `variables`; operators keep their positions in the file as `index`.
 
     Raises
     ------
     GraphError
-        When the file cannot be read, is not a TFLite file, is damaged, or uses what a `Graph` cannot say: subgraphs that do more than initialise
-        variables, unknown sizes that are not given, custom operators, variable tensors, sparse or packed tensors, buffers outside the file. One line,
-        naming the operator and its position, or the tensor.
+        When the file cannot be read, is not a TFLite file, is damaged, or uses what a `Graph` cannot say: subgraphs
+        that do more than initialise variables, unknown sizes that are not given, custom operators, variable tensors,
+        sparse or packed tensors, buffers outside the file. One line, naming the operator and its position, or the
+        tensor.
     """
     if isinstance(source, bytes):
         label, name, raw = "model", "model", source
@@ -92,7 +104,12 @@ def load_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> Tfl
     except GraphError as error:
         raise GraphError(f"{label}: {error}") from None
     except _DAMAGE as error:
-        raise GraphError(f"{label}: corrupt or truncated TFLite file ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'})") from None
+        raise GraphError(
+            
+                f"{label}: corrupt or truncated TFLite file ({type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else 'no detail'})"
+            
+        ) from None
     return TfliteModel(replace(graph, notes=(*assumed, *graph.notes, *dropped)), data)
 
 
@@ -133,7 +150,11 @@ class _Reader:
         """What there is to say about the file's other subgraphs."""
         known = {0, *(op.options["init_subgraph"] for op in ops if op.kind == "CALL_ONCE")}
         num_others = self.num_subgraphs - len(known)
-        return (f"the file has {self.num_subgraphs} subgraphs: the first one is run, the other {num_others} not",) if num_others > 0 else ()
+        return (
+            (f"the file has {self.num_subgraphs} subgraphs: the first one is run, the other {num_others} not",)
+            if num_others > 0
+            else ()
+        )
 
     def num_tensors(self, index: int) -> int:
         """The number of tensors of a subgraph."""
@@ -142,7 +163,10 @@ class _Reader:
         return self.count("tensors", self.model.Subgraphs(index).TensorsLength())
 
     def subgraph(self, index: int, used: tuple[int, ...] = ()) -> tuple[tuple[Tensor, ...], tuple[Op, ...]]:
-        """Tensors and operators of a subgraph. Tensors that neither an operator nor `used` names may be anything: nobody reads them."""
+        """Tensors and operators of a subgraph.
+
+        Tensors that neither an operator nor `used` names may be anything: nobody reads them.
+        """
         num_tensors, subgraph = self.num_tensors(index), self.model.Subgraphs(index)
         num_ops = self.count("operators", subgraph.OperatorsLength())
         ops = tuple(self.op(i, subgraph.Operators(i), num_tensors) for i in range(num_ops))
@@ -150,12 +174,18 @@ class _Reader:
         return tuple(self.tensor(i, subgraph.Tensors(i)) if i in named else _unused(i) for i in range(num_tensors)), ops
 
     def check_state(self, graph: Graph) -> None:
-        """Refuse tensors that keep values from run to run. Those that are written in every run do not, whatever they are marked as."""
+        """Refuse tensors that keep values from run to run.
+
+        Those that are written in every run do not, whatever they are marked as.
+        """
         written = {*graph.inputs, *(index for op in graph.ops for index in op.outputs)}
         for index in {index for op in graph.ops for index in op.inputs if index >= 0} - written:
             if self.model.Subgraphs(0).Tensors(index).IsVariable():
-                raise GraphError(f"tensor {index} ({printable(graph.tensors[index].name)}): variable tensors (state inside an operator) are not supported; "
-                                 "keep state by READ_VARIABLE and ASSIGN_VARIABLE")
+                raise GraphError(
+                    f"tensor {index} ({printable(graph.tensors[index].name)}): variable tensors (state inside an "
+                    "operator) are not supported; "
+                    "keep state by READ_VARIABLE and ASSIGN_VARIABLE"
+                )
 
     # Vectors
 
@@ -215,9 +245,16 @@ class _Reader:
         if data.size == 0 or index == 0:
             return None
         if record.Sparsity() is not None:
-            raise GraphError(f"{where}: sparse storage is not supported; store the weights densely, zeros are skipped all the same")
+            raise GraphError(
+                f"{where}: sparse storage is not supported; store the weights densely, zeros are skipped all the same"
+            )
         if data.size != prod(shape) * dtype.itemsize:
-            raise GraphError(f"{where}: its buffer has {data.size} bytes, but {dtype.name} {list(shape)} needs {prod(shape) * dtype.itemsize}")
+            raise GraphError(
+                
+                    f"{where}: its buffer has {data.size} bytes, but {dtype.name} {list(shape)} needs "
+                    f"{prod(shape) * dtype.itemsize}"
+                
+            )
         return np.frombuffer(data.tobytes(), dtype).reshape(shape)
 
     def quant(self, where: str, record: Any) -> Quant | None:
@@ -239,7 +276,9 @@ class _Reader:
         """Operator number `index`."""
         code_index = record.OpcodeIndex()
         if not 0 <= code_index < self.num_codes:
-            raise GraphError(f"operator {index}: operator code {code_index} does not exist (the file has {self.num_codes})")
+            raise GraphError(
+                f"operator {index}: operator code {code_index} does not exist (the file has {self.num_codes})"
+            )
         code = self.model.OperatorCodes(code_index)
         builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
         if builtin == schema.BuiltinOperator.CUSTOM:
@@ -298,9 +337,20 @@ def _padding(where: str, code: int) -> str:
 
 
 def _read_conv(where: str, options: Any) -> dict[str, Any]:
-    return _positive(where, stride_h=options.StrideH(), stride_w=options.StrideW(), dilation_h=options.DilationHFactor(),
-                     dilation_w=options.DilationWFactor()) | {
-        "padding": _padding(where, options.Padding()), "activation": _activation(where, options.FusedActivationFunction())} | _read_bias_type(options)
+    return (
+        _positive(
+            where,
+            stride_h=options.StrideH(),
+            stride_w=options.StrideW(),
+            dilation_h=options.DilationHFactor(),
+            dilation_w=options.DilationWFactor(),
+        )
+        | {
+            "padding": _padding(where, options.Padding()),
+            "activation": _activation(where, options.FusedActivationFunction()),
+        }
+        | _read_bias_type(options)
+    )
 
 
 def _read_bias_type(options: Any) -> dict[str, Any]:
@@ -311,7 +361,9 @@ def _read_bias_type(options: Any) -> dict[str, Any]:
 
 def _read_transpose_conv(where: str, options: Any) -> dict[str, Any]:
     return _positive(where, stride_h=options.StrideH(), stride_w=options.StrideW()) | {
-        "padding": _padding(where, options.Padding()), "activation": _activation(where, options.FusedActivationFunction())}
+        "padding": _padding(where, options.Padding()),
+        "activation": _activation(where, options.FusedActivationFunction()),
+    }
 
 
 def _read_pack(where: str, options: Any) -> dict[str, Any]:
@@ -323,14 +375,25 @@ def _read_depthwise(where: str, options: Any) -> dict[str, Any]:
 
 
 def _read_pool(where: str, options: Any) -> dict[str, Any]:
-    return _positive(where, stride_h=options.StrideH(), stride_w=options.StrideW(), filter_h=options.FilterHeight(), filter_w=options.FilterWidth()) | {
-        "padding": _padding(where, options.Padding()), "activation": _activation(where, options.FusedActivationFunction())}
+    return _positive(
+        where,
+        stride_h=options.StrideH(),
+        stride_w=options.StrideW(),
+        filter_h=options.FilterHeight(),
+        filter_w=options.FilterWidth(),
+    ) | {
+        "padding": _padding(where, options.Padding()),
+        "activation": _activation(where, options.FusedActivationFunction()),
+    }
 
 
 def _read_fully_connected(where: str, options: Any) -> dict[str, Any]:
     if options.WeightsFormat() != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
         raise GraphError(f"{where}: only the default weights format is supported")
-    return {"activation": _activation(where, options.FusedActivationFunction()), "keep_num_dims": bool(options.KeepNumDims())} | _read_bias_type(options)
+    return {
+        "activation": _activation(where, options.FusedActivationFunction()),
+        "keep_num_dims": bool(options.KeepNumDims()),
+    } | _read_bias_type(options)
 
 
 def _read_activation(where: str, options: Any) -> dict[str, Any]:
@@ -363,8 +426,14 @@ def _read_softmax(where: str, options: Any) -> dict[str, Any]:
 
 
 def _read_strided_slice(where: str, options: Any) -> dict[str, Any]:
-    return {"begin_mask": options.BeginMask(), "end_mask": options.EndMask(), "ellipsis_mask": options.EllipsisMask(),
-            "new_axis_mask": options.NewAxisMask(), "shrink_axis_mask": options.ShrinkAxisMask(), "is_offset": bool(options.Offset())}
+    return {
+        "begin_mask": options.BeginMask(),
+        "end_mask": options.EndMask(),
+        "ellipsis_mask": options.EllipsisMask(),
+        "new_axis_mask": options.NewAxisMask(),
+        "shrink_axis_mask": options.ShrinkAxisMask(),
+        "is_offset": bool(options.Offset()),
+    }
 
 
 def _read_space_to_depth(where: str, options: Any) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""What nobody reads but LiteRT stumbles over: the scales of a bias along an axis that it has not, for one, for which it refuses the whole file."""
+"""What nobody reads but LiteRT stumbles over: the scales of a bias along an axis that it has not, for one, for which
+it refuses the whole file.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ _VALUELESS = (schema.TensorType.STRING, schema.TensorType.RESOURCE, schema.Tenso
 def without_unread(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
     """A TFLite file that LiteRT does not refuse for what no kernel reads, and what was left out, in sentences.
 
-    The axis of a single scale becomes 0. Scales of integers of 32 and 64 bits, and of tensors that no operator names, are left out where their number or
-    axis is not as LiteRT demands. Strings and handles that no operator names become a number. A file without such tensors is returned as it is.
+    The axis of a single scale becomes 0. Scales of integers of 32 and 64 bits, and of tensors that no operator names,
+    are left out where their number or axis is not as LiteRT demands. Strings and handles that no operator names become
+    a number. A file without such tensors is returned as it is.
 
     Raises
     ------
@@ -30,16 +33,28 @@ def without_unread(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
         When the file is damaged.
     """
     model = schema.Model.GetRootAs(raw, 0)
-    if not 0 < 4 * model.SubgraphsLength() <= len(raw) or 4 * max(model.Subgraphs(0).TensorsLength(), model.Subgraphs(0).OperatorsLength()) > len(raw):
+    if not 0 < 4 * model.SubgraphsLength() <= len(raw) or 4 * max(
+        model.Subgraphs(0).TensorsLength(), model.Subgraphs(0).OperatorsLength()
+    ) > len(raw):
         return raw, ()  # damaged, as the reader will say
     subgraph = model.Subgraphs(0)
     records = [subgraph.Tensors(index) for index in range(subgraph.TensorsLength())]
-    suspects = [index for index, record in enumerate(records) if record.Type() in _VALUELESS or not _is_accepted(record)]
+    suspects = [
+        index for index, record in enumerate(records) if record.Type() in _VALUELESS or not _is_accepted(record)
+    ]
     if not suspects:
         return raw, ()
     operators = [subgraph.Operators(number) for number in range(subgraph.OperatorsLength())]
-    named = {*vector(subgraph.InputsAsNumpy()).tolist(), *vector(subgraph.OutputsAsNumpy()).tolist(),
-             *(index for op in operators for values in (op.InputsAsNumpy(), op.OutputsAsNumpy()) for index in vector(values).tolist())}
+    named = {
+        *vector(subgraph.InputsAsNumpy()).tolist(),
+        *vector(subgraph.OutputsAsNumpy()).tolist(),
+        *(
+            index
+            for op in operators
+            for values in (op.InputsAsNumpy(), op.OutputsAsNumpy())
+            for index in vector(values).tolist()
+        ),
+    }
     suspects = [index for index in suspects if records[index].Type() not in _VALUELESS or index not in named]
     if not suspects:
         return raw, ()
@@ -49,12 +64,22 @@ def without_unread(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
         tensor = packed.subgraphs[0].tensors[index]
         if tensor.type in _VALUELESS:
             tensor.type, tensor.shape, tensor.buffer, tensor.quantization = schema.TensorType.FLOAT32, [1], 0, None
-        elif len(tensor.quantization.scale) == 1 and tensor.quantization.zeroPoint is not None and len(tensor.quantization.zeroPoint) == 1:
+        elif (
+            len(tensor.quantization.scale) == 1
+            and tensor.quantization.zeroPoint is not None
+            and len(tensor.quantization.zeroPoint) == 1
+        ):
             tensor.quantization.quantizedDimension = 0
         elif tensor.type in _UNREAD or index not in named:
             tensor.quantization = None
             name = printable((tensor.name or b"").decode("utf-8", "replace"))
-            notes.append(f"tensor {index} ({name}) has scales that LiteRT refuses and nobody reads; the reference runs without them")
+            notes.append(
+                
+                    f"tensor {index} ({name}) has scales that LiteRT refuses and nobody reads; the reference runs "
+                    "without "
+                    "them"
+                
+            )
     return pack(packed), tuple(notes)
 
 
@@ -66,7 +91,11 @@ def _is_accepted(record: Any) -> bool:
     shape, axis = vector(record.ShapeAsNumpy()), params.QuantizedDimension()
     num_scales = params.ScaleLength()
     is_axis_right = axis == 0 if shape.size == 0 else 0 <= axis < shape.size
-    return params.ZeroPointLength() == num_scales and is_axis_right and (num_scales == 1 or (shape.size > 0 and shape[axis] == num_scales))
+    return (
+        params.ZeroPointLength() == num_scales
+        and is_axis_right
+        and (num_scales == 1 or (shape.size > 0 and shape[axis] == num_scales))
+    )
 
 
 def vector(values: Any) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Files whose shapes are not all known -> files that say them: from the user, from a batch of 1, and computed by LiteRT."""
+"""Files whose shapes are not all known -> files that say them: from the user, from a batch of 1, and computed by
+LiteRT.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,14 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
         name, _, extents = text.rpartition("=")
         parts = extents.lower().split("x")
         if not all(part.isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
-            raise GraphError(f"--shape {printable(text)}: give positive sizes separated by x, perhaps after the input's name, as in input=1x96x96x3")
+            raise GraphError(
+                
+                    f"--shape {printable(text)}: give positive sizes separated by x, perhaps after the input's name, "
+                    "as "
+                    "in "
+                    "input=1x96x96x3"
+                
+            )
         if name in shapes:
             raise GraphError(f"--shape {printable(text)}: the shape of this input is given twice")
         shapes[name] = tuple(map(int, parts))
@@ -46,13 +55,15 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
 def with_known_shapes(raw: bytes, given: Shapes) -> tuple[bytes, tuple[str, ...]]:
     """A TFLite file whose main subgraph has concrete shapes only, and what was assumed for it, in sentences.
 
-    An unknown batch (the first of several dimensions of an input) is 1. What else is unknown of an input comes from `given`; the shapes of results are
-    computed by LiteRT in a process of its own. A file without anything unknown is returned as it is.
+    An unknown batch (the first of several dimensions of an input) is 1. What else is unknown of an input comes from
+    `given`; the shapes of results are computed by LiteRT in a process of its own. A file without anything unknown is
+    returned as it is.
 
     Raises
     ------
     GraphError
-        When an input's shape stays unknown, `given` names no input or contradicts what is known, or LiteRT cannot compute the shapes.
+        When an input's shape stays unknown, `given` names no input or contradicts what is known, or LiteRT cannot
+        compute the shapes.
     struct.error and others
         When the file is damaged.
     """
@@ -66,10 +77,18 @@ def with_known_shapes(raw: bytes, given: Shapes) -> tuple[bytes, tuple[str, ...]
     for index in inputs:
         shapes[index], note = _input_shape(subgraph.Tensors(index), index, named.get(index))
         notes += [note] if note else []
-    made = [int(index) for number in range(subgraph.OperatorsLength()) for index in vector(subgraph.Operators(number).OutputsAsNumpy())
-            if 0 <= index < subgraph.TensorsLength()]
+    made = [
+        int(index)
+        for number in range(subgraph.OperatorsLength())
+        for index in vector(subgraph.Operators(number).OutputsAsNumpy())
+        if 0 <= index < subgraph.TensorsLength()
+    ]
     unknown = [index for index in made if _is_unknown(subgraph.Tensors(index))]
-    changed = [index for index, shape in shapes.items() if shape != tuple(vector(subgraph.Tensors(index).ShapeAsNumpy()).tolist())]
+    changed = [
+        index
+        for index, shape in shapes.items()
+        if shape != tuple(vector(subgraph.Tensors(index).ShapeAsNumpy()).tolist())
+    ]
     if not unknown and not changed:
         return raw, tuple(notes)
     packed: Any = schema.ModelT.InitFromPackedBuf(raw, 0)
@@ -97,7 +116,9 @@ def _extents(record: Any) -> list[int | None]:
 def _is_unknown(record: Any, from_axis: int = 0) -> bool:
     """Is an extent of a result unknown, or the number of its axes?"""
     extents = _extents(record)
-    return None in extents[from_axis:] or (not extents and not record.HasRank() and record.Type() != schema.TensorType.RESOURCE)
+    return None in extents[from_axis:] or (
+        not extents and not record.HasRank() and record.Type() != schema.TensorType.RESOURCE
+    )
 
 
 def _text(extents: list[int | None]) -> str:
@@ -110,11 +131,21 @@ def _named(subgraph: Any, inputs: list[int], given: Shapes) -> dict[int, tuple[i
     for name, shape in given.items():
         indices = [index for index in inputs if not name or names[index] == name]
         if len(indices) != 1:
-            known = ", ".join(f"{printable(names[index])}={_text(_extents(subgraph.Tensors(index)))}" for index in inputs)
-            problem = f"{len(indices)} inputs are called {printable(name)}" if name else f"it names no input, and the network has {len(inputs)}"
-            raise GraphError(f"--shape {printable(name)}{'=' * bool(name)}{_text(list(shape))}: {problem}; they are {known}")
+            known = ", ".join(
+                f"{printable(names[index])}={_text(_extents(subgraph.Tensors(index)))}" for index in inputs
+            )
+            problem = (
+                f"{len(indices)} inputs are called {printable(name)}"
+                if name
+                else f"it names no input, and the network has {len(inputs)}"
+            )
+            raise GraphError(
+                f"--shape {printable(name)}{'=' * bool(name)}{_text(list(shape))}: {problem}; they are {known}"
+            )
         if found.setdefault(indices[0], shape) != shape:
-            raise GraphError(f"--shape {_text(list(shape))}: the shape of {printable(names[indices[0]])} is given twice")
+            raise GraphError(
+                f"--shape {_text(list(shape))}: the shape of {printable(names[indices[0]])} is given twice"
+            )
     return found
 
 
@@ -122,16 +153,32 @@ def _input_shape(record: Any, index: int, given: tuple[int, ...] | None) -> tupl
     """The shape of an input, and what had to be assumed."""
     name, extents = printable(_name(record, index)), _extents(record)
     if given is not None:
-        fits = len(given) == len(extents) and all(known in (None, extent) for known, extent in zip(extents, given, strict=True))
+        fits = len(given) == len(extents) and all(
+            known in (None, extent) for known, extent in zip(extents, given, strict=True)
+        )
         if not fits:
-            raise GraphError(f"--shape {name}={_text(list(given))}: this input is {_text(extents)}; only what is unknown (?) can be given")
+            raise GraphError(
+                
+                    f"--shape {name}={_text(list(given))}: this input is {_text(extents)}; only what is unknown (?) "
+                    "can "
+                    "be "
+                    "given"
+                
+            )
         if prod(given) > MAX_ELEMENTS:
-            raise GraphError(f"--shape {name}={_text(list(given))}: {prod(given):,} numbers; the limit is {MAX_ELEMENTS:,}")
+            raise GraphError(
+                f"--shape {name}={_text(list(given))}: {prod(given):,} numbers; the limit is {MAX_ELEMENTS:,}"
+            )
         return given, None
     is_batch_unknown = len(extents) > 1 and extents[0] is None
     if None in extents[is_batch_unknown:]:
         example = _text([1, *extents[1:]] if is_batch_unknown else extents)
-        raise GraphError(f"input {name} is {_text(extents)}, of unknown (?) size; give its shape: --shape {name}={example} with numbers for ?")
+        raise GraphError(
+            
+                f"input {name} is {_text(extents)}, of unknown (?) size; give its shape: --shape {name}={example} with "
+                "numbers for ?"
+            
+        )
     note = f"the batch of input {name} is unknown: it is taken as 1" if is_batch_unknown else None
     return tuple(1 if extent is None else extent for extent in extents), note
 

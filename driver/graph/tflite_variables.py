@@ -17,8 +17,9 @@ _COUNTS = {"CALL_ONCE": (0, 0), "VAR_HANDLE": (0, 1), "READ_VARIABLE": (1, 1), "
 """Inputs and outputs of the operators that deal with variables."""
 
 
-def resolve_variables(tensors: Sequence[Tensor], ops: Sequence[Op],
-                      read_subgraph: Callable[[int], tuple[Sequence[Tensor], Sequence[Op]]]) -> tuple[tuple[Op, ...], tuple[Variable, ...]]:
+def resolve_variables(
+    tensors: Sequence[Tensor], ops: Sequence[Op], read_subgraph: Callable[[int], tuple[Sequence[Tensor], Sequence[Op]]]
+) -> tuple[tuple[Op, ...], tuple[Variable, ...]]:
     """What remains of operators that deal with variables.
 
     Parameters
@@ -29,18 +30,22 @@ def resolve_variables(tensors: Sequence[Tensor], ops: Sequence[Op],
     Returns
     -------
     (ops, variables)
-        Operators without handles and initialisation: `READ_VARIABLE` has one output, `ASSIGN_VARIABLE` one input, both the option `variable`.
+        Operators without handles and initialisation: `READ_VARIABLE` has one output, `ASSIGN_VARIABLE` one input, both
+        the option `variable`.
 
     Raises
     ------
     GraphError
-        When a variable is read that nothing has given a value, or its tensors differ in shape or type, or a subgraph does more than assign constants.
+        When a variable is read that nothing has given a value, or its tensors differ in shape or type, or a subgraph
+        does more than assign constants.
     """
     return _Resolver(tensors, read_subgraph).run(ops)
 
 
 class _Resolver:
-    def __init__(self, tensors: Sequence[Tensor], read_subgraph: Callable[[int], tuple[Sequence[Tensor], Sequence[Op]]]):
+    def __init__(
+        self, tensors: Sequence[Tensor], read_subgraph: Callable[[int], tuple[Sequence[Tensor], Sequence[Op]]]
+    ):
         self.tensors, self.read_subgraph = tensors, read_subgraph
         self.initial: dict[str, Tensor] = {}
         self.used: dict[str, Tensor] = {}
@@ -62,7 +67,10 @@ class _Resolver:
                 kept.append(self._access(where, op, _name_of(where, op, handles)))
             else:
                 kept.append(op)
-        variables = (Variable(name, tensor.shape, tensor.dtype, self.initial[name].data if name in self.initial else None) for name, tensor in self.used.items())
+        variables = (
+            Variable(name, tensor.shape, tensor.dtype, self.initial[name].data if name in self.initial else None)
+            for name, tensor in self.used.items()
+        )
         return tuple(kept), tuple(variables)
 
     def _access(self, where: str, op: Op, name: str) -> Op:
@@ -71,12 +79,20 @@ class _Resolver:
         tensor = self.tensors[op.outputs[0] if is_read else op.inputs[1]]
         known = self.used.setdefault(name, self.initial.get(name, tensor))
         if (tensor.shape, tensor.dtype) != (known.shape, known.dtype):
-            raise GraphError(f"{where}: variable {printable(name)} is {known.dtype} {list(known.shape)}, but tensor {tensor.index} "
-                             f"({printable(tensor.name)}) is {tensor.dtype} {list(tensor.shape)}")
+            raise GraphError(
+                f"{where}: variable {printable(name)} is {known.dtype} {list(known.shape)}, but tensor {tensor.index} "
+                f"({printable(tensor.name)}) is {tensor.dtype} {list(tensor.shape)}"
+            )
         if not is_read:
             self.assigned.add(name)
         elif name not in self.assigned and name not in self.initial:
-            raise GraphError(f"{where}: nothing gives variable {printable(name)} a value before it is read; assign it first, or by CALL_ONCE")
+            raise GraphError(
+                
+                    f"{where}: nothing gives variable {printable(name)} a value before it is read; assign it first, or "
+                    "by "
+                    "CALL_ONCE"
+                
+            )
         return Op(op.index, op.kind, op.inputs[1:], op.outputs, {"variable": list(self.used).index(name)})
 
     def _initialise(self, caller: str, tensors: Sequence[Tensor], ops: Sequence[Op]) -> None:

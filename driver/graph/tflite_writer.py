@@ -15,15 +15,56 @@ from .graph import Graph, GraphError, Op, Tensor
 __all__ = ["RawOp", "operator_model", "write_tflite"]
 
 _VERSION = 3
-_OP_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD": 2, "SUB": 2, "MUL": 2, "MAXIMUM": 2, "MINIMUM": 2,
-                "MAX_POOL_2D": 2, "AVERAGE_POOL_2D": 2, "SOFTMAX": 2, "QUANTIZE": 2, "RELU": 2, "RELU6": 2, "LOGISTIC": 2, "TANH": 2,
-                "LEAKY_RELU": 2, "GELU": 2, "PAD": 2, "SLICE": 2, "STRIDED_SLICE": 2, "CONCATENATION": 2, "SPLIT": 2, "SPLIT_V": 2,
-                "RESIZE_NEAREST_NEIGHBOR": 2, "RESIZE_BILINEAR": 3, "MEAN": 2, "REDUCE_MAX": 2, "TRANSPOSE": 2, "TRANSPOSE_CONV": 3, "PACK": 2}
-_TYPES = {np.dtype(dtype): code for dtype, code in (
-    (np.float16, schema.TensorType.FLOAT16), (np.float32, schema.TensorType.FLOAT32), (np.float64, schema.TensorType.FLOAT64),
-    (np.int8, schema.TensorType.INT8), (np.int16, schema.TensorType.INT16), (np.int32, schema.TensorType.INT32), (np.int64, schema.TensorType.INT64),
-    (np.uint8, schema.TensorType.UINT8), (np.uint16, schema.TensorType.UINT16), (np.uint32, schema.TensorType.UINT32),
-    (np.uint64, schema.TensorType.UINT64), (np.bool_, schema.TensorType.BOOL))}
+_OP_VERSIONS = {
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 3,
+    "FULLY_CONNECTED": 4,
+    "ADD": 2,
+    "SUB": 2,
+    "MUL": 2,
+    "MAXIMUM": 2,
+    "MINIMUM": 2,
+    "MAX_POOL_2D": 2,
+    "AVERAGE_POOL_2D": 2,
+    "SOFTMAX": 2,
+    "QUANTIZE": 2,
+    "RELU": 2,
+    "RELU6": 2,
+    "LOGISTIC": 2,
+    "TANH": 2,
+    "LEAKY_RELU": 2,
+    "GELU": 2,
+    "PAD": 2,
+    "SLICE": 2,
+    "STRIDED_SLICE": 2,
+    "CONCATENATION": 2,
+    "SPLIT": 2,
+    "SPLIT_V": 2,
+    "RESIZE_NEAREST_NEIGHBOR": 2,
+    "RESIZE_BILINEAR": 3,
+    "MEAN": 2,
+    "REDUCE_MAX": 2,
+    "TRANSPOSE": 2,
+    "TRANSPOSE_CONV": 3,
+    "PACK": 2,
+}
+_TYPES = {
+    np.dtype(dtype): code
+    for dtype, code in (
+        (np.float16, schema.TensorType.FLOAT16),
+        (np.float32, schema.TensorType.FLOAT32),
+        (np.float64, schema.TensorType.FLOAT64),
+        (np.int8, schema.TensorType.INT8),
+        (np.int16, schema.TensorType.INT16),
+        (np.int32, schema.TensorType.INT32),
+        (np.int64, schema.TensorType.INT64),
+        (np.uint8, schema.TensorType.UINT8),
+        (np.uint16, schema.TensorType.UINT16),
+        (np.uint32, schema.TensorType.UINT32),
+        (np.uint64, schema.TensorType.UINT64),
+        (np.bool_, schema.TensorType.BOOL),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +77,8 @@ class RawOp:
 
 
 def write_tflite(graph: Graph) -> bytes:
-    """The bytes of a TFLite file that `read_tflite` reads back as the same graph; with variables its operators come behind their declarations.
+    """The bytes of a TFLite file that `read_tflite` reads back as the same graph; with variables its operators come
+    behind their declarations.
 
     Raises
     ------
@@ -48,23 +90,40 @@ def write_tflite(graph: Graph) -> bytes:
     model.description = graph.name
     model.buffers = [schema.BufferT()]
     first = len(graph.tensors)
-    declarations = [Op(0, "CALL_ONCE", (), (), {"init_subgraph": 1}), *_handles(graph, first)] if graph.variables else []
-    kinds = sorted({op.kind for op in (*declarations, *graph.ops)} | ({"ASSIGN_VARIABLE"} if graph.variables else set()))
+    declarations = (
+        [Op(0, "CALL_ONCE", (), (), {"init_subgraph": 1}), *_handles(graph, first)] if graph.variables else []
+    )
+    kinds = sorted(
+        {op.kind for op in (*declarations, *graph.ops)} | ({"ASSIGN_VARIABLE"} if graph.variables else set())
+    )
     model.operatorCodes = [_known_code(kind) for kind in kinds]
     ops = [*declarations, *(_with_handle(op, first) for op in graph.ops)]
-    model.subgraphs = [_subgraph("main", [_tensor(tensor, model.buffers) for tensor in graph.tensors], graph, ops, kinds)]
+    model.subgraphs = [
+        _subgraph("main", [_tensor(tensor, model.buffers) for tensor in graph.tensors], graph, ops, kinds)
+    ]
     model.subgraphs[0].inputs, model.subgraphs[0].outputs = list(graph.inputs), list(graph.outputs)
     if graph.variables:
-        constants = [_tensor(Tensor(0, variable.name, variable.shape, variable.dtype, None, variable.initial), model.buffers) for variable in graph.variables]
-        assigns = [Op(0, "ASSIGN_VARIABLE", (len(constants) + n, n), ()) for n, variable in enumerate(graph.variables) if variable.initial is not None]
-        model.subgraphs.append(_subgraph("initialisation", constants, graph, [*_handles(graph, len(constants)), *assigns], kinds))
+        constants = [
+            _tensor(Tensor(0, variable.name, variable.shape, variable.dtype, None, variable.initial), model.buffers)
+            for variable in graph.variables
+        ]
+        assigns = [
+            Op(0, "ASSIGN_VARIABLE", (len(constants) + n, n), ())
+            for n, variable in enumerate(graph.variables)
+            if variable.initial is not None
+        ]
+        model.subgraphs.append(
+            _subgraph("initialisation", constants, graph, [*_handles(graph, len(constants)), *assigns], kinds)
+        )
     return _packed(model)
 
 
 def operator_model(graph: Graph, op: Op) -> tuple[bytes, tuple[int, ...]]:
-    """A TFLite file that holds one operator of a graph and its constants, and the activations that are its inputs, in order; its outputs are the operator's.
+    """A TFLite file that holds one operator of a graph and its constants, and the activations that are its inputs,
+    in order; its outputs are the operator's.
 
-    Version and options are those of the file that the operator comes from, if any; else a RESHAPE gets the shape of its output.
+    Version and options are those of the file that the operator comes from, if any; else a RESHAPE gets the shape of its
+    output.
 
     Raises
     ------
@@ -77,10 +136,17 @@ def operator_model(graph: Graph, op: Op) -> tuple[bytes, tuple[int, ...]]:
     model = schema.ModelT()
     model.version, model.description, model.buffers = _VERSION, op.kind, [schema.BufferT()]
     tensors = [_tensor(graph.tensors[index], model.buffers) for index in indices]
-    moved = replace(op, inputs=tuple(places[index] for index in op.inputs), outputs=tuple(places[index] for index in op.outputs))
+    moved = replace(
+        op, inputs=tuple(places[index] for index in op.inputs), outputs=tuple(places[index] for index in op.outputs)
+    )
     if op.raw is not None and op.raw.kind == op.kind:
         code, record = _code(op.kind, op.raw.version), copy(op.raw.record)
-        record.opcodeIndex, record.inputs, record.outputs, record.intermediates = 0, list(moved.inputs), list(moved.outputs), None
+        record.opcodeIndex, record.inputs, record.outputs, record.intermediates = (
+            0,
+            list(moved.inputs),
+            list(moved.outputs),
+            None,
+        )
     else:
         if op.kind == "RESHAPE" and len(op.inputs) == 1:
             moved = replace(moved, options={"new_shape": graph.tensors[op.outputs[0]].shape} | op.options)
@@ -98,7 +164,9 @@ def _packed(model: schema.ModelT) -> bytes:
     return bytes(builder.Output())
 
 
-def _subgraph(name: str, tensors: list[schema.TensorT], graph: Graph, ops: list[Op], kinds: list[str]) -> schema.SubGraphT:
+def _subgraph(
+    name: str, tensors: list[schema.TensorT], graph: Graph, ops: list[Op], kinds: list[str]
+) -> schema.SubGraphT:
     """Tensors, then a handle for each variable, and operators."""
     subgraph = schema.SubGraphT()
     subgraph.name, subgraph.inputs, subgraph.outputs = name, [], []
@@ -115,7 +183,10 @@ def _handle(name: str) -> schema.TensorT:
 
 def _handles(graph: Graph, first: int) -> list[Op]:
     """The operators that make the handles of all variables, tensors `first` and up."""
-    return [Op(0, "VAR_HANDLE", (), (first + number,), {"name": variable.name}) for number, variable in enumerate(graph.variables)]
+    return [
+        Op(0, "VAR_HANDLE", (), (first + number,), {"name": variable.name})
+        for number, variable in enumerate(graph.variables)
+    ]
 
 
 def _with_handle(op: Op, first: int) -> Op:
@@ -163,7 +234,9 @@ def _op(op: Op, kinds: list[str], tensors: list[schema.TensorT]) -> schema.Opera
     if cls is not None and fill is not None:
         options = cls()
         fill(op, options)
-        if op.kind in ("CONV_2D", "FULLY_CONNECTED") and (bias_type := op.options.get("quantized_bias_type", _bias_type(op, tensors))):
+        if op.kind in ("CONV_2D", "FULLY_CONNECTED") and (
+            bias_type := op.options.get("quantized_bias_type", _bias_type(op, tensors))
+        ):
             options.quantizedBiasType = getattr(schema.TensorType, bias_type)
         record.builtinOptions = options
         record.builtinOptionsType = getattr(schema.BuiltinOptions, cls.__name__.removesuffix("T"))

@@ -44,8 +44,14 @@ class _Server:
         self.control, theirs = socket.socketpair()
         with theirs:
             try:
-                self.process = subprocess.Popen([sys.executable, "-P", str(_SERVER)], stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                                start_new_session=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", str(_SERVER)],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                )
             except OSError:
                 self.control.close()
                 raise
@@ -70,7 +76,9 @@ _servers: dict[int, _Server] = {}
 
 
 def start_server() -> _Server:
-    """The server of this process, started unless it runs. It needs a moment to be ready, in which the caller may do something else.
+    """The server of this process, started unless it runs.
+
+    It needs a moment to be ready, in which the caller may do something else.
 
     Raises
     ------
@@ -97,7 +105,10 @@ def _stop_server() -> None:
 
 
 class LiteRT:
-    """One process of LiteRT and the models in it. It starts when first used; after it has died another one takes its place, without any model."""
+    """One process of LiteRT and the models in it.
+
+    It starts when first used; after it has died another one takes its place, without any model.
+    """
 
     def __init__(self) -> None:
         self._connection: Connection | None = None
@@ -165,7 +176,8 @@ def _seconds() -> int:
 
 
 class LoadedModel:
-    """A model on LiteRT's kernels, in a process that it shares with others; loaded when first needed, and again if that process has died since.
+    """A model on LiteRT's kernels, in a process that it shares with others; loaded when first needed, and again if
+    that process has died since.
 
     Parameters
     ----------
@@ -177,7 +189,9 @@ class LoadedModel:
         self._process, self._model, self._kernels, self._keeps_tensors = process, model, kernels, keeps_tensors
         self._place = 0, 0
         self.relabelled: list[str] = []
-        """Once loaded: operators whose version was lowered to the last one that these kernels' registry knows, as text."""
+        """Once loaded: operators whose version was lowered to the last one that these kernels' registry knows, as
+        text.
+        """
 
     def load(self) -> None:
         """Make it ready to run.
@@ -202,7 +216,9 @@ class LoadedModel:
         """
         with _LOCK:
             self.load()
-            return self._process.request("run", self._place[1], [np.asarray(values, order="C") for values in inputs], self._keeps_tensors)
+            return self._process.request(
+                "run", self._place[1], [np.asarray(values, order="C") for values in inputs], self._keeps_tensors
+            )
 
     def __del__(self) -> None:
         if self._place[0]:

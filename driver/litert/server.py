@@ -1,7 +1,9 @@
-"""LiteRT in processes of its own, as a program that the driver starts: one process waits, and a copy of it serves each `LiteRT` of the driver.
+"""LiteRT in processes of its own, as a program that the driver starts: one process waits, and a copy of it serves
+each `LiteRT` of the driver.
 
-Standard input is a socket. Over it comes one socket for each copy wanted; when it closes, the program ends. A copy answers the requests that come over its
-own socket until that closes; LiteRT aborts on some models or needs too long, and then the copy dies alone.
+Standard input is a socket. Over it comes one socket for each copy wanted; when it closes, the program ends. A copy
+answers the requests that come over its own socket until that closes; LiteRT aborts on some models or needs too long,
+and then the copy dies alone.
 """
 
 from __future__ import annotations
@@ -37,12 +39,18 @@ class Models:
         self._last = 0
 
     def load(self, model: bytes, kernels: str, keeps_tensors: bool) -> tuple[int, list[str]]:
-        """The number of a model made ready to run, and its operators whose version was lowered to one that these kernels know."""
+        """The number of a model made ready to run, and its operators whose version was lowered to one that these
+        kernels know.
+        """
         relabelled: list[str] = []
         if kernels == "reference":
             model, relabelled = known_versions(model)
-        interpreter = Interpreter(model_content=model, experimental_op_resolver_type=RESOLVERS[kernels],
-                                  experimental_preserve_all_tensors=keeps_tensors, num_threads=1)
+        interpreter = Interpreter(
+            model_content=model,
+            experimental_op_resolver_type=RESOLVERS[kernels],
+            experimental_preserve_all_tensors=keeps_tensors,
+            num_threads=1,
+        )
         interpreter.allocate_tensors()
         self._last += 1
         self._models[self._last] = interpreter
@@ -56,15 +64,23 @@ class Models:
         interpreter.invoke()
         if is_all:
             return _valued(interpreter)[0]
-        return {detail["index"]: interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details() if detail["dtype"] != _HANDLE}
+        return {
+            detail["index"]: interpreter.get_tensor(detail["index"])
+            for detail in interpreter.get_output_details()
+            if detail["dtype"] != _HANDLE
+        }
 
     def shapes(self, model: bytes) -> dict[int, tuple[int, ...]]:
-        """Shapes of every tensor that has a value once all are allocated; if that does not give each a value, after a run on zeros."""
+        """Shapes of every tensor that has a value once all are allocated; if that does not give each a value, after
+        a run on zeros.
+        """
         number, _ = self.load(model, "reference", True)
         interpreter = self._models[number]
         found, num_missing = _valued(interpreter)
         if num_missing:
-            found = self.run(number, [np.zeros(detail["shape"], detail["dtype"]) for detail in interpreter.get_input_details()], True)
+            found = self.run(
+                number, [np.zeros(detail["shape"], detail["dtype"]) for detail in interpreter.get_input_details()], True
+            )
         self.drop(number)
         return {index: values.shape for index, values in found.items()}
 
@@ -87,10 +103,12 @@ def _valued(interpreter: Interpreter) -> tuple[dict[int, np.ndarray], int]:
 
 
 def known_versions(model: bytes) -> tuple[bytes, list[str]]:
-    """A model whose operators have versions that the registry of the reference kernels knows, and what was changed, as text.
+    """A model whose operators have versions that the registry of the reference kernels knows, and what was changed,
+    as text.
 
-    That registry lags behind the ordinary one, for the same kernels: a version that the ordinary one knows is lowered to the reference's last one. A version
-    only says which types and options a kernel must know, and the sources of both sets, which are the same, know those of the ordinary registry.
+    That registry lags behind the ordinary one, for the same kernels: a version that the ordinary one knows is lowered
+    to the reference's last one. A version only says which types and options a kernel must know, and the sources of both
+    sets, which are the same, know those of the ordinary registry.
     """
     relabelled: dict[tuple[str, int], int] = {}
     while True:
@@ -103,10 +121,14 @@ def known_versions(model: bytes) -> tuple[bytes, list[str]]:
             kind, version = found[1], int(found[2])
             if not relabelled:
                 Interpreter(model_content=model, experimental_op_resolver_type=RESOLVERS["ordinary"])
-            first = next((key for key, lowered in relabelled.items() if key[0] == kind and lowered == version), (kind, version))
+            first = next(
+                (key for key, lowered in relabelled.items() if key[0] == kind and lowered == version), (kind, version)
+            )
             model, relabelled[first] = with_version(model, kind, version, version - 1), version - 1
         else:
-            return model, [f"{kind} of version {version} as version {lowered}" for (kind, version), lowered in relabelled.items()]
+            return model, [
+                f"{kind} of version {version} as version {lowered}" for (kind, version), lowered in relabelled.items()
+            ]
 
 
 def with_version(model: bytes, kind: str, version: int, lowered: int) -> bytes:
@@ -124,7 +146,8 @@ def with_version(model: bytes, kind: str, version: int, lowered: int) -> bytes:
 
 
 def serve(connection: Connection) -> None:
-    """Answer requests (seconds, method, arguments) by (did it work, value or text of the error) until the connection closes.
+    """Answer requests (seconds, method, arguments) by (did it work, value or text of the error) until the connection
+    closes.
 
     After so many seconds without an answer a signal ends the process, whatever LiteRT is at.
     """
@@ -147,7 +170,11 @@ def serve(connection: Connection) -> None:
 def _text(error: Exception) -> str:
     """An error on one line."""
     unknown = _UNKNOWN_VERSION.search(str(error))
-    return f"it has no kernel for {unknown[1]} of version {unknown[2]}" if unknown else " ".join(str(error).split()) or type(error).__name__
+    return (
+        f"it has no kernel for {unknown[1]} of version {unknown[2]}"
+        if unknown
+        else " ".join(str(error).split()) or type(error).__name__
+    )
 
 
 def main() -> None:
@@ -156,7 +183,9 @@ def main() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, hard), hard))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (MAX_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, hard), hard)
+    )
     control = socket.socket(fileno=sys.stdin.fileno())
     while True:
         _, handles, *_ = socket.recv_fds(control, 1, 1)

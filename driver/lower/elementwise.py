@@ -26,7 +26,10 @@ def _operand(graph: Graph, index: int) -> Tensor:
         quant = tensor.quant and replace(tensor.quant, zero_point=tensor.quant.zero_point - 128)
         tensor = replace(tensor, dtype=np.dtype(np.int8), quant=quant, data=(tensor.data ^ 0x80).view(np.int8))
     is_wide = tensor.dtype == np.int16
-    require(is_wide or tensor.dtype == np.int8, f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8, uint8 and int16")
+    require(
+        is_wide or tensor.dtype == np.int8,
+        f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8, uint8 and int16",
+    )
     return tensor
 
 
@@ -36,15 +39,24 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
     a, b = operands
     is_wide = target.dtype == np.int16
     for tensor in operands:
-        require(tensor.dtype == target.dtype, f"{tensor.name!r} is {tensor.dtype}, {target.name!r} is {target.dtype}; they should be the same")
+        require(
+            tensor.dtype == target.dtype,
+            f"{tensor.name!r} is {tensor.dtype}, {target.name!r} is {target.dtype}; they should be the same",
+        )
     require(a.data is None or b.data is None, "both operands are constant")
     shape, shapes = nhwc(target.shape), (nhwc(a.shape), nhwc(b.shape))
     sizes = np.array(shapes)
-    require(bool(((sizes == shape) | (sizes == 1)).all() and (sizes.max(axis=0) == shape).all()), f"shapes {a.shape} and {b.shape} do not give {target.shape}")
+    require(
+        bool(((sizes == shape) | (sizes == 1)).all() and (sizes.max(axis=0) == shape).all()),
+        f"shapes {a.shape} and {b.shape} do not give {target.shape}",
+    )
     require(shapes[0] == shapes[1] or shape[0] == 1, f"batch {shape[0]}: operands of different shapes need batch 1")
     require(not is_wide or shape[0] == 1, f"batch {shape[0]}: operands of int16 need batch 1")
     has_pot_scales = is_wide and op.options.get("has_pot_scales", False)
-    require(not has_pot_scales or shapes[0] == shapes[1], f"shapes {a.shape} and {b.shape}: with pot_scale_int16 operands have one shape")
+    require(
+        not has_pot_scales or shapes[0] == shapes[1],
+        f"shapes {a.shape} and {b.shape}: with pot_scale_int16 operands have one shape",
+    )
     if kind in (TpOp.MAXIMUM, TpOp.MINIMUM):
         fields = {"act_min": int(np.iinfo(target.dtype).min), "act_max": int(np.iinfo(target.dtype).max)}
     else:
@@ -52,12 +64,21 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
             require_quant(tensor)
         act_min, act_max = clamp(op, target)
         fields = _factors(kind, a.quant, b.quant, target.quant, is_wide, has_pot_scales) | {
-            "a_zero_point": int(a.quant.zero_point[0]), "b_zero_point": int(b.quant.zero_point[0]), "zero_point_out": int(target.quant.zero_point[0]),
-            "act_min": act_min, "act_max": act_max}
+            "a_zero_point": int(a.quant.zero_point[0]),
+            "b_zero_point": int(b.quant.zero_point[0]),
+            "zero_point_out": int(target.quant.zero_point[0]),
+            "act_min": act_min,
+            "act_max": act_max,
+        }
     for number, tensor in enumerate(operands):
         if tensor.data is not None and tensor.data.size == 1 and not is_wide:
-            return LutWork(int(np.prod(shape)), _table(kind, fields, int(tensor.data.item()), is_b=number == 1), 1 - number)
-    data = tuple(None if tensor.data is None else tensor.data.reshape(form) for tensor, form in zip(operands, shapes, strict=True))
+            return LutWork(
+                int(np.prod(shape)), _table(kind, fields, int(tensor.data.item()), is_b=number == 1), 1 - number
+            )
+    data = tuple(
+        None if tensor.data is None else tensor.data.reshape(form)
+        for tensor, form in zip(operands, shapes, strict=True)
+    )
     return ElementwiseWork(kind, shape, shapes, data, fields, is_wide=is_wide)
 
 
@@ -72,10 +93,16 @@ def _factors(kind: TpOp, a: Quant, b: Quant, out: Quant, is_wide: bool, has_pot_
     fields, multipliers = {}, add_multipliers(scale_a, scale_b, scale_out, ADD_SHIFT_WIDE if is_wide else ADD_SHIFT)
     if has_pot_scales:
         multipliers = power_multipliers(scale_a, scale_b, scale_out)
-        require(multipliers is not None, f"scales {scale_a:g}, {scale_b:g} and {scale_out:g}: with pot_scale_int16 they are powers of two, the largest operand's that of the "
-                "result, and the smallest not less than its 2^-16")
+        require(
+            multipliers is not None,
+            f"scales {scale_a:g}, {scale_b:g} and {scale_out:g}: with pot_scale_int16 they are powers of two, the "
+            "largest operand's that of the "
+            "result, and the smallest not less than its 2^-16",
+        )
     for name, (mult, exponent) in zip(("a", "b", "out"), multipliers, strict=True):
-        require(-31 <= exponent <= 0, f"the factor of {name} needs a shift of {exponent}; factors below 1 are supported")
+        require(
+            -31 <= exponent <= 0, f"the factor of {name} needs a shift of {exponent}; factors below 1 are supported"
+        )
         fields |= {f"{name}_mult": mult, f"{name}_shift": -exponent}
     return fields
 
@@ -85,7 +112,9 @@ def _table(kind: TpOp, fields: dict[str, int], value: int, *, is_b: bool) -> np.
     out = fields.get("out_mult", 0), fields.get("b_shift", 0) * (kind == TpOp.MUL) - fields.get("out_shift", 0)
 
     def scaled(x: int, name: str) -> int:
-        return rescale((x - fields[f"{name}_zero_point"]) << ADD_SHIFT, (fields[f"{name}_mult"], -fields[f"{name}_shift"]))
+        return rescale(
+            (x - fields[f"{name}_zero_point"]) << ADD_SHIFT, (fields[f"{name}_mult"], -fields[f"{name}_shift"])
+        )
 
     def apply(a: int, b: int) -> int:
         if kind in (TpOp.MAXIMUM, TpOp.MINIMUM):

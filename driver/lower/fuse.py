@@ -18,9 +18,15 @@ from .work import ConvWork, ElementwiseWork, FusedWork, HostWork, InterleaveWork
 __all__ = ["fuse"]
 
 
-def fuse(graph: Graph, works: list, is_worth: Callable[[ConvWork, ElementwiseWork], bool], can_pool: Callable[[ConvWork], str | None],
-         line_bytes: int) -> tuple[list, dict[int, str]]:
-    """Tables go into the operator that makes the operand, sums and maximum pools into the convolution that makes one operand, where nobody else wants that operand.
+def fuse(
+    graph: Graph,
+    works: list,
+    is_worth: Callable[[ConvWork, ElementwiseWork], bool],
+    can_pool: Callable[[ConvWork], str | None],
+    line_bytes: int,
+) -> tuple[list, dict[int, str]]:
+    """Tables go into the operator that makes the operand, sums and maximum pools into the convolution that makes one
+    operand, where nobody else wants that operand.
 
     Parameters
     ----------
@@ -38,9 +44,21 @@ def fuse(graph: Graph, works: list, is_worth: Callable[[ConvWork, ElementwiseWor
 
 
 class _Fuser:
-    def __init__(self, graph: Graph, works: list[Any], is_worth: Callable[[ConvWork, ElementwiseWork], bool],
-                 can_pool: Callable[[ConvWork], str | None], line_bytes: int):
-        self.graph, self.works, self.is_worth, self.can_pool, self.line_bytes = graph, works, is_worth, can_pool, line_bytes
+    def __init__(
+        self,
+        graph: Graph,
+        works: list[Any],
+        is_worth: Callable[[ConvWork, ElementwiseWork], bool],
+        can_pool: Callable[[ConvWork], str | None],
+        line_bytes: int,
+    ):
+        self.graph, self.works, self.is_worth, self.can_pool, self.line_bytes = (
+            graph,
+            works,
+            is_worth,
+            can_pool,
+            line_bytes,
+        )
         self.notes: dict[int, str] = {}
         self.makers = {output: position for position, op in enumerate(graph.ops) for output in op.outputs}
         self.readers = Counter(index for op in graph.ops for index in op.inputs)
@@ -83,18 +101,27 @@ class _Fuser:
     def _lut(self, position: int, op: Op, work: LutWork) -> str | None:
         operand = op.inputs[work.source]
         root = self._root(operand)
-        if obstacle := self._obstacle(operand, root, position, (ConvWork, PoolWork, ElementwiseWork, LutWork, InterleaveWork, ZoomWork)):
+        if obstacle := self._obstacle(
+            operand, root, position, (ConvWork, PoolWork, ElementwiseWork, LutWork, InterleaveWork, ZoomWork)
+        ):
             return obstacle
         before = self.works[root]
         if isinstance(before, ConvWork) and before.residual is not None:
             return "a sum is fused there, which comes last"
         if isinstance(before, ConvWork) and before.pool_size and not _is_rising(work.lut):
             return "a pool is fused there, which comes last"
-        self._merge(position, root, operand, replace(before, lut=work.lut if before.lut is None else work.lut[before.lut.view("u1")]))
+        self._merge(
+            position,
+            root,
+            operand,
+            replace(before, lut=work.lut if before.lut is None else work.lut[before.lut.view("u1")]),
+        )
         return None
 
     def _pool(self, position: int, op: Op, work: PoolWork) -> str | None:
-        """Maxima of outputs that have been clamped, and looked up, are the same as outputs of maxima clamped by both."""
+        """Maxima of outputs that have been clamped, and looked up, are the same as outputs of maxima clamped by
+        both.
+        """
         operand = op.inputs[0]
         root = self._root(operand)
         obstacle = self._obstacle(operand, root, position, ConvWork)
@@ -113,9 +140,17 @@ class _Fuser:
 
     def _described(self, work: PoolWork, operand: int) -> FusedPool:
         rows, cols = work.rows, work.cols
-        has_pads = any(axis.pad > 0 or (axis.size_out - 1) * axis.stride + axis.kernel > axis.size_in for axis in (rows, cols))
-        return FusedPool((rows.kernel, cols.kernel), (rows.stride, cols.stride), has_pads, (rows.size_in, cols.size_in),
-                         self.graph.tensors[operand].dtype.itemsize, self.line_bytes)
+        has_pads = any(
+            axis.pad > 0 or (axis.size_out - 1) * axis.stride + axis.kernel > axis.size_in for axis in (rows, cols)
+        )
+        return FusedPool(
+            (rows.kernel, cols.kernel),
+            (rows.stride, cols.stride),
+            has_pads,
+            (rows.size_in, cols.size_in),
+            self.graph.tensors[operand].dtype.itemsize,
+            self.line_bytes,
+        )
 
     def _add(self, position: int, op: Op, work: ElementwiseWork) -> str | None:
         """Into the operand that is made last, else into the other one."""
@@ -159,7 +194,12 @@ def _pooled(conv: ConvWork, pool: PoolWork) -> ConvWork:
     """A convolution with a pool, whose clamp goes into the convolution's clamp or table."""
     if conv.lut is not None:
         return replace(conv, pool_size=pool.rows.kernel, lut=np.clip(conv.lut, pool.act_min, pool.act_max))
-    return replace(conv, pool_size=pool.rows.kernel, act_min=max(conv.act_min, pool.act_min), act_max=min(conv.act_max, pool.act_max))
+    return replace(
+        conv,
+        pool_size=pool.rows.kernel,
+        act_min=max(conv.act_min, pool.act_min),
+        act_max=min(conv.act_max, pool.act_max),
+    )
 
 
 def _is_rising(lut: np.ndarray) -> bool:

@@ -1,4 +1,6 @@
-"""Operators that the host executes: which ones and why, and how. LiteRT's own kernels run them, one operator at a time, so their results are LiteRT's."""
+"""Operators that the host executes: which ones and why, and how. LiteRT's own kernels run them, one operator at a
+time, so their results are LiteRT's.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,9 @@ _NPU_DTYPES = np.dtype(np.int8), np.dtype(np.int16)
 def host_reason(graph: Graph, op: Op, npu_kinds: frozenset[str], table_kinds: frozenset[str]) -> str | None:
     """Why the host executes an operator; None if it is left to the NPU, which may still refuse it.
 
-    With `HOST_KINDS` this is the whole rule: operators that the NPU does not know, those with results that are not int8, uint8 or int16, and functions of
-    one element that are not of 8 bits. `check_host_op` says which of them LiteRT's kernels take.
+    With `HOST_KINDS` this is the whole rule: operators that the NPU does not know, those with results that are not
+    int8, uint8 or int16, and functions of one element that are not of 8 bits. `check_host_op` says which of them
+    LiteRT's kernels take.
 
     Parameters
     ----------
@@ -81,7 +84,8 @@ class HostOp:
     def run(self, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """The operator's outputs by tensor index, in the graph's shapes and dtypes.
 
-        LiteRT's reference kernel computes them. Where it refuses or aborts, LiteRT's ordinary kernel does; `remark` tells of it. Neither has more than its time.
+        LiteRT's reference kernel computes them. Where it refuses or aborts, LiteRT's ordinary kernel does; `remark`
+        tells of it. Neither has more than its time.
 
         Parameters
         ----------
@@ -95,14 +99,23 @@ class HostOp:
         try:
             return self._run([values[index] for index in self._inputs])
         except LiteRTError as error:
-            raise GraphError(f"{describe(self._graph, self._op)}: the host (LiteRT) cannot execute it: {error}") from None
+            raise GraphError(
+                f"{describe(self._graph, self._op)}: the host (LiteRT) cannot execute it: {error}"
+            ) from None
 
     def refusal(self) -> str | None:
-        """What LiteRT has against the operator, if anything: it is run on zeros, and if LiteRT minds those, as divisors, on ones."""
+        """What LiteRT has against the operator, if anything: it is run on zeros, and if LiteRT minds those, as
+        divisors, on ones.
+        """
         errors = []
         for fill in (np.zeros, np.ones):
             try:
-                self._run([fill(tensor.shape, tensor.dtype) for tensor in (self._graph.tensors[index] for index in self._inputs)])
+                self._run(
+                    [
+                        fill(tensor.shape, tensor.dtype)
+                        for tensor in (self._graph.tensors[index] for index in self._inputs)
+                    ]
+                )
             except LiteRTTimeout as error:
                 return str(error)
             except LiteRTError as error:
@@ -127,7 +140,12 @@ class HostOp:
         for index, value in results.items():
             tensor = self._graph.tensors[index]
             if value.shape != tensor.shape or value.dtype != tensor.dtype:
-                raise LiteRTError(f"{tensor.name!r} is {tensor.dtype} {list(tensor.shape)} in the file, but {value.dtype} {list(value.shape)} there")
+                raise LiteRTError(
+                    
+                        f"{tensor.name!r} is {tensor.dtype} {list(tensor.shape)} in the file, but {value.dtype} "
+                        f"{list(value.shape)} there"
+                    
+                )
         return results
 
 
@@ -138,7 +156,8 @@ _refusals: dict[bytes, str | None] = {}
 
 
 def check_host_op(graph: Graph, op: Op, reason: str) -> None:
-    """See to it, while the network is compiled, that an operator which the host executes for some reason will not fail at run.
+    """See to it, while the network is compiled, that an operator which the host executes for some reason will not
+    fail at run.
 
     Raises
     ------

@@ -1,10 +1,11 @@
-"""Unary int8 operators as tables: the 256 outputs that LiteRT's reference kernels (BUILTIN_REF) give for the 256 inputs.
+"""Unary int8 operators as tables: the 256 outputs that LiteRT's reference kernels (BUILTIN_REF) give for the 256
+inputs.
 
 | operator | arithmetic of the reference kernel, found by experiment |
 |---|---|
-| `LOGISTIC`, `TANH`, `ELU`, `GELU` | float32 of each dequantised input, times 1 / output scale, rounded half away from zero |
-| `HARD_SWISH` | 16-bit fixed point: saturating rounding products, the last one truncated; the output factor must not exceed 1 |
-| `LEAKY_RELU` | double rounding, by one multiplier for positive and another for negative inputs; both factors in float32 |
+| `LOGISTIC`, `TANH`, `ELU`, `GELU` | float32 of each dequantised input, times 1 / output scale, half away from zero |
+| `HARD_SWISH` | 16-bit fixed point: saturating rounding products, the last one truncated; factor at most 1 |
+| `LEAKY_RELU` | double rounding, one multiplier for positive, one for negative inputs; float32 factors |
 | `RELU`, `RELU6`, `RELU_N1_TO_1` | double rounding by a factor in float32, then the clamp |
 | `QUANTIZE` | double rounding by a factor in float64 |
 """
@@ -67,7 +68,9 @@ def _from_float(function: Callable[[np.float32], np.float32], scale_in: np.float
 
 
 def _logistic(scale_in: np.float32, scale_out: np.float32, options: dict[str, Any]) -> _Function:
-    return _from_float(lambda x: np.float32(1) / (np.float32(1) + np.float32(math.exp(min(-float(x), 88.0)))), scale_in, scale_out)
+    return _from_float(
+        lambda x: np.float32(1) / (np.float32(1) + np.float32(math.exp(min(-float(x), 88.0)))), scale_in, scale_out
+    )
 
 
 def _tanh(scale_in: np.float32, scale_out: np.float32, options: dict[str, Any]) -> _Function:
@@ -168,7 +171,9 @@ def _hard_swish(scale_in: np.float32, scale_out: np.float32, options: dict[str, 
     out_mult, out_exponent = _factor_16(fine_scale / scale_out)
     gate_mult, gate_exponent = _factor_16(fine_scale / np.float32(3 / 32768))
     if out_exponent > 0:
-        raise GraphError(f"scales {scale_in} and {scale_out}: HARD_SWISH needs an output scale of more than 1/128 of the input scale")
+        raise GraphError(
+            f"scales {scale_in} and {scale_out}: HARD_SWISH needs an output scale of more than 1/128 of the input scale"
+        )
 
     def apply(x: int) -> int:
         fine = x << 7
@@ -182,8 +187,16 @@ def _hard_swish(scale_in: np.float32, scale_out: np.float32, options: dict[str, 
 
 
 _FUNCTIONS: dict[str, Callable[[np.float32, np.float32, dict[str, Any]], _Function]] = {
-    "LOGISTIC": _logistic, "TANH": _tanh, "HARD_SWISH": _hard_swish, "LEAKY_RELU": _leaky_relu, "ELU": _elu, "GELU": _gelu, "QUANTIZE": _quantize,
-    "RELU": _relu, "RELU6": _relu, "RELU_N1_TO_1": _relu,
+    "LOGISTIC": _logistic,
+    "TANH": _tanh,
+    "HARD_SWISH": _hard_swish,
+    "LEAKY_RELU": _leaky_relu,
+    "ELU": _elu,
+    "GELU": _gelu,
+    "QUANTIZE": _quantize,
+    "RELU": _relu,
+    "RELU6": _relu,
+    "RELU_N1_TO_1": _relu,
 }
 
 LUT_KINDS = frozenset(_FUNCTIONS)

@@ -8,8 +8,22 @@ from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
 
 from .quantise import activation_range
 
-__all__ = ["activation", "axis_number", "centred", "clamp", "constant", "describe", "image", "integers", "moved", "nhwc", "require", "require_quant",
-           "require_same_quant", "weight_constant"]
+__all__ = [
+    "activation",
+    "axis_number",
+    "centred",
+    "clamp",
+    "constant",
+    "describe",
+    "image",
+    "integers",
+    "moved",
+    "nhwc",
+    "require",
+    "require_quant",
+    "require_same_quant",
+    "weight_constant",
+]
 
 
 def nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -37,7 +51,8 @@ def require(legal: bool, message: str) -> None:
 
 
 def moved(graph: Graph, index: int, *, is_wide_ok: bool = True) -> Tensor:
-    """An int8 activation, or an int16 one if `is_wide_ok`, whose values are moved or compared only: LiteRT does not look at its quantisation.
+    """An int8 activation, or an int16 one if `is_wide_ok`, whose values are moved or compared only: LiteRT does not
+    look at its quantisation.
 
     Raises
     ------
@@ -65,14 +80,30 @@ def activation(graph: Graph, index: int, *, is_wide_ok: bool = False) -> Tensor:
 
 def _require_dtype(tensor: Tensor, is_wide_ok: bool) -> None:
     is_wide = tensor.dtype == np.int16
-    require(is_wide_ok or not is_wide, f"{tensor.name!r} is int16, which only convolutions, fully connected layers, moves, pools and operations on two tensors take")
-    require(is_wide or tensor.dtype == np.int8, f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8, uint8 and int16")
+    require(
+        is_wide_ok or not is_wide,
+        (
+            f"{tensor.name!r} is int16, which only convolutions, fully connected layers, moves, pools and operations "
+            "on "
+            "two tensors take"
+        ),
+    )
+    require(
+        is_wide or tensor.dtype == np.int8,
+        f"{tensor.name!r} is {tensor.dtype}; the NPU computes on int8, uint8 and int16",
+    )
 
 
 def require_quant(tensor: Tensor) -> None:
     """Raise `GraphError` unless a tensor has one scale and zero point, which is 0 for int16."""
-    require(tensor.quant is not None and tensor.quant.scale.size == tensor.quant.zero_point.size == 1, f"{tensor.name!r} needs one scale and zero point")
-    require(tensor.dtype != np.int16 or tensor.quant.zero_point[0] == 0, f"{tensor.name!r} is int16 with a zero point; use 0")
+    require(
+        tensor.quant is not None and tensor.quant.scale.size == tensor.quant.zero_point.size == 1,
+        f"{tensor.name!r} needs one scale and zero point",
+    )
+    require(
+        tensor.dtype != np.int16 or tensor.quant.zero_point[0] == 0,
+        f"{tensor.name!r} is int16 with a zero point; use 0",
+    )
 
 
 def constant(graph: Graph, index: int, dtype: type) -> Tensor:
@@ -100,7 +131,9 @@ def integers(graph: Graph, index: int, dtypes: tuple[type, ...] = (np.int32, np.
     tensor = graph.tensors[index]
     require(tensor.data is not None, f"{tensor.name!r} must be a constant")
     names = ", ".join(np.dtype(dtype).name for dtype in dtypes)
-    require(tensor.dtype in dtypes, f"{tensor.name!r} is {tensor.dtype}; axes, sizes and places are constants of {names}")
+    require(
+        tensor.dtype in dtypes, f"{tensor.name!r} is {tensor.dtype}; axes, sizes and places are constants of {names}"
+    )
     return tensor.data.astype(np.int64)
 
 
@@ -119,7 +152,8 @@ def axis_number(axis: int, rank: int) -> int:
 def weight_constant(graph: Graph, op: Op) -> tuple[Tensor, int]:
     """Weights of an operator, int8 or uint8, and their zero point as LiteRT's kernels use it.
 
-    The kernels of uint8, and FULLY_CONNECTED with one scale, subtract it. CONV_2D of int8 refuses another one than 0; the others of int8 do not look at it.
+    The kernels of uint8, and FULLY_CONNECTED with one scale, subtract it. CONV_2D of int8 refuses another one than 0;
+    the others of int8 do not look at it.
 
     Raises
     ------
@@ -130,13 +164,21 @@ def weight_constant(graph: Graph, op: Op) -> tuple[Tensor, int]:
     is_unsigned = weights.dtype == np.uint8
     constant(graph, op.inputs[1], np.uint8 if is_unsigned else np.int8)
     require(weights.quant is not None, f"{weights.name!r} needs a scale")
-    is_ignored = op.kind in ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV") or (op.kind == "FULLY_CONNECTED" and weights.quant.scale.size > 1)
+    is_ignored = op.kind in ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV") or (
+        op.kind == "FULLY_CONNECTED" and weights.quant.scale.size > 1
+    )
     if not is_unsigned and is_ignored:
         return weights, 0
     zero_points = set(weights.quant.zero_point.tolist())
-    require(is_unsigned or op.kind == "FULLY_CONNECTED" or zero_points == {0}, f"{weights.name!r} has a zero point; int8 weights of a {op.kind} are symmetric")
+    require(
+        is_unsigned or op.kind == "FULLY_CONNECTED" or zero_points == {0},
+        f"{weights.name!r} has a zero point; int8 weights of a {op.kind} are symmetric",
+    )
     info = np.iinfo(weights.dtype)
-    require(len(zero_points) == 1 and info.min <= min(zero_points) <= info.max, f"{weights.name!r} needs one zero point, {info.min}..{info.max}")
+    require(
+        len(zero_points) == 1 and info.min <= min(zero_points) <= info.max,
+        f"{weights.name!r} needs one zero point, {info.min}..{info.max}",
+    )
     return weights, zero_points.pop()
 
 
@@ -176,11 +218,17 @@ def clamp(op: Op, target: Tensor) -> tuple[int, int]:
 
 
 def require_same_quant(source: Tensor, target: Tensor) -> None:
-    """Raise `GraphError` unless two tensors have exactly the same scale and zero point, or both none, as some of LiteRT's kernels demand."""
+    """Raise `GraphError` unless two tensors have exactly the same scale and zero point, or both none, as some of
+    LiteRT's kernels demand.
+    """
+
     def params(tensor: Tensor) -> tuple[float, int]:
         is_one = tensor.quant is not None and tensor.quant.scale.size == tensor.quant.zero_point.size == 1
         return (float(tensor.quant.scale[0]), int(tensor.quant.zero_point[0])) if is_one else (0.0, 0)
 
     (scale_in, zero_in), (scale_out, zero_out) = params(source), params(target)
-    require((scale_in, zero_in) == (scale_out, zero_out), f"{source.name!r} has scale {scale_in:.9g}, {target.name!r} has {scale_out:.9g}, and their zero points "
-            f"differ by {zero_in - zero_out}; they must have the same scale and zero point")
+    require(
+        (scale_in, zero_in) == (scale_out, zero_out),
+        f"{source.name!r} has scale {scale_in:.9g}, {target.name!r} has {scale_out:.9g}, and their zero points "
+        f"differ by {zero_in - zero_out}; they must have the same scale and zero point",
+    )

@@ -71,13 +71,19 @@ def _axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
     else:
         before = after = 0
     expected = (size_in + before + after - extent) // stride + 1
-    require(expected == size_out and size_out > 0, f"output size {size_out} along {axis}; input {size_in}, pads {before} and {after}, "
-             f"kernel {kernel}, stride {stride}, dilation {dilation} give {expected}")
+    require(
+        expected == size_out and size_out > 0,
+        f"output size {size_out} along {axis}; input {size_in}, pads {before} and {after}, "
+        f"kernel {kernel}, stride {stride}, dilation {dilation} give {expected}",
+    )
     return Axis(size_in, size_out, kernel, stride, dilation, before)
 
 
 def _conv_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
-    """One axis of a convolution. With one output any stride gives the same result, so it becomes the smallest whose limit allows the kernel."""
+    """One axis of a convolution.
+
+    With one output any stride gives the same result, so it becomes the smallest whose limit allows the kernel.
+    """
     found = _axis(op, axis, size_in, size_out, kernel)
     if size_out == 1:
         found = replace(found, stride=-(-(kernel + 1) // KERNEL_PER_STRIDE))
@@ -88,50 +94,77 @@ def _conv_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> A
 def _check_axis(axis: Axis, name: str) -> None:
     require(1 <= axis.stride <= MAX_STRIDE, f"stride {axis.stride} along {name}; the limit is 1..{MAX_STRIDE}")
     limit = KERNEL_PER_STRIDE * axis.stride - 1
-    require(1 <= axis.kernel <= limit, f"kernel {axis.kernel} along {name}; at stride {axis.stride} the limit is 1..{limit}")
+    require(
+        1 <= axis.kernel <= limit, f"kernel {axis.kernel} along {name}; at stride {axis.stride} the limit is 1..{limit}"
+    )
     extent = (axis.size_out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
     after = max(extent - axis.pad - axis.size_in, 0)
     require(max(axis.pad, after) <= MAX_PAD, f"pads {axis.pad} and {after} along {name}; the limit is {MAX_PAD}")
 
 
-def _requantisation(source: Tensor, weights: Tensor, target: Tensor, num_oc: int, rounding: Rounding) -> tuple[np.ndarray, np.ndarray] | None:
+def _requantisation(
+    source: Tensor, weights: Tensor, target: Tensor, num_oc: int, rounding: Rounding
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Q31 multipliers and exponents per output channel; None when they cannot be exact.
 
-    TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, or it is not used. With `HALF_UP` the multiplier has
-    15 bits.
+    TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, or it is not
+    used. With `HALF_UP` the multiplier has 15 bits.
     """
-    require(weights.quant.scale.size in (1, num_oc), f"{weights.name!r} has {weights.quant.scale.size} scales; it needs 1 or {num_oc}")
-    require(weights.dtype == np.int8 or weights.quant.scale.size == 1, f"{weights.name!r} has {weights.quant.scale.size} scales; weights of uint8 have one")
+    require(
+        weights.quant.scale.size in (1, num_oc),
+        f"{weights.name!r} has {weights.quant.scale.size} scales; it needs 1 or {num_oc}",
+    )
+    require(
+        weights.dtype == np.int8 or weights.quant.scale.size == 1,
+        f"{weights.name!r} has {weights.quant.scale.size} scales; weights of uint8 have one",
+    )
     for scale in weights.quant.scale.tolist():
-        require(0 <= scale < float("inf"), f"a scale of {weights.name!r} is {scale:g}; scales are finite and not negative")
+        require(
+            0 <= scale < float("inf"), f"a scale of {weights.name!r} is {scale:g}; scales are finite and not negative"
+        )
     scales = np.broadcast_to(weights.quant.scale, (num_oc,))
     scale_in, scale_out = float(source.quant.scale[0]), float(target.quant.scale[0])
     factors = [scale_in * float(scale) / scale_out for scale in scales]
-    multiplier = {Rounding.DOUBLE: quantise_multiplier, Rounding.HALF_UP: reduced_multiplier,
-                  Rounding.SINGLE: partial(single_multiplier, out_bits=8 * target.dtype.itemsize)}[rounding]
+    multiplier = {
+        Rounding.DOUBLE: quantise_multiplier,
+        Rounding.HALF_UP: reduced_multiplier,
+        Rounding.SINGLE: partial(single_multiplier, out_bits=8 * target.dtype.itemsize),
+    }[rounding]
     pairs = []
     for factor in factors:
         if (pair := multiplier(factor)) is None:
             return None
         pairs.append(pair)
     mult, exponent = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
-    require(exponent.max() <= MAX_SHIFT_LEFT, f"requantisation needs a left shift of {exponent.max()}; the limit is {MAX_SHIFT_LEFT}")
+    require(
+        exponent.max() <= MAX_SHIFT_LEFT,
+        f"requantisation needs a left shift of {exponent.max()}; the limit is {MAX_SHIFT_LEFT}",
+    )
     return mult, exponent
 
 
 def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int, copies: int) -> np.ndarray:
-    """bias - zero_point_in * sum(weights), int64 (OC,); of 8 bits wrapped to 32 bits, as LiteRT's sums and the NPU's do."""
+    """bias - zero_point_in * sum(weights), int64 (OC,); of 8 bits wrapped to 32 bits, as LiteRT's sums and the NPU's
+    do.
+    """
     bias, is_wide = np.zeros(weights.shape[0], np.int64), graph.tensors[op.inputs[0]].dtype == np.int16
     if len(op.inputs) > 2 and op.inputs[2] >= 0:
         is_long = graph.tensors[op.inputs[2]].dtype == np.int64
-        bias = np.tile(constant(graph, op.inputs[2], np.int64 if is_wide and is_long else np.int32).data.astype(np.int64).reshape(-1), copies)
+        bias = np.tile(
+            constant(graph, op.inputs[2], np.int64 if is_wide and is_long else np.int32)
+            .data.astype(np.int64)
+            .reshape(-1),
+            copies,
+        )
         require(bias.size == weights.shape[0], f"{bias.size} biases for {weights.shape[0]} output channels")
     folded = bias - zero_point_in * weights.reshape(weights.shape[0], -1).sum(axis=1, dtype=np.int64)
     return folded if is_wide else folded.astype(np.int32).astype(np.int64)
 
 
 def _has_room(work: ConvWork) -> bool:
-    """Do the 16-bit sums fit? Those of low and of high bytes need 32 bits; the whole sums too, unless `HALF_UP` is what they are rounded with."""
+    """Do the 16-bit sums fit? Those of low and of high bytes need 32 bits; the whole sums too, unless `HALF_UP` is
+    what they are rounded with.
+    """
     weights = np.abs(work.weights.reshape(work.num_oc, -1).astype(np.int64)).sum(axis=1)
     left = np.maximum(work.exponent, 0)
     sums = [255 * (weights + 1) << left, (128 * weights + np.abs(work.bias >> 8) + 1) << left]
@@ -140,13 +173,29 @@ def _has_room(work: ConvWork) -> bool:
     return max(int(total.max()) for total in sums) < 1 << 31
 
 
-def _conv_work(graph: Graph, op: Op, kernels: np.ndarray, rows: Axis, cols: Axis, in_shape: tuple[int, int, int, int], is_depthwise: bool,
-               rounding: Rounding, copies: int = 1) -> ConvWork | HostWork:
+def _conv_work(
+    graph: Graph,
+    op: Op,
+    kernels: np.ndarray,
+    rows: Axis,
+    cols: Axis,
+    in_shape: tuple[int, int, int, int],
+    is_depthwise: bool,
+    rounding: Rounding,
+    copies: int = 1,
+) -> ConvWork | HostWork:
     """`kernels` are `copies` sets of as many as there are scales and biases."""
-    source, (weights, zero_point), target = graph.tensors[op.inputs[0]], weight_constant(graph, op), graph.tensors[op.outputs[0]]
+    source, (weights, zero_point), target = (
+        graph.tensors[op.inputs[0]],
+        weight_constant(graph, op),
+        graph.tensors[op.outputs[0]],
+    )
     wgt_zero_point = zero_point - 128 if weights.dtype == np.uint8 else zero_point
     is_wide = activation(graph, op.outputs[0], is_wide_ok=True).dtype == np.int16
-    require(source.dtype == target.dtype, f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same")
+    require(
+        source.dtype == target.dtype,
+        f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same",
+    )
     require(not (is_wide and wgt_zero_point), f"{weights.name!r} has a zero point; with int16 activations use 0")
     factors = _requantisation(source, weights, target, kernels.shape[0] // copies, rounding)
     require(factors is not None or is_wide, "the factor of a channel cannot be applied exactly")
@@ -155,32 +204,72 @@ def _conv_work(graph: Graph, op: Op, kernels: np.ndarray, rows: Axis, cols: Axis
     mult, exponent = (np.tile(values, copies) for values in factors)
     zero_point_in = int(source.quant.zero_point[0])
     act_min, act_max = clamp(op, target)
-    work = ConvWork(in_shape[3], rows, cols, is_depthwise, np.ascontiguousarray(kernels), _fold(graph, op, kernels, zero_point_in, copies), mult, exponent,
-                    zero_point_in, int(target.quant.zero_point[0]), act_min, act_max, rounding, in_shape, wgt_zero_point=wgt_zero_point, is_wide=is_wide)
+    work = ConvWork(
+        in_shape[3],
+        rows,
+        cols,
+        is_depthwise,
+        np.ascontiguousarray(kernels),
+        _fold(graph, op, kernels, zero_point_in, copies),
+        mult,
+        exponent,
+        zero_point_in,
+        int(target.quant.zero_point[0]),
+        act_min,
+        act_max,
+        rounding,
+        in_shape,
+        wgt_zero_point=wgt_zero_point,
+        is_wide=is_wide,
+    )
     if is_wide and not _has_room(work):
-        require(op.kind == "FULLY_CONNECTED", "the sums of a channel may exceed 32 bits; smaller weights, a smaller bias or fewer inputs are needed")
+        require(
+            op.kind == "FULLY_CONNECTED",
+            "the sums of a channel may exceed 32 bits; smaller weights, a smaller bias or fewer inputs are needed",
+        )
         return HostWork("the sums of a channel may exceed 32 bits")
     return work
 
 
 def _lower_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
-    source, (weights, zero_point), target = activation(graph, op.inputs[0], is_wide_ok=True), weight_constant(graph, op), graph.tensors[op.outputs[0]]
+    source, (weights, zero_point), target = (
+        activation(graph, op.inputs[0], is_wide_ok=True),
+        weight_constant(graph, op),
+        graph.tensors[op.outputs[0]],
+    )
     in_shape, out_shape = image(source), image(target)
     is_depthwise = op.kind == "DEPTHWISE_CONV_2D"
     if is_depthwise:
         _, kernel_h, kernel_w, num_oc = weights.shape
         kernels = centred(weights, zero_point).transpose(3, 1, 2, 0)
-        require(num_oc % in_shape[3] == 0, f"{num_oc} output channels are not a multiple of {in_shape[3]} input channels")
+        require(
+            num_oc % in_shape[3] == 0, f"{num_oc} output channels are not a multiple of {in_shape[3]} input channels"
+        )
         is_depthwise = in_shape[3] > 1
     else:
         num_oc, kernel_h, kernel_w, num_ic = weights.shape
         kernels = centred(weights, zero_point)
-        require(num_ic == in_shape[3], f"kernels of {num_ic} channels on an input of {in_shape[3]}: grouped convolutions are not supported")
+        require(
+            num_ic == in_shape[3],
+            f"kernels of {num_ic} channels on an input of {in_shape[3]}: grouped convolutions are not supported",
+        )
     require(out_shape[3] == num_oc, f"{num_oc} kernels for {out_shape[3]} output channels")
     rows = _conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
     cols = _conv_axis(op, "w", in_shape[2], out_shape[2], kernel_w)
-    is_wide, has_int32 = source.dtype == np.int16, len(op.inputs) > 2 and op.inputs[2] >= 0 and graph.tensors[op.inputs[2]].dtype == np.int32
-    return _conv_work(graph, op, kernels, rows, cols, in_shape, is_depthwise, Rounding.HALF_UP if is_wide and not has_int32 else Rounding.DOUBLE)
+    is_wide, has_int32 = (
+        source.dtype == np.int16,
+        len(op.inputs) > 2 and op.inputs[2] >= 0 and graph.tensors[op.inputs[2]].dtype == np.int32,
+    )
+    return _conv_work(
+        graph,
+        op,
+        kernels,
+        rows,
+        cols,
+        in_shape,
+        is_depthwise,
+        Rounding.HALF_UP if is_wide and not has_int32 else Rounding.DOUBLE,
+    )
 
 
 def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork | HostWork:
@@ -191,8 +280,16 @@ def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork | HostWork:
     batch = size // num_ic
     target = graph.tensors[op.outputs[0]]
     require(int(np.prod(target.shape)) == batch * num_oc, f"output shape {target.shape} is not {batch} x {num_oc}")
-    return _conv_work(graph, op, centred(weights, zero_point).reshape(num_oc, 1, 1, num_ic), Axis(1, 1), Axis(batch, batch), (1, 1, batch, num_ic), False,
-                      Rounding.SINGLE)
+    return _conv_work(
+        graph,
+        op,
+        centred(weights, zero_point).reshape(num_oc, 1, 1, num_ic),
+        Axis(1, 1),
+        Axis(batch, batch),
+        (1, 1, batch, num_ic),
+        False,
+        Rounding.SINGLE,
+    )
 
 
 def _reduced_axes(graph: Graph, op: Op, source: Tensor) -> list[int]:
@@ -205,27 +302,53 @@ def _lower_mean(graph: Graph, op: Op) -> ConvWork:
     source, target = activation(graph, op.inputs[0]), activation(graph, op.outputs[0])
     _, height, width, num_ic = in_shape = image(source)
     axes = _reduced_axes(graph, op, source)
-    require(len(source.shape) == 4 and axes == [1, 2], f"mean over axes {axes} of {source.shape}; the NPU takes rows and columns of a tensor of 4 axes")
+    require(
+        len(source.shape) == 4 and axes == [1, 2],
+        f"mean over axes {axes} of {source.shape}; the NPU takes rows and columns of a tensor of 4 axes",
+    )
     require(height * width <= MAX_TAPS, f"mean of {height} x {width} pixels; the limit is {MAX_TAPS}")
     factor = float(source.quant.scale[0]) / float(target.quant.scale[0])
     mult, exponent = mean_multiplier(factor, height * width)
-    require(exponent <= MAX_SHIFT_LEFT, f"requantisation needs a left shift of {exponent}; the limit is {MAX_SHIFT_LEFT}")
+    require(
+        exponent <= MAX_SHIFT_LEFT, f"requantisation needs a left shift of {exponent}; the limit is {MAX_SHIFT_LEFT}"
+    )
     zero_point_in, act_range = int(source.quant.zero_point[0]), np.iinfo(np.int8)
-    return ConvWork(num_ic, Axis(height, 1, height), Axis(width, 1, width), num_ic > 1, np.ones((num_ic, height, width, 1), np.int16),
-                    np.full(num_ic, -zero_point_in * height * width, np.int64), np.full(num_ic, mult, np.int64), np.full(num_ic, exponent, np.int64),
-                    zero_point_in, int(target.quant.zero_point[0]), int(act_range.min), int(act_range.max), Rounding.DOUBLE, in_shape)
+    return ConvWork(
+        num_ic,
+        Axis(height, 1, height),
+        Axis(width, 1, width),
+        num_ic > 1,
+        np.ones((num_ic, height, width, 1), np.int16),
+        np.full(num_ic, -zero_point_in * height * width, np.int64),
+        np.full(num_ic, mult, np.int64),
+        np.full(num_ic, exponent, np.int64),
+        zero_point_in,
+        int(target.quant.zero_point[0]),
+        int(act_range.min),
+        int(act_range.max),
+        Rounding.DOUBLE,
+        in_shape,
+    )
 
 
 def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork:
-    """Each place (y, x) within a stride is a convolution of stride 1 with the taps that reach it; they are the kernels of one convolution, whose
-    outputs are then interleaved. With r the stride and p the pads, output r*i + y gets tap k = (y + p) mod r + r*t from input i + (y + p) div r - t.
+    """Each place (y, x) within a stride is a convolution of stride 1 with the taps that reach it; they are the
+    kernels of one convolution, whose outputs are then interleaved. With r the stride and p the pads, output r*i + y
+    gets tap k = (y + p) mod r + r*t from input i + (y + p) div r - t.
     """
     require(len(op.inputs) >= 3, f"{len(op.inputs)} inputs")
-    source, (weights, zero_point), target = activation(graph, op.inputs[2]), weight_constant(graph, op), activation(graph, op.outputs[0])
+    source, (weights, zero_point), target = (
+        activation(graph, op.inputs[2]),
+        weight_constant(graph, op),
+        activation(graph, op.outputs[0]),
+    )
     in_shape, out_shape = image(source), image(target)
     require(len(weights.shape) == 4, f"{weights.name!r} has {len(weights.shape)} axes")
     num_oc, _, _, num_ic = weights.shape
-    require((num_ic, num_oc) == (in_shape[3], out_shape[3]), f"kernels {weights.shape} for {in_shape[3]} input and {out_shape[3]} output channels")
+    require(
+        (num_ic, num_oc) == (in_shape[3], out_shape[3]),
+        f"kernels {weights.shape} for {in_shape[3]} input and {out_shape[3]} output channels",
+    )
     axes = [_transposed_axis(op, name, in_shape[n], out_shape[n], weights.shape[n]) for n, name in ((1, "h"), (2, "w"))]
     (rows, row_taps), (cols, col_taps) = axes
     stride_h, stride_w = op.options["stride_h"], op.options["stride_w"]
@@ -237,26 +360,51 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork:
     _check_axis(rows, "height")
     _check_axis(cols, "width")
     inputs = op.inputs[2], op.inputs[1], *op.inputs[3:]
-    work = _conv_work(graph, replace(op, inputs=inputs), kernels.reshape(-1, *kernels.shape[3:]), rows, cols, in_shape, False, Rounding.DOUBLE,
-                      stride_h * stride_w)
+    work = _conv_work(
+        graph,
+        replace(op, inputs=inputs),
+        kernels.reshape(-1, *kernels.shape[3:]),
+        rows,
+        cols,
+        in_shape,
+        False,
+        Rounding.DOUBLE,
+        stride_h * stride_w,
+    )
     has_strides = (stride_h, stride_w) != (1, 1)
-    interleave = InterleaveWork(num_oc, stride_h, stride_w, (rows.size_out, cols.size_out), out_shape[1:3]) if has_strides else None
+    interleave = (
+        InterleaveWork(num_oc, stride_h, stride_w, (rows.size_out, cols.size_out), out_shape[1:3])
+        if has_strides
+        else None
+    )
     return replace(work, source=2, interleave=interleave)
 
 
-def _transposed_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> tuple[Axis, list[tuple[int, int, int]]]:
-    """The axis of the convolution of stride 1, and (place within the stride, its tap, tap of the operator) of each tap."""
+def _transposed_axis(
+    op: Op, axis: str, size_in: int, size_out: int, kernel: int
+) -> tuple[Axis, list[tuple[int, int, int]]]:
+    """The axis of the convolution of stride 1, and (place within the stride, its tap, tap of the operator) of each
+    tap.
+    """
     stride = op.options[f"stride_{axis}"]
-    require(1 <= stride <= MAX_TRANSPOSED_STRIDE, f"stride {stride} along {axis}; the limit of a transposed convolution is 1..{MAX_TRANSPOSED_STRIDE}")
+    require(
+        1 <= stride <= MAX_TRANSPOSED_STRIDE,
+        f"stride {stride} along {axis}; the limit of a transposed convolution is 1..{MAX_TRANSPOSED_STRIDE}",
+    )
     is_same = op.options["padding"] == "SAME"
     expected = -(-size_out // stride) if is_same else (size_out - kernel + stride) // stride
     require(expected == size_in, f"{size_in} inputs along {axis}; an output of {size_out} needs {expected}")
     pad = max((size_in - 1) * stride + kernel - size_out, 0) // 2
-    reads = [(place, (place + pad) // stride - t, (place + pad) % stride + stride * t)
-             for place in range(stride) for t in range(-(-(kernel - (place + pad) % stride) // stride))]
+    reads = [
+        (place, (place + pad) // stride - t, (place + pad) % stride + stride * t)
+        for place in range(stride)
+        for t in range(-(-(kernel - (place + pad) % stride) // stride))
+    ]
     first = min(0, *(shift for _, shift, _ in reads))
     last = max(0, *(shift for _, shift, _ in reads))
-    return Axis(size_in, -(-size_out // stride), last - first + 1, pad=-first), [(place, shift - first, tap) for place, shift, tap in reads]
+    return Axis(size_in, -(-size_out // stride), last - first + 1, pad=-first), [
+        (place, shift - first, tap) for place, shift, tap in reads
+    ]
 
 
 def _lower_reduce_max(graph: Graph, op: Op) -> PoolWork:
@@ -265,24 +413,45 @@ def _lower_reduce_max(graph: Graph, op: Op) -> PoolWork:
     _, height, width, num_ic = image(source)
     require_same_quant(source, target)
     axes = _reduced_axes(graph, op, source)
-    require(len(source.shape) == 4 and axes == [1, 2], f"maximum over axes {axes} of {source.shape}; the NPU takes rows and columns of a tensor of 4 axes")
+    require(
+        len(source.shape) == 4 and axes == [1, 2],
+        f"maximum over axes {axes} of {source.shape}; the NPU takes rows and columns of a tensor of 4 axes",
+    )
     return PoolWork(TpOp.MAX_POOL, num_ic, Axis(height, 1, height), Axis(width, 1, width), -128, 127)
 
 
 def _lower_pool(graph: Graph, op: Op) -> PoolWork:
     source, target = moved(graph, op.inputs[0]), moved(graph, op.outputs[0])
     in_shape, out_shape = image(source), image(target)
-    require(source.dtype == target.dtype, f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same")
+    require(
+        source.dtype == target.dtype,
+        f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same",
+    )
     rows = _axis(op, "h", in_shape[1], out_shape[1], op.options["filter_h"])
     cols = _axis(op, "w", in_shape[2], out_shape[2], op.options["filter_w"])
     require(max(rows.stride, cols.stride) <= 255, "the limit of a pool's stride is 255")
     act_min, act_max = clamp(op, target)
-    return PoolWork(TpOp.MAX_POOL if op.kind == "MAX_POOL_2D" else TpOp.AVG_POOL, in_shape[3], rows, cols, act_min, act_max,
-                    op.options.get("is_half_up", False), is_wide=source.dtype == np.int16)
+    return PoolWork(
+        TpOp.MAX_POOL if op.kind == "MAX_POOL_2D" else TpOp.AVG_POOL,
+        in_shape[3],
+        rows,
+        cols,
+        act_min,
+        act_max,
+        op.options.get("is_half_up", False),
+        is_wide=source.dtype == np.int16,
+    )
 
 
 _LOWERINGS = {
-    "CONV_2D": _lower_conv, "DEPTHWISE_CONV_2D": _lower_conv, "FULLY_CONNECTED": _lower_fully_connected, "MEAN": _lower_mean,
-    "TRANSPOSE_CONV": _lower_transpose_conv, "REDUCE_MAX": _lower_reduce_max,
-    "AVERAGE_POOL_2D": _lower_pool, "MAX_POOL_2D": _lower_pool, **MOVE_LOWERINGS, **ELEMENTWISE_LOWERINGS,
+    "CONV_2D": _lower_conv,
+    "DEPTHWISE_CONV_2D": _lower_conv,
+    "FULLY_CONNECTED": _lower_fully_connected,
+    "MEAN": _lower_mean,
+    "TRANSPOSE_CONV": _lower_transpose_conv,
+    "REDUCE_MAX": _lower_reduce_max,
+    "AVERAGE_POOL_2D": _lower_pool,
+    "MAX_POOL_2D": _lower_pool,
+    **MOVE_LOWERINGS,
+    **ELEMENTWISE_LOWERINGS,
 }

@@ -9,11 +9,21 @@ import numpy as np
 
 from convoy.driver.graph.graph import Quant
 
-__all__ = ["activation_range", "add_multipliers", "mean_multiplier", "power_multipliers", "quantise_multiplier", "reduced_multiplier", "single_multiplier"]
+__all__ = [
+    "activation_range",
+    "add_multipliers",
+    "mean_multiplier",
+    "power_multipliers",
+    "quantise_multiplier",
+    "reduced_multiplier",
+    "single_multiplier",
+]
 
 
 def quantise_multiplier(real: float) -> tuple[int, int]:
-    """`(q, e)` with `real` about `q * 2**(e - 31)`, `2**30 <= q < 2**31`; `(0, 0)` when `real` is zero or below `2**-32`."""
+    """`(q, e)` with `real` about `q * 2**(e - 31)`, `2**30 <= q < 2**31`; `(0, 0)` when `real` is zero or below
+    `2**-32`.
+    """
     fraction, exponent = math.frexp(real)
     q = math.floor(fraction * (1 << 31) + 0.5)
     if q == 1 << 31:
@@ -29,11 +39,12 @@ def reduced_multiplier(real: float) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def single_multiplier(real: float, out_bits: int = 8) -> tuple[int, int] | None:
-    """`(q, e)` such that single rounding by them equals `acc * real` in float64 rounded half away from zero, for every sum.
+    """`(q, e)` such that single rounding by them equals `acc * real` in float64 rounded half away from zero, for
+    every sum.
 
-    Both are steps that rise with the sum, so they are equal when they are at the sums of 32 bits next to every step inside the output's range of
-    `2**out_bits` (with any zero point: twice as many) values; beyond it both are clamped alike. Neighbours of the usual q are tried too. None when there
-    is no such pair.
+    Both are steps that rise with the sum, so they are equal when they are at the sums of 32 bits next to every step
+    inside the output's range of `2**out_bits` (with any zero point: twice as many) values; beyond it both are clamped
+    alike. Neighbours of the usual q are tried too. None when there is no such pair.
     """
     q, exponent = quantise_multiplier(real)
     if q == 0 or not -24 <= exponent <= 0:
@@ -51,14 +62,18 @@ def single_multiplier(real: float, out_bits: int = 8) -> tuple[int, int] | None:
 
 
 def mean_multiplier(real: float, count: int) -> tuple[int, int]:
-    """`(q, e)` by which TFLite's int8 MEAN rescales the sum of `count` values: q of the ratio of scales, divided by `count` and rounded down."""
+    """`(q, e)` by which TFLite's int8 MEAN rescales the sum of `count` values: q of the ratio of scales, divided by
+    `count` and rounded down.
+    """
     q, exponent = quantise_multiplier(real)
     shift = min(count.bit_length() - 1, 31 + exponent)
     return (q << shift) // count, exponent - shift
 
 
 def add_multipliers(scale_a: float, scale_b: float, scale_out: float, shift: int) -> tuple[tuple[int, int], ...]:
-    """`quantise_multiplier` of the factors that TFLite's ADD applies to A, to B and to their sum (inputs shifted left by `shift`)."""
+    """`quantise_multiplier` of the factors that TFLite's ADD applies to A, to B and to their sum (inputs shifted
+    left by `shift`).
+    """
     twice_max = 2.0 * max(float(scale_a), float(scale_b))
     factors = float(scale_a) / twice_max, float(scale_b) / twice_max, twice_max / ((1 << shift) * float(scale_out))
     return tuple(quantise_multiplier(factor) for factor in factors)
@@ -69,8 +84,9 @@ def power_multipliers(scale_a: float, scale_b: float, scale_out: float) -> tuple
 
     Scales are powers of two for LiteRT when their logarithm is within 1e-3 of an integer, and so they are here.
 
-    One operand is divided by a power of two, rounded half away from zero, the other one and the sum are as they are. None for other scales. Elements that
-    are shifted left by `ADD_SHIFT_WIDE` and multiplied by a half are 2**14 times as large, exactly; 1 - 2**-31 leaves sums of this size as they are.
+    One operand is divided by a power of two, rounded half away from zero, the other one and the sum are as they are.
+    None for other scales. Elements that are shifted left by `ADD_SHIFT_WIDE` and multiplied by a half are 2**14 times
+    as large, exactly; 1 - 2**-31 leaves sums of this size as they are.
     """
     logs = [math.log2(float(scale)) for scale in (scale_a, scale_b, scale_out)]
     shifts = [round(logs[2] - log) for log in logs[:2]]
@@ -89,7 +105,9 @@ def activation_range(activation: str, quant: Quant, dtype: np.dtype) -> tuple[in
         For any other activation.
     """
     info = np.iinfo(dtype)
-    real_min, real_max = {"NONE": (None, None), "RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}[activation]
+    real_min, real_max = {"NONE": (None, None), "RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}[
+        activation
+    ]
 
     def quantised(real: float) -> int:
         with np.errstate(over="ignore"):

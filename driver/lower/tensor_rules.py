@@ -1,7 +1,7 @@
 """What LiteRT's reference kernels demand of the dtypes and the quantisation of an operator's tensors.
 
-What they do not read is not looked at here either: scales and axis of a bias, the quantisation of constants that are shapes or axes, and that of tensors
-which are only moved or compared.
+What they do not read is not looked at here either: scales and axis of a bias, the quantisation of constants that are
+shapes or axes, and that of tensors which are only moved or compared.
 """
 
 from __future__ import annotations
@@ -47,10 +47,32 @@ _RULES = {
     **dict.fromkeys(("CONCATENATION", "PACK"), _Rule(None, is_computed=False)),
     **dict.fromkeys(("SPLIT",), _Rule((1,), is_computed=False)),
     "PADV2": _Rule((0, 2), is_computed=False),
-    **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D", "REDUCE_MAX", "PAD", "SLICE", "STRIDED_SLICE", "SPLIT_V", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE",
-                     "TRANSPOSE", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"), _MOVE),
+    **dict.fromkeys(
+        (
+            "MAX_POOL_2D",
+            "AVERAGE_POOL_2D",
+            "REDUCE_MAX",
+            "PAD",
+            "SLICE",
+            "STRIDED_SLICE",
+            "SPLIT_V",
+            "SPACE_TO_DEPTH",
+            "DEPTH_TO_SPACE",
+            "TRANSPOSE",
+            "RESIZE_NEAREST_NEIGHBOR",
+            "RESIZE_BILINEAR",
+            "RESHAPE",
+            "SQUEEZE",
+            "EXPAND_DIMS",
+        ),
+        _MOVE,
+    ),
 }
-_WEIGHT_DTYPES = {np.dtype(np.int8): np.dtype(np.int8), np.dtype(np.uint8): np.dtype(np.uint8), np.dtype(np.int16): np.dtype(np.int8)}
+_WEIGHT_DTYPES = {
+    np.dtype(np.int8): np.dtype(np.int8),
+    np.dtype(np.uint8): np.dtype(np.uint8),
+    np.dtype(np.int16): np.dtype(np.int8),
+}
 """Of the weights, by dtype of the activations."""
 
 
@@ -60,8 +82,9 @@ def check_tensors(graph: Graph, op: Op) -> None:
     Raises
     ------
     GraphError
-        When activations, or activations and weights, have dtypes that LiteRT does not run together or computes otherwise, or when a scale or a zero point
-        that the operator computes with is not a number that its dtype allows.
+        When activations, or activations and weights, have dtypes that LiteRT does not run together or computes
+        otherwise, or when a scale or a zero point that the operator computes with is not a number that its dtype
+        allows.
     """
     rule = _RULES.get(op.kind)
     if rule is None:
@@ -74,15 +97,26 @@ def check_tensors(graph: Graph, op: Op) -> None:
 
 def _check(graph: Graph, op: Op, rule: _Rule) -> None:
     positions = range(len(op.inputs)) if rule.acts is None else rule.acts
-    require(all(position < len(op.inputs) and op.inputs[position] >= 0 for position in positions), f"{len(op.inputs)} inputs; one is missing")
+    require(
+        all(position < len(op.inputs) and op.inputs[position] >= 0 for position in positions),
+        f"{len(op.inputs)} inputs; one is missing",
+    )
     outputs = [graph.tensors[index] for index in op.outputs]
     acts = [graph.tensors[op.inputs[position]] for position in positions] + outputs
     for tensor in acts[1:] if rule.has_one_dtype else ():
-        require(tensor.dtype == acts[0].dtype, f"{acts[0].name!r} is {acts[0].dtype}, {tensor.name!r} is {tensor.dtype}; they should have one dtype")
+        require(
+            tensor.dtype == acts[0].dtype,
+            f"{acts[0].name!r} is {acts[0].dtype}, {tensor.name!r} is {tensor.dtype}; they should have one dtype",
+        )
     if rule.weights is not None and len(op.inputs) > rule.weights:
         weights, expected = graph.tensors[op.inputs[rule.weights]], _WEIGHT_DTYPES.get(acts[0].dtype)
-        require(expected is None or weights.dtype == expected,
-                f"weights {weights.name!r} are {weights.dtype}; with activations of {acts[0].dtype} LiteRT takes {expected} only")
+        require(
+            expected is None or weights.dtype == expected,
+            (
+                f"weights {weights.name!r} are {weights.dtype}; with activations of {acts[0].dtype} LiteRT takes "
+                f"{expected} only"
+            ),
+        )
     for tensor in acts if rule.is_computed else outputs if _has_clamp_or_fill(op) else ():
         _check_quantisation(tensor)
 
@@ -97,7 +131,13 @@ def _check_quantisation(tensor: Tensor) -> None:
     if tensor.quant is None or tensor.dtype.kind not in "iu" or tensor.dtype.itemsize > 2:
         return
     for scale in tensor.quant.scale.tolist():
-        require(MIN_SCALE <= scale < float("inf"), f"the scale of {tensor.name!r} is {scale:g}; scales are finite and at least {MIN_SCALE:.3g}")
+        require(
+            MIN_SCALE <= scale < float("inf"),
+            f"the scale of {tensor.name!r} is {scale:g}; scales are finite and at least {MIN_SCALE:.3g}",
+        )
     info = np.iinfo(tensor.dtype)
     for zero_point in tensor.quant.zero_point.tolist():
-        require(info.min <= zero_point <= info.max, f"the zero point of {tensor.name!r} is {zero_point}; in {tensor.dtype} it is {info.min}..{info.max}")
+        require(
+            info.min <= zero_point <= info.max,
+            f"the zero point of {tensor.name!r} is {zero_point}; in {tensor.dtype} it is {info.min}..{info.max}",
+        )

@@ -81,8 +81,9 @@ class Axis:
 
 @dataclass(frozen=True)
 class InterleaveWork:
-    """Blocks of channels put next to one another on the TP engine: pixel (y, x) of channel (dy*block_w + dx)*num_c + c becomes
-    pixel (y*block_h + dy, x*block_w + dx) of channel c, where that lies inside the result."""
+    """Blocks of channels put next to one another on the TP engine: pixel (y, x) of channel (dy*block_w + dx)*num_c +
+    c becomes pixel (y*block_h + dy, x*block_w + dx) of channel c, where that lies inside the result.
+    """
 
     num_c: int
     """Channels of the result."""
@@ -100,7 +101,9 @@ class InterleaveWork:
 
 @dataclass(frozen=True)
 class Residual:
-    """A tensor that is added to the outputs of a convolution; `fields` are the arithmetic fields of the NN descriptor."""
+    """A tensor that is added to the outputs of a convolution; `fields` are the arithmetic fields of the NN
+    descriptor.
+    """
 
     tensor: int
     fields: dict[str, int]
@@ -115,7 +118,9 @@ class ConvWork:
     cols: Axis
     is_depthwise: bool
     weights: np.ndarray
-    """Less their zero point, int16 (OC, KH, KW, IC); depthwise (OC, KH, KW, 1), output channel = input channel * multiplier + m."""
+    """Less their zero point, int16 (OC, KH, KW, IC); depthwise (OC, KH, KW, 1), output channel = input channel *
+    multiplier + m.
+    """
     bias: np.ndarray
     """int64 (OC,), zero point of the input folded in."""
     mult: np.ndarray
@@ -142,7 +147,9 @@ class ConvWork:
     source: int = 0
     """Number of the operator's input."""
     pool_size: int = 0
-    """Rows and columns of the window of a maximum pool of stride 2 on the outputs, last of all; 0: none. Never with a residual."""
+    """Rows and columns of the window of a maximum pool of stride 2 on the outputs, last of all; 0: none. Never with
+    a residual.
+    """
 
     @property
     def num_oc(self) -> int:
@@ -161,9 +168,16 @@ class ConvWork:
         return 1 + self.is_wide
 
     def folded(self, num_taps: int) -> ConvWork:
-        """A fully connected layer on one pixel, seen as `num_ic / num_taps` channels of `num_taps` columns: the same bytes, denser in the stripe."""
+        """A fully connected layer on one pixel, seen as `num_ic / num_taps` channels of `num_taps` columns: the same
+        bytes, denser in the stripe.
+        """
         weights = self.weights.reshape(self.num_oc, 1, -1, num_taps).transpose(0, 1, 3, 2)
-        return replace(self, num_ic=self.num_ic // num_taps, cols=Axis(num_taps, 1, num_taps), weights=np.ascontiguousarray(weights))
+        return replace(
+            self,
+            num_ic=self.num_ic // num_taps,
+            cols=Axis(num_taps, 1, num_taps),
+            weights=np.ascontiguousarray(weights),
+        )
 
     @property
     def multiplier(self) -> int:
@@ -174,7 +188,9 @@ class ConvWork:
         """The same work on images stored with rows and columns exchanged."""
         if not is_transposed:
             return self
-        return replace(self, rows=self.cols, cols=self.rows, weights=np.ascontiguousarray(self.weights.transpose(0, 2, 1, 3)))
+        return replace(
+            self, rows=self.cols, cols=self.rows, weights=np.ascontiguousarray(self.weights.transpose(0, 2, 1, 3))
+        )
 
 
 @dataclass(frozen=True)
@@ -206,7 +222,9 @@ class PoolWork:
 
 @dataclass(frozen=True)
 class ElementwiseWork:
-    """An operation on each element of two operands on the TP engine; `fields` are the arithmetic fields of a TP descriptor."""
+    """An operation on each element of two operands on the TP engine; `fields` are the arithmetic fields of a TP
+    descriptor.
+    """
 
     op: TpOp
     shape: tuple[int, int, int, int]
@@ -236,7 +254,12 @@ class ElementwiseWork:
     @property
     def is_plain_sum(self) -> bool:
         """A sum of two activations of 8 bits and of one shape."""
-        return self.op == TpOp.ADD and not self.is_wide and self.operands[0] == self.operands[1] and all(values is None for values in self.constants)
+        return (
+            self.op == TpOp.ADD
+            and not self.is_wide
+            and self.operands[0] == self.operands[1]
+            and all(values is None for values in self.constants)
+        )
 
 
 @dataclass(frozen=True)
@@ -258,7 +281,9 @@ class FusedWork:
 
 @dataclass(frozen=True)
 class MoveAxis:
-    """One axis of a move: `count` pixels of the source from `start`, `step` apart, go to the target from `target_start`, in a frame."""
+    """One axis of a move: `count` pixels of the source from `start`, `step` apart, go to the target from
+    `target_start`, in a frame.
+    """
 
     source_size: int
     target_size: int
@@ -285,8 +310,14 @@ class MoveAxis:
         """
         if times > 1 and self.step > 1:
             raise GraphError(f"step {self.step} through the channels of int16; the limit is 1")
-        return replace(self, source_size=self.source_size * times, target_size=self.target_size * times, count=self.count * times, start=self.start * times,
-                       target_start=self.target_start * times)
+        return replace(
+            self,
+            source_size=self.source_size * times,
+            target_size=self.target_size * times,
+            count=self.count * times,
+            start=self.start * times,
+            target_start=self.target_start * times,
+        )
 
 
 @dataclass(frozen=True)
@@ -342,8 +373,9 @@ class ZoomAxis:
     pieces: tuple[ZoomPiece, ...]
 
     def tile(self, piece: ZoomPiece, skip: int, count: int) -> tuple[int, int, int]:
-        """(first input pixel, number of input pixels, start relative to it) that `count` outputs of a piece behind `skip` need, with a neighbour for
-        interpolation."""
+        """(first input pixel, number of input pixels, start relative to it) that `count` outputs of a piece behind
+        `skip` need, with a neighbour for interpolation.
+        """
         start = piece.start + skip * piece.step
         low = max(start >> FRACTION_BITS, 0)
         high = min((start + (count - 1) * piece.step >> FRACTION_BITS) + 1, self.size_in - 1)
@@ -352,7 +384,9 @@ class ZoomAxis:
 
 @dataclass(frozen=True)
 class ZoomWork:
-    """An image resized by any factors on the TP engine: `op` is BILINEAR, or MAX_POOL of one pixel for the nearest neighbour."""
+    """An image resized by any factors on the TP engine: `op` is BILINEAR, or MAX_POOL of one pixel for the nearest
+    neighbour.
+    """
 
     op: TpOp
     num_ic: int
@@ -414,6 +448,20 @@ class HostWork:
     reason: str
 
 
-Work = (ConvWork | PoolWork | ElementwiseWork | LutWork | MovesWork | ResizeWork | ZoomWork | InterleaveWork | TransposeWork | ConcatWork | ReshapeWork | ReadWork
-        | AssignWork | HostWork)
+Work = (
+    ConvWork
+    | PoolWork
+    | ElementwiseWork
+    | LutWork
+    | MovesWork
+    | ResizeWork
+    | ZoomWork
+    | InterleaveWork
+    | TransposeWork
+    | ConcatWork
+    | ReshapeWork
+    | ReadWork
+    | AssignWork
+    | HostWork
+)
 """What an operator is lowered to."""

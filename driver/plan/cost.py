@@ -13,7 +13,17 @@ from convoy.spec.isa import MAX_RUN_BITS, PARAM
 if TYPE_CHECKING:
     from .geometry import Geometry, GroupShape, Stripe
 
-__all__ = ["TP_BLOCK_CYCLES", "TP_START_CYCLES", "WINDOW_CYCLES", "LayerCost", "WeightLoad", "block_cycles", "layer_cost", "tp_cycles", "words_per_row"]
+__all__ = [
+    "TP_BLOCK_CYCLES",
+    "TP_START_CYCLES",
+    "WINDOW_CYCLES",
+    "LayerCost",
+    "WeightLoad",
+    "block_cycles",
+    "layer_cost",
+    "tp_cycles",
+    "words_per_row",
+]
 
 TP_START_CYCLES = 200
 """From the last write that a TP task waits for to its first output."""
@@ -29,8 +39,9 @@ NEXT_CYCLES = 55
 WINDOW_CYCLES = 2
 """Idle cycles of the filler between windows."""
 IMBALANCE = 0.25
-"""Cores that differ in the non-zero weights of a window wait for each other when one is `num_slots` windows ahead: this part of what the slowest of
-independent cores would take longer than their mean, in as many windows."""
+"""Cores that differ in the non-zero weights of a window wait for each other when one is `num_slots` windows ahead:
+this part of what the slowest of independent cores would take longer than their mean, in as many windows.
+"""
 GROUP_CYCLES = 2
 """What a group costs the cores beyond its vectors."""
 DRAIN_GROUP_CYCLES = 20
@@ -72,7 +83,9 @@ class LayerCost:
     load_cycles: float
 
 
-def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...], load: WeightLoad, config: NpuConfig) -> LayerCost:
+def layer_cost(
+    geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...], load: WeightLoad, config: NpuConfig
+) -> LayerCost:
     """Estimate of one layer tiled in this way."""
     window_cycles = geometry.value_bytes * len(geometry.phase_list) * group.seg_words + WINDOW_CYCLES
     fill = load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1)
@@ -86,7 +99,9 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
         load_cycles = _load_cycles(geometry, group, stripe, config)
         loads += load_cycles
         chunks = _drain_chunks(geometry, stripe, group, drain_lanes, config)
-        time, first, parts = _stripe_time(stripe, group, load, fill[here], weights[here], imbalance[here], chunks, geometry.value_bytes, config)
+        time, first, parts = _stripe_time(
+            stripe, group, load, fill[here], weights[here], imbalance[here], chunks, geometry.value_bytes, config
+        )
         totals += parts
         traffic += stripe.num_groups * np.array([weights[here].sum(), param_beats[here].sum()])
         if previous is not None and previous[0] + stripe.num_words <= config.stripe_words:
@@ -99,11 +114,25 @@ def layer_cost(geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...
         previous = stripe.num_words, time
     drain_last = load.kernels[-1] * config.num_cores * chunks[1]
     contention = CONTENTION * float(PORT_SHARE * traffic[0] + traffic[1])
-    return LayerCost(cycles + contention + START_CYCLES + float(drain_last), *(float(total) for total in totals), float(traffic[0]), loads)
+    return LayerCost(
+        cycles + contention + START_CYCLES + float(drain_last),
+        *(float(total) for total in totals),
+        float(traffic[0]),
+        loads,
+    )
 
 
-def _stripe_time(stripe: Stripe, group: GroupShape, load: WeightLoad, fill: np.ndarray, weights: np.ndarray, imbalance: np.ndarray,
-                 chunks: list[int], value_bytes: int, config: NpuConfig) -> tuple[float, float, np.ndarray]:
+def _stripe_time(
+    stripe: Stripe,
+    group: GroupShape,
+    load: WeightLoad,
+    fill: np.ndarray,
+    weights: np.ndarray,
+    imbalance: np.ndarray,
+    chunks: list[int],
+    value_bytes: int,
+    config: NpuConfig,
+) -> tuple[float, float, np.ndarray]:
     """Cycles of a stripe whose input is there, those of its first group, and (compute, fill, drain) sums.
 
     The arrays are of its superblocks; `chunks` as from `_drain_chunks`.
@@ -121,12 +150,20 @@ def _stripe_time(stripe: Stripe, group: GroupShape, load: WeightLoad, fill: np.n
     return total, first, sums
 
 
-def _drain_chunks(geometry: Geometry, stripe: Stripe, group: GroupShape, drain_lanes: int, config: NpuConfig) -> list[int]:
-    """Cycles to drain a channel of all groups but the last, and of the last. In a pool each row begins a cycle of its own."""
+def _drain_chunks(
+    geometry: Geometry, stripe: Stripe, group: GroupShape, drain_lanes: int, config: NpuConfig
+) -> list[int]:
+    """Cycles to drain a channel of all groups but the last, and of the last.
+
+    In a pool each row begins a cycle of its own.
+    """
     chunks = [-(-num_pos // drain_lanes) for num_pos, _ in stripe.groups(group)]
     if geometry.pool_size:
         lanes = config.pool_lanes // geometry.value_bytes
-        chunks = [max(count, rows * -(-cols // lanes)) for count, (rows, cols) in zip(chunks, stripe.group_outputs(group), strict=True)]
+        chunks = [
+            max(count, rows * -(-cols // lanes))
+            for count, (rows, cols) in zip(chunks, stripe.group_outputs(group), strict=True)
+        ]
     return chunks
 
 
@@ -136,7 +173,9 @@ def _cycles_per_weight(num_vec: int, load: WeightLoad) -> float:
 
 
 def _imbalance(load: WeightLoad, config: NpuConfig) -> np.ndarray:
-    """Weights of a superblock that cores with one slot would wait for: zeros are taken for random, so those of a window vary as a binomial."""
+    """Weights of a superblock that cores with one slot would wait for: zeros are taken for random, so those of a
+    window vary as a binomial.
+    """
     density = load.nnz / (config.num_cores * load.positions)
     deviation = np.sqrt(load.positions / load.num_z * density * (1 - density))
     return IMBALANCE * load.num_z * deviation * np.sqrt(2 * np.log(config.num_cores))
@@ -162,13 +201,24 @@ def _load_cycles(geometry: Geometry, group: GroupShape, stripe: Stripe, config: 
     _, tile_iw, _ = geometry.clip_cols(stripe.first_col, stripe.num_cols)
     num_channels = stripe.part.num_ic * geometry.value_bytes
     num_bytes = num_channels * tile_ih * tile_iw
-    writes = num_channels * len(geometry.phase_list) * stripe.tile_rows * words_per_row(stripe.tile_cols, group.pitch_row, config.num_lanes)
+    writes = (
+        num_channels
+        * len(geometry.phase_list)
+        * stripe.tile_rows
+        * words_per_row(stripe.tile_cols, group.pitch_row, config.num_lanes)
+    )
     return max(num_bytes / config.port_bytes, float(writes)) + (0 if is_full else num_channels * tile_ih * 2.0)
 
 
 def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfig) -> float:
-    """Estimate of a TP task of `kind` (a key of TP_BYTE_CYCLES) that loads `num_loaded_bytes` and makes `num_bytes` (pools: reads pixels)."""
-    return TP_START_CYCLES + TP_BYTE_CYCLES[kind] * num_bytes + TP_BLOCK_CYCLES * -(-num_loaded_bytes // (config.tp_buffer_bytes // 2))
+    """Estimate of a TP task of `kind` (a key of TP_BYTE_CYCLES) that loads `num_loaded_bytes` and makes `num_bytes`
+    (pools: reads pixels).
+    """
+    return (
+        TP_START_CYCLES
+        + TP_BYTE_CYCLES[kind] * num_bytes
+        + TP_BLOCK_CYCLES * -(-num_loaded_bytes // (config.tp_buffer_bytes // 2))
+    )
 
 
 def block_cycles(block: dict[str, int], config: NpuConfig) -> float:

@@ -37,7 +37,11 @@ class Geometry:
 
     def clip_cols(self, first_col: int, num_cols: int) -> tuple[int, int, int]:
         """`Axis.clip` of the columns; whole rows are loaded for a stripe of full width."""
-        return (0, self.cols.size_in, self.cols.pad) if num_cols == self.cols.size_out else self.cols.clip(first_col, num_cols)
+        return (
+            (0, self.cols.size_in, self.cols.pad)
+            if num_cols == self.cols.size_out
+            else self.cols.clip(first_col, num_cols)
+        )
 
     @property
     def collapsed(self) -> Geometry:
@@ -53,7 +57,9 @@ class GroupShape:
     """How output pixels are dealt to the lane vectors of a group; the fields are those of the NN descriptor."""
 
     mode: str
-    """"flat": vectors run on across row ends; "rows": vectors are tiles of rows; "segment": a part of a single output row."""
+    """"flat": vectors run on across row ends; "rows": vectors are tiles of rows; "segment": a part of a single
+    output row.
+    """
     rows: int
     """Output rows of a group."""
     cols: int

@@ -21,7 +21,9 @@ __all__ = ["LaneMacs", "dense_macs", "lane_macs"]
 
 @dataclass(frozen=True)
 class LaneMacs:
-    """What the lanes do for a layer: `issued` multiply-accumulates, of which `useful` ones make outputs; the others are past an edge."""
+    """What the lanes do for a layer: `issued` multiply-accumulates, of which `useful` ones make outputs; the others
+    are past an edge.
+    """
 
     issued: int = 0
     useful: int = 0
@@ -31,20 +33,28 @@ class LaneMacs:
 
 
 def lane_macs(work: ConvWork, tiling: Tiling, config: NpuConfig) -> LaneMacs:
-    """Every weight that is not zero meets every lane vector of every group, byte by byte, and is of use for every output pixel."""
+    """Every weight that is not zero meets every lane vector of every group, byte by byte, and is of use for every
+    output pixel.
+    """
     nnz = np.count_nonzero(work.weights.reshape(work.num_oc, -1), axis=1) * work.value_bytes
     issued = 0
     for stripe in tiling.stripes:
         (_, full), (_, last) = stripe.groups(tiling.group)
         part = stripe.part
-        channels = slice(part.first_ic * work.multiplier, (part.first_ic + part.num_ic) * work.multiplier) if work.is_depthwise else slice(None)
+        channels = (
+            slice(part.first_ic * work.multiplier, (part.first_ic + part.num_ic) * work.multiplier)
+            if work.is_depthwise
+            else slice(None)
+        )
         issued += int(nnz[channels].sum()) * ((stripe.num_groups - 1) * full + last)
     return LaneMacs(issued * config.num_lanes, int(nnz.sum()) * work.rows.size_out * work.cols.size_out)
 
 
 def dense_macs(graph: Graph, op: Op) -> int:
-    """Multiply-accumulates of a convolution or fully connected layer, zeros included: each output meets a kernel, pads too; of a transposed convolution each input
-    does, also where the result is cropped. 0 for any other operator."""
+    """Multiply-accumulates of a convolution or fully connected layer, zeros included: each output meets a kernel,
+    pads too; of a transposed convolution each input does, also where the result is cropped. 0 for any other
+    operator.
+    """
     if op.kind == "TRANSPOSE_CONV":
         weights = graph.tensors[op.inputs[1]].shape
         return prod(graph.tensors[op.inputs[2]].shape) * prod(weights[:3])

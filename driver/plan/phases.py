@@ -1,4 +1,6 @@
-"""Strides that the NN engine does not have: the tensor processor writes the image as phase planes, a convolution of stride 1 runs over them."""
+"""Strides that the NN engine does not have: the tensor processor writes the image as phase planes, a convolution of
+stride 1 runs over them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ NATIVE_STRIDES = 1, 2
 
 @dataclass(frozen=True)
 class AxisPhases:
-    """One axis of an image in phases: plane `phase` has pixel `stride * i + phase` at place i. An axis left as it is has stride 1."""
+    """One axis of an image in phases: plane `phase` has pixel `stride * i + phase` at place i. An axis left as it is
+    has stride 1.
+    """
 
     size_in: int
     stride: int
@@ -72,45 +76,77 @@ def is_native(work: ConvWork) -> bool:
 
 
 def stride_choices(work: ConvWork) -> list[tuple[int, int]]:
-    """Strides of rows and columns that may be left to the NN engine, the largest first. The tensor processor takes the rest, which makes fewer pixels
-    than there are where taps do not read all phases, and windows of one phase each."""
-    rows, cols = ([step for step in sorted(NATIVE_STRIDES, reverse=True) if axis.stride % step == 0] for axis in (work.rows, work.cols))
+    """Strides of rows and columns that may be left to the NN engine, the largest first.
+
+    The tensor processor takes the rest, which makes fewer pixels than there are where taps do not read all phases, and
+    windows of one phase each.
+    """
+    rows, cols = (
+        [step for step in sorted(NATIVE_STRIDES, reverse=True) if axis.stride % step == 0]
+        for axis in (work.rows, work.cols)
+    )
     return list(product(rows, cols))
 
 
-def split_parts(work: ConvWork, strides: tuple[int, int], config: NpuConfig) -> tuple[PhaseSplit, list[tuple[ConvWork, range]]]:
-    """The split of a convolution's input that leaves `strides` to the NN engine, and convolutions over the planes, each with the channels whose planes are made for it.
+def split_parts(
+    work: ConvWork, strides: tuple[int, int], config: NpuConfig
+) -> tuple[PhaseSplit, list[tuple[ConvWork, range]]]:
+    """The split of a convolution's input that leaves `strides` to the NN engine, and convolutions over the planes,
+    each with the channels whose planes are made for it.
 
-    The planes are input channels. A tap of the kernel is a weight in the plane that it reads; other weights are zero, which costs nothing. A depthwise
-    convolution has a part for every `num_cores` channels: its planes are separate channels to the NN engine, whose windows go to all cores, so that more
-    channels would only wait for one another. Planes are made for as many channels at once as half a TP buffer holds.
+    The planes are input channels. A tap of the kernel is a weight in the plane that it reads; other weights are zero,
+    which costs nothing. A depthwise convolution has a part for every `num_cores` channels: its planes are separate
+    channels to the NN engine, whose windows go to all cores, so that more channels would only wait for one another.
+    Planes are made for as many channels at once as half a TP buffer holds.
     """
     (row_phases, rows, row_taps), (col_phases, cols, col_taps) = (
-        _split_axis(axis, stride) for axis, stride in zip((work.rows, work.cols), strides, strict=True))
+        _split_axis(axis, stride) for axis, stride in zip((work.rows, work.cols), strides, strict=True)
+    )
     split = PhaseSplit(work.num_ic, row_phases, col_phases, work.zero_point_in, work.value_bytes)
     num_channels = min(config.num_cores, work.num_ic) if work.is_depthwise else work.num_ic
-    num_ahead = max(1, config.tp_buffer_bytes // 2 // (row_phases.size_in * col_phases.size_in) // num_channels) * num_channels
+    num_ahead = (
+        max(1, config.tp_buffer_bytes // 2 // (row_phases.size_in * col_phases.size_in) // num_channels) * num_channels
+    )
     parts = []
     for first in range(0, work.num_ic, num_channels):
         count = min(num_channels, work.num_ic - first)
-        outputs = slice(first * work.multiplier, (first + count) * work.multiplier) if work.is_depthwise else slice(None)
+        outputs = (
+            slice(first * work.multiplier, (first + count) * work.multiplier) if work.is_depthwise else slice(None)
+        )
         kernels = work.weights[outputs]
         if work.is_depthwise:
-            kernels = kernels * (np.arange(len(kernels))[:, None] // work.multiplier == np.arange(count))[:, None, None, :]
-        weights = np.zeros((len(kernels), rows.kernel, cols.kernel, count, len(row_phases.phases), len(col_phases.phases)), work.weights.dtype)
+            kernels = (
+                kernels * (np.arange(len(kernels))[:, None] // work.multiplier == np.arange(count))[:, None, None, :]
+            )
+        weights = np.zeros(
+            (len(kernels), rows.kernel, cols.kernel, count, len(row_phases.phases), len(col_phases.phases)),
+            work.weights.dtype,
+        )
         for ky, (qy, y) in enumerate(row_taps):
             for kx, (qx, x) in enumerate(col_taps):
                 weights[:, y, x, :, qy, qx] = kernels[:, ky, kx, :]
         num_ic = count * split.num_planes
         in_shape = 1, rows.size_in, cols.size_in, num_ic
-        part = replace(work, num_ic=num_ic, rows=rows, cols=cols, in_shape=in_shape, is_depthwise=False, weights=weights.reshape(*weights.shape[:3], num_ic),
-                       bias=work.bias[outputs], mult=work.mult[outputs], exponent=work.exponent[outputs])
+        part = replace(
+            work,
+            num_ic=num_ic,
+            rows=rows,
+            cols=cols,
+            in_shape=in_shape,
+            is_depthwise=False,
+            weights=weights.reshape(*weights.shape[:3], num_ic),
+            bias=work.bias[outputs],
+            mult=work.mult[outputs],
+            exponent=work.exponent[outputs],
+        )
         parts.append((part, range(first, min(first + num_ahead, work.num_ic)) if first % num_ahead == 0 else range(0)))
     return split, parts
 
 
 def _split_axis(axis: Axis, stride: int) -> tuple[AxisPhases, Axis, list[tuple[int, int]]]:
-    """Phases of an axis, the axis of the convolution of this stride over them, and (position of the phase, kernel position) of each tap."""
+    """Phases of an axis, the axis of the convolution of this stride over them, and (position of the phase, kernel
+    position) of each tap.
+    """
     if axis.stride == stride:
         return AxisPhases(axis.size_in, 1, (0,)), axis, [(0, k) for k in range(axis.kernel)]
     num_phases = axis.stride // stride

@@ -1,4 +1,6 @@
-"""Operators -> tasks of the engines over buffers: where layouts are chosen, conversions inserted, and reshapes made to vanish."""
+"""Operators -> tasks of the engines over buffers: where layouts are chosen, conversions inserted, and reshapes made
+to vanish.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class Value:
 
 @dataclass
 class Buffer:
-    """A piece of memory and the tasks (numbers) from the one that writes it, or a part of it, to the last one that reads it."""
+    """A piece of memory and the tasks (numbers) from the one that writes it, or a part of it, to the last one that
+    reads it.
+    """
 
     num_bytes: int
     first: int
@@ -71,7 +75,9 @@ class CopyWork:
 
 @dataclass(frozen=True)
 class PhaseWork:
-    """Phase planes that the tensor processor makes of `channels` of the buffer `source`, for this convolution and those after it."""
+    """Phase planes that the tensor processor makes of `channels` of the buffer `source`, for this convolution and
+    those after it.
+    """
 
     split: PhaseSplit
     channels: range
@@ -80,11 +86,24 @@ class PhaseWork:
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work for one engine: reads `sources`, writes `target` (buffer numbers). `position` is the operator's in the schedule."""
+    """One piece of work for one engine: reads `sources`, writes `target` (buffer numbers). `position` is the
+    operator's in the schedule.
+    """
 
     op: Op
     position: int
-    work: ConvWork | PoolWork | ElementwiseWork | LutWork | CopyWork | MoveWork | RepeatWork | InterleaveWork | ZoomWork | HostWork
+    work: (
+        ConvWork
+        | PoolWork
+        | ElementwiseWork
+        | LutWork
+        | CopyWork
+        | MoveWork
+        | RepeatWork
+        | InterleaveWork
+        | ZoomWork
+        | HostWork
+    )
     sources: tuple[int, ...]
     target: int | None
     phases: PhaseWork | None = None
@@ -107,7 +126,9 @@ class State:
 
 @dataclass
 class Schedule:
-    """Tasks in order, the buffers they use, the value of every tensor that lies in memory, and the operators that need no work."""
+    """Tasks in order, the buffers they use, the value of every tensor that lies in memory, and the operators that
+    need no work.
+    """
 
     tasks: list[Task] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
@@ -120,8 +141,15 @@ class Schedule:
     """By number of the variable."""
 
 
-def schedule(graph: Graph, works: list, config: NpuConfig, *, is_transposed: bool, nn_strides: Callable[[ConvWork], tuple[int, int]],
-             edge_inputs: set[int]) -> Schedule:
+def schedule(
+    graph: Graph,
+    works: list,
+    config: NpuConfig,
+    *,
+    is_transposed: bool,
+    nn_strides: Callable[[ConvWork], tuple[int, int]],
+    edge_inputs: set[int],
+) -> Schedule:
     """Tasks for the operators of `graph`, whose lowered forms are `works`, on an NPU of configuration `config`.
 
     Parameters
@@ -139,7 +167,14 @@ def schedule(graph: Graph, works: list, config: NpuConfig, *, is_transposed: boo
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, config: NpuConfig, is_transposed: bool, nn_strides: Callable[[ConvWork], tuple[int, int]], edge_inputs: set[int]):
+    def __init__(
+        self,
+        graph: Graph,
+        config: NpuConfig,
+        is_transposed: bool,
+        nn_strides: Callable[[ConvWork], tuple[int, int]],
+        edge_inputs: set[int],
+    ):
         self.graph, self.config, self.is_transposed, self.nn_strides = graph, config, is_transposed, nn_strides
         self.native = "planar_transposed" if is_transposed else "planar"
         self.result = Schedule()
@@ -151,10 +186,23 @@ class _Scheduler:
         """Number of the first task since the host's last one."""
 
     def run(self, works: list) -> Schedule:
-        lowering = {ConvWork: self._conv, PoolWork: self._pool, ElementwiseWork: self._elementwise, LutWork: self._lut, FusedWork: self._fused,
-                    ReshapeWork: self._reshape, HostWork: self._host, MovesWork: self._moves, ResizeWork: self._resize,
-                    ZoomWork: self._zoom, InterleaveWork: self._interleave, TransposeWork: self._transpose, ConcatWork: self._concat,
-                    ReadWork: self._read, AssignWork: self._assign}
+        lowering = {
+            ConvWork: self._conv,
+            PoolWork: self._pool,
+            ElementwiseWork: self._elementwise,
+            LutWork: self._lut,
+            FusedWork: self._fused,
+            ReshapeWork: self._reshape,
+            HostWork: self._host,
+            MovesWork: self._moves,
+            ResizeWork: self._resize,
+            ZoomWork: self._zoom,
+            InterleaveWork: self._interleave,
+            TransposeWork: self._transpose,
+            ConcatWork: self._concat,
+            ReadWork: self._read,
+            AssignWork: self._assign,
+        }
         self._find_due(works)
         for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
             before = len(self.result.tasks)
@@ -201,12 +249,23 @@ class _Scheduler:
             self.result.values[index] = self._new(shape, self.native if is_cut else "linear", is_input=True)
         return self.result.values[index]
 
-    def _task(self, op: Op, position: int, work, sources: tuple[Value, ...], target: Value, phases: PhaseWork | None = None, **offsets: int) -> None:
+    def _task(
+        self,
+        op: Op,
+        position: int,
+        work,
+        sources: tuple[Value, ...],
+        target: Value,
+        phases: PhaseWork | None = None,
+        **offsets: int,
+    ) -> None:
         now = len(self.result.tasks)
         for buffer in [value.buffer for value in sources] + ([phases.source] if phases else []):
             self.result.buffers[buffer].last = now
         self.result.buffers[target.buffer].last = max(self.result.buffers[target.buffer].last, now)
-        self.result.tasks.append(Task(op, position, work, tuple(value.buffer for value in sources), target.buffer, phases, **offsets))
+        self.result.tasks.append(
+            Task(op, position, work, tuple(value.buffer for value in sources), target.buffer, phases, **offsets)
+        )
 
     @staticmethod
     def _same_order(shape: tuple[int, int, int, int], a: str, b: str) -> bool:
@@ -234,7 +293,9 @@ class _Scheduler:
 
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
         *extents, channels = work.in_shape
-        value = self._reshaped(op, position, self._value(op.inputs[work.source]), (*extents, channels * work.value_bytes))
+        value = self._reshaped(
+            op, position, self._value(op.inputs[work.source]), (*extents, channels * work.value_bytes)
+        )
         value = self._converted(op, position, value, self.native)
         sources = (value,)
         if work.residual is not None:
@@ -254,14 +315,20 @@ class _Scheduler:
         else:
             self._interleaved(op, position, work.interleave, target)
 
-    def _strided_conv(self, op: Op, position: int, work: ConvWork, strides: tuple[int, int], sources: tuple[Value, ...], target: Value) -> None:
+    def _strided_conv(
+        self, op: Op, position: int, work: ConvWork, strides: tuple[int, int], sources: tuple[Value, ...], target: Value
+    ) -> None:
         """A convolution over phase planes, in parts of some channels."""
         split, parts = split_parts(work, strides, self.config)
-        planes = self._new((1, split.rows.size, split.cols.size, split.value_bytes * split.num_ic * split.num_planes), self.native)
+        planes = self._new(
+            (1, split.rows.size, split.cols.size, split.value_bytes * split.num_ic * split.num_planes), self.native
+        )
         in_offset = out_offset = 0
         for part, channels in parts:
             phases = PhaseWork(split, channels, sources[0].buffer) if channels else None
-            self._task(op, position, part, (planes, *sources[1:]), target, phases, in_offset=in_offset, out_offset=out_offset)
+            self._task(
+                op, position, part, (planes, *sources[1:]), target, phases, in_offset=in_offset, out_offset=out_offset
+            )
             in_offset += part.num_ic * split.plane_bytes
             out_offset += work.value_bytes * part.num_oc * work.out_shape[1] * work.out_shape[2]
 
@@ -273,7 +340,9 @@ class _Scheduler:
 
     def _elementwise(self, op: Op, position: int, work: ElementwiseWork) -> None:
         """In the layout that the operands have; if they have several, or int16, in that of the NPU."""
-        values = [self._value(index) for index, constant in zip(op.inputs, work.constants, strict=False) if constant is None]
+        values = [
+            self._value(index) for index, constant in zip(op.inputs, work.constants, strict=False) if constant is None
+        ]
         layouts = [value.layout for value in values if value.shape == work.shape]
         layout = layouts[0] if layouts else self.native
         if work.is_wide or not all(self._same_order(value.shape, value.layout, layout) for value in values):
@@ -302,7 +371,9 @@ class _Scheduler:
         for number, move in work.moves:
             move = replace(move, channels=move.channels.repeated(value_bytes))
             if number not in targets:
-                targets[number] = self._new((1, move.rows.target_size, move.cols.target_size, move.channels.target_size), self.native)
+                targets[number] = self._new(
+                    (1, move.rows.target_size, move.cols.target_size, move.channels.target_size), self.native
+                )
             self._task(op, position, move.oriented(self.is_transposed), (value,), targets[number])
         for number, target in targets.items():
             self._define(op, target, number)
@@ -323,14 +394,23 @@ class _Scheduler:
         self._define(op, target)
 
     def _transpose(self, op: Op, position: int, work: TransposeWork) -> None:
-        """Another order of the same bytes: a copy, or nothing where the layout has it already and the NPU has work since the host's last."""
+        """Another order of the same bytes: a copy, or nothing where the layout has it already and the NPU has work
+        since the host's last.
+        """
         value = self._value(op.inputs[0])
         source, sizes = AXES[value.layout], value.shape[1:]
         shape = (1, *(sizes[axis] for axis in work.order))
         wanted = {layout: tuple(work.order[axis] for axis in axes) for layout, axes in AXES.items()}
         has_neighbour = len(self.result.tasks) > self.segment_start
-        target = next((Value(value.buffer, shape, layout) for layout, order in wanted.items()
-                       if has_neighbour and [axis for axis in order if sizes[axis] > 1] == [axis for axis in source if sizes[axis] > 1]), None)
+        target = next(
+            (
+                Value(value.buffer, shape, layout)
+                for layout, order in wanted.items()
+                if has_neighbour
+                and [axis for axis in order if sizes[axis] > 1] == [axis for axis in source if sizes[axis] > 1]
+            ),
+            None,
+        )
         if target is None:
             target = self._new(shape, self.native)
             self._task(op, position, CopyWork(sizes, source, wanted[self.native]), (value,), target)
@@ -354,7 +434,12 @@ class _Scheduler:
         for index in op.inputs:
             value = self._value(index)
             if op.kind == "PACK":
-                value = self._reshaped(op, position, value, tuple(1 if axis == work.axis + 1 else extent for axis, extent in enumerate(shape)))
+                value = self._reshaped(
+                    op,
+                    position,
+                    value,
+                    tuple(1 if axis == work.axis + 1 else extent for axis, extent in enumerate(shape)),
+                )
             value = self._converted(op, position, value, self.native)
             size = value.shape[1 + work.axis]
             if not (work.axis == 2 and self._place(value, target, start * shape[1] * shape[2])):
@@ -365,10 +450,17 @@ class _Scheduler:
         self._define(op, target)
 
     def _place(self, value: Value, target: Value, offset: int) -> bool:
-        """Make the buffer of `value` a part of that of `target`, if it is not part of another one and the NPU has work since the host's last."""
+        """Make the buffer of `value` a part of that of `target`, if it is not part of another one and the NPU has
+        work since the host's last.
+        """
         part = self.result.buffers[value.buffer]
         num_bytes = value.shape[1] * value.shape[2] * value.shape[3]
-        if part.parent is not None or part.num_bytes != num_bytes or len(self.result.tasks) == self.segment_start or self._is_state(value):
+        if (
+            part.parent is not None
+            or part.num_bytes != num_bytes
+            or len(self.result.tasks) == self.segment_start
+            or self._is_state(value)
+        ):
             return False
         part.parent, part.offset = target.buffer, offset
         return True
@@ -380,7 +472,9 @@ class _Scheduler:
     # Variables
 
     def _find_due(self, works: list) -> None:
-        """When each variable may get its new value: after the last assignment and everything on the NPU that reads its value at the start of the run."""
+        """When each variable may get its new value: after the last assignment and everything on the NPU that reads
+        its value at the start of the run.
+        """
         starts: dict[int, int] = {}  # tensor -> the variable whose value at the start it is
         changed: set[int] = set()
         last_read: dict[int, int] = {}
@@ -418,7 +512,9 @@ class _Scheduler:
         self._define(op, state.assigned or state.place)
 
     def _assign(self, op: Op, position: int, work: AssignWork) -> None:
-        """The new value waits where it is until the old one is no longer needed; the old value of another variable is saved from that fate."""
+        """The new value waits where it is until the old one is no longer needed; the old value of another variable
+        is saved from that fate.
+        """
         state, value = self._state(work.variable), self._value(op.inputs[0])
         if self._is_state(value) and value.buffer != state.place.buffer:
             copy = self._new(value.shape, value.layout)
@@ -433,10 +529,19 @@ class _Scheduler:
         if value.buffer == place.buffer:
             return
         has_order = self._same_order(value.shape, value.layout, place.layout)
-        if has_order and part.parent is None and part.num_bytes == whole.num_bytes and self._first(value.buffer) > whole.last:
+        if (
+            has_order
+            and part.parent is None
+            and part.num_bytes == whole.num_bytes
+            and self._first(value.buffer) > whole.last
+        ):
             part.parent = place.buffer
         else:
-            copy = self._flat_copy(value) if has_order else CopyWork(value.shape[1:], AXES[value.layout], AXES[place.layout])
+            copy = (
+                self._flat_copy(value)
+                if has_order
+                else CopyWork(value.shape[1:], AXES[value.layout], AXES[place.layout])
+            )
             self._task(state.assigner, position, copy, (value,), place)
 
     def _first(self, number: int) -> int:

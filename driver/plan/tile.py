@@ -1,4 +1,6 @@
-"""Shapes of stripes, groups and superblocks for one convolution: every legal choice is enumerated, the cheapest taken."""
+"""Shapes of stripes, groups and superblocks for one convolution: every legal choice is enumerated, the cheapest
+taken.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +56,9 @@ class Tiling:
 def deal_channels(geometry: Geometry, nnz: np.ndarray, num_cores: int) -> np.ndarray:
     """Output channel of every kernel of every core, -1 for none; int64 (kernels, num_cores).
 
-    The order is free for a convolution: kernels of unequal numbers of non-zeros (`nnz`, int64 per output channel) are sorted and dealt forth
-    and back, so that cores have about the same work. In a depthwise convolution the window decides.
+    The order is free for a convolution: kernels of unequal numbers of non-zeros (`nnz`, int64 per output channel) are
+    sorted and dealt forth and back, so that cores have about the same work. In a depthwise convolution the window
+    decides.
     """
     num_units = geometry.num_ic if geometry.is_depthwise else geometry.num_oc
     units = np.concatenate([np.arange(num_units), np.full(-num_units % num_cores, -1)])
@@ -76,14 +79,19 @@ def weight_load(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, num_kern
     starts = np.arange(0, len(dealt), num_kernels)
     per_core = np.add.reduceat(np.append(nnz, 0)[dealt], starts, axis=0)
     kernels = np.diff(np.append(starts, len(dealt)))
-    num_z = kernels // (geometry.num_oc // geometry.num_ic) if geometry.is_depthwise else np.full_like(kernels, geometry.num_ic)
+    num_z = (
+        kernels // (geometry.num_oc // geometry.num_ic)
+        if geometry.is_depthwise
+        else np.full_like(kernels, geometry.num_ic)
+    )
     num_taps = geometry.rows.kernel * geometry.cols.kernel
     positions = kernels * num_taps * (1 if geometry.is_depthwise else geometry.num_ic)
     return WeightLoad(per_core.max(axis=1), per_core.sum(axis=1), kernels, num_z, positions, num_taps)
 
 
 def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig) -> Tiling:
-    """The cheapest legal tiling of a convolution whose output channels have `nnz` non-zero weights and are dealt as `dealt`.
+    """The cheapest legal tiling of a convolution whose output channels have `nnz` non-zero weights and are dealt as
+    `dealt`.
 
     Raises
     ------
@@ -101,19 +109,31 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
     if best is not None:
         return best
     if fits_window:
-        raise GraphError(f"{geometry.num_ic} channels of the inputs of one output pixel exceed the stripe memory of {config.stripe_bytes} bytes; "
-                         "a larger stripe_bytes is needed")
-    raise GraphError(f"the inputs of one output pixel exceed the window memory of {config.window_words} words of {config.num_lanes} pixels; "
-                     "a larger window_words is needed")
+        raise GraphError(
+            f"{geometry.num_ic} channels of the inputs of one output pixel exceed the stripe memory of "
+            f"{config.stripe_bytes} bytes; "
+            "a larger stripe_bytes is needed"
+        )
+    raise GraphError(
+        f"the inputs of one output pixel exceed the window memory of {config.window_words} words of {config.num_lanes} "
+        "pixels; "
+        "a larger window_words is needed"
+    )
 
 
-def tilings(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig, tile_cols: int) -> Iterator[Tiling | None]:
-    """Every tiling with columns cut into tiles of `tile_cols` (of the collapsed geometry); None for each group shape that fits the window memory."""
+def tilings(
+    geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig, tile_cols: int
+) -> Iterator[Tiling | None]:
+    """Every tiling with columns cut into tiles of `tile_cols` (of the collapsed geometry); None for each group shape
+    that fits the window memory.
+    """
     geometry = geometry.collapsed
     for num_kernels in _kernel_counts(geometry, config):
         load = weight_load(geometry, nnz, dealt, num_kernels)
         lines = _lines(geometry, tile_cols, num_kernels, len(dealt), config)
-        for group in _groups(geometry, tile_cols, config.num_acc_entries // num_kernels // geometry.value_bytes, config):
+        for group in _groups(
+            geometry, tile_cols, config.num_acc_entries // num_kernels // geometry.value_bytes, config
+        ):
             yield None
             for stripes in _stripings(geometry, tile_cols, group, lines, num_kernels, len(load.kernels), config):
                 cost = layer_cost(geometry, group, stripes, load, config)
@@ -121,7 +141,9 @@ def tilings(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuC
 
 
 def _column_tiles(geometry: Geometry, config: NpuConfig) -> Iterator[int]:
-    """Widths of column tiles to try, the full width first; the next is taken only when nothing fits, or a pool cannot keep rows. With a pool those of whole results."""
+    """Widths of column tiles to try, the full width first; the next is taken only when nothing fits, or a pool
+    cannot keep rows. With a pool those of whole results.
+    """
     step, overlap = _pool_step(geometry)
     width = (geometry.cols.size_out - overlap) // step
     row_bytes = {2: config.pool_max_row_bytes, 3: config.pool_line_bytes - 1}
@@ -146,7 +168,9 @@ def _kernel_counts(geometry: Geometry, config: NpuConfig) -> list[int]:
     num_entries = config.num_acc_entries // geometry.value_bytes
     limit = min(num_entries // multiple, units, (1 << 9) - 1)
     if limit < 1:
-        raise GraphError(f"depth multiplier {multiple} exceeds the {num_entries} sums that the accumulators of a core hold")
+        raise GraphError(
+            f"depth multiplier {multiple} exceeds the {num_entries} sums that the accumulators of a core hold"
+        )
     return sorted({-(-units // num_sb) * multiple for num_sb in range(-(-units // limit), units + 1)}, reverse=True)
 
 
@@ -156,7 +180,9 @@ def _pitch(geometry: Geometry, tile_cols: int) -> int:
     written = _written_cols(cols, tile_cols)
     if tile_cols < cols.size_out:
         return written
-    counts = [(-(-(cols.pad - px) // cols.stride), -(-(cols.pad + cols.size_in - px) // cols.stride)) for px in cols.phases]
+    counts = [
+        (-(-(cols.pad - px) // cols.stride), -(-(cols.pad + cols.size_in - px) // cols.stride)) for px in cols.phases
+    ]
     return max(max(image_end, written - max(left, 0)) for left, image_end in counts)
 
 
@@ -173,12 +199,18 @@ def _groups(geometry: Geometry, tile_cols: int, max_vec: int, config: NpuConfig)
         for num_vec in {min(max_vec, -(-tile_cols // lanes)), *(1 << n for n in range(max_vec.bit_length()))}:
             if num_vec <= max_vec and num_vec * lanes < tile_cols + lanes:
                 cols = num_vec * lanes
-                yield from _fitted(geometry, config, GroupShape("segment", 1, cols, num_vec, num_vec, 0, pitch, cols, lanes))
+                yield from _fitted(
+                    geometry, config, GroupShape("segment", 1, cols, num_vec, num_vec, 0, pitch, cols, lanes)
+                )
     if tile_cols == geometry.cols.size_out:
         for flat_pitch in _flat_pitches(geometry, max(pitch, tile_cols), config):
             for rows in _group_rows(geometry, (max_vec * lanes - tile_cols) // flat_pitch + 1):
                 num_vec = -(-((rows - 1) * flat_pitch + tile_cols) // lanes)
-                yield from _fitted(geometry, config, GroupShape("flat", rows, tile_cols, num_vec, num_vec, 0, flat_pitch, flat_pitch, lanes))
+                yield from _fitted(
+                    geometry,
+                    config,
+                    GroupShape("flat", rows, tile_cols, num_vec, num_vec, 0, flat_pitch, flat_pitch, lanes),
+                )
     for split in (0, 1, 2):
         width = lanes >> split
         num_vec_x = -(-tile_cols // width)
@@ -189,11 +221,17 @@ def _groups(geometry: Geometry, tile_cols: int, max_vec: int, config: NpuConfig)
         for rows in _group_rows(geometry, (max_vec // num_vec_x) << split):
             num_vec = num_vec_x * -(-rows // (1 << split))
             drain_pitch = -(-tile_cols // step) * step
-            yield from _fitted(geometry, config, GroupShape("rows", rows, tile_cols, num_vec, num_vec_x, split, split_pitch, drain_pitch, lanes))
+            yield from _fitted(
+                geometry,
+                config,
+                GroupShape("rows", rows, tile_cols, num_vec, num_vec_x, split, split_pitch, drain_pitch, lanes),
+            )
 
 
 def _flat_pitches(geometry: Geometry, pitch: int, config: NpuConfig) -> list[int]:
-    """The pitch itself and, where the loader rather than the port would be the limit, the next one with which rows begin at words."""
+    """The pitch itself and, where the loader rather than the port would be the limit, the next one with which rows
+    begin at words.
+    """
     cols = _written_cols(geometry.cols, geometry.cols.size_out)
     num_words = len(geometry.cols.phases) * words_per_row(cols, pitch, config.num_lanes)
     aligned = -(-pitch // config.num_lanes) * config.num_lanes
@@ -222,7 +260,13 @@ def _fitted(geometry: Geometry, config: NpuConfig, group: GroupShape) -> Iterato
     lane = lanes - 1 + ((1 << group.split_log2) - 1) * (group.pitch_row - width if group.split_log2 else 0)
     seg_words = int(remainder + tap + vector + lane) // lanes + 1
     num_slots = config.window_words // (seg_words * len(geometry.phase_list) * geometry.value_bytes)
-    legal = num_slots >= 1 and seg_words < 1 << 9 and group.num_vec < 1 << 9 and group.pitch_row << group.split_log2 < 1 << 13 and group.group_step < 1 << 16
+    legal = (
+        num_slots >= 1
+        and seg_words < 1 << 9
+        and group.num_vec < 1 << 9
+        and group.pitch_row << group.split_log2 < 1 << 13
+        and group.group_step < 1 << 16
+    )
     if legal and group.drain_pitch * group.rows < 1 << 14 and (group.pitch_row - width) // lanes < 1 << 8:
         yield replace(group, seg_words=seg_words, num_slots=num_slots)
 
@@ -241,12 +285,15 @@ def _lines(geometry: Geometry, tile_cols: int, num_kernels: int, num_all_kernels
     """For superblocks of `num_kernels` of the `num_all_kernels` kernels per core."""
     if not geometry.pool_size:
         return _Lines(True, True)
-    max_kernels = config.pool_channels // config.num_cores if tile_cols * geometry.value_bytes <= config.pool_line_bytes else 0
+    max_kernels = (
+        config.pool_channels // config.num_cores if tile_cols * geometry.value_bytes <= config.pool_line_bytes else 0
+    )
     return _Lines(num_kernels <= max_kernels, num_all_kernels <= max_kernels and tile_cols == geometry.cols.size_out)
 
 
 def _row_parts(geometry: Geometry, num_rows: int, unit: int, lines: _Lines) -> list[tuple[int, int]] | None:
-    """(first, number) of the rows of each stripe of about `num_rows` rows in groups of `unit`; None where the pool does not allow it.
+    """(first, number) of the rows of each stripe of about `num_rows` rows in groups of `unit`; None where the pool
+    does not allow it.
 
     Stripes begin with an even row. Those of a 3x3 pool continue one another, or share a row, which each computes.
     """
@@ -261,8 +308,15 @@ def _row_parts(geometry: Geometry, num_rows: int, unit: int, lines: _Lines) -> l
     return _overlapping(size, odd - 1, 1)
 
 
-def _stripings(geometry: Geometry, tile_cols: int, group: GroupShape, lines: _Lines, num_kernels: int, num_sb: int,
-               config: NpuConfig) -> Iterator[tuple[Stripe, ...]]:
+def _stripings(
+    geometry: Geometry,
+    tile_cols: int,
+    group: GroupShape,
+    lines: _Lines,
+    num_kernels: int,
+    num_sb: int,
+    config: NpuConfig,
+) -> Iterator[tuple[Stripe, ...]]:
     """Ways to cut the output into stripes that fit the stripe memory.
 
     Channels are cut only as far as two stripes fit at a time, and then into as few stripes as possible.
@@ -270,7 +324,11 @@ def _stripings(geometry: Geometry, tile_cols: int, group: GroupShape, lines: _Li
     is_segment, overlap = group.mode == "segment", _pool_step(geometry)[1]
     size, unit = (geometry.cols.size_out, group.cols) if is_segment else (geometry.rows.size_out, group.rows)
     num_units = -(-size // unit)
-    counts = {num_units, *(1 << n for n in range(num_units.bit_length())), *(-(-num_units // n) for n in (2, 3, 4, 6, 8))}
+    counts = {
+        num_units,
+        *(1 << n for n in range(num_units.bit_length())),
+        *(-(-num_units // n) for n in (2, 3, 4, 6, 8)),
+    }
     for channels in _channel_parts(geometry, num_kernels, num_sb, config):
         stripes: list[Stripe] = []
         for count in sorted(counts, reverse=True):
@@ -283,8 +341,10 @@ def _stripings(geometry: Geometry, tile_cols: int, group: GroupShape, lines: _Li
                 if is_segment:
                     stripes.append(_stripe(geometry, group, part, 0, 1, first, num, config))
                 else:
-                    stripes += [_stripe(geometry, group, part, first, num, col, num_cols, config)
-                                for col, num_cols in _overlapping(geometry.cols.size_out, tile_cols - overlap, overlap)]
+                    stripes += [
+                        _stripe(geometry, group, part, first, num, col, num_cols, config)
+                        for col, num_cols in _overlapping(geometry.cols.size_out, tile_cols - overlap, overlap)
+                    ]
                 if stripes[-1].num_words > config.stripe_words:
                     break
             if not stripes or not all(_is_legal(stripe, geometry, config) for stripe in stripes):
@@ -311,12 +371,27 @@ def _channel_parts(geometry: Geometry, num_kernels: int, num_sb: int, config: Np
     unit = max(1, TABLE_ALIGN_BYTES // (STREAM.num_bytes * config.num_cores))
     num_units = -(-num_sb // unit)
     for step in sorted({-(-num_units // (1 << n)) * unit for n in range(1, num_units.bit_length())}, reverse=True):
-        yield [ChannelPart(first, min(step, num_sb - first), first * sb_channels, min(step * sb_channels, geometry.num_ic - first * sb_channels))
-               for first in range(0, num_sb, step)]
+        yield [
+            ChannelPart(
+                first,
+                min(step, num_sb - first),
+                first * sb_channels,
+                min(step * sb_channels, geometry.num_ic - first * sb_channels),
+            )
+            for first in range(0, num_sb, step)
+        ]
 
 
-def _stripe(geometry: Geometry, group: GroupShape, part: ChannelPart, first_row: int, num_rows: int, first_col: int, num_cols: int,
-            config: NpuConfig) -> Stripe:
+def _stripe(
+    geometry: Geometry,
+    group: GroupShape,
+    part: ChannelPart,
+    first_row: int,
+    num_rows: int,
+    first_col: int,
+    num_cols: int,
+    config: NpuConfig,
+) -> Stripe:
     rows, cols = geometry.rows, geometry.cols
     _, tile_ih, pad_top = rows.clip(first_row, num_rows)
     tile_rows = max(num_rows + rows.max_shift, -(-(pad_top + tile_ih) // rows.stride))
@@ -324,16 +399,28 @@ def _stripe(geometry: Geometry, group: GroupShape, part: ChannelPart, first_row:
     tile_cols = max(num_cols + cols.max_shift, -(-(pad_left + tile_iw) // cols.stride))
     num_phases, lanes = len(geometry.phase_list), config.num_lanes
     phase_words = -(-((tile_rows - 1) * group.pitch_row + tile_cols) // lanes)
-    num_groups = -(-(num_cols if group.mode == "segment" else num_rows) // (group.cols if group.mode == "segment" else group.rows))
+    num_groups = -(
+        -(num_cols if group.mode == "segment" else num_rows) // (group.cols if group.mode == "segment" else group.rows)
+    )
     last_word = ((num_groups - 1) * group.group_step) // lanes + group.seg_words
     channel_words = num_phases * phase_words
-    num_words = (part.num_ic * geometry.value_bytes - 1) * channel_words + (num_phases - 1) * phase_words + max(phase_words, last_word)
-    return Stripe(part, first_row, num_rows, first_col, num_cols, tile_rows, tile_cols, phase_words, num_groups, num_words)
+    num_words = (
+        (part.num_ic * geometry.value_bytes - 1) * channel_words
+        + (num_phases - 1) * phase_words
+        + max(phase_words, last_word)
+    )
+    return Stripe(
+        part, first_row, num_rows, first_col, num_cols, tile_rows, tile_cols, phase_words, num_groups, num_words
+    )
 
 
 def _is_legal(stripe: Stripe, geometry: Geometry, config: NpuConfig) -> bool:
     """It fits the stripe memory and the descriptor's fields."""
     limit = 1 << 16
     words = stripe.phase_words * len(geometry.phase_list)
-    return (stripe.num_words <= config.stripe_words and max(words, stripe.tile_cols, stripe.tile_rows, stripe.num_groups) < limit
-            and geometry.num_ic * geometry.value_bytes < limit and (geometry.cols.size_in < limit or stripe.num_cols < geometry.cols.size_out))
+    return (
+        stripe.num_words <= config.stripe_words
+        and max(words, stripe.tile_cols, stripe.tile_rows, stripe.num_groups) < limit
+        and geometry.num_ic * geometry.value_bytes < limit
+        and (geometry.cols.size_in < limit or stripe.num_cols < geometry.cols.size_out)
+    )

@@ -26,7 +26,9 @@ def config_report(config: NpuConfig) -> dict[str, dict[str, Any]]:
     return {
         "config": {"name": config.name} | config.to_dict(),
         "derived": {
-            "macs_per_cycle": config.macs_per_cycle, "port_bytes": config.port_bytes, "stripe_words": config.stripe_words,
+            "macs_per_cycle": config.macs_per_cycle,
+            "port_bytes": config.port_bytes,
+            "stripe_words": config.stripe_words,
             "window_bytes": config.num_cores * config.window_words * config.num_lanes,
             "accumulator_bytes": config.num_cores * 2 * config.num_acc_entries * config.num_lanes * 4,
             "weight_fifo_bytes": config.num_cores * config.weight_fifo_beats * config.port_bytes,

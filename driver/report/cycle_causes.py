@@ -15,7 +15,8 @@ LOSSES = tuple(cause for cause in Cause if cause != Cause.BUSY)
 
 
 def cycle_split(core_cycles: Mapping[Cause, int], macs: LaneMacs, config: NpuConfig) -> dict[str, Any]:
-    """`busy_cycles`, `edge_cycles` (the part of them that lanes past an edge take) and `lost`, cycles by cause; mean over the cores.
+    """`busy_cycles`, `edge_cycles` (the part of them that lanes past an edge take) and `lost`, cycles by cause; mean
+    over the cores.
 
     `busy_cycles` and what is lost are together the cycles of the layer, exactly.
     """
@@ -30,7 +31,9 @@ def no_split() -> dict[str, Any]:
 
 
 def total_split(layers: Iterable[Mapping[str, Any]], cycles: int) -> dict[str, Any]:
-    """The sums over `layers` of a report that took `cycles` together with what is between the last completion and the interrupt."""
+    """The sums over `layers` of a report that took `cycles` together with what is between the last completion and
+    the interrupt.
+    """
     layers = list(layers)
     total = {name: sum(layer[name] for layer in layers) for name in ("busy_cycles", "edge_cycles")}
     lost = {cause.name.lower(): sum(layer["lost"][cause.name.lower()] for layer in layers) for cause in LOSSES}
@@ -39,7 +42,10 @@ def total_split(layers: Iterable[Mapping[str, Any]], cycles: int) -> dict[str, A
 
 
 def largest_loss(layer: Mapping[str, Any]) -> tuple[str, float] | None:
-    """The cause of most lost cycles and its share of the layer's cycles; lanes past an edge are a cause too. None when nothing is lost or known."""
+    """The cause of most lost cycles and its share of the layer's cycles; lanes past an edge are a cause too.
+
+    None when nothing is lost or known.
+    """
     if not layer["cycles"] or layer["lost"] is None:
         return None
     name, cycles = max((layer["lost"] | {"edge": layer["edge_cycles"]}).items(), key=lambda item: item[1])

@@ -21,7 +21,8 @@ __all__ = ["Section", "alt", "write_page"]
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Convoy: {{ title }}</title><style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1240px; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 2rem } th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
+table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 2rem }
+th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child, .text { text-align: left } tr.missed td { color: #b00020; font-weight: 600 }
 </style><script>{{ script | safe }}</script></head><body><h1>{{ title }}</h1>
 <p>{{ intro }}</p>
@@ -30,7 +31,8 @@ th:first-child, td:first-child, .text { text-align: left } tr.missed td { color:
 {% endif %}{% for chart in section.charts %}<div id="chart-{{ number }}-{{ loop.index }}"></div>
 <script>vegaEmbed("#chart-{{ number }}-{{ loop.index }}", {{ chart.to_dict() | tojson }})</script>
 {% endfor %}{% if section.rows %}<table><tr>{% for column in section.columns %}<th>{{ column }}</th>{% endfor %}</tr>
-{% for texts in section.rows %}<tr{% if loop.index0 in section.missed %} class="missed"{% endif %}>{% for text in texts %}<td>{{ text }}</td>{% endfor %}</tr>
+{% for texts in section.rows %}<tr{% if loop.index0 in section.missed %} class="missed"{% endif %}>
+{% for text in texts %}<td>{{ text }}</td>{% endfor %}</tr>
 {% endfor %}</table>
 {% endif %}{% endfor %}</body></html>
 """

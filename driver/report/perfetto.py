@@ -1,4 +1,5 @@
-"""A timeline for ui.perfetto.dev: Perfetto's protobuf format (TracePacket, TrackDescriptor, TrackEvent), written without a library.
+"""A timeline for ui.perfetto.dev: Perfetto's protobuf format (TracePacket, TrackDescriptor, TrackEvent), written
+without a library.
 
 One nanosecond of the trace is one cycle.
 """
@@ -28,7 +29,9 @@ class Event:
     args: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
-def encode_trace(title: str, tracks: Sequence[str], events: Iterable[Event], counters: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
+def encode_trace(
+    title: str, tracks: Sequence[str], events: Iterable[Event], counters: Mapping[str, Sequence[tuple[int, float]]]
+) -> bytes:
     """A trace.
 
     Parameters
@@ -52,10 +55,14 @@ def encode_trace(title: str, tracks: Sequence[str], events: Iterable[Event], cou
         for event, end in zip(mine, ends, strict=True):
             if end > event.start:
                 notes = b"".join(_field(4, _text(10, key) + _value(value)) for key, value in event.args.items())
-                timed.append((event.start, 1, _integer(9, _BEGIN) + _integer(11, ids[name]) + _text(23, event.name) + notes))
+                timed.append(
+                    (event.start, 1, _integer(9, _BEGIN) + _integer(11, ids[name]) + _text(23, event.name) + notes)
+                )
                 timed.append((end, 0, _integer(9, _END) + _integer(11, ids[name])))
     for name, samples in counters.items():
-        timed += [(cycle, 2, _integer(9, _COUNTER) + _integer(11, ids[name]) + _double(44, value)) for cycle, value in samples]
+        timed += [
+            (cycle, 2, _integer(9, _COUNTER) + _integer(11, ids[name]) + _double(44, value)) for cycle, value in samples
+        ]
     timed.sort(key=lambda item: item[:2])
     packets += [_packet(cycle, _field(11, body)) for cycle, _, body in timed]
     return b"".join(_field(1, packet) for packet in packets)

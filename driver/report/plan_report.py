@@ -19,11 +19,22 @@ from .tables import print_table
 
 __all__ = ["plan_report", "print_plan", "save_plan", "save_tensors"]
 
-_COLUMNS: dict[str, JustifyMethod] = {"#": "right", "op": "left", "engine": "left", "descriptors": "right", "MACs": "right", "stored weights B": "right", "reason": "left"}
+_COLUMNS: dict[str, JustifyMethod] = {
+    "#": "right",
+    "op": "left",
+    "engine": "left",
+    "descriptors": "right",
+    "MACs": "right",
+    "stored weights B": "right",
+    "reason": "left",
+}
 
 
 def plan_report(plan: Plan) -> dict[str, Any]:
-    """Operators with engine, descriptors, MACs and bytes of encoded weights in memory; totals. `memory_bytes` is what the network needs to run."""
+    """Operators with engine, descriptors, MACs and bytes of encoded weights in memory; totals.
+
+    `memory_bytes` is what the network needs to run.
+    """
     graph = plan.graph
     ops = {op.index: op for op in graph.ops}
     rows, num_descriptors, image_bytes = [], 0, 0
@@ -32,27 +43,69 @@ def plan_report(plan: Plan) -> dict[str, Any]:
             counts = Counter(step.program.ops)
             num_descriptors += len(step.program.descriptors)
             image_bytes += sum(len(data) for _, data in step.program.image)
-            rows += [{"index": index, "name": graph.name_of(ops[index]), "op": ops[index].kind, "engine": step.engines.get(index, "alias"),
-                      "descriptors": counts[index], "macs": dense_macs(graph, ops[index]), "stored_weight_bytes": step.weight_bytes.get(index, 0),
-                      "reason": plan.notes.get(index, "")} for index in step.layers]
+            rows += [
+                {
+                    "index": index,
+                    "name": graph.name_of(ops[index]),
+                    "op": ops[index].kind,
+                    "engine": step.engines.get(index, "alias"),
+                    "descriptors": counts[index],
+                    "macs": dense_macs(graph, ops[index]),
+                    "stored_weight_bytes": step.weight_bytes.get(index, 0),
+                    "reason": plan.notes.get(index, ""),
+                }
+                for index in step.layers
+            ]
         else:
             op = step.op
-            rows.append({"index": op.index, "name": graph.tensors[op.outputs[0]].name, "op": op.kind, "engine": "host", "descriptors": 0,
-                         "macs": dense_macs(graph, op), "stored_weight_bytes": 0, "reason": step.reason})
-    return {"memory_bytes": plan.memory_bytes, "image_bytes": image_bytes, "descriptors": num_descriptors, "macs": sum(row["macs"] for row in rows if row["engine"] != "host"),
-            "host_macs": sum(row["macs"] for row in rows if row["engine"] == "host"), "notes": list(graph.notes),
-            "ops": sorted(rows, key=lambda row: row["index"])}
+            rows.append(
+                {
+                    "index": op.index,
+                    "name": graph.tensors[op.outputs[0]].name,
+                    "op": op.kind,
+                    "engine": "host",
+                    "descriptors": 0,
+                    "macs": dense_macs(graph, op),
+                    "stored_weight_bytes": 0,
+                    "reason": step.reason,
+                }
+            )
+    return {
+        "memory_bytes": plan.memory_bytes,
+        "image_bytes": image_bytes,
+        "descriptors": num_descriptors,
+        "macs": sum(row["macs"] for row in rows if row["engine"] != "host"),
+        "host_macs": sum(row["macs"] for row in rows if row["engine"] == "host"),
+        "notes": list(graph.notes),
+        "ops": sorted(rows, key=lambda row: row["index"]),
+    }
 
 
 def print_plan(report: dict[str, Any], console: Console) -> None:
     """The operators of `plan_report` as a table, and totals."""
-    rows = [(str(row["index"]), row["op"], row["engine"], f"{row['descriptors']:,}", f"{row['macs']:,}", f"{row['stored_weight_bytes']:,}", row["reason"])
-            for row in report["ops"]]
+    rows = [
+        (
+            str(row["index"]),
+            row["op"],
+            row["engine"],
+            f"{row['descriptors']:,}",
+            f"{row['macs']:,}",
+            f"{row['stored_weight_bytes']:,}",
+            row["reason"],
+        )
+        for row in report["ops"]
+    ]
     print_table(console, _COLUMNS, rows, ("stored weights B", "MACs", "descriptors"))
     for note in report["notes"]:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{report['descriptors']:,} descriptors, {report['image_bytes']:,} bytes of constants, {report['memory_bytes']:,} bytes of memory to run",
-                  highlight=False, soft_wrap=True)
+    console.print(
+        (
+            f"{report['descriptors']:,} descriptors, {report['image_bytes']:,} bytes of constants, "
+            f"{report['memory_bytes']:,} bytes of memory to run"
+        ),
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
@@ -64,12 +117,28 @@ def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
     for step in plan.steps:
         if isinstance(step, NpuStep):
             for addr, data in step.program.image:
-                memory[addr:addr + len(data)] = np.frombuffer(data, np.uint8)
-            programs.append({"program_addr": step.program.program_addr, "program_count": len(step.program.descriptors), "record_addr": step.program.record_addr})
-    placements = [{"tensor": index, "name": plan.graph.tensors[index].name, "addr": place.addr, "shape": list(place.shape), "layout": place.layout}
-                  for index, place in sorted(plan.placements.items())]
+                memory[addr : addr + len(data)] = np.frombuffer(data, np.uint8)
+            programs.append(
+                {
+                    "program_addr": step.program.program_addr,
+                    "program_count": len(step.program.descriptors),
+                    "record_addr": step.program.record_addr,
+                }
+            )
+    placements = [
+        {
+            "tensor": index,
+            "name": plan.graph.tensors[index].name,
+            "addr": place.addr,
+            "shape": list(place.shape),
+            "layout": place.layout,
+        }
+        for index, place in sorted(plan.placements.items())
+    ]
     write_file(folder / "memory.bin", memory.tobytes())
-    write_file(folder / "plan.json", json.dumps(report | {"programs": programs, "placements": placements}, indent=2) + "\n")
+    write_file(
+        folder / "plan.json", json.dumps(report | {"programs": programs, "placements": placements}, indent=2) + "\n"
+    )
 
 
 def save_tensors(graph: Graph, tensors: dict[int, np.ndarray], report: dict[str, Any], folder: Path) -> None:

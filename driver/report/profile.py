@@ -25,13 +25,25 @@ BUS = "read bytes per cycle", "written bytes per cycle"
 
 
 def timeline(plan: Plan, report: Mapping[str, Any], execution: Execution, memory: MemoryModel) -> bytes:
-    """The run as a Perfetto trace: a track for the jobs of each engine, the loader, the weights, each core, the drain, the writer, and the three
-    units of the tensor processor; counters for the memory port.
+    """The run as a Perfetto trace: a track for the jobs of each engine, the loader, the weights, each core, the
+    drain, the writer, and the three units of the tensor processor; counters for the memory port.
 
-    The bytes of a descriptor are spread evenly over its time. Completions are those of `execution`. What the units do in between is from the model of `timing`, moved so that its completions fall on these.
+    The bytes of a descriptor are spread evenly over its time. Completions are those of `execution`. What the units do
+    in between is from the model of `timing`, moved so that its completions fall on these.
     """
     cores = [f"core {number}" for number in range(plan.config.num_cores)]
-    tracks = [ENGINES[Opcode.NN], "loader", "weights", *cores, "drain", "writer", ENGINES[Opcode.TP], "TP load", "TP process", "TP write"]
+    tracks = [
+        ENGINES[Opcode.NN],
+        "loader",
+        "weights",
+        *cores,
+        "drain",
+        "writer",
+        ENGINES[Opcode.TP],
+        "TP load",
+        "TP process",
+        "TP write",
+    ]
     layers = {layer["index"]: layer for layer in report["layers"]}
     names = {index: f"{layer['index']} {layer['op']} {layer['name']}" for index, layer in layers.items()}
     events: list[Event] = []
@@ -49,11 +61,29 @@ def timeline(plan: Plan, report: Mapping[str, Any], execution: Execution, memory
                 rate = num_bytes / (base + end - start)
                 moved[name, start] += rate
                 moved[name, base + end] -= rate
-            events.append(Event(ENGINES[timed.opcode], names[op], start, base + end, {"descriptor": timed.index} | _arguments(layers[op])))
+            events.append(
+                Event(
+                    ENGINES[timed.opcode],
+                    names[op],
+                    start,
+                    base + end,
+                    {"descriptor": timed.index} | _arguments(layers[op]),
+                )
+            )
             for part in timed.slices:
-                events.append(Event(part.track, names[op], base + move(part.start), base + move(part.end), {"descriptor": timed.index}))
+                events.append(
+                    Event(
+                        part.track,
+                        names[op],
+                        base + move(part.start),
+                        base + move(part.end),
+                        {"descriptor": timed.index},
+                    )
+                )
         base += max(completed)
-    counters = {name: _summed(sorted((time, step) for (other, time), step in moved.items() if other == name)) for name in BUS}
+    counters = {
+        name: _summed(sorted((time, step) for (other, time), step in moved.items() if other == name)) for name in BUS
+    }
     return encode_trace(f"Convoy {report['config']}: {report['model']}", tracks, events, counters)
 
 
@@ -72,14 +102,18 @@ def _moved(estimated: list[float], measured: tuple[int, ...]):
 
 def _arguments(layer: Mapping[str, Any]) -> dict[str, int | float]:
     """What a click on a job shows."""
-    return {"layer cycles": layer["cycles"], "busy cycles": layer["busy_cycles"]} | {f"lost: {cause}": cycles for cause, cycles in layer["lost"].items() if cycles}
+    return {"layer cycles": layer["cycles"], "busy cycles": layer["busy_cycles"]} | {
+        f"lost: {cause}": cycles for cause, cycles in layer["lost"].items() if cycles
+    }
 
 
 def memory_map(plan: Plan) -> list[dict[str, Any]]:
     """Memory in use: `kind`, `name`, first byte, and the byte behind the last one, in order of addresses."""
     tensors = plan.graph.tensors
-    pieces = [{"kind": "activations", "name": tensors[index].name, "start": place.addr, "end": place.addr + place.num_bytes}
-              for index, place in plan.placements.items()]
+    pieces = [
+        {"kind": "activations", "name": tensors[index].name, "start": place.addr, "end": place.addr + place.num_bytes}
+        for index, place in plan.placements.items()
+    ]
     for step in plan.steps:
         if isinstance(step, NpuStep) and step.program.descriptors:
             pieces += _program_map(step.program)
@@ -88,9 +122,20 @@ def memory_map(plan: Plan) -> list[dict[str, Any]]:
 
 def _program_map(program: Program) -> list[dict[str, Any]]:
     *constants, descriptors = program.image
-    pieces = [{"kind": "descriptors", "name": "program", "start": descriptors[0], "end": descriptors[0] + len(descriptors[1])},
-              {"kind": "records", "name": "completion records", "start": program.record_addr,
-               "end": program.record_addr + COMPLETION.num_bytes * len(program.descriptors)}]
+    pieces = [
+        {
+            "kind": "descriptors",
+            "name": "program",
+            "start": descriptors[0],
+            "end": descriptors[0] + len(descriptors[1]),
+        },
+        {
+            "kind": "records",
+            "name": "completion records",
+            "start": program.record_addr,
+            "end": program.record_addr + COMPLETION.num_bytes * len(program.descriptors),
+        },
+    ]
     if constants:
         start, end = constants[0][0], constants[-1][0] + len(constants[-1][1])
         pieces.append({"kind": "constants", "name": "weights, parameters, tables", "start": start, "end": end})
@@ -98,9 +143,11 @@ def _program_map(program: Program) -> list[dict[str, Any]]:
 
 
 def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[str, Any]) -> None:
-    """Roofline, lost cycles, utilisation, traffic and memory map as one page that needs no other file; needs the extra `plots`.
+    """Roofline, lost cycles, utilisation, traffic and memory map as one page that needs no other file; needs the
+    extra `plots`.
 
-    `plan` is the one of `report`; `deployed` has the memory that the network needs to run, without tensors kept for a comparison.
+    `plan` is the one of `report`; `deployed` has the memory that the network needs to run, without tensors kept for a
+    comparison.
     """
     from .html_page import Section, write_page
     from .profile_charts import losses, memory, roofline, traffic, utilisation
@@ -108,16 +155,56 @@ def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[s
 
     columns, rows = layer_cells(report)
     sections = [
-        Section("Where cycles go", "The cycles of each layer, mean over the cores. Useful and edge cycles are busy ones; edge: lanes past an edge of the image.", [losses(report)]),
-        Section("Roofline", "Speed against bytes moved. Multiplications are those of the dense layer: with weights of zero, which are skipped, a layer may lie above "
-                "the roof of the multipliers.", [roofline(report)]),
-        Section("Utilisation", "Multiplications of the dense layer, zeros included, as a share of the peak: more than the busy share where weights are zero.", [utilisation(report)]),
-        Section("Traffic", "Bytes over the memory port that belong to each layer, also those that were read ahead.", [traffic(report)]),
-        Section("Memory", f"{deployed.memory_bytes:,} bytes, as `convoy compile` makes it: tensors that are not alive at the same time share memory. In this run every tensor "
-                f"had a place of its own, so that it can be compared: {plan.memory_bytes:,} bytes.", [memory(memory_map(deployed))]),
+        Section(
+            "Where cycles go",
+            (
+                "The cycles of each layer, mean over the cores. Useful and edge cycles are busy ones; edge: lanes past "
+                "an "
+                "edge of the image."
+            ),
+            [losses(report)],
+        ),
+        Section(
+            "Roofline",
+            "Speed against bytes moved. Multiplications are those of the dense layer: with weights of zero, which are "
+            "skipped, a layer may lie above "
+            "the roof of the multipliers.",
+            [roofline(report)],
+        ),
+        Section(
+            "Utilisation",
+            (
+                "Multiplications of the dense layer, zeros included, as a share of the peak: more than the busy share "
+                "where weights are zero."
+            ),
+            [utilisation(report)],
+        ),
+        Section(
+            "Traffic",
+            "Bytes over the memory port that belong to each layer, also those that were read ahead.",
+            [traffic(report)],
+        ),
+        Section(
+            "Memory",
+            f"{deployed.memory_bytes:,} bytes, as `convoy compile` makes it: tensors that are not alive at the same "
+            "time share memory. In this run every tensor "
+            f"had a place of its own, so that it can be compared: {plan.memory_bytes:,} bytes.",
+            [memory(memory_map(deployed))],
+        ),
         Section("Layers", columns=columns, rows=rows),
     ]
     if report["host_ops"]:
-        sections.append(Section("On the host", "No cycles are counted for these.", columns=("#", "op", "reason"),
-                                rows=[(str(op["index"]), op["op"], op["reason"]) for op in report["host_ops"]]))
-    write_page(path, f"Profile of {Path(report['model']).name}", " ".join(f"{line}." for line in summary(report)[-2:]), sections)
+        sections.append(
+            Section(
+                "On the host",
+                "No cycles are counted for these.",
+                columns=("#", "op", "reason"),
+                rows=[(str(op["index"]), op["op"], op["reason"]) for op in report["host_ops"]],
+            )
+        )
+    write_page(
+        path,
+        f"Profile of {Path(report['model']).name}",
+        " ".join(f"{line}." for line in summary(report)[-2:]),
+        sections,
+    )

@@ -1,4 +1,6 @@
-"""What a command shows on stderr while it works: a line that moves on a terminal; elsewhere a line for each long step, and signs of life."""
+"""What a command shows on stderr while it works: a line that moves on a terminal; elsewhere a line for each long
+step, and signs of life.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ class Status(Protocol):
         """Change the text that moves."""
 
     def step(self, text: str) -> None:
-        """The same; without a terminal it is a line of its own. For steps that take long and are rare, such as compiling a model."""
+        """The same; without a terminal it is a line of its own.
+
+        For steps that take long and are rare, such as compiling a model.
+        """
 
 
 @contextmanager
@@ -66,7 +71,13 @@ class _Moving:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns: list[ProgressColumn] = [BarColumn(), MofNCompleteColumn()] if has_bar else [SpinnerColumn()]
-        self._progress = Progress(TextColumn("{task.description}", markup=False), *columns, TimeElapsedColumn(), console=console, transient=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            *columns,
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
         self._task = self._progress.add_task(text, total=None)
 
     def __enter__(self) -> _Moving:

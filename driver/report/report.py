@@ -49,25 +49,46 @@ class Mismatch:
     """Number of the run, when there are several."""
 
     def __str__(self) -> str:
-        return ("" if self.step is None else f"step {self.step}: ") + (f"layer {self.op}: tensor {self.tensor} ({self.name}) differs in {self.num_different} of {self.num_elements} elements, "
-                f"by {self.max_abs_diff:g} at most, first at {list(self.where)}")
+        return ("" if self.step is None else f"step {self.step}: ") + (
+            f"layer {self.op}: tensor {self.tensor} ({self.name}) differs in {self.num_different} of "
+            f"{self.num_elements} elements, "
+            f"by {self.max_abs_diff:g} at most, first at {list(self.where)}"
+        )
 
 
 def compare(graph: Graph, op_index: int, tensor: int, found: np.ndarray, expected: np.ndarray) -> Mismatch | None:
     """None when the two arrays are equal, element by element."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
-        return Mismatch(tensor, graph.tensors[tensor].name, op_index, expected.size, expected.size, float("inf"), (0,) * expected.ndim)
+        return Mismatch(
+            tensor,
+            graph.tensors[tensor].name,
+            op_index,
+            expected.size,
+            expected.size,
+            float("inf"),
+            (0,) * expected.ndim,
+        )
     different = found != expected
     if not different.any():
         return None
     diff = np.abs(found.astype(np.float64) - expected.astype(np.float64))
     where = tuple(int(i) for i in np.argwhere(different)[0])
-    return Mismatch(tensor, graph.tensors[tensor].name, op_index, int(different.sum()), found.size, float(diff.max()), where)
+    return Mismatch(
+        tensor, graph.tensors[tensor].name, op_index, int(different.sum()), found.size, float(diff.max()), where
+    )
 
 
 def build_report(
-    plan: Plan, device: HasTiming, execution: Execution, *, model: str, config: str, device_name: str,
-    reference: str, expected: Mapping[int, np.ndarray] | None, reference_note: str | None = None,
+    plan: Plan,
+    device: HasTiming,
+    execution: Execution,
+    *,
+    model: str,
+    config: str,
+    device_name: str,
+    reference: str,
+    expected: Mapping[int, np.ndarray] | None,
+    reference_note: str | None = None,
 ) -> tuple[dict[str, Any], list[Mismatch]]:
     """The report of a run and the tensors that differ.
 
@@ -76,8 +97,8 @@ def build_report(
     model, config, device_name, reference
         As the user named them.
     expected
-        The reference's tensors; None when there is no reference, and then every `bit_exact` is None. It is None too for a result that was fused
-        away. On a device without timing all that derives from cycles is None.
+        The reference's tensors; None when there is no reference, and then every `bit_exact` is None. It is None too for
+        a result that was fused away. On a device without timing all that derives from cycles is None.
     reference_note
         Why there is no reference though the user wanted one, or what was changed for it.
 
@@ -113,9 +134,17 @@ def build_report(
         if isinstance(step, HostStep):
             remark = execution.host_remarks.get(step.op.index)
             bit_exact, diff = check(step.op.index)
-            host_ops.append({"index": step.op.index, "name": graph.tensors[step.op.outputs[0]].name, "op": step.op.kind,
-                             "reason": f"{step.reason}; {remark}" if remark else step.reason,
-                             "macs": dense_macs(graph, step.op), "bit_exact": bit_exact, "max_abs_diff": diff})
+            host_ops.append(
+                {
+                    "index": step.op.index,
+                    "name": graph.tensors[step.op.outputs[0]].name,
+                    "op": step.op.kind,
+                    "reason": f"{step.reason}; {remark}" if remark else step.reason,
+                    "macs": dense_macs(graph, step.op),
+                    "bit_exact": bit_exact,
+                    "max_abs_diff": diff,
+                }
+            )
         elif isinstance(step, NpuStep):
             for index in step.layers:
                 layers.append(_layer(plan, ops[index], step, execution, has_timing, utilisation, check))
@@ -124,19 +153,35 @@ def build_report(
     total = {name: sum(layer[name] for layer in layers) for name in ("macs", *TRAFFIC)}
     end_cycles = execution.cycles - sum(layer["cycles"] or 0 for layer in layers)
     return {
-        "model": model, "config": config, "device": device_name, "cores": npu.num_cores, "lanes": npu.num_lanes, "port_bits": npu.port_bits,
+        "model": model,
+        "config": config,
+        "device": device_name,
+        "cores": npu.num_cores,
+        "lanes": npu.num_lanes,
+        "port_bits": npu.port_bits,
         "memory_latency_cycles": device.memory_model.latency_cycles if has_timing else None,
-        "cycles": execution.cycles if has_timing else None, "end_cycles": end_cycles if has_timing else None, **(total_split(layers, execution.cycles) if has_timing else no_split()),
-        **total, "host_macs": sum(op["macs"] for op in host_ops), "utilisation": utilisation(total["macs"], execution.cycles),
-        "bit_exact": None if expected is None else not mismatches, "reference": reference, "reference_note": reference_note,
+        "cycles": execution.cycles if has_timing else None,
+        "end_cycles": end_cycles if has_timing else None,
+        **(total_split(layers, execution.cycles) if has_timing else no_split()),
+        **total,
+        "host_macs": sum(op["macs"] for op in host_ops),
+        "utilisation": utilisation(total["macs"], execution.cycles),
+        "bit_exact": None if expected is None else not mismatches,
+        "reference": reference,
+        "reference_note": reference_note,
         "simulation_seconds": round(execution.seconds, 6),
-        "simulated_cycles_per_second": round(execution.cycles / execution.seconds) if has_timing and execution.seconds else None,
-        "notes": list(graph.notes), "host_ops": host_ops, "layers": sorted(layers, key=lambda layer: layer["index"]),
+        "simulated_cycles_per_second": round(execution.cycles / execution.seconds)
+        if has_timing and execution.seconds
+        else None,
+        "notes": list(graph.notes),
+        "host_ops": host_ops,
+        "layers": sorted(layers, key=lambda layer: layer["index"]),
     }, sorted(mismatches, key=lambda mismatch: mismatch.op)
 
 
 def join_steps(outcomes: Sequence[tuple[dict[str, Any], list[Mismatch]]]) -> tuple[dict[str, Any], list[Mismatch]]:
-    """Reports and mismatches of successive runs -> those of all: what a run costs is that of the last one, a tensor is exact if it is in each of them.
+    """Reports and mismatches of successive runs -> those of all: what a run costs is that of the last one, a tensor
+    is exact if it is in each of them.
 
     `steps` gives each run's `cycles`, `bit_exact` and `simulation_seconds`; there is none for a single run.
     """
@@ -152,10 +197,14 @@ def join_steps(outcomes: Sequence[tuple[dict[str, Any], list[Mismatch]]]) -> tup
     steps = [{name: other[name] for name in ("cycles", "bit_exact", "simulation_seconds")} for other, _ in outcomes]
     if report["bit_exact"] is not None:
         report["bit_exact"] = all(step["bit_exact"] for step in steps)
-    return report | {"steps": steps}, [replace(mismatch, step=number) for number, (_, found) in enumerate(outcomes) for mismatch in found]
+    return report | {"steps": steps}, [
+        replace(mismatch, step=number) for number, (_, found) in enumerate(outcomes) for mismatch in found
+    ]
 
 
-def _layer(plan: Plan, op: Op, step: NpuStep, execution: Execution, has_timing: bool, utilisation, check) -> dict[str, Any]:
+def _layer(
+    plan: Plan, op: Op, step: NpuStep, execution: Execution, has_timing: bool, utilisation, check
+) -> dict[str, Any]:
     """One entry of `layers`."""
     graph = plan.graph
     cost, macs = execution.costs[op.index], dense_macs(graph, op)
@@ -164,8 +213,18 @@ def _layer(plan: Plan, op: Op, step: NpuStep, execution: Execution, has_timing: 
     timing = {"cycles": cost.cycles, "tp_cycles": cost.tp_cycles, **split}
     if not has_timing:
         timing = dict.fromkeys(timing)
-    return {"index": op.index, "name": graph.name_of(op), "op": op.kind, "engine": step.engines.get(op.index, "alias"), **timing, "macs": macs,
-            "utilisation": utilisation(macs, cost.cycles), **{name: getattr(cost.traffic, name) for name in TRAFFIC}, "bit_exact": bit_exact, "max_abs_diff": diff}
+    return {
+        "index": op.index,
+        "name": graph.name_of(op),
+        "op": op.kind,
+        "engine": step.engines.get(op.index, "alias"),
+        **timing,
+        "macs": macs,
+        "utilisation": utilisation(macs, cost.cycles),
+        **{name: getattr(cost.traffic, name) for name in TRAFFIC},
+        "bit_exact": bit_exact,
+        "max_abs_diff": diff,
+    }
 
 
 def _number(value: int | None) -> str:
@@ -185,28 +244,68 @@ _EXACT = {True: "yes", False: "no", None: "-"}
 _EXACT_COLOURS = {"yes": "green", "no": "red"}
 
 
-_COLUMNS: dict[str, JustifyMethod] = {"#": "right", "op": "left", "engine": "left", "cycles": "right", "MACs": "right", "use": "right", "largest loss": "left", "read B": "right", "written B": "right",
-            "weights B": "right", "exact": "center"}
+_COLUMNS: dict[str, JustifyMethod] = {
+    "#": "right",
+    "op": "left",
+    "engine": "left",
+    "cycles": "right",
+    "MACs": "right",
+    "use": "right",
+    "largest loss": "left",
+    "read B": "right",
+    "written B": "right",
+    "weights B": "right",
+    "exact": "center",
+}
 _OPTIONAL = ("weights B", "written B", "read B", "engine", "largest loss", "MACs", "use", "exact")
 """Columns that a narrow terminal does not get, the first to go first."""
 _TRAFFIC = dict(zip(("read B", "written B", "weights B"), TRAFFIC, strict=True))
 
 
 def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows of the table of operators ("use" is the utilisation, "largest loss" a share of the cycles); those of the host cost no cycles of the NPU. The last
-    rows are the cycles after the last completion, and the sums of all rows."""
+    """Titles and rows of the table of operators ("use" is the utilisation, "largest loss" a share of the cycles);
+    those of the host cost no cycles of the NPU. The last rows are the cycles after the last completion, and the sums
+    of all rows.
+    """
     cells = []
     for layer in report["layers"]:
-        cells.append({"#": layer["index"], "op": layer["op"], "engine": layer["engine"], "cycles": _number(layer["cycles"]), "MACs": _number(layer["macs"]),
-                      "use": _percent(layer["utilisation"]) if layer["macs"] else "", "largest loss": _loss(layer), "exact": _EXACT[layer["bit_exact"]]}
-                     | {title: _number(layer[name]) for title, name in _TRAFFIC.items()})
-    cells += [{"#": op["index"], "op": op["op"], "engine": "host", "cycles": "-", "MACs": _number(op["macs"]), "exact": _EXACT[op["bit_exact"]]}
-              | dict.fromkeys(_TRAFFIC, "-") for op in report["host_ops"]]
+        cells.append(
+            {
+                "#": layer["index"],
+                "op": layer["op"],
+                "engine": layer["engine"],
+                "cycles": _number(layer["cycles"]),
+                "MACs": _number(layer["macs"]),
+                "use": _percent(layer["utilisation"]) if layer["macs"] else "",
+                "largest loss": _loss(layer),
+                "exact": _EXACT[layer["bit_exact"]],
+            }
+            | {title: _number(layer[name]) for title, name in _TRAFFIC.items()}
+        )
+    cells += [
+        {
+            "#": op["index"],
+            "op": op["op"],
+            "engine": "host",
+            "cycles": "-",
+            "MACs": _number(op["macs"]),
+            "exact": _EXACT[op["bit_exact"]],
+        }
+        | dict.fromkeys(_TRAFFIC, "-")
+        for op in report["host_ops"]
+    ]
     cells.sort(key=lambda row: row["#"])
     if report["end_cycles"]:
         cells.append({"op": "end of program", "cycles": _number(report["end_cycles"])})
-    cells.append({"op": "total", "cycles": _number(report["cycles"]), "MACs": _number(report["macs"] + report["host_macs"]), "use": _percent(report["utilisation"])}
-                 | {title: _number(report[name]) for title, name in _TRAFFIC.items()})
+    cells.append(
+        {
+            "op": "total",
+            "cycles": _number(report["cycles"]),
+            "MACs": _number(report["macs"] + report["host_macs"]),
+            "use": _percent(report["utilisation"]),
+        }
+        | {title: _number(report[name]) for title, name in _TRAFFIC.items()}
+    )
     return list(_COLUMNS), [[str(row.get(title, "")) for title in _COLUMNS] for row in cells]
 
 
@@ -214,7 +313,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Table and summary of a report."""
     titles, rows = layer_cells(report)
     place = titles.index("exact")
-    cells = [[*row[:place], Text(row[place], _EXACT_COLOURS.get(row[place], "")), *row[place + 1:]] for row in rows]
+    cells = [[*row[:place], Text(row[place], _EXACT_COLOURS.get(row[place], "")), *row[place + 1 :]] for row in rows]
     print_table(console, _COLUMNS, cells, _OPTIONAL)
     for line in summary(report):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -224,13 +323,29 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     """The rest of a report, in lines."""
     lines = list(report.get("notes", ()))
     lines += [f"{op['op']} (operator {op['index']}) runs on the host: {op['reason']}" for op in report["host_ops"]]
-    cost = "no timing" if report["cycles"] is None else (
-        f"{report['cycles']:,} cycles, {_percent(report['utilisation'])} utilisation, "
-        f"{'estimated' if report['device'] == 'estimate' else 'simulated'} in {report['simulation_seconds']:.2f} s")
-    lines += [f"{layer['op']} (operator {layer['index']}): {layer['note']}" for layer in report["layers"] if "note" in layer]
-    lines.append(f"{report['device']}, config {report['config']} ({report['cores']} x {report['lanes']} MAC/cycle): {report['macs']:,} MACs, {cost}")
+    cost = (
+        "no timing"
+        if report["cycles"] is None
+        else (
+            f"{report['cycles']:,} cycles, {_percent(report['utilisation'])} utilisation, "
+            f"{'estimated' if report['device'] == 'estimate' else 'simulated'} in {report['simulation_seconds']:.2f} s"
+        )
+    )
+    lines += [
+        f"{layer['op']} (operator {layer['index']}): {layer['note']}" for layer in report["layers"] if "note" in layer
+    ]
+    lines.append(
+        
+            f"{report['device']}, config {report['config']} ({report['cores']} x {report['lanes']} MAC/cycle): "
+            f"{report['macs']:,} MACs, {cost}"
+        
+    )
     steps = f" in each of {len(report['steps'])} steps" if "steps" in report else ""
-    exact = {None: "not compared", True: f"every tensor equals the reference{steps}", False: "at least one tensor differs"}[report["bit_exact"]]
+    exact = {
+        None: "not compared",
+        True: f"every tensor equals the reference{steps}",
+        False: "at least one tensor differs",
+    }[report["bit_exact"]]
     note = f"; {report['reference_note']}" if report["reference_note"] else ""
     lines.append(f"reference {report['reference']}: {exact}{note}")
     return lines

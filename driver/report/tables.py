@@ -30,12 +30,19 @@ def stdout_console() -> Console:
     return Console(file=sys.stdout or io.StringIO(), width=None if is_terminal else UNLIMITED)
 
 
-def print_table(console: Console, columns: Mapping[str, JustifyMethod], rows: Sequence[Sequence[str | Text]], optional: Sequence[str] = (), *,
-                styles: Sequence[str | None] | None = None, section_ends: Collection[int] = ()) -> None:
+def print_table(
+    console: Console,
+    columns: Mapping[str, JustifyMethod],
+    rows: Sequence[Sequence[str | Text]],
+    optional: Sequence[str] = (),
+    *,
+    styles: Sequence[str | None] | None = None,
+    section_ends: Collection[int] = (),
+) -> None:
     """Print a table, whole if it fits or if the console is not a terminal.
 
-    Otherwise columns of `optional` are left out, and the line below the table names them. If even that is not enough, columns of text are folded, and
-    then the terminal wraps the lines; a figure is never cut.
+    Otherwise columns of `optional` are left out, and the line below the table names them. If even that is not enough,
+    columns of text are folded, and then the terminal wraps the lines; a figure is never cut.
 
     Parameters
     ----------
@@ -47,7 +54,10 @@ def print_table(console: Console, columns: Mapping[str, JustifyMethod], rows: Se
     """
     titles, width = list(columns), console.width if console.is_terminal else UNLIMITED
     texts = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
-    natural = {title: max([cell_len(title), *(cell.cell_len for cell in cells)]) for title, cells in zip(titles, _transposed(texts, len(titles)), strict=True)}
+    natural = {
+        title: max([cell_len(title), *(cell.cell_len for cell in cells)])
+        for title, cells in zip(titles, _transposed(texts, len(titles)), strict=True)
+    }
     left_out: list[str] = []
     shown = titles
     for title in [*optional, None]:
@@ -59,19 +69,46 @@ def print_table(console: Console, columns: Mapping[str, JustifyMethod], rows: Se
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
     for title in shown:
         is_text = columns[title] == "left"
-        table.add_column(Text(title), justify=columns[title], no_wrap=not is_text, overflow="fold", min_width=min(natural[title], MIN_TEXT) if is_text else natural[title])
+        table.add_column(
+            Text(title),
+            justify=columns[title],
+            no_wrap=not is_text,
+            overflow="fold",
+            min_width=min(natural[title], MIN_TEXT) if is_text else natural[title],
+        )
     for number, cells in enumerate(texts):
-        table.add_row(*(cell for title, cell in zip(titles, cells, strict=True) if title not in left_out),
-                      style=styles[number] if styles else None, end_section=number in section_ends)
+        table.add_row(
+            *(cell for title, cell in zip(titles, cells, strict=True) if title not in left_out),
+            style=styles[number] if styles else None,
+            end_section=number in section_ends,
+        )
     lines = console.render_lines(table, console.options.update_width(max(width, least)), pad=False)
-    console.print(Segments([segment for line in lines for segment in (*_stripped(line), Segment.line())]), crop=False, end="", soft_wrap=True)
+    console.print(
+        Segments([segment for line in lines for segment in (*_stripped(line), Segment.line())]),
+        crop=False,
+        end="",
+        soft_wrap=True,
+    )
     if left_out:
-        console.print(f"no room for {', '.join(title for title in titles if title in left_out)}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"no room for {', '.join(title for title in titles if title in left_out)}",
+            style="dim",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
-def _width(shown: Sequence[str], columns: Mapping[str, JustifyMethod], natural: Mapping[str, int], longest_text: int) -> int:
+def _width(
+    shown: Sequence[str], columns: Mapping[str, JustifyMethod], natural: Mapping[str, int], longest_text: int
+) -> int:
     """Characters of a line if texts are folded to `longest_text`."""
-    return sum((min(natural[title], longest_text) if columns[title] == "left" else natural[title]) + GAP for title in shown) - GAP
+    return (
+        sum(
+            (min(natural[title], longest_text) if columns[title] == "left" else natural[title]) + GAP for title in shown
+        )
+        - GAP
+    )
 
 
 def _stripped(line: Sequence[Segment]) -> list[Segment]:

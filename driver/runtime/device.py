@@ -11,15 +11,27 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.csr import Error
 
 __all__ = [
-    "AccessError", "BusError", "Device", "DeviceError", "MalformedError", "MemoryModel", "NpuError", "PoolError",
-    "ProgramTimeoutError", "WatchdogError", "npu_error",
+    "AccessError",
+    "BusError",
+    "Device",
+    "DeviceError",
+    "MalformedError",
+    "MemoryModel",
+    "NpuError",
+    "PoolError",
+    "ProgramTimeoutError",
+    "WatchdogError",
+    "npu_error",
 ]
 
 
 class NpuError(DeviceError):
-    """The NPU stopped a program: `code` and `addr` are those of its ERROR registers. It is idle again and takes the next program.
+    """The NPU stopped a program: `code` and `addr` are those of its ERROR registers.
 
-    `detail` is what the device can explain beyond that: the golden device names the descriptor, its field, the value and the limit; else empty.
+    It is idle again and takes the next program.
+
+    `detail` is what the device can explain beyond that: the golden device names the descriptor, its field, the value
+    and the limit; else empty.
     """
 
     REMEDY = "the driver does not know this code; use the driver of the NPU's version"
@@ -30,7 +42,9 @@ class NpuError(DeviceError):
         self.code, self.addr, self.detail = code, addr, detail
         name = Error(code).name if code in set(Error) else str(code)
         more = detail or self.HINT
-        super().__init__(f"the NPU stopped with error {name} at address {addr:#x}: {self.REMEDY}" + f"; {more}" * bool(more))
+        super().__init__(
+            f"the NPU stopped with error {name} at address {addr:#x}: {self.REMEDY}" + f"; {more}" * bool(more)
+        )
 
     def __reduce__(self) -> tuple:
         """As another process needs it."""
@@ -40,26 +54,38 @@ class NpuError(DeviceError):
 class BusError(NpuError):
     """The memory answered a burst with an error response."""
 
-    REMEDY = "the memory behind the port refused the burst; check that this address exists and that the interconnect lets the NPU use it"
+    REMEDY = (
+        "the memory behind the port refused the burst; check that this address exists and that the interconnect "
+        "lets the NPU use it"
+    )
 
 
 class AccessError(NpuError):
     """A burst outside the memory windows was stopped before it reached the bus."""
 
-    REMEDY = "no memory window allows this; the descriptors, or the memory they lie in, have been overwritten, or a window was locked by someone else"
+    REMEDY = (
+        "no memory window allows this; the descriptors, or the memory they lie in, have been overwritten, or a "
+        "window was locked by someone else"
+    )
 
 
 class WatchdogError(NpuError):
     """Nothing moved for too long."""
 
-    REMEDY = ("the memory has stopped answering (if it stays so, reset it and the NPU together), or descriptors wait for each other; "
-              "a slow memory needs a larger WATCHDOG")
+    REMEDY = (
+        "the memory has stopped answering (if it stays so, reset it and the NPU together), or descriptors wait for "
+        "each other; "
+        "a slow memory needs a larger WATCHDOG"
+    )
 
 
 class ProgramTimeoutError(NpuError):
     """A program took too long."""
 
-    REMEDY = "the program had not ended after TIMEOUT cycles; if it is not the program that never ends, TIMEOUT must be larger"
+    REMEDY = (
+        "the program had not ended after TIMEOUT cycles; if it is not the program that never ends, TIMEOUT must "
+        "be larger"
+    )
 
 
 class MalformedError(NpuError):
@@ -72,13 +98,22 @@ class MalformedError(NpuError):
 class PoolError(MalformedError):
     """The fused pool of a descriptor is illegal."""
 
-    REMEDY = "the descriptor there fuses a pool that the NPU cannot fuse (docs/reference/limits.md); run that pool on the tensor processor"
+    REMEDY = (
+        "the descriptor there fuses a pool that the NPU cannot fuse (docs/reference/limits.md); run that pool on "
+        "the tensor processor"
+    )
 
 
 _CLASSES: dict[int, type[NpuError]] = {
-    Error.OPCODE: MalformedError, Error.MALFORMED: MalformedError, Error.BUS_READ: BusError, Error.BUS_WRITE: BusError,
-    Error.ACCESS_READ: AccessError, Error.ACCESS_WRITE: AccessError, Error.WATCHDOG: WatchdogError,
-    Error.POOL: PoolError, Error.TIMEOUT: ProgramTimeoutError,
+    Error.OPCODE: MalformedError,
+    Error.MALFORMED: MalformedError,
+    Error.BUS_READ: BusError,
+    Error.BUS_WRITE: BusError,
+    Error.ACCESS_READ: AccessError,
+    Error.ACCESS_WRITE: AccessError,
+    Error.WATCHDOG: WatchdogError,
+    Error.POOL: PoolError,
+    Error.TIMEOUT: ProgramTimeoutError,
 }
 
 
@@ -102,7 +137,10 @@ class MemoryModel:
 
 
 class Device(Protocol):
-    """A Convoy NPU with its memory, simulated or real. One that knows what is wrong, while ERROR is set, says so in an attribute `explanation`."""
+    """A Convoy NPU with its memory, simulated or real.
+
+    One that knows what is wrong, while ERROR is set, says so in an attribute `explanation`.
+    """
 
     config: NpuConfig
     memory_model: MemoryModel | None

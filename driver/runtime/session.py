@@ -27,7 +27,9 @@ MAX_POLLS = 10_000
 
 @dataclass
 class LayerCost:
-    """What a layer cost: cycles as its completion records say, zero on a device without timing; bytes as its descriptors say."""
+    """What a layer cost: cycles as its completion records say, zero on a device without timing; bytes as its
+    descriptors say.
+    """
 
     cycles: int = 0
     tp_cycles: int = 0
@@ -59,9 +61,11 @@ class Execution:
 
 
 def watchdog_limit(config: NpuConfig) -> int:
-    """More cycles than a program of this configuration can compute between two movements on the bus, however it is made.
+    """More cycles than a program of this configuration can compute between two movements on the bus, however it is
+    made.
 
-    The cores may work on a full weight queue with all accumulators in use; a pool may look at the whole buffer for each byte of a burst.
+    The cores may work on a full weight queue with all accumulators in use; a pool may look at the whole buffer for each
+    byte of a burst.
     """
     weights = config.weight_fifo_beats * config.port_bytes * config.num_acc_entries
     pools = config.max_burst_beats * config.port_bytes * config.tp_buffer_bytes
@@ -69,12 +73,17 @@ def watchdog_limit(config: NpuConfig) -> int:
 
 
 def plan_inputs(plan: Plan) -> list[int]:
-    """The activations that a plan reads and does not compute, in order of first use: the network's inputs, or those of the selected layers."""
+    """The activations that a plan reads and does not compute, in order of first use: the network's inputs, or those
+    of the selected layers.
+    """
     made: set[int] = set()
     needed: list[int] = []
     for op in _plan_ops(plan):
-        needed += [index for index in op.inputs
-                   if index >= 0 and plan.graph.tensors[index].data is None and index not in made and index not in needed]
+        needed += [
+            index
+            for index in op.inputs
+            if index >= 0 and plan.graph.tensors[index].data is None and index not in made and index not in needed
+        ]
         made.update(op.outputs)
     return needed
 
@@ -89,7 +98,9 @@ def _plan_ops(plan: Plan):
 
 
 class Session:
-    """Runs one plan on one device as often as wanted. Variables of the network keep their values from run to run, in NPU memory.
+    """Runs one plan on one device as often as wanted.
+
+    Variables of the network keep their values from run to run, in NPU memory.
 
     Parameters
     ----------
@@ -100,9 +111,11 @@ class Session:
     progress
         Called now and then with the cycles simulated so far.
     watchdog_cycles
-        The NPU stops a program that has not moved for so long; None: a limit that no program reaches (`watchdog_limit`); 0: never.
+        The NPU stops a program that has not moved for so long; None: a limit that no program reaches
+        (`watchdog_limit`); 0: never.
     timeout_cycles
-        The NPU stops a program that has not ended after so long; None: far more than any of the plan can take; 0: never.
+        The NPU stops a program that has not ended after so long; None: far more than any of the plan can take; 0:
+        never.
 
     Raises
     ------
@@ -110,8 +123,15 @@ class Session:
         When the device does not identify itself as the configured NPU.
     """
 
-    def __init__(self, plan: Plan, device: Device, keep_tensors: bool = True, progress: Callable[[int], None] | None = None,
-                 watchdog_cycles: int | None = None, timeout_cycles: int | None = None):
+    def __init__(
+        self,
+        plan: Plan,
+        device: Device,
+        keep_tensors: bool = True,
+        progress: Callable[[int], None] | None = None,
+        watchdog_cycles: int | None = None,
+        timeout_cycles: int | None = None,
+    ):
         self.plan, self.device, self.keep_tensors, self.progress = plan, device, keep_tensors, progress
         self._host_ops: dict[int, HostOp] = {}
         self._traffic: dict[int, list[Traffic]] = {}
@@ -134,7 +154,10 @@ class Session:
         self.reset_state()
 
     def reset_state(self) -> None:
-        """Give every variable of the network the value that it has before the first run. After a run that failed their values are undefined."""
+        """Give every variable of the network the value that it has before the first run.
+
+        After a run that failed their values are undefined.
+        """
         for keep in self.plan.keeps:
             if keep.initial is not None:
                 self.device.write_memory(keep.placement.addr, keep.placement.pack(keep.initial))
@@ -150,9 +173,11 @@ class Session:
         Raises
         ------
         GraphError
-            When an input is missing or has another shape or dtype, or the host cannot execute an operator on these values.
+            When an input is missing or has another shape or dtype, or the host cannot execute an operator on these
+            values.
         NpuError
-            When the NPU stops with an error: `BusError`, `AccessError`, `WatchdogError`, `ProgramTimeoutError`, `MalformedError`. The session may run again.
+            When the NPU stops with an error: `BusError`, `AccessError`, `WatchdogError`, `ProgramTimeoutError`,
+            `MalformedError`. The session may run again.
         DeviceError
             When the device does not answer; `reset` before running again.
         """
@@ -162,7 +187,9 @@ class Session:
             value = inputs.get(index)
             if value is None or value.shape != tensor.shape or value.dtype != tensor.dtype:
                 seen = "nothing" if value is None else f"{value.dtype} {list(value.shape)}"
-                raise GraphError(f"tensor {index} ({tensor.name}) must be {tensor.dtype} {list(tensor.shape)}, but got {seen}")
+                raise GraphError(
+                    f"tensor {index} ({tensor.name}) must be {tensor.dtype} {list(tensor.shape)}, but got {seen}"
+                )
             self._set(execution, index, value)
         needed = self._needed_after(-1)
         for keep in self.plan.keeps:
@@ -217,7 +244,9 @@ class Session:
         if step.program.descriptors:
             started = time.perf_counter()
             self._start(step.program)
-            self.device.wait(2 * max(self._max_cycles(), self._timeout_cycles), self.progress)  # the NPU stops by itself before
+            self.device.wait(
+                2 * max(self._max_cycles(), self._timeout_cycles), self.progress
+            )  # the NPU stops by itself before
             execution.seconds += time.perf_counter() - started
             self._check()
             if self.device.memory_model is not None:
@@ -241,7 +270,7 @@ class Session:
 
     def _needed_after(self, position: int) -> set[int]:
         """Tensors that the caller or a later step of the host wants."""
-        later = (step.op for step in self.plan.steps[position + 1:] if isinstance(step, HostStep))
+        later = (step.op for step in self.plan.steps[position + 1 :] if isinstance(step, HostStep))
         return {*self.plan.graph.outputs, *(index for op in later for index in op.inputs)}
 
     def _start(self, program: Program) -> None:
@@ -262,7 +291,10 @@ class Session:
         for number, window in enumerate(program.windows):
             self._write(f"WINDOW{number}_BASE", window.base)
             self._write(f"WINDOW{number}_LIMIT", window.limit)
-            self._write(f"WINDOW{number}_CONTROL", WindowControl.READ * window.is_readable | WindowControl.WRITE * window.is_writable)
+            self._write(
+                f"WINDOW{number}_CONTROL",
+                WindowControl.READ * window.is_readable | WindowControl.WRITE * window.is_writable,
+            )
 
     def _check(self) -> None:
         status = self._read("STATUS")
@@ -277,12 +309,18 @@ class Session:
     def _book(self, execution: Execution, program: Program) -> None:
         """Give each descriptor its own bytes, and the cycles between the completion before its own and its own."""
         size = COMPLETION.num_bytes
-        raw = self.device.read_memory(program.record_addr, size * len(program.descriptors)) if program.descriptors else b""
-        records = [COMPLETION.decode(raw[i * size:(i + 1) * size]) for i in range(len(program.descriptors))]
+        raw = (
+            self.device.read_memory(program.record_addr, size * len(program.descriptors))
+            if program.descriptors
+            else b""
+        )
+        records = [COMPLETION.decode(raw[i * size : (i + 1) * size]) for i in range(len(program.descriptors))]
         execution.completions.append(tuple(record["cycle"] for record in records))
         before = dict.fromkeys(COMPLETION.fields, 0)
         if id(program) not in self._traffic:
-            self._traffic[id(program)] = [descriptor_traffic(program, index, self.plan.config) for index in range(len(records))]
+            self._traffic[id(program)] = [
+                descriptor_traffic(program, index, self.plan.config) for index in range(len(records))
+            ]
         traffic = self._traffic[id(program)]
         for index in sorted(range(len(records)), key=lambda index: (records[index]["cycle"], index)):
             record, cost = records[index], execution.costs.setdefault(program.ops[index], LayerCost())

@@ -60,7 +60,9 @@ class _Front:
         offered = self._offer(header)
         if header["opcode"] == Opcode.NN:
             fields = NN.decode(raw)
-            accepted, completed, spent = self.nn.time(fields, self.program.streams[fields["stream_addr"]], offered, self._following(index))
+            accepted, completed, spent = self.nn.time(
+                fields, self.program.streams[fields["stream_addr"]], offered, self._following(index)
+            )
             timed = Timed(index, Opcode.NN, accepted, completed, spent, tuple(self.nn.slices))
             self.nn.slices.clear()
         else:
@@ -73,7 +75,7 @@ class _Front:
         return timed
 
     def _header(self, index: int) -> dict[str, int]:
-        return HEADER.decode(self.program.descriptors[index][:HEADER.num_bytes])
+        return HEADER.decode(self.program.descriptors[index][: HEADER.num_bytes])
 
     def _offer(self, header: dict[str, int]) -> float:
         """When the next descriptor has been fetched and checked, and what it waits for is done."""
@@ -86,12 +88,18 @@ class _Front:
 
     def _following(self, index: int) -> Following:
         """What comes behind a descriptor."""
-        rest = self.program.descriptors[index + 1:]
+        rest = self.program.descriptors[index + 1 :]
         streams = fields = None
         if rest and self._header(index + 1)["opcode"] == Opcode.NN:
             fields = NN.decode(rest[0])
             streams = self.program.streams[fields["stream_addr"]]
-        return Following(len(rest), streams, fields, lambda accepted: self._next_offer(index, accepted), lambda accepted, load: self._tp_loads(index, accepted, load))
+        return Following(
+            len(rest),
+            streams,
+            fields,
+            lambda accepted: self._next_offer(index, accepted),
+            lambda accepted, load: self._tp_loads(index, accepted, load),
+        )
 
     def _next_offer(self, index: int, accepted: float) -> float:
         """When the descriptor behind `index` could be offered if that were accepted at some time."""
@@ -100,13 +108,15 @@ class _Front:
         return ahead._offer(self._header(index + 1))
 
     def _tp_loads(self, index: int, accepted: float, load: Transfer) -> list[Transfer]:
-        """What the tensor processor reads while the loader reads for the job of descriptor `index`, in descriptors before and behind it."""
+        """What the tensor processor reads while the loader reads for the job of descriptor `index`, in descriptors
+        before and behind it.
+        """
         ahead = copy(self)
         ahead.tp, ahead.taken, ahead.done = copy(self.tp), accepted, dict(self.done)
         ahead.tp.slices, ahead.tp.loads = [], [each for each in self.tp.loads[-NUM_RIVALS:] if each.end > load.start]
-        ahead.tp.rivals = [*self.nn.loads[1 - NUM_RIVALS:], replace(load, end=inf)]
+        ahead.tp.rivals = [*self.nn.loads[1 - NUM_RIVALS :], replace(load, end=inf)]
         num_jobs, loads = 0, ahead.tp.loads
-        for number, raw in enumerate(self.program.descriptors[index + 1:], index + 1):
+        for number, raw in enumerate(self.program.descriptors[index + 1 :], index + 1):
             header = self._header(number)
             is_nn = header["opcode"] == Opcode.NN
             if header["wait_tp" if is_nn else "wait_nn"] or (is_nn and num_jobs == NUM_AHEAD):
@@ -118,7 +128,9 @@ class _Front:
                 num_jobs, ahead.taken = num_jobs + 1, offered + 1
             else:
                 ahead.taken, ahead.done[Opcode.TP] = ahead.tp.time(TP.decode(raw), offered)
-        return [replace(each, rate=each.rate + self.num_beats / (each.end - each.start)) for each in loads]  # a descriptor comes with each
+        return [
+            replace(each, rate=each.rate + self.num_beats / (each.end - each.start)) for each in loads
+        ]  # a descriptor comes with each
 
 
 def time_program(program: Program, config: NpuConfig, memory: MemoryModel) -> list[Timed]:

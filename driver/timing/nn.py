@@ -1,4 +1,6 @@
-"""When the NN engine completes a job: the pipeline of docs/architecture.md in recurrences, a step per window and per group."""
+"""When the NN engine completes a job: the pipeline of docs/architecture.md in recurrences, a step per window and per
+group.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,17 @@ from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTE
 from .port import FLIGHT_CYCLES, Delay, SharedPort, Transfer
 from .start import WAITING_BURSTS, Load, Loaded, Next, Start, simulate_load, simulate_start
 
-__all__ = ["MAX_WRITES", "READ_CYCLES", "WRITE_CYCLES", "Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
+__all__ = [
+    "MAX_WRITES",
+    "READ_CYCLES",
+    "WRITE_CYCLES",
+    "Following",
+    "NnTimer",
+    "Slice",
+    "Spent",
+    "num_beats",
+    "port_cycles",
+]
 
 READ_CYCLES = 12
 """What a round trip to memory takes beyond the memory's latency: request, guard, queues."""
@@ -63,7 +75,9 @@ def num_beats(run_bytes: float, is_aligned: bool, config: NpuConfig) -> float:
 
 
 def port_cycles(beats: float, num_runs: float, latency_cycles: int, max_bursts: int, config: NpuConfig) -> float:
-    """Cycles of the memory port for `beats` in `num_runs` runs: a cycle per beat, or as long as the bursts take with `max_bursts` of them in flight."""
+    """Cycles of the memory port for `beats` in `num_runs` runs: a cycle per beat, or as long as the bursts take with
+    `max_bursts` of them in flight.
+    """
     bursts = max(num_runs, beats / config.max_burst_beats)
     return max(beats, (bursts * (latency_cycles + FLIGHT_CYCLES) + beats) / max_bursts)
 
@@ -105,7 +119,9 @@ class Slice:
 
 @dataclass
 class _Unit:
-    """What the drain does for one kernel of one core in a group: cycles of the walk and of the second operand's sums; beats and runs that it writes."""
+    """What the drain does for one kernel of one core in a group: cycles of the walk and of the second operand's
+    sums; beats and runs that it writes.
+    """
 
     visits: float
     sums: float
@@ -143,7 +159,9 @@ class NnTimer:
     def __init__(self, config: NpuConfig, memory: MemoryModel):
         self.config, self.latency = config, memory.latency_cycles
         self.read_trip, self.write_trip = memory.latency_cycles + READ_CYCLES, memory.latency_cycles + WRITE_CYCLES
-        self.load_taken = self.load_end = self.fill_free = self.fetched = self.drain_taken = self.drained = self.added = self.written = self.completed = 0.0
+        self.load_taken = self.load_end = self.fill_free = self.fetched = self.drain_taken = self.drained = (
+            self.added
+        ) = self.written = self.completed = 0.0
         self.ends = [0.0] * config.num_cores
         self.decoded = [0.0] * config.num_cores
         self.buffers = [0.0, 0.0]
@@ -158,11 +176,17 @@ class NnTimer:
         self.ahead_bursts = 0
         """Of weights for the next job, still to come."""
 
-    def time(self, d: dict[str, int], layer: LayerStreams, ready: float, following: Following) -> tuple[float, float, Spent]:
+    def time(
+        self, d: dict[str, int], layer: LayerStreams, ready: float, following: Following
+    ) -> tuple[float, float, Spent]:
         """(accepted, completed, spent) of a descriptor offered at `ready`."""
         config, spent = self.config, Spent()
         accepted = max(ready, self.load_taken, self.drain_taken) + 1
-        self.ahead_bursts = sum(stream.num_beats // config.max_burst_beats for stream in following.streams.counts) if following.streams else 0
+        self.ahead_bursts = (
+            sum(stream.num_beats // config.max_burst_beats for stream in following.streams.counts)
+            if following.streams
+            else 0
+        )
         pixels = self._load(d, accepted, layer, following)
         self.fetched = self._first_fetch(d, accepted)
         self.ends = [max(end, accepted + 4) for end in self.ends]
@@ -173,15 +197,25 @@ class NnTimer:
         drain_ready = max(accepted, self.drained) + 20 + lut
         consumed: list[float] = []
         for sb in range(d["num_sb"]):
-            streams = layer.counts[sb * config.num_cores:(sb + 1) * config.num_cores]
+            streams = layer.counts[sb * config.num_cores : (sb + 1) * config.num_cores]
             for group in range(d["num_groups"]):
                 is_last = group == d["num_groups"] - 1
-                end = self._group(d, streams, sb, (1 + d["is_wide"]) * d["num_vec_last" if is_last else "num_vec"], pixels, consumed, spent)
+                end = self._group(
+                    d,
+                    streams,
+                    sb,
+                    (1 + d["is_wide"]) * d["num_vec_last" if is_last else "num_vec"],
+                    pixels,
+                    consumed,
+                    spent,
+                )
                 start = max(end + FINISH_CYCLES, self.drained + DRAIN_GROUP_CYCLES, drain_ready)
                 if sb == group == 0:
                     self.drain_taken = max(self.drained, accepted)
                 num_units = d["num_kernels_last" if sb == d["num_sb"] - 1 else "num_kernels"] * config.num_cores
-                self._drain(start, num_units, units[is_last], layer.num_runs[sb] / num_units if d["num_groups"] == 1 else 1.0)
+                self._drain(
+                    start, num_units, units[is_last], layer.num_runs[sb] / num_units if d["num_groups"] == 1 else 1.0
+                )
         self.completed = max(self.completed, max(self.drained + DRAIN_CYCLES, self.written) + self.write_trip)
         return accepted, self.completed, spent
 
@@ -192,7 +226,10 @@ class NnTimer:
         self.load_taken = max(accepted + 1, *waits, self.load_taken)
         lanes, rows = config.num_lanes, np.arange(d["tile_rows"]) * d["pitch_row"] % config.num_lanes
         segments = int(((rows + d["tile_cols"] - 1) // lanes + 1).sum())
-        stored = [bin(d["phase_mask"] >> 2 * py & (3 if d["stride_w_log2"] else 1)).count("1") for py in range(1 << d["stride_h_log2"])]
+        stored = [
+            bin(d["phase_mask"] >> 2 * py & (3 if d["stride_w_log2"] else 1)).count("1")
+            for py in range(1 << d["stride_h_log2"])
+        ]
         writes = segments * sum(max(1, count) for count in stored)
         num_runs = d["num_act_inner"] * d["num_act_outer"]
         is_held, is_cold = self.load_taken > accepted + 1, self.completed <= accepted
@@ -202,8 +239,11 @@ class NnTimer:
         self.loaded, start, channels, first, per_channel = None, None, (), 0.0, 0.0
         num_vec = (1 + d["is_wide"]) * d["num_vec_last" if d["num_groups"] == 1 else "num_vec"]
         if is_held or is_cold:
-            compute = max(sum(stream.cycles(num_vec)) for stream in layer.counts[:config.num_cores])
-            load, behind = Load(d, layer, num_vec, max(writes, gaps / d["num_ic"]), compute + FINISH_CYCLES), self._next(following, accepted)
+            compute = max(sum(stream.cycles(num_vec)) for stream in layer.counts[: config.num_cores])
+            load, behind = (
+                Load(d, layer, num_vec, max(writes, gaps / d["num_ic"]), compute + FINISH_CYCLES),
+                self._next(following, accepted),
+            )
             if is_held:
                 port_free = max(self.load_taken + self._queued_beats(d, layer, accepted), self.load_end)
                 loaded = simulate_load(load, self.load_taken, port_free, behind, self.latency, config)
@@ -212,8 +252,13 @@ class NnTimer:
             channels, self.loaded = loaded.channels, loaded
             self.ahead_bursts -= loaded.num_next_bursts
         else:
-            is_aligned = all(d[name] % config.port_bytes == 0 for name in ("act_addr", "act_pitch_inner_bytes", "act_pitch_outer_bytes"))
-            beats = num_runs * num_beats(d["act_run_bytes"], is_aligned or (num_runs == 1 and d["act_addr"] % config.port_bytes == 0), config)
+            is_aligned = all(
+                d[name] % config.port_bytes == 0
+                for name in ("act_addr", "act_pitch_inner_bytes", "act_pitch_outer_bytes")
+            )
+            beats = num_runs * num_beats(
+                d["act_run_bytes"], is_aligned or (num_runs == 1 and d["act_addr"] % config.port_bytes == 0), config
+            )
             beats = port_cycles(beats, num_runs, self.latency, config.max_reads, config)
             contended = max(0.0, self._other_beats(d, layer) - max(0.0, self.load_taken - self.load_end))
             first = max(self.load_taken + self.read_trip + LOAD_CYCLES, self.load_end + LOAD_GAP_CYCLES)
@@ -221,11 +266,18 @@ class NnTimer:
         pixels = _Pixels(first, per_channel, d["num_ic"], is_held, start, channels)
         begin, end = self.load_taken + self.read_trip if channels else first, pixels.loaded(d["num_ic"])
         beats = num_runs * num_beats(d["act_run_bytes"], False, config)
-        alone = Transfer(begin, end, min(1.0, beats / (end - begin)), beats / (num_runs * -(-d["act_run_bytes"] // (config.max_burst_beats * config.port_bytes))))
+        alone = Transfer(
+            begin,
+            end,
+            min(1.0, beats / (end - begin)),
+            beats / (num_runs * -(-d["act_run_bytes"] // (config.max_burst_beats * config.port_bytes))),
+        )
         pixels.delay = Delay(SharedPort(config, self.latency), alone, following.tp_loads(accepted, alone))
         self.load_end = pixels.loaded(d["num_ic"])
         self.loads.append(replace(alone, end=self.load_end))
-        self.slices.append(Slice("loader", self.load_taken + LOAD_CYCLES if channels else first - self.read_trip, self.load_end))
+        self.slices.append(
+            Slice("loader", self.load_taken + LOAD_CYCLES if channels else first - self.read_trip, self.load_end)
+        )
         return pixels
 
     def _next(self, following: Following, accepted: float) -> Next | None:
@@ -236,12 +288,18 @@ class NnTimer:
         return Next(at, following.fields, following.streams, following.num_descriptors - 1)
 
     def _queued_beats(self, d: dict[str, int], layer: LayerStreams, accepted: float) -> float:
-        """Weights of the job that the port has been asked for and not yet brought when the loader begins: pixels come behind them."""
+        """Weights of the job that the port has been asked for and not yet brought when the loader begins: pixels
+        come behind them.
+        """
         beats = sum(stream.num_beats for stream in layer.counts) * d["num_groups"]
         beats = min(beats, self.config.weight_fifo_beats * self.config.num_cores)
         begun = self._first_fetch(d, accepted) + self.read_trip
         window = (self.config.max_reads + WAITING_BURSTS) * self.config.max_burst_beats
-        return max(0.0, min(window, self._fetch_end(begun, beats, is_first=True) - self.load_taken)) if begun < self.load_taken else 0.0
+        return (
+            max(0.0, min(window, self._fetch_end(begun, beats, is_first=True) - self.load_taken))
+            if begun < self.load_taken
+            else 0.0
+        )
 
     def _first_fetch(self, d: dict[str, int], accepted: float) -> float:
         """When the first weights of a job are requested."""
@@ -255,8 +313,16 @@ class NnTimer:
         tables = d["num_taps"] * TAP_BYTES + len(layer.counts) * STREAM.num_bytes + DESCRIPTOR_BYTES
         return (tables + kernels * PARAM.num_bytes) / config.port_bytes + weights
 
-    def _group(self, d: dict[str, int], streams: Sequence[StreamCounts], sb: int, num_vec: int, pixels: _Pixels,
-               consumed: list[float], spent: Spent) -> float:
+    def _group(
+        self,
+        d: dict[str, int],
+        streams: Sequence[StreamCounts],
+        sb: int,
+        num_vec: int,
+        pixels: _Pixels,
+        consumed: list[float],
+        spent: Spent,
+    ) -> float:
         """Compute a group; when the last core has issued its last weight."""
         config = self.config
         work = [stream.cycles(num_vec) for stream in streams]
@@ -268,7 +334,10 @@ class NnTimer:
         arrivals = [fetch + self.read_trip] * config.num_cores
         self.fetched = self._fetch_end(fetch, self._fetch_cycles(d, streams, sb), is_first=not consumed)
         if pixels.start and not consumed:
-            arrivals, self.fetched = [pixels.delay(first) for first in pixels.start.first_weights], pixels.delay(pixels.start.last_weights) - self.read_trip
+            arrivals, self.fetched = (
+                [pixels.delay(first) for first in pixels.start.first_weights],
+                pixels.delay(pixels.start.last_weights) - self.read_trip,
+            )
         self.slices.append(Slice("weights", fetch, self.fetched))
         for core, stream in enumerate(streams):
             arrived = max(before[core], arrivals[core] + DECODE_CYCLES)
@@ -285,7 +354,9 @@ class NnTimer:
                 spent.add(Cause.BUS, late)
                 self.ends[core] += late
             tokens = sum(stream.nnz) + sum(stream.zeros)
-            self.decoded[core] = max(starts[core] + tokens * stream.token_cycles, self.ends[core] - LOOKAHEAD_WEIGHTS * num_vec)
+            self.decoded[core] = max(
+                starts[core] + tokens * stream.token_cycles, self.ends[core] - LOOKAHEAD_WEIGHTS * num_vec
+            )
             spent.add(Cause.BUSY, sum(stream.nnz) * num_vec)
             self.slices.append(Slice(f"core {core}", starts[core], self.ends[core]))
             self.ends[core] += 1
@@ -294,7 +365,10 @@ class NnTimer:
         return end
 
     def _fetch_end(self, begin: float, cycles: float, *, is_first: bool) -> float:
-        """When weights have been requested. The first ones of a job, not used yet, give way to pixels once each queue holds `LOW_BEATS`."""
+        """When weights have been requested.
+
+        The first ones of a job, not used yet, give way to pixels once each queue holds `LOW_BEATS`.
+        """
         left = cycles - LOW_BEATS * self.config.num_cores
         if not is_first or left <= 0:
             return begin + cycles
@@ -314,12 +388,22 @@ class NnTimer:
         for z in range(len(work[0])):
             slot_free = releases[-num_slots] if len(releases) >= num_slots else 0.0
             for part in everyone if d["is_depthwise"] else (0,):
-                channel = ((sb * d["num_z"] + z) * num_cores + part if d["is_depthwise"] else z) * value_bytes + value_bytes - 1
+                channel = (
+                    ((sb * d["num_z"] + z) * num_cores + part if d["is_depthwise"] else z) * value_bytes
+                    + value_bytes
+                    - 1
+                )
                 loaded = pixels.loaded(channel) if channel < d["num_ic"] else 0.0
                 begin = max(self.fill_free, loaded, slot_free)
                 cause = Cause.WINDOW
                 if begin > self.fill_free:
-                    cause = Cause.IMBALANCE if begin > loaded else Cause.DRAIN if pixels.is_held and begin <= pixels.loaded(0) else Cause.BUS
+                    cause = (
+                        Cause.IMBALANCE
+                        if begin > loaded
+                        else Cause.DRAIN
+                        if pixels.is_held and begin <= pixels.loaded(0)
+                        else Cause.BUS
+                    )
                 self.fill_free = begin + words + WINDOW_CYCLES
                 filled = begin + words + FILLED_CYCLES
                 for core in (part,) if d["is_depthwise"] else everyone:
@@ -350,12 +434,20 @@ class NnTimer:
             rows, width = max(1, rows // 2), (width - d["pool_size"]) // 2 + 1
             num_bytes = rows * width
         num_runs = 1 if (d["is_flat"] and not d["pool_size"]) or width == d["out_pitch_row_bytes"] else rows
-        is_aligned = all(d[name] % config.port_bytes == 0 for name in ("out_addr", "out_group_step_bytes", "out_pitch_row_bytes"))
+        is_aligned = all(
+            d[name] % config.port_bytes == 0 for name in ("out_addr", "out_group_step_bytes", "out_pitch_row_bytes")
+        )
         beats = num_runs * num_beats(num_bytes / num_runs, is_aligned, config)
         sums = -(-num_bytes // config.residual_lanes) + RESIDUAL_UNIT_CYCLES if d["has_residual"] else 0
         value_bytes = 1 + d["is_wide"]
         shared_sums = max(sums, beats + num_runs * config.max_burst_beats) if sums else 0
-        return _Unit(max(visits * value_bytes, PARAM.num_bytes / config.port_bytes), sums, beats * value_bytes, num_runs * value_bytes, shared_sums)
+        return _Unit(
+            max(visits * value_bytes, PARAM.num_bytes / config.port_bytes),
+            sums,
+            beats * value_bytes,
+            num_runs * value_bytes,
+            shared_sums,
+        )
 
     def _drain(self, start: float, num_units: int, unit: _Unit, share: float) -> None:
         """Drain a group; `share` of the units begin a run of their own."""
@@ -365,10 +457,15 @@ class NnTimer:
             num_shared = min(num_units, self.ahead_bursts)
             self.ahead_bursts -= num_shared
             sums += num_shared * (unit.shared_sums - unit.sums)
-            queued = self.loaded.queue_cycles(start) if self.loaded else self.config.max_reads * self.config.max_burst_beats  # of weights for the next job
+            queued = (
+                self.loaded.queue_cycles(start) if self.loaded else self.config.max_reads * self.config.max_burst_beats
+            )  # of weights for the next job
             self.added = max(self.added, start + self.read_trip + queued + RESIDUAL_CYCLES) + sums
         self.written = max(self.written + port, start + DRAIN_CYCLES + port, self.added if sums else 0.0)
         ahead = DRAIN_QUEUE_CHUNKS * max(port, sums) / visits
         self.drained = max(start + visits, self.written - DRAIN_CYCLES - ahead)
         self.buffers = [self.buffers[1], self.drained + DRAINED_CYCLES]
-        self.slices += [Slice("drain", start, self.drained), Slice("writer", max(start + DRAIN_CYCLES, self.written - max(port, sums)), self.written)]
+        self.slices += [
+            Slice("drain", start, self.drained),
+            Slice("writer", max(start + DRAIN_CYCLES, self.written - max(port, sums)), self.written),
+        ]

@@ -42,10 +42,17 @@ class SharedPort:
     latency_cycles: int
 
     def cycles(self, beats: float, num_bursts: int, depth_beats: int) -> float:
-        """From the first beat to the last of what a unit reads alone, with `depth_beats` requested and not yet taken at most."""
+        """From the first beat to the last of what a unit reads alone, with `depth_beats` requested and not yet taken
+        at most.
+        """
         burst, cycles = beats / num_bursts, beats
-        for window, answer in ((self.config.max_reads, FLIGHT_CYCLES), ((depth_beats - self.config.max_burst_beats) / burst + 1, TAKEN_CYCLES)):
-            waits = ceil(num_bursts / window) - 1  # the first burst of a window is requested when the first of the window before has come
+        for window, answer in (
+            (self.config.max_reads, FLIGHT_CYCLES),
+            ((depth_beats - self.config.max_burst_beats) / burst + 1, TAKEN_CYCLES),
+        ):
+            waits = (
+                ceil(num_bursts / window) - 1
+            )  # the first burst of a window is requested when the first of the window before has come
             cycles = max(cycles, waits * (self.latency_cycles + answer + burst) + (num_bursts - waits * window) * burst)
         return cycles
 
@@ -55,13 +62,18 @@ class SharedPort:
         return own.burst_beats / max(both, (2 * (self.latency_cycles + FLIGHT_CYCLES) + both) / self.config.max_reads)
 
     def end(self, own: Transfer, rivals: Iterable[Transfer]) -> float:
-        """When a transfer ends that would end at `own.end` if it had the port to itself. `rivals` are in order of time."""
+        """When a transfer ends that would end at `own.end` if it had the port to itself.
+
+        `rivals` are in order of time.
+        """
         now, left = own.start, own.end - own.start
         for rival in rivals:
             alone = min(left, max(rival.start - now, 0.0))
             now, left = now + alone, left - alone
             if left > 0 and rival.end > now:
-                speed = min(1.0, (self.share(own, rival) if rival.rate >= self.share(rival, own) else 1 - rival.rate) / own.rate)
+                speed = min(
+                    1.0, (self.share(own, rival) if rival.rate >= self.share(rival, own) else 1 - rival.rate) / own.rate
+                )
                 shared = min(left / speed, rival.end - now)
                 now, left = now + shared, left - shared * speed
         return now + left
@@ -84,7 +96,9 @@ class Delay:
             start = max(rival.start, now)
             if rival.end <= start or alone + start - now >= own.end:
                 continue
-            share = min(1 - rival.rate, port.share(own, rival)) if rival.rate >= port.share(rival, own) else 1 - rival.rate
+            share = (
+                min(1 - rival.rate, port.share(own, rival)) if rival.rate >= port.share(rival, own) else 1 - rival.rate
+            )
             speed = min(1.0, max(LEAST_SHARE, share) / own.rate)
             self._alone += [alone + start - now, alone + start - now + (rival.end - start) * speed]
             self._shared += [start, rival.end]

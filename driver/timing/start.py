@@ -1,4 +1,6 @@
-"""What the read port does while a job's pixels are loaded, burst by burst: with the tables, parameters and weights of this job, or of the next one."""
+"""What the read port does while a job's pixels are loaded, burst by burst: with the tables, parameters and weights
+of this job, or of the next one.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Loaded:
     num_next_bursts: int
     """The longest bursts of weights that the next job has got by then."""
     bursts: tuple[tuple[float, float], ...]
-    """When each burst of the port was requested, and when its last beat comes; until the first results of the job are drained."""
+    """When each burst of the port was requested, and when its last beat comes; until the first results of the job
+    are drained.
+    """
 
     def queue_cycles(self, now: float) -> float:
         """How long it takes until all has come that was requested before."""
@@ -115,7 +119,11 @@ class _Tables(_Client):
     def weights_at(self, sb: int) -> float:
         """When the first weights of a superblock may be requested."""
         needed = ceil((sb + 1) * self.entry_beats)
-        return max(self.taps_end + self.num_cores, self.arrived[needed - 1]) + TURN_CYCLES if len(self.arrived) >= needed else inf
+        return (
+            max(self.taps_end + self.num_cores, self.arrived[needed - 1]) + TURN_CYCLES
+            if len(self.arrived) >= needed
+            else inf
+        )
 
     def use(self, sb: int, now: float) -> None:
         """The entries of a superblock are taken."""
@@ -128,7 +136,9 @@ class _Tables(_Client):
 
 
 class _Pixels(_Client):
-    """Runs of activations; `depth` beats may be requested and not yet taken, a beat is taken every `spacing` cycles at most."""
+    """Runs of activations; `depth` beats may be requested and not yet taken, a beat is taken every `spacing` cycles
+    at most.
+    """
 
     def __init__(self, at: float, lengths: Sequence[int], num_channels: int, spacing: float, depth: int):
         super().__init__(at, lengths)
@@ -157,7 +167,11 @@ class _Pixels(_Client):
     def _set_next(self, now: float) -> None:
         """A request needs room for the longest burst."""
         needed = self.requested + max(self.lengths, default=0) - self.depth
-        self.at = inf if not self.lengths or needed > len(self.taken) else max(now, self.taken[needed - 1] + 1 if needed > 0 else 0.0)
+        self.at = (
+            inf
+            if not self.lengths or needed > len(self.taken)
+            else max(now, self.taken[needed - 1] + 1 if needed > 0 else 0.0)
+        )
 
 
 class _Use:
@@ -169,9 +183,11 @@ class _Use:
         """`channels`: for each beat the one that it waits for."""
         self.cycles: list[float] = []
         for stream in streams:
-            needed, channels = channels[:len(stream.nnz)], channels[len(stream.nnz):]
+            needed, channels = channels[: len(stream.nnz)], channels[len(stream.nnz) :]
             tokens = np.cumsum([n + zero for n, zero in zip(stream.nnz, stream.zeros, strict=True)])
-            windows = np.searchsorted(tokens * (stream.num_beats / max(1, tokens[-1])), np.arange(stream.num_beats), side="right")
+            windows = np.searchsorted(
+                tokens * (stream.num_beats / max(1, tokens[-1])), np.arange(stream.num_beats), side="right"
+            )
             self.channels += [needed[min(window, len(needed) - 1)] for window in windows.tolist()]
             self.cycles += [sum(stream.cycles(num_vec)) / stream.num_beats] * stream.num_beats
 
@@ -180,14 +196,28 @@ class _Use:
         used, loaded = self.used, self.pixels.loaded
         while len(used) < min(len(arrived), len(self.channels)) and self.channels[len(used)] < len(loaded):
             place = len(used)
-            used.append(max(arrived[place] + USE_CYCLES, loaded[self.channels[place]] + USE_CYCLES, used[-1] + self.cycles[place] if used else 0.0))
+            used.append(
+                max(
+                    arrived[place] + USE_CYCLES,
+                    loaded[self.channels[place]] + USE_CYCLES,
+                    used[-1] + self.cycles[place] if used else 0.0,
+                )
+            )
         return used
 
 
 class _Weights(_Client):
     """Streams of the first superblock, dealt to the cores in turn."""
 
-    def __init__(self, streams: Sequence[StreamCounts], num_vec: int, num_groups: int, pixels: _Pixels, channels: Sequence[Sequence[int]], config: NpuConfig):
+    def __init__(
+        self,
+        streams: Sequence[StreamCounts],
+        num_vec: int,
+        num_groups: int,
+        pixels: _Pixels,
+        channels: Sequence[Sequence[int]],
+        config: NpuConfig,
+    ):
         super().__init__(inf, [])
         self.pixels, self.depth = pixels, config.weight_fifo_beats
         self.left = [deque(_bursts(stream.num_beats, config) * min(num_groups, 1 + LOW_BEATS)) for stream in streams]
@@ -212,7 +242,11 @@ class _Weights(_Client):
 
     def update(self) -> None:
         """Set the time of the next request."""
-        self.at = min((max(self.ready, self._open_at(core)) for core in range(len(self.left))), default=inf) if self.ready < inf else inf
+        self.at = (
+            min((max(self.ready, self._open_at(core)) for core in range(len(self.left))), default=inf)
+            if self.ready < inf
+            else inf
+        )
 
     def issue(self, now: float) -> int:
         num_cores = len(self.left)
@@ -234,7 +268,8 @@ class _Weights(_Client):
 
 
 class _LaterWeights(_Client):
-    """Those that queues with less than `LOW_BEATS` get while pixels are loaded: superblock by superblock of this job and of the next one.
+    """Those that queues with less than `LOW_BEATS` get while pixels are loaded: superblock by superblock of this job
+    and of the next one.
 
     Parameters
     ----------
@@ -245,10 +280,23 @@ class _LaterWeights(_Client):
     next_tables : those of the next job, whose longest bursts are counted
     """
 
-    def __init__(self, superblocks: Sequence[tuple[_Tables, int, list[deque[int]]]], own: Sequence[_Use], asked: Sequence[int], first: _Weights | None,
-                 next_tables: _Tables | None, config: NpuConfig):
+    def __init__(
+        self,
+        superblocks: Sequence[tuple[_Tables, int, list[deque[int]]]],
+        own: Sequence[_Use],
+        asked: Sequence[int],
+        first: _Weights | None,
+        next_tables: _Tables | None,
+        config: NpuConfig,
+    ):
         super().__init__(inf, [])
-        self.superblocks, self.own, self.asked, self.first, self.depth = deque(superblocks), own, list(asked), first, config.weight_fifo_beats
+        self.superblocks, self.own, self.asked, self.first, self.depth = (
+            deque(superblocks),
+            own,
+            list(asked),
+            first,
+            config.weight_fifo_beats,
+        )
         self.tables, self.next_tables = None, next_tables
         self.left: list[deque[int]] = [deque() for _ in own]
         self.turn, self.ready = 0, 0.0
@@ -269,7 +317,11 @@ class _LaterWeights(_Client):
             if any(self.first.left):
                 return
             self.ready, self.first = self.first.ready, None
-        if not any(self.left) and self.superblocks and (at := self.superblocks[0][0].weights_at(self.superblocks[0][1])) < inf:
+        if (
+            not any(self.left)
+            and self.superblocks
+            and (at := self.superblocks[0][0].weights_at(self.superblocks[0][1])) < inf
+        ):
             self.tables, sb, self.left = self.superblocks.popleft()
             self.ready = max(at, self.ready + len(self.left) + TURN_CYCLES)
             self.tables.use(sb, self.ready)
@@ -294,7 +346,7 @@ class _Params(_Client):
         self.runs, self.depth, self.drained, self.config = runs, depth, drained, config
         total = 0
         self.next = next((place for place, beats in enumerate(runs) if (total := total + beats) > depth), len(runs))
-        self.asked, self.taken, self.num_drained = sum(runs[:self.next]), 0, 0
+        self.asked, self.taken, self.num_drained = sum(runs[: self.next]), 0, 0
 
     def update(self) -> None:
         """Set the time of the next request."""
@@ -321,7 +373,10 @@ def _bursts(beats: int, config: NpuConfig) -> list[int]:
 
 def _run_beats(d: dict[str, int], config: NpuConfig) -> list[int]:
     """Beats of each run of activations."""
-    outer, inner = np.arange(d["num_act_outer"]) * d["act_pitch_outer_bytes"], np.arange(d["num_act_inner"]) * d["act_pitch_inner_bytes"]
+    outer, inner = (
+        np.arange(d["num_act_outer"]) * d["act_pitch_outer_bytes"],
+        np.arange(d["num_act_inner"]) * d["act_pitch_inner_bytes"],
+    )
     first = (d["act_addr"] + outer[:, None] + inner).reshape(-1) % config.port_bytes
     return (-(-(first + d["act_run_bytes"]) // config.port_bytes)).tolist()
 
@@ -360,8 +415,12 @@ class Load:
         """Of each core."""
         d, found = self.fields, []
         for core in range(config.num_cores):
-            streams = [stream for stream in self.streams.counts[core::config.num_cores] for _ in range(d["num_groups"])]
-            channels = [channel for sb in range(d["num_sb"]) for channel in _channels(d, core, sb, config) * d["num_groups"]]
+            streams = [
+                stream for stream in self.streams.counts[core :: config.num_cores] for _ in range(d["num_groups"])
+            ]
+            channels = [
+                channel for sb in range(d["num_sb"]) for channel in _channels(d, core, sb, config) * d["num_groups"]
+            ]
             found.append(_Use(streams, channels, self.num_vec, pixels))
         return found
 
@@ -371,35 +430,70 @@ class Load:
 
         def drained(group: int) -> float:
             sb, group = divmod(group, d["num_groups"])
-            channel = max(_channels(d, core, sb, config)[-1] for core in range(config.num_cores)) if sb < d["num_sb"] else d["num_ic"]
+            channel = (
+                max(_channels(d, core, sb, config)[-1] for core in range(config.num_cores))
+                if sb < d["num_sb"]
+                else d["num_ic"]
+            )
             return pixels.loaded[channel] + (group + 1) * self.drain_cycles if channel < len(pixels.loaded) else inf
 
         depth = max(PARAM_DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
-        return _Params([*_param_runs(d, config), *(_param_runs(following.fields, config) if following else ())], depth, drained, config)
+        return _Params(
+            [*_param_runs(d, config), *(_param_runs(following.fields, config) if following else ())],
+            depth,
+            drained,
+            config,
+        )
 
 
-def simulate_start(load: Load, accepted: float, num_following: int, following: Next | None, latency_cycles: int, config: NpuConfig) -> Start:
-    """The beginning of a job that an idle engine accepts at `accepted`; `num_following` descriptors are behind it, the first of them is `following` if it is for
-    this engine. The next descriptors are fetched, and the tables, weights and parameters of the next job."""
+def simulate_start(
+    load: Load, accepted: float, num_following: int, following: Next | None, latency_cycles: int, config: NpuConfig
+) -> Start:
+    """The beginning of a job that an idle engine accepts at `accepted`; `num_following` descriptors are behind it,
+    the first of them is `following` if it is for this engine. The next descriptors are fetched, and the tables,
+    weights and parameters of the next job.
+    """
     d, request = load.fields, accepted + REQUEST_CYCLES
     pixels, tables = load.pixels(request, config), _Tables(request, d, config)
     kernels = (d["num_kernels"] if d["num_sb"] > 1 else d["num_kernels_last"]) * config.num_cores
     run_beats = -(-kernels * PARAM.num_bytes // config.port_bytes)
     depth = max(PARAM_DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
     num_runs = min(d["num_sb"] * d["num_groups"] if num_following == 0 else depth, -(-depth // run_beats))
-    params = _Client(request, (_bursts(run_beats, config) * num_runs)[:depth // min(run_beats, config.max_burst_beats)])
-    streams = load.streams.counts[:config.num_cores]
-    weights = _Weights(streams, load.num_vec, d["num_groups"], pixels, [_channels(d, core, 0, config) for core in range(config.num_cores)], config)
-    fetched = max(0, min(num_following - FETCHED_DESCRIPTORS, FETCHED_DESCRIPTORS)) * DESCRIPTOR_BYTES // config.port_bytes
+    params = _Client(
+        request, (_bursts(run_beats, config) * num_runs)[: depth // min(run_beats, config.max_burst_beats)]
+    )
+    streams = load.streams.counts[: config.num_cores]
+    weights = _Weights(
+        streams,
+        load.num_vec,
+        d["num_groups"],
+        pixels,
+        [_channels(d, core, 0, config) for core in range(config.num_cores)],
+        config,
+    )
+    fetched = (
+        max(0, min(num_following - FETCHED_DESCRIPTORS, FETCHED_DESCRIPTORS)) * DESCRIPTOR_BYTES // config.port_bytes
+    )
     descriptors = _Client(accepted + FETCH_CYCLES, _bursts(fetched, config))
 
     next_tables = _Tables(following.accepted + REQUEST_CYCLES, following.fields, config) if following else None
-    later = [*_superblocks(tables, load.streams, d["num_groups"], config)[1:],
-             *(_superblocks(next_tables, following.streams, following.fields["num_groups"], config) if following else ())]
+    later = [
+        *_superblocks(tables, load.streams, d["num_groups"], config)[1:],
+        *(_superblocks(next_tables, following.streams, following.fields["num_groups"], config) if following else ()),
+    ]
     asked = [stream.num_beats * d["num_groups"] for stream in streams]
     later_weights = _LaterWeights(later, load.uses(pixels, config), asked, weights, next_tables, config)
     later_params = load.later_params(pixels, following, config)
-    clients = [descriptors, tables, *([next_tables] if next_tables else []), params, later_params, pixels, weights, later_weights]
+    clients = [
+        descriptors,
+        tables,
+        *([next_tables] if next_tables else []),
+        params,
+        later_params,
+        pixels,
+        weights,
+        later_weights,
+    ]
 
     def update() -> None:
         weights.begin(tables.weights_at(0))
@@ -409,12 +503,27 @@ def simulate_start(load: Load, accepted: float, num_following: int, following: N
         later_weights.update()
         later_params.update()
 
-    bursts = _take_turns(clients, lambda: not pixels.lengths and weights.is_complete, lambda: pixels.loaded[-1] + load.drain_cycles, update, 0.0, latency_cycles, config)
-    return Start(tuple(pixels.loaded), later_weights.num_longest, bursts, tuple(arrived[0] for arrived in weights.arrived),
-                 max(arrived[needed - 1] for arrived, needed in zip(weights.arrived, weights.num_first, strict=True)))
+    bursts = _take_turns(
+        clients,
+        lambda: not pixels.lengths and weights.is_complete,
+        lambda: pixels.loaded[-1] + load.drain_cycles,
+        update,
+        0.0,
+        latency_cycles,
+        config,
+    )
+    return Start(
+        tuple(pixels.loaded),
+        later_weights.num_longest,
+        bursts,
+        tuple(arrived[0] for arrived in weights.arrived),
+        max(arrived[needed - 1] for arrived, needed in zip(weights.arrived, weights.num_first, strict=True)),
+    )
 
 
-def simulate_load(load: Load, start: float, port_free: float, following: Next | None, latency_cycles: int, config: NpuConfig) -> Loaded:
+def simulate_load(
+    load: Load, start: float, port_free: float, following: Next | None, latency_cycles: int, config: NpuConfig
+) -> Loaded:
     """A job that had to wait for earlier ones. Its tables, weights and first parameters have been fetched; those of
     the job behind it are fetched meanwhile.
 
@@ -434,7 +543,14 @@ def simulate_load(load: Load, start: float, port_free: float, following: Next | 
         uses = load.uses(pixels, config)
         asked = [len(use.channels) for use in uses]
         if max(asked) <= config.weight_fifo_beats:  # else the fetcher is still at this job
-            weights = _LaterWeights(_superblocks(tables, following.streams, following.fields["num_groups"], config), uses, asked, None, tables, config)
+            weights = _LaterWeights(
+                _superblocks(tables, following.streams, following.fields["num_groups"], config),
+                uses,
+                asked,
+                None,
+                tables,
+                config,
+            )
             clients.append(weights)
 
     def update() -> None:
@@ -442,23 +558,47 @@ def simulate_load(load: Load, start: float, port_free: float, following: Next | 
         if weights is not None:
             weights.update()
 
-    bursts = _take_turns(clients, lambda: not pixels.lengths, lambda: pixels.loaded[-1] + load.drain_cycles, update, port_free, latency_cycles, config)
+    bursts = _take_turns(
+        clients,
+        lambda: not pixels.lengths,
+        lambda: pixels.loaded[-1] + load.drain_cycles,
+        update,
+        port_free,
+        latency_cycles,
+        config,
+    )
     return Loaded(tuple(pixels.loaded), weights.num_longest if weights is not None else 0, bursts)
 
 
-def _superblocks(tables: _Tables, layer: LayerStreams, num_groups: int, config: NpuConfig) -> list[tuple[_Tables, int, list[deque[int]]]]:
+def _superblocks(
+    tables: _Tables, layer: LayerStreams, num_groups: int, config: NpuConfig
+) -> list[tuple[_Tables, int, list[deque[int]]]]:
     """As `_LaterWeights` takes them."""
     num_cores, found = config.num_cores, []
     for sb in range(len(layer.counts) // num_cores):
-        streams = layer.counts[sb * num_cores:(sb + 1) * num_cores]
-        found.append((tables, sb, [deque(_bursts(stream.num_beats, config) * min(num_groups, 1 + LOW_BEATS)) for stream in streams]))
+        streams = layer.counts[sb * num_cores : (sb + 1) * num_cores]
+        found.append(
+            (
+                tables,
+                sb,
+                [deque(_bursts(stream.num_beats, config) * min(num_groups, 1 + LOW_BEATS)) for stream in streams],
+            )
+        )
     return found
 
 
-def _take_turns(clients: Sequence[_Client], is_done: Callable[[], bool], end: Callable[[], float], update: Callable[[], None], port_free: float, latency_cycles: int,
-                config: NpuConfig) -> tuple[tuple[float, float], ...]:
-    """Let the port serve the clients until that is done which somebody waits for, and on to the time `end`; `update` is called after each burst. When each burst is
-    requested, and when its last beat comes."""
+def _take_turns(
+    clients: Sequence[_Client],
+    is_done: Callable[[], bool],
+    end: Callable[[], float],
+    update: Callable[[], None],
+    port_free: float,
+    latency_cycles: int,
+    config: NpuConfig,
+) -> tuple[tuple[float, float], ...]:
+    """Let the port serve the clients until that is done which somebody waits for, and on to the time `end`; `update`
+    is called after each burst. When each burst is requested, and when its last beat comes.
+    """
     bursts = []
     ends: deque[float] = deque([0.0] * (config.max_reads + WAITING_BURSTS), maxlen=config.max_reads + WAITING_BURSTS)
     turn, now = 0, 0.0
@@ -482,7 +622,10 @@ def _channels(d: dict[str, int], core: int, sb: int, config: NpuConfig) -> list[
     """For each window of a core in a superblock the last byte channel that it needs."""
     num_z, first = d["num_z_last" if 0 < sb == d["num_sb"] - 1 else "num_z"], sb * d["num_z"]
     value_bytes, last = 1 + d["is_wide"], d["num_ic"] - 1
-    return [min((((first + z) * config.num_cores + core if d["is_depthwise"] else z) + 1) * value_bytes - 1, last) for z in range(num_z)]
+    return [
+        min((((first + z) * config.num_cores + core if d["is_depthwise"] else z) + 1) * value_bytes - 1, last)
+        for z in range(num_z)
+    ]
 
 
 def _param_runs(d: dict[str, int], config: NpuConfig) -> list[int]:

@@ -15,7 +15,9 @@ __all__ = ["TpTimer"]
 LANES = 4
 """Bytes per operand and cycle."""
 START_CYCLES, ARITHMETIC_CYCLES, EXTREME_CYCLES, POOL_CYCLES, BLEND_CYCLES = 12, 14, 1, 5, 9
-"""From the buffer to the result queue; and what the arithmetic of two operands, their maximum or minimum, a pool and `BILINEAR` take beyond that."""
+"""From the buffer to the result queue; and what the arithmetic of two operands, their maximum or minimum, a pool and
+`BILINEAR` take beyond that.
+"""
 DIVIDE_CYCLES, WIDE_DIVIDE_CYCLES = 10, 18
 LOAD_CYCLES = 14
 """From a job to the first beat of its operands in the buffer, beyond the memory's latency."""
@@ -47,25 +49,41 @@ class TpTimer:
         started = max(taken + 3 + lut, self.loaded + 2)
         num_bytes = d["num_0"] * d["num_1"] * d["num_2"]
         num_runs = num_bytes // d["out_run_bytes"]
-        output = max(self._groups(d) + num_runs * (d["out_run_bytes"] % LANES != 0),
-                     port_cycles(num_runs * self._run_beats(d["out_run_bytes"], d["out_addr"] | d["out_pitch_bytes"] * (num_runs > 1)), num_runs,
-                                 self.latency, MAX_WRITES, config))
+        output = max(
+            self._groups(d) + num_runs * (d["out_run_bytes"] % LANES != 0),
+            port_cycles(
+                num_runs * self._run_beats(d["out_run_bytes"], d["out_addr"] | d["out_pitch_bytes"] * (num_runs > 1)),
+                num_runs,
+                self.latency,
+                MAX_WRITES,
+                config,
+            ),
+        )
         processed = started + START_CYCLES + self._arithmetic(d) + max(self._elements(d), output)
         output_taken = max(offered, self.written)
         self.processed_before, self.processed = self.processed, processed
         self.written = max(processed, output_taken + output) + 3
-        self.slices += [Slice("TP load", self.loads[-1].start, self.loaded), Slice("TP process", started, processed),
-                        Slice("TP write", max(started, self.written - output), self.written)]
+        self.slices += [
+            Slice("TP load", self.loads[-1].start, self.loaded),
+            Slice("TP process", started, processed),
+            Slice("TP write", max(started, self.written - output), self.written),
+        ]
         self.accepted = max(load_start, taken, output_taken)
         return self.accepted, self.written + self.write_trip + END_CYCLES
 
     def _load(self, d: dict[str, int], offered: float) -> float:
         """Load the operands; when a half of the buffer is free for them."""
         config = self.config
-        loads = [(d[f"num_{name}_runs"], d[f"{name}_run_bytes"], d[f"{name}_addr"], d[f"{name}_pitch_bytes"]) for name in "ab" if d[f"{name}_run_bytes"]]
+        loads = [
+            (d[f"num_{name}_runs"], d[f"{name}_run_bytes"], d[f"{name}_addr"], d[f"{name}_pitch_bytes"])
+            for name in "ab"
+            if d[f"{name}_run_bytes"]
+        ]
         beats = sum(num * self._run_beats(size, addr | pitch * (num > 1)) for num, size, addr, pitch in loads)
         num_bursts = sum(num * -(-size // (config.max_burst_beats * config.port_bytes)) for num, size, _, _ in loads)
-        load = self.port.cycles(beats, num_bursts, max(2 * config.max_burst_beats, OPERAND_DEPTH_BYTES // config.port_bytes))
+        load = self.port.cycles(
+            beats, num_bursts, max(2 * config.max_burst_beats, OPERAND_DEPTH_BYTES // config.port_bytes)
+        )
         load_start = max(offered, self.processed_before)
         first = max(load_start + self.latency + LOAD_CYCLES, self.loaded)
         if any(rival.start <= first < rival.end for rival in self.rivals):  # behind what the loader has requested

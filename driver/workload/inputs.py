@@ -63,8 +63,9 @@ def quantise_real(values: np.ndarray, tensor: Tensor) -> np.ndarray:
 def load_input(path: Path, tensor: Tensor) -> np.ndarray:
     """The value of `tensor` from a file.
 
-    `.npy`: values of the tensor's dtype are taken as they are, floats are quantised; the batch axis may be left out. Anything else is an image, resized
-    to the tensor's rows and columns; its pixels are mapped to 0..1, -1..1 or 0..255, whichever is nearest to what the tensor can represent.
+    `.npy`: values of the tensor's dtype are taken as they are, floats are quantised; the batch axis may be left out.
+    Anything else is an image, resized to the tensor's rows and columns; its pixels are mapped to 0..1, -1..1 or 0..255,
+    whichever is nearest to what the tensor can represent.
 
     Raises
     ------
@@ -77,7 +78,8 @@ def load_input(path: Path, tensor: Tensor) -> np.ndarray:
 
 
 def load_steps(path: Path, tensor: Tensor, num_steps: int) -> list[np.ndarray]:
-    """Successive values of `tensor` from a `.npy` file with `num_steps` of them along its first axis; otherwise as `load_input`.
+    """Successive values of `tensor` from a `.npy` file with `num_steps` of them along its first axis; otherwise as
+    `load_input`.
 
     Raises
     ------
@@ -85,28 +87,45 @@ def load_steps(path: Path, tensor: Tensor, num_steps: int) -> list[np.ndarray]:
         When the file cannot be read or does not fit; the message names it.
     """
     if path.suffix.lower() not in _ARRAY_SUFFIXES:
-        raise GraphError(f"{path}: an image is one input; give a .npy file with {num_steps} inputs along its first axis")
+        raise GraphError(
+            f"{path}: an image is one input; give a .npy file with {num_steps} inputs along its first axis"
+        )
     values = _load_array(path, tensor, ((num_steps, *tensor.shape), (num_steps, *tensor.shape[1:])))
     return list(values.reshape((num_steps, *tensor.shape)))
 
 
 def _load_array(path: Path, tensor: Tensor, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
-    """The array in a file, which has one of the `shapes`, in the dtype of `tensor`. Its header is judged before memory is taken for its values."""
+    """The array in a file, which has one of the `shapes`, in the dtype of `tensor`.
+
+    Its header is judged before memory is taken for its values.
+    """
     with open_file(path) as file:
         magic = file.read(len(_NPY_MAGIC))
         if magic[:2] == b"PK":
             raise GraphError(f"{path}: is an archive, not one numpy array; save one array with numpy.save")
         if magic != _NPY_MAGIC:
-            raise GraphError(f"{path}: cannot be read as a numpy array: it does not begin like one; write it with numpy.save")
+            raise GraphError(
+                f"{path}: cannot be read as a numpy array: it does not begin like one; write it with numpy.save"
+            )
         try:
             read_header = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0}[file.read(2)[0]]
             shape, _, dtype = read_header(file)
         except Exception as error:  # whatever the parser makes of bytes that are not a header
-            raise GraphError(f"{path}: cannot be read as a numpy array: damaged header ({_first_line(error)})") from None
+            raise GraphError(
+                f"{path}: cannot be read as a numpy array: damaged header ({_first_line(error)})"
+            ) from None
         if shape not in shapes:
-            raise GraphError(f"{path}: shape {_shape_text(shape)} does not fit the input {tensor.name} {list(tensor.shape)}; give {list(shapes[0])}")
+            raise GraphError(
+                
+                    f"{path}: shape {_shape_text(shape)} does not fit the input {tensor.name} {list(tensor.shape)}; "
+                    "give "
+                    f"{list(shapes[0])}"
+                
+            )
         if dtype != tensor.dtype and dtype.kind != "f":
-            raise GraphError(f"{path}: dtype {_short(dtype)} is neither {tensor.dtype} nor a float that can be quantised")
+            raise GraphError(
+                f"{path}: dtype {_short(dtype)} is neither {tensor.dtype} nor a float that can be quantised"
+            )
         file.seek(0)
         try:
             values = npy.read_array(file, allow_pickle=False)
@@ -123,7 +142,9 @@ def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     if len(tensor.shape) != 4 or tensor.shape[3] not in (1, 3):
-        raise GraphError(f"{path}: the input {tensor.name} {list(tensor.shape)} is not an image of 1 or 3 channels; give a .npy file")
+        raise GraphError(
+            f"{path}: the input {tensor.name} {list(tensor.shape)} is not an image of 1 or 3 channels; give a .npy file"
+        )
     _, height, width, channels = tensor.shape
     with open_file(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -133,13 +154,17 @@ def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
             if num_columns * num_rows <= MAX_PIXELS and mode in _IMAGE_MODES:
                 pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)), np.float64)
         except Image.DecompressionBombError:
-            raise GraphError(f"{path}: has more than the {MAX_PIXELS:,} pixels that are taken; make it smaller") from None
+            raise GraphError(
+                f"{path}: has more than the {MAX_PIXELS:,} pixels that are taken; make it smaller"
+            ) from None
         except UnidentifiedImageError:
             raise GraphError(f"{path}: cannot be read as an image: it is none of {', '.join(_IMAGE_FORMATS)}") from None
         except Exception as error:  # whatever the decoders make of bytes that are not an image
             raise GraphError(f"{path}: cannot be read as an image: {_first_line(error)}") from None
     if num_columns * num_rows > MAX_PIXELS:
-        raise GraphError(f"{path}: has {num_columns:,} x {num_rows:,} pixels; at most {MAX_PIXELS:,} are taken, make it smaller")
+        raise GraphError(
+            f"{path}: has {num_columns:,} x {num_rows:,} pixels; at most {MAX_PIXELS:,} are taken, make it smaller"
+        )
     if mode not in _IMAGE_MODES:
         raise GraphError(f"{path}: has more than 8 bits a sample ({mode}); save it with 8, or give a .npy file")
     low, high = _image_range(tensor)

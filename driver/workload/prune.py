@@ -31,20 +31,24 @@ class PrunedLayer:
 
 
 def prune_file(model: bytes, share: float) -> tuple[bytes, list[PrunedLayer]]:
-    """Set the smallest weights of every `CONV_2D` to zero; every other byte stays as it is. No training, so accuracy is not kept.
+    """Set the smallest weights of every `CONV_2D` to zero; every other byte stays as it is.
 
-    Weights are compared by their real magnitude, |(q - zero_point) * scale|, within a layer; of equal ones those that come first in the file stay.
+    No training, so accuracy is not kept.
+
+    Weights are compared by their real magnitude, |(q - zero_point) * scale|, within a layer; of equal ones those that
+    come first in the file stay.
 
     Parameters
     ----------
     model : a TFLite file
-    share : the share of each layer's weights that is zero afterwards, rounded up to whole weights, 0 .. 1; weights that are zero already count
+    share : the share of each layer's weights that is zero afterwards, rounded up to whole weights, 0 .. 1; weights that
+        are zero already count
 
     Raises
     ------
     GraphError
-        When the file is damaged, holds no `CONV_2D` with constant quantised weights, two of them share weights, their scales or zero points do not fit,
-        or `share` is not in 0 .. 1.
+        When the file is damaged, holds no `CONV_2D` with constant quantised weights, two of them share weights, their
+        scales or zero points do not fit, or `share` is not in 0 .. 1.
     """
     if not 0 <= share <= 1:
         raise GraphError(f"a share of {share:g} zero weights; use 0 .. 1")
@@ -62,26 +66,39 @@ def prune_file(model: bytes, share: float) -> tuple[bytes, list[PrunedLayer]]:
             raise GraphError(f"operator {op.index} CONV_2D: {tensor.name!r} is the weights of another operator too")
         used.add(number)
         scale, zero_point, limits = tensor.quant.scale, tensor.quant.zero_point, np.iinfo(tensor.dtype)
-        if scale.size not in (1, tensor.shape[0]) or zero_point.size != scale.size or zero_point.min() < limits.min or zero_point.max() > limits.max:
-            raise GraphError(f"operator {op.index} CONV_2D: {tensor.name!r} needs one scale and zero point, or one per output channel, "
-                             f"with zero points in {limits.min}..{limits.max}")
+        if (
+            scale.size not in (1, tensor.shape[0])
+            or zero_point.size != scale.size
+            or zero_point.min() < limits.min
+            or zero_point.max() > limits.max
+        ):
+            raise GraphError(
+                f"operator {op.index} CONV_2D: {tensor.name!r} needs one scale and zero point, or one per output "
+                "channel, "
+                f"with zero points in {limits.min}..{limits.max}"
+            )
         weights, layer = _prune(tensor.data, scale, zero_point, share)
         record = file.Buffers(number)._tab
         start = record.Vector(record.Offset(_DATA_SLOT))
-        pruned[start:start + weights.nbytes] = weights.tobytes()
+        pruned[start : start + weights.nbytes] = weights.tobytes()
         layers.append(PrunedLayer(op.index, tensor.name, weights.size, *layer))
     if not layers:
         raise GraphError("the network has no CONV_2D to prune")
     return bytes(pruned), layers
 
 
-def _prune(weights: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, share: float) -> tuple[np.ndarray, tuple[int, int]]:
-    """Weights (OC, KH, KW, IC) with enough zeros, and the number of zeros before and after. One scale and zero point, or one per output channel."""
+def _prune(
+    weights: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, share: float
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Weights (OC, KH, KW, IC) with enough zeros, and the number of zeros before and after.
+
+    One scale and zero point, or one per output channel.
+    """
     per_channel = (-1, 1, 1, 1)
     zero = np.broadcast_to(zero_point.reshape(per_channel), weights.shape)
     magnitude = np.abs((weights - zero) * scale.reshape(per_channel)).reshape(-1)
     order = np.argsort(-magnitude, kind="stable")
-    dropped = order[weights.size - int(np.ceil(share * weights.size)):]
+    dropped = order[weights.size - int(np.ceil(share * weights.size)) :]
     pruned = weights.reshape(-1).copy()
     pruned[dropped] = zero.reshape(-1)[dropped]
     pruned = pruned.reshape(weights.shape)
@@ -90,6 +107,19 @@ def _prune(weights: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, share
 
 def print_pruned(layers: list[PrunedLayer], console: Console) -> None:
     """The layers and their zeros as a table."""
-    rows = [(str(layer.index), layer.name, f"{layer.num_weights:,}", f"{layer.num_zero_before / layer.num_weights:.1%}", f"{layer.num_zero / layer.num_weights:.1%}")
-            for layer in layers]
-    print_table(console, {"#": "right", "weights": "left", "count": "right", "zero before": "right", "zero": "right"}, rows, ("count", "weights"))
+    rows = [
+        (
+            str(layer.index),
+            layer.name,
+            f"{layer.num_weights:,}",
+            f"{layer.num_zero_before / layer.num_weights:.1%}",
+            f"{layer.num_zero / layer.num_weights:.1%}",
+        )
+        for layer in layers
+    ]
+    print_table(
+        console,
+        {"#": "right", "weights": "left", "count": "right", "zero before": "right", "zero": "right"},
+        rows,
+        ("count", "weights"),
+    )

@@ -20,10 +20,11 @@ class ReferenceFailed(GraphError):
 
 
 class Reference:
-    """A network in LiteRT with the resolver BUILTIN_REF (reference kernels, no delegates), keeping every tensor, and variables from run to run.
+    """A network in LiteRT with the resolver BUILTIN_REF (reference kernels, no delegates), keeping every tensor, and
+    variables from run to run.
 
-    LiteRT has a process of its own here, for it aborts on some networks: among others those with an int8 SOFTMAX whose exponentials sum up to 512 times the
-    largest one.
+    LiteRT has a process of its own here, for it aborts on some networks: among others those with an int8 SOFTMAX whose
+    exponentials sum up to 512 times the largest one.
 
     Raises
     ------
@@ -49,7 +50,11 @@ class Reference:
     def remark(self) -> str | None:
         """What was changed in the network for the reference to run it, if anything."""
         relabelled = ", ".join(self._model.relabelled)
-        return f"compared with {relabelled}: same kernel, but LiteRT's reference registry ends there" if relabelled else None
+        return (
+            f"compared with {relabelled}: same kernel, but LiteRT's reference registry ends there"
+            if relabelled
+            else None
+        )
 
     def run(self, inputs: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
         """Run the network on one array for each of its inputs; every tensor that has a value, by index.
@@ -57,7 +62,8 @@ class Reference:
         Raises
         ------
         ReferenceFailed
-            When LiteRT cannot run the network, or an input has another shape or dtype; from then on at every call, as the variables may be lost.
+            When LiteRT cannot run the network, or an input has another shape or dtype; from then on at every call, as
+            the variables may be lost.
         """
         if not self._failure:
             try:
@@ -68,7 +74,9 @@ class Reference:
 
 
 class Compared:
-    """The reference of a run that goes on without it: when LiteRT cannot run the network there is none, and `note` says why."""
+    """The reference of a run that goes on without it: when LiteRT cannot run the network there is none, and `note`
+    says why.
+    """
 
     def __init__(self, model: bytes):
         self._reference: Reference | None = None

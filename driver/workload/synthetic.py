@@ -73,7 +73,14 @@ class LayerSpec:
             raise GraphError(f"--lut {self.lut}: use none, {', '.join(_LUTS)}")
         if self.pool not in ("none", *_POOLS):
             raise GraphError(f"--pool {self.pool}: use none, {' or '.join(_POOLS)}")
-        sizes = {"--input": self.input_hwc, "--oc": (self.num_oc,), "--kernel": self.kernel, "--stride": self.stride, "--dilation": self.dilation, "--pad": self.pads}
+        sizes = {
+            "--input": self.input_hwc,
+            "--oc": (self.num_oc,),
+            "--kernel": self.kernel,
+            "--stride": self.stride,
+            "--dilation": self.dilation,
+            "--pad": self.pads,
+        }
         for option, values in sizes.items():
             least = 0 if option == "--pad" else 1
             if wrong := [value for value in values if not least <= value <= MAX_EXTENT]:
@@ -81,7 +88,9 @@ class LayerSpec:
         if not 0 < self.density <= 1:
             raise GraphError(f"--density {self.density}: use a number above 0, at most 1")
         if self.op == "depthwise" and self.num_oc % self.input_hwc[2]:
-            raise GraphError(f"--oc {self.num_oc}: a depthwise layer needs a multiple of its {self.input_hwc[2]} input channels")
+            raise GraphError(
+                f"--oc {self.num_oc}: a depthwise layer needs a multiple of its {self.input_hwc[2]} input channels"
+            )
         if min(self.output_hw) < 1:
             raise GraphError(f"kernel {self.kernel[0]}x{self.kernel[1]} is larger than the padded input")
         if min(self.output_hw) < _POOLS.get(self.pool, 1):
@@ -89,9 +98,18 @@ class LayerSpec:
         height, width, num_ic = self.input_hwc
         depth = 1 if self.op == "depthwise" else num_ic
         rows, cols = height + sum(self.pads[:2]), width + sum(self.pads[2:])
-        for name, extents in (("input with its pads", (rows, cols, num_ic)), ("weights", (*self.kernel, depth, self.num_oc)), ("output", (*self.output_hw, self.num_oc))):
+        for name, extents in (
+            ("input with its pads", (rows, cols, num_ic)),
+            ("weights", (*self.kernel, depth, self.num_oc)),
+            ("output", (*self.output_hw, self.num_oc)),
+        ):
             if prod(extents) > MAX_ELEMENTS:
-                raise GraphError(f"the {name} would have {'x'.join(map(str, extents))} = {prod(extents):,} elements; at most {MAX_ELEMENTS:,}: make the layer smaller")
+                raise GraphError(
+                    
+                        f"the {name} would have {'x'.join(map(str, extents))} = {prod(extents):,} elements; at most "
+                        f"{MAX_ELEMENTS:,}: make the layer smaller"
+                    
+                )
 
     @property
     def output_hw(self) -> tuple[int, int]:
@@ -108,17 +126,25 @@ class SyntheticLayer:
     graph: Graph
     """A layer with explicit pads, and the operators on its outputs if there are any."""
     reference_model: bytes
-    """TFLite file with the same arithmetic: a PAD operator, if there are pads, before an unpadded layer. Its tensors keep their indices."""
+    """TFLite file with the same arithmetic: a PAD operator, if there are pads, before an unpadded layer. Its tensors
+    keep their indices.
+    """
 
 
 def make_layer(spec: LayerSpec, seed: int = 0) -> SyntheticLayer:
-    """The layer: weights uniform over the range of their dtype, `density` of them other than the zero point, and scales that keep the outputs within a
-    few standard deviations of the range; int8 weights have zero point 0 and a scale per output channel, uint8 weights one of each. int16 has zero point 0
-    and a bias of int64."""
+    """The layer: weights uniform over the range of their dtype, `density` of them other than the zero point, and
+    scales that keep the outputs within a few standard deviations of the range; int8 weights have zero point 0 and a
+    scale per output channel, uint8 weights one of each. int16 has zero point 0 and a bias of int64.
+    """
     rng = np.random.default_rng(seed)
     tensors = _tensors(spec, rng)
-    options = {"stride_h": spec.stride[0], "stride_w": spec.stride[1], "dilation_h": spec.dilation[0], "dilation_w": spec.dilation[1],
-               "activation": _ACTIVATIONS[spec.activation]}
+    options = {
+        "stride_h": spec.stride[0],
+        "stride_w": spec.stride[1],
+        "dilation_h": spec.dilation[0],
+        "dilation_w": spec.dilation[1],
+        "activation": _ACTIVATIONS[spec.activation],
+    }
     if spec.op == "depthwise":
         options["depth_multiplier"] = spec.num_oc // spec.input_hwc[2]
     ops = [Op(0, _KINDS[spec.op], (0, 1, 2), (3,), {**options, "pads": spec.pads})]
@@ -132,7 +158,14 @@ def make_layer(spec: LayerSpec, seed: int = 0) -> SyntheticLayer:
         size, source = _POOLS[spec.pool], tensors[-1]
         shape = (1, *((extent - size) // 2 + 1 for extent in spec.output_hw), spec.num_oc)
         tensors = (*tensors, replace(source, index=source.index + 1, name="pool", shape=shape))
-        pool_options = {"padding": "VALID", "filter_h": size, "filter_w": size, "stride_h": 2, "stride_w": 2, "activation": "NONE"}
+        pool_options = {
+            "padding": "VALID",
+            "filter_h": size,
+            "filter_w": size,
+            "stride_h": 2,
+            "stride_w": 2,
+            "activation": "NONE",
+        }
         ops.append(Op(len(ops), "MAX_POOL_2D", (source.index,), (source.index + 1,), pool_options))
     name = f"{spec.op}_{'x'.join(map(str, spec.input_hwc))}_{spec.num_oc}_{spec.kernel[0]}x{spec.kernel[1]}"
     graph = Graph(name, tensors, tuple(ops), (0,), ops[-1].outputs)
@@ -176,7 +209,13 @@ def _tensors(spec: LayerSpec, rng: np.random.Generator) -> tuple[Tensor, ...]:
     axis = (3 if is_depthwise else 0) if num_scales > 1 else 0
 
     def act(index: int, name: str, extents: tuple[int, ...], scale: np.float32, low: int, high: int) -> Tensor:
-        return Tensor(index, name, (1, *extents), np.dtype(spec.dtype), Quant(np.array([scale]), (rng.integers(low, high, 1) + _offset(spec)) * (not is_wide)))
+        return Tensor(
+            index,
+            name,
+            (1, *extents),
+            np.dtype(spec.dtype),
+            Quant(np.array([scale]), (rng.integers(low, high, 1) + _offset(spec)) * (not is_wide)),
+        )
 
     is_clamped = spec.activation != "none"
     return (
@@ -190,7 +229,9 @@ def _tensors(spec: LayerSpec, rng: np.random.Generator) -> tuple[Tensor, ...]:
 def _reference_graph(graph: Graph, spec: LayerSpec) -> Graph:
     """The same layer as TFLite can say it: pads by an operator of their own."""
     tensors, op, rest = graph.tensors, graph.ops[0], graph.ops[1:]
-    layer = replace(op, options={key: value for key, value in op.options.items() if key != "pads"} | {"padding": "VALID"})
+    layer = replace(
+        op, options={key: value for key, value in op.options.items() if key != "pads"} | {"padding": "VALID"}
+    )
     if not any(spec.pads):
         return replace(graph, ops=(layer, *rest))
     (h, w, num_ic), (top, bottom, left, right) = spec.input_hwc, spec.pads
@@ -198,5 +239,8 @@ def _reference_graph(graph: Graph, spec: LayerSpec) -> Graph:
     first = len(tensors)
     padded = replace(tensors[0], index=first + 1, name="padded", shape=(1, h + top + bottom, w + left + right, num_ic))
     ops = Op(0, "PAD", (0, first), (first + 1,)), replace(layer, inputs=(first + 1, *op.inputs[1:])), *rest
-    return replace(graph, tensors=(*tensors, Tensor(first, "pads", (4, 2), np.dtype(np.int32), None, pads), padded),
-                   ops=tuple(replace(op, index=index) for index, op in enumerate(ops)))
+    return replace(
+        graph,
+        tensors=(*tensors, Tensor(first, "pads", (4, 2), np.dtype(np.int32), None, pads), padded),
+        ops=tuple(replace(op, index=index) for index, op in enumerate(ops)),
+    )

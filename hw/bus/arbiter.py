@@ -10,7 +10,8 @@ __all__ = ["RoundRobin"]
 class RoundRobin(wiring.Component):
     """Chooses among requests in turn: first the next index after the one chosen last.
 
-    Latency: none; the choice is combinational. Fair: a standing request is chosen after at most `num_requests - 1` others.
+    Latency: none; the choice is combinational. Fair: a standing request is chosen after at most `num_requests - 1`
+    others.
 
     Members
     -------
@@ -26,12 +27,14 @@ class RoundRobin(wiring.Component):
 
     def __init__(self, num_requests: int):
         self.num_requests = num_requests
-        super().__init__({
-            "requests": In(num_requests),
-            "next_en": In(1),
-            "is_any": Out(1),
-            "index": Out(range(max(2, num_requests))),
-        })
+        super().__init__(
+            {
+                "requests": In(num_requests),
+                "next_en": In(1),
+                "is_any": Out(1),
+                "index": Out(range(max(2, num_requests))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

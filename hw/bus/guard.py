@@ -18,7 +18,9 @@ PAGE_LOG2 = 12
 
 
 class Window(data.Struct):
-    """A memory window in units of `WINDOW_ALIGN_BYTES`: `base` is the first, `limit` the one after the last; `enable`: the access is allowed."""
+    """A memory window in units of `WINDOW_ALIGN_BYTES`: `base` is the first, `limit` the one after the last;
+    `enable`: the access is allowed.
+    """
 
     base: 32 - ALIGN_LOG2
     limit: 32 - ALIGN_LOG2
@@ -46,17 +48,25 @@ class GuardSignature(wiring.Signature):
     """
 
     def __init__(self):
-        super().__init__({
-            "windows": In(Window).array(NUM_WINDOWS), "is_open": In(1, init=1), "stop": In(1),
-            "violation": Out(1), "violation_addr": Out(32), "is_quiet": Out(1), "oldest_addr": Out(32), "moved": Out(1),
-        })
+        super().__init__(
+            {
+                "windows": In(Window).array(NUM_WINDOWS),
+                "is_open": In(1, init=1),
+                "stop": In(1),
+                "violation": Out(1),
+                "violation_addr": Out(32),
+                "is_quiet": Out(1),
+                "oldest_addr": Out(32),
+                "moved": Out(1),
+            }
+        )
 
 
 class Guard(wiring.Component):
     """Passes the bursts that lie in an enabled window, or anywhere while no window of either direction is enabled.
 
-    Whatever a client asks for, a burst passes only if it is aligned to the beat, is no longer than `max_burst_beats`, and its last byte lies in
-    the 4 KiB page of its first one (so that none wraps at 2**32 either).
+    Whatever a client asks for, a burst passes only if it is aligned to the beat, is no longer than `max_burst_beats`,
+    and its last byte lies in the 4 KiB page of its first one (so that none wraps at 2**32 either).
 
     A burst that is not allowed stays where it is and nothing passes any more until `stop`.
 
@@ -79,15 +89,17 @@ class Guard(wiring.Component):
     def __init__(self, config: NpuConfig, num_clients: int):
         self._config = config
         layout = guarded_burst(num_clients)
-        super().__init__({
-            "i": In(stream.Signature(layout)),
-            "o": Out(stream.Signature(layout)),
-            "windows": In(Window).array(NUM_WINDOWS),
-            "is_open": In(1),
-            "stop": In(1),
-            "violation": Out(1),
-            "violation_addr": Out(32),
-        })
+        super().__init__(
+            {
+                "i": In(stream.Signature(layout)),
+                "o": Out(stream.Signature(layout)),
+                "windows": In(Window).array(NUM_WINDOWS),
+                "is_open": In(1),
+                "stop": In(1),
+                "violation": Out(1),
+                "violation_addr": Out(32),
+            }
+        )
 
     def connect_to(self, m: Module, port: wiring.PureInterface):
         """Connect to the `GuardSignature` of the multiplexer that the guard is part of, what concerns the guard."""
@@ -111,11 +123,16 @@ class Guard(wiring.Component):
         is_legal = Signal()
         m.d.comb += [
             last_offset.eq(burst.addr[:PAGE_LOG2] + (burst.last_beat << port_log2)),
-            is_legal.eq(~last_offset[PAGE_LOG2:].any() & ~burst.addr[:port_log2].any() & (burst.last_beat < self._config.max_burst_beats)),
+            is_legal.eq(
+                ~last_offset[PAGE_LOG2:].any()
+                & ~burst.addr[:port_log2].any()
+                & (burst.last_beat < self._config.max_burst_beats)
+            ),
         ]
         last = Cat(last_offset[:PAGE_LOG2], burst.addr[PAGE_LOG2:])
         is_inside = [
-            window.enable & (burst.addr[ALIGN_LOG2:] >= window.base) & (last[ALIGN_LOG2:] < window.limit) for window in self.windows
+            window.enable & (burst.addr[ALIGN_LOG2:] >= window.base) & (last[ALIGN_LOG2:] < window.limit)
+            for window in self.windows
         ]
         m.d.comb += [
             self.o.valid.eq(is_checked & is_allowed & ~self.stop),
@@ -126,7 +143,11 @@ class Guard(wiring.Component):
             self.violation_addr.eq(checked.burst.addr),
         ]
         with m.If(is_moving):
-            m.d.sync += [is_checked.eq(is_held), checked.eq(held), is_allowed.eq(is_legal & (self.is_open | Cat(is_inside).any()))]
+            m.d.sync += [
+                is_checked.eq(is_held),
+                checked.eq(held),
+                is_allowed.eq(is_legal & (self.is_open | Cat(is_inside).any())),
+            ]
         with m.If(self.i.ready):
             m.d.sync += [is_held.eq(self.i.valid), held.eq(self.i.p)]
         with m.If(self.stop):

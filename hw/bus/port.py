@@ -9,7 +9,10 @@ __all__ = ["Burst", "ReadPort", "WritePort", "write_beat"]
 
 
 class Burst(data.Struct):
-    """A burst of `last_beat + 1` beats from `addr`, a byte address aligned to the beat. Never crosses 4 KiB; the guard refuses one that does."""
+    """A burst of `last_beat + 1` beats from `addr`, a byte address aligned to the beat.
+
+    Never crosses 4 KiB; the guard refuses one that does.
+    """
 
     addr: 32
     last_beat: 8
@@ -27,10 +30,9 @@ class ReadPort(wiring.Signature):
     """
 
     def __init__(self, config: NpuConfig):
-        super().__init__({
-            "bursts": Out(stream.Signature(Burst)),
-            "beats": In(stream.Signature(config.port_bits, always_ready=True)),
-        })
+        super().__init__(
+            {"bursts": Out(stream.Signature(Burst)), "beats": In(stream.Signature(config.port_bits, always_ready=True))}
+        )
 
 
 class WritePort(wiring.Signature):
@@ -41,8 +43,6 @@ class WritePort(wiring.Signature):
     """
 
     def __init__(self, config: NpuConfig):
-        super().__init__({
-            "bursts": Out(stream.Signature(Burst)),
-            "beats": Out(stream.Signature(write_beat(config))),
-            "done": In(1),
-        })
+        super().__init__(
+            {"bursts": Out(stream.Signature(Burst)), "beats": Out(stream.Signature(write_beat(config))), "done": In(1)}
+        )

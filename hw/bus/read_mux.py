@@ -34,7 +34,8 @@ class ReadMux(wiring.Component):
 
     At most `max_reads` bursts are in flight. RREADY is always high.
 
-    Throughput: one burst and one beat per cycle. Latency: 3 cycles from a client's request to AR, 1 cycle from R to the client.
+    Throughput: one burst and one beat per cycle. Latency: 3 cycles from a client's request to AR, 1 cycle from R to the
+    client.
 
     Parameters
     ----------
@@ -62,20 +63,24 @@ class ReadMux(wiring.Component):
     def __init__(self, config: NpuConfig, num_clients: int):
         self.config = config
         self.num_clients = num_clients
-        super().__init__({
-            "clients": In(ReadPort(config)).array(num_clients),
-            "axi": Out(AxiReadSignature(data_bits=config.port_bits)),
-            "beat_strobe": Out(num_clients),
-            "error": Out(1),
-            "error_addr": Out(32),
-            "guard": Out(GuardSignature()),
-        })
+        super().__init__(
+            {
+                "clients": In(ReadPort(config)).array(num_clients),
+                "axi": Out(AxiReadSignature(data_bits=config.port_bits)),
+                "beat_strobe": Out(num_clients),
+                "error": Out(1),
+                "error_addr": Out(32),
+                "guard": Out(GuardSignature()),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         axi = self.axi
         m.submodules.arbiter = arbiter = RoundRobin(self.num_clients)
-        m.submodules.order = order = Queue(data.StructLayout({"client": arbiter.index.shape(), "addr": 32}), self.config.max_reads)
+        m.submodules.order = order = Queue(
+            data.StructLayout({"client": arbiter.index.shape(), "addr": 32}), self.config.max_reads
+        )
 
         # Request: through the guard into the registers of AR; the order queue counts the bursts in flight.
         m.submodules.gate = gate = Guard(self.config, self.num_clients)

@@ -28,8 +28,8 @@ class AxiWriteSignature(wiring.Signature):
 class WriteMux(wiring.Component):
     """Sends the bursts of all clients in turn, with one ID, and passes each acknowledgement to its client.
 
-    At most `MAX_WRITES` bursts are in flight. WVALID never waits for AWREADY; the next burst's data wait until this burst's address
-    has been taken. BREADY is always high.
+    At most `MAX_WRITES` bursts are in flight. WVALID never waits for AWREADY; the next burst's data wait until this
+    burst's address has been taken. BREADY is always high.
 
     Throughput: one beat per cycle, also from burst to burst. Latency: 3 cycles from a client's request to AW, 4 to W,
     1 cycle from B to `done`.
@@ -56,7 +56,8 @@ class WriteMux(wiring.Component):
     error_addr
         The address of that burst.
     guard
-        `GuardSignature`: what may be written, and how to bring the port to rest; a burst whose address has gone gets its data first.
+        `GuardSignature`: what may be written, and how to bring the port to rest; a burst whose address has gone gets
+        its data first.
     """
 
     MAX_WRITES = 16
@@ -64,21 +65,25 @@ class WriteMux(wiring.Component):
     def __init__(self, config: NpuConfig, num_clients: int):
         self.config = config
         self.num_clients = num_clients
-        super().__init__({
-            "clients": In(WritePort(config)).array(num_clients),
-            "axi": Out(AxiWriteSignature(data_bits=config.port_bits)),
-            "num_bytes": Out(range(config.port_bytes + 1)),
-            "num_bytes_client": Out(range(max(2, num_clients))),
-            "error": Out(1),
-            "error_addr": Out(32),
-            "guard": Out(GuardSignature()),
-        })
+        super().__init__(
+            {
+                "clients": In(WritePort(config)).array(num_clients),
+                "axi": Out(AxiWriteSignature(data_bits=config.port_bits)),
+                "num_bytes": Out(range(config.port_bytes + 1)),
+                "num_bytes_client": Out(range(max(2, num_clients))),
+                "error": Out(1),
+                "error_addr": Out(32),
+                "guard": Out(GuardSignature()),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         axi = self.axi
         m.submodules.arbiter = arbiter = RoundRobin(self.num_clients)
-        m.submodules.order = order = Queue(data.StructLayout({"client": arbiter.index.shape(), "addr": 32}), self.MAX_WRITES)
+        m.submodules.order = order = Queue(
+            data.StructLayout({"client": arbiter.index.shape(), "addr": 32}), self.MAX_WRITES
+        )
 
         # Address: a burst is chosen when the one before has passed its last beat on to W.
         is_active = Signal()  # the owner has beats to send

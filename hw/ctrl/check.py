@@ -48,7 +48,8 @@ SUM_BITS = 2 * FACTOR_BITS + 2
 
 @dataclass
 class _Sum:
-    """`a * b + c <= limit`, or with `is_equal` `==`; `is_needed` says whether the rule holds for the descriptor at hand.
+    """`a * b + c <= limit`, or with `is_equal` `==`; `is_needed` says whether the rule holds for the descriptor at
+    hand.
 
     With `is_more`, the product of the rule before is added too.
     """
@@ -81,17 +82,20 @@ def _phases_log2(nn) -> Value:
 
 
 class DescriptorCheck(wiring.Component):
-    """Lets only descriptors pass that keep the rules of the instruction set which the hardware can check at little cost.
+    """Lets only descriptors pass that keep the rules of the instruction set which the hardware can check at little
+    cost.
 
-    Checked, as `check_nn` and `check_tp` of the golden model do it: opcodes and enumerations; counts that must not be 0; alignment of tables; memories
-    that would be exceeded (accumulators, windows, stripe, TP buffer); the phases, the pads and the pitches of a stripe; run_bits; zero points and clamps;
-    what int16 does not allow; all of a fused pool.
+    Checked, as `check_nn` and `check_tp` of the golden model do it: opcodes and enumerations; counts that must not be
+    0; alignment of tables; memories that would be exceeded (accumulators, windows, stripe, TP buffer); the phases, the
+    pads and the pitches of a stripe; run_bits; zero points and clamps; what int16 does not allow; all of a fused pool.
 
-    Left to the golden model: what concerns several descriptors, or a descriptor and its tables; that as many bytes are read as the stripe holds, and
-    `TP.out_run_bytes` divides what is written; that COPY starts at most at 0; that nothing is read which was not loaded, and outputs do not overlap. A
-    breach of these ends with an error of the memory windows, with the watchdog, or with wrong results inside the windows.
+    Left to the golden model: what concerns several descriptors, or a descriptor and its tables; that as many bytes are
+    read as the stripe holds, and `TP.out_run_bytes` divides what is written; that COPY starts at most at 0; that
+    nothing is read which was not loaded, and outputs do not overlap. A breach of these ends with an error of the memory
+    windows, with the watchdog, or with wrong results inside the windows.
 
-    Throughput: the next descriptor is checked while it stands at `i`, `LATENCY_CYCLES` from its arrival until it is offered at `o`.
+    Throughput: the next descriptor is checked while it stands at `i`, `LATENCY_CYCLES` from its arrival until it is
+    offered at `o`.
 
     Members
     -------
@@ -110,18 +114,20 @@ class DescriptorCheck(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "i": In(stream.Signature(Fetched)),
-            "o": Out(stream.Signature(Fetched)),
-            "fault": Out(stream.Signature(Fault, always_ready=True)),
-            "is_active": Out(1),
-        })
+        super().__init__(
+            {
+                "i": In(stream.Signature(Fetched)),
+                "o": Out(stream.Signature(Fetched)),
+                "fault": Out(stream.Signature(Fault, always_ready=True)),
+                "is_active": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         raw = self.i.p.raw
-        header = data.View(HEADER.layout, raw[:HEADER.num_bits])
-        nn, tp = (data.View(record.layout, raw[:record.num_bits]) for record in (NN, TP))
+        header = data.View(HEADER.layout, raw[: HEADER.num_bits])
+        nn, tp = (data.View(record.layout, raw[: record.num_bits]) for record in (NN, TP))
         is_nn, is_tp = header.opcode == Opcode.NN, header.opcode == Opcode.TP
 
         # The comparisons of single fields, registered in two steps.
@@ -162,7 +168,9 @@ class DescriptorCheck(wiring.Component):
         return m
 
     def _check_sums(self, m, step, sums):
-        """Evaluate sum `step` in a pipeline of `PIPELINE_CYCLES`; a bit that is high when one of those so far is wrong."""
+        """Evaluate sum `step` in a pipeline of `PIPELINE_CYCLES`; a bit that is high when one of those so far is
+        wrong.
+        """
         assert len(sums) == self.NUM_SUMS, f"NUM_SUMS should be {len(sums)}"
         kind = data.StructLayout({"addend": SUM_BITS, "limit": SUM_BITS, "is_needed": 1, "is_equal": 1, "is_more": 1})
         a, b = Signal(FACTOR_BITS, reset_less=True), Signal(FACTOR_BITS, reset_less=True)
@@ -175,8 +183,11 @@ class DescriptorCheck(wiring.Component):
                 with m.Case(number):
                     m.d.sync += [a.eq(each.a), b.eq(each.b)]
                     m.d.comb += [
-                        chosen.addend.eq(each.c), chosen.limit.eq(each.limit), chosen.is_needed.eq(each.is_needed),
-                        chosen.is_equal.eq(each.is_equal), chosen.is_more.eq(each.is_more),
+                        chosen.addend.eq(each.c),
+                        chosen.limit.eq(each.limit),
+                        chosen.is_needed.eq(each.is_needed),
+                        chosen.is_equal.eq(each.is_equal),
+                        chosen.is_more.eq(each.is_more),
                     ]
         total = Signal(SUM_BITS)
         is_wrong = Signal()
@@ -197,12 +208,26 @@ class DescriptorCheck(wiring.Component):
             _Sum(is_nn, nn.num_vec << nn.is_wide, nn.num_kernels, 0, config.num_acc_entries),
             _Sum(is_nn, nn.num_vec << nn.is_wide, nn.num_kernels_last, 0, config.num_acc_entries),
             _Sum(is_nn, window_planes << nn.is_wide, nn.seg_words, 0, config.window_words),
-            _Sum(is_nn, (nn.tile_rows - 1)[:FACTOR_BITS], nn.pitch_row, nn.tile_cols, nn.phase_words << exact_log2(config.num_lanes)),
-            _Sum(is_nn, (nn.num_ic - 1)[:FACTOR_BITS], nn.channel_words, (nn.phase_words << phases_log2) + nn.stripe_word, config.stripe_words),
+            _Sum(
+                is_nn,
+                (nn.tile_rows - 1)[:FACTOR_BITS],
+                nn.pitch_row,
+                nn.tile_cols,
+                nn.phase_words << exact_log2(config.num_lanes),
+            ),
+            _Sum(
+                is_nn,
+                (nn.num_ic - 1)[:FACTOR_BITS],
+                nn.channel_words,
+                (nn.phase_words << phases_log2) + nn.stripe_word,
+                config.stripe_words,
+            ),
             _Sum(is_depthwise, nn.num_z, nn.kernels_per_z, 0, nn.num_kernels, is_equal=True),
             _Sum(is_depthwise, nn.num_z_last, nn.kernels_per_z_last, 0, nn.num_kernels_last, is_equal=True),
             _Sum(is_tp, tp.a_run_bytes[:FACTOR_BITS], tp.num_a_runs, 0, half_bytes),
-            _Sum(is_tp & (tp.b_run_bytes != 0), tp.b_run_bytes[:FACTOR_BITS], tp.num_b_runs, 0, half_bytes, is_more=True),
+            _Sum(
+                is_tp & (tp.b_run_bytes != 0), tp.b_run_bytes[:FACTOR_BITS], tp.num_b_runs, 0, half_bytes, is_more=True
+            ),
         ]
 
     def _nn_breaches(self, d):
@@ -214,20 +239,23 @@ class DescriptorCheck(wiring.Component):
         pitch = (config.num_lanes >> d.split_log2) + (d.split_words << exact_log2(config.num_lanes))
         plane_words = d.phase_words << _phases_log2(d)
         breaches = [d[name] == 0 for name in NN_AT_LEAST_ONE]
-        breaches += [d[name][:exact_log2(TABLE_ALIGN_BYTES)] != 0 for name in NN_TABLES]
+        breaches += [d[name][: exact_log2(TABLE_ALIGN_BYTES)] != 0 for name in NN_TABLES]
         breaches += [_is_beyond_int8(d[name]) for name in NN_INT8]
         breaches += [d.has_residual & (d[name] == 0) for name in NN_RESIDUAL_AT_LEAST_ONE]
         breaches += [d.has_residual & _is_beyond_int8(d[name]) for name in NN_RESIDUAL_INT8]
         breaches += [
-            ~d.stride_h_log2 & (d.phase_mask[2:] != 0), ~d.stride_w_log2 & (d.phase_mask[1] | d.phase_mask[3]),
+            ~d.stride_h_log2 & (d.phase_mask[2:] != 0),
+            ~d.stride_w_log2 & (d.phase_mask[1] | d.phase_mask[3]),
             (phase_count != d.num_phases) | (phase_count == 3),
-            d.tile_rows < rows, d.tile_cols < cols,
+            d.tile_rows < rows,
+            d.tile_cols < cols,
             d.num_vec_last > d.num_vec,
-            d.run_bits > MAX_RUN_BITS, d.split_log2 > 2,
+            d.run_bits > MAX_RUN_BITS,
+            d.split_log2 > 2,
             (d.split_log2 != 0) & (d.pitch_row != pitch),
             d.rounding > max(Rounding).value,
             d.act_min > d.act_max,
-            d.has_lut & (d.lut_addr[:exact_log2(LUT_BYTES)] != 0),
+            d.has_lut & (d.lut_addr[: exact_log2(LUT_BYTES)] != 0),
             d.is_wide & (d.has_lut | d.has_residual | (d.zero_point_in != 0) | d.num_ic[0]),
             (d.channel_words < plane_words) | (d.is_wide & (d.channel_words != plane_words)),
             ~d.is_wide & ((d.act_min < -128) | (d.act_max > 127)),
@@ -252,14 +280,17 @@ class DescriptorCheck(wiring.Component):
         is_odd = (~d.num_groups[0] & d.pool_rows[0]) ^ d.pool_rows_last[0]  # rows of all groups
         return [
             d.pool_size == 1,
-            is_three != d.tile_ow[0], (is_three & ~d.pool_is_open) != is_odd,
+            is_three != d.tile_ow[0],
+            (is_three & ~d.pool_is_open) != is_odd,
             is_three & ((d.tile_ow == 1) | (row_bytes >= config.pool_line_bytes)),
             is_three & is_single & ~d.pool_continues & (d.pool_rows_last == 1),
             ~is_three & is_part,
-            ~is_single & (d.pool_rows == 0), d.pool_rows_last == 0,
+            ~is_single & (d.pool_rows == 0),
+            d.pool_rows_last == 0,
             d.has_residual,
             keeps_rows & ((d.num_kernels > max_kernels) | (d.num_kernels_last > max_kernels)),
-            keeps_rows & (row_bytes > config.pool_line_bytes), row_bytes > config.pool_max_row_bytes,
+            keeps_rows & (row_bytes > config.pool_line_bytes),
+            row_bytes > config.pool_max_row_bytes,
         ]
 
     def _tp_breaches(self, d):
@@ -277,9 +308,11 @@ class DescriptorCheck(wiring.Component):
             ~has_b & (d.b_run_bytes != 0),
             (d.op == TpOp.BILINEAR) & ((d.kernel_h != 2) | (d.kernel_w != 2)),
             (d.op == TpOp.MUL) & ((d.b_shift > MAX_PRODUCT_SHIFT) | (d.is_wide & (d.b_shift > MAX_PRODUCT_SHIFT_WIDE))),
-            d.a_run_bytes > limit, d.b_run_bytes > limit,
+            d.a_run_bytes > limit,
+            d.b_run_bytes > limit,
             (d.op != TpOp.COPY) & (d.act_min > d.act_max),
             ~d.is_wide & (d.is_high | ((d.op != TpOp.COPY) & ((d.act_min < -128) | (d.act_max > 127)))),
-            d.is_wide & (~can_be_wide | d.has_lut | (d.a_zero_point != 0) | (d.b_zero_point != 0) | (d.zero_point_out != 0)),
-            d.has_lut & (d.lut_addr[:exact_log2(LUT_BYTES)] != 0),
+            d.is_wide
+            & (~can_be_wide | d.has_lut | (d.a_zero_point != 0) | (d.b_zero_point != 0) | (d.zero_point_out != 0)),
+            d.has_lut & (d.lut_addr[: exact_log2(LUT_BYTES)] != 0),
         ]

@@ -48,30 +48,33 @@ class Control(wiring.Component):
     guards : In, array of 2 `GuardSignature`
         Of the read and the write channel.
     resets : Out(NUM_RESETS)
-        Of TP, of the NN engine, of the groups of its cores: one reset in registers in a row, because it could not reach all in a cycle.
+        Of TP, of the NN engine, of the groups of its cores: one reset in registers in a row, because it could not reach
+        all in a cycle.
     read_beat, weight_beat, write_bytes, activity : In
         As in `Counters`.
     """
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "s_axil": In(AxiLiteSignature(addr_bits=CSR_ADDR_BITS)),
-            "irq": Out(1),
-            "read": Out(ReadPort(config)),
-            "write": Out(WritePort(config)),
-            "nn": Out(stream.Signature(NN.layout)),
-            "tp": Out(stream.Signature(TP.layout)),
-            "nn_done": In(1),
-            "tp_done": In(1),
-            "bus_faults": In(stream.Signature(Fault, always_ready=True)).array(2),
-            "guards": In(GuardSignature()).array(2),
-            "resets": Out(NUM_RESETS),
-            "read_beat": In(1),
-            "weight_beat": In(1),
-            "write_bytes": In(range(config.port_bytes + 1)),
-            "activity": In(Activity(config)),
-        })
+        super().__init__(
+            {
+                "s_axil": In(AxiLiteSignature(addr_bits=CSR_ADDR_BITS)),
+                "irq": Out(1),
+                "read": Out(ReadPort(config)),
+                "write": Out(WritePort(config)),
+                "nn": Out(stream.Signature(NN.layout)),
+                "tp": Out(stream.Signature(TP.layout)),
+                "nn_done": In(1),
+                "tp_done": In(1),
+                "bus_faults": In(stream.Signature(Fault, always_ready=True)).array(2),
+                "guards": In(GuardSignature()).array(2),
+                "resets": Out(NUM_RESETS),
+                "read_beat": In(1),
+                "weight_beat": In(1),
+                "write_bytes": In(range(config.port_bytes + 1)),
+                "activity": In(Activity(config)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -83,8 +86,16 @@ class Control(wiring.Component):
         m.submodules.watchdog = watchdog = Watchdog()
         m.submodules.timeout = timeout = Timeout()
         fetch, check, dispatch, recorder = Fetch(config), DescriptorCheck(config), Dispatch(), Recorder(config)
-        resting_fetch, resting_check = rested(fetch, fetch.is_active, platform, "fetch"), rested(check, check.is_active, platform, "check")
-        for name, unit in (("fetch", resting_fetch), ("check", resting_check), ("dispatch", dispatch), ("recorder", recorder)):
+        resting_fetch, resting_check = (
+            rested(fetch, fetch.is_active, platform, "fetch"),
+            rested(check, check.is_active, platform, "check"),
+        )
+        for name, unit in (
+            ("fetch", resting_fetch),
+            ("check", resting_check),
+            ("dispatch", dispatch),
+            ("recorder", recorder),
+        ):
             m.submodules[name] = resettable(unit, supervisor.engine_reset, platform)
 
         def connect(inner, outer):
@@ -146,24 +157,44 @@ class Control(wiring.Component):
     def _elaborate_faults(self, m, supervisor, watchdog, timeout, fetch, program_count, descriptor_fault):
         """Report the first fault; stop the channels."""
         has_wrong_count = Signal()
-        m.d.sync += has_wrong_count.eq(supervisor.start & ((program_count == 0) | (program_count[len(fetch.count):] != 0)))
-        oldest_addr = Mux(self.guards[0].is_quiet, Mux(self.guards[1].is_quiet, 0, self.guards[1].oldest_addr), self.guards[0].oldest_addr)
+        m.d.sync += has_wrong_count.eq(
+            supervisor.start & ((program_count == 0) | (program_count[len(fetch.count) :] != 0))
+        )
+        oldest_addr = Mux(
+            self.guards[0].is_quiet,
+            Mux(self.guards[1].is_quiet, 0, self.guards[1].oldest_addr),
+            self.guards[0].oldest_addr,
+        )
         faults = [(fault.valid, fault.p.code, fault.p.addr) for fault in self.bus_faults]
-        faults += [(guard.violation, code, guard.violation_addr)
-                   for guard, code in zip(self.guards, (Error.ACCESS_READ, Error.ACCESS_WRITE), strict=True)]
+        faults += [
+            (guard.violation, code, guard.violation_addr)
+            for guard, code in zip(self.guards, (Error.ACCESS_READ, Error.ACCESS_WRITE), strict=True)
+        ]
         faults.append((descriptor_fault.valid, descriptor_fault.p.code, descriptor_fault.p.addr))
         faults.append((has_wrong_count, Error.MALFORMED, fetch.base))
         faults.append((watchdog.expired, Error.WATCHDOG, oldest_addr))
         faults.append((timeout.expired, Error.TIMEOUT, 0))
         for valid, code, addr in reversed(faults):
             with m.If(valid):
-                m.d.comb += [supervisor.fault.valid.eq(1), supervisor.fault.p.code.eq(code), supervisor.fault.p.addr.eq(addr)]
+                m.d.comb += [
+                    supervisor.fault.valid.eq(1),
+                    supervisor.fault.p.code.eq(code),
+                    supervisor.fault.p.addr.eq(addr),
+                ]
         m.d.comb += [
             *(guard.stop.eq(supervisor.is_stopping) for guard in self.guards),
             supervisor.is_quiet.eq(self.guards[0].is_quiet & self.guards[1].is_quiet),
             supervisor.is_hung.eq(watchdog.expired | timeout.is_overdue),
-            watchdog.moved.eq(Cat(self.guards[0].moved, self.guards[1].moved, self.nn_done, self.tp_done,
-                                  self.nn.valid & self.nn.ready, self.tp.valid & self.tp.ready).any()),
+            watchdog.moved.eq(
+                Cat(
+                    self.guards[0].moved,
+                    self.guards[1].moved,
+                    self.nn_done,
+                    self.tp_done,
+                    self.nn.valid & self.nn.ready,
+                    self.tp.valid & self.tp.ready,
+                ).any()
+            ),
         ]
 
     def _elaborate_registers(self, m, csr_bank, supervisor, counters):

@@ -34,16 +34,18 @@ class Counters(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "clear": In(1),
-            "enable": In(1),
-            "read_beat": In(1),
-            "weight_beat": In(1),
-            "write_bytes": In(range(config.port_bytes + 1)),
-            "activity": In(Activity(config)),
-            "is_tp_busy": In(1),
-            "totals": Out(COMPLETION.layout),
-        })
+        super().__init__(
+            {
+                "clear": In(1),
+                "enable": In(1),
+                "read_beat": In(1),
+                "weight_beat": In(1),
+                "write_bytes": In(range(config.port_bytes + 1)),
+                "activity": In(Activity(config)),
+                "is_tp_busy": In(1),
+                "totals": Out(COMPLETION.layout),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -51,7 +53,10 @@ class Counters(wiring.Component):
         totals = self.totals
         counts = self._count_causes(m)
         with m.If(self.enable):
-            m.d.sync += [totals.cycle.eq(totals.cycle + 1), totals.write_bytes.eq(totals.write_bytes + self.write_bytes)]
+            m.d.sync += [
+                totals.cycle.eq(totals.cycle + 1),
+                totals.write_bytes.eq(totals.write_bytes + self.write_bytes),
+            ]
             m.d.sync += [totals[name].eq(totals[name] + counts[cause]) for cause, name in CAUSE_FIELDS.items()]
             with m.If(self.read_beat):
                 m.d.sync += totals.read_bytes.eq(totals.read_bytes + port_bytes)
@@ -68,8 +73,13 @@ class Counters(wiring.Component):
         chosen = {CoreState.JOB: job, CoreState.BUFFER: activity.buffer, CoreState.WINDOW: activity.window}
         counts = {}
         for cause in Cause:
-            counts[cause] = Signal(range(num_cores + 1), name=f"{cause.name.lower()}_cores", init=num_cores * (cause == Cause.DISPATCH))
-            parts = [Mux(chosen[state] == cause, activity.counts[state], 0) if state in chosen else activity.counts[state]
-                     for state, causes in STATE_CAUSES.items() if cause in causes]
+            counts[cause] = Signal(
+                range(num_cores + 1), name=f"{cause.name.lower()}_cores", init=num_cores * (cause == Cause.DISPATCH)
+            )
+            parts = [
+                Mux(chosen[state] == cause, activity.counts[state], 0) if state in chosen else activity.counts[state]
+                for state, causes in STATE_CAUSES.items()
+                if cause in causes
+            ]
             m.d.sync += counts[cause].eq(sum(parts))
         return counts

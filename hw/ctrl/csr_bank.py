@@ -14,7 +14,8 @@ class CsrBank(wiring.Component):
     """Registers of `REGISTERS` behind AXI4-Lite; unmapped addresses answer SLVERR, all others OKAY.
 
     The two low address bits are ignored, byte strobes are honoured, AW and W may come in any order. Writes to `ro`
-    registers are ignored, reads of `wo` registers give 0. One write takes 3 cycles, one read 2; they do not disturb each other.
+    registers are ignored, reads of `wo` registers give 0. One write takes 3 cycles, one read 2; they do not disturb
+    each other.
 
     Members, for each register by its name in lower case (all 32 bits wide)
     -----------------------------------------------------------------------
@@ -27,7 +28,8 @@ class CsrBank(wiring.Component):
     `w1c` : Out, and In with the suffix `_set`
         Bits set by the hardware (which wins) and cleared by writing ones.
 
-    And `is_busy` : In(1), high while registers with `is_held` are held; `is_active` : Out(1), low when nothing inside would change: the unit may rest.
+    And `is_busy` : In(1), high while registers with `is_held` are held; `is_active` : Out(1), low when nothing inside
+    would change: the unit may rest.
     """
 
     def __init__(self):
@@ -43,7 +45,9 @@ class CsrBank(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         is_writing, is_reading = self._elaborate_write(m), self._elaborate_read(m)
-        sets = (getattr(self, f"{name.lower()}_set") for name, register in REGISTERS.items() if register.access == "w1c")
+        sets = (
+            getattr(self, f"{name.lower()}_set") for name, register in REGISTERS.items() if register.access == "w1c"
+        )
         m.d.comb += self.is_active.eq(is_writing | is_reading | Cat(sets).any())
         return m
 
@@ -55,11 +59,7 @@ class CsrBank(wiring.Component):
         has_addr = Signal()
         has_data = Signal()
         write = Signal()
-        m.d.comb += [
-            bus.awready.eq(~has_addr),
-            bus.wready.eq(~has_data),
-            write.eq(has_addr & has_data & ~bus.bvalid),
-        ]
+        m.d.comb += [bus.awready.eq(~has_addr), bus.wready.eq(~has_data), write.eq(has_addr & has_data & ~bus.bvalid)]
         with m.If(bus.awvalid & bus.awready):
             m.d.sync += [addr.eq(bus.awaddr[2:]), has_addr.eq(1)]
         with m.If(bus.wvalid & bus.wready):

@@ -44,16 +44,18 @@ class Fetch(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "start": In(1),
-            "enable": In(1),
-            "base": In(32),
-            "count": In(16),
-            "descriptors": Out(stream.Signature(Fetched)),
-            "read": Out(ReadPort(config)),
-            "is_idle": Out(1),
-            "is_active": Out(1),
-        })
+        super().__init__(
+            {
+                "start": In(1),
+                "enable": In(1),
+                "base": In(32),
+                "count": In(16),
+                "descriptors": Out(stream.Signature(Fetched)),
+                "read": Out(ReadPort(config)),
+                "is_idle": Out(1),
+                "is_active": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -73,7 +75,8 @@ class Fetch(wiring.Component):
 
         # Requests: a burst is offered only when the queue has room for all of it
         m.d.comb += [
-            requested.eq(bursts.valid & bursts.ready), arrived.eq(beats.valid),
+            requested.eq(bursts.valid & bursts.ready),
+            arrived.eq(beats.valid),
             offers.eq(self.enable & (num_bursts_left != 0) & (num_free >= burst_beats) & ~bursts.valid),
         ]
         m.d.sync += [
@@ -93,13 +96,12 @@ class Fetch(wiring.Component):
             taken.eq(queue.r_rdy & ((num_assembled != num_beats) | ~self.enable)),
             queue.r_en.eq(taken),
             descriptor.valid.eq((num_assembled == num_beats) & self.enable),
-            self.is_idle.eq((num_bursts_left == 0) & ~bursts.valid & (num_due == 0) & ~queue.r_rdy & (num_assembled == 0)),
+            self.is_idle.eq(
+                (num_bursts_left == 0) & ~bursts.valid & (num_due == 0) & ~queue.r_rdy & (num_assembled == 0)
+            ),
         ]
         with m.If(taken):
-            m.d.sync += [
-                raw.eq(Cat(raw, queue.r_data)[config.port_bits:]),
-                num_assembled.eq(num_assembled + 1),
-            ]
+            m.d.sync += [raw.eq(Cat(raw, queue.r_data)[config.port_bits :]), num_assembled.eq(num_assembled + 1)]
         with m.If(descriptor.valid & descriptor.ready):
             m.d.sync += [
                 num_assembled.eq(0),
@@ -107,7 +109,9 @@ class Fetch(wiring.Component):
                 descriptor.p.addr.eq(descriptor.p.addr + DESCRIPTOR_BYTES),
             ]
         is_dropping = ~self.enable & ((num_assembled != 0) | (num_bursts_left != 0))
-        m.d.comb += self.is_active.eq(self.start | offers | requested | arrived | taken | (descriptor.valid & descriptor.ready) | is_dropping)
+        m.d.comb += self.is_active.eq(
+            self.start | offers | requested | arrived | taken | (descriptor.valid & descriptor.ready) | is_dropping
+        )
         with m.If(~self.enable):
             m.d.sync += [num_assembled.eq(0), num_bursts_left.eq(0)]
         with m.If(self.start):

@@ -15,9 +15,10 @@ __all__ = ["Dispatch"]
 class Dispatch(wiring.Component):
     """Gives each descriptor to its engine and says which are complete.
 
-    A descriptor with `wait_tp` is held, and all after it, until the TP engine has completed everything it was given; a TP
-    descriptor with `wait_nn` likewise for the NN engine. `wait_nn` of an NN descriptor is left to the engine. At most eight
-    descriptors per engine are under way. Latency: a job is offered, from a register, in the cycle after its descriptor is.
+    A descriptor with `wait_tp` is held, and all after it, until the TP engine has completed everything it was given; a
+    TP descriptor with `wait_nn` likewise for the NN engine. `wait_nn` of an NN descriptor is left to the engine. At
+    most eight descriptors per engine are under way. Latency: a job is offered, from a register, in the cycle after its
+    descriptor is.
 
     Members
     -------
@@ -49,7 +50,7 @@ class Dispatch(wiring.Component):
         m.submodules.nn_ledger = nn_ledger = Ledger()
         m.submodules.tp_ledger = tp_ledger = Ledger()
         descriptors = self.descriptors
-        header = data.View(HEADER.layout, descriptors.p.raw[:HEADER.num_bits])
+        header = data.View(HEADER.layout, descriptors.p.raw[: HEADER.num_bits])
 
         for ledger, job, done, completed in (
             (nn_ledger, self.nn, self.nn_done, self.completed[0]),

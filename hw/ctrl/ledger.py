@@ -34,15 +34,17 @@ class Ledger(wiring.Component):
 
     def __init__(self, depth: int = 8):
         self._depth = depth
-        super().__init__({
-            "push": In(1),
-            "index": In(16),
-            "done": In(1),
-            "has_room": Out(1, init=1),
-            "is_done": Out(1, init=1),
-            "is_empty": Out(1, init=1),
-            "completed": Out(stream.Signature(16)),
-        })
+        super().__init__(
+            {
+                "push": In(1),
+                "index": In(16),
+                "done": In(1),
+                "has_room": Out(1, init=1),
+                "is_done": Out(1, init=1),
+                "is_empty": Out(1, init=1),
+                "completed": Out(stream.Signature(16)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -56,7 +58,9 @@ class Ledger(wiring.Component):
             self.completed.payload.eq(indices.r_data),
             popped.eq(self.completed.valid & self.completed.ready),
             indices.r_en.eq(popped),
-            self.has_room.eq(indices.w_rdy), self.is_done.eq(num_running == 0), self.is_empty.eq(~indices.r_rdy),
+            self.has_room.eq(indices.w_rdy),
+            self.is_done.eq(num_running == 0),
+            self.is_empty.eq(~indices.r_rdy),
         ]
         m.d.sync += [num_running.eq(num_running + self.push - self.done), num_done.eq(num_done + self.done - popped)]
         return m

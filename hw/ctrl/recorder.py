@@ -16,7 +16,8 @@ __all__ = ["Recorder"]
 class Recorder(wiring.Component):
     """Writes a `COMPLETION` record to `base` + 64 * index for each completed descriptor, one at a time, input 0 first.
 
-    Its totals are those of the cycle in which the descriptor is taken. A record takes 3 cycles and one per beat; with `max_burst_beats` below a record's beats, it is written in several bursts.
+    Its totals are those of the cycle in which the descriptor is taken. A record takes 3 cycles and one per beat; with
+    `max_burst_beats` below a record's beats, it is written in several bursts.
 
     Members
     -------
@@ -33,13 +34,15 @@ class Recorder(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "base": In(32),
-            "totals": In(COMPLETION.layout),
-            "completed": In(stream.Signature(16)).array(2),
-            "write": Out(WritePort(config)),
-            "is_idle": Out(1),
-        })
+        super().__init__(
+            {
+                "base": In(32),
+                "totals": In(COMPLETION.layout),
+                "completed": In(stream.Signature(16)).array(2),
+                "write": Out(WritePort(config)),
+                "is_idle": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -74,7 +77,11 @@ class Recorder(wiring.Component):
                     self.completed[1].ready.eq(~self.completed[0].valid),
                 ]
                 with m.If(self.completed[0].valid | self.completed[1].valid):
-                    m.d.sync += [raw.eq(self.totals), addr.eq(self.base + (index << exact_log2(COMPLETION.num_bytes))), num_left.eq(num_beats)]
+                    m.d.sync += [
+                        raw.eq(self.totals),
+                        addr.eq(self.base + (index << exact_log2(COMPLETION.num_bytes))),
+                        num_left.eq(num_beats),
+                    ]
                     m.next = "BURST"
             with m.State("BURST"):
                 m.d.comb += bursts.valid.eq(num_pending != 63)

@@ -21,16 +21,17 @@ class _State(enum.Enum):
 class Supervisor(wiring.Component):
     """Runs one program at a time; the first fault of a program is kept.
 
-    A doorbell starts a program when idle, unless an error has not been cleared. A program is stopped when `is_drained`, also after the
-    fault of a descriptor, which only ends the fetching of more; by every other fault; and by a soft reset. Then nothing new is put on the
-    bus, and when that `is_quiet` the engines are reset, the program has ended, and the NPU is idle. No program finds a trace
-    of the one before. If `is_hung` before it is quiet, the program is reported as ended and the stop goes on.
+    A doorbell starts a program when idle, unless an error has not been cleared. A program is stopped when `is_drained`,
+    also after the fault of a descriptor, which only ends the fetching of more; by every other fault; and by a soft
+    reset. Then nothing new is put on the bus, and when that `is_quiet` the engines are reset, the program has ended,
+    and the NPU is idle. No program finds a trace of the one before. If `is_hung` before it is quiet, the program is
+    reported as ended and the stop goes on.
 
     Parameters
     ----------
     reset_stages
-        The most registers between `engine_reset` and a unit. All units are in reset together for a cycle, and none of them is any more when
-        the program has ended.
+        The most registers between `engine_reset` and a unit. All units are in reset together for a cycle, and none of
+        them is any more when the program has ended.
 
     Members
     -------
@@ -62,13 +63,24 @@ class Supervisor(wiring.Component):
 
     def __init__(self, reset_stages: int):
         self._reset_stages = reset_stages
-        super().__init__({
-            "doorbell": In(1), "clear_error": In(1), "soft_reset": In(1),
-            "fault": In(stream.Signature(Fault, always_ready=True)),
-            "is_drained": In(1), "is_quiet": In(1), "is_hung": In(1),
-            "start": Out(1), "is_busy": Out(1), "is_fetching": Out(1), "is_stopping": Out(1), "engine_reset": Out(1), "ended": Out(1),
-            "error": Out(Fault),
-        })
+        super().__init__(
+            {
+                "doorbell": In(1),
+                "clear_error": In(1),
+                "soft_reset": In(1),
+                "fault": In(stream.Signature(Fault, always_ready=True)),
+                "is_drained": In(1),
+                "is_quiet": In(1),
+                "is_hung": In(1),
+                "start": Out(1),
+                "is_busy": Out(1),
+                "is_fetching": Out(1),
+                "is_stopping": Out(1),
+                "engine_reset": Out(1),
+                "ended": Out(1),
+                "error": Out(Fault),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

@@ -15,22 +15,31 @@ __all__ = ["BeatPacker", "placed_beat"]
 
 
 def placed_beat(config: NpuConfig) -> data.StructLayout:
-    """A beat to write at `beat_addr` (a byte address without its `log2(port_bytes)` low bits), if `has_beat`; `is_job_end` ends a job.
+    """A beat to write at `beat_addr` (a byte address without its `log2(port_bytes)` low bits), if `has_beat`;
+    `is_job_end` ends a job.
 
     `is_next`: the beat lies behind the one before, in the same page of 4 KiB.
     """
-    return data.StructLayout({
-        "beat": write_beat(config), "beat_addr": 32 - exact_log2(config.port_bytes), "has_beat": 1, "is_next": 1, "is_job_end": 1,
-    })
+    return data.StructLayout(
+        {
+            "beat": write_beat(config),
+            "beat_addr": 32 - exact_log2(config.port_bytes),
+            "has_beat": 1,
+            "is_next": 1,
+            "is_job_end": 1,
+        }
+    )
 
 
 class BeatPacker(wiring.Component):
     """Assembles chunks into beats.
 
-    A chunk with `start` at another address than the next one flushes the partial beat before it; so does the end of a job.
+    A chunk with `start` at another address than the next one flushes the partial beat before it; so does the end of a
+    job.
 
-    Throughput: one beat per cycle, and one chunk per cycle if `num_lanes` is at most `port_bytes`. A flush before another address
-    costs a cycle only if the chunk before filled a beat and began the next one; the end of a job costs one or two. Latency: 3 cycles.
+    Throughput: one beat per cycle, and one chunk per cycle if `num_lanes` is at most `port_bytes`. A flush before
+    another address costs a cycle only if the chunk before filled a beat and began the next one; the end of a job costs
+    one or two. Latency: 3 cycles.
 
     Members
     -------
@@ -43,10 +52,9 @@ class BeatPacker(wiring.Component):
     def __init__(self, config: NpuConfig, num_lanes: int):
         self.config = config
         self.num_lanes = num_lanes
-        super().__init__({
-            "chunks": In(stream.Signature(Chunk(num_lanes))),
-            "beats": Out(stream.Signature(placed_beat(config))),
-        })
+        super().__init__(
+            {"chunks": In(stream.Signature(Chunk(num_lanes))), "beats": Out(stream.Signature(placed_beat(config)))}
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -55,9 +63,18 @@ class BeatPacker(wiring.Component):
         chunk, out = self.chunks.p, data_register(m, self.beats.p)
 
         # Stage 1: drop the invalid bytes, see whether the address jumps.
-        arrived = Signal(data.StructLayout({
-            "units": 9 * self.num_lanes, "count": range(self.num_lanes + 1), "addr": 32, "is_jump": 1, "is_last": 1,
-        }), reset_less=True)
+        arrived = Signal(
+            data.StructLayout(
+                {
+                    "units": 9 * self.num_lanes,
+                    "count": range(self.num_lanes + 1),
+                    "addr": 32,
+                    "is_jump": 1,
+                    "is_last": 1,
+                }
+            ),
+            reset_less=True,
+        )
         has_arrived = Signal()
         is_accepted = Signal()
         next_addr = Signal(32)
@@ -66,7 +83,11 @@ class BeatPacker(wiring.Component):
             m.d.sync += has_arrived.eq(self.chunks.valid)
             with m.If(self.chunks.valid):
                 m.d.sync += [
-                    arrived.units.eq(Cat(Mux(chunk.count > i, Cat(chunk.data.word_select(i, 8), 1), 0) for i in range(self.num_lanes))),
+                    arrived.units.eq(
+                        Cat(
+                            Mux(chunk.count > i, Cat(chunk.data.word_select(i, 8), 1), 0) for i in range(self.num_lanes)
+                        )
+                    ),
                     arrived.count.eq(chunk.count),
                     arrived.addr.eq(chunk.addr),
                     arrived.is_jump.eq(chunk.start & (chunk.addr != next_addr)),
@@ -74,12 +95,16 @@ class BeatPacker(wiring.Component):
                     next_addr.eq(Mux(chunk.start, chunk.addr, next_addr) + chunk.count),
                 ]
 
-        # Stage 2: the content, in units of a byte and its strobe, from the start of the beat `beat_addr`; `end` is where it ends.
+        # Stage 2: the content, in units of a byte and its strobe, from the start of the beat `beat_addr`; `end` is
+        # where it ends.
         content = Signal(9 * num_bytes)
         end = Signal(range(num_bytes + 1))
-        beat_addr, next_beat_addr = Signal(32 - port_log2), Signal(32 - port_log2)  # of the content; behind the beat given last
+        beat_addr, next_beat_addr = (
+            Signal(32 - port_log2),
+            Signal(32 - port_log2),
+        )  # of the content; behind the beat given last
         is_flushing = Signal()
-        units = [content[9 * i:9 * (i + 1)] for i in range(port_bytes)]
+        units = [content[9 * i : 9 * (i + 1)] for i in range(port_bytes)]
         has_bytes = Cat(unit[8] for unit in units).any()
         is_full = end >= port_bytes
 
@@ -92,7 +117,9 @@ class BeatPacker(wiring.Component):
         is_free = ~self.beats.valid | self.beats.ready
         is_jump = has_arrived & arrived.is_jump & ~is_flushing
         is_job_end = is_flushing & (~is_full | (rest_end == 0))
-        can_accept = has_arrived & ~is_flushing & Mux(arrived.is_jump, ~is_full | (rest_end == 0), rest_end < port_bytes)
+        can_accept = (
+            has_arrived & ~is_flushing & Mux(arrived.is_jump, ~is_full | (rest_end == 0), rest_end < port_bytes)
+        )
         has_beat = is_full | ((is_jump | is_flushing) & has_bytes)
         m.d.comb += is_accepted.eq(can_accept & is_free)
 
@@ -107,7 +134,7 @@ class BeatPacker(wiring.Component):
                 out.beat.strobe.eq(Cat(unit[8] for unit in units)),
                 out.beat_addr.eq(beat_addr),
                 out.has_beat.eq(has_beat),
-                out.is_next.eq((beat_addr == next_beat_addr) & beat_addr[:12 - port_log2].any()),
+                out.is_next.eq((beat_addr == next_beat_addr) & beat_addr[: 12 - port_log2].any()),
                 out.is_job_end.eq(is_job_end),
                 content.eq(rest),
                 end.eq(rest_end),

@@ -40,18 +40,18 @@ class BurstBuilder(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self.config = config
-        super().__init__({
-            "beats": In(stream.Signature(placed_beat(config))),
-            "port": Out(WritePort(config)),
-            "done": Out(1),
-        })
+        super().__init__(
+            {"beats": In(stream.Signature(placed_beat(config))), "port": Out(WritePort(config)), "done": Out(1)}
+        )
 
     def elaborate(self, platform):
         m = Module()
         config = self.config
         port_log2 = exact_log2(config.port_bytes)
         item = self.beats
-        m.submodules.beat_queue = beat_queue = Queue(write_beat(config), self.QUEUE_BURSTS * config.max_burst_beats, is_block=True)
+        m.submodules.beat_queue = beat_queue = Queue(
+            write_beat(config), self.QUEUE_BURSTS * config.max_burst_beats, is_block=True
+        )
         m.submodules.burst_queue = burst_queue = Queue(Burst, self.MAX_REQUESTS)
         m.submodules.job_queue = job_queue = Queue(self.COUNT_BITS, self.MAX_JOBS)
         wiring.connect(m, beat_queue.o, wiring.flipped(self.port.beats))
@@ -77,7 +77,9 @@ class BurstBuilder(wiring.Component):
 
         is_taken = item.valid & item.ready
         m.d.comb += [
-            item.ready.eq((beat_queue.i.ready | ~item.p.has_beat) & (~must_close | is_closed) & (~is_ending | is_ended)),
+            item.ready.eq(
+                (beat_queue.i.ready | ~item.p.has_beat) & (~must_close | is_closed) & (~is_ending | is_ended)
+            ),
             beat_queue.i.valid.eq(is_taken & item.p.has_beat),
             beat_queue.i.p.eq(item.p.beat),
         ]
@@ -89,7 +91,8 @@ class BurstBuilder(wiring.Component):
             m.d.sync += [
                 is_open.eq(1),
                 beat_addr.eq(Mux(is_joined, beat_addr, item.p.beat_addr)),
-                last_beat.eq(next_last_beat), is_full.eq(next_last_beat == config.max_burst_beats - 1),
+                last_beat.eq(next_last_beat),
+                is_full.eq(next_last_beat == config.max_burst_beats - 1),
             ]
         with m.If(is_taken & item.p.is_job_end):
             m.d.sync += is_ending.eq(1)

@@ -15,10 +15,18 @@ __all__ = ["BurstSplitter", "run_burst"]
 
 
 def run_burst(config: NpuConfig) -> data.StructLayout:
-    """A burst of a run: the burst, whether it is the first or last of its run, and the run's first and last byte within a beat."""
-    return data.StructLayout({
-        "burst": Burst, "is_first": 1, "is_last": 1, "first_byte": range(config.port_bytes), "last_byte": range(config.port_bytes),
-    })
+    """A burst of a run: the burst, whether it is the first or last of its run, and the run's first and last byte
+    within a beat.
+    """
+    return data.StructLayout(
+        {
+            "burst": Burst,
+            "is_first": 1,
+            "is_last": 1,
+            "first_byte": range(config.port_bytes),
+            "last_byte": range(config.port_bytes),
+        }
+    )
 
 
 class BurstSplitter(wiring.Component):
@@ -36,17 +44,16 @@ class BurstSplitter(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self.config = config
-        super().__init__({
-            "runs": In(stream.Signature(Run)),
-            "bursts": Out(stream.Signature(run_burst(config))),
-        })
+        super().__init__({"runs": In(stream.Signature(Run)), "bursts": Out(stream.Signature(run_burst(config)))})
 
     def elaborate(self, platform):
         m = Module()
         port_log2 = exact_log2(self.config.port_bytes)
         burst_log2 = exact_log2(self.config.max_burst_beats)
         page_log2 = 12 - port_log2
-        m.submodules.queue = queue = Queue(run_burst(self.config), 2)  # so that the next run's sums do not wait for the word that this burst may go
+        m.submodules.queue = queue = Queue(
+            run_burst(self.config), 2
+        )  # so that the next run's sums do not wait for the word that this burst may go
         wiring.connect(m, queue.o, wiring.flipped(self.bursts))
         run, out = self.runs.p, queue.i.p
 
@@ -57,19 +64,22 @@ class BurstSplitter(wiring.Component):
         first_byte = Signal(port_log2)
         last_byte = Signal(port_log2)
 
-        # The longest burst from here, less one: up to the end of the page if this is the page's last block of max_burst_beats.
-        # It and whether it is the run's last are computed with the address, a cycle ahead.
+        # The longest burst from here, less one: up to the end of the page if this is the page's last block of
+        # max_burst_beats. It and whether it is the run's last are computed with the address, a cycle ahead.
         limit, is_last = Signal(max(1, burst_log2)), Signal()
         next_addr, next_left, next_limit = Signal.like(beat_addr), Signal.like(left), Signal.like(limit)
         rest = Cat(~limit, Const(-1, len(left) - len(limit)))  # -limit - 1
         is_last_block = next_addr[burst_log2:page_log2].all() if page_log2 > burst_log2 else 1
         m.d.comb += [
-            next_addr.eq(beat_addr - rest), next_left.eq(left + rest),
+            next_addr.eq(beat_addr - rest),
+            next_left.eq(left + rest),
             next_limit.eq(Mux(is_last_block, ~next_addr[:burst_log2], self.config.max_burst_beats - 1)),
         ]
         set_next = [
-            beat_addr.eq(next_addr), left.eq(next_left), limit.eq(next_limit),
-            is_last.eq(~next_left[len(limit):].any() & (next_left[:len(limit)] <= next_limit)),
+            beat_addr.eq(next_addr),
+            left.eq(next_left),
+            limit.eq(next_limit),
+            is_last.eq(~next_left[len(limit) :].any() & (next_left[: len(limit)] <= next_limit)),
         ]
 
         m.d.comb += [
@@ -77,7 +87,10 @@ class BurstSplitter(wiring.Component):
             queue.i.valid.eq(is_busy),
             out.burst.addr.eq(beat_addr << port_log2),
             out.burst.last_beat.eq(Mux(is_last, left[:burst_log2], limit)),
-            out.is_first.eq(is_first), out.is_last.eq(is_last), out.first_byte.eq(first_byte), out.last_byte.eq(last_byte),
+            out.is_first.eq(is_first),
+            out.is_last.eq(is_last),
+            out.first_byte.eq(first_byte),
+            out.last_byte.eq(last_byte),
         ]
         with m.If(is_busy & queue.i.ready):
             m.d.sync += [*set_next, is_first.eq(0), is_busy.eq(~is_last)]
@@ -85,8 +98,10 @@ class BurstSplitter(wiring.Component):
             start = Signal(signed(port_log2 + 1))
             end = Signal(33)
             m.d.comb += [
-                start.eq(run.addr[:port_log2] - 1), end.eq(run.num_bytes + start),
-                next_addr.eq(run.addr[port_log2:]), next_left.eq(end[port_log2:]),
+                start.eq(run.addr[:port_log2] - 1),
+                end.eq(run.num_bytes + start),
+                next_addr.eq(run.addr[port_log2:]),
+                next_left.eq(end[port_log2:]),
             ]
             m.d.sync += [
                 *set_next,

@@ -14,8 +14,9 @@ __all__ = ["ByteQueue", "SkipBeat"]
 class ByteQueue(wiring.Component):
     """Packs the valid bytes of beats and lets any number of the oldest bytes be taken per cycle.
 
-    Throughput: a beat of up to `num_in_bytes` in and up to `num_out_bytes` out per cycle; a reader that takes whatever there is never
-    makes the queue refuse a beat if `num_out_bytes` is at least `num_in_bytes`. Latency: 2 cycles from a beat to `data`.
+    Throughput: a beat of up to `num_in_bytes` in and up to `num_out_bytes` out per cycle; a reader that takes whatever
+    there is never makes the queue refuse a beat if `num_out_bytes` is at least `num_in_bytes`. Latency: 2 cycles from a
+    beat to `data`.
 
     Parameters
     ----------
@@ -33,7 +34,8 @@ class ByteQueue(wiring.Component):
     level
         Bytes queued. From a register.
     take
-        Bytes to take in this cycle, at most the lesser of `level` and `num_out_bytes`; may depend on `data` and `level`.
+        Bytes to take in this cycle, at most the lesser of `level` and `num_out_bytes`; may depend on `data` and
+        `level`.
     """
 
     def __init__(self, num_in_bytes: int, num_out_bytes: int):
@@ -42,12 +44,14 @@ class ByteQueue(wiring.Component):
                 raise ValueError(f"{name} = {value!r} is not a power of two of at least {least}")
         self._num_in_bytes, self._num_out_bytes = num_in_bytes, num_out_bytes
         self._ring_bytes = 1 << ceil_log2(num_in_bytes + num_out_bytes + min(num_in_bytes, num_out_bytes))
-        super().__init__({
-            "beats": In(stream.Signature(SkipBeat(num_in_bytes))),
-            "data": Out(8 * num_out_bytes),
-            "level": Out(range(self._ring_bytes + 1)),
-            "take": In(range(num_out_bytes + 1)),
-        })
+        super().__init__(
+            {
+                "beats": In(stream.Signature(SkipBeat(num_in_bytes))),
+                "data": Out(8 * num_out_bytes),
+                "level": Out(range(self._ring_bytes + 1)),
+                "take": In(range(num_out_bytes + 1)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -55,7 +59,8 @@ class ByteQueue(wiring.Component):
         wiring.connect(m, wiring.flipped(self.beats), ring.beats)
         m.d.comb += [self.level.eq(ring.level), ring.take.eq(self.take)]
 
-        # Each byte is in the column of its place, in the row of the oldest one or in the next; then the columns are rotated.
+        # Each byte is in the column of its place, in the row of the oldest one or in the next; then the columns are
+        # rotated.
         num_columns = self._num_out_bytes
         column_bits = exact_log2(num_columns)
         places = [ring.data.word_select(place, 8) for place in range(len(ring.data) // 8)]

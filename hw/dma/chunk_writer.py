@@ -18,8 +18,9 @@ __all__ = ["Chunk", "ChunkWriter"]
 class ChunkWriter(wiring.Component):
     """Writes chunks of bytes at any address, as long bursts where they follow one another.
 
-    Throughput: one beat per cycle, and one chunk per cycle if `num_lanes` is at most `port_bytes`; a change of address costs at most
-    one cycle more, the end of a job at most two. Chunks of the next jobs are accepted while up to four jobs await acknowledgement.
+    Throughput: one beat per cycle, and one chunk per cycle if `num_lanes` is at most `port_bytes`; a change of address
+    costs at most one cycle more, the end of a job at most two. Chunks of the next jobs are accepted while up to four
+    jobs await acknowledgement.
 
     Parameters
     ----------
@@ -43,17 +44,17 @@ class ChunkWriter(wiring.Component):
             raise ValueError(f"num_lanes = {num_lanes!r} is less than 1")
         self.config = config
         self.num_lanes = num_lanes
-        super().__init__({
-            "chunks": In(stream.Signature(Chunk(num_lanes))),
-            "port": Out(WritePort(config)),
-            "done": Out(1),
-        })
+        super().__init__(
+            {"chunks": In(stream.Signature(Chunk(num_lanes))), "port": Out(WritePort(config)), "done": Out(1)}
+        )
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.packer = packer = BeatPacker(self.config, self.num_lanes)
         m.submodules.builder = builder = BurstBuilder(self.config)
-        m.submodules.queue = queue = Queue(Chunk(self.num_lanes), 2)  # so that the end of a burst does not hold the source of chunks in the same cycle
+        m.submodules.queue = queue = Queue(
+            Chunk(self.num_lanes), 2
+        )  # so that the end of a burst does not hold the source of chunks in the same cycle
         wiring.connect(m, wiring.flipped(self.chunks), queue.i)
         wiring.connect(m, queue.o, packer.chunks)
         wiring.connect(m, packer.beats, builder.beats)

@@ -14,9 +14,11 @@ __all__ = ["RecordAssembler"]
 
 
 class RecordAssembler(wiring.Component):
-    """Makes records of the beats of runs, each of which is a number of whole records at an address that is a multiple of their size.
+    """Makes records of the beats of runs, each of which is a number of whole records at an address that is a
+    multiple of their size.
 
-    Throughput: one record per cycle, or per `record_bytes / port_bytes` cycles on a port narrower than a record. Latency: 1 cycle.
+    Throughput: one record per cycle, or per `record_bytes / port_bytes` cycles on a port narrower than a record.
+    Latency: 1 cycle.
 
     Parameters
     ----------
@@ -32,9 +34,12 @@ class RecordAssembler(wiring.Component):
 
     def __init__(self, config: NpuConfig, record_bytes: int):
         self._port_bytes, self._record_bytes = config.port_bytes, record_bytes
-        super().__init__({
-            "beats": In(stream.Signature(SkipBeat(config.port_bytes))), "records": Out(stream.Signature(8 * record_bytes)),
-        })
+        super().__init__(
+            {
+                "beats": In(stream.Signature(SkipBeat(config.port_bytes))),
+                "records": Out(stream.Signature(8 * record_bytes)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -51,7 +56,8 @@ class RecordAssembler(wiring.Component):
             with m.If(is_moving):
                 m.d.sync += [
                     record.eq((record >> 8 * port_bytes) | (beat.data << 8 * (record_bytes - port_bytes))),
-                    index.eq(index + 1), records.valid.eq(is_last),
+                    index.eq(index + 1),
+                    records.valid.eq(is_last),
                 ]
                 with m.If(is_last):
                     m.d.sync += index.eq(0)
@@ -63,7 +69,8 @@ class RecordAssembler(wiring.Component):
             with m.If(is_moving):
                 m.d.sync += [
                     record.eq(beat.data.word_select((beat.skip >> size_log2) + index, 8 * record_bytes)),
-                    index.eq(index + 1), records.valid.eq(1),
+                    index.eq(index + 1),
+                    records.valid.eq(1),
                 ]
                 with m.If(is_last):
                     m.d.sync += index.eq(0)

@@ -20,8 +20,8 @@ class RunReader(wiring.Component):
 
     A burst is requested only when the queue has room for the longest one, so the read port needs no back-pressure.
 
-    Throughput: one beat and one burst per cycle, also from run to run; sustained if `depth_beats` covers a burst and the round trip.
-    Latency: 3 cycles from a run to its first request, 3 cycles from a beat of the port to `beats`.
+    Throughput: one beat and one burst per cycle, also from run to run; sustained if `depth_beats` covers a burst and
+    the round trip. Latency: 3 cycles from a run to its first request, 3 cycles from a beat of the port to `beats`.
 
     Parameters
     ----------
@@ -50,11 +50,13 @@ class RunReader(wiring.Component):
             raise ValueError(f"depth_beats = {depth_beats} cannot hold a burst of {config.max_burst_beats} beats")
         self.config = config
         self.depth_beats = depth_beats
-        super().__init__({
-            "runs": In(stream.Signature(Run)),
-            "port": Out(ReadPort(config)),
-            "beats": Out(stream.Signature(SkipBeat(config.port_bytes))),
-        })
+        super().__init__(
+            {
+                "runs": In(stream.Signature(Run)),
+                "port": Out(ReadPort(config)),
+                "beats": Out(stream.Signature(SkipBeat(config.port_bytes))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -62,19 +64,32 @@ class RunReader(wiring.Component):
         m.submodules.splitter = splitter = BurstSplitter(self.config)
         m.submodules.queue = queue = Queue(SkipBeat(port_bytes), self.depth_beats, is_block=True)
         m.submodules.pending = pending = Queue(
-            data.StructLayout({
-                "last_beat": 8, "is_first": 1, "is_last": 1, "first_byte": range(port_bytes), "last_byte": range(port_bytes),
-            }), self.config.max_reads + 2)
+            data.StructLayout(
+                {
+                    "last_beat": 8,
+                    "is_first": 1,
+                    "is_last": 1,
+                    "first_byte": range(port_bytes),
+                    "last_byte": range(port_bytes),
+                }
+            ),
+            self.config.max_reads + 2,
+        )
         wiring.connect(m, wiring.flipped(self.runs), splitter.runs)
         m.submodules.beat = beat = Stage(SkipBeat(port_bytes))
         wiring.connect(m, queue.o, beat.i)
         wiring.connect(m, beat.o, wiring.flipped(self.beats))
 
         # Request: needs room and a place in the list of pending bursts.
-        m.submodules.requests = requests = Queue(Burst, 2)  # so that no client's queue is on the way from another's to the port
+        m.submodules.requests = requests = Queue(
+            Burst, 2
+        )  # so that no client's queue is on the way from another's to the port
         wiring.connect(m, requests.o, wiring.flipped(self.port.bursts))
         bursts, split = requests.i, splitter.bursts
-        room, next_room = Signal(range(self.depth_beats + 1), init=self.depth_beats), Signal(range(self.depth_beats + 1))
+        room, next_room = (
+            Signal(range(self.depth_beats + 1), init=self.depth_beats),
+            Signal(range(self.depth_beats + 1)),
+        )
         has_room = Signal(init=1)  # for the longest burst
         can_request = has_room & pending.i.ready
         is_requested = bursts.valid & bursts.ready

@@ -12,7 +12,8 @@ __all__ = ["Run", "RunWalk", "WalkJob"]
 class WalkJob(data.Struct):
     """`num_outer` sequences of `num_inner` runs of `run_bytes`; all three at least 1.
 
-    Run (outer, inner) starts at `addr + outer * pitch_outer_bytes + inner * pitch_inner_bytes`; pitches count modulo 2**32.
+    Run (outer, inner) starts at `addr + outer * pitch_outer_bytes + inner * pitch_inner_bytes`; pitches count modulo
+    2**32.
     """
 
     addr: 32
@@ -41,7 +42,9 @@ class RunWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job = Signal(WalkJob, reset_less=True)  # addr is that of the next sequence; num_inner and num_outer are those that remain of the job
+        job = Signal(
+            WalkJob, reset_less=True
+        )  # addr is that of the next sequence; num_inner and num_outer are those that remain of the job
         inner_left = Signal(16)  # runs that follow the one shown
         outer_left = Signal(16)
         is_last = Signal()

@@ -15,7 +15,8 @@ class Run(data.Struct):
 class SkipBeat(data.StructLayout):
     """A beat of `num_bytes` bytes as it came from memory, and which of its bytes belong to the run.
 
-    These are bytes `skip` to `skip + count - 1` of `data` (byte 0 in the low bits); `last` marks the last beat of a run.
+    These are bytes `skip` to `skip + count - 1` of `data` (byte 0 in the low bits); `last` marks the last beat of a
+    run.
     """
 
     def __init__(self, num_bytes: int):
@@ -25,7 +26,8 @@ class SkipBeat(data.StructLayout):
 class Chunk(data.StructLayout):
     """Up to `num_lanes` bytes to write: the low `count` bytes of `data`.
 
-    With `start` they go to byte address `addr`, otherwise they follow the byte written before. `last` ends a job; `count` may be 0.
+    With `start` they go to byte address `addr`, otherwise they follow the byte written before. `last` ends a job;
+    `count` may be 0.
     """
 
     def __init__(self, num_lanes: int):

@@ -11,19 +11,35 @@ __all__ = ["ClockGates", "Rest", "resettable", "rest_domains", "rested"]
 
 def rest_domains(config: NpuConfig) -> tuple[str, ...]:
     """The units that may rest: the names of their clock domains in an elaboration with `ClockGates`."""
-    units = ("tp", "loader", "tables", "params", "walk", "post", "residual", "pool", "split", "writer", "fetch", "check", "csr")
+    units = (
+        "tp",
+        "loader",
+        "tables",
+        "params",
+        "walk",
+        "post",
+        "residual",
+        "pool",
+        "split",
+        "writer",
+        "fetch",
+        "check",
+        "csr",
+    )
     return (*units, *(f"{unit}_{core}" for core in range(config.num_cores) for unit in ("decoder", "lanes")))
 
 
 class ClockGates:
-    """Platform of an elaboration in which every unit that may rest has a clock domain of its own, for simulators that skip logic whose clock stands still.
+    """Platform of an elaboration in which every unit that may rest has a clock domain of its own, for simulators
+    that skip logic whose clock stands still.
 
     Attributes
     ----------
     domains : tuple[str, ...]
         Names of all domains that there may be.
     is_active : dict[str, Value]
-        By domain: with this at 1 before an edge of `sync`'s clock, or any of `resets`, its clock must rise too; otherwise it must not.
+        By domain: with this at 1 before an edge of `sync`'s clock, or any of `resets`, its clock must rise too;
+        otherwise it must not.
     resets : list[Value]
         Resets of units, beside the one of `sync`.
     """
@@ -35,9 +51,11 @@ class ClockGates:
 
 
 def rested(unit, is_active, platform, domain: str):
-    """The unit, which would stay as it is while `is_active` is 0: nothing inside would change, or nothing that is ever looked at.
+    """The unit, which would stay as it is while `is_active` is 0: nothing inside would change, or nothing that is
+    ever looked at.
 
-    With the platform `ClockGates` it gets a clock domain of its own and stands still meanwhile; for hardware there is nothing to gain and nothing to pay.
+    With the platform `ClockGates` it gets a clock domain of its own and stands still meanwhile; for hardware there is
+    nothing to gain and nothing to pay.
     """
     if isinstance(platform, ClockGates):
         if domain not in platform.domains:
@@ -64,8 +82,8 @@ class Rest(wiring.Component):
     offered : In(1)
         A job is offered; keeps the unit active in the same cycle.
     accepted, done : In(1)
-        Strobes: the unit has taken a job, has finished the oldest one. At most `max_open` jobs are open at a time; with none
-        the unit is active whenever something is `offered`, and `tail_cycles` more.
+        Strobes: the unit has taken a job, has finished the oldest one. At most `max_open` jobs are open at a time; with
+        none the unit is active whenever something is `offered`, and `tail_cycles` more.
     is_active : Out(1)
     """
 

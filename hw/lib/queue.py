@@ -12,8 +12,8 @@ __all__ = ["Queue"]
 class Queue(wiring.Component):
     """A first-in first-out queue of stream payloads.
 
-    Throughput: one payload in and one out per cycle. Latency: 1 cycle, with `is_block` 2 cycles. `i.ready` and `o.valid` follow from registers
-    alone; a queue of two, which is there to cut such paths, is in registers altogether.
+    Throughput: one payload in and one out per cycle. Latency: 1 cycle, with `is_block` 2 cycles. `i.ready` and
+    `o.valid` follow from registers alone; a queue of two, which is there to cut such paths, is in registers altogether.
 
     Parameters
     ----------
@@ -22,7 +22,8 @@ class Queue(wiring.Component):
     depth
         Payloads that fit, at least 1.
     is_block
-        Use a memory with registered reads, which maps to block RAM; else one with asynchronous reads, for shallow queues.
+        Use a memory with registered reads, which maps to block RAM; else one with asynchronous reads, for shallow
+        queues.
 
     Members
     -------
@@ -42,11 +43,9 @@ class Queue(wiring.Component):
             raise ValueError(f"a queue of depth {depth!r} is not possible: use at least 1")
         self.depth = depth
         self._is_block = is_block
-        super().__init__({
-            "i": In(stream.Signature(shape)),
-            "o": Out(stream.Signature(shape)),
-            "level": Out(range(depth + 1)),
-        })
+        super().__init__(
+            {"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)), "level": Out(range(depth + 1))}
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -57,11 +56,21 @@ class Queue(wiring.Component):
         return m
 
     def _elaborate_pair(self, m):
-        """The output's register, and one for the payload that came while that was held; until then it follows the input, whatever the output does."""
-        payload, spare, has_spare = data_register(m, self.o.payload), Signal.like(self.i.payload, reset_less=True), Signal()
+        """The output's register, and one for the payload that came while that was held; until then it follows the
+        input, whatever the output does.
+        """
+        payload, spare, has_spare = (
+            data_register(m, self.o.payload),
+            Signal.like(self.i.payload, reset_less=True),
+            Signal(),
+        )
         m.d.comb += [self.i.ready.eq(~has_spare), self.level.eq(self.o.valid + has_spare)]
         with m.If(self.o.ready | ~self.o.valid):
-            m.d.sync += [self.o.valid.eq(self.i.valid | has_spare), payload.eq(Mux(has_spare, spare, self.i.payload)), has_spare.eq(0)]
+            m.d.sync += [
+                self.o.valid.eq(self.i.valid | has_spare),
+                payload.eq(Mux(has_spare, spare, self.i.payload)),
+                has_spare.eq(0),
+            ]
         with m.Elif(self.i.valid):
             m.d.sync += has_spare.eq(1)
         with m.If(~has_spare):

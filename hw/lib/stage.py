@@ -12,7 +12,8 @@ __all__ = ["Stage"]
 class Stage(wiring.Component):
     """A payload on its way, in a register: behind a memory, whose outputs are late.
 
-    Throughput: one payload per cycle. Latency: 1 cycle. `i.ready` follows `o.ready` in the same cycle; a `Queue` of two cuts that path too.
+    Throughput: one payload per cycle. Latency: 1 cycle. `i.ready` follows `o.ready` in the same cycle; a `Queue` of two
+    cuts that path too.
 
     Parameters
     ----------

@@ -29,19 +29,31 @@ class CoreState(enum.IntEnum, shape=3):
 
 
 STATE_CAUSES = {
-    CoreState.BUSY: (Cause.BUSY,), CoreState.HAZARD: (Cause.HAZARD,), CoreState.BEATS: (Cause.BUS,), CoreState.DECODER: (Cause.WEIGHTS,),
+    CoreState.BUSY: (Cause.BUSY,),
+    CoreState.HAZARD: (Cause.HAZARD,),
+    CoreState.BEATS: (Cause.BUS,),
+    CoreState.DECODER: (Cause.WEIGHTS,),
     CoreState.JOB: (Cause.DISPATCH, Cause.TP, Cause.DRAIN, Cause.IMBALANCE),
     CoreState.BUFFER: (Cause.DRAIN, Cause.IMBALANCE),
     CoreState.WINDOW: (Cause.WINDOW, Cause.BUS, Cause.DRAIN, Cause.IMBALANCE),
 }
-"""The causes that a state may have. Where there are several, it is the rest of the machine that decides, and for all cores alike."""
+"""The causes that a state may have. Where there are several, it is the rest of the machine that decides, and for all
+cores alike.
+"""
 
 
 def Activity(config: NpuConfig) -> data.StructLayout:
-    """`counts`: cores in each `CoreState`, together `num_cores`; `job`, `buffer`, `window`: the cause of the state of that name."""
-    return data.StructLayout({
-        "counts": data.ArrayLayout(range(config.num_cores + 1), len(CoreState)), "job": Cause, "buffer": Cause, "window": Cause,
-    })
+    """`counts`: cores in each `CoreState`, together `num_cores`; `job`, `buffer`, `window`: the cause of the state
+    of that name.
+    """
+    return data.StructLayout(
+        {
+            "counts": data.ArrayLayout(range(config.num_cores + 1), len(CoreState)),
+            "job": Cause,
+            "buffer": Cause,
+            "window": Cause,
+        }
+    )
 
 
 class ActivityMonitor(wiring.Component):
@@ -60,11 +72,20 @@ class ActivityMonitor(wiring.Component):
     def __init__(self, config: NpuConfig):
         self._num_cores = config.num_cores
         counts = [config.num_cores * (state == CoreState.JOB) for state in CoreState]
-        super().__init__({
-            "states": In(CoreState).array(config.num_cores), "is_open": In(1),
-            "fill_waits_load": In(1), "fill_waits_slot": In(1), "load_waits": In(1), "finished": In(config.num_cores),
-            "activity": Out(Activity(config), init={"counts": counts, "job": Cause.DISPATCH, "buffer": Cause.DRAIN, "window": Cause.WINDOW}),
-        })
+        super().__init__(
+            {
+                "states": In(CoreState).array(config.num_cores),
+                "is_open": In(1),
+                "fill_waits_load": In(1),
+                "fill_waits_slot": In(1),
+                "load_waits": In(1),
+                "finished": In(config.num_cores),
+                "activity": Out(
+                    Activity(config),
+                    init={"counts": counts, "job": Cause.DISPATCH, "buffer": Cause.DRAIN, "window": Cause.WINDOW},
+                ),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -73,7 +94,9 @@ class ActivityMonitor(wiring.Component):
             m.d.sync += self.activity.counts[state].eq(sum(cores))
         is_any_busy, is_any_finished = are[CoreState.BUSY].any(), self.finished.any()
         m.d.sync += [
-            self.activity.job.eq(Mux(~are[CoreState.JOB].all(), Cause.IMBALANCE, Mux(self.is_open, Cause.DRAIN, Cause.DISPATCH))),
+            self.activity.job.eq(
+                Mux(~are[CoreState.JOB].all(), Cause.IMBALANCE, Mux(self.is_open, Cause.DRAIN, Cause.DISPATCH))
+            ),
             self.activity.buffer.eq(Mux(is_any_finished & ~self.finished.all(), Cause.IMBALANCE, Cause.DRAIN)),
         ]
         waits_job = self.fill_waits_load & self.load_waits

@@ -38,8 +38,10 @@ class Core(wiring.Component):
     job : In(stream of CORE_FIELDS)
     beats : In(stream of WeightBeat), weight streams; `beat_taken` strobes in the cycle after one has left the queue
     tap_write : In(TapWrite)
-    window_write : In(WindowWrite); `window_filled` strobes after the last word of a window, `window_released` when it is free again
-    group_done : Out(1), strobe: a group's sums are ready; `group_drained` : In(1), strobe: they have been drained and cleared
+    window_write : In(WindowWrite); `window_filled` strobes after the last word of a window, `window_released` when it
+        is free again
+    group_done : Out(1), strobe: a group's sums are ready; `group_drained` : In(1), strobe: they have been drained and
+        cleared
     state : Out(CoreState), what it did in the cycle before
     drain_* : access to the oldest group's accumulators, see `Accumulators`; `drain_sums` comes `DRAIN_CYCLES` later
 
@@ -50,16 +52,25 @@ class Core(wiring.Component):
 
     def __init__(self, config: NpuConfig, number: int = 0):
         self._config, self._number = config, number
-        super().__init__({
-            "job": In(stream.Signature(NN.subset(*CORE_FIELDS))),
-            "beats": In(stream.Signature(WeightBeat(config))), "beat_taken": Out(1),
-            "tap_write": In(TapWrite),
-            "window_write": In(WindowWrite(config)), "window_filled": In(1), "window_released": Out(1),
-            "group_done": Out(1), "group_drained": In(1),
-            "state": Out(CoreState),
-            "drain_en": In(1), "drain_clear": In(1), "drain_entry": In(exact_log2(config.num_acc_entries)),
-            "drain_chunk": In(range(config.num_lanes // config.post_lanes)), "drain_sums": Out(config.post_lanes * ACC_BITS),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(NN.subset(*CORE_FIELDS))),
+                "beats": In(stream.Signature(WeightBeat(config))),
+                "beat_taken": Out(1),
+                "tap_write": In(TapWrite),
+                "window_write": In(WindowWrite(config)),
+                "window_filled": In(1),
+                "window_released": Out(1),
+                "group_done": Out(1),
+                "group_drained": In(1),
+                "state": Out(CoreState),
+                "drain_en": In(1),
+                "drain_clear": In(1),
+                "drain_entry": In(exact_log2(config.num_acc_entries)),
+                "drain_chunk": In(range(config.num_lanes // config.post_lanes)),
+                "drain_sums": Out(config.post_lanes * ACC_BITS),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -78,15 +89,26 @@ class Core(wiring.Component):
 
         self._connect_job(m, acc.is_clear, decoder, sequencer)
         m.d.comb += [
-            queue.w_data.eq(self.beats.payload), queue.w_en.eq(self.beats.valid), self.beats.ready.eq(queue.w_rdy),
-            beat.i.payload.eq(queue.r_data), beat.i.valid.eq(queue.r_rdy), queue.r_en.eq(beat.i.ready),
+            queue.w_data.eq(self.beats.payload),
+            queue.w_en.eq(self.beats.valid),
+            self.beats.ready.eq(queue.w_rdy),
+            beat.i.payload.eq(queue.r_data),
+            beat.i.valid.eq(queue.r_rdy),
+            queue.r_en.eq(beat.i.ready),
             decoder.tap_write.eq(self.tap_write),
-            places.w_data.eq(decoder.weights.payload), places.w_en.eq(decoder.weights.valid), decoder.weights.ready.eq(places.w_rdy),
-            sequencer.weights.payload.eq(places.r_data), sequencer.weights.valid.eq(places.r_rdy), places.r_en.eq(sequencer.weights.ready),
+            places.w_data.eq(decoder.weights.payload),
+            places.w_en.eq(decoder.weights.valid),
+            decoder.weights.ready.eq(places.w_rdy),
+            sequencer.weights.payload.eq(places.r_data),
+            sequencer.weights.valid.eq(places.r_rdy),
+            places.r_en.eq(sequencer.weights.ready),
             window.write.eq(self.window_write),
-            sequencer.window_filled.eq(self.window_filled), self.window_released.eq(sequencer.window_released),
-            sequencer.has_beat.eq(queue.r_rdy | decoder.beats.valid), self.state.eq(sequencer.state),
-            self.group_done.eq(sequencer.group_done), sequencer.group_drained.eq(self.group_drained),
+            sequencer.window_filled.eq(self.window_filled),
+            self.window_released.eq(sequencer.window_released),
+            sequencer.has_beat.eq(queue.r_rdy | decoder.beats.valid),
+            self.state.eq(sequencer.state),
+            self.group_done.eq(sequencer.group_done),
+            sequencer.group_drained.eq(self.group_drained),
         ]
 
         m.d.sync += self.beat_taken.eq(queue.r_rdy & queue.r_en)
@@ -106,17 +128,28 @@ class Core(wiring.Component):
         with m.If(self.group_drained):
             m.d.sync += drain_buffer.eq(~drain_buffer)
         m.d.comb += [
-            window.pixel.eq(issue.pixel), window.split_log2.eq(issue.split_log2), window.split_words.eq(issue.split_words),
-            lanes.pixels.eq(window.pixels), lanes.weight.eq(weight), lanes.is_low.eq(is_low),
-            Cat(acc.add_en, acc.add_entry, acc.add_buffer).eq(add), acc.products.eq(lanes.products),
-            acc.drain_buffer.eq(drain_buffer), acc.drain_en.eq(self.drain_en), acc.drain_clear.eq(self.drain_clear),
-            acc.drain_entry.eq(self.drain_entry), acc.drain_chunk.eq(self.drain_chunk), self.drain_sums.eq(acc.drain_sums),
+            window.pixel.eq(issue.pixel),
+            window.split_log2.eq(issue.split_log2),
+            window.split_words.eq(issue.split_words),
+            lanes.pixels.eq(window.pixels),
+            lanes.weight.eq(weight),
+            lanes.is_low.eq(is_low),
+            Cat(acc.add_en, acc.add_entry, acc.add_buffer).eq(add),
+            acc.products.eq(lanes.products),
+            acc.drain_buffer.eq(drain_buffer),
+            acc.drain_en.eq(self.drain_en),
+            acc.drain_clear.eq(self.drain_clear),
+            acc.drain_entry.eq(self.drain_entry),
+            acc.drain_chunk.eq(self.drain_chunk),
+            self.drain_sums.eq(acc.drain_sums),
             rest.offered.eq(issue.is_valid | self.window_write.en | self.drain_en | self.drain_clear | ~acc.is_clear),
         ]
         return m
 
     def _connect_job(self, m, is_clear, *units):
-        """A job is taken when both units have room for it and the accumulators have been cleared since the last reset."""
+        """A job is taken when both units have room for it and the accumulators have been cleared since the last
+        reset.
+        """
         slots = []
         for unit in units:
             slot = JobSlot(unit.job.payload.shape())

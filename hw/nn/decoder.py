@@ -13,7 +13,18 @@ from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS, NN
 __all__ = ["DECODER_FIELDS", "WEIGHT_BITS", "TapWrite", "TokenBits", "TokenDecoder", "WeightBeat", "WeightPlace"]
 
 DECODER_FIELDS = (
-    "num_sb", "num_groups", "num_z", "num_z_last", "kernels_per_z", "kernels_per_z_last", "num_taps", "run_bits", "wgt_zero_point", "is_wide", "is_depthwise", "num_vec",
+    "num_sb",
+    "num_groups",
+    "num_z",
+    "num_z_last",
+    "kernels_per_z",
+    "kernels_per_z_last",
+    "num_taps",
+    "run_bits",
+    "wgt_zero_point",
+    "is_wide",
+    "is_depthwise",
+    "num_vec",
 )
 """What the decoder needs of an NN descriptor."""
 
@@ -38,17 +49,28 @@ class TapWrite(data.Struct):
 
 
 def WeightPlace(config: NpuConfig) -> data.StructLayout:
-    """A decoded weight: `entry` is the accumulator entry of its kernel's vector 0, `tap_offset` its pixel in the window.
+    """A decoded weight: `entry` is the accumulator entry of its kernel's vector 0, `tap_offset` its pixel in the
+    window.
 
-    `is_new_window`: it is the first token of the next window; `is_last`: the group ends with it. A `value` of zero comes only with one of these.
+    `is_new_window`: it is the first token of the next window; `is_last`: the group ends with it. A `value` of zero
+    comes only with one of these.
     """
-    return data.StructLayout({
-        "value": signed(WEIGHT_BITS), "tap_offset": 16, "entry": exact_log2(config.num_acc_entries), "is_new_window": 1, "is_last": 1,
-    })
+    return data.StructLayout(
+        {
+            "value": signed(WEIGHT_BITS),
+            "tap_offset": 16,
+            "entry": exact_log2(config.num_acc_entries),
+            "is_new_window": 1,
+            "is_last": 1,
+        }
+    )
 
 
 class Token(data.Struct):
-    """A token with the division of its step, which is run + 1, by the taps of a kernel. With one tap a kernel `kernels` is the step, `taps` 0."""
+    """A token with the division of its step, which is run + 1, by the taps of a kernel.
+
+    With one tap a kernel `kernels` is the step, `taps` 0.
+    """
 
     value: 8
     """The byte as it is stored."""
@@ -61,7 +83,9 @@ class Token(data.Struct):
 
 
 class StepDivider(wiring.Component):
-    """Divides the step of a token, run + 1, by the taps of a kernel. Combinational; multiples of the taps are in registers.
+    """Divides the step of a token, run + 1, by the taps of a kernel.
+
+    Combinational; multiples of the taps are in registers.
 
     Members
     -------
@@ -71,23 +95,34 @@ class StepDivider(wiring.Component):
     """
 
     def __init__(self):
-        super().__init__({
-            "num_taps": In(TAP_BITS), "run": In(MAX_RUN_BITS),
-            "kernels": Out(MAX_RUN_BITS + 1), "next_kernels": Out(range(MAX_STEP_KERNELS + 2)), "taps": Out(MAX_RUN_BITS + 1),
-        })
+        super().__init__(
+            {
+                "num_taps": In(TAP_BITS),
+                "run": In(MAX_RUN_BITS),
+                "kernels": Out(MAX_RUN_BITS + 1),
+                "next_kernels": Out(range(MAX_STEP_KERNELS + 2)),
+                "taps": Out(MAX_RUN_BITS + 1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         # The least run whose step covers so many kernels; one that is never reached where there is none
         never = 1 << MAX_RUN_BITS
         is_single = Signal()
-        least_runs = [Signal(MAX_RUN_BITS + 1, name=f"least_run_{count}", init=never) for count in range(1, MAX_STEP_KERNELS + 1)]
+        least_runs = [
+            Signal(MAX_RUN_BITS + 1, name=f"least_run_{count}", init=never) for count in range(1, MAX_STEP_KERNELS + 1)
+        ]
         m.d.sync += is_single.eq(self.num_taps == 1)
         for count, least_run in enumerate(least_runs, 1):
             step = multiple(self.num_taps, count)
             m.d.sync += least_run.eq(Mux((self.num_taps == 1) | (step > never), never, step - 1))
 
-        quotient, below, rest = Signal(range(MAX_STEP_KERNELS + 1)), Signal(signed(MAX_RUN_BITS + 2), init=-1), Signal(MAX_RUN_BITS + 1)
+        quotient, below, rest = (
+            Signal(range(MAX_STEP_KERNELS + 1)),
+            Signal(signed(MAX_RUN_BITS + 2), init=-1),
+            Signal(MAX_RUN_BITS + 1),
+        )
         m.d.comb += [below.eq(-1), self.next_kernels.eq(1)]
         for count, least_run in enumerate(least_runs, 1):
             with m.If(self.run >= least_run):
@@ -106,7 +141,8 @@ class TokenBits(wiring.Component):
     Members
     -------
     beats : In(stream of WeightBeat)
-    en : In(1), cut tokens; `run_bits` : In(3), `num_taps` : In(TAP_BITS), constant from the cycle before `en` until `flush`
+    en : In(1), cut tokens; `run_bits` : In(3), `num_taps` : In(TAP_BITS), constant from the cycle before `en` until
+        `flush`
     tokens : Out(stream of Token), registered
     flush : In(1), the stream has ended: drop what is left of its last beat
     is_active : Out(1), low when nothing inside would change
@@ -116,11 +152,17 @@ class TokenBits(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._num_halves = config.port_bits // self.HALF_BITS
-        super().__init__({
-            "beats": In(stream.Signature(WeightBeat(config))), "en": In(1), "run_bits": In(3), "num_taps": In(TAP_BITS), "flush": In(1),
-            "tokens": Out(stream.Signature(Token)),
-            "is_active": Out(1),
-        })
+        super().__init__(
+            {
+                "beats": In(stream.Signature(WeightBeat(config))),
+                "en": In(1),
+                "run_bits": In(3),
+                "num_taps": In(TAP_BITS),
+                "flush": In(1),
+                "tokens": Out(stream.Signature(Token)),
+                "is_active": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -140,26 +182,36 @@ class TokenBits(wiring.Component):
         ]
         # A half goes behind the bits while a token is cut off in front
         take = Signal()
-        spare = Signal(Token, reset_less=True)  # a token cut when the one before was not taken: `ready` reaches no further
+        spare = Signal(
+            Token, reset_less=True
+        )  # a token cut when the one before was not taken: `ready` reaches no further
         has_spare = Signal()
         m.d.comb += [
             take.eq(self.en & (level >= num_bits) & ~has_spare),
-            appended.eq(bits | Mux(can_append, half << level[:exact_log2(self.HALF_BITS) + 1], 0)),
+            appended.eq(bits | Mux(can_append, half << level[: exact_log2(self.HALF_BITS) + 1], 0)),
         ]
         m.d.sync += [bits.eq(appended), level.eq(level + Mux(can_append, self.HALF_BITS, 0) - Mux(take, num_bits, 0))]
         for width in range(MAX_RUN_BITS + 1):
             with m.If(self.run_bits == width):
-                m.d.comb += run.eq(bits[8:8 + width])
+                m.d.comb += run.eq(bits[8 : 8 + width])
                 with m.If(take):
                     m.d.sync += bits.eq(appended >> (8 + width))
 
         cut = Signal(Token)
         m.d.comb += [
-            divider.num_taps.eq(self.num_taps), divider.run.eq(run),
-            cut.value.eq(bits[:8]), cut.kernels.eq(divider.kernels), cut.next_kernels.eq(divider.next_kernels), cut.taps.eq(divider.taps),
+            divider.num_taps.eq(self.num_taps),
+            divider.run.eq(run),
+            cut.value.eq(bits[:8]),
+            cut.kernels.eq(divider.kernels),
+            cut.next_kernels.eq(divider.next_kernels),
+            cut.taps.eq(divider.taps),
         ]
         with m.If(self.tokens.ready | ~self.tokens.valid):
-            m.d.sync += [self.tokens.valid.eq(take | has_spare), self.tokens.payload.eq(Mux(has_spare, spare, cut)), has_spare.eq(0)]
+            m.d.sync += [
+                self.tokens.valid.eq(take | has_spare),
+                self.tokens.payload.eq(Mux(has_spare, spare, cut)),
+                has_spare.eq(0),
+            ]
         with m.Elif(take):
             m.d.sync += has_spare.eq(1)
         with m.If(~has_spare):
@@ -192,13 +244,15 @@ class TokenDecoder(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "job": In(stream.Signature(NN.subset(*DECODER_FIELDS))),
-            "beats": In(stream.Signature(WeightBeat(config))),
-            "tap_write": In(TapWrite),
-            "weights": Out(stream.Signature(WeightPlace(config))),
-            "is_active": Out(1),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(NN.subset(*DECODER_FIELDS))),
+                "beats": In(stream.Signature(WeightBeat(config))),
+                "tap_write": In(TapWrite),
+                "weights": Out(stream.Signature(WeightPlace(config))),
+                "is_active": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -233,7 +287,11 @@ class TokenDecoder(wiring.Component):
             weight.eq(Cat(token.value, token.value > max_weight)),
         ]
 
-        placed = Signal(data.StructLayout({"value": signed(WEIGHT_BITS), "kernel": 9, "is_new_window": 1, "is_zero": 1, "is_valid": 1}))
+        placed = Signal(
+            data.StructLayout(
+                {"value": signed(WEIGHT_BITS), "kernel": 9, "is_new_window": 1, "is_zero": 1, "is_valid": 1}
+            )
+        )
         can_place, take = Signal(), Signal()
         is_stepping = Signal()  # the state is about to change
         with m.FSM():
@@ -242,7 +300,13 @@ class TokenDecoder(wiring.Component):
                 with m.If(self.job.valid & self.job.ready):
                     m.d.comb += is_stepping.eq(1)
                     new = self.job.payload
-                    m.d.sync += [job.eq(new), job.num_vec.eq(new.num_vec << new.is_wide), sb.eq(0), group.eq(0), bank.eq(~bank)]
+                    m.d.sync += [
+                        job.eq(new),
+                        job.num_vec.eq(new.num_vec << new.is_wide),
+                        sb.eq(0),
+                        group.eq(0),
+                        bank.eq(~bank),
+                    ]
                     m.next = "SUPERBLOCK"
             with m.State("SUPERBLOCK"):
                 is_last_sb = sb == job.num_sb - 1
@@ -255,16 +319,25 @@ class TokenDecoder(wiring.Component):
             with m.State("GROUP"):
                 # One step before the first position
                 m.d.sync += [
-                    tap.eq(job.num_taps - 1), tap_left.eq(0), kz_left.eq(0), z_left.eq(num_z),
+                    tap.eq(job.num_taps - 1),
+                    tap_left.eq(0),
+                    kz_left.eq(0),
+                    z_left.eq(num_z),
                     kernel.eq(Mux(job.is_depthwise, 0, kernels_per_z) - 1),
                 ]
                 m.d.comb += is_stepping.eq(1)
                 m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += [bits.en.eq(1), take.eq(bits.tokens.valid & can_place & ~is_end), bits.tokens.ready.eq(take)]
+                m.d.comb += [
+                    bits.en.eq(1),
+                    take.eq(bits.tokens.valid & can_place & ~is_end),
+                    bits.tokens.ready.eq(take),
+                ]
                 with m.If(take):
                     m.d.sync += [
-                        tap.eq(next_tap), kernel.eq(next_kernel), z_left.eq(z_left - kz_carry),
+                        tap.eq(next_tap),
+                        kernel.eq(next_kernel),
+                        z_left.eq(z_left - kz_carry),
                         tap_left.eq(Mux(tap_carry, tap_left + job.num_taps - token.taps, tap_left - token.taps)),
                         kz_left.eq(Mux(kz_carry, kz_left + kernels_per_z - kz_step, kz_left - kz_step)),
                     ]
@@ -292,18 +365,32 @@ class TokenDecoder(wiring.Component):
             tap_read.en.eq(take),
             can_place.eq(self.weights.ready | ~self.weights.valid),
         ]
-        looked_up = Signal(data.StructLayout({"value": signed(WEIGHT_BITS), "entry": 9, "is_new_window": 1, "is_last": 1, "is_valid": 1}))
+        looked_up = Signal(
+            data.StructLayout(
+                {"value": signed(WEIGHT_BITS), "entry": 9, "is_new_window": 1, "is_last": 1, "is_valid": 1}
+            )
+        )
         offset = Signal(16)
         output = self.weights.payload
         with m.If(can_place):
             m.d.sync += [
-                placed.value.eq(weight), placed.kernel.eq(next_kernel),
-                placed.is_new_window.eq(kz_carry), placed.is_valid.eq(take), placed.is_zero.eq(token.value == 0),
-                looked_up.value.eq(placed.value), looked_up.entry.eq(_product(placed.kernel, job.num_vec)), offset.eq(tap_read.data),
-                looked_up.is_new_window.eq(placed.is_new_window), looked_up.is_last.eq(is_end),
+                placed.value.eq(weight),
+                placed.kernel.eq(next_kernel),
+                placed.is_new_window.eq(kz_carry),
+                placed.is_valid.eq(take),
+                placed.is_zero.eq(token.value == 0),
+                looked_up.value.eq(placed.value),
+                looked_up.entry.eq(_product(placed.kernel, job.num_vec)),
+                offset.eq(tap_read.data),
+                looked_up.is_new_window.eq(placed.is_new_window),
+                looked_up.is_last.eq(is_end),
                 looked_up.is_valid.eq(placed.is_valid & (~placed.is_zero | placed.is_new_window | is_end)),
-                output.value.eq(looked_up.value), output.entry.eq(looked_up.entry), output.tap_offset.eq(offset),
-                output.is_new_window.eq(looked_up.is_new_window), output.is_last.eq(looked_up.is_last), self.weights.valid.eq(looked_up.is_valid),
+                output.value.eq(looked_up.value),
+                output.entry.eq(looked_up.entry),
+                output.tap_offset.eq(offset),
+                output.is_new_window.eq(looked_up.is_new_window),
+                output.is_last.eq(looked_up.is_last),
+                self.weights.valid.eq(looked_up.is_valid),
             ]
         has_any = take | placed.is_valid | looked_up.is_valid | self.weights.valid
         m.d.comb += self.is_active.eq(is_stepping | bits.is_active | self.tap_write.en | (can_place & has_any))
@@ -314,5 +401,5 @@ def _product(a, b):
     """a * b in look-up tables: both are small, and the multipliers of the device are for the lanes."""
     terms = [Mux(bit, b << n, 0) for n, bit in enumerate(a)]
     while len(terms) > 1:
-        terms = [sum(terms[n:n + 2]) for n in range(0, len(terms), 2)]
+        terms = [sum(terms[n : n + 2]) for n in range(0, len(terms), 2)]
     return terms[0]

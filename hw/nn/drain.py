@@ -24,17 +24,20 @@ __all__ = ["DrainChunks"]
 
 
 class DrainChunks(wiring.Component):
-    """Reads, requantises, looks up and compresses the accumulators of finished groups, and adds a residual or pools, into chunks for `ChunkWriter`.
+    """Reads, requantises, looks up and compresses the accumulators of finished groups, and adds a residual or pools,
+    into chunks for `ChunkWriter`.
 
     The loops are those of "Drain" in docs/architecture.md. Beyond what is written there the descriptor must obey:
-    `post_lanes <= num_lanes >> split_log2`; without `is_flat` no chunk reaches into the next row, whatever `drain_pitch` is;
-    with `is_flat` `split_log2` is 0 and `num_vec_x` is not used. `num_vec` (or `num_vec_last`) vectors of every kernel are
-    cleared, each once, with or after the last read from it, also where no position or no output channel needs them.
+    `post_lanes <= num_lanes >> split_log2`; without `is_flat` no chunk reaches into the next row, whatever
+    `drain_pitch` is; with `is_flat` `split_log2` is 0 and `num_vec_x` is not used. `num_vec` (or `num_vec_last`)
+    vectors of every kernel are cleared, each once, with or after the last read from it, also where no position or no
+    output channel needs them.
 
-    Throughput: one chunk of `post_lanes` positions per cycle, per two cycles if is_wide; a row of each kernel begins a new chunk; one cycle per vector of an output
-    channel that does not exist; about 4 cycles per group. The next job is taken when the chunks of the last one have left; a job with
-    a lookup table starts when that has been fetched. With a residual `Residual` sets the pace, and with
-    a pool `Pool` where rows are no multiples of `post_lanes`; its results leave some 16 cycles later.
+    Throughput: one chunk of `post_lanes` positions per cycle, per two cycles if is_wide; a row of each kernel begins a
+    new chunk; one cycle per vector of an output channel that does not exist; about 4 cycles per group. The next job is
+    taken when the chunks of the last one have left; a job with a lookup table starts when that has been fetched. With a
+    residual `Residual` sets the pace, and with a pool `Pool` where rows are no multiples of `post_lanes`; its results
+    leave some 16 cycles later.
 
     Parameters
     ----------
@@ -48,7 +51,8 @@ class DrainChunks(wiring.Component):
     params : In(stream of PARAM.layout)
         One for each group, kernel and core.
     group_valid : In(1)
-        The accumulators of the next group to drain are complete. In the cycle after `group_done` it must speak of the following group.
+        The accumulators of the next group to drain are complete. In the cycle after `group_done` it must speak of the
+        following group.
     group_done : Out(1)
         High for one cycle, together with the last `acc_clear` of a group.
     acc_read, acc_core, acc_entry, acc_lane : Out
@@ -68,16 +72,23 @@ class DrainChunks(wiring.Component):
     def __init__(self, config: NpuConfig, acc_read_cycles: int = 2):
         self._config, self._acc_read_cycles = config, acc_read_cycles
         num_parts = config.num_lanes // config.post_lanes
-        super().__init__({
-            "job": In(stream.Signature(NN.subset(*DRAIN_FIELDS))),
-            "params": In(stream.Signature(PARAM.layout)),
-            "group_valid": In(1), "group_done": Out(1),
-            "acc_read": Out(1), "acc_clear": Out(1), "acc_core": Out(range(config.num_cores)),
-            "acc_entry": Out(exact_log2(config.num_acc_entries)), "acc_lane": Out(range(num_parts)),
-            "acc_data": In(data.ArrayLayout(signed(32), config.post_lanes)),
-            "chunks": Out(stream.Signature(Chunk(config.chunk_lanes))),
-            "read_lut": Out(ReadPort(config)), "read_residual": Out(ReadPort(config)),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(NN.subset(*DRAIN_FIELDS))),
+                "params": In(stream.Signature(PARAM.layout)),
+                "group_valid": In(1),
+                "group_done": Out(1),
+                "acc_read": Out(1),
+                "acc_clear": Out(1),
+                "acc_core": Out(range(config.num_cores)),
+                "acc_entry": Out(exact_log2(config.num_acc_entries)),
+                "acc_lane": Out(range(num_parts)),
+                "acc_data": In(data.ArrayLayout(signed(32), config.post_lanes)),
+                "chunks": Out(stream.Signature(Chunk(config.chunk_lanes))),
+                "read_lut": Out(ReadPort(config)),
+                "read_residual": Out(ReadPort(config)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -86,12 +97,23 @@ class DrainChunks(wiring.Component):
         walker = Walker(config)
         m.submodules.walker_rest = walker_rest = Rest(tail_cycles=3)
         m.submodules.walker = rested(walker, walker_rest.is_active, platform, "walk")
-        requantiser, lut, compressor = Requantiser(config, config.post_lanes), Lut(config, config.post_lanes), Compressor(config.post_lanes)
+        requantiser, lut, compressor = (
+            Requantiser(config, config.post_lanes),
+            Lut(config, config.post_lanes),
+            Compressor(config.post_lanes),
+        )
         masks = fifo.SyncFIFO(width=config.post_lanes, depth=depth)
         places = fifo.SyncFIFO(width=place_layout().size, depth=depth)
         results = fifo.SyncFIFO(width=len(compressor.out) + len(compressor.count), depth=depth)
         has_chunks = Signal()  # between the walker and the residual
-        for name, unit in (("requantiser", requantiser), ("lut", lut), ("compressor", compressor), ("masks", masks), ("places", places), ("results", results)):
+        for name, unit in (
+            ("requantiser", requantiser),
+            ("lut", lut),
+            ("compressor", compressor),
+            ("masks", masks),
+            ("places", places),
+            ("results", results),
+        ):
             m.submodules[name] = rested(unit, has_chunks, platform, "post")
         residual = Residual(config)
         m.submodules.residual = rested(residual, residual.job.has_residual, platform, "residual")
@@ -101,7 +123,11 @@ class DrainChunks(wiring.Component):
         # Every chunk issued has its room in the queues.
         num_free = Signal(range(depth + 1), init=depth)
         can_issue, has_mask, is_taken = Signal(init=1), Signal(), Signal()
-        m.d.sync += [num_free.eq(num_free - walker.is_emitted + is_taken), can_issue.eq(num_free > Mux(sequencer.fields.is_wide, 2, 1)), has_mask.eq(walker.emit)]
+        m.d.sync += [
+            num_free.eq(num_free - walker.is_emitted + is_taken),
+            can_issue.eq(num_free > Mux(sequencer.fields.is_wide, 2, 1)),
+            has_mask.eq(walker.emit),
+        ]
         m.d.comb += [
             has_chunks.eq((num_free != depth) | lut.start | ~lut.is_ready),
             walker_rest.offered.eq(walker.units.valid | walker.prepare | walker.is_active),
@@ -114,17 +140,31 @@ class DrainChunks(wiring.Component):
         m.submodules.splitter = rested(splitter, splitter.is_wide, platform, "split")
         wiring.connect(m, pool.o, splitter.i)
         wiring.connect(m, splitter.o, wiring.flipped(self.chunks))
-        m.submodules.chunks = chunks = Queue(Chunk(config.post_lanes), 2)  # keeps what comes behind off the paths in front
+        m.submodules.chunks = chunks = Queue(
+            Chunk(config.post_lanes), 2
+        )  # keeps what comes behind off the paths in front
         wiring.connect(m, chunks.o, residual.i)
         is_interleaved = sequencer.fields.is_wide & (sequencer.fields.pool_size != 0)
         m.d.comb += [
-            walker.is_interleaved.eq(is_interleaved), requantiser.is_interleaved.eq(is_interleaved), splitter.has_both.eq(is_interleaved),
-            splitter.is_wide.eq(sequencer.fields.is_wide), splitter.high_bytes.eq(sequencer.fields.out_high_bytes),
-            sequencer.is_quiet.eq((num_free == depth) & residual.is_idle & pool.is_idle & splitter.is_idle & ~chunks.o.valid),
-            sequencer.group_valid.eq(self.group_valid), sequencer.group_done.eq(walker.group_done),
-            sequencer.is_prepared.eq(walker.is_prepared & lut.is_ready), walker.prepare.eq(sequencer.prepare),
-            walker.fields.eq(sequencer.fields), walker.group.eq(sequencer.group), walker.can_issue.eq(can_issue),
-            *(getattr(self, name).eq(getattr(walker, name)) for name in ("acc_read", "acc_clear", "acc_core", "acc_entry", "acc_lane", "group_done")),
+            walker.is_interleaved.eq(is_interleaved),
+            requantiser.is_interleaved.eq(is_interleaved),
+            splitter.has_both.eq(is_interleaved),
+            splitter.is_wide.eq(sequencer.fields.is_wide),
+            splitter.high_bytes.eq(sequencer.fields.out_high_bytes),
+            sequencer.is_quiet.eq(
+                (num_free == depth) & residual.is_idle & pool.is_idle & splitter.is_idle & ~chunks.o.valid
+            ),
+            sequencer.group_valid.eq(self.group_valid),
+            sequencer.group_done.eq(walker.group_done),
+            sequencer.is_prepared.eq(walker.is_prepared & lut.is_ready),
+            walker.prepare.eq(sequencer.prepare),
+            walker.fields.eq(sequencer.fields),
+            walker.group.eq(sequencer.group),
+            walker.can_issue.eq(can_issue),
+            *(
+                getattr(self, name).eq(getattr(walker, name))
+                for name in ("acc_read", "acc_clear", "acc_core", "acc_entry", "acc_lane", "group_done")
+            ),
         ]
 
         wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
@@ -137,30 +177,49 @@ class DrainChunks(wiring.Component):
             requantiser.is_low.eq(delay(m, walker.is_low, self._acc_read_cycles, name="is_low")),
             requantiser.accs.eq(self.acc_data),
             *(requantiser.param[name].eq(scale[name]) for name in SCALE_FIELDS),
-            *(getattr(requantiser, name).eq(sequencer.fields[name]) for name in ("is_wide", "rounding", "zero_point_out", "act_min", "act_max")),
-            masks.w_en.eq(has_mask), masks.w_data.eq(walker.mask), masks.r_en.eq(lut.out_valid),
-            places.w_en.eq(walker.emit), places.w_data.eq(walker.place),
-            lut.valid.eq(requantiser.out_valid), lut.lanes.eq(requantiser.outs),
-            compressor.valid.eq(lut.out_valid), compressor.lanes.eq(lut.outs), compressor.mask.eq(masks.r_data),
-            results.w_en.eq(compressor.out_valid), results.w_data.eq(Cat(compressor.out, compressor.count)),
+            *(
+                getattr(requantiser, name).eq(sequencer.fields[name])
+                for name in ("is_wide", "rounding", "zero_point_out", "act_min", "act_max")
+            ),
+            masks.w_en.eq(has_mask),
+            masks.w_data.eq(walker.mask),
+            masks.r_en.eq(lut.out_valid),
+            places.w_en.eq(walker.emit),
+            places.w_data.eq(walker.place),
+            lut.valid.eq(requantiser.out_valid),
+            lut.lanes.eq(requantiser.outs),
+            compressor.valid.eq(lut.out_valid),
+            compressor.lanes.eq(lut.outs),
+            compressor.mask.eq(masks.r_data),
+            results.w_en.eq(compressor.out_valid),
+            results.w_data.eq(Cat(compressor.out, compressor.count)),
         ]
 
         m.d.comb += [
-            is_taken.eq(results.r_rdy & chunks.i.ready), results.r_en.eq(is_taken), places.r_en.eq(is_taken), chunks.i.valid.eq(results.r_rdy),
-            Cat(chunks.i.p.data, chunks.i.p.count).eq(results.r_data), Cat(chunks.i.p.addr, chunks.i.p.start, chunks.i.p.last).eq(places.r_data),
+            is_taken.eq(results.r_rdy & chunks.i.ready),
+            results.r_en.eq(is_taken),
+            places.r_en.eq(is_taken),
+            chunks.i.valid.eq(results.r_rdy),
+            Cat(chunks.i.p.data, chunks.i.p.count).eq(results.r_data),
+            Cat(chunks.i.p.addr, chunks.i.p.start, chunks.i.p.last).eq(places.r_data),
         ]
         return m
 
     def _connect_units(self, m, sequencer, walker, residual, pool):
         """The walker, the residual and the pool see the same units; the latter only those that make outputs."""
-        m.submodules.units = units = Queue(unit_layout(self._config), 2)  # keeps the walk's decisions off the path to the parameters
+        m.submodules.units = units = Queue(
+            unit_layout(self._config), 2
+        )  # keeps the walk's decisions off the path to the parameters
         wiring.connect(m, sequencer.units, units.i)
         unit, fields = units.o.p, sequencer.fields
         has_room = residual.units.ready & pool.units.ready
         is_taken = units.o.valid & walker.units.ready & unit.is_valid & has_room
         m.d.comb += [
-            walker.units.p.eq(unit), walker.units.valid.eq(units.o.valid & has_room), units.o.ready.eq(walker.units.ready & has_room),
-            residual.units.p.addr.eq(unit.addr), residual.units.p.is_last_group.eq(unit.is_last_group),
+            walker.units.p.eq(unit),
+            walker.units.valid.eq(units.o.valid & has_room),
+            units.o.ready.eq(walker.units.ready & has_room),
+            residual.units.p.addr.eq(unit.addr),
+            residual.units.p.is_last_group.eq(unit.is_last_group),
             residual.units.valid.eq(is_taken & fields.has_residual),
             *(pool.units.p[name].eq(unit[name]) for name, _ in pool.units.p.shape()),
             pool.units.valid.eq(is_taken & (fields.pool_size != 0)),

@@ -17,9 +17,31 @@ from convoy.spec.isa import NN, PARAM
 __all__ = ["DRAIN_FIELDS", "SCALE_FIELDS", "UnitSequencer", "Walker", "place_layout", "unit_layout"]
 
 DRAIN_FIELDS = (
-    "num_sb", "num_groups", "num_vec", "num_vec_last", "num_vec_x", "split_log2", "num_kernels", "num_kernels_last",
-    "out_addr", "out_group_step_bytes", "out_pitch_row_bytes", "drain_pitch", "tile_ow", "num_pos", "num_pos_last", "is_flat",
-    "zero_point_out", "act_min", "act_max", "rounding", "is_wide", "out_high_bytes", *LUT_FIELDS, *RESIDUAL_FIELDS, *POOL_FIELDS,
+    "num_sb",
+    "num_groups",
+    "num_vec",
+    "num_vec_last",
+    "num_vec_x",
+    "split_log2",
+    "num_kernels",
+    "num_kernels_last",
+    "out_addr",
+    "out_group_step_bytes",
+    "out_pitch_row_bytes",
+    "drain_pitch",
+    "tile_ow",
+    "num_pos",
+    "num_pos_last",
+    "is_flat",
+    "zero_point_out",
+    "act_min",
+    "act_max",
+    "rounding",
+    "is_wide",
+    "out_high_bytes",
+    *LUT_FIELDS,
+    *RESIDUAL_FIELDS,
+    *POOL_FIELDS,
 )
 """What the drain needs of an NN descriptor."""
 
@@ -28,16 +50,32 @@ _UNIT_FIELDS = (*SCALE_FIELDS, "bias_low")
 
 
 def unit_layout(config: NpuConfig) -> data.StructLayout:
-    """One kernel of one core of a group. `entry` is its first accumulator entry, `line` its number in the job (modulo the lines of the pool), `is_odd` and `is_top` are as in `PoolUnit`."""
-    return data.StructLayout({
-        "scale": PARAM.subset(*_UNIT_FIELDS), "is_valid": 1, "addr": 32, "core": range(config.num_cores),
-        "entry": exact_log2(config.num_acc_entries), "line": exact_log2(config.pool_channels),
-        "is_odd": 1, "is_top": 1, "is_last_group": 1, "is_group_last": 1, "is_job_last": 1,
-    })
+    """One kernel of one core of a group.
+
+    `entry` is its first accumulator entry, `line` its number in the job (modulo the lines of the pool), `is_odd` and
+    `is_top` are as in `PoolUnit`.
+    """
+    return data.StructLayout(
+        {
+            "scale": PARAM.subset(*_UNIT_FIELDS),
+            "is_valid": 1,
+            "addr": 32,
+            "core": range(config.num_cores),
+            "entry": exact_log2(config.num_acc_entries),
+            "line": exact_log2(config.pool_channels),
+            "is_odd": 1,
+            "is_top": 1,
+            "is_last_group": 1,
+            "is_group_last": 1,
+            "is_job_last": 1,
+        }
+    )
 
 
 class _Row(data.Struct):
-    """A row of positions: those to walk from here to its end, whether they fit in a chunk, and whether it is the last row of the unit."""
+    """A row of positions: those to walk from here to its end, whether they fit in a chunk, and whether it is the
+    last row of the unit.
+    """
 
     width: 14
     is_short: 1
@@ -54,7 +92,9 @@ class _Row(data.Struct):
 
 
 _GROUP_LAYOUT = data.StructLayout({"num_vec": 9, "num_pos": 14, "first": _Row, "second": _Row, "second_left": 14})
-"""T and positions of a group, the first two rows of its units, and the positions from the start of the second row on."""
+"""T and positions of a group, the first two rows of its units, and the positions from the start of the second row
+on.
+"""
 
 
 def place_layout() -> data.StructLayout:
@@ -75,15 +115,20 @@ class UnitSequencer(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "job": In(stream.Signature(NN.subset(*DRAIN_FIELDS))),
-            "params": In(stream.Signature(PARAM.layout)),
-            "is_quiet": In(1), "is_prepared": In(1), "prepare": Out(1),
-            "group_valid": In(1), "group_done": In(1),
-            "fields": Out(NN.subset(*DRAIN_FIELDS)),
-            "units": Out(stream.Signature(unit_layout(config))),
-            "group": Out(_GROUP_LAYOUT),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(NN.subset(*DRAIN_FIELDS))),
+                "params": In(stream.Signature(PARAM.layout)),
+                "is_quiet": In(1),
+                "is_prepared": In(1),
+                "prepare": Out(1),
+                "group_valid": In(1),
+                "group_done": In(1),
+                "fields": Out(NN.subset(*DRAIN_FIELDS)),
+                "units": Out(stream.Signature(unit_layout(config))),
+                "group": Out(_GROUP_LAYOUT),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -116,7 +161,13 @@ class UnitSequencer(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(self.is_quiet)
-                m.d.sync += [sb.eq(0), group.eq(0), first_line.eq(0), is_odd.eq(0), group_addr.eq(self.job.payload.out_addr)]
+                m.d.sync += [
+                    sb.eq(0),
+                    group.eq(0),
+                    first_line.eq(0),
+                    is_odd.eq(0),
+                    group_addr.eq(self.job.payload.out_addr),
+                ]
                 with m.If(self.job.valid & self.is_quiet):
                     m.d.sync += job.eq(self.job.payload)
                     m.next = "PREPARE"
@@ -129,7 +180,10 @@ class UnitSequencer(wiring.Component):
                     extent.num_vec.eq(Mux(is_last_group, job.num_vec_last, job.num_vec)),
                     extent.num_pos.eq(Mux(is_last_group, job.num_pos_last, job.num_pos)),
                     num_kernels.eq(Mux(is_last_sb, job.num_kernels_last, job.num_kernels)),
-                    kernel.eq(0), core.eq(0), entry.eq(0), line.eq(first_line),
+                    kernel.eq(0),
+                    core.eq(0),
+                    entry.eq(0),
+                    line.eq(first_line),
                     group_step.eq(job.out_group_step_bytes + Mux(is_odd, job.out_pitch_row_bytes, 0)),
                 ]
                 with m.If(self.group_valid):
@@ -158,10 +212,20 @@ class UnitSequencer(wiring.Component):
                     with m.If(is_last_unit):
                         m.next = "WALK"
             with m.State("WALK"), m.If(self.group_done):
-                m.d.sync += [group.eq(group + 1), group_addr.eq(group_addr + group_step), is_odd.eq((is_odd ^ job.pool_rows[0]) & (job.pool_size != 0))]
+                m.d.sync += [
+                    group.eq(group + 1),
+                    group_addr.eq(group_addr + group_step),
+                    is_odd.eq((is_odd ^ job.pool_rows[0]) & (job.pool_size != 0)),
+                ]
                 m.next = "GROUP"
                 with m.If(is_last_group):
-                    m.d.sync += [group.eq(0), group_addr.eq(job.out_addr), sb.eq(sb + 1), first_line.eq(line), is_odd.eq(0)]
+                    m.d.sync += [
+                        group.eq(0),
+                        group_addr.eq(job.out_addr),
+                        sb.eq(sb + 1),
+                        first_line.eq(line),
+                        is_odd.eq(0),
+                    ]
                     with m.If(is_last_sb):
                         m.next = "IDLE"
         return m
@@ -170,16 +234,23 @@ class UnitSequencer(wiring.Component):
 class _LaneColumns(wiring.Component):
     """The output column of each lane of a chunk when vectors run on across row ends, without any division.
 
-    `prepare` for `num_lanes` cycles at the start of a job; `restart` goes to position 0, `advance` on by `num_lanes` positions.
-    `mask` says for which lanes the column is below `tile_ow`.
+    `prepare` for `num_lanes` cycles at the start of a job; `restart` goes to position 0, `advance` on by `num_lanes`
+    positions. `mask` says for which lanes the column is below `tile_ow`.
     """
 
     def __init__(self, num_lanes: int):
         self._num_lanes = num_lanes
-        super().__init__({
-            "prepare": In(1), "is_prepared": Out(1), "restart": In(1), "advance": In(1),
-            "drain_pitch": In(14), "tile_ow": In(14), "mask": Out(num_lanes),
-        })
+        super().__init__(
+            {
+                "prepare": In(1),
+                "is_prepared": Out(1),
+                "restart": In(1),
+                "advance": In(1),
+                "drain_pitch": In(14),
+                "tile_ow": In(14),
+                "mask": Out(num_lanes),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -214,35 +285,53 @@ class _LaneColumns(wiring.Component):
 class Walker(wiring.Component):
     """Walks the chunks of a unit: one per cycle while `can_issue`, units without a gap.
 
-    With `is_wide` every visit is made twice, without a gap: to an entry of low bytes, then to that of high bytes; there are twice as many entries
-    then as are counted here.
+    With `is_wide` every visit is made twice, without a gap: to an entry of low bytes, then to that of high bytes; there
+    are twice as many entries then as are counted here.
 
-    Rows of positions are walked in order, each from vector to vector; a flat unit is a single row. An entry is cleared with the last
-    read from it; entries that hold no position, and all entries of a unit that is not valid, get a visit of their own.
+    Rows of positions are walked in order, each from vector to vector; a flat unit is a single row. An entry is cleared
+    with the last read from it; entries that hold no position, and all entries of a unit that is not valid, get a visit
+    of their own.
 
     Members
     -------
     fields, group, units : In, from the sequencer
-    can_issue : In(1), there is room for a chunk, or for both of a pair; is_emitted : Out(1), this cycle's visit makes a chunk; is_active : Out(1), there is a unit to walk
+    can_issue : In(1), there is room for a chunk, or for both of a pair; is_emitted : Out(1), this cycle's visit makes a
+        chunk; is_active : Out(1), there is a unit to walk
     acc_* : Out, the read; group_done : Out(1), with the group's last visit
-    emit, is_low, place, scale : Out, the chunk that belongs to the read, `is_low`: of low bytes; mask : Out, its lanes in use, a cycle later: with `is_interleaved`
-        each lane of the lower half counts twice, for the second chunk each of the upper half
-    is_interleaved : In(1), is_wide and the two chunks have bytes in the order of the outputs; only the second one is the last of a job
+    emit, is_low, place, scale : Out, the chunk that belongs to the read, `is_low`: of low bytes; mask : Out, its lanes
+        in use, a cycle later: with `is_interleaved` each lane of the lower half counts twice, for the second chunk each
+        of the upper half
+    is_interleaved : In(1), is_wide and the two chunks have bytes in the order of the outputs; only the second one is
+        the last of a job
     """
 
     def __init__(self, config: NpuConfig):
         self._config = config
         num_parts = config.num_lanes // config.post_lanes
-        super().__init__({
-            "fields": In(NN.subset(*DRAIN_FIELDS)), "group": In(_GROUP_LAYOUT),
-            "units": In(stream.Signature(unit_layout(config))),
-            "prepare": In(1), "is_prepared": Out(1),
-            "can_issue": In(1), "is_interleaved": In(1), "is_emitted": Out(1), "is_active": Out(1),
-            "acc_read": Out(1), "acc_clear": Out(1), "acc_core": Out(range(config.num_cores)),
-            "acc_entry": Out(exact_log2(config.num_acc_entries)), "acc_lane": Out(range(num_parts)),
-            "group_done": Out(1),
-            "emit": Out(1), "is_low": Out(1), "mask": Out(config.post_lanes), "place": Out(place_layout()), "scale": Out(PARAM.subset(*SCALE_FIELDS)),
-        })
+        super().__init__(
+            {
+                "fields": In(NN.subset(*DRAIN_FIELDS)),
+                "group": In(_GROUP_LAYOUT),
+                "units": In(stream.Signature(unit_layout(config))),
+                "prepare": In(1),
+                "is_prepared": Out(1),
+                "can_issue": In(1),
+                "is_interleaved": In(1),
+                "is_emitted": Out(1),
+                "is_active": Out(1),
+                "acc_read": Out(1),
+                "acc_clear": Out(1),
+                "acc_core": Out(range(config.num_cores)),
+                "acc_entry": Out(exact_log2(config.num_acc_entries)),
+                "acc_lane": Out(range(num_parts)),
+                "group_done": Out(1),
+                "emit": Out(1),
+                "is_low": Out(1),
+                "mask": Out(config.post_lanes),
+                "place": Out(place_layout()),
+                "scale": Out(PARAM.subset(*SCALE_FIELDS)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -298,15 +387,25 @@ class Walker(wiring.Component):
             self.acc_entry.eq(Mux(job.is_wide, Cat(is_high, entry), entry)),
             self.acc_lane.eq(part | ((row << part_bits) >> job.split_log2)),
             self.group_done.eq(step & is_unit_end & unit.is_group_last),
-            self.emit.eq(self.is_emitted), self.is_low.eq(is_low),
-            below.eq(Mux(is_empty, 0, Mux(here.is_short, Cat(here.width > i for i in range(post_lanes)), (1 << post_lanes) - 1))),
-            self.mask.eq(Mux(self.is_interleaved, Mux(self.is_low, doubled[:post_lanes], doubled[post_lanes:]), in_use)),
+            self.emit.eq(self.is_emitted),
+            self.is_low.eq(is_low),
+            below.eq(
+                Mux(
+                    is_empty,
+                    0,
+                    Mux(here.is_short, Cat(here.width > i for i in range(post_lanes)), (1 << post_lanes) - 1),
+                )
+            ),
+            self.mask.eq(
+                Mux(self.is_interleaved, Mux(self.is_low, doubled[:post_lanes], doubled[post_lanes:]), in_use)
+            ),
             self.place.addr.eq(row_addr),
             self.place.start.eq(is_row_start & ~is_empty),
             self.place.last.eq(is_unit_end & unit.is_job_last & ~(self.is_interleaved & is_low)),
             *(self.scale[name].eq(unit.scale[name]) for name in SCALE_FIELDS[1:]),
             self.scale.bias.eq(Mux(is_low, unit.scale.bias_low, unit.scale.bias)),
-            columns.restart.eq(self.units.ready), columns.advance.eq(step),
+            columns.restart.eq(self.units.ready),
+            columns.advance.eq(step),
         ]
 
         # The next visit
@@ -315,11 +414,14 @@ class Walker(wiring.Component):
         with m.If(step):
             m.d.sync += [
                 part.eq(Mux(is_vector_end, 0, part + 1)),
-                here.width.eq(here.width - post_lanes), here.is_short.eq(here.is_short | (here.width <= 2 * post_lanes)),
+                here.width.eq(here.width - post_lanes),
+                here.is_short.eq(here.is_short | (here.width <= 2 * post_lanes)),
                 is_row_start.eq(0),
-                vec_left.eq(vec_left - is_clear), is_last_vec.eq(Mux(is_clear, vec_left == 2, is_last_vec)),
+                vec_left.eq(vec_left - is_clear),
+                is_last_vec.eq(Mux(is_clear, vec_left == 2, is_last_vec)),
                 entry.eq(entry + (is_dead | is_vector_end)),
-                vec_x_left.eq(vec_x_left - is_vector_end), is_last_vec_x.eq(Mux(is_vector_end, vec_x_left == 2, is_last_vec_x)),
+                vec_x_left.eq(vec_x_left - is_vector_end),
+                is_last_vec_x.eq(Mux(is_vector_end, vec_x_left == 2, is_last_vec_x)),
             ]
             with m.If(~is_dead & is_vector_end):
                 with m.If(here.is_short & here.is_last):
@@ -329,8 +431,11 @@ class Walker(wiring.Component):
                         row.eq(Mux(is_clear_row, 0, row + 1)),
                         entry.eq(Mux(is_clear_row, entry + vec_x_left, row_entry)),
                         row_entry.eq(Mux(is_clear_row, entry + vec_x_left, row_entry)),
-                        vec_x_left.eq(job.num_vec_x), is_last_vec_x.eq(job.num_vec_x == 1),
-                        here.eq(ahead), ahead_left.eq(beyond_left), _Row.assign(ahead, job, beyond_left, post_lanes),
+                        vec_x_left.eq(job.num_vec_x),
+                        is_last_vec_x.eq(job.num_vec_x == 1),
+                        here.eq(ahead),
+                        ahead_left.eq(beyond_left),
+                        _Row.assign(ahead, job, beyond_left, post_lanes),
                         row_addr.eq(row_addr + job.out_pitch_row_bytes),
                         is_row_start.eq(1),
                         is_row_dead.eq(0),
@@ -343,15 +448,28 @@ class Walker(wiring.Component):
             load = self.units.payload
             num_vec_x = Mux(job.is_flat, self.group.num_vec, job.num_vec_x)
             m.d.sync += [
-                is_active.eq(self.units.valid), unit.eq(load),
-                entry.eq(load.entry), row_entry.eq(load.entry), row_addr.eq(load.addr),
-                vec_left.eq(self.group.num_vec), vec_x_left.eq(num_vec_x),
-                is_last_vec.eq(self.group.num_vec == 1), is_last_vec_x.eq(num_vec_x == 1),
-                row.eq(0), part.eq(0), here.eq(self.group.first), ahead.eq(self.group.second), ahead_left.eq(self.group.second_left),
-                is_row_start.eq(1), is_dead.eq(~load.is_valid), is_row_dead.eq(0),
+                is_active.eq(self.units.valid),
+                unit.eq(load),
+                entry.eq(load.entry),
+                row_entry.eq(load.entry),
+                row_addr.eq(load.addr),
+                vec_left.eq(self.group.num_vec),
+                vec_x_left.eq(num_vec_x),
+                is_last_vec.eq(self.group.num_vec == 1),
+                is_last_vec_x.eq(num_vec_x == 1),
+                row.eq(0),
+                part.eq(0),
+                here.eq(self.group.first),
+                ahead.eq(self.group.second),
+                ahead_left.eq(self.group.second_left),
+                is_row_start.eq(1),
+                is_dead.eq(~load.is_valid),
+                is_row_dead.eq(0),
             ]
         m.d.comb += [
-            columns.prepare.eq(self.prepare), self.is_prepared.eq(columns.is_prepared),
-            columns.drain_pitch.eq(job.drain_pitch), columns.tile_ow.eq(job.tile_ow),
+            columns.prepare.eq(self.prepare),
+            self.is_prepared.eq(columns.is_prepared),
+            columns.drain_pitch.eq(job.drain_pitch),
+            columns.tile_ow.eq(job.tile_ow),
         ]
         return m

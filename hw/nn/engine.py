@@ -29,8 +29,9 @@ __all__ = ["NnEngine"]
 class NnEngine(wiring.Component):
     """Executes `NN` descriptors as docs/architecture.md defines them.
 
-    A descriptor is handed to every unit at once, as soon as each has room for it; from there the units run freely, tied together
-    by data and by counters only, so that the next descriptor loads while the present one computes and the previous one drains.
+    A descriptor is handed to every unit at once, as soon as each has room for it; from there the units run freely, tied
+    together by data and by counters only, so that the next descriptor loads while the present one computes and the
+    previous one drains.
 
     Members
     -------
@@ -39,8 +40,8 @@ class NnEngine(wiring.Component):
     write : Out(WritePort)
     done : Out(1), strobe: a descriptor is complete and its writes are acknowledged; in order
     activity : Out(Activity), what the cores did two cycles before
-    unit_resets : In(UNIT_RESET_GROUPS), resets of cores and other units beside that of the whole engine; core n has number n modulo `UNIT_RESET_GROUPS`, the others
-        begin with number 1
+    unit_resets : In(UNIT_RESET_GROUPS), resets of cores and other units beside that of the whole engine; core n has
+        number n modulo `UNIT_RESET_GROUPS`, the others begin with number 1
     """
 
     FAN_OUT_CYCLES = 1
@@ -48,13 +49,21 @@ class NnEngine(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "job": In(stream.Signature(NN.layout)),
-            "read_acts": Out(ReadPort(config)), "read_weights": Out(ReadPort(config)),
-            "read_tables": Out(ReadPort(config)), "read_params": Out(ReadPort(config)),
-            "read_lut": Out(ReadPort(config)), "read_residual": Out(ReadPort(config)), "write": Out(WritePort(config)),
-            "done": Out(1), "activity": Out(Activity(config)), "unit_resets": In(UNIT_RESET_GROUPS),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(NN.layout)),
+                "read_acts": Out(ReadPort(config)),
+                "read_weights": Out(ReadPort(config)),
+                "read_tables": Out(ReadPort(config)),
+                "read_params": Out(ReadPort(config)),
+                "read_lut": Out(ReadPort(config)),
+                "read_residual": Out(ReadPort(config)),
+                "write": Out(WritePort(config)),
+                "done": Out(1),
+                "activity": Out(Activity(config)),
+                "unit_resets": In(UNIT_RESET_GROUPS),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -99,10 +108,18 @@ class NnEngine(wiring.Component):
         wiring.connect(m, drain.chunks, writer.chunks)
         m.d.comb += [
             self.done.eq(writer.done),
-            loader_rest.offered.eq(loader.job.valid), loader_rest.accepted.eq(loader.job.valid & loader.job.ready), loader_rest.done.eq(loader.done),
-            params_rest.offered.eq((params.job.valid & params.job.ready) | params.port.bursts.valid | params.port.beats.valid
-                                   | (params.params.valid & params.params.ready)),
-            writer_rest.offered.eq(writer.chunks.valid | writer.port.bursts.valid | writer.port.beats.valid | writer.port.done),
+            loader_rest.offered.eq(loader.job.valid),
+            loader_rest.accepted.eq(loader.job.valid & loader.job.ready),
+            loader_rest.done.eq(loader.done),
+            params_rest.offered.eq(
+                (params.job.valid & params.job.ready)
+                | params.port.bursts.valid
+                | params.port.beats.valid
+                | (params.params.valid & params.params.ready)
+            ),
+            writer_rest.offered.eq(
+                writer.chunks.valid | writer.port.bursts.valid | writer.port.beats.valid | writer.port.done
+            ),
         ]
 
         self._connect_stripe(m, loader, stripe, filler)
@@ -110,7 +127,8 @@ class NnEngine(wiring.Component):
         self._connect_drain(m, drain, cores, monitor)
         m.d.comb += [
             *(state.eq(core.state) for state, core in zip(monitor.states, cores, strict=True)),
-            monitor.fill_waits_load.eq(filler.waits_load), monitor.fill_waits_slot.eq(filler.waits_slot),
+            monitor.fill_waits_load.eq(filler.waits_load),
+            monitor.fill_waits_slot.eq(filler.waits_slot),
             self.activity.eq(monitor.activity),
         ]
         return m
@@ -118,8 +136,11 @@ class NnEngine(wiring.Component):
     def _fork(self, m, loader, filler, fetch, params, drain, writer, cores, monitor):
         """Hand a descriptor to all units; hold the loader back for the hazards that only it can meet."""
         consumers = [
-            (loader.job, (*LOADER_FIELDS, "wait_nn", "load_after_fill")), (filler.job, FILLER_FIELDS), (fetch.job, FETCH_FIELDS),
-            (params.job, PARAM_FIELDS), (drain.job, DRAIN_FIELDS),
+            (loader.job, (*LOADER_FIELDS, "wait_nn", "load_after_fill")),
+            (filler.job, FILLER_FIELDS),
+            (fetch.job, FETCH_FIELDS),
+            (params.job, PARAM_FIELDS),
+            (drain.job, DRAIN_FIELDS),
         ]
         inputs = []
         for unit_job, fields in consumers:
@@ -141,13 +162,20 @@ class NnEngine(wiring.Component):
                 m.d.comb += job.payload[name].eq(self.job.payload[name])
 
         accepted = Signal()
-        num_open, num_unfilled = Signal(4), Signal(4)  # descriptors accepted and not complete; whose windows are not all read
+        num_open, num_unfilled = (
+            Signal(4),
+            Signal(4),
+        )  # descriptors accepted and not complete; whose windows are not all read
         may_load = Signal()
         m.d.comb += [
             accepted.eq(self.job.valid & self.job.ready),
-            may_load.eq((~load.payload.wait_nn | (num_open == 1)) & (~load.payload.load_after_fill | (num_unfilled == 1))),
-            loader.job.valid.eq(load.valid & may_load), load.ready.eq(loader.job.ready & may_load),
-            monitor.load_waits.eq(load.valid & ~may_load), monitor.is_open.eq(num_open != 0),
+            may_load.eq(
+                (~load.payload.wait_nn | (num_open == 1)) & (~load.payload.load_after_fill | (num_unfilled == 1))
+            ),
+            loader.job.valid.eq(load.valid & may_load),
+            load.ready.eq(loader.job.ready & may_load),
+            monitor.load_waits.eq(load.valid & ~may_load),
+            monitor.is_open.eq(num_open != 0),
         ]
         m.d.sync += [
             num_open.eq(num_open + accepted - writer.done),
@@ -157,18 +185,24 @@ class NnEngine(wiring.Component):
     def _connect_stripe(self, m, loader, stripe, filler):
         wiring.connect(m, loader.write, stripe.write)
         m.d.comb += [
-            filler.channel_loaded.eq(loader.channel_done), filler.load_done.eq(loader.done),
-            stripe.read.en.eq(filler.stripe_en), stripe.read.word.eq(filler.stripe_word), filler.stripe_data.eq(stripe.read.data),
+            filler.channel_loaded.eq(loader.channel_done),
+            filler.load_done.eq(loader.done),
+            stripe.read.en.eq(filler.stripe_en),
+            stripe.read.word.eq(filler.stripe_word),
+            filler.stripe_data.eq(stripe.read.data),
         ]
 
     def _connect_cores(self, m, filler, fetch, cores):
         for number, core in enumerate(cores):
             m.d.comb += [
-                core.beats.payload.eq(fetch.beats), core.beats.valid.eq(fetch.beat_en & (fetch.beat_core == number)),
+                core.beats.payload.eq(fetch.beats),
+                core.beats.valid.eq(fetch.beat_en & (fetch.beat_core == number)),
                 fetch.taken[number].eq(core.beat_taken),
                 core.tap_write.eq(fetch.tap_write),
-                core.window_write.eq(filler.write), core.window_write.en.eq(filler.write.en & filler.write_core[number]),
-                core.window_filled.eq(filler.filled[number]), filler.released[number].eq(core.window_released),
+                core.window_write.eq(filler.write),
+                core.window_write.en.eq(filler.write.en & filler.write_core[number]),
+                core.window_filled.eq(filler.filled[number]),
+                filler.released[number].eq(core.window_released),
             ]
 
     def _connect_drain(self, m, drain, cores, monitor):
@@ -180,8 +214,10 @@ class NnEngine(wiring.Component):
             has_group.append(num_done != 0)
             is_mine = drain.acc_core == number
             m.d.sync += [
-                core.drain_en.eq(drain.acc_read & is_mine), core.drain_clear.eq(drain.acc_clear & is_mine),
-                core.drain_entry.eq(drain.acc_entry), core.drain_chunk.eq(drain.acc_lane),
+                core.drain_en.eq(drain.acc_read & is_mine),
+                core.drain_clear.eq(drain.acc_clear & is_mine),
+                core.drain_entry.eq(drain.acc_entry),
+                core.drain_chunk.eq(drain.acc_lane),
                 core.group_drained.eq(drain.group_done),
             ]
         m.d.comb += [drain.group_valid.eq(Cat(has_group).all()), monitor.finished.eq(Cat(has_group))]

@@ -14,8 +14,20 @@ from .window import WindowWrite
 __all__ = ["FILLER_FIELDS", "Filler"]
 
 FILLER_FIELDS = (
-    "stripe_word", "channel_words", "phase_words", "num_ic", "is_depthwise", "num_sb", "num_groups", "num_z", "num_z_last", "group_step",
-    "num_phases", "seg_words", "num_slots", "is_wide",
+    "stripe_word",
+    "channel_words",
+    "phase_words",
+    "num_ic",
+    "is_depthwise",
+    "num_sb",
+    "num_groups",
+    "num_z",
+    "num_z_last",
+    "group_step",
+    "num_phases",
+    "seg_words",
+    "num_slots",
+    "is_wide",
 )
 """What the filler needs of an NN descriptor."""
 
@@ -26,10 +38,13 @@ class Filler(wiring.Component):
     Members
     -------
     job : In(stream of FILLER_FIELDS)
-    channel_loaded : In(1), strobe: the loader has completed the next channel; `load_done` : In(1), strobe: and the whole descriptor
-    stripe_word : Out, stripe read address; `stripe_en` : Out(1); the word comes back `STRIPE_CYCLES` later as `stripe_data`
+    channel_loaded : In(1), strobe: the loader has completed the next channel; `load_done` : In(1), strobe: and the
+        whole descriptor
+    stripe_word : Out, stripe read address; `stripe_en` : Out(1); the word comes back `STRIPE_CYCLES` later as
+        `stripe_data`
     write : Out(WindowWrite), to all cores; `write_core` : Out(num_cores bits), which of them take it
-    filled : Out(num_cores bits), strobes with the last word of a window; `released` : In(num_cores bits), strobes when a core is done with one
+    filled : Out(num_cores bits), strobes with the last word of a window; `released` : In(num_cores bits), strobes when
+        a core is done with one
     done : Out(1), strobe: the last word of the descriptor has been read
     waits_load, waits_slot : Out(1), it stands still until a channel has been loaded; until a core has released a window
 
@@ -43,14 +58,23 @@ class Filler(wiring.Component):
     def __init__(self, config: NpuConfig):
         self._config = config
         self._stripe_bits = exact_log2(config.stripe_words)
-        super().__init__({
-            "job": In(stream.Signature(NN.subset(*FILLER_FIELDS))),
-            "channel_loaded": In(1), "load_done": In(1),
-            "stripe_en": Out(1), "stripe_word": Out(self._stripe_bits), "stripe_data": In(8 * config.num_lanes),
-            "write": Out(WindowWrite(config)), "write_core": Out(config.num_cores),
-            "filled": Out(config.num_cores), "released": In(config.num_cores),
-            "done": Out(1), "waits_load": Out(1), "waits_slot": Out(1),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(NN.subset(*FILLER_FIELDS))),
+                "channel_loaded": In(1),
+                "load_done": In(1),
+                "stripe_en": Out(1),
+                "stripe_word": Out(self._stripe_bits),
+                "stripe_data": In(8 * config.num_lanes),
+                "write": Out(WindowWrite(config)),
+                "write_core": Out(config.num_cores),
+                "filled": Out(config.num_cores),
+                "released": In(config.num_cores),
+                "done": Out(1),
+                "waits_load": Out(1),
+                "waits_slot": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -64,20 +88,27 @@ class Filler(wiring.Component):
         core, phase, word = Signal(range(max(num_cores, 2))), Signal(3), Signal(9)
         last_phase = Signal(3)
         channel, sb_channel = Signal(17), Signal(17)
-        base, sb_base = Signal(stripe_bits), Signal(stripe_bits)  # first word of the channel; of the superblock's first channel
+        base, sb_base = (
+            Signal(stripe_bits),
+            Signal(stripe_bits),
+        )  # first word of the channel; of the superblock's first channel
         next_base, next_channel = Signal(stripe_bits), Signal(17)
         group_pixel, phase_base = Signal(16), Signal(stripe_bits)
         slot, slot_word, window_word = Signal(9), Signal(range(config.window_words)), Signal(range(config.window_words))
         num_z, is_last_core = Signal(16), Signal()
         is_last_z, is_last_slot, is_last_group, is_last_sb = (Signal() for _ in range(4))
         m.d.comb += [
-            next_base.eq(base + job.channel_words), next_channel.eq(channel + 1),
+            next_base.eq(base + job.channel_words),
+            next_channel.eq(channel + 1),
             is_last_core.eq(~job.is_depthwise | (core == num_cores - 1)),
         ]
         # What NEXT decides on changes in NEXT only, two cycles before the next one
         m.d.sync += [
-            num_z.eq(Mux(sb == job.num_sb - 1, job.num_z_last, job.num_z)), is_last_z.eq(z + 1 == num_z),
-            is_last_slot.eq(slot == job.num_slots - 1), is_last_group.eq(group == job.num_groups - 1), is_last_sb.eq(sb == job.num_sb - 1),
+            num_z.eq(Mux(sb == job.num_sb - 1, job.num_z_last, job.num_z)),
+            is_last_z.eq(z + 1 == num_z),
+            is_last_slot.eq(slot == job.num_slots - 1),
+            is_last_group.eq(group == job.num_groups - 1),
+            is_last_sb.eq(sb == job.num_sb - 1),
         ]
 
         loaded = self._count_loaded(m)
@@ -85,10 +116,7 @@ class Filler(wiring.Component):
         m.d.comb += cores.eq(Mux(job.is_depthwise, 1 << core, (1 << num_cores) - 1))
         all_free, all_released = self._count_windows(m, begun, job.num_slots)
         word_en, is_window_end = Signal(), Signal()
-        m.d.comb += [
-            self.stripe_en.eq(word_en),
-            self.stripe_word.eq(phase_base + word),
-        ]
+        m.d.comb += [self.stripe_en.eq(word_en), self.stripe_word.eq(phase_base + word)]
 
         with m.FSM():
             with m.State("IDLE"):
@@ -97,13 +125,30 @@ class Filler(wiring.Component):
                 with m.If(self.job.valid & all_released):
                     new = self.job.payload
                     m.d.sync += [
-                        job.eq(new), job.channel_words.eq(new.channel_words << new.is_wide), job.num_ic.eq(new.num_ic >> new.is_wide),
-                        last_phase.eq((new.num_phases << new.is_wide) - 1), sb.eq(0), group.eq(0), z.eq(0), core.eq(0), group_pixel.eq(0), channel.eq(0), sb_channel.eq(0),
-                        base.eq(new.stripe_word), sb_base.eq(new.stripe_word), slot.eq(0), slot_word.eq(0),
+                        job.eq(new),
+                        job.channel_words.eq(new.channel_words << new.is_wide),
+                        job.num_ic.eq(new.num_ic >> new.is_wide),
+                        last_phase.eq((new.num_phases << new.is_wide) - 1),
+                        sb.eq(0),
+                        group.eq(0),
+                        z.eq(0),
+                        core.eq(0),
+                        group_pixel.eq(0),
+                        channel.eq(0),
+                        sb_channel.eq(0),
+                        base.eq(new.stripe_word),
+                        sb_base.eq(new.stripe_word),
+                        slot.eq(0),
+                        slot_word.eq(0),
                     ]
                     m.next = "WINDOW"
             with m.State("WINDOW"):
-                m.d.sync += [phase_base.eq(base + (group_pixel >> lanes_log2)), phase.eq(0), word.eq(0), window_word.eq(slot_word)]
+                m.d.sync += [
+                    phase_base.eq(base + (group_pixel >> lanes_log2)),
+                    phase.eq(0),
+                    word.eq(0),
+                    window_word.eq(slot_word),
+                ]
                 is_loaded = (channel < (loaded >> job.is_wide)) | (channel >= job.num_ic)
                 has_slot = (core != 0) | all_free
                 m.d.comb += [self.waits_load.eq(~is_loaded), self.waits_slot.eq(~has_slot)]
@@ -134,7 +179,12 @@ class Filler(wiring.Component):
                     with m.Else():
                         m.d.sync += z.eq(0)
                         with m.If(~is_last_group):
-                            m.d.sync += [group.eq(group + 1), group_pixel.eq(group_pixel + job.group_step), base.eq(sb_base), channel.eq(sb_channel)]
+                            m.d.sync += [
+                                group.eq(group + 1),
+                                group_pixel.eq(group_pixel + job.group_step),
+                                base.eq(sb_base),
+                                channel.eq(sb_channel),
+                            ]
                         with m.Else():
                             m.d.sync += [group.eq(0), group_pixel.eq(0), sb.eq(sb + 1)]
                             with m.If(job.is_depthwise):
@@ -161,8 +211,13 @@ class Filler(wiring.Component):
         return Mux(fill_side, counts[1], counts[0])
 
     def _count_windows(self, m, begun, num_slots):
-        """Whether every core has a free slot, and whether all slots are free. A window counts from the start of its fill."""
-        held = [Signal(range(self._config.window_words + 1), name=f"held_{core}") for core in range(self._config.num_cores)]
+        """Whether every core has a free slot, and whether all slots are free.
+
+        A window counts from the start of its fill.
+        """
+        held = [
+            Signal(range(self._config.window_words + 1), name=f"held_{core}") for core in range(self._config.num_cores)
+        ]
         for core, count in enumerate(held):
             m.d.sync += count.eq(count + begun[core] - self.released[core])
         is_free, is_empty = Signal(), Signal()
@@ -174,10 +229,21 @@ class Filler(wiring.Component):
 
     def _write(self, m, word_en, is_window_end, window_word, cores):
         """Two registers: the stripe's read, and one for the fan-out."""
-        en, end, word, cores_1 = Signal(), Signal(), Signal.like(window_word, reset_less=True), Signal(self._config.num_cores)
+        en, end, word, cores_1 = (
+            Signal(),
+            Signal(),
+            Signal.like(window_word, reset_less=True),
+            Signal(self._config.num_cores),
+        )
         write_word, write_data = data_register(m, self.write.word), data_register(m, self.write.data)
         m.d.sync += [
-            en.eq(word_en), end.eq(is_window_end), word.eq(window_word), cores_1.eq(cores),
-            self.write.en.eq(en), write_word.eq(word), write_data.eq(self.stripe_data), self.write_core.eq(cores_1),
+            en.eq(word_en),
+            end.eq(is_window_end),
+            word.eq(window_word),
+            cores_1.eq(cores),
+            self.write.en.eq(en),
+            write_word.eq(word),
+            write_data.eq(self.stripe_data),
+            self.write_core.eq(cores_1),
             self.filled.eq(Mux(end, cores_1, 0)),
         ]

@@ -7,7 +7,9 @@ from amaranth.lib.wiring import In, Out
 __all__ = ["PRODUCT_BITS", "Lanes"]
 
 PRODUCT_BITS = 32
-"""Width of a product as it is handed on: sign-extended to the accumulator's, which costs nothing in hardware and is fast to simulate."""
+"""Width of a product as it is handed on: sign-extended to the accumulator's, which costs nothing in hardware and is
+fast to simulate.
+"""
 _FACTOR_BITS = 9
 
 
@@ -20,10 +22,14 @@ class Lanes(wiring.Component):
     PIPELINE_CYCLES = 1
 
     def __init__(self, num_lanes: int):
-        super().__init__({
-            "pixels": In(data.ArrayLayout(unsigned(8), num_lanes)), "weight": In(signed(_FACTOR_BITS)), "is_low": In(1),
-            "products": Out(data.ArrayLayout(signed(PRODUCT_BITS), num_lanes)),
-        })
+        super().__init__(
+            {
+                "pixels": In(data.ArrayLayout(unsigned(8), num_lanes)),
+                "weight": In(signed(_FACTOR_BITS)),
+                "is_low": In(1),
+                "products": Out(data.ArrayLayout(signed(PRODUCT_BITS), num_lanes)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

@@ -5,8 +5,9 @@ A job passes through a line of small units:
     RunWalk -> RunReader -> ByteRing -------------------------------+
     _Segments -> _Sources -> _Phases -> pieces, each one write ---> _Placer -> StripeMemory
 
-`_Segments` cuts rows at the borders of stripe words, `_Sources` finds how much of a segment is pad and how much comes from memory,
-`_Phases` makes a piece of it for each stored phase, and `_Placer` waits for the bytes, moves them into place and writes.
+`_Segments` cuts rows at the borders of stripe words, `_Sources` finds how much of a segment is pad and how much comes
+from memory, `_Phases` makes a piece of it for each stored phase, and `_Placer` waits for the bytes, moves them into
+place and writes.
 """
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
@@ -29,10 +30,30 @@ from .stripe import StripeWrite
 
 __all__ = ["LOADER_FIELDS", "Loader"]
 
-_WALK_FIELDS = ("act_addr", "act_run_bytes", "act_pitch_inner_bytes", "act_pitch_outer_bytes", "num_act_inner", "num_act_outer")
+_WALK_FIELDS = (
+    "act_addr",
+    "act_run_bytes",
+    "act_pitch_inner_bytes",
+    "act_pitch_outer_bytes",
+    "num_act_inner",
+    "num_act_outer",
+)
 _PLACE_FIELDS = (
-    "num_ic", "tile_ih", "tile_iw", "pad_top", "pad_left", "stride_h_log2", "stride_w_log2", "phase_mask", "zero_point_in",
-    "tile_rows", "tile_cols", "pitch_row", "phase_words", "channel_words", "stripe_word",
+    "num_ic",
+    "tile_ih",
+    "tile_iw",
+    "pad_top",
+    "pad_left",
+    "stride_h_log2",
+    "stride_w_log2",
+    "phase_mask",
+    "zero_point_in",
+    "tile_rows",
+    "tile_cols",
+    "pitch_row",
+    "phase_words",
+    "channel_words",
+    "stripe_word",
 )
 LOADER_FIELDS = _WALK_FIELDS + _PLACE_FIELDS
 """What the loader needs of an NN descriptor."""
@@ -41,37 +62,66 @@ _PAD_BITS = 4
 
 
 def _segment_layout(config: NpuConfig) -> data.StructLayout:
-    """`num_cols` columns of a row of phase row `py`, within a stripe word; `pixel` is the place of the first one in phase plane 0.
+    """`num_cols` columns of a row of phase row `py`, within a stripe word; `pixel` is the place of the first one in
+    phase plane 0.
 
     `is_channel_end`, `is_job_end`: nothing follows in the channel, in the job.
     """
-    return data.StructLayout({
-        "num_cols": range(config.num_lanes + 1), "pixel": exact_log2(config.stripe_bytes), "py": 1,
-        "is_row_start": 1, "is_data_row": 1, "is_channel_end": 1, "is_job_end": 1,
-    })
+    return data.StructLayout(
+        {
+            "num_cols": range(config.num_lanes + 1),
+            "pixel": exact_log2(config.stripe_bytes),
+            "py": 1,
+            "is_row_start": 1,
+            "is_data_row": 1,
+            "is_channel_end": 1,
+            "is_job_end": 1,
+        }
+    )
 
 
 def _source_layout(config: NpuConfig) -> data.StructLayout:
-    """A segment's `num_pad` pad pixels on the left (perhaps more than it has pixels), then `num_bytes` bytes from memory, then pad again."""
-    return data.StructLayout({
-        "num_cols": range(config.num_lanes + 1), "pixel": exact_log2(config.stripe_bytes), "py": 1,
-        "num_pad": _PAD_BITS, "num_bytes": range(2 * config.num_lanes + 1), "is_channel_end": 1, "is_job_end": 1,
-    })
+    """A segment's `num_pad` pad pixels on the left (perhaps more than it has pixels), then `num_bytes` bytes from
+    memory, then pad again.
+    """
+    return data.StructLayout(
+        {
+            "num_cols": range(config.num_lanes + 1),
+            "pixel": exact_log2(config.stripe_bytes),
+            "py": 1,
+            "num_pad": _PAD_BITS,
+            "num_bytes": range(2 * config.num_lanes + 1),
+            "is_channel_end": 1,
+            "is_job_end": 1,
+        }
+    )
 
 
 def _piece_layout(config: NpuConfig) -> data.StructLayout:
-    """A write of bytes `first` to `end` - 1 of a word; those from `data_first` to `data_end` - 1 come from the ring, the others are pad.
+    """A write of bytes `first` to `end` - 1 of a word; those from `data_first` to `data_end` - 1 come from the ring,
+    the others are pad.
 
-    The ring must hold `num_bytes`; `num_taken` of them are dropped then. With `is_split` only every second byte of the ring is used,
-    the odd ones if `is_odd`. The first one used goes to byte `data_first` modulo the word. Without `is_stored` nothing is written.
+    The ring must hold `num_bytes`; `num_taken` of them are dropped then. With `is_split` only every second byte of the
+    ring is used, the odd ones if `is_odd`. The first one used goes to byte `data_first` modulo the word. Without
+    `is_stored` nothing is written.
     """
     position = range(2 * config.num_lanes + (1 << _PAD_BITS) + 1)
-    return data.StructLayout({
-        "num_bytes": range(2 * config.num_lanes + 1), "num_taken": range(2 * config.num_lanes + 1),
-        "is_split": 1, "is_odd": 1, "is_stored": 1, "word": exact_log2(config.stripe_words),
-        "first": position, "end": position, "data_first": position, "data_end": position,
-        "is_channel_end": 1, "is_job_end": 1,
-    })
+    return data.StructLayout(
+        {
+            "num_bytes": range(2 * config.num_lanes + 1),
+            "num_taken": range(2 * config.num_lanes + 1),
+            "is_split": 1,
+            "is_odd": 1,
+            "is_stored": 1,
+            "word": exact_log2(config.stripe_words),
+            "first": position,
+            "end": position,
+            "data_first": position,
+            "data_end": position,
+            "is_channel_end": 1,
+            "is_job_end": 1,
+        }
+    )
 
 
 class _Segments(wiring.Component):
@@ -85,7 +135,13 @@ class _Segments(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({"fields": In(NN.subset(*_PLACE_FIELDS)), "start": In(1), "segments": Out(stream.Signature(_segment_layout(config)))})
+        super().__init__(
+            {
+                "fields": In(NN.subset(*_PLACE_FIELDS)),
+                "start": In(1),
+                "segments": Out(stream.Signature(_segment_layout(config))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -96,7 +152,9 @@ class _Segments(wiring.Component):
         channel_left, rows_left, cols_left = Signal(16), Signal(16), Signal(16)
         pad_rows_left, data_rows_left = Signal(_PAD_BITS), Signal(16)
         py, is_row_start = Signal(), Signal()
-        pixel, row_pixel, channel_pixel = (Signal.like(segment.pixel, name=name) for name in ("pixel", "row_pixel", "channel_pixel"))
+        pixel, row_pixel, channel_pixel = (
+            Signal.like(segment.pixel, name=name) for name in ("pixel", "row_pixel", "channel_pixel")
+        )
 
         room = Signal(range(num_lanes + 1))  # to the end of the word
         is_row_end, is_last_py, is_channel_end, is_job_end, is_moving = (Signal() for _ in range(5))
@@ -118,17 +176,23 @@ class _Segments(wiring.Component):
             m.d.sync += [
                 self.segments.valid.eq(1),
                 segment.num_cols.eq(Mux(is_row_end, cols_left, room)),
-                segment.pixel.eq(pixel), segment.py.eq(py), segment.is_row_start.eq(is_row_start),
+                segment.pixel.eq(pixel),
+                segment.py.eq(py),
+                segment.is_row_start.eq(is_row_start),
                 segment.is_data_row.eq((pad_rows_left == 0) & (data_rows_left != 0)),
-                segment.is_channel_end.eq(is_channel_end), segment.is_job_end.eq(is_job_end),
+                segment.is_channel_end.eq(is_channel_end),
+                segment.is_job_end.eq(is_job_end),
                 is_row_start.eq(is_row_end),
                 cols_left.eq(cols_left - room),
                 pixel.eq(pixel + room),
             ]
             with m.If(is_row_end):
                 m.d.sync += [
-                    cols_left.eq(job.tile_cols), pixel.eq(next_row), row_pixel.eq(next_row),
-                    py.eq(~is_last_py), rows_left.eq(rows_left - is_last_py),
+                    cols_left.eq(job.tile_cols),
+                    pixel.eq(next_row),
+                    row_pixel.eq(next_row),
+                    py.eq(~is_last_py),
+                    rows_left.eq(rows_left - is_last_py),
                 ]
                 with m.If(pad_rows_left != 0):
                     m.d.sync += pad_rows_left.eq(pad_rows_left - 1)
@@ -141,8 +205,12 @@ class _Segments(wiring.Component):
         with m.If(is_channel_start):
             first = Mux(self.start, job.stripe_word << lanes_log2, next_channel)
             m.d.sync += [
-                pixel.eq(first), row_pixel.eq(first), channel_pixel.eq(first),
-                rows_left.eq(job.tile_rows), pad_rows_left.eq(job.pad_top), data_rows_left.eq(job.tile_ih),
+                pixel.eq(first),
+                row_pixel.eq(first),
+                channel_pixel.eq(first),
+                rows_left.eq(job.tile_rows),
+                pad_rows_left.eq(job.pad_top),
+                data_rows_left.eq(job.tile_ih),
                 channel_left.eq(Mux(self.start, job.num_ic, channel_left - 1)),
             ]
         with m.If(self.start):
@@ -155,15 +223,21 @@ class _Sources(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "fields": In(NN.subset(*_PLACE_FIELDS)), "segments": In(stream.Signature(_segment_layout(config))),
-            "sources": Out(stream.Signature(_source_layout(config))),
-        })
+        super().__init__(
+            {
+                "fields": In(NN.subset(*_PLACE_FIELDS)),
+                "segments": In(stream.Signature(_segment_layout(config))),
+                "sources": Out(stream.Signature(_source_layout(config))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         job, segment, source = self.fields, self.segments.payload, self.sources.payload
-        pad_left, data_left = Signal(_PAD_BITS), Signal(16)  # of the row, from this segment on unless it is the row's first
+        pad_left, data_left = (
+            Signal(_PAD_BITS),
+            Signal(16),
+        )  # of the row, from this segment on unless it is the row's first
         num_pad, num_data = Signal(_PAD_BITS), Signal(16)
         width, num_bytes = Signal(range(2 * self._config.num_lanes + 1)), Signal(range(2 * self._config.num_lanes + 1))
         room = Signal(signed(len(width) + 1))  # for bytes from memory
@@ -179,8 +253,12 @@ class _Sources(wiring.Component):
             m.d.sync += self.sources.valid.eq(self.segments.valid)
         with m.If(self.segments.valid & self.segments.ready):
             m.d.sync += [
-                *(source[name].eq(segment[name]) for name in ("num_cols", "pixel", "py", "is_channel_end", "is_job_end")),
-                source.num_pad.eq(num_pad), source.num_bytes.eq(num_bytes),
+                *(
+                    source[name].eq(segment[name])
+                    for name in ("num_cols", "pixel", "py", "is_channel_end", "is_job_end")
+                ),
+                source.num_pad.eq(num_pad),
+                source.num_bytes.eq(num_bytes),
                 pad_left.eq(Mux(room < 0, (num_pad - width)[:_PAD_BITS], 0)),
                 data_left.eq(num_data - num_bytes),
             ]
@@ -188,7 +266,9 @@ class _Sources(wiring.Component):
 
 
 class _Phases(wiring.Component):
-    """Makes the pieces of a segment: one for each stored phase of its row, in this order, or one that only takes bytes. One per cycle.
+    """Makes the pieces of a segment: one for each stored phase of its row, in this order, or one that only takes bytes.
+
+    One per cycle.
 
     Members
     -------
@@ -197,21 +277,29 @@ class _Phases(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "fields": In(NN.subset(*_PLACE_FIELDS)), "prepare": In(1), "sources": In(stream.Signature(_source_layout(config))),
-            "pieces": Out(stream.Signature(_piece_layout(config))),
-        })
+        super().__init__(
+            {
+                "fields": In(NN.subset(*_PLACE_FIELDS)),
+                "prepare": In(1),
+                "sources": In(stream.Signature(_source_layout(config))),
+                "pieces": Out(stream.Signature(_piece_layout(config))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         job, source, piece = self.fields, self.sources.payload, self.pieces.payload
         lanes_log2 = exact_log2(self._config.num_lanes)
 
-        planes = Signal(data.ArrayLayout(piece.word.shape(), 4))  # first word of each phase plane, relative to the first one stored
+        planes = Signal(
+            data.ArrayLayout(piece.word.shape(), 4)
+        )  # first word of each phase plane, relative to the first one stored
         index, plane = Signal(2), Signal.like(piece.word)
         with m.If(self.prepare):
             m.d.sync += [index.eq(index + 1), planes[index].eq(plane)]
-            m.d.sync += plane.eq(Mux(index == 3, 0, plane + Mux(job.phase_mask.bit_select(index, 1), job.phase_words, 0)))
+            m.d.sync += plane.eq(
+                Mux(index == 3, 0, plane + Mux(job.phase_mask.bit_select(index, 1), job.phase_words, 0))
+            )
 
         stored = Signal(2)
         is_second, px, is_final, is_moving = (Signal() for _ in range(4))
@@ -226,27 +314,43 @@ class _Phases(wiring.Component):
         # The bytes of phase px are pixels px, px + 2, ... of the segment
         offset = Signal(lanes_log2)
         pad_end, data_end = Signal.like(piece.data_first), Signal.like(piece.data_first)
-        m.d.comb += [offset.eq(source.pixel), pad_end.eq(source.num_pad), data_end.eq(source.num_pad + source.num_bytes)]
+        m.d.comb += [
+            offset.eq(source.pixel),
+            pad_end.eq(source.num_pad),
+            data_end.eq(source.num_pad + source.num_bytes),
+        ]
         with m.If(job.stride_w_log2):
-            m.d.comb += [pad_end.eq((source.num_pad + ~px) >> 1), data_end.eq((source.num_pad + source.num_bytes + ~px) >> 1)]
+            m.d.comb += [
+                pad_end.eq((source.num_pad + ~px) >> 1),
+                data_end.eq((source.num_pad + source.num_bytes + ~px) >> 1),
+            ]
 
         with m.If(self.pieces.ready):
             m.d.sync += self.pieces.valid.eq(0)
         with m.If(is_moving):
             m.d.sync += [
-                self.pieces.valid.eq(1), is_second.eq(~is_final),
-                piece.num_bytes.eq(source.num_bytes), piece.num_taken.eq(Mux(is_final, source.num_bytes, 0)),
-                piece.is_split.eq(job.stride_w_log2), piece.is_odd.eq(px ^ source.num_pad[0]), piece.is_stored.eq(stored != 0),
+                self.pieces.valid.eq(1),
+                is_second.eq(~is_final),
+                piece.num_bytes.eq(source.num_bytes),
+                piece.num_taken.eq(Mux(is_final, source.num_bytes, 0)),
+                piece.is_split.eq(job.stride_w_log2),
+                piece.is_odd.eq(px ^ source.num_pad[0]),
+                piece.is_stored.eq(stored != 0),
                 piece.word.eq((source.pixel >> lanes_log2) + planes[Cat(px, source.py)]),
-                piece.first.eq(offset), piece.end.eq(offset + source.num_cols),
-                piece.data_first.eq(offset + pad_end), piece.data_end.eq(offset + data_end),
-                piece.is_channel_end.eq(source.is_channel_end & is_final), piece.is_job_end.eq(source.is_job_end & is_final),
+                piece.first.eq(offset),
+                piece.end.eq(offset + source.num_cols),
+                piece.data_first.eq(offset + pad_end),
+                piece.data_end.eq(offset + data_end),
+                piece.is_channel_end.eq(source.is_channel_end & is_final),
+                piece.is_job_end.eq(source.is_job_end & is_final),
             ]
         return m
 
 
 def _ring_bytes(config: NpuConfig) -> int:
-    """Bytes that wait for the placer: what the largest piece needs, and two beats more, so that beats still arrive while a piece waits for its turn."""
+    """Bytes that wait for the placer: what the largest piece needs, and two beats more, so that beats still arrive
+    while a piece waits for its turn.
+    """
     return 1 << ceil_log2(2 * config.num_lanes + 2 * config.port_bytes)
 
 
@@ -264,12 +368,19 @@ class _Placer(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "pieces": In(stream.Signature(_piece_layout(config))), "zero_point": In(8),
-            "bytes": In(8 * _ring_bytes(config)), "first": In(range(_ring_bytes(config))), "level": In(16),
-            "take": Out(range(2 * config.num_lanes + 1)),
-            "write": Out(StripeWrite(config)), "channel_done": Out(1), "done": Out(1),
-        })
+        super().__init__(
+            {
+                "pieces": In(stream.Signature(_piece_layout(config))),
+                "zero_point": In(8),
+                "bytes": In(8 * _ring_bytes(config)),
+                "first": In(range(_ring_bytes(config))),
+                "level": In(16),
+                "take": Out(range(2 * config.num_lanes + 1)),
+                "write": Out(StripeWrite(config)),
+                "channel_done": Out(1),
+                "done": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -283,46 +394,60 @@ class _Placer(wiring.Component):
             m.d.sync += armed.eq(piece)
         m.d.sync += [is_armed.eq(self.pieces.ready), self.take.eq(Mux(self.pieces.ready, piece.num_taken, 0))]
 
-        # Stage 2: which bytes, each in its column: byte n of those used, which number `start` and on in the ring, or among its even or odd bytes, is in
-        # column (start + n) % num_lanes, in the row of `start` or the one after it
-        selected, turn, placed = Signal(8 * num_lanes, reset_less=True), Signal(lanes_log2, reset_less=True), Signal.like(piece, reset_less=True)
+        # Stage 2: which bytes, each in its column: byte n of those used, which number `start` and on in the ring, or
+        # among its even or odd bytes, is in column (start + n) % num_lanes, in the row of `start` or the one after it
+        selected, turn, placed = (
+            Signal(8 * num_lanes, reset_less=True),
+            Signal(lanes_log2, reset_less=True),
+            Signal.like(piece, reset_less=True),
+        )
         is_placed = Signal()
         parity, start = Signal(), Signal.like(self.first)
         m.d.comb += [
             parity.eq(self.first[0] ^ armed.is_odd),
-            start.eq(Mux(armed.is_split, (self.first + armed.is_odd)[1:len(self.first)], self.first)),
+            start.eq(Mux(armed.is_split, (self.first + armed.is_odd)[1 : len(self.first)], self.first)),
         ]
         ring = [self.bytes.word_select(n, 8) for n in range(len(self.bytes) // 8)]
         row_bits = len(start) - lanes_log2
         for column in range(num_lanes):
             rows, row = ring[column::num_lanes], Signal(row_bits, name=f"row_{column}")
-            even_rows, odd_rows = ring[2 * column::2 * num_lanes], ring[2 * column + 1::2 * num_lanes]
+            even_rows, odd_rows = ring[2 * column :: 2 * num_lanes], ring[2 * column + 1 :: 2 * num_lanes]
             m.d.comb += row.eq((start >> lanes_log2) + (start[:lanes_log2] > column))
             choices = Array([*rows, *even_rows, *odd_rows])
-            split_row = row[:row_bits - 1]
+            split_row = row[: row_bits - 1]
             choice = Mux(armed.is_split, Cat(split_row, parity, Const(1, 1)), Cat(row, Const(0, 1)))
             m.d.sync += selected.word_select(column, 8).eq(choices[choice])
         m.d.sync += [turn.eq(start - armed.data_first), placed.eq(armed), is_placed.eq(is_armed)]
 
         # Stage 3: where
-        rotated, is_written, is_data = Signal(8 * num_lanes, reset_less=True), Signal(num_lanes), Signal(num_lanes, reset_less=True)
+        rotated, is_written, is_data = (
+            Signal(8 * num_lanes, reset_less=True),
+            Signal(num_lanes),
+            Signal(num_lanes, reset_less=True),
+        )
         word, is_channel_end, is_job_end = Signal.like(piece.word), Signal(), Signal()
         turned = selected
         for i in range(lanes_log2):
             turned = Mux(turn[i], turned.rotate_right(8 << i), turned)
         m.d.sync += [
-            rotated.eq(turned), word.eq(placed.word),
-            is_channel_end.eq(is_placed & placed.is_channel_end), is_job_end.eq(is_placed & placed.is_job_end),
-            is_written.eq(Cat(is_placed & placed.is_stored & (placed.first <= i) & (placed.end > i) for i in range(num_lanes))),
+            rotated.eq(turned),
+            word.eq(placed.word),
+            is_channel_end.eq(is_placed & placed.is_channel_end),
+            is_job_end.eq(is_placed & placed.is_job_end),
+            is_written.eq(
+                Cat(is_placed & placed.is_stored & (placed.first <= i) & (placed.end > i) for i in range(num_lanes))
+            ),
             is_data.eq(Cat((placed.data_first <= i) & (placed.data_end > i) for i in range(num_lanes))),
         ]
 
         # Stage 4: pads, and write
         write_data = data_register(m, self.write.data)
         m.d.sync += [
-            self.write.en.eq(is_written), self.write.word.eq(word),
+            self.write.en.eq(is_written),
+            self.write.word.eq(word),
             write_data.eq(Cat(Mux(is_data[i], rotated.word_select(i, 8), self.zero_point) for i in range(num_lanes))),
-            self.channel_done.eq(is_channel_end), self.done.eq(is_job_end),
+            self.channel_done.eq(is_channel_end),
+            self.done.eq(is_job_end),
         ]
         return m
 
@@ -330,10 +455,11 @@ class _Placer(wiring.Component):
 class Loader(wiring.Component):
     """Loads a stripe as "Load" in docs/architecture.md defines it.
 
-    Throughput: one stripe word written per cycle, filled as far as a row, the word's border and the memory port permit: with stride 1
-    every row costs as many cycles as words it touches; with stride 2 twice that; bytes of rows of which no phase is stored are dropped
-    as fast. Pads cost no cycles of their own beyond the words they add. Latency: 9 cycles from a beat to its last write. The bytes of the
-    next job are requested while a job is being written; between jobs the writes pause for about 14 cycles.
+    Throughput: one stripe word written per cycle, filled as far as a row, the word's border and the memory port permit:
+    with stride 1 every row costs as many cycles as words it touches; with stride 2 twice that; bytes of rows of which
+    no phase is stored are dropped as fast. Pads cost no cycles of their own beyond the words they add. Latency: 9
+    cycles from a beat to its last write. The bytes of the next job are requested while a job is being written; between
+    jobs the writes pause for about 14 cycles.
 
     Parameters
     ----------
@@ -342,7 +468,8 @@ class Loader(wiring.Component):
     Members
     -------
     job : In(stream of NN.subset(*LOADER_FIELDS))
-        `wait_nn` and `load_after_fill` are the business of whoever offers the job: its bytes are read at once when it is taken.
+        `wait_nn` and `load_after_fill` are the business of whoever offers the job: its bytes are read at once when it
+        is taken.
     port : Out(ReadPort)
     write : Out(StripeWrite)
     channel_done : Out(1)
@@ -355,10 +482,16 @@ class Loader(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "job": In(stream.Signature(NN.subset(*LOADER_FIELDS))),
-            "port": Out(ReadPort(config)), "write": Out(StripeWrite(config)), "channel_done": Out(1), "done": Out(1), "is_reading": Out(1),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(NN.subset(*LOADER_FIELDS))),
+                "port": Out(ReadPort(config)),
+                "write": Out(StripeWrite(config)),
+                "channel_done": Out(1),
+                "done": Out(1),
+                "is_reading": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -369,7 +502,9 @@ class Loader(wiring.Component):
         m.submodules.slot = slot = JobSlot(NN.subset(*_PLACE_FIELDS))
         m.submodules.segments = segments = _Segments(config)
         m.submodules.sources = sources = _Sources(config)
-        m.submodules.queued = queued = Queue(_source_layout(config), 2)  # the wait for bytes holds the walk back a cycle later
+        m.submodules.queued = queued = Queue(
+            _source_layout(config), 2
+        )  # the wait for bytes holds the walk back a cycle later
         m.submodules.phases = phases = _Phases(config)
         m.submodules.placer = placer = _Placer(config)
 
@@ -377,10 +512,14 @@ class Loader(wiring.Component):
         job, walk_job = self.job.payload, walk.jobs.payload
         m.d.comb += [
             self.job.ready.eq(walk.jobs.ready & slot.i.ready),
-            walk.jobs.valid.eq(self.job.valid & slot.i.ready), slot.i.valid.eq(self.job.valid & walk.jobs.ready),
-            walk_job.addr.eq(job.act_addr), walk_job.run_bytes.eq(job.act_run_bytes),
-            walk_job.num_inner.eq(job.num_act_inner), walk_job.pitch_inner_bytes.eq(job.act_pitch_inner_bytes),
-            walk_job.num_outer.eq(job.num_act_outer), walk_job.pitch_outer_bytes.eq(job.act_pitch_outer_bytes),
+            walk.jobs.valid.eq(self.job.valid & slot.i.ready),
+            slot.i.valid.eq(self.job.valid & walk.jobs.ready),
+            walk_job.addr.eq(job.act_addr),
+            walk_job.run_bytes.eq(job.act_run_bytes),
+            walk_job.num_inner.eq(job.num_act_inner),
+            walk_job.pitch_inner_bytes.eq(job.act_pitch_inner_bytes),
+            walk_job.num_outer.eq(job.num_act_outer),
+            walk_job.pitch_outer_bytes.eq(job.act_pitch_outer_bytes),
             *(slot.i.payload[name].eq(job[name]) for name in _PLACE_FIELDS),
         ]
         fields = Signal(NN.subset(*_PLACE_FIELDS), reset_less=True)
@@ -409,9 +548,16 @@ class Loader(wiring.Component):
         wiring.connect(m, phases.pieces, placer.pieces)
         wiring.connect(m, placer.write, wiring.flipped(self.write))
         m.d.comb += [
-            segments.fields.eq(fields), sources.fields.eq(fields), phases.fields.eq(fields), placer.zero_point.eq(fields.zero_point_in),
-            placer.bytes.eq(ring.data), placer.first.eq(ring.first), placer.level.eq(ring.level), ring.take.eq(placer.take),
-            self.channel_done.eq(placer.channel_done), self.done.eq(placer.done),
+            segments.fields.eq(fields),
+            sources.fields.eq(fields),
+            phases.fields.eq(fields),
+            placer.zero_point.eq(fields.zero_point_in),
+            placer.bytes.eq(ring.data),
+            placer.first.eq(ring.first),
+            placer.level.eq(ring.level),
+            ring.take.eq(placer.take),
+            self.channel_done.eq(placer.channel_done),
+            self.done.eq(placer.done),
             self.is_reading.eq(walk.runs.valid | ~reader.runs.ready | reader.port.bursts.valid),
         ]
         return m

@@ -38,14 +38,19 @@ class _ParamRuns(wiring.Component):
         with m.If(~self.runs.valid):
             load = self.job.payload
             m.d.sync += [
-                job.eq(load), self.runs.valid.eq(self.job.valid), run.addr.eq(load.param_addr),
-                sb_left.eq(load.num_sb - 1), group_left.eq(load.num_groups - 1),
+                job.eq(load),
+                self.runs.valid.eq(self.job.valid),
+                run.addr.eq(load.param_addr),
+                sb_left.eq(load.num_sb - 1),
+                group_left.eq(load.num_groups - 1),
             ]
         with m.Elif(self.runs.ready):
             m.d.sync += group_left.eq(group_left - 1)
             with m.If(group_left == 0):
                 m.d.sync += [
-                    group_left.eq(job.num_groups - 1), sb_left.eq(sb_left - 1), run.addr.eq(run.addr + run.num_bytes),
+                    group_left.eq(job.num_groups - 1),
+                    sb_left.eq(sb_left - 1),
+                    run.addr.eq(run.addr + run.num_bytes),
                     self.runs.valid.eq(sb_left != 0),
                 ]
         return m
@@ -54,8 +59,9 @@ class _ParamRuns(wiring.Component):
 class ParamFetcher(wiring.Component):
     """Fetches the records of each superblock once per group, in the order of the drain.
 
-    Throughput: one record per cycle, or per `16 / port_bytes` cycles on a port narrower than a record. Reads about `PARAM_DEPTH_RECORDS` ahead,
-    across jobs: the next job is taken when the last run of the previous one has been requested.
+    Throughput: one record per cycle, or per `16 / port_bytes` cycles on a port narrower than a record. Reads about
+    `PARAM_DEPTH_RECORDS` ahead, across jobs: the next job is taken when the last run of the previous one has been
+    requested.
 
     Members
     -------
@@ -66,11 +72,13 @@ class ParamFetcher(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "job": In(stream.Signature(NN.subset(*PARAM_FIELDS))),
-            "port": Out(ReadPort(config)),
-            "params": Out(stream.Signature(PARAM.layout)),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(NN.subset(*PARAM_FIELDS))),
+                "port": Out(ReadPort(config)),
+                "params": Out(stream.Signature(PARAM.layout)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -84,7 +92,8 @@ class ParamFetcher(wiring.Component):
         wiring.connect(m, reader.port, wiring.flipped(self.port))
         wiring.connect(m, reader.beats, assembler.beats)
         m.d.comb += [
-            self.params.valid.eq(assembler.records.valid), self.params.payload.eq(assembler.records.payload[:PARAM.num_bits]),
+            self.params.valid.eq(assembler.records.valid),
+            self.params.payload.eq(assembler.records.payload[: PARAM.num_bits]),
             assembler.records.ready.eq(self.params.ready),
         ]
         return m

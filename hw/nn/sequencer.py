@@ -16,21 +16,40 @@ from .decoder import WEIGHT_BITS, WeightPlace
 __all__ = ["SEQUENCER_FIELDS", "Issue", "Sequencer"]
 
 SEQUENCER_FIELDS = (
-    "num_sb", "num_groups", "group_step", "num_phases", "seg_words", "num_slots", "num_vec", "num_vec_last", "num_vec_x", "step_vec_x",
-    "step_vec_y", "split_log2", "split_words", "is_wide",
+    "num_sb",
+    "num_groups",
+    "group_step",
+    "num_phases",
+    "seg_words",
+    "num_slots",
+    "num_vec",
+    "num_vec_last",
+    "num_vec_x",
+    "step_vec_x",
+    "step_vec_y",
+    "split_log2",
+    "split_words",
+    "is_wide",
 )
 """What the sequencer needs of an NN descriptor."""
 
 
 def Issue(config: NpuConfig) -> data.StructLayout:
-    """One cycle's work: the window pixel of lane 0, the weight, and the accumulator entry and buffer; `is_low`: pixels are low bytes of int16."""
-    return data.StructLayout({
-        "is_valid": 1,
-        "pixel": exact_log2(config.window_words * config.num_lanes),
-        "split_log2": 2, "split_words": 8, "is_low": 1,
-        "value": signed(WEIGHT_BITS),
-        "entry": exact_log2(config.num_acc_entries), "buffer": 1,
-    })
+    """One cycle's work: the window pixel of lane 0, the weight, and the accumulator entry and buffer; `is_low`:
+    pixels are low bytes of int16.
+    """
+    return data.StructLayout(
+        {
+            "is_valid": 1,
+            "pixel": exact_log2(config.window_words * config.num_lanes),
+            "split_log2": 2,
+            "split_words": 8,
+            "is_low": 1,
+            "value": signed(WEIGHT_BITS),
+            "entry": exact_log2(config.num_acc_entries),
+            "buffer": 1,
+        }
+    )
 
 
 class Sequencer(wiring.Component):
@@ -47,11 +66,13 @@ class Sequencer(wiring.Component):
     issue : Out(Issue), registered
     has_beat : In(1), the weight queue is not empty; state : Out(CoreState), of the cycle before
 
-    With `is_wide` a weight meets the low bytes of a vector, then the high bytes, which stand in the second half of the window; entry 2v collects
-    the former, 2v + 1 the latter. Here all that is counted in vectors is counted in such halves then.
+    With `is_wide` a weight meets the low bytes of a vector, then the high bytes, which stand in the second half of the
+    window; entry 2v collects the former, 2v + 1 the latter. Here all that is counted in vectors is counted in such
+    halves then.
 
-    Latency: 3 cycles from weight to issue. A weight takes T cycles, 2T if is_wide, a zero one cycle, the end of a group one. Two issues to one accumulator entry
-    are at least `MIN_REUSE_CYCLES` apart; only T < `MIN_REUSE_CYCLES` can lose cycles to that.
+    Latency: 3 cycles from weight to issue. A weight takes T cycles, 2T if is_wide, a zero one cycle, the end of a group
+    one. Two issues to one accumulator entry are at least `MIN_REUSE_CYCLES` apart; only T < `MIN_REUSE_CYCLES` can lose
+    cycles to that.
     """
 
     MIN_REUSE_CYCLES = 3
@@ -62,14 +83,19 @@ class Sequencer(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "job": In(stream.Signature(NN.subset(*SEQUENCER_FIELDS))),
-            "weights": In(stream.Signature(WeightPlace(config))),
-            "window_filled": In(1), "window_released": Out(1),
-            "group_done": Out(1), "group_drained": In(1),
-            "issue": Out(Issue(config)),
-            "has_beat": In(1), "state": Out(CoreState, init=CoreState.JOB),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(NN.subset(*SEQUENCER_FIELDS))),
+                "weights": In(stream.Signature(WeightPlace(config))),
+                "window_filled": In(1),
+                "window_released": Out(1),
+                "group_done": Out(1),
+                "group_drained": In(1),
+                "issue": Out(Issue(config)),
+                "has_beat": In(1),
+                "state": Out(CoreState, init=CoreState.JOB),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -81,11 +107,17 @@ class Sequencer(wiring.Component):
         entry = Signal(exact_log2(self._config.num_acc_entries))
         num_vec, vec = Signal(9), Signal(9)  # vector v of T
         is_first, is_low = Signal(), Signal()
-        m.d.comb += [is_new.eq(self.job.valid & self.job.ready), is_first.eq(vec == 0), is_low.eq(job.is_wide & ~vec[0])]
+        m.d.comb += [
+            is_new.eq(self.job.valid & self.job.ready),
+            is_first.eq(vec == 0),
+            is_low.eq(job.is_wide & ~vec[0]),
+        ]
         must_change = head.is_new_window & is_first
 
         may_start, go, is_end = Signal(), Signal(), Signal()
-        m.d.comb += may_start.eq(is_busy & ~finish & has_head & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0)))
+        m.d.comb += may_start.eq(
+            is_busy & ~finish & has_head & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0))
+        )
         does_issue = go & ~is_zero
         is_hazard = self._watch_reuse(m, entry, does_issue)
         m.d.comb += [
@@ -100,7 +132,12 @@ class Sequencer(wiring.Component):
             m.d.sync += [entry.eq(entry + 1), vec.eq(Mux(is_end, 0, vec + 1))]
         with m.If(self.weights.ready):
             load = self.weights.payload
-            m.d.sync += [head.eq(load), has_head.eq(self.weights.valid), is_zero.eq(load.value == 0), entry.eq(load.entry)]
+            m.d.sync += [
+                head.eq(load),
+                has_head.eq(self.weights.valid),
+                is_zero.eq(load.value == 0),
+                entry.eq(load.entry),
+            ]
         with m.If(take_buffer):
             m.d.sync += has_buffer.eq(1)
         with m.If(finish):
@@ -112,8 +149,15 @@ class Sequencer(wiring.Component):
         remainder = self._walk_groups(m, job, is_new, is_busy, finish, num_vec)
         off_x = self._walk_vectors(m, go & is_end, go & ~is_low, job, len(self.issue.pixel))
         self._issue(m, head, does_issue, entry, buffer, word, remainder, off_x, is_low, job)
-        self._say_state(m, is_busy, does_issue, ~has_buffer & (num_free == 0), (must_change | ~has_window) & (num_filled == 0),
-                        may_start & ~go, ~has_head)
+        self._say_state(
+            m,
+            is_busy,
+            does_issue,
+            ~has_buffer & (num_free == 0),
+            (must_change | ~has_window) & (num_filled == 0),
+            may_start & ~go,
+            ~has_head,
+        )
         m.d.comb += [
             self.window_released.eq(_delay(m, drop | finish, self.RELEASE_CYCLES, "release")),
             self.group_done.eq(_delay(m, finish, self.FINISH_CYCLES, "finish")),
@@ -156,8 +200,15 @@ class Sequencer(wiring.Component):
             m.d.sync += has_window.eq(0)
         with m.If(is_new):
             new = self.job.payload
-            half_words = Mux(new.num_phases == 4, new.seg_words << 2, Mux(new.num_phases == 2, new.seg_words << 1, new.seg_words))
-            m.d.sync += [next_slot.eq(0), next_word.eq(0), window_words.eq(half_words << new.is_wide), high_words.eq(half_words)]
+            half_words = Mux(
+                new.num_phases == 4, new.seg_words << 2, Mux(new.num_phases == 2, new.seg_words << 1, new.seg_words)
+            )
+            m.d.sync += [
+                next_slot.eq(0),
+                next_word.eq(0),
+                window_words.eq(half_words << new.is_wide),
+                high_words.eq(half_words),
+            ]
         m.d.comb += word.eq(Mux(must_change, next_word, Mux(job.is_wide & ~is_low, slot_word + high_words, slot_word)))
         return has_window, word
 
@@ -178,8 +229,13 @@ class Sequencer(wiring.Component):
         with m.If(is_new):
             new = self.job.payload
             m.d.sync += [
-                job.eq(new), job.num_vec.eq(new.num_vec << new.is_wide), job.num_vec_last.eq(new.num_vec_last << new.is_wide),
-                is_busy.eq(1), sb.eq(0), group.eq(0), group_pixel.eq(0),
+                job.eq(new),
+                job.num_vec.eq(new.num_vec << new.is_wide),
+                job.num_vec_last.eq(new.num_vec_last << new.is_wide),
+                is_busy.eq(1),
+                sb.eq(0),
+                group.eq(0),
+                group_pixel.eq(0),
                 num_vec.eq(Mux(new.num_groups == 1, new.num_vec_last, new.num_vec) << new.is_wide),
             ]
         return remainder
@@ -199,8 +255,12 @@ class Sequencer(wiring.Component):
     def _say_state(self, m, is_busy, does_issue, lacks_buffer, lacks_window, is_hazard, lacks_weight):
         """What is in the way of an issue, the first that applies; encoded a cycle later, off the paths of the issue."""
         conditions = (
-            (~is_busy, CoreState.JOB), (does_issue, CoreState.BUSY), (lacks_buffer, CoreState.BUFFER), (lacks_window, CoreState.WINDOW),
-            (is_hazard, CoreState.HAZARD), (lacks_weight & ~self.has_beat, CoreState.BEATS),
+            (~is_busy, CoreState.JOB),
+            (does_issue, CoreState.BUSY),
+            (lacks_buffer, CoreState.BUFFER),
+            (lacks_window, CoreState.WINDOW),
+            (is_hazard, CoreState.HAZARD),
+            (lacks_weight & ~self.has_beat, CoreState.BEATS),
         )
         flags = Signal(len(conditions), init=1)
         m.d.sync += flags.eq(Cat(condition for condition, _ in conditions))
@@ -214,10 +274,17 @@ class Sequencer(wiring.Component):
         first = Signal(Issue(self._config))
         pixel = Signal(len(first.pixel))
         m.d.sync += [
-            first.is_valid.eq(is_valid), first.entry.eq(entry), first.buffer.eq(buffer), first.value.eq(head.value),
-            first.split_log2.eq(job.split_log2), first.split_words.eq(job.split_words), first.is_low.eq(is_low),
-            first.pixel.eq(head.tap_offset + offset), pixel.eq(Cat(remainder, word)),
-            self.issue.eq(first), self.issue.pixel.eq(first.pixel + pixel),
+            first.is_valid.eq(is_valid),
+            first.entry.eq(entry),
+            first.buffer.eq(buffer),
+            first.value.eq(head.value),
+            first.split_log2.eq(job.split_log2),
+            first.split_words.eq(job.split_words),
+            first.is_low.eq(is_low),
+            first.pixel.eq(head.tap_offset + offset),
+            pixel.eq(Cat(remainder, word)),
+            self.issue.eq(first),
+            self.issue.pixel.eq(first.pixel + pixel),
         ]
 
 

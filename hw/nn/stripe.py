@@ -15,7 +15,13 @@ class StripeWrite(wiring.Signature):
     """A write, seen from the writer: byte i of `data` goes to byte i of `word` where bit i of `en` is set."""
 
     def __init__(self, config: NpuConfig):
-        super().__init__({"en": Out(config.num_lanes), "word": Out(exact_log2(config.stripe_words)), "data": Out(8 * config.num_lanes)})
+        super().__init__(
+            {
+                "en": Out(config.num_lanes),
+                "word": Out(exact_log2(config.stripe_words)),
+                "data": Out(8 * config.num_lanes),
+            }
+        )
 
 
 class StripeRead(wiring.Signature):
@@ -46,7 +52,11 @@ class StripeMemory(wiring.Component):
         m.submodules.memory = memory = Memory(shape=unsigned(8 * config.num_lanes), depth=config.stripe_words, init=[])
         write, read = memory.write_port(granularity=8), memory.read_port()
         m.d.comb += [
-            write.en.eq(self.write.en), write.addr.eq(self.write.word), write.data.eq(self.write.data),
-            read.en.eq(self.read.en), read.addr.eq(self.read.word), self.read.data.eq(read.data),
+            write.en.eq(self.write.en),
+            write.addr.eq(self.write.word),
+            write.data.eq(self.write.data),
+            read.en.eq(self.read.en),
+            read.addr.eq(self.read.word),
+            self.read.data.eq(read.data),
         ]
         return m

@@ -31,8 +31,8 @@ _TAPS_LOG2 = exact_log2(_RECORD_TAPS)
 class WeightFetcher(wiring.Component):
     """Reads the tables of a descriptor and keeps the weight queues of the cores full.
 
-    For each superblock it takes `num_cores` entries of the stream directory; each core's stream is then read `num_groups` times,
-    in bursts dealt in turn to the cores whose queue has room.
+    For each superblock it takes `num_cores` entries of the stream directory; each core's stream is then read
+    `num_groups` times, in bursts dealt in turn to the cores whose queue has room.
 
     Members
     -------
@@ -48,13 +48,19 @@ class WeightFetcher(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "job": In(stream.Signature(NN.subset(*FETCH_FIELDS))),
-            "tables": Out(ReadPort(config)), "weights": Out(ReadPort(config)), "gives_way": In(1),
-            "tap_write": Out(TapWrite),
-            "beats": Out(WeightBeat(config)), "beat_core": Out(range(max(config.num_cores, 2))), "beat_en": Out(1),
-            "taken": In(config.num_cores),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(NN.subset(*FETCH_FIELDS))),
+                "tables": Out(ReadPort(config)),
+                "weights": Out(ReadPort(config)),
+                "gives_way": In(1),
+                "tap_write": Out(TapWrite),
+                "beats": Out(WeightBeat(config)),
+                "beat_core": Out(range(max(config.num_cores, 2))),
+                "beat_en": Out(1),
+                "taken": In(config.num_cores),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -62,30 +68,44 @@ class WeightFetcher(wiring.Component):
         reader = RunReader(config, max(TABLE_DEPTH_BEATS, 2 * config.max_burst_beats))
         assembler = RecordAssembler(config, STREAM_BYTES)
         m.submodules.tables_rest = rest = Rest(tail_cycles=15)
-        m.submodules.reader, m.submodules.assembler = (rested(unit, rest.is_active, platform, "tables") for unit in (reader, assembler))
+        m.submodules.reader, m.submodules.assembler = (
+            rested(unit, rest.is_active, platform, "tables") for unit in (reader, assembler)
+        )
         m.submodules.streams = streams = WeightStreams(config, LOW_BEATS)
         wiring.connect(m, reader.port, wiring.flipped(self.tables))
         wiring.connect(m, streams.port, wiring.flipped(self.weights))
         wiring.connect(m, reader.beats, assembler.beats)
         m.d.comb += [
-            self.beats.eq(streams.beats), self.beat_core.eq(streams.beat_core), self.beat_en.eq(streams.beat_en),
-            streams.taken.eq(self.taken), streams.gives_way.eq(self.gives_way),
-            rest.offered.eq(reader.runs.valid | reader.port.bursts.valid | reader.port.beats.valid | (assembler.records.valid & assembler.records.ready)),
+            self.beats.eq(streams.beats),
+            self.beat_core.eq(streams.beat_core),
+            self.beat_en.eq(streams.beat_en),
+            streams.taken.eq(self.taken),
+            streams.gives_way.eq(self.gives_way),
+            rest.offered.eq(
+                reader.runs.valid
+                | reader.port.bursts.valid
+                | reader.port.beats.valid
+                | (assembler.records.valid & assembler.records.ready)
+            ),
         ]
 
         job = Signal(self.job.payload.shape(), reset_less=True)
         tap, core, sb, bank = Signal(9), Signal(range(max(config.num_cores, 2))), Signal(16), Signal()
         records, runs = assembler.records, reader.runs
         m.d.comb += [
-            streams.wgt_addr.eq(job.wgt_addr), streams.num_groups.eq(job.num_groups),
-            streams.core.eq(core), streams.entry.eq(records.payload[:STREAM.num_bits]),
+            streams.wgt_addr.eq(job.wgt_addr),
+            streams.num_groups.eq(job.num_groups),
+            streams.core.eq(core),
+            streams.entry.eq(records.payload[: STREAM.num_bits]),
         ]
         m.d.sync += self.tap_write.en.eq(0)
-        # The directory is requested as soon as the reader takes another run: a long tap table must be consumed before it does
+        # The directory is requested as soon as the reader takes another run: a long tap table must be consumed before
+        # it does
         has_directory = Signal(init=1)
         with m.If(~has_directory):
             m.d.comb += [
-                runs.valid.eq(1), runs.payload.addr.eq(job.stream_addr),
+                runs.valid.eq(1),
+                runs.payload.addr.eq(job.stream_addr),
                 runs.payload.num_bytes.eq(job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)),
             ]
             m.d.sync += has_directory.eq(runs.ready)
@@ -97,7 +117,11 @@ class WeightFetcher(wiring.Component):
                     m.next = "READ_TAPS"
             with m.State("READ_TAPS"):
                 num_records = (job.num_taps + _RECORD_TAPS - 1) >> _TAPS_LOG2
-                m.d.comb += [runs.valid.eq(1), runs.payload.addr.eq(job.tap_addr), runs.payload.num_bytes.eq(num_records * STREAM_BYTES)]
+                m.d.comb += [
+                    runs.valid.eq(1),
+                    runs.payload.addr.eq(job.tap_addr),
+                    runs.payload.num_bytes.eq(num_records * STREAM_BYTES),
+                ]
                 with m.If(runs.ready):
                     m.d.sync += has_directory.eq(0)
                     m.next = "TAPS"
@@ -105,7 +129,9 @@ class WeightFetcher(wiring.Component):
                 is_last_tap = tap == job.num_taps - 1
                 m.d.comb += records.ready.eq(tap[:_TAPS_LOG2].all() | is_last_tap)
                 m.d.sync += [
-                    self.tap_write.en.eq(1), self.tap_write.bank.eq(bank), self.tap_write.tap.eq(tap),
+                    self.tap_write.en.eq(1),
+                    self.tap_write.bank.eq(bank),
+                    self.tap_write.tap.eq(tap),
                     self.tap_write.offset.eq(records.payload.word_select(tap[:_TAPS_LOG2], 8 * TAP_BYTES)),
                     tap.eq(tap + 1),
                 ]
@@ -134,8 +160,8 @@ class WeightStreams(wiring.Component):
 
     Members
     -------
-    load, core, entry : In; set the stream of one core. An entry comes from memory: the low bits of its offset are ignored, 0 beats count
-        as 1. `start` : In(1), with or after the last `load`; `is_idle` : Out(1), all requested
+    load, core, entry : In; set the stream of one core. An entry comes from memory: the low bits of its offset are
+        ignored, 0 beats count as 1. `start` : In(1), with or after the last `load`; `is_idle` : Out(1), all requested
     wgt_addr, num_groups : In, constant while not idle
     gives_way : In(1), fetch only for queues that hold less than `low_beats`, counting what is requested
     port : Out(ReadPort)
@@ -145,12 +171,23 @@ class WeightStreams(wiring.Component):
     def __init__(self, config: NpuConfig, low_beats: int):
         self._config, self._low_beats = config, low_beats
         self._core_shape = range(max(config.num_cores, 2))
-        super().__init__({
-            "load": In(1), "core": In(self._core_shape), "entry": In(STREAM.layout), "start": In(1), "is_idle": Out(1),
-            "wgt_addr": In(32), "num_groups": In(16), "gives_way": In(1),
-            "port": Out(ReadPort(config)),
-            "beats": Out(WeightBeat(config)), "beat_core": Out(self._core_shape), "beat_en": Out(1), "taken": In(config.num_cores),
-        })
+        super().__init__(
+            {
+                "load": In(1),
+                "core": In(self._core_shape),
+                "entry": In(STREAM.layout),
+                "start": In(1),
+                "is_idle": Out(1),
+                "wgt_addr": In(32),
+                "num_groups": In(16),
+                "gives_way": In(1),
+                "port": Out(ReadPort(config)),
+                "beats": Out(WeightBeat(config)),
+                "beat_core": Out(self._core_shape),
+                "beat_en": Out(1),
+                "taken": In(config.num_cores),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -162,7 +199,9 @@ class WeightStreams(wiring.Component):
         write, read = cores.write_port(), cores.read_port(domain="comb")
         is_active = Signal(num_cores)
         room = Array(Signal(range(depth + 1), init=depth, name=f"room_{n}") for n in range(num_cores))
-        m.submodules.order = order = Queue(data.StructLayout({"core": self._core_shape, "last_beat": 8, "is_end": 1}), 2 * config.max_reads)
+        m.submodules.order = order = Queue(
+            data.StructLayout({"core": self._core_shape, "last_beat": 8, "is_end": 1}), 2 * config.max_reads
+        )
 
         m.submodules.requests = requests = Queue(Burst, 2)  # keeps the arbiter's choice off the paths here
         wiring.connect(m, requests.o, wiring.flipped(self.port.bursts))
@@ -170,10 +209,16 @@ class WeightStreams(wiring.Component):
 
         # Choose a core, size its burst, request it
         turn = Signal(self._core_shape)
-        chosen, is_chosen = Signal(state), Signal()  # what the core whose turn it is has left to read; whether there is any
+        chosen, is_chosen = (
+            Signal(state),
+            Signal(),
+        )  # what the core whose turn it is has left to read; whether there is any
         free, may_go = Signal(range(depth + 1)), Signal()
         length, is_end = Signal(range(config.max_burst_beats + 1)), Signal()
-        most, is_rest = Signal.like(length), Signal()  # what the page and max_burst_beats permit; all that is left to read is no more
+        most, is_rest = (
+            Signal.like(length),
+            Signal(),
+        )  # what the page and max_burst_beats permit; all that is left to read is no more
         to_boundary = Signal(range(4096 // config.port_bytes + 1))
         request = Signal(range(depth + 1))
         with m.FSM():
@@ -184,13 +229,16 @@ class WeightStreams(wiring.Component):
                     m.next = "CHOOSE"
             with m.State("CHOOSE"):
                 m.d.sync += [
-                    chosen.eq(read.data), is_chosen.eq(is_active.bit_select(turn, 1)), free.eq(room[turn]), may_go.eq(~self.gives_way | (room[turn] + self._low_beats > depth)),
+                    chosen.eq(read.data),
+                    is_chosen.eq(is_active.bit_select(turn, 1)),
+                    free.eq(room[turn]),
+                    may_go.eq(~self.gives_way | (room[turn] + self._low_beats > depth)),
                 ]
                 m.next = "SIZE"
                 with m.If(is_active == 0):
                     m.next = "IDLE"
             with m.State("SIZE"):
-                left_low, left_high = chosen.left[:len(length)], chosen.left[len(length):]
+                left_low, left_high = chosen.left[: len(length)], chosen.left[len(length) :]
                 m.d.comb += [
                     to_boundary.eq(4096 // config.port_bytes - chosen.addr[beat_log2:12]),
                     most.eq(Mux(to_boundary < config.max_burst_beats, to_boundary, config.max_burst_beats)),
@@ -204,9 +252,13 @@ class WeightStreams(wiring.Component):
                     m.next = "CHOOSE"
             with m.State("REQUEST"):
                 m.d.comb += [
-                    bursts.valid.eq(1), bursts.payload.addr.eq(chosen.addr), bursts.payload.last_beat.eq(length - 1),
+                    bursts.valid.eq(1),
+                    bursts.payload.addr.eq(chosen.addr),
+                    bursts.payload.last_beat.eq(length - 1),
                     order.i.valid.eq(bursts.ready),
-                    order.i.payload.core.eq(turn), order.i.payload.last_beat.eq(length - 1), order.i.payload.is_end.eq(is_end),
+                    order.i.payload.core.eq(turn),
+                    order.i.payload.last_beat.eq(length - 1),
+                    order.i.payload.is_end.eq(is_end),
                 ]
                 with m.If(bursts.ready):
                     m.d.comb += request.eq(length)
@@ -216,15 +268,26 @@ class WeightStreams(wiring.Component):
                     m.next = "CHOOSE"
         base, num_beats = Signal(32), Signal(32)
         m.d.comb += [
-            base.eq((self.wgt_addr + self.entry.offset_bytes) & ~(TABLE_ALIGN_BYTES - 1)), num_beats.eq(self.entry.num_beats | ~self.entry.num_beats.any()), read.addr.eq(turn), write.data.base.eq(chosen.base),
-            write.data.num_beats.eq(chosen.num_beats), write.addr.eq(turn), write.en.eq(bursts.valid & bursts.ready),
+            base.eq((self.wgt_addr + self.entry.offset_bytes) & ~(TABLE_ALIGN_BYTES - 1)),
+            num_beats.eq(self.entry.num_beats | ~self.entry.num_beats.any()),
+            read.addr.eq(turn),
+            write.data.base.eq(chosen.base),
+            write.data.num_beats.eq(chosen.num_beats),
+            write.addr.eq(turn),
+            write.en.eq(bursts.valid & bursts.ready),
             write.data.addr.eq(Mux(is_end, chosen.base, chosen.addr + (length << beat_log2))),
-            write.data.left.eq(Mux(is_end, chosen.num_beats, chosen.left - length)), write.data.groups.eq(chosen.groups - is_end),
+            write.data.left.eq(Mux(is_end, chosen.num_beats, chosen.left - length)),
+            write.data.groups.eq(chosen.groups - is_end),
         ]
         with m.If(self.load):
             m.d.comb += [
-                write.en.eq(1), write.addr.eq(self.core), write.data.base.eq(base), write.data.addr.eq(base),
-                write.data.num_beats.eq(num_beats), write.data.left.eq(num_beats), write.data.groups.eq(self.num_groups),
+                write.en.eq(1),
+                write.addr.eq(self.core),
+                write.data.base.eq(base),
+                write.data.addr.eq(base),
+                write.data.num_beats.eq(num_beats),
+                write.data.left.eq(num_beats),
+                write.data.groups.eq(self.num_groups),
             ]
         for n in range(num_cores):
             m.d.sync += room[n].eq(room[n] + self.taken[n] - Mux(turn == n, request, 0))
@@ -235,8 +298,10 @@ class WeightStreams(wiring.Component):
         with m.If(self.port.beats.valid):
             is_burst_end = position == order.o.payload.last_beat
             m.d.sync += [
-                self.beats.data.eq(self.port.beats.payload), self.beats.last.eq(is_burst_end & order.o.payload.is_end),
-                self.beat_core.eq(order.o.payload.core), position.eq(Mux(is_burst_end, 0, position + 1)),
+                self.beats.data.eq(self.port.beats.payload),
+                self.beats.last.eq(is_burst_end & order.o.payload.is_end),
+                self.beat_core.eq(order.o.payload.core),
+                position.eq(Mux(is_burst_end, 0, position + 1)),
             ]
             m.d.comb += order.o.ready.eq(is_burst_end)
         return m

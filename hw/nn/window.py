@@ -14,16 +14,16 @@ __all__ = ["WindowMemory", "WindowWrite"]
 
 def WindowWrite(config: NpuConfig) -> data.StructLayout:
     """A word for the window memory."""
-    return data.StructLayout({
-        "en": 1, "word": exact_log2(config.window_words), "data": data.ArrayLayout(unsigned(8), config.num_lanes),
-    })
+    return data.StructLayout(
+        {"en": 1, "word": exact_log2(config.window_words), "data": data.ArrayLayout(unsigned(8), config.num_lanes)}
+    )
 
 
 class WindowMemory(wiring.Component):
     """`window_words` words; pixel n is in bank n mod P at address n div P.
 
-    Lane l gets the pixel `pixel + l + r * split_words * P` with r = l div (P >> split_log2): rows of a split vector lie a
-    multiple of P plus their own length apart, so the P lanes always meet P different banks.
+    Lane l gets the pixel `pixel + l + r * split_words * P` with r = l div (P >> split_log2): rows of a split vector lie
+    a multiple of P plus their own length apart, so the P lanes always meet P different banks.
 
     Members
     -------
@@ -38,11 +38,15 @@ class WindowMemory(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "write": In(WindowWrite(config)),
-            "pixel": In(exact_log2(config.window_words * config.num_lanes)), "split_log2": In(2), "split_words": In(8),
-            "pixels": Out(data.ArrayLayout(unsigned(8), config.num_lanes)),
-        })
+        super().__init__(
+            {
+                "write": In(WindowWrite(config)),
+                "pixel": In(exact_log2(config.window_words * config.num_lanes)),
+                "split_log2": In(2),
+                "split_words": In(8),
+                "pixels": Out(data.ArrayLayout(unsigned(8), config.num_lanes)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -52,7 +56,8 @@ class WindowMemory(wiring.Component):
         first = self.pixel[:lanes_log2]
         word = self.pixel[lanes_log2:]
 
-        # Stage 1: the word of each row of the vector, and the one after it; which row and which of the two each bank needs
+        # Stage 1: the word of each row of the vector, and the one after it; which row and which of the two each bank
+        # needs
         rows = [Signal(word_bits, name=f"row_{r}") for r in range(4)]
         next_rows = [Signal(word_bits, name=f"next_row_{r}") for r in range(4)]
         offsets = (0, self.split_words, self.split_words << 1, self.split_words + (self.split_words << 1))
@@ -82,7 +87,12 @@ class WindowMemory(wiring.Component):
             memory = Memory(shape=unsigned(8), depth=depth, init=[])
             m.submodules[f"bank_{bank}"] = memory
             write, read = memory.write_port(), memory.read_port(domain="comb")
-            m.d.comb += [write.en.eq(self.write.en), write.addr.eq(self.write.word), write.data.eq(self.write.data[bank]), read.addr.eq(address)]
+            m.d.comb += [
+                write.en.eq(self.write.en),
+                write.addr.eq(self.write.word),
+                write.data.eq(self.write.data[bank]),
+                read.addr.eq(address),
+            ]
             value = Signal(8, reset_less=True, name=f"value_{bank}")
             m.d.sync += value.eq(read.data)
             read_data.append(value)
@@ -97,7 +107,9 @@ class WindowMemory(wiring.Component):
         return m
 
     def _in_banks(self, m, first, split_log2):
-        """One bit per bank: whether the lane that it serves, lane 0 being in bank `first`, is in an odd row of a vector of 2**split_log2 rows."""
+        """One bit per bank: whether the lane that it serves, lane 0 being in bank `first`, is in an odd row of a
+        vector of 2**split_log2 rows.
+        """
         num_lanes = self._config.num_lanes
         stage = Const(sum(1 << lane for lane in range(num_lanes) if lane // (num_lanes >> split_log2) & 1), num_lanes)
         for bit in range(len(first)):

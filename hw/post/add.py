@@ -1,4 +1,6 @@
-"""TFLite's int8 ADD: two operands brought to one scale, added, and scaled to the output; shared by the residual adder and the TP engine."""
+"""TFLite's int8 ADD: two operands brought to one scale, added, and scaled to the output; shared by the residual
+adder and the TP engine.
+"""
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
@@ -9,8 +11,19 @@ from convoy.spec.isa import ADD_SHIFT, TP
 
 __all__ = ["ADD_FIELDS", "AddLane", "ScaleDown", "clamp"]
 
-ADD_FIELDS = ("a_zero_point", "b_zero_point", "a_mult", "b_mult", "out_mult", "a_shift", "b_shift", "out_shift",
-              "zero_point_out", "act_min", "act_max")
+ADD_FIELDS = (
+    "a_zero_point",
+    "b_zero_point",
+    "a_mult",
+    "b_mult",
+    "out_mult",
+    "a_shift",
+    "b_shift",
+    "out_shift",
+    "zero_point_out",
+    "act_min",
+    "act_max",
+)
 """What an addition needs of a TP descriptor."""
 
 _ADD_JOB = TP.subset(*ADD_FIELDS)
@@ -19,7 +32,8 @@ _ADD_JOB = TP.subset(*ADD_FIELDS)
 class ScaleDown(wiring.Component):
     """`h = (x*mult + 2^(drop_bits-1)) >> drop_bits`, then `y = h / 2^shift` rounded half away from zero.
 
-    Latency: `PIPELINE_CYCLES`. Throughput: one value per cycle. Multipliers of at most 18 x 17 bits, registered on both sides.
+    Latency: `PIPELINE_CYCLES`. Throughput: one value per cycle. Multipliers of at most 18 x 17 bits, registered on both
+    sides.
 
     Parameters
     ----------
@@ -44,9 +58,9 @@ class ScaleDown(wiring.Component):
 
     def __init__(self, *, x_bits: int, drop_bits: int, mult_bits: int = 31):
         self._x_bits, self._drop_bits = x_bits, drop_bits
-        super().__init__({
-            "x": In(signed(x_bits)), "mult": In(mult_bits), "shift": In(5), "y": Out(signed(x_bits + 32 - drop_bits)),
-        })
+        super().__init__(
+            {"x": In(signed(x_bits)), "mult": In(mult_bits), "shift": In(5), "y": Out(signed(x_bits + 32 - drop_bits))}
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -84,7 +98,8 @@ class ScaleDown(wiring.Component):
 
 
 class AddLane(wiring.Component):
-    """One element of `ADD` per cycle: `clamp(D(sa + sb) + zero_point_out)` with `sa = D((a - a_zero_point) << 20)`, sb likewise.
+    """One element of `ADD` per cycle: `clamp(D(sa + sb) + zero_point_out)` with `sa = D((a - a_zero_point) << 20)`,
+    sb likewise.
 
     Latency: `PIPELINE_CYCLES`. Throughput: one element per cycle.
 
@@ -110,15 +125,18 @@ class AddLane(wiring.Component):
         m.submodules.scale_b = scale_b = ScaleDown(x_bits=10, drop_bits=31 - ADD_SHIFT)
         m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31)
         m.d.comb += [
-            scale_a.x.eq(self.a - job.a_zero_point), scale_a.mult.eq(job.a_mult), scale_a.shift.eq(job.a_shift),
-            scale_b.x.eq(self.b - job.b_zero_point), scale_b.mult.eq(job.b_mult), scale_b.shift.eq(job.b_shift),
-            scale_out.x.eq(scale_a.y + scale_b.y), scale_out.mult.eq(job.out_mult), scale_out.shift.eq(job.out_shift),
+            scale_a.x.eq(self.a - job.a_zero_point),
+            scale_a.mult.eq(job.a_mult),
+            scale_a.shift.eq(job.a_shift),
+            scale_b.x.eq(self.b - job.b_zero_point),
+            scale_b.mult.eq(job.b_mult),
+            scale_b.shift.eq(job.b_shift),
+            scale_out.x.eq(scale_a.y + scale_b.y),
+            scale_out.mult.eq(job.out_mult),
+            scale_out.shift.eq(job.out_shift),
         ]
         result, y = Signal(signed(len(scale_out.y) + 1), reset_less=True), data_register(m, self.y)
-        m.d.sync += [
-            result.eq(scale_out.y + job.zero_point_out),
-            y.eq(clamp(result, job)),
-        ]
+        m.d.sync += [result.eq(scale_out.y + job.zero_point_out), y.eq(clamp(result, job))]
         return m
 
 

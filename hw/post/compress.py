@@ -33,14 +33,16 @@ class Compressor(wiring.Component):
 
     def __init__(self, num_lanes: int):
         self.num_lanes = num_lanes
-        super().__init__({
-            "valid": In(1),
-            "lanes": In(data.ArrayLayout(8, num_lanes)),
-            "mask": In(num_lanes),
-            "out_valid": Out(1),
-            "out": Out(8 * num_lanes),
-            "count": Out(range(num_lanes + 1)),
-        })
+        super().__init__(
+            {
+                "valid": In(1),
+                "lanes": In(data.ArrayLayout(8, num_lanes)),
+                "mask": In(num_lanes),
+                "out_valid": Out(1),
+                "out": Out(8 * num_lanes),
+                "count": Out(range(num_lanes + 1)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -56,8 +58,10 @@ class Compressor(wiring.Component):
             moves.append(move)
         count, valid = Signal.like(self.count), Signal()
         m.d.sync += [
-            valid.eq(self.valid), self.out_valid.eq(valid),
-            count.eq(sum((self.mask[j] for j in range(num_lanes)), Const(0, 1))), self.count.eq(count),
+            valid.eq(self.valid),
+            self.out_valid.eq(valid),
+            count.eq(sum((self.mask[j] for j in range(num_lanes)), Const(0, 1))),
+            self.count.eq(count),
         ]
 
         # The smallest steps first: then two lanes never meet.

@@ -18,7 +18,8 @@ LUT_FIELDS = ("has_lut", "lut_addr")
 
 
 class Lut(wiring.Component):
-    """Fetches the table of a descriptor and looks up `num_lanes` bytes per cycle; passes them on unchanged if there is none.
+    """Fetches the table of a descriptor and looks up `num_lanes` bytes per cycle; passes them on unchanged if there
+    is none.
 
     Outputs come `PIPELINE_CYCLES` cycles after their inputs, one set per cycle. A table is there about
     `LUT_BYTES / port_bytes` cycles and a round trip to memory after `start`. Each lane has a copy of the table.
@@ -41,12 +42,18 @@ class Lut(wiring.Component):
 
     def __init__(self, config: NpuConfig, num_lanes: int):
         self._config, self._num_lanes = config, num_lanes
-        super().__init__({
-            "job": In(NN.subset(*LUT_FIELDS)), "start": In(1), "is_ready": Out(1),
-            "port": Out(ReadPort(config)),
-            "valid": In(1), "lanes": In(data.ArrayLayout(8, num_lanes)),
-            "out_valid": Out(1), "outs": Out(data.ArrayLayout(8, num_lanes)),
-        })
+        super().__init__(
+            {
+                "job": In(NN.subset(*LUT_FIELDS)),
+                "start": In(1),
+                "is_ready": Out(1),
+                "port": Out(ReadPort(config)),
+                "valid": In(1),
+                "lanes": In(data.ArrayLayout(8, num_lanes)),
+                "out_valid": Out(1),
+                "outs": Out(data.ArrayLayout(8, num_lanes)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -60,17 +67,23 @@ class Lut(wiring.Component):
         num_due = Signal(range(num_beats + 1))
         row = Signal(range(max(num_beats, 2)))
         m.d.comb += [
-            bursts.valid.eq(num_requests != 0), bursts.p.last_beat.eq(burst_beats - 1),
+            bursts.valid.eq(num_requests != 0),
+            bursts.p.last_beat.eq(burst_beats - 1),
             self.is_ready.eq(num_due == 0),
         ]
         with m.If(self.start):
             m.d.sync += [
-                num_requests.eq(Mux(self.job.has_lut, num_beats // burst_beats, 0)), num_due.eq(Mux(self.job.has_lut, num_beats, 0)),
-                bursts.p.addr.eq(self.job.lut_addr), row.eq(0),
+                num_requests.eq(Mux(self.job.has_lut, num_beats // burst_beats, 0)),
+                num_due.eq(Mux(self.job.has_lut, num_beats, 0)),
+                bursts.p.addr.eq(self.job.lut_addr),
+                row.eq(0),
             ]
         with m.Else():
             with m.If(bursts.valid & bursts.ready):
-                m.d.sync += [num_requests.eq(num_requests - 1), bursts.p.addr.eq(bursts.p.addr + burst_beats * config.port_bytes)]
+                m.d.sync += [
+                    num_requests.eq(num_requests - 1),
+                    bursts.p.addr.eq(bursts.p.addr + burst_beats * config.port_bytes),
+                ]
             with m.If(beats.valid):
                 m.d.sync += [num_due.eq(num_due - 1), row.eq(row + 1)]
 
@@ -84,8 +97,11 @@ class Lut(wiring.Component):
             write, read = table.write_port(), table.read_port()
             byte = Signal(8, reset_less=True, name=f"byte_{lane}")
             m.d.comb += [
-                write.addr.eq(row), write.data.eq(beats.p), write.en.eq(beats.valid),
-                read.addr.eq(self.lanes[lane][byte_bits:]), read.en.eq(1),
+                write.addr.eq(row),
+                write.data.eq(beats.p),
+                write.en.eq(beats.valid),
+                read.addr.eq(self.lanes[lane][byte_bits:]),
+                read.en.eq(1),
             ]
             m.d.sync += [
                 byte.eq(self.lanes[lane]),

@@ -16,7 +16,10 @@ _QUOTIENT_BITS = 42
 
 
 def delay(m: Module, value, cycles: int, *, name: str, reset_less: bool = False):
-    """`value` as it was `cycles` clock cycles ago, by a chain of registers `<name>_<i>` that start at zero. Shape preserved."""
+    """`value` as it was `cycles` clock cycles ago, by a chain of registers `<name>_<i>` that start at zero.
+
+    Shape preserved.
+    """
     for i in range(cycles):
         stage = Signal(value.shape(), name=f"{name}_{i}", reset_less=reset_less)
         m.d.sync += stage.eq(value)
@@ -25,7 +28,9 @@ def delay(m: Module, value, cycles: int, *, name: str, reset_less: bool = False)
 
 
 class _Lane(wiring.Component):
-    """One lane of `Requantiser`; the members are its, except that each control input belongs to the stage that uses it."""
+    """One lane of `Requantiser`; the members are its, except that each control input belongs to the stage that uses
+    it.
+    """
 
     acc: In(signed(32))
     bias: In(signed(32))
@@ -57,7 +62,8 @@ class _Lane(wiring.Component):
 
         product = self._multiply(m, x)  # three stages
 
-        # The product of the high sum, 8 bits up, and that of the low sum a cycle before; the lowest 8 bits only matter to a tie.
+        # The product of the high sum, 8 bits up, and that of the low sum a cycle before; the lowest 8 bits only matter
+        # to a tie.
         low_product, total_product = Signal(signed(63), reset_less=True), Signal(signed(64))
         m.d.comb += total_product.eq(product)
         with m.If(self.is_wide):
@@ -67,22 +73,30 @@ class _Lane(wiring.Component):
         # The right shift by 31 + R, its last bit still to be rounded off: 30 bits now, R later, 1 at the end.
         quotient = Signal(signed(_QUOTIENT_BITS), reset_less=True)
         is_tie_below, has_rest = Signal(reset_less=True), Signal()
-        m.d.comb += has_rest.eq(total_product[:22].any() | Mux(self.is_wide, low_product[:8].any(), total_product[22:30].any()))
+        m.d.comb += has_rest.eq(
+            total_product[:22].any() | Mux(self.is_wide, low_product[:8].any(), total_product[22:30].any())
+        )
         m.d.sync += [
             quotient.eq(Mux(self.is_wide, total_product >> 22, total_product >> 30)),
             is_tie_below.eq((total_product < 0) & ~has_rest & ~self.is_half_up),
         ]
         nudged = Signal(signed(_QUOTIENT_BITS), reset_less=True)
-        m.d.sync += nudged.eq(quotient + Mux(self.is_single, Cat(is_tie_below, is_tie_below).as_signed(), Const(1, signed(2))))
+        m.d.sync += nudged.eq(
+            quotient + Mux(self.is_single, Cat(is_tie_below, is_tie_below).as_signed(), Const(1, signed(2)))
+        )
         halves = Signal(signed(_QUOTIENT_BITS), reset_less=True)
-        m.d.sync += halves.eq(Cat(nudged[0] & self.is_single, nudged[1:] - (~self.is_single & (nudged < 0) & self.has_shift)).as_signed())
+        m.d.sync += halves.eq(
+            Cat(nudged[0] & self.is_single, nudged[1:] - (~self.is_single & (nudged < 0) & self.has_shift)).as_signed()
+        )
         shifted = Signal(signed(_QUOTIENT_BITS), reset_less=True)
         m.d.sync += shifted.eq(halves >> self.shift_right)
         rounded = Signal(signed(_QUOTIENT_BITS), reset_less=True)
         m.d.sync += rounded.eq((shifted + 1) >> 1)
 
-        small = Signal(signed(_OUT_BITS), reset_less=True)  # a value beyond these bits is clamped whatever the zero point
-        top = rounded[_OUT_BITS - 1:]
+        small = Signal(
+            signed(_OUT_BITS), reset_less=True
+        )  # a value beyond these bits is clamped whatever the zero point
+        top = rounded[_OUT_BITS - 1 :]
         with m.If(top.any() & ~top.all()):
             m.d.sync += small.eq(Mux(rounded < 0, -(1 << (_OUT_BITS - 1)), (1 << (_OUT_BITS - 1)) - 1))
         with m.Else():
@@ -98,21 +112,25 @@ class _Lane(wiring.Component):
         return m
 
     def _multiply(self, m, x):
-        """`x * mult` three cycles later, from four products of at most 18 signed bits each (one DSP block per product)."""
+        """`x * mult` three cycles later, from four products of at most 18 signed bits each (one DSP block per
+        product).
+        """
         low = Cat(x[:_PART_BITS], Const(0, 1)).as_signed()
         high = x[_PART_BITS:].as_signed()
         mult_low = Cat(self.mult_low, Const(0, 1)).as_signed()
         mult_high = Cat(self.mult_high, Const(0, 1)).as_signed()
-        low_low, low_high, high_low, high_high = (Signal(signed(2 * _PART_BITS + 1), reset_less=True, name=f"product_{i}") for i in range(4))
+        low_low, low_high, high_low, high_high = (
+            Signal(signed(2 * _PART_BITS + 1), reset_less=True, name=f"product_{i}") for i in range(4)
+        )
         m.d.sync += [
-            low_low.eq(low * mult_low), low_high.eq(low * mult_high), high_low.eq(high * mult_low), high_high.eq(high * mult_high),
+            low_low.eq(low * mult_low),
+            low_high.eq(low * mult_high),
+            high_low.eq(high * mult_low),
+            high_high.eq(high * mult_high),
         ]
         outer = Signal(signed(63), reset_less=True)
         inner = Signal(signed(2 * _PART_BITS + 1), reset_less=True)
-        m.d.sync += [
-            outer.eq(Cat(low_low[:2 * _PART_BITS], high_high)),
-            inner.eq(low_high + high_low),
-        ]
+        m.d.sync += [outer.eq(Cat(low_low[: 2 * _PART_BITS], high_high)), inner.eq(low_high + high_low)]
         product = Signal(signed(63), reset_less=True)
         m.d.sync += product.eq(Cat(outer[:_PART_BITS], outer[_PART_BITS:].as_signed() + inner))
         return product
@@ -121,17 +139,18 @@ class _Lane(wiring.Component):
 class Requantiser(wiring.Component):
     """Bias, scale, round, add the zero point and clamp `num_lanes` accumulators of one output channel.
 
-    As in docs/architecture.md: `x = (acc + bias) << shift_left`, the sum wrapped to 32 bits, the shift wrapped (`DOUBLE`)
-    or saturated (`SINGLE`) to 32 bits; then `DOUBLE`: `h = (x*mult + 2^30) >> 31`, `y = (h + 2^(R-1) - (h<0)) >> R`;
-    `SINGLE`: `y = (x*mult + 2^(30+R) - (x*mult<0)) >> (31+R)`, `HALF_UP`: the same without `x*mult<0`; then
-    `clamp(y + zero_point_out, act_min, act_max)`.
+    As in docs/architecture.md: `x = (acc + bias) << shift_left`, the sum wrapped to 32 bits, the shift wrapped
+    (`DOUBLE`) or saturated (`SINGLE`) to 32 bits; then `DOUBLE`: `h = (x*mult + 2^30) >> 31`, `y = (h + 2^(R-1) -
+    (h<0)) >> R`; `SINGLE`: `y = (x*mult + 2^(30+R) - (x*mult<0)) >> (31+R)`, `HALF_UP`: the same without `x*mult<0`;
+    then `clamp(y + zero_point_out, act_min, act_max)`.
 
-    With `is_wide` the accumulators of low bytes (`is_low`) come a cycle before those of high bytes; x*mult is then the first product plus 256 times
-    the second. The low bytes of the outputs leave `PIPELINE_CYCLES + 1` cycles after the accumulators of low bytes, the high bytes a cycle later;
-    with `is_interleaved` the low and the high byte of each of the lower half of the lanes in turn, then those of the upper half.
+    With `is_wide` the accumulators of low bytes (`is_low`) come a cycle before those of high bytes; x*mult is then the
+    first product plus 256 times the second. The low bytes of the outputs leave `PIPELINE_CYCLES + 1` cycles after the
+    accumulators of low bytes, the high bytes a cycle later; with `is_interleaved` the low and the high byte of each of
+    the lower half of the lanes in turn, then those of the upper half.
 
-    A pipeline without stalls: outputs come `PIPELINE_CYCLES` cycles after their inputs, one set per cycle. Each lane takes
-    four 18 x 18 multipliers.
+    A pipeline without stalls: outputs come `PIPELINE_CYCLES` cycles after their inputs, one set per cycle. Each lane
+    takes four 18 x 18 multipliers.
 
     Parameters
     ----------
@@ -151,7 +170,8 @@ class Requantiser(wiring.Component):
     is_low : In(1)
         These are accumulators of low bytes; those of high bytes follow in the next cycle. Only with `is_wide`.
     is_wide, is_interleaved, rounding, zero_point_out, act_min, act_max : In
-        As in `spec.isa.NN`, but for `is_interleaved`, which needs `is_wide`; must not change while anything is in the pipeline.
+        As in `spec.isa.NN`, but for `is_interleaved`, which needs `is_wide`; must not change while anything is in the
+        pipeline.
     out_valid : Out(1)
         `valid`, `PIPELINE_CYCLES` later, one more if `is_wide`.
     outs : Out(array of 8)
@@ -163,30 +183,40 @@ class Requantiser(wiring.Component):
 
     def __init__(self, config: NpuConfig, num_lanes: int):
         self.num_lanes = num_lanes
-        super().__init__({
-            "valid": In(1),
-            "accs": In(data.ArrayLayout(signed(32), num_lanes)),
-            "param": In(PARAM.layout),
-            "is_low": In(1),
-            "is_wide": In(1), "is_interleaved": In(1),
-            "rounding": In(Rounding),
-            "zero_point_out": In(signed(9)),
-            "act_min": In(signed(16)),
-            "act_max": In(signed(16)),
-            "out_valid": Out(1),
-            "outs": Out(data.ArrayLayout(8, num_lanes)),
-        })
+        super().__init__(
+            {
+                "valid": In(1),
+                "accs": In(data.ArrayLayout(signed(32), num_lanes)),
+                "param": In(PARAM.layout),
+                "is_low": In(1),
+                "is_wide": In(1),
+                "is_interleaved": In(1),
+                "rounding": In(Rounding),
+                "zero_point_out": In(signed(9)),
+                "act_min": In(signed(16)),
+                "act_max": In(signed(16)),
+                "out_valid": Out(1),
+                "outs": Out(data.ArrayLayout(8, num_lanes)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         is_single, is_half_up = Signal(), Signal()
-        out_valid, is_late_valid, is_late_out = delay(m, self.valid, self.PIPELINE_CYCLES, name="valid"), Signal(), Signal()
+        out_valid, is_late_valid, is_late_out = (
+            delay(m, self.valid, self.PIPELINE_CYCLES, name="valid"),
+            Signal(),
+            Signal(),
+        )
         m.d.comb += [
             is_half_up.eq(self.rounding == Rounding.HALF_UP),
             is_single.eq((self.rounding == Rounding.SINGLE) | is_half_up),
             self.out_valid.eq(Mux(self.is_wide, is_late_valid, out_valid)),
         ]
-        m.d.sync += [is_late_valid.eq(out_valid), is_late_out.eq(self.is_wide & ~delay(m, self.is_low, self.PIPELINE_CYCLES, name="is_low"))]
+        m.d.sync += [
+            is_late_valid.eq(out_valid),
+            is_late_out.eq(self.is_wide & ~delay(m, self.is_low, self.PIPELINE_CYCLES, name="is_low")),
+        ]
         shift_left = delay(m, self.param.shift_left, 1, name="shift_left", reset_less=True)
         mult = delay(m, self.param.mult, 2, name="mult", reset_less=True)
         shift_right = delay(m, self.param.shift_right, 6, name="shift_right", reset_less=True)
@@ -212,7 +242,9 @@ class Requantiser(wiring.Component):
                 lane.zero_point_out.eq(self.zero_point_out),
                 lane.act_min.eq(self.act_min),
                 lane.act_max.eq(self.act_max),
-                self.outs[i].eq(Mux(is_late_out, late, Mux(self.is_interleaved, interleaved.word_select(i, 8), lane.out[:8]))),
+                self.outs[i].eq(
+                    Mux(is_late_out, late, Mux(self.is_interleaved, interleaved.word_select(i, 8), lane.out[:8]))
+                ),
             ]
             m.d.sync += late.eq(Mux(self.is_interleaved, interleaved.word_select(self.num_lanes + i, 8), lane.out[8:]))
         return m

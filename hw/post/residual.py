@@ -18,8 +18,15 @@ from .add import ADD_FIELDS, AddLane
 
 __all__ = ["RESIDUAL_FIELDS", "Residual", "ResidualUnit"]
 
-RESIDUAL_FIELDS = ("has_residual", "res_addr", "res_run_bytes", "res_run_bytes_last", "num_res_runs", "num_res_runs_last",
-                   *(f"res_{name}" for name in ADD_FIELDS))
+RESIDUAL_FIELDS = (
+    "has_residual",
+    "res_addr",
+    "res_run_bytes",
+    "res_run_bytes_last",
+    "num_res_runs",
+    "num_res_runs_last",
+    *(f"res_{name}" for name in ADD_FIELDS),
+)
 """What `Residual` needs of an NN descriptor, beyond where its outputs go."""
 
 
@@ -31,9 +38,11 @@ class ResidualUnit(data.Struct):
 
 
 class Residual(wiring.Component):
-    """Adds to the bytes of each chunk the bytes that lie at `res_addr` as the chunk's lie at `out_addr`; without residual a wire.
+    """Adds to the bytes of each chunk the bytes that lie at `res_addr` as the chunk's lie at `out_addr`; without
+    residual a wire.
 
-    Throughput: `config.residual_lanes` bytes per cycle. Latency: about 16 cycles, and for the first chunk of a group a round trip to memory.
+    Throughput: `config.residual_lanes` bytes per cycle. Latency: about 16 cycles, and for the first chunk of a group a
+    round trip to memory.
 
     Members
     -------
@@ -51,13 +60,16 @@ class Residual(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "job": In(NN.subset("out_addr", "out_pitch_row_bytes", *RESIDUAL_FIELDS)),
-            "units": In(stream.Signature(ResidualUnit)),
-            "port": Out(ReadPort(config)),
-            "i": In(stream.Signature(Chunk(config.post_lanes))), "o": Out(stream.Signature(Chunk(config.post_lanes))),
-            "is_idle": Out(1),
-        })
+        super().__init__(
+            {
+                "job": In(NN.subset("out_addr", "out_pitch_row_bytes", *RESIDUAL_FIELDS)),
+                "units": In(stream.Signature(ResidualUnit)),
+                "port": Out(ReadPort(config)),
+                "i": In(stream.Signature(Chunk(config.post_lanes))),
+                "o": Out(stream.Signature(Chunk(config.post_lanes))),
+                "is_idle": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -77,8 +89,12 @@ class Residual(wiring.Component):
             left.eq(chunk.count - used),
             is_piece_last.eq(left <= lanes),
             piece.count.eq(Mux(is_piece_last, left, lanes)),
-            piece.addr.eq(chunk.addr), piece.start.eq(chunk.start & (used == 0)), piece.last.eq(chunk.last & is_piece_last),
-            is_going.eq(self.i.valid & job.has_residual & (num_free != 0) & (operand.level >= piece.count + operand.take)),
+            piece.addr.eq(chunk.addr),
+            piece.start.eq(chunk.start & (used == 0)),
+            piece.last.eq(chunk.last & is_piece_last),
+            is_going.eq(
+                self.i.valid & job.has_residual & (num_free != 0) & (operand.level >= piece.count + operand.take)
+            ),
             tags.i.valid.eq(is_going),
             is_leaving.eq(sums.o.valid & self.o.ready),
             self.is_idle.eq(num_free == self.QUEUE_DEPTH),
@@ -93,7 +109,10 @@ class Residual(wiring.Component):
         for lane in range(lanes):
             m.submodules[f"add_{lane}"] = add = AddLane()
             m.d.comb += [add.job[name].eq(job[f"res_{name}"]) for name in ADD_FIELDS]
-            m.d.comb += [add.a.eq(acts.word_select(lane, 8).as_signed()), add.b.eq(operand.data.word_select(lane, 8).as_signed())]
+            m.d.comb += [
+                add.a.eq(acts.word_select(lane, 8).as_signed()),
+                add.b.eq(operand.data.word_select(lane, 8).as_signed()),
+            ]
             results.append(add.y)
         is_done = is_going
         for cycle in range(1 + AddLane.PIPELINE_CYCLES):
@@ -103,8 +122,11 @@ class Residual(wiring.Component):
 
         with m.If(job.has_residual):
             m.d.comb += [
-                self.o.valid.eq(sums.o.valid), self.o.p.eq(tags.o.p), self.o.p.data.eq(sums.o.p),
-                sums.o.ready.eq(self.o.ready), tags.o.ready.eq(is_leaving),
+                self.o.valid.eq(sums.o.valid),
+                self.o.p.eq(tags.o.p),
+                self.o.p.data.eq(sums.o.p),
+                sums.o.ready.eq(self.o.ready),
+                tags.o.ready.eq(is_leaving),
                 self.i.ready.eq(is_going & is_piece_last),
             ]
         with m.Else():
@@ -116,7 +138,9 @@ class Residual(wiring.Component):
         config, job = self._config, self.job
         m.submodules.queue = queue = Queue(ResidualUnit, 4)
         m.submodules.walk = walk = RunWalk()
-        m.submodules.reader = reader = RunReader(config, max(2 * config.max_burst_beats, OPERAND_DEPTH_BYTES // config.port_bytes))
+        m.submodules.reader = reader = RunReader(
+            config, max(2 * config.max_burst_beats, OPERAND_DEPTH_BYTES // config.port_bytes)
+        )
         wiring.connect(m, wiring.flipped(self.units), queue.i)
         wiring.connect(m, walk.runs, reader.runs)
         wiring.connect(m, reader.port, wiring.flipped(self.port))
@@ -125,7 +149,8 @@ class Residual(wiring.Component):
         m.d.sync += offset.eq(job.res_addr - job.out_addr)
         unit, runs = queue.o, walk.jobs
         m.d.comb += [
-            runs.valid.eq(unit.valid), unit.ready.eq(runs.ready),
+            runs.valid.eq(unit.valid),
+            unit.ready.eq(runs.ready),
             runs.p.addr.eq(unit.p.addr + offset),
             runs.p.run_bytes.eq(Mux(unit.p.is_last_group, job.res_run_bytes_last, job.res_run_bytes)),
             runs.p.num_inner.eq(Mux(unit.p.is_last_group, job.num_res_runs_last, job.num_res_runs)),

@@ -14,7 +14,8 @@ WEIGHT_BITS = 2 * FRACTION_BITS + 1
 
 
 class BlendWeights(wiring.Component):
-    """The weights of the two pixels of a row of a window: (1 - x) and x, times (1 - y) for the first row or y for the second.
+    """The weights of the two pixels of a row of a window: (1 - x) and x, times (1 - y) for the first row or y for
+    the second.
 
     Latency: `PIPELINE_CYCLES`. Throughput: a row per cycle.
 
@@ -83,8 +84,13 @@ class Blend(wiring.Component):
         is_complete, is_rounded, is_last, is_rounded_last = Signal(), Signal(), Signal(), Signal()
         half = 1 << (2 * FRACTION_BITS - 1)
         m.d.sync += [
-            is_complete.eq(self.en & self.window_last), is_last.eq(self.last),
-            rounded.eq(total + half - (total < 0)), is_rounded.eq(is_complete), is_rounded_last.eq(is_last),
-            self.result.eq(rounded >> (2 * FRACTION_BITS)), self.valid.eq(is_rounded), self.result_last.eq(is_rounded_last),
+            is_complete.eq(self.en & self.window_last),
+            is_last.eq(self.last),
+            rounded.eq(total + half - (total < 0)),
+            is_rounded.eq(is_complete),
+            is_rounded_last.eq(is_last),
+            self.result.eq(rounded >> (2 * FRACTION_BITS)),
+            self.valid.eq(is_rounded),
+            self.result_last.eq(is_rounded_last),
         ]
         return m

@@ -37,7 +37,8 @@ class TpBuffer(wiring.Component):
     read_count : In
         Lanes in use, 0 .. num_lanes; lane i is at `read_addr + i * read_step`, within the same half.
     read_step : In(array of 2)
-        Bytes from lane to lane of each gather, constant from two cycles before its address. With 0 all lanes read one byte.
+        Bytes from lane to lane of each gather, constant from two cycles before its address. With 0 all lanes read one
+        byte.
     read_data : Out(2 x num_lanes bytes)
         The bytes, signed; those of lanes not in use are undefined.
     """
@@ -47,17 +48,19 @@ class TpBuffer(wiring.Component):
     def __init__(self, *, num_bytes: int, num_banks: int, num_lanes: int):
         self._num_banks, self._num_lanes, self._depth = num_banks, num_lanes, num_bytes // num_banks
         addr_bits = exact_log2(num_bytes)
-        super().__init__({
-            "write_en": In(1),
-            "write_addr": In(addr_bits),
-            "write_data": In(8 * num_banks),
-            "write_skip": In(range(num_banks)),
-            "write_count": In(range(num_banks + 1)),
-            "read_addr": In(data.ArrayLayout(addr_bits, 2)),
-            "read_count": In(range(num_lanes + 1)),
-            "read_step": In(data.ArrayLayout(addr_bits - 1, 2)),
-            "read_data": Out(data.ArrayLayout(data.ArrayLayout(signed(8), num_lanes), 2)),
-        })
+        super().__init__(
+            {
+                "write_en": In(1),
+                "write_addr": In(addr_bits),
+                "write_data": In(8 * num_banks),
+                "write_skip": In(range(num_banks)),
+                "write_count": In(range(num_banks + 1)),
+                "read_addr": In(data.ArrayLayout(addr_bits, 2)),
+                "read_count": In(range(num_lanes + 1)),
+                "read_step": In(data.ArrayLayout(addr_bits - 1, 2)),
+                "read_data": Out(data.ArrayLayout(data.ArrayLayout(signed(8), num_lanes), 2)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -85,11 +88,13 @@ class TpBuffer(wiring.Component):
             m.d.sync += [
                 port.en.eq(self.write_en & (offset < self.write_count)),
                 port.addr.eq(word + (bank > index)),
-                port.data.eq(rotated[8 * index:8 * index + 8]),
+                port.data.eq(rotated[8 * index : 8 * index + 8]),
             ]
 
     def _gather(self, m, gather, ports):
-        """Lane addresses; then each bank takes the word of the lane that falls to it; then each lane the byte of its bank."""
+        """Lane addresses; then each bank takes the word of the lane that falls to it; then each lane the byte of its
+        bank.
+        """
         bank_bits = exact_log2(self._num_banks)
         base = self.read_addr[gather]
         half_bits = len(base) - 1

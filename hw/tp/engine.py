@@ -19,8 +19,9 @@ __all__ = ["TpEngine"]
 class TpEngine(wiring.Component):
     """Executes `TP` descriptors as docs/architecture.md defines them.
 
-    Loading, processing and writing are units of their own; each has the fields it needs in registers of its own, and loads
-    one descriptor ahead into the other half of the buffer. A descriptor is accepted when all three units have taken it.
+    Loading, processing and writing are units of their own; each has the fields it needs in registers of its own, and
+    loads one descriptor ahead into the other half of the buffer. A descriptor is accepted when all three units have
+    taken it.
 
     Throughput: the slowest of the three; see `Load`, `Process`, `Output`.
 
@@ -35,18 +36,23 @@ class TpEngine(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        super().__init__({
-            "job": In(stream.Signature(TP.layout)),
-            "read": Out(ReadPort(config)), "read_lut": Out(ReadPort(config)),
-            "write": Out(WritePort(config)),
-            "done": Out(1),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(TP.layout)),
+                "read": Out(ReadPort(config)),
+                "read_lut": Out(ReadPort(config)),
+                "write": Out(WritePort(config)),
+                "done": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         config = self._config
         m.submodules.load = load = Load(config)
-        m.submodules.buffer = buffer = TpBuffer(num_bytes=config.tp_buffer_bytes, num_banks=config.port_bytes, num_lanes=NUM_TP_LANES)
+        m.submodules.buffer = buffer = TpBuffer(
+            num_bytes=config.tp_buffer_bytes, num_banks=config.port_bytes, num_lanes=NUM_TP_LANES
+        )
         m.submodules.process = process = Process(config)
         m.submodules.output = output = Output(config)
 
@@ -58,9 +64,14 @@ class TpEngine(wiring.Component):
         wiring.connect(m, output.port, wiring.flipped(self.write))
         m.d.comb += [
             load.freed.eq(process.freed),
-            buffer.write_en.eq(load.write_en), buffer.write_addr.eq(load.write_addr),
-            buffer.write_data.eq(load.write_data), buffer.write_skip.eq(load.write_skip), buffer.write_count.eq(load.write_count),
-            buffer.read_addr.eq(process.read_addr), buffer.read_count.eq(process.read_count), buffer.read_step.eq(process.read_step),
+            buffer.write_en.eq(load.write_en),
+            buffer.write_addr.eq(load.write_addr),
+            buffer.write_data.eq(load.write_data),
+            buffer.write_skip.eq(load.write_skip),
+            buffer.write_count.eq(load.write_count),
+            buffer.read_addr.eq(process.read_addr),
+            buffer.read_count.eq(process.read_count),
+            buffer.read_step.eq(process.read_step),
             process.read_data.eq(buffer.read_data),
             self.done.eq(output.done),
         ]
@@ -75,6 +86,8 @@ class TpEngine(wiring.Component):
                 m.d.comb += unit.p[name].eq(self.job.p[name])
             with m.If(unit.valid & unit.ready):
                 m.d.sync += is_taken[index].eq(1)
-        m.d.comb += self.job.ready.eq(Cat(taken | unit.ready for taken, unit in zip(is_taken, units, strict=True)).all())
+        m.d.comb += self.job.ready.eq(
+            Cat(taken | unit.ready for taken, unit in zip(is_taken, units, strict=True)).all()
+        )
         with m.If(self.job.valid & self.job.ready):
             m.d.sync += is_taken.eq(0)

@@ -16,7 +16,17 @@ from convoy.spec.isa import TP
 
 __all__ = ["Load"]
 
-_JOB = TP.subset("buffer_half", "a_addr", "a_run_bytes", "num_a_runs", "a_pitch_bytes", "b_addr", "b_run_bytes", "num_b_runs", "b_pitch_bytes")
+_JOB = TP.subset(
+    "buffer_half",
+    "a_addr",
+    "a_run_bytes",
+    "num_a_runs",
+    "a_pitch_bytes",
+    "b_addr",
+    "b_run_bytes",
+    "num_b_runs",
+    "b_pitch_bytes",
+)
 
 
 class Load(wiring.Component):
@@ -43,17 +53,19 @@ class Load(wiring.Component):
     def __init__(self, config: NpuConfig):
         self._config = config
         addr_bits = exact_log2(config.tp_buffer_bytes)
-        super().__init__({
-            "job": In(stream.Signature(_JOB)),
-            "port": Out(ReadPort(config)),
-            "write_en": Out(1),
-            "write_addr": Out(addr_bits),
-            "write_data": Out(config.port_bits),
-            "write_skip": Out(range(config.port_bytes)),
-            "write_count": Out(range(config.port_bytes + 1)),
-            "loaded": Out(stream.Signature(addr_bits)),
-            "freed": In(1),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(_JOB)),
+                "port": Out(ReadPort(config)),
+                "write_en": Out(1),
+                "write_addr": Out(addr_bits),
+                "write_data": Out(config.port_bits),
+                "write_skip": Out(range(config.port_bytes)),
+                "write_count": Out(range(config.port_bytes + 1)),
+                "loaded": Out(stream.Signature(addr_bits)),
+                "freed": In(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -83,14 +95,18 @@ class Load(wiring.Component):
         m.d.sync += num_held.eq(num_held + is_start - self.freed)
         m.d.comb += [
             walks.p.num_outer.eq(1),
-            expected.p.half.eq(job.buffer_half), expected.p.has_b.eq(has_b),
-            expected.p.last_a_run.eq(job.num_a_runs - 1), expected.p.last_b_run.eq(job.num_b_runs - 1),
+            expected.p.half.eq(job.buffer_half),
+            expected.p.has_b.eq(has_b),
+            expected.p.last_a_run.eq(job.num_a_runs - 1),
+            expected.p.last_b_run.eq(job.num_b_runs - 1),
         ]
         with m.FSM():
             with m.State("A"):
                 m.d.comb += [
-                    walks.p.addr.eq(job.a_addr), walks.p.run_bytes.eq(job.a_run_bytes),
-                    walks.p.num_inner.eq(job.num_a_runs), walks.p.pitch_inner_bytes.eq(job.a_pitch_bytes),
+                    walks.p.addr.eq(job.a_addr),
+                    walks.p.run_bytes.eq(job.a_run_bytes),
+                    walks.p.num_inner.eq(job.num_a_runs),
+                    walks.p.pitch_inner_bytes.eq(job.a_pitch_bytes),
                     walks.valid.eq(self.job.valid & can_start & expected.ready),
                     is_start.eq(walks.valid & walks.ready),
                     expected.valid.eq(is_start),
@@ -102,8 +118,10 @@ class Load(wiring.Component):
                         m.next = "B"
             with m.State("B"):
                 m.d.comb += [
-                    walks.p.addr.eq(job.b_addr), walks.p.run_bytes.eq(job.b_run_bytes),
-                    walks.p.num_inner.eq(job.num_b_runs), walks.p.pitch_inner_bytes.eq(job.b_pitch_bytes),
+                    walks.p.addr.eq(job.b_addr),
+                    walks.p.run_bytes.eq(job.b_run_bytes),
+                    walks.p.num_inner.eq(job.num_b_runs),
+                    walks.p.pitch_inner_bytes.eq(job.b_pitch_bytes),
                     walks.valid.eq(1),
                     self.job.ready.eq(walks.ready),
                 ]
@@ -126,7 +144,9 @@ class Load(wiring.Component):
             expected.ready.eq(is_end),
             self.write_en.eq(beats.valid & beats.ready),
             self.write_addr.eq(Cat(position[:-1], expected.p.half)),
-            self.write_data.eq(beats.p.data), self.write_skip.eq(beats.p.skip), self.write_count.eq(beats.p.count),
+            self.write_data.eq(beats.p.data),
+            self.write_skip.eq(beats.p.skip),
+            self.write_count.eq(beats.p.count),
         ]
         with m.If(beats.valid & beats.ready):
             m.d.sync += position.eq(end)

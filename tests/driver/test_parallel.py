@@ -1,4 +1,6 @@
-"""Layers simulated independently: where a network may be cut, and that the number and kind of workers change nothing."""
+"""Layers simulated independently: where a network may be cut, and that the number and kind of workers change
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def _residual_graph():
 
     def conv(source):
         weights = maker.weights((8, 3, 3, 8), 8, 0)
-        return maker.op("CONV_2D", (source, weights, maker.tensor((8,), np.int32, np.zeros(8, np.int32))), shape, **CONV)
+        return maker.op(
+            "CONV_2D", (source, weights, maker.tensor((8,), np.int32, np.zeros(8, np.int32))), shape, **CONV
+        )
 
     source = maker.tensor(shape)
     first = conv(source)
@@ -43,7 +47,9 @@ def test_what_was_fused_stays_together():
     assert [op.kind for op in graph.ops] == ["CONV_2D", "CONV_2D", "LEAKY_RELU", "ADD"]
     assert {index for index, note in fused.notes.items() if note.startswith("fused into")} == {2, 3}
     assert parts_of(fused) == [range(0, 1), range(1, 4)]
-    assert parts_of(compile_graph(graph, PRESETS["Q"], keep_tensors=True, is_fusing=False)) == [range(n, n + 1) for n in range(4)]
+    assert parts_of(compile_graph(graph, PRESETS["Q"], keep_tensors=True, is_fusing=False)) == [
+        range(n, n + 1) for n in range(4)
+    ]
 
 
 def test_parts_give_the_tensors_of_the_whole():
@@ -63,7 +69,9 @@ def _run(monkeypatch, capsys, *options: str) -> dict:
     with pytest.raises(SystemExit) as caught:
         cli.main()
     captured = capsys.readouterr()
-    unexpected = [line for line in captured.err.splitlines() if "compiling the RTL" not in line]  # said while the cache is cold
+    unexpected = [
+        line for line in captured.err.splitlines() if "compiling the RTL" not in line
+    ]  # said while the cache is cold
     assert (caught.value.code, unexpected) == (0, [])
     report = json.loads(captured.out)
     return {name: value for name, value in report.items() if not name.startswith("simulat")}
@@ -81,11 +89,14 @@ def test_reports_do_not_depend_on_the_workers(monkeypatch, capsys):
         assert _run(monkeypatch, capsys, "--scheduler", cluster.scheduler_address) == one
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    (["--jobs", "2", "--scheduler", "tcp://127.0.0.1:1"], "--jobs and --scheduler exclude each other"),
-    (["--device", "native", "--jobs", "2", "--waves", "w.vcd"], "--waves needs one device for all layers"),
-    (["--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--jobs", "2", "--scheduler", "tcp://127.0.0.1:1"], "--jobs and --scheduler exclude each other"),
+        (["--device", "native", "--jobs", "2", "--waves", "w.vcd"], "--waves needs one device for all layers"),
+        (["--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
+    ],
+)
 def test_refusals(monkeypatch, capsys, options, message):
     monkeypatch.setattr(sys, "argv", ["convoy", "run", str(DIGITS), "--device", "golden", *options])
     with pytest.raises(SystemExit) as caught:

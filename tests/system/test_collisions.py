@@ -1,4 +1,6 @@
-"""No result depends on what a block memory gives when it is read where it is being written: synthesis may leave out the bypasses."""
+"""No result depends on what a block memory gives when it is read where it is being written: synthesis may leave out
+the bypasses.
+"""
 
 import pytest
 from amaranth.hdl import Module

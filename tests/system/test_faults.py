@@ -15,7 +15,9 @@ from convoy.spec.isa import DESCRIPTOR_BYTES, NN, STREAM, Opcode
 from convoy.verif.attacks import BEFORE, KINDS, Attacker, Event, Job, write_window
 from convoy.verif.hostile import CONFIGS, Bench, Case, draw_case
 
-EXAMPLES, SEED = (int(os.environ.get(name, default)) for name, default in (("CONVOY_EXAMPLES", "12"), ("CONVOY_SEED", "1")))
+EXAMPLES, SEED = (
+    int(os.environ.get(name, default)) for name, default in (("CONVOY_EXAMPLES", "12"), ("CONVOY_SEED", "1"))
+)
 CONFIG = CONFIGS["small"]
 READ, WRITE, LOCK = WindowControl.READ, WindowControl.WRITE, WindowControl.LOCK
 
@@ -41,7 +43,17 @@ def test_hostile_jobs():
                 found.update(job.kinds)
             device.close()
     assert found == set(KINDS)
-    assert ends >= {Error.NONE, Error.OPCODE, Error.MALFORMED, Error.BUS_READ, Error.BUS_WRITE, Error.ACCESS_READ, Error.ACCESS_WRITE, Error.WATCHDOG, Error.TIMEOUT}
+    assert ends >= {
+        Error.NONE,
+        Error.OPCODE,
+        Error.MALFORMED,
+        Error.BUS_READ,
+        Error.BUS_WRITE,
+        Error.ACCESS_READ,
+        Error.ACCESS_WRITE,
+        Error.WATCHDOG,
+        Error.TIMEOUT,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +72,11 @@ def attack(case):
         limits = (Event(BEFORE, "write", ("TIMEOUT", 5000)), Event(BEFORE, "write", ("WATCHDOG", 1000)))
         bench = Bench(device)
         outcome = bench.run(target, Job((), (*limits, *events)))
-        if not any("CONTROL" in str(event.arguments[0]) and event.arguments[1] & LOCK for event in events if event.action == "write"):
+        if not any(
+            "CONTROL" in str(event.arguments[0]) and event.arguments[1] & LOCK
+            for event in events
+            if event.action == "write"
+        ):
             bench.check(target)
         return outcome
 
@@ -78,7 +94,9 @@ def nn_of(case):
 def windows(*given):
     """Events that set all windows."""
     given += ((0, 0, 0),) * (4 - len(given))
-    return [Event(BEFORE, "write", write) for number, window in enumerate(given) for write in write_window(number, *window)]
+    return [
+        Event(BEFORE, "write", write) for number, window in enumerate(given) for write in write_window(number, *window)
+    ]
 
 
 def test_a_stream_of_no_beats(case, attack):
@@ -92,9 +110,15 @@ def test_a_stream_of_no_beats(case, attack):
 def test_a_stream_anywhere(case, attack):
     """Its address went to the bus as it was."""
     _, nn = nn_of(case)
-    entry = STREAM.decode(case.targets[-1].before[nn["stream_addr"]:nn["stream_addr"] + STREAM.num_bytes])
+    entry = STREAM.decode(case.targets[-1].before[nn["stream_addr"] : nn["stream_addr"] + STREAM.num_bytes])
     for offset in (1, 2, 4, 8, 16, 31):
-        attack(Event(BEFORE, "poke", (nn["stream_addr"], STREAM.encode(**entry | {"offset_bytes": entry["offset_bytes"] + offset}))))
+        attack(
+            Event(
+                BEFORE,
+                "poke",
+                (nn["stream_addr"], STREAM.encode(**entry | {"offset_bytes": entry["offset_bytes"] + offset})),
+            )
+        )
 
 
 def test_a_directory_that_is_too_short(case, attack):
@@ -102,7 +126,10 @@ def test_a_directory_that_is_too_short(case, attack):
     addr, nn = nn_of(case)
     end = nn["stream_addr"] + STREAM.num_bytes * nn["num_sb"] * CONFIG.num_cores
     for behind in (bytes(32), b"\xff" * 32):
-        attack(Event(BEFORE, "poke", (end, behind)), Event(BEFORE, "poke", (addr, NN.encode(**nn | {"num_sb": nn["num_sb"] + 1}))))
+        attack(
+            Event(BEFORE, "poke", (end, behind)),
+            Event(BEFORE, "poke", (addr, NN.encode(**nn | {"num_sb": nn["num_sb"] + 1}))),
+        )
 
 
 def test_windows_are_those_of_the_doorbell(case, attack):
@@ -128,7 +155,15 @@ def test_bus_errors(case, attack, resp, only_beats):
     target = case.targets[-1]
     _, nn = nn_of(case)
     seen = set()
-    for addr in (target.program.program_addr + 200, target.records.start, nn["tap_addr"], nn["stream_addr"], nn["wgt_addr"], nn["param_addr"], nn["out_addr"]):
+    for addr in (
+        target.program.program_addr + 200,
+        target.records.start,
+        nn["tap_addr"],
+        nn["stream_addr"],
+        nn["wgt_addr"],
+        nn["param_addr"],
+        nn["out_addr"],
+    ):
         outcome = attack(Event(BEFORE, "fault", (addr, 1, resp, only_beats)))
         seen.add(outcome.error)
         assert addr - CONFIG.max_burst_beats * CONFIG.port_bytes < outcome.addr <= addr
@@ -139,7 +174,9 @@ def test_bus_errors(case, attack, resp, only_beats):
 def test_a_channel_that_falls_silent(case, attack, channel):
     """Whenever it does: the watchdog, unless nothing needs the channel any more."""
     last = case.targets[-1].clean_cycles
-    seen = [attack(Event(cycle, "silence", (channel,))).error for cycle in (BEFORE, last // 3, 2 * last // 3, last - 60)]
+    seen = [
+        attack(Event(cycle, "silence", (channel,))).error for cycle in (BEFORE, last // 3, 2 * last // 3, last - 60)
+    ]
     assert set(seen) <= {Error.WATCHDOG, Error.NONE}
     assert seen[0] == Error.WATCHDOG
 
@@ -149,4 +186,8 @@ def test_soft_resets(case, attack):
     for cycle in range(0, case.targets[-1].clean_cycles + 20, 23):
         attack(Event(cycle, "write", ("CONTROL", 4)))
     for channel in ("AR", "AW", "W", "R", "B"):
-        attack(Event(BEFORE, "silence", (channel,)), Event(200, "write", ("CONTROL", 4)), Event(300, "write", ("CONTROL", 1)))
+        attack(
+            Event(BEFORE, "silence", (channel,)),
+            Event(200, "write", ("CONTROL", 4)),
+            Event(300, "write", ("CONTROL", 1)),
+        )

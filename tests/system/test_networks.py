@@ -22,13 +22,27 @@ def _layer(maker, source, kind, num_oc, kernel, stride=(1, 1), activation="NONE"
     _, height, width, num_ic = maker.tensors[source].shape
     kernel_h, kernel_w = kernel
     is_depthwise = kind == "DEPTHWISE_CONV_2D"
-    weights = maker.weights((1, kernel_h, kernel_w, num_oc) if is_depthwise else (num_oc, kernel_h, kernel_w, num_ic), num_oc, 3 if is_depthwise else 0)
+    weights = maker.weights(
+        (1, kernel_h, kernel_w, num_oc) if is_depthwise else (num_oc, kernel_h, kernel_w, num_ic),
+        num_oc,
+        3 if is_depthwise else 0,
+    )
     bias = maker.tensor((num_oc,), np.int32, maker.rng.integers(-2000, 2000, num_oc).astype(np.int32), zero_point=0)
     shrink = (0, 0) if padding == "SAME" else (kernel_h - 1, kernel_w - 1)
     size = -(-(height - shrink[0]) // stride[0]), -(-(width - shrink[1]) // stride[1])
     options = {"depth_multiplier": num_oc // num_ic} if is_depthwise else {}
-    return maker.op(kind, (source, weights, bias), (1, *size, num_oc), stride_h=stride[0], stride_w=stride[1], dilation_h=1, dilation_w=1,
-                    activation=activation, padding=padding, **options)
+    return maker.op(
+        kind,
+        (source, weights, bias),
+        (1, *size, num_oc),
+        stride_h=stride[0],
+        stride_w=stride[1],
+        dilation_h=1,
+        dilation_w=1,
+        activation=activation,
+        padding=padding,
+        **options,
+    )
 
 
 def _dense(maker, source, num_oc):
@@ -36,7 +50,9 @@ def _dense(maker, source, num_oc):
     flat = maker.op("RESHAPE", (source,), (1, num_ic), new_shape=(1, num_ic))
     weights = maker.weights((num_oc, num_ic), 1, 0)
     scale = maker.tensors[flat].quant.scale[0] * maker.tensors[weights].quant.scale[0]
-    bias = maker.tensor((num_oc,), np.int32, maker.rng.integers(-2000, 2000, num_oc).astype(np.int32), scale=scale, zero_point=0)
+    bias = maker.tensor(
+        (num_oc,), np.int32, maker.rng.integers(-2000, 2000, num_oc).astype(np.int32), scale=scale, zero_point=0
+    )
     return maker.op("FULLY_CONNECTED", (flat, weights, bias), (1, num_oc), activation="NONE")
 
 
@@ -49,14 +65,30 @@ def mobilenet_v2():
         wide = _layer(maker, trunk, "CONV_2D", 6 * maker.tensors[trunk].shape[3], (1, 1), activation="RELU6")
         wide = _layer(maker, wide, "DEPTHWISE_CONV_2D", maker.tensors[wide].shape[3], (3, 3), (stride, stride), "RELU6")
         thin = _layer(maker, wide, "CONV_2D", num_oc, (1, 1))
-        trunk = maker.op("ADD", (trunk, thin), maker.tensors[thin].shape, activation="NONE") if maker.tensors[trunk].shape == maker.tensors[thin].shape else thin
+        trunk = (
+            maker.op("ADD", (trunk, thin), maker.tensors[thin].shape, activation="NONE")
+            if maker.tensors[trunk].shape == maker.tensors[thin].shape
+            else thin
+        )
     _, height, width, num_ic = maker.tensors[trunk].shape
-    pooled = maker.op("AVERAGE_POOL_2D", (trunk,), (1, 1, 1, num_ic), filter_h=height, filter_w=width, stride_h=height, stride_w=width, padding="VALID", activation="NONE")
+    pooled = maker.op(
+        "AVERAGE_POOL_2D",
+        (trunk,),
+        (1, 1, 1, num_ic),
+        filter_h=height,
+        filter_w=width,
+        stride_h=height,
+        stride_w=width,
+        padding="VALID",
+        activation="NONE",
+    )
     return maker.graph([source], [_dense(maker, pooled, 10)])
 
 
 def micro_speech():
-    """A depthwise layer first, one input channel times eight, kernel 10 x 8, stride 2; then a wide fully connected layer."""
+    """A depthwise layer first, one input channel times eight, kernel 10 x 8, stride 2; then a wide fully connected
+    layer.
+    """
     maker = GraphMaker(12)
     source = maker.tensor((1, 49, 40, 1))
     features = _layer(maker, source, "DEPTHWISE_CONV_2D", 8, (10, 8), (2, 2), "RELU")
@@ -93,7 +125,9 @@ def check_stored(graph, plan, execution, expected):
         if op.outputs[0] not in execution.tensors:
             assert "is not stored" in plan.notes[op.index]
             continue
-        np.testing.assert_array_equal(execution.tensors[op.outputs[0]], expected[op.outputs[0]], err_msg=f"{op.index} {op.kind}")
+        np.testing.assert_array_equal(
+            execution.tensors[op.outputs[0]], expected[op.outputs[0]], err_msg=f"{op.index} {op.kind}"
+        )
 
 
 @pytest.mark.parametrize("make", [mobilenet_v2, micro_speech, streaming])

@@ -1,6 +1,8 @@
-"""Random layers, memories and configurations, every tensor against LiteRT's reference kernels: on the golden model, and on the compiled NPU.
+"""Random layers, memories and configurations, every tensor against LiteRT's reference kernels: on the golden model,
+and on the compiled NPU.
 
-A small part of what `make campaign` runs. `CONVOY_EXAMPLES` sets the number of examples per test, `CONVOY_SEED` another starting point.
+A small part of what `make campaign` runs. `CONVOY_EXAMPLES` sets the number of examples per test, `CONVOY_SEED` another
+starting point.
 """
 
 import os
@@ -9,7 +11,9 @@ import pytest
 
 from convoy.verif.campaign import RTL_CONFIGS, campaign
 
-EXAMPLES, SEED = (int(os.environ.get(name, default)) for name, default in (("CONVOY_EXAMPLES", "30"), ("CONVOY_SEED", "1")))
+EXAMPLES, SEED = (
+    int(os.environ.get(name, default)) for name, default in (("CONVOY_EXAMPLES", "30"), ("CONVOY_SEED", "1"))
+)
 
 
 @pytest.mark.parametrize("name", RTL_CONFIGS)

@@ -18,7 +18,7 @@ from convoy.verif.graphs import random_values
 Q = PRESETS["Q"]
 
 
-def run(spec, memory_model=MemoryModel()):  # noqa: B008
+def run(spec, memory_model=MemoryModel()):
     """Engine of the pool, and the execution, whose every tensor equals LiteRT's."""
     layer = make_layer(spec)
     plan = compile_graph(layer.graph, Q, keep_tensors=True)
@@ -35,25 +35,63 @@ def run(spec, memory_model=MemoryModel()):  # noqa: B008
     return plan.steps[0].engines.get(1), execution
 
 
-@pytest.mark.parametrize(("height", "width", "pool", "is_legal"), [
-    (2, 2, "2x2", True), (3, 2, "2x2", False), (4, 62, "2x2", True), (4, 63, "2x2", False), (4, 64, "2x2", True), (4, 65, "2x2", False),
-    (3, 3, "3x3", True), (4, 3, "3x3", False), (7, 30, "3x3", False), (7, 31, "3x3", True), (7, 32, "3x3", False), (7, 33, "3x3", True),
-    (9, 61, "3x3", True), (9, 62, "3x3", False), (9, 63, "3x3", True), (9, 64, "3x3", False), (9, 65, "3x3", False), (71, 9, "3x3", True),
-    (20, 20, "2x2", True), (21, 21, "3x3", True),
-])
+@pytest.mark.parametrize(
+    ("height", "width", "pool", "is_legal"),
+    [
+        (2, 2, "2x2", True),
+        (3, 2, "2x2", False),
+        (4, 62, "2x2", True),
+        (4, 63, "2x2", False),
+        (4, 64, "2x2", True),
+        (4, 65, "2x2", False),
+        (3, 3, "3x3", True),
+        (4, 3, "3x3", False),
+        (7, 30, "3x3", False),
+        (7, 31, "3x3", True),
+        (7, 32, "3x3", False),
+        (7, 33, "3x3", True),
+        (9, 61, "3x3", True),
+        (9, 62, "3x3", False),
+        (9, 63, "3x3", True),
+        (9, 64, "3x3", False),
+        (9, 65, "3x3", False),
+        (71, 9, "3x3", True),
+        (20, 20, "2x2", True),
+        (21, 21, "3x3", True),
+    ],
+)
 @pytest.mark.parametrize("stall_percent", [0, 40])
 def test_both_sides_of_each_limit(height, width, pool, is_legal, stall_percent):
-    engine, _ = run(LayerSpec("conv", (height, width, 3), 9, (1, 1), pool=pool), MemoryModel(stall_percent=stall_percent, seed=width))
+    engine, _ = run(
+        LayerSpec("conv", (height, width, 3), 9, (1, 1), pool=pool),
+        MemoryModel(stall_percent=stall_percent, seed=width),
+    )
     assert engine == ("fused" if is_legal else "tp")
 
 
-@pytest.mark.parametrize(("height", "width", "pool", "is_legal"), [
-    (2, 2, "2x2", True), (4, 63, "2x2", False), (4, 64, "2x2", True), (3, 3, "3x3", True), (7, 29, "3x3", True), (7, 30, "3x3", False), (9, 31, "3x3", True),
-    (9, 32, "3x3", False), (9, 33, "3x3", False), (71, 9, "3x3", True), (20, 20, "2x2", True), (21, 21, "3x3", True),
-])
+@pytest.mark.parametrize(
+    ("height", "width", "pool", "is_legal"),
+    [
+        (2, 2, "2x2", True),
+        (4, 63, "2x2", False),
+        (4, 64, "2x2", True),
+        (3, 3, "3x3", True),
+        (7, 29, "3x3", True),
+        (7, 30, "3x3", False),
+        (9, 31, "3x3", True),
+        (9, 32, "3x3", False),
+        (9, 33, "3x3", False),
+        (71, 9, "3x3", True),
+        (20, 20, "2x2", True),
+        (21, 21, "3x3", True),
+    ],
+)
 @pytest.mark.parametrize("stall_percent", [0, 40])
 def test_both_sides_of_each_limit_of_int16(height, width, pool, is_legal, stall_percent):
-    engine, _ = run(LayerSpec("conv", (height, width, 3), 9, (1, 1), pool=pool, dtype="int16"), MemoryModel(stall_percent=stall_percent, seed=width))
+    engine, _ = run(
+        LayerSpec("conv", (height, width, 3), 9, (1, 1), pool=pool, dtype="int16"),
+        MemoryModel(stall_percent=stall_percent, seed=width),
+    )
     assert engine == ("fused" if is_legal else "tp")
 
 
@@ -68,11 +106,15 @@ def test_costs_next_to_nothing(op, extent, pool, dtype):
     assert engine == "fused"
     assert pooled.cycles <= 1.03 * alone.cycles + 40
     outputs = 16 * np.dtype(dtype).itemsize
-    assert pooled.costs[0].traffic.write_bytes == (extent // 2) ** 2 * outputs + (alone.costs[0].traffic.write_bytes - extent ** 2 * outputs)
+    assert pooled.costs[0].traffic.write_bytes == (extent // 2) ** 2 * outputs + (
+        alone.costs[0].traffic.write_bytes - extent**2 * outputs
+    )
 
 
 def test_refusal():
-    """A 3x3 pool of a descriptor made one of 2x2: the NPU stops before it writes anything of it, and then works again."""
+    """A 3x3 pool of a descriptor made one of 2x2: the NPU stops before it writes anything of it, and then works
+    again.
+    """
     layer = make_layer(LayerSpec("conv", (9, 9, 3), 5, (3, 3), pool="3x3"))
     plan = compile_graph(layer.graph, Q, keep_tensors=True)
     value = {0: np.random.default_rng(0).integers(-128, 128, (1, 9, 9, 3)).astype(np.int8)}

@@ -1,4 +1,5 @@
-"""Units at rest miss nothing: random layers take the same cycles, and give the same tensors, as when every unit has its clock all the time.
+"""Units at rest miss nothing: random layers take the same cycles, and give the same tensors, as when every unit has
+its clock all the time.
 
 `CONVOY_EXAMPLES` and `CONVOY_SEED` as in test_npu.py.
 """
@@ -17,8 +18,18 @@ from convoy.driver.workload.inputs import random_inputs
 from convoy.spec.config import NpuConfig
 from convoy.verif.strategies import layer_graphs, memory_models
 
-CONFIG = NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, port_bits=128, post_lanes=2, stripe_bytes=4096, window_words=32,
-                   weight_fifo_beats=32, tp_buffer_bytes=1024, max_reads=3)
+CONFIG = NpuConfig(
+    num_cores=2,
+    num_lanes=8,
+    num_acc_entries=16,
+    port_bits=128,
+    post_lanes=2,
+    stripe_bytes=4096,
+    window_words=32,
+    weight_fifo_beats=32,
+    tp_buffer_bytes=1024,
+    max_reads=3,
+)
 
 
 def run(plan, graph, memory_model, input_seed, never_rests):
@@ -30,8 +41,13 @@ def run(plan, graph, memory_model, input_seed, never_rests):
 
 
 @seed(int(os.environ.get("CONVOY_SEED", "1")))
-@settings(deadline=None, max_examples=int(os.environ.get("CONVOY_EXAMPLES", "20")), suppress_health_check=list(HealthCheck),
-          phases=[Phase.explicit, Phase.generate, Phase.shrink], database=None)
+@settings(
+    deadline=None,
+    max_examples=int(os.environ.get("CONVOY_EXAMPLES", "20")),
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    database=None,
+)
 @given(layer_graphs(), memory_models(), st.integers(0, 1000))
 def test_rest_changes_nothing(graph, memory_model, input_seed):
     try:

@@ -1,4 +1,6 @@
-"""Stock streaming networks (keyword spotters with state) over successive frames, every tensor against LiteRT's reference kernels."""
+"""Stock streaming networks (keyword spotters with state) over successive frames, every tensor against LiteRT's
+reference kernels.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ Q = PRESETS["Q"]
 NUM_STEPS = 20
 NAMES = "alexa", "hey_jarvis", "hey_mycroft", "okay_nabu"
 
-pytestmark = pytest.mark.skipif(find_spec("pymicro_wakeword") is None, reason="pymicro-wakeword, whose networks these are, is not installed")
+pytestmark = pytest.mark.skipif(
+    find_spec("pymicro_wakeword") is None, reason="pymicro-wakeword, whose networks these are, is not installed"
+)
 
 
 def read(name: str) -> bytes:
@@ -49,7 +53,12 @@ def test_wake_words(name, device_name):
                     if index not in execution.tensors:
                         assert "is not stored" in plan.notes[op.index]
                         continue
-                    np.testing.assert_array_equal(execution.tensors[index], expected[index], err_msg=f"step {step}, operator {op.index} {op.kind}", strict=True)
+                    np.testing.assert_array_equal(
+                        execution.tensors[index],
+                        expected[index],
+                        err_msg=f"step {step}, operator {op.index} {op.kind}",
+                        strict=True,
+                    )
         session.reset_state()
         again = session.run(random_inputs([graph.tensors[index] for index in graph.inputs], 0))
         for index, values in first.tensors.items():

@@ -31,7 +31,9 @@ class Net:
 
 
 def network() -> bytes:
-    """Resizes of several kinds, elementwise operators with operands of several shapes, a transposed convolution, rearrangements."""
+    """Resizes of several kinds, elementwise operators with operands of several shapes, a transposed convolution,
+    rearrangements.
+    """
     net, shape = Net(), (1, 20, 17, 8)
     source = net.builder.tensor((1, 12, 10, 8), np.int8, 0.05, 3)
     size = net.constant((2,), np.int32, shape[1:3])
@@ -47,14 +49,25 @@ def network() -> bytes:
     deep = net.op("DEPTH_TO_SPACE", [least], (1, 40, 34, 2), blockSize=2)
     weights = net.constant((5, 4, 3, 2), scale=[0.01, 0.02, 0.004, 0.03, 0.011], zero_point=0, axis=0)
     bias = net.constant((5,), np.int32, scale=[0.0005, 0.001, 0.0002, 0.0015, 0.00055], zero_point=0, axis=0)
-    wide = net.op("TRANSPOSE_CONV", [net.constant((4,), np.int32, [1, 79, 102, 5]), weights, deep, bias], (1, 79, 102, 5), 0.1, strideH=2, strideW=3)
+    wide = net.op(
+        "TRANSPOSE_CONV",
+        [net.constant((4,), np.int32, [1, 79, 102, 5]), weights, deep, bias],
+        (1, 79, 102, 5),
+        0.1,
+        strideH=2,
+        strideW=3,
+    )
     net.op("TRANSPOSE", [wide, net.constant((4,), np.int32, [0, 3, 1, 2])], (1, 5, 79, 102), 0.1)
     net.op("REDUCE_MAX", [wide, net.constant((2,), np.int32, [1, 2])], (1, 5), 0.1)
-    net.op("AVERAGE_POOL_2D", [wide], (1, 39, 34, 5), 0.1, filterHeight=3, filterWidth=2, strideH=2, strideW=3, padding=1)
+    net.op(
+        "AVERAGE_POOL_2D", [wide], (1, 39, 34, 5), 0.1, filterHeight=3, filterWidth=2, strideH=2, strideW=3, padding=1
+    )
     return net.builder.finish([source], net.outputs)
 
 
-@pytest.mark.parametrize("memory", [MemoryModel(), MemoryModel(latency_cycles=7, stall_percent=40, seed=3, is_shared=True)])
+@pytest.mark.parametrize(
+    "memory", [MemoryModel(), MemoryModel(latency_cycles=7, stall_percent=40, seed=3, is_shared=True)]
+)
 def test_operators_on_rtl(memory):
     model = network()
     plan = compile_graph(read_tflite(model), PRESETS["Q"], keep_tensors=True)

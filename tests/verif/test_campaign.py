@@ -14,7 +14,15 @@ from convoy.driver.runtime.device import MemoryModel
 from convoy.golden import nn
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import Rounding
-from convoy.verif.campaign import MAX_SKIPPED, Coverage, campaign, modes_of, reference_graph, required_modes, run_example
+from convoy.verif.campaign import (
+    MAX_SKIPPED,
+    Coverage,
+    campaign,
+    modes_of,
+    reference_graph,
+    required_modes,
+    run_example,
+)
 from convoy.verif.graphs import GraphMaker
 from convoy.verif.strategies import TABLE_ROOTS
 from convoy.verif.tp_strategies import tp_graphs
@@ -25,7 +33,14 @@ def layer(**options):
     maker = GraphMaker(1)
     source = maker.tensor((1, 9, 11, 4))
     bias = maker.tensor((6,), np.int32, np.arange(6, dtype=np.int32))
-    options = {"stride_h": 3, "stride_w": 1, "dilation_h": 1, "dilation_w": 1, "pads": (2, 0, 1, 1), "activation": "RELU6"} | options
+    options = {
+        "stride_h": 3,
+        "stride_w": 1,
+        "dilation_h": 1,
+        "dilation_w": 1,
+        "pads": (2, 0, 1, 1),
+        "activation": "RELU6",
+    } | options
     target = maker.op("CONV_2D", (source, maker.weights((6, 2, 3, 4), 6, 0, 0.5), bias), (1, 4, 11, 6), **options)
     return maker.graph([source], [maker.op("TANH", (target,), (1, 4, 11, 6))])
 
@@ -33,21 +48,51 @@ def layer(**options):
 def test_modes_are_read_from_network_plan_and_memory():
     graph = layer()
     found = modes_of(graph, compile_with_costs(graph, PRESETS["Q"]), MemoryModel(latency_cycles=7, is_shared=True))
-    assert {"operator: CONV_2D", "operator: TANH", "type: int8", "activation: RELU6", "kernel h: 2-3", "kernel w: 2-3", "kernel: not square", "stride h: 3",
-            "stride w: 1", "pad top: 2", "pad bottom: 0", "pad left: 1", "pad right: 1", "zero weights: some", "engine: nn+tp", "engine: fused",
-            "fused: table into convolution", "cores: 4", "output channels: not a multiple of the cores", "memory latency: 7", "memory: shared"} <= found
+    assert {
+        "operator: CONV_2D",
+        "operator: TANH",
+        "type: int8",
+        "activation: RELU6",
+        "kernel h: 2-3",
+        "kernel w: 2-3",
+        "kernel: not square",
+        "stride h: 3",
+        "stride w: 1",
+        "pad top: 2",
+        "pad bottom: 0",
+        "pad left: 1",
+        "pad right: 1",
+        "zero weights: some",
+        "engine: nn+tp",
+        "engine: fused",
+        "fused: table into convolution",
+        "cores: 4",
+        "output channels: not a multiple of the cores",
+        "memory latency: 7",
+        "memory: shared",
+    } <= found
     assert not any(mode.startswith(("padding", "depth multiplier", "fully connected")) for mode in found)
 
 
 def test_modes_of_strides_runs_and_kernels():
-    """Of stride 4 x 1 the tensor processor takes all or half; of a weight in fifty the tokens have runs; kernels as large as may be."""
+    """Of stride 4 x 1 the tensor processor takes all or half; of a weight in fifty the tokens have runs; kernels as
+    large as may be.
+    """
     maker = GraphMaker(2)
     source, bias = maker.tensor((1, 47, 41, 2)), maker.bias(9, 2)
     weights = maker.weights((9, 43, 10, 2), 9, 0, 0.02)
-    target = maker.op("CONV_2D", (source, weights, bias), (1, 2, 32, 9), stride_h=4, stride_w=1, padding="VALID", activation="NONE")
+    target = maker.op(
+        "CONV_2D", (source, weights, bias), (1, 2, 32, 9), stride_h=4, stride_w=1, padding="VALID", activation="NONE"
+    )
     graph = maker.graph([source], [target])
     found = modes_of(graph, compile_with_costs(graph, PRESETS["Q"]))
-    assert {"kernel: the largest of its strides", "strides: unequal", "zero weights: nearly all", "stride on TP x on NN: 1 x 1", "bits of a zero run: 5"} <= found
+    assert {
+        "kernel: the largest of its strides",
+        "strides: unequal",
+        "zero weights: nearly all",
+        "stride on TP x on NN: 1 x 1",
+        "bits of a zero run: 5",
+    } <= found
     assert found & {"stride on TP x on NN: 4 x 1", "stride on TP x on NN: 2 x 2"}
     assert not found & {"kernel: 1x1", "kernel: 21x21 at stride 2", "zero runs: over several kernels"}
 
@@ -56,12 +101,46 @@ def test_modes_of_int16():
     """A pool and a stride of 3 behind it."""
     maker = GraphMaker(5, np.int16)
     source = maker.tensor((1, 12, 12, 3))
-    last = maker.op("CONV_2D", (source, maker.weights((4, 1, 1, 3), 4, 0), maker.bias(4, 3)), (1, 12, 12, 4), stride_h=1, stride_w=1, padding="SAME", activation="NONE")
-    last = maker.op("MAX_POOL_2D", (last,), (1, 6, 6, 4), padding="VALID", filter_h=2, filter_w=2, stride_h=2, stride_w=2, activation="NONE")
-    last = maker.op("CONV_2D", (last, maker.weights((4, 3, 3, 4), 4, 0), maker.bias(4, 36)), (1, 2, 2, 4), stride_h=3, stride_w=3, padding="SAME", activation="NONE")
-    graph = maker.graph([source], [maker.op("MAXIMUM", (last, maker.tensor((1, 2, 2, 4), data=np.ones((1, 2, 2, 4), np.int16))), (1, 2, 2, 4))])
+    last = maker.op(
+        "CONV_2D",
+        (source, maker.weights((4, 1, 1, 3), 4, 0), maker.bias(4, 3)),
+        (1, 12, 12, 4),
+        stride_h=1,
+        stride_w=1,
+        padding="SAME",
+        activation="NONE",
+    )
+    last = maker.op(
+        "MAX_POOL_2D",
+        (last,),
+        (1, 6, 6, 4),
+        padding="VALID",
+        filter_h=2,
+        filter_w=2,
+        stride_h=2,
+        stride_w=2,
+        activation="NONE",
+    )
+    last = maker.op(
+        "CONV_2D",
+        (last, maker.weights((4, 3, 3, 4), 4, 0), maker.bias(4, 36)),
+        (1, 2, 2, 4),
+        stride_h=3,
+        stride_w=3,
+        padding="SAME",
+        activation="NONE",
+    )
+    graph = maker.graph(
+        [source],
+        [maker.op("MAXIMUM", (last, maker.tensor((1, 2, 2, 4), data=np.ones((1, 2, 2, 4), np.int16))), (1, 2, 2, 4))],
+    )
     found = modes_of(graph, compile_with_costs(graph, PRESETS["Q"]))
-    assert {"operator of int16: CONV_2D", "operator of int16: MAXIMUM", "fused of int16: MAX_POOL_2D into convolution", "stride of int16 on TP x on NN: 3 x 1"} <= found
+    assert {
+        "operator of int16: CONV_2D",
+        "operator of int16: MAXIMUM",
+        "fused of int16: MAX_POOL_2D into convolution",
+        "stride of int16 on TP x on NN: 3 x 1",
+    } <= found
 
 
 def test_modes_of_transposed_convolutions_and_resizes():
@@ -69,12 +148,29 @@ def test_modes_of_transposed_convolutions_and_resizes():
     source, size = maker.tensor((1, 4, 5, 2)), maker.constant([8, 3])
     smooth = maker.op("RESIZE_BILINEAR", (source, size), (1, 8, 3, 2), align_corners=False, half_pixel_centers=True)
     shape = maker.constant([1, 16, 9, 3])
-    target = maker.op("TRANSPOSE_CONV", (shape, maker.weights((3, 4, 2, 2), 3, 0), smooth), (1, 16, 9, 3), stride_h=2, stride_w=3, padding="SAME", activation="RELU")
+    target = maker.op(
+        "TRANSPOSE_CONV",
+        (shape, maker.weights((3, 4, 2, 2), 3, 0), smooth),
+        (1, 16, 9, 3),
+        stride_h=2,
+        stride_w=3,
+        padding="SAME",
+        activation="RELU",
+    )
     graph = maker.graph([source], [target])
     found = modes_of(graph, compile_with_costs(graph, PRESETS["Q"]))
-    assert {"RESIZE_BILINEAR: pixels placed by half_pixel_centers", "RESIZE_BILINEAR: a multiple", "RESIZE_BILINEAR: fewer pixels", "transposed stride h: 2",
-            "transposed stride w: 3", "transposed kernel: smaller than its stride", "transposed kernel: up to its stride and more", "transposed padding: SAME",
-            "transposed bias: no", "activation: RELU"} <= found
+    assert {
+        "RESIZE_BILINEAR: pixels placed by half_pixel_centers",
+        "RESIZE_BILINEAR: a multiple",
+        "RESIZE_BILINEAR: fewer pixels",
+        "transposed stride h: 2",
+        "transposed stride w: 3",
+        "transposed kernel: smaller than its stride",
+        "transposed kernel: up to its stride and more",
+        "transposed padding: SAME",
+        "transposed bias: no",
+        "activation: RELU",
+    } <= found
     assert "RESIZE_BILINEAR: more pixels, no multiple" not in found
 
 
@@ -84,7 +180,9 @@ def test_what_is_drawn_can_be_written_and_read(graph):
     graph = reference_graph(graph)
     read = read_tflite(write_tflite(graph))
     assert read.ops == graph.ops
-    assert [(tensor.shape, tensor.dtype) for tensor in read.tensors] == [(tensor.shape, tensor.dtype) for tensor in graph.tensors]
+    assert [(tensor.shape, tensor.dtype) for tensor in read.tensors] == [
+        (tensor.shape, tensor.dtype) for tensor in graph.tensors
+    ]
 
 
 def test_what_was_not_covered_is_listed():

@@ -13,7 +13,10 @@ def python(name, text, figures="jobs"):
 
 
 def test_a_failure_stops_nothing(tmp_path):
-    chosen = [python("bad", "print('7 jobs [red]'); raise SystemExit(3)"), python("good", "import sys; print('8 jobs'); print(len('abc') * 'x', file=sys.stderr)")]
+    chosen = [
+        python("bad", "print('7 jobs [red]'); raise SystemExit(3)"),
+        python("good", "import sys; print('8 jobs'); print(len('abc') * 'x', file=sys.stderr)"),
+    ]
     assert not run_all(chosen, tmp_path / "out")
     page = (tmp_path / "out" / "index.html").read_text()
     for text in ("7 jobs [red]", "8 jobs", "failed with exit code 3", "passed", 'href="bad.log"', 'href="good.log"'):

@@ -15,8 +15,16 @@ from convoy.spec.config import PRESETS, NpuConfig
 from convoy.verif.copier import Copier
 from convoy.verif.sim.run import SELFTEST, build_model, main, read_results, run_tests
 
-CONFIG = NpuConfig(num_cores=1, num_lanes=8, num_acc_entries=16, post_lanes=2, stripe_bytes=4096, window_words=16, weight_fifo_beats=32,
-                   tp_buffer_bytes=1024)
+CONFIG = NpuConfig(
+    num_cores=1,
+    num_lanes=8,
+    num_acc_entries=16,
+    post_lanes=2,
+    stripe_bytes=4096,
+    window_words=16,
+    weight_fifo_beats=32,
+    tp_buffer_bytes=1024,
+)
 SEED = 1
 ONE_TEST = "registers_while_busy"
 """A short one with a program on both engines."""
@@ -80,16 +88,23 @@ def test_the_environment_finds_flaws(tmp_path):
 def test_a_skipped_test_is_missing(tmp_path):
     (tmp_path / "results.xml").write_text(
         '<testsuites><testsuite><testcase name="a.one"/><testcase name="a.two"><skipped/></testcase>'
-        '<testcase name="a.three"><failure message="wrong"/></testcase></testsuite></testsuites>')
-    assert read_results(tmp_path / "results.xml", ["one", "two", "three", "four"]) == ({"three": "wrong"}, ["two", "four"])
+        '<testcase name="a.three"><failure message="wrong"/></testcase></testsuite></testsuites>'
+    )
+    assert read_results(tmp_path / "results.xml", ["one", "two", "three", "four"]) == (
+        {"three": "wrong"},
+        ["two", "four"],
+    )
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--test", "none_such"], "there is no test 'none_such'. registers: registers_after_reset, "),
-    (["--config", "none.toml"], "config none.toml is neither a preset"),
-    (["--sim", "icarus"], "run: apt-get install iverilog"),
-    ([], "run: apt-get install g++"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--test", "none_such"], "there is no test 'none_such'. registers: registers_after_reset, "),
+        (["--config", "none.toml"], "config none.toml is neither a preset"),
+        (["--sim", "icarus"], "run: apt-get install iverilog"),
+        ([], "run: apt-get install g++"),
+    ],
+)
 def test_what_cannot_run_says_why(arguments, message, monkeypatch, capsys):
     if not arguments or "icarus" in arguments:
         monkeypatch.setattr(shutil, "which", lambda command: None)
@@ -101,6 +116,21 @@ def test_what_cannot_run_says_why(arguments, message, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("is_ci", "outcome"), [("", "1 skipped"), ("1", "1 error")])
 def test_ci_does_not_skip_simulators(is_ci, outcome, tmp_path):
-    done = subprocess.run([sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", f"{__file__}::{test_the_environment_finds_flaws.__name__}"],
-                          env=os.environ | {"PATH": str(tmp_path), "CONVOY_CI": is_ci}, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n",
+            "0",
+            "-p",
+            "no:cacheprovider",
+            f"{__file__}::{test_the_environment_finds_flaws.__name__}",
+        ],
+        env=os.environ | {"PATH": str(tmp_path), "CONVOY_CI": is_ci},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert outcome in done.stdout, done.stdout + done.stderr

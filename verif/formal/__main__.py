@@ -1,4 +1,6 @@
-"""Proves all of it and prints a table: `python -m convoy.verif.formal [--only NAME] [--folder build/formal]`; exit code 1 when something is not as it should be."""
+"""Proves all of it and prints a table: `python -m convoy.verif.formal [--only NAME] [--folder build/formal]`; exit
+code 1 when something is not as it should be.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +46,21 @@ class Case:
 
 CASES = [
     *(Case(unit, config) for unit in (guard.guard, guard.read_mux, guard.write_mux) for config in (SMALL, WIDE)),
-    *(Case(unit, config) for unit in (clients.burst_splitter, clients.burst_builder, clients.run_reader, clients.descriptor_fetch) for config in (SMALL, WIDE)),
+    *(
+        Case(unit, config)
+        for unit in (clients.burst_splitter, clients.burst_builder, clients.run_reader, clients.descriptor_fetch)
+        for config in (SMALL, WIDE)
+    ),
     *(Case(weights.weight_streams, config, 4) for config in (LONG, WIDE.with_(max_burst_beats=16))),
 ]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of one case. `problems` is empty if all properties are proved, all faults found and all covers reached."""
+    """What was found of one case.
+
+    `problems` is empty if all properties are proved, all faults found and all covers reached.
+    """
 
     case: Case
     bench: Bench
@@ -79,8 +88,11 @@ def prove(case: Case, folder: Path) -> Verdict:
     if not netlist.reaches(REACH_CYCLES)[0]:
         problems.append(f"not reached: one of {', '.join(bench.covers)}")
     for number, fault in enumerate(bench.faults, 1):
-        problems += [f"{name!r} holds although {fault.text}" for name in fault.breaks
-                     if netlist.holds(REACH_CYCLES, fault=number, focus=bench.properties.index(name) + 1)[0]]
+        problems += [
+            f"{name!r} holds although {fault.text}"
+            for name in fault.breaks
+            if netlist.holds(REACH_CYCLES, fault=number, focus=bench.properties.index(name) + 1)[0]
+        ]
     return Verdict(case, bench, time.monotonic() - started, tuple(problems))
 
 
@@ -107,8 +119,16 @@ def main(arguments: list[str] | None = None) -> int:
         bench, config = verdict.bench, case.config
         has_failed |= bool(verdict.problems)
         assumptions |= dict.fromkeys(bench.assumptions)
-        table.add_row(case.unit.__name__, str(config.num_cores), str(config.port_bits), str(config.max_burst_beats), ", ".join(bench.properties), str(sum(len(fault.breaks) for fault in bench.faults)),
-                      f"{verdict.seconds:.1f}", "; ".join(verdict.problems) or "proved")
+        table.add_row(
+            case.unit.__name__,
+            str(config.num_cores),
+            str(config.port_bits),
+            str(config.max_burst_beats),
+            ", ".join(bench.properties),
+            str(sum(len(fault.breaks) for fault in bench.faults)),
+            f"{verdict.seconds:.1f}",
+            "; ".join(verdict.problems) or "proved",
+        )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     for text in assumptions:
         print(f"assumed: {text}")

@@ -18,13 +18,16 @@ __all__ = ["ARBITRARY", "LEGAL", "PAGE_BYTES", "Bench", "Fault", "last_byte", "o
 
 PAGE_BYTES = 4096
 ARBITRARY = "arbitrary_at_power_up"
-"""Attribute of registers without reset: their first value is whatever the solver likes, for they may hold what a program before has left."""
+"""Attribute of registers without reset: their first value is whatever the solver likes, for they may hold what a
+program before has left.
+"""
 
 
 def opened(unit: wiring.Component) -> SimpleNamespace:
     """Elaborates a unit and returns the local variables of its `elaborate`, `m` among them, for invariants and faults.
 
-    The unit gives the same module when the design is elaborated, so statements that are added to `m` until then take part.
+    The unit gives the same module when the design is elaborated, so statements that are added to `m` until then take
+    part.
     """
     found: dict[str, object] = {}
 
@@ -40,7 +43,11 @@ def opened(unit: wiring.Component) -> SimpleNamespace:
         sys.setprofile(before)
     unit.elaborate = lambda platform: module
     for value in found.values():
-        if isinstance(value, Value | data.View) and isinstance(signal := Value.cast(value), Signal) and signal.reset_less:
+        if (
+            isinstance(value, Value | data.View)
+            and isinstance(signal := Value.cast(value), Signal)
+            and signal.reset_less
+        ):
             signal.attrs[ARBITRARY] = ""
     return SimpleNamespace(**found)
 
@@ -90,7 +97,9 @@ class Bench:
         inside = opened(unit)
         self.m.submodules[name] = unit
         for _path, member, value in unit.signature.flatten(unit):
-            if member.flow == wiring.In and isinstance(Value.cast(value), Signal):  # not the constants of streams that are always ready
+            if member.flow == wiring.In and isinstance(
+                Value.cast(value), Signal
+            ):  # not the constants of streams that are always ready
                 self._inputs.append(Value.cast(value))
         return inside
 
@@ -131,7 +140,9 @@ class Bench:
 
     @contextmanager
     def breaking(self, names: str | tuple[str, ...], inside: SimpleNamespace, text: str):
-        """Within it, statements added to `inside.m` are the fault with which the properties `names` must fail, each by itself."""
+        """Within it, statements added to `inside.m` are the fault with which the properties `names` must fail, each
+        by itself.
+        """
         self.faults.append(Fault(text, (names,) if isinstance(names, str) else names))
         with inside.m.If(self.fault == len(self.faults)):
             yield inside.m
@@ -177,12 +188,18 @@ def is_legal(config, burst) -> dict[str, Value]:
     """What every burst must be, by name; calculated without any narrowing."""
     addr, last_beat = burst.addr, burst.last_beat
     last = last_byte(config, addr, last_beat)
-    return dict(zip(LEGAL, (
-        addr[:exact_log2(config.port_bytes)] == 0,
-        addr[12:] == last[12:32],
-        last[32:] == 0,
-        last_beat < config.max_burst_beats,
-    ), strict=True))
+    return dict(
+        zip(
+            LEGAL,
+            (
+                addr[: exact_log2(config.port_bytes)] == 0,
+                addr[12:] == last[12:32],
+                last[32:] == 0,
+                last_beat < config.max_burst_beats,
+            ),
+            strict=True,
+        )
+    )
 
 
 def last_byte(config, addr, last_beat) -> Value:

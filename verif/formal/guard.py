@@ -18,14 +18,23 @@ class _Forbidden:
     def __init__(self, bench: Bench, config: NpuConfig, windows, is_open):
         self._config = config
         given = Cat(*(Value.cast(window) for window in windows), is_open)
-        bench.assume("the windows do not change while the NPU is busy (Register.is_held)", bench.is_first | (given == bench.past(given)))
+        bench.assume(
+            "the windows do not change while the NPU is busy (Register.is_held)",
+            bench.is_first | (given == bench.past(given)),
+        )
         self._byte = byte = bench.constant(32, "forbidden")
         unit = byte[ALIGN_LOG2:]
-        self._is_forbidden = ~is_open & ~Cat(window.enable & (window.base <= unit) & (unit < window.limit) for window in windows).any()
+        self._is_forbidden = (
+            ~is_open & ~Cat(window.enable & (window.base <= unit) & (unit < window.limit) for window in windows).any()
+        )
 
     def is_spared(self, burst):
         """The burst does not touch the byte."""
-        return ~self._is_forbidden | (self._byte < burst.addr) | (last_byte(self._config, burst.addr, burst.last_beat) < self._byte)
+        return (
+            ~self._is_forbidden
+            | (self._byte < burst.addr)
+            | (last_byte(self._config, burst.addr, burst.last_beat) < self._byte)
+        )
 
 
 def _guarded(bench: Bench, config: NpuConfig, unit: Guard, forbidden: _Forbidden):
@@ -73,7 +82,10 @@ def _mux(bench: Bench, config: NpuConfig, kind, prefix: str):
     bench.cover("a burst leaves", valid & ready & ~unit.guard.is_open)
     with bench.breaking("stays until taken", inside, "the next burst does not wait until this one is taken") as m:
         m.d.comb += inside.gate.o.ready.eq(inside.order.i.ready)
-    with bench.breaking("inside the windows", inside, "the guard's answer is for another address") as m, m.If(inside.order.i.valid):
+    with (
+        bench.breaking("inside the windows", inside, "the guard's answer is for another address") as m,
+        m.If(inside.order.i.valid),
+    ):
         m.d.sync += addr.eq(inside.gate.o.p.burst.addr + 4096)
     with bench.breaking(LEGAL, gate, "the guard does not look at AXI's rules") as m:
         m.d.comb += gate.is_legal.eq(1)
@@ -81,7 +93,9 @@ def _mux(bench: Bench, config: NpuConfig, kind, prefix: str):
 
 
 def read_mux(bench: Bench, config: NpuConfig):
-    """AR: no burst touches a byte outside the windows or breaks AXI4's rules, whatever the clients and the memory do."""
+    """AR: no burst touches a byte outside the windows or breaks AXI4's rules, whatever the clients and the memory
+    do.
+    """
     _mux(bench, config, ReadMux, "ar")
 
 

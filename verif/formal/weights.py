@@ -20,7 +20,10 @@ LOW_BEATS = 8
 
 
 class _Registers(wiring.Component):
-    """A `Memory` of a few rows as registers, which the induction can speak of. One port to write, one to read in the same cycle."""
+    """A `Memory` of a few rows as registers, which the induction can speak of.
+
+    One port to write, one to read in the same cycle.
+    """
 
     def __init__(self, *, shape, depth: int, init):
         self.rows = [Signal(shape, name=f"row_{n}", reset_less=True) for n in range(depth)]
@@ -40,7 +43,9 @@ class _Registers(wiring.Component):
         m = Module()
         m.d.comb += Value.cast(self._read.data).eq(Value.cast(Array(self.rows)[self._read.addr]))
         with m.If(self._write.en):
-            m.d.sync += Value.cast(Array(Value.cast(row) for row in self.rows)[self._write.addr]).eq(Value.cast(self._write.data))
+            m.d.sync += Value.cast(Array(Value.cast(row) for row in self.rows)[self._write.addr]).eq(
+                Value.cast(self._write.data)
+            )
         return m
 
 
@@ -54,16 +59,23 @@ def _registers():
 
 
 def weight_streams(bench: Bench, config: NpuConfig):
-    """Bursts of any streams, of any length and also of none, are legal, and no core's queue is asked for more beats than it has room for."""
+    """Bursts of any streams, of any length and also of none, are legal, and no core's queue is asked for more beats
+    than it has room for.
+    """
     unit = fetch.WeightStreams(config, LOW_BEATS)
     with _registers():
         inside = bench.put(unit)
-    m, burst, rows = bench.m, inside.bursts.p, inside.cores.rows[:config.num_cores]
+    m, burst, rows = bench.m, inside.bursts.p, inside.cores.rows[: config.num_cores]
     is_loaded = Signal(config.num_cores)
     with m.If(unit.load):
         m.d.sync += is_loaded.bit_select(unit.core, 1).eq(1)
-    bench.assume("streams are loaded and started while the unit is idle (WeightFetcher)", (~unit.load & ~unit.start) | unit.is_idle)
-    bench.assume("a stream is loaded for every core before the first start (WeightFetcher)", ~unit.start | is_loaded.all())
+    bench.assume(
+        "streams are loaded and started while the unit is idle (WeightFetcher)",
+        (~unit.load & ~unit.start) | unit.is_idle,
+    )
+    bench.assume(
+        "a stream is loaded for every core before the first start (WeightFetcher)", ~unit.start | is_loaded.all()
+    )
     bench.assume("core is the number of a core (WeightFetcher counts it)", unit.core < config.num_cores)
     depth, room = config.weight_fifo_beats, inside.room
     for core in range(config.num_cores):
@@ -80,12 +92,18 @@ def weight_streams(bench: Bench, config: NpuConfig):
     bench.invariant(~inside.bursts.valid | inside.is_chosen)
     bench.invariant(~inside.bursts.valid | ~inside.is_end | (inside.chosen.left == inside.length))
     bench.invariant(~inside.bursts.valid | inside.is_end | (inside.chosen.left > inside.length))
-    bench.cover("the longest burst leaves", inside.bursts.valid & inside.bursts.ready & (burst.last_beat == config.max_burst_beats - 1))
+    bench.cover(
+        "the longest burst leaves",
+        inside.bursts.valid & inside.bursts.ready & (burst.last_beat == config.max_burst_beats - 1),
+    )
     with bench.breaking("length", inside, "a stream of no beats is taken at its word") as broken:
         broken.d.comb += inside.num_beats.eq(unit.entry.num_beats)
     with bench.breaking("aligned", inside, "an offset is taken at its word") as broken:
         broken.d.comb += inside.base.eq(unit.wgt_addr + unit.entry.offset_bytes)
-    with bench.breaking("stays until taken", inside, "a request stands for a cycle only") as broken, broken.If(inside.bursts.valid):
+    with (
+        bench.breaking("stays until taken", inside, "a request stands for a cycle only") as broken,
+        broken.If(inside.bursts.valid),
+    ):
         broken.d.sync += inside.length.eq(inside.length + 1)
     with bench.breaking(("in one page", "below 2^32"), inside, "bursts end at no page") as broken:
         broken.d.comb += inside.most.eq(config.max_burst_beats)
@@ -96,4 +114,6 @@ def weight_streams(bench: Bench, config: NpuConfig):
 def _is_good(config: NpuConfig, stream):
     """A core's stream as far as it is to be read: from a whole beat on, at least one."""
     beat_log2 = exact_log2(config.port_bytes)
-    return ~stream.addr[:beat_log2].any() & ~stream.base[:beat_log2].any() & (stream.left != 0) & (stream.num_beats != 0)
+    return (
+        ~stream.addr[:beat_log2].any() & ~stream.base[:beat_log2].any() & (stream.left != 0) & (stream.num_beats != 0)
+    )

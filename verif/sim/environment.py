@@ -1,7 +1,8 @@
-"""The NPU between the bus models of cocotbext-axi, an implementation of AXI that is not ours, with back-pressure, monitors and a scoreboard.
+"""The NPU between the bus models of cocotbext-axi, an implementation of AXI that is not ours, with back-pressure,
+monitors and a scoreboard.
 
-`sim_test` makes a cocotb test of a coroutine that takes an `Environment`. All that is random in it comes from `Environment.rng`, which is seeded with
-the run's seed and the test's name: a test alone does what it does among others.
+`sim_test` makes a cocotb test of a coroutine that takes an `Environment`. All that is random in it comes from
+`Environment.rng`, which is seeded with the run's seed and the test's name: a test alone does what it does among others.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ BURST_INCR = 1
 
 
 def sim_test(function: Callable[[Environment], Awaitable[None]]):
-    """A cocotb test with an environment that has been reset. At its end the digest of all that happened on the buses is noted."""
+    """A cocotb test with an environment that has been reset.
+
+    At its end the digest of all that happened on the buses is noted.
+    """
+
     @functools.wraps(function)
     async def run(dut):
         env = Environment(dut, function.__name__)
@@ -61,7 +66,10 @@ def sim_test(function: Callable[[Environment], Awaitable[None]]):
 
 
 class Memory(MemoryInterface):
-    """The bytes behind the port, from address 0. Beats outside, and the one with `fault_addr` in it, are answered as `Environment.inject_fault` says."""
+    """The bytes behind the port, from address 0.
+
+    Beats outside, and the one with `fault_addr` in it, are answered as `Environment.inject_fault` says.
+    """
 
     def __init__(self, beat_bytes: int):
         super().__init__(MEMORY_BYTES)
@@ -86,21 +94,25 @@ class Memory(MemoryInterface):
 
     async def _read(self, address, length):
         await self._meet_fault(address)
-        return bytes(self.bytes[address:address + length])
+        return bytes(self.bytes[address : address + length])
 
     async def _write(self, address, data):
         await self._meet_fault(address)
-        self.bytes[address:address + len(data)] = data
+        self.bytes[address : address + len(data)] = data
 
 
 class _Channel:
-    """One channel of a bus: VALID and payload stay until READY (AMBA AXI4 specification, A3.2.1); `on_transfer` gets what is handed over."""
+    """One channel of a bus: VALID and payload stay until READY (AMBA AXI4 specification, A3.2.1); `on_transfer` gets
+    what is handed over.
+    """
 
     def __init__(self, dut, name: str, payload: str, on_transfer: Callable[[dict[str, int]], None] | None = None):
         prefix = name.replace(".", "__")
         self.name, self.on_transfer = name, on_transfer
         self.valid, self.ready = getattr(dut, f"{prefix}valid"), getattr(dut, f"{prefix}ready")
-        self.payload = {field: getattr(dut, f"{prefix}{field}") for field in payload.split() if hasattr(dut, f"{prefix}{field}")}
+        self.payload = {
+            field: getattr(dut, f"{prefix}{field}") for field in payload.split() if hasattr(dut, f"{prefix}{field}")
+        }
         self.held: dict[str, int] | None = None
 
     def step(self) -> dict[str, int] | None:
@@ -109,7 +121,9 @@ class _Channel:
             assert self.held is None, f"{self.name}: VALID fell before READY"
             return None
         shown = {field: int(signal.value) for field, signal in self.payload.items()}
-        assert self.held is None or shown == self.held, f"{self.name} changed before READY: it was {self.held}, is {shown}"
+        assert self.held is None or shown == self.held, (
+            f"{self.name} changed before READY: it was {self.held}, is {shown}"
+        )
         is_taken = bool(int(self.ready.value))
         self.held = None if is_taken else shown
         if is_taken and self.on_transfer:
@@ -132,11 +146,16 @@ class Monitor:
         self._dut, self._config = dut, config
         address, written = "addr id len size burst prot cache lock", "data strb last"
         self._channels = [
-            _Channel(dut, "m_axi.ar", address, functools.partial(self._on_address, is_write=False)), _Channel(dut, "m_axi.r", "data resp last id", self._on_read),
-            _Channel(dut, "m_axi.aw", address, functools.partial(self._on_address, is_write=True)), _Channel(dut, "m_axi.w", written, self._on_write),
+            _Channel(dut, "m_axi.ar", address, functools.partial(self._on_address, is_write=False)),
+            _Channel(dut, "m_axi.r", "data resp last id", self._on_read),
+            _Channel(dut, "m_axi.aw", address, functools.partial(self._on_address, is_write=True)),
+            _Channel(dut, "m_axi.w", written, self._on_write),
             _Channel(dut, "m_axi.b", "resp id"),
-            _Channel(dut, "s_axil.aw", "addr prot"), _Channel(dut, "s_axil.w", "data strb"), _Channel(dut, "s_axil.b", "resp"),
-            _Channel(dut, "s_axil.ar", "addr prot"), _Channel(dut, "s_axil.r", "data resp"),
+            _Channel(dut, "s_axil.aw", "addr prot"),
+            _Channel(dut, "s_axil.w", "data strb"),
+            _Channel(dut, "s_axil.b", "resp"),
+            _Channel(dut, "s_axil.ar", "addr prot"),
+            _Channel(dut, "s_axil.r", "data resp"),
         ]
         self._digest = hashlib.sha256()
         self.cycle, self.is_in_reset = 0, False
@@ -173,10 +192,14 @@ class Monitor:
         what = f"{'write' if is_write else 'read'} of {num_bytes} bytes at {addr:#x}"
         is_plain = taken["burst"] == BURST_INCR and 1 << taken["size"] == beat_bytes and addr % beat_bytes == 0
         assert is_plain, f"{what}: not INCR, or not of full, aligned beats: {taken}"
-        assert num_beats <= self._config.max_burst_beats, f"{what}: longer than max_burst_beats = {self._config.max_burst_beats}"
+        assert num_beats <= self._config.max_burst_beats, (
+            f"{what}: longer than max_burst_beats = {self._config.max_burst_beats}"
+        )
         assert addr // PAGE_BYTES == (addr + num_bytes - 1) // PAGE_BYTES, f"{what}: crosses a 4 KiB boundary"
         allowed = (window for window in self.windows if (window.is_writable if is_write else window.is_readable))
-        assert not self.windows or any(window.base <= addr and addr + num_bytes <= window.limit for window in allowed), f"{what}: outside the memory windows"
+        assert not self.windows or any(
+            window.base <= addr and addr + num_bytes <= window.limit for window in allowed
+        ), f"{what}: outside the memory windows"
         self.bursts.append((is_write, addr, num_bytes))
         if is_write:
             self._open_writes.append([addr, num_beats])
@@ -192,7 +215,9 @@ class Monitor:
     def _match_writes(self) -> None:
         while self._open_writes and self._early_beats:
             burst, beat = self._open_writes[0], self._early_beats.popleft()
-            assert beat["last"] == (burst[1] == 1), f"write at {burst[0]:#x}: WLAST = {beat['last']} with {burst[1]} beats to go"
+            assert beat["last"] == (burst[1] == 1), (
+                f"write at {burst[0]:#x}: WLAST = {beat['last']} with {burst[1]} beats to go"
+            )
             if burst[0] not in self.records:
                 self.write_bytes += beat["strb"].bit_count()
             burst[0], burst[1] = burst[0] + self._config.port_bytes, burst[1] - 1
@@ -201,7 +226,11 @@ class Monitor:
 
     def is_quiet(self) -> bool:
         """Nothing is offered, and every write has all its beats."""
-        return not self._open_writes and not self._early_beats and not any(int(channel.valid.value) for channel in self._channels)
+        return (
+            not self._open_writes
+            and not self._early_beats
+            and not any(int(channel.valid.value) for channel in self._channels)
+        )
 
 
 class Environment:
@@ -231,9 +260,16 @@ class Environment:
         reads, writes = self.bus.read_if, self.bus.write_if
         self._answer_with_fault(reads.r_channel, "rresp")
         self._answer_with_fault(writes.b_channel, "bresp")
-        self._channels = {f"m_axi.{name}": getattr(side, f"{name}_channel") for side, names in ((reads, ("ar", "r")), (writes, ("aw", "w", "b"))) for name in names}
-        self._channels |= {f"s_axil.{name}": getattr(side, f"{name}_channel")
-                           for side, names in ((self.csrs.read_if, ("ar", "r")), (self.csrs.write_if, ("aw", "w", "b"))) for name in names}
+        self._channels = {
+            f"m_axi.{name}": getattr(side, f"{name}_channel")
+            for side, names in ((reads, ("ar", "r")), (writes, ("aw", "w", "b")))
+            for name in names
+        }
+        self._channels |= {
+            f"s_axil.{name}": getattr(side, f"{name}_channel")
+            for side, names in ((self.csrs.read_if, ("ar", "r")), (self.csrs.write_if, ("aw", "w", "b")))
+            for name in names
+        }
 
     def _answer_with_fault(self, channel, field: str) -> None:
         """Let the channel answer with `_fault_resp` where the model, which knows no other error, says SLVERR."""
@@ -277,13 +313,17 @@ class Environment:
     def note_result(self) -> None:
         """One line of `results.jsonl`, and the coverage so far."""
         with open(self._folder / "results.jsonl", "a") as file:
-            file.write(json.dumps({"test": self.name, "digest": self.monitor.digest(), "cycles": self.monitor.cycle}) + "\n")
+            file.write(
+                json.dumps({"test": self.name, "digest": self.monitor.digest(), "cycles": self.monitor.cycle}) + "\n"
+            )
         write_coverage(self._folder)
 
     # Surroundings
 
     def pause(self, levels: dict[str, str] | None = None) -> None:
-        """Back-pressure on every channel: of the level that `levels` gives it, "none" if it gives none; random levels if it is None."""
+        """Back-pressure on every channel: of the level that `levels` gives it, "none" if it gives none; random
+        levels if it is None.
+        """
         for name, channel in self._channels.items():
             level = self.rng.choice(PAUSE_LEVELS) if levels is None else levels.get(name, "none")
             channel.clear_pause_generator()
@@ -319,7 +359,10 @@ class Environment:
         for number, window in enumerate(windows):
             await self.write(f"WINDOW{number}_BASE", window.base)
             await self.write(f"WINDOW{number}_LIMIT", window.limit)
-            await self.write(f"WINDOW{number}_CONTROL", WindowControl.READ * window.is_readable | WindowControl.WRITE * window.is_writable)
+            await self.write(
+                f"WINDOW{number}_CONTROL",
+                WindowControl.READ * window.is_readable | WindowControl.WRITE * window.is_writable,
+            )
 
     # Programs
 
@@ -327,8 +370,12 @@ class Environment:
         """Memory, registers, doorbell; `count`: another PROGRAM_COUNT than the job's."""
         self.memory.bytes[:] = job.before
         await self.open_windows(job.windows)
-        for name, value in (("PROGRAM_BASE", job.program_addr), ("PROGRAM_COUNT", len(job.descriptors) if count is None else count), ("RECORD_BASE", job.record_addr),
-                            ("IRQ_ENABLE", not is_polled)):
+        for name, value in (
+            ("PROGRAM_BASE", job.program_addr),
+            ("PROGRAM_COUNT", len(job.descriptors) if count is None else count),
+            ("RECORD_BASE", job.record_addr),
+            ("IRQ_ENABLE", not is_polled),
+        ):
             await self.write(name, value)
         self.monitor.begin(range(job.record_addr, job.record_addr + len(job.descriptors) * COMPLETION.num_bytes))
         await self.write("CONTROL", Control.DOORBELL)
@@ -376,10 +423,14 @@ class Environment:
                 await self.run(job)
 
     async def check(self, job: Job, num_completed: int | None = None) -> None:
-        """The scoreboard: memory, completion records and counters after a program of which `num_completed` descriptors (None: all, without an error) were executed."""
+        """The scoreboard: memory, completion records and counters after a program of which `num_completed`
+        descriptors (None: all, without an error) were executed.
+        """
         if num_completed is None:
             code, addr, status = [await self.read(name) for name in ("ERROR", "ERROR_ADDR", "STATUS")]
-            assert (code, status) == (Error.NONE, 0), f"ERROR = {code} ({_name(code)}), ERROR_ADDR = {addr:#x}, STATUS = {status:#x}"
+            assert (code, status) == (Error.NONE, 0), (
+                f"ERROR = {code} ({_name(code)}), ERROR_ADDR = {addr:#x}, STATUS = {status:#x}"
+            )
             ERRORS.sample({"code": code, "resp": "none"})
             num_completed = len(job.descriptors)
         records = range(job.record_addr, job.record_addr + num_completed * COMPLETION.num_bytes)
@@ -390,12 +441,14 @@ class Environment:
         """Memory is as expected, but for some ranges."""
         found, wanted = bytearray(self.memory.bytes), bytearray(expected)
         for span in ignored:
-            found[span.start:span.stop] = wanted[span.start:span.stop] = bytes(len(span))
+            found[span.start : span.stop] = wanted[span.start : span.stop] = bytes(len(span))
         if found != wanted:
             differing = [addr for addr in range(MEMORY_BYTES) if found[addr] != wanted[addr]]
             addr = differing[0]
-            raise AssertionError(f"memory differs from the golden machine's in {len(differing)} bytes, first at {addr:#x}: "
-                                 f"{found[addr]:#04x} instead of {wanted[addr]:#04x}")
+            raise AssertionError(
+                f"memory differs from the golden machine's in {len(differing)} bytes, first at {addr:#x}: "
+                f"{found[addr]:#04x} instead of {wanted[addr]:#04x}"
+            )
 
     def check_unwritable(self, job: Job) -> None:
         """After a program that was stopped: nothing changed but what a window lets it write."""
@@ -403,29 +456,39 @@ class Environment:
 
     async def _check_counters(self, job: Job, num_completed: int) -> None:
         size = COMPLETION.num_bytes
-        raw = self.memory.bytes[job.record_addr:job.record_addr + num_completed * size]
-        records = [COMPLETION.decode(bytes(raw[at:at + size])) for at in range(0, len(raw), size)]
+        raw = self.memory.bytes[job.record_addr : job.record_addr + num_completed * size]
+        records = [COMPLETION.decode(bytes(raw[at : at + size])) for at in range(0, len(raw), size)]
         cycles, read_bytes, write_bytes = [await self.read(name) for name in ("CYCLES", "READ_BYTES", "WRITE_BYTES")]
         assert read_bytes == self.monitor.read_bytes, f"READ_BYTES = {read_bytes}, on the bus {self.monitor.read_bytes}"
-        assert write_bytes == self.monitor.write_bytes, f"WRITE_BYTES = {write_bytes}, on the bus {self.monitor.write_bytes}"
+        assert write_bytes == self.monitor.write_bytes, (
+            f"WRITE_BYTES = {write_bytes}, on the bus {self.monitor.write_bytes}"
+        )
         for index, record in enumerate(records):
             causes = sum(record[field] for field in CAUSE_FIELDS.values())
-            assert causes == self.config.num_cores * record["cycle"], f"record {index}: the causes are {causes} core cycles together, of {record['cycle']} cycles"
+            assert causes == self.config.num_cores * record["cycle"], (
+                f"record {index}: the causes are {causes} core cycles together, of {record['cycle']} cycles"
+            )
             assert 0 < record["cycle"] <= cycles, f"record {index}: cycle {record['cycle']} of {cycles}"
         for opcode in Opcode:
-            of_engine = [record["cycle"] for record, raw in zip(records, job.descriptors, strict=False) if raw[0] == opcode]
+            of_engine = [
+                record["cycle"] for record, raw in zip(records, job.descriptors, strict=False) if raw[0] == opcode
+            ]
             assert of_engine == sorted(of_engine), f"{opcode.name} descriptors complete out of order: {of_engine}"
         records.sort(key=lambda record: record["cycle"])
         for field in COMPLETION.fields:
             values = [record[field] for record in records]
             assert values == sorted(values), f"records: {field} falls: {values}"
         if len(records) == len(job.descriptors):
-            assert records[-1]["write_bytes"] == write_bytes, f"last record: {records[-1]['write_bytes']} bytes written, WRITE_BYTES = {write_bytes}"
+            assert records[-1]["write_bytes"] == write_bytes, (
+                f"last record: {records[-1]['write_bytes']} bytes written, WRITE_BYTES = {write_bytes}"
+            )
 
     async def expect_error(self, *codes: Error, resp: str = "none") -> int:
         """The program ended with one of these errors; its address. The error is cleared, and the NPU idle."""
         found, addr, status = [await self.read(name) for name in ("ERROR", "ERROR_ADDR", "STATUS")]
-        assert found in codes, f"ERROR = {found} ({_name(found)}) at {addr:#x} instead of {' or '.join(code.name for code in codes)}"
+        assert found in codes, (
+            f"ERROR = {found} ({_name(found)}) at {addr:#x} instead of {' or '.join(code.name for code in codes)}"
+        )
         assert status & Status.ERROR, f"STATUS = {status:#x}: ERROR is not shown"
         ERRORS.sample({"code": found, "resp": resp})
         await self.become_idle()
@@ -457,8 +520,13 @@ def _pauses(rng: random.Random, level: str) -> Iterator[bool]:
 def _covered(job: Job, is_polled: bool) -> dict[Group, list]:
     """What a program covers, by group."""
     fields = {opcode: [decode(raw) for raw in job.descriptors if raw[0] == opcode] for opcode in Opcode}
-    program = {"count": len(job.descriptors), "parts": job.num_parts, "windows": len(job.windows), "end": "polled" if is_polled else "interrupt",
-               "engines": "+".join(opcode.name for opcode in Opcode if fields[opcode])}
+    program = {
+        "count": len(job.descriptors),
+        "parts": job.num_parts,
+        "windows": len(job.windows),
+        "end": "polled" if is_polled else "interrupt",
+        "engines": "+".join(opcode.name for opcode in Opcode if fields[opcode]),
+    }
     return {PROGRAMS: [program], NN_JOBS: fields[Opcode.NN], TP_BLOCKS: fields[Opcode.TP]}
 
 

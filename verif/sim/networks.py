@@ -1,6 +1,7 @@
 """Small random networks, drawn from a `random.Random`: the same state gives the same network.
 
-The strategies of hypothesis are wider; what they draw also depends on which modules are loaded, and a test must be replayable alone.
+The strategies of hypothesis are wider; what they draw also depends on which modules are loaded, and a test must be
+replayable alone.
 """
 
 from __future__ import annotations
@@ -25,14 +26,23 @@ def _conv(rng: random.Random, maker: GraphMaker, source: int, is_depthwise: bool
     """A convolution of any kind on a tensor; its result."""
     _, *sizes, num_ic = maker.tensors[source].shape
     strides, pads = [rng.choice([1, 1, 2, 3]) for _ in sizes], [rng.choice([0, 0, 1, 2, 7]) for _ in range(4)]
-    kernel = [rng.randint(1, min(max_kernel, size + sum(pads[2 * n:2 * n + 2]))) for n, size in enumerate(sizes)]
+    kernel = [rng.randint(1, min(max_kernel, size + sum(pads[2 * n : 2 * n + 2]))) for n, size in enumerate(sizes)]
     num_oc = num_ic * rng.randint(1, 2) if is_depthwise else rng.randint(1, 7)
-    outs = [out_size(size, kernel[n], strides[n], 1, *pads[2 * n:2 * n + 2]) for n, size in enumerate(sizes)]
+    outs = [out_size(size, kernel[n], strides[n], 1, *pads[2 * n : 2 * n + 2]) for n, size in enumerate(sizes)]
     shape = (1, *kernel, num_oc) if is_depthwise else (num_oc, *kernel, num_ic)
     weights = maker.weights(shape, num_oc, 3 if is_depthwise else 0, rng.choice([1.0, 0.5, 0.2, 0.05]))
     bias = maker.bias(num_oc, maker.tensors[weights].data.size // num_oc, is_long=is_depthwise)
-    return maker.op("DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D", (source, weights, bias), (1, *outs, num_oc), pads=tuple(pads),
-                    stride_h=strides[0], stride_w=strides[1], dilation_h=1, dilation_w=1, activation=rng.choice(["NONE", "RELU", "RELU6"]))
+    return maker.op(
+        "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D",
+        (source, weights, bias),
+        (1, *outs, num_oc),
+        pads=tuple(pads),
+        stride_h=strides[0],
+        stride_w=strides[1],
+        dilation_h=1,
+        dilation_w=1,
+        activation=rng.choice(["NONE", "RELU", "RELU6"]),
+    )
 
 
 def _depthwise(rng: random.Random, maker: GraphMaker, source: int) -> int:
@@ -55,22 +65,51 @@ def _pool(rng: random.Random, maker: GraphMaker, source: int) -> int:
     _, *sizes, num_c = maker.tensors[source].shape
     kernel, strides = [rng.randint(1, min(4, size)) for size in sizes], [rng.randint(1, 3) for _ in sizes]
     outs = [(size - taps) // stride + 1 for size, taps, stride in zip(sizes, kernel, strides, strict=True)]
-    return maker.op(rng.choice(["MAX_POOL_2D", "AVERAGE_POOL_2D"]), (source,), (1, *outs, num_c), padding="VALID", filter_h=kernel[0], filter_w=kernel[1],
-                    stride_h=strides[0], stride_w=strides[1], activation=rng.choice(["NONE", "RELU6"]))
+    return maker.op(
+        rng.choice(["MAX_POOL_2D", "AVERAGE_POOL_2D"]),
+        (source,),
+        (1, *outs, num_c),
+        padding="VALID",
+        filter_h=kernel[0],
+        filter_w=kernel[1],
+        stride_h=strides[0],
+        stride_w=strides[1],
+        activation=rng.choice(["NONE", "RELU6"]),
+    )
 
 
 def _fused_pool(rng: random.Random, maker: GraphMaker, source: int) -> int:
     """A 3x3 convolution that keeps the size, and a maximum pool that the NN engine may fuse with it."""
     size = rng.choice([2, 3])
     _, height, width, num_ic = maker.tensors[source].shape
-    rows, cols = (max(3, extent - (extent % 2 == 0)) if size == 3 else extent + extent % 2 for extent in (height, width))
+    rows, cols = (
+        max(3, extent - (extent % 2 == 0)) if size == 3 else extent + extent % 2 for extent in (height, width)
+    )
     pads = (1, 1 + rows - height, 1, 1 + cols - width)
     num_oc = rng.randint(1, 5)
     weights = maker.weights((num_oc, 3, 3, num_ic), num_oc, 0)
-    last = maker.op("CONV_2D", (source, weights, maker.bias(num_oc, 9 * num_ic)), (1, rows, cols, num_oc), pads=pads, stride_h=1, stride_w=1, dilation_h=1,
-                    dilation_w=1, activation="NONE")
-    return maker.op("MAX_POOL_2D", (last,), (1, (rows - size) // 2 + 1, (cols - size) // 2 + 1, num_oc), padding="VALID", filter_h=size, filter_w=size,
-                    stride_h=2, stride_w=2, activation="NONE")
+    last = maker.op(
+        "CONV_2D",
+        (source, weights, maker.bias(num_oc, 9 * num_ic)),
+        (1, rows, cols, num_oc),
+        pads=pads,
+        stride_h=1,
+        stride_w=1,
+        dilation_h=1,
+        dilation_w=1,
+        activation="NONE",
+    )
+    return maker.op(
+        "MAX_POOL_2D",
+        (last,),
+        (1, (rows - size) // 2 + 1, (cols - size) // 2 + 1, num_oc),
+        padding="VALID",
+        filter_h=size,
+        filter_w=size,
+        stride_h=2,
+        stride_w=2,
+        activation="NONE",
+    )
 
 
 def _two_operands(rng: random.Random, maker: GraphMaker, source: int) -> int:
@@ -81,8 +120,12 @@ def _two_operands(rng: random.Random, maker: GraphMaker, source: int) -> int:
     data = maker.rng.integers(info.min, info.max + 1, other_shape).astype(maker.dtype)
     quant = maker.tensors[source].quant
     is_same = kind in ("MAXIMUM", "MINIMUM")
-    other = maker.tensor(other_shape, data=data, scale=float(quant.scale[0]) if is_same else rng.choice([0.05, 0.02, 0.11]),
-                         zero_point=int(quant.zero_point[0]) if is_same else None)
+    other = maker.tensor(
+        other_shape,
+        data=data,
+        scale=float(quant.scale[0]) if is_same else rng.choice([0.05, 0.02, 0.11]),
+        zero_point=int(quant.zero_point[0]) if is_same else None,
+    )
     return maker.op(kind, (source, other), shape, **({} if is_same else {"activation": rng.choice(["NONE", "RELU"])}))
 
 
@@ -90,8 +133,17 @@ def _residual(rng: random.Random, maker: GraphMaker, source: int) -> int:
     """A convolution that keeps the shape and the sum of its result and what it read."""
     shape = maker.tensors[source].shape
     weights = maker.weights((shape[3], 3, 3, shape[3]), shape[3], 0)
-    last = maker.op("CONV_2D", (source, weights, maker.bias(shape[3], 9 * shape[3])), shape, pads=(1, 1, 1, 1), stride_h=1, stride_w=1, dilation_h=1,
-                    dilation_w=1, activation="NONE")
+    last = maker.op(
+        "CONV_2D",
+        (source, weights, maker.bias(shape[3], 9 * shape[3])),
+        shape,
+        pads=(1, 1, 1, 1),
+        stride_h=1,
+        stride_w=1,
+        dilation_h=1,
+        dilation_w=1,
+        activation="NONE",
+    )
     return maker.op("ADD", (last, source), shape, activation=rng.choice(["NONE", "RELU"]))
 
 
@@ -122,12 +174,29 @@ def _transpose(rng: random.Random, maker: GraphMaker, source: int) -> int:
 def _zoom(rng: random.Random, maker: GraphMaker, source: int) -> int:
     shape = maker.tensors[source].shape
     size = rng.randint(1, 9), rng.randint(1, 9)
-    return maker.op("RESIZE_BILINEAR", (source, maker.constant(size)), (1, *size, shape[3]), align_corners=False, half_pixel_centers=rng.random() < 0.5)
+    return maker.op(
+        "RESIZE_BILINEAR",
+        (source, maker.constant(size)),
+        (1, *size, shape[3]),
+        align_corners=False,
+        half_pixel_centers=rng.random() < 0.5,
+    )
 
 
 KINDS: dict[str, Callable[[random.Random, GraphMaker, int], int]] = {
-    "conv": _conv, "depthwise": _depthwise, "large kernel": _large, "fully connected": _fully_connected, "pool": _pool, "fused pool": _fused_pool,
-    "two operands": _two_operands, "residual": _residual, "table": _table, "fused table": _conv_table, "pad": _pad, "transpose": _transpose, "bilinear": _zoom,
+    "conv": _conv,
+    "depthwise": _depthwise,
+    "large kernel": _large,
+    "fully connected": _fully_connected,
+    "pool": _pool,
+    "fused pool": _fused_pool,
+    "two operands": _two_operands,
+    "residual": _residual,
+    "table": _table,
+    "fused table": _conv_table,
+    "pad": _pad,
+    "transpose": _transpose,
+    "bilinear": _zoom,
 }
 """Each adds one to three operators behind a tensor and gives the result."""
 _BYTES_ONLY = ("table", "fused table", "bilinear", "residual", "fully connected")
@@ -135,10 +204,20 @@ _BYTES_ONLY = ("table", "fused table", "bilinear", "residual", "fully connected"
 
 def random_network(rng: random.Random, kind: str, max_kinds: int = 1) -> Graph:
     """A network that begins with one of `KINDS`, on random values, and goes on with up to `max_kinds` - 1 others."""
-    dtypes = [np.int8] if kind == "bilinear" else [np.int8, np.int8, np.uint8] if kind in _BYTES_ONLY else [np.int8, np.int8, np.uint8, np.int16]
+    dtypes = (
+        [np.int8]
+        if kind == "bilinear"
+        else [np.int8, np.int8, np.uint8]
+        if kind in _BYTES_ONLY
+        else [np.int8, np.int8, np.uint8, np.int16]
+    )
     maker = GraphMaker(rng.getrandbits(32), rng.choice(dtypes))
     source = last = _source(rng, maker)
-    others = [other for other in KINDS if other not in _BYTES_ONLY or (maker.dtype == np.int8) or (other != "bilinear" and maker.dtype != np.int16)]
+    others = [
+        other
+        for other in KINDS
+        if other not in _BYTES_ONLY or (maker.dtype == np.int8) or (other != "bilinear" and maker.dtype != np.int16)
+    ]
     for name in [kind, *(rng.choice(others) for _ in range(rng.randrange(max_kinds)))]:
         last = KINDS[name](rng, maker, last)
     return maker.graph([source], [last])

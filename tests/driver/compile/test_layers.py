@@ -1,4 +1,6 @@
-"""Single layers of random shape on random, mostly small configurations: the compiled plan on the golden machine against the golden layers."""
+"""Single layers of random shape on random, mostly small configurations: the compiled plan on the golden machine
+against the golden layers.
+"""
 
 import numpy as np
 import pytest
@@ -53,16 +55,23 @@ def test_layers(graph, config):
 def test_any_share_of_the_strides(graph, config, number):
     """Whatever the tensor processor takes of the strides, native ones too, the result is the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "nn_strides", lambda work, config: stride_choices(work)[number % len(stride_choices(work))])
+        patch.setattr(
+            pipeline, "nn_strides", lambda work, config: stride_choices(work)[number % len(stride_choices(work))]
+        )
         if message := refusal(graph, config):
             assert any(limit in message for limit in ("window memory", "stripe memory", "TP buffer"))
         else:
             check(graph, config)
 
 
-@pytest.mark.parametrize(("height", "width", "num_ic", "num_oc", "kernel", "limit"), [
-    (4, 4, 500, 8, 3, "stripe memory of 4096 bytes"), (1, 1, 4099, 8, 1, "stripe memory of 4096 bytes"), (40, 200, 1, 1, 10, "window memory of 16 words"),
-])
+@pytest.mark.parametrize(
+    ("height", "width", "num_ic", "num_oc", "kernel", "limit"),
+    [
+        (4, 4, 500, 8, 3, "stripe memory of 4096 bytes"),
+        (1, 1, 4099, 8, 1, "stripe memory of 4096 bytes"),
+        (40, 200, 1, 1, 10, "window memory of 16 words"),
+    ],
+)
 def test_what_does_not_fit_is_refused(height, width, num_ic, num_oc, kernel, limit):
     maker = GraphMaker()
     source = maker.tensor((1, height, width, num_ic))
@@ -75,7 +84,9 @@ def test_what_does_not_fit_is_refused(height, width, num_ic, num_oc, kernel, lim
         sizes = height - (kernel - 1) * dilation, width - (kernel - 1) * dilation
     target = maker.op("CONV_2D", (source, weights, -1), (1, *sizes, num_oc), dilation_h=dilation, dilation_w=dilation)
     with pytest.raises(GraphError, match=rf"operator 0 CONV_2D \('t\d'\): .*{limit}"):
-        compile_graph(maker.graph([source], [target]), NpuConfig(stripe_bytes=4096, window_words=16, num_lanes=8, post_lanes=4))
+        compile_graph(
+            maker.graph([source], [target]), NpuConfig(stripe_bytes=4096, window_words=16, num_lanes=8, post_lanes=4)
+        )
 
 
 def test_all_pad_combinations_of_one_axis():
@@ -87,7 +98,10 @@ def test_all_pad_combinations_of_one_axis():
             sizes = out_size(9, 3, 1, 1, top, bottom), out_size(6, 2, 1, 1, bottom, top)
             bias = maker.tensor((5,), np.int32, np.zeros(5, np.int32))
             target = maker.op("CONV_2D", (source, weights, bias), (1, *sizes, 5), pads=(top, bottom, bottom, top))
-            check(maker.graph([source], [target]), NpuConfig(num_cores=2, num_lanes=8, post_lanes=4, stripe_bytes=4096, window_words=16))
+            check(
+                maker.graph([source], [target]),
+                NpuConfig(num_cores=2, num_lanes=8, post_lanes=4, stripe_bytes=4096, window_words=16),
+            )
 
 
 def strided(height, width, num_ic, num_oc, kernel, stride, pads=(0, 0, 0, 0), kind="CONV_2D", dtype=np.int8):
@@ -96,9 +110,21 @@ def strided(height, width, num_ic, num_oc, kernel, stride, pads=(0, 0, 0, 0), ki
     source = maker.tensor((1, height, width, num_ic))
     shape, axis = ((1, *kernel, num_oc), 3) if kind == "DEPTHWISE_CONV_2D" else ((num_oc, *kernel, num_ic), 0)
     bias_dtype = np.int64 if dtype == np.int16 else np.int32
-    weights, bias = maker.weights(shape, num_oc, axis), maker.tensor((num_oc,), bias_dtype, np.arange(num_oc, dtype=bias_dtype))
-    sizes = [out_size(size, kernel[n], stride[n], 1, *pads[2 * n : 2 * n + 2]) for n, size in enumerate((height, width))]
-    return maker.graph([source], [maker.op(kind, (source, weights, bias), (1, *sizes, num_oc), pads=pads, stride_h=stride[0], stride_w=stride[1])])
+    weights, bias = (
+        maker.weights(shape, num_oc, axis),
+        maker.tensor((num_oc,), bias_dtype, np.arange(num_oc, dtype=bias_dtype)),
+    )
+    sizes = [
+        out_size(size, kernel[n], stride[n], 1, *pads[2 * n : 2 * n + 2]) for n, size in enumerate((height, width))
+    ]
+    return maker.graph(
+        [source],
+        [
+            maker.op(
+                kind, (source, weights, bias), (1, *sizes, num_oc), pads=pads, stride_h=stride[0], stride_w=stride[1]
+            )
+        ],
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])
@@ -107,7 +133,12 @@ def test_strides_that_the_core_does_not_have(stride, dtype):
     """With another stride on the other axis; the largest kernel; an image with fewer rows than there are phases."""
     config = PRESETS["Q"].with_(tp_buffer_bytes=1024)
     check(strided(20, 33, 3, 5, (3, 5), (stride, 1 + stride % 4), (1, 7, 2, 3), dtype=dtype), config)
-    check(strided(11 * stride, 11 * stride + 5, 2, 3, (11 * stride - 1,) * 2, (stride, stride), (7, 0, 1, 6), dtype=dtype), config)
+    check(
+        strided(
+            11 * stride, 11 * stride + 5, 2, 3, (11 * stride - 1,) * 2, (stride, stride), (7, 0, 1, 6), dtype=dtype
+        ),
+        config,
+    )
     check(strided(2, 25, 9, 18, (2, 3), (stride, stride), (0, 7, 0, 2), "DEPTHWISE_CONV_2D", dtype), config)
 
 
@@ -117,8 +148,13 @@ def test_rows_wider_than_the_buffer_are_split(dtype):
 
 
 def test_phase_planes_are_made_while_the_core_computes():
-    """A large image is split stripe by stripe, a depthwise layer by channels: TP descriptors come between those of the NN engine."""
-    for graph in (strided(96, 96, 3, 16, (3, 3), (3, 3)), strided(48, 48, 16, 16, (3, 3), (3, 3), kind="DEPTHWISE_CONV_2D")):
+    """A large image is split stripe by stripe, a depthwise layer by channels: TP descriptors come between those of
+    the NN engine.
+    """
+    for graph in (
+        strided(96, 96, 3, 16, (3, 3), (3, 3)),
+        strided(48, 48, 16, 16, (3, 3), (3, 3), kind="DEPTHWISE_CONV_2D"),
+    ):
         (step,) = compile_graph(graph, PRESETS["Q"]).steps
         opcodes = [raw[0] for raw in step.program.descriptors]
         first = opcodes.index(Opcode.NN)
@@ -135,16 +171,25 @@ def test_even_strides_leave_two_to_the_core():
 
 
 def test_a_window_of_one_phase_holds_more_pixels():
-    """The windows of a large kernel at stride 2 have room for a few outputs; split by columns they hold half of the image, so that weights are read twice."""
+    """The windows of a large kernel at stride 2 have room for a few outputs; split by columns they hold half of the
+    image, so that weights are read twice.
+    """
     large, small = strided(37, 37, 2, 16, (21, 21), (2, 2), (7, 7, 7, 7)), strided(37, 37, 2, 16, (7, 7), (2, 2))
-    found = [[(layer["num_ic"], layer["num_groups"]) for layer in descriptors(graph, PRESETS["Q"])] for graph in (large, small)]
+    found = [
+        [(layer["num_ic"], layer["num_groups"]) for layer in descriptors(graph, PRESETS["Q"])]
+        for graph in (large, small)
+    ]
     assert found == [[(2 * 2, 2)], [(2, 2)]]
     check(large, PRESETS["Q"])
 
 
 def test_only_the_rows_that_are_read_are_made():
-    """Bytes that the tensor processor reads conflict at a step of 4, so columns are split by 2; rows by 4, of which the kernel reads 3."""
-    assert {layer["num_ic"] for layer in descriptors(strided(63, 63, 32, 32, (3, 3), (4, 4)), PRESETS["Q"])} == {32 * 3 * 2}
+    """Bytes that the tensor processor reads conflict at a step of 4, so columns are split by 2; rows by 4, of which
+    the kernel reads 3.
+    """
+    assert {layer["num_ic"] for layer in descriptors(strided(63, 63, 32, 32, (3, 3), (4, 4)), PRESETS["Q"])} == {
+        32 * 3 * 2
+    }
 
 
 def descriptors(graph, config):
@@ -153,20 +198,29 @@ def descriptors(graph, config):
     return [NN.decode(raw) for raw in step.program.descriptors if raw[0] == Opcode.NN]
 
 
-@pytest.mark.parametrize(("config", "num_oc", "stride", "num_ic"), [
-    (PRESETS["Q"].with_(stripe_bytes=8192), 46, (2, 2), [24, 22]),
-    (NpuConfig(num_cores=1, num_lanes=8, post_lanes=2, stripe_bytes=4096), 46, (2, 2), [24, 24, 22, 22]),
-    (NpuConfig(num_cores=1, num_lanes=8, post_lanes=2, stripe_bytes=4096), 92, (1, 1), [24, 24, 22, 22]),
-])
+@pytest.mark.parametrize(
+    ("config", "num_oc", "stride", "num_ic"),
+    [
+        (PRESETS["Q"].with_(stripe_bytes=8192), 46, (2, 2), [24, 22]),
+        (NpuConfig(num_cores=1, num_lanes=8, post_lanes=2, stripe_bytes=4096), 46, (2, 2), [24, 24, 22, 22]),
+        (NpuConfig(num_cores=1, num_lanes=8, post_lanes=2, stripe_bytes=4096), 92, (1, 1), [24, 24, 22, 22]),
+    ],
+)
 def test_depthwise_channels_in_parts(config, num_oc, stride, num_ic):
-    """Where not all channels fit, some at a time; with a small memory some rows of them. Tables begin at legal addresses."""
+    """Where not all channels fit, some at a time; with a small memory some rows of them.
+
+    Tables begin at legal addresses.
+    """
     graph = strided(14, 14, 46, num_oc, (3, 3), stride, (1, 1, 1, 1), "DEPTHWISE_CONV_2D")
     assert [layer["num_ic"] for layer in descriptors(graph, config)] == num_ic
     check(graph, config)
 
 
 def test_words_per_row_by_hand():
-    """15 pixels from 0, 15, 14 ... of a word of 16: only those that start at 0 or 1 touch one word; every 16 pixels: one word."""
+    """15 pixels from 0, 15, 14 ...
+
+    of a word of 16: only those that start at 0 or 1 touch one word; every 16 pixels: one word.
+    """
     assert words_per_row(15, 15, 16) == 2 - 2 / 16
     assert words_per_row(15, 16, 16) == 1
     assert words_per_row(17, 24, 16) == 2
@@ -174,9 +228,18 @@ def test_words_per_row_by_hand():
 
 def test_lanes_are_well_filled():
     """Estimates of layers that the dataflow is made for come within 15 % of one multiply per lane and cycle."""
-    for height, width, num_ic, num_oc, kernel in ((32, 32, 16, 16, 3), (16, 16, 32, 32, 3), (8, 8, 64, 64, 3), (25, 5, 64, 64, 1), (48, 48, 32, 16, 1)):
+    for height, width, num_ic, num_oc, kernel in (
+        (32, 32, 16, 16, 3),
+        (16, 16, 32, 32, 3),
+        (8, 8, 64, 64, 3),
+        (25, 5, 64, 64, 1),
+        (48, 48, 32, 16, 1),
+    ):
         maker = GraphMaker(1)
-        source, weights = maker.tensor((1, height, width, num_ic)), maker.weights((num_oc, kernel, kernel, num_ic), num_oc, 0)
+        source, weights = (
+            maker.tensor((1, height, width, num_ic)),
+            maker.weights((num_oc, kernel, kernel, num_ic), num_oc, 0),
+        )
         target = maker.op("CONV_2D", (source, weights, -1), (1, height, width, num_oc), padding="SAME")
         compiled = compile_with_costs(maker.graph([source], [target]), PRESETS["Q"])
         ideal = height * width * num_ic * num_oc * kernel * kernel / 64

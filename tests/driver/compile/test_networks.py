@@ -1,4 +1,6 @@
-"""Whole small networks: layouts, reshapes, host steps, memory reuse, parts of a network, and waits under the worst order of the engines."""
+"""Whole small networks: layouts, reshapes, host steps, memory reuse, parts of a network, and waits under the worst
+order of the engines.
+"""
 
 from dataclasses import replace
 
@@ -12,7 +14,9 @@ from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import HEADER, NN, TP, Opcode
 from convoy.verif.graphs import GraphMaker, evaluate, run_plan
 
-SMALL = NpuConfig(num_cores=2, num_lanes=8, post_lanes=4, num_acc_entries=16, stripe_bytes=4096, window_words=32, tp_buffer_bytes=1024)
+SMALL = NpuConfig(
+    num_cores=2, num_lanes=8, post_lanes=4, num_acc_entries=16, stripe_bytes=4096, window_words=32, tp_buffer_bytes=1024
+)
 
 
 def conv(maker, source, num_oc, kernel=3, stride=1, kind="CONV_2D"):
@@ -20,8 +24,15 @@ def conv(maker, source, num_oc, kernel=3, stride=1, kind="CONV_2D"):
     shape = (1, kernel, kernel, num_oc) if kind == "DEPTHWISE_CONV_2D" else (num_oc, kernel, kernel, num_ic)
     weights = maker.weights(shape, num_oc, 3 if kind == "DEPTHWISE_CONV_2D" else 0)
     bias = maker.tensor((num_oc,), np.int32, maker.rng.integers(-2000, 2000, num_oc).astype(np.int32), zero_point=0)
-    return maker.op(kind, (source, weights, bias), (1, -(-height // stride), -(-width // stride), num_oc), padding="SAME", stride_h=stride, stride_w=stride,
-                    activation="RELU")
+    return maker.op(
+        kind,
+        (source, weights, bias),
+        (1, -(-height // stride), -(-width // stride), num_oc),
+        padding="SAME",
+        stride_h=stride,
+        stride_w=stride,
+        activation="RELU",
+    )
 
 
 def fully_connected(maker, source, num_oc):
@@ -41,12 +52,16 @@ def residual_network(height=9, width=13):
     shortcut = conv(maker, total, 10, kernel=1, stride=2)
     total = maker.op("ADD", (right, shortcut), maker.tensors[right].shape)
     _, height, width, _ = maker.tensors[total].shape
-    pooled = maker.op("MAX_POOL_2D", (total,), (1, height // 2, width // 2, 10), filter_h=2, filter_w=2, stride_h=2, stride_w=2)
+    pooled = maker.op(
+        "MAX_POOL_2D", (total,), (1, height // 2, width // 2, 10), filter_h=2, filter_w=2, stride_h=2, stride_w=2
+    )
     flat = maker.op("RESHAPE", (pooled,), (1, int(np.prod(maker.tensors[pooled].shape))))
     logits = fully_connected(maker, flat, 5)
     output = maker.op("SOFTMAX", (logits,), (1, 5), beta=1.0)
     quant = maker.tensors[output].quant
-    maker.tensors[output] = replace(maker.tensors[output], quant=replace(quant, scale=np.array([1 / 256], np.float32), zero_point=np.array([-128])))
+    maker.tensors[output] = replace(
+        maker.tensors[output], quant=replace(quant, scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]))
+    )
     return maker.graph([source], [output])
 
 
@@ -85,7 +100,9 @@ def test_memory_is_reused():
 
 
 def reordered(step, laggard):
-    """The program in an order that the engines may really take: `laggard` does nothing before another descriptor waits for it."""
+    """The program in an order that the engines may really take: `laggard` does nothing before another descriptor
+    waits for it.
+    """
     order, held = [], []
     for raw in step.program.descriptors:
         header = HEADER.decode(raw[: HEADER.num_bytes])
@@ -106,7 +123,9 @@ def test_waits_make_any_order_of_the_engines_right(laggard, keep_tensors):
     step = plan.steps[0]
     order = reordered(step, laggard)
     assert sorted(order) == sorted(step.program.descriptors)
-    image = tuple((addr, b"".join(order) if addr == step.program.program_addr else raw) for addr, raw in step.program.image)
+    image = tuple(
+        (addr, b"".join(order) if addr == step.program.program_addr else raw) for addr, raw in step.program.image
+    )
     changed = replace(plan, steps=(replace(step, program=replace(step.program, image=image)), *plan.steps[1:]))
     expected, got = evaluate(graph, random_inputs(graph)), run_plan(changed, random_inputs(graph))
     np.testing.assert_array_equal(got[graph.outputs[0]], expected[graph.outputs[0]])
@@ -125,7 +144,11 @@ def test_an_engine_waits_for_what_it_wrote_itself():
             waited[engine] = {key for key, (by, _) in writers.items() if by == engine}
         read = record["act_addr" if engine == Opcode.NN else "a_addr"]
         for index, place in plan.placements.items():
-            if place.addr <= read < place.addr + place.num_bytes and writers.get(index, (None, op))[0] == engine and writers[index][1] != op:
+            if (
+                place.addr <= read < place.addr + place.num_bytes
+                and writers.get(index, (None, op))[0] == engine
+                and writers[index][1] != op
+            ):
                 assert index in waited[engine], f"operator {op} reads tensor {index}"
             if place.addr <= record["out_addr"] < place.addr + place.num_bytes:
                 writers[index] = engine, op
@@ -167,7 +190,12 @@ def test_reshape_at_the_edges():
     last = maker.op("RESHAPE", (logits,), (4, 60))
     graph = maker.graph([source], [last])
     for index in (logits, last):
-        maker.tensors[index] = replace(graph.tensors[index], quant=replace(graph.tensors[index].quant, scale=np.array([1 / 256], np.float32), zero_point=np.array([-128])))
+        maker.tensors[index] = replace(
+            graph.tensors[index],
+            quant=replace(
+                graph.tensors[index].quant, scale=np.array([1 / 256], np.float32), zero_point=np.array([-128])
+            ),
+        )
     graph = maker.graph([source], [last])
     plan = compile_graph(graph, PRESETS["Q"], keep_tensors=True)
     check(graph, plan)
@@ -176,11 +204,14 @@ def test_reshape_at_the_edges():
     assert plan.steps[0].engines[2] == "tp"
 
 
-@pytest.mark.parametrize(("kind", "options", "message"), [
-    ("CONV_2D", {"stride_h": 9}, r"stride 9 along height; the limit is 1\.\.8"),
-    ("CONV_2D", {"pads": (9, 0, 0, 0)}, "pads 9 and 0 along height; the limit is 7"),
-    ("DIV", {}, "DIV is not supported by the NPU, and the host cannot execute it"),
-])
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("CONV_2D", {"stride_h": 9}, r"stride 9 along height; the limit is 1\.\.8"),
+        ("CONV_2D", {"pads": (9, 0, 0, 0)}, "pads 9 and 0 along height; the limit is 7"),
+        ("DIV", {}, "DIV is not supported by the NPU, and the host cannot execute it"),
+    ],
+)
 def test_refusals_name_the_operator(kind, options, message):
     maker = GraphMaker()
     source, weights = maker.tensor((1, 12, 12, 2)), maker.weights((4, 3, 3, 2), 4, 0)

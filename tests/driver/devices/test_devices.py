@@ -50,7 +50,13 @@ def make(request, copier_verilog):
 
 
 def start(device, count, source=SOURCE, target=TARGET):
-    for name, value in (("PROGRAM_BASE", source), ("RECORD_BASE", target), ("PROGRAM_COUNT", count), ("IRQ_ENABLE", 1), ("CONTROL", 1)):
+    for name, value in (
+        ("PROGRAM_BASE", source),
+        ("RECORD_BASE", target),
+        ("PROGRAM_COUNT", count),
+        ("IRQ_ENABLE", 1),
+        ("CONTROL", 1),
+    ):
         device.write32(REGISTERS[name].addr, value)
 
 
@@ -128,7 +134,9 @@ def test_beyond_the_memory(make, what):
 
 @pytest.mark.parametrize("beat", [0, 3, BURST_BEATS - 1])
 def test_fault_on_one_beat(make, beat):
-    """The copier goes on after an error: it is answered with SLVERR and silence on the beat that is meant, and on no other."""
+    """The copier goes on after an error: it is answered with SLVERR and silence on the beat that is meant, and on no
+    other.
+    """
     device = make()
     addr = SOURCE + beat * CONFIG.port_bytes + 1
     device.inject_fault(addr, 1, 3, only_beats=True)
@@ -167,19 +175,47 @@ READ, WRITE = WindowControl.READ, WindowControl.WRITE
 SPAN = 4 * BURST_BYTES
 
 
-@pytest.mark.parametrize(("windows", "message"), [
-    ([(SOURCE, SOURCE + SPAN, READ), (TARGET, TARGET + SPAN, WRITE)], None),
-    ([(SOURCE + 1, SOURCE + SPAN + 31, READ), (TARGET, TARGET + SPAN, WRITE)], None),
-    ([(0, 0xFFFF_FFFF, READ | WRITE), (0, 0, READ)], None),
-    ([(0, 0, READ | WRITE), (0, 0xFFFF_FFFF, 0)], "read of 0x00001000, 8 beats, is outside the memory windows: 0x00000000-0x00000000"),
-    ([(SOURCE + 32, SOURCE + SPAN, READ)], "read of 0x00001000, 8 beats, is outside the memory windows: 0x00001020-0x00001100"),
-    ([(SOURCE, SOURCE + SPAN - 32, READ), (TARGET, TARGET + SPAN, WRITE)], "read of 0x000010c0, 8 beats, is outside"),
-    ([(SOURCE, SOURCE + SPAN - 1, READ), (TARGET, TARGET + SPAN, WRITE)], "read of 0x000010c0, 8 beats, is outside"),
-    ([(SOURCE, SOURCE + SPAN, READ), (TARGET + 64, TARGET + SPAN, WRITE)], "write of 0x00400000, 8 beats, is outside the memory windows: 0x00400040-0x00400100"),
-    ([(SOURCE, TARGET + SPAN, READ)], "write of 0x00400000, 8 beats, is outside the memory windows: none"),
-    ([(SOURCE, SOURCE + SPAN // 2, READ), (SOURCE + SPAN // 2, SOURCE + SPAN, READ), (TARGET, TARGET + SPAN, WRITE)], None),
-    ([(SOURCE, SOURCE + 96, READ), (SOURCE + 96, SOURCE + SPAN, READ), (TARGET, TARGET + SPAN, WRITE)], "read of 0x00001040, 8 beats, is outside"),
-])
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        ([(SOURCE, SOURCE + SPAN, READ), (TARGET, TARGET + SPAN, WRITE)], None),
+        ([(SOURCE + 1, SOURCE + SPAN + 31, READ), (TARGET, TARGET + SPAN, WRITE)], None),
+        ([(0, 0xFFFF_FFFF, READ | WRITE), (0, 0, READ)], None),
+        (
+            [(0, 0, READ | WRITE), (0, 0xFFFF_FFFF, 0)],
+            "read of 0x00001000, 8 beats, is outside the memory windows: 0x00000000-0x00000000",
+        ),
+        (
+            [(SOURCE + 32, SOURCE + SPAN, READ)],
+            "read of 0x00001000, 8 beats, is outside the memory windows: 0x00001020-0x00001100",
+        ),
+        (
+            [(SOURCE, SOURCE + SPAN - 32, READ), (TARGET, TARGET + SPAN, WRITE)],
+            "read of 0x000010c0, 8 beats, is outside",
+        ),
+        (
+            [(SOURCE, SOURCE + SPAN - 1, READ), (TARGET, TARGET + SPAN, WRITE)],
+            "read of 0x000010c0, 8 beats, is outside",
+        ),
+        (
+            [(SOURCE, SOURCE + SPAN, READ), (TARGET + 64, TARGET + SPAN, WRITE)],
+            "write of 0x00400000, 8 beats, is outside the memory windows: 0x00400040-0x00400100",
+        ),
+        ([(SOURCE, TARGET + SPAN, READ)], "write of 0x00400000, 8 beats, is outside the memory windows: none"),
+        (
+            [
+                (SOURCE, SOURCE + SPAN // 2, READ),
+                (SOURCE + SPAN // 2, SOURCE + SPAN, READ),
+                (TARGET, TARGET + SPAN, WRITE),
+            ],
+            None,
+        ),
+        (
+            [(SOURCE, SOURCE + 96, READ), (SOURCE + 96, SOURCE + SPAN, READ), (TARGET, TARGET + SPAN, WRITE)],
+            "read of 0x00001040, 8 beats, is outside",
+        ),
+    ],
+)
 def test_windows(make, windows, message):
     """The copier heeds no window: the memory sees what leaves them, by its address."""
     device = make()
@@ -193,7 +229,9 @@ def test_windows(make, windows, message):
 
 
 def test_windows_that_change(make):
-    """What is shown on AR is checked once, by the windows of then; the next burst by those that the registers hold at its time."""
+    """What is shown on AR is checked once, by the windows of then; the next burst by those that the registers hold
+    at its time.
+    """
     device = make(memory_model=MemoryModel(latency_cycles=4))
     set_window(device, 0, 0x100_0000, READ | WRITE)
     device.silence("AR")
@@ -202,7 +240,9 @@ def test_windows_that_change(make):
         device.wait(20)
     device.write32(REGISTERS["WINDOW0_BASE"].addr, SOURCE + 0x1000)
     device.silence()
-    with pytest.raises(DeviceError, match="read of 0x00001040, 8 beats, is outside the memory windows: 0x00002000-0x01000000"):
+    with pytest.raises(
+        DeviceError, match="read of 0x00001040, 8 beats, is outside the memory windows: 0x00002000-0x01000000"
+    ):
         device.wait(1000)
 
 
@@ -212,13 +252,16 @@ def test_no_interrupt(make):
         device.wait(50)
 
 
-@pytest.mark.parametrize(("arguments", "stall_percent", "message"), [
-    ({"count": 1, "source": 0x1FF0}, 0, "read of 0x00001ff0, 8 beats, crosses a 4 KiB boundary"),
-    ({"count": 1, "target": 0x1FF0}, 0, "write of 0x00001ff0, 8 beats, crosses a 4 KiB boundary"),
-    ({"count": 1, "source": 0x1004}, 0, "read of 0x00001004 is not aligned to 8 bytes"),
-    ({"count": 1 | FLAW_LAST}, 0, "WLAST is 1 on beat 6 of the write to 0x00400000 of 8 beats"),
-    ({"count": 9 | FLAW_UNSTABLE}, 80, "AW changed before AWREADY"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "stall_percent", "message"),
+    [
+        ({"count": 1, "source": 0x1FF0}, 0, "read of 0x00001ff0, 8 beats, crosses a 4 KiB boundary"),
+        ({"count": 1, "target": 0x1FF0}, 0, "write of 0x00001ff0, 8 beats, crosses a 4 KiB boundary"),
+        ({"count": 1, "source": 0x1004}, 0, "read of 0x00001004 is not aligned to 8 bytes"),
+        ({"count": 1 | FLAW_LAST}, 0, "WLAST is 1 on beat 6 of the write to 0x00400000 of 8 beats"),
+        ({"count": 9 | FLAW_UNSTABLE}, 80, "AW changed before AWREADY"),
+    ],
+)
 def test_violations(make, arguments, stall_percent, message):
     device = make(memory_model=MemoryModel(stall_percent=stall_percent))
 
@@ -248,8 +291,16 @@ def test_waves(make, tmp_path):
 
 
 @settings(deadline=None, derandomize=True, max_examples=12)
-@given(model=st.builds(MemoryModel, latency_cycles=st.integers(1, 60), stall_percent=st.sampled_from([0, 10, 50]),
-                       seed=st.integers(0, 2**64 - 1), is_shared=st.booleans()), channel=st.sampled_from(CHANNELS))
+@given(
+    model=st.builds(
+        MemoryModel,
+        latency_cycles=st.integers(1, 60),
+        stall_percent=st.sampled_from([0, 10, 50]),
+        seed=st.integers(0, 2**64 - 1),
+        is_shared=st.booleans(),
+    ),
+    channel=st.sampled_from(CHANNELS),
+)
 def test_two_memories_one_timing(copier_verilog, model, channel):
     """The memories in C++ and Python agree cycle for cycle."""
     native = NativeDevice(CONFIG, model, verilog=copier_verilog)

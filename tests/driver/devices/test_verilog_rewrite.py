@@ -28,7 +28,10 @@ PROCESS = r"""  always @* begin
 
 def test_process_moves_into_the_register():
     folded = fold_registers(HEAD + REGISTER + PROCESS + "endmodule\n")
-    assert folded == HEAD.replace("  reg [3:0] \\$2 ;\n", "") + r"""  always @(posedge clk) begin
+    assert (
+        folded
+        == HEAD.replace("  reg [3:0] \\$2 ;\n", "")
+        + r"""  always @(posedge clk) begin
     casez (a)
       2'h1:
           q[1:0] <= 2'h3;
@@ -39,6 +42,7 @@ def test_process_moves_into_the_register():
   end
 endmodule
 """
+    )
 
 
 def test_a_value_that_is_read_elsewhere_stays():
@@ -57,11 +61,14 @@ def test_modules_are_told_apart():
     assert fold_registers(text) == text
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    (r"{ a[7], a[7], a[7], a[7:1] }", r"{ {3{a[7]}}, a[7:1] }"),
-    (r"{ b, \$1 [17], \$1 [17], \$1 [17], \$1 [17], \$1  }", r"{ b, {4{\$1 [17]}}, \$1  }"),
-    (r"{ a[7], a[7], a[7:1] }", r"{ a[7], a[7], a[7:1] }"),
-    (r"{ a[7], ba[7], ba[7], ba[7], a[7], a[7], a[70] }", r"{ a[7], {3{ba[7]}}, a[7], a[7], a[70] }"),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"{ a[7], a[7], a[7], a[7:1] }", r"{ {3{a[7]}}, a[7:1] }"),
+        (r"{ b, \$1 [17], \$1 [17], \$1 [17], \$1 [17], \$1  }", r"{ b, {4{\$1 [17]}}, \$1  }"),
+        (r"{ a[7], a[7], a[7:1] }", r"{ a[7], a[7], a[7:1] }"),
+        (r"{ a[7], ba[7], ba[7], ba[7], a[7], a[7], a[70] }", r"{ a[7], {3{ba[7]}}, a[7], a[7], a[70] }"),
+    ],
+)
 def test_repeated_bits(text, expected):
     assert repeat_bits(text) == expected

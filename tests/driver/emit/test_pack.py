@@ -56,12 +56,19 @@ def test_refusals(size, run_bits):
         encode_stream(np.ones(size, np.int8), run_bits)
 
 
-@pytest.mark.parametrize(("op", "kernel", "num_oc", "density", "run_bits"), [
-    ("conv", (3, 3), 64, 1.0, 0), ("conv", (3, 3), 64, 0.05, 5),
-    ("conv", (3, 3), 64, 0.25, 4),  # 12 bits and one token in a hundred are fewer than 11 and one in ten
-    ("conv", (3, 3), 12, 0.05, 4),  # three kernels of a core: 27 taps
-    ("conv", (3, 3), 4, 0.05, 3), ("conv", (1, 2), 64, 0.05, 3), ("conv", (1, 1), 64, 0.05, 4), ("depthwise", (3, 3), 64, 0.05, 3),
-])
+@pytest.mark.parametrize(
+    ("op", "kernel", "num_oc", "density", "run_bits"),
+    [
+        ("conv", (3, 3), 64, 1.0, 0),
+        ("conv", (3, 3), 64, 0.05, 5),
+        ("conv", (3, 3), 64, 0.25, 4),  # 12 bits and one token in a hundred are fewer than 11 and one in ten
+        ("conv", (3, 3), 12, 0.05, 4),  # three kernels of a core: 27 taps
+        ("conv", (3, 3), 4, 0.05, 3),
+        ("conv", (1, 2), 64, 0.05, 3),
+        ("conv", (1, 1), 64, 0.05, 4),
+        ("depthwise", (3, 3), 64, 0.05, 3),
+    ],
+)
 def test_runs_are_as_long_as_they_may_be(op, kernel, num_oc, density, run_bits):
     """The compiler takes what makes the streams shortest, up to a window or a few kernels."""
     layer = LayerSpec(op, (8, 8, 64), num_oc, kernel, (1, 1), (0, 0, 0, 0), density)

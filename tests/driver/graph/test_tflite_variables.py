@@ -1,4 +1,6 @@
-"""Networks with variables: what is read, what is kept, in which order, against LiteRT's reference kernels that keep their own."""
+"""Networks with variables: what is read, what is kept, in which order, against LiteRT's reference kernels that keep
+their own.
+"""
 
 from __future__ import annotations
 
@@ -46,21 +48,31 @@ def check(graph, config=Q, count=4, **options):
             found, expected = session.run(inputs).tensors, reference.run([inputs[index] for index in graph.inputs])
             assert set(graph.outputs) <= found.keys()
             for index, values in found.items():
-                np.testing.assert_array_equal(values, expected[index], err_msg=f"run {number}: {graph.tensors[index].name}", strict=True)
+                np.testing.assert_array_equal(
+                    values, expected[index], err_msg=f"run {number}: {graph.tensors[index].name}", strict=True
+                )
     return plan
 
 
 def with_variables(maker, inputs, outputs, count=1, shape=SHAPE):
     """The graph with `count` variables that start with random values."""
     rng = np.random.default_rng(5)
-    made = tuple(Variable(f"v{n}", shape, np.dtype(np.int8), rng.integers(-128, 128, shape).astype(np.int8)) for n in range(count))
+    made = tuple(
+        Variable(f"v{n}", shape, np.dtype(np.int8), rng.integers(-128, 128, shape).astype(np.int8))
+        for n in range(count)
+    )
     return replace(maker.graph(inputs, outputs), variables=made)
 
 
 def num_copies(plan):
     """Descriptors that work for assignments."""
     kinds = {op.index: op.kind for op in plan.graph.ops}
-    return sum(kinds[index] == "ASSIGN_VARIABLE" for step in plan.steps if not isinstance(step, HostStep) for index in step.program.ops)
+    return sum(
+        kinds[index] == "ASSIGN_VARIABLE"
+        for step in plan.steps
+        if not isinstance(step, HostStep)
+        for index in step.program.ops
+    )
 
 
 def test_a_sum_of_all_inputs():
@@ -92,7 +104,15 @@ def test_a_ring_buffer_needs_no_copy_of_its_own():
     parts = [maker.constant(values) for values in ([0, 2, 0, 0], [1, 5, 1, 5], [1, 1, 1, 1])]
     maker.assign(0, maker.op("STRIDED_SLICE", (rows, *parts), (1, 3, 1, 5), **masks))
     bias = maker.tensor((7,), np.int32, np.zeros(7, np.int32), zero_point=0)
-    result = maker.op("CONV_2D", (rows, maker.weights((7, 5, 1, 5), 7, 0), bias), (1, 1, 1, 7), stride_h=3, stride_w=1, padding="VALID", activation="RELU")
+    result = maker.op(
+        "CONV_2D",
+        (rows, maker.weights((7, 5, 1, 5), 7, 0), bias),
+        (1, 1, 1, 7),
+        stride_h=3,
+        stride_w=1,
+        padding="VALID",
+        activation="RELU",
+    )
     plan = check(with_variables(maker, [source], [result], shape=(1, 3, 1, 5)))
     assert num_copies(plan) == 0
     assert plan.steps[0].engines[plan.graph.ops[-1].index] == "nn", "one row of results needs no stride"
@@ -113,7 +133,9 @@ def test_a_variable_that_is_still_read_is_overwritten_later():
 
 
 def test_exchange_delay_and_repeated_assignment():
-    """Two variables exchange values, a third follows one of them, a fourth is assigned three times, in the end what it was."""
+    """Two variables exchange values, a third follows one of them, a fourth is assigned three times, in the end what
+    it was.
+    """
     maker = GraphMaker(3)
     source = maker.tensor(SHAPE)
     values = [maker.read(n, SHAPE, zero_point=2) for n in range(4)]
@@ -135,9 +157,15 @@ def test_the_host_reads_and_writes_variables():
     before = maker.read(0, (1, 12))
     soft = maker.op("SOFTMAX", (before,), (1, 12), beta=1.0)
     quant = maker.tensors[soft].quant
-    maker.tensors[soft] = replace(maker.tensors[soft], quant=replace(quant, scale=np.array([1 / 256], np.float32), zero_point=np.array([-128])))
+    maker.tensors[soft] = replace(
+        maker.tensors[soft], quant=replace(quant, scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]))
+    )
     maker.assign(0, soft)
-    plan = check(with_variables(maker, [source], [maker.op("ADD", (before, source), (1, 12), activation="NONE"), before], shape=(1, 12)))
+    plan = check(
+        with_variables(
+            maker, [source], [maker.op("ADD", (before, source), (1, 12), activation="NONE"), before], shape=(1, 12)
+        )
+    )
     assert sum(isinstance(step, HostStep) for step in plan.steps) == 1
 
 
@@ -149,7 +177,9 @@ def test_variables_without_work_next_to_them():
     flat = maker.op("RESHAPE", (before,), (2, 6), new_shape=(2, 6))
     soft = maker.op("SOFTMAX", (flat,), (2, 6), beta=1.0)
     quant = maker.tensors[soft].quant
-    maker.tensors[soft] = replace(maker.tensors[soft], quant=replace(quant, scale=np.array([1 / 256], np.float32), zero_point=np.array([-128])))
+    maker.tensors[soft] = replace(
+        maker.tensors[soft], quant=replace(quant, scale=np.array([1 / 256], np.float32), zero_point=np.array([-128]))
+    )
     maker.assign(0, source)
     check(with_variables(maker, [source], [soft], shape=(1, 12)))
 
@@ -195,9 +225,17 @@ def _other_shape(graph):
 
 
 def test_refusals_name_the_variable():
-    with pytest.raises(GraphError, match=r"operator \d+ \(READ_VARIABLE\): nothing gives variable ring a value before it is read"):
+    with pytest.raises(
+        GraphError, match=r"operator \d+ \(READ_VARIABLE\): nothing gives variable ring a value before it is read"
+    ):
         refused(initial=False)
-    with pytest.raises(GraphError, match=r"operator \d+ \(ASSIGN_VARIABLE\): variable ring is int8 \[1, 3, 4, 5\], but tensor 0 \(t0\) is int8 \[1, 3, 4, 6\]"):
+    with pytest.raises(
+        GraphError,
+        match=(
+            r"operator \d+ \(ASSIGN_VARIABLE\): variable ring is int8 \[1, 3, 4, 5\], but tensor 0 \(t0\) is int8 "
+            r"\[1, 3, 4, 6\]"
+        ),
+    ):
         refused(_other_shape)
     with pytest.raises(GraphError, match=r"READ_VARIABLE \('t1'\): 't1' is float32; the NPU"):
         compile_graph(refused(dtype=np.float32), Q)
@@ -217,19 +255,49 @@ def edited(edit) -> bytes:
     return bytes(builder.Output())
 
 
-@pytest.mark.parametrize(("edit", "message"), [
-    (lambda m, g: setattr(g.operators[0].builtinOptions, "initSubgraphIndex", 7), "subgraph 7 does not exist"),
-    (lambda m, g: setattr(g.operators[0].builtinOptions, "initSubgraphIndex", 0), "of the initialisation: only constants can be assigned there"),
-    (lambda m, g: g.operators.append(g.operators.pop(0)), r"operator 2 \(ASSIGN_VARIABLE\)|operator \d \(READ_VARIABLE\): nothing gives variable v0"),
-    (lambda m, g: g.operators.append(g.operators[0]), r"operator 4 \(CALL_ONCE\) comes after operators that use variables"),
-    (lambda m, g: setattr(m.subgraphs[1].tensors[0], "buffer", 0), r"operator 0 \(CALL_ONCE\): operator 1 \(ASSIGN_VARIABLE\) of the initialisation: only constants"),
-    (lambda m, g: setattr(m.subgraphs[1].operators[0], "opcodeIndex", g.operators[2].opcodeIndex), r"of the initialisation|inputs and"),
-    (lambda m, g: setattr(g.operators[2], "inputs", [0]), r"operator 2 \(READ_VARIABLE\): tensor 0 is not the handle of a variable"),
-    (lambda m, g: setattr(g.operators[2], "inputs", []), r"operator 2 \(READ_VARIABLE\) has 0 inputs and 1 outputs"),
-    (lambda m, g: setattr(g, "inputs", [0, 2]), r"tensor 2 \(v0\) is an input of the network but a handle"),
-    (lambda m, g: setattr(g, "outputs", [2]), r"tensor 2 \(v0\) is an output of the network, but nothing has written it"),
-    (lambda m, g: setattr(g.operators[1], "builtinOptions", None), r"operator 1 \(VAR_HANDLE\): its VarHandleOptions are missing"),
-])
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda m, g: setattr(g.operators[0].builtinOptions, "initSubgraphIndex", 7), "subgraph 7 does not exist"),
+        (
+            lambda m, g: setattr(g.operators[0].builtinOptions, "initSubgraphIndex", 0),
+            "of the initialisation: only constants can be assigned there",
+        ),
+        (
+            lambda m, g: g.operators.append(g.operators.pop(0)),
+            r"operator 2 \(ASSIGN_VARIABLE\)|operator \d \(READ_VARIABLE\): nothing gives variable v0",
+        ),
+        (
+            lambda m, g: g.operators.append(g.operators[0]),
+            r"operator 4 \(CALL_ONCE\) comes after operators that use variables",
+        ),
+        (
+            lambda m, g: setattr(m.subgraphs[1].tensors[0], "buffer", 0),
+            r"operator 0 \(CALL_ONCE\): operator 1 \(ASSIGN_VARIABLE\) of the initialisation: only constants",
+        ),
+        (
+            lambda m, g: setattr(m.subgraphs[1].operators[0], "opcodeIndex", g.operators[2].opcodeIndex),
+            r"of the initialisation|inputs and",
+        ),
+        (
+            lambda m, g: setattr(g.operators[2], "inputs", [0]),
+            r"operator 2 \(READ_VARIABLE\): tensor 0 is not the handle of a variable",
+        ),
+        (
+            lambda m, g: setattr(g.operators[2], "inputs", []),
+            r"operator 2 \(READ_VARIABLE\) has 0 inputs and 1 outputs",
+        ),
+        (lambda m, g: setattr(g, "inputs", [0, 2]), r"tensor 2 \(v0\) is an input of the network but a handle"),
+        (
+            lambda m, g: setattr(g, "outputs", [2]),
+            r"tensor 2 \(v0\) is an output of the network, but nothing has written it",
+        ),
+        (
+            lambda m, g: setattr(g.operators[1], "builtinOptions", None),
+            r"operator 1 \(VAR_HANDLE\): its VarHandleOptions are missing",
+        ),
+    ],
+)
 def test_damaged_declarations_are_named(edit, message):
     with pytest.raises(GraphError, match=message) as caught:
         read_tflite(edited(edit))

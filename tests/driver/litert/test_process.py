@@ -85,7 +85,10 @@ def endless_model() -> bytes:
     """A convolution of floats, 200 thousand million multiplications: minutes."""
     builder = ModelBuilder()
     source, output = builder.tensor((1, 512, 512, 64), np.float32), builder.tensor((1, 512, 512, 256), np.float32)
-    weights, bias = builder.tensor((256, 7, 7, 64), np.float32, data=np.zeros((256, 7, 7, 64))), builder.tensor((256,), np.float32, data=np.zeros(256))
+    weights, bias = (
+        builder.tensor((256, 7, 7, 64), np.float32, data=np.zeros((256, 7, 7, 64))),
+        builder.tensor((256,), np.float32, data=np.zeros(256)),
+    )
     builder.op("CONV_2D", [source, weights, bias], [output], strideW=1, strideH=1, dilationWFactor=1, dilationHFactor=1)
     return builder.finish([source], [output])
 
@@ -96,7 +99,10 @@ def test_what_takes_too_long_is_ended(monkeypatch):
     process, graph, started = LiteRT(), read_tflite(endless_model()), time.monotonic()
     with pytest.raises(LiteRTTimeout, match="it gave no answer within 2 s; set CONVOY_LITERT_SECONDS to wait longer"):
         LoadedModel(process, endless_model()).run([np.zeros(graph.tensors[0].shape, np.float32)])
-    assert HostOp(graph, graph.ops[0]).refusal() == "it gave no answer within 2 s; set CONVOY_LITERT_SECONDS to wait longer"
+    assert (
+        HostOp(graph, graph.ops[0]).refusal()
+        == "it gave no answer within 2 s; set CONVOY_LITERT_SECONDS to wait longer"
+    )
     assert time.monotonic() - started < 60
     assert LoadedModel(process, MODEL).run([PEAK])[1].max() > 0
 

@@ -1,4 +1,6 @@
-"""Elementwise operators with broadcasting: files of one operator, compiled and run on the golden machine, against LiteRT."""
+"""Elementwise operators with broadcasting: files of one operator, compiled and run on the golden machine, against
+LiteRT.
+"""
 
 import numpy as np
 import pytest
@@ -19,12 +21,19 @@ KINDS = ["ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"]
 
 
 def model(kind, shape, shapes, quants, constant=None, activation=0, seed=0, dtype=np.int8, **others):
-    """One operator on operands of `shapes`; number `constant` of them is constant. Zero points are those of int8; int16 has none."""
-    quants = [(scale, 0 if dtype is np.int16 else zero_point + 128 * (dtype is np.uint8)) for scale, zero_point in quants]
+    """One operator on operands of `shapes`; number `constant` of them is constant.
+
+    Zero points are those of int8; int16 has none.
+    """
+    quants = [
+        (scale, 0 if dtype is np.int16 else zero_point + 128 * (dtype is np.uint8)) for scale, zero_point in quants
+    ]
     builder, rng = ModelBuilder(kind), np.random.default_rng(seed)
     info = np.iinfo(dtype)
-    operands = [builder.tensor(form, dtype, *quant, data=rng.integers(info.min, info.max + 1, form) if n == constant else None)
-                for n, (form, quant) in enumerate(zip(shapes, quants[:2], strict=True))]
+    operands = [
+        builder.tensor(form, dtype, *quant, data=rng.integers(info.min, info.max + 1, form) if n == constant else None)
+        for n, (form, quant) in enumerate(zip(shapes, quants[:2], strict=True))
+    ]
     target = builder.tensor(shape, dtype, *quants[2])
     options = {} if kind in ("MAXIMUM", "MINIMUM") else {"fusedActivationFunction": activation} | others
     builder.op(kind, operands, [target], **options)
@@ -36,8 +45,18 @@ quantisations = st.tuples(*[st.tuples(scales, st.integers(-128, 127))] * 3)
 
 
 @PROPERTY
-@given(st.sampled_from(KINDS), st.tuples(*[st.integers(1, 12)] * 3), st.integers(0, 7), st.integers(0, 1), st.sampled_from([None, None, 0, 1]), quantisations,
-       st.integers(0, 1), configs(), st.integers(0, 99), st.sampled_from([np.int8, np.uint8]))
+@given(
+    st.sampled_from(KINDS),
+    st.tuples(*[st.integers(1, 12)] * 3),
+    st.integers(0, 7),
+    st.integers(0, 1),
+    st.sampled_from([None, None, 0, 1]),
+    quantisations,
+    st.integers(0, 1),
+    configs(),
+    st.integers(0, 99),
+    st.sampled_from([np.int8, np.uint8]),
+)
 def test_operators_broadcast(kind, sizes, repeated, smaller, constant, quants, activation, config, seed, dtype):
     """Any axes of one operand are 1."""
     if kind in ("MAXIMUM", "MINIMUM"):
@@ -52,10 +71,22 @@ wide_scales = st.one_of(st.sampled_from([2.0**-9, 2.0**-10, 2.0**-13]), st.float
 
 
 @PROPERTY
-@given(st.sampled_from(KINDS), st.tuples(*[st.integers(1, 12)] * 3), st.integers(0, 7), st.integers(0, 1), st.sampled_from([None, None, 0, 1]),
-       st.tuples(*[wide_scales] * 3), st.sampled_from([None, None, (0, 0), (0, 3), (7, 0)]), st.integers(0, 1), configs(), st.integers(0, 99))
+@given(
+    st.sampled_from(KINDS),
+    st.tuples(*[st.integers(1, 12)] * 3),
+    st.integers(0, 7),
+    st.integers(0, 1),
+    st.sampled_from([None, None, 0, 1]),
+    st.tuples(*[wide_scales] * 3),
+    st.sampled_from([None, None, (0, 0), (0, 3), (7, 0)]),
+    st.integers(0, 1),
+    configs(),
+    st.integers(0, 99),
+)
 def test_int16_broadcasts(kind, sizes, repeated, smaller, constant, scales, shifts, activation, config, seed):
-    """With scales of any ratio; with `shifts`, powers of two that the file of a sum or difference says to be used as such."""
+    """With scales of any ratio; with `shifts`, powers of two that the file of a sum or difference says to be used as
+    such.
+    """
     options = {} if kind not in ("ADD", "SUB") else {"potScaleInt16": shifts is not None}
     if kind in ("MAXIMUM", "MINIMUM"):
         scales = scales[:1] * 3
@@ -73,19 +104,27 @@ def test_int16_in_blocks(shape):
     quants = [(0.0004, 0), (0.0011, 0), (0.0013, 0)]
     small = NpuConfig(tp_buffer_bytes=1024)
     check_model(model("ADD", shape, (shape, shape), quants, dtype=np.int16, potScaleInt16=False), small)
-    check_model(model("SUB", shape, (shape, (*shape[:-2], 1, shape[-1])), quants, constant=1, dtype=np.int16, potScaleInt16=False), small)
+    check_model(
+        model(
+            "SUB", shape, (shape, (*shape[:-2], 1, shape[-1])), quants, constant=1, dtype=np.int16, potScaleInt16=False
+        ),
+        small,
+    )
     check_model(model("MUL", shape, (shape, (*shape[:-1], 1)), quants, dtype=np.int16), small)
     check_model(model("MINIMUM", shape, ((1,), shape), quants[:1] * 3, constant=0, dtype=np.int16), small)
 
 
-@pytest.mark.parametrize(("kind", "b_shape", "scales", "pot", "message"), [
-    ("MUL", SQUARE, (0.5, 0.5, 0.125), None, "the factor of the product needs a left shift of 2; the limit is 0"),
-    ("MINIMUM", (3, 2, 2, 2), (0.001,) * 3, None, "batch 3: operands of int16 need batch 1"),
-    ("ADD", SQUARE, (0.001, 2.0**-9, 2.0**-9), True, "with pot_scale_int16 they are powers of two"),
-    ("SUB", SQUARE, (2.0**-10, 2.0**-10, 2.0**-9), True, "with pot_scale_int16 they are powers of two"),
-    ("ADD", (1, 1, 1, 2), (2.0**-9,) * 3, True, "with pot_scale_int16 operands have one shape"),
-    ("ADD", (3, 2, 2, 2), (0.001,) * 3, False, "batch 3: operands of int16 need batch 1"),
-])
+@pytest.mark.parametrize(
+    ("kind", "b_shape", "scales", "pot", "message"),
+    [
+        ("MUL", SQUARE, (0.5, 0.5, 0.125), None, "the factor of the product needs a left shift of 2; the limit is 0"),
+        ("MINIMUM", (3, 2, 2, 2), (0.001,) * 3, None, "batch 3: operands of int16 need batch 1"),
+        ("ADD", SQUARE, (0.001, 2.0**-9, 2.0**-9), True, "with pot_scale_int16 they are powers of two"),
+        ("SUB", SQUARE, (2.0**-10, 2.0**-10, 2.0**-9), True, "with pot_scale_int16 they are powers of two"),
+        ("ADD", (1, 1, 1, 2), (2.0**-9,) * 3, True, "with pot_scale_int16 operands have one shape"),
+        ("ADD", (3, 2, 2, 2), (0.001,) * 3, False, "batch 3: operands of int16 need batch 1"),
+    ],
+)
 def test_int16_that_is_refused(kind, b_shape, scales, pot, message):
     options = {} if pot is None else {"potScaleInt16": pot}
     shape = max(SQUARE, b_shape)
@@ -95,7 +134,9 @@ def test_int16_that_is_refused(kind, b_shape, scales, pot, message):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shapes", [((1, 5, 7, 6), (6,)), ((1, 5, 7, 6), (1,)), ((1, 1, 7, 1), (1, 5, 1, 6)), ((5, 7, 6), (1, 5, 7, 6))])
+@pytest.mark.parametrize(
+    "shapes", [((1, 5, 7, 6), (6,)), ((1, 5, 7, 6), (1,)), ((1, 1, 7, 1), (1, 5, 1, 6)), ((5, 7, 6), (1, 5, 7, 6))]
+)
 def test_operands_of_several_ranks(kind, shapes):
     quants = [(0.03, -5)] * 3 if kind.startswith("M") and kind != "MUL" else [(0.031, -128), (0.0125, 19), (0.024, 3)]
     check_model(model(kind, (1, 5, 7, 6), shapes, quants), PRESETS["Q"])
@@ -121,21 +162,41 @@ def gated(gate_shape, kind="MUL"):
 def test_a_gate_takes_a_cycle_per_four_elements_and_its_table_is_free(gate_shape):
     check_model(gated(gate_shape), PRESETS["Q"])
     plan = compile_graph(read_tflite(gated(gate_shape)), PRESETS["Q"])
-    products = [fields for raw in plan.steps[0].program.descriptors if raw[0] == 2 and (fields := TP.decode(raw))["op"] == TpOp.MUL]
+    products = [
+        fields
+        for raw in plan.steps[0].program.descriptors
+        if raw[0] == 2 and (fields := TP.decode(raw))["op"] == TpOp.MUL
+    ]
     assert len(products) == 1
     assert (products[0]["num_1"], products[0]["num_2"], products[0]["has_lut"]) == (16, 108, 1)
 
 
 def test_a_scalar_constant_is_a_table():
     """It costs nothing behind a layer; alone it is a copy."""
-    plan = compile_graph(read_tflite(model("MUL", (1, 4, 4, 8), ((1, 4, 4, 8), (1,)), [(0.1, 3), (0.01, 0), (0.02, 1)], constant=1)), PRESETS["Q"])
+    plan = compile_graph(
+        read_tflite(model("MUL", (1, 4, 4, 8), ((1, 4, 4, 8), (1,)), [(0.1, 3), (0.01, 0), (0.02, 1)], constant=1)),
+        PRESETS["Q"],
+    )
     assert [TP.decode(raw)["op"] for raw in plan.steps[0].program.descriptors] == [TpOp.COPY]
 
 
-@pytest.mark.parametrize(("kind", "shapes", "quants", "message"), [
-    ("MUL", ((1, 2, 2, 2), (1, 2, 2, 2)), [(0.9, 0), (0.9, 0), (0.001, 0)], "the factor of the product needs a left shift of 10; the limit is 7"),
-    ("ADD", ((2, 2, 2, 2), (1, 1, 1, 2)), [(0.9, 0), (0.9, 0), (0.9, 0)], "batch 2: operands of different shapes need batch 1"),
-])
+@pytest.mark.parametrize(
+    ("kind", "shapes", "quants", "message"),
+    [
+        (
+            "MUL",
+            ((1, 2, 2, 2), (1, 2, 2, 2)),
+            [(0.9, 0), (0.9, 0), (0.001, 0)],
+            "the factor of the product needs a left shift of 10; the limit is 7",
+        ),
+        (
+            "ADD",
+            ((2, 2, 2, 2), (1, 1, 1, 2)),
+            [(0.9, 0), (0.9, 0), (0.9, 0)],
+            "batch 2: operands of different shapes need batch 1",
+        ),
+    ],
+)
 def test_refusals(kind, shapes, quants, message):
     with pytest.raises(GraphError, match=message):
         compile_graph(read_tflite(model(kind, shapes[0], shapes, quants)), PRESETS["Q"])

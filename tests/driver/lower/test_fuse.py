@@ -47,8 +47,15 @@ def refusal(graph, config):
 def conv(maker, source, num_oc=6, **options):
     _, height, width, num_ic = maker.tensors[source].shape
     bias = maker.tensor((num_oc,), np.int32, maker.rng.integers(-2000, 2000, num_oc).astype(np.int32), zero_point=0)
-    return maker.op("CONV_2D", (source, maker.weights((num_oc, 3, 3, num_ic), num_oc, 0), bias), (1, height, width, num_oc), padding="SAME",
-                    stride_h=1, stride_w=1, **options)
+    return maker.op(
+        "CONV_2D",
+        (source, maker.weights((num_oc, 3, 3, num_ic), num_oc, 0), bias),
+        (1, height, width, num_oc),
+        padding="SAME",
+        stride_h=1,
+        stride_w=1,
+        **options,
+    )
 
 
 @settings(deadline=None, max_examples=25, derandomize=True)
@@ -82,7 +89,10 @@ def test_a_sum_is_fused_into_the_operand_made_last():
         last = sum_of(maker, *((branch, trunk) if is_swapped else (trunk, branch)))
         engines, notes = check(maker.graph([source], [last]))
         assert (engines[1], engines[2]) == ("nn", "fused")
-        assert notes == {1: "followed by operator 2 ADD, its own result is not stored", 2: "fused into operator 1 CONV_2D"}
+        assert notes == {
+            1: "followed by operator 2 ADD, its own result is not stored",
+            2: "fused into operator 1 CONV_2D",
+        }
 
 
 @pytest.mark.parametrize("stride", [3, 4])
@@ -92,12 +102,23 @@ def test_sums_and_tables_behind_phase_planes(stride, is_depthwise, monkeypatch):
     monkeypatch.setattr("convoy.driver.compile.pipeline.is_sum_cheaper_fused", lambda *_: True)
     maker = GraphMaker(11)
     size, num_c = 7, 20
-    source, other = maker.tensor((1, size * stride, size * stride, num_c)), maker.tensor((1, size, size, num_c), scale=0.11)
+    source, other = (
+        maker.tensor((1, size * stride, size * stride, num_c)),
+        maker.tensor((1, size, size, num_c), scale=0.11),
+    )
     bias = maker.tensor((num_c,), np.int32, maker.rng.integers(-2000, 2000, num_c).astype(np.int32), zero_point=0)
     kind, weights, options = "CONV_2D", maker.weights((num_c, 3, 3, num_c), num_c, 0), {}
     if is_depthwise:
         kind, weights, options = "DEPTHWISE_CONV_2D", maker.weights((1, 3, 3, num_c), num_c, 3), {"depth_multiplier": 1}
-    trunk = maker.op(kind, (source, weights, bias), (1, size, size, num_c), padding="SAME", stride_h=stride, stride_w=stride, **options)
+    trunk = maker.op(
+        kind,
+        (source, weights, bias),
+        (1, size, size, num_c),
+        padding="SAME",
+        stride_h=stride,
+        stride_w=stride,
+        **options,
+    )
     gate = maker.op("TANH", (trunk,), (1, size, size, num_c))
     engines, notes = check(maker.graph([source, other], [sum_of(maker, other, gate)]))
     assert engines == {0: "nn+tp", 1: "fused", 2: "fused"}
@@ -130,8 +151,11 @@ def test_two_tables_behind_a_convolution_are_one():
     last = maker.op("LEAKY_RELU", (first,), (1, 9, 11, 6), alpha=0.3)
     engines, notes = check(maker.graph([source], [last]))
     assert engines == {0: "nn+tp", 1: "fused", 2: "fused"}
-    assert notes == {0: "followed by operator 1 TANH, its own result is not stored", 2: "fused into operator 0 CONV_2D",
-                     1: "fused into operator 0 CONV_2D; followed by operator 2 LEAKY_RELU, its own result is not stored"}
+    assert notes == {
+        0: "followed by operator 1 TANH, its own result is not stored",
+        2: "fused into operator 0 CONV_2D",
+        1: "fused into operator 0 CONV_2D; followed by operator 2 LEAKY_RELU, its own result is not stored",
+    }
 
 
 def test_tables_run_alone_when_the_operand_is_wanted():
@@ -141,7 +165,10 @@ def test_tables_run_alone_when_the_operand_is_wanted():
     gate = maker.op("LOGISTIC", (trunk,), (1, 9, 11, 6))
     total = maker.op("ADD", (gate, trunk), (1, 9, 11, 6))
     engines, notes = check(maker.graph([source], [total]))
-    assert (engines[1], notes) == ("tp", {1: "not fused: its operand has 2 readers", 2: "not fused: its operand comes from LOGISTIC"})
+    assert (engines[1], notes) == (
+        "tp",
+        {1: "not fused: its operand has 2 readers", 2: "not fused: its operand comes from LOGISTIC"},
+    )
     maker.ops.pop()
     _, notes = check(maker.graph([source], [gate, trunk]))
     assert notes == {1: "not fused: its operand is an output of the network"}
@@ -156,7 +183,12 @@ def test_floats_go_to_the_host():
     source = maker.tensor((1, 5, 5, 3))
     floats = []
     for kind in ("DEQUANTIZE", "LOGISTIC", "TANH", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU"):
-        last = maker.op(kind, (floats[0] if floats else conv(maker, source, 3),), (1, 5, 5, 3), **({"alpha": 0.1} if kind == "LEAKY_RELU" else {}))
+        last = maker.op(
+            kind,
+            (floats[0] if floats else conv(maker, source, 3),),
+            (1, 5, 5, 3),
+            **({"alpha": 0.1} if kind == "LEAKY_RELU" else {}),
+        )
         floats.append(last)
         maker.tensors[last] = Tensor(last, f"t{last}", (1, 5, 5, 3), np.dtype(np.float32))
     graph = read_tflite(write_tflite(maker.graph([source], floats)))
@@ -172,11 +204,19 @@ def test_floats_go_to_the_host():
 def test_other_types_are_refused():
     maker = GraphMaker(5, np.int16)
     source = maker.tensor((1, 5, 5, 3))
-    with pytest.raises(GraphError, match=r"operator 0 HARD_SWISH .*: the NPU computes HARD_SWISH by tables of 256 bytes, .*, and the host \(LiteRT\) cannot execute it: "):
+    with pytest.raises(
+        GraphError,
+        match=(
+            r"operator 0 HARD_SWISH .*: the NPU computes HARD_SWISH by tables of 256 bytes, .*, and the host "
+            r"\(LiteRT\) cannot execute it: "
+        ),
+    ):
         compile_graph(maker.graph([source], [maker.op("HARD_SWISH", (source,), (1, 5, 5, 3))]), Q)
     maker = GraphMaker(7)
     source = maker.tensor((1, 5, 5, 3))
-    with pytest.raises(GraphError, match=r"operator 0 LEAKY_RELU .*alpha = -0.5: only LEAKY_RELU with alpha of at least 0"):
+    with pytest.raises(
+        GraphError, match=r"operator 0 LEAKY_RELU .*alpha = -0.5: only LEAKY_RELU with alpha of at least 0"
+    ):
         compile_graph(maker.graph([source], [maker.op("LEAKY_RELU", (source,), (1, 5, 5, 3), alpha=-0.5)]), Q)
     maker = GraphMaker(6)
     source = maker.tensor((1, 5, 5, 3), scale=8.0)
@@ -197,8 +237,11 @@ def test_the_golden_machine_checks_the_runs_of_a_sum():
     for addr, raw in step.program.image:
         machine.memory[addr : addr + len(raw)] = np.frombuffer(raw, np.uint8)
     last = step.program.program_addr + (len(step.program.descriptors) - 1) * DESCRIPTOR_BYTES
-    for change, message in ((("num_res_runs_last", 2), "num_res_runs_last, res_run_bytes_last = 2, "), (("res_run_bytes", 0), "res_run_bytes = 0: use at least 1"),
-                            (("res_act_min", 100), "res_act_min, res_act_max = 100, ")):
+    for change, message in (
+        (("num_res_runs_last", 2), "num_res_runs_last, res_run_bytes_last = 2, "),
+        (("res_run_bytes", 0), "res_run_bytes = 0: use at least 1"),
+        (("res_act_min", 100), "res_act_min, res_act_max = 100, "),
+    ):
         raw = NN.encode(**(fields | dict([change]) | {"res_act_max": 99}))
         machine.memory[last : last + DESCRIPTOR_BYTES] = np.frombuffer(raw, np.uint8)
         with pytest.raises(MachineError, match=message):

@@ -28,16 +28,23 @@ def _host_between() -> bytes:
     rng, builder = np.random.default_rng(0), ModelBuilder()
 
     def conv(source: int, shape: tuple[int, ...], num_in: int, num_out: int) -> int:
-        weights = builder.tensor((num_out, 1, 1, num_in), np.int8, 0.01, data=rng.integers(-127, 128, (num_out, num_in)))
+        weights = builder.tensor(
+            (num_out, 1, 1, num_in), np.int8, 0.01, data=rng.integers(-127, 128, (num_out, num_in))
+        )
         bias = builder.tensor((num_out,), np.int32, 0.001, data=rng.integers(-900, 900, num_out))
         output = builder.tensor((*shape, num_out), np.int8, 0.1, 3)
-        builder.op("CONV_2D", [source, weights, bias], [output], strideW=1, strideH=1, dilationWFactor=1, dilationHFactor=1)
+        builder.op(
+            "CONV_2D", [source, weights, bias], [output], strideW=1, strideH=1, dilationWFactor=1, dilationHFactor=1
+        )
         return output
 
     source = builder.tensor((1, 6, 6, 8), np.int8, 0.1, 3)
     first = conv(source, (1, 6, 6), 8, 4)
     second = conv(first, (1, 6, 6), 4, 4)
-    slopes, turned = builder.tensor((1, 1, 4), np.int8, 0.01, 0, data=np.array([10, -20, 30, 5])), builder.tensor((1, 6, 6, 4), np.int8, 0.1, 3)
+    slopes, turned = (
+        builder.tensor((1, 1, 4), np.int8, 0.01, 0, data=np.array([10, -20, 30, 5])),
+        builder.tensor((1, 6, 6, 4), np.int8, 0.1, 3),
+    )
     builder.op("PRELU", [first, slopes], [turned])
     return builder.finish([source], [conv(second, (1, 6, 6), 4, 4), turned])
 
@@ -46,7 +53,12 @@ def _argmax(out_shape=(1, 6)) -> bytes:
     builder = ModelBuilder()
     source = builder.tensor((1, 6, 9), np.int8, 0.1, 3)
     output = builder.tensor(out_shape, np.int64)
-    builder.op("ARG_MAX", [source, builder.tensor((), np.int32, data=np.array(2))], [output], outputType=schema.TensorType.INT64)
+    builder.op(
+        "ARG_MAX",
+        [source, builder.tensor((), np.int32, data=np.array(2))],
+        [output],
+        outputType=schema.TensorType.INT64,
+    )
     return builder.finish([source], [output])
 
 
@@ -87,20 +99,28 @@ def _division() -> bytes:
     return builder.finish(inputs, [output])
 
 
-@pytest.mark.parametrize("model", [
-    unary_model("SOFTMAX", (3, 20), NO_QUANT, NO_QUANT, FLOATS, beta=0.5),
-    unary_model("SOFTMAX", (3, 20), (0.1, 5), (1 / 65536, -32768), (np.int8, np.int16), version=3, beta=1.0),
-    unary_model("SOFTMAX", (3, 20), (0.001, 0), (1 / 32768, 0), (np.int16, np.int16), version=3, beta=1.0),
-    unary_model("SOFTMAX", (3, 20), (0.1, 5), (1 / 256, 0), (np.uint8, np.uint8), beta=2.0),
-    softmax_model((3, 20), (0.1, 5)),
-    unary_model("LOGISTIC", (4, 64), NO_QUANT, NO_QUANT, FLOATS),
-    unary_model("TANH", (4, 64), NO_QUANT, NO_QUANT, FLOATS),
-    unary_model("TANH", (4, 64), (1 / 4096, 0), (1 / 32768, 0), (np.int16, np.int16)),
-    unary_model("QUANTIZE", (4, 64), NO_QUANT, (0.02, 7), (np.float32, np.int8)),
-    unary_model("QUANTIZE", (4, 64), (0.001, 0), (0.02, 7), (np.int16, np.int8)),
-    unary_model("DEQUANTIZE", (4, 64), (0.02, 7), NO_QUANT, (np.uint8, np.float32)),
-    _argmax(), _prelu(), _host_between(), _float_split(), _float_sum_of_one(), _scalars(),
-])
+@pytest.mark.parametrize(
+    "model",
+    [
+        unary_model("SOFTMAX", (3, 20), NO_QUANT, NO_QUANT, FLOATS, beta=0.5),
+        unary_model("SOFTMAX", (3, 20), (0.1, 5), (1 / 65536, -32768), (np.int8, np.int16), version=3, beta=1.0),
+        unary_model("SOFTMAX", (3, 20), (0.001, 0), (1 / 32768, 0), (np.int16, np.int16), version=3, beta=1.0),
+        unary_model("SOFTMAX", (3, 20), (0.1, 5), (1 / 256, 0), (np.uint8, np.uint8), beta=2.0),
+        softmax_model((3, 20), (0.1, 5)),
+        unary_model("LOGISTIC", (4, 64), NO_QUANT, NO_QUANT, FLOATS),
+        unary_model("TANH", (4, 64), NO_QUANT, NO_QUANT, FLOATS),
+        unary_model("TANH", (4, 64), (1 / 4096, 0), (1 / 32768, 0), (np.int16, np.int16)),
+        unary_model("QUANTIZE", (4, 64), NO_QUANT, (0.02, 7), (np.float32, np.int8)),
+        unary_model("QUANTIZE", (4, 64), (0.001, 0), (0.02, 7), (np.int16, np.int8)),
+        unary_model("DEQUANTIZE", (4, 64), (0.02, 7), NO_QUANT, (np.uint8, np.float32)),
+        _argmax(),
+        _prelu(),
+        _host_between(),
+        _float_split(),
+        _float_sum_of_one(),
+        _scalars(),
+    ],
+)
 def test_what_litert_runs_compiles_and_is_exact(model):
     check_model(model, Q, num_host_steps=1)
 
@@ -114,7 +134,8 @@ def _refused(model: bytes) -> str:
 
 def test_what_litert_refuses_does_not_compile():
     assert _refused(unary_model("SOFTMAX", (1, 4), (1.0, 0), (1.0, 0), (np.int16, np.int16), beta=1.0)).startswith(
-        "operator 0 SOFTMAX ('output'): the NPU has no exponential, and the host (LiteRT) cannot execute it: ")
+        "operator 0 SOFTMAX ('output'): the NPU has no exponential, and the host (LiteRT) cannot execute it: "
+    )
     assert "'tensor_1' is int64 [1, 7] in the file, but int64 [1, 6] there" in _refused(_argmax((1, 7)))
 
 
@@ -125,9 +146,13 @@ def _of_integers(kind: str, **options) -> bytes:
     return builder.finish([source], [output])
 
 
-@pytest.mark.parametrize("model", [_of_integers("WHILE", condSubgraphIndex=0, bodySubgraphIndex=0), _of_integers("RANDOM_UNIFORM")])
+@pytest.mark.parametrize(
+    "model", [_of_integers("WHILE", condSubgraphIndex=0, bodySubgraphIndex=0), _of_integers("RANDOM_UNIFORM")]
+)
 def test_what_has_no_end_or_no_fixed_result_does_not_compile(model):
-    assert _refused(model).endswith("is not supported by the NPU, and the host does not execute operators with state, chance or subgraphs")
+    assert _refused(model).endswith(
+        "is not supported by the NPU, and the host does not execute operators with state, chance or subgraphs"
+    )
 
 
 def test_values_that_litert_refuses():
@@ -136,19 +161,25 @@ def test_values_that_litert_refuses():
     device = open_device("golden", Q)
     session, values = Session(plan, device), np.arange(5, dtype=np.int32).reshape(1, 5)
     assert session.run({0: values + 20, 1: values + 1}).tensors[2].tolist() == [[20, 10, 7, 5, 4]]
-    with pytest.raises(GraphError, match=r"operator 0 FLOOR_DIV \('tensor_2'\): the host \(LiteRT\) cannot execute it: .*"):
+    with pytest.raises(
+        GraphError, match=r"operator 0 FLOOR_DIV \('tensor_2'\): the host \(LiteRT\) cannot execute it: .*"
+    ):
         session.run({0: values, 1: values})
     device.close()
 
 
 def test_a_kernel_that_aborts_gives_way_to_another():
-    """600 equal inputs: their exponentials sum up to more than 512, where LiteRT's reference kernel aborts; 1/600 is less than half a step."""
+    """600 equal inputs: their exponentials sum up to more than 512, where LiteRT's reference kernel aborts; 1/600 is
+    less than half a step.
+    """
     graph = read_tflite(softmax_model((2, 600), (0.1, 5)))
     plan, device = compile_graph(graph, Q), open_device("golden", Q)
     session, values = Session(plan, device), np.zeros((2, 600), np.int8)
     execution = session.run({0: values})
     assert (execution.tensors[1] == -128).all()
-    assert execution.host_remarks == {0: "LiteRT's reference kernel fails: it aborts (its process ended without an answer); its ordinary kernel ran"}
+    assert execution.host_remarks == {
+        0: "LiteRT's reference kernel fails: it aborts (its process ended without an answer); its ordinary kernel ran"
+    }
     values[:, 7] = 100
     execution = session.run({0: values})
     assert execution.host_remarks == {}
@@ -160,4 +191,7 @@ def test_an_operator_without_a_file():
     graph = read_tflite(softmax_model((1, 9), (0.1, 5), beta=0.5))
     bare = replace(graph, ops=(replace(graph.ops[0], raw=None),))
     values = np.arange(9, dtype=np.int8).reshape(1, 9)
-    np.testing.assert_array_equal(run_host_op(bare, bare.ops[0], {0: values})[1], run_reference(softmax_model((1, 9), (0.1, 5), beta=0.5), values)[1])
+    np.testing.assert_array_equal(
+        run_host_op(bare, bare.ops[0], {0: values})[1],
+        run_reference(softmax_model((1, 9), (0.1, 5), beta=0.5), values)[1],
+    )

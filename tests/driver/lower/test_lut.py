@@ -1,4 +1,6 @@
-"""Tables of unary operators against LiteRT's kernels: all 256 inputs, many scales, a third of them powers of two that force ties."""
+"""Tables of unary operators against LiteRT's kernels: all 256 inputs, many scales, a third of them powers of two
+that force ties.
+"""
 
 import numpy as np
 import pytest
@@ -8,7 +10,10 @@ from convoy.driver.graph.graph import GraphError, Quant
 from convoy.driver.lower.lut import LUT_KINDS, make_lut
 from convoy.verif.litert import reference_table, unary_model
 
-OPTIONS = {"LEAKY_RELU": [{"alpha": alpha} for alpha in (0.1, 0.25, 0.3, 0.01, 1.5, 0.0)], "GELU": [{"approximate": False}, {"approximate": True}]}
+OPTIONS = {
+    "LEAKY_RELU": [{"alpha": alpha} for alpha in (0.1, 0.25, 0.3, 0.01, 1.5, 0.0)],
+    "GELU": [{"approximate": False}, {"approximate": True}],
+}
 FIXED = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
 
 
@@ -33,19 +38,25 @@ def test_tables_equal_the_reference_kernels(kind):
                 make_lut(kind, quant(*source), quant(*target), options)
             continue
         table = make_lut(kind, quant(*source), quant(*target), options)
-        np.testing.assert_array_equal(table, reference_table(kind, source, target, **options), err_msg=f"{source} {target} {options}")
+        np.testing.assert_array_equal(
+            table, reference_table(kind, source, target, **options), err_msg=f"{source} {target} {options}"
+        )
 
 
 def test_elu_equals_the_builtin_kernel():
     """BUILTIN_REF has no ELU; the kernel without delegates is compared."""
     inputs = np.arange(256, dtype=np.uint8).view(np.int8)
     for source, target, _ in quantisations("ELU", 60):
-        interpreter = Interpreter(model_content=unary_model("ELU", (256,), source, target),
-                                  experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+        interpreter = Interpreter(
+            model_content=unary_model("ELU", (256,), source, target),
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
         interpreter.allocate_tensors()
         interpreter.set_tensor(0, inputs)
         interpreter.invoke()
-        np.testing.assert_array_equal(make_lut("ELU", quant(*source), quant(*target), {}), interpreter.get_tensor(1), err_msg=f"{source} {target}")
+        np.testing.assert_array_equal(
+            make_lut("ELU", quant(*source), quant(*target), {}), interpreter.get_tensor(1), err_msg=f"{source} {target}"
+        )
 
 
 def test_a_table_worked_out_by_hand():

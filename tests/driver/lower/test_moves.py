@@ -1,4 +1,6 @@
-"""Operators that move values, and means: files of random networks, compiled and run on the golden machine, against LiteRT."""
+"""Operators that move values, and means: files of random networks, compiled and run on the golden machine, against
+LiteRT.
+"""
 
 import numpy as np
 import pytest
@@ -36,8 +38,10 @@ def test_slices(data, config):
     steps, mask = [1, *(data.draw(st.integers(1, 3)) for _ in range(3))], data.draw(st.integers(0, 15))
     ends = [data.draw(st.integers(begin + 1, size)) for size, begin in zip(shape, begins, strict=True)]
     begins = [data.draw(st.sampled_from([begin, begin - size])) for size, begin in zip(shape, begins, strict=True)]
-    chosen = [len(range(size)[None if mask >> axis & 1 else begin:end:step])
-              for axis, (size, begin, end, step) in enumerate(zip(shape, begins, ends, steps, strict=True))]
+    chosen = [
+        len(range(size)[None if mask >> axis & 1 else begin : end : step])
+        for axis, (size, begin, end, step) in enumerate(zip(shape, begins, ends, steps, strict=True))
+    ]
     check_model(one_op("STRIDED_SLICE", shape, chosen, [begins, ends, steps], beginMask=mask), config)
 
 
@@ -45,14 +49,28 @@ def test_slices(data, config):
 @given(sizes, sizes, channels, st.integers(1, 4), st.integers(1, 7), st.booleans(), configs())
 def test_resize(height, width, num_c, times_h, times_w, is_half, config):
     shape = height * times_h, width * times_w
-    check_model(one_op("RESIZE_NEAREST_NEIGHBOR", (1, height, width, num_c), (1, *shape, num_c), [shape], halfPixelCenters=is_half), config)
+    check_model(
+        one_op(
+            "RESIZE_NEAREST_NEIGHBOR", (1, height, width, num_c), (1, *shape, num_c), [shape], halfPixelCenters=is_half
+        ),
+        config,
+    )
 
 
 @PROPERTY
-@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 20), st.booleans(), st.sampled_from([1.0, 0.5, 0.25, 0.37, 0.9, 2.1]), configs())
+@given(
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(1, 20),
+    st.booleans(),
+    st.sampled_from([1.0, 0.5, 0.25, 0.37, 0.9, 2.1]),
+    configs(),
+)
 def test_mean(height, width, num_c, keep_dims, ratio, config):
     shape = (1, 1, 1, num_c) if keep_dims else (1, num_c)
-    model = one_op("MEAN", (1, height, width, num_c), shape, [[1, 2]], (0.05, -7), (0.05 * ratio, 11), keepDims=keep_dims)
+    model = one_op(
+        "MEAN", (1, height, width, num_c), shape, [[1, 2]], (0.05, -7), (0.05 * ratio, 11), keepDims=keep_dims
+    )
     check_model(model, config)
 
 
@@ -71,7 +89,16 @@ def test_split(height, width, num_c, axis, num_parts, config):
 @PROPERTY
 @given(st.integers(1, 6), st.integers(1, 9), channels, st.integers(1, 4), configs())
 def test_space_to_depth(height, width, num_c, block, config):
-    check_model(one_op("SPACE_TO_DEPTH", (1, height * block, width * block, num_c), (1, height, width, num_c * block * block), [], blockSize=block), config)
+    check_model(
+        one_op(
+            "SPACE_TO_DEPTH",
+            (1, height * block, width * block, num_c),
+            (1, height, width, num_c * block * block),
+            [],
+            blockSize=block,
+        ),
+        config,
+    )
 
 
 @PROPERTY
@@ -79,8 +106,8 @@ def test_space_to_depth(height, width, num_c, block, config):
 def test_concatenation_of_inputs(height, width, extents, axis, config):
     builder = ModelBuilder("concatenation")
     shape = [1, height, width, 5]
-    sources = [builder.tensor([*shape[:axis], extent, *shape[axis + 1:]], np.int8, *QUANT) for extent in extents]
-    target = builder.tensor([*shape[:axis], sum(extents), *shape[axis + 1:]], np.int8, *QUANT)
+    sources = [builder.tensor([*shape[:axis], extent, *shape[axis + 1 :]], np.int8, *QUANT) for extent in extents]
+    target = builder.tensor([*shape[:axis], sum(extents), *shape[axis + 1 :]], np.int8, *QUANT)
     builder.op("CONCATENATION", sources, [target], axis=axis - 4)
     check_model(builder.finish(sources, [target]), config)
 
@@ -116,12 +143,21 @@ def test_concatenations_within_a_network(config):
     assert plan.steps[0].engines[2] == "alias"
 
 
-@pytest.mark.parametrize(("model", "message"), [
-    (one_op("PAD", (1, 2, 2, 2), (1, 2, 2, 4), [[[0, 0], [0, 0], [0, 0], [1, 1]]]), "only rows and columns can be padded"),
-    (one_op("MEAN", (1, 30, 30, 2), (1, 2), [[1, 2]], keepDims=False), "mean of 30 x 30 pixels; the limit is 511"),
-    (one_op("MEAN", (1, 3, 3, 2), (1, 3, 3), [[3]], keepDims=False), "mean over axes"),
-    (one_op("STRIDED_SLICE", (1, 2, 2, 2), (1, 2, 2), [[0] * 4, [1, 2, 2, 1], [1] * 4], shrinkAxisMask=8), "adds or removes axes"),
-])
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            one_op("PAD", (1, 2, 2, 2), (1, 2, 2, 4), [[[0, 0], [0, 0], [0, 0], [1, 1]]]),
+            "only rows and columns can be padded",
+        ),
+        (one_op("MEAN", (1, 30, 30, 2), (1, 2), [[1, 2]], keepDims=False), "mean of 30 x 30 pixels; the limit is 511"),
+        (one_op("MEAN", (1, 3, 3, 2), (1, 3, 3), [[3]], keepDims=False), "mean over axes"),
+        (
+            one_op("STRIDED_SLICE", (1, 2, 2, 2), (1, 2, 2), [[0] * 4, [1, 2, 2, 1], [1] * 4], shrinkAxisMask=8),
+            "adds or removes axes",
+        ),
+    ],
+)
 def test_refusals(model, message):
     with pytest.raises(GraphError, match=message):
         compile_graph(read_tflite(model), PRESETS["Q"])

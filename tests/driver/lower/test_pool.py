@@ -1,4 +1,6 @@
-"""Maximum pools behind convolutions: which are fused, that those are right in any tiling, and what is said of the others."""
+"""Maximum pools behind convolutions: which are fused, that those are right in any tiling, and what is said of the
+others.
+"""
 
 import numpy as np
 import pytest
@@ -40,14 +42,26 @@ def conv(maker, source, num_oc, kernel=1, stride=1, is_depthwise=False):
     kind, weights = "CONV_2D", (num_oc, kernel, kernel, num_ic)
     if is_depthwise:
         kind, weights = "DEPTHWISE_CONV_2D", (1, kernel, kernel, num_oc)
-    return maker.op(kind, (source, maker.weights(weights, num_oc, 3 if is_depthwise else 0), bias), shape, stride_h=stride, stride_w=stride)
+    return maker.op(
+        kind,
+        (source, maker.weights(weights, num_oc, 3 if is_depthwise else 0), bias),
+        shape,
+        stride_h=stride,
+        stride_w=stride,
+    )
 
 
 def pool(maker, source, size, **options):
     _, height, width, num_c = maker.tensors[source].shape
     options = {"padding": "VALID", "filter_h": size, "filter_w": size, "stride_h": 2, "stride_w": 2} | options
-    sizes = (-(-height // 2), -(-width // 2)) if options["padding"] == "SAME" else (
-        (height - options["filter_h"]) // options["stride_h"] + 1, (width - options["filter_w"]) // options["stride_w"] + 1)
+    sizes = (
+        (-(-height // 2), -(-width // 2))
+        if options["padding"] == "SAME"
+        else (
+            (height - options["filter_h"]) // options["stride_h"] + 1,
+            (width - options["filter_w"]) // options["stride_w"] + 1,
+        )
+    )
     return maker.op("MAX_POOL_2D", (source,), (1, *sizes, num_c), **options)
 
 
@@ -58,19 +72,58 @@ def pooled_layer(height, width, size, num_oc=6, dtype=np.int8, **options):
     return maker.graph([source], [pool(maker, conv(maker, source, num_oc), size, **options)])
 
 
-@pytest.mark.parametrize(("height", "width", "size", "is_legal"), [
-    (2, 2, 2, True), (3, 2, 2, False), (2, 3, 2, False), (62, 62, 2, True), (62, 63, 2, False), (64, 64, 2, True), (62, 65, 2, False), (2, 300, 2, True),
-    (3, 3, 3, True), (3, 4, 3, False), (4, 3, 3, False), (31, 61, 3, True), (31, 62, 3, False), (31, 63, 3, True), (31, 64, 3, False), (31, 65, 3, False),
-    (5, 30, 3, False), (5, 31, 3, True), (5, 32, 3, False), (5, 33, 3, True), (201, 63, 3, True), (65, 5, 3, True),
-])
+@pytest.mark.parametrize(
+    ("height", "width", "size", "is_legal"),
+    [
+        (2, 2, 2, True),
+        (3, 2, 2, False),
+        (2, 3, 2, False),
+        (62, 62, 2, True),
+        (62, 63, 2, False),
+        (64, 64, 2, True),
+        (62, 65, 2, False),
+        (2, 300, 2, True),
+        (3, 3, 3, True),
+        (3, 4, 3, False),
+        (4, 3, 3, False),
+        (31, 61, 3, True),
+        (31, 62, 3, False),
+        (31, 63, 3, True),
+        (31, 64, 3, False),
+        (31, 65, 3, False),
+        (5, 30, 3, False),
+        (5, 31, 3, True),
+        (5, 32, 3, False),
+        (5, 33, 3, True),
+        (201, 63, 3, True),
+        (65, 5, 3, True),
+    ],
+)
 def test_both_sides_of_each_limit(height, width, size, is_legal):
     check_verdict(pooled_layer(height, width, size), size, is_legal)
 
 
-@pytest.mark.parametrize(("height", "width", "size", "is_legal"), [
-    (2, 2, 2, True), (3, 2, 2, False), (2, 3, 2, False), (62, 64, 2, True), (2, 300, 2, True), (3, 3, 3, True), (3, 4, 3, False), (4, 3, 3, False),
-    (31, 29, 3, True), (31, 30, 3, False), (31, 31, 3, True), (31, 32, 3, False), (31, 33, 3, False), (31, 63, 3, False), (201, 31, 3, True), (65, 5, 3, True),
-])
+@pytest.mark.parametrize(
+    ("height", "width", "size", "is_legal"),
+    [
+        (2, 2, 2, True),
+        (3, 2, 2, False),
+        (2, 3, 2, False),
+        (62, 64, 2, True),
+        (2, 300, 2, True),
+        (3, 3, 3, True),
+        (3, 4, 3, False),
+        (4, 3, 3, False),
+        (31, 29, 3, True),
+        (31, 30, 3, False),
+        (31, 31, 3, True),
+        (31, 32, 3, False),
+        (31, 33, 3, False),
+        (31, 63, 3, False),
+        (201, 31, 3, True),
+        (65, 5, 3, True),
+    ],
+)
 def test_both_sides_of_each_limit_of_int16(height, width, size, is_legal):
     check_verdict(pooled_layer(height, width, size, dtype=np.int16), size, is_legal)
 
@@ -78,26 +131,33 @@ def test_both_sides_of_each_limit_of_int16(height, width, size, is_legal):
 def check_verdict(graph, size, is_legal):
     plan = check(graph)
     assert plan.steps[0].engines[1] == ("fused" if is_legal else "tp")
-    assert plan.notes[1].startswith("fused into operator 0 CONV_2D" if is_legal else f"not fused: a fused {size}x{size} pool takes")
+    assert plan.notes[1].startswith(
+        "fused into operator 0 CONV_2D" if is_legal else f"not fused: a fused {size}x{size} pool takes"
+    )
 
 
 @pytest.mark.parametrize(("element_bytes", "widths"), [(1, (31, 33, 61, 63)), (2, (3, 29, 31))])
 def test_widths_of_a_3x3_pool(element_bytes, widths):
     """Of all around the limits; in the 16-bit mode half as wide."""
+
     def legal(width):
         return broken_limit(FusedPool((3, 3), (2, 2), False, (5, width), element_bytes)) is None
 
     assert [width for width in (1, 2, 3, *range(29, 34), *range(61, 67)) if legal(width)] == [
-        width for width in (3, 29, 31, 33, 61, 63) if width <= widths[-1]]
+        width for width in (3, 29, 31, 33, 61, 63) if width <= widths[-1]
+    ]
     assert set(widths) <= {width for width in range(70) if legal(width)}
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"filter_h": 4}, "a fused pool has a 2x2 or 3x3 window; this is a 4x3 pool of stride 2x2 on 9x9"),
-    ({"filter_w": 2}, "a fused pool has a 2x2 or 3x3 window; this is a 3x2 pool"),
-    ({"stride_w": 1}, "a fused pool has stride 2; this is a 3x3 pool of stride 2x1"),
-    ({"padding": "SAME"}, "a fused pool has no pads"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filter_h": 4}, "a fused pool has a 2x2 or 3x3 window; this is a 4x3 pool of stride 2x2 on 9x9"),
+        ({"filter_w": 2}, "a fused pool has a 2x2 or 3x3 window; this is a 3x2 pool"),
+        ({"stride_w": 1}, "a fused pool has stride 2; this is a 3x3 pool of stride 2x1"),
+        ({"padding": "SAME"}, "a fused pool has no pads"),
+    ],
+)
 def test_other_pools_run_on_tp(options, message):
     plan = check(pooled_layer(9, 9, 3, **options))
     assert plan.steps[0].engines[1] == "tp"
@@ -108,7 +168,9 @@ def test_an_average_is_not_fused():
     maker = GraphMaker(3)
     source = maker.tensor((1, 8, 8, 3))
     trunk = conv(maker, source, 4)
-    last = maker.op("AVERAGE_POOL_2D", (trunk,), (1, 4, 4, 4), padding="VALID", filter_h=2, filter_w=2, stride_h=2, stride_w=2)
+    last = maker.op(
+        "AVERAGE_POOL_2D", (trunk,), (1, 4, 4, 4), padding="VALID", filter_h=2, filter_w=2, stride_h=2, stride_w=2
+    )
     assert check(maker.graph([source], [last])).steps[0].engines[1] == "tp"
 
 
@@ -117,17 +179,25 @@ def test_what_keeps_a_pool_apart():
     source = maker.tensor((1, 8, 8, 6))
     trunk = conv(maker, source, 6)
     last = pool(maker, trunk, 2)
-    assert check(maker.graph([source], [last, trunk])).notes == {1: "not fused: its operand is an output of the network"}
+    assert check(maker.graph([source], [last, trunk])).notes == {
+        1: "not fused: its operand is an output of the network"
+    }
     gate = maker.op("TANH", (trunk,), (1, 8, 8, 6))
     assert check(maker.graph([source], [last, gate])).notes[1] == "not fused: its operand has 2 readers"
     maker.ops[1:] = []
     total = maker.op("ADD", (trunk, source), (1, 8, 8, 6))
     maker.ops.append(maker.ops.pop())
     notes = check(maker.graph([source], [pool(maker, total, 2)])).notes
-    assert notes[2].startswith("not fused: its operand comes from ADD" if "not fused" in notes[1] else "not fused: a sum or a pool is fused there")
+    assert notes[2].startswith(
+        "not fused: its operand comes from ADD"
+        if "not fused" in notes[1]
+        else "not fused: a sum or a pool is fused there"
+    )
     alone = GraphMaker(5)
     source = alone.tensor((1, 8, 8, 6))
-    assert check(alone.graph([source], [pool(alone, source, 2)])).notes == {0: "not fused: its operand is an input of the network"}
+    assert check(alone.graph([source], [pool(alone, source, 2)])).notes == {
+        0: "not fused: its operand is an input of the network"
+    }
 
 
 def test_two_pools_and_a_sum():
@@ -144,7 +214,9 @@ def test_two_pools_and_a_sum():
 
 
 def test_clamps_and_tables_on_either_side():
-    """The pool's clamp goes into the convolution's or into the table; a table behind the pool may move before it if it never falls."""
+    """The pool's clamp goes into the convolution's or into the table; a table behind the pool may move before it if
+    it never falls.
+    """
     maker = GraphMaker(7)
     source = maker.tensor((1, 9, 9, 3))
     first = pool(maker, conv(maker, source, 6), 3, activation="RELU6")
@@ -156,16 +228,29 @@ def test_clamps_and_tables_on_either_side():
     maker = GraphMaker(8)
     source = maker.tensor((1, 9, 9, 3))
     gate = maker.op("GELU", (conv(maker, source, 6),), (1, 9, 9, 6), approximate=False)
-    assert check(maker.graph([source], [pool(maker, gate, 3, activation="RELU6")])).steps[0].engines == {0: "nn+tp", 1: "fused", 2: "fused"}
+    assert check(maker.graph([source], [pool(maker, gate, 3, activation="RELU6")])).steps[0].engines == {
+        0: "nn+tp",
+        1: "fused",
+        2: "fused",
+    }
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize(("config", "stride", "is_depthwise"), [
-    (Q.with_(stripe_bytes=4096), 1, False), (Q.with_(pool_channels=4), 1, False), (Q.with_(pool_channels=4), 1, True),
-    (Q.with_(window_words=16, num_lanes=8, post_lanes=4), 1, False), (Q.with_(window_words=16), 2, True),
-    (NpuConfig(num_cores=1, num_lanes=8, post_lanes=1, num_acc_entries=16, window_words=32), 1, False), (Q, 3, False), (Q, 3, True),
-], ids=["stripes", "channels", "depthwise", "columns", "depthwise_columns", "small", "phases", "depthwise_phases"])
+@pytest.mark.parametrize(
+    ("config", "stride", "is_depthwise"),
+    [
+        (Q.with_(stripe_bytes=4096), 1, False),
+        (Q.with_(pool_channels=4), 1, False),
+        (Q.with_(pool_channels=4), 1, True),
+        (Q.with_(window_words=16, num_lanes=8, post_lanes=4), 1, False),
+        (Q.with_(window_words=16), 2, True),
+        (NpuConfig(num_cores=1, num_lanes=8, post_lanes=1, num_acc_entries=16, window_words=32), 1, False),
+        (Q, 3, False),
+        (Q, 3, True),
+    ],
+    ids=["stripes", "channels", "depthwise", "columns", "depthwise_columns", "small", "phases", "depthwise_phases"],
+)
 def test_tilings(config, stride, is_depthwise, size, dtype):
     """Stripes of rows and of columns, few lines, phase planes."""
     extent = 28 + size
@@ -199,22 +284,32 @@ def test_random_layers_with_pools(graph, config):
 @pytest.mark.parametrize(("pool_name", "extent"), [("2x2", 10), ("3x3", 11)])
 def test_equals_litert(pool_name, extent, dtype):
     """The same bytes as LiteRT's MAX_POOL_2D."""
-    layer = make_layer(LayerSpec("conv", (extent, extent, 4), 5, (3, 3), pads=(1, 1, 1, 1), activation="relu", pool=pool_name, dtype=dtype))
+    layer = make_layer(
+        LayerSpec(
+            "conv", (extent, extent, 4), 5, (3, 3), pads=(1, 1, 1, 1), activation="relu", pool=pool_name, dtype=dtype
+        )
+    )
     plan = compile_graph(layer.graph, Q)
     assert plan.steps[0].engines[1] == "fused"
     inputs = random_values(layer.graph, 1)
     last = layer.graph.outputs[0]
-    np.testing.assert_array_equal(run_plan(plan, dict(inputs))[last], run_reference(layer.reference_model, [inputs[0]])[last])
+    np.testing.assert_array_equal(
+        run_plan(plan, dict(inputs))[last], run_reference(layer.reference_model, [inputs[0]])[last]
+    )
 
 
 def test_illegal_pools_are_refused_by_name():
-    """A descriptor spoilt in memory: the golden device stops like the hardware, and the driver has an exception for it."""
+    """A descriptor spoilt in memory: the golden device stops like the hardware, and the driver has an exception for
+    it.
+    """
     graph = pooled_layer(9, 9, 3)
     plan = compile_graph(graph, Q)
     device = open_device("golden", Q)
     session = Session(plan, device)
     program = plan.steps[0].program
-    index, addr = next((n, program.program_addr + n * DESCRIPTOR_BYTES) for n, raw in enumerate(program.descriptors) if raw[0] == 1)
+    index, addr = next(
+        (n, program.program_addr + n * DESCRIPTOR_BYTES) for n, raw in enumerate(program.descriptors) if raw[0] == 1
+    )
     device.write_memory(addr, NN.encode(**NN.decode(program.descriptors[index]) | {"pool_size": 2}))
     with pytest.raises(PoolError, match=r"error POOL at address 0x.*docs/reference/limits.md") as caught:
         session.run({graph.inputs[0]: np.zeros((1, 9, 9, 3), np.int8)})

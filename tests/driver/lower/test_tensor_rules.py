@@ -1,4 +1,6 @@
-"""Dtypes, scales and zero points: what LiteRT runs is exact or refused, and what it does not look at refuses nothing."""
+"""Dtypes, scales and zero points: what LiteRT runs is exact or refused, and what it does not look at refuses
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,17 @@ from convoy.verif.litert import ModelBuilder, conv_model, depthwise_model, fully
 from convoy.verif.models import check_model, one_op
 from convoy.verif.operators import edited, operator_files, retyped
 
-SMALL = NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, post_lanes=2, stripe_bytes=4096, window_words=32, tp_buffer_bytes=1024)
+SMALL = NpuConfig(
+    num_cores=2, num_lanes=8, num_acc_entries=16, post_lanes=2, stripe_bytes=4096, window_words=32, tp_buffer_bytes=1024
+)
 DTYPES = (np.int8, np.uint8, np.int16, np.int32, np.int64, np.float32)
 RNG = np.random.default_rng(7)
 
 
 def outcome(model: bytes) -> str:
-    """"refused" by the compiler in one line, "litert" when only LiteRT refuses the file, or "exact"; anything else raises."""
+    """ "refused" by the compiler in one line, "litert" when only LiteRT refuses the file, or "exact"; anything else
+    raises.
+    """
     try:
         loaded = load_tflite(model)
         plan = compile_graph(loaded.graph, SMALL)
@@ -43,6 +49,7 @@ def outcome(model: bytes) -> str:
 
 def changed(index: int, **fields):
     """Sets fields of a tensor's quantisation, which are values or functions of the one before."""
+
     def edit(packed, subgraph):
         tensor = subgraph.tensors[index]
         tensor.quantization = tensor.quantization or schema.QuantizationParametersT()
@@ -71,10 +78,18 @@ def test_other_dtypes_of_any_tensor_are_exact_or_refused(dtype):
 
 
 SCALES = {
-    "none": {"scale": None, "zeroPoint": None}, "along axis 3": {"quantizedDimension": 3}, "a bit larger": {"scale": lambda old: old * np.float32(1 + 2e-7)},
-    "three times": {"scale": lambda old: old * np.float32(3)}, "10 million times": {"scale": lambda old: old * np.float32(1e7)},
-    "nearly 0": {"scale": np.float32([1e-30])}, "denormal": {"scale": np.float32([1e-40])}, "huge": {"scale": np.float32([1e30])},
-    "0": {"scale": np.float32([0])}, "negative": {"scale": lambda old: -old}, "nan": {"scale": np.float32([np.nan])}, "infinite": {"scale": np.float32([np.inf])},
+    "none": {"scale": None, "zeroPoint": None},
+    "along axis 3": {"quantizedDimension": 3},
+    "a bit larger": {"scale": lambda old: old * np.float32(1 + 2e-7)},
+    "three times": {"scale": lambda old: old * np.float32(3)},
+    "10 million times": {"scale": lambda old: old * np.float32(1e7)},
+    "nearly 0": {"scale": np.float32([1e-30])},
+    "denormal": {"scale": np.float32([1e-40])},
+    "huge": {"scale": np.float32([1e30])},
+    "0": {"scale": np.float32([0])},
+    "negative": {"scale": lambda old: -old},
+    "nan": {"scale": np.float32([np.nan])},
+    "infinite": {"scale": np.float32([np.inf])},
     "two": {"scale": lambda old: np.float32([old[0], 2 * old[0]]), "zeroPoint": lambda old: np.array([old[0], old[0]])},
     "zero point 1 more": {"zeroPoint": lambda old: np.array(old) + 1},
     **{f"zero point {value}": {"zeroPoint": np.array([value])} for value in (-129, 200, 300, 1 << 32, 1 << 40)},
@@ -89,7 +104,10 @@ def test_other_quantisation_of_any_tensor_is_exact_or_refused(dtype):
     for model in operator_files(dtype).values():
         for index, tensor in enumerate(schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0].tensors):
             cases += [(model, index, name) for name in SCALES if tensor.quantization is not None]
-    outcomes = [outcome(edited(model, changed(index, **SCALES[name]))) for model, index, name in random.Random(0).sample(cases, 100)]
+    outcomes = [
+        outcome(edited(model, changed(index, **SCALES[name])))
+        for model, index, name in random.Random(0).sample(cases, 100)
+    ]
     assert min(outcomes.count("refused"), outcomes.count("exact")) > 15
 
 
@@ -97,15 +115,25 @@ def test_other_quantisation_of_any_tensor_is_exact_or_refused(dtype):
 
 
 def wide_bias() -> bytes:
-    return depthwise_model((1, 5, 6, 8), RNG.integers(-127, 128, (1, 3, 3, 8)).astype(np.int8), RNG.integers(-900, 900, 8).astype(np.int32), (0.05, 3),
-                           np.linspace(0.005, 0.02, 8), (0.2, -5))
+    return depthwise_model(
+        (1, 5, 6, 8),
+        RNG.integers(-127, 128, (1, 3, 3, 8)).astype(np.int8),
+        RNG.integers(-900, 900, 8).astype(np.int32),
+        (0.05, 3),
+        np.linspace(0.005, 0.02, 8),
+        (0.2, -5),
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1, 3, -1])
 @pytest.mark.parametrize("num_scales", [1, 2, 8])
 def test_scales_and_axis_of_a_bias_refuse_nothing(axis, num_scales):
     """LiteRT reads them nowhere but where it loads the file: the reference runs without them."""
-    scales = {"scale": np.linspace(0.1, 7, num_scales).astype(np.float32), "zeroPoint": np.zeros(num_scales, np.int64), "quantizedDimension": axis}
+    scales = {
+        "scale": np.linspace(0.1, 7, num_scales).astype(np.float32),
+        "zeroPoint": np.zeros(num_scales, np.int64),
+        "quantizedDimension": axis,
+    }
     assert outcome(edited(wide_bias(), changed(2, **scales))) == "exact"
 
 
@@ -114,8 +142,23 @@ def test_a_scale_of_a_bias_may_be_any_number(scale):
     assert outcome(edited(wide_bias(), changed(2, scale=np.float32([scale] * 8)))) == "exact"
 
 
-MOVES = ("MAXIMUM", "MAX_POOL_2D", "AVERAGE_POOL_2D", "RESHAPE", "SQUEEZE", "SLICE", "STRIDED_SLICE", "TRANSPOSE", "RESIZE_NEAREST_NEIGHBOR", "SPLIT", "SPLIT_V",
-         "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "RESIZE_BILINEAR", "PADV2")
+MOVES = (
+    "MAXIMUM",
+    "MAX_POOL_2D",
+    "AVERAGE_POOL_2D",
+    "RESHAPE",
+    "SQUEEZE",
+    "SLICE",
+    "STRIDED_SLICE",
+    "TRANSPOSE",
+    "RESIZE_NEAREST_NEIGHBOR",
+    "SPLIT",
+    "SPLIT_V",
+    "SPACE_TO_DEPTH",
+    "DEPTH_TO_SPACE",
+    "RESIZE_BILINEAR",
+    "PADV2",
+)
 
 
 @pytest.mark.parametrize("kind", MOVES)
@@ -123,7 +166,12 @@ MOVES = ("MAXIMUM", "MAX_POOL_2D", "AVERAGE_POOL_2D", "RESHAPE", "SQUEEZE", "SLI
 def test_values_that_are_only_moved_need_no_quantisation(kind, name):
     """Of the first activation; the others have one."""
     model = operator_files(np.int8)[kind]
-    assert outcome(edited(model, changed(schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0].inputs[0], **SCALES[name]))) == "exact"
+    assert (
+        outcome(
+            edited(model, changed(schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0].inputs[0], **SCALES[name]))
+        )
+        == "exact"
+    )
 
 
 @pytest.mark.parametrize(("kind", "index", "dtype"), [("PAD", 1, np.int64), ("PAD", 1, np.int8)])
@@ -134,7 +182,9 @@ def test_pads_may_have_other_dtypes(kind, index, dtype):
 @pytest.mark.parametrize("kind", ["DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"])
 @pytest.mark.parametrize("zero_point", [-128, 5, 127])
 def test_int8_weights_with_a_zero_point(kind, zero_point):
-    """FULLY_CONNECTED subtracts it, the others do not look at it; nor does FULLY_CONNECTED with a scale for each channel."""
+    """FULLY_CONNECTED subtracts it, the others do not look at it; nor does FULLY_CONNECTED with a scale for each
+    channel.
+    """
     model = operator_files(np.int8)[kind]
     assert outcome(edited(model, changed(1, zeroPoint=np.array([zero_point])))) == "exact"
     many = {"scale": np.full(5, 0.01, np.float32), "zeroPoint": np.full(5, zero_point)}
@@ -144,12 +194,19 @@ def test_int8_weights_with_a_zero_point(kind, zero_point):
 # Exactly as LiteRT compares
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(1.0, "exact"), (1 + 2e-7, "exact"), (1.0005, "exact"), (1.01, "refused"), (3.0, "refused")])
+@pytest.mark.parametrize(
+    ("scale", "expected"), [(1.0, "exact"), (1 + 2e-7, "exact"), (1.0005, "exact"), (1.01, "refused"), (3.0, "refused")]
+)
 @pytest.mark.parametrize("unit", [0.05, 1e-9, 1e9])
 def test_concatenation_of_uint8(scale, expected, unit):
-    """LiteRT converts what has another scale, however small the scales are; almost the same scale leaves all values as they are."""
+    """LiteRT converts what has another scale, however small the scales are; almost the same scale leaves all values
+    as they are.
+    """
     builder = ModelBuilder()
-    sources = [builder.tensor((1, 3, 40, channels), np.uint8, factor, 131) for channels, factor in ((2, unit), (3, unit * scale))]
+    sources = [
+        builder.tensor((1, 3, 40, channels), np.uint8, factor, 131)
+        for channels, factor in ((2, unit), (3, unit * scale))
+    ]
     target = builder.tensor((1, 3, 40, 5), np.uint8, unit, 131)
     builder.op("CONCATENATION", sources, [target], axis=3)
     assert outcome(builder.finish(sources, [target])) == expected
@@ -160,8 +217,14 @@ def test_concatenation_of_uint8(scale, expected, unit):
 def test_scales_that_must_be_the_same_are_compared_exactly(kind, unit):
     model = operator_files(np.int8)[kind]
     source = schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0].inputs[0]
-    tiny = edited(model, lambda packed, subgraph: [changed(index, scale=np.float32([unit]))(packed, subgraph)
-                                                   for index, tensor in enumerate(subgraph.tensors) if tensor.type == schema.TensorType.INT8])
+    tiny = edited(
+        model,
+        lambda packed, subgraph: [
+            changed(index, scale=np.float32([unit]))(packed, subgraph)
+            for index, tensor in enumerate(subgraph.tensors)
+            if tensor.type == schema.TensorType.INT8
+        ],
+    )
     assert outcome(tiny) == "exact"
     with pytest.raises(GraphError, match=rf"operator 0 {kind} .*they must have the same scale and zero point"):
         compile_graph(read_tflite(edited(tiny, changed(source, scale=lambda old: old * np.float32(1 + 2e-7)))), SMALL)
@@ -170,19 +233,27 @@ def test_scales_that_must_be_the_same_are_compared_exactly(kind, unit):
 # Values that a converter may write
 
 
-@pytest.mark.parametrize(("zero_point", "dtype"), [(200, np.int8), (-129, np.int8), (1 << 32, np.int8), (-1, np.uint8), (256, np.uint8)])
+@pytest.mark.parametrize(
+    ("zero_point", "dtype"), [(200, np.int8), (-129, np.int8), (1 << 32, np.int8), (-1, np.uint8), (256, np.uint8)]
+)
 @pytest.mark.parametrize("kind", ["CONV_2D", "FULLY_CONNECTED", "ADD", "MUL", "MEAN", "TANH", "HARD_SWISH", "QUANTIZE"])
 def test_zero_points_outside_the_dtype(kind, zero_point, dtype):
     model = operator_files(dtype)[kind]
     for tensor in (subgraph := schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0]).inputs[0], subgraph.outputs[0]:
-        with pytest.raises(GraphError, match=rf"operator 0 {kind} .*: the zero point of .* is {zero_point}; in {np.dtype(dtype)} it is "):
+        with pytest.raises(
+            GraphError,
+            match=rf"operator 0 {kind} .*: the zero point of .* is {zero_point}; in {np.dtype(dtype)} it is ",
+        ):
             compile_graph(read_tflite(edited(model, changed(tensor, zeroPoint=np.array([zero_point])))), SMALL)
 
 
-@pytest.mark.parametrize(("acts", "weights", "message"), [
-    (np.uint8, np.int8, "weights 'weights' are int8; with activations of uint8 LiteRT takes uint8 only"),
-    (np.int8, np.uint8, "weights 'weights' are uint8; with activations of int8 LiteRT takes int8 only"),
-])
+@pytest.mark.parametrize(
+    ("acts", "weights", "message"),
+    [
+        (np.uint8, np.int8, "weights 'weights' are int8; with activations of uint8 LiteRT takes uint8 only"),
+        (np.int8, np.uint8, "weights 'weights' are uint8; with activations of int8 LiteRT takes int8 only"),
+    ],
+)
 @pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"])
 def test_activations_and_weights_of_different_dtypes(acts, weights, message, kind):
     with pytest.raises(GraphError, match=f"operator 0 {kind} .*{message}"):
@@ -199,23 +270,53 @@ def test_the_largest_biases(dtype, bias, zero_point):
     options = {"dtype": dtype, "weight_zero_point": offset}
     biases, source, target = np.full(6, bias, np.int64).astype(np.int32), (0.05, zero_point + offset), (1e6, offset)
     assert outcome(conv_model((1, 5, 6, 4), weights, biases, source, 0.01, target, **options)) == "exact"
-    assert outcome(depthwise_model((1, 5, 6, 4), weights[:4, :, :, 0].transpose(1, 2, 0)[None], biases[:4], source, 0.01, target, **options)) == "exact"
-    assert outcome(fully_connected_model((3, 4), weights[:, 0, 0], biases, source, 0.01, (0.01, offset), **options)) == "exact"
+    assert (
+        outcome(
+            depthwise_model(
+                (1, 5, 6, 4), weights[:4, :, :, 0].transpose(1, 2, 0)[None], biases[:4], source, 0.01, target, **options
+            )
+        )
+        == "exact"
+    )
+    assert (
+        outcome(fully_connected_model((3, 4), weights[:, 0, 0], biases, source, 0.01, (0.01, offset), **options))
+        == "exact"
+    )
 
 
 @pytest.mark.parametrize("kind", ["CONV_2D", "FULLY_CONNECTED"])
 def test_a_bias_of_int32_beside_int16_must_be_announced(kind):
     """LiteRT reads it as int64 otherwise."""
     model = retyped(operator_files(np.int16)[kind], 2, np.int32)
-    assert outcome(edited(model, lambda packed, subgraph: setattr(subgraph.operators[0].builtinOptions, "quantizedBiasType", schema.TensorType.INT32))) == "exact"
-    with pytest.raises(GraphError, match=rf"operator 0 \({kind}\): the bias is int32; with activations of int16 and these options it should be int64"):
+    assert (
+        outcome(
+            edited(
+                model,
+                lambda packed, subgraph: setattr(
+                    subgraph.operators[0].builtinOptions, "quantizedBiasType", schema.TensorType.INT32
+                ),
+            )
+        )
+        == "exact"
+    )
+    with pytest.raises(
+        GraphError,
+        match=(
+            rf"operator 0 \({kind}\): the bias is int32; with activations of int16 and these options it should be "
+            r"int64"
+        ),
+    ):
         read_tflite(model)
 
 
-@pytest.mark.parametrize(("begin", "end", "step", "shape"), [
-    ([0, 1, 0, 0], [1, 4, 4, 2], [1, 2, 2, 1], (1, 2, 2, 2)), ([0, -5, 1, 0], [1, 4, 3, 2], [1, 2, 2, 1], (1, 2, 2, 2)),
-    ([0, -9, 0, 0], [1, 3, 4, 2], [1, 1, 1, 1], (1, 3, 4, 2)),
-])
+@pytest.mark.parametrize(
+    ("begin", "end", "step", "shape"),
+    [
+        ([0, 1, 0, 0], [1, 4, 4, 2], [1, 2, 2, 1], (1, 2, 2, 2)),
+        ([0, -5, 1, 0], [1, 4, 3, 2], [1, 2, 2, 1], (1, 2, 2, 2)),
+        ([0, -9, 0, 0], [1, 3, 4, 2], [1, 1, 1, 1], (1, 3, 4, 2)),
+    ],
+)
 def test_a_slice_whose_ends_are_offsets(begin, end, step, shape):
     plan = check_model(one_op("STRIDED_SLICE", (1, 6, 4, 2), shape, [begin, end, step], offset=True, endMask=15), SMALL)
     assert plan.graph.ops[0].options["is_offset"]
@@ -228,20 +329,40 @@ def test_a_slice_whose_offset_leaves_the_axis(count):
         compile_graph(read_tflite(model), SMALL)
 
 
-@pytest.mark.parametrize(("kind", "options", "shape"), [
-    ("SQUEEZE", {"squeezeDims": []}, [4, 2]), ("SQUEEZE", {"squeezeDims": [0]}, [4, 1, 2]), ("MEAN", {"keepDims": True}, [1, 1, 1, 4]),
-    ("REDUCE_MAX", {"keepDims": True}, [1, 1, 1, 4]),
-])
+@pytest.mark.parametrize(
+    ("kind", "options", "shape"),
+    [
+        ("SQUEEZE", {"squeezeDims": []}, [4, 2]),
+        ("SQUEEZE", {"squeezeDims": [0]}, [4, 1, 2]),
+        ("MEAN", {"keepDims": True}, [1, 1, 1, 4]),
+        ("REDUCE_MAX", {"keepDims": True}, [1, 1, 1, 4]),
+    ],
+)
 def test_a_shape_that_contradicts_the_options(kind, options, shape):
     def edit(packed, subgraph):
         for name, value in options.items():
             setattr(subgraph.operators[0].builtinOptions, name, value)
 
-    with pytest.raises(GraphError, match=rf"operator 0 \({kind}\): the output should be \[{', '.join(map(str, shape))}\]"):
+    with pytest.raises(
+        GraphError, match=rf"operator 0 \({kind}\): the output should be \[{', '.join(map(str, shape))}\]"
+    ):
         read_tflite(edited(operator_files(np.int8)[kind], edit))
 
 
-@pytest.mark.parametrize("kind", ["ADD", "SUB", "MUL", "FULLY_CONNECTED", "STRIDED_SLICE", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "LEAKY_RELU", "MEAN"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "ADD",
+        "SUB",
+        "MUL",
+        "FULLY_CONNECTED",
+        "STRIDED_SLICE",
+        "RESIZE_NEAREST_NEIGHBOR",
+        "RESIZE_BILINEAR",
+        "LEAKY_RELU",
+        "MEAN",
+    ],
+)
 def test_options_that_are_missing_have_their_defaults(kind):
     def edit(packed, subgraph):
         subgraph.operators[0].builtinOptions, subgraph.operators[0].builtinOptionsType = None, 0
@@ -252,6 +373,9 @@ def test_options_that_are_missing_have_their_defaults(kind):
 @pytest.mark.parametrize("axis", [7, -5])
 @pytest.mark.parametrize("kind", ["CONCATENATION", "PACK"])
 def test_an_axis_that_does_not_exist(kind, axis):
-    model = edited(operator_files(np.int8)[kind], lambda packed, subgraph: setattr(subgraph.operators[0].builtinOptions, "axis", axis))
+    model = edited(
+        operator_files(np.int8)[kind],
+        lambda packed, subgraph: setattr(subgraph.operators[0].builtinOptions, "axis", axis),
+    )
     with pytest.raises(GraphError, match=rf"operator 0 {kind} .*axis {axis} of a tensor of 4 axes; use -4\.\.3"):
         compile_graph(read_tflite(model), SMALL)

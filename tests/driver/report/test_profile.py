@@ -1,4 +1,6 @@
-"""Profiles: the timeline against Perfetto's own schema and, where it is installed, its trace processor; the page; the memory map."""
+"""Profiles: the timeline against Perfetto's own schema and, where it is installed, its trace processor; the page;
+the memory map.
+"""
 
 import json
 import re
@@ -22,24 +24,60 @@ from convoy.spec.config import PRESETS
 from convoy.spec.isa import Cause
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits_int8.tflite"
-TRACKS = ["NN jobs", "loader", "weights", "core 0", "core 1", "core 2", "core 3", "drain", "writer", "TP jobs", "TP load", "TP process", "TP write"]
-EVENTS = [Event("a", "one", 5, 9, {"n": -3, "x": 0.5, "s": "t"}), Event("a", "two", 9, 300), Event("b", "three", 0, 7), Event("a", "cut", 2, 6)]
+TRACKS = [
+    "NN jobs",
+    "loader",
+    "weights",
+    "core 0",
+    "core 1",
+    "core 2",
+    "core 3",
+    "drain",
+    "writer",
+    "TP jobs",
+    "TP load",
+    "TP process",
+    "TP write",
+]
+EVENTS = [
+    Event("a", "one", 5, 9, {"n": -3, "x": 0.5, "s": "t"}),
+    Event("a", "two", 9, 300),
+    Event("b", "three", 0, 7),
+    Event("a", "cut", 2, 6),
+]
 
 
 @pytest.fixture(scope="module")
 def profiled():
     plan, memory = compile_graph(read_tflite(DIGITS), PRESETS["Q"], keep_tensors=True), MemoryModel()
     execution = estimate(plan, memory)
-    report, _ = build_report(plan, Estimator(memory), execution, model="m.tflite", config="Q", device_name="estimate", reference="none", expected=None)
+    report, _ = build_report(
+        plan,
+        Estimator(memory),
+        execution,
+        model="m.tflite",
+        config="Q",
+        device_name="estimate",
+        reference="none",
+        expected=None,
+    )
     return plan, report, timeline(plan, report, execution, memory)
 
 
 def parse(raw):
-    """Tracks by number, slices (track, name, start, end), and counter values, by Perfetto's definition of the format."""
-    schema = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2", reason="needs Perfetto's schema: pip install perfetto")
+    """Tracks by number, slices (track, name, start, end), and counter values, by Perfetto's definition of the
+    format.
+    """
+    schema = pytest.importorskip(
+        "perfetto.protos.perfetto.trace.perfetto_trace_pb2", reason="needs Perfetto's schema: pip install perfetto"
+    )
     trace = schema.Trace.FromString(raw)
     assert trace.packet[0].sequence_flags == schema.TracePacket.SEQ_INCREMENTAL_STATE_CLEARED
-    tracks = {packet.track_descriptor.uuid: packet.track_descriptor for packet in trace.packet if packet.HasField("track_descriptor")}
+    tracks = {
+        packet.track_descriptor.uuid: packet.track_descriptor
+        for packet in trace.packet
+        if packet.HasField("track_descriptor")
+    }
     slices, values, stacks, last = [], {}, {}, 0
     for packet in trace.packet:
         assert packet.trusted_packet_sequence_id == 1
@@ -64,7 +102,12 @@ def parse(raw):
 def test_trace_by_hand():
     names, slices, values = parse(encode_trace("title", ["a", "b"], EVENTS, {"c": [(0, 1.5), (400, 0)]}))
     assert names == ["title", "a", "b", "c"]
-    assert sorted(part[:4] for part in slices) == [("a", "cut", 2, 5), ("a", "one", 5, 9), ("a", "two", 9, 300), ("b", "three", 0, 7)]
+    assert sorted(part[:4] for part in slices) == [
+        ("a", "cut", 2, 5),
+        ("a", "one", 5, 9),
+        ("a", "two", 9, 300),
+        ("b", "three", 0, 7),
+    ]
     notes = next(part[4] for part in slices if part[1] == "one")
     assert (notes["n"].int_value, notes["x"].double_value, notes["s"].string_value) == (-3, 0.5, "t")
     assert values == {"c": [(0, 1.5), (400, 0.0)]}
@@ -85,8 +128,12 @@ def test_timeline(profiled):
     assert notes["lost: hazard"].double_value == layer["lost"]["hazard"]
     for name, key in (("read bytes per cycle", "read_bytes"), ("written bytes per cycle", "write_bytes")):
         samples = values[name]
-        assert sum(value * (after - time) for (time, value), (after, _) in pairwise(samples)) == pytest.approx(report[key])
-        assert max(value for _, value in samples) <= 8  # weights count where they are read, not when their layer completes
+        assert sum(value * (after - time) for (time, value), (after, _) in pairwise(samples)) == pytest.approx(
+            report[key]
+        )
+        assert (
+            max(value for _, value in samples) <= 8
+        )  # weights count where they are read, not when their layer completes
 
 
 def trace_processor_shell():
@@ -95,7 +142,9 @@ def trace_processor_shell():
     try:
         return platform.PlatformDelegate().get_shell_path(shutil.which("trace_processor_shell"))
     except CalledProcessError as error:
-        pytest.skip(f"Perfetto's trace_processor_shell is not on the PATH and cannot be fetched: {' '.join(error.cmd[-1:])}")
+        pytest.skip(
+            f"Perfetto's trace_processor_shell is not on the PATH and cannot be fetched: {' '.join(error.cmd[-1:])}"
+        )
 
 
 def test_trace_processor(profiled, tmp_path):
@@ -103,7 +152,13 @@ def test_trace_processor(profiled, tmp_path):
     (tmp_path / "t.pftrace").write_bytes(profiled[2])
     config = processor.TraceProcessorConfig(bin_path=trace_processor_shell())
     with processor.TraceProcessor(trace=str(tmp_path / "t.pftrace"), config=config) as opened:
-        rows = opened.query("select track.name as track, sum(dur) as dur from slice join track on slice.track_id = track.id group by track.name")
+        rows = opened.query(
+            
+                "select track.name as track, sum(dur) as dur from slice join track on slice.track_id = track.id group "
+                "by "
+                "track.name"
+            
+        )
         found = {row.track: row.dur for row in rows}
     assert set(TRACKS) == found.keys()
     assert sum(found[f"core {core}"] for core in range(4)) >= 4 * profiled[1]["busy_cycles"]

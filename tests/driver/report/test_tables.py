@@ -49,7 +49,16 @@ class Screen(io.StringIO):
 def digits_report() -> dict:
     """Of a real network, with large figures."""
     plan, memory = compile_graph(read_tflite(DIGITS), PRESETS["S"], keep_tensors=True), MemoryModel()
-    report, _ = build_report(plan, Estimator(memory), estimate(plan, memory), model="m", config="S", device_name="estimate", reference="none", expected=None)
+    report, _ = build_report(
+        plan,
+        Estimator(memory),
+        estimate(plan, memory),
+        model="m",
+        config="S",
+        device_name="estimate",
+        reference="none",
+        expected=None,
+    )
     for layer in report["layers"]:
         layer |= {name: BIG for name in ("cycles", "macs", "read_bytes", "write_bytes", "weight_bytes")}
     return report
@@ -60,7 +69,15 @@ def report_table(console):
 
 
 def plan_table(console):
-    row = {"index": 123, "op": "DEPTHWISE_CONV_2D", "engine": "host", "descriptors": BIG, "macs": BIG, "stored_weight_bytes": BIG, "reason": NAME}
+    row = {
+        "index": 123,
+        "op": "DEPTHWISE_CONV_2D",
+        "engine": "host",
+        "descriptors": BIG,
+        "macs": BIG,
+        "stored_weight_bytes": BIG,
+        "reason": NAME,
+    }
     print_plan({"ops": [row], "notes": [NAME], "descriptors": BIG, "image_bytes": BIG, "memory_bytes": BIG}, console)
 
 
@@ -74,7 +91,17 @@ def speed_table(console):
 
 def contract_table(console):
     cases = contract_cases(PRESETS["S"], (1,))[:4]
-    found = Measurement(cycles=BIG, read_bytes=BIG, write_bytes=BIG, weight_bytes=BIG, macs=BIG, bit_exact=True, num_weights=5, num_nonzero=5, num_passes=1.0)
+    found = Measurement(
+        cycles=BIG,
+        read_bytes=BIG,
+        write_bytes=BIG,
+        weight_bytes=BIG,
+        macs=BIG,
+        bit_exact=True,
+        num_weights=5,
+        num_nonzero=5,
+        num_passes=1.0,
+    )
     print_rows(judge(cases, {setup: found for case in cases for setup in case.setups}), console)
 
 
@@ -116,8 +143,12 @@ def test_names_are_literal(monkeypatch, show):
 def test_columns_are_left_out_in_their_order_and_named():
     def show(width: int) -> list[str]:
         screen = Screen(True)
-        print_table(Console(file=screen, width=width, color_system=None, force_terminal=True), {"#": "right", "one": "right", "two": "right"},
-                    [["1", "1,000,000", "2,000,000"], ["2", "1", Text("2")]], ("one", "two"))
+        print_table(
+            Console(file=screen, width=width, color_system=None, force_terminal=True),
+            {"#": "right", "one": "right", "two": "right"},
+            [["1", "1,000,000", "2,000,000"], ["2", "1", Text("2")]],
+            ("one", "two"),
+        )
         return screen.getvalue().splitlines()
 
     assert show(23) == ["#        one        two", "1  1,000,000  2,000,000", "2          1          2"]

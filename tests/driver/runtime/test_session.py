@@ -48,7 +48,9 @@ def device():
 
 
 class TimedDevice:
-    """The golden device with invented time: descriptor i completes at `cycles[i]`, and every counter is a multiple of it."""
+    """The golden device with invented time: descriptor i completes at `cycles[i]`, and every counter is a multiple
+    of it.
+    """
 
     def __init__(self, golden, cycles):
         self.golden, self.config, self.memory_model, self.cycles = golden, golden.config, MemoryModel(), cycles
@@ -71,7 +73,9 @@ class TimedDevice:
         base = self.golden.read32(REGISTERS["RECORD_BASE"].addr)
         for i, cycle in enumerate(self.cycles):
             causes = dict.fromkeys(CAUSE_FIELDS.values(), 0) | {"busy_cycles": 3 * cycle, "drain_cycles": cycle}
-            record = COMPLETION.encode(cycle=cycle, read_bytes=3 * cycle, write_bytes=2 * cycle, weight_bytes=cycle // 2, **causes)
+            record = COMPLETION.encode(
+                cycle=cycle, read_bytes=3 * cycle, write_bytes=2 * cycle, weight_bytes=cycle // 2, **causes
+            )
             self.golden.write_memory(base + i * COMPLETION.num_bytes, record)
         self.overrides["CYCLES"] = max(self.cycles) + 10
         return self.overrides["CYCLES"]
@@ -95,9 +99,14 @@ def test_a_result_that_is_fused_away_is_not_compared(graph, device):
     inputs = random_inputs([graph.tensors[0]], 5)
     execution = Session(fused, device).run(inputs)
     expected = run_reference(DIGITS.read_bytes(), [inputs[0]])
-    report, mismatches = build_report(fused, device, execution, model="m", config="Q", device_name="golden", reference="litert", expected=expected)
+    report, mismatches = build_report(
+        fused, device, execution, model="m", config="Q", device_name="golden", reference="litert", expected=expected
+    )
     assert (report["bit_exact"], mismatches) == (True, [])
-    assert [(layer["op"], layer["engine"], layer["bit_exact"]) for layer in report["layers"][2:4]] == [("CONV_2D", "nn", None), ("ADD", "fused", True)]
+    assert [(layer["op"], layer["engine"], layer["bit_exact"]) for layer in report["layers"][2:4]] == [
+        ("CONV_2D", "nn", None),
+        ("ADD", "fused", True),
+    ]
     assert "CONV_2D (operator 2): followed by operator 3 ADD, its own result is not stored" in summary(report)
 
 
@@ -131,13 +140,24 @@ def test_wrong_inputs_are_refused_by_name(plan, device, value):
 
 
 def test_bytes_belong_to_the_descriptors_that_ask_for_them(graph, plan, device):
-    """Whatever the counters say in between: weights are read ahead. A convolution's are its streams, once for each group."""
+    """Whatever the counters say in between: weights are read ahead. A convolution's are its streams, once for each
+    group.
+    """
     execution = Session(plan, device).run(random_inputs([graph.tensors[0]], 1))
-    report, _ = build_report(plan, device, execution, model="m", config="Q", device_name="golden", reference="none", expected=None)
+    report, _ = build_report(
+        plan, device, execution, model="m", config="Q", device_name="golden", reference="none", expected=None
+    )
     step = next(step for step in plan.steps if isinstance(step, NpuStep))
     for layer in report["layers"]:
-        fields = [NN.decode(raw) for raw, op in zip(step.program.descriptors, step.program.ops, strict=True) if op == layer["index"] and raw[0] == Opcode.NN]
-        streams = sum(d["num_groups"] * sum(stream.num_beats for stream in step.program.streams[d["stream_addr"]].counts) for d in fields)
+        fields = [
+            NN.decode(raw)
+            for raw, op in zip(step.program.descriptors, step.program.ops, strict=True)
+            if op == layer["index"] and raw[0] == Opcode.NN
+        ]
+        streams = sum(
+            d["num_groups"] * sum(stream.num_beats for stream in step.program.streams[d["stream_addr"]].counts)
+            for d in fields
+        )
         assert layer["weight_bytes"] == streams * CONFIG.port_bytes
     connected = next(layer for layer in report["layers"] if layer["op"] == "FULLY_CONNECTED")
     assert connected["weight_bytes"] == step.weight_bytes[connected["index"]]  # one pixel: one group
@@ -156,27 +176,39 @@ def test_costs_are_differences_in_order_of_completion(graph, plan):
         count = program.ops.count(index)
         assert cost.cycles == 100 * count
     assert execution.counted == Traffic(3 * max(cycles), 2 * max(cycles), max(cycles) // 2)
-    report, _ = build_report(plan, device, execution, model="m", config="Q", device_name="timed", reference="none", expected=None)
+    report, _ = build_report(
+        plan, device, execution, model="m", config="Q", device_name="timed", reference="none", expected=None
+    )
     macs = sum(dense_macs(graph, op) for op in graph.ops)
     assert report["macs"] == macs
     assert report["utilisation"] == pytest.approx(macs / (execution.cycles * 64))
     assert report["layers"][0]["utilisation"] == pytest.approx(9216 / (report["layers"][0]["cycles"] * 64))
     assert report["bit_exact"] is None
-    assert (report["busy_cycles"], report["lost"]["drain"], report["lost"]["dispatch"]) == (0.75 * max(cycles), 0.25 * max(cycles), 10)
+    assert (report["busy_cycles"], report["lost"]["drain"], report["lost"]["dispatch"]) == (
+        0.75 * max(cycles),
+        0.25 * max(cycles),
+        10,
+    )
     for layer in report["layers"]:
         assert (layer["busy_cycles"], layer["lost"]["drain"]) == (0.75 * layer["cycles"], 0.25 * layer["cycles"])
     device.close()
 
 
-@pytest.mark.parametrize(("overrides", "message"), [
-    ({"ID": 1}, "identifies itself as 0x1"),
-    ({"CONFIG0": 5}, "configuration is 0x00000005"),
-    ({"STATUS": 2, "ERROR": Error.BUS_READ, "ERROR_ADDR": 0x40}, "error BUS_READ at address 0x40"),
-    ({"STATUS": 2, "ERROR": Error.ACCESS_WRITE, "ERROR_ADDR": 0x80}, "error ACCESS_WRITE at address 0x80: no memory window allows this"),
-    ({"STATUS": 2, "ERROR": 99, "ERROR_ADDR": 0}, "error 99 at address 0x0: the driver does not know this code"),
-    ({"STATUS": 1}, "does not answer bursts that are under way"),
-    ({"STATUS": 4}, "does not answer bursts that are under way"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"ID": 1}, "identifies itself as 0x1"),
+        ({"CONFIG0": 5}, "configuration is 0x00000005"),
+        ({"STATUS": 2, "ERROR": Error.BUS_READ, "ERROR_ADDR": 0x40}, "error BUS_READ at address 0x40"),
+        (
+            {"STATUS": 2, "ERROR": Error.ACCESS_WRITE, "ERROR_ADDR": 0x80},
+            "error ACCESS_WRITE at address 0x80: no memory window allows this",
+        ),
+        ({"STATUS": 2, "ERROR": 99, "ERROR_ADDR": 0}, "error 99 at address 0x0: the driver does not know this code"),
+        ({"STATUS": 1}, "does not answer bursts that are under way"),
+        ({"STATUS": 4}, "does not answer bursts that are under way"),
+    ],
+)
 def test_a_bad_device_is_reported(graph, plan, overrides, message):
     device = TimedDevice(open_device("golden", CONFIG), [1])
     device.overrides = overrides
@@ -192,12 +224,19 @@ def test_a_difference_is_located(graph, plan, device):
     victim = graph.ops[4].outputs[0]
     expected[victim] = expected[victim].copy()
     expected[victim][0, 1, 2, 3] ^= 4
-    report, mismatches = build_report(plan, device, execution, model="m", config="Q", device_name="golden", reference="litert", expected=expected)
+    report, mismatches = build_report(
+        plan, device, execution, model="m", config="Q", device_name="golden", reference="litert", expected=expected
+    )
     assert report["bit_exact"] is False
     assert [layer["bit_exact"] for layer in report["layers"]] == [index != 4 for index in range(9)]
     assert report["layers"][4]["max_abs_diff"] == 4
-    assert [(m.op, m.tensor, m.num_different, m.max_abs_diff, m.where) for m in mismatches] == [(4, victim, 1, 4.0, (0, 1, 2, 3))]
-    assert str(mismatches[0]) == f"layer 4: tensor {victim} (down) differs in 1 of 512 elements, by 4 at most, first at [0, 1, 2, 3]"
+    assert [(m.op, m.tensor, m.num_different, m.max_abs_diff, m.where) for m in mismatches] == [
+        (4, victim, 1, 4.0, (0, 1, 2, 3))
+    ]
+    assert (
+        str(mismatches[0])
+        == f"layer 4: tensor {victim} (down) differs in 1 of 512 elements, by 4 at most, first at [0, 1, 2, 3]"
+    )
 
 
 def test_comparison_minds_shape_and_dtype(graph):
@@ -209,7 +248,9 @@ def test_comparison_minds_shape_and_dtype(graph):
 
 def test_host_steps_are_reported_with_their_reason(plan, device, graph):
     execution = Session(plan, device).run(random_inputs([graph.tensors[0]], 1))
-    report, _ = build_report(plan, device, execution, model="m", config="Q", device_name="golden", reference="none", expected=None)
+    report, _ = build_report(
+        plan, device, execution, model="m", config="Q", device_name="golden", reference="none", expected=None
+    )
     host = [step for step in plan.steps if isinstance(step, HostStep)]
     assert [entry["op"] for entry in report["host_ops"]] == [step.op.kind for step in host] == ["SOFTMAX"]
     assert all(entry["reason"] for entry in report["host_ops"])
@@ -220,7 +261,9 @@ def test_the_table_has_every_operator_and_the_sums_of_its_rows(graph, plan):
     program = next(step for step in plan.steps if isinstance(step, NpuStep)).program
     device = TimedDevice(open_device("golden", CONFIG), [100 * (i + 1) for i in range(len(program.descriptors))])
     execution = Session(plan, device).run(random_inputs([graph.tensors[0]], 1))
-    report, _ = build_report(plan, device, execution, model="m", config="Q", device_name="timed", reference="none", expected=None)
+    report, _ = build_report(
+        plan, device, execution, model="m", config="Q", device_name="timed", reference="none", expected=None
+    )
     device.close()
     titles, rows = layer_cells(report)
     *rows, end, total = [dict(zip(titles, row, strict=True)) for row in rows]
@@ -228,7 +271,9 @@ def test_the_table_has_every_operator_and_the_sums_of_its_rows(graph, plan):
     assert rows[-1] | {"engine": "host", "cycles": "-", "read B": "-"} == rows[-1]
     assert (end["op"], end["cycles"], total["op"]) == ("end of program", "10", "total")
     for title in ("cycles", "MACs", "read B", "written B", "weights B"):
-        assert sum(int(row[title].replace(",", "")) for row in (*rows, end) if row[title] not in ("", "-")) == int(total[title].replace(",", ""))
+        assert sum(int(row[title].replace(",", "")) for row in (*rows, end) if row[title] not in ("", "-")) == int(
+            total[title].replace(",", "")
+        )
 
 
 def test_macs_of_the_digits_network(graph):
@@ -237,10 +282,20 @@ def test_macs_of_the_digits_network(graph):
 
 
 def test_macs_of_a_transposed_convolution():
-    """Each of 4x5 inputs of 3 channels meets a kernel of 2x3 for each of 7 outputs, whatever the strides and the padding."""
+    """Each of 4x5 inputs of 3 channels meets a kernel of 2x3 for each of 7 outputs, whatever the strides and the
+    padding.
+    """
     maker = GraphMaker(1)
     shape, source = maker.constant(np.array((1, 8, 15, 7), np.int32)), maker.tensor((1, 4, 5, 3))
-    target = maker.op("TRANSPOSE_CONV", (shape, maker.weights((7, 2, 3, 3), 7, 0), source), (1, 8, 15, 7), stride_h=2, stride_w=3, padding="VALID", activation="NONE")
+    target = maker.op(
+        "TRANSPOSE_CONV",
+        (shape, maker.weights((7, 2, 3, 3), 7, 0), source),
+        (1, 8, 15, 7),
+        stride_h=2,
+        stride_w=3,
+        padding="VALID",
+        activation="NONE",
+    )
     graph = maker.graph([source], [target])
     assert dense_macs(graph, graph.ops[0]) == 4 * 5 * 3 * 2 * 3 * 7
     plan = compile_graph(graph, CONFIG)

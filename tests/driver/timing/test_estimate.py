@@ -24,7 +24,16 @@ DIGITS = Path(__file__).parents[3] / "examples" / "digits_int8.tflite"
 def report_of(graph, config, latency_cycles=32):
     plan = compile_graph(graph, config, keep_tensors=True)
     memory = MemoryModel(latency_cycles=latency_cycles)
-    report, _ = build_report(plan, Estimator(memory), estimate(plan, memory), model="m", config="c", device_name="estimate", reference="none", expected=None)
+    report, _ = build_report(
+        plan,
+        Estimator(memory),
+        estimate(plan, memory),
+        model="m",
+        config="c",
+        device_name="estimate",
+        reference="none",
+        expected=None,
+    )
     return plan, report
 
 
@@ -70,7 +79,10 @@ def test_counts_of_a_stream():
     """Two windows of two kernels with two taps: 3 0 | 0 5 || 0 0 | 0 0; one bit of run says at most one zero."""
     weights = np.array([[3, 0, 0, 5], [0, 0, 0, 0]], np.int8)
     counts = count_stream(weights, 1, 2, 1, is_depthwise=False)
-    assert (counts.nnz, counts.zeros) == ((2, 0), (1, 2))  # 3, run of 2 cut by a token of zero, 5, then 4 zeros in two tokens
+    assert (counts.nnz, counts.zeros) == (
+        (2, 0),
+        (1, 2),
+    )  # 3, run of 2 cut by a token of zero, 5, then 4 zeros in two tokens
     assert counts.idle == (0, 2)  # the first one is dropped; then one begins a window, and one ends the stream
     assert counts.stalls == ((0, 0), (0, 0))
     assert len(encode_stream(weights.ravel(), 1)) == -(-9 * (sum(counts.nnz) + sum(counts.zeros)) // 8)
@@ -89,9 +101,12 @@ def test_neighbours_in_one_kernel_wait():
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(st.lists(st.integers(-1, 1), min_size=8, max_size=64), st.integers(0, 3))
 def test_tokens_are_those_of_the_stream(values, run_bits):
-    weights = np.array(values[:len(values) // 8 * 8], np.int8).reshape(-1, 8)
+    weights = np.array(values[: len(values) // 8 * 8], np.int8).reshape(-1, 8)
     counts = count_stream(weights, run_bits, 8, 1, is_depthwise=False)
     tokens = sum(counts.nnz) + sum(counts.zeros)
     assert len(encode_stream(weights.ravel(), run_bits)) == -(-(8 + run_bits) * tokens // 8)
     assert counts.nnz == tuple(np.count_nonzero(weights, axis=1))
-    assert all(idle <= min(zeros, 1 + is_last) for idle, zeros, is_last in zip(counts.idle, counts.zeros, [*[0] * (len(weights) - 1), 1], strict=True))
+    assert all(
+        idle <= min(zeros, 1 + is_last)
+        for idle, zeros, is_last in zip(counts.idle, counts.zeros, [*[0] * (len(weights) - 1), 1], strict=True)
+    )

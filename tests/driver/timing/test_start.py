@@ -20,17 +20,36 @@ def layer(stream=STREAM, num_sb=1, config=Q):
 
 def pointwise(**changes):
     """A 1x1 layer of 16 channels of 128 bytes, 8 kernels per core."""
-    return {"num_act_outer": 1, "num_act_inner": 16, "act_run_bytes": 128, "act_addr": 0, "act_pitch_outer_bytes": 0, "act_pitch_inner_bytes": 128, "num_ic": 16,
-         "num_taps": 1, "num_sb": 1, "num_groups": 1, "num_kernels": 8, "num_kernels_last": 8, "num_z": 16, "is_wide": 0, "is_depthwise": 0} | changes
+    return {
+        "num_act_outer": 1,
+        "num_act_inner": 16,
+        "act_run_bytes": 128,
+        "act_addr": 0,
+        "act_pitch_outer_bytes": 0,
+        "act_pitch_inner_bytes": 128,
+        "num_ic": 16,
+        "num_taps": 1,
+        "num_sb": 1,
+        "num_groups": 1,
+        "num_kernels": 8,
+        "num_kernels_last": 8,
+        "num_z": 16,
+        "is_wide": 0,
+        "is_depthwise": 0,
+    } | changes
 
 
 def start(num_following=0, following=None, stream=STREAM, **changes):
-    return simulate_start(Load(pointwise(**changes), layer(stream), 2, 1.0, 50.0), ACCEPTED, num_following, following, LATENCY, Q)
+    return simulate_start(
+        Load(pointwise(**changes), layer(stream), 2, 1.0, 50.0), ACCEPTED, num_following, following, LATENCY, Q
+    )
 
 
 def load(following=None, config=Q, **changes):
     """The same layer when the engine has its weights already."""
-    return simulate_load(Load(pointwise(**changes), layer(config=config), 2, 1.0, 50.0), ACCEPTED, ACCEPTED, following, LATENCY, config).channels
+    return simulate_load(
+        Load(pointwise(**changes), layer(config=config), 2, 1.0, 50.0), ACCEPTED, ACCEPTED, following, LATENCY, config
+    ).channels
 
 
 def behind(stream=STREAM, num_sb=1, num_following=0, config=Q, **changes):
@@ -41,7 +60,9 @@ def test_the_port_gives_one_beat_per_cycle():
     found = start()
     assert len(found.channels) == 16
     assert all(after - before >= 16 for before, after in pairwise(found.channels))  # 16 beats a channel
-    assert all(after - before >= 16 for before, after in pairwise(found.first_weights))  # a burst of 16 beats for each core
+    assert all(
+        after - before >= 16 for before, after in pairwise(found.first_weights)
+    )  # a burst of 16 beats for each core
     assert found.channels[0] > ACCEPTED + LATENCY + 16
     assert found.last_weights >= found.first_weights[-1] + 15
 
@@ -51,7 +72,9 @@ def test_pixels_and_parameters_hold_up_the_first_weights():
     behind_params = start(num_act_inner=1, act_run_bytes=8, num_ic=1, num_z=1)
     behind_all = start()
     assert alone.first_weights[0] < behind_params.first_weights[0] < behind_all.first_weights[0]
-    assert behind_all.first_weights[0] - behind_params.first_weights[0] <= Q.max_reads * Q.max_burst_beats  # what may be in flight
+    assert (
+        behind_all.first_weights[0] - behind_params.first_weights[0] <= Q.max_reads * Q.max_burst_beats
+    )  # what may be in flight
 
 
 def test_descriptors_are_fetched_in_between():
@@ -73,7 +96,10 @@ def test_the_next_job_takes_its_first_weights_from_the_pixels():
     late = []
     for name in ("Q", "O"):
         config = PRESETS[name]
-        alone, shared = load(config=config, act_run_bytes=512), load(behind(long, config=config), config, act_run_bytes=512)
+        alone, shared = (
+            load(config=config, act_run_bytes=512),
+            load(behind(long, config=config), config, act_run_bytes=512),
+        )
         late.append(shared[-1] - alone[-1])
         assert shared[0] >= alone[0]
         assert late[-1] >= (LOW_BEATS - 16) * config.num_cores  # the own 16 beats are there

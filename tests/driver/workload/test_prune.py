@@ -27,7 +27,9 @@ def _conv(weights: np.ndarray, scales: list[float]) -> bytes:
     maker.tensors[kernels].quant.scale[:] = scales
     bias = maker.tensor((weights.shape[0],), np.int32, np.zeros(weights.shape[0], np.int32))
     options = {"padding": "VALID", "stride_h": 1, "stride_w": 1, "dilation_h": 1, "dilation_w": 1, "activation": "NONE"}
-    return write_tflite(maker.graph([source], [maker.op("CONV_2D", (source, kernels, bias), (1, 2, 2, weights.shape[0]), **options)]))
+    return write_tflite(
+        maker.graph([source], [maker.op("CONV_2D", (source, kernels, bias), (1, 2, 2, weights.shape[0]), **options)])
+    )
 
 
 def _weights(model: bytes) -> np.ndarray:
@@ -36,7 +38,9 @@ def _weights(model: bytes) -> np.ndarray:
 
 
 def test_the_smallest_real_values_go():
-    """By hand: the second channel's scale makes its 3 as large as a 30 of the first; of the equal 4s the later one goes."""
+    """By hand: the second channel's scale makes its 3 as large as a 30 of the first; of the equal 4s the later one
+    goes.
+    """
     model = _conv(np.array([[10, -4, 4, 20], [1, -2, 3, 0]], np.int8), [0.1, 1.0])
     pruned, (layer,) = prune_file(model, 0.5)
     assert _weights(pruned).tolist() == [[10, 0, 0, 20], [0, -2, 3, 0]]
@@ -48,7 +52,9 @@ def test_only_weights_of_convolutions_change(share):
     model = DIGITS.read_bytes()
     pruned, layers = prune_file(model, share)
     before, after = read_tflite(model), read_tflite(pruned)
-    assert [(op.kind, op.inputs, op.outputs, op.options) for op in after.ops] == [(op.kind, op.inputs, op.outputs, op.options) for op in before.ops]
+    assert [(op.kind, op.inputs, op.outputs, op.options) for op in after.ops] == [
+        (op.kind, op.inputs, op.outputs, op.options) for op in before.ops
+    ]
     kernels = {op.inputs[1] for op in before.ops if op.kind == "CONV_2D"}
     assert len(layers) == len(kernels)
     for old, new in zip(before.tensors, after.tensors, strict=True):
@@ -71,21 +77,33 @@ def test_every_other_byte_stays():
     model = bytearray(DIGITS.read_bytes())
     table = schema.Model.GetRootAs(model, 0)._tab
     place = table.Pos + table.Offset(10)  # of the description
-    model[place:place + 4] = (1 << 30).to_bytes(4, "little")
+    model[place : place + 4] = (1 << 30).to_bytes(4, "little")
     pruned, layers = prune_file(bytes(model), 0.75)
     assert len(pruned) == len(model)
     num_changed = sum(layer.num_zero - layer.num_zero_before for layer in layers)
     assert sum(old != new for old, new in zip(model, pruned, strict=True)) == num_changed > 0
 
 
-@pytest.mark.parametrize("change", [{"scale": np.full(3, 0.1, np.float32), "zeroPoint": np.zeros(3, np.int64)}, {"zeroPoint": np.zeros(3, np.int64)},
-                                    {"zeroPoint": np.array([200, 0])}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scale": np.full(3, 0.1, np.float32), "zeroPoint": np.zeros(3, np.int64)},
+        {"zeroPoint": np.zeros(3, np.int64)},
+        {"zeroPoint": np.array([200, 0])},
+    ],
+)
 def test_scales_that_do_not_fit(change):
     def edit(packed, subgraph):
         for name, value in change.items():
             setattr(subgraph.tensors[1].quantization, name, value)
 
-    with pytest.raises(GraphError, match=r"operator 0 CONV_2D: 'w1' needs one scale and zero point, or one per output channel, with zero points in -128..127"):
+    with pytest.raises(
+        GraphError,
+        match=(
+            r"operator 0 CONV_2D: 'w1' needs one scale and zero point, or one per output channel, with zero points "
+            r"in -128..127"
+        ),
+    ):
         prune_file(edited(_conv(np.array([[1, 2], [3, 4]]), [0.1, 0.1]), edit), 0.5)
 
 
@@ -96,6 +114,16 @@ def test_refusals():
         prune_file(b"nothing at all", 0.5)
     maker = GraphMaker(0)
     source = maker.tensor((1, 4, 4, 2))
-    pool = maker.op("MAX_POOL_2D", (source,), (1, 2, 2, 2), padding="VALID", filter_h=2, filter_w=2, stride_h=2, stride_w=2, activation="NONE")
+    pool = maker.op(
+        "MAX_POOL_2D",
+        (source,),
+        (1, 2, 2, 2),
+        padding="VALID",
+        filter_h=2,
+        filter_w=2,
+        stride_h=2,
+        stride_w=2,
+        activation="NONE",
+    )
     with pytest.raises(GraphError, match="the network has no CONV_2D to prune"):
         prune_file(write_tflite(maker.graph([source], [pool])), 0.5)

@@ -24,7 +24,10 @@ def depth_to_space(*versions: int) -> bytes:
 def test_later_versions_are_compared_as_the_last_one_known():
     values = np.arange(120, dtype=np.int8).reshape(1, 3, 5, 8)
     reference = Reference(depth_to_space(1, 2))
-    assert reference.remark == "compared with DEPTH_TO_SPACE of version 2 as version 1: same kernel, but LiteRT's reference registry ends there"
+    assert reference.remark == (
+        "compared with DEPTH_TO_SPACE of version 2 as version 1: same kernel, but LiteRT's reference registry ends "
+        "there"
+    )
     found, expected = reference.run([values]), run_reference(depth_to_space(1), values)[1]
     np.testing.assert_array_equal(found[1], expected)
     np.testing.assert_array_equal(found[2], expected)
@@ -32,9 +35,15 @@ def test_later_versions_are_compared_as_the_last_one_known():
 
 
 def test_versions_that_no_registry_knows_are_refused():
-    with pytest.raises(ReferenceFailed, match=r"^the reference \(LiteRT\) refuses the model: it has no kernel for DEPTH_TO_SPACE of version 99$"):
+    with pytest.raises(
+        ReferenceFailed,
+        match=r"^the reference \(LiteRT\) refuses the model: it has no kernel for DEPTH_TO_SPACE of version 99$",
+    ):
         Reference(depth_to_space(99))
-    assert Compared(depth_to_space(99)).note == "the reference (LiteRT) refuses the model: it has no kernel for DEPTH_TO_SPACE of version 99"
+    assert (
+        Compared(depth_to_space(99)).note
+        == "the reference (LiteRT) refuses the model: it has no kernel for DEPTH_TO_SPACE of version 99"
+    )
 
 
 def test_an_abort_is_an_error_for_good_and_nobody_elses():
@@ -59,5 +68,7 @@ def test_a_run_goes_on_without_its_reference():
     compared = Compared(softmax_model((1, 600), (0.1, 5)))
     assert (compared.run([PEAK]) is not None, compared.note) == (True, None)
     assert compared.run([FLAT]) is None
-    assert compared.note == "the reference (LiteRT) cannot run the model: it aborts (its process ended without an answer)"
+    assert (
+        compared.note == "the reference (LiteRT) cannot run the model: it aborts (its process ended without an answer)"
+    )
     assert compared.run([PEAK]) is None

@@ -17,7 +17,10 @@ PAGE = 4096
 
 def is_legal(windows, start, end):
     """Whether bytes start..end-1 lie in an enabled window."""
-    return any(enable and base * WINDOW_ALIGN_BYTES <= start and end <= limit * WINDOW_ALIGN_BYTES for base, limit, enable in windows)
+    return any(
+        enable and base * WINDOW_ALIGN_BYTES <= start and end <= limit * WINDOW_ALIGN_BYTES
+        for base, limit, enable in windows
+    )
 
 
 @pytest.mark.parametrize("port_bits", [32, 64, 256])
@@ -31,7 +34,10 @@ def test_every_burst(port_bits):
         ctx.set(dut.o.ready, 1)
         for _ in range(400):
             middle = rng.choice([0x0000_2000, 0x8000_0000, 0xFFFF_E000]) // WINDOW_ALIGN_BYTES
-            windows = [(middle + rng.randint(-9, 9), middle + rng.randint(-9, 9), rng.randint(0, 1)) for _ in range(NUM_WINDOWS)]
+            windows = [
+                (middle + rng.randint(-9, 9), middle + rng.randint(-9, 9), rng.randint(0, 1))
+                for _ in range(NUM_WINDOWS)
+            ]
             windows = [(max(base, 0), max(limit, 0), enable) for base, limit, enable in windows]
             num_beats = rng.randint(1, 8)
             addr = middle * WINDOW_ALIGN_BYTES + rng.randint(-40, 40) * config.port_bytes
@@ -53,7 +59,11 @@ def test_every_burst(port_bits):
             assert ctx.get(dut.violation) == (not expected)
             if expected:
                 assert ctx.get(dut.i.ready)
-                assert (ctx.get(dut.o.p.burst.addr), ctx.get(dut.o.p.burst.last_beat), ctx.get(dut.o.p.client)) == (addr, num_beats - 1, 2)
+                assert (ctx.get(dut.o.p.burst.addr), ctx.get(dut.o.p.burst.last_beat), ctx.get(dut.o.p.client)) == (
+                    addr,
+                    num_beats - 1,
+                    2,
+                )
             else:
                 assert ctx.get(dut.violation_addr) == addr
                 ctx.set(dut.i.valid, 1)
@@ -75,13 +85,21 @@ def test_every_burst(port_bits):
 @pytest.mark.parametrize(("port_bits", "max_burst_beats"), [(32, 16), (64, 16), (64, 256), (256, 1)])
 @pytest.mark.parametrize("is_open", [False, True])
 def test_illegal_bursts(port_bits, max_burst_beats, is_open):
-    """What AXI4 forbids does not pass whatever the windows allow: bursts that cross a page or 2**32, are too long or not aligned."""
+    """What AXI4 forbids does not pass whatever the windows allow: bursts that cross a page or 2**32, are too long or
+    not aligned.
+    """
     config = PRESETS["S"].with_(port_bits=port_bits, max_burst_beats=max_burst_beats, weight_fifo_beats=256)
     rng = random.Random(port_bits)
     dut = Guard(config, 1)
     size = config.port_bytes
-    bursts = [(page * PAGE + PAGE - first * size + skew, last_beat) for page in (0, 1, 7, 0xF_FFFF) for first in (1, 2, 3, 128, 255, 256) for skew in (0, 0, 1, size - 1)
-              for last_beat in {0, 1, 2, first - 1, first, max_burst_beats - 1, max_burst_beats, 127, 254, 255} if 0 <= last_beat < 256 and first * size <= PAGE]
+    bursts = [
+        (page * PAGE + PAGE - first * size + skew, last_beat)
+        for page in (0, 1, 7, 0xF_FFFF)
+        for first in (1, 2, 3, 128, 255, 256)
+        for skew in (0, 0, 1, size - 1)
+        for last_beat in {0, 1, 2, first - 1, first, max_burst_beats - 1, max_burst_beats, 127, 254, 255}
+        if 0 <= last_beat < 256 and first * size <= PAGE
+    ]
     verdicts = []
 
     async def testbench(ctx):
@@ -91,7 +109,9 @@ def test_illegal_bursts(port_bits, max_burst_beats, is_open):
         for addr, last_beat in rng.sample(bursts, min(len(bursts), 250)):
             end = addr + (last_beat + 1) * size
             is_in_window = is_open or end <= 2**32 - WINDOW_ALIGN_BYTES
-            expected = addr % size == 0 and last_beat < max_burst_beats and addr // PAGE == (end - 1) // PAGE and is_in_window
+            expected = (
+                addr % size == 0 and last_beat < max_burst_beats and addr // PAGE == (end - 1) // PAGE and is_in_window
+            )
             ctx.set(dut.i.p, {"burst": {"addr": addr % 2**32, "last_beat": last_beat}, "client": 0})
             ctx.set(dut.i.valid, 1)
             await ctx.tick()
@@ -148,7 +168,9 @@ def test_a_stop_is_final(kind):
     data = (answer, answer) if is_read else (axi.wvalid, axi.wready)
 
     async def monitor(ctx):
-        async for _, _, is_valid, is_ready, where, has_answer, has_data, takes_data, moved in ctx.tick().sample(valid, ready, addr, answer, *data, guard.moved):
+        async for _, _, is_valid, is_ready, where, has_answer, has_data, takes_data, moved in ctx.tick().sample(
+            valid, ready, addr, answer, *data, guard.moved
+        ):
             assert moved == ((is_valid and is_ready) or (has_data and takes_data) or has_answer)
             if is_valid and is_ready:
                 seen.append(where)

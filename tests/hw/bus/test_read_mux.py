@@ -34,7 +34,15 @@ class System:
         axi = self.mux.axi
         while True:
             _, _, strobes, error, addr, *constants = await ctx.tick().sample(
-                self.mux.beat_strobe, self.mux.error, self.mux.error_addr, axi.rready, axi.arid, axi.arcache, axi.arprot, axi.arlock)
+                self.mux.beat_strobe,
+                self.mux.error,
+                self.mux.error_addr,
+                axi.rready,
+                axi.arid,
+                axi.arcache,
+                axi.arprot,
+                axi.arlock,
+            )
             assert constants == [1, 0, 0b0011, 0, 0]
             for i in range(len(self.beats_strobed)):
                 self.beats_strobed[i] += strobes >> i & 1
@@ -42,12 +50,17 @@ class System:
                 self.error_addrs.append(addr)
 
     def read(self, runs, *, go=always, cycles=None):
-        """Reads a list of (offset, num_bytes) with each reader; checks all bytes unless there are errors; returns the beats."""
+        """Reads a list of (offset, num_bytes) with each reader; checks all bytes unless there are errors; returns
+        the beats.
+        """
         results = [[] for _ in runs]
 
         def parties(i, reader):
             payloads = [{"addr": BASE + offset, "num_bytes": num_bytes} for offset, num_bytes in runs[i]]
-            num_beats = sum((offset % self.config.port_bytes + num_bytes - 1) // self.config.port_bytes + 1 for offset, num_bytes in runs[i])
+            num_beats = sum(
+                (offset % self.config.port_bytes + num_bytes - 1) // self.config.port_bytes + 1
+                for offset, num_bytes in runs[i]
+            )
 
             async def sender(ctx):
                 await send(ctx, reader.runs, payloads, go=go)
@@ -64,8 +77,10 @@ class System:
     def check(self, runs, results):
         for expected, beats in zip(runs, results, strict=True):
             got = b"".join(
-                beat.data.to_bytes(self.config.port_bytes, "little")[beat.skip:beat.skip + beat.count] for beat in beats)
-            assert got == b"".join(CONTENTS[offset:offset + num_bytes] for offset, num_bytes in expected)
+                beat.data.to_bytes(self.config.port_bytes, "little")[beat.skip : beat.skip + beat.count]
+                for beat in beats
+            )
+            assert got == b"".join(CONTENTS[offset : offset + num_bytes] for offset, num_bytes in expected)
         assert self.beats_strobed == [len(beats) for beats in results]
 
 
@@ -84,7 +99,7 @@ def test_clients_take_turns():
     runs = [[(4096 * i, 1280)] for i in range(3)]
     system.check(runs, system.read(runs))
     turns = [(addr - BASE) // 4096 for addr, _ in system.memory.reads]
-    assert all(sorted(turns[i:i + 3]) == [0, 1, 2] for i in range(0, 30, 3))
+    assert all(sorted(turns[i : i + 3]) == [0, 1, 2] for i in range(0, 30, 3))
 
 
 @pytest.mark.parametrize("max_reads", [1, 3, 8])
@@ -106,7 +121,9 @@ def test_errors_name_the_burst(resp):
 def test_stalls(seed):
     rng = random.Random(seed)
     go = sometimes(rng, rng.choice([0.3, 0.6, 0.9]))
-    config = NpuConfig(port_bits=rng.choice([32, 64, 256]), max_burst_beats=rng.choice([1, 4, 16]), max_reads=rng.choice([1, 4, 8]))
+    config = NpuConfig(
+        port_bits=rng.choice([32, 64, 256]), max_burst_beats=rng.choice([1, 4, 16]), max_reads=rng.choice([1, 4, 8])
+    )
     system = System(3, config=config, go=go, latency_cycles=rng.randint(1, 20))
     runs = [[(rng.randrange(8000), rng.randint(1, 200)) for _ in range(6)] for _ in range(3)]
     system.check(runs, system.read(runs, go=go))

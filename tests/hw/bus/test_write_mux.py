@@ -16,7 +16,9 @@ CLIENT_BYTES = 1 << 13
 
 
 class System:
-    """A `WriteMux` with a `ChunkWriter` of 8 lanes at each client, on a memory in which each client has `CLIENT_BYTES`."""
+    """A `WriteMux` with a `ChunkWriter` of 8 lanes at each client, on a memory in which each client has
+    `CLIENT_BYTES`.
+    """
 
     def __init__(self, num_clients, *, config=None, **memory_options):
         self.config = config or NpuConfig()
@@ -36,7 +38,16 @@ class System:
         mux, axi = self.mux, self.mux.axi
         while True:
             _, _, num_bytes, client, error, addr, *constants = await ctx.tick().sample(
-                mux.num_bytes, mux.num_bytes_client, mux.error, mux.error_addr, axi.bready, axi.awid, axi.awcache, axi.awprot, axi.awlock)
+                mux.num_bytes,
+                mux.num_bytes_client,
+                mux.error,
+                mux.error_addr,
+                axi.bready,
+                axi.awid,
+                axi.awcache,
+                axi.awprot,
+                axi.awlock,
+            )
             assert constants == [1, 0, 0b0011, 0, 0]
             if num_bytes:
                 self.num_bytes[client] += num_bytes
@@ -45,13 +56,21 @@ class System:
 
     def write(self, pieces, *, go=always):
         """Client i writes pieces[i], a list of (offset, bytes), as one job; returns when all are done."""
+
         def party(i, writer):
             chunks = []
             for offset, content in pieces[i]:
                 for at in range(0, len(content), 8):
-                    part = content[at:at + 8]
-                    chunks.append({"data": int.from_bytes(part, "little"), "count": len(part), "start": at == 0, "last": 0,
-                                   "addr": BASE + i * CLIENT_BYTES + offset})
+                    part = content[at : at + 8]
+                    chunks.append(
+                        {
+                            "data": int.from_bytes(part, "little"),
+                            "count": len(part),
+                            "start": at == 0,
+                            "last": 0,
+                            "addr": BASE + i * CLIENT_BYTES + offset,
+                        }
+                    )
             chunks[-1]["last"] = 1
 
             async def run(ctx):
@@ -65,15 +84,18 @@ class System:
 
             return run
 
-        simulate(self.module, *(party(i, writer) for i, writer in enumerate(self.writers)),
-                 background=[self.memory.write_process, self.watch])
+        simulate(
+            self.module,
+            *(party(i, writer) for i, writer in enumerate(self.writers)),
+            background=[self.memory.write_process, self.watch],
+        )
 
     def check(self, pieces):
         expected = bytearray(MEMORY_BYTES)
         for i, client in enumerate(pieces):
             for offset, content in client:
                 start = i * CLIENT_BYTES + offset
-                expected[start:start + len(content)] = content
+                expected[start : start + len(content)] = content
         assert self.contents == expected
         assert self.num_bytes == [sum(len(content) for _, content in client) for client in pieces]
 
@@ -97,7 +119,7 @@ def test_clients_take_turns():
     system.write(pieces)
     system.check(pieces)
     owners = [(addr - BASE) // CLIENT_BYTES for addr, _ in system.memory.writes]
-    assert all(sorted(owners[i:i + 3]) == [0, 1, 2] for i in range(0, 30, 3))
+    assert all(sorted(owners[i : i + 3]) == [0, 1, 2] for i in range(0, 30, 3))
     cycles = system.memory.write_cycles
     assert cycles[-1] - cycles[0] + 1 <= 3 * 160 + 16  # the port is never idle for long
 
@@ -118,7 +140,9 @@ def test_the_bus_may_take_data_before_addresses():
 
 
 def test_beats_may_come_late():
-    """The bus is always ready, the client's beats have gaps: each goes out once, with its strobe, and the last one ends its burst."""
+    """The bus is always ready, the client's beats have gaps: each goes out once, with its strobe, and the last one
+    ends its burst.
+    """
     mux, rng, taken = WriteMux(NpuConfig(), 1), random.Random(1), []
     client, axi = mux.clients[0], mux.axi
     beats = [(rng.getrandbits(64), rng.getrandbits(8)) for _ in range(12)]

@@ -88,7 +88,13 @@ class Bench:
         return testbench
 
     async def start(self, ctx, count):
-        for name, value in (("PROGRAM_BASE", PROGRAM_BASE), ("PROGRAM_COUNT", count), ("RECORD_BASE", RECORD_BASE), ("IRQ_ENABLE", 1), ("CONTROL", 1)):
+        for name, value in (
+            ("PROGRAM_BASE", PROGRAM_BASE),
+            ("PROGRAM_COUNT", count),
+            ("RECORD_BASE", RECORD_BASE),
+            ("IRQ_ENABLE", 1),
+            ("CONTROL", 1),
+        ):
             await self.manager.write(ctx, REGISTERS[name].addr, value)
 
     async def wait(self, ctx, max_cycles=4000):
@@ -127,7 +133,9 @@ def check_order(events, program):
                 assert ("done", "nn", earlier) in before
 
 
-PROGRAM = st.lists(st.tuples(st.sampled_from((Opcode.NN, Opcode.TP)), st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=14)
+PROGRAM = st.lists(
+    st.tuples(st.sampled_from((Opcode.NN, Opcode.TP)), st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=14
+)
 
 
 @given(PROGRAM, st.sampled_from((0.0, 0.5)), st.integers(0, 2**16), st.sampled_from((2, 40)), st.sampled_from((1, 12)))
@@ -166,6 +174,7 @@ def test_identity():
 
 def test_engines_run_side_by_side():
     """A TP job that does not wait starts while the NN engine is at work."""
+
     async def testbench(ctx, bench):
         await bench.start(ctx, 2)
         await bench.wait(ctx)
@@ -197,7 +206,13 @@ def test_unknown_opcode():
         assert await bench.read(ctx, "STATUS") == 0
         assert len(bench.events) == 4
 
-    descriptors = [descriptor(Opcode.NN, 0), descriptor(Opcode.TP, 1), descriptor(Opcode.NN, 2), descriptor(Opcode.TP, 3), descriptor(Opcode.NN, 4)]
+    descriptors = [
+        descriptor(Opcode.NN, 0),
+        descriptor(Opcode.TP, 1),
+        descriptor(Opcode.NN, 2),
+        descriptor(Opcode.TP, 3),
+        descriptor(Opcode.NN, 4),
+    ]
     descriptors[2] = bytes([77]) + descriptors[2][1:]
     Bench(descriptors).run(testbench)
 
@@ -227,7 +242,10 @@ THREE = [descriptor(Opcode.NN, tag, wait_tp=1) for tag in range(3)]
 
 @pytest.mark.parametrize("code", [Error.BUS_READ, Error.BUS_WRITE, Error.ACCESS_READ, Error.ACCESS_WRITE])
 def test_a_fault_stops_the_program(code):
-    """The bus is told to stop in the next cycle; the program ends when it is quiet; the engines are reset; then all is well."""
+    """The bus is told to stop in the next cycle; the program ends when it is quiet; the engines are reset; then all
+    is well.
+    """
+
     async def testbench(ctx, bench):
         dut = bench.dut
         which = 0 if code in (Error.BUS_READ, Error.ACCESS_READ) else 1
@@ -261,6 +279,7 @@ def test_a_fault_stops_the_program(code):
 
 def test_malformed():
     """What came before completes, nothing after it starts."""
+
     async def testbench(ctx, bench):
         await bench.start(ctx, 4)
         await bench.wait(ctx)
@@ -269,12 +288,15 @@ def test_malformed():
         assert bench.events == [("start", "nn", 0), ("done", "nn", 0), ("start", "tp", 1), ("done", "tp", 1)]
         assert bench.record(1)["cycle"] > 0
 
-    Bench([smallest_nn(tag=0), smallest_tp(tag=1, wait_nn=1), smallest_nn(tag=2, num_vec=0), smallest_tp(tag=3)]).run(testbench)
+    Bench([smallest_nn(tag=0), smallest_tp(tag=1, wait_nn=1), smallest_nn(tag=2, num_vec=0), smallest_tp(tag=3)]).run(
+        testbench
+    )
 
 
 @pytest.mark.parametrize("pause", [1, 3, 20, 60, 200])
 def test_soft_reset(pause):
     """At any time; without an error; the interrupt comes if a program was running."""
+
     async def testbench(ctx, bench):
         for is_running in (True, False):
             if is_running:
@@ -293,7 +315,10 @@ def test_soft_reset(pause):
 
 
 def test_watchdog():
-    """Nothing moves: the program is stopped after the limit; with bursts under way it is reported and the stop goes on."""
+    """Nothing moves: the program is stopped after the limit; with bursts under way it is reported and the stop goes
+    on.
+    """
+
     async def testbench(ctx, bench):
         dut = bench.dut
         bench.quiet_cycles = 0
@@ -325,6 +350,7 @@ def test_watchdog():
 @pytest.mark.parametrize("count", [0, 1 << 16, (1 << 16) + 1, 1 << 31])
 def test_wrong_count(count):
     """A number of descriptors that is not legal is refused; none is fetched."""
+
     async def testbench(ctx, bench):
         await bench.start(ctx, count)
         await bench.wait(ctx, max_cycles=100)
@@ -339,7 +365,10 @@ def test_wrong_count(count):
 
 
 def test_timeout():
-    """A program that does not end is stopped after TIMEOUT cycles, though something moves; with bursts under way it is reported after twice as many."""
+    """A program that does not end is stopped after TIMEOUT cycles, though something moves; with bursts under way it
+    is reported after twice as many.
+    """
+
     async def testbench(ctx, bench):
         dut, limit = bench.dut, 150
         bench.quiet_cycles = 0
@@ -373,15 +402,23 @@ def test_timeout():
 
 def test_windows():
     """The registers reach both channels."""
+
     async def testbench(ctx, bench):
         guards = bench.dut.guards
         assert ctx.get(guards[0].is_open)
-        for name, value in (("WINDOW2_BASE", 0x1234_5660), ("WINDOW2_LIMIT", 0xFFFF_FFFF), ("WINDOW2_CONTROL", WindowControl.WRITE)):
+        for name, value in (
+            ("WINDOW2_BASE", 0x1234_5660),
+            ("WINDOW2_LIMIT", 0xFFFF_FFFF),
+            ("WINDOW2_CONTROL", WindowControl.WRITE),
+        ):
             await bench.manager.write(ctx, REGISTERS[name].addr, int(value))
         await ctx.tick()
         for guard, enable in zip(guards, (0, 1), strict=True):
             assert not ctx.get(guard.is_open)
             assert [ctx.get(window.enable) for window in guard.windows] == [0, 0, enable, 0]
-            assert (ctx.get(guard.windows[2].base), ctx.get(guard.windows[2].limit)) == (0x1234_5660 >> 5, 0xFFFF_FFFF >> 5)
+            assert (ctx.get(guard.windows[2].base), ctx.get(guard.windows[2].limit)) == (
+                0x1234_5660 >> 5,
+                0xFFFF_FFFF >> 5,
+            )
 
     Bench([]).run(testbench)

@@ -50,23 +50,30 @@ def test_totals(port_bits):
     sim.run()
 
 
-@pytest.mark.parametrize(("states", "inputs", "expected"), [
-    ("BUSY BUSY BUSY BUSY", {}, {Cause.BUSY: 4}),
-    ("BUSY DECODER BEATS HAZARD", {}, {Cause.BUSY: 1, Cause.WEIGHTS: 1, Cause.BUS: 1, Cause.HAZARD: 1}),
-    ("JOB JOB JOB JOB", {}, {Cause.DISPATCH: 4}),
-    ("JOB JOB JOB JOB", {"is_tp_busy": 1}, {Cause.TP: 4}),
-    ("JOB JOB JOB JOB", {"is_open": 1, "is_tp_busy": 1}, {Cause.DRAIN: 4}),
-    ("JOB BUSY JOB DECODER", {"is_open": 1, "is_tp_busy": 1}, {Cause.IMBALANCE: 2, Cause.BUSY: 1, Cause.WEIGHTS: 1}),
-    ("BUFFER BUFFER BUFFER BUFFER", {"finished": 0b1111}, {Cause.DRAIN: 4}),
-    ("BUFFER BUFFER BUFFER BUFFER", {}, {Cause.DRAIN: 4}),
-    ("BUFFER BUSY BUFFER BUSY", {"finished": 0b0101}, {Cause.IMBALANCE: 2, Cause.BUSY: 2}),
-    ("WINDOW BUSY WINDOW WINDOW", {}, {Cause.WINDOW: 3, Cause.BUSY: 1}),
-    ("WINDOW BUSY WINDOW WINDOW", {"fill_waits_slot": 1}, {Cause.IMBALANCE: 3, Cause.BUSY: 1}),
-    ("WINDOW WINDOW WINDOW WINDOW", {"fill_waits_slot": 1}, {Cause.WINDOW: 4}),
-    ("WINDOW BUSY WINDOW WINDOW", {"fill_waits_load": 1}, {Cause.BUS: 3, Cause.BUSY: 1}),
-    ("WINDOW JOB WINDOW WINDOW", {"fill_waits_load": 1, "load_waits": 1}, {Cause.DRAIN: 3, Cause.IMBALANCE: 1}),
-    ("WINDOW BUSY WINDOW WINDOW", {"fill_waits_load": 1, "load_waits": 1}, {Cause.IMBALANCE: 3, Cause.BUSY: 1}),
-])
+@pytest.mark.parametrize(
+    ("states", "inputs", "expected"),
+    [
+        ("BUSY BUSY BUSY BUSY", {}, {Cause.BUSY: 4}),
+        ("BUSY DECODER BEATS HAZARD", {}, {Cause.BUSY: 1, Cause.WEIGHTS: 1, Cause.BUS: 1, Cause.HAZARD: 1}),
+        ("JOB JOB JOB JOB", {}, {Cause.DISPATCH: 4}),
+        ("JOB JOB JOB JOB", {"is_tp_busy": 1}, {Cause.TP: 4}),
+        ("JOB JOB JOB JOB", {"is_open": 1, "is_tp_busy": 1}, {Cause.DRAIN: 4}),
+        (
+            "JOB BUSY JOB DECODER",
+            {"is_open": 1, "is_tp_busy": 1},
+            {Cause.IMBALANCE: 2, Cause.BUSY: 1, Cause.WEIGHTS: 1},
+        ),
+        ("BUFFER BUFFER BUFFER BUFFER", {"finished": 0b1111}, {Cause.DRAIN: 4}),
+        ("BUFFER BUFFER BUFFER BUFFER", {}, {Cause.DRAIN: 4}),
+        ("BUFFER BUSY BUFFER BUSY", {"finished": 0b0101}, {Cause.IMBALANCE: 2, Cause.BUSY: 2}),
+        ("WINDOW BUSY WINDOW WINDOW", {}, {Cause.WINDOW: 3, Cause.BUSY: 1}),
+        ("WINDOW BUSY WINDOW WINDOW", {"fill_waits_slot": 1}, {Cause.IMBALANCE: 3, Cause.BUSY: 1}),
+        ("WINDOW WINDOW WINDOW WINDOW", {"fill_waits_slot": 1}, {Cause.WINDOW: 4}),
+        ("WINDOW BUSY WINDOW WINDOW", {"fill_waits_load": 1}, {Cause.BUS: 3, Cause.BUSY: 1}),
+        ("WINDOW JOB WINDOW WINDOW", {"fill_waits_load": 1, "load_waits": 1}, {Cause.DRAIN: 3, Cause.IMBALANCE: 1}),
+        ("WINDOW BUSY WINDOW WINDOW", {"fill_waits_load": 1, "load_waits": 1}, {Cause.IMBALANCE: 3, Cause.BUSY: 1}),
+    ],
+)
 def test_causes(states, inputs, expected):
     """Each state of the machine held for a while, after and before another: exactly one cause per core and cycle."""
     config = PRESETS["Q"]
@@ -88,7 +95,9 @@ def test_causes(states, inputs, expected):
         before = {cause: ctx.get(counters.totals[name]) for cause, name in CAUSE_FIELDS.items()}
         await ctx.tick().repeat(10)
         after = {cause: ctx.get(counters.totals[name]) for cause, name in CAUSE_FIELDS.items()}
-        assert {cause: after[cause] - before[cause] for cause in Cause if after[cause] != before[cause]} == {c: 10 * n for c, n in expected.items()}
+        assert {cause: after[cause] - before[cause] for cause in Cause if after[cause] != before[cause]} == {
+            c: 10 * n for c, n in expected.items()
+        }
         assert sum(after.values()) == config.num_cores * ctx.get(counters.totals.cycle)
 
     simulate(m, testbench)

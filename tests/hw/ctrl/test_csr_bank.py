@@ -91,7 +91,13 @@ def test_unmapped(addr):
     simulate(bench)
 
 
-ACCESS = st.tuples(st.sampled_from(of("rw")), st.integers(0, 2**32 - 1), st.integers(0, 15), st.sampled_from(("addr", "data", "both")), st.booleans())
+ACCESS = st.tuples(
+    st.sampled_from(of("rw")),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 15),
+    st.sampled_from(("addr", "data", "both")),
+    st.booleans(),
+)
 
 
 @given(st.lists(ACCESS, min_size=1, max_size=12), st.sampled_from((0.0, 0.5)), st.integers(0, 2**16))
@@ -102,7 +108,9 @@ def test_read_write(accesses, stall, seed):
         for register, value, strobe, order, is_busy in accesses:
             ctx.set(dut.is_busy, is_busy)
             assert await manager.write(ctx, register.addr, value, strobe=strobe, order=order) == Resp.OKAY
-            if (register.locked_by and model[register.locked_by] & WindowControl.LOCK) or (register.is_held and is_busy):
+            if (register.locked_by and model[register.locked_by] & WindowControl.LOCK) or (
+                register.is_held and is_busy
+            ):
                 continue
             mask = sum(0xFF << 8 * i for i in range(4) if strobe >> i & 1)
             model[register.name] = model[register.name] & ~mask | value & mask
@@ -116,7 +124,9 @@ def test_read_write(accesses, stall, seed):
 def test_what_a_program_works_with_is_held_while_busy():
     async def bench(ctx, dut, manager):
         held = [register for register in of("rw") if register.is_held]
-        assert {"WINDOW0_BASE", "WINDOW3_CONTROL", "RECORD_BASE", "PROGRAM_BASE", "PROGRAM_COUNT"} <= {register.name for register in held}
+        assert {"WINDOW0_BASE", "WINDOW3_CONTROL", "RECORD_BASE", "PROGRAM_BASE", "PROGRAM_COUNT"} <= {
+            register.name for register in held
+        }
         for is_busy, expected in ((1, 0), (0, 3), (1, 3)):
             ctx.set(dut.is_busy, is_busy)
             for register in held:
@@ -132,7 +142,12 @@ def test_a_lock_holds_for_its_window_only():
             await manager.write(ctx, REGISTERS[name].addr, int(value))
         for name in ("WINDOW1_BASE", "WINDOW1_LIMIT", "WINDOW1_CONTROL", "WINDOW2_BASE"):
             await manager.write(ctx, REGISTERS[name].addr, 0x1000)
-        for name, value in (("WINDOW1_BASE", 64), ("WINDOW1_LIMIT", 0), ("WINDOW1_CONTROL", 5), ("WINDOW2_BASE", 0x1000)):
+        for name, value in (
+            ("WINDOW1_BASE", 64),
+            ("WINDOW1_LIMIT", 0),
+            ("WINDOW1_CONTROL", 5),
+            ("WINDOW2_BASE", 0x1000),
+        ):
             assert await manager.read(ctx, REGISTERS[name].addr) == (value, Resp.OKAY)
 
     simulate(bench)

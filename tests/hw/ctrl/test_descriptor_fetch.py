@@ -37,7 +37,7 @@ async def start(ctx, dut, base, count):
 
 async def take(ctx, dut):
     ctx.set(dut.descriptors.ready, 1)
-    fetched, = await ctx.tick().sample(dut.descriptors.payload).until(dut.descriptors.valid)
+    (fetched,) = await ctx.tick().sample(dut.descriptors.payload).until(dut.descriptors.valid)
     ctx.set(dut.descriptors.ready, 0)
     return fetched
 
@@ -64,7 +64,9 @@ def test_sequence(port_bits, max_burst_beats, stall):
 
 
 def test_next_one_is_ready():
-    """After a pause the queue holds a whole descriptor: it stands at the output a beat per cycle later, whatever the latency."""
+    """After a pause the queue holds a whole descriptor: it stands at the output a beat per cycle later, whatever the
+    latency.
+    """
     config = PRESETS["S"]
 
     async def testbench(ctx, dut, memory):

@@ -17,9 +17,14 @@ TOTALS = st.fixed_dictionaries({name: st.integers(0, 2**32 - 1) for name in COMP
 
 
 def simulate(config, records, *, stall, seed=0):
-    """Put (index, totals) alternately into the two inputs, each with its totals until it is taken; the memory afterwards."""
+    """Put (index, totals) alternately into the two inputs, each with its totals until it is taken; the memory
+    afterwards.
+    """
     dut = Recorder(config)
-    memory = WritePortMemory(config, dut.write, bytearray(1024), latency_cycles=5, go=sometimes(random.Random(seed), 1 - stall))
+    memory = WritePortMemory(
+        config, dut.write, bytearray(1024), latency_cycles=5, go=sometimes(random.Random(seed), 1 - stall)
+    )
+
     async def feed(ctx):
         ctx.set(dut.base, BASE)
         for n, (index, totals) in enumerate(records):
@@ -40,7 +45,10 @@ def simulate(config, records, *, stall, seed=0):
 
 @pytest.mark.parametrize(("port_bits", "max_burst_beats"), [(32, 16), (32, 1), (64, 16), (64, 1), (128, 2), (256, 16)])
 def test_bytes(port_bits, max_burst_beats):
-    records = [(index, dict.fromkeys(COMPLETION.fields, 3) | {"cycle": index, "tp_cycles": 0xFFFFFFFF}) for index in (3, 0, 1, 2)]
+    records = [
+        (index, dict.fromkeys(COMPLETION.fields, 3) | {"cycle": index, "tp_cycles": 0xFFFFFFFF})
+        for index in (3, 0, 1, 2)
+    ]
     raw = simulate(PRESETS["S"].with_(port_bits=port_bits, max_burst_beats=max_burst_beats), records, stall=0.3)
     expected = bytearray(len(raw))
     for index, totals in records:
@@ -67,7 +75,9 @@ def test_both_inputs_at_once():
                     ctx.set(port.valid, 0)
 
     run(dut, feed, background=[memory.process])
-    cycles = [COMPLETION.decode(bytes(memory.contents[BASE + SIZE * n:BASE + SIZE * (n + 1)]))["cycle"] for n in range(2)]
+    cycles = [
+        COMPLETION.decode(bytes(memory.contents[BASE + SIZE * n : BASE + SIZE * (n + 1)]))["cycle"] for n in range(2)
+    ]
     assert cycles == [0, 3 + SIZE // config.port_bytes]
 
 

@@ -11,7 +11,9 @@ from convoy.verif.pysim import always, send, simulate, sometimes
 
 
 def pack(num_in_bytes, num_out_bytes, beats, *, go=always, takes=None):
-    """Sends beats of (skip, bytes) and takes bytes, `takes(available)` per cycle; returns the cycle of the last byte taken."""
+    """Sends beats of (skip, bytes) and takes bytes, `takes(available)` per cycle; returns the cycle of the last byte
+    taken.
+    """
     dut = ByteQueue(num_in_bytes, num_out_bytes)
     takes = takes or (lambda available: available)
     expected = b"".join(content for _, content in beats)
@@ -65,8 +67,12 @@ def test_narrow_output_is_always_busy():
 
 
 @given(
-    num_in_log2=st.integers(1, 5), num_out_bytes=st.sampled_from([1, 2, 8, 16, 32]), p_in=st.sampled_from([0.4, 1.0]),
-    p_take=st.sampled_from([0.3, 1.0]), is_greedy=st.booleans(), seed=st.integers(0, 999),
+    num_in_log2=st.integers(1, 5),
+    num_out_bytes=st.sampled_from([1, 2, 8, 16, 32]),
+    p_in=st.sampled_from([0.4, 1.0]),
+    p_take=st.sampled_from([0.3, 1.0]),
+    is_greedy=st.booleans(),
+    seed=st.integers(0, 999),
 )
 @settings(deadline=None, max_examples=25, derandomize=True, phases=[Phase.generate])
 def test_any_beats(num_in_log2, num_out_bytes, p_in, p_take, is_greedy, seed):

@@ -21,11 +21,14 @@ def chunks_of(jobs, num_lanes, rng, *, is_ragged=False):
                 count = min(num_lanes, len(content) - position)
                 if is_ragged:
                     count = rng.randint(0, count)
-                part = content[position:position + count]
+                part = content[position : position + count]
                 junk = rng.randbytes(num_lanes - count)
                 yield {
-                    "data": int.from_bytes(part + junk, "little"), "count": count, "addr": addr if position == 0 else rng.getrandbits(32),
-                    "start": position == 0, "last": not is_ragged and n == len(job) - 1 and position + count == len(content),
+                    "data": int.from_bytes(part + junk, "little"),
+                    "count": count,
+                    "addr": addr if position == 0 else rng.getrandbits(32),
+                    "start": position == 0,
+                    "last": not is_ragged and n == len(job) - 1 and position + count == len(content),
                 }
                 position += count
         if is_ragged:
@@ -51,7 +54,12 @@ def write(jobs, *, config=None, num_lanes=8, latency_cycles=3, p_go=1.0, seed=0,
             _, _, done = await ctx.tick().sample(dut.done)
             if done:
                 written = {addr + i: byte for addr, content in jobs[len(done_cycles)] for i, byte in enumerate(content)}
-                later = {addr + i for job in jobs[len(done_cycles) + 1:] for addr, content in job for i in range(len(content))}
+                later = {
+                    addr + i
+                    for job in jobs[len(done_cycles) + 1 :]
+                    for addr, content in job
+                    for i in range(len(content))
+                }
                 assert all(contents[addr] == byte for addr, byte in written.items() if addr not in later)
                 done_cycles.append(cycle)
             cycle += 1
@@ -62,7 +70,7 @@ def write(jobs, *, config=None, num_lanes=8, latency_cycles=3, p_go=1.0, seed=0,
     simulate(dut, sender, checker, background=[memory.process])
     expected = bytearray(MEMORY_BYTES)
     for addr, content in (piece for job in jobs for piece in job):
-        expected[addr:addr + len(content)] = content
+        expected[addr : addr + len(content)] = content
     assert contents == expected
     return memory, done_cycles
 
@@ -124,9 +132,15 @@ pieces = st.lists(st.tuples(st.integers(0, 9000), st.integers(1, 40) | st.intege
 
 
 @given(
-    port_bits=st.sampled_from([32, 64, 128, 256]), max_burst_log2=st.integers(0, 4), num_lanes=st.sampled_from([1, 2, 4, 8, 16]),
-    latency_cycles=st.integers(1, 20), p_go=st.sampled_from([0.3, 0.7, 1.0]), seed=st.integers(0, 99), is_ragged=st.booleans(),
-    jobs=st.lists(pieces, min_size=1, max_size=6), is_packed=st.booleans(),
+    port_bits=st.sampled_from([32, 64, 128, 256]),
+    max_burst_log2=st.integers(0, 4),
+    num_lanes=st.sampled_from([1, 2, 4, 8, 16]),
+    latency_cycles=st.integers(1, 20),
+    p_go=st.sampled_from([0.3, 0.7, 1.0]),
+    seed=st.integers(0, 99),
+    is_ragged=st.booleans(),
+    jobs=st.lists(pieces, min_size=1, max_size=6),
+    is_packed=st.booleans(),
 )
 @settings(deadline=None, max_examples=15, derandomize=True, phases=[Phase.generate])
 def test_any_jobs(port_bits, max_burst_log2, num_lanes, latency_cycles, p_go, seed, is_ragged, jobs, is_packed):
@@ -138,7 +152,15 @@ def test_any_jobs(port_bits, max_burst_log2, num_lanes, latency_cycles, p_go, se
             addr = end if is_packed else addr
             filled[-1].append((addr, noise(num_bytes, addr)))
             end = addr + num_bytes
-    write(filled, config=config, num_lanes=num_lanes, latency_cycles=latency_cycles, p_go=p_go, seed=seed, is_ragged=is_ragged)
+    write(
+        filled,
+        config=config,
+        num_lanes=num_lanes,
+        latency_cycles=latency_cycles,
+        p_go=p_go,
+        seed=seed,
+        is_ragged=is_ragged,
+    )
 
 
 def test_jobs_without_bytes_are_done_too():

@@ -18,12 +18,16 @@ def read(runs, *, config=None, depth_beats=64, latency_cycles=3, p_go=1.0, seed=
     config = config or NpuConfig()
     dut = RunReader(config, depth_beats)
     rng = random.Random(seed)
-    memory = ReadPortMemory(config, dut.port, CONTENTS, latency_cycles=latency_cycles, go=sometimes(rng, p_go), max_bursts=config.max_reads)
+    memory = ReadPortMemory(
+        config, dut.port, CONTENTS, latency_cycles=latency_cycles, go=sometimes(rng, p_go), max_bursts=config.max_reads
+    )
     num_beats = sum((addr % config.port_bytes + num_bytes - 1) // config.port_bytes + 1 for addr, num_bytes in runs)
     cycles, beats = [], []
 
     async def sender(ctx):
-        await send(ctx, dut.runs, [{"addr": addr, "num_bytes": num_bytes} for addr, num_bytes in runs], go=sometimes(rng, p_go))
+        await send(
+            ctx, dut.runs, [{"addr": addr, "num_bytes": num_bytes} for addr, num_bytes in runs], go=sometimes(rng, p_go)
+        )
 
     async def receiver(ctx):
         beats.extend(await receive(ctx, dut.beats, num_beats, go=sometimes(rng, p_go), cycles=cycles))
@@ -32,11 +36,11 @@ def read(runs, *, config=None, depth_beats=64, latency_cycles=3, p_go=1.0, seed=
     got, run = [], bytearray()
     for beat in beats:
         assert 1 <= beat.count <= config.port_bytes - beat.skip
-        run += beat.data.to_bytes(config.port_bytes, "little")[beat.skip:beat.skip + beat.count]
+        run += beat.data.to_bytes(config.port_bytes, "little")[beat.skip : beat.skip + beat.count]
         if beat.last:
             got.append(bytes(run))
             run.clear()
-    assert got == [bytes(CONTENTS[addr:addr + num_bytes]) for addr, num_bytes in runs]
+    assert got == [bytes(CONTENTS[addr : addr + num_bytes]) for addr, num_bytes in runs]
     return memory, cycles
 
 
@@ -84,14 +88,26 @@ def test_queue_must_hold_a_burst():
 
 
 @given(
-    port_bits=st.sampled_from([32, 64, 128, 256]), max_burst_log2=st.integers(0, 4), max_reads=st.integers(1, 9), extra_beats=st.integers(0, 20),
-    latency_cycles=st.integers(1, 9), p_go=st.sampled_from([0.3, 0.7, 1.0]), seed=st.integers(0, 99),
+    port_bits=st.sampled_from([32, 64, 128, 256]),
+    max_burst_log2=st.integers(0, 4),
+    max_reads=st.integers(1, 9),
+    extra_beats=st.integers(0, 20),
+    latency_cycles=st.integers(1, 9),
+    p_go=st.sampled_from([0.3, 0.7, 1.0]),
+    seed=st.integers(0, 99),
     runs=st.lists(st.tuples(st.integers(0, 9000), st.integers(1, 60) | st.integers(1, 700)), min_size=1, max_size=8),
 )
 @settings(deadline=None, max_examples=25, derandomize=True, phases=[Phase.generate])
 def test_any_runs(port_bits, max_burst_log2, max_reads, extra_beats, latency_cycles, p_go, seed, runs):
     config = NpuConfig(port_bits=port_bits, max_burst_beats=1 << max_burst_log2, max_reads=max_reads)
-    read(runs, config=config, depth_beats=config.max_burst_beats + extra_beats, latency_cycles=latency_cycles, p_go=p_go, seed=seed)
+    read(
+        runs,
+        config=config,
+        depth_beats=config.max_burst_beats + extra_beats,
+        latency_cycles=latency_cycles,
+        p_go=p_go,
+        seed=seed,
+    )
 
 
 def test_a_burst_may_be_a_whole_page():

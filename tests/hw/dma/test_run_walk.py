@@ -7,8 +7,11 @@ from convoy.verif.pysim import monitor, receive, send, simulate, sometimes
 
 
 def expected_runs(job):
-    return [((job["addr"] + o * job["pitch_outer_bytes"] + i * job["pitch_inner_bytes"]) % 2**32, job["run_bytes"])
-            for o in range(job["num_outer"]) for i in range(job["num_inner"])]
+    return [
+        ((job["addr"] + o * job["pitch_outer_bytes"] + i * job["pitch_inner_bytes"]) % 2**32, job["run_bytes"])
+        for o in range(job["num_outer"])
+        for i in range(job["num_inner"])
+    ]
 
 
 def walk(jobs, p_send, p_receive, seed):

@@ -84,10 +84,13 @@ def test_two_conditions():
         rested(Fragment(), Signal(), gates, DOMAIN)
 
 
-@pytest.mark.parametrize(("max_open", "strobes", "expected"), [
-    (0, [(1, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 0)], [1, 1, 1, 0, 0]),
-    (1, [(1, 1, 0), (0, 0, 0), (0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0), (0, 0, 0)], [1, 1, 1, 1, 1, 1, 0]),
-])
+@pytest.mark.parametrize(
+    ("max_open", "strobes", "expected"),
+    [
+        (0, [(1, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 0)], [1, 1, 1, 0, 0]),
+        (1, [(1, 1, 0), (0, 0, 0), (0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0), (0, 0, 0)], [1, 1, 1, 1, 1, 1, 0]),
+    ],
+)
 def test_rest(max_open, strobes, expected):
     """Active from the offer until two cycles after the last job."""
     dut = Rest(tail_cycles=2, max_open=max_open)

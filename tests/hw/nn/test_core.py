@@ -30,8 +30,15 @@ def encode(weights: np.ndarray, run_bits: int, port_bits: int) -> list[int]:
 
 @st.composite
 def cases(draw):
-    config = NpuConfig(num_cores=1, num_lanes=draw(st.sampled_from([8, 16])), num_acc_entries=16, port_bits=draw(st.sampled_from([32, 64, 128])),
-                       window_words=32, weight_fifo_beats=32, post_lanes=draw(st.sampled_from([1, 2, 4])))
+    config = NpuConfig(
+        num_cores=1,
+        num_lanes=draw(st.sampled_from([8, 16])),
+        num_acc_entries=16,
+        port_bits=draw(st.sampled_from([32, 64, 128])),
+        window_words=32,
+        weight_fifo_beats=32,
+        post_lanes=draw(st.sampled_from([1, 2, 4])),
+    )
     is_depthwise, is_wide = draw(st.booleans()), draw(st.booleans())
     num_vec = draw(st.integers(1, 5))
     num_entries = num_vec << is_wide
@@ -43,14 +50,31 @@ def cases(draw):
     limit = num_taps * min(kernels_per_z, MAX_STEP_KERNELS) if num_taps > 1 else kernels_per_z
     split = draw(st.integers(0, 2))
     return dict(
-        config=config, is_depthwise=int(is_depthwise), is_wide=int(is_wide), num_vec=num_vec, num_vec_last=draw(st.integers(1, num_vec)), num_z=num_z, num_z_last=num_z,
-        kernels_per_z=kernels_per_z, kernels_per_z_last=kernels_per_z, num_taps=num_taps,
-        run_bits=draw(st.integers(0, min(MAX_RUN_BITS, limit.bit_length() - 1))), num_sb=draw(st.integers(1, 2)), num_groups=draw(st.integers(1, 3)),
-        group_step=draw(st.integers(0, 40)), num_phases=1, seg_words=draw(st.integers(6, 8 if is_wide else 16)), num_slots=draw(st.integers(1, 2)),
-        num_vec_x=draw(st.integers(1, num_vec)), step_vec_x=draw(st.integers(0, 9)), step_vec_y=draw(st.integers(0, 9)),
+        config=config,
+        is_depthwise=int(is_depthwise),
+        is_wide=int(is_wide),
+        num_vec=num_vec,
+        num_vec_last=draw(st.integers(1, num_vec)),
+        num_z=num_z,
+        num_z_last=num_z,
+        kernels_per_z=kernels_per_z,
+        kernels_per_z_last=kernels_per_z,
+        num_taps=num_taps,
+        run_bits=draw(st.integers(0, min(MAX_RUN_BITS, limit.bit_length() - 1))),
+        num_sb=draw(st.integers(1, 2)),
+        num_groups=draw(st.integers(1, 3)),
+        group_step=draw(st.integers(0, 40)),
+        num_phases=1,
+        seg_words=draw(st.integers(6, 8 if is_wide else 16)),
+        num_slots=draw(st.integers(1, 2)),
+        num_vec_x=draw(st.integers(1, num_vec)),
+        step_vec_x=draw(st.integers(0, 9)),
+        step_vec_y=draw(st.integers(0, 9)),
         wgt_zero_point=draw(st.sampled_from([0, 0, -128, 127, -3])),
-        split_log2=split, split_words=draw(st.integers(0, 1)) if split else 0,
-        density=draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])), seed=draw(st.integers(0, 1 << 16)),
+        split_log2=split,
+        split_words=draw(st.integers(0, 1)) if split else 0,
+        density=draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])),
+        seed=draw(st.integers(0, 1 << 16)),
     )
 
 
@@ -63,11 +87,15 @@ class Scenario:
         fields, rng = self.fields, np.random.default_rng(self.seed)
         self.taps = rng.integers(0, 24, fields["num_taps"])
         shape = (fields["num_sb"], fields["num_z"], fields["kernels_per_z"], fields["num_taps"])
-        self.weights = np.where(rng.random(shape) < density, rng.integers(-128, 128, shape) - fields["wgt_zero_point"], 0)
+        self.weights = np.where(
+            rng.random(shape) < density, rng.integers(-128, 128, shape) - fields["wgt_zero_point"], 0
+        )
         self.num_kernels = fields["kernels_per_z"] * (fields["num_z"] if fields["is_depthwise"] else 1)
         self.groups = [(s, g) for s in range(fields["num_sb"]) for g in range(fields["num_groups"])]
         self.num_bytes = 1 + fields["is_wide"]
-        self.windows = rng.integers(-128, 128, (len(self.groups), fields["num_z"], self.num_bytes, fields["seg_words"] * self.config.num_lanes))
+        self.windows = rng.integers(
+            -128, 128, (len(self.groups), fields["num_z"], self.num_bytes, fields["seg_words"] * self.config.num_lanes)
+        )
         if fields["is_wide"]:
             self.windows[:, :, 0] &= 255
 
@@ -84,12 +112,19 @@ class Scenario:
         return base + lane + lane // (num_lanes >> fields["split_log2"]) * fields["split_words"] * num_lanes
 
     def sums(self, n):
-        """The accumulators of group n by the loops of docs/architecture.md; those of lanes beyond the window are huge."""
+        """The accumulators of group n by the loops of docs/architecture.md; those of lanes beyond the window are
+        huge.
+        """
         fields, num_lanes, (s, g) = self.fields, self.config.num_lanes, self.groups[n]
         num_pixels = fields["seg_words"] * num_lanes
         acc = np.zeros((self.num_kernels, fields["num_vec"], self.num_bytes, num_lanes), np.int64)
-        for z, kz, v, tap in product(*map(range, (fields["num_z"], fields["kernels_per_z"], self.num_vec(g), fields["num_taps"]))):
-            kernel, weight = z * fields["kernels_per_z"] + kz if fields["is_depthwise"] else kz, self.weights[s, z, kz, tap]
+        for z, kz, v, tap in product(
+            *map(range, (fields["num_z"], fields["kernels_per_z"], self.num_vec(g), fields["num_taps"]))
+        ):
+            kernel, weight = (
+                z * fields["kernels_per_z"] + kz if fields["is_depthwise"] else kz,
+                self.weights[s, z, kz, tap],
+            )
             pixel = self.pixels(g, v, tap)
             inside = pixel < num_pixels
             acc[kernel, v] += np.where(inside, weight * self.windows[n, z][:, np.minimum(pixel, num_pixels - 1)], 0)
@@ -150,7 +185,10 @@ class Bench:
                 await ctx.tick()
             self.num_free -= 1
             for n, word in enumerate(window):
-                ctx.set(dut.window_write, {"en": 1, "word": slot * num_words + n, "data": [int(pixel) & 255 for pixel in word]})
+                ctx.set(
+                    dut.window_write,
+                    {"en": 1, "word": slot * num_words + n, "data": [int(pixel) & 255 for pixel in word]},
+                )
                 ctx.set(dut.window_filled, 0)
                 await ctx.tick()
             ctx.set(dut.window_write.en, 0)

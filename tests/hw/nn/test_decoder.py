@@ -1,4 +1,6 @@
-"""The decoder against the golden model's tokens: random streams, runs over several kernels and windows, arrival times."""
+"""The decoder against the golden model's tokens: random streams, runs over several kernels and windows, arrival
+times.
+"""
 
 import random
 
@@ -35,10 +37,16 @@ def test_every_step_is_divided(num_taps):
 
 
 def tokens(rng: random.Random, num_positions: int, run_bits: int, density: float) -> list[tuple[int, int]]:
-    """Any legal tokens (run, value) up to the last position: runs need not be as long as they could, zeros may be spelt out."""
+    """Any legal tokens (run, value) up to the last position: runs need not be as long as they could, zeros may be
+    spelt out.
+    """
     made, position = [], -1
     while position < num_positions - 1:
-        run = rng.randrange(min(1 << run_bits, num_positions - 1 - position)) if rng.random() < 0.5 else min((1 << run_bits) - 1, num_positions - 2 - position)
+        run = (
+            rng.randrange(min(1 << run_bits, num_positions - 1 - position))
+            if rng.random() < 0.5
+            else min((1 << run_bits) - 1, num_positions - 2 - position)
+        )
         made.append((run, rng.randrange(1, 256) if rng.random() < density else 0))
         position += run + 1
     return made
@@ -54,9 +62,18 @@ def cases(draw):
     limit = num_taps * min(last, MAX_STEP_KERNELS) if num_taps > 1 else last
     longest = min(MAX_RUN_BITS, limit.bit_length() - 1)
     return dict(
-        num_sb=draw(st.integers(1, 2)), num_groups=draw(st.integers(1, 2)), num_z=num_z, num_z_last=num_z, kernels_per_z=kernels, kernels_per_z_last=last,
-        num_taps=num_taps, run_bits=draw(st.one_of(st.just(longest), st.integers(0, longest))), wgt_zero_point=draw(st.sampled_from([0, -128, 127, 3])),
-        is_wide=draw(st.integers(0, 1)), is_depthwise=int(is_depthwise), num_vec=draw(st.sampled_from([1, 2])),
+        num_sb=draw(st.integers(1, 2)),
+        num_groups=draw(st.integers(1, 2)),
+        num_z=num_z,
+        num_z_last=num_z,
+        kernels_per_z=kernels,
+        kernels_per_z_last=last,
+        num_taps=num_taps,
+        run_bits=draw(st.one_of(st.just(longest), st.integers(0, longest))),
+        wgt_zero_point=draw(st.sampled_from([0, -128, 127, 3])),
+        is_wide=draw(st.integers(0, 1)),
+        is_depthwise=int(is_depthwise),
+        num_vec=draw(st.sampled_from([1, 2])),
     )
 
 
@@ -65,7 +82,9 @@ SMALL = dict(num_sb=1, num_groups=2, num_z=3, num_z_last=3, wgt_zero_point=0, is
 
 @settings(max_examples=60, deadline=None)
 @given(cases(), st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 0.4]), st.integers(0, 1 << 16))
-@example(SMALL | dict(kernels_per_z=4, kernels_per_z_last=4, num_taps=8, run_bits=5), 1.0, 0.0, 0)  # a step may be a whole window
+@example(
+    SMALL | dict(kernels_per_z=4, kernels_per_z_last=4, num_taps=8, run_bits=5), 1.0, 0.0, 0
+)  # a step may be a whole window
 @example(SMALL | dict(kernels_per_z=16, kernels_per_z_last=16, num_taps=9, run_bits=5), 0.0, 0.0, 0)
 @example(SMALL | dict(kernels_per_z=32, kernels_per_z_last=32, num_taps=1, run_bits=5), 0.5, 0.4, 0)
 def test_decoder_gives_the_weights_in_their_places(job, density, stall, seed):
@@ -90,7 +109,10 @@ def test_decoder_gives_the_weights_in_their_places(job, density, stall, seed):
             places.append((int(weights.reshape(shape)[z, kz, tap]), offsets[tap], int(entry), int(z)))
         for _ in range(job["num_groups"]):
             expected.append(places)
-            beats += [{"data": int.from_bytes(raw[n * 8:n * 8 + 8].tobytes(), "little"), "last": n == num_beats - 1} for n in range(num_beats)]
+            beats += [
+                {"data": int.from_bytes(raw[n * 8 : n * 8 + 8].tobytes(), "little"), "last": n == num_beats - 1}
+                for n in range(num_beats)
+            ]
 
     dut = TokenDecoder(config)
     found, groups = [], []

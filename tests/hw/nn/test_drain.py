@@ -21,14 +21,27 @@ WIDE = {"is_wide": 1, "out_high_bytes": 0x800000, "act_min": -(1 << 15), "act_ma
 
 
 def make_job(**changes):
-    job = dict.fromkeys(DRAIN_FIELDS, 0) | {"num_sb": 1, "num_groups": 1, "num_kernels": 1, "num_kernels_last": 1, "num_vec_x": 1,
-                                            "act_min": -128, "act_max": 127, "out_addr": 0x1000, "rounding": Rounding.SINGLE}
+    job = dict.fromkeys(DRAIN_FIELDS, 0) | {
+        "num_sb": 1,
+        "num_groups": 1,
+        "num_kernels": 1,
+        "num_kernels_last": 1,
+        "num_vec_x": 1,
+        "act_min": -128,
+        "act_max": 127,
+        "out_addr": 0x1000,
+        "rounding": Rounding.SINGLE,
+    }
     return job | changes
 
 
 def requantise(sums, param, job):
-    """SINGLE with a multiplier of 2**30 and no left shift: half the sum, half away from zero. `sums`: one, or low and high."""
-    total = sums[0] + param["bias"] if len(sums) == 1 else sums[0] + param["bias_low"] + ((sums[1] + param["bias"]) << 8)
+    """SINGLE with a multiplier of 2**30 and no left shift: half the sum, half away from zero. `sums`: one, or low
+    and high.
+    """
+    total = (
+        sums[0] + param["bias"] if len(sums) == 1 else sums[0] + param["bias_low"] + ((sums[1] + param["bias"]) << 8)
+    )
     half = (abs(total) + 1) // 2 * (1 if total > 0 else -1)
     return min(max(half + job["zero_point_out"], job["act_min"]), job["act_max"])
 
@@ -39,7 +52,13 @@ def walk(config, job):
         kernels = job["num_kernels_last"] if s == job["num_sb"] - 1 else job["num_kernels"]
         for g in range(job["num_groups"]):
             is_last = g == job["num_groups"] - 1
-            yield (s, g, kernels, job["num_vec_last" if is_last else "num_vec"], job["num_pos_last" if is_last else "num_pos"])
+            yield (
+                s,
+                g,
+                kernels,
+                job["num_vec_last" if is_last else "num_vec"],
+                job["num_pos_last" if is_last else "num_pos"],
+            )
 
 
 def entries_of(job, entry):
@@ -78,7 +97,9 @@ def expected(config, job, groups, params):
                         written[place + byte * job["out_high_bytes"]] = value >> 8 * byte & 0xFF
                     num_written += 1
     for (*_, offset), image in images.items():
-        written |= pooled(job, job["out_addr"] + offset, [image[i:i + job["tile_ow"]] for i in range(0, len(image), job["tile_ow"])])
+        written |= pooled(
+            job, job["out_addr"] + offset, [image[i : i + job["tile_ow"]] for i in range(0, len(image), job["tile_ow"])]
+        )
     return written
 
 
@@ -89,7 +110,9 @@ def pooled(job, addr, rows):
         for x in range((len(rows[0]) - size) // 2 + 1):
             window = [rows[2 * y + dy][2 * x + dx] for dy in range(size) for dx in range(size)]
             for byte in range(1 + job["is_wide"]):
-                written[addr + y * job["out_pitch_row_bytes"] + x + byte * job["out_high_bytes"]] = max(window) >> 8 * byte & 0xFF
+                written[addr + y * job["out_pitch_row_bytes"] + x + byte * job["out_high_bytes"]] = (
+                    max(window) >> 8 * byte & 0xFF
+                )
     return written
 
 
@@ -103,7 +126,10 @@ class Outcome:
 
 
 def run(config, jobs, groups, params, *, seed=0, stall=0.0, acc_read_cycles=2):
-    """Runs `jobs` in turn; `groups` and `params` of all of them one after another. Groups become valid at random if `stall` is not zero."""
+    """Runs `jobs` in turn; `groups` and `params` of all of them one after another.
+
+    Groups become valid at random if `stall` is not zero.
+    """
     dut = DrainChunks(config, acc_read_cycles)
     rng = random.Random(seed)
     out = Outcome({}, 0, [], 0, 0)
@@ -134,10 +160,14 @@ def run(config, jobs, groups, params, *, seed=0, stall=0.0, acc_read_cycles=2):
             for i, value in enumerate(pipe[0]):
                 ctx.set(dut.acc_data[i], value)
             _, _, read, clear, core, entry, lane, done = await ctx.tick().sample(
-                dut.acc_read, dut.acc_clear, dut.acc_core, dut.acc_entry, dut.acc_lane, dut.group_done)
+                dut.acc_read, dut.acc_clear, dut.acc_core, dut.acc_entry, dut.acc_lane, dut.group_done
+            )
             row = accs[core][entry]
             first = lane * config.post_lanes
-            pipe = [*pipe[1:], row[first:first + config.post_lanes] if read else [rng.getrandbits(31)] * config.post_lanes]
+            pipe = [
+                *pipe[1:],
+                row[first : first + config.post_lanes] if read else [rng.getrandbits(31)] * config.post_lanes,
+            ]
             if clear:
                 accs[core][entry] = [0] * config.num_lanes
                 state["clears"].append((core, entry))
@@ -159,7 +189,7 @@ def run(config, jobs, groups, params, *, seed=0, stall=0.0, acc_read_cycles=2):
                 continue
             if chunk.start:
                 state["addr"] = chunk.addr
-            for byte in chunk.data.to_bytes(config.chunk_lanes, "little")[:chunk.count]:
+            for byte in chunk.data.to_bytes(config.chunk_lanes, "little")[: chunk.count]:
                 assert state["addr"] not in out.written
                 out.written[state["addr"]] = byte
                 state["addr"] += 1
@@ -193,8 +223,17 @@ def random_work(config, job, rng, *, valid=0.8):
                 key = (s, kernel, core)
                 if key not in offsets:
                     offsets[key], valids[key], addr = addr, rng.random() < valid, addr + 0x4000
-                params.append({"bias": rng.randint(-50, 50), "bias_low": rng.randint(0, 255), "mult": 1 << 30, "shift_left": 0, "shift_right": 0,
-                               "is_valid": valids[key], "out_offset_bytes": offsets[key]})
+                params.append(
+                    {
+                        "bias": rng.randint(-50, 50),
+                        "bias_low": rng.randint(0, 255),
+                        "mult": 1 << 30,
+                        "shift_left": 0,
+                        "shift_right": 0,
+                        "is_valid": valids[key],
+                        "out_offset_bytes": offsets[key],
+                    }
+                )
         groups.append(accs)
     return groups, params
 
@@ -206,9 +245,16 @@ def check(config, jobs, *, seed=0, stall=0.0, valid=0.8, acc_read_cycles=2):
         job["out_addr"] = 0x1000 + (index << 24)
         job_groups, job_params = random_work(config, job, rng, valid=valid)
         model |= expected(config, job, job_groups, job_params)
-        clears += [sorted((core, index) for core in range(config.num_cores) for kernel in range(kernels) for v in range(num_vec)
-                          for index in entries_of(job, kernel * job["num_vec"] + v))
-                   for _, _, kernels, num_vec, _ in walk(config, job)]
+        clears += [
+            sorted(
+                (core, index)
+                for core in range(config.num_cores)
+                for kernel in range(kernels)
+                for v in range(num_vec)
+                for index in entries_of(job, kernel * job["num_vec"] + v)
+            )
+            for _, _, kernels, num_vec, _ in walk(config, job)
+        ]
         groups, params = groups + job_groups, params + job_params
     out = run(config, jobs, groups, params, seed=seed, stall=stall, acc_read_cycles=acc_read_cycles)
     assert out.written == model
@@ -243,24 +289,42 @@ def geometries(draw, config):
         chunked = -(-tile_ow // config.post_lanes) * config.post_lanes
         pitch = draw(st.sampled_from([num_vec_x * width, chunked, tile_ow]))
         num_pos, num_pos_last = ((n - 1) * pitch + tile_ow for n in (rows, rows_last))
-        num_vec, num_vec_last = (num_vec_x * ((n + (1 << split_log2) - 1) >> split_log2)
-                                 for n in (rows, rows_last))
-        job = {"drain_pitch": pitch, "tile_ow": tile_ow, "split_log2": split_log2, "num_vec_x": num_vec_x,
-               "out_pitch_row_bytes": tile_ow + draw(st.integers(0, 5))}
+        num_vec, num_vec_last = (num_vec_x * ((n + (1 << split_log2) - 1) >> split_log2) for n in (rows, rows_last))
+        job = {
+            "drain_pitch": pitch,
+            "tile_ow": tile_ow,
+            "split_log2": split_log2,
+            "num_vec_x": num_vec_x,
+            "out_pitch_row_bytes": tile_ow + draw(st.integers(0, 5)),
+        }
     spare = draw(st.sampled_from([0, 0, 0, 1]))  # vectors without any position
     num_vec, num_vec_last = min(entries, num_vec + spare), min(entries, num_vec_last + spare)
     most_kernels = max(1, min(entries // max(num_vec, num_vec_last), 3))
     return make_job(
-        **job, num_groups=num_groups, num_sb=draw(st.integers(1, 2)), num_vec=num_vec, num_vec_last=num_vec_last,
-        num_pos=num_pos, num_pos_last=num_pos_last, out_group_step_bytes=0x1000,
-        num_kernels=draw(st.integers(1, most_kernels)), num_kernels_last=draw(st.integers(1, most_kernels)),
-        zero_point_out=draw(st.integers(-128, 127)), **(WIDE if is_wide else {}))
+        **job,
+        num_groups=num_groups,
+        num_sb=draw(st.integers(1, 2)),
+        num_vec=num_vec,
+        num_vec_last=num_vec_last,
+        num_pos=num_pos,
+        num_pos_last=num_pos_last,
+        out_group_step_bytes=0x1000,
+        num_kernels=draw(st.integers(1, most_kernels)),
+        num_kernels_last=draw(st.integers(1, most_kernels)),
+        zero_point_out=draw(st.integers(-128, 127)),
+        **(WIDE if is_wide else {}),
+    )
 
 
 @st.composite
 def pools(draw, config):
     """Fields of a job with a pool, in groups of any number of rows."""
-    size, is_flat, is_wide, num_lanes = draw(st.sampled_from([2, 3])), draw(st.booleans()), draw(st.booleans()), config.num_lanes
+    size, is_flat, is_wide, num_lanes = (
+        draw(st.sampled_from([2, 3])),
+        draw(st.booleans()),
+        draw(st.booleans()),
+        config.num_lanes,
+    )
     tile_ow = 2 * draw(st.integers(1, 8)) + size - 2
     split_log2 = 0 if is_flat else draw(st.integers(0, 2).filter(lambda log2: config.post_lanes <= num_lanes >> log2))
     num_vec_x = -(-tile_ow // (num_lanes >> split_log2))
@@ -268,28 +332,62 @@ def pools(draw, config):
 
     def extent(rows):
         num_pos = (rows - 1) * pitch + tile_ow
-        return num_pos, -(-num_pos // num_lanes) if is_flat else num_vec_x * (rows + (1 << split_log2) - 1 >> split_log2)
+        return num_pos, -(-num_pos // num_lanes) if is_flat else num_vec_x * (
+            rows + (1 << split_log2) - 1 >> split_log2
+        )
 
     num_groups = draw(st.integers(1, 3))
     entries = config.num_acc_entries >> is_wide
     most_rows = max((n for n in range(2, 6) if extent(n)[1] <= entries), default=2)
     rows = draw(st.integers(1, min(4, most_rows)).filter(lambda count: count > 1 or (size + num_groups - 1) % 2))
     is_odd = (size + (num_groups - 1) * rows) % 2  # the last group
-    rows_last = draw(st.sampled_from([n for n in range(1, max(most_rows, size) + 1) if n % 2 == is_odd and (n <= rows if num_groups > 1 else n >= size)]))
+    rows_last = draw(
+        st.sampled_from(
+            [
+                n
+                for n in range(1, max(most_rows, size) + 1)
+                if n % 2 == is_odd and (n <= rows if num_groups > 1 else n >= size)
+            ]
+        )
+    )
     rows = rows if num_groups > 1 else rows_last
     (num_pos, num_vec), (num_pos_last, num_vec_last) = extent(rows), extent(rows_last)
     assume(max(num_vec, num_vec_last) <= entries)
     most_kernels = max(1, min(entries // max(num_vec, num_vec_last), 3))
     out_pitch = tile_ow // 2 + draw(st.integers(0, 2))
     return make_job(
-        pool_size=size, pool_rows=rows, pool_rows_last=rows_last, tile_ow=tile_ow, drain_pitch=pitch, is_flat=int(is_flat), split_log2=split_log2,
-        num_vec_x=num_vec_x, num_groups=num_groups, num_vec=num_vec, num_vec_last=num_vec_last, num_pos=num_pos, num_pos_last=num_pos_last,
-        out_pitch_row_bytes=out_pitch, out_group_step_bytes=rows // 2 * out_pitch, num_sb=draw(st.integers(1, 2)),
-        num_kernels=draw(st.integers(1, most_kernels)), num_kernels_last=draw(st.integers(1, most_kernels)), **(WIDE if is_wide else {}))
+        pool_size=size,
+        pool_rows=rows,
+        pool_rows_last=rows_last,
+        tile_ow=tile_ow,
+        drain_pitch=pitch,
+        is_flat=int(is_flat),
+        split_log2=split_log2,
+        num_vec_x=num_vec_x,
+        num_groups=num_groups,
+        num_vec=num_vec,
+        num_vec_last=num_vec_last,
+        num_pos=num_pos,
+        num_pos_last=num_pos_last,
+        out_pitch_row_bytes=out_pitch,
+        out_group_step_bytes=rows // 2 * out_pitch,
+        num_sb=draw(st.integers(1, 2)),
+        num_kernels=draw(st.integers(1, most_kernels)),
+        num_kernels_last=draw(st.integers(1, most_kernels)),
+        **(WIDE if is_wide else {}),
+    )
 
 
-configs = st.sampled_from([config_of(), config_of(num_cores=1, num_lanes=8, post_lanes=4), config_of(post_lanes=8), config_of(post_lanes=1),
-                           config_of(num_lanes=32, post_lanes=16), config_of(num_cores=4, post_lanes=2)])
+configs = st.sampled_from(
+    [
+        config_of(),
+        config_of(num_cores=1, num_lanes=8, post_lanes=4),
+        config_of(post_lanes=8),
+        config_of(post_lanes=1),
+        config_of(num_lanes=32, post_lanes=16),
+        config_of(num_cores=4, post_lanes=2),
+    ]
+)
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)
@@ -308,10 +406,24 @@ def test_pools(data, config, seed, stall):
 
 
 def test_sustains_a_chunk_per_cycle():
-    """Two rows of 32 pixels per kernel, 3 kernels on 2 cores, twice: 16 chunks each, no gap between kernels or cores."""
+    """Two rows of 32 pixels per kernel, 3 kernels on 2 cores, twice: 16 chunks each, no gap between kernels or
+    cores.
+    """
     config = config_of()
-    job = make_job(num_groups=2, num_kernels=3, num_kernels_last=3, num_vec=4, num_vec_last=4, num_vec_x=2, drain_pitch=32, tile_ow=32,
-                   num_pos=64, num_pos_last=64, out_group_step_bytes=0x800, out_pitch_row_bytes=32)
+    job = make_job(
+        num_groups=2,
+        num_kernels=3,
+        num_kernels_last=3,
+        num_vec=4,
+        num_vec_last=4,
+        num_vec_x=2,
+        drain_pitch=32,
+        tile_ow=32,
+        num_pos=64,
+        num_pos_last=64,
+        out_group_step_bytes=0x800,
+        out_pitch_row_bytes=32,
+    )
     out = check(config, [job], valid=1.0)
     assert out.cycles <= 2 * 3 * 2 * 16 + 45
     pool = dict(job, pool_size=2, pool_rows=2, pool_rows_last=2, out_group_step_bytes=16, out_pitch_row_bytes=16)
@@ -320,8 +432,21 @@ def test_sustains_a_chunk_per_cycle():
 
 def test_sustains_a_chunk_of_int16_per_two_cycles():
     """The same work on int16: twice the cycles, with the runs of high bytes."""
-    job = make_job(**WIDE, num_groups=2, num_kernels=2, num_kernels_last=2, num_vec=4, num_vec_last=4, num_vec_x=2, drain_pitch=32, tile_ow=32,
-                   num_pos=64, num_pos_last=64, out_group_step_bytes=0x800, out_pitch_row_bytes=32)
+    job = make_job(
+        **WIDE,
+        num_groups=2,
+        num_kernels=2,
+        num_kernels_last=2,
+        num_vec=4,
+        num_vec_last=4,
+        num_vec_x=2,
+        drain_pitch=32,
+        tile_ow=32,
+        num_pos=64,
+        num_pos_last=64,
+        out_group_step_bytes=0x800,
+        out_pitch_row_bytes=32,
+    )
     out = check(config_of(), [job], valid=1.0)
     assert out.cycles <= 2 * 2 * 2 * 2 * 16 + 65
     pool = dict(job, pool_size=2, pool_rows=2, pool_rows_last=2, out_group_step_bytes=16, out_pitch_row_bytes=16)
@@ -330,14 +455,35 @@ def test_sustains_a_chunk_of_int16_per_two_cycles():
 
 def test_invalid_channels_end_with_an_empty_chunk():
     config = config_of()
-    job = make_job(num_kernels=2, num_kernels_last=2, num_vec=2, num_vec_last=2, drain_pitch=16, tile_ow=13, num_pos=29, num_pos_last=29,
-                   num_groups=1, out_pitch_row_bytes=13)
+    job = make_job(
+        num_kernels=2,
+        num_kernels_last=2,
+        num_vec=2,
+        num_vec_last=2,
+        drain_pitch=16,
+        tile_ow=13,
+        num_pos=29,
+        num_pos_last=29,
+        num_groups=1,
+        out_pitch_row_bytes=13,
+    )
     out = check(config, [job, dict(job)], valid=0.0)
     assert (out.written, out.num_lasts) == ({}, 2)
 
 
 def test_last_group_may_be_part_of_a_row():
     """Groups that are parts of a row: the last one has fewer columns, and fewer vectors."""
-    job = make_job(num_groups=3, num_kernels=2, num_kernels_last=2, num_vec=2, num_vec_last=1, num_vec_x=2, drain_pitch=32, tile_ow=32,
-                   num_pos=32, num_pos_last=7, out_group_step_bytes=32)
+    job = make_job(
+        num_groups=3,
+        num_kernels=2,
+        num_kernels_last=2,
+        num_vec=2,
+        num_vec_last=1,
+        num_vec_x=2,
+        drain_pitch=32,
+        tile_ow=32,
+        num_pos=32,
+        num_pos_last=7,
+        out_group_step_bytes=32,
+    )
     check(config_of(), [job], valid=1.0)

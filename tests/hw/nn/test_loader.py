@@ -15,9 +15,12 @@ from convoy.verif.pysim import ReadPortMemory, always, send, simulate, sometimes
 
 def expected(config, job, raw, stripe):
     """Applies the formula to `stripe`, bytes by address; returns the set of bytes written per channel."""
-    runs = [job["act_addr"] + o * job["act_pitch_outer_bytes"] + i * job["act_pitch_inner_bytes"]
-            for o in range(job["num_act_outer"]) for i in range(job["num_act_inner"])]
-    image = b"".join(raw[addr:addr + job["act_run_bytes"]] for addr in runs)
+    runs = [
+        job["act_addr"] + o * job["act_pitch_outer_bytes"] + i * job["act_pitch_inner_bytes"]
+        for o in range(job["num_act_outer"])
+        for i in range(job["num_act_inner"])
+    ]
+    image = b"".join(raw[addr : addr + job["act_run_bytes"]] for addr in runs)
     height, width = job["tile_ih"], job["tile_iw"]
     assert len(image) == job["num_ic"] * height * width
     stride_h, stride_w = 1 << job["stride_h_log2"], 1 << job["stride_w_log2"]
@@ -25,7 +28,9 @@ def expected(config, job, raw, stripe):
     for c in range(job["num_ic"]):
         for i in range(job["tile_rows"]):
             for n, bit in enumerate(stored):
-                base = (job["stripe_word"] + c * job["channel_words"] + n * job["phase_words"]) * config.num_lanes + i * job["pitch_row"]
+                base = (
+                    job["stripe_word"] + c * job["channel_words"] + n * job["phase_words"]
+                ) * config.num_lanes + i * job["pitch_row"]
                 y = stride_h * i + bit // 2 - job["pad_top"]
                 for j in range(job["tile_cols"]):
                     x = stride_w * j + bit % 2 - job["pad_left"]
@@ -34,11 +39,13 @@ def expected(config, job, raw, stripe):
 
 
 def run(config, jobs, raw, *, rng, stall=0.0, latency_cycles=3):
-    """Loads `jobs` into a stripe memory filled with 0xAA; its contents after each channel, and the cycle of each channel's end."""
+    """Loads `jobs` into a stripe memory filled with 0xAA; its contents after each channel, and the cycle of each
+    channel's end.
+    """
     dut = Loader(config)
     go = sometimes(rng, 1 - stall) if stall else always
     memory = ReadPortMemory(config, dut.port, raw, go=go, latency_cycles=latency_cycles)
-    stripe = bytearray(b"\xAA" * config.stripe_bytes)
+    stripe = bytearray(b"\xaa" * config.stripe_bytes)
     channels, dones = [], []
 
     async def jobs_in(ctx):
@@ -48,7 +55,8 @@ def run(config, jobs, raw, *, rng, stall=0.0, latency_cycles=3):
         cycle, ends = 0, 0
         while ends < len(jobs):
             _, _, en, word, value, channel_done, done = await ctx.tick().sample(
-                dut.write.en, dut.write.word, dut.write.data, dut.channel_done, dut.done)
+                dut.write.en, dut.write.word, dut.write.data, dut.channel_done, dut.done
+            )
             for i in range(config.num_lanes):
                 if en >> i & 1:
                     stripe[word * config.num_lanes + i] = value >> 8 * i & 0xFF
@@ -89,30 +97,56 @@ def loads(draw, config):
     channel_words = phase_words * len(phases) + draw(st.integers(0, 2))
     channel_bytes = height * width
     kind = draw(st.sampled_from(["one", "channels", "rows"]))
-    inner, outer, size = {"one": (1, 1, num_ic * channel_bytes), "channels": (num_ic, 1, channel_bytes), "rows": (height, num_ic, width)}[kind]
+    inner, outer, size = {
+        "one": (1, 1, num_ic * channel_bytes),
+        "channels": (num_ic, 1, channel_bytes),
+        "rows": (height, num_ic, width),
+    }[kind]
     pitch_inner = size + draw(st.integers(0, 9))
     return dict(
-        act_addr=draw(st.integers(0, 40)), act_run_bytes=size, num_act_inner=inner, num_act_outer=outer,
-        act_pitch_inner_bytes=pitch_inner, act_pitch_outer_bytes=inner * pitch_inner + draw(st.integers(0, 9)),
-        num_ic=num_ic, tile_ih=height, tile_iw=width, pad_top=pad_top, pad_left=pad_left, stride_h_log2=stride_h_log2,
-        stride_w_log2=stride_w_log2, phase_mask=sum(1 << bit for bit in phases), zero_point_in=draw(st.integers(-128, 255)),
-        tile_rows=rows, tile_cols=cols, pitch_row=pitch, phase_words=phase_words, channel_words=channel_words,
-        stripe_word=draw(st.integers(0, 9)))
+        act_addr=draw(st.integers(0, 40)),
+        act_run_bytes=size,
+        num_act_inner=inner,
+        num_act_outer=outer,
+        act_pitch_inner_bytes=pitch_inner,
+        act_pitch_outer_bytes=inner * pitch_inner + draw(st.integers(0, 9)),
+        num_ic=num_ic,
+        tile_ih=height,
+        tile_iw=width,
+        pad_top=pad_top,
+        pad_left=pad_left,
+        stride_h_log2=stride_h_log2,
+        stride_w_log2=stride_w_log2,
+        phase_mask=sum(1 << bit for bit in phases),
+        zero_point_in=draw(st.integers(-128, 255)),
+        tile_rows=rows,
+        tile_cols=cols,
+        pitch_row=pitch,
+        phase_words=phase_words,
+        channel_words=channel_words,
+        stripe_word=draw(st.integers(0, 9)),
+    )
 
 
 @settings(deadline=None, max_examples=25, derandomize=True)
-@given(st.data(), st.sampled_from([8, 16, 32]), st.sampled_from([32, 64, 128]), st.sampled_from([0.0, 0.3]), st.integers(0, 99))
+@given(
+    st.data(),
+    st.sampled_from([8, 16, 32]),
+    st.sampled_from([32, 64, 128]),
+    st.sampled_from([0.0, 0.3]),
+    st.integers(0, 99),
+)
 def test_loads_what_the_formula_says(data, num_lanes, port_bits, stall, seed):
     config = NpuConfig(num_lanes=num_lanes, post_lanes=4, port_bits=port_bits, stripe_bytes=1 << 16)
     jobs = [data.draw(loads(config)) for _ in range(data.draw(st.integers(1, 2)))]
     rng = random.Random(seed)
     raw = rng.randbytes(4096)
     channels, dones = run(config, jobs, raw, rng=rng, stall=stall)
-    stripe = bytearray(b"\xAA" * config.stripe_bytes)
+    stripe = bytearray(b"\xaa" * config.stripe_bytes)
     for number, (job, (num_channels, seen)) in enumerate(zip(jobs, dones, strict=True)):
         expected(config, job, raw, stripe)
         assert seen == stripe
-        assert num_channels == sum(job["num_ic"] for job in jobs[:number + 1])
+        assert num_channels == sum(job["num_ic"] for job in jobs[: number + 1])
     assert len(channels) == dones[-1][0]
 
 
@@ -122,9 +156,23 @@ def image_job(config, *, num_ic, height, width, stride_log2=0, pad=0):
     cols = -(-(width + 2 * pad) // sw)
     phase_words = -(-rows * cols // config.num_lanes) + 1
     return dict.fromkeys(LOADER_FIELDS, 0) | dict(
-        act_run_bytes=num_ic * height * width, num_act_inner=1, num_act_outer=1, num_ic=num_ic, tile_ih=height, tile_iw=width,
-        pad_top=pad, pad_left=pad, stride_h_log2=stride_log2, stride_w_log2=stride_log2, phase_mask=0xF if stride_log2 else 1,
-        tile_rows=rows, tile_cols=cols, pitch_row=cols, phase_words=phase_words, channel_words=phase_words * sw * sw)
+        act_run_bytes=num_ic * height * width,
+        num_act_inner=1,
+        num_act_outer=1,
+        num_ic=num_ic,
+        tile_ih=height,
+        tile_iw=width,
+        pad_top=pad,
+        pad_left=pad,
+        stride_h_log2=stride_log2,
+        stride_w_log2=stride_log2,
+        phase_mask=0xF if stride_log2 else 1,
+        tile_rows=rows,
+        tile_cols=cols,
+        pitch_row=cols,
+        phase_words=phase_words,
+        channel_words=phase_words * sw * sw,
+    )
 
 
 def cycles_per_channel(config, **kwargs):
@@ -135,7 +183,9 @@ def cycles_per_channel(config, **kwargs):
 
 
 def test_throughput():
-    """Long rows at the speed of the port; a short row of whole words per cycle on a wide port; stride 2 at 16 bytes per two cycles."""
+    """Long rows at the speed of the port; a short row of whole words per cycle on a wide port; stride 2 at 16 bytes
+    per two cycles.
+    """
     assert cycles_per_channel(NpuConfig(), num_ic=3, height=8, width=64) <= 8 * 64 / 8 + 2
     assert cycles_per_channel(NpuConfig(), num_ic=3, height=8, width=62, pad=1) <= 8 * 64 / 8 + 12
     assert cycles_per_channel(NpuConfig(num_lanes=8, post_lanes=4), num_ic=4, height=8, width=8) <= 8 + 1

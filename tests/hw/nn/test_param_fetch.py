@@ -22,7 +22,7 @@ def run(config, jobs, *, seed=0, stall=0.0):
         for s in range(job["num_sb"]):
             kernels = job["num_kernels_last"] if s == job["num_sb"] - 1 else job["num_kernels"]
             offsets = [addr + 16 * i for i in range(kernels * config.num_cores)]
-            wanted += job["num_groups"] * [PARAM.decode(raw[offset:offset + 16]) for offset in offsets]
+            wanted += job["num_groups"] * [PARAM.decode(raw[offset : offset + 16]) for offset in offsets]
             addr += 16 * kernels * config.num_cores
     dut = ParamFetcher(config)
     go = sometimes(rng, 1 - stall) if stall else always
@@ -41,13 +41,25 @@ def run(config, jobs, *, seed=0, stall=0.0):
 
 
 counts = st.integers(1, 3)
-jobs = st.fixed_dictionaries({"param_addr": st.integers(0, 100).map(lambda n: 32 * n), "num_sb": counts, "num_groups": counts,
-                              "num_kernels": counts, "num_kernels_last": counts})
+jobs = st.fixed_dictionaries(
+    {
+        "param_addr": st.integers(0, 100).map(lambda n: 32 * n),
+        "num_sb": counts,
+        "num_groups": counts,
+        "num_kernels": counts,
+        "num_kernels_last": counts,
+    }
+)
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)
-@given(st.lists(jobs, min_size=1, max_size=3), st.sampled_from([32, 64, 128, 256]), st.sampled_from([1, 2, 4]), st.sampled_from([0.0, 0.4]),
-       st.integers(0, 9))
+@given(
+    st.lists(jobs, min_size=1, max_size=3),
+    st.sampled_from([32, 64, 128, 256]),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([0.0, 0.4]),
+    st.integers(0, 9),
+)
 def test_order(jobs, port_bits, num_cores, stall, seed):
     wanted, seen, _ = run(NpuConfig(port_bits=port_bits, num_cores=num_cores), jobs, seed=seed, stall=stall)
     assert seen == wanted

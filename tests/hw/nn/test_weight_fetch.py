@@ -1,4 +1,6 @@
-"""The weight fetcher: tap tables to the banks in turn, every core's streams once per group, never more than a queue holds."""
+"""The weight fetcher: tap tables to the banks in turn, every core's streams once per group, never more than a queue
+holds.
+"""
 
 import random
 
@@ -13,9 +15,17 @@ from convoy.verif.pysim import ReadPortMemory, send, simulate, sometimes
 
 
 @settings(max_examples=15, deadline=None)
-@given(num_cores=st.sampled_from([1, 2, 4]), port_bits=st.sampled_from([32, 64, 128, 256]), num_jobs=st.integers(1, 3), seed=st.integers(0, 1 << 16),
-       stall=st.sampled_from([0.0, 0.4]), max_taps=st.sampled_from([30, 511]))
-@example(num_cores=1, port_bits=32, num_jobs=1, seed=0, stall=0.0, max_taps=511)  # the table of taps is longer than the reader's queue
+@given(
+    num_cores=st.sampled_from([1, 2, 4]),
+    port_bits=st.sampled_from([32, 64, 128, 256]),
+    num_jobs=st.integers(1, 3),
+    seed=st.integers(0, 1 << 16),
+    stall=st.sampled_from([0.0, 0.4]),
+    max_taps=st.sampled_from([30, 511]),
+)
+@example(
+    num_cores=1, port_bits=32, num_jobs=1, seed=0, stall=0.0, max_taps=511
+)  # the table of taps is longer than the reader's queue
 def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed, stall, max_taps):
     config = NpuConfig(num_cores=num_cores, port_bits=port_bits, weight_fifo_beats=32)
     rng = random.Random(seed)
@@ -23,16 +33,27 @@ def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed,
     jobs, taps, streams = [], [], [[] for _ in range(num_cores)]
     for n in range(num_jobs):
         base = 0x4000 * n
-        job = {"tap_addr": base, "stream_addr": base + 0x800, "wgt_addr": base + 0x1000, "num_taps": rng.randint(max_taps // 2, max_taps),
-               "num_sb": rng.randrange(1, 4), "num_groups": rng.randrange(1, 4)}
+        job = {
+            "tap_addr": base,
+            "stream_addr": base + 0x800,
+            "wgt_addr": base + 0x1000,
+            "num_taps": rng.randint(max_taps // 2, max_taps),
+            "num_sb": rng.randrange(1, 4),
+            "num_groups": rng.randrange(1, 4),
+        }
         jobs.append(job)
-        taps += [(n % 2, tap, int.from_bytes(memory[base + 2 * tap:][:2], "little")) for tap in range(job["num_taps"])]
+        taps += [(n % 2, tap, int.from_bytes(memory[base + 2 * tap :][:2], "little")) for tap in range(job["num_taps"])]
         for s in range(job["num_sb"]):
             for core in range(num_cores):
                 offset, num_beats = rng.randrange(0x80) * 32, rng.randrange(1, 40)
                 at = job["stream_addr"] + STREAM.num_bytes * (s * num_cores + core)
-                memory[at:at + STREAM.num_bytes] = STREAM.encode(offset_bytes=offset, num_beats=num_beats)
-                beats = [int.from_bytes(memory[job["wgt_addr"] + offset + i * config.port_bytes:][:config.port_bytes], "little") for i in range(num_beats)]
+                memory[at : at + STREAM.num_bytes] = STREAM.encode(offset_bytes=offset, num_beats=num_beats)
+                beats = [
+                    int.from_bytes(
+                        memory[job["wgt_addr"] + offset + i * config.port_bytes :][: config.port_bytes], "little"
+                    )
+                    for i in range(num_beats)
+                ]
                 streams[core] += [(beat, i == num_beats - 1) for i, beat in enumerate(beats)] * job["num_groups"]
 
     dut = WeightFetcher(config)
@@ -61,22 +82,31 @@ def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed,
     assert seen_taps == taps
 
 
-
 @settings(max_examples=10, deadline=None)
 @given(port_bits=st.sampled_from([32, 64, 256]), max_burst_beats=st.sampled_from([1, 16]), seed=st.integers(0, 1 << 16))
 @example(port_bits=64, max_burst_beats=16, seed=0)
 def test_hostile_directory(port_bits, max_burst_beats, seed):
-    """Whatever the directory says, bursts are aligned, within a page, no longer than the limit, and no queue gets more than it holds."""
+    """Whatever the directory says, bursts are aligned, within a page, no longer than the limit, and no queue gets
+    more than it holds.
+    """
     config = NpuConfig(num_cores=2, port_bits=port_bits, weight_fifo_beats=32, max_burst_beats=max_burst_beats)
     rng = random.Random(seed)
-    entries = [(0xF00, 0), (1, 1)] + [(rng.randrange(1 << 32), rng.choice([0, 0, 1, 17, 255, 256, 257, 1 << 31, (1 << 32) - 1])) for _ in range(4)]
-    memory = b"".join(STREAM.encode(offset_bytes=offset, num_beats=num_beats) for offset, num_beats in entries) + bytes(16)
+    entries = [(0xF00, 0), (1, 1)] + [
+        (rng.randrange(1 << 32), rng.choice([0, 0, 1, 17, 255, 256, 257, 1 << 31, (1 << 32) - 1])) for _ in range(4)
+    ]
+    memory = b"".join(STREAM.encode(offset_bytes=offset, num_beats=num_beats) for offset, num_beats in entries) + bytes(
+        16
+    )
     dut = WeightFetcher(config)
     level, bursts = [0, 0], []
     due = []
 
     async def give_job(ctx):
-        await send(ctx, dut.job, [{"tap_addr": 0, "stream_addr": 0, "wgt_addr": 0x2000, "num_taps": 1, "num_sb": 3, "num_groups": 2}])
+        await send(
+            ctx,
+            dut.job,
+            [{"tap_addr": 0, "stream_addr": 0, "wgt_addr": 0x2000, "num_taps": 1, "num_sb": 3, "num_groups": 2}],
+        )
 
     async def serve(ctx):
         port = dut.weights
@@ -98,7 +128,9 @@ def test_hostile_directory(port_bits, max_burst_beats, seed):
             level[core] += en
             assert max(level) <= config.weight_fifo_beats
 
-    simulate(dut, give_job, watch, background=[ReadPortMemory(config, dut.tables, memory, go=lambda: True).process, serve])
+    simulate(
+        dut, give_job, watch, background=[ReadPortMemory(config, dut.tables, memory, go=lambda: True).process, serve]
+    )
     assert bursts
     for addr, num_beats in bursts:
         assert addr % config.port_bytes == 0
@@ -112,7 +144,7 @@ def test_fetcher_gives_way():
     memory = bytearray(1 << 14)
     for core in range(2):
         at = 0x800 + STREAM.num_bytes * core
-        memory[at:at + STREAM.num_bytes] = STREAM.encode(offset_bytes=0, num_beats=100)
+        memory[at : at + STREAM.num_bytes] = STREAM.encode(offset_bytes=0, num_beats=100)
     dut = WeightFetcher(config)
     job = {"tap_addr": 0, "stream_addr": 0x800, "wgt_addr": 0x1000, "num_taps": 1, "num_sb": 1, "num_groups": 1}
     levels = []

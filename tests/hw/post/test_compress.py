@@ -31,7 +31,10 @@ def run(num_lanes, sets):
 
 
 def expected(num_lanes, sets):
-    return [None if mask is None else [0x80 + i + cycle for i in range(num_lanes) if mask >> i & 1] for cycle, mask in enumerate(sets)]
+    return [
+        None if mask is None else [0x80 + i + cycle for i in range(num_lanes) if mask >> i & 1]
+        for cycle, mask in enumerate(sets)
+    ]
 
 
 def test_every_mask_of_few_lanes():

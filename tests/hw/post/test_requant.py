@@ -77,9 +77,19 @@ def check(num_lanes, sets, rounding, **scale):
     assert run(num_lanes, sets, rounding, **scale) == model
 
 
-int32 = st.one_of(st.integers(-(1 << 31), (1 << 31) - 1), st.integers(-2000, 2000), st.sampled_from([-(1 << 31), (1 << 31) - 1, -1, 0, 1]))
-mults = st.one_of(st.integers(1 << 30, (1 << 31) - 1), st.integers(0, (1 << 31) - 1), st.sampled_from([1 << 30, 3 << 29, (1 << 31) - 1]))
-params = st.fixed_dictionaries({"bias": int32, "mult": mults, "shift_left": st.integers(0, 7), "shift_right": st.integers(0, 31)})
+int32 = st.one_of(
+    st.integers(-(1 << 31), (1 << 31) - 1),
+    st.integers(-2000, 2000),
+    st.sampled_from([-(1 << 31), (1 << 31) - 1, -1, 0, 1]),
+)
+mults = st.one_of(
+    st.integers(1 << 30, (1 << 31) - 1),
+    st.integers(0, (1 << 31) - 1),
+    st.sampled_from([1 << 30, 3 << 29, (1 << 31) - 1]),
+)
+params = st.fixed_dictionaries(
+    {"bias": int32, "mult": mults, "shift_left": st.integers(0, 7), "shift_right": st.integers(0, 31)}
+)
 
 
 def run_wide(pairs, rounding, act_min=-(1 << 15), act_max=(1 << 15) - 1):
@@ -123,7 +133,11 @@ def run_wide(pairs, rounding, act_min=-(1 << 15), act_max=(1 << 15) - 1):
 @pytest.mark.parametrize("rounding", Rounding)
 def test_ties_round_away_from_zero(rounding):
     """0.5, 1.5, ... after a scale of 2**-1 .. 2**-5, both signs."""
-    sets = [([acc, -acc], {"bias": 0, "mult": 1 << 30, "shift_left": 0, "shift_right": r}) for r in range(5) for acc in range(70)]
+    sets = [
+        ([acc, -acc], {"bias": 0, "mult": 1 << 30, "shift_left": 0, "shift_right": r})
+        for r in range(5)
+        for acc in range(70)
+    ]
     outs = run(2, sets, rounding)
     assert [out[0] for out in outs[:8]] == [0, 1, 1, 2, 2, 3, 3, 4]
     assert outs[7][1] == (0x100 - 4 if rounding == Rounding.SINGLE else 0x100 - 3)
@@ -140,8 +154,14 @@ def test_matches_formula(data, num_lanes, rounding):
 
 
 @settings(deadline=None, max_examples=12, derandomize=True)
-@given(st.lists(st.tuples(st.integers(-(1 << 31), (1 << 31) - 1), st.integers(0, 31), st.integers(-2, 2), mults), min_size=30, max_size=30),
-       st.sampled_from(Rounding))
+@given(
+    st.lists(
+        st.tuples(st.integers(-(1 << 31), (1 << 31) - 1), st.integers(0, 31), st.integers(-2, 2), mults),
+        min_size=30,
+        max_size=30,
+    ),
+    st.sampled_from(Rounding),
+)
 def test_small_results_and_near_ties(entries, rounding):
     """Accumulators chosen so that the result is near a tie of an 8-bit output."""
     sets = []
@@ -157,43 +177,80 @@ def test_left_shifts_at_the_ends_of_32_bits(rounding):
     sets = []
     for shift_left in range(8):
         end = 1 << (31 - shift_left)
-        values = [min(value, (1 << 31) - 1) for value in (end - 1, end, end + 1, 2 * end - 1)] + [-end, max(-end - 1, -1 << 31), max(-2 * end, -1 << 31)]
-        sets += [([value], {"bias": 0, "mult": 1 << 30, "shift_left": shift_left, "shift_right": 24}) for value in values]
+        values = [min(value, (1 << 31) - 1) for value in (end - 1, end, end + 1, 2 * end - 1)] + [
+            -end,
+            max(-end - 1, -1 << 31),
+            max(-2 * end, -1 << 31),
+        ]
+        sets += [
+            ([value], {"bias": 0, "mult": 1 << 30, "shift_left": shift_left, "shift_right": 24}) for value in values
+        ]
     check(1, sets, rounding)
     if rounding != Rounding.DOUBLE:
-        assert run(1, [([1 << 30], {"bias": 0, "mult": 1 << 30, "shift_left": 1, "shift_right": 24})], rounding) == [[64]]
+        assert run(1, [([1 << 30], {"bias": 0, "mult": 1 << 30, "shift_left": 1, "shift_right": 24})], rounding) == [
+            [64]
+        ]
 
 
 def test_any_bit_below_makes_a_tie_none():
-    """-1/2 and the least bits more: the exact tie goes away from zero, with any lower bit of the product set it goes up; of single sums and of pairs."""
+    """-1/2 and the least bits more: the exact tie goes away from zero, with any lower bit of the product set it goes
+    up; of single sums and of pairs.
+    """
     scale = {"bias": 0, "bias_low": 0, "shift_left": 0, "shift_right": 0}
     near = [(1 - (1 << (30 - bit)), scale | {"mult": 1 << bit}) for bit in range(30)]
     tie = -(1 << 10), scale | {"mult": 1 << 20}
-    assert run(1, [([acc], {name: value for name, value in param.items() if name != "bias_low"}) for acc, param in [*near, tie]], Rounding.SINGLE) == [[0]] * 30 + [[0xFF]]
-    assert run_wide([(acc & 255, acc >> 8, param) for acc, param in [*near, tie]], Rounding.SINGLE) == [0] * 30 + [0xFFFF]
+    assert run(
+        1,
+        [([acc], {name: value for name, value in param.items() if name != "bias_low"}) for acc, param in [*near, tie]],
+        Rounding.SINGLE,
+    ) == [[0]] * 30 + [[0xFF]]
+    assert run_wide([(acc & 255, acc >> 8, param) for acc, param in [*near, tie]], Rounding.SINGLE) == [0] * 30 + [
+        0xFFFF
+    ]
 
 
 def test_unsigned_outputs():
     """uint8: zero point and clamps up to 255."""
     sets = [([acc], {"bias": 3, "mult": 1 << 30, "shift_left": 1, "shift_right": 0}) for acc in (-400, -3, 0, 100, 300)]
-    assert [out[0] for out in run(1, sets, Rounding.DOUBLE, zero_point_out=128, act_min=0, act_max=255)] == [0, 128, 131, 231, 255]
+    assert [out[0] for out in run(1, sets, Rounding.DOUBLE, zero_point_out=128, act_min=0, act_max=255)] == [
+        0,
+        128,
+        131,
+        231,
+        255,
+    ]
 
 
 def test_pairs_by_hand():
     """Halves of 16-bit sums: 0x234; -1 as low 255 and high -1, whose half is a tie; clamped ends; a bias over both."""
     param = {"bias": 0, "bias_low": 0, "mult": 1 << 30, "shift_left": 0, "shift_right": 0}
-    pairs = [(0x34, 2, param), None, (255, -1, param), (0, 1 << 20, param), (0, -(1 << 20), param), (1, 0, param | {"bias": -1, "bias_low": 253})]
+    pairs = [
+        (0x34, 2, param),
+        None,
+        (255, -1, param),
+        (0, 1 << 20, param),
+        (0, -(1 << 20), param),
+        (1, 0, param | {"bias": -1, "bias_low": 253}),
+    ]
     assert run_wide(pairs, Rounding.SINGLE) == [0x11A, 0xFFFF, 0x7FFF, 0x8000, 0xFFFF]
     assert run_wide(pairs, Rounding.HALF_UP) == [0x11A, 0, 0x7FFF, 0x8000, 0xFFFF]
 
 
-@pytest.mark.parametrize(("is_interleaved", "first", "second"), [(0, (1, 3, 5, 7), (2, 4, 6, 8)), (1, (1, 2, 3, 4), (5, 6, 7, 8))])
+@pytest.mark.parametrize(
+    ("is_interleaved", "first", "second"), [(0, (1, 3, 5, 7), (2, 4, 6, 8)), (1, (1, 2, 3, 4), (5, 6, 7, 8))]
+)
 def test_order_of_the_bytes_of_pairs(is_interleaved, first, second):
     """0x201, 0x403, 0x605 and 0x807, twice without a gap: all low bytes and all high bytes, or output by output."""
     dut, outs = Requantiser(PRESETS["Q"], 4), []
 
     async def bench(ctx):
-        for name, value in {"is_wide": 1, "is_interleaved": is_interleaved, "rounding": Rounding.HALF_UP, "act_min": -(1 << 15), "act_max": (1 << 15) - 1}.items():
+        for name, value in {
+            "is_wide": 1,
+            "is_interleaved": is_interleaved,
+            "rounding": Rounding.HALF_UP,
+            "act_min": -(1 << 15),
+            "act_max": (1 << 15) - 1,
+        }.items():
             ctx.set(getattr(dut, name), value)
         ctx.set(dut.param.mult, 1 << 30)
         for cycle in range(4 + dut.PIPELINE_CYCLES + 1):
@@ -215,16 +272,34 @@ def test_order_of_the_bytes_of_pairs(is_interleaved, first, second):
 def test_pairs_match_formula(data, rounding):
     high_limit = 1 << (22 if rounding == Rounding.DOUBLE else 30)
     highs = st.one_of(st.integers(-high_limit, high_limit), st.integers(-300, 300))
-    lows = st.one_of(st.integers(0, (1 << 31) - 256), st.integers(0, 255)) if rounding != Rounding.DOUBLE else st.integers(0, 1 << 30)
-    scales = st.fixed_dictionaries({"bias": st.integers(-(1 << 10), 1 << 10), "bias_low": st.integers(0, 255), "mult": mults, "shift_left": st.just(0),
-                                    "shift_right": st.integers(0, 31)})
+    lows = (
+        st.one_of(st.integers(0, (1 << 31) - 256), st.integers(0, 255))
+        if rounding != Rounding.DOUBLE
+        else st.integers(0, 1 << 30)
+    )
+    scales = st.fixed_dictionaries(
+        {
+            "bias": st.integers(-(1 << 10), 1 << 10),
+            "bias_low": st.integers(0, 255),
+            "mult": mults,
+            "shift_left": st.just(0),
+            "shift_right": st.integers(0, 31),
+        }
+    )
     pairs = data.draw(st.lists(st.one_of(st.none(), st.tuples(lows, highs, scales)), min_size=1, max_size=24))
     act_min, act_max = sorted(data.draw(st.tuples(*[st.integers(-(1 << 15), (1 << 15) - 1)] * 2)))
-    assert run_wide(pairs, rounding, act_min, act_max) == [expected_wide(*pair, rounding, act_min, act_max) for pair in pairs if pair is not None]
+    assert run_wide(pairs, rounding, act_min, act_max) == [
+        expected_wide(*pair, rounding, act_min, act_max) for pair in pairs if pair is not None
+    ]
 
 
 @settings(deadline=None, max_examples=10, derandomize=True)
-@given(st.lists(st.tuples(st.integers(-32769, 32768), st.integers(0, 31), st.integers(-2, 2), mults), min_size=30, max_size=30), st.sampled_from(Rounding))
+@given(
+    st.lists(
+        st.tuples(st.integers(-32769, 32768), st.integers(0, 31), st.integers(-2, 2), mults), min_size=30, max_size=30
+    ),
+    st.sampled_from(Rounding),
+)
 def test_pairs_near_ties(entries, rounding):
     """Sums chosen so that the result is near a tie of a 16-bit output."""
     pairs = []
@@ -232,7 +307,9 @@ def test_pairs_near_ties(entries, rounding):
         acc = (2 * value + 1) * (1 << (30 + shift_right)) // max(mult, 1) + nudge
         limit = (1 << 30) if rounding == Rounding.DOUBLE else (1 << 37)
         acc = min(max(acc, -limit), limit)
-        pairs.append((acc & 255, acc >> 8, {"bias": 0, "bias_low": 0, "mult": mult, "shift_left": 0, "shift_right": shift_right}))
+        pairs.append(
+            (acc & 255, acc >> 8, {"bias": 0, "bias_low": 0, "mult": mult, "shift_left": 0, "shift_right": shift_right})
+        )
     assert run_wide(pairs, rounding) == [expected_wide(*pair, rounding, -(1 << 15), (1 << 15) - 1) for pair in pairs]
 
 
@@ -240,4 +317,6 @@ def test_pairs_are_shifted_left_first():
     param = {"bias": 1, "bias_low": 7, "mult": 3 << 29, "shift_left": 3, "shift_right": 0}
     pairs = [(n * 77 & 0xFFF, n - 20, param) for n in range(40)]
     for rounding in Rounding:
-        assert run_wide(pairs, rounding) == [expected_wide(*pair, rounding, -(1 << 15), (1 << 15) - 1) for pair in pairs]
+        assert run_wide(pairs, rounding) == [
+            expected_wide(*pair, rounding, -(1 << 15), (1 << 15) - 1) for pair in pairs
+        ]

@@ -1,4 +1,6 @@
-"""The residual sum against golden rounding: channels of several runs and groups, stalling memory and writer, then a job without residual."""
+"""The residual sum against golden rounding: channels of several runs and groups, stalling memory and writer, then a
+job without residual.
+"""
 
 import random
 
@@ -15,8 +17,18 @@ OUT_ADDR, RES_ADDR = 0x10_0000, 0x123
 
 def make_job(rng, **changes):
     job = dict.fromkeys(("out_addr", "out_pitch_row_bytes", *RESIDUAL_FIELDS), 0) | {
-        "has_residual": 1, "out_addr": OUT_ADDR, "res_addr": RES_ADDR, "res_a_mult": 1 << 30, "res_b_mult": 0x5A827999, "res_out_mult": 0x70000000,
-        "res_a_shift": 1, "res_b_shift": 0, "res_out_shift": 18, "res_act_min": -100, "res_act_max": 120}
+        "has_residual": 1,
+        "out_addr": OUT_ADDR,
+        "res_addr": RES_ADDR,
+        "res_a_mult": 1 << 30,
+        "res_b_mult": 0x5A827999,
+        "res_out_mult": 0x70000000,
+        "res_a_shift": 1,
+        "res_b_shift": 0,
+        "res_out_shift": 18,
+        "res_act_min": -100,
+        "res_act_max": 120,
+    }
     job |= {f"res_{name}": rng.randint(-128, 127) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
     return job | changes
 
@@ -33,14 +45,22 @@ def signed(byte):
     return byte - 256 if byte > 127 else byte
 
 
-@pytest.mark.parametrize(("config", "probability"), [
-    (NpuConfig(), 1.0), (NpuConfig(), 0.5), (NpuConfig(port_bits=32, post_lanes=1), 0.7), (NpuConfig(port_bits=256, num_lanes=32, post_lanes=16), 0.7),
-])
+@pytest.mark.parametrize(
+    ("config", "probability"),
+    [
+        (NpuConfig(), 1.0),
+        (NpuConfig(), 0.5),
+        (NpuConfig(port_bits=32, post_lanes=1), 0.7),
+        (NpuConfig(port_bits=256, num_lanes=32, post_lanes=16), 0.7),
+    ],
+)
 def test_sums_equal_golden(config, probability):
     rng = random.Random(config.port_bits)
     memory = bytearray(rng.randbytes(4096))
     go = always if probability == 1.0 else sometimes(rng, probability)
-    job = make_job(rng, out_pitch_row_bytes=37, num_res_runs=3, res_run_bytes=21, num_res_runs_last=2, res_run_bytes_last=9)
+    job = make_job(
+        rng, out_pitch_row_bytes=37, num_res_runs=3, res_run_bytes=21, num_res_runs_last=2, res_run_bytes_last=9
+    )
     units, chunks, expected = [], [], {}
     for number in range(6):
         unit = {"addr": OUT_ADDR + 130 * number + rng.randrange(9), "is_last_group": number % 3 == 2}
@@ -54,7 +74,15 @@ def test_sums_equal_golden(config, probability):
                 first = addr + size - left
                 for i in range(step):
                     expected[first + i] = add(job, signed(raw[i]), signed(memory[RES_ADDR + first + i - OUT_ADDR]))
-                chunks.append({"data": int.from_bytes(raw, "little"), "count": step, "addr": first, "start": left == size, "last": 0})
+                chunks.append(
+                    {
+                        "data": int.from_bytes(raw, "little"),
+                        "count": step,
+                        "addr": first,
+                        "start": left == size,
+                        "last": 0,
+                    }
+                )
                 left -= step
     chunks.append({"data": 0, "count": 0, "addr": 0, "start": 0, "last": 1})
     dut = Residual(config)
@@ -93,7 +121,7 @@ def test_sums_equal_golden(config, probability):
                 continue
             cycles.append(cycle)
             addr, is_last = chunk.addr if chunk.start else addr, chunk.last
-            for byte in chunk.data.to_bytes(config.post_lanes, "little")[:chunk.count]:
+            for byte in chunk.data.to_bytes(config.post_lanes, "little")[: chunk.count]:
                 assert addr not in written
                 written[addr] = byte
                 addr += 1

@@ -21,7 +21,7 @@ def test_gathers_read_what_was_written(num_banks, step):
             skip = rng.randrange(num_banks)
             count = min(rng.randint(1, num_banks - skip), num_bytes - addr)
             beat = rng.randbytes(num_banks)
-            contents[addr:addr + count] = beat[skip:skip + count]
+            contents[addr : addr + count] = beat[skip : skip + count]
             ctx.set(dut.write_en, 1)
             ctx.set(dut.write_addr, addr)
             ctx.set(dut.write_data, int.from_bytes(beat, "little"))

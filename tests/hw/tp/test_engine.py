@@ -16,11 +16,18 @@ from convoy.spec.isa import TP, TP_TWO_OPERANDS, TP_WIDE, TpOp
 from convoy.verif.pysim import ReadPortMemory, WritePortMemory, always, monitor, simulate, sometimes
 
 AREA_BYTES = 4096
-BLANK = dict.fromkeys(TP.fields, 0) | dict.fromkeys(("num_a_runs", "num_b_runs", "num_0", "num_1", "num_2"), 1) | {"act_min": -128, "act_max": 127}
+BLANK = (
+    dict.fromkeys(TP.fields, 0)
+    | dict.fromkeys(("num_a_runs", "num_b_runs", "num_0", "num_1", "num_2"), 1)
+    | {"act_min": -128, "act_max": 127}
+)
 
 
 def run(config, jobs, memory, *, latency_cycles=3, go=always):
-    """Executes the descriptors on the engine; the cycle of each `done`. Asserts that memory is right at every `done`."""
+    """Executes the descriptors on the engine; the cycle of each `done`.
+
+    Asserts that memory is right at every `done`.
+    """
     expected = np.frombuffer(bytes(memory), np.uint8).copy()
     snapshots = []
     for job in jobs:
@@ -73,7 +80,10 @@ def operands(draw, total, index):
 
 @st.composite
 def elementwise(draw, op, limit):
-    """An array of up to `limit` bytes, permuted and thinned out; COPY puts it into a larger or smaller frame. B has the steps of A, or 0."""
+    """An array of up to `limit` bytes, permuted and thinned out; COPY puts it into a larger or smaller frame.
+
+    B has the steps of A, or 0.
+    """
     shape = [draw(st.integers(1, 9)), draw(st.integers(1, 7)), draw(st.integers(1, max(1, limit // 63)))]
     strides = [shape[1] * shape[2], shape[2], 1]
     axes = draw(st.permutations([0, 1, 2]))
@@ -94,12 +104,18 @@ def elementwise(draw, op, limit):
 @st.composite
 def pools(draw, op, limit):
     """A pool with pads of which no window lies outside the image."""
+
     def axis(size):
         if draw(st.booleans()):  # in fractions of a pixel
             kernel = 2 if op is TpOp.BILINEAR else draw(st.integers(1, 3))
             place = draw(st.integers((1 - min(kernel, 2)) << 10, min(2, size - 1) << 10))
             stride = draw(st.integers(0, 2500))
-            return kernel, place, stride, draw(st.integers(1, min(20, ((size << 10) - 1 - place) // max(stride, 1) + 1)))
+            return (
+                kernel,
+                place,
+                stride,
+                draw(st.integers(1, min(20, ((size << 10) - 1 - place) // max(stride, 1) + 1))),
+            )
         kernel = 2 if op is TpOp.BILINEAR else draw(st.integers(1, 6))
         start = draw(st.integers(1 - kernel, min(2, size - 1)))
         stride = draw(st.integers(1, 3))
@@ -110,9 +126,23 @@ def pools(draw, op, limit):
     kernel_h, start_y, stride_h, num_1 = axis(height)
     kernel_w, start_x, stride_w, num_2 = axis(width)
     return {
-        "op": op, "num_0": channels, "num_1": num_1, "num_2": num_2, "step_0": height * width, "kernel_h": kernel_h, "kernel_w": kernel_w,
-        "stride_h": stride_h >> 10, "stride_w": stride_w >> 10, "start_y": start_y >> 10, "start_x": start_x >> 10, "tile_ih": height, "tile_iw": width,
-        "stride_h_frac": stride_h & 1023, "stride_w_frac": stride_w & 1023, "start_y_frac": start_y & 1023, "start_x_frac": start_x & 1023,
+        "op": op,
+        "num_0": channels,
+        "num_1": num_1,
+        "num_2": num_2,
+        "step_0": height * width,
+        "kernel_h": kernel_h,
+        "kernel_w": kernel_w,
+        "stride_h": stride_h >> 10,
+        "stride_w": stride_w >> 10,
+        "start_y": start_y >> 10,
+        "start_x": start_x >> 10,
+        "tile_ih": height,
+        "tile_iw": width,
+        "stride_h_frac": stride_h & 1023,
+        "stride_w_frac": stride_w & 1023,
+        "start_y_frac": start_y & 1023,
+        "start_x_frac": start_x & 1023,
     }, height * width * channels
 
 
@@ -123,7 +153,9 @@ def jobs(draw, config, index):
     op = draw(st.sampled_from(TpOp))
     has_b, is_wide = op in TP_TWO_OPERANDS, op in TP_WIDE and draw(st.booleans())
     limit = limit // 2 - 10 if is_wide else limit
-    fields, total = draw(elementwise(op, limit // (2 if has_b else 1)) if has_b or op is TpOp.COPY else pools(op, limit))
+    fields, total = draw(
+        elementwise(op, limit // (2 if has_b else 1)) if has_b or op is TpOp.COPY else pools(op, limit)
+    )
     high_bytes = {name: total + draw(st.integers(0, 5)) if is_wide else 0 for name in ("a_high_bytes", "b_high_bytes")}
     total += max(high_bytes.values())
     job = BLANK | fields | {"buffer_half": index % 2}
@@ -131,14 +163,25 @@ def jobs(draw, config, index):
     if has_b:
         job["b_addr"], job["b_run_bytes"], job["num_b_runs"], job["b_pitch_bytes"] = draw(operands(total, 1))
         job |= {name: draw(st.integers(-128, 127)) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
-        job |= {f"{name}_mult": draw(st.sampled_from([1 << 30, (1 << 31) - 1, 0x5A827999])) for name in ("a", "b", "out")}
-        job |= {"a_shift": draw(st.integers(0, 3)), "b_shift": draw(st.integers(0, 3)), "out_shift": draw(st.integers(5, 9) if op is TpOp.MUL else st.integers(17, 20))}
+        job |= {
+            f"{name}_mult": draw(st.sampled_from([1 << 30, (1 << 31) - 1, 0x5A827999])) for name in ("a", "b", "out")
+        }
+        job |= {
+            "a_shift": draw(st.integers(0, 3)),
+            "b_shift": draw(st.integers(0, 3)),
+            "out_shift": draw(st.integers(5, 9) if op is TpOp.MUL else st.integers(17, 20)),
+        }
     job["is_half_up"] = draw(st.integers(0, 1))
     job["has_lut"], job["lut_addr"] = draw(st.sampled_from([(0, 0), (1, 256), (1, AREA_BYTES)]))
     job["act_min"], job["act_max"] = draw(st.sampled_from([(-128, 127), (-128, 127), (-20, 60)]))
     if is_wide:
         job |= high_bytes | dict.fromkeys(("a_zero_point", "b_zero_point", "zero_point_out", "has_lut"), 0)
-        job |= {"is_wide": 1, "is_high": draw(st.integers(0, 1)), "out_shift": draw(st.integers(13, 15)), "b_shift": job["b_shift"] * (op is not TpOp.MUL)}
+        job |= {
+            "is_wide": 1,
+            "is_high": draw(st.integers(0, 1)),
+            "out_shift": draw(st.integers(13, 15)),
+            "b_shift": job["b_shift"] * (op is not TpOp.MUL),
+        }
         job["act_min"], job["act_max"] = draw(st.sampled_from([(-32768, 32767), (-32768, 32767), (-3000, 9000)]))
     num_out = job["num_0"] * job["num_1"] * job["num_2"]
     job["out_run_bytes"] = draw(st.sampled_from([n for n in range(1, num_out + 1) if num_out % n == 0]))
@@ -153,7 +196,12 @@ def test_descriptors_match_the_golden_machine(port_bits):
     config = NpuConfig(port_bits=port_bits, tp_buffer_bytes=1024)
 
     @settings(max_examples=5, deadline=None, derandomize=True)
-    @given(st.tuples(*(jobs(config, index) for index in range(4))), st.integers(0, 1 << 16), st.sampled_from([1.0, 0.7, 0.3]), st.sampled_from([1, 20]))
+    @given(
+        st.tuples(*(jobs(config, index) for index in range(4))),
+        st.integers(0, 1 << 16),
+        st.sampled_from([1.0, 0.7, 0.3]),
+        st.sampled_from([1, 20]),
+    )
     def check(program, seed, probability, latency_cycles):
         rng = random.Random(seed)
         memory = rng.randbytes((2 + len(program)) * AREA_BYTES)
@@ -167,8 +215,20 @@ def test_add_takes_a_cycle_per_four_elements():
     config = NpuConfig()
     total = config.tp_buffer_bytes // 4
     job = BLANK | {
-        "op": TpOp.ADD, "a_addr": 3, "a_run_bytes": total, "b_addr": 4 * AREA_BYTES, "b_run_bytes": total, "num_2": total, "step_2": 1, "b_step_2": 1,
-        "a_mult": 1 << 30, "b_mult": 1 << 30, "out_mult": 1 << 30, "out_shift": 18, "out_run_bytes": total, "out_addr": 8 * AREA_BYTES,
+        "op": TpOp.ADD,
+        "a_addr": 3,
+        "a_run_bytes": total,
+        "b_addr": 4 * AREA_BYTES,
+        "b_run_bytes": total,
+        "num_2": total,
+        "step_2": 1,
+        "b_step_2": 1,
+        "a_mult": 1 << 30,
+        "b_mult": 1 << 30,
+        "out_mult": 1 << 30,
+        "out_shift": 18,
+        "out_run_bytes": total,
+        "out_addr": 8 * AREA_BYTES,
     }
     program = [job | {"buffer_half": half, "out_addr": job["out_addr"] + half * 4 * AREA_BYTES} for half in (0, 1)]
     first, second = run(config, program, random.Random(2).randbytes(16 * AREA_BYTES))
@@ -181,11 +241,30 @@ def test_int16_takes_two_cycles_per_four_elements(op):
     config = NpuConfig()
     total = config.tp_buffer_bytes // 8
     job = BLANK | {
-        "op": op, "a_addr": 3, "a_run_bytes": 2 * total, "b_addr": 4 * AREA_BYTES, "b_run_bytes": 2 * total, "num_2": total, "step_2": 1, "b_step_2": 1,
-        "is_wide": 1, "a_high_bytes": total, "b_high_bytes": total, "act_min": -32768, "act_max": 32767, "a_mult": 1 << 30, "b_mult": 1 << 30,
-        "out_mult": 1 << 30, "out_shift": 13, "out_run_bytes": total, "out_addr": 8 * AREA_BYTES,
+        "op": op,
+        "a_addr": 3,
+        "a_run_bytes": 2 * total,
+        "b_addr": 4 * AREA_BYTES,
+        "b_run_bytes": 2 * total,
+        "num_2": total,
+        "step_2": 1,
+        "b_step_2": 1,
+        "is_wide": 1,
+        "a_high_bytes": total,
+        "b_high_bytes": total,
+        "act_min": -32768,
+        "act_max": 32767,
+        "a_mult": 1 << 30,
+        "b_mult": 1 << 30,
+        "out_mult": 1 << 30,
+        "out_shift": 13,
+        "out_run_bytes": total,
+        "out_addr": 8 * AREA_BYTES,
     }
-    program = [job | {"buffer_half": byte, "is_high": byte, "out_addr": job["out_addr"] + byte * 4 * AREA_BYTES} for byte in (0, 1)]
+    program = [
+        job | {"buffer_half": byte, "is_high": byte, "out_addr": job["out_addr"] + byte * 4 * AREA_BYTES}
+        for byte in (0, 1)
+    ]
     first, second = run(config, program, random.Random(2).randbytes(16 * AREA_BYTES))
     assert first <= 4 * total // 8 + total // 2 + 120
     assert second - first <= total // 2 + 60
@@ -196,8 +275,22 @@ def test_pools_of_int16(op, cycles):
     """Windows of two pixels: cycles per output."""
     config = NpuConfig()
     job = BLANK | {
-        "op": op, "a_run_bytes": 2 * 32 * 16, "num_1": 31, "num_2": 16, "kernel_h": 2, "kernel_w": 1, "stride_h": 1, "stride_w": 1, "tile_ih": 32, "tile_iw": 16,
-        "is_wide": 1, "a_high_bytes": 32 * 16, "act_min": -32768, "act_max": 32767, "out_run_bytes": 31 * 16, "out_addr": 2 * AREA_BYTES,
+        "op": op,
+        "a_run_bytes": 2 * 32 * 16,
+        "num_1": 31,
+        "num_2": 16,
+        "kernel_h": 2,
+        "kernel_w": 1,
+        "stride_h": 1,
+        "stride_w": 1,
+        "tile_ih": 32,
+        "tile_iw": 16,
+        "is_wide": 1,
+        "a_high_bytes": 32 * 16,
+        "act_min": -32768,
+        "act_max": 32767,
+        "out_run_bytes": 31 * 16,
+        "out_addr": 2 * AREA_BYTES,
     }
     program = [job | {"buffer_half": byte, "is_high": byte, "out_addr": (2 + byte) * AREA_BYTES} for byte in (0, 1)]
     first, second = run(config, program, random.Random(5).randbytes(4 * AREA_BYTES))
@@ -208,9 +301,24 @@ def test_pools_of_int16(op, cycles):
 def test_bilinear_takes_two_cycles_per_output():
     config = NpuConfig()
     job = BLANK | {
-        "op": TpOp.BILINEAR, "a_run_bytes": 4 * 8 * 8, "num_0": 4, "num_1": 16, "num_2": 16, "step_0": 64, "kernel_h": 2, "kernel_w": 2,
-        "stride_h_frac": 512, "stride_w_frac": 512, "start_y": -1, "start_y_frac": 768, "start_x": -1, "start_x_frac": 768, "tile_ih": 8, "tile_iw": 8,
-        "out_run_bytes": 1024, "out_addr": 2 * AREA_BYTES,
+        "op": TpOp.BILINEAR,
+        "a_run_bytes": 4 * 8 * 8,
+        "num_0": 4,
+        "num_1": 16,
+        "num_2": 16,
+        "step_0": 64,
+        "kernel_h": 2,
+        "kernel_w": 2,
+        "stride_h_frac": 512,
+        "stride_w_frac": 512,
+        "start_y": -1,
+        "start_y_frac": 768,
+        "start_x": -1,
+        "start_x_frac": 768,
+        "tile_ih": 8,
+        "tile_iw": 8,
+        "out_run_bytes": 1024,
+        "out_addr": 2 * AREA_BYTES,
     }
     (done,) = run(config, [job], random.Random(3).randbytes(3 * AREA_BYTES))
     assert done <= 2 * 1024 + 120
@@ -219,8 +327,18 @@ def test_bilinear_takes_two_cycles_per_output():
 def test_average_reads_four_pixels_per_cycle():
     config = NpuConfig()
     job = BLANK | {
-        "op": TpOp.AVG_POOL, "a_run_bytes": 125 * 64, "num_0": 64, "step_0": 125, "kernel_h": 1, "kernel_w": 125, "stride_h": 1, "stride_w": 1,
-        "tile_ih": 1, "tile_iw": 125, "out_run_bytes": 64, "out_addr": 2 * AREA_BYTES,
+        "op": TpOp.AVG_POOL,
+        "a_run_bytes": 125 * 64,
+        "num_0": 64,
+        "step_0": 125,
+        "kernel_h": 1,
+        "kernel_w": 125,
+        "stride_h": 1,
+        "stride_w": 1,
+        "tile_ih": 1,
+        "tile_iw": 125,
+        "out_run_bytes": 64,
+        "out_addr": 2 * AREA_BYTES,
     }
     (done,) = run(config, [job], random.Random(3).randbytes(3 * AREA_BYTES))
     load_cycles = 125 * 64 // config.port_bytes
@@ -231,8 +349,17 @@ def test_a_stride_of_three_reads_four_elements_per_cycle():
     config = NpuConfig()
     width = 96
     job = BLANK | {
-        "op": TpOp.COPY, "a_run_bytes": 3 * width * 24, "num_0": 3, "step_0": 1, "num_2": width * 24, "step_2": 3, "tile_ih": 1, "tile_iw": width * 24,
-        "out_run_bytes": width * 24, "out_pitch_bytes": AREA_BYTES, "out_addr": 2 * AREA_BYTES,
+        "op": TpOp.COPY,
+        "a_run_bytes": 3 * width * 24,
+        "num_0": 3,
+        "step_0": 1,
+        "num_2": width * 24,
+        "step_2": 3,
+        "tile_ih": 1,
+        "tile_iw": width * 24,
+        "out_run_bytes": width * 24,
+        "out_pitch_bytes": AREA_BYTES,
+        "out_addr": 2 * AREA_BYTES,
     }
     (done,) = run(config, [job], random.Random(4).randbytes(5 * AREA_BYTES))
     elements = 3 * width * 24

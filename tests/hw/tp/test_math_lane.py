@@ -44,9 +44,18 @@ def test_scaling_matches_a_value_worked_out_by_hand():
     assert divide_by_power_of_two(3, 1) == 2
 
 
-@pytest.mark.parametrize(("lane", "op", "is_wide"), [
-    (AddLane, TpOp.ADD, 0), (MathLane, TpOp.ADD, 0), (MathLane, TpOp.SUB, 0), (MathLane, TpOp.MUL, 0), (MathLane, TpOp.ADD, 1), (MathLane, TpOp.SUB, 1),
-    (MathLane, TpOp.MUL, 1)])
+@pytest.mark.parametrize(
+    ("lane", "op", "is_wide"),
+    [
+        (AddLane, TpOp.ADD, 0),
+        (MathLane, TpOp.ADD, 0),
+        (MathLane, TpOp.SUB, 0),
+        (MathLane, TpOp.MUL, 0),
+        (MathLane, TpOp.ADD, 1),
+        (MathLane, TpOp.SUB, 1),
+        (MathLane, TpOp.MUL, 1),
+    ],
+)
 def test_lanes_match_tflite(lane, op, is_wide):
     rng = random.Random(1)
     dut = lane()
@@ -54,11 +63,24 @@ def test_lanes_match_tflite(lane, op, is_wide):
 
     def job():
         low, high = sorted(rng.sample(range(least, most + 1), 2)) if rng.random() < 0.5 else (least, most)
-        values = {f"{name}_mult": rng.choice([1 << 30, (1 << 31) - 1, 3 << 29, rng.randrange(1 << 30, 1 << 31)]) for name in ("a", "b", "out")}
-        values |= {"a_shift": rng.choice([0, 0, 1, 3, 31]), "b_shift": rng.choice([0, 0, 1, 8]), "out_shift": rng.choice([13, 14, 15, 31] if is_wide else [17, 18, 19, 20, 31])}
-        values |= {name: 0 if is_wide else rng.randint(-128, 127) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
+        values = {
+            f"{name}_mult": rng.choice([1 << 30, (1 << 31) - 1, 3 << 29, rng.randrange(1 << 30, 1 << 31)])
+            for name in ("a", "b", "out")
+        }
+        values |= {
+            "a_shift": rng.choice([0, 0, 1, 3, 31]),
+            "b_shift": rng.choice([0, 0, 1, 8]),
+            "out_shift": rng.choice([13, 14, 15, 31] if is_wide else [17, 18, 19, 20, 31]),
+        }
+        values |= {
+            name: 0 if is_wide else rng.randint(-128, 127)
+            for name in ("a_zero_point", "b_zero_point", "zero_point_out")
+        }
         if op is TpOp.MUL:
-            values |= {"b_shift": 0 if is_wide else rng.choice([0, 0, 1, 7]), "out_shift": rng.choice([0, 12, 15, 31] if is_wide else [0, 5, 8, 31])}
+            values |= {
+                "b_shift": 0 if is_wide else rng.choice([0, 0, 1, 7]),
+                "out_shift": rng.choice([0, 12, 15, 31] if is_wide else [0, 5, 8, 31]),
+            }
         return values | {"op": op, "is_wide": is_wide, "act_min": low, "act_max": high}
 
     async def bench(ctx):
@@ -67,7 +89,12 @@ def test_lanes_match_tflite(lane, op, is_wide):
             for name, _ in dut.job.shape():
                 ctx.set(dut.job[name], values[name])
             await ctx.tick().repeat(2)
-            pairs = [(rng.randint(least, most), rng.randint(least, most)) for _ in range(30)] + [(least, least), (most, most), (least, most), (most, least)]
+            pairs = [(rng.randint(least, most), rng.randint(least, most)) for _ in range(30)] + [
+                (least, least),
+                (most, most),
+                (least, most),
+                (most, least),
+            ]
             results = []
             for cycle in range(len(pairs) + dut.PIPELINE_CYCLES):
                 a, b = pairs[min(cycle, len(pairs) - 1)]
@@ -94,7 +121,9 @@ def test_weighted_rows():
         await ctx.tick().repeat(2)
         rows = []
         for cycle in range(len(cases) + dut.ROW_CYCLES):
-            for target, value in zip((dut.a, dut.b, dut.weight_a, dut.weight_b), cases[min(cycle, len(cases) - 1)], strict=True):
+            for target, value in zip(
+                (dut.a, dut.b, dut.weight_a, dut.weight_b), cases[min(cycle, len(cases) - 1)], strict=True
+            ):
                 ctx.set(target, value)
             if cycle >= dut.ROW_CYCLES:
                 rows.append(ctx.get(dut.row))

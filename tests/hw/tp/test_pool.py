@@ -24,9 +24,21 @@ def simulate(dut, bench):
 def test_average_rounds_half_away_from_zero_and_takes_its_cycles():
     dut = Average()
     rng = random.Random(1)
-    by_hand = [((5, 2), 3), ((-5, 2), -3), ((1, 3), 0), ((-2, 3), -1), ((0, 7), 0), ((-128 * 32768, 32768), -128), ((127 * 125, 125), 127)]
+    by_hand = [
+        ((5, 2), 3),
+        ((-5, 2), -3),
+        ((1, 3), 0),
+        ((-2, 3), -1),
+        ((0, 7), 0),
+        ((-128 * 32768, 32768), -128),
+        ((127 * 125, 125), 127),
+    ]
     counts = [rng.choice([1, 2, 4, 25, 125, 32768]) for _ in range(40)]
-    cases = by_hand + [((total, count), rounded(total, count)) for count in counts for total in [rng.randint(-128 * count, 127 * count)]]
+    cases = by_hand + [
+        ((total, count), rounded(total, count))
+        for count in counts
+        for total in [rng.randint(-128 * count, 127 * count)]
+    ]
 
     async def bench(ctx):
         for (total, count), expected in cases:
@@ -47,8 +59,17 @@ def test_average_rounds_half_away_from_zero_and_takes_its_cycles():
 def test_average_rounds_halves_up():
     """As averages of uint8 do, less 128: every total of up to five pixels around zero, and the ends of the range."""
     dut = Average()
-    by_hand = [((5, 2), 3), ((-5, 2), -2), ((-6, 4), -1), ((-7, 4), -2), ((-128 * 125, 125), -128), ((-128 * 4 + 2, 4), -127)]
-    cases = by_hand + [((total, count), (2 * total + count) // (2 * count)) for count in range(1, 6) for total in range(-11, 12)]
+    by_hand = [
+        ((5, 2), 3),
+        ((-5, 2), -2),
+        ((-6, 4), -1),
+        ((-7, 4), -2),
+        ((-128 * 125, 125), -128),
+        ((-128 * 4 + 2, 4), -127),
+    ]
+    cases = by_hand + [
+        ((total, count), (2 * total + count) // (2 * count)) for count in range(1, 6) for total in range(-11, 12)
+    ]
 
     async def bench(ctx):
         ctx.set(dut.is_half_up, 1)
@@ -67,10 +88,21 @@ def test_average_rounds_halves_up():
 def test_wide_averages_after_narrow_ones():
     """Each takes its own number of cycles, and nothing of one is left for the next."""
     dut = Average()
-    by_hand = [((5, 2), 3), ((-5, 2), -3), ((-32768 * 65535, 65535), -32768), ((32767 * 49, 49), 32767), ((98301, 3), 32767), ((-98303, 3), -32768)]
+    by_hand = [
+        ((5, 2), 3),
+        ((-5, 2), -3),
+        ((-32768 * 65535, 65535), -32768),
+        ((32767 * 49, 49), 32767),
+        ((98301, 3), 32767),
+        ((-98303, 3), -32768),
+    ]
     rng = random.Random(2)
     counts = [rng.choice([1, 3, 4, 49, 49, 1000, 65535]) for _ in range(40)]
-    cases = by_hand + [((total, count), rounded(total, count)) for count in counts for total in [rng.randint(-32768 * count, 32767 * count)]]
+    cases = by_hand + [
+        ((total, count), rounded(total, count))
+        for count in counts
+        for total in [rng.randint(-32768 * count, 32767 * count)]
+    ]
 
     async def bench(ctx):
         for (total, count), expected in cases:

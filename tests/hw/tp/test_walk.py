@@ -15,7 +15,9 @@ ADDR_BITS, LANES, BANKS = 12, 4, 8
 
 
 def expected_groups(job):
-    """Per window the addresses of its bytes, of A and of B, None outside COPY's image; for BILINEAR its place instead of B."""
+    """Per window the addresses of its bytes, of A and of B, None outside COPY's image; for BILINEAR its place
+    instead of B.
+    """
     mask = (1 << ADDR_BITS) - 1
     for i0 in range(job["num_0"]):
         for i1 in range(job["num_1"]):
@@ -30,17 +32,33 @@ def expected_groups(job):
                 yield from ((list(part), row_b) for _, part in groupby(row, key=lambda addr: addr is None))
                 continue
             for i2 in range(job["num_2"]):
-                places = [(job[f"start_{axis}"] << 10) + job[f"start_{axis}_frac"] + index * ((job[f"stride_{size}"] << 10) + job[f"stride_{size}_frac"])
-                          for axis, size, index in (("y", "h", i1), ("x", "w", i2))]
-                rows, cols = (range(place >> 10, (place >> 10) + job[f"kernel_{size}"]) for place, size in zip(places, "hw", strict=True))
-                inside = [[n for n in window if 0 <= n < job[f"tile_i{size}"]] for window, size in ((rows, "h"), (cols, "w"))]
-                fractions = [place & 1023 if len(kept) == len(window) else 0 for place, kept, window in zip(places, inside, (rows, cols), strict=True)]
-                yield ([(i0 * job["step_0"] + y * job["tile_iw"] + x) & mask for y in inside[0] for x in inside[1]],
-                       (*fractions, fractions[0] * fractions[1]) if job["op"] is TpOp.BILINEAR else [])
+                places = [
+                    (job[f"start_{axis}"] << 10)
+                    + job[f"start_{axis}_frac"]
+                    + index * ((job[f"stride_{size}"] << 10) + job[f"stride_{size}_frac"])
+                    for axis, size, index in (("y", "h", i1), ("x", "w", i2))
+                ]
+                rows, cols = (
+                    range(place >> 10, (place >> 10) + job[f"kernel_{size}"])
+                    for place, size in zip(places, "hw", strict=True)
+                )
+                inside = [
+                    [n for n in window if 0 <= n < job[f"tile_i{size}"]] for window, size in ((rows, "h"), (cols, "w"))
+                ]
+                fractions = [
+                    place & 1023 if len(kept) == len(window) else 0
+                    for place, kept, window in zip(places, inside, (rows, cols), strict=True)
+                ]
+                yield (
+                    [(i0 * job["step_0"] + y * job["tile_iw"] + x) & mask for y in inside[0] for x in inside[1]],
+                    (*fractions, fractions[0] * fractions[1]) if job["op"] is TpOp.BILINEAR else [],
+                )
 
 
 def walk(job, stall):
-    """The windows that the hardware walks through, as `expected_groups`, and the cycles from start to the last group."""
+    """The windows that the hardware walks through, as `expected_groups`, and the cycles from start to the last
+    group.
+    """
     m = Module()
     m.submodules.window = window = WindowWalk(ADDR_BITS)
     m.submodules.group = group = GroupWalk(ADDR_BITS, num_lanes=LANES, num_banks=BANKS)
@@ -59,12 +77,17 @@ def walk(job, stall):
         while cycles < 5000:
             ctx.set(group.groups.ready, stall[cycles % len(stall)])
             _, _, valid, ready, p, steps, place = await ctx.tick().sample(
-                group.groups.valid, group.groups.ready, group.groups.p, group.steps, group.place)
+                group.groups.valid, group.groups.ready, group.groups.p, group.steps, group.place
+            )
             cycles += 1
             if valid and ready:
-                addrs, addrs_b = ([(first + lane * step) % (1 << ADDR_BITS) for lane in range(p.count)]
-                                  for first, step in zip((p.addr, p.addr_b), steps, strict=True))
-                assert p.is_fill or all(len({addr % BANKS for addr in set(each)}) == len(set(each)) for each in (addrs, addrs_b))
+                addrs, addrs_b = (
+                    [(first + lane * step) % (1 << ADDR_BITS) for lane in range(p.count)]
+                    for first, step in zip((p.addr, p.addr_b), steps, strict=True)
+                )
+                assert p.is_fill or all(
+                    len({addr % BANKS for addr in set(each)}) == len(set(each)) for each in (addrs, addrs_b)
+                )
                 assert p.is_row_0 or job["op"] not in (TpOp.COPY, *TP_TWO_OPERANDS)
                 window_addrs, window_b = windows[-1]
                 window_addrs += [None] * p.count if p.is_fill else addrs
@@ -98,11 +121,19 @@ def jobs(draw):
     job["b_step_2"] = draw(st.sampled_from([0, 1, job["b_step_2"]]))
     job |= {name: number(1, 12) for name in ("kernel_h", "kernel_w", "tile_ih", "tile_iw")}
     job |= {"stride_h": number(1, 4), "stride_w": number(1, 4), "start_y": number(-6, 4), "start_x": number(-6, 4)}
-    job |= {name: draw(st.sampled_from([0, 0, 1, 341, 512, 1023])) for name in ("stride_h_frac", "stride_w_frac", "start_y_frac", "start_x_frac")}
+    job |= {
+        name: draw(st.sampled_from([0, 0, 1, 341, 512, 1023]))
+        for name in ("stride_h_frac", "stride_w_frac", "start_y_frac", "start_x_frac")
+    }
     if job["op"] is TpOp.BILINEAR:
         job |= {"kernel_h": 2, "kernel_w": 2}
     if job["op"] is TpOp.COPY:
-        job |= {"start_y": min(job["start_y"], 0), "start_x": min(job["start_x"], 0), "tile_ih": number(0, 6), "tile_iw": number(0, 9)}
+        job |= {
+            "start_y": min(job["start_y"], 0),
+            "start_x": min(job["start_x"], 0),
+            "tile_ih": number(0, 6),
+            "tile_iw": number(0, 9),
+        }
     return job
 
 
@@ -114,9 +145,23 @@ def test_addresses_are_those_of_the_loops(job, stall):
 
 
 def test_bilinear_windows_at_the_edges():
-    """Half steps over an image of 3 x 4 from one row and column outside to one beyond: a clipped window has no fraction, the last whole one has."""
-    job = dict.fromkeys(TP.fields, 0) | {"op": TpOp.BILINEAR, "num_0": 1, "num_1": 8, "num_2": 10, "kernel_h": 2, "kernel_w": 2, "tile_ih": 3, "tile_iw": 4, "start_y": -1,
-                                         "start_x": -1, "stride_h_frac": 512, "stride_w_frac": 512}
+    """Half steps over an image of 3 x 4 from one row and column outside to one beyond: a clipped window has no
+    fraction, the last whole one has.
+    """
+    job = dict.fromkeys(TP.fields, 0) | {
+        "op": TpOp.BILINEAR,
+        "num_0": 1,
+        "num_1": 8,
+        "num_2": 10,
+        "kernel_h": 2,
+        "kernel_w": 2,
+        "tile_ih": 3,
+        "tile_iw": 4,
+        "start_y": -1,
+        "start_x": -1,
+        "stride_h_frac": 512,
+        "stride_w_frac": 512,
+    }
     windows, _ = walk(job, [1])
     assert windows == list(expected_groups(job))
     assert [windows[10 * row + 2][1][0] for row in range(8)] == [0, 0, 0, 512, 0, 512, 0, 0]
@@ -124,11 +169,28 @@ def test_bilinear_windows_at_the_edges():
 
 
 def test_a_long_row_takes_a_cycle_per_group():
-    job = dict.fromkeys(TP.fields, 0) | {"op": TpOp.COPY, "num_0": 1, "num_1": 1, "num_2": 400, "step_2": 3, "tile_ih": 1, "tile_iw": 400}
+    job = dict.fromkeys(TP.fields, 0) | {
+        "op": TpOp.COPY,
+        "num_0": 1,
+        "num_1": 1,
+        "num_2": 400,
+        "step_2": 3,
+        "tile_ih": 1,
+        "tile_iw": 400,
+    }
     assert walk(job, [1])[1] <= 100 + 8
 
 
 def test_short_rows_take_two_cycles_each():
-    job = dict.fromkeys(TP.fields, 0) | {"op": TpOp.COPY, "num_0": 4, "num_1": 25, "num_2": 8, "step_0": 200, "step_1": 8, "step_2": 1,
-                                             "tile_ih": 25, "tile_iw": 8}
+    job = dict.fromkeys(TP.fields, 0) | {
+        "op": TpOp.COPY,
+        "num_0": 4,
+        "num_1": 25,
+        "num_2": 8,
+        "step_0": 200,
+        "step_1": 8,
+        "step_2": 1,
+        "tile_ih": 25,
+        "tile_iw": 8,
+    }
     assert walk(job, [1])[1] <= 200 + 10

@@ -1,4 +1,6 @@
-"""What goes wrong is reported by its code, stops the program, stays inside the windows, and leaves no trace in the next program."""
+"""What goes wrong is reported by its code, stops the program, stays inside the windows, and leaves no trace in the
+next program.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ async def bus_errors(env: Environment):
                 await env.start_job(job)
                 await env.wait()
                 found = await env.expect_error(code, resp=resp.name)
-                assert abs(found - addr) < env.config.max_burst_beats * env.config.port_bytes, f"ERROR_ADDR = {found:#x}, the fault is in the burst at {addr:#x}"
+                assert abs(found - addr) < env.config.max_burst_beats * env.config.port_bytes, (
+                    f"ERROR_ADDR = {found:#x}, the fault is in the burst at {addr:#x}"
+                )
                 env.check_unwritable(job)
                 env.inject_fault(None)
         env.pause()
@@ -48,30 +52,53 @@ async def bus_errors(env: Environment):
 def _only(bursts: list[tuple[bool, int, int]], is_write: bool) -> list[tuple[int, int]]:
     """Address and bytes of the bursts of one direction that share no byte with one of the other."""
     mine, others = ([burst[1:] for burst in bursts if burst[0] == of] for of in (is_write, not is_write))
-    return [(addr, num) for addr, num in mine if not any(addr < other + others_num and other < addr + num for other, others_num in others)]
+    return [
+        (addr, num)
+        for addr, num in mine
+        if not any(addr < other + others_num and other < addr + num for other, others_num in others)
+    ]
 
 
 @sim_test
 async def access_errors(env: Environment):
-    """A window closed to reads or to writes, or smaller by the unit that the program uses first or last: the burst never leaves."""
+    """A window closed to reads or to writes, or smaller by the unit that the program uses first or last: the burst
+    never leaves.
+    """
     for _ in range(env.rounds):
         job, bursts = await clean_run(env)
-        reads, writes = (sorted({_window_of(job, addr, is_write) for of, addr, _ in bursts if of == is_write}) for is_write in (False, True))
+        reads, writes = (
+            sorted({_window_of(job, addr, is_write) for of, addr, _ in bursts if of == is_write})
+            for is_write in (False, True)
+        )
         either = sorted({*reads, *writes})
         for numbers, change, codes in (
             (reads, lambda window, _: replace(window, is_readable=False), (Error.ACCESS_READ,)),
             (writes, lambda window, _: replace(window, is_writable=False), (Error.ACCESS_WRITE,)),
-            (either, lambda window, used: replace(window, base=_unit(used.start) + WINDOW_ALIGN_BYTES), (Error.ACCESS_READ, Error.ACCESS_WRITE)),
-            (either, lambda window, used: replace(window, limit=_unit(used.stop - 1)), (Error.ACCESS_READ, Error.ACCESS_WRITE)),
+            (
+                either,
+                lambda window, used: replace(window, base=_unit(used.start) + WINDOW_ALIGN_BYTES),
+                (Error.ACCESS_READ, Error.ACCESS_WRITE),
+            ),
+            (
+                either,
+                lambda window, used: replace(window, limit=_unit(used.stop - 1)),
+                (Error.ACCESS_READ, Error.ACCESS_WRITE),
+            ),
         ):
             number = env.rng.choice(numbers)
-            inside = [(addr, num_bytes) for is_write, addr, num_bytes in bursts if _window_of(job, addr, is_write) == number]
+            inside = [
+                (addr, num_bytes) for is_write, addr, num_bytes in bursts if _window_of(job, addr, is_write) == number
+            ]
             used = range(min(addr for addr, _ in inside), max(addr + num_bytes for addr, num_bytes in inside))
-            hurt = replace(job, windows=(*job.windows[:number], change(job.windows[number], used), *job.windows[number + 1:]))
+            hurt = replace(
+                job, windows=(*job.windows[:number], change(job.windows[number], used), *job.windows[number + 1 :])
+            )
             await env.start_job(hurt)
             await env.wait()
             found = await env.expect_error(*codes)
-            assert job.windows[number].base <= found < job.windows[number].limit, f"ERROR_ADDR = {found:#x} is not in the window that was changed"
+            assert job.windows[number].base <= found < job.windows[number].limit, (
+                f"ERROR_ADDR = {found:#x} is not in the window that was changed"
+            )
             env.check_unwritable(hurt)
         env.pause()
         await env.run(job)
@@ -79,8 +106,11 @@ async def access_errors(env: Environment):
 
 def _window_of(job: Job, addr: int, is_write: bool) -> int:
     """The number of the window that allows an access."""
-    return next(number for number, window in enumerate(job.windows)
-                if window.base <= addr < window.limit and (window.is_writable if is_write else window.is_readable))
+    return next(
+        number
+        for number, window in enumerate(job.windows)
+        if window.base <= addr < window.limit and (window.is_writable if is_write else window.is_readable)
+    )
 
 
 def _unit(addr: int) -> int:
@@ -89,7 +119,9 @@ def _unit(addr: int) -> int:
 
 @sim_test
 async def bad_descriptors(env: Environment):
-    """An opcode, a field and a fused pool that are against the rules: what is before them completes, what is behind them is not started."""
+    """An opcode, a field and a fused pool that are against the rules: what is before them completes, what is behind
+    them is not started.
+    """
     for _ in range(env.rounds):
         job, _ = await clean_run(env, 1, 4)
         for code in (Error.OPCODE, Error.MALFORMED, Error.POOL):
@@ -124,7 +156,9 @@ async def bad_counts(env: Environment):
         await env.start_job(job, count=count)
         await env.wait()
         assert await env.expect_error(Error.MALFORMED) == job.program_addr, "ERROR_ADDR is not PROGRAM_BASE"
-        assert not [burst for burst in env.monitor.bursts if burst[0]], f"PROGRAM_COUNT = {count}, and something was written"
+        assert not [burst for burst in env.monitor.bursts if burst[0]], (
+            f"PROGRAM_COUNT = {count}, and something was written"
+        )
         env.compare(job.before, [])
     await env.run(job)
 
@@ -144,7 +178,9 @@ async def watchdog(env: Environment):
         await ClockCycles(env.dut.clk, env.rng.randrange(100))
         env.inject_fault(None)
         found = await env.expect_error(Error.WATCHDOG)
-        assert found <= addr < found + env.config.max_burst_beats * env.config.port_bytes, f"ERROR_ADDR = {found:#x}, the burst is at {addr:#x}"
+        assert found <= addr < found + env.config.max_burst_beats * env.config.port_bytes, (
+            f"ERROR_ADDR = {found:#x}, the burst is at {addr:#x}"
+        )
         env.check_unwritable(job)
         await env.run(job)
         await env.write("WATCHDOG", 0)

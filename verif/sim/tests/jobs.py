@@ -39,9 +39,14 @@ async def mixed_programs(env: Environment):
     """Several networks and blocks in one program, their descriptors mixed, on both engines at once."""
     for _ in range(env.rounds):
         kinds = deck(env)
-        for number, (num_kinds, num_blocks) in enumerate(((1, 1), (2, 1), (3, env.rng.randint(1, 6)), (env.rng.randint(0, 3), 6))):
+        for number, (num_kinds, num_blocks) in enumerate(
+            ((1, 1), (2, 1), (3, env.rng.randint(1, 6)), (env.rng.randint(0, 3), 6))
+        ):
             env.pause({} if number == 0 else None)
-            await env.run(random_job(env.rng, env.config, kinds[3 * number:3 * number + num_kinds], num_blocks), is_polled=env.rng.random() < 0.3)
+            await env.run(
+                random_job(env.rng, env.config, kinds[3 * number : 3 * number + num_kinds], num_blocks),
+                is_polled=env.rng.random() < 0.3,
+            )
 
 
 @sim_test

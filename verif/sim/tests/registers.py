@@ -28,12 +28,14 @@ async def check_values(env: Environment, values: dict[str, int]) -> None:
     for name in env.rng.sample(sorted(REGISTERS), len(REGISTERS)):
         found = await env.read(name)
         assert found == values[name], f"{name} is {found:#x}, not {values[name]:#x}"
-        ACCESSES.sample({"name": name, "kind": REGISTERS[name].access, "direction": "read", "strobes": "read", "kept": "no"})
+        ACCESSES.sample(
+            {"name": name, "kind": REGISTERS[name].access, "direction": "read", "strobes": "read", "kept": "no"}
+        )
 
 
 async def write_bytes(env: Environment, addr: int, value: int, first: int, count: int) -> AxiResp:
     """Write some bytes of a register: strobes `first` .. `first + count - 1`."""
-    response = await env.csrs.write(addr + first, value.to_bytes(4, "little")[first:first + count])
+    response = await env.csrs.write(addr + first, value.to_bytes(4, "little")[first : first + count])
     return response.resp
 
 
@@ -60,13 +62,18 @@ async def registers_after_reset(env: Environment):
 
 @sim_test
 async def registers_random(env: Environment):
-    """Random reads and writes of all registers and of addresses without one, any strobes, any order of AW and W, locks included."""
+    """Random reads and writes of all registers and of addresses without one, any strobes, any order of AW and W,
+    locks included.
+    """
     values = reset_values(env.config)
     for _ in range(env.rounds):
         env.pause()
         unmapped = [addr for addr in range(0, 1 << CSR_ADDR_BITS, 4) if addr not in NAMES]
         each_once = [(addr, is_read) for addr in (*NAMES, env.rng.choice(unmapped)) for is_read in (False, True)]
-        others = [(env.rng.choice([*NAMES, *env.rng.sample(unmapped, 3)]), env.rng.random() < 0.5) for _ in range(NUM_ACCESSES)]
+        others = [
+            (env.rng.choice([*NAMES, *env.rng.sample(unmapped, 3)]), env.rng.random() < 0.5)
+            for _ in range(NUM_ACCESSES)
+        ]
         for addr, is_read in (*env.rng.sample(each_once, len(each_once)), *others):
             register = NAMES.get(addr)
             name, kind = (register.name, register.access) if register else ("unmapped", "unmapped")
@@ -89,7 +96,15 @@ async def registers_random(env: Environment):
             is_locked = bool(register and register.locked_by and values[register.locked_by] & WindowControl.LOCK)
             if kind == "rw" and not is_locked:
                 values[name] = written(values[name], value, first, count)
-            ACCESSES.sample({"name": name, "kind": kind, "direction": "write", "strobes": "all" if count == 4 else "some", "kept": "locked" if is_locked else "no"})
+            ACCESSES.sample(
+                {
+                    "name": name,
+                    "kind": kind,
+                    "direction": "write",
+                    "strobes": "all" if count == 4 else "some",
+                    "kept": "locked" if is_locked else "no",
+                }
+            )
         await check_values(env, values)
 
 
@@ -116,7 +131,9 @@ async def registers_locked(env: Environment):
 
 @sim_test
 async def registers_while_busy(env: Environment):
-    """Registers that are held keep their values while a program runs, all others take new ones; a doorbell is ignored. The program is not disturbed."""
+    """Registers that are held keep their values while a program runs, all others take new ones; a doorbell is
+    ignored. The program is not disturbed.
+    """
     for _ in range(env.rounds):
         job = random_job(env.rng, env.config, env.rng.sample(list(KINDS), 2), window_mode="tight")
         env.pause()
@@ -132,7 +149,15 @@ async def registers_while_busy(env: Environment):
             expected = before if REGISTERS[name].is_held else value
             assert after == expected, f"{name} is {after:#x} while a program runs, not {expected:#x}"
             num_held += REGISTERS[name].is_held
-            ACCESSES.sample({"name": name, "kind": "rw", "direction": "write", "strobes": "all", "kept": "held" if REGISTERS[name].is_held else "no"})
+            ACCESSES.sample(
+                {
+                    "name": name,
+                    "kind": "rw",
+                    "direction": "write",
+                    "strobes": "all",
+                    "kept": "held" if REGISTERS[name].is_held else "no",
+                }
+            )
             await env.write("CONTROL", Control.DOORBELL)
         await env.wait()
         assert num_held, "the program ended before a register that is held was written"

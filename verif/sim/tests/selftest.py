@@ -1,6 +1,9 @@
-"""Tests of the environment itself: but for the first they fail, where it must find something. Run only when they are named.
+"""Tests of the environment itself: but for the first they fail, where it must find something.
 
-The first four are of `convoy.verif.copier`, a small design with the NPU's ports; its flaws are switched on by its registers.
+Run only when they are named.
+
+The first four are of `convoy.verif.copier`, a small design with the NPU's ports; its flaws are switched on by its
+registers.
 """
 
 from __future__ import annotations
@@ -20,11 +23,16 @@ async def copy(env: Environment, flaws: int = 0, windows: tuple[MemoryWindow, ..
     """Let the copier copy, with back-pressure; memory is as it should be."""
     num_bytes = NUM_BURSTS * BURST_BEATS * env.config.port_bytes
     data = env.rng.randbytes(num_bytes)
-    env.memory.bytes[SOURCE:SOURCE + num_bytes] = data
+    env.memory.bytes[SOURCE : SOURCE + num_bytes] = data
     expected = bytearray(env.memory.bytes)
-    expected[TARGET:TARGET + num_bytes] = data
+    expected[TARGET : TARGET + num_bytes] = data
     env.pause({name: "heavy" for name in ("m_axi.ar", "m_axi.r", "m_axi.aw", "m_axi.w", "m_axi.b")})
-    for name, value in (("PROGRAM_BASE", SOURCE), ("PROGRAM_COUNT", NUM_BURSTS | flaws), ("RECORD_BASE", TARGET), ("IRQ_ENABLE", 1)):
+    for name, value in (
+        ("PROGRAM_BASE", SOURCE),
+        ("PROGRAM_COUNT", NUM_BURSTS | flaws),
+        ("RECORD_BASE", TARGET),
+        ("IRQ_ENABLE", 1),
+    ):
         await env.write(name, value)
     env.monitor.windows = windows
     await env.write("CONTROL", Control.DOORBELL)
