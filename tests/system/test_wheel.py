@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYER = "layer --op conv --input 8x8x16 --oc 16 --kernel 3x3 --pad 1,1,1,1 --config S".split()
+LAYER = ("layer", "--op", "conv", "--input", "8x8x16", "--oc", "16", "--kernel", "3x3", "--config", "S")
 
 
 def call(*command: object, **options) -> str:
@@ -20,7 +20,7 @@ def call(*command: object, **options) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Built from a copy of what is under version control or may come under it, so that nothing is left in the checkout."""
+    """Built from a copy of what is or may come under version control, so that nothing is left in the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     for path in call("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines():
         if (ROOT / path).is_file():
