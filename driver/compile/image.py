@@ -1,9 +1,9 @@
-"""A schedule becomes a plan: NPU programs with their constant memory, and host steps."""
+"""Tiled schedule -> plan: NPU programs with their constant memory, and host steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from math import prod
 
 import numpy as np
 
@@ -12,140 +12,202 @@ from convoy.driver.emit.descriptors import Emitter, Tables, phase_blocks, tp_blo
 from convoy.driver.emit.pack import LayerStreams, Streams, pack_params, pack_streams, pack_taps
 from convoy.driver.emit.program import HostStep, Keep, MemoryWindow, NpuStep, Placement, Plan, Program
 from convoy.driver.graph.graph import Graph, GraphError
-from convoy.driver.lower.host_ops import check_host_op
 from convoy.driver.lower.operands import describe
-from convoy.driver.lower.work import ConvWork, ElementwiseWork, HostWork
+from convoy.driver.lower.work import ConvWork, ElementwiseWork
 from convoy.driver.plan.macs import LaneMacs, lane_macs
-from convoy.driver.plan.schedule import Schedule, Task
-from convoy.driver.plan.tile import Tiling, deal_channels
+from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
+from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES, STREAM
 from convoy.spec.record import EncodeError
 
-from .choose import conv_geometry, nnz_per_channel
+from .segments import Segment
+from .tilings import Tiled
 
 __all__ = ["emit_plan"]
 
-
-def _segments(graph: Graph, plan: Schedule) -> Iterator[tuple[bool, list[int]]]:
-    """Runs of consecutive operator positions: (on the host, positions). NPU operators without any task between them
-    go to the host.
-    """
-    on_host = {task.position for task in plan.tasks if isinstance(task.work, HostWork)}
-    for is_host, group in groupby(range(len(graph.ops)), key=lambda position: position in on_host):
-        positions = list(group)
-        yield is_host or plan.aliases.issuperset(positions), positions
+MAX_DESCRIPTORS = 65535
+"""Of a program."""
 
 
 def emit_plan(
     graph: Graph,
     config: NpuConfig,
-    plan: Schedule,
-    tilings: dict[int, Tiling],
+    tiled: Tiled,
+    segments: Sequence[Segment],
     notes: dict[int, str],
+    *,
     keep_tensors: bool,
 ) -> Plan:
-    addrs, end = place_buffers(plan.buffers, keep_all=keep_tensors)
+    """The plan of a tiled schedule for `graph`, one step for each segment.
+
+    With `keep_tensors` no two tensors share memory. `notes` are handed on.
+
+    Raises
+    ------
+    GraphError
+        When a field of a descriptor or a program cannot hold what it has to; the message names the operator.
+    """
+    schedule = tiled.schedule
+    addrs, end = place_buffers(schedule.buffers, keep_all=keep_tensors)
     arena = Arena(end)
-    activations = MemoryWindow(0, arena.end, is_readable=True, is_writable=True)
-    reasons = {task.position: task.work.reason for task in plan.tasks if isinstance(task.work, HostWork)}
     steps: list[NpuStep | HostStep] = []
-    for is_host, positions in _segments(graph, plan):
-        if is_host:
-            for p in positions:
-                if graph.ops[p].kind in ("READ_VARIABLE", "ASSIGN_VARIABLE"):
-                    steps.append(_npu_step(graph, config, plan, tilings, [p], addrs, arena, activations))
-                else:
-                    reason = reasons.get(p, "only the shape changes, and no NPU work is next to it")
-                    check_host_op(graph, graph.ops[p], reason)
-                    steps.append(HostStep(graph.ops[p], reason))
+    for segment in segments:
+        if segment.host_reason is None:
+            writer = _ProgramWriter(config, schedule, addrs, arena)
+            for number, task in enumerate(schedule.tasks):
+                if task.position in segment.positions:
+                    try:
+                        if isinstance(task, ConvTask):
+                            writer.add_conv(task, tiled.tilings[number])
+                        elif isinstance(task, Task):
+                            writer.add_tp(task)
+                    except (EncodeError, GraphError) as error:
+                        raise GraphError(f"{describe(graph, task.op)}: {error}") from error
+            steps.append(writer.step(graph, segment, MemoryWindow(0, end, is_readable=True, is_writable=True)))
         else:
-            steps.append(_npu_step(graph, config, plan, tilings, positions, addrs, arena, activations))
-    layouts = {index: value.layout for index, value in plan.values.items()}
+            steps.append(HostStep(graph.ops[segment.positions.start], segment.host_reason))
     placements = {
         index: Placement(
-            index, addrs[value.buffer], graph.tensors[index].shape, layouts[index], graph.tensors[index].dtype.itemsize
+            index, addrs[value.buffer], graph.tensors[index].shape, value.layout, graph.tensors[index].dtype.itemsize
         )
-        for index, value in plan.values.items()
+        for index, value in schedule.values.items()
     }
-    return Plan(graph, config, tuple(steps), placements, arena.end, notes, tuple(_keeps(graph, plan, addrs)))
+    return Plan(graph, config, tuple(steps), placements, arena.end, notes, tuple(_keeps(graph, schedule, addrs)))
 
 
-def _keeps(graph: Graph, plan: Schedule, addrs: list[int]) -> Iterator[Keep]:
-    for number, state in sorted(plan.states.items()):
-        variable, buffer = graph.variables[number], state.place.buffer
-        tensors = frozenset(index for index, value in plan.values.items() if value.buffer == buffer)
-        yield Keep(
-            variable.name, Placement(-1, addrs[buffer], variable.shape, state.place.layout), variable.initial, tensors
+def _keeps(graph: Graph, schedule: Schedule, addrs: list[int]) -> Iterator[Keep]:
+    for number, place in sorted(schedule.variables.items()):
+        variable = graph.variables[number]
+        tensors = frozenset(index for index, value in schedule.values.items() if value.buffer == place.buffer)
+        placement = Placement(-1, addrs[place.buffer], variable.shape, place.layout)
+        yield Keep(variable.name, placement, variable.initial, tensors)
+
+
+class _ProgramWriter:
+    """One program: its tasks are added in order, which puts their constants into memory; `step` closes it."""
+
+    def __init__(self, config: NpuConfig, schedule: Schedule, addrs: list[int], arena: Arena):
+        self._config, self._schedule = config, schedule
+        self._addrs, self._arena = addrs, arena
+        arena.pieces = []
+        self._constants_addr = arena.end
+        self._emitter = Emitter(config)
+        self._streams: dict[int, LayerStreams] = {}
+        # by operator index:
+        self._engines: dict[int, set[str]] = {}
+        self._weight_bytes: dict[int, int] = {}
+        self._macs: dict[int, LaneMacs] = {}
+
+    def add_tp(self, task: Task) -> None:
+        """A task of the TP engine on whole buffers."""
+        self._engines.setdefault(task.op.index, set()).add("tp")
+        lut, constant_addr = self._put_lut(task), self._put_operand(task.work)
+        num_bytes = self._schedule.buffers[task.target].num_bytes
+        blocks = tp_blocks(task, self._addrs, num_bytes, self._config, constant_addr)
+        self._emitter.add_tp(task, blocks, lut, [self._span(b) for b in task.sources], self._span(task.target))
+
+    def add_conv(self, task: ConvTask, tiling: Tiling) -> None:
+        """A convolution on a part of its buffers, or on all of them, after the phase planes that it needs."""
+        index, work, phases, addrs = task.op.index, task.work, task.phases, self._addrs
+        self._engines.setdefault(index, set()).update({"nn", "tp"} if phases else {"nn"})
+        lut, packed = self._put_lut(task), pack_streams(work, tiling, tiling.dealt, self._config)
+        tables = self._put_tables(work, tiling, packed)
+        self._streams |= _streams_by_addr(tables.stream_addr, packed.layer, tiling, self._config)
+        self._weight_bytes[index] = self._weight_bytes.get(index, 0) + packed.num_bytes
+        self._macs[index] = self._macs.get(index, LaneMacs()) + lane_macs(work, tiling, self._config)
+
+        source, target = addrs[task.sources[0]], addrs[task.target]
+        in_addr, out_addr = source + task.in_offset, target + task.out_offset
+        num_out_bytes = work.value_bytes * prod(work.out_shape)
+        reads = [range(in_addr, in_addr + work.value_bytes * work.num_ic * work.rows.size_in * work.cols.size_in)]
+        for residual in task.sources[1:]:
+            res_addr = addrs[residual] + task.out_offset
+            reads.append(range(res_addr, res_addr + num_out_bytes))
+        image = self._span(phases.source) if phases else range(0)
+        blocks = phase_blocks(phases, work, tiling, image.start, source, self._config)
+        self._emitter.add_nn(
+            task,
+            tiling,
+            tables,
+            lut,
+            reads,
+            range(out_addr, out_addr + num_out_bytes),
+            blocks,
+            image,
+            _plane_span(phases, source) if phases else range(0),
+        )
+
+    def step(self, graph: Graph, segment: Segment, activations: MemoryWindow) -> NpuStep:
+        """The program of a segment, behind its constants, with room for its records.
+
+        It may write activations and records, and read activations and constants.
+        """
+        descriptors, arena = self._emitter.descriptors, self._arena
+        if len(descriptors) > MAX_DESCRIPTORS:
+            raise GraphError(f"{len(descriptors)} descriptors; the limit of a program is {MAX_DESCRIPTORS}")
+        program_addr = arena.reserve(len(descriptors) * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
+        record_addr = arena.reserve(len(descriptors) * COMPLETION.num_bytes, COMPLETION.num_bytes)
+        windows = (
+            activations,
+            MemoryWindow(self._constants_addr, record_addr, is_readable=True, is_writable=False),
+            MemoryWindow(record_addr, arena.end, is_readable=False, is_writable=True),
+        )
+        program = Program(
+            tuple(descriptors),
+            tuple(self._emitter.ops),
+            program_addr,
+            record_addr,
+            (*arena.pieces, (program_addr, b"".join(descriptors))) if descriptors else (),
+            windows,
+            self._streams,
+        )
+        names = {}
+        for position in segment.positions:
+            engines = self._engines.get(graph.ops[position].index)
+            idle = "fused" if position in self._schedule.fused else "alias"
+            names[graph.ops[position].index] = "+".join(sorted(engines)) if engines else idle
+        return NpuStep(program, tuple(names), names, self._weight_bytes, self._macs)
+
+    def _span(self, buffer: int) -> range:
+        """Addresses of a buffer."""
+        return range(self._addrs[buffer], self._addrs[buffer] + self._schedule.buffers[buffer].num_bytes)
+
+    def _put_lut(self, task: Task) -> dict[str, int]:
+        """Put the lookup table of a task's outputs into memory, if there is one; the fields that say where it is."""
+        table: np.ndarray | None = getattr(task.work, "lut", None)
+        if table is None:
+            return {"has_lut": 0, "lut_addr": 0}
+        return {"has_lut": 1, "lut_addr": self._arena.put(table.tobytes(), LUT_BYTES)}
+
+    def _put_operand(self, work: object) -> int:
+        """Put the constant operand of an elementwise operation into memory; its address, or 0 if there is none."""
+        if not isinstance(work, ElementwiseWork):
+            return 0
+        constants = [values for values in work.constants if values is not None]
+        if not constants:
+            return 0
+        values = constants[0][0].transpose(work.axes)
+        if work.is_wide:  # planes of low and of high bytes in turn
+            values = np.stack([values & 0xFF, values >> 8], axis=1).astype(np.uint8)
+        return self._arena.put(values.tobytes())
+
+    def _put_tables(self, work: ConvWork, tiling: Tiling, streams: Streams) -> Tables:
+        """Put a layer's constants into memory; where they are."""
+        plane_bytes = work.value_bytes * work.out_shape[1] * work.out_shape[2]
+        return Tables(
+            tap_addr=self._arena.put(pack_taps(tiling, self._config)),
+            stream_addr=self._arena.put(streams.directory),
+            wgt_addr=self._arena.put(streams.data),
+            param_addr=self._arena.put(pack_params(work, tiling.dealt, plane_bytes)),
+            run_bits=streams.run_bits,
         )
 
 
-def _npu_step(
-    graph: Graph,
-    config: NpuConfig,
-    plan: Schedule,
-    tilings: dict[int, Tiling],
-    positions: list[int],
-    addrs: list[int],
-    arena: Arena,
-    activations: MemoryWindow,
-) -> NpuStep:
-    """One program: constants, descriptors and room for the records.
-
-    It may write activations and records, and read activations and constants.
-    """
-    arena.pieces = []
-    constants_addr = arena.end
-    emitter, engines, weight_bytes, macs, streams = Emitter(config), {}, {}, {}, {}
-    for number, task in enumerate(plan.tasks):
-        if task.position not in positions:
-            continue
-        spans = [range(addrs[b], addrs[b] + plan.buffers[b].num_bytes) for b in (*task.sources, task.target)]
-        try:
-            table = getattr(task.work, "lut", None)
-            lut = (
-                {"has_lut": 0, "lut_addr": 0}
-                if table is None
-                else {"has_lut": 1, "lut_addr": arena.put(table.tobytes(), LUT_BYTES)}
-            )
-            if number in tilings:
-                tables, packed = _put_tables(task.work, tilings[number], config, arena)
-                streams |= _streams_by_addr(tables.stream_addr, packed.layer, tilings[number], config)
-                weight_bytes[task.op.index] = weight_bytes.get(task.op.index, 0) + packed.num_bytes
-                macs[task.op.index] = macs.get(task.op.index, LaneMacs()) + lane_macs(
-                    task.work, tilings[number], config
-                )
-                _add_nn(emitter, task, tilings[number], tables, lut, plan, addrs)
-            else:
-                blocks = tp_blocks(
-                    task, addrs, plan.buffers[task.target].num_bytes, config, _put_operand(task.work, arena)
-                )
-                emitter.add_tp(task, blocks, lut, spans[:-1], spans[-1])
-        except (EncodeError, GraphError) as error:
-            raise GraphError(f"{describe(graph, task.op)}: {error}") from error
-        used = {"nn", "tp"} if task.phases else {"nn"} if number in tilings else {"tp"}
-        engines.setdefault(task.op.index, set()).update(used)
-    count = len(emitter.descriptors)
-    if count > 65535:
-        raise GraphError(f"{count} descriptors; the limit of a program is 65535")
-    program_addr = arena.reserve(count * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
-    record_addr = arena.reserve(count * COMPLETION.num_bytes, COMPLETION.num_bytes)
-    image = (*arena.pieces, (program_addr, b"".join(emitter.descriptors))) if count else ()
-    layers = tuple(graph.ops[p].index for p in positions)
-    windows = (
-        activations,
-        MemoryWindow(constants_addr, record_addr, is_readable=True, is_writable=False),
-        MemoryWindow(record_addr, arena.end, is_readable=False, is_writable=True),
-    )
-    program = Program(
-        tuple(emitter.descriptors), tuple(emitter.ops), program_addr, record_addr, image, windows, streams
-    )
-    fused = {graph.ops[p].index for p in plan.fused}
-    names = {
-        index: "+".join(sorted(engines[index])) if index in engines else "fused" if index in fused else "alias"
-        for index in layers
-    }
-    return NpuStep(program, layers, names, weight_bytes, macs)
+def _plane_span(phases: PhaseWork, addr: int) -> range:
+    """Addresses of the phase planes that are made for a convolution; all planes begin at `addr`."""
+    channel_bytes = phases.split.num_planes * phases.split.plane_bytes
+    return range(addr + phases.channels.start * channel_bytes, addr + phases.channels.stop * channel_bytes)
 
 
 def _streams_by_addr(addr: int, layer: LayerStreams, tiling: Tiling, config: NpuConfig) -> dict[int, LayerStreams]:
@@ -156,59 +218,3 @@ def _streams_by_addr(addr: int, layer: LayerStreams, tiling: Tiling, config: Npu
         num_oc = geometry.num_oc // geometry.num_ic * part.num_ic if geometry.is_depthwise else geometry.num_oc
         found[addr + part.first_sb * config.num_cores * STREAM.num_bytes] = layer.part(part.superblocks, num_oc)
     return found
-
-
-def _add_nn(
-    emitter: Emitter, task: Task, tiling: Tiling, tables: Tables, lut: dict[str, int], plan: Schedule, addrs: list[int]
-) -> None:
-    """A convolution on a part of its buffers, or on all of them, after the phase planes that it needs."""
-    work, source, target = task.work, task.sources[0], task.target
-    in_addr, out_addr = addrs[source] + task.in_offset, addrs[target] + task.out_offset
-    num_out_bytes = work.value_bytes * int(np.prod(work.out_shape))
-    reads = [range(in_addr, in_addr + work.value_bytes * work.num_ic * work.rows.size_in * work.cols.size_in)]
-    for residual in task.sources[1:]:
-        res_addr = addrs[residual] + task.out_offset
-        reads.append(range(res_addr, res_addr + num_out_bytes))
-    writes = range(out_addr, out_addr + num_out_bytes)
-    blocks = phase_blocks(
-        task.phases, work, tiling, addrs[task.phases.source] if task.phases else 0, addrs[source], emitter.config
-    )
-    image = planes = range(0)
-    if task.phases:
-        split, channels = task.phases.split, task.phases.channels
-        image = range(addrs[task.phases.source], addrs[task.phases.source] + plan.buffers[task.phases.source].num_bytes)
-        planes = range(
-            *(
-                addrs[source] + channel * split.num_planes * split.plane_bytes
-                for channel in (channels.start, channels.stop)
-            )
-        )
-    emitter.add_nn(task, tiling, tables, lut, reads, writes, blocks, image, planes)
-
-
-def _put_operand(work: object, arena: Arena) -> int:
-    """Put the constant operand of an elementwise operation into memory; its address, or 0 if there is none."""
-    if not isinstance(work, ElementwiseWork):
-        return 0
-    constants = [values for values in work.constants if values is not None]
-    if not constants:
-        return 0
-    values = constants[0][0].transpose(work.axes)
-    if work.is_wide:  # planes of low and of high bytes in turn
-        values = np.stack([values & 0xFF, values >> 8], axis=1).astype(np.uint8)
-    return arena.put(values.tobytes())
-
-
-def _put_tables(work: ConvWork, tiling: Tiling, config: NpuConfig, arena: Arena) -> tuple[Tables, Streams]:
-    """Pack a layer's constants into memory; where they are, and its weight streams."""
-    kernels = deal_channels(conv_geometry(work), nnz_per_channel(work), config.num_cores)
-    streams = pack_streams(work, tiling, kernels, config)
-    plane_bytes = work.value_bytes * work.out_shape[1] * work.out_shape[2]
-    tables = Tables(
-        tap_addr=arena.put(pack_taps(tiling, config)),
-        stream_addr=arena.put(streams.directory),
-        wgt_addr=arena.put(streams.data),
-        param_addr=arena.put(pack_params(work, kernels, plane_bytes)),
-        run_bits=streams.run_bits,
-    )
-    return tables, streams

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from convoy.driver.emit.program import Plan
-from convoy.driver.graph.as_int8 import signed_view
-from convoy.driver.graph.graph import Graph, GraphError
-from convoy.driver.lower.fuse import fuse
-from convoy.driver.lower.host_ops import check_host_op
-from convoy.driver.lower.operators import lower_op
-from convoy.driver.lower.tensor_rules import check_tensors
-from convoy.driver.lower.work import HostWork
+from convoy.driver.graph.graph import Graph
 from convoy.driver.plan.schedule import schedule
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
 
-from .choose import is_sum_cheaper_fused, nn_strides, op_cycles, pool_refusal, tile_all
+from .cut import cut
+from .fuse import Fusions, choose_fusions
 from .image import emit_plan
+from .lowering import lower_graph
+from .orientation import choose_orientation
+from .segments import find_segments
+from .strides import choose_strides
+from .tilings import choose_tilings
 
 __all__ = ["Compiled", "compile_graph", "compile_with_costs"]
 
@@ -58,71 +58,17 @@ def compile_graph(
 def compile_with_costs(
     graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None, is_fusing: bool = True
 ) -> Compiled:
-    """`compile_graph`, with the estimates behind its choices."""
-    edge_inputs = set(graph.inputs)
-    if layers is not None:
-        graph = _cut(graph, layers)
-    for op in graph.ops:
-        check_tensors(graph, op)
-    signed = signed_view(graph)
-    works, notes = [lower_op(signed, op) for op in signed.ops], {}
-    for op, work in zip(graph.ops, works, strict=True):
-        if isinstance(work, HostWork):
-            check_host_op(graph, op, work.reason)
-    if is_fusing:
-        works, notes = fuse(
-            graph,
-            works,
-            lambda conv, add: is_sum_cheaper_fused(conv, add, config),
-            lambda conv: pool_refusal(conv, config),
-            config.pool_line_bytes,
-        )
-    choices, refusals = [], []
-    for is_transposed in (False, True):
-        plan = schedule(
-            graph,
-            works,
-            config,
-            is_transposed=is_transposed,
-            nn_strides=lambda work: nn_strides(work, config),
-            edge_inputs=edge_inputs,
-        )
-        try:
-            tilings = tile_all(graph, plan, config)
-        except GraphError as error:
-            refusals.append(error)
-            continue
-        numbers: dict[int, list[int]] = {}
-        for number, task in enumerate(plan.tasks):
-            numbers.setdefault(task.op.index, []).append(number)
-        cycles = {index: op_cycles(of_op, plan, tilings, config) for index, of_op in numbers.items()}
-        choices.append((sum(cycles.values()), is_transposed, plan, tilings, cycles))
-    if not choices:
-        raise refusals[-1]
-    _, is_transposed, plan, tilings, cycles = min(choices, key=lambda choice: choice[:2])
-    by_op = {plan.tasks[number].op.index: tiling for number, tiling in tilings.items()}
-    return Compiled(emit_plan(graph, config, plan, tilings, notes, keep_tensors), cycles, by_op, is_transposed)
+    """`compile_graph`, with the estimates behind its choices.
 
-
-def _cut(graph: Graph, layers: range) -> Graph:
-    """The part of a network between two positions, with the inputs and outputs that this makes; what is read from
-    variables is an input.
+    Each pass takes values and returns one; none changes what it is given or calls back into one before it.
     """
-    if layers.step != 1 or not 0 <= layers.start < layers.stop <= len(graph.ops):
-        raise GraphError(f"layers {layers.start}:{layers.stop} are not part of 0:{len(graph.ops)}")
-    ops = tuple(
-        op for op in graph.ops[layers.start : layers.stop] if op.kind not in ("READ_VARIABLE", "ASSIGN_VARIABLE")
-    )
-    made = {index for op in ops for index in op.outputs}
-    read = [
-        index
-        for op in ops
-        for index in op.inputs
-        if index >= 0 and graph.tensors[index].data is None and index not in made
-    ]
-    used_later = {index for op in graph.ops[layers.stop :] for index in op.inputs} | set(graph.outputs)
-    used_inside = {index for op in ops for index in op.inputs}
-    outputs = [index for op in ops for index in op.outputs if index in used_later or index not in used_inside]
-    return replace(
-        graph, ops=ops, inputs=tuple(dict.fromkeys(read)), outputs=tuple(dict.fromkeys(outputs)), variables=()
-    )
+    part = cut(graph, layers) if layers is not None else graph
+    works = lower_graph(part)
+    fusions = choose_fusions(part, works, config) if is_fusing else Fusions(works, {})
+    splits = [choose_strides(fusions.works, config, is_transposed=is_transposed) for is_transposed in (False, True)]
+    schedules = [schedule(part, fusions.works, split, edge_inputs=frozenset(graph.inputs)) for split in splits]
+    tilings = [choose_tilings(part, made, config) for made in schedules]
+    chosen = choose_orientation(tilings, config)
+    segments = find_segments(part, chosen.tiled.schedule)
+    plan = emit_plan(part, config, chosen.tiled, segments, fusions.notes, keep_tensors=keep_tensors)
+    return Compiled(plan, chosen.cycles, chosen.tiled.tilings_by_op, chosen.tiled.schedule.is_transposed)

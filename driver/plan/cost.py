@@ -17,10 +17,10 @@ __all__ = [
     "TP_BLOCK_CYCLES",
     "TP_START_CYCLES",
     "WINDOW_CYCLES",
-    "LayerCost",
+    "TilingCost",
     "WeightLoad",
     "block_cycles",
-    "layer_cost",
+    "tiling_cost",
     "tp_cycles",
     "words_per_row",
 ]
@@ -72,7 +72,7 @@ class WeightLoad:
 
 
 @dataclass(frozen=True)
-class LayerCost:
+class TilingCost:
     """Estimated cycles, and what bounds them."""
 
     cycles: float
@@ -83,9 +83,9 @@ class LayerCost:
     load_cycles: float
 
 
-def layer_cost(
+def tiling_cost(
     geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...], load: WeightLoad, config: NpuConfig
-) -> LayerCost:
+) -> TilingCost:
     """Estimate of one layer tiled in this way."""
     window_cycles = geometry.value_bytes * len(geometry.phase_list) * group.seg_words + WINDOW_CYCLES
     fill = load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1)
@@ -114,7 +114,7 @@ def layer_cost(
         previous = stripe.num_words, time
     drain_last = load.kernels[-1] * config.num_cores * chunks[1]
     contention = CONTENTION * float(PORT_SHARE * traffic[0] + traffic[1])
-    return LayerCost(
+    return TilingCost(
         cycles + contention + START_CYCLES + float(drain_last),
         *(float(total) for total in totals),
         float(traffic[0]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from convoy.driver.lower.work import Axis
+from convoy.driver.lower.work import Axis, ConvWork
 
 __all__ = ["ChannelPart", "Geometry", "GroupShape", "Stripe"]
 
@@ -23,6 +23,20 @@ class Geometry:
     """As in `ConvWork`."""
     value_bytes: int = 1
     """Bytes of an activation: planes of bytes per channel."""
+
+    @classmethod
+    def of(cls, work: ConvWork) -> Geometry:
+        """That of a convolution in the orientation in which it is stored."""
+        return cls(
+            work.num_ic,
+            work.num_oc,
+            work.rows,
+            work.cols,
+            work.is_depthwise,
+            work.residual is not None,
+            work.pool_size,
+            work.value_bytes,
+        )
 
     @property
     def phase_list(self) -> list[tuple[int, int]]:

@@ -12,7 +12,16 @@ import numpy as np
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
 
-__all__ = ["NATIVE_STRIDES", "AxisPhases", "PhaseSplit", "is_native", "split_parts", "stride_choices"]
+__all__ = [
+    "NATIVE_STRIDES",
+    "AxisPhases",
+    "PhaseSplit",
+    "SplitConv",
+    "Splits",
+    "is_native",
+    "split_conv",
+    "stride_choices",
+]
 
 NATIVE_STRIDES = 1, 2
 """Strides of the NN engine; of others the tensor processor takes a factor: it splits the image into phases first."""
@@ -70,6 +79,25 @@ class PhaseSplit:
         return self.value_bytes * self.rows.size * self.cols.size
 
 
+@dataclass(frozen=True)
+class SplitConv:
+    """A convolution whose strides the tensor processor takes, all of them or a factor."""
+
+    split: PhaseSplit
+    parts: tuple[tuple[ConvWork, range], ...]
+    """Convolutions over the planes, each with the channels whose planes are made for it."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What is chosen for all convolutions of a network in one orientation."""
+
+    is_transposed: bool
+    """Images are stored with columns as rows."""
+    convs: dict[int, SplitConv]
+    """By position of the operator; convolutions that the NN engine runs as they are have no entry."""
+
+
 def is_native(work: ConvWork) -> bool:
     """Does the NN engine have the strides of this convolution?"""
     return work.rows.stride in NATIVE_STRIDES and work.cols.stride in NATIVE_STRIDES
@@ -88,11 +116,8 @@ def stride_choices(work: ConvWork) -> list[tuple[int, int]]:
     return list(product(rows, cols))
 
 
-def split_parts(
-    work: ConvWork, strides: tuple[int, int], config: NpuConfig
-) -> tuple[PhaseSplit, list[tuple[ConvWork, range]]]:
-    """The split of a convolution's input that leaves `strides` to the NN engine, and convolutions over the planes,
-    each with the channels whose planes are made for it.
+def split_conv(work: ConvWork, strides: tuple[int, int], config: NpuConfig) -> SplitConv:
+    """The split of a convolution's input that leaves `strides` of rows and columns to the NN engine.
 
     The planes are input channels. A tap of the kernel is a weight in the plane that it reads; other weights are zero,
     which costs nothing. A depthwise convolution has a part for every `num_cores` channels: its planes are separate
@@ -140,7 +165,7 @@ def split_parts(
             exponent=work.exponent[outputs],
         )
         parts.append((part, range(first, min(first + num_ahead, work.num_ic)) if first % num_ahead == 0 else range(0)))
-    return split, parts
+    return SplitConv(split, tuple(parts))
 
 
 def _split_axis(axis: Axis, stride: int) -> tuple[AxisPhases, Axis, list[tuple[int, int]]]:

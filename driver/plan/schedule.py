@@ -4,9 +4,10 @@ to vanish.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 from convoy.driver.graph.graph import Graph, GraphError, Op
 from convoy.driver.lower.operands import describe, nhwc
@@ -28,15 +29,18 @@ from convoy.driver.lower.work import (
     ReshapeWork,
     ResizeWork,
     TransposeWork,
+    Work,
     ZoomWork,
 )
-from convoy.spec.config import NpuConfig
 
-from .phases import PhaseSplit, split_parts
+from .phases import PhaseSplit, SplitConv, Splits
 
-__all__ = ["AXES", "Buffer", "CopyWork", "PhaseWork", "Schedule", "State", "Task", "Value", "schedule"]
+__all__ = ["AXES", "Buffer", "ConvTask", "CopyWork", "HostTask", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
 
-AXES = {"linear": (0, 1, 2), "planar": (2, 0, 1), "planar_transposed": (2, 1, 0)}
+Shape = tuple[int, int, int, int]
+"""NHWC."""
+
+AXES: dict[str, tuple[int, int, int]] = {"linear": (0, 1, 2), "planar": (2, 0, 1), "planar_transposed": (2, 1, 0)}
 """Order in memory of (h, w, c), outermost first, by `Placement.layout`."""
 
 
@@ -45,7 +49,7 @@ class Value:
     """A tensor's bytes: a buffer, seen with this NHWC shape in this layout. The bytes of a value are channels."""
 
     buffer: int
-    shape: tuple[int, int, int, int]
+    shape: Shape
     layout: str
 
 
@@ -84,6 +88,10 @@ class PhaseWork:
     source: int
 
 
+TpWork = PoolWork | ElementwiseWork | LutWork | CopyWork | MoveWork | RepeatWork | InterleaveWork | ZoomWork
+"""What the TP engine does."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One piece of work for one engine: reads `sources`, writes `target` (buffer numbers). `position` is the
@@ -92,70 +100,59 @@ class Task:
 
     op: Op
     position: int
-    work: (
-        ConvWork
-        | PoolWork
-        | ElementwiseWork
-        | LutWork
-        | CopyWork
-        | MoveWork
-        | RepeatWork
-        | InterleaveWork
-        | ZoomWork
-        | HostWork
-    )
+    work: TpWork | ConvWork
     sources: tuple[int, ...]
-    target: int | None
+    target: int
+
+
+@dataclass(frozen=True)
+class ConvTask(Task):
+    """A convolution on the NN engine."""
+
+    work: ConvWork
     phases: PhaseWork | None = None
-    """What goes before a convolution, into its first source."""
+    """What goes before the convolution, into its first source."""
     in_offset: int = 0
-    """First byte of the source that a convolution reads."""
+    """First byte of the source that the convolution reads."""
     out_offset: int = 0
 
 
-@dataclass
-class State:
-    """A variable while the schedule is made."""
+@dataclass(frozen=True)
+class HostTask:
+    """An operator that the host executes between the programs of the NPU."""
 
-    place: Value
-    """Where its value lies at the start of a run, and at the end."""
-    assigned: Value | None = None
-    """What has been assigned to it so far in this run."""
-    assigner: Op | None = None
+    op: Op
+    position: int
+    work: HostWork
 
 
-@dataclass
+@dataclass(frozen=True)
 class Schedule:
-    """Tasks in order, the buffers they use, the value of every tensor that lies in memory, and the operators that
-    need no work.
-    """
+    """What the engines and the host have to do, in order; a task's number is its place in `tasks`."""
 
-    tasks: list[Task] = field(default_factory=list)
-    buffers: list[Buffer] = field(default_factory=list)
-    values: dict[int, Value] = field(default_factory=dict)
-    aliases: set[int] = field(default_factory=set)
+    is_transposed: bool
+    """Images are stored with columns as rows."""
+    tasks: tuple[Task | HostTask, ...]
+    buffers: tuple[Buffer, ...]
+    """Of all tasks, by their numbers."""
+    values: dict[int, Value]
+    """Every tensor that lies in memory."""
+    aliases: frozenset[int]
     """Positions of operators without a task."""
-    fused: set[int] = field(default_factory=set)
+    fused: frozenset[int]
     """Those of them that another operator's task does."""
-    states: dict[int, State] = field(default_factory=dict)
-    """By number of the variable."""
+    variables: dict[int, Value]
+    """By number of the variable: where its value lies at the start of a run, and at the end."""
 
 
 def schedule(
-    graph: Graph,
-    works: list,
-    config: NpuConfig,
-    *,
-    is_transposed: bool,
-    nn_strides: Callable[[ConvWork], tuple[int, int]],
-    edge_inputs: set[int],
+    graph: Graph, works: Sequence[Work | FusedWork], splits: Splits, *, edge_inputs: frozenset[int]
 ) -> Schedule:
-    """Tasks for the operators of `graph`, whose lowered forms are `works`, on an NPU of configuration `config`.
+    """Tasks for the operators of `graph`, whose lowered forms are `works`, in the orientation of `splits`.
 
     Parameters
     ----------
-    is_transposed : store images with columns as rows
-    nn_strides : of rows and columns of a convolution, as stored, what is left to the NN engine
+    splits : the convolutions whose strides the tensor processor takes
     edge_inputs : tensors that come NHWC; other inputs of the graph come in the layout of the NPU
 
     Raises
@@ -163,30 +160,38 @@ def schedule(
     GraphError
         When operands of an operator cannot be brought together.
     """
-    return _Scheduler(graph, config, is_transposed, nn_strides, edge_inputs).run(works)
+    return _Scheduler(graph, splits, edge_inputs).run(works)
+
+
+@dataclass
+class _State:
+    """A variable while the schedule is made."""
+
+    place: Value
+    """Where its value lies at the start of a run, and at the end."""
+    assigned: tuple[Value, Op] | None = None
+    """What has been assigned to it so far in this run, and by whom."""
 
 
 class _Scheduler:
-    def __init__(
-        self,
-        graph: Graph,
-        config: NpuConfig,
-        is_transposed: bool,
-        nn_strides: Callable[[ConvWork], tuple[int, int]],
-        edge_inputs: set[int],
-    ):
-        self.graph, self.config, self.is_transposed, self.nn_strides = graph, config, is_transposed, nn_strides
-        self.native = "planar_transposed" if is_transposed else "planar"
-        self.result = Schedule()
+    def __init__(self, graph: Graph, splits: Splits, edge_inputs: frozenset[int]):
+        self.graph, self.splits, self.edge_inputs = graph, splits.convs, edge_inputs
+        self.is_transposed = splits.is_transposed
+        self.native = "planar_transposed" if self.is_transposed else "planar"
+        self.tasks: list[Task | HostTask] = []
+        self.buffers: list[Buffer] = []
+        self.values: dict[int, Value] = {}
+        self.fused: set[int] = set()
+        self.states: dict[int, _State] = {}
         self.copies: dict[tuple[Value, str], Value] = {}
-        self.edge_inputs = edge_inputs
         self.due: dict[int, list[int]] = {}
         """By position, the variables whose value at the start of the run nothing reads from there on."""
         self.segment_start = 0
         """Number of the first task since the host's last one."""
 
-    def run(self, works: list) -> Schedule:
-        lowering = {
+    def run(self, works: Sequence[Work | FusedWork]) -> Schedule:
+        aliases = set()
+        lowering: dict[type, Callable[[Op, int, Any], None]] = {
             ConvWork: self._conv,
             PoolWork: self._pool,
             ElementwiseWork: self._elementwise,
@@ -205,70 +210,71 @@ class _Scheduler:
         }
         self._find_due(works)
         for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
-            before = len(self.result.tasks)
+            before = len(self.tasks)
             try:
                 lowering[type(work)](op, position, work)
                 for variable in self.due.get(position, ()):
-                    self._keep(position, self.result.states[variable])
+                    if (assigned := self.states[variable].assigned) is not None:
+                        self._keep(position, self.states[variable].place, *assigned)
             except GraphError as error:
                 raise GraphError(f"{describe(self.graph, op)}: {error}") from error
-            if len(self.result.tasks) == before:
-                self.result.aliases.add(position)
+            if len(self.tasks) == before:
+                aliases.add(position)
         for index in self.graph.outputs:
-            if index in self.result.values:
-                self.result.buffers[self.result.values[index].buffer].last = len(self.result.tasks)
-        for state in self.result.states.values():
-            buffer = self.result.buffers[state.place.buffer]
-            buffer.first, buffer.last = -1, len(self.result.tasks)
-        for part in self.result.buffers:
+            if index in self.values:
+                self.buffers[self.values[index].buffer].last = len(self.tasks)
+        for state in self.states.values():
+            buffer = self.buffers[state.place.buffer]
+            buffer.first, buffer.last = -1, len(self.tasks)
+        for part in self.buffers:
             whole = part
             while whole.parent is not None:
-                whole = self.result.buffers[whole.parent]
+                whole = self.buffers[whole.parent]
                 whole.first, whole.last = min(whole.first, part.first), max(whole.last, part.last)
-        return self.result
+        return Schedule(
+            self.is_transposed,
+            tuple(self.tasks),
+            tuple(self.buffers),
+            self.values,
+            frozenset(aliases),
+            frozenset(self.fused),
+            {number: state.place for number, state in self.states.items()},
+        )
 
     # Values
 
-    def _byte_shape(self, index: int) -> tuple[int, int, int, int]:
+    def _byte_shape(self, index: int) -> Shape:
         """Shape of a tensor as NHWC, with the bytes of a value as channels."""
         tensor = self.graph.tensors[index]
-        *extents, channels = nhwc(tensor.shape)
-        return (*extents, channels * tensor.dtype.itemsize)
+        return _in_bytes(nhwc(tensor.shape), tensor.dtype.itemsize)
 
-    def _new(self, shape: tuple[int, int, int, int], layout: str, is_input: bool = False) -> Value:
-        now = len(self.result.tasks)
+    def _new(self, shape: Shape, layout: str, is_input: bool = False) -> Value:
+        now = len(self.tasks)
         num_bytes = shape[0] * shape[1] * shape[2] * shape[3]
-        self.result.buffers.append(Buffer(num_bytes, -1 if is_input else now, now))
-        return Value(len(self.result.buffers) - 1, shape, layout)
+        self.buffers.append(Buffer(num_bytes, -1 if is_input else now, now))
+        return Value(len(self.buffers) - 1, shape, layout)
 
     def _value(self, index: int) -> Value:
         """The value of an operand; a tensor of the host is given a place on its first use by the NPU."""
-        if index not in self.result.values:
+        if index not in self.values:
             shape = self._byte_shape(index)
             is_cut = index in self.graph.inputs and index not in self.edge_inputs and shape[0] == 1
-            self.result.values[index] = self._new(shape, self.native if is_cut else "linear", is_input=True)
-        return self.result.values[index]
+            self.values[index] = self._new(shape, self.native if is_cut else "linear", is_input=True)
+        return self.values[index]
 
-    def _task(
-        self,
-        op: Op,
-        position: int,
-        work,
-        sources: tuple[Value, ...],
-        target: Value,
-        phases: PhaseWork | None = None,
-        **offsets: int,
-    ) -> None:
-        now = len(self.result.tasks)
-        for buffer in [value.buffer for value in sources] + ([phases.source] if phases else []):
-            self.result.buffers[buffer].last = now
-        self.result.buffers[target.buffer].last = max(self.result.buffers[target.buffer].last, now)
-        self.result.tasks.append(
-            Task(op, position, work, tuple(value.buffer for value in sources), target.buffer, phases, **offsets)
-        )
+    def _task(self, op: Op, position: int, work: TpWork, sources: Sequence[Value], target: Value) -> None:
+        self._append(Task(op, position, work, tuple(value.buffer for value in sources), target.buffer))
+
+    def _append(self, task: Task, *also_read: int) -> None:
+        """Add a task that reads its sources and perhaps other buffers."""
+        now = len(self.tasks)
+        for buffer in (*task.sources, *also_read):
+            self.buffers[buffer].last = now
+        self.buffers[task.target].last = max(self.buffers[task.target].last, now)
+        self.tasks.append(task)
 
     @staticmethod
-    def _same_order(shape: tuple[int, int, int, int], a: str, b: str) -> bool:
+    def _same_order(shape: Shape, a: str, b: str) -> bool:
         """Do two layouts of this shape put the elements in the same order?"""
         return [axis for axis in AXES[a] if shape[axis + 1] > 1] == [axis for axis in AXES[b] if shape[axis + 1] > 1]
 
@@ -279,11 +285,11 @@ class _Scheduler:
             raise GraphError(f"batch {value.shape[0]}; only batch 1 is supported")
         if (value, layout) not in self.copies:
             copy = self._new(value.shape, layout)
-            self._task(op, position, CopyWork(value.shape[1:], AXES[value.layout], AXES[layout]), (value,), copy)
+            self._task(op, position, CopyWork(_hwc(value.shape), AXES[value.layout], AXES[layout]), (value,), copy)
             self.copies[value, layout] = copy
         return self.copies[value, layout]
 
-    def _reshaped(self, op: Op, position: int, value: Value, shape: tuple[int, int, int, int]) -> Value:
+    def _reshaped(self, op: Op, position: int, value: Value, shape: Shape) -> Value:
         if value.shape == shape:
             return value
         value = self._converted(op, position, value, "linear") if value.layout != "linear" else value
@@ -292,45 +298,38 @@ class _Scheduler:
     # Operators
 
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
-        *extents, channels = work.in_shape
-        value = self._reshaped(
-            op, position, self._value(op.inputs[work.source]), (*extents, channels * work.value_bytes)
-        )
-        value = self._converted(op, position, value, self.native)
-        sources = (value,)
+        value = self._value(op.inputs[work.source])
+        value = self._reshaped(op, position, value, _in_bytes(work.in_shape, work.value_bytes))
+        sources = [self._converted(op, position, value, self.native)]
         if work.residual is not None:
-            sources = value, self._converted(op, position, self._value(work.residual.tensor), self.native)
-        *extents, channels = work.out_shape
-        target = self._new((*extents, channels * work.value_bytes), self.native)
-        work = work.oriented(self.is_transposed)
-        strides = self.nn_strides(work)
-        if strides == (work.rows.stride, work.cols.stride):
-            self._task(op, position, work, sources, target)
+            sources.append(self._converted(op, position, self._value(work.residual.tensor), self.native))
+        target = self._new(_in_bytes(work.out_shape, work.value_bytes), self.native)
+        if (split := self.splits.get(position)) is None:
+            buffers = tuple(value.buffer for value in sources)
+            self._append(ConvTask(op, position, work.oriented(self.is_transposed), buffers, target.buffer))
         else:
-            self._strided_conv(op, position, work, strides, sources, target)
+            self._split_conv(op, position, split, sources, target)
         if work.pool_size:  # the result of the pool, which takes it from here
-            self.result.values[op.outputs[0]] = target
+            self.values[op.outputs[0]] = target
         elif work.interleave is None:
             self._define(op, target)
         else:
             self._interleaved(op, position, work.interleave, target)
 
-    def _strided_conv(
-        self, op: Op, position: int, work: ConvWork, strides: tuple[int, int], sources: tuple[Value, ...], target: Value
-    ) -> None:
+    def _split_conv(self, op: Op, position: int, conv: SplitConv, sources: list[Value], target: Value) -> None:
         """A convolution over phase planes, in parts of some channels."""
-        split, parts = split_parts(work, strides, self.config)
+        split, image = conv.split, sources[0].buffer
         planes = self._new(
             (1, split.rows.size, split.cols.size, split.value_bytes * split.num_ic * split.num_planes), self.native
         )
+        buffers = (planes.buffer, *(value.buffer for value in sources[1:]))
         in_offset = out_offset = 0
-        for part, channels in parts:
-            phases = PhaseWork(split, channels, sources[0].buffer) if channels else None
-            self._task(
-                op, position, part, (planes, *sources[1:]), target, phases, in_offset=in_offset, out_offset=out_offset
-            )
+        for part, channels in conv.parts:
+            phases = PhaseWork(split, channels, image) if channels else None
+            task = ConvTask(op, position, part, buffers, target.buffer, phases, in_offset, out_offset)
+            self._append(task, *([image] if phases else []))
             in_offset += part.num_ic * split.plane_bytes
-            out_offset += work.value_bytes * part.num_oc * work.out_shape[1] * work.out_shape[2]
+            out_offset += prod(part.out_shape) * part.value_bytes
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
@@ -348,9 +347,8 @@ class _Scheduler:
         if work.is_wide or not all(self._same_order(value.shape, value.layout, layout) for value in values):
             layout = self.native
         values = [self._converted(op, position, value, layout) for value in values]
-        *extents, channels = work.shape
-        target = self._new((*extents, channels * work.value_bytes), layout)
-        self._task(op, position, replace(work, axes=AXES[layout]), tuple(values), target)
+        target = self._new(_in_bytes(work.shape, work.value_bytes), layout)
+        self._task(op, position, replace(work, axes=AXES[layout]), values, target)
         self._define(op, target)
 
     def _lut(self, op: Op, position: int, work: LutWork) -> None:
@@ -361,8 +359,8 @@ class _Scheduler:
 
     def _fused(self, op: Op, position: int, work: FusedWork) -> None:
         """The operand's place holds the result; the operand never exists."""
-        self.result.values[op.outputs[0]] = self.result.values.pop(work.operand)
-        self.result.fused.add(position)
+        self.values[op.outputs[0]] = self.values.pop(work.operand)
+        self.fused.add(position)
 
     def _moves(self, op: Op, position: int, work: MovesWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[work.source]), self.native)
@@ -398,10 +396,11 @@ class _Scheduler:
         since the host's last.
         """
         value = self._value(op.inputs[0])
-        source, sizes = AXES[value.layout], value.shape[1:]
-        shape = (1, *(sizes[axis] for axis in work.order))
+        source, sizes = AXES[value.layout], _hwc(value.shape)
+        a, b, c = work.order
+        shape = (1, sizes[a], sizes[b], sizes[c])
         wanted = {layout: tuple(work.order[axis] for axis in axes) for layout, axes in AXES.items()}
-        has_neighbour = len(self.result.tasks) > self.segment_start
+        has_neighbour = len(self.tasks) > self.segment_start
         target = next(
             (
                 Value(value.buffer, shape, layout)
@@ -434,18 +433,16 @@ class _Scheduler:
         for index in op.inputs:
             value = self._value(index)
             if op.kind == "PACK":
-                value = self._reshaped(
-                    op,
-                    position,
-                    value,
-                    tuple(1 if axis == work.axis + 1 else extent for axis, extent in enumerate(shape)),
-                )
+                value = self._reshaped(op, position, value, _with_extent(shape, work.axis + 1, 1))
             value = self._converted(op, position, value, self.native)
             size = value.shape[1 + work.axis]
             if not (work.axis == 2 and self._place(value, target, start * shape[1] * shape[2])):
-                axes = [MoveAxis(have, want, have) for have, want in zip(value.shape[1:], shape[1:], strict=True)]
-                axes[work.axis] = MoveAxis(size, shape[1 + work.axis], size, target_start=start)
-                self._task(op, position, MoveWork(*axes, 0).oriented(self.is_transposed), (value,), target)
+                rows, cols, channels = (
+                    MoveAxis(have, want, have, target_start=start if axis == work.axis else 0)
+                    for axis, (have, want) in enumerate(zip(value.shape[1:], shape[1:], strict=True))
+                )
+                move = MoveWork(rows, cols, channels, zero_point=0)
+                self._task(op, position, move.oriented(self.is_transposed), (value,), target)
             start += size
         self._define(op, target)
 
@@ -453,12 +450,12 @@ class _Scheduler:
         """Make the buffer of `value` a part of that of `target`, if it is not part of another one and the NPU has
         work since the host's last.
         """
-        part = self.result.buffers[value.buffer]
+        part = self.buffers[value.buffer]
         num_bytes = value.shape[1] * value.shape[2] * value.shape[3]
         if (
             part.parent is not None
             or part.num_bytes != num_bytes
-            or len(self.result.tasks) == self.segment_start
+            or len(self.tasks) == self.segment_start
             or self._is_state(value)
         ):
             return False
@@ -471,7 +468,7 @@ class _Scheduler:
 
     # Variables
 
-    def _find_due(self, works: list) -> None:
+    def _find_due(self, works: Sequence[Work | FusedWork]) -> None:
         """When each variable may get its new value: after the last assignment and everything on the NPU that reads
         its value at the start of the run.
         """
@@ -496,20 +493,20 @@ class _Scheduler:
 
     def _is_state(self, value: Value) -> bool:
         """Is it what a variable was at the start of the run?"""
-        return any(state.place.buffer == value.buffer for state in self.result.states.values())
+        return any(state.place.buffer == value.buffer for state in self.states.values())
 
-    def _state(self, number: int) -> State:
+    def _state(self, number: int) -> _State:
         """A variable, with a place of its own from its first use on."""
-        if number not in self.result.states:
+        if number not in self.states:
             shape = nhwc(self.graph.variables[number].shape)
             place = self._new(shape, self.native if shape[0] == 1 else "linear", is_input=True)
-            self.result.buffers[place.buffer].last = -1
-            self.result.states[number] = State(place)
-        return self.result.states[number]
+            self.buffers[place.buffer].last = -1
+            self.states[number] = _State(place)
+        return self.states[number]
 
     def _read(self, op: Op, position: int, work: ReadWork) -> None:
         state = self._state(work.variable)
-        self._define(op, state.assigned or state.place)
+        self._define(op, state.assigned[0] if state.assigned else state.place)
 
     def _assign(self, op: Op, position: int, work: AssignWork) -> None:
         """The new value waits where it is until the old one is no longer needed; the old value of another variable
@@ -520,12 +517,11 @@ class _Scheduler:
             copy = self._new(value.shape, value.layout)
             self._task(op, position, self._flat_copy(value), (value,), copy)
             value = copy
-        state.assigned, state.assigner = value, op
+        state.assigned = value, op
 
-    def _keep(self, position: int, state: State) -> None:
+    def _keep(self, position: int, place: Value, value: Value, assigner: Op) -> None:
         """The new value of a variable is made in the variable's place if that is free by then, else copied there."""
-        value, place = state.assigned, state.place
-        part, whole = self.result.buffers[value.buffer], self.result.buffers[place.buffer]
+        part, whole = self.buffers[value.buffer], self.buffers[place.buffer]
         if value.buffer == place.buffer:
             return
         has_order = self._same_order(value.shape, value.layout, place.layout)
@@ -540,14 +536,14 @@ class _Scheduler:
             copy = (
                 self._flat_copy(value)
                 if has_order
-                else CopyWork(value.shape[1:], AXES[value.layout], AXES[place.layout])
+                else CopyWork(_hwc(value.shape), AXES[value.layout], AXES[place.layout])
             )
-            self._task(state.assigner, position, copy, (value,), place)
+            self._task(assigner, position, copy, (value,), place)
 
     def _first(self, number: int) -> int:
         """The first task that writes a buffer or a part of it."""
-        parts = (self._first(part) for part, buffer in enumerate(self.result.buffers) if buffer.parent == number)
-        return min([self.result.buffers[number].first, *parts])
+        parts = (self._first(part) for part, buffer in enumerate(self.buffers) if buffer.parent == number)
+        return min([self.buffers[number].first, *parts])
 
     @staticmethod
     def _flat_copy(value: Value) -> CopyWork:
@@ -555,11 +551,11 @@ class _Scheduler:
         return CopyWork((1, 1, prod(value.shape)), AXES["linear"], AXES["linear"])
 
     def _host(self, op: Op, position: int, work: HostWork) -> None:
-        now = len(self.result.tasks)
+        now = len(self.tasks)
         for index in op.inputs:
-            if index in self.result.values:
-                self.result.buffers[self.result.values[index].buffer].last = now
-        self.result.tasks.append(Task(op, position, work, (), None))
+            if index in self.values:
+                self.buffers[self.values[index].buffer].last = now
+        self.tasks.append(HostTask(op, position, work))
         self.segment_start = now + 1
 
     def _define(self, op: Op, value: Value, number: int = 0) -> None:
@@ -569,4 +565,20 @@ class _Scheduler:
             if shape[0] != 1 or shape[3] != value.shape[3] or not self._same_order(value.shape, value.layout, "planar"):
                 raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
             value = Value(value.buffer, shape, "planar")
-        self.result.values[op.outputs[number]] = value
+        self.values[op.outputs[number]] = value
+
+
+def _in_bytes(shape: Shape, value_bytes: int) -> Shape:
+    """A shape with the bytes of a value as channels."""
+    return _with_extent(shape, 3, shape[3] * value_bytes)
+
+
+def _with_extent(shape: Shape, axis: int, extent: int) -> Shape:
+    """A shape with another extent along an axis."""
+    n, h, w, c = (extent if number == axis else old for number, old in enumerate(shape))
+    return n, h, w, c
+
+
+def _hwc(shape: Shape) -> tuple[int, int, int]:
+    """Extents of an image of a batch."""
+    return shape[1], shape[2], shape[3]

@@ -5,20 +5,21 @@ taken.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
 
 from convoy.driver.graph.graph import GraphError
-from convoy.driver.lower.work import Axis
+from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import STREAM, TABLE_ALIGN_BYTES
 
-from .cost import LayerCost, WeightLoad, layer_cost, words_per_row
+from .cost import TilingCost, WeightLoad, tiling_cost, words_per_row
 from .geometry import ChannelPart, Geometry, GroupShape, Stripe
 
-__all__ = ["Tiling", "deal_channels", "tile_conv", "tilings", "weight_load"]
+__all__ = ["Tiling", "deal_channels", "tile_conv", "tile_work", "tilings", "weight_load"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Tiling:
     num_kernels_last: int
     """K of the last superblock."""
     stripes: tuple[Stripe, ...]
-    cost: LayerCost
+    cost: TilingCost
+    dealt: np.ndarray = field(repr=False, compare=False)
+    """Output channels of the kernels, as from `deal_channels`."""
 
     @property
     def kernels_per_z(self) -> tuple[int, int]:
@@ -49,7 +52,8 @@ class Tiling:
     def num_z_in(self, part: ChannelPart) -> tuple[int, int]:
         """Windows per group, in a part's superblocks and in its last one."""
         if self.geometry.is_depthwise:
-            return tuple(kernels // self.kernels_per_z[0] for kernels in self.num_kernels_in(part))
+            kernels, kernels_last = self.num_kernels_in(part)
+            return kernels // self.kernels_per_z[0], kernels_last // self.kernels_per_z[0]
         return (self.geometry.num_ic,) * 2
 
 
@@ -87,6 +91,25 @@ def weight_load(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, num_kern
     num_taps = geometry.rows.kernel * geometry.cols.kernel
     positions = kernels * num_taps * (1 if geometry.is_depthwise else geometry.num_ic)
     return WeightLoad(per_core.max(axis=1), per_core.sum(axis=1), kernels, num_z, positions, num_taps)
+
+
+def tile_work(work: ConvWork, config: NpuConfig) -> Tiling:
+    """The cheapest legal tiling of a convolution as stored; equal geometries with equally many non-zero weights are
+    tiled once.
+
+    Raises
+    ------
+    GraphError
+        As `tile_conv`.
+    """
+    nnz = np.count_nonzero(work.weights.reshape(work.num_oc, -1), axis=1)
+    return _tile_once(Geometry.of(work), tuple(nnz.tolist()), config)
+
+
+@lru_cache(maxsize=1024)
+def _tile_once(geometry: Geometry, nnz: tuple[int, ...], config: NpuConfig) -> Tiling:
+    counts = np.array(nnz, np.int64)
+    return tile_conv(geometry, counts, deal_channels(geometry, counts, config.num_cores), config)
 
 
 def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig) -> Tiling:
@@ -136,8 +159,10 @@ def tilings(
         ):
             yield None
             for stripes in _stripings(geometry, tile_cols, group, lines, num_kernels, len(load.kernels), config):
-                cost = layer_cost(geometry, group, stripes, load, config)
-                yield Tiling(geometry, group, num_kernels, len(load.kernels), int(load.kernels[-1]), stripes, cost)
+                cost = tiling_cost(geometry, group, stripes, load, config)
+                yield Tiling(
+                    geometry, group, num_kernels, len(load.kernels), int(load.kernels[-1]), stripes, cost, dealt
+                )
 
 
 def _column_tiles(geometry: Geometry, config: NpuConfig) -> Iterator[int]:

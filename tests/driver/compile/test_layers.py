@@ -2,6 +2,8 @@
 against the golden layers.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 from convoy.driver.compile import pipeline
 from convoy.driver.compile.pipeline import compile_graph, compile_with_costs
 from convoy.driver.graph.graph import GraphError
+from convoy.driver.lower.work import ConvWork
 from convoy.driver.plan.cost import words_per_row
-from convoy.driver.plan.phases import stride_choices
+from convoy.driver.plan.phases import Splits, split_conv, stride_choices
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import NN, Opcode
 from convoy.verif.graphs import GraphMaker, evaluate, random_values, run_plan
@@ -50,14 +53,25 @@ def test_layers(graph, config):
         check(graph, config)
 
 
+def share_of_strides(number, works, config, *, is_transposed):
+    """Choice `number` for every convolution, whatever it costs."""
+    splits = {}
+    for position, work in enumerate(works):
+        if isinstance(work, ConvWork):
+            stored = work.oriented(is_transposed)
+            choices = stride_choices(stored)
+            strides = choices[number % len(choices)]
+            if strides != (stored.rows.stride, stored.cols.stride):
+                splits[position] = split_conv(stored, strides, config)
+    return Splits(is_transposed, splits)
+
+
 @PROPERTY
 @given(layer_graphs(), configs(), st.integers(0, 3))
 def test_any_share_of_the_strides(graph, config, number):
     """Whatever the tensor processor takes of the strides, native ones too, the result is the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            pipeline, "nn_strides", lambda work, config: stride_choices(work)[number % len(stride_choices(work))]
-        )
+        patch.setattr(pipeline, "choose_strides", partial(share_of_strides, number))
         if message := refusal(graph, config):
             assert any(limit in message for limit in ("window memory", "stripe memory", "TP buffer"))
         else:

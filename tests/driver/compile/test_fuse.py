@@ -99,7 +99,7 @@ def test_a_sum_is_fused_into_the_operand_made_last():
 @pytest.mark.parametrize("is_depthwise", [False, True])
 def test_sums_and_tables_behind_phase_planes(stride, is_depthwise, monkeypatch):
     """Every part of a convolution over phase planes adds its own channels."""
-    monkeypatch.setattr("convoy.driver.compile.pipeline.is_sum_cheaper_fused", lambda *_: True)
+    monkeypatch.setattr("convoy.driver.compile.fuse.is_sum_cheaper_fused", lambda *_: True)
     maker = GraphMaker(11)
     size, num_c = 7, 20
     source, other = (

@@ -1,0 +1,247 @@
+"""Works -> fusions: which operators vanish into the one before, because an engine does them to its outputs anyway."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from convoy.driver.graph.graph import Graph, GraphError, Op
+from convoy.driver.lower.work import (
+    ConvWork,
+    ElementwiseWork,
+    FusedWork,
+    HostWork,
+    InterleaveWork,
+    LutWork,
+    PoolWork,
+    Residual,
+    Work,
+    ZoomWork,
+)
+from convoy.driver.plan.cost import tp_cycles
+from convoy.driver.plan.phases import is_native, split_conv
+from convoy.driver.plan.tile import tile_work
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import TpOp
+from convoy.spec.limits import FusedPool, broken_limit
+
+__all__ = ["Fusions", "choose_fusions"]
+
+LutMaker = ConvWork | PoolWork | ElementwiseWork | LutWork | InterleaveWork | ZoomWork
+"""What can look its outputs up in a table."""
+
+
+@dataclass(frozen=True)
+class Fusions:
+    """What is chosen for a network."""
+
+    works: tuple[Work | FusedWork, ...]
+    """By position: `FusedWork` for what has vanished, and what does it instead in place of what was there."""
+    notes: dict[int, str]
+    """By operator index: what was fused or why not."""
+
+
+def choose_fusions(graph: Graph, works: Sequence[Work], config: NpuConfig) -> Fusions:
+    """Tables go into the operator that makes the operand, sums and maximum pools into the convolution that makes one
+    operand, where nobody else wants that operand.
+
+    A sum is fused only if that is estimated to take less time, a pool only if the convolution can still be tiled.
+    `works`: the lowered form of each operator of `graph`.
+    """
+    return _Fuser(graph, works, config).run()
+
+
+def is_sum_cheaper_fused(alone: ConvWork, fused: ConvWork, add: ElementwiseWork, config: NpuConfig) -> bool:
+    """Is a convolution with a residual estimated to take less time than a convolution and a sum? False when it
+    cannot be tiled.
+    """
+    try:
+        cycles_alone, cycles_fused = (
+            sum(tile_work(part, config).cost.cycles for part in _parts(conv, config)) for conv in (alone, fused)
+        )
+    except GraphError:
+        return False
+    return cycles_fused < cycles_alone + tp_cycles("add", add.num_elements, 2 * add.num_elements, config)
+
+
+def pool_refusal(conv: ConvWork, config: NpuConfig) -> str | None:
+    """Why a convolution with a pool cannot be tiled in one of the orientations, if so."""
+    try:
+        for part, is_transposed in product(_parts(conv, config), (False, True)):
+            tile_work(part.oriented(is_transposed), config)
+    except GraphError as error:
+        return str(error)
+    return None
+
+
+def _parts(conv: ConvWork, config: NpuConfig) -> list[ConvWork]:
+    """What the NN engine computes at strides of 1, or the convolution itself if its strides are native."""
+    return [conv] if is_native(conv) else [part for part, _ in split_conv(conv, (1, 1), config).parts]
+
+
+class _Fuser:
+    def __init__(self, graph: Graph, works: Sequence[Work], config: NpuConfig):
+        self.graph, self.config = graph, config
+        self.works: list[Work | FusedWork] = list(works)
+        self.notes: dict[int, str] = {}
+        self.makers = {output: position for position, op in enumerate(graph.ops) for output in op.outputs}
+        self.readers = Counter(index for op in graph.ops for index in op.inputs)
+
+    def run(self) -> Fusions:
+        for position, (op, work) in enumerate(zip(self.graph.ops, self.works, strict=True)):
+            if isinstance(work, LutWork):
+                obstacle = self._lut(position, op, work)
+            elif isinstance(work, ElementwiseWork) and work.is_plain_sum:
+                obstacle = self._add(position, op, work)
+            elif isinstance(work, PoolWork) and work.op == TpOp.MAX_POOL:
+                obstacle = self._pool(position, op, work)
+            else:
+                continue
+            if obstacle:
+                self.notes[op.index] = f"not fused: {obstacle}"
+        return Fusions(tuple(self.works), self.notes)
+
+    def _root(self, tensor: int) -> int:
+        """Position of the operator whose task makes a tensor; -1 for an input of the network."""
+        root = self.makers.get(tensor, -1)
+        while root >= 0 and isinstance(work := self.works[root], FusedWork):
+            root = self.makers[work.operand]
+        return root
+
+    def _foreign(self, root: int) -> str:
+        """What to say of an operand that is not made by what could do more."""
+        return f"its operand comes from {self.graph.ops[root].kind}" if root >= 0 else _IS_INPUT
+
+    def _obstacle(self, operand: int, root: int, position: int) -> str | None:
+        """Why operator `position` cannot be done at `root`, where its operand is made, if so."""
+        if self.readers[operand] > 1:
+            return f"its operand has {self.readers[operand]} readers"
+        if operand in self.graph.outputs:
+            return "its operand is an output of the network"
+        if any(isinstance(work, HostWork) for work in self.works[root:position]):
+            return "the host works in between"
+        return None
+
+    def _lut(self, position: int, op: Op, work: LutWork) -> str | None:
+        operand = op.inputs[work.source]
+        root = self._root(operand)
+        before = self.works[root] if root >= 0 else None
+        if not isinstance(before, LutMaker):
+            return self._foreign(root)
+        if obstacle := self._obstacle(operand, root, position):
+            return obstacle
+        if isinstance(before, ConvWork) and before.residual is not None:
+            return "a sum is fused there, which comes last"
+        if isinstance(before, ConvWork) and before.pool_size and not _is_rising(work.lut):
+            return "a pool is fused there, which comes last"
+        lut = work.lut if before.lut is None else work.lut[before.lut.view("u1")]
+        self._merge(position, root, operand, replace(before, lut=lut))
+        return None
+
+    def _pool(self, position: int, op: Op, work: PoolWork) -> str | None:
+        """Maxima of outputs that have been clamped, and looked up, are the same as outputs of maxima clamped by
+        both.
+        """
+        operand = op.inputs[0]
+        root = self._root(operand)
+        before = self.works[root] if root >= 0 else None
+        if not isinstance(before, ConvWork):
+            return self._foreign(root)
+        obstacle = self._obstacle(operand, root, position)
+        if obstacle is None and self.graph.ops[root].kind not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            obstacle = self._foreign(root)
+        if obstacle is None:
+            obstacle = broken_limit(self._described(work, operand))
+        if obstacle is None and (before.residual is not None or before.pool_size):
+            obstacle = "a sum or a pool is fused there, which comes last"
+        if obstacle is not None:
+            return obstacle
+        pooled = _pooled(before, work)
+        if (refusal := pool_refusal(pooled, self.config)) is None:
+            self._merge(position, root, operand, pooled)
+        return refusal
+
+    def _described(self, work: PoolWork, operand: int) -> FusedPool:
+        rows, cols = work.rows, work.cols
+        has_pads = any(
+            axis.pad > 0 or (axis.size_out - 1) * axis.stride + axis.kernel > axis.size_in for axis in (rows, cols)
+        )
+        return FusedPool(
+            (rows.kernel, cols.kernel),
+            (rows.stride, cols.stride),
+            has_pads,
+            (rows.size_in, cols.size_in),
+            self.graph.tensors[operand].dtype.itemsize,
+            self.config.pool_line_bytes,
+        )
+
+    def _add(self, position: int, op: Op, work: ElementwiseWork) -> str | None:
+        """Into the operand that is made last, else into the other one."""
+        roots = [self._root(index) for index in op.inputs[:2]]
+        last, first = sorted((0, 1), key=roots.__getitem__, reverse=True)
+        obstacle = self._add_into(last, roots[last], roots[first], position, op, work)
+        if obstacle and self._add_into(first, roots[first], roots[last], position, op, work) is None:
+            return None
+        return obstacle
+
+    def _add_into(
+        self, mine: int, root: int, other_root: int, position: int, op: Op, work: ElementwiseWork
+    ) -> str | None:
+        """Into operand `mine`, which is made at `root`."""
+        operand, other = op.inputs[mine], op.inputs[1 - mine]
+        before = self.works[root] if root >= 0 else None
+        if not isinstance(before, ConvWork):
+            return self._foreign(root)
+        if obstacle := self._obstacle(operand, root, position):
+            return obstacle
+        if self.graph.ops[root].kind == "FULLY_CONNECTED":
+            return self._foreign(root)
+        if before.interleave is not None:
+            return "its operand's pixels are interleaved first"
+        if before.residual is not None:
+            return "a sum is fused there already"
+        if before.pool_size:
+            return "a pool is fused there, which comes last"
+        if other_root >= root:
+            return "its other operand is made later"
+        fields = {_SWAPPED.get(name, name) if mine else name: value for name, value in work.fields.items()}
+        fused = replace(before, residual=Residual(other, fields))
+        if not is_sum_cheaper_fused(before, fused, work, self.config):
+            return "the tensor processor is faster"
+        self._merge(position, root, operand, fused)
+        return None
+
+    def _merge(self, position: int, root: int, operand: int, work: Work) -> None:
+        """The operator at `root` becomes `work` and does what the one at `position` did."""
+        op, maker = self.graph.ops[position], self.graph.ops[root]
+        self.works[root], self.works[position] = work, FusedWork(operand)
+        self.notes[op.index] = f"fused into operator {maker.index} {maker.kind}"
+        last = self.graph.ops[self.makers[operand]].index
+        text = f"followed by operator {op.index} {op.kind}, its own result is not stored"
+        self.notes[last] = f"{self.notes[last]}; {text}" if last in self.notes else text
+
+
+def _pooled(conv: ConvWork, pool: PoolWork) -> ConvWork:
+    """A convolution with a pool, whose clamp goes into the convolution's clamp or table."""
+    if conv.lut is not None:
+        return replace(conv, pool_size=pool.rows.kernel, lut=np.clip(conv.lut, pool.act_min, pool.act_max))
+    return replace(
+        conv,
+        pool_size=pool.rows.kernel,
+        act_min=max(conv.act_min, pool.act_min),
+        act_max=min(conv.act_max, pool.act_max),
+    )
+
+
+def _is_rising(lut: np.ndarray) -> bool:
+    """A table that never falls; the maximum of its values is its value of the maximum."""
+    return bool((np.diff(np.roll(lut, 128).astype(int)) >= 0).all())
+
+
+_IS_INPUT = "its operand is an input of the network"
+_SWAPPED = {f"{a}_{name}": f"{b}_{name}" for a, b in ("ab", "ba") for name in ("zero_point", "mult", "shift")}
+"""The fields of a sum with its operands exchanged."""

@@ -1,0 +1,74 @@
+"""Works -> splits: which strides of each convolution the tensor processor takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.lower.work import ConvWork, FusedWork, Work
+from convoy.driver.plan.phases import SplitConv, Splits, is_native, split_conv, stride_choices
+from convoy.driver.plan.schedule import PhaseWork
+from convoy.driver.plan.tile import tile_work
+from convoy.spec.config import NpuConfig
+
+from .weigh import conv_cycles
+
+__all__ = ["choose_strides"]
+
+SPLIT_GAIN = 1.5
+"""The tensor processor splits a convolution of native strides only if it is estimated to be so many times as fast
+then.
+"""
+
+
+def choose_strides(works: Sequence[Work | FusedWork], config: NpuConfig, *, is_transposed: bool) -> Splits:
+    """The split of every convolution with which it is estimated to take least time in this orientation; those that
+    take least without have none.
+    """
+    splits = {
+        position: _choose_split(work.oriented(is_transposed), config)
+        for position, work in enumerate(works)
+        if isinstance(work, ConvWork)
+    }
+    return Splits(is_transposed, {position: split for position, split in splits.items() if split is not None})
+
+
+def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | None:
+    """The tensor processor takes a part of native strides only where the NN engine alone is far from its ideal, because
+    its windows hold too few pixels.
+    """
+    choices = stride_choices(work)
+    if not is_native(work):
+        splits = [split_conv(work, strides, config) for strides in choices]
+        return splits[0] if len(splits) == 1 else _cheapest(splits, np.inf, config) or splits[0]
+    if len(choices) == 1 or work.is_depthwise:
+        return None
+    limit = np.inf
+    with suppress(GraphError):
+        limit = tile_work(work, config).cost.cycles / SPLIT_GAIN
+    ideal = np.count_nonzero(work.weights) * work.rows.size_out * work.cols.size_out / config.macs_per_cycle
+    if limit < ideal:
+        return None
+    return _cheapest([split_conv(work, strides, config) for strides in choices[1:]], limit, config)
+
+
+def _cheapest(splits: Sequence[SplitConv], limit: float, config: NpuConfig) -> SplitConv | None:
+    """The first of the splits that are estimated to take least time, if that is less than `limit` cycles."""
+    best = None
+    for split in splits:
+        with suppress(GraphError):
+            if (cycles := _split_cycles(split, config)) < limit:
+                best, limit = split, cycles
+    return best
+
+
+def _split_cycles(conv: SplitConv, config: NpuConfig) -> float:
+    """Estimated cycles of a convolution over phase planes."""
+    parts = [
+        (part, PhaseWork(conv.split, channels, 0) if channels else None, tile_work(part, config))
+        for part, channels in conv.parts
+    ]
+    return conv_cycles(parts, config)

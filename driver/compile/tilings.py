@@ -1,0 +1,71 @@
+"""Schedule -> tiled schedule: how each convolution is cut into stripes, groups and superblocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from convoy.driver.graph.graph import Graph, GraphError
+from convoy.driver.lower.operands import describe
+from convoy.driver.lower.work import Axis, ConvWork
+from convoy.driver.plan.schedule import ConvTask, HostTask, Schedule, Task
+from convoy.driver.plan.tile import Tiling, tile_work
+from convoy.spec.config import NpuConfig
+
+__all__ = ["Tiled", "choose_tilings"]
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """A schedule whose convolutions are tiled."""
+
+    schedule: Schedule
+    tilings: dict[int, Tiling]
+    """By number of the task, for all convolutions unless there is a refusal."""
+    refusal: GraphError | None = None
+    """Why one of the convolutions cannot be tiled."""
+
+    @property
+    def tilings_by_op(self) -> dict[int, Tiling]:
+        """By operator index: that of its last convolution."""
+        return {self.schedule.tasks[number].op.index: tiling for number, tiling in self.tilings.items()}
+
+
+def choose_tilings(graph: Graph, schedule: Schedule, config: NpuConfig) -> Tiled:
+    """The cheapest tiling of every convolution of a schedule for `graph`.
+
+    A layer on a single pixel with too many channels for the stripe memory is folded: its task has other work then.
+    """
+    tasks: list[Task | HostTask] = []
+    tilings: dict[int, Tiling] = {}
+    for number, task in enumerate(schedule.tasks):
+        if isinstance(task, ConvTask):
+            try:
+                work, tilings[number] = _tile(task.work, config)
+            except GraphError as error:
+                return Tiled(schedule, {}, GraphError(f"{describe(graph, task.op)}: {error}"))
+            task = replace(task, work=work)
+        tasks.append(task)
+    return Tiled(replace(schedule, tasks=tuple(tasks)), tilings)
+
+
+def _tile(work: ConvWork, config: NpuConfig) -> tuple[ConvWork, Tiling]:
+    """The first form of a convolution that can be tiled, and its tiling; the refusal of the convolution itself if none
+    can.
+    """
+    try:
+        return work, tile_work(work, config)
+    except GraphError:
+        for form in _foldings(work, config):
+            with suppress(GraphError):
+                return form, tile_work(form, config)
+        raise
+
+
+def _foldings(work: ConvWork, config: NpuConfig) -> Iterator[ConvWork]:
+    """Other forms of the work, if it is a fully connected layer on one pixel."""
+    if work.rows == work.cols == Axis(1, 1) and not work.is_depthwise and not work.is_wide:
+        yield from (
+            work.folded(num_taps) for num_taps in range(2, config.num_lanes * 4 + 1) if work.num_ic % num_taps == 0
+        )
