@@ -54,11 +54,9 @@ class Machine:
         """
         if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= 65535 or record_addr % COMPLETION.num_bytes:
             error = MachineError(
-                
-                    f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples "
-                    "of "
-                    f"{DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..65535"
-                
+                f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples "
+                "of "
+                f"{DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..65535"
             )
             error.addr = program_addr
             raise error
@@ -83,10 +81,8 @@ class Machine:
         header = HEADER.decode(raw[: HEADER.num_bytes])
         if header["opcode"] not in set(Opcode):
             raise OpcodeError(
-                
-                    f"HEADER.opcode = {header['opcode']} is unknown: use "
-                    f"{', '.join(str(opcode.value) for opcode in Opcode)}"
-                
+                f"HEADER.opcode = {header['opcode']} is unknown: use "
+                f"{', '.join(str(opcode.value) for opcode in Opcode)}"
             )
         if header["reserved"]:
             raise MachineError(f"HEADER.reserved = {header['reserved']}: use 0")
@@ -109,19 +105,18 @@ class _Order:
     """Rules between successive descriptors of a program."""
 
     def __init__(self) -> None:
-        self._stripe: range | None = None
+        self._stripe = range(0)
         self._half: int | None = None
 
     def check_nn(self, d: dict[str, int]) -> None:
         """A stripe that overlaps the one before needs `load_after_fill`."""
         stripe = range(d["stripe_word"], d["stripe_word"] + d["num_ic"] * d["channel_words"])
-        overlaps = self._stripe is not None and stripe.start < self._stripe.stop and self._stripe.start < stripe.stop
+        before = self._stripe
+        overlaps = stripe.start < before.stop and before.start < stripe.stop
         if overlaps and not d["load_after_fill"]:
             raise MachineError(
-                
-                    f"NN.load_after_fill = 0, but stripe words {stripe.start}..{stripe.stop - 1} overlap the previous "
-                    f"stripe's, {self._stripe.start}..{self._stripe.stop - 1}"
-                
+                f"NN.load_after_fill = 0, but stripe words {stripe.start}..{stripe.stop - 1} overlap the previous "
+                f"stripe's, {before.start}..{before.stop - 1}"
             )
         self._stripe = stripe
 
