@@ -11,7 +11,7 @@ ROUNDS ?= 1
 JOBS ?= 20000
 VENV := .venv
 BIN := $(VENV)/bin
-TYPED := convoy.spec convoy.golden convoy.driver
+TYPED := convoy.spec convoy.golden convoy.hw convoy.driver
 
 given = $(if $(filter command% environment%,$(origin $(1))),$($(1)),$(2))
 

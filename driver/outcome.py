@@ -28,7 +28,11 @@ _USAGE_ERROR: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name
 
 
 class OutputError(Exception):
-    """Standard output takes no more; the cause is the system's error."""
+    """Standard output takes no more; `error` is the system's."""
+
+    def __init__(self, error: OSError):
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Output:
@@ -41,13 +45,13 @@ class _Output:
         try:
             return self._stream.write(text)
         except OSError as error:
-            raise OutputError from error
+            raise OutputError(error) from error
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError as error:
-            raise OutputError from error
+            raise OutputError(error) from error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -63,7 +67,7 @@ def exit_code_of(command: Callable[[], int | None]) -> int:
     if before is not None:
         if hasattr(before, "reconfigure"):
             before.reconfigure(errors="backslashreplace")
-        sys.stdout = _Output(before)  # type: ignore[assignment]
+        sys.stdout = _Output(before)
     try:
         code = command() or 0
         if sys.stdout is not None:
@@ -92,8 +96,8 @@ def _exit_code(error: BaseException) -> int:
                 )  # what is left is not written when the interpreter ends
             return (
                 141
-                if isinstance(error.__cause__, BrokenPipeError)
-                else _refuse(f"standard output cannot be written: {error.__cause__.strerror}")
+                if isinstance(error.error, BrokenPipeError)
+                else _refuse(f"standard output cannot be written: {error.error.strerror}")
             )
         case GraphError() | ConfigError() | DeviceError():
             return _refuse(error)

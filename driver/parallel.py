@@ -10,7 +10,7 @@ from concurrent.futures import Executor, as_completed
 import numpy as np
 
 from convoy.driver.compile.pipeline import compile_graph
-from convoy.driver.emit.program import NpuStep, Plan
+from convoy.driver.emit.program import HostStep, NpuStep, Plan
 from convoy.driver.graph.graph import Graph
 from convoy.driver.plan.macs import dense_macs
 from convoy.driver.runtime.device import MemoryModel
@@ -107,7 +107,9 @@ def merge_parts(graph: Graph, parts: list[Part]) -> Part:
     """The parts as if they were one plan and its execution: cycles and seconds are sums. The plan is one to report
     on, not to run.
     """
-    total, notes, steps = Execution(), {}, []
+    total = Execution()
+    notes: dict[int, str] = {}
+    steps: list[NpuStep | HostStep] = []
     for plan, execution in parts:
         steps += plan.steps
         notes |= plan.notes

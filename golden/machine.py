@@ -105,17 +105,18 @@ class _Order:
     """Rules between successive descriptors of a program."""
 
     def __init__(self) -> None:
-        self._stripe: range | None = None
+        self._stripe = range(0)
         self._half: int | None = None
 
     def check_nn(self, d: dict[str, int]) -> None:
         """A stripe that overlaps the one before needs `load_after_fill`."""
         stripe = range(d["stripe_word"], d["stripe_word"] + d["num_ic"] * d["channel_words"])
-        overlaps = self._stripe is not None and stripe.start < self._stripe.stop and self._stripe.start < stripe.stop
+        before = self._stripe
+        overlaps = stripe.start < before.stop and before.start < stripe.stop
         if overlaps and not d["load_after_fill"]:
             raise MachineError(
                 f"NN.load_after_fill = 0, but stripe words {stripe.start}..{stripe.stop - 1} overlap the previous "
-                f"stripe's, {self._stripe.start}..{self._stripe.stop - 1}"
+                f"stripe's, {before.start}..{before.stop - 1}"
             )
         self._stripe = stripe
 

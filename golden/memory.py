@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
@@ -27,6 +27,13 @@ class MachineError(ValueError):
     """What the hardware calls it."""
     addr: int | None = None
     """What goes with it: the address of the descriptor, once a `Machine` has located it."""
+
+    @property
+    def error_addr(self) -> int:
+        """What ERROR_ADDR shows, of an error that a `Machine` has raised."""
+        if self.addr is None:
+            raise ValueError("no machine has located this error")
+        return self.addr
 
 
 class OpcodeError(MachineError):
@@ -169,11 +176,11 @@ class MemoryView:
         if stop > len(self.array):
             self._refuse_outside(what, start, stop, max(start, len(self.array)), is_write=False)
 
-    def _refuse(self, what: str, addr: int, is_write: bool) -> None:
+    def _refuse(self, what: str, addr: int, is_write: bool) -> NoReturn:
         verb, code = ("write", Error.ACCESS_WRITE) if is_write else ("read", Error.ACCESS_READ)
         raise AccessError(f"{what}: no memory window allows to {verb} byte {addr:#x}", code, addr)
 
-    def _refuse_outside(self, what: str, start: int, stop: int, addr: int, is_write: bool) -> None:
+    def _refuse_outside(self, what: str, start: int, stop: int, addr: int, is_write: bool) -> NoReturn:
         code = Error.BUS_WRITE if is_write else Error.BUS_READ
         raise AccessError(
             f"{what}: bytes {start:#x}..{stop:#x} are outside the memory of {len(self.array):#x} bytes", code, addr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,11 @@ class PoolLines:
         """Rows by the channel's number in the descriptor."""
 
 
-_ROUNDINGS = {Rounding.DOUBLE: double_rounding, Rounding.SINGLE: single_rounding, Rounding.HALF_UP: half_up_rounding}
+_ROUNDINGS: dict[int, Callable[..., np.ndarray]] = {
+    Rounding.DOUBLE: double_rounding,
+    Rounding.SINGLE: single_rounding,
+    Rounding.HALF_UP: half_up_rounding,
+}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ none changes its arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import reduce
+from operator import add as plus
 
 import numpy as np
 
@@ -37,11 +39,12 @@ __all__ = [
 
 Quantisation = tuple[float, int]
 Padding = str | tuple[int, int, int, int]
+Dtype = np.dtype | type
 
 _BOUNDS = {"NONE": (None, None), "RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 
 
-def activation_range(activation: str, quant: Quantisation, dtype: type = np.int8) -> tuple[int, int]:
+def activation_range(activation: str, quant: Quantisation, dtype: Dtype = np.int8) -> tuple[int, int]:
     """The clamp (act_min, act_max) that a fused activation is on outputs of `dtype`.
 
     Raises
@@ -53,9 +56,10 @@ def activation_range(activation: str, quant: Quantisation, dtype: type = np.int8
         raise ValueError(f"activation = {activation!r} is unknown: use {', '.join(_BOUNDS)}")
     info = np.iinfo(dtype)
     lower, upper = (
-        None if bound is None else int(quantize(np.float32(bound), quant, dtype)) for bound in _BOUNDS[activation]
+        None if bound is None else int(quantize(np.asarray(bound, np.float32), quant, dtype))
+        for bound in _BOUNDS[activation]
     )
-    return info.min if lower is None else lower, info.max if upper is None else upper
+    return int(info.min) if lower is None else lower, int(info.max) if upper is None else upper
 
 
 def conv2d(
@@ -77,10 +81,11 @@ def conv2d(
     """
     dtype = np.float64  # sums are exact
     centred = weights.astype(dtype) - weight_zero_point
-    acc = sum(
+    products = (
         pixels.astype(dtype) @ centred[:, ky, kx].T
         for ky, kx, pixels in _taps(acts, input_quant[1], weights.shape[1:3], stride, dilation, padding)
     )
+    acc = reduce(plus, products)
     factors = _factors(input_quant[0], weight_scale, output_quant[0], len(weights))
     return _finish(
         acc.astype(np.int64), bias, factors, output_quant, activation, _conv_rounding(acts, bias), acts.dtype
@@ -105,10 +110,11 @@ def depthwise_conv2d(
     """
     multiplier = weights.shape[3] // acts.shape[3]
     by_channel = weights[0].reshape(*weights.shape[1:3], acts.shape[3], multiplier).astype(np.int64) - weight_zero_point
-    acc = sum(
+    products = (
         pixels[..., None] * by_channel[ky, kx]
         for ky, kx, pixels in _taps(acts, input_quant[1], weights.shape[1:3], stride, dilation, padding)
     )
+    acc = reduce(plus, products)
     acc = acc.reshape(*acc.shape[:3], -1)
     factors = _factors(input_quant[0], weight_scale, output_quant[0], weights.shape[3])
     return _finish(
@@ -231,7 +237,7 @@ def relu(
 
 
 def requantize(
-    acts: np.ndarray, input_quant: Quantisation, output_quant: Quantisation, dtype: type = np.int8
+    acts: np.ndarray, input_quant: Quantisation, output_quant: Quantisation, dtype: Dtype = np.int8
 ) -> np.ndarray:
     """QUANTIZE from int8 or uint8 to `dtype`, one of these."""
     factor = float(np.float32(input_quant[0])) / float(np.float32(output_quant[0]))
@@ -239,7 +245,7 @@ def requantize(
     return _clamp(values, activation_range("NONE", output_quant, dtype), dtype)
 
 
-def quantize(values: np.ndarray, quant: Quantisation, dtype: type = np.int8) -> np.ndarray:
+def quantize(values: np.ndarray, quant: Quantisation, dtype: Dtype = np.int8) -> np.ndarray:
     """QUANTIZE from float32 to `dtype`: divided in float32, rounded half away from zero."""
     quotient = (np.asarray(values, np.float32) / np.float32(quant[0])).astype(np.float64)
     rounded = np.trunc(quotient + np.copysign(0.5, quotient))
@@ -351,11 +357,11 @@ def _conv_rounding(acts: np.ndarray, bias: np.ndarray | None) -> Callable[..., n
 def _finish(
     acc: np.ndarray,
     bias: np.ndarray | None,
-    factors: Sequence[np.ndarray],
+    factors: Iterable[np.ndarray],
     output_quant: Quantisation,
     activation: str,
     rounding: Callable[..., np.ndarray],
-    dtype: type,
+    dtype: Dtype,
 ) -> np.ndarray:
     """Bias, `rounding(acc, *factors)`, zero point and clamp; channels are last."""
     total = acc + (0 if bias is None else bias.astype(np.int64))
@@ -363,5 +369,5 @@ def _finish(
     return _clamp(rounding(total, *factors) + output_quant[1], activation_range(activation, output_quant, dtype), dtype)
 
 
-def _clamp(values: np.ndarray, limits: tuple[int, int], dtype: type) -> np.ndarray:
+def _clamp(values: np.ndarray, limits: tuple[int, int], dtype: Dtype) -> np.ndarray:
     return np.clip(values, *limits).astype(dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = [
     "double_rounding",
@@ -52,29 +53,29 @@ def quantize_multiplier(factor: float) -> tuple[int, int, int]:
     return q, max(exponent, 0), max(-exponent, 0)
 
 
-def wrap32(value):
+def wrap32(value: ArrayLike) -> np.ndarray:
     """int64 array or integer -> int64 array of the same shape, reduced to two's complement of 32 bits."""
     return (np.asarray(value, np.int64) & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
 
 
-def saturate32(value):
+def saturate32(value: ArrayLike) -> np.ndarray:
     """int64 array or integer -> int64 array of the same shape, clamped to 32 bits."""
     return np.clip(np.asarray(value, np.int64), INT32_MIN, INT32_MAX)
 
 
-def round_half_away(total, count):
+def round_half_away(total: ArrayLike, count: ArrayLike) -> np.ndarray:
     """`total / count` rounded to the nearest integer, halves away from zero; int64 arrays, `count` > 0."""
     total, count = np.asarray(total, np.int64), np.asarray(count, np.int64)
     return np.sign(total) * ((np.abs(total) + count // 2) // count)
 
 
-def round_half_up(total, count):
+def round_half_up(total: ArrayLike, count: ArrayLike) -> np.ndarray:
     """`total / count` rounded to the nearest integer, halves up; int64 arrays, `count` > 0."""
     total, count = np.asarray(total, np.int64), np.asarray(count, np.int64)
     return (2 * total + count) // (2 * count)
 
 
-def double_rounding(acc, mult, shift_left, shift_right):
+def double_rounding(acc: ArrayLike, mult: ArrayLike, shift_left: ArrayLike, shift_right: ArrayLike) -> np.ndarray:
     """D: the rounding doubling high product, then a rounding shift right.
 
     Parameters
@@ -93,7 +94,7 @@ def double_rounding(acc, mult, shift_left, shift_right):
     return (high + half - ((high < 0) & (shift_right > 0))) >> shift_right
 
 
-def single_rounding(acc, mult, shift_left, shift_right):
+def single_rounding(acc: ArrayLike, mult: ArrayLike, shift_left: ArrayLike, shift_right: ArrayLike) -> np.ndarray:
     """SA: the exact product, rounded once, halves away from zero.
 
     Arguments and result as `double_rounding`, but the shift to the left saturates.
@@ -103,14 +104,14 @@ def single_rounding(acc, mult, shift_left, shift_right):
     return (product + (np.int64(1) << (30 + shift_right)) - (product < 0)) >> (31 + shift_right)
 
 
-def half_up_rounding(acc, mult, shift_left, shift_right):
+def half_up_rounding(acc: ArrayLike, mult: ArrayLike, shift_left: ArrayLike, shift_right: ArrayLike) -> np.ndarray:
     """The exact product, rounded once, halves up. Arguments and result as `single_rounding`."""
     mult, shift_left, shift_right = (np.asarray(value, np.int64) for value in (mult, shift_left, shift_right))
     product = saturate32(np.asarray(acc, np.int64) << shift_left) * mult
     return (product + (np.int64(1) << (30 + shift_right))) >> (31 + shift_right)
 
 
-def reduced_rounding(acc, mult, shift_left, shift_right):
+def reduced_rounding(acc: ArrayLike, mult: ArrayLike, shift_left: ArrayLike, shift_right: ArrayLike) -> np.ndarray:
     """S16: the multiplier rounded to 15 bits first, the exact product then rounded once, half up.
 
     Arguments and result as `double_rounding`, but `acc` may have up to 48 bits and L is at most 14.
@@ -121,7 +122,7 @@ def reduced_rounding(acc, mult, shift_left, shift_right):
     return (acc * reduced + (np.int64(1) << (shift - 1))) >> shift
 
 
-def float64_rounding(acc, factor):
+def float64_rounding(acc: ArrayLike, factor: ArrayLike) -> np.ndarray:
     """R64: `acc * factor` in float64, rounded half away from zero; int64 array, broadcast over the arguments."""
-    product = np.asarray(acc, np.float64) * factor
+    product = np.asarray(acc, np.float64) * np.asarray(factor, np.float64)
     return np.trunc(product + np.copysign(0.5, product)).astype(np.int64)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import numpy as np
@@ -123,7 +125,7 @@ def _elementwise(d: dict[str, int], op: TpOp, a: np.ndarray, b: np.ndarray, bloc
     loops = np.ix_(*block, np.arange(d["num_2"]))
     operands = []
     for prefix, values in (("", a), ("b_", b)):
-        index = sum(loop * d[f"{prefix}step_{n}"] for n, loop in enumerate(loops))
+        index = reduce(add, (loop * d[f"{prefix}step_{n}"] for n, loop in enumerate(loops)))
         _check_index(f"TP.{prefix}step_0, {prefix}step_1, {prefix}step_2", index, len(values))
         operands.append(_elements(d, values, index, f"{prefix or 'a_'}high_bytes"))
     a, b = operands

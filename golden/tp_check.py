@@ -83,7 +83,7 @@ def _require(is_legal: bool, message: str) -> None:
 
 
 def _check_arithmetic(op: TpOp, d: dict[str, int]) -> None:
-    is_wide = d["is_wide"]
+    is_wide = bool(d["is_wide"])
     _require(not is_wide or op in TP_WIDE, f"is_wide = 1: use 0 for {op.name}")
     _require(is_wide or not d["is_high"], "is_high = 1: use 0 without is_wide")
     for name in ("has_lut", *TP_INT8) * is_wide:

@@ -75,7 +75,7 @@ def source_hash() -> str:
     """
     digest = hashlib.sha256(importlib.metadata.version("amaranth").encode())
     for package in (convoy.hw, convoy.spec):
-        root = Path(package.__file__).parent
+        root = Path(package.__path__[0])
         for path in sorted(root.rglob("*.py")):
             source = path.read_bytes()
             digest.update(f"{package.__name__}/{path.relative_to(root).as_posix()}:{len(source)}:".encode())

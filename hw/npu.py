@@ -104,10 +104,9 @@ class Npu(wiring.Component):
             control.weight_beat.eq(read_mux.beat_strobe[weights_client]),
             control.write_bytes.eq(Mux(write_mux.num_bytes_client == records_client, 0, write_mux.num_bytes)),
         ]
-        for guard, mux in zip(control.guards, (read_mux, write_mux), strict=True):
+        muxes: tuple[ReadMux | WriteMux, ...] = (read_mux, write_mux)
+        for guard, mux in zip(control.guards, muxes, strict=True):
             wiring.connect(m, guard, mux.guard)
-        for fault, mux, code in zip(
-            control.bus_faults, (read_mux, write_mux), (Error.BUS_READ, Error.BUS_WRITE), strict=True
-        ):
+        for fault, mux, code in zip(control.bus_faults, muxes, (Error.BUS_READ, Error.BUS_WRITE), strict=True):
             m.d.comb += [fault.valid.eq(mux.error), fault.p.code.eq(code), fault.p.addr.eq(mux.error_addr)]
         return m

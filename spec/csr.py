@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.lib import enum
+from .enums import IntEnum, IntFlag
 
 __all__ = [
     "CSR_ADDR_BITS",
@@ -30,7 +30,7 @@ WINDOW_ALIGN_BYTES = 32
 """Alignment of the base and the limit of a window: the widest beat. The bits below are ignored."""
 
 
-class Control(enum.IntFlag, shape=3):
+class Control(IntFlag, shape=3):
     """Bits of CONTROL."""
 
     DOORBELL = 1
@@ -43,7 +43,7 @@ class Control(enum.IntFlag, shape=3):
     """
 
 
-class Status(enum.IntFlag, shape=3):
+class Status(IntFlag, shape=3):
     """Bits of STATUS."""
 
     BUSY = 1
@@ -54,7 +54,7 @@ class Status(enum.IntFlag, shape=3):
     """Bursts under way have not ended yet, or the engines are being reset; a doorbell is ignored."""
 
 
-class WindowControl(enum.IntFlag, shape=3):
+class WindowControl(IntFlag, shape=3):
     """Bits of WINDOW*_CONTROL."""
 
     READ = 1
@@ -67,7 +67,7 @@ class WindowControl(enum.IntFlag, shape=3):
     """
 
 
-class Error(enum.IntEnum, shape=8):
+class Error(IntEnum, shape=8):
     """Why the NPU stopped; the value of the ERROR register."""
 
     NONE = 0

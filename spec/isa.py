@@ -8,8 +8,7 @@ gives the meaning of an `NN` and a `TP` descriptor as loops.
 
 from __future__ import annotations
 
-from amaranth.lib import enum
-
+from .enums import IntEnum
 from .record import Field, Record
 
 __all__ = [
@@ -65,7 +64,7 @@ MAX_STEP_KERNELS = 4
 """Most whole kernels that a weight token may advance by, where a kernel has more than one tap."""
 
 
-class Opcode(enum.IntEnum, shape=8):
+class Opcode(IntEnum, shape=8):
     """What a descriptor asks for."""
 
     NN = 1
@@ -74,7 +73,7 @@ class Opcode(enum.IntEnum, shape=8):
     """A block of tensor-processor work."""
 
 
-class Rounding(enum.IntEnum, shape=2):
+class Rounding(IntEnum, shape=2):
     """How the accumulator is requantised; names and formulas as in docs/quantisation.md."""
 
     DOUBLE = 0
@@ -85,7 +84,7 @@ class Rounding(enum.IntEnum, shape=2):
     """S16: the exact product rounded once, half up."""
 
 
-class TpOp(enum.IntEnum, shape=4):
+class TpOp(IntEnum, shape=4):
     """What the tensor processor does with the bytes it reads."""
 
     COPY = 0
@@ -110,7 +109,7 @@ class TpOp(enum.IntEnum, shape=4):
     """The 2 x 2 pixels around a place in the image, weighted as in TFLite's int8 RESIZE_BILINEAR."""
 
 
-class Cause(enum.IntEnum, shape=4):
+class Cause(IntEnum, shape=4):
     """What a cycle of a core went to: work, or the first reason in the way of it. Every cycle of every core has
     exactly one.
     """

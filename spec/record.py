@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from amaranth.hdl import signed, unsigned
+from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
 
 __all__ = ["EncodeError", "Field", "Record"]
@@ -35,7 +35,7 @@ class Field:
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
     @property
-    def shape(self):
+    def shape(self) -> Shape:
         """Amaranth shape."""
         return signed(self.bits) if self.signed else unsigned(self.bits)
 
@@ -52,7 +52,7 @@ class Record:
     def __init__(self, name: str, num_bytes: int, fields: Iterable[Field]):
         self.name = name
         self.num_bytes = num_bytes
-        self.fields = {}
+        self.fields: dict[str, Field] = {}
         for field in fields:
             if field.name in self.fields:
                 raise ValueError(f"{name}: field {field.name} comes twice")

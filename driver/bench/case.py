@@ -69,7 +69,8 @@ class Metric:
     """One number out of a measurement and that of its twin."""
 
     name: str
-    value: Callable[[Setup, Measurement, Measurement], float]
+    value: Callable[[Setup, Measurement, Measurement], float | None]
+    """Of the layer, its measurement and its twin's (without a twin, its own again); None when it did not run."""
     style: str
     """Format of the number."""
     is_floor: bool = False
@@ -150,7 +151,7 @@ class Row:
             "utilisation": found.utilisation(npu),
             "engines": found.engines,
             "twin": {"config": case.twin.npu.name, "layer": asdict(case.twin.layer), **_figures(self.twin)}
-            if case.twin
+            if case.twin and self.twin
             else None,
             "metric": case.metric.name,
             "value": self.value,
@@ -173,7 +174,8 @@ def judge(cases: list[Case], measured: Mapping[Setup, Measurement]) -> list[Row]
     for case in cases:
         found, twin = measured[case.setup], measured[case.twin] if case.twin else None
         is_complete = case.metric is REFUSED or not (found.refusal or (twin and twin.refusal))
-        rows.append(Row(case, found, twin, case.metric.value(case.setup, found, twin) if is_complete else None))
+        value = case.metric.value(case.setup, found, twin or found) if is_complete else None
+        rows.append(Row(case, found, twin, value))
     return rows
 
 

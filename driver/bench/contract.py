@@ -178,7 +178,7 @@ def _kernels(npu: NpuConfig) -> Iterator[Case]:
         layer = _layer((16, 16), 16, 16, kernel, stride=(2, 2), pads=_same_pads(kernel))
         yield Case(4, "kernels of stride 2", f"kernel {_by(kernel)}, stride 2x2", Setup(layer, npu), UTILISATION)
     for stride in ((1, 1), (2, 2), (3, 3)):
-        kernel = tuple(REACH * step for step in stride)
+        kernel = REACH * stride[0], REACH * stride[1]
         for beyond in (kernel, (kernel[0], 1), (1, kernel[1])):
             yield Case(
                 4,

@@ -57,17 +57,21 @@ def measure(setup: Setup, device_name: str = "native") -> Measurement:
         )
     finally:
         device.close()
-    weights, tiling = graph.tensors[1].data, compiled.tilings[0]
+    weights, tiling = graph.tensors[1].values, compiled.tilings[0]
     engines = (
         step.engines[index] for step in compiled.plan.steps if isinstance(step, NpuStep) for index in step.layers
     )
-    sums = {
-        name: sum(layer[name] or 0 for layer in report["layers"])
-        for name in ("tp_cycles", "read_bytes", "write_bytes", "weight_bytes", "macs")
-    }
+
+    def total(name: str) -> int:
+        return sum(layer[name] or 0 for layer in report["layers"])
+
     return Measurement(
         cycles=execution.cycles,
-        **sums,
+        tp_cycles=total("tp_cycles"),
+        read_bytes=total("read_bytes"),
+        write_bytes=total("write_bytes"),
+        weight_bytes=total("weight_bytes"),
+        macs=total("macs"),
         num_weights=weights.size,
         num_nonzero=int(np.count_nonzero(weights)),
         num_passes=sum(stripe.num_groups * stripe.part.num_sb for stripe in tiling.stripes) / tiling.num_sb,

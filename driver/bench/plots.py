@@ -75,7 +75,7 @@ def _of(rows: list[Row], metric: Metric) -> list[Row]:
     return [row for row in rows if row.case.metric is metric]
 
 
-def _use(row: Row) -> float:
+def _use(row: Row) -> float | None:
     return row.found.utilisation(row.case.setup.npu)
 
 
@@ -159,7 +159,7 @@ def _utilisations(rows: list[Row]) -> alt.LayerChart:
     return _bars(rows, rows[0].case.metric.name).properties(width=WIDTH)
 
 
-def _depthwise(rows: list[Row]) -> alt.Chart:
+def _depthwise(rows: list[Row]) -> alt.FacetChart:
     """Utilisation, and the share of the roofline where the memory port is the limit."""
     source = alt.Data(
         values=[
@@ -198,7 +198,7 @@ def _depthwise(rows: list[Row]) -> alt.Chart:
     )
 
 
-def _roofline(row: Row) -> float:
+def _roofline(row: Row) -> float | None:
     return ROOFLINE.value(row.case.setup, row.found, row.found)
 
 

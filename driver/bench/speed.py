@@ -18,7 +18,7 @@ from convoy.driver.devices import open_device
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.graph.tflite_reader import load_tflite
 from convoy.driver.report.report import build_report
-from convoy.driver.runtime.device import DeviceError, MemoryModel
+from convoy.driver.runtime.device import Device, DeviceError, MemoryModel
 from convoy.driver.runtime.session import Session
 from convoy.driver.timing.estimate import Estimator, estimate
 from convoy.driver.workload.inputs import random_inputs
@@ -197,20 +197,21 @@ def _measure(model: Path, config: str, npu: NpuConfig, device_name: str, peer_pr
     loaded = load_tflite(model)
     plan = compile_graph(loaded.graph, npu, keep_tensors=True)
     expected, note = None, None
+    timed: Estimator | Device
     if device_name == MODEL_DEVICE:
-        device, execution = Estimator(memory), estimate(plan, memory)
+        timed, execution = Estimator(memory), estimate(plan, memory)
     else:
         inputs = random_inputs([plan.graph.tensors[index] for index in plan.graph.inputs], SEED)
         reference = Compared(loaded.data)
         expected, note = reference.run(list(inputs.values())), reference.note
-        device = open_device(device_name, npu, memory)
+        timed = device = open_device(device_name, npu, memory)
         try:
             execution = Session(plan, device).run(inputs)
         finally:
             device.close()
     report, _ = build_report(
         plan,
-        device,
+        timed,
         execution,
         model=str(model),
         config=config,

@@ -73,7 +73,7 @@ def _cells(row: Speed, has_peer: bool) -> list[str]:
         cells += [
             *_figures(row, row.peer_cycles),
             "-" if row.ratio is None else f"{row.ratio:.2f}",
-            f"{row.peer.host_cycles:,}" if row.peer_cycles else "-",
+            f"{row.peer.host_cycles:,}" if row.peer and row.peer_cycles else "-",
         ]
     return cells
 

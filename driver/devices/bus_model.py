@@ -88,7 +88,7 @@ class SparseMemory:
 
     def __init__(self) -> None:
         self.array = np.zeros(MEMORY_BYTES, np.uint8)
-        self._view = memoryview(self.array)
+        self._view = self.array.data
 
     def read(self, addr: int, num_bytes: int) -> bytes:
         """Bytes from an address."""

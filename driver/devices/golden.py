@@ -131,7 +131,7 @@ class GoldenDevice:
             self._machine.run(program_addr, count, self._values["RECORD_BASE"] & -COMPLETION.num_bytes, self._windows())
         except MachineError as error:
             self._values.update(
-                ERROR=int(error.code), ERROR_ADDR=error.addr & -self.config.port_bytes, STATUS=int(Status.ERROR)
+                ERROR=int(error.code), ERROR_ADDR=error.error_addr & -self.config.port_bytes, STATUS=int(Status.ERROR)
             )
             self.explanation = str(error)
         except MemoryError:

@@ -5,6 +5,7 @@ is closed.
 import os
 import socket
 from multiprocessing.connection import Connection
+from typing import Any
 
 import cocotb
 from cocotb.triggers import Timer
@@ -57,13 +58,14 @@ class Ports:
 
 
 @cocotb.test
-async def serve(dut):
+async def serve(dut: Any) -> None:
     """Obey until the device closes the connection."""
     with socket.socket(socket.AF_UNIX) as called:
         called.connect(os.environ["CONVOY_ICARUS_SOCKET"])
         connection = Connection(called.detach())
     memory = SparseMemory()
-    bench = None
+    bench: Any = None
+    result: Any
     ports = Ports(dut)
     ports.set("clk", 0)
     while True:
@@ -78,7 +80,8 @@ async def serve(dut):
             elif operation == "read_memory":
                 result = memory.read(*args)
             elif operation == "write_memory":
-                result = memory.write(*args)
+                memory.write(*args)
+                result = None
             elif operation in ("inject_fault", "silence"):
                 result = getattr(bench.bus, operation)(*args)
             elif operation == "wait":

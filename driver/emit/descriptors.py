@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convoy.driver.lower.work import ConvWork, ElementwiseWork, InterleaveWork, LutWork, MoveWork, RepeatWork, ZoomWork
+from convoy.driver.lower.work import (
+    ConvWork,
+    ElementwiseWork,
+    InterleaveWork,
+    LutWork,
+    MoveWork,
+    PoolWork,
+    RepeatWork,
+    ZoomWork,
+)
 from convoy.driver.plan.geometry import Stripe
 from convoy.driver.plan.schedule import CopyWork, PhaseWork, Task
 from convoy.driver.plan.tile import Tiling
@@ -160,6 +169,8 @@ def tp_blocks(
 
     `constant_addr`: of the operand that is constant, in the order of the task's axes.
     """
+    if task.target is None:
+        raise ValueError(f"{type(task.work).__name__} has no target: it makes no TP descriptors")
     sources, target = [addrs[index] for index in task.sources], addrs[task.target]
     if isinstance(task.work, CopyWork):
         return list(copy_blocks(task.work.sizes, task.work.source, task.work.target, sources[0], target, config))
@@ -177,7 +188,9 @@ def tp_blocks(
         return list(zoom_blocks(task.work, sources[0], target, config))
     if isinstance(task.work, RepeatWork):
         return list(repeat_blocks(task.work, sources[0], target, config))
-    return list(pool_blocks(task.work, sources[0], target, config))
+    if isinstance(task.work, PoolWork):
+        return list(pool_blocks(task.work, sources[0], target, config))
+    raise ValueError(f"{type(task.work).__name__} is no work of the tensor processor")
 
 
 def phase_blocks(
@@ -243,6 +256,9 @@ class Emitter:
         residual; output) and the blocks read and write. Only the first block waits for what went before the layer: the
         others write pixels that no stripe before them reads.
         """
+        work = task.work
+        if not isinstance(work, ConvWork):
+            raise ValueError(f"{type(work).__name__} is no work of the NN engine")
         in_addr, out_addr, res_addr = reads[0].start, writes.start, reads[-1].start
         tp_waits = self._waits(Opcode.TP, [block_reads], block_writes) if any(blocks) else {}
         waits = self._waits(Opcode.NN, reads, writes)
@@ -250,8 +266,8 @@ class Emitter:
             for block in before:
                 self._append_tp(task, block, tp_waits)
                 tp_waits, waits = {}, waits | {"wait_tp": 1}
-            fields = nn_fields(task.work, tiling, stripe, in_addr, out_addr) | residual_fields(
-                task.work, tiling, stripe, res_addr
+            fields = nn_fields(work, tiling, stripe, in_addr, out_addr) | residual_fields(
+                work, tiling, stripe, res_addr
             )
             first_core = stripe.part.first_sb * self.config.num_cores
             constants = {

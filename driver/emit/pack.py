@@ -164,9 +164,14 @@ def count_stream(
         order - np.maximum.accumulate(np.where(is_next, 0, order))
     ) % 2 == 1  # a wait makes room for the one after
     stalls = [np.maximum(wait - idle, 0) for wait in (2 * is_same + is_next, 1 * is_same)]
+    nnz, all_zeros, kept_zeros = (
+        tuple(counts.astype(int).tolist()) for counts in (np.bincount(window, minlength=num_windows), *zeros)
+    )
     return StreamCounts(
         num_beats,
-        *(tuple(counts.astype(int).tolist()) for counts in (np.bincount(window, minlength=num_windows), *zeros)),
+        nnz,
+        all_zeros,
+        kept_zeros,
         tuple(tuple(np.bincount(window, stall, num_windows).astype(int).tolist()) for stall in stalls),
         _token_cycles(8 + run_bits),
     )

@@ -40,13 +40,13 @@ class Placement:
 
     def pack(self, values: np.ndarray) -> bytes:
         """Bytes in memory of a tensor given in the graph's shape."""
-        raw = np.ascontiguousarray(values).view(np.uint8).reshape(self._byte_shape)
+        raw: np.ndarray = np.ascontiguousarray(values).view(np.uint8).reshape(self._byte_shape)
         raw = raw ^ 0x80 if values.dtype == np.uint8 else raw
         return np.ascontiguousarray(raw.transpose(self._axes)).tobytes()
 
     def unpack(self, raw: bytes, dtype: np.dtype) -> np.ndarray:
         """The tensor in the graph's shape from its bytes in memory."""
-        planar = np.frombuffer(raw, np.uint8).reshape([self._byte_shape[axis] for axis in self._axes])
+        planar: np.ndarray = np.frombuffer(raw, np.uint8).reshape([self._byte_shape[axis] for axis in self._axes])
         planar = planar ^ 0x80 if dtype == np.uint8 else planar
         return np.ascontiguousarray(planar.transpose(np.argsort(self._axes))).view(dtype).reshape(self.shape)
 

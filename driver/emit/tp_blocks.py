@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 
@@ -84,15 +85,16 @@ def _wide_blocks(
 
     Each block is done twice, for either byte of the results.
     """
+    a_shape, b_shape = work.operands
     sizes, strides = _merged_loops(
-        replace(work, shape=(*work.shape[:3], 1), operands=tuple((*shape[:3], 1) for shape in work.operands))
+        replace(work, shape=(*work.shape[:3], 1), operands=((*a_shape[:3], 1), (*b_shape[:3], 1)))
     )
     (_, num_1, num_2), num_c = sizes, work.shape[3]
     planes = [int(np.prod(shape[:3])) for shape in work.operands]
     has_channels = [shape[3] > 1 for shape in work.operands]
     out_plane = num_1 * num_2
 
-    def num_loaded(counts: tuple[int, int, int]) -> list[int]:
+    def num_loaded(counts: tuple[int, ...]) -> list[int]:
         """Bytes of a plane, for each operand."""
         return [
             int(np.prod([count for count, step in zip(counts[1:], steps[1:], strict=True) if step]))
@@ -189,7 +191,20 @@ def flat_blocks(num_bytes: int, addr: int, out_addr: int, config: NpuConfig) -> 
         }
 
 
-def _runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tuple[int, int, int, int] | None:
+def _runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tuple[int, int, int, int]:
+    """`_find_runs` of a box that one level of runs can say.
+
+    Raises
+    ------
+    ValueError
+        When it cannot.
+    """
+    if (runs := _find_runs(sizes, box)) is None:
+        raise ValueError(f"box {box} of {sizes} is not one level of runs")
+    return runs
+
+
+def _find_runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tuple[int, int, int, int] | None:
     """A box of a contiguous 3D array as (first byte, bytes per run, runs, pitch); None when one level of runs cannot
     say it.
 
@@ -224,14 +239,15 @@ def _copy_box(sizes: tuple[int, int, int], orders: tuple[tuple[int, ...], ...], 
     ]
     for num_c in {-(-channels // (1 << n)) for n in range(channels.bit_length() + 1)}:
         candidates += [(1, min(width, limit // num_c), num_c), (min(height, limit // num_c), 1, num_c)]
-    best, best_cost = None, 0.0
+    best, best_cost = (1, 1, 1), inf
     for extents in candidates:
         box = [(0, extent) for extent in extents]
-        runs = [_runs(tuple(sizes[a] for a in order), tuple(box[a] for a in order)) for order in orders]
+        runs = [_find_runs(tuple(sizes[a] for a in order), tuple(box[a] for a in order)) for order in orders]
+        counts = [found[2] for found in runs if found is not None]
         size = int(np.prod(extents))
-        if min(extents) >= 1 and None not in runs and size <= limit:
-            cost = (size + TP_BLOCK_CYCLES + _RUN_CYCLES * sum(count for _, _, count, _ in runs)) / size
-            if best is None or cost < best_cost:
+        if min(extents) >= 1 and len(counts) == len(orders) and size <= limit:
+            cost = (size + TP_BLOCK_CYCLES + _RUN_CYCLES * sum(counts)) / size
+            if cost < best_cost:
                 best, best_cost = extents, cost
     return best
 
@@ -302,7 +318,9 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
         if num_ow == cols.size_out:
             first_x, tile_iw, pad_left = 0, cols.size_in, cols.pad
         box = (first_y, tile_ih), (first_x, tile_iw)
-        load = _runs((num_bytes * work.num_ic, rows.size_in, cols.size_in), ((num_bytes * c, num_bytes * tile_c), *box))
+        load = _find_runs(
+            (num_bytes * work.num_ic, rows.size_in, cols.size_in), ((num_bytes * c, num_bytes * tile_c), *box)
+        )
         if load is None:
             raise GraphError(
                 f"the {rows.kernel} rows of {cols.size_in} int16 of a pooling window exceed half of the TP buffer "

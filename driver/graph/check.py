@@ -174,9 +174,8 @@ def _given(expected: tuple[int, ...], y: Tensor) -> str | None:
 
 def _values(inputs: list[Tensor], position: int) -> list[int] | None:
     """A constant input's integers; None when it is absent, made by an operator, or holds something else."""
-    if position >= len(inputs) or inputs[position].data is None or inputs[position].dtype not in (np.int32, np.int64):
-        return None
-    return inputs[position].data.reshape(-1).tolist()
+    data = inputs[position].data if position < len(inputs) else None
+    return None if data is None or data.dtype not in (np.int32, np.int64) else data.reshape(-1).tolist()
 
 
 def _reshape(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:

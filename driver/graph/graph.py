@@ -41,6 +41,20 @@ class Tensor:
     data: np.ndarray | None = None
     """The values of a constant, in `shape`; None for an activation."""
 
+    @property
+    def values(self) -> np.ndarray:
+        """`data` of what must be a constant; `GraphError` for an activation."""
+        if self.data is None:
+            raise GraphError(f"{self.name!r} must be a constant")
+        return self.data
+
+    @property
+    def quantisation(self) -> Quant:
+        """`quant` of what must be quantised; `GraphError` for a tensor without a scale."""
+        if self.quant is None:
+            raise GraphError(f"{self.name!r} needs a scale")
+        return self.quant
+
 
 @dataclass(frozen=True)
 class Op:

@@ -125,7 +125,8 @@ def _text(extents: list[int | None]) -> str:
 
 def _named(subgraph: Any, inputs: list[int], given: Shapes) -> dict[int, tuple[int, ...]]:
     """The given shapes by tensor index."""
-    found, names = {}, {index: _name(subgraph.Tensors(index), index) for index in inputs}
+    found: dict[int, tuple[int, ...]] = {}
+    names = {index: _name(subgraph.Tensors(index), index) for index in inputs}
     for name, shape in given.items():
         indices = [index for index in inputs if not name or names[index] == name]
         if len(indices) != 1:

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from convoy.driver.graph.graph import Graph, Op, Quant, Tensor
+from convoy.driver.graph.graph import Graph, GraphError, Op, Quant, Tensor
 from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, MAX_PRODUCT_SHIFT_WIDE, TpOp
 
 from .lut import LUT_KINDS, make_lut, rescale
 from .operands import activation, clamp, moved, nhwc, require, require_quant
 from .quantise import add_multipliers, power_multipliers, quantise_multiplier
-from .work import ElementwiseWork, LutWork
+from .work import ElementwiseWork, Lowering, LutWork
 
 __all__ = ["ELEMENTWISE_LOWERINGS"]
 
@@ -63,10 +63,12 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
         for tensor in (a, b, target):
             require_quant(tensor)
         act_min, act_max = clamp(op, target)
-        fields = _factors(kind, a.quant, b.quant, target.quant, is_wide, has_pot_scales) | {
-            "a_zero_point": int(a.quant.zero_point[0]),
-            "b_zero_point": int(b.quant.zero_point[0]),
-            "zero_point_out": int(target.quant.zero_point[0]),
+        quants = a.quantisation, b.quantisation, target.quantisation
+        zero_points = [int(quant.zero_point[0]) for quant in quants]
+        fields = _factors(kind, *quants, is_wide, has_pot_scales) | {
+            "a_zero_point": zero_points[0],
+            "b_zero_point": zero_points[1],
+            "zero_point_out": zero_points[2],
             "act_min": act_min,
             "act_max": act_max,
         }
@@ -75,11 +77,11 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
             return LutWork(
                 int(np.prod(shape)), _table(kind, fields, int(tensor.data.item()), is_b=number == 1), 1 - number
             )
-    data = tuple(
+    a_data, b_data = (
         None if tensor.data is None else tensor.data.reshape(form)
         for tensor, form in zip(operands, shapes, strict=True)
     )
-    return ElementwiseWork(kind, shape, shapes, data, fields, is_wide=is_wide)
+    return ElementwiseWork(kind, shape, shapes, (a_data, b_data), fields, is_wide=is_wide)
 
 
 def _factors(kind: TpOp, a: Quant, b: Quant, out: Quant, is_wide: bool, has_pot_scales: bool) -> dict[str, int]:
@@ -90,15 +92,16 @@ def _factors(kind: TpOp, a: Quant, b: Quant, out: Quant, is_wide: bool, has_pot_
         limit = MAX_PRODUCT_SHIFT_WIDE if is_wide else MAX_PRODUCT_SHIFT
         require(exponent <= limit, f"the factor of the product needs a left shift of {exponent}; the limit is {limit}")
         return {"out_mult": mult, "b_shift": max(exponent, 0), "out_shift": max(-exponent, 0)}
-    fields, multipliers = {}, add_multipliers(scale_a, scale_b, scale_out, ADD_SHIFT_WIDE if is_wide else ADD_SHIFT)
+    multipliers = add_multipliers(scale_a, scale_b, scale_out, ADD_SHIFT_WIDE if is_wide else ADD_SHIFT)
     if has_pot_scales:
-        multipliers = power_multipliers(scale_a, scale_b, scale_out)
-        require(
-            multipliers is not None,
-            f"scales {scale_a:g}, {scale_b:g} and {scale_out:g}: with pot_scale_int16 they are powers of two, the "
-            "largest operand's that of the "
-            "result, and the smallest not less than its 2^-16",
-        )
+        powers = power_multipliers(scale_a, scale_b, scale_out)
+        if powers is None:
+            raise GraphError(
+                f"scales {scale_a:g}, {scale_b:g} and {scale_out:g}: with pot_scale_int16 they are powers of two, the "
+                "largest operand's that of the result, and the smallest not less than its 2^-16"
+            )
+        multipliers = powers
+    fields: dict[str, int] = {}
     for name, (mult, exponent) in zip(("a", "b", "out"), multipliers, strict=True):
         require(
             -31 <= exponent <= 0, f"the factor of {name} needs a shift of {exponent}; factors below 1 are supported"
@@ -132,8 +135,11 @@ def _table(kind: TpOp, fields: dict[str, int], value: int, *, is_b: bool) -> np.
 
 def _lower_lut(graph: Graph, op: Op) -> LutWork:
     source, target = activation(graph, op.inputs[0]), activation(graph, op.outputs[0])
-    return LutWork(int(np.prod(target.shape)), make_lut(op.kind, source.quant, target.quant, op.options))
+    return LutWork(int(np.prod(target.shape)), make_lut(op.kind, source.quantisation, target.quantisation, op.options))
 
 
-ELEMENTWISE_LOWERINGS = {**dict.fromkeys(_OPS, _lower_elementwise), **dict.fromkeys(LUT_KINDS, _lower_lut)}
+ELEMENTWISE_LOWERINGS: dict[str, Lowering] = {
+    **dict.fromkeys(_OPS, _lower_elementwise),
+    **dict.fromkeys(LUT_KINDS, _lower_lut),
+}
 """By kind of operator: (graph, operator) -> work. They raise `GraphError`."""

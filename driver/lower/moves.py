@@ -12,6 +12,7 @@ from .work import (
     AssignWork,
     ConcatWork,
     InterleaveWork,
+    Lowering,
     MoveAxis,
     MovesWork,
     MoveWork,
@@ -50,14 +51,14 @@ def _lower_pad(graph: Graph, op: Op) -> MovesWork:
             filler.data is not None and filler.data.size == 1,
             f"{filler.name!r} should be a constant of one value to pad with",
         )
-        fill = int(filler.data.item()) - 128 * (filler.dtype == np.uint8)
+        fill = int(filler.values.item()) - 128 * (filler.dtype == np.uint8)
         require(
             source.dtype == np.int8 or fill == 0, f"{source.name!r} is {source.dtype}; it can be padded with 0 only"
         )
     else:
         require(source.quant is not None, f"{source.name!r} has no scale")
         require_quant(target)
-        fill = int(target.quant.zero_point[0])
+        fill = int(target.quantisation.zero_point[0])
     require(values.size == 2 * len(source.shape), f"{values.size} pads for {len(source.shape)} axes")
     pads = values.reshape(-1, 2)
     pads = np.concatenate([np.zeros((4 - len(pads), 2), np.int64), pads])
@@ -146,7 +147,8 @@ def _lower_split(graph: Graph, op: Op) -> MovesWork:
         require(nhwc(target.shape) == expected, f"{target.name!r} should be {expected}")
         axes = [MoveAxis(extent, extent, extent) for extent in shape]
         axes[part] = MoveAxis(shape[part], size, size, start=start)
-        moves.append((n, MoveWork(*axes[1:], 0)))
+        _, rows, cols, channels = axes
+        moves.append((n, MoveWork(rows, cols, channels, 0)))
         start += size
     return MovesWork(number, tuple(moves))
 
@@ -251,8 +253,8 @@ def _is_kept(source: Tensor, target: Tensor) -> bool:
     """Does LiteRT's conversion in float32 leave every value of uint8 (here 128 less) as it is?"""
     for tensor in (source, target):
         require_quant(tensor)
-    scale = source.quant.scale[0] * (np.float32(1) / target.quant.scale[0])
-    zero_in, zero_out = (np.float32(tensor.quant.zero_point[0] + 128) for tensor in (source, target))
+    scale = source.quantisation.scale[0] * (np.float32(1) / target.quantisation.scale[0])
+    zero_in, zero_out = (np.float32(tensor.quantisation.zero_point[0] + 128) for tensor in (source, target))
     values = np.arange(256, dtype=np.float32)
     places = values * scale - zero_in * scale
     return bool(
@@ -272,7 +274,8 @@ def _lower_resize(graph: Graph, op: Op) -> ResizeWork | ZoomWork:
     if op.kind == "RESIZE_BILINEAR":
         require(source.dtype == np.int8, only_factors)
         require(not op.options.get("is_half_up"), "LiteRT interpolates uint8 in float32; the NPU takes int8")
-        return ZoomWork(TpOp.BILINEAR, source.shape[3], *(_bilinear_axis(op, *size) for size in sizes))
+        rows, cols = (_bilinear_axis(op, *size) for size in sizes)
+        return ZoomWork(TpOp.BILINEAR, source.shape[3], rows, cols)
     nearest = [_nearest_pixels(op, *size) for size in sizes]
     if all(
         size_out % size_in == 0 and np.array_equal(pixels, np.arange(size_out) // (size_out // size_in))
@@ -280,11 +283,8 @@ def _lower_resize(graph: Graph, op: Op) -> ResizeWork | ZoomWork:
     ):
         return ResizeWork(*(size_out // size_in for size_in, size_out in sizes))
     require(source.dtype == np.int8, only_factors)
-    return ZoomWork(
-        TpOp.MAX_POOL,
-        source.shape[3],
-        *(_nearest_axis(pixels, *size) for pixels, size in zip(nearest, sizes, strict=True)),
-    )
+    rows, cols = (_nearest_axis(pixels, *size) for pixels, size in zip(nearest, sizes, strict=True))
+    return ZoomWork(TpOp.MAX_POOL, source.shape[3], rows, cols)
 
 
 def _bilinear_axis(op: Op, size_in: int, size_out: int) -> ZoomAxis:
@@ -378,7 +378,7 @@ def _lower_variable(graph: Graph, op: Op) -> ReadWork | AssignWork:
     return ReadWork(number) if op.kind == "READ_VARIABLE" else AssignWork(number)
 
 
-MOVE_LOWERINGS = {
+MOVE_LOWERINGS: dict[str, Lowering] = {
     "PAD": _lower_pad,
     "PADV2": _lower_pad,
     "SLICE": _lower_slice,

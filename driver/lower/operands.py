@@ -36,7 +36,8 @@ def nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """
     if len(shape) > 4:
         raise GraphError(f"shape {tuple(shape)} has more than 4 axes")
-    return (1,) * (4 - len(shape)) + tuple(int(extent) for extent in shape)
+    batch, height, width, channels = (1,) * (4 - len(shape)) + tuple(int(extent) for extent in shape)
+    return batch, height, width, channels
 
 
 def describe(graph: Graph, op: Op) -> str:
@@ -101,7 +102,7 @@ def require_quant(tensor: Tensor) -> None:
         f"{tensor.name!r} needs one scale and zero point",
     )
     require(
-        tensor.dtype != np.int16 or tensor.quant.zero_point[0] == 0,
+        tensor.dtype != np.int16 or tensor.quantisation.zero_point[0] == 0,
         f"{tensor.name!r} is int16 with a zero point; use 0",
     )
 
@@ -129,12 +130,12 @@ def integers(graph: Graph, index: int, dtypes: tuple[type, ...] = (np.int32, np.
         When the tensor is something else.
     """
     tensor = graph.tensors[index]
-    require(tensor.data is not None, f"{tensor.name!r} must be a constant")
+    values = tensor.values
     names = ", ".join(np.dtype(dtype).name for dtype in dtypes)
     require(
         tensor.dtype in dtypes, f"{tensor.name!r} is {tensor.dtype}; axes, sizes and places are constants of {names}"
     )
-    return tensor.data.astype(np.int64)
+    return values.astype(np.int64)
 
 
 def axis_number(axis: int, rank: int) -> int:
@@ -163,13 +164,13 @@ def weight_constant(graph: Graph, op: Op) -> tuple[Tensor, int]:
     weights = graph.tensors[op.inputs[1]]
     is_unsigned = weights.dtype == np.uint8
     constant(graph, op.inputs[1], np.uint8 if is_unsigned else np.int8)
-    require(weights.quant is not None, f"{weights.name!r} needs a scale")
+    quant = weights.quantisation
     is_ignored = op.kind in ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV") or (
-        op.kind == "FULLY_CONNECTED" and weights.quant.scale.size > 1
+        op.kind == "FULLY_CONNECTED" and quant.scale.size > 1
     )
     if not is_unsigned and is_ignored:
         return weights, 0
-    zero_points = set(weights.quant.zero_point.tolist())
+    zero_points = set(quant.zero_point.tolist())
     require(
         is_unsigned or op.kind == "FULLY_CONNECTED" or zero_points == {0},
         f"{weights.name!r} has a zero point; int8 weights of a {op.kind} are symmetric",
@@ -184,7 +185,7 @@ def weight_constant(graph: Graph, op: Op) -> tuple[Tensor, int]:
 
 def centred(weights: Tensor, zero_point: int) -> np.ndarray:
     """Weights less their zero point, int16."""
-    return weights.data.astype(np.int16) - np.int16(zero_point)
+    return weights.values.astype(np.int16) - np.int16(zero_point)
 
 
 def image(tensor: Tensor) -> tuple[int, int, int, int]:
@@ -209,10 +210,12 @@ def clamp(op: Op, target: Tensor) -> tuple[int, int]:
         When the activation is not one that the NPU fuses.
     """
     name = op.options.get("activation", "NONE")
-    if name != "NONE":
-        require_quant(target)
+    if name == "NONE":
+        limits = np.iinfo(target.dtype)
+        return int(limits.min), int(limits.max)
+    require_quant(target)
     try:
-        return activation_range(name, target.quant, target.dtype)
+        return activation_range(name, target.quantisation, target.dtype)
     except KeyError:
         raise GraphError(f"fused activation {name} is not supported") from None
 
@@ -223,8 +226,10 @@ def require_same_quant(source: Tensor, target: Tensor) -> None:
     """
 
     def params(tensor: Tensor) -> tuple[float, int]:
-        is_one = tensor.quant is not None and tensor.quant.scale.size == tensor.quant.zero_point.size == 1
-        return (float(tensor.quant.scale[0]), int(tensor.quant.zero_point[0])) if is_one else (0.0, 0)
+        quant = tensor.quant
+        if quant is None or not quant.scale.size == quant.zero_point.size == 1:
+            return 0.0, 0
+        return float(quant.scale[0]), int(quant.zero_point[0])
 
     (scale_in, zero_in), (scale_out, zero_out) = params(source), params(target)
     require(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -29,7 +30,7 @@ from .operands import (
     weight_constant,
 )
 from .quantise import mean_multiplier, quantise_multiplier, reduced_multiplier, single_multiplier
-from .work import Axis, ConvWork, HostWork, InterleaveWork, PoolWork, Work
+from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
 __all__ = ["lower_op"]
 
@@ -110,26 +111,25 @@ def _requantisation(
     TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, or it is not
     used. With `HALF_UP` the multiplier has 15 bits.
     """
+    quant = weights.quantisation
+    require(quant.scale.size in (1, num_oc), f"{weights.name!r} has {quant.scale.size} scales; it needs 1 or {num_oc}")
     require(
-        weights.quant.scale.size in (1, num_oc),
-        f"{weights.name!r} has {weights.quant.scale.size} scales; it needs 1 or {num_oc}",
+        weights.dtype == np.int8 or quant.scale.size == 1,
+        f"{weights.name!r} has {quant.scale.size} scales; weights of uint8 have one",
     )
-    require(
-        weights.dtype == np.int8 or weights.quant.scale.size == 1,
-        f"{weights.name!r} has {weights.quant.scale.size} scales; weights of uint8 have one",
-    )
-    for scale in weights.quant.scale.tolist():
+    for scale in quant.scale.tolist():
         require(
             0 <= scale < float("inf"), f"a scale of {weights.name!r} is {scale:g}; scales are finite and not negative"
         )
-    scales = np.broadcast_to(weights.quant.scale, (num_oc,))
-    scale_in, scale_out = float(source.quant.scale[0]), float(target.quant.scale[0])
+    scales = np.broadcast_to(quant.scale, (num_oc,))
+    scale_in, scale_out = float(source.quantisation.scale[0]), float(target.quantisation.scale[0])
     factors = [scale_in * float(scale) / scale_out for scale in scales]
-    multiplier = {
+    multipliers: dict[Rounding, Callable[[float], tuple[int, int] | None]] = {
         Rounding.DOUBLE: quantise_multiplier,
         Rounding.HALF_UP: reduced_multiplier,
         Rounding.SINGLE: partial(single_multiplier, out_bits=8 * target.dtype.itemsize),
-    }[rounding]
+    }
+    multiplier = multipliers[rounding]
     pairs = []
     for factor in factors:
         if (pair := multiplier(factor)) is None:
@@ -152,7 +152,7 @@ def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int, copies:
         is_long = graph.tensors[op.inputs[2]].dtype == np.int64
         bias = np.tile(
             constant(graph, op.inputs[2], np.int64 if is_wide and is_long else np.int32)
-            .data.astype(np.int64)
+            .values.astype(np.int64)
             .reshape(-1),
             copies,
         )
@@ -202,7 +202,7 @@ def _conv_work(
     if factors is None:
         return HostWork("16-bit outputs rounded in float64 are more exact than the NPU's multiplier")
     mult, exponent = (np.tile(values, copies) for values in factors)
-    zero_point_in = int(source.quant.zero_point[0])
+    zero_point_in = int(source.quantisation.zero_point[0])
     act_min, act_max = clamp(op, target)
     work = ConvWork(
         in_shape[3],
@@ -214,7 +214,7 @@ def _conv_work(
         mult,
         exponent,
         zero_point_in,
-        int(target.quant.zero_point[0]),
+        int(target.quantisation.zero_point[0]),
         act_min,
         act_max,
         rounding,
@@ -307,12 +307,12 @@ def _lower_mean(graph: Graph, op: Op) -> ConvWork:
         f"mean over axes {axes} of {source.shape}; the NPU takes rows and columns of a tensor of 4 axes",
     )
     require(height * width <= MAX_TAPS, f"mean of {height} x {width} pixels; the limit is {MAX_TAPS}")
-    factor = float(source.quant.scale[0]) / float(target.quant.scale[0])
+    factor = float(source.quantisation.scale[0]) / float(target.quantisation.scale[0])
     mult, exponent = mean_multiplier(factor, height * width)
     require(
         exponent <= MAX_SHIFT_LEFT, f"requantisation needs a left shift of {exponent}; the limit is {MAX_SHIFT_LEFT}"
     )
-    zero_point_in, act_range = int(source.quant.zero_point[0]), np.iinfo(np.int8)
+    zero_point_in, act_range = int(source.quantisation.zero_point[0]), np.iinfo(np.int8)
     return ConvWork(
         num_ic,
         Axis(height, 1, height),
@@ -323,7 +323,7 @@ def _lower_mean(graph: Graph, op: Op) -> ConvWork:
         np.full(num_ic, mult, np.int64),
         np.full(num_ic, exponent, np.int64),
         zero_point_in,
-        int(target.quant.zero_point[0]),
+        int(target.quantisation.zero_point[0]),
         int(act_range.min),
         int(act_range.max),
         Rounding.DOUBLE,
@@ -331,7 +331,7 @@ def _lower_mean(graph: Graph, op: Op) -> ConvWork:
     )
 
 
-def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork:
+def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
     """Each place (y, x) within a stride is a convolution of stride 1 with the taps that reach it; they are the
     kernels of one convolution, whose outputs are then interleaved. With r the stride and p the pads, output r*i + y
     gets tap k = (y + p) mod r + r*t from input i + (y + p) div r - t.
@@ -371,6 +371,8 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork:
         Rounding.DOUBLE,
         stride_h * stride_w,
     )
+    if isinstance(work, HostWork):
+        return work
     has_strides = (stride_h, stride_w) != (1, 1)
     interleave = (
         InterleaveWork(num_oc, stride_h, stride_w, (rows.size_out, cols.size_out), out_shape[1:3])
@@ -443,7 +445,7 @@ def _lower_pool(graph: Graph, op: Op) -> PoolWork:
     )
 
 
-_LOWERINGS = {
+_LOWERINGS: dict[str, Lowering] = {
     "CONV_2D": _lower_conv,
     "DEPTHWISE_CONV_2D": _lower_conv,
     "FULLY_CONNECTED": _lower_fully_connected,

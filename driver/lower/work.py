@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from convoy.driver.graph.graph import GraphError
+from convoy.driver.graph.graph import Graph, GraphError, Op
 from convoy.spec.isa import FRACTION_BITS, Rounding, TpOp
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FusedWork",
     "HostWork",
     "InterleaveWork",
+    "Lowering",
     "LutWork",
     "MoveAxis",
     "MoveWork",
@@ -465,3 +467,6 @@ Work = (
     | HostWork
 )
 """What an operator is lowered to."""
+
+Lowering = Callable[[Graph, Op], Work]
+"""The lowering of a kind of operator; raises `GraphError`."""

@@ -114,11 +114,9 @@ def tiling_cost(
         previous = stripe.num_words, time
     drain_last = load.kernels[-1] * config.num_cores * chunks[1]
     contention = CONTENTION * float(PORT_SHARE * traffic[0] + traffic[1])
+    compute, fill_cycles, drain = (float(total) for total in totals)
     return TilingCost(
-        cycles + contention + START_CYCLES + float(drain_last),
-        *(float(total) for total in totals),
-        float(traffic[0]),
-        loads,
+        cycles + contention + START_CYCLES + float(drain_last), compute, fill_cycles, drain, float(traffic[0]), loads
     )
 
 
@@ -129,7 +127,7 @@ def _stripe_time(
     fill: np.ndarray,
     weights: np.ndarray,
     imbalance: np.ndarray,
-    chunks: list[int],
+    chunks: list[float],
     value_bytes: int,
     config: NpuConfig,
 ) -> tuple[float, float, np.ndarray]:
@@ -151,8 +149,8 @@ def _stripe_time(
 
 
 def _drain_chunks(
-    geometry: Geometry, stripe: Stripe, group: GroupShape, drain_lanes: int, config: NpuConfig
-) -> list[int]:
+    geometry: Geometry, stripe: Stripe, group: GroupShape, drain_lanes: float, config: NpuConfig
+) -> list[float]:
     """Cycles to drain a channel of all groups but the last, and of the last.
 
     In a pool each row begins a cycle of its own.

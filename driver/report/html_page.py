@@ -52,6 +52,8 @@ class Section:
 
 def write_page(path: Path, title: str, intro: str, sections: Sequence[Section]) -> None:
     """Write the page; the charts' program is part of it."""
-    script = vl_convert.javascript_bundle(vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2]))
+    script = vl_convert.javascript_bundle(  # type: ignore[call-arg]  # its stub forgets that the snippet is optional
+        vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    )
     page = jinja2.Environment(autoescape=True).from_string(_PAGE)
     write_file(path, page.render(title=title, intro=intro, sections=sections, script=script))

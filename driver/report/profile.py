@@ -67,7 +67,7 @@ def timeline(plan: Plan, report: Mapping[str, Any], execution: Execution, memory
                     names[op],
                     start,
                     base + end,
-                    {"descriptor": timed.index} | _arguments(layers[op]),
+                    {"descriptor": timed.index, **_arguments(layers[op])},
                 )
             )
             for part in timed.slices:

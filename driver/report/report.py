@@ -159,7 +159,7 @@ def build_report(
         "cores": npu.num_cores,
         "lanes": npu.num_lanes,
         "port_bits": npu.port_bits,
-        "memory_latency_cycles": device.memory_model.latency_cycles if has_timing else None,
+        "memory_latency_cycles": device.memory_model and device.memory_model.latency_cycles,
         "cycles": execution.cycles if has_timing else None,
         "end_cycles": end_cycles if has_timing else None,
         **(total_split(layers, execution.cycles) if has_timing else no_split()),
@@ -313,7 +313,9 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     """Table and summary of a report."""
     titles, rows = layer_cells(report)
     place = titles.index("exact")
-    cells = [[*row[:place], Text(row[place], _EXACT_COLOURS.get(row[place], "")), *row[place + 1 :]] for row in rows]
+    cells: list[list[str | Text]] = [
+        [*row[:place], Text(row[place], _EXACT_COLOURS.get(row[place], "")), *row[place + 1 :]] for row in rows
+    ]
     print_table(console, _COLUMNS, cells, _OPTIONAL)
     for line in summary(report):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -143,8 +143,10 @@ class Device(Protocol):
     """
 
     config: NpuConfig
-    memory_model: MemoryModel | None
-    """None when the device has no timing (golden)."""
+
+    @property
+    def memory_model(self) -> MemoryModel | None:
+        """None when the device has no timing (golden)."""
 
     def read32(self, addr: int) -> int:
         """Read a CSR."""

@@ -50,7 +50,7 @@ class _Front:
         self.program, self.config, self.latency = program, config, memory.latency_cycles
         self.nn, self.tp = NnTimer(config, memory), TpTimer(config, memory)
         self.num_beats = DESCRIPTOR_BYTES // config.port_bytes
-        self.arrived = START_CYCLES + self.latency + self.num_beats
+        self.arrived: float = START_CYCLES + self.latency + self.num_beats
         self.taken = 0.0
         self.done = {Opcode.NN: 0.0, Opcode.TP: 0.0}
 

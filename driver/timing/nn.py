@@ -236,7 +236,8 @@ class NnTimer:
         gaps = 0  # a full segment waits until the bytes of the one before have left the queue
         if d["stride_w_log2"] and 2 * lanes > 3 * config.port_bytes:
             gaps = d["num_ic"] * d["tile_ih"] * (d["tile_cols"] // lanes)
-        self.loaded, start, channels, first, per_channel = None, None, (), 0.0, 0.0
+        self.loaded, start, first, per_channel = None, None, 0.0, 0.0
+        channels: tuple[float, ...] = ()
         num_vec = (1 + d["is_wide"]) * d["num_vec_last" if d["num_groups"] == 1 else "num_vec"]
         if is_held or is_cold:
             compute = max(sum(stream.cycles(num_vec)) for stream in layer.counts[: config.num_cores])

@@ -179,8 +179,10 @@ class _Use:
 
     def __init__(self, streams: Sequence[StreamCounts], channels: Sequence[int], num_vec: int, pixels: _Pixels):
         """`channels`: for each window of the streams, one behind another, the channel that it needs."""
-        self.pixels, self.channels, self.used = pixels, [], []
-        """`channels`: for each beat the one that it waits for."""
+        self.pixels = pixels
+        self.channels: list[int] = []
+        """For each beat the one that it waits for."""
+        self.used: list[float] = []
         self.cycles: list[float] = []
         for stream in streams:
             needed, channels = channels[: len(stream.nnz)], channels[len(stream.nnz) :]
@@ -223,8 +225,10 @@ class _Weights(_Client):
         self.left = [deque(_bursts(stream.num_beats, config) * min(num_groups, 1 + LOW_BEATS)) for stream in streams]
         self.num_first = [stream.num_beats for stream in streams]
         self.uses = [_Use([stream], needed, num_vec, pixels) for stream, needed in zip(streams, channels, strict=True)]
-        self.requested, self.arrived = [0] * len(streams), [[] for _ in streams]
-        self.turn, self.ready, self.issued = 0, inf, deque()
+        self.requested = [0] * len(streams)
+        self.arrived: list[list[float]] = [[] for _ in streams]
+        self.turn, self.ready = 0, inf
+        self.issued: deque[int] = deque()
 
     def begin(self, at: float) -> None:
         """The directory has been read."""
@@ -297,7 +301,8 @@ class _LaterWeights(_Client):
             first,
             config.weight_fifo_beats,
         )
-        self.tables, self.next_tables = None, next_tables
+        self.tables: _Tables | None = None
+        self.next_tables = next_tables
         self.left: list[deque[int]] = [deque() for _ in own]
         self.turn, self.ready = 0, 0.0
         self.num_longest, self.max_burst_beats = 0, config.max_burst_beats
@@ -322,9 +327,10 @@ class _LaterWeights(_Client):
             and self.superblocks
             and (at := self.superblocks[0][0].weights_at(self.superblocks[0][1])) < inf
         ):
-            self.tables, sb, self.left = self.superblocks.popleft()
+            tables, sb, self.left = self.superblocks.popleft()
             self.ready = max(at, self.ready + len(self.left) + TURN_CYCLES)
-            self.tables.use(sb, self.ready)
+            tables.use(sb, self.ready)
+            self.tables = tables
         self.at = min(self._open_at(core) for core in range(len(self.left)))
 
     def issue(self, now: float) -> int:
@@ -476,11 +482,11 @@ def simulate_start(
     )
     descriptors = _Client(accepted + FETCH_CYCLES, _bursts(fetched, config))
 
-    next_tables = _Tables(following.accepted + REQUEST_CYCLES, following.fields, config) if following else None
-    later = [
-        *_superblocks(tables, load.streams, d["num_groups"], config)[1:],
-        *(_superblocks(next_tables, following.streams, following.fields["num_groups"], config) if following else ()),
-    ]
+    next_tables = None
+    later = _superblocks(tables, load.streams, d["num_groups"], config)[1:]
+    if following:
+        next_tables = _Tables(following.accepted + REQUEST_CYCLES, following.fields, config)
+        later += _superblocks(next_tables, following.streams, following.fields["num_groups"], config)
     asked = [stream.num_beats * d["num_groups"] for stream in streams]
     later_weights = _LaterWeights(later, load.uses(pixels, config), asked, weights, next_tables, config)
     later_params = load.later_params(pixels, following, config)
@@ -599,7 +605,7 @@ def _take_turns(
     """Let the port serve the clients until that is done which somebody waits for, and on to the time `end`; `update`
     is called after each burst. When each burst is requested, and when its last beat comes.
     """
-    bursts = []
+    bursts: list[tuple[float, float]] = []
     ends: deque[float] = deque([0.0] * (config.max_reads + WAITING_BURSTS), maxlen=config.max_reads + WAITING_BURSTS)
     turn, now = 0, 0.0
     while True:

@@ -99,9 +99,8 @@ def _prune(
     magnitude = np.abs((weights - zero) * scale.reshape(per_channel)).reshape(-1)
     order = np.argsort(-magnitude, kind="stable")
     dropped = order[weights.size - int(np.ceil(share * weights.size)) :]
-    pruned = weights.reshape(-1).copy()
-    pruned[dropped] = zero.reshape(-1)[dropped]
-    pruned = pruned.reshape(weights.shape)
+    pruned = weights.copy()
+    pruned.reshape(-1)[dropped] = zero.reshape(-1)[dropped]
     return pruned, (int(np.sum(weights == zero)), int(np.sum(pruned == zero)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ _ACTIVATIONS = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
 _DTYPES = ("int8", "uint8", "int16")
 _POOLS = {"2x2": 2, "3x3": 3}
 _LUTS = {kind.lower(): kind for kind in sorted(LUT_KINDS)}
-_LUT_OPTIONS = {"LEAKY_RELU": {"alpha": 0.1}, "GELU": {"approximate": False}}
+_LUT_OPTIONS: dict[str, dict[str, Any]] = {"LEAKY_RELU": {"alpha": 0.1}, "GELU": {"approximate": False}}
 _LUT_OUTPUTS = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
 """Scale and int8 zero point where LiteRT fixes them."""
 
@@ -136,7 +137,7 @@ def make_layer(spec: LayerSpec, seed: int = 0) -> SyntheticLayer:
     """
     rng = np.random.default_rng(seed)
     tensors = _tensors(spec, rng)
-    options = {
+    options: dict[str, Any] = {
         "stride_h": spec.stride[0],
         "stride_w": spec.stride[1],
         "dilation_h": spec.dilation[0],

@@ -3,12 +3,12 @@
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.spec.enums import IntEnum
+
 __all__ = ["AxiLiteSignature", "AxiSignature", "Resp"]
 
-from amaranth.lib import enum
 
-
-class Resp(enum.IntEnum, shape=2):
+class Resp(IntEnum, shape=2):
     """AXI response codes (AMBA AXI4 specification, A3.4.4)."""
 
     OKAY = 0

@@ -1,6 +1,6 @@
 """Units that have nothing to do: simulators may let them stand still."""
 
-from amaranth.hdl import DomainRenamer, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import DomainRenamer, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -46,8 +46,8 @@ class ClockGates:
 
     def __init__(self, domains: tuple[str, ...]):
         self.domains = domains
-        self.is_active = {}
-        self.resets = []
+        self.is_active: dict[str, Value] = {}
+        self.resets: list[Value] = []
 
 
 def rested(unit, is_active, platform, domain: str):

@@ -1,16 +1,17 @@
 """What the cores do in each cycle, for the counters."""
 
 from amaranth.hdl import Cat, Module, Mux
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.spec.config import NpuConfig
+from convoy.spec.enums import IntEnum
 from convoy.spec.isa import Cause
 
 __all__ = ["STATE_CAUSES", "Activity", "ActivityMonitor", "CoreState"]
 
 
-class CoreState(enum.IntEnum, shape=3):
+class CoreState(IntEnum, shape=3):
     """What a core does in a cycle, or the first thing that it lacks."""
 
     BUSY = 0
