@@ -15,7 +15,7 @@ from convoy.driver.files import write_file, writing
 from convoy.driver.graph.graph import Graph
 from convoy.driver.plan.macs import dense_macs
 
-from .tables import print_table
+from .tables import print_meanings, print_table
 
 __all__ = ["plan_report", "print_plan", "save_plan", "save_tensors"]
 
@@ -27,6 +27,13 @@ _COLUMNS: dict[str, JustifyMethod] = {
     "MACs": "right",
     "stored weights B": "right",
     "reason": "left",
+}
+
+_COLUMN_MEANINGS = {
+    "engine": "nn computes convolutions, tp is the tensor processor, cpu the host, alias needs nothing",
+    "descriptors": "jobs for the NPU",
+    "MACs": "multiply-accumulates as if no weight were zero",
+    "stored weights B": "bytes of the encoded weights in memory",
 }
 
 
@@ -87,7 +94,7 @@ def print_plan(report: dict[str, Any], console: Console) -> None:
         (
             str(row["index"]),
             row["op"],
-            row["engine"],
+            "cpu" if row["engine"] == "host" else row["engine"],
             f"{row['descriptors']:,}",
             f"{row['macs']:,}",
             f"{row['stored_weight_bytes']:,}",
@@ -96,6 +103,7 @@ def print_plan(report: dict[str, Any], console: Console) -> None:
         for row in report["ops"]
     ]
     print_table(console, _COLUMNS, rows, ("stored weights B", "MACs", "descriptors"))
+    print_meanings(console, _COLUMN_MEANINGS)
     for note in report["notes"]:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     console.print(

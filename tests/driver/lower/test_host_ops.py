@@ -134,7 +134,7 @@ def _refused(model: bytes) -> str:
 
 def test_what_litert_refuses_does_not_compile():
     assert _refused(unary_model("SOFTMAX", (1, 4), (1.0, 0), (1.0, 0), (np.int16, np.int16), beta=1.0)).startswith(
-        "operator 0 SOFTMAX ('output'): the NPU has no exponential, and the host (LiteRT) cannot execute it: "
+        "operator 0 SOFTMAX ('output'): SOFTMAX is not supported by the NPU, and LiteRT cannot execute it on the CPU: "
     )
     assert "'tensor_1' is int64 [1, 7] in the file, but int64 [1, 6] there" in _refused(_argmax((1, 7)))
 
