@@ -1,4 +1,5 @@
-"""Every rule of the contract measured on the RTL, written to docs/contract.md with its charts in docs/images.
+"""Every rule of the contract measured on the RTL, written to docs/contract.md with its charts in docs/images, and a
+summary to the pages of docs/rules.
 
     .venv/bin/python bench/contract.py [--config Q] [--jobs N]
 
@@ -16,6 +17,7 @@ from convoy.driver.bench.case import Row, judge
 from convoy.driver.bench.contract import contract_cases
 from convoy.driver.bench.measure import measure_all
 from convoy.driver.bench.plots import write_images
+from convoy.driver.bench.rule_pages import filled_page, rule_figures
 from convoy.driver.bench.show import COLUMN_MEANINGS, markdown, plain, verdict
 from convoy.driver.report.markdown import filled
 from convoy.driver.report.progress import bar
@@ -25,6 +27,7 @@ from convoy.spec.config import load_config
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "contract.md"
 IMAGES = ROOT / "docs" / "images"
+RULES_FOLDER = ROOT / "docs" / "rules"
 METRICS = {
     "utilisation": "multiply-accumulates, as if no weight were zero, / (cycles x multipliers)",
     "share of the roofline": (
@@ -60,6 +63,13 @@ def head(config: str) -> list[str]:
     ]
 
 
+def write_rules(page: list[str]) -> None:
+    """Bring the figures in docs/rules up to date, from the lines of `docs/contract.md`."""
+    for number, figures in rule_figures(page).items():
+        (path,) = RULES_FOLDER.glob(f"{number}-*.md")
+        path.write_text(filled_page(path.read_text(), figures))
+
+
 def missed(rows: list[Row]) -> list[str]:
     """A line for each row that misses its limit or is not exact."""
     found = [row for row in rows if not (row.ok and row.is_exact)]
@@ -85,6 +95,7 @@ def main() -> int:
     images = {group: path.relative_to(TARGET.parent).as_posix() for group, path in write_images(rows, IMAGES).items()}
     text = [*head(options.config), f"**{verdict(rows)}.**", *missed(rows), *markdown(rows, images)]
     TARGET.write_text("\n".join(text) + "\n")
+    write_rules(TARGET.read_text().splitlines())
     print(f"{verdict(rows)}\nwrote {TARGET.relative_to(ROOT)}")
     return 0 if all(row.is_exact for row in rows) else 1
 

@@ -144,7 +144,7 @@ def speed_charts(rows: Sequence[Speed]) -> list[alt.TopLevelMixin]:
     ]
     networks = list(dict.fromkeys(row.network for row in rows))
     charts = []
-    for field, title in (("cycles", "cycles"), ("effective", "MACs per cycle, as if no weight were zero")):
+    for field, title in (("cycles", "cycles"), ("effective", "MACs per cycle")):
         bars = (
             alt.Chart(alt.Data(values=values))
             .mark_bar()

@@ -162,7 +162,7 @@ def test_values_that_litert_refuses():
     session, values = Session(plan, device), np.arange(5, dtype=np.int32).reshape(1, 5)
     assert session.run({0: values + 20, 1: values + 1}).tensors[2].tolist() == [[20, 10, 7, 5, 4]]
     with pytest.raises(
-        GraphError, match=r"operator 0 FLOOR_DIV \('tensor_2'\): the host \(LiteRT\) cannot execute it: .*"
+        GraphError, match=r"operator 0 FLOOR_DIV \('tensor_2'\): LiteRT cannot execute it on the CPU: .*"
     ):
         session.run({0: values, 1: values})
     device.close()
