@@ -19,9 +19,8 @@ from convoy.driver.bench.measure import measure_all
 from convoy.driver.bench.plots import write_images
 from convoy.driver.bench.rule_pages import filled_page, rule_figures
 from convoy.driver.bench.show import COLUMN_MEANINGS, markdown, plain, verdict
-from convoy.driver.report.markdown import filled
+from convoy.driver.report.markdown import bullets, filled
 from convoy.driver.report.progress import bar
-from convoy.driver.report.tables import meanings_text
 from convoy.spec.config import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -54,11 +53,13 @@ def head(config: str) -> list[str]:
             "each rule means, and how to design a network for it."
         ),
         "",
-        *filled(f"Columns: {meanings_text(COLUMN_MEANINGS)}"),
+        "Columns of the tables:",
+        "",
+        *bullets(COLUMN_MEANINGS),
         "",
         "Metrics:",
         "",
-        *(line for name, meaning in METRICS.items() for line in filled(f"{name}: {meaning}", "* ")),
+        *bullets(METRICS),
         "",
     ]
 

@@ -16,7 +16,7 @@ import altair as alt
 from convoy.driver.bench.peer import INSTALL, PEER_NAME, find_peer, peer_version
 from convoy.driver.bench.speed import find_models, measure_speed
 from convoy.driver.bench.speed_show import column_meanings, markdown_speeds, speed_charts, speed_notes
-from convoy.driver.report.markdown import filled
+from convoy.driver.report.markdown import bullets, filled
 from convoy.driver.report.progress import bar
 from convoy.spec.config import load_config
 
@@ -56,7 +56,9 @@ def main() -> None:
         "",
         "`convoy bench speed FOLDER|MODEL... --html FILE` shows the same for any networks and configurations.",
         "",
-        *filled(f"Columns: {column_meanings(rows)}"),
+        "Columns of the table:",
+        "",
+        *bullets(column_meanings(rows)),
         "",
         *markdown_speeds(rows),
         "",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from convoy.driver.report.tables import meanings_text, print_table
+from convoy.driver.report.tables import meanings_text, print_meanings, print_table
 
 from .peer import INSTALL
 from .speed import Speed
@@ -37,7 +37,7 @@ _SIGNS = {True: "yes", False: "NO", None: "-"}
 _MEANINGS = {
     "peak MAC/cycle": "the multipliers",
     "MACs": "multiply-accumulates as if no weight were zero",
-    "use": "MACs / (cycles x multipliers); skipped zeros raise it",
+    "use": "MACs / (cycles x multipliers), which skipped zeros raise",
     "MAC/cycle": "MACs / cycles",
     "exact": "every tensor equals LiteRT's",
 }
@@ -47,13 +47,13 @@ _PEER_MEANINGS = {
         "one port of the same width and latency"
     ),
     "U55 / Convoy": "above 1 Convoy is faster",
-    "U55 CPU cycles": "not in U55 cycles: operators that Convoy leaves to the CPU",
+    "U55 CPU cycles": "those of operators that Convoy leaves to the CPU, not part of U55 cycles",
 }
 
 
-def column_meanings(rows: Sequence[Speed]) -> str:
-    """What the columns of the table mean, as one sentence."""
-    return meanings_text(_MEANINGS | (_PEER_MEANINGS if _has_peer(rows) else {}))
+def column_meanings(rows: Sequence[Speed]) -> dict[str, str]:
+    """What the columns of the table mean, by title."""
+    return _MEANINGS | (_PEER_MEANINGS if _has_peer(rows) else {})
 
 
 def _has_peer(rows: Sequence[Speed]) -> bool:
@@ -113,7 +113,7 @@ def print_speeds(rows: Sequence[Speed], console: Console) -> None:
         _OPTIONAL,
         styles=["bold red" if row.bit_exact is False or row.refusal else None for row in rows],
     )
-    console.print(column_meanings(rows), style="dim", highlight=False, markup=False, soft_wrap=True)
+    print_meanings(console, column_meanings(rows))
 
 
 def markdown_speeds(rows: Sequence[Speed]) -> list[str]:
@@ -177,6 +177,6 @@ def write_speed_page(rows: Sequence[Speed], source: str, notes: Sequence[str], p
     write_page(
         path,
         "Speed of networks",
-        f"{source} {column_meanings(rows)}",
+        f"{source} {meanings_text(column_meanings(rows))}",
         [Section("Networks", " ".join(notes), speed_charts(rows), _columns(rows), cells, missed)],
     )

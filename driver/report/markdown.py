@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 
-__all__ = ["LINE_COLUMNS", "filled"]
+__all__ = ["LINE_COLUMNS", "bullets", "filled"]
 
 LINE_COLUMNS = 120
 """Longest line of a page, but for rows of tables."""
@@ -20,3 +21,8 @@ def filled(text: str, bullet: str = "") -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def bullets(meanings: Mapping[str, str]) -> list[str]:
+    """A list of what names mean."""
+    return [line for name, meaning in meanings.items() for line in filled(f"**{name}**: {meaning}", "- ")]
