@@ -15,6 +15,7 @@ from convoy.driver.files import write_file, writing
 from convoy.driver.graph.graph import Graph
 from convoy.driver.plan.macs import dense_macs
 
+from .report import COLUMN_MEANINGS
 from .tables import print_meanings, print_table
 
 __all__ = ["plan_report", "print_plan", "save_plan", "save_tensors"]
@@ -30,9 +31,9 @@ _COLUMNS: dict[str, JustifyMethod] = {
 }
 
 _COLUMN_MEANINGS = {
-    "engine": "nn computes convolutions, tp is the tensor processor, cpu the host, alias needs nothing",
+    "engine": COLUMN_MEANINGS["engine"],
     "descriptors": "jobs for the NPU",
-    "MACs": "multiply-accumulates as if no weight were zero",
+    "MACs": COLUMN_MEANINGS["MACs"],
     "stored weights B": "bytes of the encoded weights in memory",
 }
 

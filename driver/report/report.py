@@ -269,7 +269,7 @@ _COLUMNS: dict[str, JustifyMethod] = {
 _OPTIONAL = ("weights B", "written B", "read B", "engine", "main loss", "MACs", "use", "exact")
 """Columns that a narrow terminal does not get, the first to go first."""
 COLUMN_MEANINGS = {
-    "engine": "nn computes convolutions, tp is the tensor processor, cpu the host, alias needs nothing",
+    "engine": "nn (convolutions), tp (tensor processor), cpu, fused (with another layer) or alias (nothing to do)",
     "MACs": "multiply-accumulates as if no weight were zero",
     "use": "share of the peak of the multipliers, above 100% where zero weights are skipped",
     "main loss": "main cause of lost cycles, and its share of the layer's cycles",
