@@ -272,7 +272,7 @@ COLUMN_MEANINGS = {
     "engine": "nn (convolutions), tp (tensor processor), cpu, fused (with another layer) or alias (nothing to do)",
     "MACs": "multiply-accumulates as if no weight were zero",
     "use": "share of the peak of the multipliers, above 100% where zero weights are skipped",
-    "main loss": "main cause of lost cycles, and its share of the layer's cycles",
+    "main loss": "main cause of lost cycles (docs/tutorial.md, The report), and its share of the layer's cycles",
     "read B, written B, weights B": "bytes over the memory port, of which weights are read",
     "exact": "the result equals the reference",
 }
