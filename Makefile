@@ -15,7 +15,7 @@ TYPED := convoy.spec convoy.golden convoy.hw convoy.driver
 
 given = $(if $(filter command% environment%,$(origin $(1))),$($(1)),$(2))
 
-.PHONY: help setup demo test sim campaign hostile nightly lint formal synth contract verilog reference clean distclean
+.PHONY: help setup demo test sim campaign hostile nightly lint formal synth contract verilog reference docs clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -83,6 +83,13 @@ verilog: setup  ## write build/convoy_npu_$(CONFIG).v (CONFIG=Q: preset or TOML 
 
 reference: setup  ## write docs/reference from spec
 	$(BIN)/python -m convoy.verif.refdoc
+
+$(VENV)/.docs: $(VENV)/.setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+docs: setup $(VENV)/.docs  ## the documentation as a site, written to build/site; every warning is an error
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove what was built, except .venv
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

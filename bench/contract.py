@@ -1,4 +1,5 @@
-"""Every rule of the contract measured on the RTL, written to docs/contract.md with its charts in docs/images.
+"""Every rule of the contract measured on the RTL, written to docs/contract.md with its charts in docs/images, and a
+summary to the pages of docs/rules.
 
     .venv/bin/python bench/contract.py [--config Q] [--jobs N]
 
@@ -16,29 +17,66 @@ from convoy.driver.bench.case import Row, judge
 from convoy.driver.bench.contract import contract_cases
 from convoy.driver.bench.measure import measure_all
 from convoy.driver.bench.plots import write_images
-from convoy.driver.bench.show import markdown, verdict
+from convoy.driver.bench.rule_pages import filled_page, rule_figures
+from convoy.driver.bench.show import COLUMN_MEANINGS, markdown, plain, verdict
+from convoy.driver.report.markdown import bullets, filled
 from convoy.driver.report.progress import bar
 from convoy.spec.config import load_config
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "contract.md"
 IMAGES = ROOT / "docs" / "images"
-HEAD = """# The contract, measured
+RULES_FOLDER = ROOT / "docs" / "rules"
+METRICS = {
+    "utilisation": "multiply-accumulates, as if no weight were zero, / (cycles x multipliers)",
+    "share of the roofline": (
+        "least possible cycles / cycles; nothing can be faster than every multiplier busy with weights that are not "
+        "zero, nor than inputs and weights once over the read channel and outputs once over the write channel"
+    ),
+    "ideal cycles / cycles": "ideal: every multiplier busy with weights that are not zero",
+    "ideal / weight bytes": "ideal: 8 bits for each weight that is not zero, and the entropy of their places",
+    "cycles waiting for TP": "share of the cycles that ended with a job of the tensor processor (TP)",
+    "refused by name": "1: the compiler says what the limit is, and compiles nothing",
+}
+"""What the names in the column *metric* mean that do not say it themselves."""
 
-Written by `make contract` from runs of the RTL on preset {config}: device `native`, 64-bit port, 32 cycles of latency.
-Each layer is simulated as in the middle of a network, inputs in the layout of the NPU, and every tensor compared with
-LiteRT's reference kernels (column *exact*). Utilisation is dense MACs / (cycles x multipliers): skipped zeros raise it
-above 100 %. Bytes are those on the port. A *twin* is the layer that another is compared with. The roofline is the
-larger of two times that nothing can beat: every multiplier busy with weights that are not zero, or inputs and weights
-once over the read channel and outputs once over the write channel.
-"""
+
+def head(config: str) -> list[str]:
+    """The page up to its figures."""
+    return [
+        "# The contract, measured",
+        "",
+        *filled(
+            f"Written by `make contract` from runs of the RTL on preset {config}: device `native`, 64-bit port, 32 "
+            "cycles of memory latency. Each layer is simulated as in the middle of a network, inputs in the layout of "
+            "the NPU, and every tensor compared with LiteRT's reference kernels. [The rules](rules/index.md) says what "
+            "each rule means, and how to design a network for it."
+        ),
+        "",
+        "Columns of the tables:",
+        "",
+        *bullets(COLUMN_MEANINGS),
+        "",
+        "Metrics:",
+        "",
+        *bullets(METRICS),
+        "",
+    ]
+
+
+def write_rules(page: list[str]) -> None:
+    """Bring the figures in docs/rules up to date, from the lines of `docs/contract.md`."""
+    for number, figures in rule_figures(page).items():
+        (path,) = RULES_FOLDER.glob(f"{number}-*.md")
+        path.write_text(filled_page(path.read_text(), figures))
 
 
 def missed(rows: list[Row]) -> list[str]:
     """A line for each row that misses its limit or is not exact."""
     found = [row for row in rows if not (row.ok and row.is_exact)]
     lines = [
-        f"* rule {row.case.rule}: {row.case.name}: {row.case.metric.name} {row.value_text}, limit {row.limit_text}"
+        f"* rule {row.case.rule}: {plain(row.case.name)}: {plain(row.case.metric.name)} {row.value_text}, "
+        f"limit {row.limit_text}"
         f"{'' if row.is_exact else '; not bit-exact'}"
         for row in found
     ]
@@ -56,8 +94,9 @@ def main() -> int:
     rows = judge(cases, measured)
     IMAGES.mkdir(exist_ok=True)
     images = {group: path.relative_to(TARGET.parent).as_posix() for group, path in write_images(rows, IMAGES).items()}
-    text = [HEAD.format(config=options.config), f"**{verdict(rows)}.**", *missed(rows), *markdown(rows, images)]
+    text = [*head(options.config), f"**{verdict(rows)}.**", *missed(rows), *markdown(rows, images)]
     TARGET.write_text("\n".join(text) + "\n")
+    write_rules(TARGET.read_text().splitlines())
     print(f"{verdict(rows)}\nwrote {TARGET.relative_to(ROOT)}")
     return 0 if all(row.is_exact for row in rows) else 1
 

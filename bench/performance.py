@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.progress import track
 
+from convoy.driver.report.markdown import filled
 from convoy.driver.workload.prune import prune_file
 
 ROOT = Path(__file__).parents[1]
@@ -85,18 +86,12 @@ def main() -> None:
     lines = [
         "# Performance",
         "",
-        (
-            "Written by `python bench/performance.py` from runs of the RTL: device `native`, 64-bit port, 32 cycles of "
-            "latency, read and"
-        ),
-        (
-            "write channel of one beat per cycle each. Every run was bit-exact, tensor by tensor, against LiteRT's "
-            "reference kernels."
-        ),
-        (
-            "Utilisation is dense MACs / (cycles x multipliers): skipped zeros raise it above 100 %. Bytes are those "
-            "on "
-            "the port."
+        *filled(
+            "Written by `python bench/performance.py` from runs of the RTL: device `native`, 64-bit port, memory of 32 "
+            "cycles of latency that takes and gives one beat (64 bits) per cycle. Every tensor of every run equals "
+            "that of LiteRT's reference kernels. Columns: MACs are multiply-accumulates of the layer as if no weight "
+            "were zero; utilisation is MACs / (cycles x multipliers), so that skipped zeros raise it above 100 %; "
+            "bytes are those over the memory port."
         ),
         "",
     ]
@@ -106,7 +101,7 @@ def main() -> None:
         result = report("layer", *arguments.split(), "--config", options.config)
         lines.append(row(name, result, result["layers"][0]["read_bytes"], result["layers"][0]["write_bytes"]))
     pruned = []
-    for model in track([DIGITS, *options.models], "networks"):
+    for model in track(dict.fromkeys(map(Path.resolve, [DIGITS, *options.models])), "networks"):
         lines += ["", f"## {model.name}", "", "| configuration " + head[0], head[1]]
         for config in "SDQOX":
             result = report("run", str(model), "--config", config, "--seed", "1")
@@ -123,12 +118,11 @@ def main() -> None:
         "",
         f"## Pruned networks, configuration {options.config}",
         "",
-        (
+        *filled(
             f"The same files with the smallest weights of each `CONV_2D` set to zero until {ZERO_SHARE:.0%} are "
-            "(`convoy "
-            "prune`); depthwise and fully connected layers"
+            "(`convoy prune`); depthwise and fully connected layers are as before. Without training the accuracy is "
+            "lost; the cycles are those of any network with as many zeros."
         ),
-        "are as before. Without training the accuracy is lost; the cycles are those of any network with as many zeros.",
         "",
         "| network | zero weights of its convolutions | cycles | pruned: zero | cycles | times as fast | utilisation |",
         "|---|---:|---:|---:|---:|---:|---:|",

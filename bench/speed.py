@@ -15,7 +15,8 @@ import altair as alt
 
 from convoy.driver.bench.peer import INSTALL, PEER_NAME, find_peer, peer_version
 from convoy.driver.bench.speed import find_models, measure_speed
-from convoy.driver.bench.speed_show import MEANING, markdown_speeds, speed_charts, speed_notes
+from convoy.driver.bench.speed_show import column_meanings, markdown_speeds, speed_charts, speed_notes
+from convoy.driver.report.markdown import bullets, filled
 from convoy.driver.report.progress import bar
 from convoy.spec.config import load_config
 
@@ -38,23 +39,26 @@ def main() -> None:
         raise SystemExit(f"{wrong[0].network}, {wrong[0].config}: {wrong[0].refusal or 'a tensor differs from LiteRT'}")
     alt.vconcat(*speed_charts(rows)).save(DOCS / "images" / "speed.svg")
     lines = [
-        "# Networks against a peer's estimates",
+        "# Comparison with Ethos-U55",
         "",
-        "```",
-        f"python bench/speed.py {' '.join(model.name for model in models)}",
-        "```",
-        "",
-        (
-            "wrote this page; `convoy bench speed FOLDER|MODEL... --html FILE` shows the same for any networks and "
-            "configurations."
+        *filled(
+            "Cycles of whole networks on Convoy, and what Arm's compiler Vela estimates for an Ethos-U55 with as many "
+            "multipliers. Convoy's cycles are measured: the RTL, simulated cycle by cycle on device `native`, 64-bit "
+            "port, 32 cycles of memory latency; every tensor of every run equals LiteRT's. Those of the Ethos-U55 are "
+            f"estimates of {PEER_NAME} {peer_version()}, not measurements."
         ),
         "",
-        (
-            "Convoy: the RTL, simulated cycle by cycle on device `native`, 64-bit port, 32 cycles of latency; every "
-            "tensor "
-            "of every run equals LiteRT's."
-        ),
-        f"{MEANING} {PEER_NAME} {peer_version()}; its estimates are not measurements.",
+        "Written by",
+        "",
+        "```",
+        " \\\n    ".join(["python bench/speed.py", *(model.name for model in models)]),
+        "```",
+        "",
+        "`convoy bench speed FOLDER|MODEL... --html FILE` shows the same for any networks and configurations.",
+        "",
+        "Columns of the table:",
+        "",
+        *bullets(column_meanings(rows)),
         "",
         *markdown_speeds(rows),
         "",

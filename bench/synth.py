@@ -27,6 +27,7 @@ from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, DomainRenamer, Mo
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.driver.report.markdown import filled
 from convoy.spec.config import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -237,22 +238,15 @@ def report(results: dict[str, Result], mhz: int) -> str:
         "",
         "Written by `make synth` (`bench/synth.py`); do not edit.",
         "",
-        (
+        *filled(
             "Device: Lattice ECP5 LFE5U-85F, speed grade 6. The whole NPU, flattened, behind a shift-register harness "
-            "of "
-            "two pins (some hundred"
-        ),
-        (
-            f"flip-flops and LUTs, included in the figures). Package {PACKAGE}, clock at pin {CLOCK_PIN}, constraint "
-            f"{mhz} "
-            f"MHz; placements: {placements}. Tools: {versions}."
+            "of two pins (some hundred flip-flops and LUTs, included in the figures). Package "
+            f"{PACKAGE}, clock at pin {CLOCK_PIN}, constraint {mhz} MHz; placements: {placements}. Tools: {versions}."
         ),
         "",
         (
-            "| preset | LUT4 | of 83,640 | FF | carry (CCU2C) | distributed RAM (DPR16X4) | MULT18X18D | of 156 | "
-            "DP16KD "
-            "| "
-            "of 208 | Fmax median | Fmax minimum |"
+            f"| preset | LUT4 | of {DEVICE['LUT4']:,} | FF | carry (CCU2C) | distributed RAM (DPR16X4) | MULT18X18D | "
+            f"of {DEVICE['MULT18X18D']} | DP16KD | of {DEVICE['DP16KD']} | Fmax median | Fmax minimum |"
         ),
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -271,7 +265,11 @@ def report(results: dict[str, Result], mhz: int) -> str:
         )
     lines += [
         "",
-        "The share of LUTs counts every site used: one per LUT4, two per carry cell, six per 16x4 distributed RAM.",
+        *filled(
+            "Columns: cells of each type and their share of the device. FF are flip-flops, MULT18X18D multipliers of "
+            "18 bits, DP16KD block memories of 16 Kbit; Fmax is the highest clock frequency of the placements. The "
+            "share of LUTs counts every site used: one per LUT4, two per carry cell, six per 16x4 distributed RAM."
+        ),
         "",
     ]
     for name, result in results.items():

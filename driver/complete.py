@@ -1,10 +1,12 @@
-"""What a shell completes; the commands that install it are `convoy --install-completion` and `--show-completion`."""
+"""What a shell completes, and what a help text says of it; the commands that install completion are
+`convoy --install-completion` and `--show-completion`.
+"""
 
 from __future__ import annotations
 
 from convoy.spec.config import PRESETS
 
-__all__ = ["complete_config", "complete_files"]
+__all__ = ["complete_config", "complete_files", "config_help"]
 
 
 def complete_config(incomplete: str) -> list[str]:
@@ -16,3 +18,9 @@ def complete_config(incomplete: str) -> list[str]:
 def complete_files(incomplete: str) -> list[str]:
     """Nothing: the shell does it."""
     return []
+
+
+def config_help() -> str:
+    """The help text of `--config`."""
+    presets = ", ".join(f"{name}: {npu.macs_per_cycle}" for name, npu in PRESETS.items())
+    return f"The NPU: a preset (multipliers: {presets}) or a TOML file of parameters."

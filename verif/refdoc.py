@@ -9,6 +9,7 @@ import itertools
 from dataclasses import fields
 from pathlib import Path
 
+from convoy.driver.report.markdown import filled
 from convoy.spec import config, csr, isa, limits
 
 __all__ = ["pages"]
@@ -69,7 +70,7 @@ def _descriptors() -> str:
         lines += [
             f"## {record.name}: {record.num_bytes} bytes, {record.num_bits} bits used",
             "",
-            docs[record.name],
+            *filled(docs[record.name]),
             "",
             "| bits | field | type | meaning |",
             "|---|---|---|---|",
@@ -110,9 +111,9 @@ def _limits() -> str:
         NOTE,
         "## Fused maximum pools",
         "",
-        _constant_docs(limits)["FUSED_POOL_LIMITS"],
+        *filled(_constant_docs(limits)["FUSED_POOL_LIMITS"]),
         "",
-        *(f"* {inspect.getdoc(limit)}" for limit in limits.FUSED_POOL_LIMITS),
+        *(line for limit in limits.FUSED_POOL_LIMITS for line in filled(inspect.getdoc(limit), "* ")),
     ]
     return "\n".join(lines) + "\n"
 

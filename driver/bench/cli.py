@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from convoy.driver.complete import complete_config, complete_files
+from convoy.driver.complete import complete_config, complete_files, config_help
 from convoy.driver.errors import GraphError
 from convoy.driver.files import check_outputs, write_file
 from convoy.driver.report.progress import bar
@@ -24,7 +24,7 @@ bench_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, ri
 
 @bench_app.callback(invoke_without_command=True)
 def _bench(context: typer.Context) -> int:
-    """Measure the RTL against what is promised."""
+    """Measure the rules of the contract, or compare with Ethos-U55."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
     return 0
@@ -33,18 +33,14 @@ def _bench(context: typer.Context) -> int:
 @bench_app.command()
 def contract(
     config: Annotated[
-        str,
-        typer.Option(
-            "--config",
-            metavar="S|D|Q|O|X|FILE.toml",
-            help="A preset or a TOML file of parameters.",
-            autocompletion=complete_config,
-        ),
+        str, typer.Option("--config", metavar="S|D|Q|O|X|FILE.toml", help=config_help(), autocompletion=complete_config)
     ] = "Q",
-    rules: Annotated[str, typer.Option("--rules", metavar="N,N...", help="Only these rules.", show_default="all")] = "",
+    rules: Annotated[
+        str, typer.Option("--rules", metavar="N,N...", help="Only these rules, by number.", show_default="all")
+    ] = "",
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", min=1, max=256, help="Processes that simulate.", show_default="number of cores"),
+        typer.Option("--jobs", min=1, max=256, help="Simulations at the same time.", show_default="number of cores"),
     ] = None,
     json_path: Annotated[
         Path | None,
@@ -55,11 +51,17 @@ def contract(
     html_path: Annotated[
         Path | None,
         typer.Option(
-            "--html", metavar="FILE", help="Write table and plots as one page.", autocompletion=complete_files
+            "--html",
+            metavar="FILE",
+            help="Write table and plots as one HTML page (extra plots).",
+            autocompletion=complete_files,
         ),
     ] = None,
 ) -> int:
-    """Measure every rule of the contract on the compiled RTL.
+    """Measure each rule of the contract on the RTL.
+
+    docs/rules has the rules: on pads, strides, kernels, channels, fused operators, zero weights and data types. Each
+    row is a layer; many have a limit, or a baseline, the layer that this one is compared with.
 
     Exit code 1: a limit is missed, or a result differs from LiteRT's.
     """
@@ -126,11 +128,11 @@ def speed(
         ),
     ] = "Q,O,X",
     source: Annotated[
-        SpeedSource, typer.Option("--device", help="The compiled RTL, or the timing model.")
+        SpeedSource, typer.Option("--device", help="native simulates the RTL; model estimates, in seconds.")
     ] = SpeedSource.NATIVE,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", min=1, max=256, help="Processes that simulate.", show_default="number of cores"),
+        typer.Option("--jobs", min=1, max=256, help="Simulations at the same time.", show_default="number of cores"),
     ] = None,
     json_path: Annotated[
         Path | None,
@@ -141,11 +143,17 @@ def speed(
     html_path: Annotated[
         Path | None,
         typer.Option(
-            "--html", metavar="FILE", help="Write table and plots as one page.", autocompletion=complete_files
+            "--html",
+            metavar="FILE",
+            help="Write table and plots as one HTML page (extra plots).",
+            autocompletion=complete_files,
         ),
     ] = None,
 ) -> int:
-    """Run networks, and compare their cycles with what a peer's compiler estimates at as many MACs per cycle.
+    """Compare the cycles of networks with an Ethos-U55.
+
+    Vela, Arm's compiler, estimates those of an Ethos-U55 with as many multipliers; without it (extra `peer`) only
+    Convoy's are shown.
 
     Exit code 1: a result differs from LiteRT's.
     """

@@ -1,5 +1,5 @@
-"""Cycles that the compiler of a peer estimates for a network: `ethos-u-vela`, run as a program of its own, read from
-the tables it writes.
+"""The accelerator that Convoy is compared with, Arm's Ethos-U55: cycles that its compiler `ethos-u-vela` estimates for
+a network, run as a program of its own, read from the tables it writes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from convoy.spec.config import NpuConfig
 __all__ = ["INSTALL", "PEER_NAME", "Peer", "accelerator_of", "find_peer", "peer_version", "run_peer"]
 
 PEER_NAME = "ethos-u-vela"
-INSTALL = f"no figures of a peer: {PEER_NAME} is not installed; run: pip install 'convoy-npu[peer]'"
+INSTALL = f"no comparison with Ethos-U55: {PEER_NAME} is not installed; run: pip install 'convoy-npu[peer]'"
 _SIZES = (32, 64, 128, 256)
 """Multiply-accumulates per cycle of the Ethos-U55."""
 _SYSTEM, _MEMORY = "Ethos_U55_Convoy", "Sram_Only"

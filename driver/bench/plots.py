@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from convoy.driver.report.html_page import Section, alt, write_page
+from convoy.driver.report.tables import meanings_text
 
 from .case import CYCLES, ROOFLINE, TP_SHARE, UTILISATION, Metric, Row
 from .contract import RULES
-from .show import COLUMNS, cells, verdict
+from .show import COLUMN_MEANINGS, COLUMNS, cells, plain, verdict
 
 __all__ = ["charts", "write_html", "write_images"]
 
@@ -55,7 +56,8 @@ def write_html(rows: list[Row], config: str, path: Path) -> None:
     write_page(
         path,
         "The contract, measured",
-        f"Configuration {config}, RTL simulated cycle by cycle. {verdict(rows)}.",
+        f"Configuration {config}, RTL simulated cycle by cycle. {verdict(rows)}. "
+        f"Columns: {meanings_text(COLUMN_MEANINGS)}",
         sections,
     )
 
@@ -64,7 +66,7 @@ def _data(rows: list[Row], **fields: Callable[[Row], Any]) -> alt.Data:
     """One record a row: its name, value and limit, and what `fields` say."""
     return alt.Data(
         values=[
-            {"name": row.case.name, "value": row.value, "limit": row.case.limit, "cycles": row.found.cycles}
+            {"name": plain(row.case.name), "value": row.value, "limit": row.case.limit, "cycles": row.found.cycles}
             | {name: field(row) for name, field in fields.items()}
             for row in rows
         ]
@@ -203,7 +205,9 @@ def _roofline(row: Row) -> float | None:
 
 
 def _sparse(rows: list[Row]) -> alt.LayerChart:
-    source = _data(rows, density=lambda row: row.case.setup.layer.density, metric=lambda row: row.case.metric.name)
+    source = _data(
+        rows, density=lambda row: row.case.setup.layer.density, metric=lambda row: plain(row.case.metric.name)
+    )
     x = alt.X(
         "density:Q",
         title="share of weights that are not zero",
@@ -228,7 +232,7 @@ def _sparse(rows: list[Row]) -> alt.LayerChart:
 
 
 def _ratios(rows: list[Row]) -> alt.LayerChart:
-    return _bars(_of(rows, CYCLES), "cycles / twin's", ".2f").properties(width=WIDTH)
+    return _bars(_of(rows, CYCLES), plain(CYCLES.name), ".2f").properties(width=WIDTH)
 
 
 _DRAWINGS: dict[str, Callable[[list[Row]], alt.TopLevelMixin]] = {

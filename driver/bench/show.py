@@ -7,12 +7,12 @@ from itertools import groupby, pairwise
 
 from rich.console import Console, JustifyMethod
 
-from convoy.driver.report.tables import print_table
+from convoy.driver.report.tables import print_meanings, print_table
 
 from .case import Row
 from .contract import RULES
 
-__all__ = ["COLUMNS", "markdown", "print_rows", "verdict"]
+__all__ = ["COLUMNS", "COLUMN_MEANINGS", "markdown", "plain", "print_rows", "verdict"]
 
 COLUMNS = (
     "layer",
@@ -21,17 +21,30 @@ COLUMNS = (
     "read B",
     "written B",
     "weights B",
-    "twin's cycles",
+    "baseline's cycles",
     "metric",
     "value",
     "limit",
     "ok",
     "exact",
 )
+COLUMN_MEANINGS = {
+    "use": ("share of the peak of the multipliers, as if no weight were zero: skipped zeros raise it above 100%"),
+    "read B, written B, weights B": "bytes over the memory port, of which weights are read",
+    "baseline": "the layer that this one is compared with",
+    "value": "of the metric",
+    "ok": "the value keeps the limit",
+    "exact": "every tensor equals LiteRT's",
+}
 _TEXT = ("layer", "metric")
-_OPTIONAL = ("weights B", "written B", "read B", "twin's cycles", "use", "metric", "cycles", "value", "limit")
+_OPTIONAL = ("weights B", "written B", "read B", "baseline's cycles", "use", "metric", "cycles", "value", "limit")
 """Columns that a narrow terminal does not get, the first to go first."""
 _SIGNS = {True: "yes", False: "NO", None: "-"}
+
+
+def plain(text: str) -> str:
+    """A name of the JSON report as readers see it."""
+    return text.replace("twin", "baseline")
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -51,10 +64,10 @@ def cells(row: Row) -> tuple[str, ...]:
     twin = f"{row.twin.cycles:,}" if row.twin else ""
     exact = found.bit_exact if row.is_exact else False
     return (
-        row.case.name,
+        plain(row.case.name),
         *figures,
         twin,
-        row.case.metric.name,
+        plain(row.case.metric.name),
         row.value_text,
         row.limit_text,
         _SIGNS[row.ok],
@@ -86,7 +99,9 @@ def print_rows(rows: list[Row], console: Console) -> None:
         )
     for row in rows:
         if row.found.refusal and not row.ok:
-            console.print(f"{row.case.name}: {row.found.refusal}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{plain(row.case.name)}: {row.found.refusal}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    print_meanings(console, COLUMN_MEANINGS)
     console.print(f"\n{verdict(rows)}", highlight=False)
 
 

@@ -1,5 +1,5 @@
-"""`convoy bench speed`: networks on Convoy, and what a peer's compiler estimates for the same files at as many
-multiply-accumulates per cycle.
+"""`convoy bench speed`: networks on Convoy, and what the compiler of the Ethos-U55 estimates for the same files at as
+many multiply-accumulates per cycle.
 """
 
 from __future__ import annotations

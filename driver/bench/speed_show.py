@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from convoy.driver.report.tables import print_table
+from convoy.driver.report.tables import meanings_text, print_meanings, print_table
 
 from .peer import INSTALL
 from .speed import Speed
@@ -16,17 +16,17 @@ from .speed import Speed
 if TYPE_CHECKING:
     from convoy.driver.report.html_page import alt
 
-__all__ = ["MEANING", "markdown_speeds", "print_speeds", "speed_charts", "speed_notes", "write_speed_page"]
+__all__ = ["column_meanings", "markdown_speeds", "print_speeds", "speed_charts", "speed_notes", "write_speed_page"]
 
-COLUMNS = ("network", "config", "MAC/cycle", "MACs", "cycles", "use", "MACs done/cycle", "exact")
-PEER_COLUMNS = ("U55 cycles", "U55 use", "U55 MACs done/cycle", "U55 / Convoy", "U55 host cycles")
+COLUMNS = ("network", "config", "peak MAC/cycle", "MACs", "cycles", "use", "MAC/cycle", "exact")
+PEER_COLUMNS = ("U55 cycles", "U55 use", "U55 MAC/cycle", "U55 / Convoy", "U55 CPU cycles")
 _OPTIONAL = (
-    "U55 host cycles",
-    "U55 MACs done/cycle",
+    "U55 CPU cycles",
+    "U55 MAC/cycle",
     "U55 use",
-    "MACs done/cycle",
-    "MACs",
     "MAC/cycle",
+    "MACs",
+    "peak MAC/cycle",
     "use",
     "U55 cycles",
     "U55 / Convoy",
@@ -34,12 +34,26 @@ _OPTIONAL = (
 )
 """Columns that a narrow terminal does not get, the first to go first."""
 _SIGNS = {True: "yes", False: "NO", None: "-"}
-MEANING = (
-    "Use is dense MACs / (cycles x multipliers), MACs done per cycle are dense too: skipped zeros raise both. "
-    "U55: estimates of Arm's compiler Vela for an Ethos-U55 with as many multipliers, weights and activations behind "
-    "one port of the same width and latency. "
-    "U55 host cycles, left out of its cycles, are those of operators that Convoy leaves to the host."
-)
+_MEANINGS = {
+    "peak MAC/cycle": "the multipliers",
+    "MACs": "multiply-accumulates as if no weight were zero",
+    "use": "MACs / (cycles x multipliers), which skipped zeros raise",
+    "MAC/cycle": "MACs / cycles",
+    "exact": "every tensor equals LiteRT's",
+}
+_PEER_MEANINGS = {
+    "U55": (
+        "what Arm's compiler Vela estimates for an Ethos-U55 with as many multipliers, weights and activations behind "
+        "one port of the same width and latency"
+    ),
+    "U55 / Convoy": "above 1 Convoy is faster",
+    "U55 CPU cycles": "those of operators that Convoy leaves to the CPU, not part of U55 cycles",
+}
+
+
+def column_meanings(rows: Sequence[Speed]) -> dict[str, str]:
+    """What the columns of the table mean, by title."""
+    return _MEANINGS | (_PEER_MEANINGS if _has_peer(rows) else {})
 
 
 def _has_peer(rows: Sequence[Speed]) -> bool:
@@ -91,7 +105,7 @@ def speed_notes(rows: Sequence[Speed], has_program: bool) -> list[str]:
 
 
 def print_speeds(rows: Sequence[Speed], console: Console) -> None:
-    """The table."""
+    """The table, and what its columns mean."""
     print_table(
         console,
         {title: "left" if title == "network" else "right" for title in _columns(rows)},
@@ -99,6 +113,7 @@ def print_speeds(rows: Sequence[Speed], console: Console) -> None:
         _OPTIONAL,
         styles=["bold red" if row.bit_exact is False or row.refusal else None for row in rows],
     )
+    print_meanings(console, column_meanings(rows))
 
 
 def markdown_speeds(rows: Sequence[Speed]) -> list[str]:
@@ -129,12 +144,12 @@ def speed_charts(rows: Sequence[Speed]) -> list[alt.TopLevelMixin]:
     ]
     networks = list(dict.fromkeys(row.network for row in rows))
     charts = []
-    for field, title in (("cycles", "cycles"), ("effective", "dense MACs done per cycle")):
+    for field, title in (("cycles", "cycles"), ("effective", "MACs per cycle")):
         bars = (
             alt.Chart(alt.Data(values=values))
             .mark_bar()
             .encode(
-                x=alt.X("size:O", title="MAC per cycle", axis=alt.Axis(labelAngle=0)),
+                x=alt.X("size:O", title="multipliers", axis=alt.Axis(labelAngle=0)),
                 xOffset=alt.XOffset("machine:N"),
                 y=alt.Y(f"{field}:Q", title=title),
                 color=alt.Color(
@@ -162,6 +177,6 @@ def write_speed_page(rows: Sequence[Speed], source: str, notes: Sequence[str], p
     write_page(
         path,
         "Speed of networks",
-        f"{source} {MEANING}",
+        f"{source} {meanings_text(column_meanings(rows))}",
         [Section("Networks", " ".join(notes), speed_charts(rows), _columns(rows), cells, missed)],
     )

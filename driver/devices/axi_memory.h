@@ -66,7 +66,8 @@ class AxiMemory {
   public:
     AxiMemory(unsigned port_bytes, const Timing& timing) : port_bytes_(port_bytes), timing_(timing) {
         random_ = timing.seed * 0x9E3779B97F4A7C15ull + 0x2545F4914F6CDD1Dull;
-        void* p = mmap(nullptr, kMemoryBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        void* p = mmap(nullptr, kMemoryBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
         bytes_ = p == MAP_FAILED ? nullptr : static_cast<uint8_t*>(p);
     }
     ~AxiMemory() {
@@ -79,7 +80,8 @@ class AxiMemory {
     const std::string& error() const { return error_; }
     const MemoryPins& pins() const { return pins_; }
 
-    // Bursts that touch [base, limit) are answered with `resp` and write nothing; resp 0: they are not answered while this holds.
+    // Bursts that touch [base, limit) are answered with `resp` and write nothing; resp 0: they are not answered while
+    // this holds.
     // With `only_beats` it is only those beats of a read that touch it.
     void inject_fault(uint64_t base, uint64_t limit, uint32_t resp, bool only_beats) {
         fault_base_ = base, fault_limit_ = limit, fault_resp_ = resp, fault_only_beats_ = only_beats;
@@ -88,7 +90,8 @@ class AxiMemory {
     // These channels neither take nor give anything new while this holds.
     void silence(uint32_t channels) { silent_ = channels; }
 
-    // Every burst that is shown from now on must lie in one of these, of its direction; if none has access to anything, it may lie anywhere.
+    // Every burst that is shown from now on must lie in one of these, of its direction; if none has access to anything,
+    // it may lie anywhere.
     void set_windows(std::vector<Window> windows) { windows_ = std::move(windows); }
 
     // `now` is what the NPU drove before this cycle's clock edge; afterwards pins() are for the next cycle.
@@ -133,7 +136,8 @@ class AxiMemory {
         const bool stall_ar = stalls(), stall_aw = stalls(), stall_w = stalls(), stall_r = stalls(), stall_b = stalls();
         pins_.arready = !stall_ar && reads_.size() < kMaxBursts && !(silent_ & kAr);
         pins_.awready = !stall_aw && writes_.size() < kMaxBursts && !(silent_ & kAw);
-        const bool can_read = !reads_.empty() && reads_.front().ready_cycle <= cycle_ && !stall_r && !is_hung(reads_.front()) && !(silent_ & kR);
+        const bool can_read = !reads_.empty() && reads_.front().ready_cycle <= cycle_ && !stall_r &&
+                              !is_hung(reads_.front()) && !(silent_ & kR);
         const bool can_write = !stall_w && early_.size() < kMaxEarlyBeats && !(silent_ & kW);
         bool grant_read = true, grant_write = true;
         if (timing_.is_shared) {
@@ -146,7 +150,10 @@ class AxiMemory {
         }
         pins_.wready = can_write && grant_write;
         if (!pins_.rvalid && can_read && grant_read) show_read_beat();
-        if (!pins_.bvalid && !writes_.empty() && writes_.front().is_complete && writes_.front().ready_cycle <= cycle_ && !stall_b && !is_hung(writes_.front()) && !(silent_ & kB)) finish_write();
+        const bool can_answer = !writes_.empty() && writes_.front().is_complete &&
+                                writes_.front().ready_cycle <= cycle_ && !stall_b && !is_hung(writes_.front()) &&
+                                !(silent_ & kB);
+        if (!pins_.bvalid && can_answer) finish_write();
     }
 
     void take_read(const Address& a) {
@@ -163,7 +170,10 @@ class AxiMemory {
             if (burst.is_complete) continue;
             while (!early_.empty() && !burst.is_complete) {
                 const bool is_last = burst.beat == burst.address.len;
-                if (early_.front().last != is_last) fail("WLAST is %u on beat %u of the write to 0x%08x of %u beats", early_.front().last, burst.beat, burst.address.addr, burst.address.len + 1);
+                if (early_.front().last != is_last) {
+                    fail("WLAST is %u on beat %u of the write to 0x%08x of %u beats", early_.front().last, burst.beat,
+                         burst.address.addr, burst.address.len + 1);
+                }
                 burst.beats.push_back(early_.front());
                 early_.pop_front();
                 ++burst.beat;
@@ -220,9 +230,13 @@ class AxiMemory {
     void check_burst(const char* what, uint32_t access, const Address& a) {
         const uint64_t end = a.addr + uint64_t(a.len + 1) * port_bytes_;
         if (a.burst != 1) fail("%s of 0x%08x has burst type %u, not INCR", what, a.addr, a.burst);
-        if ((1u << a.size) != port_bytes_) fail("%s of 0x%08x has beats of %u bytes, not %u", what, a.addr, 1u << a.size, port_bytes_);
+        if ((1u << a.size) != port_bytes_) {
+            fail("%s of 0x%08x has beats of %u bytes, not %u", what, a.addr, 1u << a.size, port_bytes_);
+        }
         if (a.addr % port_bytes_) fail("%s of 0x%08x is not aligned to %u bytes", what, a.addr, port_bytes_);
-        if ((a.addr >> 12) != ((end - 1) >> 12)) fail("%s of 0x%08x, %u beats, crosses a 4 KiB boundary", what, a.addr, a.len + 1);
+        if ((a.addr >> 12) != ((end - 1) >> 12)) {
+            fail("%s of 0x%08x, %u beats, crosses a 4 KiB boundary", what, a.addr, a.len + 1);
+        }
         const bool is_open = std::none_of(windows_.begin(), windows_.end(), [](const Window& w) { return w.access; });
         const auto allows = [&](const Window& w) { return (w.access & access) && a.addr >= w.base && end <= w.limit; };
         if (is_open || std::any_of(windows_.begin(), windows_.end(), allows)) return;
@@ -232,14 +246,21 @@ class AxiMemory {
             std::snprintf(one, sizeof one, " 0x%08x-0x%08x", w.base, w.limit);
             if (w.access & access) text += one;
         }
-        fail("%s of 0x%08x, %u beats, is outside the memory windows:%s", what, a.addr, a.len + 1, text.empty() ? " none" : text.c_str());
+        fail("%s of 0x%08x, %u beats, is outside the memory windows:%s", what, a.addr, a.len + 1,
+             text.empty() ? " none" : text.c_str());
     }
 
     void check_stable(const ManagerPins& now) {
-        if (waits_ar_ && (!now.ar.valid || !(now.ar == before_.ar))) fail("AR changed before ARREADY; it was 0x%08x, is 0x%08x", before_.ar.addr, now.ar.addr);
-        if (waits_aw_ && (!now.aw.valid || !(now.aw == before_.aw))) fail("AW changed before AWREADY; it was 0x%08x, is 0x%08x", before_.aw.addr, now.aw.addr);
-        if (waits_w_ && (!now.w.valid || now.w.last != before_.w.last || now.w.strb != before_.w.strb || std::memcmp(now.w.data, before_.w.data, port_bytes_)))
+        if (waits_ar_ && (!now.ar.valid || !(now.ar == before_.ar))) {
+            fail("AR changed before ARREADY; it was 0x%08x, is 0x%08x", before_.ar.addr, now.ar.addr);
+        }
+        if (waits_aw_ && (!now.aw.valid || !(now.aw == before_.aw))) {
+            fail("AW changed before AWREADY; it was 0x%08x, is 0x%08x", before_.aw.addr, now.aw.addr);
+        }
+        if (waits_w_ && (!now.w.valid || now.w.last != before_.w.last || now.w.strb != before_.w.strb ||
+                         std::memcmp(now.w.data, before_.w.data, port_bytes_))) {
             fail("W changed before WREADY");
+        }
     }
 
     template <typename... Args>

@@ -23,7 +23,9 @@ constexpr int kRegisterCycles = 1000;  // longest wait for an answer on AXI4-Lit
 class Npu {
   public:
     Npu(const Timing& timing, const char* waves)
-        : context_(new VerilatedContext), top_(new Vconvoy(context_.get(), "npu")), memory_(sizeof(top_->m_axi___05Frdata), timing) {
+        : context_(new VerilatedContext),
+          top_(new Vconvoy(context_.get(), "npu")),
+          memory_(sizeof(top_->m_axi___05Frdata), timing) {
 #if VM_TRACE
         context_->traceEverOn(true);
         trace_.reset(new VerilatedVcdC);
@@ -72,7 +74,8 @@ class Npu {
         S_AXIL(bready) = 1;
         for (int i = 0; i < kRegisterCycles && !is_dead(); ++i) {
             settle();
-            const bool took_aw = S_AXIL(awvalid) && S_AXIL(awready), took_w = S_AXIL(wvalid) && S_AXIL(wready), is_done = S_AXIL(bvalid);
+            const bool took_aw = S_AXIL(awvalid) && S_AXIL(awready), took_w = S_AXIL(wvalid) && S_AXIL(wready);
+            const bool is_done = S_AXIL(bvalid);
             const unsigned resp = S_AXIL(bresp);
             cycle();
             if (took_aw) S_AXIL(awvalid) = 0;
@@ -113,7 +116,8 @@ class Npu {
 
     void rise() {
         dump();
-        top_->clk = 1, top_->rest_clk = top_->rest_active | always_active_;  // the clocks of the units that are not at rest
+        // with the clocks of the units that are not at rest
+        top_->clk = 1, top_->rest_clk = top_->rest_active | always_active_;
         top_->eval();
         dump();
     }
@@ -125,7 +129,8 @@ class Npu {
         time_ += 5;
     }
 
-    // One clock cycle of NPU and memory. The wrapper passes the memory's pins on at the clock edge, so they are set before it.
+    // One clock cycle of NPU and memory. The wrapper passes the memory's pins on at the clock edge, so they are set
+    // before it.
     void cycle() {
         settle();
         memory_.step(manager_pins());
@@ -184,7 +189,8 @@ class Npu {
 #define EXPORT extern "C" __attribute__((visibility("default")))
 using convoy::Npu;
 
-EXPORT Npu* convoy_create(uint32_t latency_cycles, uint32_t stall_percent, uint64_t seed, uint32_t is_shared, const char* waves) {
+EXPORT Npu* convoy_create(uint32_t latency_cycles, uint32_t stall_percent, uint64_t seed, uint32_t is_shared,
+                          const char* waves) {
     Npu* npu = new Npu(convoy::Timing{latency_cycles, stall_percent, seed, is_shared != 0}, waves);
     if (npu->memory().bytes()) return npu;
     delete npu;

@@ -19,7 +19,7 @@ from .operands import describe
 __all__ = ["HOST_KINDS", "HostOp", "check_host_op", "host_reason", "run_host_op"]
 
 HOST_KINDS = {
-    "SOFTMAX": "the NPU has no exponential",
+    "SOFTMAX": "SOFTMAX is not supported by the NPU",
     "DEQUANTIZE": "conversion between number formats at the edge of the network",
 }
 """Operators that always go to the host, and why."""
@@ -100,7 +100,7 @@ class HostOp:
             return self._run([values[index] for index in self._inputs])
         except LiteRTError as error:
             raise GraphError(
-                f"{describe(self._graph, self._op)}: the host (LiteRT) cannot execute it: {error}"
+                f"{describe(self._graph, self._op)}: LiteRT cannot execute it on the CPU: {error}"
             ) from None
 
     def refusal(self) -> str | None:
@@ -173,7 +173,7 @@ def check_host_op(graph: Graph, op: Op, reason: str) -> None:
     if digest not in _refusals:
         _refusals[digest] = made.refusal()
     if (refusal := _refusals[digest]) is not None:
-        raise GraphError(f"{name}: {reason}, and the host (LiteRT) cannot execute it: {refusal}")
+        raise GraphError(f"{name}: {reason}, and LiteRT cannot execute it on the CPU: {refusal}")
 
 
 def _has_subgraph(op: Op) -> bool:

@@ -15,7 +15,8 @@ from convoy.driver.files import write_file, writing
 from convoy.driver.graph.graph import Graph
 from convoy.driver.plan.macs import dense_macs
 
-from .tables import print_table
+from .report import COLUMN_MEANINGS
+from .tables import print_meanings, print_table
 
 __all__ = ["plan_report", "print_plan", "save_plan", "save_tensors"]
 
@@ -27,6 +28,13 @@ _COLUMNS: dict[str, JustifyMethod] = {
     "MACs": "right",
     "stored weights B": "right",
     "reason": "left",
+}
+
+_COLUMN_MEANINGS = {
+    "engine": COLUMN_MEANINGS["engine"],
+    "descriptors": "jobs for the NPU",
+    "MACs": COLUMN_MEANINGS["MACs"],
+    "stored weights B": "bytes of the encoded weights in memory",
 }
 
 
@@ -87,7 +95,7 @@ def print_plan(report: dict[str, Any], console: Console) -> None:
         (
             str(row["index"]),
             row["op"],
-            row["engine"],
+            "cpu" if row["engine"] == "host" else row["engine"],
             f"{row['descriptors']:,}",
             f"{row['macs']:,}",
             f"{row['stored_weight_bytes']:,}",
@@ -96,6 +104,7 @@ def print_plan(report: dict[str, Any], console: Console) -> None:
         for row in report["ops"]
     ]
     print_table(console, _COLUMNS, rows, ("stored weights B", "MACs", "descriptors"))
+    print_meanings(console, _COLUMN_MEANINGS)
     for note in report["notes"]:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     console.print(

@@ -151,24 +151,25 @@ def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[s
     """
     from .html_page import Section, write_page
     from .profile_charts import losses, memory, roofline, traffic, utilisation
-    from .report import layer_cells, summary
+    from .report import COLUMN_MEANINGS, layer_cells, summary
+    from .tables import meanings_text
 
     columns, rows = layer_cells(report)
     sections = [
         Section(
             "Where cycles go",
             (
-                "The cycles of each layer, mean over the cores. Useful and edge cycles are busy ones; edge: lanes past "
-                "an "
-                "edge of the image."
+                "The cycles of each layer, mean over the cores. Useful: a core multiplies; edge: it multiplies for "
+                "pixels past an edge of the image. The others are lost, by cause: it waits for weights, for a window "
+                "of pixels, for other cores (imbalance), for results to be written (drain), for an earlier sum "
+                "(hazard), for the memory port (bus), for a job (dispatch), or for the tensor processor (tp)."
             ),
             [losses(report)],
         ),
         Section(
             "Roofline",
-            "Speed against bytes moved. Multiplications are those of the dense layer: with weights of zero, which are "
-            "skipped, a layer may lie above "
-            "the roof of the multipliers.",
+            "Speed against bytes moved: no layer can be above the line, which is what the memory port (left) or the "
+            "multipliers (right) allow. Only zero weights, which are counted but skipped, take a layer above it.",
             [roofline(report)],
         ),
         Section(
@@ -191,13 +192,13 @@ def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[s
             f"had a place of its own, so that it can be compared: {plan.memory_bytes:,} bytes.",
             [memory(memory_map(deployed))],
         ),
-        Section("Layers", columns=columns, rows=rows),
+        Section("Layers", meanings_text(COLUMN_MEANINGS), columns=columns, rows=rows),
     ]
     if report["host_ops"]:
         sections.append(
             Section(
-                "On the host",
-                "No cycles are counted for these.",
+                "On the CPU",
+                "Operators that the NPU does not support; their time is not counted.",
                 columns=("#", "op", "reason"),
                 rows=[(str(op["index"]), op["op"], op["reason"]) for op in report["host_ops"]],
             )

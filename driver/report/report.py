@@ -17,9 +17,18 @@ from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Execution
 
 from .cycle_causes import cycle_split, largest_loss, no_split, total_split
-from .tables import print_table
+from .tables import print_meanings, print_table
 
-__all__ = ["Mismatch", "build_report", "compare", "join_steps", "layer_cells", "print_report", "summary"]
+__all__ = [
+    "COLUMN_MEANINGS",
+    "Mismatch",
+    "build_report",
+    "compare",
+    "join_steps",
+    "layer_cells",
+    "print_report",
+    "summary",
+]
 
 TRAFFIC = "read_bytes", "write_bytes", "weight_bytes"
 """Keys of layers and of the whole."""
@@ -251,20 +260,29 @@ _COLUMNS: dict[str, JustifyMethod] = {
     "cycles": "right",
     "MACs": "right",
     "use": "right",
-    "largest loss": "left",
+    "main loss": "left",
     "read B": "right",
     "written B": "right",
     "weights B": "right",
     "exact": "center",
 }
-_OPTIONAL = ("weights B", "written B", "read B", "engine", "largest loss", "MACs", "use", "exact")
+_OPTIONAL = ("weights B", "written B", "read B", "engine", "main loss", "MACs", "use", "exact")
 """Columns that a narrow terminal does not get, the first to go first."""
+COLUMN_MEANINGS = {
+    "engine": "nn (convolutions), tp (tensor processor), cpu, fused (with another layer) or alias (nothing to do)",
+    "MACs": "multiply-accumulates as if no weight were zero",
+    "use": "share of the peak of the multipliers, above 100% where zero weights are skipped",
+    "main loss": "main cause of lost cycles (docs/tutorial.md, The report), and its share of the layer's cycles",
+    "read B, written B, weights B": "bytes over the memory port, of which weights are read",
+    "exact": "the result equals the reference",
+}
+"""What the titles of the table say, by title."""
 _TRAFFIC = dict(zip(("read B", "written B", "weights B"), TRAFFIC, strict=True))
 
 
 def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows of the table of operators ("use" is the utilisation, "largest loss" a share of the cycles);
-    those of the host cost no cycles of the NPU. The last rows are the cycles after the last completion, and the sums
+    """Titles and rows of the table of operators (`COLUMN_MEANINGS`); those of the CPU cost no cycles of the NPU.
+    The last rows are the cycles after the last completion, and the sums
     of all rows.
     """
     cells = []
@@ -277,7 +295,7 @@ def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 "cycles": _number(layer["cycles"]),
                 "MACs": _number(layer["macs"]),
                 "use": _percent(layer["utilisation"]) if layer["macs"] else "",
-                "largest loss": _loss(layer),
+                "main loss": _loss(layer),
                 "exact": _EXACT[layer["bit_exact"]],
             }
             | {title: _number(layer[name]) for title, name in _TRAFFIC.items()}
@@ -286,7 +304,7 @@ def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         {
             "#": op["index"],
             "op": op["op"],
-            "engine": "host",
+            "engine": "cpu",
             "cycles": "-",
             "MACs": _number(op["macs"]),
             "exact": _EXACT[op["bit_exact"]],
@@ -317,14 +335,15 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         [*row[:place], Text(row[place], _EXACT_COLOURS.get(row[place], "")), *row[place + 1 :]] for row in rows
     ]
     print_table(console, _COLUMNS, cells, _OPTIONAL)
+    print_meanings(console, COLUMN_MEANINGS)
     for line in summary(report):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def summary(report: Mapping[str, Any]) -> list[str]:
-    """The rest of a report, in lines."""
+    """What a report says besides its table, in lines."""
     lines = list(report.get("notes", ()))
-    lines += [f"{op['op']} (operator {op['index']}) runs on the host: {op['reason']}" for op in report["host_ops"]]
+    lines += [f"{op['op']} (operator {op['index']}) runs on the CPU: {op['reason']}" for op in report["host_ops"]]
     cost = (
         "no timing"
         if report["cycles"] is None

@@ -12,7 +12,7 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["print_table", "stdout_console"]
+__all__ = ["meanings_text", "print_meanings", "print_table", "stdout_console"]
 
 UNLIMITED = 1_000_000
 """Columns of what is not a terminal."""
@@ -97,6 +97,16 @@ def print_table(
             markup=False,
             soft_wrap=True,
         )
+
+
+def meanings_text(meanings: Mapping[str, str]) -> str:
+    """What columns mean, by title, as one sentence."""
+    return "; ".join(f"{title}: {meaning}" for title, meaning in meanings.items()) + "."
+
+
+def print_meanings(console: Console, meanings: Mapping[str, str]) -> None:
+    """The line that explains the columns of the tables above it."""
+    console.print(meanings_text(meanings), style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def _width(

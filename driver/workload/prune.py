@@ -10,7 +10,7 @@ from rich.console import Console
 
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.graph.tflite_reader import read_tflite
-from convoy.driver.report.tables import print_table
+from convoy.driver.report.tables import print_meanings, print_table
 
 __all__ = ["PrunedLayer", "print_pruned", "prune_file"]
 
@@ -121,4 +121,12 @@ def print_pruned(layers: list[PrunedLayer], console: Console) -> None:
         {"#": "right", "weights": "left", "count": "right", "zero before": "right", "zero": "right"},
         rows,
         ("count", "weights"),
+    )
+    print_meanings(
+        console,
+        {
+            "weights": "name of a layer's weights",
+            "count": "how many",
+            "zero before, zero": "share of them that was and is zero",
+        },
     )

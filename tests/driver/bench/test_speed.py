@@ -110,10 +110,15 @@ def test_cycles_beside_those_of_a_peer(bench, vela, tmp_path):
     assert row["ratio"] == 900 / cycles
     given = seen.read_text()
     assert "'--accelerator-config': 'ethos-u55-64'" in given
-    assert (
-        "Sram_clock_scale=1.0\nSram_ports_used=1\nSram_burst_length=32\nSram_read_latency=32\nSram_write_latency=32\nSram_max_reads=8\n"
-        in given
+    settings = (
+        "clock_scale=1.0",
+        "ports_used=1",
+        "burst_length=32",
+        "read_latency=32",
+        "write_latency=32",
+        "max_reads=8",
     )
+    assert "".join(f"Sram_{setting}\n" for setting in settings) in given
     assert (tmp_path / "x.html").read_text().count('<div id="chart-') == 2
 
 
@@ -133,7 +138,7 @@ def test_without_a_peer_one_line_says_how_to_get_it(bench, monkeypatch):
     assert "U55" not in out
     assert (
         out.splitlines()[-1]
-        == "no figures of a peer: ethos-u-vela is not installed; run: pip install 'convoy-npu[peer]'"
+        == "no comparison with Ethos-U55: ethos-u-vela is not installed; run: pip install 'convoy-npu[peer]'"
     )
 
 
@@ -236,7 +241,7 @@ def test_a_row_without_a_reference_and_one_whose_process_dies(tmp_path):
     note = "the reference (LiteRT) cannot run the model: it aborts (its process ended without an answer)"
     assert found["flat"] == (None, "", note)
     assert found["killer"] == (None, "its process died, as when memory runs out", "")
-    assert "the host (LiteRT) cannot execute it" in found["refused"][1]
+    assert "LiteRT cannot execute it on the CPU" in found["refused"][1]
     assert {row["network"]: row["reference_note"] for row in (row.to_dict() for row in rows)} == {
         "fine": None,
         "flat": note,

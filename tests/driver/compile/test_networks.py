@@ -88,7 +88,7 @@ def test_residual_network(config, size):
     check(graph, plan)
     assert [type(step) for step in plan.steps] == [NpuStep, HostStep]
     assert plan.steps[0].engines[0] in ("nn+tp", "nn")
-    assert plan.steps[1].reason == "the NPU has no exponential"
+    assert plan.steps[1].reason == "SOFTMAX is not supported by the NPU"
 
 
 def test_memory_is_reused():

@@ -134,7 +134,7 @@ def _refused(model: bytes) -> str:
 
 def test_what_litert_refuses_does_not_compile():
     assert _refused(unary_model("SOFTMAX", (1, 4), (1.0, 0), (1.0, 0), (np.int16, np.int16), beta=1.0)).startswith(
-        "operator 0 SOFTMAX ('output'): the NPU has no exponential, and the host (LiteRT) cannot execute it: "
+        "operator 0 SOFTMAX ('output'): SOFTMAX is not supported by the NPU, and LiteRT cannot execute it on the CPU: "
     )
     assert "'tensor_1' is int64 [1, 7] in the file, but int64 [1, 6] there" in _refused(_argmax((1, 7)))
 
@@ -162,7 +162,7 @@ def test_values_that_litert_refuses():
     session, values = Session(plan, device), np.arange(5, dtype=np.int32).reshape(1, 5)
     assert session.run({0: values + 20, 1: values + 1}).tensors[2].tolist() == [[20, 10, 7, 5, 4]]
     with pytest.raises(
-        GraphError, match=r"operator 0 FLOOR_DIV \('tensor_2'\): the host \(LiteRT\) cannot execute it: .*"
+        GraphError, match=r"operator 0 FLOOR_DIV \('tensor_2'\): LiteRT cannot execute it on the CPU: .*"
     ):
         session.run({0: values, 1: values})
     device.close()

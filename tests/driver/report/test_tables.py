@@ -12,6 +12,8 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from convoy.driver.bench import show as bench_show
+from convoy.driver.bench import speed_show
 from convoy.driver.bench.case import Measurement, judge
 from convoy.driver.bench.contract import contract_cases
 from convoy.driver.bench.peer import Peer
@@ -20,9 +22,11 @@ from convoy.driver.bench.speed import Speed
 from convoy.driver.bench.speed_show import print_speeds
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.report import plan_report
+from convoy.driver.report import report as report_module
 from convoy.driver.report.plan_report import print_plan
 from convoy.driver.report.report import build_report, print_report
-from convoy.driver.report.tables import print_table, stdout_console
+from convoy.driver.report.tables import meanings_text, print_table, stdout_console
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.timing.estimate import Estimator, estimate
 from convoy.driver.workload.prune import PrunedLayer, print_pruned
@@ -133,6 +137,21 @@ def test_no_command_cuts_a_figure(monkeypatch, show, width):
     if width >= 80:
         assert max(map(len, narrow.split("\n\n")[0].splitlines()[:3])) <= width
         assert f"{BIG:,}" in narrow
+
+
+@pytest.mark.parametrize(
+    ("show", "titles", "meanings"),
+    [
+        (report_table, report_module._COLUMNS, report_module.COLUMN_MEANINGS),
+        (plan_table, plan_report._COLUMNS, plan_report._COLUMN_MEANINGS),
+        (speed_table, speed_show.COLUMNS + speed_show.PEER_COLUMNS, speed_show._MEANINGS | speed_show._PEER_MEANINGS),
+        (contract_table, bench_show.COLUMNS, bench_show.COLUMN_MEANINGS),
+    ],
+)
+def test_a_line_explains_columns_of_the_table(monkeypatch, show, titles, meanings):
+    assert printed(monkeypatch, show, 80, False).splitlines().count(meanings_text(meanings)) == 1
+    for explained in ", ".join(meanings).split(", "):
+        assert any(explained in title for title in titles)
 
 
 @pytest.mark.parametrize("show", [plan_table, pruned_table])

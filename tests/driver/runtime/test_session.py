@@ -254,7 +254,7 @@ def test_host_steps_are_reported_with_their_reason(plan, device, graph):
     host = [step for step in plan.steps if isinstance(step, HostStep)]
     assert [entry["op"] for entry in report["host_ops"]] == [step.op.kind for step in host] == ["SOFTMAX"]
     assert all(entry["reason"] for entry in report["host_ops"])
-    assert any(line.startswith("SOFTMAX (operator 9) runs on the host: ") for line in summary(report))
+    assert any(line.startswith("SOFTMAX (operator 9) runs on the CPU: ") for line in summary(report))
 
 
 def test_the_table_has_every_operator_and_the_sums_of_its_rows(graph, plan):
@@ -268,7 +268,7 @@ def test_the_table_has_every_operator_and_the_sums_of_its_rows(graph, plan):
     titles, rows = layer_cells(report)
     *rows, end, total = [dict(zip(titles, row, strict=True)) for row in rows]
     assert [(row["#"], row["op"]) for row in rows] == [(str(op.index), op.kind) for op in graph.ops]
-    assert rows[-1] | {"engine": "host", "cycles": "-", "read B": "-"} == rows[-1]
+    assert rows[-1] | {"engine": "cpu", "cycles": "-", "read B": "-"} == rows[-1]
     assert (end["op"], end["cycles"], total["op"]) == ("end of program", "10", "total")
     for title in ("cycles", "MACs", "read B", "written B", "weights B"):
         assert sum(int(row[title].replace(",", "")) for row in (*rows, end) if row[title] not in ("", "-")) == int(
