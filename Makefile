@@ -15,7 +15,7 @@ TYPED := convoy.spec convoy.golden convoy.driver
 
 given = $(if $(filter command% environment%,$(origin $(1))),$($(1)),$(2))
 
-.PHONY: help setup demo test sim campaign hostile nightly lint formal synth contract verilog reference recipes clean distclean
+.PHONY: help setup demo test sim campaign hostile nightly lint formal synth contract verilog reference recipes diagrams clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -83,6 +83,9 @@ verilog: setup  ## write build/convoy_npu_$(CONFIG).v (CONFIG=Q: preset or TOML 
 
 reference: setup  ## write docs/reference from spec
 	$(BIN)/python -m convoy.verif.refdoc
+
+diagrams: setup  ## simulate what docs/timing.md shows, written to docs/diagrams and docs/images
+	$(BIN)/python -m convoy.verif.diagrams
 
 recipes: setup  ## follow the recipes of docs/recipes: each patch on a copy of the last commit, with its tests
 	$(BIN)/python -m convoy.verif.recipes
