@@ -1,6 +1,7 @@
 """`Output`: results cut at the ends of runs, each byte at its place."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -46,3 +47,31 @@ def test_runs_of_any_length(run_bytes, seed):
 
     simulate(dut, give_jobs, give_results, watch, background=[writer.process])
     assert memory == expected
+
+
+@pytest.mark.parametrize(("run_bytes", "cycles"), [(4, 1), (8, 1), (NUM_BYTES, 1), (3, 2), (2, 2)])
+def test_cycles_per_result(run_bytes, cycles):
+    """One for each result of four bytes, and one more where a run ends within it."""
+    config = NpuConfig()
+    dut, taken = Output(config), []
+    writer = WritePortMemory(config, dut.port, bytearray(256))
+    last = NUM_BYTES // 4 - 1
+
+    async def give(ctx):
+        await send(ctx, dut.job, [{"out_addr": 0, "out_run_bytes": run_bytes, "out_pitch_bytes": run_bytes}])
+        await send(ctx, dut.results, [{"data": 0, "count": 4, "last": number == last} for number in range(last + 1)])
+
+    async def watch(ctx):
+        cycle = 0
+        async for _, _, valid, ready in ctx.tick().sample(dut.results.valid, dut.results.ready):
+            if valid and ready:
+                taken.append(cycle)
+            cycle += 1
+
+    async def finish(ctx):
+        await ctx.tick().until(dut.done)
+
+    simulate(dut, give, finish, background=[watch, writer.process])
+    steps = [after - before for before, after in pairwise(taken[1:])]  # the first one waits in a register
+    assert len(taken) == last + 1
+    assert max(steps) == cycles
