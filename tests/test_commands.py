@@ -30,19 +30,20 @@ SMALLER = {"--device pysim --waves layer.vcd": "--device golden"}
 TOO_LONG = ("bench ", "--scheduler ", "verilog ")
 """Commands with one of these are not run: minutes of RTL, other machines, or Yosys (`tests/hw/test_emit.py`)."""
 DEVICES = {"run": "golden", "layer": "golden", "profile": "model"}
-"""The device of a command that names none."""
+"""The device of a command that names none. Networks are the digits, or one of unknown size with --shape."""
 
 
 def fences(page: str) -> list[str]:
     """The text in each fence of a page."""
-    return re.findall(r"^```\w*\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    return re.findall(r"^ *```[^\n]*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
     """The commands of all pages, each once, without comments and without `.venv/bin/`."""
     lines = [line for page in PAGES for fence in fences(page) for line in fence.splitlines()]
     parts = [part for line in lines for part in re.sub(r"\s+#.*", "", line).split(" && ")]
-    return list(dict.fromkeys(part.strip().removeprefix(".venv/bin/") for part in parts))
+    return list(dict.fromkeys(part.strip().removeprefix("$ ").removeprefix(".venv/bin/") for part in parts))
 
 
 def named(tool: str) -> list[str]:
@@ -70,10 +71,8 @@ def open_sized() -> bytes:
 def folder(tmp_path_factory):
     """A folder with all files that the commands name."""
     path = tmp_path_factory.mktemp("commands")
-    for name in ("model.tflite", "streaming.tflite", "pruned.tflite"):
-        shutil.copy(DIGITS, path / name)
+    shutil.copy(DIGITS, path / "model.tflite")
     (path / "open.tflite").write_bytes(open_sized())
-    (path / "examples").symlink_to(DIGITS.parent)
     np.save(path / "features.npy", np.zeros((STEPS, 1, 8, 8, 1), np.int8))
     return path
 
@@ -101,8 +100,11 @@ def test_commands_run(convoy, command):
     for shown, run in SMALLER.items():
         command = command.replace(shown, run)
     words = shlex.split(command)
-    if "--shape" in words:
-        words = ["open.tflite" if word == "model.tflite" else word for word in words]
+    network = "open.tflite" if "--shape" in words else "model.tflite"
+    words = [
+        network if word.endswith(".tflite") and before not in ("-o", "--output") else word
+        for before, word in pairwise(["convoy", *words])
+    ]
     if words[0] in DEVICES and "--device" not in words:
         words += ["--device", DEVICES[words[0]]]
     code, text = convoy(words)
