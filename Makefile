@@ -15,7 +15,8 @@ TYPED := convoy.spec convoy.golden convoy.hw convoy.driver
 
 given = $(if $(filter command% environment%,$(origin $(1))),$($(1)),$(2))
 
-.PHONY: help setup demo test sim campaign hostile nightly lint formal synth contract verilog reference docs clean distclean
+.PHONY: help setup demo test sim campaign hostile nightly lint formal synth contract verilog reference docs recipes diagrams
+.PHONY: clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -90,6 +91,12 @@ $(VENV)/.docs: $(VENV)/.setup
 
 docs: setup $(VENV)/.docs  ## the documentation as a site, written to build/site; every warning is an error
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
+diagrams: setup  ## simulate what docs/timing.md shows, written to docs/diagrams and docs/images
+	$(BIN)/python -m convoy.verif.diagrams
+
+recipes: setup  ## follow the recipes of docs/recipes: each patch on a copy of the last commit, with its tests
+	$(BIN)/python -m convoy.verif.recipes
 
 clean:  ## remove what was built, except .venv
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -42,6 +43,115 @@ FLOORS = (
     ("cli",),
 )
 """Folders and files of the driver from the ground up; each imports only what stands below it, or in the same folder."""
+
+TESTED_ELSEWHERE = {
+    "hw/bus/axi.py": ("hw/bus/test_write_mux.py", "Resp", "signatures and codes, no behaviour"),
+    "hw/bus/port.py": ("hw/bus/test_read_mux.py", "ReadMux", "signatures, no behaviour"),
+    "hw/ctrl/dispatch.py": ("hw/ctrl/test_control.py", "Control", "waits and order of whole programs"),
+    "hw/ctrl/fault.py": ("hw/ctrl/test_supervisor.py", "fault", "a struct, no behaviour"),
+    "hw/ctrl/ledger.py": ("hw/ctrl/test_control.py", "Control", "completion records of whole programs"),
+    "hw/ctrl/watchdog.py": ("hw/ctrl/test_control.py", "WATCHDOG", "stopped programs"),
+    "hw/dma/beat_packer.py": ("hw/dma/test_chunk_writer.py", "ChunkWriter", "its only use, with any chunks"),
+    "hw/dma/burst_builder.py": ("hw/dma/test_chunk_writer.py", "ChunkWriter", "its only use, with any chunks"),
+    "hw/dma/byte_ring.py": ("hw/dma/test_byte_queue.py", "ByteRing", "beside the queue that is made of it"),
+    "hw/dma/types.py": ("hw/dma/test_chunk_writer.py", "chunks", "structs, no behaviour"),
+    "hw/gated_npu.py": ("system/test_rest.py", "never_rests", "cycles with and without clocks at rest"),
+    "hw/nn/accumulate.py": ("hw/nn/test_core.py", "Core", "missing: to get one of its own"),
+    "hw/nn/activity.py": ("hw/ctrl/test_counters.py", "CoreState", "missing: to get one of its own"),
+    "hw/nn/drain_walk.py": ("hw/nn/test_drain.py", "drain_walk", "missing: to get one of its own"),
+    "hw/nn/engine.py": ("driver/devices/test_npu.py", "native", "missing: to get one of its own"),
+    "hw/nn/filler.py": ("driver/devices/test_npu.py", "native", "missing: to get one of its own"),
+    "hw/nn/job.py": ("hw/nn/test_core.py", "Core", "missing: to get one of its own"),
+    "hw/nn/lanes.py": ("hw/nn/test_core.py", "Core", "missing: to get one of its own"),
+    "hw/nn/sequencer.py": ("hw/nn/test_core.py", "Core", "missing: to get one of its own"),
+    "hw/nn/stripe.py": ("hw/nn/test_loader.py", "stripe", "missing: to get one of its own"),
+    "hw/nn/window.py": ("hw/nn/test_core.py", "Core", "missing: to get one of its own"),
+    "hw/post/add.py": ("hw/tp/test_math_lane.py", "AddLane", "beside the lane that shares its parts"),
+    "hw/tp/load.py": ("hw/tp/test_engine.py", "TpEngine", "whole descriptors, stalling memory"),
+    "hw/tp/process.py": ("hw/tp/test_engine.py", "TpEngine", "whole descriptors, and their cycles"),
+    "driver/bench/case.py": ("driver/bench/test_contract.py", "bench.case", "the rows of the contract"),
+    "driver/bench/cli.py": ("driver/bench/test_contract.py", "bench", "its commands, run"),
+    "driver/bench/measure.py": ("driver/bench/test_contract.py", "bench.measure", "the rows of the contract"),
+    "driver/bench/peer.py": ("driver/bench/test_speed.py", "bench.peer", "beside the networks it is for"),
+    "driver/bench/plots.py": ("driver/bench/test_contract.py", "plots", "the page of the contract"),
+    "driver/bench/show.py": ("driver/bench/test_contract.py", "show", "the tables of the contract"),
+    "driver/bench/speed_show.py": ("driver/bench/test_speed.py", "bench.speed_show", "the tables of the networks"),
+    "driver/compile/choose.py": (
+        "driver/compile/test_networks.py",
+        "compile_graph",
+        "what was chosen shows in the program",
+    ),
+    "driver/compile/image.py": (
+        "driver/compile/test_networks.py",
+        "compile_graph",
+        "every image runs on the golden model",
+    ),
+    "driver/compile/pipeline.py": ("driver/compile/test_networks.py", "compile_graph", "whole networks"),
+    "driver/complete.py": ("driver/test_cli_hostile.py", "complete_files", "the shell's completion, run"),
+    "driver/devices/bus_model.py": ("driver/devices/test_devices.py", "bus_model", "rules of the memory, both models"),
+    "driver/devices/golden.py": ("driver/devices/test_npu.py", "golden", "every device does the same"),
+    "driver/devices/harness.py": ("driver/devices/test_npu.py", "pysim", "every device does the same"),
+    "driver/devices/icarus.py": ("driver/devices/test_devices.py", "icarus", "every device does the same"),
+    "driver/devices/icarus_server.py": ("driver/devices/test_npu.py", "icarus", "the process behind the device"),
+    "driver/devices/native.py": ("driver/devices/test_npu.py", "NativeDevice", "every device does the same"),
+    "driver/devices/profile_run.py": ("driver/devices/test_npu.py", "native", "what the presets are compiled with"),
+    "driver/devices/pysim.py": ("driver/devices/test_devices.py", "pysim", "every device does the same"),
+    "driver/devices/verilator.py": ("driver/devices/test_devices.py", "verilator", "the cache and its messages"),
+    "driver/devices/windows.py": ("driver/devices/test_devices.py", "window", "bursts outside of them"),
+    "driver/emit/descriptors.py": (
+        "driver/compile/test_layers.py",
+        "compile_graph",
+        "every descriptor runs on the golden model",
+    ),
+    "driver/emit/program.py": ("driver/compile/test_networks.py", "emit.program", "whole networks"),
+    "driver/emit/tp_blocks.py": (
+        "driver/lower/test_elementwise.py",
+        "tp_buffer_bytes",
+        "blocks at the edge of the buffer",
+    ),
+    "driver/emit/tp_moves.py": ("driver/lower/test_moves.py", "check_model", "every move, on the golden model"),
+    "driver/emit/tp_phases.py": ("driver/compile/test_layers.py", "phases", "strides of 3 to 8"),
+    "driver/emit/traffic.py": ("driver/runtime/test_session.py", "traffic", "bytes per layer"),
+    "driver/errors.py": ("driver/test_cli_hostile.py", "driver.errors", "what the user sees of them"),
+    "driver/files.py": ("driver/test_cli_hostile.py", "files", "files that cannot be read or written"),
+    "driver/graph/as_int8.py": ("driver/lower/test_dtypes.py", "uint8", "every operator of uint8"),
+    "driver/graph/check.py": ("driver/test_cli_inputs.py", "graph.check", "files that contradict themselves"),
+    "driver/graph/graph.py": ("driver/graph/test_tflite_reader.py", "Graph", "what the reader makes"),
+    "driver/graph/tflite_repair.py": ("driver/lower/test_tensor_rules.py", "reference", "files that LiteRT refuses"),
+    "driver/graph/tflite_writer.py": ("driver/graph/test_tflite_reader.py", "write_tflite", "written and read again"),
+    "driver/litert/server.py": ("driver/litert/test_process.py", "process", "the process behind it"),
+    "driver/lower/operands.py": ("driver/lower/test_tensor_rules.py", "check_model", "every operator in every dtype"),
+    "driver/lower/operators.py": ("driver/compile/test_layers.py", "compile_graph", "layers and refusals"),
+    "driver/lower/quantise.py": ("driver/lower/test_lut.py", "lut", "multipliers, by whole operators"),
+    "driver/lower/work.py": ("driver/compile/test_layers.py", "work", "values, little behaviour"),
+    "driver/outcome.py": ("driver/test_cli_hostile.py", "outcome", "exit codes"),
+    "driver/plan/cost.py": ("driver/compile/test_layers.py", "cost", "what the compiler compares"),
+    "driver/plan/geometry.py": (
+        "driver/compile/test_layers.py",
+        "compile_graph",
+        "every geometry runs on the golden model",
+    ),
+    "driver/plan/macs.py": ("driver/runtime/test_session.py", "macs", "MACs of the report"),
+    "driver/plan/phases.py": ("driver/compile/test_layers.py", "phases", "strides of 3 to 8"),
+    "driver/plan/schedule.py": ("driver/compile/test_networks.py", "compile_graph", "whole networks"),
+    "driver/plan/tile.py": ("driver/compile/test_layers.py", "compile_graph", "small memories force tiles"),
+    "driver/report/config_report.py": ("driver/test_cli.py", "info", "the command, run"),
+    "driver/report/cycle_causes.py": ("system/test_causes.py", "lost", "against the RTL's counters"),
+    "driver/report/html_page.py": ("driver/report/test_profile.py", "html", "the page of a profile"),
+    "driver/report/perfetto.py": ("driver/report/test_profile.py", "perfetto", "traces, queried"),
+    "driver/report/plan_report.py": ("driver/report/test_tables.py", "plan_report", "tables in every width"),
+    "driver/report/profile_charts.py": ("driver/report/test_profile.py", "profile_charts", "charts of a profile"),
+    "driver/report/report.py": ("driver/report/test_tables.py", "report", "tables in every width"),
+    "driver/runtime/device.py": ("driver/devices/test_devices.py", "runtime.device", "a protocol; devices keep it"),
+    "driver/timing/front.py": ("system/test_estimate.py", "compare", "against the RTL"),
+    "driver/timing/nn.py": ("system/test_estimate.py", "compare", "against the RTL"),
+    "driver/timing/tp.py": ("system/test_estimate.py", "compare", "against the RTL"),
+    "driver/workload/inputs.py": ("driver/test_cli_inputs.py", "workload.inputs", "inputs of every kind"),
+    "driver/workload/synthetic.py": ("driver/test_cli_inputs.py", "workload.synthetic", "layers from options"),
+}
+"""Sources of `hw` and `driver` without a test file of their own name: the test file that tests them instead, a word of
+it that leads to where, and what it tests. Many are parts of a unit whose contract is what can be checked.
+"""
 
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
@@ -188,6 +298,24 @@ def test_circles_are_found():
 
 def test_every_folder_is_in_the_wheel():
     assert unlisted_packages() == set()
+
+
+def test_every_source_has_tests():
+    """Of its own name, or elsewhere with a reason; a reason goes when the test comes."""
+    sources = {path.relative_to(ROOT) for path in SOURCES if path.name != "__init__.py"}
+    named = {path for path in sources if path.parts[0] in ("hw", "driver")}
+    has_test = {path for path in named if (ROOT / "tests" / path.parent / f"test_{path.name}").is_file()}
+    excused = {Path(name) for name in TESTED_ELSEWHERE}
+    assert sorted(map(str, named - has_test - excused)) == [], "write a test of that name, or a row in TESTED_ELSEWHERE"
+    assert sorted(map(str, excused - (named - has_test))) == [], "delete these rows of TESTED_ELSEWHERE"
+
+
+@pytest.mark.parametrize("name", TESTED_ELSEWHERE)
+def test_reasons_hold(name):
+    test, word, reason = TESTED_ELSEWHERE[name]
+    assert (ROOT / "tests" / test).is_file()
+    assert re.search(rf"\b{re.escape(word)}\b", (ROOT / "tests" / test).read_text())
+    assert reason
 
 
 @pytest.mark.parametrize(
