@@ -138,7 +138,8 @@ class WindowWalk(wiring.Component):
         emit = Signal()
         can_emit = Signal()
         m.d.comb += [can_emit.eq(~self.windows.valid | self.windows.ready), multiplier.b.eq(job.tile_iw)]
-        with m.FSM() as fsm:
+        m.d.comb += multiplier.is_held.eq(~can_emit)  # its product belongs to the window that is offered
+        with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [load.eq(1), multiplier.a.eq(job.start_y), multiplier.take_a.eq(1), multiplier.take_b.eq(1)]
                 with m.If(self.start):
@@ -164,7 +165,6 @@ class WindowWalk(wiring.Component):
                     m.next = "IDLE"
                 with m.Else():
                     m.next = "CLIP"
-            m.d.comb += multiplier.is_held.eq(fsm.ongoing("EMIT") & ~can_emit)
 
         pool = Signal()
         is_copy = Signal()
