@@ -18,7 +18,8 @@ from convoy.hw.post.split import ByteSplitter
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, PARAM
 
-from .drain_walk import DRAIN_FIELDS, SCALE_FIELDS, UnitSequencer, Walker, place_layout, unit_layout
+from .drain_units import DRAIN_FIELDS, SCALE_FIELDS, UnitSequencer, place_layout, unit_layout
+from .drain_walk import Walker
 
 __all__ = ["DrainChunks"]
 
