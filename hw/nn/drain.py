@@ -18,7 +18,8 @@ from convoy.hw.post.split import ByteSplitter
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, PARAM
 
-from .drain_walk import DRAIN_FIELDS, SCALE_FIELDS, UnitSequencer, Walker, place_layout, unit_layout
+from .drain_units import DRAIN_FIELDS, SCALE_FIELDS, UnitSequencer, place_layout, unit_layout
+from .drain_walk import Walker
 
 __all__ = ["DrainChunks"]
 
@@ -39,6 +40,13 @@ class DrainChunks(wiring.Component):
     residual `Residual` sets the pace, and with a pool `Pool` where rows are no multiples of `post_lanes`; its results
     leave some 16 cycles later.
 
+    | cycle | what happens to a chunk |
+    | -- | -- |
+    | 0 | `Walker` visits an entry, if there is room in the queues for what comes of it |
+    | 1 | the read: `acc_read`; its place is queued, a cycle later its mask |
+    | 1 + `acc_read_cycles` | the accumulators are here and go through `Requantiser`, `Lut`, `Compressor` |
+    | then | the bytes are queued; with their place they go to `Residual`, `Pool` and `ByteSplitter` in turn |
+
     Parameters
     ----------
     config : NpuConfig
@@ -48,6 +56,7 @@ class DrainChunks(wiring.Component):
     Members
     -------
     job : In(stream of NN.subset(*DRAIN_FIELDS))
+        Taken when nothing of the job before is on its way.
     params : In(stream of PARAM.layout)
         One for each group, kernel and core.
     group_valid : In(1)
@@ -55,16 +64,24 @@ class DrainChunks(wiring.Component):
         following group.
     group_done : Out(1)
         High for one cycle, together with the last `acc_clear` of a group.
-    acc_read, acc_core, acc_entry, acc_lane : Out
-        Read lanes `acc_lane * post_lanes` and up of an entry (`kernel * num_vec + v`) of a core.
+    acc_read : Out(1)
+        Strobe: read lanes `acc_lane * post_lanes` and up of `acc_entry` of `acc_core`.
     acc_clear : Out(1)
-        Clear all lanes of `acc_entry` of `acc_core`, after the read if there is one in the same cycle.
+        Strobe: clear all lanes of `acc_entry` of `acc_core`, after the read if there is one in the same cycle.
+    acc_core : Out(range of cores)
+        Valid with `acc_read` and `acc_clear`.
+    acc_entry : Out(range of entries)
+        `kernel * num_vec + v`, with `is_wide` as docs/architecture.md says; valid with `acc_read` and `acc_clear`.
+    acc_lane : Out(range of chunks in a vector)
+        Valid with `acc_read`.
     acc_data : In(array of signed(32))
-        The accumulators, `acc_read_cycles` cycles after `acc_read`.
+        The `post_lanes` accumulators, `acc_read_cycles` cycles after `acc_read`.
     chunks : Out(stream of Chunk(chunk_lanes))
         One `last` per job; such a chunk may be empty.
-    read_lut, read_residual : Out(ReadPort)
-        For lookup tables, and for second operands.
+    read_lut : Out(ReadPort)
+        For lookup tables.
+    read_residual : Out(ReadPort)
+        For second operands.
     """
 
     FIFO_DEPTH = 64

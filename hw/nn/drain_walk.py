@@ -1,241 +1,345 @@
-"""The walk of the drain: groups, kernels and lanes in the order of the outputs in memory."""
+"""The walk of the drain: the chunks of a unit, in the order of the outputs in memory.
+
+`Walker` makes a visit per cycle, to an entry of the accumulators. Where it is stand four chapters, which all go on with
+its `step`:
+
+    _Rows          the row of positions, its address, and whether positions are left
+    _VectorPlace   the chunk and the row within a lane vector
+    _Entries       the accumulator entry, and how many are left
+    _LaneColumns   the output column of each lane, for flat units
+
+and `_LaneMask` says which lanes of a chunk are outputs.
+"""
 
 from itertools import pairwise
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.lib.register import data_register
-from convoy.hw.post.fused_pool import POOL_FIELDS
-from convoy.hw.post.lut import LUT_FIELDS
-from convoy.hw.post.residual import RESIDUAL_FIELDS
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, PARAM
 
-__all__ = ["DRAIN_FIELDS", "SCALE_FIELDS", "UnitSequencer", "Walker", "place_layout", "unit_layout"]
+from .drain_units import DRAIN_FIELDS, GROUP_LAYOUT, SCALE_FIELDS, Row, place_layout, unit_layout
 
-DRAIN_FIELDS = (
-    "num_sb",
-    "num_groups",
-    "num_vec",
-    "num_vec_last",
-    "num_vec_x",
-    "split_log2",
-    "num_kernels",
-    "num_kernels_last",
-    "out_addr",
-    "out_group_step_bytes",
-    "out_pitch_row_bytes",
-    "drain_pitch",
-    "tile_ow",
-    "num_pos",
-    "num_pos_last",
-    "is_flat",
-    "zero_point_out",
-    "act_min",
-    "act_max",
-    "rounding",
-    "is_wide",
-    "out_high_bytes",
-    *LUT_FIELDS,
-    *RESIDUAL_FIELDS,
-    *POOL_FIELDS,
-)
-"""What the drain needs of an NN descriptor."""
-
-SCALE_FIELDS = ("bias", "mult", "shift_left", "shift_right")
-_UNIT_FIELDS = (*SCALE_FIELDS, "bias_low")
+__all__ = ["Walker"]
 
 
-def unit_layout(config: NpuConfig) -> data.StructLayout:
-    """One kernel of one core of a group.
+class _Rows(wiring.Component):
+    """The row of positions that the walk is in: what is left of it, where its outputs go.
 
-    `entry` is its first accumulator entry, `line` its number in the job (modulo the lines of the pool), `is_odd` and
-    `is_top` are as in `PoolUnit`.
-    """
-    return data.StructLayout(
-        {
-            "scale": PARAM.subset(*_UNIT_FIELDS),
-            "is_valid": 1,
-            "addr": 32,
-            "core": range(config.num_cores),
-            "entry": exact_log2(config.num_acc_entries),
-            "line": exact_log2(config.pool_channels),
-            "is_odd": 1,
-            "is_top": 1,
-            "is_last_group": 1,
-            "is_group_last": 1,
-            "is_job_last": 1,
-        }
-    )
+    | cycle | what happens |
+    | -- | -- |
+    | `load` | the first row of the unit from the next cycle on |
+    | `step` | `post_lanes` positions less from the next cycle on |
+    | `step` with `next_row` | the next row from the next cycle on |
+    | `step` at the end of the last row | `is_dead` from the next cycle on |
 
-
-class _Row(data.Struct):
-    """A row of positions: those to walk from here to its end, whether they fit in a chunk, and whether it is the
-    last row of the unit.
-    """
-
-    width: 14
-    is_short: 1
-    is_last: 1
-
-    @classmethod
-    def assign(cls, row, job, num_left, post_lanes):
-        """Statements that set `row` to the one from whose start on `num_left` positions are left."""
-        return [
-            row.width.eq(Mux(~job.is_flat & (job.tile_ow < num_left), job.tile_ow, num_left)),
-            row.is_short.eq((num_left <= post_lanes) | (~job.is_flat & (job.tile_ow <= post_lanes))),
-            row.is_last.eq(job.is_flat | (num_left <= job.drain_pitch)),
-        ]
-
-
-_GROUP_LAYOUT = data.StructLayout({"num_vec": 9, "num_pos": 14, "first": _Row, "second": _Row, "second_left": 14})
-"""T and positions of a group, the first two rows of its units, and the positions from the start of the second row
-on.
-"""
-
-
-def place_layout() -> data.StructLayout:
-    """Where a chunk goes, as in the chunks of ChunkWriter."""
-    return data.StructLayout({"addr": 32, "start": 1, "last": 1})
-
-
-class UnitSequencer(wiring.Component):
-    """Runs through superblocks, groups, kernels and cores and takes a PARAM for each: one unit per cycle.
+    Parameters
+    ----------
+    config : NpuConfig
 
     Members
     -------
-    job : In(stream of DRAIN_FIELDS), taken while `is_quiet`; `fields` holds it afterwards
-    params : In(stream of PARAM)
-    group_valid : In(1); group_done : In(1), the walk of the group has ended
-    units : Out(stream of units); group : Out, constant from the first unit until `group_done`
+    job : In(fields of an NN descriptor)
+        Constant from `load` to the last `step`.
+    group : In(GROUP_LAYOUT)
+        The group of the unit, with `load`.
+    addr : In(32)
+        Address of the unit's first output, with `load`.
+    is_valid : In(1)
+        The unit has outputs, with `load`.
+    load : In(1)
+        Strobe: begin with a unit.
+    step : In(1)
+        Strobe: go on to the next visit; counts for nothing together with `load`.
+    is_vector_end : In(1)
+        The visit is the last one of this row in its vector.
+    is_clear_row : In(1)
+        No row after this one reads its vectors.
+    is_last_vec_x : In(1)
+        The vector is the last one of the row.
+    next_row : Out(1)
+        In the cycle of `step`: the next visit is to the next row.
+    here : Out(Row)
+        The row, from the position of the visit on.
+    row_addr : Out(32)
+        Address of the row's first output.
+    is_start : Out(1)
+        The visit is the first one of its row.
+    is_dead : Out(1)
+        No position is left in the unit; its remaining entries are to be cleared.
+    is_row_dead : Out(1)
+        No position is left in the row, but vectors are.
     """
 
     def __init__(self, config: NpuConfig):
-        self._config = config
+        self._post_lanes = config.post_lanes
         super().__init__(
             {
-                "job": In(stream.Signature(NN.subset(*DRAIN_FIELDS))),
-                "params": In(stream.Signature(PARAM.layout)),
-                "is_quiet": In(1),
-                "is_prepared": In(1),
-                "prepare": Out(1),
-                "group_valid": In(1),
-                "group_done": In(1),
-                "fields": Out(NN.subset(*DRAIN_FIELDS)),
-                "units": Out(stream.Signature(unit_layout(config))),
-                "group": Out(_GROUP_LAYOUT),
+                "job": In(NN.subset("is_flat", "tile_ow", "drain_pitch", "out_pitch_row_bytes")),
+                "group": In(GROUP_LAYOUT),
+                "addr": In(32),
+                "is_valid": In(1),
+                "load": In(1),
+                "step": In(1),
+                "is_vector_end": In(1),
+                "is_clear_row": In(1),
+                "is_last_vec_x": In(1),
+                "next_row": Out(1),
+                "here": Out(Row),
+                "row_addr": Out(32),
+                "is_start": Out(1),
+                "is_dead": Out(1),
+                "is_row_dead": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        job, unit, param = data_register(m, self.fields), data_register(m, self.units.payload), self.params.payload
-        extent = data_register(m, self.group)
-        sb, group, kernel = Signal(16), Signal(16), Signal(9)
-        core = Signal(range(self._config.num_cores))
-        entry, line, first_line = Signal.like(unit.entry), Signal.like(unit.line), Signal.like(unit.line)
-        group_addr, group_step = Signal(32), Signal(25)
-        is_odd = Signal()  # the group's first row
-        num_kernels = Signal(9)
-        is_last_sb, is_last_group = Signal(), Signal()
-        is_last_core, is_last_unit = Signal(), Signal()
+        job, here, post_lanes = self.job, self.here, self._post_lanes
+        ahead = Signal(Row)  # the next row
+        ahead_left = Signal(14)  # positions from its start on
+        beyond_left = Signal(14)  # positions from the start of the row after it on
+        is_end = Signal()  # of the last row
+        is_row_end = Signal()  # of the row's vectors, or of those that it must visit
         m.d.comb += [
-            is_last_sb.eq(sb == job.num_sb - 1),
-            is_last_group.eq(group == job.num_groups - 1),
-            is_last_core.eq(core == self._config.num_cores - 1),
-            is_last_unit.eq(is_last_core & (kernel == num_kernels - 1)),
+            beyond_left.eq(ahead_left - job.drain_pitch),
+            is_end.eq(here.is_short & here.is_last),
+            is_row_end.eq((here.is_short & ~self.is_clear_row) | self.is_last_vec_x),
+            self.next_row.eq(self.step & self.is_vector_end & ~self.is_dead & ~is_end & is_row_end),
         ]
-        with m.If(self.units.ready):
-            m.d.sync += self.units.valid.eq(0)
-        second_left = Signal.like(extent.second_left)
-        m.d.comb += second_left.eq(extent.num_pos - job.drain_pitch)
-        m.d.sync += [
-            extent.second_left.eq(second_left),
-            _Row.assign(extent.first, job, extent.num_pos, self._config.post_lanes),
-            _Row.assign(extent.second, job, second_left, self._config.post_lanes),
-        ]
+        with m.If(self.step):
+            m.d.sync += [
+                here.width.eq(here.width - post_lanes),
+                here.is_short.eq(here.is_short | (here.width <= 2 * post_lanes)),
+                self.is_start.eq(0),
+            ]
+            with m.If(self.is_vector_end & ~self.is_dead):
+                m.d.sync += [self.is_dead.eq(is_end), self.is_row_dead.eq(here.is_short)]
+        with m.If(self.next_row):
+            m.d.sync += [
+                here.eq(ahead),
+                ahead_left.eq(beyond_left),
+                Row.assign(ahead, job, beyond_left, post_lanes),
+                self.row_addr.eq(self.row_addr + job.out_pitch_row_bytes),
+                self.is_start.eq(1),
+                self.is_row_dead.eq(0),
+            ]
+        with m.If(self.load):
+            m.d.sync += [
+                here.eq(self.group.first),
+                ahead.eq(self.group.second),
+                ahead_left.eq(self.group.second_left),
+                self.row_addr.eq(self.addr),
+                self.is_start.eq(1),
+                self.is_dead.eq(~self.is_valid),
+                self.is_row_dead.eq(0),
+            ]
+        return m
 
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.comb += self.job.ready.eq(self.is_quiet)
-                m.d.sync += [
-                    sb.eq(0),
-                    group.eq(0),
-                    first_line.eq(0),
-                    is_odd.eq(0),
-                    group_addr.eq(self.job.payload.out_addr),
-                ]
-                with m.If(self.job.valid & self.is_quiet):
-                    m.d.sync += job.eq(self.job.payload)
-                    m.next = "PREPARE"
-            with m.State("PREPARE"):
-                m.d.comb += self.prepare.eq(1)
-                with m.If(self.is_prepared):
-                    m.next = "GROUP"
-            with m.State("GROUP"):
-                m.d.sync += [
-                    extent.num_vec.eq(Mux(is_last_group, job.num_vec_last, job.num_vec)),
-                    extent.num_pos.eq(Mux(is_last_group, job.num_pos_last, job.num_pos)),
-                    num_kernels.eq(Mux(is_last_sb, job.num_kernels_last, job.num_kernels)),
-                    kernel.eq(0),
-                    core.eq(0),
-                    entry.eq(0),
-                    line.eq(first_line),
-                    group_step.eq(job.out_group_step_bytes + Mux(is_odd, job.out_pitch_row_bytes, 0)),
-                ]
-                with m.If(self.group_valid):
-                    m.next = "UNITS"
-            with m.State("UNITS"):
-                m.d.comb += self.params.ready.eq(~self.units.valid | self.units.ready)
-                with m.If(self.params.valid & self.params.ready):
-                    m.d.sync += [
-                        *(unit.scale[name].eq(param[name]) for name in _UNIT_FIELDS),
-                        unit.is_valid.eq(param.is_valid),
-                        unit.addr.eq(group_addr + param.out_offset_bytes),
-                        unit.core.eq(core),
-                        unit.entry.eq(entry),
-                        unit.line.eq(line),
-                        unit.is_odd.eq(is_odd),
-                        unit.is_top.eq((group == 0) & ~job.pool_continues),
-                        unit.is_last_group.eq(is_last_group),
-                        unit.is_group_last.eq(is_last_unit),
-                        unit.is_job_last.eq(is_last_unit & is_last_group & is_last_sb),
-                        self.units.valid.eq(1),
-                        line.eq(line + 1),
-                        core.eq(Mux(is_last_core, 0, core + 1)),
-                    ]
-                    with m.If(is_last_core):
-                        m.d.sync += [kernel.eq(kernel + 1), entry.eq(entry + job.num_vec)]
-                    with m.If(is_last_unit):
-                        m.next = "WALK"
-            with m.State("WALK"), m.If(self.group_done):
-                m.d.sync += [
-                    group.eq(group + 1),
-                    group_addr.eq(group_addr + group_step),
-                    is_odd.eq((is_odd ^ job.pool_rows[0]) & (job.pool_size != 0)),
-                ]
-                m.next = "GROUP"
-                with m.If(is_last_group):
-                    m.d.sync += [
-                        group.eq(0),
-                        group_addr.eq(job.out_addr),
-                        sb.eq(sb + 1),
-                        first_line.eq(line),
-                        is_odd.eq(0),
-                    ]
-                    with m.If(is_last_sb):
-                        m.next = "IDLE"
+
+class _VectorPlace(wiring.Component):
+    """Where in its lane vector a visit is: which row of the vector, and which chunk of the row.
+
+    | cycle | what happens |
+    | -- | -- |
+    | `load` | the first chunk of the first row from the next cycle on |
+    | `step` | the next chunk, or the first one of the next vector, from the next cycle on |
+    | `next_row` | the next row of the vector, or the first one of the next vector, from the next cycle on |
+
+    Parameters
+    ----------
+    config : NpuConfig
+
+    Members
+    -------
+    split_log2 : In(2)
+        A vector has `1 << split_log2` rows; constant from `load` to the last `step`.
+    is_short : In(1)
+        The visit is the last one of its row.
+    is_last_row : In(1)
+        The row is the last one of the unit.
+    load : In(1)
+        Strobe: begin with a unit.
+    step : In(1)
+        Strobe: go on to the next visit; counts for nothing together with `load`.
+    next_row : In(1)
+        With `step`: to the next row.
+    is_vector_end : Out(1)
+        The visit is the last one of this row in its vector.
+    is_clear_row : Out(1)
+        No row after this one reads its vectors.
+    acc_lane : Out(range of chunks in a vector)
+        The chunk of the vector.
+    """
+
+    def __init__(self, config: NpuConfig):
+        self._part_bits = exact_log2(config.num_lanes // config.post_lanes)
+        super().__init__(
+            {
+                "split_log2": In(2),
+                "is_short": In(1),
+                "is_last_row": In(1),
+                "load": In(1),
+                "step": In(1),
+                "next_row": In(1),
+                "is_vector_end": Out(1),
+                "is_clear_row": Out(1),
+                "acc_lane": Out(self._part_bits),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        part_bits = self._part_bits
+        row = Signal(2)  # of the vector
+        part = Signal(part_bits)  # chunk of the row
+        rows_mask = Signal(2)
+        parts_mask = Signal(part_bits)
+        m.d.comb += [
+            rows_mask.eq((1 << self.split_log2) - 1),
+            parts_mask.eq(((1 << part_bits) - 1) >> self.split_log2),
+            self.is_vector_end.eq(self.is_short | (part == parts_mask)),
+            self.is_clear_row.eq(self.is_last_row | (row == rows_mask)),
+            self.acc_lane.eq(part | ((row << part_bits) >> self.split_log2)),
+        ]
+        with m.If(self.load):
+            m.d.sync += [row.eq(0), part.eq(0)]
+        with m.Elif(self.step):
+            m.d.sync += part.eq(Mux(self.is_vector_end, 0, part + 1))
+            with m.If(self.next_row):
+                m.d.sync += row.eq(Mux(self.is_clear_row, 0, row + 1))
+        return m
+
+
+class _Entries(wiring.Component):
+    """The accumulator entry of a visit: from vector to vector, back to the row's first one, on to those of other rows.
+
+    | cycle | what happens |
+    | -- | -- |
+    | `load` | the unit's first entry from the next cycle on |
+    | `step` | the entry of the next visit from the next cycle on |
+
+    Parameters
+    ----------
+    config : NpuConfig
+
+    Members
+    -------
+    job : In(fields of an NN descriptor)
+        Constant from `load` to the last `step`.
+    num_vec : In(9)
+        Entries of the unit, with `load`.
+    first : In(range of entries)
+        The first of them, with `load`.
+    load : In(1)
+        Strobe: begin with a unit.
+    step : In(1)
+        Strobe: go on to the next visit; counts for nothing together with `load`.
+    is_vector_end : In(1)
+        The visit is the last one of this row in its vector.
+    is_dead : In(1)
+        No position is left in the unit: every visit has an entry of its own.
+    is_clear_row : In(1)
+        No row after this one reads its vectors.
+    is_clear : In(1)
+        The visit clears its entry.
+    next_row : In(1)
+        With `step`: to the next row.
+    entry : Out(range of entries)
+        Of the visit.
+    is_last_vec : Out(1)
+        The entry is the last one of the unit to be cleared.
+    is_last_vec_x : Out(1)
+        The vector is the last one of the row.
+    """
+
+    def __init__(self, config: NpuConfig):
+        entry_bits = exact_log2(config.num_acc_entries)
+        super().__init__(
+            {
+                "job": In(NN.subset("is_flat", "num_vec_x")),
+                "num_vec": In(9),
+                "first": In(entry_bits),
+                "load": In(1),
+                "step": In(1),
+                "is_vector_end": In(1),
+                "is_dead": In(1),
+                "is_clear_row": In(1),
+                "is_clear": In(1),
+                "next_row": In(1),
+                "entry": Out(entry_bits),
+                "is_last_vec": Out(1),
+                "is_last_vec_x": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        row_entry = Signal.like(self.entry)  # the first one of the row
+        vec_left = Signal(9)  # entries to clear
+        vec_x_left = Signal(9)  # vectors to the end of the row
+        num_vec_x = Mux(self.job.is_flat, self.num_vec, self.job.num_vec_x)
+        next_entry = Mux(self.is_clear_row, self.entry + vec_x_left, row_entry)  # of the next row
+        with m.If(self.step):
+            m.d.sync += [
+                self.entry.eq(self.entry + (self.is_dead | self.is_vector_end)),
+                vec_left.eq(vec_left - self.is_clear),
+                self.is_last_vec.eq(Mux(self.is_clear, vec_left == 2, self.is_last_vec)),
+                vec_x_left.eq(vec_x_left - self.is_vector_end),
+                self.is_last_vec_x.eq(Mux(self.is_vector_end, vec_x_left == 2, self.is_last_vec_x)),
+            ]
+        with m.If(self.next_row):
+            m.d.sync += [
+                self.entry.eq(next_entry),
+                row_entry.eq(next_entry),
+                vec_x_left.eq(self.job.num_vec_x),
+                self.is_last_vec_x.eq(self.job.num_vec_x == 1),
+            ]
+        with m.If(self.load):
+            m.d.sync += [
+                self.entry.eq(self.first),
+                row_entry.eq(self.first),
+                vec_left.eq(self.num_vec),
+                self.is_last_vec.eq(self.num_vec == 1),
+                vec_x_left.eq(num_vec_x),
+                self.is_last_vec_x.eq(num_vec_x == 1),
+            ]
         return m
 
 
 class _LaneColumns(wiring.Component):
     """The output column of each lane of a chunk when vectors run on across row ends, without any division.
 
-    `prepare` for `num_lanes` cycles at the start of a job; `restart` goes to position 0, `advance` on by `num_lanes`
-    positions. `mask` says for which lanes the column is below `tile_ow`.
+    | cycle | what happens |
+    | -- | -- |
+    | `prepare`, `num_lanes` + 1 cycles | lane by lane: its column at position 0; `num_lanes` modulo the pitch |
+    | `restart` | the columns are those of position 0 from the next cycle on |
+    | `advance` | the columns are those of `num_lanes` positions further from the next cycle on |
+
+    Parameters
+    ----------
+    num_lanes : int
+        Lanes of a chunk.
+
+    Members
+    -------
+    prepare : In(1)
+        Held at the start of a job until `is_prepared`; low before.
+    is_prepared : Out(1)
+        With `prepare`: the columns of position 0 are known.
+    restart : In(1)
+        Strobe.
+    advance : In(1)
+        Strobe; counts for nothing together with `restart`.
+    drain_pitch : In(14)
+        Positions from row to row, at least 1; constant from `prepare` to the end of the job.
+    tile_ow : In(14)
+        Columns that are outputs; constant like `drain_pitch`.
+    mask : Out(num_lanes)
+        Lanes whose column is below `tile_ow`.
     """
 
     def __init__(self, num_lanes: int):
@@ -257,7 +361,8 @@ class _LaneColumns(wiring.Component):
         firsts = [Signal(14, name=f"first_{i}") for i in range(self._num_lanes)]
         columns = [Signal(14, name=f"column_{i}") for i in range(self._num_lanes)]
         index = Signal(range(self._num_lanes + 1))
-        step, wrapped_step = Signal(14), Signal(signed(15))  # num_lanes modulo the pitch, and that less the pitch
+        step = Signal(14)  # num_lanes modulo the pitch
+        wrapped_step = Signal(signed(15))  # that less the pitch
 
         m.d.comb += self.is_prepared.eq(index == self._num_lanes)
         with m.If(~self.prepare):
@@ -282,6 +387,71 @@ class _LaneColumns(wiring.Component):
         return m
 
 
+class _LaneMask(wiring.Component):
+    """Which lanes of a chunk are outputs.
+
+    | cycle | what happens |
+    | -- | -- |
+    | 0 | the visit: how many positions the row has |
+    | 1 | the read: which of them are columns of the output, if it is low bytes |
+    | 2 | `mask` |
+
+    Parameters
+    ----------
+    num_lanes : int
+        Lanes of a chunk.
+
+    Members
+    -------
+    is_empty : In(1)
+        The visit has no position.
+    is_short : In(1)
+        The visit is the last one of its row.
+    width : In(14)
+        Positions of the row from the visit on.
+    is_flat : In(1)
+        Columns count; constant during a job.
+    is_interleaved : In(1)
+        Each lane has two bytes: the lower half of the lanes in the chunk of low bytes, the upper half in the other one.
+        Constant during a job.
+    in_image : In(num_lanes)
+        Lanes whose column is an output, of the visit of the cycle before.
+    is_low : In(1)
+        Of low bytes, the visit of the cycle before.
+    mask : Out(num_lanes)
+        Lanes in use, of the visit of two cycles before.
+    """
+
+    def __init__(self, num_lanes: int):
+        self._num_lanes = num_lanes
+        super().__init__(
+            {
+                "is_empty": In(1),
+                "is_short": In(1),
+                "width": In(14),
+                "is_flat": In(1),
+                "is_interleaved": In(1),
+                "in_image": In(num_lanes),
+                "is_low": In(1),
+                "mask": Out(num_lanes),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        num_lanes = self._num_lanes
+        below = Signal(num_lanes)  # the lanes below the row's width
+        in_use = Signal(num_lanes)
+        lanes = Cat(self.width > i for i in range(num_lanes))
+        doubled = Cat(bit.replicate(2) for bit in in_use)
+        m.d.comb += in_use.eq(below & (self.in_image | (~self.is_flat).replicate(num_lanes)))
+        m.d.sync += [
+            below.eq(Mux(self.is_empty, 0, Mux(self.is_short, lanes, (1 << num_lanes) - 1))),
+            self.mask.eq(Mux(self.is_interleaved, Mux(self.is_low, doubled[:num_lanes], doubled[num_lanes:]), in_use)),
+        ]
+        return m
+
+
 class Walker(wiring.Component):
     """Walks the chunks of a unit: one per cycle while `can_issue`, units without a gap.
 
@@ -292,17 +462,62 @@ class Walker(wiring.Component):
     with the last read from it; entries that hold no position, and all entries of a unit that is not valid, get a visit
     of their own.
 
+    | cycle | what happens |
+    | -- | -- |
+    | 0 | the visit: what it reads, clears and makes, and where the next one goes; the last one takes the next unit |
+    | 1 | the read (`acc_*`) and its chunk (`emit`, `is_low`, `place`, `scale`); columns of its lanes |
+    | 2 | `mask` |
+
+    Latency: 1 cycle from a unit to its first visit. Throughput: a visit per cycle.
+
+    Parameters
+    ----------
+    config : NpuConfig
+
     Members
     -------
-    fields, group, units : In, from the sequencer
-    can_issue : In(1), there is room for a chunk, or for both of a pair; is_emitted : Out(1), this cycle's visit makes a
-        chunk; is_active : Out(1), there is a unit to walk
-    acc_* : Out, the read; group_done : Out(1), with the group's last visit
-    emit, is_low, place, scale : Out, the chunk that belongs to the read, `is_low`: of low bytes; mask : Out, its lanes
-        in use, a cycle later: with `is_interleaved` each lane of the lower half counts twice, for the second chunk each
-        of the upper half
-    is_interleaved : In(1), is_wide and the two chunks have bytes in the order of the outputs; only the second one is
-        the last of a job
+    fields : In(NN.subset(*DRAIN_FIELDS))
+        From the sequencer; constant from `prepare` to the last visit of the job.
+    group : In(GROUP_LAYOUT)
+        From the sequencer; of the unit at `units`.
+    units : In(stream of unit_layout(config))
+        Taken with the last visit of the unit before.
+    prepare : In(1)
+        From the sequencer: held at the start of a job until `is_prepared`.
+    is_prepared : Out(1)
+        With `prepare`: units may come.
+    can_issue : In(1)
+        There is room for a chunk, or for both of a pair.
+    is_interleaved : In(1)
+        `is_wide` and the two chunks have bytes in the order of the outputs; only the second one is the last of a job.
+        Constant like `fields`.
+    is_emitted : Out(1)
+        This cycle's visit makes a chunk.
+    is_active : Out(1)
+        There is a unit to walk.
+    acc_read : Out(1)
+        Read `acc_lane` of `acc_entry` of `acc_core`.
+    acc_clear : Out(1)
+        Clear `acc_entry` of `acc_core`, after the read.
+    acc_core : Out(range of cores)
+        With `acc_read`, `acc_clear`.
+    acc_entry : Out(range of entries)
+        With `acc_read`, `acc_clear`.
+    acc_lane : Out(range of chunks in a vector)
+        With `acc_read`.
+    group_done : Out(1)
+        Strobe, with the last `acc_clear` of a group.
+    emit : Out(1)
+        A chunk belongs to this cycle, with or without a read.
+    is_low : Out(1)
+        It is one of low bytes; with `emit`.
+    place : Out(place_layout())
+        Where it goes; with `emit`.
+    scale : Out(PARAM.subset(*SCALE_FIELDS))
+        How it is requantised; with `emit`.
+    mask : Out(post_lanes)
+        Its lanes in use, a cycle after `emit`. With `is_interleaved` each lane of the lower half counts twice, for the
+        second chunk each of the upper half.
     """
 
     def __init__(self, config: NpuConfig):
@@ -311,7 +526,7 @@ class Walker(wiring.Component):
         super().__init__(
             {
                 "fields": In(NN.subset(*DRAIN_FIELDS)),
-                "group": In(_GROUP_LAYOUT),
+                "group": In(GROUP_LAYOUT),
                 "units": In(stream.Signature(unit_layout(config))),
                 "prepare": In(1),
                 "is_prepared": Out(1),
@@ -327,149 +542,101 @@ class Walker(wiring.Component):
                 "group_done": Out(1),
                 "emit": Out(1),
                 "is_low": Out(1),
-                "mask": Out(config.post_lanes),
                 "place": Out(place_layout()),
                 "scale": Out(PARAM.subset(*SCALE_FIELDS)),
+                "mask": Out(config.post_lanes),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         config, job = self._config, self.fields
-        post_lanes = config.post_lanes
-        part_bits = exact_log2(config.num_lanes // post_lanes)
-        m.submodules.columns = columns = _LaneColumns(post_lanes)
+        m.submodules.rows = rows = _Rows(config)
+        m.submodules.vector = vector = _VectorPlace(config)
+        m.submodules.entries = entries = _Entries(config)
+        m.submodules.columns = columns = _LaneColumns(config.post_lanes)
+        m.submodules.lanes = lanes = _LaneMask(config.post_lanes)
 
-        is_active = self.is_active
         unit = Signal(unit_layout(config), reset_less=True)
-        entry, row_entry = Signal.like(unit.entry), Signal.like(unit.entry)
-        vec_left, vec_x_left = Signal(9), Signal(9)  # entries to clear; vectors to the end of the row
-        row, part = Signal(2), Signal(part_bits)  # row of the vector, chunk of the vector's row
-        here, ahead = Signal(_Row), Signal(_Row)  # this row and the next
-        ahead_left = Signal(14)  # positions from the start of the next row on
-        row_addr = Signal(32)
-        is_row_start, is_dead, is_row_dead = Signal(), Signal(), Signal()  # dead: no position in what is left
-        is_last_vec, is_last_vec_x = Signal(), Signal()  # vec_left == 1, vec_x_left == 1
-
-        go, step = Signal(), Signal()
-        is_high, is_low = Signal(), Signal()
+        is_high = Signal()  # the second visit of a pair
+        is_low = Signal()  # the first one
+        go = Signal()
+        step = Signal()
+        is_empty = Signal()
+        is_clear = Signal()
+        is_unit_end = Signal()
         m.d.comb += [
             is_low.eq(job.is_wide & ~is_high),
-            go.eq(is_active & (self.can_issue | is_high)),
+            go.eq(self.is_active & (self.can_issue | is_high)),
             step.eq(go & ~is_low),
+            is_empty.eq(rows.is_dead | rows.is_row_dead),
+            is_clear.eq(rows.is_dead | (vector.is_vector_end & vector.is_clear_row)),
+            is_unit_end.eq(is_clear & entries.is_last_vec),
+            self.is_emitted.eq(go & (~is_empty | (is_unit_end & unit.is_job_last))),
+            self.units.ready.eq(~self.is_active | (step & is_unit_end)),
         ]
         with m.If(go):
             m.d.sync += is_high.eq(is_low)
+        with m.If(self.units.ready):
+            m.d.sync += [self.is_active.eq(self.units.valid), unit.eq(self.units.payload)]
 
-        # What this visit is
-        parts_mask, rows_mask = Signal(part_bits), Signal(2)
-        is_clear_row, is_vector_end, is_unit_end = Signal(), Signal(), Signal()
-        is_empty, is_clear = Signal(), Signal()
-        m.d.comb += [
-            parts_mask.eq(((1 << part_bits) - 1) >> job.split_log2),
-            rows_mask.eq((1 << job.split_log2) - 1),
-            is_empty.eq(is_dead | is_row_dead),
-            is_clear_row.eq(here.is_last | (row == rows_mask)),
-            is_vector_end.eq(here.is_short | (part == parts_mask)),
-            is_clear.eq(is_dead | (is_vector_end & is_clear_row)),
-            is_unit_end.eq(is_clear & is_last_vec),
-            self.is_emitted.eq(go & (~is_empty | (is_unit_end & unit.is_job_last))),
-        ]
-
-        # The read and its chunk, registered; the columns follow a cycle later
-        below = Signal(post_lanes)  # the lanes below the row's width
-        in_use = below & (columns.mask | (~job.is_flat).replicate(post_lanes))
-        doubled = Cat(bit.replicate(2) for bit in in_use)
         m.d.sync += [
             self.acc_read.eq(go & ~is_empty),
             self.acc_clear.eq(go & is_clear),
             self.acc_core.eq(unit.core),
-            self.acc_entry.eq(Mux(job.is_wide, Cat(is_high, entry), entry)),
-            self.acc_lane.eq(part | ((row << part_bits) >> job.split_log2)),
+            self.acc_entry.eq(Mux(job.is_wide, Cat(is_high, entries.entry), entries.entry)),
+            self.acc_lane.eq(vector.acc_lane),
             self.group_done.eq(step & is_unit_end & unit.is_group_last),
             self.emit.eq(self.is_emitted),
             self.is_low.eq(is_low),
-            below.eq(
-                Mux(
-                    is_empty,
-                    0,
-                    Mux(here.is_short, Cat(here.width > i for i in range(post_lanes)), (1 << post_lanes) - 1),
-                )
-            ),
-            self.mask.eq(
-                Mux(self.is_interleaved, Mux(self.is_low, doubled[:post_lanes], doubled[post_lanes:]), in_use)
-            ),
-            self.place.addr.eq(row_addr),
-            self.place.start.eq(is_row_start & ~is_empty),
+            self.place.addr.eq(rows.row_addr),
+            self.place.start.eq(rows.is_start & ~is_empty),
             self.place.last.eq(is_unit_end & unit.is_job_last & ~(self.is_interleaved & is_low)),
             *(self.scale[name].eq(unit.scale[name]) for name in SCALE_FIELDS[1:]),
             self.scale.bias.eq(Mux(is_low, unit.scale.bias_low, unit.scale.bias)),
             columns.restart.eq(self.units.ready),
             columns.advance.eq(step),
         ]
-
-        # The next visit
-        beyond_left = Signal(14)
-        m.d.comb += beyond_left.eq(ahead_left - job.drain_pitch)
-        with m.If(step):
-            m.d.sync += [
-                part.eq(Mux(is_vector_end, 0, part + 1)),
-                here.width.eq(here.width - post_lanes),
-                here.is_short.eq(here.is_short | (here.width <= 2 * post_lanes)),
-                is_row_start.eq(0),
-                vec_left.eq(vec_left - is_clear),
-                is_last_vec.eq(Mux(is_clear, vec_left == 2, is_last_vec)),
-                entry.eq(entry + (is_dead | is_vector_end)),
-                vec_x_left.eq(vec_x_left - is_vector_end),
-                is_last_vec_x.eq(Mux(is_vector_end, vec_x_left == 2, is_last_vec_x)),
-            ]
-            with m.If(~is_dead & is_vector_end):
-                with m.If(here.is_short & here.is_last):
-                    m.d.sync += is_dead.eq(1)
-                with m.Elif((here.is_short & ~is_clear_row) | is_last_vec_x):
-                    m.d.sync += [
-                        row.eq(Mux(is_clear_row, 0, row + 1)),
-                        entry.eq(Mux(is_clear_row, entry + vec_x_left, row_entry)),
-                        row_entry.eq(Mux(is_clear_row, entry + vec_x_left, row_entry)),
-                        vec_x_left.eq(job.num_vec_x),
-                        is_last_vec_x.eq(job.num_vec_x == 1),
-                        here.eq(ahead),
-                        ahead_left.eq(beyond_left),
-                        _Row.assign(ahead, job, beyond_left, post_lanes),
-                        row_addr.eq(row_addr + job.out_pitch_row_bytes),
-                        is_row_start.eq(1),
-                        is_row_dead.eq(0),
-                    ]
-                with m.Else():
-                    m.d.sync += is_row_dead.eq(here.is_short)
-
-        m.d.comb += self.units.ready.eq(~is_active | (step & is_unit_end))
-        with m.If(self.units.ready):
-            load = self.units.payload
-            num_vec_x = Mux(job.is_flat, self.group.num_vec, job.num_vec_x)
-            m.d.sync += [
-                is_active.eq(self.units.valid),
-                unit.eq(load),
-                entry.eq(load.entry),
-                row_entry.eq(load.entry),
-                row_addr.eq(load.addr),
-                vec_left.eq(self.group.num_vec),
-                vec_x_left.eq(num_vec_x),
-                is_last_vec.eq(self.group.num_vec == 1),
-                is_last_vec_x.eq(num_vec_x == 1),
-                row.eq(0),
-                part.eq(0),
-                here.eq(self.group.first),
-                ahead.eq(self.group.second),
-                ahead_left.eq(self.group.second_left),
-                is_row_start.eq(1),
-                is_dead.eq(~load.is_valid),
-                is_row_dead.eq(0),
-            ]
+        self._connect_place(m, rows, vector, entries, step=step, is_clear=is_clear)
         m.d.comb += [
             columns.prepare.eq(self.prepare),
             self.is_prepared.eq(columns.is_prepared),
             columns.drain_pitch.eq(job.drain_pitch),
             columns.tile_ow.eq(job.tile_ow),
+            lanes.is_empty.eq(is_empty),
+            lanes.is_short.eq(rows.here.is_short),
+            lanes.width.eq(rows.here.width),
+            lanes.is_flat.eq(job.is_flat),
+            lanes.is_interleaved.eq(self.is_interleaved),
+            lanes.in_image.eq(columns.mask),
+            lanes.is_low.eq(self.is_low),
+            self.mask.eq(lanes.mask),
         ]
         return m
+
+    def _connect_place(self, m, rows, vector, entries, *, step, is_clear):
+        """The chapters that say where the next visit goes."""
+        load = self.units.payload
+        for chapter in (rows, vector, entries):
+            m.d.comb += [chapter.load.eq(self.units.ready), chapter.step.eq(step)]
+        for chapter in (rows, entries):
+            m.d.comb += [chapter.job[name].eq(self.fields[name]) for name, _ in chapter.job.shape()]
+        m.d.comb += [
+            rows.group.eq(self.group),
+            rows.addr.eq(load.addr),
+            rows.is_valid.eq(load.is_valid),
+            rows.is_vector_end.eq(vector.is_vector_end),
+            rows.is_clear_row.eq(vector.is_clear_row),
+            rows.is_last_vec_x.eq(entries.is_last_vec_x),
+            vector.split_log2.eq(self.fields.split_log2),
+            vector.is_short.eq(rows.here.is_short),
+            vector.is_last_row.eq(rows.here.is_last),
+            vector.next_row.eq(rows.next_row),
+            entries.num_vec.eq(self.group.num_vec),
+            entries.first.eq(load.entry),
+            entries.is_vector_end.eq(vector.is_vector_end),
+            entries.is_dead.eq(rows.is_dead),
+            entries.is_clear_row.eq(vector.is_clear_row),
+            entries.is_clear.eq(is_clear),
+            entries.next_row.eq(rows.next_row),
+        ]

@@ -1,10 +1,12 @@
 """Address generation of the TP engine: descriptor loops to windows, windows to groups of buffer bytes."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.spec.isa import FRACTION_BITS, TP, TpOp
+
+from .window_position import Axis, Loops, Multiplier, RowAddresses, RowParts
 
 __all__ = ["GroupWalk", "Place", "WindowWalk", "group_layout", "is_pool", "window_layout"]
 
@@ -73,56 +75,24 @@ def group_layout(addr_bits: int, num_lanes: int) -> data.StructLayout:
     )
 
 
-class _WindowState:
-    """Where `WindowWalk` is.
-
-    left : iterations of each loop that follow; reload_2 : those of the innermost in a row
-    plane, row, row_start, row_step, plane_b, row_b : bytes of operands A and B; `row` is y * tile_iw in pools, kept
-        incrementally
-    y, x, y_frac, x_frac : of the window
-    inside_start, inside_end : where COPY's image begins and ends within a row, from num_before and image_end
-    part_cols, parts : columns of the parts that this makes (before, inside, behind), and those to come; parts_left :
-        without the first, if it `has_more`
-    factor_a, factor_b, product : a multiplier makes the first row and its step, and the product of a place; it stands
-        while `is_held`
-    y_low, y_high, x_low, x_high, row_addr, row_addr_b, is_row_inside : the window, clipped; num_rows, num_cols : its
-        extents, not positive if it `is_empty`
-    frac_y, frac_x : of the window that is offered; next_y, next_x : of those behind it and below it, `has_carry` if its
-        fraction overflows
-    """
-
-    def __init__(self, bits: int):
-        factor_bits = max(bits, FRACTION_BITS)
-        self.left, self.reload_2 = [Signal(16, name=f"left_{n}") for n in range(3)], Signal(16, name="reload_2")
-        self.plane, self.row, self.row_start, self.row_step, self.plane_b, self.row_b = (
-            Signal(bits, name=name) for name in ("plane", "row", "row_start", "row_step", "plane_b", "row_b")
-        )
-        self.y, self.x = (Signal(signed(26), name=name) for name in "yx")
-        self.y_frac, self.x_frac = (Signal(FRACTION_BITS, name=name) for name in ("y_frac", "x_frac"))
-        self.num_before, self.image_end = Signal(17, name="num_before"), Signal(18, name="image_end")
-        self.inside_start, self.inside_end = (Signal(16, name=name) for name in ("inside_start", "inside_end"))
-        self.part_cols = [Signal(16, name=name) for name in ("cols_before", "cols_inside", "cols_behind")]
-        self.parts, self.parts_left = (Signal(3, name=name) for name in ("parts", "parts_left"))
-        self.factor_a, self.factor_b = (Signal(factor_bits, name=name) for name in ("factor_a", "factor_b"))
-        self.product, self.is_held = Signal(max(bits, 2 * FRACTION_BITS), name="product"), Signal(name="is_held")
-        self.y_low, self.x_low = (Signal(16, name=name) for name in ("y_low", "x_low"))
-        self.y_high, self.x_high = (Signal(signed(27), name=name) for name in ("y_high", "x_high"))
-        self.row_addr, self.row_addr_b = (Signal(bits, name=name) for name in ("row_addr", "row_addr_b"))
-        self.num_rows, self.num_cols = (Signal(signed(28), name=name) for name in ("num_rows", "num_cols"))
-        self.frac_y, self.frac_x = (Signal(FRACTION_BITS, name=name) for name in ("frac_y", "frac_x"))
-        self.next_y, self.next_x = (Signal(signed(26 + FRACTION_BITS), name=name) for name in ("next_y", "next_x"))
-        self.has_carry, self.has_more, self.is_empty, self.is_row_inside = (
-            Signal(name=name) for name in ("has_carry", "has_more", "is_empty", "is_row_inside")
-        )
-
-
 class WindowWalk(wiring.Component):
     """The outer loops of a TP descriptor.
 
     Pools, `BILINEAR`: a window per output, clipped to the image, in the order of the loops. Others: a window of one row
     of `num_2` elements per iteration of the two outer loops; `COPY` cuts it where the image begins and ends.
 
-    Latency: 5 cycles from `start` to the first window. Throughput: a window in two cycles, further parts of a row in
+    | state | cycle | what happens |
+    | -- | -- | -- |
+    | `IDLE` | 0, `start` | loops, axes, addresses: first window; the multiplier takes `start_y` and `tile_iw` |
+    | `PRODUCT` | 1 | it multiplies them, and takes `stride_h` |
+    | `ROW_START` | 2 | the product is the first row; the next one is made |
+    | `ROW_STEP` | 3 | the product is the step from row to row |
+    | `CLIP` | 4, 6, 8 ... | the window or row is cut to the image; the multiplier takes the fractions of the place |
+    | `EMIT` | 5, 7, 9 ... | the window goes to `windows`, the product to `place`; loops, axes and addresses go on |
+
+    `EMIT` lasts while the window before is not taken, and a cycle more for each further part of a row.
+
+    Latency: 6 cycles from `start` to the first window. Throughput: a window in two cycles, further parts of a row in
     one each.
 
     Parameters
@@ -132,11 +102,12 @@ class WindowWalk(wiring.Component):
 
     Members
     -------
-    job : In
-        Fields of the descriptor, constant from `start` to the last window. Every `num_*` is at least 1.
+    job : In(fields of the descriptor)
+        Constant from `start` to the last window. Every `num_*` is at least 1.
     start : In(1)
         Strobe, only when the last window of the previous descriptor has been taken.
     windows : Out(stream of `window_layout`)
+        The last one has `last`.
     place : Out(Place)
         Of the window that is offered; for `BILINEAR`.
     """
@@ -154,170 +125,124 @@ class WindowWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job, windows, state = self.job, self.windows, _WindowState(self._addr_bits)
-        pool, is_copy, can_emit = Signal(), Signal(), Signal()
-        m.d.comb += [
-            pool.eq(is_pool(job.op)),
-            is_copy.eq(job.op == TpOp.COPY),
-            can_emit.eq(~windows.valid | windows.ready),
-        ]
-        self._look_ahead(m, state, pool, is_copy)
-        with m.If(~state.is_held):
-            m.d.sync += state.product.eq(state.factor_a * state.factor_b)
-        with m.If(windows.ready):
-            m.d.sync += windows.valid.eq(0)
+        job, bits = self.job, self._addr_bits
+        m.submodules.loops = loops = Loops()
+        m.submodules.y = y = Axis()
+        m.submodules.x = x = Axis()
+        m.submodules.addresses = addresses = RowAddresses(bits)
+        m.submodules.parts = parts = RowParts()
+        m.submodules.multiplier = multiplier = Multiplier(max(bits, FRACTION_BITS), max(bits, 2 * FRACTION_BITS))
 
-        with m.FSM() as fsm:
-            m.d.comb += state.is_held.eq(fsm.ongoing("EMIT") & ~can_emit)
+        load = Signal()
+        clip = Signal()
+        emit = Signal()
+        can_emit = Signal()
+        m.d.comb += [can_emit.eq(~self.windows.valid | self.windows.ready), multiplier.b.eq(job.tile_iw)]
+        m.d.comb += multiplier.is_held.eq(~can_emit)  # its product belongs to the window that is offered
+        with m.FSM():
             with m.State("IDLE"):
-                self._start(m, state)
+                m.d.comb += [load.eq(1), multiplier.a.eq(job.start_y), multiplier.take_a.eq(1), multiplier.take_b.eq(1)]
                 with m.If(self.start):
                     m.next = "PRODUCT"
             with m.State("PRODUCT"):
-                m.d.sync += [
-                    state.factor_a.eq(job.stride_h),
-                    state.inside_start.eq(
-                        Mux(is_copy, Mux(state.num_before > job.num_2, job.num_2, state.num_before), 0)
-                    ),
-                    state.inside_end.eq(Mux(is_copy & (state.image_end < job.num_2), state.image_end, job.num_2)),
-                ]
+                m.d.comb += [multiplier.a.eq(job.stride_h), multiplier.take_a.eq(1)]
                 m.next = "ROW_START"
             with m.State("ROW_START"):
-                cols = state.inside_start, state.inside_end - state.inside_start, job.num_2 - state.inside_end
-                m.d.sync += [
-                    state.row.eq(Mux(pool, state.product, 0)),
-                    state.row_start.eq(Mux(pool, state.product, 0)),
-                    *(part.eq(count) for part, count in zip(state.part_cols, cols, strict=True)),
-                ]
+                m.d.comb += addresses.load_row.eq(1)
                 m.next = "ROW_STEP"
             with m.State("ROW_STEP"):
-                m.d.sync += state.row_step.eq(Mux(pool, state.product, job.step_1))
+                m.d.comb += addresses.load_step.eq(1)
                 m.next = "CLIP"
             with m.State("CLIP"):
-                self._clip(m, state, pool, is_copy)
+                m.d.comb += [clip.eq(1), multiplier.a.eq(y.frac), multiplier.b.eq(x.frac)]
+                m.d.comb += [multiplier.take_a.eq(1), multiplier.take_b.eq(1)]
                 m.next = "EMIT"
             with m.State("EMIT"), m.If(can_emit):
-                self._emit(m, state, pool)
-                m.next = "CLIP"
-                self._advance(m, state, is_copy)
+                m.d.comb += emit.eq(1)
+                with m.If(parts.has_more):
+                    m.next = "EMIT"
+                with m.Elif(loops.is_last):
+                    m.next = "IDLE"
+                with m.Else():
+                    m.next = "CLIP"
+
+        pool = Signal()
+        is_copy = Signal()
+        m.d.comb += [pool.eq(is_pool(job.op)), is_copy.eq(job.op == TpOp.COPY)]
+        for unit in (loops, addresses, parts):
+            m.d.comb += [unit.is_pool.eq(pool), *(unit.job[name].eq(job[name]) for name, _ in unit.job.shape())]
+        m.d.comb += [
+            loops.load.eq(load),
+            loops.step.eq(emit & ~parts.has_more),
+            addresses.is_copy.eq(is_copy),
+            addresses.product.eq(multiplier.product),
+            addresses.load.eq(load),
+            addresses.next_row.eq(loops.next_row),
+            addresses.next_plane.eq(loops.next_plane),
+            addresses.is_above.eq(y.is_before),
+            addresses.has_carry.eq(y.has_carry),
+            addresses.clip.eq(clip),
+            parts.is_copy.eq(is_copy),
+            parts.is_inside.eq(y.is_inside),
+            parts.clip.eq(clip),
+            parts.take.eq(emit),
+        ]
+        self._connect_axes(m, load, clip, loops, y, x, pool=pool, is_copy=is_copy)
+        is_last = loops.is_last & ~parts.has_more
+        self._emit(m, emit, addresses, y, x, parts, multiplier, pool=pool, is_last=is_last)
         return m
 
-    def _look_ahead(self, m, state, pool, is_copy):
-        """What becomes of the state in the next steps."""
-        job, step_y_frac = self.job, Signal(FRACTION_BITS)
-        m.d.comb += [
-            state.parts_left.eq(state.parts & (state.parts - 1)[:3]),
-            state.has_more.eq(state.parts_left != 0),
-            state.reload_2.eq(Mux(pool, job.num_2 - 1, 0)),
-            state.num_rows.eq(state.y_high - state.y_low),
-            state.num_cols.eq(state.x_high - state.x_low),
-            state.is_empty.eq((state.num_rows <= 0) | (state.num_cols <= 0)),
-            step_y_frac.eq(Mux(pool, job.stride_h_frac, 0)),
-            state.next_y.eq(Cat(state.y_frac, state.y).as_signed() + Cat(step_y_frac, Mux(is_copy, 1, job.stride_h))),
-            state.next_x.eq(Cat(state.x_frac, state.x).as_signed() + Cat(job.stride_w_frac, job.stride_w)),
-            state.has_carry.eq(pool & (state.y_frac + step_y_frac)[FRACTION_BITS]),
-            self.place.frac_y.eq(state.frac_y),
-            self.place.frac_x.eq(state.frac_x),
-            self.place.product.eq(state.product),
-        ]
-
-    def _start(self, m, state):
-        """The first window of a descriptor."""
+    def _connect_axes(self, m, load, clip, loops, y, x, *, pool, is_copy):
+        """Rows move with the middle loop, columns with the innermost one; only windows have strides."""
         job = self.job
-        m.d.sync += [
-            *(
-                left.eq(count)
-                for left, count in zip(state.left, (job.num_0 - 1, job.num_1 - 1, state.reload_2), strict=True)
-            ),
-            state.plane.eq(0),
-            state.y.eq(job.start_y),
-            state.x.eq(job.start_x),
-            state.y_frac.eq(job.start_y_frac),
-            state.x_frac.eq(job.start_x_frac),
-            state.plane_b.eq(0),
-            state.row_b.eq(0),
-            state.factor_a.eq(job.start_y),
-            state.factor_b.eq(job.tile_iw),
-            state.num_before.eq(-job.start_x),
-            state.image_end.eq(job.tile_iw - job.start_x),
+        m.d.comb += [
+            y.stride.eq(Mux(is_copy, 1, job.stride_h)),
+            y.stride_frac.eq(Mux(pool, job.stride_h_frac, 0)),
+            y.kernel.eq(job.kernel_h),
+            y.extent.eq(job.tile_ih),
+            y.restart.eq(load | loops.next_plane),
+            y.advance.eq(loops.next_row),
+            x.stride.eq(job.stride_w),
+            x.stride_frac.eq(job.stride_w_frac),
+            x.kernel.eq(job.kernel_w),
+            x.extent.eq(job.tile_iw),
+            x.restart.eq(load | loops.next_row | loops.next_plane),
+            x.advance.eq(loops.next_col),
         ]
-
-    def _clip(self, m, state, pool, is_copy):
-        """Cut the window to the image, or COPY's row to its parts."""
-        job, y, x = self.job, state.y, state.x
-        y_end, x_end = Signal(signed(27)), Signal(signed(27))
-        m.d.comb += [y_end.eq(y + job.kernel_h), x_end.eq(x + job.kernel_w)]
-        m.d.sync += [
-            state.y_low.eq(Mux(y < 0, 0, y)),
-            state.y_high.eq(Mux(y_end > job.tile_ih, job.tile_ih, y_end)),
-            state.x_low.eq(Mux((x < 0) | ~pool, 0, x)),
-            state.x_high.eq(Mux(x_end > job.tile_iw, job.tile_iw, x_end)),
-            state.row_addr.eq(state.plane + Mux((y < 0) & pool, 0, state.row)),
-            state.row_addr_b.eq(state.plane_b + state.row_b),
-            # Where a row or column is clipped, the other one counts alone.
-            state.factor_a.eq(Mux((y < 0) | (y_end > job.tile_ih), 0, state.y_frac)),
-            state.factor_b.eq(Mux((x < 0) | (x_end > job.tile_iw), 0, state.x_frac)),
-        ]
-        with m.If(~is_copy | ((y >= 0) & (y < job.tile_ih))):
-            m.d.sync += [
-                state.is_row_inside.eq(1),
-                state.parts.eq(Mux(pool, 0b010, Cat(cols != 0 for cols in state.part_cols))),
+        for axis, name in ((y, "y"), (x, "x")):
+            m.d.comb += [
+                axis.start.eq(job[f"start_{name}"]),
+                axis.start_frac.eq(job[f"start_{name}_frac"]),
+                axis.is_window.eq(pool),
+                axis.clip.eq(clip),
             ]
-        with m.Else():
-            m.d.sync += [state.is_row_inside.eq(0), state.parts.eq(0b001)]
 
-    def _emit(self, m, state, pool):
+    def _emit(self, m, emit, addresses, y, x, parts, multiplier, *, pool, is_last):
         """Offer the window, or the next part of the row."""
-        windows, parts = self.windows, state.parts
-        row_cols = Signal(16)
-        part_cols = Mux(parts[0], state.part_cols[0], Mux(parts[1], state.part_cols[1], state.part_cols[2]))
-        m.d.comb += row_cols.eq(Mux(state.is_row_inside, part_cols, self.job.num_2))
-        m.d.sync += [
-            windows.valid.eq(1),
-            windows.p.addr.eq(state.row_addr + state.x_low),
-            windows.p.addr_b.eq(state.row_addr_b),
-            state.frac_y.eq(state.factor_a),
-            state.frac_x.eq(state.factor_b),
-            windows.p.num_rows.eq(Mux(pool, Mux(state.is_empty, 0, state.num_rows), 1)),
-            windows.p.num_cols.eq(Mux(pool, Mux(state.is_empty, 0, state.num_cols), row_cols)),
-            windows.p.is_fill.eq(~state.is_row_inside | (parts[:2] != 0b10)),
-            windows.p.last.eq(0),
-            parts.eq(state.parts_left),
+        window = self.windows.p
+        is_empty = Signal()
+        frac_y = Signal(FRACTION_BITS)
+        frac_x = Signal(FRACTION_BITS)
+        m.d.comb += [
+            is_empty.eq((y.count <= 0) | (x.count <= 0)),
+            self.place.frac_y.eq(frac_y),
+            self.place.frac_x.eq(frac_x),
+            self.place.product.eq(multiplier.product),
         ]
-
-    def _advance(self, m, state, is_copy):
-        """Go on to the next part, window of the row, row or plane; or there is none, and the walk is over."""
-        job, (left_0, left_1, left_2) = self.job, state.left
-        y, x, y_frac, x_frac = state.y, state.x, state.y_frac, state.x_frac
-        with m.If(state.has_more):
-            m.next = "EMIT"
-        with m.Elif(left_2 != 0):
-            m.d.sync += [left_2.eq(left_2 - 1), x_frac.eq(state.next_x), x.eq(state.next_x >> FRACTION_BITS)]
-        with m.Else():
-            m.d.sync += [left_2.eq(state.reload_2), x.eq(job.start_x), x_frac.eq(job.start_x_frac)]
-            with m.If(left_1 != 0):
-                m.d.sync += [
-                    left_1.eq(left_1 - 1),
-                    y_frac.eq(state.next_y),
-                    y.eq(state.next_y >> FRACTION_BITS),
-                    state.row_b.eq(state.row_b + job.b_step_1),
-                ]
-                with m.If(~is_copy | (y >= 0)):
-                    m.d.sync += state.row.eq(state.row + state.row_step + Mux(state.has_carry, job.tile_iw, 0))
-            with m.Else():
-                m.d.sync += [
-                    left_1.eq(job.num_1 - 1),
-                    y.eq(job.start_y),
-                    y_frac.eq(job.start_y_frac),
-                    state.row.eq(state.row_start),
-                    state.row_b.eq(0),
-                    left_0.eq(left_0 - 1),
-                    state.plane.eq(state.plane + job.step_0),
-                    state.plane_b.eq(state.plane_b + job.b_step_0),
-                ]
-                with m.If(left_0 == 0):
-                    m.d.sync += self.windows.p.last.eq(1)
-                    m.next = "IDLE"
+        with m.If(self.windows.ready):
+            m.d.sync += self.windows.valid.eq(0)
+        with m.If(emit):
+            m.d.sync += [
+                self.windows.valid.eq(1),
+                window.addr.eq(addresses.addr + x.low),
+                window.addr_b.eq(addresses.addr_b),
+                window.num_rows.eq(Mux(pool, Mux(is_empty, 0, y.count), 1)),
+                window.num_cols.eq(Mux(pool, Mux(is_empty, 0, x.count), parts.num_cols)),
+                window.is_fill.eq(parts.is_fill),
+                window.last.eq(is_last),
+                frac_y.eq(multiplier.factor_a),
+                frac_x.eq(multiplier.factor_b),
+            ]
 
 
 class GroupWalk(wiring.Component):
@@ -327,22 +252,34 @@ class GroupWalk(wiring.Component):
     put two lanes into one bank, groups have one byte; a step of 0 does not, all lanes then read one byte. Nothing is
     read for bytes outside the image, so their groups are always full.
 
+    | cycle | what happens |
+    | -- | -- |
+    | a window is taken | from the next cycle on its first group is offered |
+    | a group is taken, not the last of the row | the next group of the row |
+    | a group is taken, the last of the row | the first group of the next row |
+    | a group is taken, the last of the window | the next window is taken, if there is one |
+
     Latency: 1 cycle. Throughput: a group per cycle, also from one window to the next.
 
     Parameters
     ----------
     addr_bits : int
         Bits of an address within a buffer half.
-    num_lanes, num_banks : int
-        Bytes of a group, a power of two; banks of the buffer, a power of two of at least `num_lanes`.
+    num_lanes : int
+        Bytes of a group, a power of two.
+    num_banks : int
+        Banks of the buffer, a power of two of at least `num_lanes`.
 
     Members
     -------
-    job : In
-        Fields of the descriptor, constant from two cycles before its first window to its last group.
+    job : In(fields of the descriptor)
+        Constant from two cycles before its first window to its last group.
     windows : In(stream of `window_layout`)
-    place_in, place : In(Place), Out(Place)
-        Of the window that is offered at `windows`, and of the one that groups are cut from.
+        Taken with the last group of the window before.
+    place_in : In(Place)
+        Of the window that is offered at `windows`.
+    place : Out(Place)
+        Of the window that groups are cut from.
     groups : Out(stream of `group_layout`)
         An empty window gives a group with a `count` of 0 that has `window_last`.
     steps : Out(array of 2 x addr_bits)
@@ -379,15 +316,18 @@ class GroupWalk(wiring.Component):
         ]
         m.d.sync += [total.eq(Mux(is_wide, each * lanes, each)) for total, each in zip(group_steps, steps, strict=True)]
 
-        is_active, is_last, is_fill, is_full = Signal(), Signal(), Signal(), Signal()
+        is_active = Signal()
+        is_last = Signal()  # window of the descriptor
+        is_fill = Signal()
+        is_full = Signal()  # groups have `num_lanes` bytes, where the row has as many
+        is_short = Signal()  # a row is a group
+        is_row_end = Signal()  # nothing follows in the row
+        is_last_row = Signal()
+        is_window_end = Signal()
         row_addr = Signal.like(groups.p.addr)
-        num_cols, cols_left, rows_left = Signal(16), Signal(16), Signal(16)
-        is_row_end, is_last_row, is_short, is_window_end = (
-            Signal(),
-            Signal(),
-            Signal(),
-            Signal(),
-        )  # short: a row is a group
+        num_cols = Signal(16)
+        cols_left = Signal(16)
+        rows_left = Signal(16)
         m.d.comb += [
             is_full.eq(is_wide | is_fill),
             is_window_end.eq(is_row_end & is_last_row),
@@ -398,7 +338,8 @@ class GroupWalk(wiring.Component):
             groups.p.last.eq(is_window_end & is_last),
             windows.ready.eq(~is_active | (groups.ready & is_window_end)),
         ]
-        addr, addr_b = Signal.like(groups.p.addr), Signal.like(groups.p.addr)
+        addr = Signal.like(groups.p.addr)
+        addr_b = Signal.like(groups.p.addr)
         is_row_0 = Signal()
         m.d.comb += [groups.p.addr.eq(addr), groups.p.addr_b.eq(addr_b), groups.p.is_row_0.eq(is_row_0)]
 

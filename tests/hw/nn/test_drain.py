@@ -8,31 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from convoy.hw.nn.drain import DrainChunks
-from convoy.hw.nn.drain_walk import DRAIN_FIELDS
-from convoy.spec.config import NpuConfig
-from convoy.spec.isa import Rounding
-
-
-def config_of(num_cores=2, num_lanes=16, post_lanes=4, num_acc_entries=16):
-    return NpuConfig(num_cores=num_cores, num_lanes=num_lanes, post_lanes=post_lanes, num_acc_entries=num_acc_entries)
-
-
-WIDE = {"is_wide": 1, "out_high_bytes": 0x800000, "act_min": -(1 << 15), "act_max": (1 << 15) - 1}
-
-
-def make_job(**changes):
-    job = dict.fromkeys(DRAIN_FIELDS, 0) | {
-        "num_sb": 1,
-        "num_groups": 1,
-        "num_kernels": 1,
-        "num_kernels_last": 1,
-        "num_vec_x": 1,
-        "act_min": -128,
-        "act_max": 127,
-        "out_addr": 0x1000,
-        "rounding": Rounding.SINGLE,
-    }
-    return job | changes
+from convoy.verif.drain_jobs import WIDE, config_of, configs, entries_of, geometries, make_job, positions, walk
 
 
 def requantise(sums, param, job):
@@ -46,30 +22,10 @@ def requantise(sums, param, job):
     return min(max(half + job["zero_point_out"], job["act_min"]), job["act_max"])
 
 
-def walk(config, job):
-    """Yields (s, g, K, T, num_pos)."""
-    for s in range(job["num_sb"]):
-        kernels = job["num_kernels_last"] if s == job["num_sb"] - 1 else job["num_kernels"]
-        for g in range(job["num_groups"]):
-            is_last = g == job["num_groups"] - 1
-            yield (
-                s,
-                g,
-                kernels,
-                job["num_vec_last" if is_last else "num_vec"],
-                job["num_pos_last" if is_last else "num_pos"],
-            )
-
-
-def entries_of(job, entry):
-    """The accumulator entries of a vector."""
-    return (2 * entry, 2 * entry + 1) if job["is_wide"] else (entry,)
-
-
 def expected(config, job, groups, params):
     """Bytes by address. `groups`: accumulators [core][entry][lane] of each group; `params`: in the order of use."""
-    written, params, num_lanes, images = {}, iter(params), config.num_lanes, {}
-    for (s, g, kernels, _, num_pos), accs in zip(walk(config, job), groups, strict=True):
+    written, params, images = {}, iter(params), {}
+    for (s, g, kernels, _, num_pos), accs in zip(walk(job), groups, strict=True):
         for kernel in range(kernels):
             for core in range(config.num_cores):
                 param = next(params)
@@ -77,16 +33,7 @@ def expected(config, job, groups, params):
                     continue
                 addr = job["out_addr"] + param["out_offset_bytes"] + g * job["out_group_step_bytes"]
                 num_written = 0
-                for p in range(num_pos):
-                    row, col = divmod(p, job["drain_pitch"])
-                    if col >= job["tile_ow"]:
-                        continue
-                    if job["is_flat"]:
-                        v, lane = divmod(p, num_lanes)
-                    else:
-                        width = num_lanes >> job["split_log2"]
-                        vy, r = row >> job["split_log2"], row & ((1 << job["split_log2"]) - 1)
-                        v, lane = vy * job["num_vec_x"] + col // width, r * width + col % width
+                for row, col, v, lane in positions(config, job, num_pos):
                     sums = [accs[core][index][lane] for index in entries_of(job, kernel * job["num_vec"] + v)]
                     value = requantise(sums, param, job)
                     if job["pool_size"]:
@@ -213,7 +160,7 @@ def random_work(config, job, rng, *, valid=0.8):
     """Accumulators and parameters for a job; channels' planes do not overlap."""
     groups, params, addr = [], [], 0
     offsets, valids = {}, {}
-    for s, _, kernels, num_vec, _ in walk(config, job):
+    for s, _, kernels, num_vec, _ in walk(job):
         accs = [[[0] * config.num_lanes for _ in range(config.num_acc_entries)] for _ in range(config.num_cores)]
         for kernel in range(kernels):
             for core in range(config.num_cores):
@@ -253,7 +200,7 @@ def check(config, jobs, *, seed=0, stall=0.0, valid=0.8, acc_read_cycles=2):
                 for v in range(num_vec)
                 for index in entries_of(job, kernel * job["num_vec"] + v)
             )
-            for _, _, kernels, num_vec, _ in walk(config, job)
+            for _, _, kernels, num_vec, _ in walk(job)
         ]
         groups, params = groups + job_groups, params + job_params
     out = run(config, jobs, groups, params, seed=seed, stall=stall, acc_read_cycles=acc_read_cycles)
@@ -261,59 +208,6 @@ def check(config, jobs, *, seed=0, stall=0.0, valid=0.8, acc_read_cycles=2):
     assert [sorted(group) for group in out.clears] == clears
     assert out.dirty == 0
     return out
-
-
-@st.composite
-def geometries(draw, config):
-    """Fields that describe the groups of a job."""
-    is_wide = draw(st.booleans())
-    num_lanes, entries = config.num_lanes, config.num_acc_entries >> is_wide
-    num_groups, is_flat = draw(st.integers(1, 3)), draw(st.booleans())
-    if is_flat:
-        pitch = draw(st.integers(1, 20))
-        tile_ow = draw(st.integers(1, pitch))
-        most = min(entries * num_lanes, 100)
-        rows = draw(st.integers(1, max(1, (most - tile_ow) // pitch)))
-        rows_last = draw(st.integers(1, rows))
-        num_pos, num_pos_last = ((n - 1) * pitch + tile_ow for n in (rows, rows_last))
-        num_vec, num_vec_last = (-(-n // num_lanes) for n in (num_pos, num_pos_last))
-        job = {"drain_pitch": pitch, "tile_ow": tile_ow, "is_flat": 1, "num_vec_x": 1}
-    else:
-        split_log2 = draw(st.integers(0, 2).filter(lambda log2: config.post_lanes <= num_lanes >> log2))
-        width = num_lanes >> split_log2
-        tile_ow = draw(st.integers(1, min(40, (entries - 2) * width)))
-        num_vec_x = -(-tile_ow // width) + draw(st.sampled_from([0, 0, 0, 1]))
-        rows_vec = max(1, (entries - 1) // num_vec_x)
-        rows = draw(st.integers(1, min(rows_vec << split_log2, 9)))
-        rows_last = draw(st.integers(1, rows))
-        chunked = -(-tile_ow // config.post_lanes) * config.post_lanes
-        pitch = draw(st.sampled_from([num_vec_x * width, chunked, tile_ow]))
-        num_pos, num_pos_last = ((n - 1) * pitch + tile_ow for n in (rows, rows_last))
-        num_vec, num_vec_last = (num_vec_x * ((n + (1 << split_log2) - 1) >> split_log2) for n in (rows, rows_last))
-        job = {
-            "drain_pitch": pitch,
-            "tile_ow": tile_ow,
-            "split_log2": split_log2,
-            "num_vec_x": num_vec_x,
-            "out_pitch_row_bytes": tile_ow + draw(st.integers(0, 5)),
-        }
-    spare = draw(st.sampled_from([0, 0, 0, 1]))  # vectors without any position
-    num_vec, num_vec_last = min(entries, num_vec + spare), min(entries, num_vec_last + spare)
-    most_kernels = max(1, min(entries // max(num_vec, num_vec_last), 3))
-    return make_job(
-        **job,
-        num_groups=num_groups,
-        num_sb=draw(st.integers(1, 2)),
-        num_vec=num_vec,
-        num_vec_last=num_vec_last,
-        num_pos=num_pos,
-        num_pos_last=num_pos_last,
-        out_group_step_bytes=0x1000,
-        num_kernels=draw(st.integers(1, most_kernels)),
-        num_kernels_last=draw(st.integers(1, most_kernels)),
-        zero_point_out=draw(st.integers(-128, 127)),
-        **(WIDE if is_wide else {}),
-    )
 
 
 @st.composite
@@ -376,18 +270,6 @@ def pools(draw, config):
         num_kernels_last=draw(st.integers(1, most_kernels)),
         **(WIDE if is_wide else {}),
     )
-
-
-configs = st.sampled_from(
-    [
-        config_of(),
-        config_of(num_cores=1, num_lanes=8, post_lanes=4),
-        config_of(post_lanes=8),
-        config_of(post_lanes=1),
-        config_of(num_lanes=32, post_lanes=16),
-        config_of(num_cores=4, post_lanes=2),
-    ]
-)
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)

@@ -168,6 +168,58 @@ def test_bilinear_windows_at_the_edges():
     assert [windows[20 + col][1][1] for col in range(10)] == [0, 0, 0, 512, 0, 512, 0, 512, 0, 0]
 
 
+def test_the_place_stands_while_the_last_window_waits():
+    """A product other than 0, and groups that are taken every seventh cycle: the walk has nothing left to do before
+    its last window is taken.
+    """
+    job = dict.fromkeys(TP.fields, 0) | {
+        "op": TpOp.BILINEAR,
+        "num_0": 1,
+        "num_1": 1,
+        "num_2": 2,
+        "kernel_h": 2,
+        "kernel_w": 2,
+        "tile_ih": 9,
+        "tile_iw": 9,
+        "start_y": 3,
+        "start_x": 3,
+        "start_y_frac": 512,
+        "start_x_frac": 256,
+        "stride_w": 1,
+    }
+    windows, _ = walk(job, [0] * 6 + [1])
+    assert [place for _, place in windows] == [(512, 256, 512 * 256)] * 2
+
+
+def test_first_window_after_six_cycles():
+    job = dict.fromkeys(TP.fields, 0) | {
+        "op": TpOp.COPY,
+        "num_0": 1,
+        "num_1": 1,
+        "num_2": 1,
+        "tile_ih": 1,
+        "tile_iw": 1,
+    }
+    dut = WindowWalk(ADDR_BITS)
+
+    async def bench(ctx):
+        for name, _ in dut.job.shape():
+            ctx.set(dut.job[name], job[name])
+        ctx.set(dut.start, 1)
+        cycles = 0
+        while not ctx.get(dut.windows.valid):
+            await ctx.tick()
+            ctx.set(dut.start, 0)
+            cycles += 1
+            assert cycles <= 6
+        assert cycles == 6
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-8)
+    sim.add_testbench(bench)
+    sim.run()
+
+
 def test_a_long_row_takes_a_cycle_per_group():
     job = dict.fromkeys(TP.fields, 0) | {
         "op": TpOp.COPY,
