@@ -7,6 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.delay import delay
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -159,8 +160,8 @@ class Sequencer(wiring.Component):
             ~has_head,
         )
         m.d.comb += [
-            self.window_released.eq(_delay(m, drop | finish, self.RELEASE_CYCLES, "release")),
-            self.group_done.eq(_delay(m, finish, self.FINISH_CYCLES, "finish")),
+            self.window_released.eq(delay(m, drop | finish, self.RELEASE_CYCLES, name="release")),
+            self.group_done.eq(delay(m, finish, self.FINISH_CYCLES, name="finish")),
         ]
         return m
 
@@ -286,11 +287,3 @@ class Sequencer(wiring.Component):
             self.issue.eq(first),
             self.issue.pixel.eq(first.pixel + pixel),
         ]
-
-
-def _delay(m, strobe, num_cycles, name):
-    for n in range(num_cycles):
-        later = Signal(name=f"{name}_{n}")
-        m.d.sync += later.eq(strobe)
-        strobe = later
-    return strobe

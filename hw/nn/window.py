@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.delay import delay
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 
@@ -73,8 +74,7 @@ class WindowMemory(wiring.Component):
         ]
 
         # Stage 2: each bank's address
-        first_1, first_2, first_3 = Signal(lanes_log2), Signal(lanes_log2), Signal(lanes_log2)
-        m.d.sync += [first_1.eq(first), first_2.eq(first_1), first_3.eq(first_2)]
+        late_first = delay(m, first, self.READ_CYCLES - 1, name="first")
         read_data = []
         for bank in range(num_lanes):
             address = Signal(word_bits, reset_less=True, name=f"address_{bank}")
@@ -101,7 +101,7 @@ class WindowMemory(wiring.Component):
         stage = Cat(read_data)
         for bit in range(lanes_log2):
             rotated = Signal(8 * num_lanes, name=f"rotated_{bit}")
-            m.d.comb += rotated.eq(Mux(first_3[bit], stage.rotate_right(8 << bit), stage))
+            m.d.comb += rotated.eq(Mux(late_first[bit], stage.rotate_right(8 << bit), stage))
             stage = rotated
         m.d.sync += pixels.eq(stage)
         return m

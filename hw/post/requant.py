@@ -4,27 +4,16 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.delay import delay
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import PARAM, Rounding
 
-__all__ = ["Requantiser", "delay"]
+__all__ = ["Requantiser"]
 
 _PART_BITS = 17
 _OUT_BITS = 18
 _QUOTIENT_BITS = 42
-
-
-def delay(m: Module, value, cycles: int, *, name: str, reset_less: bool = False):
-    """`value` as it was `cycles` clock cycles ago, by a chain of registers `<name>_<i>` that start at zero.
-
-    Shape preserved.
-    """
-    for i in range(cycles):
-        stage = Signal(value.shape(), name=f"{name}_{i}", reset_less=reset_less)
-        m.d.sync += stage.eq(value)
-        value = stage
-    return value
 
 
 class _Lane(wiring.Component):

@@ -1,0 +1,56 @@
+"""Narrowing, over all values and all pairs of small shapes."""
+
+import pytest
+from amaranth.hdl import Module, Shape, Signal, signed, unsigned
+from amaranth.sim import Simulator
+
+from convoy.hw.lib.narrow import saturate, truncate
+
+SHAPES = [kind(width) for width in (1, 2, 3, 4) for kind in (unsigned, signed)]
+
+
+def limits(shape: Shape) -> tuple[int, int]:
+    """The lowest and the highest value of a shape."""
+    half = 1 << (shape.width - 1)
+    return (-half, half - 1) if shape.signed else (0, 2 * half - 1)
+
+
+def results(narrow, source: Shape, target: Shape) -> dict[int, int]:
+    """What a signal of `target` holds for each value of `source`."""
+    m, found = Module(), {}
+    value, result = Signal(source), Signal(target)
+    m.d.comb += result.eq(narrow(value, target))
+
+    async def testbench(ctx):
+        lowest, highest = limits(source)
+        for number in range(lowest, highest + 1):
+            ctx.set(value, number)
+            found[number] = ctx.get(result)
+
+    sim = Simulator(m)
+    sim.add_testbench(testbench)
+    sim.run()
+    return found
+
+
+@pytest.mark.parametrize("target", SHAPES, ids=repr)
+@pytest.mark.parametrize("source", SHAPES, ids=repr)
+def test_every_value_of_small_shapes(source, target):
+    lowest, highest = limits(target)
+    modulus = 1 << target.width
+    for number, found in results(truncate, source, target).items():
+        assert found == (number - lowest) % modulus + lowest
+    for number, found in results(saturate, source, target).items():
+        assert found == min(max(number, lowest), highest)
+
+
+def test_results_are_not_wider_than_their_shape():
+    for narrow in (truncate, saturate):
+        assert narrow(Signal(9), 4).shape() == unsigned(4)
+        assert narrow(Signal(signed(9)), signed(4)).shape() == signed(4)
+
+
+def test_what_fits_comes_back_as_it_is():
+    value = Signal(3)
+    for narrow in (truncate, saturate):
+        assert narrow(value, 8) is value
