@@ -19,6 +19,7 @@ from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.byte_ring import ByteRing
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
@@ -167,7 +168,7 @@ class _Segments(wiring.Component):
             is_job_end.eq(is_channel_end & (channel_left == 1)),
             is_moving.eq(is_active & (~self.segments.valid | self.segments.ready)),
             next_row.eq(Mux(is_last_py, row_pixel + job.pitch_row, row_pixel)),
-            next_channel.eq(channel_pixel + (job.channel_words << lanes_log2)),
+            next_channel.eq(channel_pixel + truncate(job.channel_words << lanes_log2, pixel.shape())),
         ]
 
         with m.If(self.segments.ready):
@@ -175,7 +176,7 @@ class _Segments(wiring.Component):
         with m.If(is_moving):
             m.d.sync += [
                 self.segments.valid.eq(1),
-                segment.num_cols.eq(Mux(is_row_end, cols_left, room)),
+                segment.num_cols.eq(Mux(is_row_end, truncate(cols_left, room.shape()), room)),
                 segment.pixel.eq(pixel),
                 segment.py.eq(py),
                 segment.is_row_start.eq(is_row_start),
@@ -203,7 +204,7 @@ class _Segments(wiring.Component):
 
         is_channel_start = self.start | (is_moving & is_channel_end)
         with m.If(is_channel_start):
-            first = Mux(self.start, job.stripe_word << lanes_log2, next_channel)
+            first = Mux(self.start, truncate(job.stripe_word << lanes_log2, pixel.shape()), next_channel)
             m.d.sync += [
                 pixel.eq(first),
                 row_pixel.eq(first),
@@ -246,7 +247,7 @@ class _Sources(wiring.Component):
             num_data.eq(Mux(segment.is_row_start, Mux(segment.is_data_row, job.tile_iw, 0), data_left)),
             width.eq(Mux(job.stride_w_log2, segment.num_cols << 1, segment.num_cols)),
             room.eq(width - num_pad),
-            num_bytes.eq(Mux(room < 0, 0, Mux(num_data < room, num_data, room))),
+            num_bytes.eq(Mux(room < 0, 0, truncate(Mux(num_data < room, num_data, room), num_bytes.shape()))),
             self.segments.ready.eq(~self.sources.valid | self.sources.ready),
         ]
         with m.If(self.segments.ready):
@@ -297,9 +298,8 @@ class _Phases(wiring.Component):
         index, plane = Signal(2), Signal.like(piece.word)
         with m.If(self.prepare):
             m.d.sync += [index.eq(index + 1), planes[index].eq(plane)]
-            m.d.sync += plane.eq(
-                Mux(index == 3, 0, plane + Mux(job.phase_mask.bit_select(index, 1), job.phase_words, 0))
-            )
+            phase_words = truncate(job.phase_words, plane.shape())
+            m.d.sync += plane.eq(Mux(index == 3, 0, plane + Mux(job.phase_mask.bit_select(index, 1), phase_words, 0)))
 
         stored = Signal(2)
         is_second, px, is_final, is_moving = (Signal() for _ in range(4))
@@ -315,14 +315,14 @@ class _Phases(wiring.Component):
         offset = Signal(lanes_log2)
         pad_end, data_end = Signal.like(piece.data_first), Signal.like(piece.data_first)
         m.d.comb += [
-            offset.eq(source.pixel),
+            offset.eq(truncate(source.pixel, lanes_log2)),
             pad_end.eq(source.num_pad),
             data_end.eq(source.num_pad + source.num_bytes),
         ]
         with m.If(job.stride_w_log2):
             m.d.comb += [
                 pad_end.eq((source.num_pad + ~px) >> 1),
-                data_end.eq((source.num_pad + source.num_bytes + ~px) >> 1),
+                data_end.eq(truncate((source.num_pad + source.num_bytes + ~px) >> 1, data_end.shape())),
             ]
 
         with m.If(self.pieces.ready):
@@ -336,7 +336,7 @@ class _Phases(wiring.Component):
                 piece.is_split.eq(job.stride_w_log2),
                 piece.is_odd.eq(px ^ source.num_pad[0]),
                 piece.is_stored.eq(stored != 0),
-                piece.word.eq((source.pixel >> lanes_log2) + planes[Cat(px, source.py)]),
+                piece.word.eq(source.pixel[lanes_log2:] + planes[Cat(px, source.py)]),
                 piece.first.eq(offset),
                 piece.end.eq(offset + source.num_cols),
                 piece.data_first.eq(offset + pad_end),
@@ -412,12 +412,12 @@ class _Placer(wiring.Component):
         for column in range(num_lanes):
             rows, row = ring[column::num_lanes], Signal(row_bits, name=f"row_{column}")
             even_rows, odd_rows = ring[2 * column :: 2 * num_lanes], ring[2 * column + 1 :: 2 * num_lanes]
-            m.d.comb += row.eq((start >> lanes_log2) + (start[:lanes_log2] > column))
+            m.d.comb += row.eq(start[lanes_log2:] + (start[:lanes_log2] > column))
             choices = Array([*rows, *even_rows, *odd_rows])
             split_row = row[: row_bits - 1]
             choice = Mux(armed.is_split, Cat(split_row, parity, Const(1, 1)), Cat(row, Const(0, 1)))
             m.d.sync += selected.word_select(column, 8).eq(choices[choice])
-        m.d.sync += [turn.eq(start - armed.data_first), placed.eq(armed), is_placed.eq(is_armed)]
+        m.d.sync += [turn.eq(truncate(start - armed.data_first, lanes_log2)), placed.eq(armed), is_placed.eq(is_armed)]
 
         # Stage 3: where
         rotated, is_written, is_data = (
@@ -551,7 +551,7 @@ class Loader(wiring.Component):
             segments.fields.eq(fields),
             sources.fields.eq(fields),
             phases.fields.eq(fields),
-            placer.zero_point.eq(fields.zero_point_in),
+            placer.zero_point.eq(truncate(fields.zero_point_in, 8)),
             placer.bytes.eq(ring.data),
             placer.first.eq(ring.first),
             placer.level.eq(ring.level),

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.lib.delay import delay
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 
@@ -63,7 +64,8 @@ class WindowMemory(wiring.Component):
         next_rows = [Signal(word_bits, name=f"next_row_{r}") for r in range(4)]
         offsets = (0, self.split_words, self.split_words << 1, self.split_words + (self.split_words << 1))
         for row, next_row, offset in zip(rows, next_rows, offsets, strict=True):
-            m.d.sync += [row.eq(word + offset), next_row.eq(word + offset + 1)]
+            first_word = truncate(word + offset, word_bits)
+            m.d.sync += [row.eq(first_word), next_row.eq(first_word + 1)]
         halves = self._in_banks(m, first, 1)  # lanes of the vector's second half
         quarters = self._in_banks(m, first, 2)  # of its second and fourth quarter
         is_next, row_low, row_high = Signal(num_lanes), Signal(num_lanes), Signal(num_lanes)
