@@ -126,11 +126,22 @@ def _piece_layout(config: NpuConfig) -> data.StructLayout:
 
 
 class _Segments(wiring.Component):
-    """Walks channels, rows and phase rows of a job and cuts every row at word borders: one segment per cycle.
+    """Walks channels, rows and phase rows of a job and cuts every row at word borders.
+
+    | cycle | work |
+    | -- | -- |
+    | 0 | `start` |
+    | 1 | place and size of the first segment |
+    | 2 | `segments` |
+
+    Latency: 2 cycles from `start` to the first segment. Throughput: one segment per cycle.
 
     Members
     -------
-    start : In(1), strobe: begin with the job in `fields`, which must stay until its end
+    fields : In(fields of the job)
+        Constant from `start` to the job's end.
+    start : In(1)
+        Strobe: begin.
     segments : Out(stream of segments)
     """
 
@@ -220,7 +231,22 @@ class _Segments(wiring.Component):
 
 
 class _Sources(wiring.Component):
-    """Finds what a segment consists of: one per cycle."""
+    """Finds what a segment consists of.
+
+    | cycle | work |
+    | -- | -- |
+    | 0 | pad pixels and bytes of the segment; those of the row that are left |
+    | 1 | `sources` |
+
+    Latency: 1 cycle. Throughput: one segment per cycle.
+
+    Members
+    -------
+    fields : In(fields of the job)
+        Constant from a job's first segment to its last.
+    segments : In(stream of segments)
+    sources : Out(stream of segments with their sources)
+    """
 
     def __init__(self, config: NpuConfig):
         self._config = config
@@ -269,11 +295,22 @@ class _Sources(wiring.Component):
 class _Phases(wiring.Component):
     """Makes the pieces of a segment: one for each stored phase of its row, in this order, or one that only takes bytes.
 
-    One per cycle.
+    | cycle | work |
+    | -- | -- |
+    | -4 .. -1 | `prepare`: the first word of each phase plane |
+    | 0 | place of the piece of the next phase |
+    | 1 | `pieces` |
+
+    Latency: 1 cycle. Throughput: one piece per cycle.
 
     Members
     -------
-    prepare : In(1), high for the four cycles before the first segment of a job
+    fields : In(fields of the job)
+        Constant from `prepare` to the job's last segment.
+    prepare : In(1)
+        High for the four cycles before the first segment of a job.
+    sources : In(stream of segments with their sources)
+    pieces : Out(stream of pieces)
     """
 
     def __init__(self, config: NpuConfig):
@@ -355,15 +392,36 @@ def _ring_bytes(config: NpuConfig) -> int:
 
 
 class _Placer(wiring.Component):
-    """Takes bytes from the ring, rotates them into place and writes. One piece per cycle; 4 cycles from bytes to write.
+    """Takes bytes from the ring, rotates them into place and writes.
+
+    | cycle | work |
+    | -- | -- |
+    | 0 | are there enough bytes? |
+    | 1 | choose them, each in its column |
+    | 2 | rotate; which bytes of the word are written, which are pad |
+    | 3 | pads |
+    | 4 | `write` |
+
+    Latency: 4 cycles from bytes to write. Throughput: one piece per cycle.
 
     Members
     -------
     pieces : In(stream of pieces)
-    bytes, first, level, take : the ByteRing
     zero_point : In(8)
+        Value of a pad pixel.
+    bytes : In
+        What the ByteRing holds.
+    first : In
+        Place of its oldest byte.
+    level : In(16)
+        How many it holds.
+    take : Out
+        How many leave it.
     write : Out(StripeWrite)
-    channel_done, done : Out(1), strobes in the cycle of the last write, or after it
+    channel_done : Out(1)
+        Strobe in the cycle of a channel's last write, or after it.
+    done : Out(1)
+        The same for the job.
     """
 
     def __init__(self, config: NpuConfig):
