@@ -5,6 +5,7 @@ from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.delay import delay
 from convoy.hw.lib.idle import Rest, rested
 from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
@@ -115,15 +116,10 @@ class Core(wiring.Component):
         wiring.connect(m, beat.o, decoder.beats)
 
         issue = sequencer.issue
-        weight, is_low = issue.value, issue.is_low
-        for stage in range(window.READ_CYCLES):
-            weight, before = Signal.like(issue.value, reset_less=True, name=f"weight_{stage}"), weight
-            is_low, before_low = Signal(name=f"is_low_{stage}"), is_low
-            m.d.sync += [weight.eq(before), is_low.eq(before_low)]
+        weight = delay(m, issue.value, window.READ_CYCLES, name="weight", reset_less=True)
+        is_low = delay(m, issue.is_low, window.READ_CYCLES, name="is_low")
         add = Cat(issue.is_valid, issue.entry, issue.buffer)
-        for stage in range(window.READ_CYCLES + lanes.PIPELINE_CYCLES - acc.PRODUCT_CYCLES):
-            add, before = Signal(len(add), name=f"add_{stage}"), add
-            m.d.sync += add.eq(before)
+        add = delay(m, add, window.READ_CYCLES + lanes.PIPELINE_CYCLES - acc.PRODUCT_CYCLES, name="add")
         drain_buffer = Signal()
         with m.If(self.group_drained):
             m.d.sync += drain_buffer.eq(~drain_buffer)

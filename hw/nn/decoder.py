@@ -7,6 +7,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.lib.multiple import multiple
+from convoy.hw.lib.narrow import truncate
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS, NN
 
@@ -32,6 +34,7 @@ WEIGHT_BITS = 9
 """Bits of a weight, signed: what a byte holds, less the zero point."""
 TAP_BITS = 9
 """Bits of a tap's number."""
+_KERNEL_BITS = 9
 
 
 def WeightBeat(config: NpuConfig) -> data.StructLayout:
@@ -85,13 +88,20 @@ class Token(data.Struct):
 class StepDivider(wiring.Component):
     """Divides the step of a token, run + 1, by the taps of a kernel.
 
-    Combinational; multiples of the taps are in registers.
+    Latency: 0 cycles; multiples of the taps are in registers. Throughput: one token per cycle.
 
     Members
     -------
-    num_taps : In(TAP_BITS), constant from the cycle before the first `run` on
-    run : In(MAX_RUN_BITS), less than `MAX_STEP_KERNELS` * num_taps if that is not 1
-    kernels, next_kernels, taps : as in `Token`
+    num_taps : In(TAP_BITS)
+        Constant from the cycle before the first `run` on.
+    run : In(MAX_RUN_BITS)
+        Less than `MAX_STEP_KERNELS` * num_taps if that is not 1.
+    kernels : Out(MAX_RUN_BITS + 1)
+        As in `Token`.
+    next_kernels : Out(range(MAX_STEP_KERNELS + 2))
+        As in `Token`.
+    taps : Out(MAX_RUN_BITS + 1)
+        As in `Token`.
     """
 
     def __init__(self):
@@ -116,7 +126,8 @@ class StepDivider(wiring.Component):
         m.d.sync += is_single.eq(self.num_taps == 1)
         for count, least_run in enumerate(least_runs, 1):
             step = multiple(self.num_taps, count)
-            m.d.sync += least_run.eq(Mux((self.num_taps == 1) | (step > never), never, step - 1))
+            run = truncate(step - 1, MAX_RUN_BITS)
+            m.d.sync += least_run.eq(Mux((self.num_taps == 1) | (step > never), never, run))
 
         quotient, below, rest = (
             Signal(range(MAX_STEP_KERNELS + 1)),
@@ -128,7 +139,7 @@ class StepDivider(wiring.Component):
             with m.If(self.run >= least_run):
                 m.d.comb += [quotient.eq(count), self.next_kernels.eq(count + 1), below.eq(least_run)]
         m.d.comb += [
-            rest.eq(self.run - below),
+            rest.eq(truncate(self.run - below, rest.shape())),
             self.kernels.eq(Mux(is_single, rest, quotient)),
             self.taps.eq(Mux(is_single, 0, rest)),
         ]
@@ -136,16 +147,31 @@ class StepDivider(wiring.Component):
 
 
 class TokenBits(wiring.Component):
-    """Cuts a stream of beats into tokens, lowest bit first: one per cycle.
+    """Cuts a stream of beats into tokens, lowest bit first.
+
+    | cycle | work |
+    | -- | -- |
+    | 0 | half a beat goes behind the bits that are left |
+    | 1 | a token is cut off in front and its step divided (stage C) |
+    | 2 | `tokens` |
+
+    Latency: 2 cycles from beat to token. Throughput: one token, and half a beat, per cycle.
 
     Members
     -------
     beats : In(stream of WeightBeat)
-    en : In(1), cut tokens; `run_bits` : In(3), `num_taps` : In(TAP_BITS), constant from the cycle before `en` until
-        `flush`
-    tokens : Out(stream of Token), registered
-    flush : In(1), the stream has ended: drop what is left of its last beat
-    is_active : Out(1), low when nothing inside would change
+    en : In(1)
+        Cut tokens.
+    run_bits : In(3)
+        Constant from the cycle before `en` until `flush`.
+    num_taps : In(TAP_BITS)
+        The same.
+    flush : In(1)
+        The stream has ended: drop what is left of its last beat.
+    tokens : Out(stream of Token)
+        Registered.
+    is_active : Out(1)
+        Low when nothing inside would change.
     """
 
     HALF_BITS = 16
@@ -188,7 +214,7 @@ class TokenBits(wiring.Component):
         has_spare = Signal()
         m.d.comb += [
             take.eq(self.en & (level >= num_bits) & ~has_spare),
-            appended.eq(bits | Mux(can_append, half << level[: exact_log2(self.HALF_BITS) + 1], 0)),
+            appended.eq(bits | Mux(can_append, truncate(half << level[: exact_log2(self.HALF_BITS) + 1], 32), 0)),
         ]
         m.d.sync += [bits.eq(appended), level.eq(level + Mux(can_append, self.HALF_BITS, 0) - Mux(take, num_bits, 0))]
         for width in range(MAX_RUN_BITS + 1):
@@ -228,18 +254,319 @@ class TokenBits(wiring.Component):
         return m
 
 
-class TokenDecoder(wiring.Component):
-    """Follows the position (z, kz, tap) of a weight stream and looks up tap offsets: one token per cycle.
+def _located_layout() -> data.StructLayout:
+    """A token with its position: its stored byte, its tap, its kernel (depthwise: of all windows' kernels), and whether
+    it is the first of its window.
+    """
+    return data.StructLayout({"value": 8, "tap": TAP_BITS, "kernel": _KERNEL_BITS, "is_new_window": 1})
+
+
+class _Groups(wiring.Component):
+    """Takes jobs and walks their groups, superblock after superblock.
+
+    | state | work |
+    | -- | -- |
+    | IDLE | take a job; `fields` and `bank` are its a cycle later |
+    | SUPERBLOCK | windows and kernels of a superblock |
+    | GROUP | `start` |
+    | RUN | `run`, until `is_end` |
+    | FLUSH | `flush`; on to the next group, superblock or job |
+
+    Latency: 3 cycles from a job to its first `run`. Throughput: three cycles are lost between groups (FLUSH, GROUP and
+    the one that sees `is_end`), four between superblocks.
 
     Members
     -------
     job : In(stream of DECODER_FIELDS)
-    beats : In(stream of WeightBeat), the core's weight streams in order
-    tap_write : In(TapWrite), fills the tap table; two banks, used by descriptors alternately, starting with bank 0
-    weights : Out(stream of WeightPlace); tokens of value zero only where they begin a window or end the group
-    is_active : Out(1), low when nothing inside would change: the unit may rest
+    may_take : In(1)
+        Nothing of the job before is left where its fields are read.
+    is_end : In(1)
+        The last token of the group has gone on.
+    fields : Out(DECODER_FIELDS)
+        The job, its vectors counted in halves if is_wide.
+    bank : Out(1)
+        The tap table's bank that belongs to the job.
+    num_z : Out(16)
+        Windows of a group of the superblock.
+    kernels_per_z : Out(9)
+        Kernels that use a window, in the superblock.
+    start : Out(1)
+        Strobe: a group begins.
+    run : Out(1)
+        The group's tokens may go.
+    flush : Out(1)
+        Strobe: the group's stream is over.
+    is_stepping : Out(1)
+        The state is about to change.
+    """
 
-    Latency: 4 cycles from token to weight. Three cycles are lost between groups, four between superblocks.
+    def __init__(self):
+        layout = NN.subset(*DECODER_FIELDS)
+        super().__init__(
+            {
+                "job": In(stream.Signature(layout)),
+                "may_take": In(1),
+                "is_end": In(1),
+                "fields": Out(layout),
+                "bank": Out(1, init=1),
+                "num_z": Out(16),
+                "kernels_per_z": Out(_KERNEL_BITS),
+                "start": Out(1),
+                "run": Out(1),
+                "flush": Out(1),
+                "is_stepping": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        job = data_register(m, self.fields)
+        sb, group = Signal(16), Signal(16)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.job.ready.eq(self.may_take)
+                with m.If(self.job.valid & self.job.ready):
+                    m.d.comb += self.is_stepping.eq(1)
+                    new = self.job.payload
+                    m.d.sync += [
+                        job.eq(new),
+                        # An entry for each half vector: at most num_acc_entries
+                        job.num_vec.eq(truncate(new.num_vec << new.is_wide, 9)),
+                        sb.eq(0),
+                        group.eq(0),
+                        self.bank.eq(~self.bank),
+                    ]
+                    m.next = "SUPERBLOCK"
+            with m.State("SUPERBLOCK"):
+                is_last_sb = sb == job.num_sb - 1
+                m.d.sync += [
+                    self.num_z.eq(Mux(is_last_sb, job.num_z_last, job.num_z)),
+                    self.kernels_per_z.eq(Mux(is_last_sb, job.kernels_per_z_last, job.kernels_per_z)),
+                ]
+                m.d.comb += self.is_stepping.eq(1)
+                m.next = "GROUP"
+            with m.State("GROUP"):
+                m.d.comb += [self.start.eq(1), self.is_stepping.eq(1)]
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += self.run.eq(1)
+                with m.If(self.is_end):
+                    m.d.comb += self.is_stepping.eq(1)
+                    m.next = "FLUSH"
+            with m.State("FLUSH"):
+                m.d.comb += [self.flush.eq(1), self.is_stepping.eq(1)]
+                m.d.sync += group.eq(group + 1)
+                m.next = "GROUP"
+                with m.If(group == job.num_groups - 1):
+                    m.d.sync += [group.eq(0), sb.eq(sb + 1)]
+                    m.next = "SUPERBLOCK"
+                    with m.If(sb == job.num_sb - 1):
+                        m.next = "IDLE"
+        return m
+
+
+class _Position(wiring.Component):
+    """Follows the position (z, kz, tap) of a group's tokens: the last one plus whole kernels and taps, with at most one
+    carry at each level.
+
+    | stage | cycle | work |
+    | -- | -- | -- |
+    | C | 0 | `start`: the position before the first |
+    | D | 1.. | `located`, the token in its place; `take`: that becomes the last position |
+
+    Latency: 0 cycles from token to `located`. Throughput: one token per cycle.
+
+    Members
+    -------
+    job : In(fields)
+        Constant from `start` to the end of the group.
+    num_z : In(16)
+        Windows of the group.
+    kernels_per_z : In(9)
+        Kernels that use a window.
+    start : In(1)
+        Strobe: the group begins.
+    token : In(Token)
+        The next token.
+    take : In(1)
+        Strobe: it goes on.
+    located : Out(_located_layout)
+        The token with its position.
+    is_end : Out(1)
+        The last position of the group has been taken.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "job": In(NN.subset("num_taps", "is_depthwise")),
+                "num_z": In(16),
+                "kernels_per_z": In(_KERNEL_BITS),
+                "start": In(1),
+                "token": In(Token),
+                "take": In(1),
+                "located": Out(_located_layout()),
+                "is_end": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        job, token, located, kernels_per_z = self.job, self.token, self.located, self.kernels_per_z
+        tap, kernel = Signal(TAP_BITS), Signal(_KERNEL_BITS)
+        tap_left, kz_left, z_left = Signal(TAP_BITS), Signal(_KERNEL_BITS), Signal(17)  # that follow, at each level
+        tap_carry, kz_step, kz_carry = Signal(), Signal(len(token.kernels)), Signal()
+        m.d.comb += [
+            tap_carry.eq(token.taps > tap_left),
+            kz_step.eq(Mux(tap_carry, token.next_kernels, token.kernels)),
+            kz_carry.eq(kz_step > kz_left),
+            located.value.eq(token.value),
+            located.tap.eq(Mux(tap_carry, tap + token.taps - job.num_taps, tap + token.taps)),
+            located.kernel.eq(Mux(kz_carry & ~job.is_depthwise, kernel + kz_step - kernels_per_z, kernel + kz_step)),
+            located.is_new_window.eq(kz_carry),
+            self.is_end.eq((tap_left == 0) & (kz_left == 0) & (z_left == 0)),
+        ]
+        with m.If(self.start):
+            m.d.sync += [
+                tap.eq(job.num_taps - 1),
+                tap_left.eq(0),
+                kz_left.eq(0),
+                z_left.eq(self.num_z),
+                kernel.eq(Mux(job.is_depthwise, 0, kernels_per_z) - 1),
+            ]
+        with m.Elif(self.take):
+            m.d.sync += [
+                tap.eq(located.tap),
+                kernel.eq(located.kernel),
+                z_left.eq(z_left - kz_carry),
+                tap_left.eq(Mux(tap_carry, tap_left + job.num_taps - token.taps, tap_left - token.taps)),
+                kz_left.eq(Mux(kz_carry, kz_left + kernels_per_z - kz_step, kz_left - kz_step)),
+            ]
+        return m
+
+
+class _Places(wiring.Component):
+    """Looks up the tap offset of a token, and makes its weight and its accumulator entry.
+
+    | stage | cycle | work |
+    | -- | -- | -- |
+    | D | 0 | token and its position; the tap table is read; value to weight |
+    | E | 1 | entry = kernel * T; a zero that says nothing is dropped |
+    | F | 2 | output register |
+    | Q | 3 | `weights` |
+
+    Latency: 3 cycles. Throughput: one token per cycle; everything is held while the output is.
+
+    Members
+    -------
+    tokens : In(stream of _located_layout)
+    job : In(fields)
+        Constant while `is_busy`.
+    bank : In(1)
+        The tap table's bank to read.
+    is_end : In(1)
+        The token in stage E is its group's last.
+    tap_write : In(TapWrite)
+    weights : Out(stream of WeightPlace)
+    is_busy : Out(1)
+        There is a token in stage E.
+    is_active : Out(1)
+        Low when nothing inside would change.
+    """
+
+    def __init__(self, config: NpuConfig):
+        super().__init__(
+            {
+                "tokens": In(stream.Signature(_located_layout())),
+                "job": In(NN.subset("wgt_zero_point", "num_vec")),
+                "bank": In(1),
+                "is_end": In(1),
+                "tap_write": In(TapWrite),
+                "weights": Out(stream.Signature(WeightPlace(config))),
+                "is_busy": Out(1),
+                "is_active": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        token, output, can_place, take = self.tokens.payload, self.weights.payload, Signal(), Signal()
+        m.d.comb += [
+            can_place.eq(self.weights.ready | ~self.weights.valid),
+            self.tokens.ready.eq(can_place),
+            take.eq(self.tokens.valid & can_place),
+        ]
+
+        # A token's value is a weight modulo 256; the largest weight is 127 - wgt_zero_point
+        weight, max_weight = Signal(signed(WEIGHT_BITS)), Signal(8)
+        m.d.comb += [
+            max_weight.eq(Cat(~self.job.wgt_zero_point[:7], self.job.wgt_zero_point[7])),
+            weight.eq(Cat(token.value, token.value > max_weight)),
+        ]
+
+        m.submodules.taps = taps = Memory(shape=unsigned(16), depth=2 << TAP_BITS, init=[])
+        tap_write, tap_read = taps.write_port(), taps.read_port()
+        m.d.comb += [
+            tap_write.en.eq(self.tap_write.en),
+            tap_write.addr.eq(Cat(self.tap_write.tap, self.tap_write.bank)),
+            tap_write.data.eq(self.tap_write.offset),
+            tap_read.addr.eq(Cat(token.tap, self.bank)),
+            tap_read.en.eq(take),
+        ]
+
+        placed = Signal(
+            data.StructLayout(
+                {"value": signed(WEIGHT_BITS), "kernel": _KERNEL_BITS, "is_new_window": 1, "is_zero": 1, "is_valid": 1}
+            )
+        )
+        looked_up, is_looked_up = Signal(output.shape()), Signal()
+        with m.If(can_place):
+            m.d.sync += [
+                placed.value.eq(weight),
+                placed.kernel.eq(token.kernel),
+                placed.is_new_window.eq(token.is_new_window),
+                placed.is_valid.eq(take),
+                placed.is_zero.eq(token.value == 0),
+                looked_up.value.eq(placed.value),
+                looked_up.tap_offset.eq(tap_read.data),
+                # A group's vectors have entries, so the product of what is in it has no more bits
+                looked_up.entry.eq(truncate(_product(placed.kernel, self.job.num_vec), output.entry.shape())),
+                looked_up.is_new_window.eq(placed.is_new_window),
+                looked_up.is_last.eq(self.is_end),
+                is_looked_up.eq(placed.is_valid & (~placed.is_zero | placed.is_new_window | self.is_end)),
+                output.eq(looked_up),
+                self.weights.valid.eq(is_looked_up),
+            ]
+        has_any = take | placed.is_valid | is_looked_up | self.weights.valid
+        m.d.comb += [self.is_busy.eq(placed.is_valid), self.is_active.eq(self.tap_write.en | (can_place & has_any))]
+        return m
+
+
+class TokenDecoder(wiring.Component):
+    """Follows the position (z, kz, tap) of a weight stream and looks up tap offsets.
+
+    | stage | cycle | work | unit |
+    | -- | -- | -- | -- |
+    | C | 0 | cut a token; whole kernels and taps of its step | `TokenBits` |
+    | D | 1 | advance (z, kz, tap) by them; read the tap table | `_Position` |
+    | E | 2 | accumulator entry; drop what says nothing | `_Places` |
+    | F | 3 | output register | `_Places` |
+    | Q | 4 | `weights` | |
+
+    Latency: 4 cycles from token to weight. Throughput: one token per cycle; three cycles are lost between groups, four
+    between superblocks.
+
+    Members
+    -------
+    job : In(stream of DECODER_FIELDS)
+    beats : In(stream of WeightBeat)
+        The core's weight streams in order.
+    tap_write : In(TapWrite)
+        Fills the tap table; two banks, used by descriptors alternately, starting with bank 0.
+    weights : Out(stream of WeightPlace)
+        Tokens of value zero only where they begin a window or end the group.
+    is_active : Out(1)
+        Low when nothing inside would change: the unit may rest.
     """
 
     def __init__(self, config: NpuConfig):
@@ -256,144 +583,39 @@ class TokenDecoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.groups = groups = _Groups()
         m.submodules.bits = bits = TokenBits(self._config)
+        m.submodules.position = position = _Position()
+        m.submodules.places = places = _Places(self._config)
+        wiring.connect(m, wiring.flipped(self.job), groups.job)
         wiring.connect(m, wiring.flipped(self.beats), bits.beats)
-
-        job = Signal(self.job.payload.shape(), reset_less=True)
-        sb, group, bank = Signal(16), Signal(16), Signal(init=1)
-        num_z, kernels_per_z = Signal(16), Signal(9)
-        tap, kernel = Signal(TAP_BITS), Signal(9)
-        tap_left, kz_left, z_left = Signal(TAP_BITS), Signal(9), Signal(17)  # positions that follow, at each level
-        m.d.comb += [bits.run_bits.eq(job.run_bits), bits.num_taps.eq(job.num_taps)]
-
-        # The next position is the last one plus kernels and taps, with at most one carry at each level
-        token = bits.tokens.payload
-        next_tap, tap_carry = Signal(TAP_BITS), Signal()
-        kz_step, next_kernel, kz_carry = Signal(len(token.kernels)), Signal(9), Signal()
-        is_end = Signal()  # the last token taken was the group's last one
+        wiring.connect(m, places.weights, wiring.flipped(self.weights))
+        job, take = groups.fields, Signal()
         m.d.comb += [
-            tap_carry.eq(token.taps > tap_left),
-            next_tap.eq(Mux(tap_carry, tap + token.taps - job.num_taps, tap + token.taps)),
-            kz_step.eq(Mux(tap_carry, token.next_kernels, token.kernels)),
-            kz_carry.eq(kz_step > kz_left),
-            next_kernel.eq(Mux(kz_carry & ~job.is_depthwise, kernel + kz_step - kernels_per_z, kernel + kz_step)),
-            is_end.eq((tap_left == 0) & (kz_left == 0) & (z_left == 0)),
+            take.eq(places.tokens.valid & places.tokens.ready),
+            groups.may_take.eq(~places.is_busy),
+            groups.is_end.eq(position.is_end & places.tokens.ready),
+            bits.run_bits.eq(job.run_bits),
+            bits.num_taps.eq(job.num_taps),
+            bits.en.eq(groups.run),
+            bits.flush.eq(groups.flush),
+            bits.tokens.ready.eq(take),
+            position.job.num_taps.eq(job.num_taps),
+            position.job.is_depthwise.eq(job.is_depthwise),
+            position.num_z.eq(groups.num_z),
+            position.kernels_per_z.eq(groups.kernels_per_z),
+            position.start.eq(groups.start),
+            position.token.eq(bits.tokens.payload),
+            position.take.eq(take),
+            places.tokens.payload.eq(position.located),
+            places.tokens.valid.eq(groups.run & bits.tokens.valid & ~position.is_end),
+            places.job.wgt_zero_point.eq(job.wgt_zero_point),
+            places.job.num_vec.eq(job.num_vec),
+            places.bank.eq(groups.bank),
+            places.is_end.eq(position.is_end),
+            places.tap_write.eq(self.tap_write),
+            self.is_active.eq(groups.is_stepping | bits.is_active | places.is_active),
         ]
-
-        # A token's value is a weight modulo 256; the largest weight is 127 - wgt_zero_point
-        weight, max_weight = Signal(signed(WEIGHT_BITS)), Signal(8)
-        m.d.comb += [
-            max_weight.eq(Cat(~job.wgt_zero_point[:7], job.wgt_zero_point[7])),
-            weight.eq(Cat(token.value, token.value > max_weight)),
-        ]
-
-        placed = Signal(
-            data.StructLayout(
-                {"value": signed(WEIGHT_BITS), "kernel": 9, "is_new_window": 1, "is_zero": 1, "is_valid": 1}
-            )
-        )
-        can_place, take = Signal(), Signal()
-        is_stepping = Signal()  # the state is about to change
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.comb += self.job.ready.eq(~placed.is_valid)
-                with m.If(self.job.valid & self.job.ready):
-                    m.d.comb += is_stepping.eq(1)
-                    new = self.job.payload
-                    m.d.sync += [
-                        job.eq(new),
-                        job.num_vec.eq(new.num_vec << new.is_wide),
-                        sb.eq(0),
-                        group.eq(0),
-                        bank.eq(~bank),
-                    ]
-                    m.next = "SUPERBLOCK"
-            with m.State("SUPERBLOCK"):
-                is_last_sb = sb == job.num_sb - 1
-                m.d.sync += [
-                    num_z.eq(Mux(is_last_sb, job.num_z_last, job.num_z)),
-                    kernels_per_z.eq(Mux(is_last_sb, job.kernels_per_z_last, job.kernels_per_z)),
-                ]
-                m.d.comb += is_stepping.eq(1)
-                m.next = "GROUP"
-            with m.State("GROUP"):
-                # One step before the first position
-                m.d.sync += [
-                    tap.eq(job.num_taps - 1),
-                    tap_left.eq(0),
-                    kz_left.eq(0),
-                    z_left.eq(num_z),
-                    kernel.eq(Mux(job.is_depthwise, 0, kernels_per_z) - 1),
-                ]
-                m.d.comb += is_stepping.eq(1)
-                m.next = "RUN"
-            with m.State("RUN"):
-                m.d.comb += [
-                    bits.en.eq(1),
-                    take.eq(bits.tokens.valid & can_place & ~is_end),
-                    bits.tokens.ready.eq(take),
-                ]
-                with m.If(take):
-                    m.d.sync += [
-                        tap.eq(next_tap),
-                        kernel.eq(next_kernel),
-                        z_left.eq(z_left - kz_carry),
-                        tap_left.eq(Mux(tap_carry, tap_left + job.num_taps - token.taps, tap_left - token.taps)),
-                        kz_left.eq(Mux(kz_carry, kz_left + kernels_per_z - kz_step, kz_left - kz_step)),
-                    ]
-                with m.If(is_end & can_place):
-                    m.d.comb += is_stepping.eq(1)
-                    m.next = "FLUSH"
-            with m.State("FLUSH"):
-                m.d.comb += [bits.flush.eq(1), is_stepping.eq(1)]
-                m.d.sync += group.eq(group + 1)
-                m.next = "GROUP"
-                with m.If(group == job.num_groups - 1):
-                    m.d.sync += [group.eq(0), sb.eq(sb + 1)]
-                    m.next = "SUPERBLOCK"
-                    with m.If(sb == job.num_sb - 1):
-                        m.next = "IDLE"
-
-        # Tap lookup, then entry = kernel * num_vec, twice that if is_wide; all held while the output is
-        m.submodules.taps = taps = Memory(shape=unsigned(16), depth=2 << TAP_BITS, init=[])
-        tap_write, tap_read = taps.write_port(), taps.read_port()
-        m.d.comb += [
-            tap_write.en.eq(self.tap_write.en),
-            tap_write.addr.eq(Cat(self.tap_write.tap, self.tap_write.bank)),
-            tap_write.data.eq(self.tap_write.offset),
-            tap_read.addr.eq(Cat(next_tap, bank)),
-            tap_read.en.eq(take),
-            can_place.eq(self.weights.ready | ~self.weights.valid),
-        ]
-        looked_up = Signal(
-            data.StructLayout(
-                {"value": signed(WEIGHT_BITS), "entry": 9, "is_new_window": 1, "is_last": 1, "is_valid": 1}
-            )
-        )
-        offset = Signal(16)
-        output = self.weights.payload
-        with m.If(can_place):
-            m.d.sync += [
-                placed.value.eq(weight),
-                placed.kernel.eq(next_kernel),
-                placed.is_new_window.eq(kz_carry),
-                placed.is_valid.eq(take),
-                placed.is_zero.eq(token.value == 0),
-                looked_up.value.eq(placed.value),
-                looked_up.entry.eq(_product(placed.kernel, job.num_vec)),
-                offset.eq(tap_read.data),
-                looked_up.is_new_window.eq(placed.is_new_window),
-                looked_up.is_last.eq(is_end),
-                looked_up.is_valid.eq(placed.is_valid & (~placed.is_zero | placed.is_new_window | is_end)),
-                output.value.eq(looked_up.value),
-                output.entry.eq(looked_up.entry),
-                output.tap_offset.eq(offset),
-                output.is_new_window.eq(looked_up.is_new_window),
-                output.is_last.eq(looked_up.is_last),
-                self.weights.valid.eq(looked_up.is_valid),
-            ]
-        has_any = take | placed.is_valid | looked_up.is_valid | self.weights.valid
-        m.d.comb += self.is_active.eq(is_stepping | bits.is_active | self.tap_write.en | (can_place & has_any))
         return m
 
 

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
+from convoy.hw.lib.delay import delay
 from convoy.hw.lib.idle import Rest, resettable, rested
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
@@ -222,10 +223,7 @@ class NnEngine(wiring.Component):
             ]
         m.d.comb += [drain.group_valid.eq(Cat(has_group).all()), monitor.finished.eq(Cat(has_group))]
 
-        source = drain.acc_core
-        for stage in range(self.FAN_OUT_CYCLES + Core.DRAIN_CYCLES):
-            source, before = Signal.like(drain.acc_core, name=f"source_{stage}"), source
-            m.d.sync += source.eq(before)
+        source = delay(m, drain.acc_core, self.FAN_OUT_CYCLES + Core.DRAIN_CYCLES, name="source")
         acc_data = data_register(m, drain.acc_data)
         with m.Switch(source):
             for number, core in enumerate(cores):

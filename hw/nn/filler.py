@@ -1,10 +1,19 @@
-"""Window fill: from the stripe memory to the cores' window memories, one word per cycle."""
+"""Window fill: from the stripe memory to the cores' window memories, one word per cycle.
+
+_Channels   what has been loaded
+_Slots      where there is room
+_Walk       the windows of a job, in the order the cores use them
+_Words      the words of a window: stripe addresses
+_FanOut     their writes to the window memories
+"""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.delay import delay
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
@@ -32,39 +41,400 @@ FILLER_FIELDS = (
 """What the filler needs of an NN descriptor."""
 
 
-class Filler(wiring.Component):
-    """Broadcasts windows in the order the cores use them, as far ahead as there are free slots.
+class _Channels(wiring.Component):
+    """Counts the channels loaded of the descriptor in work; the loader may already be at the next one.
+
+    Latency: 1 cycle. Throughput: a channel per cycle.
 
     Members
     -------
-    job : In(stream of FILLER_FIELDS)
-    channel_loaded : In(1), strobe: the loader has completed the next channel; `load_done` : In(1), strobe: and the
-        whole descriptor
-    stripe_word : Out, stripe read address; `stripe_en` : Out(1); the word comes back `STRIPE_CYCLES` later as
-        `stripe_data`
-    write : Out(WindowWrite), to all cores; `write_core` : Out(num_cores bits), which of them take it
-    filled : Out(num_cores bits), strobes with the last word of a window; `released` : In(num_cores bits), strobes when
-        a core is done with one
-    done : Out(1), strobe: the last word of the descriptor has been read
-    waits_load, waits_slot : Out(1), it stands still until a channel has been loaded; until a core has released a window
+    loaded : In(1)
+        Strobe: the loader has completed the next channel.
+    load_done : In(1)
+        Strobe: and the whole descriptor.
+    done : In(1)
+        Strobe: the descriptor in work has been read.
+    count : Out(17)
+    """
 
-    With `is_wide` a window has the planes of two channels of bytes, which are one channel here.
+    loaded: In(1)
+    load_done: In(1)
+    done: In(1)
+    count: Out(17)
 
-    Latency: 3 cycles from address to window write. Throughput: one word per cycle, two idle cycles per window.
+    def elaborate(self, platform):
+        m = Module()
+        counts = [Signal(17, name=f"loaded_{n}") for n in range(2)]
+        load_side, fill_side = Signal(), Signal()
+        for side, count in enumerate(counts):
+            with m.If(self.loaded & (load_side == side)):
+                m.d.sync += count.eq(count + 1)
+            with m.If(self.done & (fill_side == side)):
+                m.d.sync += count.eq(0)
+        m.d.sync += [load_side.eq(load_side ^ self.load_done), fill_side.eq(fill_side ^ self.done)]
+        m.d.comb += self.count.eq(Mux(fill_side, counts[1], counts[0]))
+        return m
+
+
+class _Slots(wiring.Component):
+    """Counts the windows that each core holds; a window counts from the start of its fill.
+
+    Latency: 1 cycle. Throughput: a window per core and cycle.
+
+    Members
+    -------
+    num_slots : In(9)
+        Windows that a core has room for.
+    begun : In(num_cores)
+        Strobes: the fill of a window begins.
+    released : In(num_cores)
+        Strobes: a core is done with one.
+    has_free : Out(1)
+        Every core has a free slot.
+    is_empty : Out(1)
+        All slots are free.
+    """
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        super().__init__(
+            {
+                "num_slots": In(9),
+                "begun": In(config.num_cores),
+                "released": In(config.num_cores),
+                "has_free": Out(1),
+                "is_empty": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        words = self._config.window_words
+        held = [Signal(range(words + 1), name=f"held_{core}") for core in range(self._config.num_cores)]
+        for core, count in enumerate(held):
+            m.d.sync += count.eq(count + self.begun[core] - self.released[core])
+        m.d.comb += [
+            self.has_free.eq(Cat(count < self.num_slots for count in held).all()),
+            self.is_empty.eq(Cat(count == 0 for count in held).all()),
+        ]
+        return m
+
+
+class _Walk(wiring.Component):
+    """The loops over windows: superblock, group, z, core (depthwise); and the slots they go to.
+
+    | cycle | work |
+    | -- | -- |
+    | `start` | a cycle later the first window |
+    | `step` | a cycle later the next one; three cycles later the next `step`, at the earliest |
+
+    Latency: 1 cycle. Throughput: a window every three cycles.
+
+    Members
+    -------
+    new : In(FILLER_FIELDS)
+        The job that begins with `start`.
+    start : In(1)
+        Strobe.
+    step : In(1)
+        Strobe: the window has been read.
+    end_word : In(range(window_words))
+        With `step`: the word of the window memory after the window.
+    fields : Out(FILLER_FIELDS)
+        The job, its channels those of two bytes if is_wide.
+    channel : Out(17)
+        Of the window.
+    base : Out
+        The stripe word where the group begins in the channel, but for `group_word`.
+    group_word : Out(16)
+        Words from there.
+    slot_word : Out(range(window_words))
+        First word of the slot.
+    cores : Out(num_cores)
+        Which cores take the window.
+    is_first_core : Out(1)
+        The window is the first one in its slot: depthwise each core has its own.
+    is_last : Out(1)
+        No window follows in the job.
+    """
+
+    def __init__(self, config: NpuConfig):
+        self._config = config
+        words, layout = range(config.window_words), NN.subset(*FILLER_FIELDS)
+        super().__init__(
+            {
+                "new": In(layout),
+                "start": In(1),
+                "step": In(1),
+                "end_word": In(words),
+                "fields": Out(layout),
+                "channel": Out(17),
+                "base": Out(exact_log2(config.stripe_words)),
+                "group_word": Out(16),
+                "slot_word": Out(words),
+                "cores": Out(config.num_cores),
+                "is_first_core": Out(1),
+                "is_last": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        num_cores = self._config.num_cores
+        new, job, base = self.new, data_register(m, self.fields), self.base
+        sb, group, z, slot = Signal(16), Signal(16), Signal(16), Signal(9)
+        core = Signal(range(max(num_cores, 2)))
+        group_pixel, num_z = Signal(16), Signal(16)
+        sb_base, sb_channel = Signal.like(base), Signal.like(self.channel)  # of the superblock's first channel
+        next_base, next_channel = Signal.like(base), Signal.like(self.channel)
+        is_last_core, is_last_z, is_last_slot, is_last_group, is_last_sb = (Signal() for _ in range(5))
+        m.d.comb += [
+            next_base.eq(base + truncate(job.channel_words, base.shape())),
+            next_channel.eq(self.channel + 1),
+            is_last_core.eq(~job.is_depthwise | (core == num_cores - 1)),
+            self.group_word.eq(group_pixel >> exact_log2(self._config.num_lanes)),
+            self.cores.eq(Mux(job.is_depthwise, truncate(1 << core, num_cores), (1 << num_cores) - 1)),
+            self.is_first_core.eq(core == 0),
+            self.is_last.eq(is_last_core & is_last_z & is_last_group & is_last_sb),
+        ]
+        # What `step` decides on follows two cycles after the last one
+        m.d.sync += [
+            num_z.eq(Mux(sb == job.num_sb - 1, job.num_z_last, job.num_z)),
+            is_last_z.eq(z + 1 == num_z),
+            is_last_slot.eq(slot == job.num_slots - 1),
+            is_last_group.eq(group == job.num_groups - 1),
+            is_last_sb.eq(sb == job.num_sb - 1),
+        ]
+
+        with m.If(self.start):
+            m.d.sync += [
+                job.eq(new),
+                # Two channels of bytes are together in the stripe memory: the sum has no more bits
+                job.channel_words.eq(truncate(new.channel_words << new.is_wide, 16)),
+                job.num_ic.eq(new.num_ic >> new.is_wide),
+                *(register.eq(0) for register in (sb, group, z, core, group_pixel, self.channel, sb_channel)),
+                base.eq(truncate(new.stripe_word, base.shape())),
+                sb_base.eq(truncate(new.stripe_word, base.shape())),
+                slot.eq(0),
+                self.slot_word.eq(0),
+            ]
+        with m.Elif(self.step):
+            m.d.sync += [base.eq(next_base), self.channel.eq(next_channel)]
+            with m.If(~is_last_core):
+                m.d.sync += core.eq(core + 1)
+            with m.Else():
+                m.d.sync += core.eq(0)
+                with m.If(is_last_slot):
+                    m.d.sync += [slot.eq(0), self.slot_word.eq(0)]
+                with m.Else():
+                    m.d.sync += [slot.eq(slot + 1), self.slot_word.eq(self.end_word)]
+                with m.If(~is_last_z):
+                    m.d.sync += z.eq(z + 1)
+                with m.Else():
+                    m.d.sync += z.eq(0)
+                    with m.If(~is_last_group):
+                        m.d.sync += [
+                            group.eq(group + 1),
+                            group_pixel.eq(group_pixel + job.group_step),
+                            base.eq(sb_base),
+                            self.channel.eq(sb_channel),
+                        ]
+                    with m.Else():
+                        m.d.sync += [group.eq(0), group_pixel.eq(0), sb.eq(sb + 1)]
+                        with m.If(job.is_depthwise):
+                            m.d.sync += [sb_base.eq(next_base), sb_channel.eq(next_channel)]
+                        with m.Else():
+                            m.d.sync += [base.eq(sb_base), self.channel.eq(sb_channel)]
+        return m
+
+
+class _Words(wiring.Component):
+    """The words of a window: those of each phase plane, in the stripe and in the window memory.
+
+    | cycle | work |
+    | -- | -- |
+    | `begin` | a cycle later the first word |
+    | `step` | a cycle later the next one |
+
+    Latency: 1 cycle. Throughput: one word per cycle.
+
+    Members
+    -------
+    new : In(fields)
+        The job that begins with `start`.
+    start : In(1)
+        Strobe.
+    job : In(fields)
+        The same job, from the next cycle on.
+    begin : In(1)
+        Go to the first word of the window at `first` and `slot_word`.
+    first : In
+        Stripe word.
+    slot_word : In(range(window_words))
+    step : In(1)
+        The word is read.
+    stripe_word : Out
+        Address of the word in the stripe memory.
+    window_word : Out(range(window_words))
+        And in the window memory.
+    is_last : Out(1)
+        The window's last word.
+    """
+
+    def __init__(self, config: NpuConfig):
+        words, stripe_words = range(config.window_words), exact_log2(config.stripe_words)
+        super().__init__(
+            {
+                "new": In(NN.subset("num_phases", "is_wide")),
+                "start": In(1),
+                "job": In(NN.subset("seg_words", "phase_words")),
+                "begin": In(1),
+                "first": In(stripe_words),
+                "slot_word": In(words),
+                "step": In(1),
+                "stripe_word": Out(stripe_words),
+                "window_word": Out(words),
+                "is_last": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        phase, last_phase, word, plane = Signal(3), Signal(3), Signal(9), Signal.like(self.first)
+        is_plane_end = Signal()
+        m.d.comb += [
+            self.stripe_word.eq(plane + word),
+            is_plane_end.eq(word == self.job.seg_words - 1),
+            self.is_last.eq(is_plane_end & (phase == last_phase)),
+        ]
+        with m.If(self.start):  # at most 2 x 4 phases
+            m.d.sync += last_phase.eq(truncate((self.new.num_phases << self.new.is_wide) - 1, 3))
+        with m.If(self.begin):
+            m.d.sync += [plane.eq(self.first), phase.eq(0), word.eq(0), self.window_word.eq(self.slot_word)]
+        with m.Elif(self.step):
+            m.d.sync += [word.eq(word + 1), self.window_word.eq(self.window_word + 1)]
+            with m.If(is_plane_end):
+                next_plane = plane + truncate(self.job.phase_words, plane.shape())
+                m.d.sync += [word.eq(0), phase.eq(phase + 1), plane.eq(next_plane)]
+        return m
+
+
+class _FanOut(wiring.Component):
+    """Writes the words that come from the stripe memory to the cores' window memories.
+
+    | cycle | work |
+    | -- | -- |
+    | 0 | the stripe memory is read |
+    | `STRIPE_CYCLES` | its data |
+    | `STRIPE_CYCLES` + 1 | `write`: a register for the fan-out |
+
+    Latency: `STRIPE_CYCLES` + 1 cycles. Throughput: one word per cycle.
+
+    Members
+    -------
+    en : In(1)
+        A word is read.
+    is_end : In(1)
+        The last one of its window.
+    word : In(range(window_words))
+        Where it goes.
+    cores : In(num_cores)
+        Which cores take it.
+    data : In(8 * num_lanes)
+        The word, `STRIPE_CYCLES` later.
+    write : Out(WindowWrite)
+    write_core : Out(num_cores)
+    filled : Out(num_cores)
+        Strobes with the last word.
     """
 
     STRIPE_CYCLES = 1
 
     def __init__(self, config: NpuConfig):
+        super().__init__(
+            {
+                "en": In(1),
+                "is_end": In(1),
+                "word": In(range(config.window_words)),
+                "cores": In(config.num_cores),
+                "data": In(8 * config.num_lanes),
+                "write": Out(WindowWrite(config)),
+                "write_core": Out(config.num_cores),
+                "filled": Out(config.num_cores),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        cycles = self.STRIPE_CYCLES
+        cores = delay(m, self.cores, cycles, name="cores")
+        is_end = delay(m, self.is_end, cycles, name="is_end")
+        write_word, write_data = data_register(m, self.write.word), data_register(m, self.write.data)
+        m.d.sync += [
+            self.write.en.eq(delay(m, self.en, cycles, name="en")),
+            write_word.eq(delay(m, self.word, cycles, name="word", reset_less=True)),
+            write_data.eq(self.data),
+            self.write_core.eq(cores),
+            self.filled.eq(Mux(is_end, cores, 0)),
+        ]
+        return m
+
+
+class Filler(wiring.Component):
+    """Broadcasts windows in the order the cores use them, as far ahead as there are free slots.
+
+    | state | work |
+    | -- | -- |
+    | IDLE | take a job when the windows of the one before are gone: its slots have another size |
+    | WINDOW | wait until the channel is loaded and a slot is free; address of the first word |
+    | WORDS | read a word per cycle; it is written two cycles later |
+    | NEXT | next window |
+
+    Latency: 3 cycles from address to window write. Throughput: one word per cycle, two idle cycles per window: a window
+    takes num_phases * seg_words + 2 cycles, with `is_wide` 2 * num_phases * seg_words + 2.
+
+    With `is_wide` a window has the planes of two channels of bytes, which are one channel here.
+
+    Members
+    -------
+    job : In(stream of FILLER_FIELDS)
+    channel_loaded : In(1)
+        Strobe: the loader has completed the next channel.
+    load_done : In(1)
+        Strobe: and the whole descriptor.
+    stripe_en : Out(1)
+        Read the stripe memory.
+    stripe_word : Out
+        Its address.
+    stripe_data : In(8 * num_lanes)
+        The word, `STRIPE_CYCLES` later.
+    write : Out(WindowWrite)
+        To all cores.
+    write_core : Out(num_cores)
+        Which of them take it.
+    filled : Out(num_cores)
+        Strobes with the last word of a window.
+    released : In(num_cores)
+        Strobes when a core is done with one.
+    done : Out(1)
+        Strobe: the last word of the descriptor has been read.
+    waits_load : Out(1)
+        It stands still until a channel has been loaded.
+    waits_slot : Out(1)
+        It stands still until a core has released a window.
+    """
+
+    STRIPE_CYCLES = _FanOut.STRIPE_CYCLES
+
+    def __init__(self, config: NpuConfig):
         self._config = config
-        self._stripe_bits = exact_log2(config.stripe_words)
         super().__init__(
             {
                 "job": In(stream.Signature(NN.subset(*FILLER_FIELDS))),
                 "channel_loaded": In(1),
                 "load_done": In(1),
                 "stripe_en": Out(1),
-                "stripe_word": Out(self._stripe_bits),
+                "stripe_word": Out(exact_log2(config.stripe_words)),
                 "stripe_data": In(8 * config.num_lanes),
                 "write": Out(WindowWrite(config)),
                 "write_core": Out(config.num_cores),
@@ -79,171 +449,66 @@ class Filler(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        num_cores, stripe_bits = config.num_cores, self._stripe_bits
-        lanes_log2 = exact_log2(config.num_lanes)
-        job = Signal(self.job.payload.shape(), reset_less=True)
-
-        # The loops: superblock, group, z, core (depthwise), phase, word
-        sb, group, z = Signal(16), Signal(16), Signal(16)
-        core, phase, word = Signal(range(max(num_cores, 2))), Signal(3), Signal(9)
-        last_phase = Signal(3)
-        channel, sb_channel = Signal(17), Signal(17)
-        base, sb_base = (
-            Signal(stripe_bits),
-            Signal(stripe_bits),
-        )  # first word of the channel; of the superblock's first channel
-        next_base, next_channel = Signal(stripe_bits), Signal(17)
-        group_pixel, phase_base = Signal(16), Signal(stripe_bits)
-        slot, slot_word, window_word = Signal(9), Signal(range(config.window_words)), Signal(range(config.window_words))
-        num_z, is_last_core = Signal(16), Signal()
-        is_last_z, is_last_slot, is_last_group, is_last_sb = (Signal() for _ in range(4))
+        m.submodules.channels = channels = _Channels()
+        m.submodules.slots = slots = _Slots(config)
+        m.submodules.walk = walk = _Walk(config)
+        m.submodules.words = words = _Words(config)
+        m.submodules.fan_out = fan_out = _FanOut(config)
+        job, new = walk.fields, self.job.payload
+        is_loaded, has_slot, start = Signal(), Signal(), Signal()
         m.d.comb += [
-            next_base.eq(base + job.channel_words),
-            next_channel.eq(channel + 1),
-            is_last_core.eq(~job.is_depthwise | (core == num_cores - 1)),
+            is_loaded.eq((walk.channel < (channels.count >> job.is_wide)) | (walk.channel >= job.num_ic)),
+            has_slot.eq(~walk.is_first_core | slots.has_free),
         ]
-        # What NEXT decides on changes in NEXT only, two cycles before the next one
-        m.d.sync += [
-            num_z.eq(Mux(sb == job.num_sb - 1, job.num_z_last, job.num_z)),
-            is_last_z.eq(z + 1 == num_z),
-            is_last_slot.eq(slot == job.num_slots - 1),
-            is_last_group.eq(group == job.num_groups - 1),
-            is_last_sb.eq(sb == job.num_sb - 1),
-        ]
-
-        loaded = self._count_loaded(m)
-        cores, begun = Signal(num_cores), Signal(num_cores)
-        m.d.comb += cores.eq(Mux(job.is_depthwise, 1 << core, (1 << num_cores) - 1))
-        all_free, all_released = self._count_windows(m, begun, job.num_slots)
-        word_en, is_window_end = Signal(), Signal()
-        m.d.comb += [self.stripe_en.eq(word_en), self.stripe_word.eq(phase_base + word)]
-
         with m.FSM():
             with m.State("IDLE"):
-                # Slots of another size: the last window of the previous descriptor must be gone
-                m.d.comb += [self.job.ready.eq(all_released), self.waits_slot.eq(self.job.valid & ~all_released)]
-                with m.If(self.job.valid & all_released):
-                    new = self.job.payload
-                    m.d.sync += [
-                        job.eq(new),
-                        job.channel_words.eq(new.channel_words << new.is_wide),
-                        job.num_ic.eq(new.num_ic >> new.is_wide),
-                        last_phase.eq((new.num_phases << new.is_wide) - 1),
-                        sb.eq(0),
-                        group.eq(0),
-                        z.eq(0),
-                        core.eq(0),
-                        group_pixel.eq(0),
-                        channel.eq(0),
-                        sb_channel.eq(0),
-                        base.eq(new.stripe_word),
-                        sb_base.eq(new.stripe_word),
-                        slot.eq(0),
-                        slot_word.eq(0),
-                    ]
+                m.d.comb += [
+                    self.job.ready.eq(slots.is_empty),
+                    self.waits_slot.eq(self.job.valid & ~slots.is_empty),
+                    start.eq(self.job.valid & self.job.ready),
+                ]
+                with m.If(start):
                     m.next = "WINDOW"
             with m.State("WINDOW"):
-                m.d.sync += [
-                    phase_base.eq(base + (group_pixel >> lanes_log2)),
-                    phase.eq(0),
-                    word.eq(0),
-                    window_word.eq(slot_word),
-                ]
-                is_loaded = (channel < (loaded >> job.is_wide)) | (channel >= job.num_ic)
-                has_slot = (core != 0) | all_free
-                m.d.comb += [self.waits_load.eq(~is_loaded), self.waits_slot.eq(~has_slot)]
+                m.d.comb += [words.begin.eq(1), self.waits_load.eq(~is_loaded), self.waits_slot.eq(~has_slot)]
                 with m.If(is_loaded & has_slot):
-                    m.d.comb += begun.eq(cores)
+                    m.d.comb += slots.begun.eq(walk.cores)
                     m.next = "WORDS"
             with m.State("WORDS"):
-                m.d.comb += word_en.eq(1)
-                m.d.sync += [word.eq(word + 1), window_word.eq(window_word + 1)]
-                with m.If(word == job.seg_words - 1):
-                    m.d.sync += [word.eq(0), phase.eq(phase + 1), phase_base.eq(phase_base + job.phase_words)]
-                    with m.If(phase == last_phase):
-                        m.d.comb += is_window_end.eq(1)
-                        m.next = "NEXT"
+                m.d.comb += words.step.eq(1)
+                with m.If(words.is_last):
+                    m.d.comb += fan_out.is_end.eq(1)
+                    m.next = "NEXT"
             with m.State("NEXT"):
+                m.d.comb += [walk.step.eq(1), self.done.eq(walk.is_last)]
                 m.next = "WINDOW"
-                m.d.sync += [base.eq(next_base), channel.eq(next_channel)]
-                with m.If(~is_last_core):
-                    m.d.sync += core.eq(core + 1)
-                with m.Else():
-                    m.d.sync += core.eq(0)
-                    with m.If(is_last_slot):
-                        m.d.sync += [slot.eq(0), slot_word.eq(0)]
-                    with m.Else():
-                        m.d.sync += [slot.eq(slot + 1), slot_word.eq(window_word)]
-                    with m.If(~is_last_z):
-                        m.d.sync += z.eq(z + 1)
-                    with m.Else():
-                        m.d.sync += z.eq(0)
-                        with m.If(~is_last_group):
-                            m.d.sync += [
-                                group.eq(group + 1),
-                                group_pixel.eq(group_pixel + job.group_step),
-                                base.eq(sb_base),
-                                channel.eq(sb_channel),
-                            ]
-                        with m.Else():
-                            m.d.sync += [group.eq(0), group_pixel.eq(0), sb.eq(sb + 1)]
-                            with m.If(job.is_depthwise):
-                                m.d.sync += [sb_base.eq(next_base), sb_channel.eq(next_channel)]
-                            with m.Else():
-                                m.d.sync += [base.eq(sb_base), channel.eq(sb_channel)]
-                            with m.If(is_last_sb):
-                                m.d.comb += self.done.eq(1)
-                                m.next = "IDLE"
+                with m.If(walk.is_last):
+                    m.next = "IDLE"
 
-        self._write(m, word_en, is_window_end, window_word, cores)
-        return m
-
-    def _count_loaded(self, m):
-        """Channels loaded of the descriptor in work; the loader may already be at the next one."""
-        counts = [Signal(17, name=f"loaded_{n}") for n in range(2)]
-        load_side, fill_side = Signal(), Signal()
-        for side, count in enumerate(counts):
-            with m.If(self.channel_loaded & (load_side == side)):
-                m.d.sync += count.eq(count + 1)
-            with m.If(self.done & (fill_side == side)):
-                m.d.sync += count.eq(0)
-        m.d.sync += [load_side.eq(load_side ^ self.load_done), fill_side.eq(fill_side ^ self.done)]
-        return Mux(fill_side, counts[1], counts[0])
-
-    def _count_windows(self, m, begun, num_slots):
-        """Whether every core has a free slot, and whether all slots are free.
-
-        A window counts from the start of its fill.
-        """
-        held = [
-            Signal(range(self._config.window_words + 1), name=f"held_{core}") for core in range(self._config.num_cores)
-        ]
-        for core, count in enumerate(held):
-            m.d.sync += count.eq(count + begun[core] - self.released[core])
-        is_free, is_empty = Signal(), Signal()
         m.d.comb += [
-            is_free.eq(Cat(count < num_slots for count in held).all()),
-            is_empty.eq(Cat(count == 0 for count in held).all()),
+            channels.loaded.eq(self.channel_loaded),
+            channels.load_done.eq(self.load_done),
+            channels.done.eq(self.done),
+            slots.num_slots.eq(job.num_slots),
+            slots.released.eq(self.released),
+            walk.new.eq(new),
+            walk.start.eq(start),
+            walk.end_word.eq(words.window_word),
+            words.new.num_phases.eq(new.num_phases),
+            words.new.is_wide.eq(new.is_wide),
+            words.start.eq(start),
+            words.job.seg_words.eq(job.seg_words),
+            words.job.phase_words.eq(job.phase_words),
+            words.first.eq(walk.base + truncate(walk.group_word, walk.base.shape())),
+            words.slot_word.eq(walk.slot_word),
+            self.stripe_en.eq(words.step),
+            self.stripe_word.eq(words.stripe_word),
+            fan_out.en.eq(words.step),
+            fan_out.word.eq(words.window_word),
+            fan_out.cores.eq(walk.cores),
+            fan_out.data.eq(self.stripe_data),
+            self.write.eq(fan_out.write),
+            self.write_core.eq(fan_out.write_core),
+            self.filled.eq(fan_out.filled),
         ]
-        return is_free, is_empty
-
-    def _write(self, m, word_en, is_window_end, window_word, cores):
-        """Two registers: the stripe's read, and one for the fan-out."""
-        en, end, word, cores_1 = (
-            Signal(),
-            Signal(),
-            Signal.like(window_word, reset_less=True),
-            Signal(self._config.num_cores),
-        )
-        write_word, write_data = data_register(m, self.write.word), data_register(m, self.write.data)
-        m.d.sync += [
-            en.eq(word_en),
-            end.eq(is_window_end),
-            word.eq(window_word),
-            cores_1.eq(cores),
-            self.write.en.eq(en),
-            write_word.eq(word),
-            write_data.eq(self.stripe_data),
-            self.write_core.eq(cores_1),
-            self.filled.eq(Mux(end, cores_1, 0)),
-        ]
+        return m

@@ -19,6 +19,7 @@ from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.byte_ring import ByteRing
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
@@ -125,11 +126,22 @@ def _piece_layout(config: NpuConfig) -> data.StructLayout:
 
 
 class _Segments(wiring.Component):
-    """Walks channels, rows and phase rows of a job and cuts every row at word borders: one segment per cycle.
+    """Walks channels, rows and phase rows of a job and cuts every row at word borders.
+
+    | cycle | work |
+    | -- | -- |
+    | 0 | `start` |
+    | 1 | place and size of the first segment |
+    | 2 | `segments` |
+
+    Latency: 2 cycles from `start` to the first segment. Throughput: one segment per cycle.
 
     Members
     -------
-    start : In(1), strobe: begin with the job in `fields`, which must stay until its end
+    fields : In(fields of the job)
+        Constant from `start` to the job's end.
+    start : In(1)
+        Strobe: begin.
     segments : Out(stream of segments)
     """
 
@@ -167,7 +179,7 @@ class _Segments(wiring.Component):
             is_job_end.eq(is_channel_end & (channel_left == 1)),
             is_moving.eq(is_active & (~self.segments.valid | self.segments.ready)),
             next_row.eq(Mux(is_last_py, row_pixel + job.pitch_row, row_pixel)),
-            next_channel.eq(channel_pixel + (job.channel_words << lanes_log2)),
+            next_channel.eq(channel_pixel + truncate(job.channel_words << lanes_log2, pixel.shape())),
         ]
 
         with m.If(self.segments.ready):
@@ -175,7 +187,7 @@ class _Segments(wiring.Component):
         with m.If(is_moving):
             m.d.sync += [
                 self.segments.valid.eq(1),
-                segment.num_cols.eq(Mux(is_row_end, cols_left, room)),
+                segment.num_cols.eq(Mux(is_row_end, truncate(cols_left, room.shape()), room)),
                 segment.pixel.eq(pixel),
                 segment.py.eq(py),
                 segment.is_row_start.eq(is_row_start),
@@ -203,7 +215,7 @@ class _Segments(wiring.Component):
 
         is_channel_start = self.start | (is_moving & is_channel_end)
         with m.If(is_channel_start):
-            first = Mux(self.start, job.stripe_word << lanes_log2, next_channel)
+            first = Mux(self.start, truncate(job.stripe_word << lanes_log2, pixel.shape()), next_channel)
             m.d.sync += [
                 pixel.eq(first),
                 row_pixel.eq(first),
@@ -219,7 +231,22 @@ class _Segments(wiring.Component):
 
 
 class _Sources(wiring.Component):
-    """Finds what a segment consists of: one per cycle."""
+    """Finds what a segment consists of.
+
+    | cycle | work |
+    | -- | -- |
+    | 0 | pad pixels and bytes of the segment; those of the row that are left |
+    | 1 | `sources` |
+
+    Latency: 1 cycle. Throughput: one segment per cycle.
+
+    Members
+    -------
+    fields : In(fields of the job)
+        Constant from a job's first segment to its last.
+    segments : In(stream of segments)
+    sources : Out(stream of segments with their sources)
+    """
 
     def __init__(self, config: NpuConfig):
         self._config = config
@@ -246,7 +273,7 @@ class _Sources(wiring.Component):
             num_data.eq(Mux(segment.is_row_start, Mux(segment.is_data_row, job.tile_iw, 0), data_left)),
             width.eq(Mux(job.stride_w_log2, segment.num_cols << 1, segment.num_cols)),
             room.eq(width - num_pad),
-            num_bytes.eq(Mux(room < 0, 0, Mux(num_data < room, num_data, room))),
+            num_bytes.eq(Mux(room < 0, 0, truncate(Mux(num_data < room, num_data, room), num_bytes.shape()))),
             self.segments.ready.eq(~self.sources.valid | self.sources.ready),
         ]
         with m.If(self.segments.ready):
@@ -268,11 +295,22 @@ class _Sources(wiring.Component):
 class _Phases(wiring.Component):
     """Makes the pieces of a segment: one for each stored phase of its row, in this order, or one that only takes bytes.
 
-    One per cycle.
+    | cycle | work |
+    | -- | -- |
+    | -4 .. -1 | `prepare`: the first word of each phase plane |
+    | 0 | place of the piece of the next phase |
+    | 1 | `pieces` |
+
+    Latency: 1 cycle. Throughput: one piece per cycle.
 
     Members
     -------
-    prepare : In(1), high for the four cycles before the first segment of a job
+    fields : In(fields of the job)
+        Constant from `prepare` to the job's last segment.
+    prepare : In(1)
+        High for the four cycles before the first segment of a job.
+    sources : In(stream of segments with their sources)
+    pieces : Out(stream of pieces)
     """
 
     def __init__(self, config: NpuConfig):
@@ -297,9 +335,8 @@ class _Phases(wiring.Component):
         index, plane = Signal(2), Signal.like(piece.word)
         with m.If(self.prepare):
             m.d.sync += [index.eq(index + 1), planes[index].eq(plane)]
-            m.d.sync += plane.eq(
-                Mux(index == 3, 0, plane + Mux(job.phase_mask.bit_select(index, 1), job.phase_words, 0))
-            )
+            phase_words = truncate(job.phase_words, plane.shape())
+            m.d.sync += plane.eq(Mux(index == 3, 0, plane + Mux(job.phase_mask.bit_select(index, 1), phase_words, 0)))
 
         stored = Signal(2)
         is_second, px, is_final, is_moving = (Signal() for _ in range(4))
@@ -315,14 +352,14 @@ class _Phases(wiring.Component):
         offset = Signal(lanes_log2)
         pad_end, data_end = Signal.like(piece.data_first), Signal.like(piece.data_first)
         m.d.comb += [
-            offset.eq(source.pixel),
+            offset.eq(truncate(source.pixel, lanes_log2)),
             pad_end.eq(source.num_pad),
             data_end.eq(source.num_pad + source.num_bytes),
         ]
         with m.If(job.stride_w_log2):
             m.d.comb += [
                 pad_end.eq((source.num_pad + ~px) >> 1),
-                data_end.eq((source.num_pad + source.num_bytes + ~px) >> 1),
+                data_end.eq(truncate((source.num_pad + source.num_bytes + ~px) >> 1, data_end.shape())),
             ]
 
         with m.If(self.pieces.ready):
@@ -336,7 +373,7 @@ class _Phases(wiring.Component):
                 piece.is_split.eq(job.stride_w_log2),
                 piece.is_odd.eq(px ^ source.num_pad[0]),
                 piece.is_stored.eq(stored != 0),
-                piece.word.eq((source.pixel >> lanes_log2) + planes[Cat(px, source.py)]),
+                piece.word.eq(source.pixel[lanes_log2:] + planes[Cat(px, source.py)]),
                 piece.first.eq(offset),
                 piece.end.eq(offset + source.num_cols),
                 piece.data_first.eq(offset + pad_end),
@@ -355,15 +392,36 @@ def _ring_bytes(config: NpuConfig) -> int:
 
 
 class _Placer(wiring.Component):
-    """Takes bytes from the ring, rotates them into place and writes. One piece per cycle; 4 cycles from bytes to write.
+    """Takes bytes from the ring, rotates them into place and writes.
+
+    | cycle | work |
+    | -- | -- |
+    | 0 | are there enough bytes? |
+    | 1 | choose them, each in its column |
+    | 2 | rotate; which bytes of the word are written, which are pad |
+    | 3 | pads |
+    | 4 | `write` |
+
+    Latency: 4 cycles from bytes to write. Throughput: one piece per cycle.
 
     Members
     -------
     pieces : In(stream of pieces)
-    bytes, first, level, take : the ByteRing
     zero_point : In(8)
+        Value of a pad pixel.
+    bytes : In
+        What the ByteRing holds.
+    first : In
+        Place of its oldest byte.
+    level : In(16)
+        How many it holds.
+    take : Out
+        How many leave it.
     write : Out(StripeWrite)
-    channel_done, done : Out(1), strobes in the cycle of the last write, or after it
+    channel_done : Out(1)
+        Strobe in the cycle of a channel's last write, or after it.
+    done : Out(1)
+        The same for the job.
     """
 
     def __init__(self, config: NpuConfig):
@@ -412,12 +470,12 @@ class _Placer(wiring.Component):
         for column in range(num_lanes):
             rows, row = ring[column::num_lanes], Signal(row_bits, name=f"row_{column}")
             even_rows, odd_rows = ring[2 * column :: 2 * num_lanes], ring[2 * column + 1 :: 2 * num_lanes]
-            m.d.comb += row.eq((start >> lanes_log2) + (start[:lanes_log2] > column))
+            m.d.comb += row.eq(start[lanes_log2:] + (start[:lanes_log2] > column))
             choices = Array([*rows, *even_rows, *odd_rows])
             split_row = row[: row_bits - 1]
             choice = Mux(armed.is_split, Cat(split_row, parity, Const(1, 1)), Cat(row, Const(0, 1)))
             m.d.sync += selected.word_select(column, 8).eq(choices[choice])
-        m.d.sync += [turn.eq(start - armed.data_first), placed.eq(armed), is_placed.eq(is_armed)]
+        m.d.sync += [turn.eq(truncate(start - armed.data_first, lanes_log2)), placed.eq(armed), is_placed.eq(is_armed)]
 
         # Stage 3: where
         rotated, is_written, is_data = (
@@ -551,7 +609,7 @@ class Loader(wiring.Component):
             segments.fields.eq(fields),
             sources.fields.eq(fields),
             phases.fields.eq(fields),
-            placer.zero_point.eq(fields.zero_point_in),
+            placer.zero_point.eq(truncate(fields.zero_point_in, 8)),
             placer.bytes.eq(ring.data),
             placer.first.eq(ring.first),
             placer.level.eq(ring.level),

@@ -1,12 +1,23 @@
-"""Issue: each weight meets the T vectors of its group, one per cycle."""
+"""Issue: each weight meets the T vectors of its group, one per cycle.
 
-from itertools import pairwise
+The weight at the head waits until all that it needs is there; each concern has a unit of its own:
+
+    _Groups   the job, its groups, how many vectors they have
+    _Windows  the window in use, its place in the window memory
+    _Vectors  the place of a vector within the window
+    _Reuse    whether an accumulator was added to too recently
+    _Pixels   the sum of these places, which leaves as the issue
+    _States   what is in the way of an issue
+"""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.delay import delay
+from convoy.hw.lib.narrow import truncate
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -52,27 +63,383 @@ def Issue(config: NpuConfig) -> data.StructLayout:
     )
 
 
-class Sequencer(wiring.Component):
-    """Walks weights over vectors, windows over slots, groups over accumulator buffers.
+class _Groups(wiring.Component):
+    """Takes jobs and walks their groups, superblock after superblock.
+
+    | cycle | work |
+    | -- | -- |
+    | job taken | `is_new`; a cycle later `is_busy`, `fields` and `num_vec` are the job's |
+    | `finish` | a cycle later `num_vec` and `remainder` are the next group's, or `is_busy` is 0 |
+
+    Latency: 1 cycle. Throughput: one group per cycle; a job is taken the cycle after the last `finish`.
 
     Members
     -------
     job : In(stream of SEQUENCER_FIELDS)
-    weights : In(stream of WeightPlace)
-    window_filled : In(1), strobe: the next window is complete
-    window_released : Out(1), strobe: the oldest window is no longer read
-    group_done : Out(1), strobe: all sums of the group are in the accumulator memory
-    group_drained : In(1), strobe: the accumulators of the oldest group are free and zero
-    issue : Out(Issue), registered
-    has_beat : In(1), the weight queue is not empty; state : Out(CoreState), of the cycle before
+    finish : In(1)
+        Strobe: the group has ended.
+    fields : Out(SEQUENCER_FIELDS)
+        The job, its vectors counted in halves if is_wide.
+    is_new : Out(1)
+        Strobe: a job is taken, its fields come in the next cycle.
+    is_busy : Out(1)
+        There is a job.
+    num_vec : Out(9)
+        Vectors of the group.
+    remainder : Out
+        Pixels by which the group's first vector lies behind the start of a word.
+    """
+
+    def __init__(self, config: NpuConfig):
+        layout = NN.subset(*SEQUENCER_FIELDS)
+        super().__init__(
+            {
+                "job": In(stream.Signature(layout)),
+                "finish": In(1),
+                "fields": Out(layout),
+                "is_new": Out(1),
+                "is_busy": Out(1),
+                "num_vec": Out(9),
+                "remainder": Out(exact_log2(config.num_lanes)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        job, new = data_register(m, self.fields), self.job.payload
+        sb, group, group_pixel = Signal(16), Signal(16), Signal(16)
+        m.d.comb += [
+            self.job.ready.eq(~self.is_busy),
+            self.is_new.eq(self.job.valid & self.job.ready),
+            self.remainder.eq(truncate(group_pixel, self.remainder.shape())),
+        ]
+        with m.If(self.finish):
+            with m.If(group != job.num_groups - 1):
+                m.d.sync += [
+                    group.eq(group + 1),
+                    group_pixel.eq(group_pixel + job.group_step),
+                    self.num_vec.eq(Mux(group == job.num_groups - 2, job.num_vec_last, job.num_vec)),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    group.eq(0),
+                    group_pixel.eq(0),
+                    sb.eq(sb + 1),
+                    self.num_vec.eq(Mux(job.num_groups == 1, job.num_vec_last, job.num_vec)),
+                ]
+                with m.If(sb == job.num_sb - 1):
+                    m.d.sync += self.is_busy.eq(0)
+        with m.If(self.is_new):
+            first_vec = Mux(new.num_groups == 1, new.num_vec_last, new.num_vec)
+            m.d.sync += [
+                job.eq(new),
+                # An entry for each half vector: these counts are at most num_acc_entries
+                job.num_vec.eq(truncate(new.num_vec << new.is_wide, 9)),
+                job.num_vec_last.eq(truncate(new.num_vec_last << new.is_wide, 9)),
+                self.num_vec.eq(truncate(first_vec << new.is_wide, 9)),
+                self.is_busy.eq(1),
+                sb.eq(0),
+                group.eq(0),
+                group_pixel.eq(0),
+            ]
+        return m
+
+
+class _Windows(wiring.Component):
+    """The window in use, and the first word of what the weight at the head meets.
+
+    | cycle | work |
+    | -- | -- |
+    | `start` | a cycle later the next window is in slot 0, and its size is known |
+    | `take` | `word` is the next window's, in the same cycle; a cycle later that is the one in use |
+    | `drop` or `finish` | a cycle later no window is in use |
+
+    Latency: 0 cycles from the head to `word`. Throughput: one weight, and one window, per cycle.
+
+    Members
+    -------
+    new : In(fields)
+        The job that begins with `start`.
+    start : In(1)
+        Strobe: a new job, `num_slots` and `is_wide` are its from the next cycle on.
+    num_slots : In(9)
+        Windows in the window memory.
+    is_wide : In(1)
+        A window has a half of low and a half of high bytes.
+    is_low : In(1)
+        The low bytes are met.
+    must_change : In(1)
+        The weight at the head is the first of the next window.
+    take : In(1)
+        Strobe: the next window becomes the one in use.
+    drop : In(1)
+        Strobe: the window in use is no longer needed.
+    finish : In(1)
+        Strobe: the same, at the end of the group.
+    has_window : Out(1)
+        There is a window in use.
+    word : Out(range(window_words))
+    """
+
+    def __init__(self, config: NpuConfig):
+        words = range(config.window_words)
+        super().__init__(
+            {
+                "new": In(NN.subset("num_phases", "seg_words", "is_wide")),
+                "start": In(1),
+                "num_slots": In(9),
+                "is_wide": In(1),
+                "is_low": In(1),
+                "must_change": In(1),
+                "take": In(1),
+                "drop": In(1),
+                "finish": In(1),
+                "has_window": Out(1),
+                "word": Out(words),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        words = self.word.shape()
+        slot_word = Signal(words)
+        next_slot, next_word = Signal(9), Signal(words)  # the slot that the next window is in
+        window_words, high_words = Signal(words), Signal(words)  # of a window, to its high bytes
+        with m.If(self.drop):
+            m.d.sync += self.has_window.eq(0)
+        with m.If(self.take):
+            m.d.sync += [slot_word.eq(next_word), self.has_window.eq(1)]
+            with m.If(next_slot == self.num_slots - 1):
+                m.d.sync += [next_slot.eq(0), next_word.eq(0)]
+            with m.Else():
+                m.d.sync += [next_slot.eq(next_slot + 1), next_word.eq(next_word + window_words)]
+        with m.If(self.finish):
+            m.d.sync += self.has_window.eq(0)
+        with m.If(self.start):
+            new = self.new
+            half_words = Mux(
+                new.num_phases == 4, new.seg_words << 2, Mux(new.num_phases == 2, new.seg_words << 1, new.seg_words)
+            )
+            m.d.sync += [
+                next_slot.eq(0),
+                next_word.eq(0),
+                # Windows fit in the window memory; one that fills it has no next slot
+                window_words.eq(truncate(half_words << new.is_wide, words)),
+                high_words.eq(truncate(half_words, words)),
+            ]
+        high_word = truncate(slot_word + high_words, words)
+        in_use = Mux(self.is_wide & ~self.is_low, high_word, slot_word)
+        m.d.comb += self.word.eq(Mux(self.must_change, next_word, in_use))
+        return m
+
+
+class _Vectors(wiring.Component):
+    """The pixel of a vector, relative to that of the group's first one.
+
+    | cycle | work |
+    | -- | -- |
+    | `restart` | a cycle later the first vector |
+    | `step` | a cycle later the next one, side by side or in the next row |
+
+    Latency: 1 cycle. Throughput: one vector per cycle.
+
+    Members
+    -------
+    job : In(fields)
+        Constant while there are vectors.
+    restart : In(1)
+        Strobe: goes before `step`.
+    step : In(1)
+        Strobe.
+    offset : Out
+        In pixels, modulo the window memory.
+    """
+
+    def __init__(self, config: NpuConfig):
+        super().__init__(
+            {
+                "job": In(NN.subset("num_vec_x", "step_vec_x", "step_vec_y")),
+                "restart": In(1),
+                "step": In(1),
+                "offset": Out(exact_log2(config.window_words * config.num_lanes)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        shape = self.offset.shape()
+        vec_x, row, next_row, next_x = Signal(9), Signal(shape), Signal(shape), Signal(shape)
+        m.d.comb += [
+            next_row.eq(row + truncate(self.job.step_vec_y, shape)),
+            next_x.eq(self.offset + truncate(self.job.step_vec_x, shape)),
+        ]
+        with m.If(self.restart):
+            m.d.sync += [vec_x.eq(0), self.offset.eq(0), row.eq(0)]
+        with m.Elif(self.step):
+            with m.If(vec_x == self.job.num_vec_x - 1):
+                m.d.sync += [vec_x.eq(0), row.eq(next_row), self.offset.eq(next_row)]
+            with m.Else():
+                m.d.sync += [vec_x.eq(vec_x + 1), self.offset.eq(next_x)]
+        return m
+
+
+class _Reuse(wiring.Component):
+    """Whether an accumulator entry is one of the last `num_cycles` that were issued.
+
+    Latency: 0 cycles from `entry` to `is_hazard`. Throughput: one entry per cycle.
+
+    Members
+    -------
+    entry : In
+    does_issue : In(1)
+        The entry is issued in this cycle.
+    is_hazard : Out(1)
+    """
+
+    def __init__(self, config: NpuConfig, num_cycles: int):
+        self._num_cycles = num_cycles
+        super().__init__({"entry": In(exact_log2(config.num_acc_entries)), "does_issue": In(1), "is_hazard": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        issued = Mux(self.does_issue, Cat(self.entry, 1), 0)
+        history = [delay(m, issued, 1, name="history_0")]
+        while len(history) < self._num_cycles:
+            history.append(delay(m, history[-1], 1, name=f"history_{len(history)}"))
+        m.d.comb += self.is_hazard.eq(Cat(old == Cat(self.entry, 1) for old in history).any())
+        return m
+
+
+class _Pixels(wiring.Component):
+    """Adds up where lane 0 finds its pixel, and gives the issue.
+
+    | stage | cycle | work |
+    | -- | -- | -- |
+    | I | 0 | tap + vector |
+    | J | 1 | + window |
+    | W0 | 2 | `issue` |
+
+    Latency: 2 cycles. Throughput: one issue per cycle.
+
+    Members
+    -------
+    work : In(Issue)
+        Its pixel is that of the tap.
+    offset : In
+        Pixels from the group's first vector to this one.
+    first : In
+        The pixel of the group's first vector in the window memory.
+    issue : Out(Issue)
+    """
+
+    def __init__(self, config: NpuConfig):
+        pixel = exact_log2(config.window_words * config.num_lanes)
+        super().__init__(
+            {"work": In(Issue(config)), "offset": In(pixel), "first": In(pixel), "issue": Out(Issue(config))}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        work, first = Signal.like(self.work), Signal.like(self.first)
+        m.d.sync += [
+            work.eq(self.work),
+            work.pixel.eq(self.work.pixel + self.offset),
+            first.eq(self.first),
+            self.issue.eq(work),
+            self.issue.pixel.eq(work.pixel + first),
+        ]
+        return m
+
+
+class _States(wiring.Component):
+    """What is in the way of an issue, the first that applies; encoded a cycle later, off the paths of the issue.
+
+    Latency: 1 cycle. Throughput: one state per cycle.
+
+    Members
+    -------
+    is_busy : In(1)
+        There is a job.
+    does_issue : In(1)
+        There is an issue.
+    lacks_buffer : In(1)
+        No free accumulators for the group.
+    lacks_window : In(1)
+        No window for the weight.
+    is_hazard : In(1)
+        The accumulators were added to too recently.
+    lacks_weight : In(1)
+        There is no weight.
+    has_beat : In(1)
+        The weight queue is not empty.
+    state : Out(CoreState)
+        Of the cycle before.
+    """
+
+    is_busy: In(1)
+    does_issue: In(1)
+    lacks_buffer: In(1)
+    lacks_window: In(1)
+    is_hazard: In(1)
+    lacks_weight: In(1)
+    has_beat: In(1)
+    state: Out(CoreState, init=CoreState.JOB)
+
+    def elaborate(self, platform):
+        m = Module()
+        conditions = (
+            (~self.is_busy, CoreState.JOB),
+            (self.does_issue, CoreState.BUSY),
+            (self.lacks_buffer, CoreState.BUFFER),
+            (self.lacks_window, CoreState.WINDOW),
+            (self.is_hazard, CoreState.HAZARD),
+            (self.lacks_weight & ~self.has_beat, CoreState.BEATS),
+        )
+        flags = Signal(len(conditions), init=1)
+        m.d.sync += flags.eq(Cat(condition for condition, _ in conditions))
+        m.d.comb += self.state.eq(CoreState.DECODER)
+        for flag, (_, state) in reversed(list(zip(flags, conditions, strict=True))):
+            with m.If(flag):
+                m.d.comb += self.state.eq(state)
+        return m
+
+
+class Sequencer(wiring.Component):
+    """Walks weights over vectors, windows over slots, groups over accumulator buffers.
+
+    | stage | cycle | work |
+    | -- | -- | -- |
+    | Q | 0 | the weight comes to the head |
+    | I | 1 | it goes if window, buffer and accumulators are free: one vector per cycle; tap + vector |
+    | J | 2 | + window |
+    | W0 | 3 | issue |
+
+    Latency: 3 cycles from weight to issue. Throughput: a weight takes T cycles, 2T if is_wide, a zero one cycle, the
+    end of a group one. Two issues to one accumulator entry are at least `MIN_REUSE_CYCLES` apart; only T <
+    `MIN_REUSE_CYCLES` can lose cycles to that.
 
     With `is_wide` a weight meets the low bytes of a vector, then the high bytes, which stand in the second half of the
     window; entry 2v collects the former, 2v + 1 the latter. Here all that is counted in vectors is counted in such
     halves then.
 
-    Latency: 3 cycles from weight to issue. A weight takes T cycles, 2T if is_wide, a zero one cycle, the end of a group
-    one. Two issues to one accumulator entry are at least `MIN_REUSE_CYCLES` apart; only T < `MIN_REUSE_CYCLES` can lose
-    cycles to that.
+    Members
+    -------
+    job : In(stream of SEQUENCER_FIELDS)
+    weights : In(stream of WeightPlace)
+    window_filled : In(1)
+        Strobe: the next window is complete.
+    window_released : Out(1)
+        Strobe: the oldest window is no longer read.
+    group_done : Out(1)
+        Strobe: all sums of the group are in the accumulator memory.
+    group_drained : In(1)
+        Strobe: the accumulators of the oldest group are free and zero.
+    issue : Out(Issue)
+        Registered.
+    has_beat : In(1)
+        The weight queue is not empty.
+    state : Out(CoreState)
+        Of the cycle before.
     """
 
     MIN_REUSE_CYCLES = 3
@@ -99,35 +466,43 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job, is_new = Signal(self.job.payload.shape(), reset_less=True), Signal()
-        is_busy, finish = Signal(), Signal()  # finish: the cycle after a group's last issue
-        num_filled, num_free, take_window, take_buffer = self._count(m)
-        has_buffer, buffer = Signal(), Signal()
-        head, has_head, is_zero = Signal(self.weights.payload.shape()), Signal(), Signal()
-        entry = Signal(exact_log2(self._config.num_acc_entries))
-        num_vec, vec = Signal(9), Signal(9)  # vector v of T
-        is_first, is_low = Signal(), Signal()
-        m.d.comb += [
-            is_new.eq(self.job.valid & self.job.ready),
-            is_first.eq(vec == 0),
-            is_low.eq(job.is_wide & ~vec[0]),
-        ]
-        must_change = head.is_new_window & is_first
+        config = self._config
+        m.submodules.groups = groups = _Groups(config)
+        m.submodules.windows = windows = _Windows(config)
+        m.submodules.vectors = vectors = _Vectors(config)
+        m.submodules.reuse = reuse = _Reuse(config, self.MIN_REUSE_CYCLES - 1)
+        m.submodules.pixels = pixels = _Pixels(config)
+        m.submodules.states = states = _States()
+        job, is_busy = groups.fields, groups.is_busy
 
-        may_start, go, is_end = Signal(), Signal(), Signal()
-        m.d.comb += may_start.eq(
-            is_busy & ~finish & has_head & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0))
-        )
-        does_issue = go & ~is_zero
-        is_hazard = self._watch_reuse(m, entry, does_issue)
+        # Windows filled and not yet taken, accumulator buffers free; the buffer in use
+        num_filled, num_free = Signal(range(config.window_words + 1)), Signal(range(3), init=2)
+        has_buffer, buffer = Signal(), Signal()
+        # The weight at the head: `entry` is that of its vector number `vec`
+        head, has_head, is_zero = Signal(self.weights.payload.shape()), Signal(), Signal()
+        entry, vec = Signal(exact_log2(config.num_acc_entries)), Signal(9)
+        is_low, must_change = Signal(), Signal()
+        m.d.comb += [is_low.eq(job.is_wide & ~vec[0]), must_change.eq(head.is_new_window & (vec == 0))]
+
+        may_start, go, is_end, does_issue = Signal(), Signal(), Signal(), Signal()
+        take_buffer, finish = Signal(), Signal()  # finish: the cycle after a group's last issue
+        drop = Signal()  # the window in use has met its last weight, also if the next one is not there yet
         m.d.comb += [
-            go.eq(may_start & (is_zero | ~is_hazard)),
-            is_end.eq(is_zero | (vec == num_vec - 1)),
+            may_start.eq(
+                is_busy & ~finish & has_head & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0))
+            ),
+            go.eq(may_start & (is_zero | ~reuse.is_hazard)),
+            does_issue.eq(go & ~is_zero),
+            is_end.eq(is_zero | (vec == groups.num_vec - 1)),
             self.weights.ready.eq(~has_head | (go & is_end)),
-            take_window.eq(go & must_change),
             take_buffer.eq(go & ~has_buffer),
+            drop.eq(is_busy & ~finish & has_head & must_change & windows.has_window),
         ]
-        m.d.sync += finish.eq(go & is_end & head.is_last)
+        m.d.sync += [
+            finish.eq(go & is_end & head.is_last),
+            num_filled.eq(num_filled + self.window_filled - windows.take),
+            num_free.eq(num_free + self.group_drained - take_buffer),
+        ]
         with m.If(go):
             m.d.sync += [entry.eq(entry + 1), vec.eq(Mux(is_end, 0, vec + 1))]
         with m.If(self.weights.ready):
@@ -143,154 +518,43 @@ class Sequencer(wiring.Component):
         with m.If(finish):
             m.d.sync += [has_buffer.eq(0), buffer.eq(~buffer)]
 
-        drop = Signal()  # the window in use has met its last weight, also if the next one is not there yet
-        has_window, word = self._walk_slots(m, job, is_new, take_window, finish, drop, must_change, is_low)
-        m.d.comb += drop.eq(is_busy & ~finish & has_head & must_change & has_window)
-        remainder = self._walk_groups(m, job, is_new, is_busy, finish, num_vec)
-        off_x = self._walk_vectors(m, go & is_end, go & ~is_low, job, len(self.issue.pixel))
-        self._issue(m, head, does_issue, entry, buffer, word, remainder, off_x, is_low, job)
-        self._say_state(
-            m,
-            is_busy,
-            does_issue,
-            ~has_buffer & (num_free == 0),
-            (must_change | ~has_window) & (num_filled == 0),
-            may_start & ~go,
-            ~has_head,
-        )
+        wiring.connect(m, wiring.flipped(self.job), groups.job)
         m.d.comb += [
-            self.window_released.eq(_delay(m, drop | finish, self.RELEASE_CYCLES, "release")),
-            self.group_done.eq(_delay(m, finish, self.FINISH_CYCLES, "finish")),
+            groups.finish.eq(finish),
+            *(windows.new[name].eq(self.job.payload[name]) for name, _ in windows.new.shape()),
+            windows.start.eq(groups.is_new),
+            windows.num_slots.eq(job.num_slots),
+            windows.is_wide.eq(job.is_wide),
+            windows.is_low.eq(is_low),
+            windows.must_change.eq(must_change),
+            windows.take.eq(go & must_change),
+            windows.drop.eq(drop),
+            windows.finish.eq(finish),
+            *(vectors.job[name].eq(job[name]) for name, _ in vectors.job.shape()),
+            vectors.restart.eq(go & is_end),
+            vectors.step.eq(go & ~is_low),
+            reuse.entry.eq(entry),
+            reuse.does_issue.eq(does_issue),
+            pixels.work.is_valid.eq(does_issue),
+            pixels.work.pixel.eq(truncate(head.tap_offset, pixels.offset.shape())),
+            pixels.work.split_log2.eq(job.split_log2),
+            pixels.work.split_words.eq(job.split_words),
+            pixels.work.is_low.eq(is_low),
+            pixels.work.value.eq(head.value),
+            pixels.work.entry.eq(entry),
+            pixels.work.buffer.eq(buffer),
+            pixels.offset.eq(vectors.offset),
+            pixels.first.eq(Cat(groups.remainder, windows.word)),
+            self.issue.eq(pixels.issue),
+            states.is_busy.eq(is_busy),
+            states.does_issue.eq(does_issue),
+            states.lacks_buffer.eq(~has_buffer & (num_free == 0)),
+            states.lacks_window.eq((must_change | ~windows.has_window) & (num_filled == 0)),
+            states.is_hazard.eq(may_start & ~go),
+            states.lacks_weight.eq(~has_head),
+            states.has_beat.eq(self.has_beat),
+            self.state.eq(states.state),
+            self.window_released.eq(delay(m, drop | finish, self.RELEASE_CYCLES, name="release")),
+            self.group_done.eq(delay(m, finish, self.FINISH_CYCLES, name="finish")),
         ]
         return m
-
-    def _count(self, m):
-        """Semaphores: windows filled and not yet taken, accumulator buffers free; and the strobes that take one."""
-        num_filled, num_free = Signal(range(self._config.window_words + 1)), Signal(range(3), init=2)
-        take_window, take_buffer = Signal(), Signal()
-        m.d.sync += [
-            num_filled.eq(num_filled + self.window_filled - take_window),
-            num_free.eq(num_free + self.group_drained - take_buffer),
-        ]
-        return num_filled, num_free, take_window, take_buffer
-
-    def _watch_reuse(self, m, entry, does_issue):
-        """Whether the accumulator entry is one of the last that were issued."""
-        history = [Signal(len(entry) + 1, name=f"history_{n}") for n in range(self.MIN_REUSE_CYCLES - 1)]
-        is_hazard = Signal()
-        m.d.comb += is_hazard.eq(Cat(old == Cat(entry, 1) for old in history).any())
-        m.d.sync += [history[0].eq(Mux(does_issue, Cat(entry, 1), 0)), *(new.eq(old) for old, new in pairwise(history))]
-        return is_hazard
-
-    def _walk_slots(self, m, job, is_new, take_window, finish, drop, must_change, is_low):
-        """Whether there is a window in use, and the first word of what the weight at the head meets."""
-        words = range(self._config.window_words)
-        has_window, slot_word, word = Signal(), Signal(words), Signal(words)
-        next_slot, next_word = Signal(9), Signal(words)  # the slot that the next window is in
-        window_words, high_words = Signal(11), Signal(words)
-        with m.If(drop):
-            m.d.sync += has_window.eq(0)
-        with m.If(take_window):
-            m.d.sync += [slot_word.eq(next_word), has_window.eq(1)]
-            with m.If(next_slot == job.num_slots - 1):
-                m.d.sync += [next_slot.eq(0), next_word.eq(0)]
-            with m.Else():
-                m.d.sync += [next_slot.eq(next_slot + 1), next_word.eq(next_word + window_words)]
-        with m.If(finish):
-            m.d.sync += has_window.eq(0)
-        with m.If(is_new):
-            new = self.job.payload
-            half_words = Mux(
-                new.num_phases == 4, new.seg_words << 2, Mux(new.num_phases == 2, new.seg_words << 1, new.seg_words)
-            )
-            m.d.sync += [
-                next_slot.eq(0),
-                next_word.eq(0),
-                window_words.eq(half_words << new.is_wide),
-                high_words.eq(half_words),
-            ]
-        m.d.comb += word.eq(Mux(must_change, next_word, Mux(job.is_wide & ~is_low, slot_word + high_words, slot_word)))
-        return has_window, word
-
-    def _walk_groups(self, m, job, is_new, is_busy, finish, num_vec):
-        """Take jobs, count groups and superblocks; the pixels by which the group's first vector lies behind a word."""
-        sb, group, group_pixel = Signal(16), Signal(16), Signal(16)
-        remainder = Signal(exact_log2(self._config.num_lanes))
-        m.d.comb += [self.job.ready.eq(~is_busy), remainder.eq(group_pixel)]
-        with m.If(finish):
-            with m.If(group != job.num_groups - 1):
-                m.d.sync += [group.eq(group + 1), group_pixel.eq(group_pixel + job.group_step)]
-                m.d.sync += num_vec.eq(Mux(group == job.num_groups - 2, job.num_vec_last, job.num_vec))
-            with m.Else():
-                m.d.sync += [group.eq(0), group_pixel.eq(0), sb.eq(sb + 1)]
-                m.d.sync += num_vec.eq(Mux(job.num_groups == 1, job.num_vec_last, job.num_vec))
-                with m.If(sb == job.num_sb - 1):
-                    m.d.sync += is_busy.eq(0)
-        with m.If(is_new):
-            new = self.job.payload
-            m.d.sync += [
-                job.eq(new),
-                job.num_vec.eq(new.num_vec << new.is_wide),
-                job.num_vec_last.eq(new.num_vec_last << new.is_wide),
-                is_busy.eq(1),
-                sb.eq(0),
-                group.eq(0),
-                group_pixel.eq(0),
-                num_vec.eq(Mux(new.num_groups == 1, new.num_vec_last, new.num_vec) << new.is_wide),
-            ]
-        return remainder
-
-    def _walk_vectors(self, m, restart, step, job, pixel_bits):
-        """The pixel of the vector, relative to that of the first one."""
-        vec_x, off_x, off_row = Signal(9), Signal(pixel_bits), Signal(pixel_bits)
-        with m.If(restart):
-            m.d.sync += [vec_x.eq(0), off_x.eq(0), off_row.eq(0)]
-        with m.Elif(step):
-            with m.If(vec_x == job.num_vec_x - 1):
-                m.d.sync += [vec_x.eq(0), off_row.eq(off_row + job.step_vec_y), off_x.eq(off_row + job.step_vec_y)]
-            with m.Else():
-                m.d.sync += [vec_x.eq(vec_x + 1), off_x.eq(off_x + job.step_vec_x)]
-        return off_x
-
-    def _say_state(self, m, is_busy, does_issue, lacks_buffer, lacks_window, is_hazard, lacks_weight):
-        """What is in the way of an issue, the first that applies; encoded a cycle later, off the paths of the issue."""
-        conditions = (
-            (~is_busy, CoreState.JOB),
-            (does_issue, CoreState.BUSY),
-            (lacks_buffer, CoreState.BUFFER),
-            (lacks_window, CoreState.WINDOW),
-            (is_hazard, CoreState.HAZARD),
-            (lacks_weight & ~self.has_beat, CoreState.BEATS),
-        )
-        flags = Signal(len(conditions), init=1)
-        m.d.sync += flags.eq(Cat(condition for condition, _ in conditions))
-        m.d.comb += self.state.eq(CoreState.DECODER)
-        for flag, (_, state) in reversed(list(zip(flags, conditions, strict=True))):
-            with m.If(flag):
-                m.d.comb += self.state.eq(state)
-
-    def _issue(self, m, head, is_valid, entry, buffer, word, remainder, offset, is_low, job):
-        """Two stages of address addition: tap + vector, then + window."""
-        first = Signal(Issue(self._config))
-        pixel = Signal(len(first.pixel))
-        m.d.sync += [
-            first.is_valid.eq(is_valid),
-            first.entry.eq(entry),
-            first.buffer.eq(buffer),
-            first.value.eq(head.value),
-            first.split_log2.eq(job.split_log2),
-            first.split_words.eq(job.split_words),
-            first.is_low.eq(is_low),
-            first.pixel.eq(head.tap_offset + offset),
-            pixel.eq(Cat(remainder, word)),
-            self.issue.eq(first),
-            self.issue.pixel.eq(first.pixel + pixel),
-        ]
-
-
-def _delay(m, strobe, num_cycles, name):
-    for n in range(num_cycles):
-        later = Signal(name=f"{name}_{n}")
-        m.d.sync += later.eq(strobe)
-        strobe = later
-    return strobe

@@ -10,6 +10,7 @@ from convoy.hw.bus.port import Burst, ReadPort
 from convoy.hw.dma.record_assembler import RecordAssembler
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.lib.idle import Rest, rested
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import LOW_BEATS, TABLE_DEPTH_BEATS
@@ -241,7 +242,11 @@ class WeightStreams(wiring.Component):
                 left_low, left_high = chosen.left[: len(length)], chosen.left[len(length) :]
                 m.d.comb += [
                     to_boundary.eq(4096 // config.port_bytes - chosen.addr[beat_log2:12]),
-                    most.eq(Mux(to_boundary < config.max_burst_beats, to_boundary, config.max_burst_beats)),
+                    most.eq(
+                        truncate(
+                            Mux(to_boundary < config.max_burst_beats, to_boundary, config.max_burst_beats), most.shape()
+                        )
+                    ),
                     is_rest.eq(~left_high.any() & (left_low <= most)),
                 ]
                 m.d.sync += [length.eq(Mux(is_rest, left_low, most)), is_end.eq(is_rest)]

@@ -6,6 +6,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.delay import delay
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 
@@ -62,7 +64,8 @@ class WindowMemory(wiring.Component):
         next_rows = [Signal(word_bits, name=f"next_row_{r}") for r in range(4)]
         offsets = (0, self.split_words, self.split_words << 1, self.split_words + (self.split_words << 1))
         for row, next_row, offset in zip(rows, next_rows, offsets, strict=True):
-            m.d.sync += [row.eq(word + offset), next_row.eq(word + offset + 1)]
+            first_word = truncate(word + offset, word_bits)
+            m.d.sync += [row.eq(first_word), next_row.eq(first_word + 1)]
         halves = self._in_banks(m, first, 1)  # lanes of the vector's second half
         quarters = self._in_banks(m, first, 2)  # of its second and fourth quarter
         is_next, row_low, row_high = Signal(num_lanes), Signal(num_lanes), Signal(num_lanes)
@@ -73,8 +76,7 @@ class WindowMemory(wiring.Component):
         ]
 
         # Stage 2: each bank's address
-        first_1, first_2, first_3 = Signal(lanes_log2), Signal(lanes_log2), Signal(lanes_log2)
-        m.d.sync += [first_1.eq(first), first_2.eq(first_1), first_3.eq(first_2)]
+        late_first = delay(m, first, self.READ_CYCLES - 1, name="first")
         read_data = []
         for bank in range(num_lanes):
             address = Signal(word_bits, reset_less=True, name=f"address_{bank}")
@@ -101,7 +103,7 @@ class WindowMemory(wiring.Component):
         stage = Cat(read_data)
         for bit in range(lanes_log2):
             rotated = Signal(8 * num_lanes, name=f"rotated_{bit}")
-            m.d.comb += rotated.eq(Mux(first_3[bit], stage.rotate_right(8 << bit), stage))
+            m.d.comb += rotated.eq(Mux(late_first[bit], stage.rotate_right(8 << bit), stage))
             stage = rotated
         m.d.sync += pixels.eq(stage)
         return m

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import ReadPort
+from convoy.hw.lib.delay import delay
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import LUT_BYTES, NN
@@ -89,8 +90,8 @@ class Lut(wiring.Component):
 
         # The lookup: a row of the table, then a byte of the row.
         byte_bits = exact_log2(config.port_bytes)
-        valid, outs = Signal(), data_register(m, self.outs)
-        m.d.sync += [valid.eq(self.valid), self.out_valid.eq(valid)]
+        outs = data_register(m, self.outs)
+        m.d.comb += self.out_valid.eq(delay(m, self.valid, self.PIPELINE_CYCLES, name="valid"))
         for lane in range(self._num_lanes):
             table = Memory(shape=config.port_bits, depth=num_beats, init=[])
             m.submodules[f"table_{lane}"] = table

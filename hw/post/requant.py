@@ -4,27 +4,17 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.delay import delay
+from convoy.hw.lib.narrow import saturate, truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import PARAM, Rounding
 
-__all__ = ["Requantiser", "delay"]
+__all__ = ["Requantiser"]
 
 _PART_BITS = 17
 _OUT_BITS = 18
 _QUOTIENT_BITS = 42
-
-
-def delay(m: Module, value, cycles: int, *, name: str, reset_less: bool = False):
-    """`value` as it was `cycles` clock cycles ago, by a chain of registers `<name>_<i>` that start at zero.
-
-    Shape preserved.
-    """
-    for i in range(cycles):
-        stage = Signal(value.shape(), name=f"{name}_{i}", reset_less=reset_less)
-        m.d.sync += stage.eq(value)
-        value = stage
-    return value
 
 
 class _Lane(wiring.Component):
@@ -55,10 +45,7 @@ class _Lane(wiring.Component):
         wide = Signal(signed(39))
         x = Signal(signed(32), reset_less=True)
         m.d.comb += wide.eq(total << self.shift_left)
-        with m.If(self.is_single & (wide[31:].any() & ~wide[31:].all())):
-            m.d.sync += x.eq(Mux(total < 0, -(1 << 31), (1 << 31) - 1))
-        with m.Else():
-            m.d.sync += x.eq(wide[:32].as_signed())
+        m.d.sync += x.eq(Mux(self.is_single, saturate(wide, x.shape()), truncate(wide, x.shape())))
 
         product = self._multiply(m, x)  # three stages
 
@@ -96,11 +83,7 @@ class _Lane(wiring.Component):
         small = Signal(
             signed(_OUT_BITS), reset_less=True
         )  # a value beyond these bits is clamped whatever the zero point
-        top = rounded[_OUT_BITS - 1 :]
-        with m.If(top.any() & ~top.all()):
-            m.d.sync += small.eq(Mux(rounded < 0, -(1 << (_OUT_BITS - 1)), (1 << (_OUT_BITS - 1)) - 1))
-        with m.Else():
-            m.d.sync += small.eq(rounded[:_OUT_BITS].as_signed())
+        m.d.sync += small.eq(saturate(rounded, small.shape()))
         offset, out = Signal(signed(_OUT_BITS + 1), reset_less=True), data_register(m, self.out)
         m.d.sync += offset.eq(small + self.zero_point_out)
         with m.If(offset < self.act_min):

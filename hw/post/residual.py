@@ -9,6 +9,7 @@ from convoy.hw.dma.byte_queue import ByteQueue
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
 from convoy.hw.dma.types import Chunk
+from convoy.hw.lib.delay import delay
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import OPERAND_DEPTH_BYTES
@@ -114,10 +115,7 @@ class Residual(wiring.Component):
                 add.b.eq(operand.data.word_select(lane, 8).as_signed()),
             ]
             results.append(add.y)
-        is_done = is_going
-        for cycle in range(1 + AddLane.PIPELINE_CYCLES):
-            is_done, before = Signal(name=f"is_done_{cycle}"), is_done
-            m.d.sync += is_done.eq(before)
+        is_done = delay(m, is_going, 1 + AddLane.PIPELINE_CYCLES, name="is_done")
         m.d.comb += [sums.i.p.eq(Cat(results)), sums.i.valid.eq(is_done)]
 
         with m.If(job.has_residual):

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import ReadPort
+from convoy.hw.lib.delay import delay
 from convoy.hw.lib.queue import Queue
 from convoy.hw.post.add import ADD_FIELDS
 from convoy.hw.post.lut import LUT_FIELDS, Lut
@@ -212,7 +213,7 @@ class Process(wiring.Component):
         """Weights of the first two bytes of the group that was issued, when the bytes have been read."""
         m.submodules.blend_weights = weights = BlendWeights()
         issued = _delay(m, {"is_row_0": is_row_0, "place": place}, 1, "issued")
-        m.d.comb += [weights.is_row_0.eq(issued["is_row_0"]), Value.cast(weights.place).eq(issued["place"])]
+        m.d.comb += [weights.is_row_0.eq(issued["is_row_0"]), weights.place.eq(issued["place"])]
         return _delay(
             m,
             {"a": weights.weight_0, "b": weights.weight_1},
@@ -341,8 +342,4 @@ def _assign(m, target, job):
 
 def _delay(m, tags, num_cycles, prefix):
     """`tags`, `num_cycles` later."""
-    for cycle in range(num_cycles):
-        later = {name: Signal.like(Value.cast(value), name=f"{prefix}_{name}_{cycle}") for name, value in tags.items()}
-        m.d.sync += [later[name].eq(value) for name, value in tags.items()]
-        tags = later
-    return tags
+    return {name: delay(m, value, num_cycles, name=f"{prefix}_{name}") for name, value in tags.items()}
