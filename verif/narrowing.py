@@ -46,6 +46,9 @@ def _needed_bits(value) -> int:
     if isinstance(value, Operator) and value.operator == "&":
         masks = [operand for operand in value.operands if not operand.shape().signed]
         return min(_needed_bits(mask) for mask in masks) if masks else len(value)
+    if isinstance(value, Operator) and value.operator in ("<<", ">>") and isinstance(value.operands[1], Const):
+        shifted, count = value.operands
+        return max(1, _needed_bits(shifted) + (count.value if value.operator == "<<" else -count.value))
     if isinstance(value, Operator) and value.operator in ("+", "-", "|", "^", "~", "u", "s"):
         return max(_needed_bits(operand) for operand in value.operands)
     return len(value)
