@@ -186,10 +186,8 @@ def compare_golden(model: Path, config: str) -> None:
     )
     device.close()
     print(
-        
-            f"golden model {golden:.2f} s, LiteRT BUILTIN_REF {litert:.2f} s, ratio {golden / litert:.2f} (least of "
-            f"{REPEATS} runs each)"
-        
+        f"golden model {golden:.2f} s, LiteRT BUILTIN_REF {litert:.2f} s, ratio {golden / litert:.2f} (least of "
+        f"{REPEATS} runs each)"
     )
 
 

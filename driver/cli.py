@@ -614,11 +614,9 @@ class _Job:
 
         if len(steps) > 1 or self.graph.variables:
             raise GraphError(
-                
-                    "layers of a network with variables or of several steps depend on one another; leave out --jobs "
-                    "and "
-                    "--scheduler"
-                
+                "layers of a network with variables or of several steps depend on one another; leave out --jobs "
+                "and "
+                "--scheduler"
             )
         tensors = self._golden_tensors(steps[0]) | steps[0]
         first = selected.start if selected is not None else 0

@@ -120,10 +120,8 @@ def _report_bug(error: BaseException) -> int:
         trace = trace.tb_next
     where = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
     _refuse(
-        
-            f"internal error, {type(error).__name__}{where}: {error}; please report it with what the same command says "
-            f"under {DEBUG}=1"
-        
+        f"internal error, {type(error).__name__}{where}: {error}; please report it with what the same command says "
+        f"under {DEBUG}=1"
     )
     return 1
 

@@ -201,10 +201,8 @@ def main() -> None:
     args.output.write_bytes(write_tflite(quantise(net, acts)))
     print(f"float: {hits.mean():.2%} of {hits.size} images by other writers")
     print(
-        
-            f"int8:  {accuracy_int8(args.output, images[NUM_TRAIN:], labels[NUM_TRAIN:]):.2%} with LiteRT's reference "
-            "kernels"
-        
+        f"int8:  {accuracy_int8(args.output, images[NUM_TRAIN:], labels[NUM_TRAIN:]):.2%} with LiteRT's reference "
+        "kernels"
     )
     print(f"{args.output}: {args.output.stat().st_size} bytes")
 

@@ -54,11 +54,9 @@ class Machine:
         """
         if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= 65535 or record_addr % COMPLETION.num_bytes:
             error = MachineError(
-                
-                    f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples "
-                    "of "
-                    f"{DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..65535"
-                
+                f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples "
+                "of "
+                f"{DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..65535"
             )
             error.addr = program_addr
             raise error
@@ -83,10 +81,8 @@ class Machine:
         header = HEADER.decode(raw[: HEADER.num_bytes])
         if header["opcode"] not in set(Opcode):
             raise OpcodeError(
-                
-                    f"HEADER.opcode = {header['opcode']} is unknown: use "
-                    f"{', '.join(str(opcode.value) for opcode in Opcode)}"
-                
+                f"HEADER.opcode = {header['opcode']} is unknown: use "
+                f"{', '.join(str(opcode.value) for opcode in Opcode)}"
             )
         if header["reserved"]:
             raise MachineError(f"HEADER.reserved = {header['reserved']}: use 0")
@@ -118,10 +114,8 @@ class _Order:
         overlaps = self._stripe is not None and stripe.start < self._stripe.stop and self._stripe.start < stripe.stop
         if overlaps and not d["load_after_fill"]:
             raise MachineError(
-                
-                    f"NN.load_after_fill = 0, but stripe words {stripe.start}..{stripe.stop - 1} overlap the previous "
-                    f"stripe's, {self._stripe.start}..{self._stripe.stop - 1}"
-                
+                f"NN.load_after_fill = 0, but stripe words {stripe.start}..{stripe.stop - 1} overlap the previous "
+                f"stripe's, {self._stripe.start}..{self._stripe.stop - 1}"
             )
         self._stripe = stripe
 

@@ -93,10 +93,8 @@ class MemoryView:
         self.array = memory if isinstance(memory, np.ndarray) else np.frombuffer(memory, np.uint8)
         if self.array.dtype != np.uint8 or self.array.ndim != 1:
             raise TypeError(
-                
-                    f"memory is a {self.array.ndim}-dimensional array of {self.array.dtype}: use a bytearray or a flat "
-                    "uint8 array"
-                
+                f"memory is a {self.array.ndim}-dimensional array of {self.array.dtype}: use a bytearray or a flat "
+                "uint8 array"
             )
         self._spans = None
         if windows:

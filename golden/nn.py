@@ -74,10 +74,8 @@ def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines:
         _check_dead_weights(d, superblock, weights, params)
         if d["pool_is_open"] and first_param + num_params > config.pool_channels:
             raise MachineError(
-                
-                    f"NN.pool_is_open = 1: {first_param + num_params} channels; rows of {config.pool_channels} "
-                    "(pool_channels) can be kept"
-                
+                f"NN.pool_is_open = 1: {first_param + num_params} channels; rows of {config.pool_channels} "
+                "(pool_channels) can be kept"
             )
         for first, sums in _sums(d, superblock, weights, acts):
             block = {name: values[first : first + len(sums[0])] for name, values in params.items()}
@@ -125,10 +123,8 @@ def _plane_pixels(d: dict[str, int]) -> np.ndarray:
 def _check_shared_pads(d: dict[str, int], pixel: np.ndarray, is_inside: np.ndarray) -> None:
     if d["tile_cols"] > d["pitch_row"] and (np.bincount(pixel)[pixel][is_inside.ravel()] > 1).any():
         raise MachineError(
-            
-                f"NN.pitch_row = {d['pitch_row']}: pixels of the image overlap in the stripe (tile_cols = "
-                f"{d['tile_cols']}), only pads may"
-            
+            f"NN.pitch_row = {d['pitch_row']}: pixels of the image overlap in the stripe (tile_cols = "
+            f"{d['tile_cols']}), only pads may"
         )
 
 
@@ -158,10 +154,8 @@ def _group_positions(config: NpuConfig, d: dict[str, int], num_pos: int, num_vec
         vector_x = col // vector_cols
         if (vector_x >= d["num_vec_x"]).any():
             raise MachineError(
-                
-                    f"NN.tile_ow = {d['tile_ow']}: the num_vec_x = {d['num_vec_x']} vectors have "
-                    f"{d['num_vec_x'] * vector_cols} columns"
-                
+                f"NN.tile_ow = {d['tile_ow']}: the num_vec_x = {d['num_vec_x']} vectors have "
+                f"{d['num_vec_x'] * vector_cols} columns"
             )
         vector = (row // split) * d["num_vec_x"] + vector_x
         lane = (row % split) * vector_cols + col % vector_cols
@@ -226,10 +220,8 @@ class _Acts:
         phase, pixel = np.divmod(offset, d["seg_words"] * num_lanes)
         if phase.max() >= d["num_phases"]:
             raise MachineError(
-                
-                    f"NN.seg_words = {d['seg_words']}: window offset {offset.max()} is read, the window ends at "
-                    f"{d['num_phases'] * d['seg_words'] * num_lanes}"
-                
+                f"NN.seg_words = {d['seg_words']}: window offset {offset.max()} is read, the window ends at "
+                f"{d['num_phases'] * d['seg_words'] * num_lanes}"
             )
         pixel += group_word * num_lanes
         is_loaded = (pixel < len(self._is_loaded)) & self._is_loaded.take(pixel, mode="clip")
@@ -373,10 +365,8 @@ def _check_pool_groups(d: dict[str, int]) -> None:
         num_pos = (d[f"pool_rows{suffix}"] - 1) * d["drain_pitch"] + d["tile_ow"]
         if d[f"num_pos{suffix}"] != num_pos:
             raise MachineError(
-                
-                    f"NN.num_pos{suffix} = {d[f'num_pos{suffix}']}: pool_rows{suffix} = {d[f'pool_rows{suffix}']} rows "
-                    f"have {num_pos} positions"
-                
+                f"NN.num_pos{suffix} = {d[f'num_pos{suffix}']}: pool_rows{suffix} = {d[f'pool_rows{suffix}']} rows "
+                f"have {num_pos} positions"
             )
     step = d["pool_rows"] // 2 * d["out_pitch_row_bytes"]
     if d["num_groups"] > 1 and d["out_group_step_bytes"] != step:
@@ -397,10 +387,8 @@ def _write_pooled(
         above = [kept[channel] for channel in valid]
         if any(row is None or len(row) != d["tile_ow"] for row in above):
             raise MachineError(
-                
-                    f"NN.pool_continues = 1: the descriptor before has left no rows of {d['tile_ow']} outputs of these "
-                    "channels"
-                
+                f"NN.pool_continues = 1: the descriptor before has left no rows of {d['tile_ow']} outputs of these "
+                "channels"
             )
         image, first_row = np.concatenate([np.repeat(np.array(above)[:, None], 2, axis=1), image], axis=1), -1
     num_cols = (image.shape[2] - size) // 2 + 1
@@ -418,11 +406,9 @@ def _check_residual_runs(d: dict[str, int], out_bytes: np.ndarray, suffix: str) 
     runs = (np.arange(count)[:, None] * d["out_pitch_row_bytes"] + np.arange(size)).ravel()
     if not np.array_equal(runs, out_bytes):
         raise MachineError(
-            
-                f"NN.num_res_runs{suffix}, res_run_bytes{suffix} = {count}, {size}: a group writes {len(out_bytes)} "
-                "bytes "
-                "per channel elsewhere"
-            
+            f"NN.num_res_runs{suffix}, res_run_bytes{suffix} = {count}, {size}: a group writes {len(out_bytes)} "
+            "bytes "
+            "per channel elsewhere"
         )
 
 

@@ -47,10 +47,8 @@ def decode_tokens(raw: np.ndarray, run_bits: int, num_positions: int, zero_point
         raise MachineError(f"the weight stream ends at position {reached} instead of {num_positions - 1}")
     if positions[num_tokens - 1] != num_positions - 1:
         raise MachineError(
-            
-                f"a token of the weight stream jumps to position {positions[num_tokens - 1]}, over the last position "
-                f"{num_positions - 1}"
-            
+            f"a token of the weight stream jumps to position {positions[num_tokens - 1]}, over the last position "
+            f"{num_positions - 1}"
         )
     weights = np.zeros(num_positions, np.int16)
     weights[positions[:num_tokens]] = values[:num_tokens]
@@ -76,19 +74,15 @@ def read_weights(config: NpuConfig, memory: MemoryView, d: dict[str, int], super
         entry = memory.read_record(f"NN.stream_addr, {where}", STREAM, entry_addr)
         if entry["num_beats"] < 1 or entry["offset_bytes"] % 32:
             raise MachineError(
-                
-                    f"STREAM of {where}: num_beats = {entry['num_beats']}, offset_bytes = {entry['offset_bytes']}: use "
-                    "at "
-                    "least 1 beat and a multiple of 32"
-                
+                f"STREAM of {where}: num_beats = {entry['num_beats']}, offset_bytes = {entry['offset_bytes']}: use "
+                "at "
+                "least 1 beat and a multiple of 32"
             )
         most_beats = -(-int(np.prod(shape)) * (8 + d["run_bits"]) // config.port_bits)
         if entry["num_beats"] > most_beats:
             raise MachineError(
-                
-                    f"STREAM.num_beats of {where} = {entry['num_beats']}: {int(np.prod(shape))} weights take at most "
-                    f"{most_beats}"
-                
+                f"STREAM.num_beats of {where} = {entry['num_beats']}: {int(np.prod(shape))} weights take at most "
+                f"{most_beats}"
             )
         raw = memory.read(
             f"STREAM of {where}", d["wgt_addr"] + entry["offset_bytes"], entry["num_beats"] * config.port_bytes

@@ -363,10 +363,8 @@ def _compare(found: np.ndarray, expected: np.ndarray, where: str) -> None:
     wrong = np.flatnonzero(found != expected)
     if wrong.size:
         raise Breach(
-            
-                f"{wrong.size} bytes differ {where}, the first at {wrong[0]:#x}: {found[wrong[0]]}, not "
-                f"{expected[wrong[0]]}"
-            
+            f"{wrong.size} bytes differ {where}, the first at {wrong[0]:#x}: {found[wrong[0]]}, not "
+            f"{expected[wrong[0]]}"
         )
 
 
@@ -461,10 +459,8 @@ def run_case(config_name: str, seed_text: str, num_jobs: int = JOBS_PER_CASE) ->
             bench.check(target if is_locked else after)
         except Breach as breach:
             coverage.failures.append(
-                
-                    f"{config_name}, case {seed_text}, job {number} ({', '.join(job.kinds)}): "
-                    f"{breach}\n{smallest(case, target, job)}"
-                
+                f"{config_name}, case {seed_text}, job {number} ({', '.join(job.kinds)}): "
+                f"{breach}\n{smallest(case, target, job)}"
             )
             is_locked = True
         else:
@@ -537,11 +533,9 @@ def campaign(
             if time.monotonic() - told > 10 or coverage.num_jobs >= num_jobs:
                 told = time.monotonic()
                 progress(
-                    
-                        f"{config_name}: {coverage.num_jobs:,} of {num_jobs:,} jobs, {len(coverage.failures)} "
-                        "breaches, "
-                        f"{told - started:.0f} s"
-                    
+                    f"{config_name}: {coverage.num_jobs:,} of {num_jobs:,} jobs, {len(coverage.failures)} "
+                    "breaches, "
+                    f"{told - started:.0f} s"
                 )
         for part in pending:
             coverage.add(part.result())
@@ -578,10 +572,8 @@ def main() -> int:
             console.print(failure, highlight=False, markup=False, soft_wrap=True)
         console.print(coverage.table(f"{coverage.num_jobs:,} hostile jobs on configuration {name}"))
         console.print(
-            
-                f"{coverage.num_jobs:,} hostile jobs on {coverage.num_cases:,} programs in "
-                f"{time.monotonic() - started:.0f} s: {len(coverage.failures)} breaches"
-            
+            f"{coverage.num_jobs:,} hostile jobs on {coverage.num_cases:,} programs in "
+            f"{time.monotonic() - started:.0f} s: {len(coverage.failures)} breaches"
         )
     return 0 if is_good else 1
 

@@ -111,8 +111,9 @@ def _limits() -> str:
         "## Fused maximum pools",
         "",
         _constant_docs(limits)["FUSED_POOL_LIMITS"],
+        "Numbers are those of the default configuration.",
         "",
-        *(f"* {inspect.getdoc(limit)}" for limit in limits.FUSED_POOL_LIMITS),
+        *(f"* {limits.limit_text(limit, config.NpuConfig())}" for limit in limits.FUSED_POOL_LIMITS),
     ]
     return "\n".join(lines) + "\n"
 

@@ -125,10 +125,8 @@ def find_models(paths: Iterable[Path]) -> list[Path]:
             raise GraphError(f"{path}: there is no such file or folder")
         if not all(model.is_file() for model in found):
             raise GraphError(
-                
-                    f"{next(model for model in found if not model.is_file())}: is not a file; name a TFLite file or a "
-                    "folder of them"
-                
+                f"{next(model for model in found if not model.is_file())}: is not a file; name a TFLite file or a "
+                "folder of them"
             )
         models += found
     return list(dict.fromkeys(models))

@@ -75,7 +75,7 @@ def compile_with_costs(
             works,
             lambda conv, add: is_sum_cheaper_fused(conv, add, config),
             lambda conv: pool_refusal(conv, config),
-            config.pool_line_bytes,
+            config,
         )
     choices, refusals = [], []
     for is_transposed in (False, True):

@@ -244,10 +244,8 @@ class AxiMemory:
                 is_last = burst.beat == burst.address.len
                 if bool(beat.last) != is_last:
                     self._fail(
-                        
-                            f"WLAST is {beat.last} on beat {burst.beat} of the write to {burst.address.addr:#010x} of "
-                            f"{burst.address.len + 1} beats"
-                        
+                        f"WLAST is {beat.last} on beat {burst.beat} of the write to {burst.address.addr:#010x} of "
+                        f"{burst.address.len + 1} beats"
                     )
                 burst.beats.append(beat)
                 burst.beat += 1

@@ -305,12 +305,10 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
         load = _runs((num_bytes * work.num_ic, rows.size_in, cols.size_in), ((num_bytes * c, num_bytes * tile_c), *box))
         if load is None:
             raise GraphError(
-                
-                    f"the {rows.kernel} rows of {cols.size_in} int16 of a pooling window exceed half of the TP buffer "
-                    "of "
-                    "2 "
-                    f"x {limit} bytes"
-                
+                f"the {rows.kernel} rows of {cols.size_in} int16 of a pooling window exceed half of the TP buffer "
+                "of "
+                "2 "
+                f"x {limit} bytes"
             )
         first, run, count, pitch = load
         block = BLANK | {
@@ -367,9 +365,7 @@ def _pool_tile(num_ic: int, rows: Axis, cols: Axis, limit: int) -> tuple[int, in
     num_ow = max((n for n in range(1, cols.size_out + 1) if span(rows, 1) * span(cols, n) <= limit), default=0)
     if not num_ow:
         raise GraphError(
-            
-                f"the {span(rows, 1)}x{span(cols, 1)} pixels of a pooling window exceed half of the TP buffer of 2 x "
-                f"{limit} bytes"
-            
+            f"the {span(rows, 1)}x{span(cols, 1)} pixels of a pooling window exceed half of the TP buffer of 2 x "
+            f"{limit} bytes"
         )
     return 1, 1, num_ow

@@ -105,10 +105,8 @@ def load_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> Tfl
         raise GraphError(f"{label}: {error}") from None
     except _DAMAGE as error:
         raise GraphError(
-            
-                f"{label}: corrupt or truncated TFLite file ({type(error).__name__}: "
-                f"{str(error).splitlines()[0] if str(error) else 'no detail'})"
-            
+            f"{label}: corrupt or truncated TFLite file ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no detail'})"
         ) from None
     return TfliteModel(replace(graph, notes=(*assumed, *graph.notes, *dropped)), data)
 
@@ -250,10 +248,8 @@ class _Reader:
             )
         if data.size != prod(shape) * dtype.itemsize:
             raise GraphError(
-                
-                    f"{where}: its buffer has {data.size} bytes, but {dtype.name} {list(shape)} needs "
-                    f"{prod(shape) * dtype.itemsize}"
-                
+                f"{where}: its buffer has {data.size} bytes, but {dtype.name} {list(shape)} needs "
+                f"{prod(shape) * dtype.itemsize}"
             )
         return np.frombuffer(data.tobytes(), dtype).reshape(shape)
 

@@ -39,12 +39,10 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
         parts = extents.lower().split("x")
         if not all(part.isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
             raise GraphError(
-                
-                    f"--shape {printable(text)}: give positive sizes separated by x, perhaps after the input's name, "
-                    "as "
-                    "in "
-                    "input=1x96x96x3"
-                
+                f"--shape {printable(text)}: give positive sizes separated by x, perhaps after the input's name, "
+                "as "
+                "in "
+                "input=1x96x96x3"
             )
         if name in shapes:
             raise GraphError(f"--shape {printable(text)}: the shape of this input is given twice")
@@ -158,12 +156,10 @@ def _input_shape(record: Any, index: int, given: tuple[int, ...] | None) -> tupl
         )
         if not fits:
             raise GraphError(
-                
-                    f"--shape {name}={_text(list(given))}: this input is {_text(extents)}; only what is unknown (?) "
-                    "can "
-                    "be "
-                    "given"
-                
+                f"--shape {name}={_text(list(given))}: this input is {_text(extents)}; only what is unknown (?) "
+                "can "
+                "be "
+                "given"
             )
         if prod(given) > MAX_ELEMENTS:
             raise GraphError(
@@ -174,10 +170,8 @@ def _input_shape(record: Any, index: int, given: tuple[int, ...] | None) -> tupl
     if None in extents[is_batch_unknown:]:
         example = _text([1, *extents[1:]] if is_batch_unknown else extents)
         raise GraphError(
-            
-                f"input {name} is {_text(extents)}, of unknown (?) size; give its shape: --shape {name}={example} with "
-                "numbers for ?"
-            
+            f"input {name} is {_text(extents)}, of unknown (?) size; give its shape: --shape {name}={example} with "
+            "numbers for ?"
         )
     note = f"the batch of input {name} is unknown: it is taken as 1" if is_batch_unknown else None
     return tuple(1 if extent is None else extent for extent in extents), note

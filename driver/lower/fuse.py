@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, Op
+from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TpOp
 from convoy.spec.limits import FusedPool, broken_limit
 
@@ -23,7 +24,7 @@ def fuse(
     works: list,
     is_worth: Callable[[ConvWork, ElementwiseWork], bool],
     can_pool: Callable[[ConvWork], str | None],
-    line_bytes: int,
+    config: NpuConfig,
 ) -> tuple[list, dict[int, str]]:
     """Tables go into the operator that makes the operand, sums and maximum pools into the convolution that makes one
     operand, where nobody else wants that operand.
@@ -33,14 +34,14 @@ def fuse(
     works : the lowered form of each operator of `graph`
     is_worth : whether to fuse a convolution and a sum that could be fused
     can_pool : why a convolution with a legal pool cannot be cut into tiles, if so
-    line_bytes : `NpuConfig.pool_line_bytes`
+    config : of the NPU, whose line buffers limit pools
 
     Returns
     -------
     (works, notes)
         Works with `FusedWork` for what has vanished, and by operator index what was fused or why not.
     """
-    return _Fuser(graph, list(works), is_worth, can_pool, line_bytes).run()
+    return _Fuser(graph, list(works), is_worth, can_pool, config).run()
 
 
 class _Fuser:
@@ -50,15 +51,9 @@ class _Fuser:
         works: list[Any],
         is_worth: Callable[[ConvWork, ElementwiseWork], bool],
         can_pool: Callable[[ConvWork], str | None],
-        line_bytes: int,
+        config: NpuConfig,
     ):
-        self.graph, self.works, self.is_worth, self.can_pool, self.line_bytes = (
-            graph,
-            works,
-            is_worth,
-            can_pool,
-            line_bytes,
-        )
+        self.graph, self.works, self.is_worth, self.can_pool, self.config = graph, works, is_worth, can_pool, config
         self.notes: dict[int, str] = {}
         self.makers = {output: position for position, op in enumerate(graph.ops) for output in op.outputs}
         self.readers = Counter(index for op in graph.ops for index in op.inputs)
@@ -128,7 +123,7 @@ class _Fuser:
         if obstacle is None and self.graph.ops[root].kind not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             obstacle = f"its operand comes from {self.graph.ops[root].kind}"
         if obstacle is None:
-            obstacle = broken_limit(self._described(work, operand))
+            obstacle = broken_limit(self._described(work, operand), self.config)
         if obstacle is None and (self.works[root].residual is not None or self.works[root].pool_size):
             obstacle = "a sum or a pool is fused there, which comes last"
         if obstacle is None:
@@ -149,7 +144,6 @@ class _Fuser:
             has_pads,
             (rows.size_in, cols.size_in),
             self.graph.tensors[operand].dtype.itemsize,
-            self.line_bytes,
         )
 
     def _add(self, position: int, op: Op, work: ElementwiseWork) -> str | None:

@@ -141,10 +141,8 @@ class HostOp:
             tensor = self._graph.tensors[index]
             if value.shape != tensor.shape or value.dtype != tensor.dtype:
                 raise LiteRTError(
-                    
-                        f"{tensor.name!r} is {tensor.dtype} {list(tensor.shape)} in the file, but {value.dtype} "
-                        f"{list(value.shape)} there"
-                    
+                    f"{tensor.name!r} is {tensor.dtype} {list(tensor.shape)} in the file, but {value.dtype} "
+                    f"{list(value.shape)} there"
                 )
         return results
 

@@ -335,10 +335,8 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         f"{layer['op']} (operator {layer['index']}): {layer['note']}" for layer in report["layers"] if "note" in layer
     ]
     lines.append(
-        
-            f"{report['device']}, config {report['config']} ({report['cores']} x {report['lanes']} MAC/cycle): "
-            f"{report['macs']:,} MACs, {cost}"
-        
+        f"{report['device']}, config {report['config']} ({report['cores']} x {report['lanes']} MAC/cycle): "
+        f"{report['macs']:,} MACs, {cost}"
     )
     steps = f" in each of {len(report['steps'])} steps" if "steps" in report else ""
     exact = {

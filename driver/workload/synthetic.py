@@ -105,10 +105,8 @@ class LayerSpec:
         ):
             if prod(extents) > MAX_ELEMENTS:
                 raise GraphError(
-                    
-                        f"the {name} would have {'x'.join(map(str, extents))} = {prod(extents):,} elements; at most "
-                        f"{MAX_ELEMENTS:,}: make the layer smaller"
-                    
+                    f"the {name} would have {'x'.join(map(str, extents))} = {prod(extents):,} elements; at most "
+                    f"{MAX_ELEMENTS:,}: make the layer smaller"
                 )
 
     @property

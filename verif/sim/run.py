@@ -268,10 +268,8 @@ def run_tests(
         )
     if not outputs["results.xml"].exists():
         raise SimError(
-            
-                "the simulator ended before the tests did; the last lines of "
-                f"{outputs['simulation.log']}:\n{_tail(outputs['simulation.log'])}"
-            
+            "the simulator ended before the tests did; the last lines of "
+            f"{outputs['simulation.log']}:\n{_tail(outputs['simulation.log'])}"
         )
     results = Results(waves=waves, log=outputs["simulation.log"])
     results.failures, results.missing = read_results(outputs["results.xml"], wanted)
@@ -352,10 +350,8 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
     def attempt(names: Sequence[str], folder: Path, has_waves: bool) -> Results:
         console.print(
-            
-                f"compiling the model{' with waveforms' * has_waves} (once; up to some minutes), then running "
-                f"{', '.join(names) or 'all tests'}"
-            
+            f"compiling the model{' with waveforms' * has_waves} (once; up to some minutes), then running "
+            f"{', '.join(names) or 'all tests'}"
         )
         model = build_model(options.sim, npu_verilog(config), has_waves=has_waves)
         waves = (folder / f"waves.{WAVES_SUFFIX[options.sim]}").absolute() if has_waves else None
