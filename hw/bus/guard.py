@@ -70,7 +70,8 @@ class Guard(wiring.Component):
 
     A burst that is not allowed stays where it is and nothing passes any more until `stop`.
 
-    Throughput: one burst per cycle. Latency: 2 cycles: one to compare, one to send.
+    Throughput: one burst per cycle. Latency: 2 cycles: one to compare, one to send; as many bursts (`WAITING_BURSTS`)
+    wait inside.
 
     Members
     -------

@@ -8,6 +8,7 @@ from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
 from convoy.hw.lib.idle import Rest, resettable, rested
 from convoy.hw.lib.register import data_register
+from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import UNIT_RESET_GROUPS
 from convoy.spec.isa import NN
@@ -44,8 +45,7 @@ class NnEngine(wiring.Component):
         number n modulo `UNIT_RESET_GROUPS`, the others begin with number 1
     """
 
-    FAN_OUT_CYCLES = 1
-    """Registers between the drain and the cores, in each direction."""
+    FAN_OUT_CYCLES = cycles.DRAIN_FAN_OUT_CYCLES
 
     def __init__(self, config: NpuConfig):
         self._config = config

@@ -50,7 +50,8 @@ class Filler(wiring.Component):
 
     With `is_wide` a window has the planes of two channels of bytes, which are one channel here.
 
-    Latency: 3 cycles from address to window write. Throughput: one word per cycle, two idle cycles per window.
+    Latency: `FILL_CYCLES` from a word's address to `write`. Throughput: one word per cycle, and `FILL_GAP_CYCLES` idle
+    cycles per window.
     """
 
     STRIPE_CYCLES = 1

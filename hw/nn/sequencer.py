@@ -7,6 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -75,11 +76,9 @@ class Sequencer(wiring.Component):
     cycles to that.
     """
 
-    MIN_REUSE_CYCLES = 3
-    RELEASE_CYCLES = 4
-    """From the last issue of a window to its last read."""
-    FINISH_CYCLES = 10
-    """From the last issue of a group to its write into the accumulators."""
+    MIN_REUSE_CYCLES = cycles.MIN_REUSE_CYCLES
+    RELEASE_CYCLES = cycles.RELEASE_CYCLES
+    FINISH_CYCLES = cycles.FINISH_CYCLES
 
     def __init__(self, config: NpuConfig):
         self._config = config

@@ -43,7 +43,8 @@ class WeightFetcher(wiring.Component):
     beats : Out(WeightBeat), `beat_core` : Out(core number), `beat_en` : Out(1), a beat for the queue of one core
     taken : In(num_cores bits), strobes when a beat leaves a core's queue
 
-    Throughput: one beat per cycle; a burst takes three cycles to set up, which long bursts hide.
+    Throughput: one beat per cycle; a burst takes `BURST_CYCLES` to set up, `SKIP_CYCLES` more for each core whose queue
+    has no room; long bursts hide that.
     """
 
     def __init__(self, config: NpuConfig):

@@ -50,7 +50,7 @@ class BlendWeights(wiring.Component):
 class Blend(wiring.Component):
     """Adds the rows of a window and rounds, half away from zero.
 
-    Latency: 3 cycles from the last row. Throughput: a row per cycle.
+    Latency: `BLEND_CYCLES` from the last row. Throughput: a row per cycle.
 
     Members
     -------
