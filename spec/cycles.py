@@ -7,7 +7,7 @@ from __future__ import annotations
 __all__ = [
     "ACC_READ_CYCLES",
     "ACT_DEPTH_BEATS",
-    "ADD_CYCLES",
+    "ARITHMETIC_CYCLES",
     "AVERAGE_CYCLES",
     "AVERAGE_CYCLES_WIDE",
     "BLEND_CYCLES",
@@ -40,6 +40,8 @@ __all__ = [
     "SCALE_CYCLES",
     "SKIP_CYCLES",
     "TABLE_DEPTH_BEATS",
+    "TOKEN_BUFFER_BITS",
+    "TOKEN_PART_BITS",
     "UNIT_RESET_GROUPS",
     "WAITING_BURSTS",
     "WRITE_REQUEST_CYCLES",
@@ -80,6 +82,8 @@ RUN_REQUEST_CYCLES, RUN_RETURN_CYCLES = 3, 3
 
 BURST_CYCLES, SKIP_CYCLES = 3, 2
 """From one burst of weights to the next at the earliest; more for each core in between that needs none."""
+TOKEN_BUFFER_BITS, TOKEN_PART_BITS = 32, 16
+"""Buffer of a core's decoder, from which it takes a token per cycle, and what it takes into that per cycle."""
 FILL_CYCLES = 2
 """From the address of a word in the stripe memory to its write into the windows."""
 FILL_GAP_CYCLES = 2
@@ -99,7 +103,7 @@ REQUANTISE_CYCLES, LUT_CYCLES, COMPRESS_CYCLES = 13, 2, 2
 """From sums to bytes, through a lookup table, and to a chunk without the gaps between rows."""
 SCALE_CYCLES = 6
 """Of a product with a multiplier, rounded twice."""
-ADD_CYCLES = 2 * SCALE_CYCLES + 2
+ARITHMETIC_CYCLES = 2 * SCALE_CYCLES + 2
 """Of a sum, a difference or a product: operands are scaled, then the result."""
 
 NUM_TP_LANES = 4

@@ -26,7 +26,8 @@ from convoy.driver.lower.work import (
     RepeatWork,
     ZoomWork,
 )
-from convoy.driver.plan.cost import TP_START_CYCLES, block_cycles, tp_cycles
+from convoy.driver.plan import fitted
+from convoy.driver.plan.cost import block_cycles, tp_cycles
 from convoy.driver.plan.geometry import Geometry
 from convoy.driver.plan.phases import is_native, split_parts, stride_choices
 from convoy.driver.plan.schedule import CopyWork, PhaseWork, Schedule, Task
@@ -201,7 +202,7 @@ def _nn_cycles(convs: list[tuple[ConvWork, PhaseWork | None, Tiling]], config: N
         for blocks in phase_blocks(phases, work, tiling, 0, 0, config)
     ]
     num_stages = max(1, sum(cycles > 0 for cycles in tp))
-    return max(sum(tp), nn) + min(sum(tp), nn) / num_stages + TP_START_CYCLES * any(tp)
+    return max(sum(tp), nn) + min(sum(tp), nn) / num_stages + fitted.TP_START_CYCLES * any(tp)
 
 
 def _tp_cycles(task: Task, plan: Schedule, config: NpuConfig) -> float:
@@ -233,7 +234,7 @@ def _tp_cycles(task: Task, plan: Schedule, config: NpuConfig) -> float:
             config,
         )
     if isinstance(work, (ElementwiseWork, InterleaveWork, MoveWork, RepeatWork)):
-        return TP_START_CYCLES + sum(
+        return fitted.TP_START_CYCLES + sum(
             block_cycles(block, config) for block in tp_blocks(task, [0] * len(plan.buffers), 0, config)
         )
     return 0.0

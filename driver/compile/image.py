@@ -19,6 +19,7 @@ from convoy.driver.plan.macs import LaneMacs, lane_macs
 from convoy.driver.plan.schedule import Schedule, Task
 from convoy.driver.plan.tile import Tiling, deal_channels
 from convoy.spec.config import NpuConfig
+from convoy.spec.csr import MAX_DESCRIPTORS
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES, STREAM
 from convoy.spec.record import EncodeError
 
@@ -126,8 +127,8 @@ def _npu_step(
         used = {"nn", "tp"} if task.phases else {"nn"} if number in tilings else {"tp"}
         engines.setdefault(task.op.index, set()).update(used)
     count = len(emitter.descriptors)
-    if count > 65535:
-        raise GraphError(f"{count} descriptors; the limit of a program is 65535")
+    if count > MAX_DESCRIPTORS:
+        raise GraphError(f"{count} descriptors; the limit of a program is {MAX_DESCRIPTORS}")
     program_addr = arena.reserve(count * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
     record_addr = arena.reserve(count * COMPLETION.num_bytes, COMPLETION.num_bytes)
     image = (*arena.pieces, (program_addr, b"".join(emitter.descriptors))) if count else ()

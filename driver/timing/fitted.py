@@ -17,7 +17,7 @@ DOORBELL_CYCLES = 2
 """From the doorbell to the request of the first descriptor."""
 REFETCH_CYCLES = 1
 """From a descriptor's last beat to the request of the last burst of the next one."""
-RECORD_CYCLES = 1
+RECORD_REQUEST_CYCLES = 1
 """From a completion to the request of its record."""
 DESCRIPTOR_CYCLES = 27
 """From a job to the request of the descriptor behind the next one."""
@@ -44,7 +44,7 @@ GROUP_GAP_CYCLES = 5
 """Idle cycles of the drain between groups."""
 GROUP_FREE_CYCLES = 4
 """From the last visit of a group to the next use of its accumulators."""
-CHUNK_CYCLES = 9
+CHUNK_WRITE_CYCLES = 9
 """From a chunk without gaps to the port."""
 RESIDUAL_UNIT_CYCLES = 4
 """Between the second operands of two channels."""

@@ -27,7 +27,7 @@ NUM_RIVALS = 2
 """Loads of an engine that may be under way while the other one begins one."""
 NUM_AHEAD = 1
 """Jobs that the NN engine accepts while it loads for another."""
-RECORD_CYCLES = fitted.RECORD_CYCLES + WRITE_REQUEST_CYCLES + WRITE_RETURN_CYCLES
+RECORD_CYCLES = fitted.RECORD_REQUEST_CYCLES + WRITE_REQUEST_CYCLES + WRITE_RETURN_CYCLES
 """From a completion to the acknowledgement of its record, beyond the memory's latency and the record's beats."""
 
 

@@ -30,7 +30,7 @@ from convoy.spec.cycles import (
 from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTES, Cause
 
 from . import fitted
-from .port import READ_CYCLES, WRITE_CYCLES, Delay, SharedPort, Transfer
+from .port import READ_TRIP_CYCLES, WRITE_TRIP_CYCLES, Delay, SharedPort, Transfer
 from .start import Load, Loaded, Next, Start, simulate_load, simulate_start
 
 __all__ = ["Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
@@ -42,7 +42,12 @@ FREE_CYCLES = RELEASE_CYCLES + 1
 VISIT_CYCLES = FINISH_CYCLES + fitted.GROUP_SEEN_CYCLES
 """From the last weight of a group to the first visit of its drain."""
 RESULT_CYCLES = (
-    2 * DRAIN_FAN_OUT_CYCLES + ACC_READ_CYCLES + REQUANTISE_CYCLES + LUT_CYCLES + COMPRESS_CYCLES + fitted.CHUNK_CYCLES
+    2 * DRAIN_FAN_OUT_CYCLES
+    + ACC_READ_CYCLES
+    + REQUANTISE_CYCLES
+    + LUT_CYCLES
+    + COMPRESS_CYCLES
+    + fitted.CHUNK_WRITE_CYCLES
 )
 """From an accumulator to the port."""
 NUM_LOADS = 2
@@ -138,7 +143,10 @@ class NnTimer:
 
     def __init__(self, config: NpuConfig, memory: MemoryModel):
         self.config, self.latency = config, memory.latency_cycles
-        self.read_trip, self.write_trip = memory.latency_cycles + READ_CYCLES, memory.latency_cycles + WRITE_CYCLES
+        self.read_trip, self.write_trip = (
+            memory.latency_cycles + READ_TRIP_CYCLES,
+            memory.latency_cycles + WRITE_TRIP_CYCLES,
+        )
         self.load_taken = self.load_end = self.fill_free = self.fetched = self.drain_taken = self.drained = (
             self.added
         ) = self.written = self.completed = 0.0

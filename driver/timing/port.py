@@ -22,10 +22,10 @@ from . import fitted
 
 __all__ = [
     "ANSWER_CYCLES",
-    "READ_CYCLES",
+    "READ_TRIP_CYCLES",
     "REQUEST_CYCLES",
     "RUN_CYCLES",
-    "WRITE_CYCLES",
+    "WRITE_TRIP_CYCLES",
     "Delay",
     "SharedPort",
     "Transfer",
@@ -39,9 +39,9 @@ RUN_CYCLES = RUN_REQUEST_CYCLES + ANSWER_CYCLES + RUN_RETURN_CYCLES
 """From a run to its first beat behind the queue of the unit, beyond the memory's latency."""
 REQUEST_CYCLES = fitted.JOB_CYCLES + RUN_REQUEST_CYCLES
 """From a job of the NN engine to the first requests of its tables, parameters and pixels."""
-READ_CYCLES = fitted.JOB_CYCLES + RUN_CYCLES
+READ_TRIP_CYCLES = fitted.JOB_CYCLES + RUN_CYCLES
 """What a round trip to memory takes beyond the memory's latency."""
-WRITE_CYCLES = fitted.WRITE_BURST_CYCLES + WRITE_REQUEST_CYCLES + WRITE_RETURN_CYCLES
+WRITE_TRIP_CYCLES = fitted.WRITE_BURST_CYCLES + WRITE_REQUEST_CYCLES + WRITE_RETURN_CYCLES
 """The same from the last beat of a burst to its acknowledgement."""
 
 

@@ -33,7 +33,7 @@ __all__ = ["Load", "Loaded", "Next", "Start", "simulate_load", "simulate_start"]
 TURN_CYCLES = fitted.STREAM_START_CYCLES + BURST_CYCLES
 """From the last entry of the directory, or of the tap table, to the request of the first weights."""
 FETCHED_DESCRIPTORS = 1
-"""Descriptors that have been fetched before the next one of a job is taken."""
+"""Descriptors behind a job's own that have been fetched when it is accepted."""
 
 
 @dataclass(frozen=True)

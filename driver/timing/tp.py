@@ -6,7 +6,7 @@ from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import (
     ACT_DEPTH_BEATS,
-    ADD_CYCLES,
+    ARITHMETIC_CYCLES,
     AVERAGE_CYCLES,
     AVERAGE_CYCLES_WIDE,
     BLEND_CYCLES,
@@ -23,7 +23,7 @@ from convoy.spec.isa import FRACTION_BITS, LUT_BYTES, TP_TWO_OPERANDS, TpOp
 
 from . import fitted
 from .nn import Slice, num_beats, port_cycles
-from .port import READ_CYCLES, RUN_CYCLES, WRITE_CYCLES, SharedPort, Transfer
+from .port import READ_TRIP_CYCLES, RUN_CYCLES, WRITE_TRIP_CYCLES, SharedPort, Transfer
 
 __all__ = ["TpTimer"]
 
@@ -39,7 +39,10 @@ class TpTimer:
     def __init__(self, config: NpuConfig, memory: MemoryModel):
         self.config, self.latency = config, memory.latency_cycles
         self.port = SharedPort(config, self.latency)
-        self.read_trip, self.write_trip = memory.latency_cycles + READ_CYCLES, memory.latency_cycles + WRITE_CYCLES
+        self.read_trip, self.write_trip = (
+            memory.latency_cycles + READ_TRIP_CYCLES,
+            memory.latency_cycles + WRITE_TRIP_CYCLES,
+        )
         self.loaded = self.processed = self.processed_before = self.written = self.accepted = 0.0
         self.slices: list[Slice] = []
         self.loads: list[Transfer] = []
@@ -113,7 +116,7 @@ class TpTimer:
             return SCALE_CYCLES + BLEND_CYCLES
         if d["op"] in (TpOp.MAXIMUM, TpOp.MINIMUM):
             return EXTREME_CYCLES
-        return POOL_CYCLES if d["op"] == TpOp.MAX_POOL else ADD_CYCLES * (d["op"] in TP_TWO_OPERANDS)
+        return POOL_CYCLES if d["op"] == TpOp.MAX_POOL else ARITHMETIC_CYCLES * (d["op"] in TP_TWO_OPERANDS)
 
     def _copied_rows(self, d: dict[str, int], lanes: int) -> int:
         """Cycles of the rows of a copy, which the edges of its image cut; what is outside it is not read."""

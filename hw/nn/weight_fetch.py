@@ -11,7 +11,7 @@ from convoy.hw.dma.record_assembler import RecordAssembler
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.lib.idle import Rest, rested
 from convoy.hw.lib.queue import Queue
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import PAGE_BYTES, NpuConfig
 from convoy.spec.cycles import LOW_BEATS, TABLE_DEPTH_BEATS
 from convoy.spec.isa import NN, STREAM, TABLE_ALIGN_BYTES, TAP_BYTES
 
@@ -220,7 +220,7 @@ class WeightStreams(wiring.Component):
             Signal.like(length),
             Signal(),
         )  # what the page and max_burst_beats permit; all that is left to read is no more
-        to_boundary = Signal(range(4096 // config.port_bytes + 1))
+        to_boundary = Signal(range(PAGE_BYTES // config.port_bytes + 1))
         request = Signal(range(depth + 1))
         with m.FSM():
             with m.State("IDLE"):
@@ -241,7 +241,7 @@ class WeightStreams(wiring.Component):
             with m.State("SIZE"):
                 left_low, left_high = chosen.left[: len(length)], chosen.left[len(length) :]
                 m.d.comb += [
-                    to_boundary.eq(4096 // config.port_bytes - chosen.addr[beat_log2:12]),
+                    to_boundary.eq(PAGE_BYTES // config.port_bytes - chosen.addr[beat_log2 : exact_log2(PAGE_BYTES)]),
                     most.eq(Mux(to_boundary < config.max_burst_beats, to_boundary, config.max_burst_beats)),
                     is_rest.eq(~left_high.any() & (left_low <= most)),
                 ]

@@ -112,7 +112,7 @@ class AddLane(wiring.Component):
     y : Out(signed(8))
     """
 
-    PIPELINE_CYCLES = cycles.ADD_CYCLES
+    PIPELINE_CYCLES = cycles.ARITHMETIC_CYCLES
 
     def __init__(self):
         super().__init__({"job": In(_ADD_JOB), "a": In(signed(8)), "b": In(signed(8)), "y": Out(signed(8))})

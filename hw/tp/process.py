@@ -67,7 +67,7 @@ class Process(wiring.Component):
     descriptor starts when the pipeline is empty, and when its lookup table, if it has one, has been fetched.
 
     Latency: about 14 cycles from `loaded` to the first result, `ADD`, `SUB` and `MUL`
-    `ADD_CYCLES` more, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES`.
+    `ARITHMETIC_CYCLES` more, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES`.
     Throughput: pools, `BILINEAR`: `num_lanes` pixels of a window row per cycle, and at least two cycles per window
     (averages: those of `Average`); others: a group of `num_lanes` elements per cycle (one element if a step puts lanes
     into one bank; of int16: two cycles), and at least two cycles per iteration of the outer loops.
