@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from convoy.driver.compile import choose
@@ -118,7 +119,7 @@ def _table(title: str, module: ModuleType, worth, form: str) -> Table:
         for other in neighbours(value):
             with with_number(module, name, other):
                 shown.append(f"{other:g}: {worth():{form}}")
-        table.add_row(name, f"{value:g}", shown[0], f"{middle:{form}}", shown[1])
+        table.add_row(escape(name), f"{value:g}", shown[0], f"{middle:{form}}", shown[1])
     return table
 
 
