@@ -15,7 +15,8 @@ from .memory import MachineError
 
 __all__ = ["MAX_FOLLOWED_BYTES", "Hazards"]
 
-PAGE_LOG2 = 8
+_BLOCK_LOG2 = 8
+"""Of the bytes for which numbers are kept together."""
 MAX_FOLLOWED_BYTES = 1 << 28
 """Most bytes that one engine may read, or write, in a program."""
 
@@ -25,30 +26,30 @@ class _Numbers:
 
     def __init__(self, num_bytes: int):
         self._places = np.zeros(
-            (num_bytes >> PAGE_LOG2) + 1, np.int64
+            (num_bytes >> _BLOCK_LOG2) + 1, np.int64
         )  # where in `_numbers` each page is; 0: it has none
-        self._numbers = np.zeros(1 << PAGE_LOG2, np.uint16)
-        self._end = 1 << PAGE_LOG2
+        self._numbers = np.zeros(1 << _BLOCK_LOG2, np.uint16)
+        self._end = 1 << _BLOCK_LOG2
 
     def get(self, index: np.ndarray) -> np.ndarray:
-        return self._numbers[self._places[index >> PAGE_LOG2] + (index & ((1 << PAGE_LOG2) - 1))]
+        return self._numbers[self._places[index >> _BLOCK_LOG2] + (index & ((1 << _BLOCK_LOG2) - 1))]
 
     def get_span(self, span: slice) -> np.ndarray:
         """What has been set in the pages of consecutive bytes; a byte in a page that has none, or outside the span,
         is left out.
         """
-        index = np.arange(span.start >> PAGE_LOG2, -(-span.stop >> PAGE_LOG2))
+        index = np.arange(span.start >> _BLOCK_LOG2, -(-span.stop >> _BLOCK_LOG2))
         pages = index[self._places[index] > 0]
-        index = ((pages << PAGE_LOG2)[:, None] + np.arange(1 << PAGE_LOG2)).ravel()
+        index = ((pages << _BLOCK_LOG2)[:, None] + np.arange(1 << _BLOCK_LOG2)).ravel()
         return self.get(index[(index >= span.start) & (index < span.stop)])
 
     def set(self, what: str, index: np.ndarray, number: int) -> None:
         """Raises `MachineError` when too many bytes have been touched."""
-        pages = index >> PAGE_LOG2
+        pages = index >> _BLOCK_LOG2
         missing = pages[self._places[pages] == 0]
         if missing.size:
             missing = np.unique(missing)
-            start, self._end = self._end, self._end + (len(missing) << PAGE_LOG2)
+            start, self._end = self._end, self._end + (len(missing) << _BLOCK_LOG2)
             if self._end > MAX_FOLLOWED_BYTES:
                 raise MachineError(
                     f"{what}: the program's activations take more than the {MAX_FOLLOWED_BYTES} bytes that the "
@@ -57,8 +58,8 @@ class _Numbers:
                 )
             if self._end > len(self._numbers):
                 self._numbers = np.concatenate([self._numbers, np.zeros(self._end, np.uint16)])
-            self._places[missing] = start + (np.arange(len(missing)) << PAGE_LOG2)
-        self._numbers[self._places[pages] + (index & ((1 << PAGE_LOG2) - 1))] = number
+            self._places[missing] = start + (np.arange(len(missing)) << _BLOCK_LOG2)
+        self._numbers[self._places[pages] + (index & ((1 << _BLOCK_LOG2) - 1))] = number
 
 
 class Hazards:

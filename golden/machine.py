@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convoy.spec.config import NpuConfig
+from convoy.spec.csr import MAX_DESCRIPTORS
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, HEADER, NN, TP, Opcode
 
 from .hazards import Hazards
@@ -52,11 +53,11 @@ class Machine:
         AccessError
             When an access is outside the windows or the memory. The same holds.
         """
-        if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= 65535 or record_addr % COMPLETION.num_bytes:
+        if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= MAX_DESCRIPTORS or record_addr % COMPLETION.num_bytes:
             error = MachineError(
                 f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples "
                 "of "
-                f"{DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..65535"
+                f"{DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..{MAX_DESCRIPTORS}"
             )
             error.addr = program_addr
             raise error

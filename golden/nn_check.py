@@ -220,9 +220,8 @@ def _check_pool(config: NpuConfig, d: dict[str, int]) -> None:
     )  # as many rows of an image, even or odd as it is, as there must be
     element_bytes = 1 + d["is_wide"]
     row_bytes = d["tile_ow"] * element_bytes
-    obstacle = broken_limit(
-        FusedPool((size, size), (2, 2), False, (whole_rows, d["tile_ow"]), element_bytes, config.pool_line_bytes)
-    )
+    pool = FusedPool((size, size), (2, 2), False, (whole_rows, d["tile_ow"]), element_bytes)
+    obstacle = broken_limit(pool, config)
     require(obstacle is None, f"pool_size = {size}: {obstacle}")
     require(not is_part or size == 3, "pool_continues, pool_is_open: use 0 with a 2x2 pool")
     require(is_single or d["pool_rows"] > 0, "pool_rows = 0: use at least 1, or one group")

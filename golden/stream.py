@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import STREAM
+from convoy.spec.isa import STREAM, TABLE_ALIGN_BYTES
 
 from .memory import MachineError, MemoryView
 
@@ -72,11 +72,10 @@ def read_weights(config: NpuConfig, memory: MemoryView, d: dict[str, int], super
         where = f"superblock {superblock}, core {core}"
         entry_addr = d["stream_addr"] + (superblock * config.num_cores + core) * STREAM.num_bytes
         entry = memory.read_record(f"NN.stream_addr, {where}", STREAM, entry_addr)
-        if entry["num_beats"] < 1 or entry["offset_bytes"] % 32:
+        if entry["num_beats"] < 1 or entry["offset_bytes"] % TABLE_ALIGN_BYTES:
             raise MachineError(
                 f"STREAM of {where}: num_beats = {entry['num_beats']}, offset_bytes = {entry['offset_bytes']}: use "
-                "at "
-                "least 1 beat and a multiple of 32"
+                f"at least 1 beat and a multiple of {TABLE_ALIGN_BYTES}"
             )
         most_beats = -(-int(np.prod(shape)) * (8 + d["run_bits"]) // config.port_bits)
         if entry["num_beats"] > most_beats:

@@ -8,9 +8,11 @@ import stat
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 
-__all__ = ["PRESETS", "ConfigError", "NpuConfig", "load_config"]
+__all__ = ["PAGE_BYTES", "PRESETS", "ConfigError", "NpuConfig", "load_config"]
 
 
+PAGE_BYTES = 4096
+"""No burst of AXI4 crosses a multiple of it."""
 MAX_CONFIG_BYTES = 1 << 16
 """A longer TOML file is refused."""
 
@@ -121,8 +123,8 @@ class NpuConfig:
             "max_burst_beats",
             is_pow2(self.max_burst_beats)
             and self.max_burst_beats <= 256
-            and self.max_burst_beats * self.port_bytes <= 4096,
-            "use a power of two, 1..256, of at most 4096 bytes",
+            and self.max_burst_beats * self.port_bytes <= PAGE_BYTES,
+            f"use a power of two, 1..256, of at most {PAGE_BYTES} bytes",
         )
         check("max_reads", 1 <= self.max_reads <= 32, "use 1..32")
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .enums import IntEnum, IntFlag
+from .isa import COMPLETION
 
 __all__ = [
     "CSR_ADDR_BITS",
     "DESCRIPTOR_ERRORS",
     "ID",
+    "MAX_DESCRIPTORS",
     "NUM_WINDOWS",
     "REGISTERS",
     "WINDOW_ALIGN_BYTES",
@@ -24,6 +26,8 @@ ID = 0x434E5659
 """Value of the ID register: "CNVY"."""
 CSR_ADDR_BITS = 12
 """Address bits of the AXI4-Lite slave."""
+MAX_DESCRIPTORS = (1 << 16) - 1
+"""Of a program."""
 NUM_WINDOWS = 4
 """Memory windows."""
 WINDOW_ALIGN_BYTES = 32
@@ -185,14 +189,17 @@ REGISTERS = {
             "PROGRAM_COUNT",
             0x24,
             "rw",
-            (
-                "Number of descriptors, 1..65535; with another number the doorbell ends in `Error.MALFORMED`, "
-                "ERROR_ADDR "
-                "is PROGRAM_BASE."
-            ),
+            f"Number of descriptors, 1..{MAX_DESCRIPTORS}; with another number the doorbell ends in "
+            "`Error.MALFORMED`, ERROR_ADDR is PROGRAM_BASE.",
             is_held=True,
         ),
-        Register("RECORD_BASE", 0x28, "rw", "Where completion records go, aligned to 64 bytes.", is_held=True),
+        Register(
+            "RECORD_BASE",
+            0x28,
+            "rw",
+            f"Where completion records go, aligned to {COMPLETION.num_bytes} bytes.",
+            is_held=True,
+        ),
         Register("CYCLES", 0x2C, "ro", "Cycles from the last doorbell to its interrupt, or to now."),
         Register("READ_BYTES", 0x30, "ro", "Bytes read over the port since the last doorbell."),
         Register(

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 
 from amaranth.sim import Simulator
 
+from convoy.spec.config import PAGE_BYTES
+
 __all__ = [
     "AxiMemory",
     "ReadPortMemory",
@@ -23,8 +25,6 @@ __all__ = [
     "simulate",
     "sometimes",
 ]
-
-PAGE_BYTES = 4096
 
 
 def always() -> bool:

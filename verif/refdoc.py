@@ -112,8 +112,13 @@ def _limits() -> str:
         "## Fused maximum pools",
         "",
         *filled(_constant_docs(limits)["FUSED_POOL_LIMITS"]),
+        "Numbers are those of the default configuration.",
         "",
-        *(line for limit in limits.FUSED_POOL_LIMITS for line in filled(inspect.getdoc(limit), "* ")),
+        *(
+            line
+            for limit in limits.FUSED_POOL_LIMITS
+            for line in filled(limits.limit_text(limit, config.NpuConfig()), "* ")
+        ),
     ]
     return "\n".join(lines) + "\n"
 

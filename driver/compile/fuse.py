@@ -155,7 +155,7 @@ class _Fuser:
         if obstacle is None and self.graph.ops[root].kind not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             obstacle = self._foreign(root)
         if obstacle is None:
-            obstacle = broken_limit(self._described(work, operand))
+            obstacle = broken_limit(self._described(work, operand), self.config)
         if obstacle is None and (before.residual is not None or before.pool_size):
             obstacle = "a sum or a pool is fused there, which comes last"
         if obstacle is not None:
@@ -176,7 +176,6 @@ class _Fuser:
             has_pads,
             (rows.size_in, cols.size_in),
             self.graph.tensors[operand].dtype.itemsize,
-            self.config.pool_line_bytes,
         )
 
     def _add(self, position: int, op: Op, work: ElementwiseWork) -> str | None:

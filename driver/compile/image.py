@@ -18,6 +18,7 @@ from convoy.driver.plan.macs import LaneMacs, lane_macs
 from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
+from convoy.spec.csr import MAX_DESCRIPTORS
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES, STREAM
 from convoy.spec.record import EncodeError
 
@@ -25,9 +26,6 @@ from .segments import Segment
 from .tilings import Tiled
 
 __all__ = ["emit_plan"]
-
-MAX_DESCRIPTORS = 65535
-"""Of a program."""
 
 
 def emit_plan(

@@ -16,7 +16,8 @@ from convoy.driver.lower.work import (
     RepeatWork,
     ZoomWork,
 )
-from convoy.driver.plan.cost import TP_START_CYCLES, block_cycles, tp_cycles
+from convoy.driver.plan import fitted
+from convoy.driver.plan.cost import block_cycles, tp_cycles
 from convoy.driver.plan.schedule import ConvTask, CopyWork, PhaseWork, Schedule, Task
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
@@ -50,7 +51,7 @@ def conv_cycles(convs: Sequence[tuple[ConvWork, PhaseWork | None, Tiling]], conf
         for blocks in phase_blocks(phases, work, tiling, 0, 0, config)
     ]
     num_stages = max(1, sum(cycles > 0 for cycles in tp))
-    return max(sum(tp), nn) + min(sum(tp), nn) / num_stages + TP_START_CYCLES * any(tp)
+    return max(sum(tp), nn) + min(sum(tp), nn) / num_stages + fitted.TP_START_CYCLES * any(tp)
 
 
 def _tp_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
@@ -82,7 +83,7 @@ def _tp_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
             config,
         )
     if isinstance(work, (ElementwiseWork, InterleaveWork, MoveWork, RepeatWork)):
-        return TP_START_CYCLES + sum(
+        return fitted.TP_START_CYCLES + sum(
             block_cycles(block, config) for block in tp_blocks(task, [0] * len(schedule.buffers), 0, config)
         )
     return 0.0

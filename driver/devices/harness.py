@@ -13,7 +13,8 @@ from .windows import WindowRegisters
 
 __all__ = ["Bench", "Simulation"]
 
-RESET_CYCLES = 4
+POWER_UP_CYCLES = 4
+"""Of the reset before anything else."""
 REGISTER_CYCLES = 1000
 """Longest wait for an answer on AXI4-Lite."""
 CHUNK_CYCLES = 1000
@@ -70,7 +71,7 @@ class Bench:
         for name in vars(self.bus.pins):
             sim.set(f"m_axi__{name}", 0)
         sim.set("rst", 1)
-        for _ in range(RESET_CYCLES):
+        for _ in range(POWER_UP_CYCLES):
             await sim.settle()
             await sim.edge()
         if any(sim.get(f"m_axi__{channel}valid") for channel in ("ar", "aw", "w")):

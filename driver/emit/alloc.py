@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convoy.driver.plan.schedule import Buffer
-
-from .pack import ALIGN_BYTES
+from convoy.spec.isa import TABLE_ALIGN_BYTES
 
 __all__ = ["Arena", "align", "place_buffers"]
 
 
-def align(addr: int, alignment: int = ALIGN_BYTES) -> int:
+def align(addr: int, alignment: int = TABLE_ALIGN_BYTES) -> int:
     """The next multiple of `alignment`."""
     return -(-addr // alignment) * alignment
 
@@ -54,13 +53,13 @@ class Arena:
         self.end = align(start)
         self.pieces: list[tuple[int, bytes]] = []
 
-    def reserve(self, num_bytes: int, alignment: int = ALIGN_BYTES) -> int:
+    def reserve(self, num_bytes: int, alignment: int = TABLE_ALIGN_BYTES) -> int:
         """Address of `num_bytes` of its own."""
         addr = align(self.end, alignment)
         self.end = align(addr + num_bytes)
         return addr
 
-    def put(self, data: bytes, alignment: int = ALIGN_BYTES) -> int:
+    def put(self, data: bytes, alignment: int = TABLE_ALIGN_BYTES) -> int:
         """Address of `data`."""
         addr = self.reserve(len(data), alignment)
         self.pieces.append((addr, data))

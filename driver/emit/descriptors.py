@@ -18,7 +18,7 @@ from convoy.driver.plan.geometry import Stripe
 from convoy.driver.plan.schedule import CopyWork, PhaseWork, Task
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import NN, PARAM, STREAM, TP, Opcode
+from convoy.spec.isa import HEADER, NN, PARAM, STREAM, TP, Opcode
 
 from .tp_blocks import copy_blocks, elementwise_blocks, flat_blocks, pool_blocks
 from .tp_moves import interleave_blocks, move_blocks, repeat_blocks, zoom_blocks
@@ -304,7 +304,13 @@ class Emitter:
 
     @staticmethod
     def _header(opcode: Opcode, task: Task, waits: dict[str, int]) -> dict[str, int]:
-        return {"opcode": opcode, "wait_nn": 0, "wait_tp": 0, "reserved": 0, "tag": task.op.index & 0xFFFF} | waits
+        return {
+            "opcode": opcode,
+            "wait_nn": 0,
+            "wait_tp": 0,
+            "reserved": 0,
+            "tag": task.op.index & HEADER.fields["tag"].max,
+        } | waits
 
     def _stripe_place(self, stripe: Stripe) -> dict[str, int]:
         """Stripes lie at the bottom and at the top of the memory in turn."""

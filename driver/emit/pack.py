@@ -10,10 +10,10 @@ import numpy as np
 from convoy.driver.lower.work import ConvWork
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS, PARAM, STREAM, TAP_BYTES
+from convoy.spec.cycles import MIN_REUSE_CYCLES, TOKEN_BUFFER_BITS, TOKEN_PART_BITS
+from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS, PARAM, STREAM, TABLE_ALIGN_BYTES, TAP_BYTES
 
 __all__ = [
-    "ALIGN_BYTES",
     "LayerStreams",
     "StreamCounts",
     "Streams",
@@ -24,9 +24,6 @@ __all__ = [
     "pack_taps",
     "stream_bits",
 ]
-
-ALIGN_BYTES = 32
-"""Alignment of tables and weight streams."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,8 @@ def count_stream(
     is_next &= (
         order - np.maximum.accumulate(np.where(is_next, 0, order))
     ) % 2 == 1  # a wait makes room for the one after
-    stalls = [np.maximum(wait - idle, 0) for wait in (2 * is_same + is_next, 1 * is_same)]
+    most, less = MIN_REUSE_CYCLES - 1, MIN_REUSE_CYCLES - 2
+    stalls = [np.maximum(wait - idle, 0) for wait in (most * is_same + less * is_next, less * is_same)]
     nnz, all_zeros, kept_zeros = (
         tuple(counts.astype(int).tolist()) for counts in (np.bincount(window, minlength=num_windows), *zeros)
     )
@@ -179,13 +177,13 @@ def count_stream(
 
 @lru_cache
 def _token_cycles(token_bits: int) -> float:
-    """The decoder takes a token from a buffer of 32 bits that holds one, and 16 bits into one that has room for them
-    before that.
+    """The decoder takes a token from its buffer if that holds one, and a part of a beat into it if that has room
+    before.
     """
     level, num_tokens, num_cycles = 0, 0, 1000
     for _ in range(num_cycles):
-        does_take, does_append = level >= token_bits, level <= 16
-        level += 16 * does_append - token_bits * does_take
+        does_take, does_append = level >= token_bits, level <= TOKEN_BUFFER_BITS - TOKEN_PART_BITS
+        level += TOKEN_PART_BITS * does_append - token_bits * does_take
         num_tokens += does_take
     return num_cycles / num_tokens
 
@@ -225,7 +223,7 @@ def pack_streams(work: ConvWork, tiling: Tiling, kernels: np.ndarray, config: Np
         data += encoded
         num_bytes += num_beats * config.port_bytes
         counts.append(count_stream(stream, run_bits, num_taps, num_beats, is_depthwise=tiling.geometry.is_depthwise))
-        data += bytes(-len(data) % max(ALIGN_BYTES, config.port_bytes))
+        data += bytes(-len(data) % max(TABLE_ALIGN_BYTES, config.port_bytes))
     return Streams(bytes(data), bytes(directory), run_bits, num_bytes, LayerStreams(tuple(counts), num_oc, num_runs))
 
 

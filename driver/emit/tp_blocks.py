@@ -10,7 +10,7 @@ import numpy as np
 
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ElementwiseWork, PoolWork
-from convoy.driver.plan.cost import TP_BLOCK_CYCLES
+from convoy.driver.plan import fitted
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TP, TpOp
 
@@ -20,8 +20,6 @@ BLANK = dict.fromkeys(
     TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "reserved", "tag", "buffer_half"}, 0
 ) | dict.fromkeys(("num_a_runs", "num_0", "num_1", "num_2"), 1)
 """Fields of a TP descriptor, all zero but the counts."""
-_RUN_CYCLES = 4
-"""What a run costs beyond a cycle per byte, to choose between shapes of blocks."""
 
 
 def elementwise_blocks(
@@ -246,7 +244,7 @@ def _copy_box(sizes: tuple[int, int, int], orders: tuple[tuple[int, ...], ...], 
         counts = [found[2] for found in runs if found is not None]
         size = int(np.prod(extents))
         if min(extents) >= 1 and len(counts) == len(orders) and size <= limit:
-            cost = (size + TP_BLOCK_CYCLES + _RUN_CYCLES * sum(counts)) / size
+            cost = (size + fitted.TP_BLOCK_CYCLES + fitted.TP_RUN_CYCLES * sum(counts)) / size
             if cost < best_cost:
                 best, best_cost = extents, cost
     return best

@@ -27,7 +27,7 @@ from .work import (
 
 __all__ = ["MOVE_LOWERINGS"]
 
-MAX_STRIDE = TP.fields["stride_h"].max
+MAX_ZOOM = TP.fields["stride_h"].max
 
 
 def _move_tensors(graph: Graph, op: Op, *, is_wide_ok: bool = True) -> tuple[Tensor, Tensor]:
@@ -294,9 +294,7 @@ def _bilinear_axis(op: Op, size_in: int, size_out: int) -> ZoomAxis:
     )
     step = ((span_in << FRACTION_BITS) + span_out // 2) // span_out
     start = (step >> 1) - (1 << FRACTION_BITS - 1) if op.options["half_pixel_centers"] else 0
-    require(
-        step >> FRACTION_BITS <= MAX_STRIDE, f"{size_in} pixels to {size_out}; the limit is a factor of {MAX_STRIDE}"
-    )
+    require(step >> FRACTION_BITS <= MAX_ZOOM, f"{size_in} pixels to {size_out}; the limit is a factor of {MAX_ZOOM}")
     require(
         start + (size_out - 1) * step >> FRACTION_BITS < size_in,
         f"{size_in} pixels to {size_out}: the last one lies outside the image",
@@ -320,11 +318,9 @@ def _nearest_pixels(op: Op, size_in: int, size_out: int) -> np.ndarray:
 def _nearest_axis(pixels: np.ndarray, size_in: int, size_out: int) -> ZoomAxis:
     """Starts and steps in 1/1024 that lead to these pixels, in pieces as long as possible."""
     ratio = size_in * (1 << FRACTION_BITS) // size_out
-    require(
-        ratio >> FRACTION_BITS <= MAX_STRIDE, f"{size_in} pixels to {size_out}; the limit is a factor of {MAX_STRIDE}"
-    )
+    require(ratio >> FRACTION_BITS <= MAX_ZOOM, f"{size_in} pixels to {size_out}; the limit is a factor of {MAX_ZOOM}")
     aligned = (size_in - 1) * (1 << FRACTION_BITS) // max(size_out - 1, 1)
-    steps = np.array([step for step in (ratio, ratio + 1, aligned, aligned + 1) if step >> FRACTION_BITS <= MAX_STRIDE])
+    steps = np.array([step for step in (ratio, ratio + 1, aligned, aligned + 1) if step >> FRACTION_BITS <= MAX_ZOOM])
     pieces, first = [], 0
     while first < size_out:
         starts = (pixels[first:] << FRACTION_BITS) - np.arange(size_out - first) * steps[:, None]

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
-from convoy.spec.isa import NN, Rounding, TpOp
+from convoy.spec.isa import NN, PARAM, TP, Rounding, TpOp
 
 from .elementwise import ELEMENTWISE_LOWERINGS
 from .host_ops import host_reason
@@ -39,7 +39,8 @@ KERNEL_PER_STRIDE = 11
 """Kernels have at most this many taps per axis and stride, less one."""
 MAX_TRANSPOSED_STRIDE = 4
 MAX_PAD = 7
-MAX_SHIFT_LEFT = 7
+MAX_SHIFT_LEFT = PARAM.fields["shift_left"].max
+MAX_POOL_STRIDE = TP.fields["stride_h"].max
 MAX_TAPS = NN.fields["num_taps"].max
 
 
@@ -431,7 +432,7 @@ def _lower_pool(graph: Graph, op: Op) -> PoolWork:
     )
     rows = _axis(op, "h", in_shape[1], out_shape[1], op.options["filter_h"])
     cols = _axis(op, "w", in_shape[2], out_shape[2], op.options["filter_w"])
-    require(max(rows.stride, cols.stride) <= 255, "the limit of a pool's stride is 255")
+    require(max(rows.stride, cols.stride) <= MAX_POOL_STRIDE, f"the limit of a pool's stride is {MAX_POOL_STRIDE}")
     act_min, act_max = clamp(op, target)
     return PoolWork(
         TpOp.MAX_POOL if op.kind == "MAX_POOL_2D" else TpOp.AVG_POOL,

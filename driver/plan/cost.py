@@ -1,4 +1,4 @@
-"""The compiler's estimate of a layer's cycles: what it minimises, in one place."""
+"""The compiler's estimate of a layer's cycles: what it minimises, in one place; its numbers are in `fitted.py`."""
 
 from __future__ import annotations
 
@@ -8,50 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import FILL_GAP_CYCLES, MIN_REUSE_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import MAX_RUN_BITS, PARAM
+
+from . import fitted
 
 if TYPE_CHECKING:
     from .geometry import Geometry, GroupShape, Stripe
 
-__all__ = [
-    "TP_BLOCK_CYCLES",
-    "TP_START_CYCLES",
-    "WINDOW_CYCLES",
-    "TilingCost",
-    "WeightLoad",
-    "block_cycles",
-    "tiling_cost",
-    "tp_cycles",
-    "words_per_row",
-]
-
-TP_START_CYCLES = 200
-"""From the last write that a TP task waits for to its first output."""
-TP_BLOCK_CYCLES = 60
-"""What a TP descriptor costs beyond its bytes."""
-TP_BYTE_CYCLES = {"copy": 0.25, "add": 0.3, "pool": 0.35, "zoom": 2.0}
-"""Cycles per output byte (pools: per pixel of a window)."""
-
-START_CYCLES = 450
-"""A descriptor's fetch, tables, first window and last write."""
-NEXT_CYCLES = 55
-"""What remains of that between stripes of a layer, where it is mostly hidden."""
-WINDOW_CYCLES = 2
-"""Idle cycles of the filler between windows."""
-IMBALANCE = 0.25
-"""Cores that differ in the non-zero weights of a window wait for each other when one is `num_slots` windows ahead:
-this part of what the slowest of independent cores would take longer than their mean, in as many windows.
-"""
-GROUP_CYCLES = 2
-"""What a group costs the cores beyond its vectors."""
-DRAIN_GROUP_CYCLES = 20
-"""What a group costs the drain beyond its chunks."""
-PORT_SHARE = 0.7
-"""Part of the port's beats that weight streams can count on."""
-CONTENTION = 0.3
-"""Cycles that a beat of weights or parameters costs, because activations wait for it."""
-SLOT_PENALTY = {1: 1.0, 2: 0.3, 3: 0.08}
-"""With few window slots filling and computing wait for each other: this part of the shorter one is not hidden."""
+__all__ = ["TilingCost", "WeightLoad", "block_cycles", "tiling_cost", "tp_cycles", "words_per_row"]
 
 
 @dataclass(frozen=True)
@@ -87,9 +52,9 @@ def tiling_cost(
     geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...], load: WeightLoad, config: NpuConfig
 ) -> TilingCost:
     """Estimate of one layer tiled in this way."""
-    window_cycles = geometry.value_bytes * len(geometry.phase_list) * group.seg_words + WINDOW_CYCLES
+    window_cycles = geometry.value_bytes * len(geometry.phase_list) * group.seg_words + FILL_GAP_CYCLES
     fill = load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1)
-    weights = _stream_bytes(load, config) / config.port_bytes / PORT_SHARE
+    weights = _stream_bytes(load, config) / config.port_bytes / fitted.PORT_SHARE
     drain_lanes = (config.residual_lanes if geometry.has_residual else config.post_lanes) / geometry.value_bytes
     imbalance = _imbalance(load, config) / group.num_slots
     param_beats = PARAM.num_bytes / config.port_bytes * config.num_cores * load.kernels
@@ -105,18 +70,23 @@ def tiling_cost(
         totals += parts
         traffic += stripe.num_groups * np.array([weights[here].sum(), param_beats[here].sum()])
         if previous is not None and previous[0] + stripe.num_words <= config.stripe_words:
-            cycles += time + NEXT_CYCLES + max(load_cycles - previous[1], 0.0)
+            cycles += time + fitted.NEXT_STRIPE_CYCLES + max(load_cycles - previous[1], 0.0)
         elif geometry.is_depthwise:  # superblocks follow the loader
             share = 1 / stripe.part.num_sb
-            cycles += max(load_cycles + share * time, time + share * load_cycles) + NEXT_CYCLES
+            cycles += max(load_cycles + share * time, time + share * load_cycles) + fitted.NEXT_STRIPE_CYCLES
         else:
-            cycles += max(load_cycles, first) + time - first + NEXT_CYCLES
+            cycles += max(load_cycles, first) + time - first + fitted.NEXT_STRIPE_CYCLES
         previous = stripe.num_words, time
     drain_last = load.kernels[-1] * config.num_cores * chunks[1]
-    contention = CONTENTION * float(PORT_SHARE * traffic[0] + traffic[1])
+    contention = fitted.CONTENTION * float(fitted.PORT_SHARE * traffic[0] + traffic[1])
     compute, fill_cycles, drain = (float(total) for total in totals)
     return TilingCost(
-        cycles + contention + START_CYCLES + float(drain_last), compute, fill_cycles, drain, float(traffic[0]), loads
+        cycles + contention + fitted.LAYER_CYCLES + float(drain_last),
+        compute,
+        fill_cycles,
+        drain,
+        float(traffic[0]),
+        loads,
     )
 
 
@@ -135,13 +105,15 @@ def _stripe_time(
 
     The arrays are of its superblocks; `chunks` as from `_drain_chunks`.
     """
-    here, hidden = stripe.part.superblocks, SLOT_PENALTY.get(group.num_slots, 0.02)
+    here, hidden = stripe.part.superblocks, fitted.SLOT_PENALTY.get(group.num_slots, fitted.MANY_SLOTS_PENALTY)
     total, sums, first = 0.0, np.zeros(3), 0.0
     for count, num_chunks, (_, num_vec) in zip((stripe.num_groups - 1, 1), chunks, stripe.groups(group), strict=True):
         compute = (load.nnz_core[here] + imbalance) * _cycles_per_weight(value_bytes * num_vec, load)
-        drain = load.kernels[here] * config.num_cores * num_chunks + DRAIN_GROUP_CYCLES
+        drain = load.kernels[here] * config.num_cores * num_chunks + fitted.GROUP_DRAIN_CYCLES
         longest = np.maximum(compute, fill)
-        time = np.maximum(np.maximum(longest + hidden * np.minimum(compute, fill), drain), weights) + GROUP_CYCLES
+        time = (
+            np.maximum(np.maximum(longest + hidden * np.minimum(compute, fill), drain), weights) + fitted.GROUP_CYCLES
+        )
         total += count * float(time.sum())
         sums += count * np.array([compute.sum(), fill.sum(), drain.sum()])
         first = first or (float(time[0]) if count else 0.0)
@@ -166,8 +138,9 @@ def _drain_chunks(
 
 
 def _cycles_per_weight(num_vec: int, load: WeightLoad) -> float:
-    """T, or more when successive weights update the same accumulators within three cycles."""
-    return max(num_vec, 3 if load.num_taps > 1 else min(3.0, -(-3 // int(load.kernels.min()))))
+    """T, or more when successive weights update the same accumulators within `MIN_REUSE_CYCLES`."""
+    least = MIN_REUSE_CYCLES if load.num_taps > 1 else -(-MIN_REUSE_CYCLES // int(load.kernels.min()))
+    return max(num_vec, least)
 
 
 def _imbalance(load: WeightLoad, config: NpuConfig) -> np.ndarray:
@@ -176,7 +149,7 @@ def _imbalance(load: WeightLoad, config: NpuConfig) -> np.ndarray:
     """
     density = load.nnz / (config.num_cores * load.positions)
     deviation = np.sqrt(load.positions / load.num_z * density * (1 - density))
-    return IMBALANCE * load.num_z * deviation * np.sqrt(2 * np.log(config.num_cores))
+    return fitted.IMBALANCE * load.num_z * deviation * np.sqrt(2 * np.log(config.num_cores))
 
 
 def _stream_bytes(load: WeightLoad, config: NpuConfig) -> np.ndarray:
@@ -209,13 +182,13 @@ def _load_cycles(geometry: Geometry, group: GroupShape, stripe: Stripe, config: 
 
 
 def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfig) -> float:
-    """Estimate of a TP task of `kind` (a key of TP_BYTE_CYCLES) that loads `num_loaded_bytes` and makes `num_bytes`
-    (pools: reads pixels).
+    """Estimate of a TP task of `kind` (a key of `fitted.TP_BYTE_CYCLES`) that loads `num_loaded_bytes` and makes
+    `num_bytes` (pools: reads pixels).
     """
     return (
-        TP_START_CYCLES
-        + TP_BYTE_CYCLES[kind] * num_bytes
-        + TP_BLOCK_CYCLES * -(-num_loaded_bytes // (config.tp_buffer_bytes // 2))
+        fitted.TP_START_CYCLES
+        + fitted.TP_BYTE_CYCLES[kind] * num_bytes
+        + fitted.TP_BLOCK_CYCLES * -(-num_loaded_bytes // (config.tp_buffer_bytes // 2))
     )
 
 
@@ -224,5 +197,5 @@ def block_cycles(block: dict[str, int], config: NpuConfig) -> float:
     load = sum(block[f"num_{name}_runs"] * (-(-block[f"{name}_run_bytes"] // config.port_bytes) + 1) for name in "ab")
     steps = [block["step_2"]] + [block["b_step_2"]] * (block["b_run_bytes"] > 0)
     has_groups = all(step == 0 or step % (config.port_bytes // 2) != 0 for step in steps)
-    row = max(2, (1 + block["is_wide"]) * (-(-block["num_2"] // 4) if has_groups else block["num_2"]))
-    return max(load, block["num_0"] * block["num_1"] * row) + TP_BLOCK_CYCLES
+    row = max(2, (1 + block["is_wide"]) * (-(-block["num_2"] // NUM_TP_LANES) if has_groups else block["num_2"]))
+    return max(load, block["num_0"] * block["num_1"] * row) + fitted.TP_BLOCK_CYCLES

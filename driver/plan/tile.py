@@ -14,7 +14,7 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import STREAM, TABLE_ALIGN_BYTES
+from convoy.spec.isa import NN, STREAM, TABLE_ALIGN_BYTES
 
 from .cost import TilingCost, WeightLoad, tiling_cost, words_per_row
 from .geometry import ChannelPart, Geometry, GroupShape, Stripe
@@ -287,12 +287,13 @@ def _fitted(geometry: Geometry, config: NpuConfig, group: GroupShape) -> Iterato
     num_slots = config.window_words // (seg_words * len(geometry.phase_list) * geometry.value_bytes)
     legal = (
         num_slots >= 1
-        and seg_words < 1 << 9
-        and group.num_vec < 1 << 9
-        and group.pitch_row << group.split_log2 < 1 << 13
-        and group.group_step < 1 << 16
+        and seg_words <= NN.fields["seg_words"].max
+        and group.num_vec <= NN.fields["num_vec"].max
+        and group.pitch_row << group.split_log2 <= NN.fields["step_vec_y"].max
+        and group.group_step <= NN.fields["group_step"].max
     )
-    if legal and group.drain_pitch * group.rows < 1 << 14 and (group.pitch_row - width) // lanes < 1 << 8:
+    split_words, num_pos = (group.pitch_row - width) // lanes, group.drain_pitch * group.rows
+    if legal and num_pos <= NN.fields["num_pos"].max and split_words <= NN.fields["split_words"].max:
         yield replace(group, seg_words=seg_words, num_slots=num_slots)
 
 
@@ -441,7 +442,7 @@ def _stripe(
 
 def _is_legal(stripe: Stripe, geometry: Geometry, config: NpuConfig) -> bool:
     """It fits the stripe memory and the descriptor's fields."""
-    limit = 1 << 16
+    limit = 1 << NN.fields["num_ic"].bits
     words = stripe.phase_words * len(geometry.phase_list)
     return (
         stripe.num_words <= config.stripe_words

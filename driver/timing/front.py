@@ -9,24 +9,25 @@ from math import inf
 from convoy.driver.emit.program import Program
 from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import CHECK_CYCLES, INTERRUPT_CYCLES
+from convoy.spec.cycles import CHECK_CYCLES, INTERRUPT_CYCLES, WRITE_REQUEST_CYCLES, WRITE_RETURN_CYCLES
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, HEADER, NN, TP, Opcode
 
+from . import fitted
 from .nn import Following, NnTimer, Slice, Spent
-from .port import Delay, Transfer
+from .port import ANSWER_CYCLES, Delay, Transfer
 from .tp import TpTimer
 
 __all__ = ["Timed", "end_cycles", "time_program"]
 
-START_CYCLES = 6
+FIRST_FETCH_CYCLES = fitted.DOORBELL_CYCLES + ANSWER_CYCLES
 """From the doorbell to the first beat of the first descriptor, beyond the memory's latency."""
-ARRIVE_CYCLES = 5
+NEXT_FETCH_CYCLES = fitted.REFETCH_CYCLES + ANSWER_CYCLES
 """From a descriptor's last beat to the first beat of the last burst of the next one, beyond the memory's latency."""
 NUM_RIVALS = 2
 """Loads of an engine that may be under way while the other one begins one."""
 NUM_AHEAD = 1
 """Jobs that the NN engine accepts while it loads for another."""
-RECORD_CYCLES = 5
+RECORD_CYCLES = fitted.RECORD_REQUEST_CYCLES + WRITE_REQUEST_CYCLES + WRITE_RETURN_CYCLES
 """From a completion to the acknowledgement of its record, beyond the memory's latency and the record's beats."""
 
 
@@ -50,7 +51,7 @@ class _Front:
         self.program, self.config, self.latency = program, config, memory.latency_cycles
         self.nn, self.tp = NnTimer(config, memory), TpTimer(config, memory)
         self.num_beats = DESCRIPTOR_BYTES // config.port_bytes
-        self.arrived: float = START_CYCLES + self.latency + self.num_beats
+        self.arrived: float = FIRST_FETCH_CYCLES + self.latency + self.num_beats
         self.taken = 0.0
         self.done = {Opcode.NN: 0.0, Opcode.TP: 0.0}
 
@@ -80,7 +81,7 @@ class _Front:
     def _offer(self, header: dict[str, int]) -> float:
         """When the next descriptor has been fetched and checked, and what it waits for is done."""
         fetched = max(self.taken + self.num_beats, self.arrived) + 1
-        self.arrived = fetched + self.latency + ARRIVE_CYCLES + min(self.num_beats, self.config.max_burst_beats)
+        self.arrived = fetched + self.latency + NEXT_FETCH_CYCLES + min(self.num_beats, self.config.max_burst_beats)
         waits = [self.done[Opcode.TP] + 1] * header["wait_tp"]
         if header["opcode"] == Opcode.TP:
             waits += [self.done[Opcode.NN] + 1] * header["wait_nn"]

@@ -10,63 +10,48 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from convoy.driver.emit.pack import LayerStreams, StreamCounts
-from convoy.driver.plan.cost import WINDOW_CYCLES
 from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import LOW_BEATS
+from convoy.spec.cycles import (
+    ACC_READ_CYCLES,
+    BURST_CYCLES,
+    COMPRESS_CYCLES,
+    DRAIN_FAN_OUT_CYCLES,
+    FILL_CYCLES,
+    FILL_GAP_CYCLES,
+    FINISH_CYCLES,
+    LOW_BEATS,
+    LUT_CYCLES,
+    MAX_WRITES,
+    RELEASE_CYCLES,
+    REQUANTISE_CYCLES,
+    WAITING_BURSTS,
+)
 from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTES, Cause
 
-from .port import FLIGHT_CYCLES, Delay, SharedPort, Transfer
-from .start import WAITING_BURSTS, Load, Loaded, Next, Start, simulate_load, simulate_start
+from . import fitted
+from .port import READ_TRIP_CYCLES, WRITE_TRIP_CYCLES, Delay, SharedPort, Transfer
+from .start import Load, Loaded, Next, Start, simulate_load, simulate_start
 
-__all__ = [
-    "MAX_WRITES",
-    "READ_CYCLES",
-    "WRITE_CYCLES",
-    "Following",
-    "NnTimer",
-    "Slice",
-    "Spent",
-    "num_beats",
-    "port_cycles",
-]
+__all__ = ["Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
 
-READ_CYCLES = 12
-"""What a round trip to memory takes beyond the memory's latency: request, guard, queues."""
-WRITE_CYCLES = 12
-"""The same from the last beat of a burst to its acknowledgement."""
-MAX_WRITES = 16
-"""Write bursts in flight."""
-LOAD_CYCLES = 7
-"""From the first beat of a stripe to its place in the stripe memory."""
-LOAD_GAP_CYCLES = 13
-"""Between the last write of a stripe and the first of the next."""
-FILLED_CYCLES = 3
-"""From the last word of a window to the first weight that may meet it."""
-RELEASE_CYCLES = 5
-"""From the last weight of a window to the refill of its slot."""
-DECODE_CYCLES = 10
-"""From the end of a group's stream, or from a beat, to the next weight at the sequencer."""
-TABLE_CYCLES = 20
-"""From a job to the request of its tables, and from their last entry to the request of the first stream."""
-LOOKAHEAD_WEIGHTS = 8
-"""Weights between the decoder and the lanes."""
+FILLED_CYCLES = FILL_CYCLES + 1
+"""From the last word of a window to the first weight that may meet it: the sequencer counts windows in a register."""
+FREE_CYCLES = RELEASE_CYCLES + 1
+"""From the last weight of a window to the refill of its slot: the filler counts windows in a register."""
+VISIT_CYCLES = FINISH_CYCLES + fitted.GROUP_SEEN_CYCLES
+"""From the last weight of a group to the first visit of its drain."""
+RESULT_CYCLES = (
+    2 * DRAIN_FAN_OUT_CYCLES
+    + ACC_READ_CYCLES
+    + REQUANTISE_CYCLES
+    + LUT_CYCLES
+    + COMPRESS_CYCLES
+    + fitted.CHUNK_WRITE_CYCLES
+)
+"""From an accumulator to the port."""
 NUM_LOADS = 2
 """Jobs whose pixels are loaded while the weights of one are fetched: its own and those of the job before."""
-FINISH_CYCLES = 16
-"""From the last weight of a group to the first visit of its drain."""
-DRAIN_GROUP_CYCLES = 5
-"""Idle cycles of the drain between groups."""
-DRAINED_CYCLES = 4
-"""From the last visit of a group to the next use of its accumulators."""
-DRAIN_CYCLES = 30
-"""From an accumulator to the port."""
-RESIDUAL_UNIT_CYCLES = 4
-"""Between the second operands of two channels."""
-RESIDUAL_CYCLES = 8
-"""From a unit to the request of its second operand, and from the operand to its sum."""
-DRAIN_QUEUE_CHUNKS = 100
-"""Chunks that the drain may be ahead of the port."""
 
 
 def num_beats(run_bytes: float, is_aligned: bool, config: NpuConfig) -> float:
@@ -79,7 +64,7 @@ def port_cycles(beats: float, num_runs: float, latency_cycles: int, max_bursts: 
     `max_bursts` of them in flight.
     """
     bursts = max(num_runs, beats / config.max_burst_beats)
-    return max(beats, (bursts * (latency_cycles + FLIGHT_CYCLES) + beats) / max_bursts)
+    return max(beats, (bursts * (latency_cycles + fitted.FLIGHT_CYCLES) + beats) / max_bursts)
 
 
 @dataclass
@@ -158,7 +143,10 @@ class NnTimer:
 
     def __init__(self, config: NpuConfig, memory: MemoryModel):
         self.config, self.latency = config, memory.latency_cycles
-        self.read_trip, self.write_trip = memory.latency_cycles + READ_CYCLES, memory.latency_cycles + WRITE_CYCLES
+        self.read_trip, self.write_trip = (
+            memory.latency_cycles + READ_TRIP_CYCLES,
+            memory.latency_cycles + WRITE_TRIP_CYCLES,
+        )
         self.load_taken = self.load_end = self.fill_free = self.fetched = self.drain_taken = self.drained = (
             self.added
         ) = self.written = self.completed = 0.0
@@ -189,12 +177,12 @@ class NnTimer:
         )
         pixels = self._load(d, accepted, layer, following)
         self.fetched = self._first_fetch(d, accepted)
-        self.ends = [max(end, accepted + 4) for end in self.ends]
-        self.fill_free = max(self.fill_free, accepted + 2, *self.releases[-1:])
+        self.ends = [max(end, accepted + fitted.CORE_JOB_CYCLES) for end in self.ends]
+        self.fill_free = max(self.fill_free, accepted + fitted.FILLER_JOB_CYCLES, *self.releases[-1:])
         self.releases = []
         units = [self._unit_cycles(d, suffix) for suffix in ("", "_last")]
         lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
-        drain_ready = max(accepted, self.drained) + 20 + lut
+        drain_ready = max(accepted, self.drained) + fitted.DRAIN_JOB_CYCLES + lut
         consumed: list[float] = []
         for sb in range(d["num_sb"]):
             streams = layer.counts[sb * config.num_cores : (sb + 1) * config.num_cores]
@@ -209,14 +197,14 @@ class NnTimer:
                     consumed,
                     spent,
                 )
-                start = max(end + FINISH_CYCLES, self.drained + DRAIN_GROUP_CYCLES, drain_ready)
+                start = max(end + VISIT_CYCLES, self.drained + fitted.GROUP_GAP_CYCLES, drain_ready)
                 if sb == group == 0:
                     self.drain_taken = max(self.drained, accepted)
                 num_units = d["num_kernels_last" if sb == d["num_sb"] - 1 else "num_kernels"] * config.num_cores
                 self._drain(
                     start, num_units, units[is_last], layer.num_runs[sb] / num_units if d["num_groups"] == 1 else 1.0
                 )
-        self.completed = max(self.completed, max(self.drained + DRAIN_CYCLES, self.written) + self.write_trip)
+        self.completed = max(self.completed, max(self.drained + RESULT_CYCLES, self.written) + self.write_trip)
         return accepted, self.completed, spent
 
     def _load(self, d: dict[str, int], accepted: float, layer: LayerStreams, following: Following) -> _Pixels:
@@ -242,7 +230,7 @@ class NnTimer:
         if is_held or is_cold:
             compute = max(sum(stream.cycles(num_vec)) for stream in layer.counts[: config.num_cores])
             load, behind = (
-                Load(d, layer, num_vec, max(writes, gaps / d["num_ic"]), compute + FINISH_CYCLES),
+                Load(d, layer, num_vec, max(writes, gaps / d["num_ic"]), compute + VISIT_CYCLES),
                 self._next(following, accepted),
             )
             if is_held:
@@ -262,7 +250,9 @@ class NnTimer:
             )
             beats = port_cycles(beats, num_runs, self.latency, config.max_reads, config)
             contended = max(0.0, self._other_beats(d, layer) - max(0.0, self.load_taken - self.load_end))
-            first = max(self.load_taken + self.read_trip + LOAD_CYCLES, self.load_end + LOAD_GAP_CYCLES)
+            first = max(
+                self.load_taken + self.read_trip + fitted.FIRST_PLACE_CYCLES, self.load_end + fitted.LOAD_GAP_CYCLES
+            )
             per_channel = max((beats + max(contended, gaps)) / d["num_ic"], writes)
         pixels = _Pixels(first, per_channel, d["num_ic"], is_held, start, channels)
         begin, end = self.load_taken + self.read_trip if channels else first, pixels.loaded(d["num_ic"])
@@ -277,7 +267,11 @@ class NnTimer:
         self.load_end = pixels.loaded(d["num_ic"])
         self.loads.append(replace(alone, end=self.load_end))
         self.slices.append(
-            Slice("loader", self.load_taken + LOAD_CYCLES if channels else first - self.read_trip, self.load_end)
+            Slice(
+                "loader",
+                self.load_taken + fitted.FIRST_PLACE_CYCLES if channels else first - self.read_trip,
+                self.load_end,
+            )
         )
         return pixels
 
@@ -304,7 +298,9 @@ class NnTimer:
 
     def _first_fetch(self, d: dict[str, int], accepted: float) -> float:
         """When the first weights of a job are requested."""
-        return max(self.fetched, accepted) + self.read_trip + d["num_taps"] + self.config.num_cores + TABLE_CYCLES
+        return (
+            max(self.fetched, accepted) + self.read_trip + d["num_taps"] + self.config.num_cores + fitted.TABLE_CYCLES
+        )
 
     def _other_beats(self, d: dict[str, int], layer: LayerStreams) -> float:
         """What else the port brings for a job: a descriptor, tables, weights, parameters."""
@@ -341,8 +337,8 @@ class NnTimer:
             )
         self.slices.append(Slice("weights", fetch, self.fetched))
         for core, stream in enumerate(streams):
-            arrived = max(before[core], arrivals[core] + DECODE_CYCLES)
-            decoded = max(arrived, self.decoded[core] + DECODE_CYCLES)
+            arrived = max(before[core], arrivals[core] + fitted.DECODE_CYCLES)
+            decoded = max(arrived, self.decoded[core] + fitted.DECODE_CYCLES)
             spent.add(Cause.BUS, arrived - before[core])
             spent.add(Cause.WEIGHTS, decoded - arrived + 1 + sum(stream.idle) + sum(stream.waits(num_vec)))
             spent.add(Cause.HAZARD, sum(stream.stalls[num_vec - 1]) if num_vec <= len(stream.stalls) else 0)
@@ -356,7 +352,7 @@ class NnTimer:
                 self.ends[core] += late
             tokens = sum(stream.nnz) + sum(stream.zeros)
             self.decoded[core] = max(
-                starts[core] + tokens * stream.token_cycles, self.ends[core] - LOOKAHEAD_WEIGHTS * num_vec
+                starts[core] + tokens * stream.token_cycles, self.ends[core] - fitted.LOOKAHEAD_WEIGHTS * num_vec
             )
             spent.add(Cause.BUSY, sum(stream.nnz) * num_vec)
             self.slices.append(Slice(f"core {core}", starts[core], self.ends[core]))
@@ -405,19 +401,19 @@ class NnTimer:
                         if pixels.is_held and begin <= pixels.loaded(0)
                         else Cause.BUS
                     )
-                self.fill_free = begin + words + WINDOW_CYCLES
+                self.fill_free = begin + words + FILL_GAP_CYCLES
                 filled = begin + words + FILLED_CYCLES
                 for core in (part,) if d["is_depthwise"] else everyone:
                     spent.add(cause, filled - self.ends[core])
                     self.ends[core] = max(self.ends[core], filled) + work[core][z]
-            releases.append(max(self.ends) + RELEASE_CYCLES)
+            releases.append(max(self.ends) + FREE_CYCLES)
             del releases[:-num_slots]
 
     def _fetch_cycles(self, d: dict[str, int], streams: Sequence[StreamCounts], sb: int) -> float:
         """Cycles of the memory port for the weights of a group, and for its parameters."""
         config = self.config
         weights = sum(port_cycles(stream.num_beats, 1, self.latency, config.max_reads, config) for stream in streams)
-        choices = 3 * sum(-(-stream.num_beats // config.max_burst_beats) for stream in streams)
+        choices = BURST_CYCLES * sum(-(-stream.num_beats // config.max_burst_beats) for stream in streams)
         kernels = d["num_kernels_last" if sb == d["num_sb"] - 1 else "num_kernels"]
         return max(weights, choices) + kernels * config.num_cores * PARAM.num_bytes / config.port_bytes
 
@@ -439,7 +435,7 @@ class NnTimer:
             d[name] % config.port_bytes == 0 for name in ("out_addr", "out_group_step_bytes", "out_pitch_row_bytes")
         )
         beats = num_runs * num_beats(num_bytes / num_runs, is_aligned, config)
-        sums = -(-num_bytes // config.residual_lanes) + RESIDUAL_UNIT_CYCLES if d["has_residual"] else 0
+        sums = -(-num_bytes // config.residual_lanes) + fitted.RESIDUAL_UNIT_CYCLES if d["has_residual"] else 0
         value_bytes = 1 + d["is_wide"]
         shared_sums = max(sums, beats + num_runs * config.max_burst_beats) if sums else 0
         return _Unit(
@@ -461,12 +457,12 @@ class NnTimer:
             queued = (
                 self.loaded.queue_cycles(start) if self.loaded else self.config.max_reads * self.config.max_burst_beats
             )  # of weights for the next job
-            self.added = max(self.added, start + self.read_trip + queued + RESIDUAL_CYCLES) + sums
-        self.written = max(self.written + port, start + DRAIN_CYCLES + port, self.added if sums else 0.0)
-        ahead = DRAIN_QUEUE_CHUNKS * max(port, sums) / visits
-        self.drained = max(start + visits, self.written - DRAIN_CYCLES - ahead)
-        self.buffers = [self.buffers[1], self.drained + DRAINED_CYCLES]
+            self.added = max(self.added, start + self.read_trip + queued + fitted.RESIDUAL_CYCLES) + sums
+        self.written = max(self.written + port, start + RESULT_CYCLES + port, self.added if sums else 0.0)
+        ahead = fitted.DRAIN_QUEUE_CHUNKS * max(port, sums) / visits
+        self.drained = max(start + visits, self.written - RESULT_CYCLES - ahead)
+        self.buffers = [self.buffers[1], self.drained + fitted.GROUP_FREE_CYCLES]
         self.slices += [
             Slice("drain", start, self.drained),
-            Slice("writer", max(start + DRAIN_CYCLES, self.written - max(port, sums)), self.written),
+            Slice("writer", max(start + RESULT_CYCLES, self.written - max(port, sums)), self.written),
         ]

@@ -9,15 +9,40 @@ from math import ceil
 import numpy as np
 
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import (
+    READ_REQUEST_CYCLES,
+    READ_RETURN_CYCLES,
+    RUN_REQUEST_CYCLES,
+    RUN_RETURN_CYCLES,
+    WRITE_REQUEST_CYCLES,
+    WRITE_RETURN_CYCLES,
+)
 
-__all__ = ["FLIGHT_CYCLES", "Delay", "SharedPort", "Transfer"]
+from . import fitted
 
-FLIGHT_CYCLES = 3
-"""What a burst is in flight beyond the memory's latency and its beats."""
-TAKEN_CYCLES = 8
-"""From the request of a burst to its first beat behind the queue of the unit, beyond the memory's latency."""
-LEAST_SHARE = 0.1
-"""Of the port, that a transfer gets in any case."""
+__all__ = [
+    "ANSWER_CYCLES",
+    "READ_TRIP_CYCLES",
+    "REQUEST_CYCLES",
+    "RUN_CYCLES",
+    "WRITE_TRIP_CYCLES",
+    "Delay",
+    "SharedPort",
+    "Transfer",
+]
+
+ANSWER_CYCLES = READ_REQUEST_CYCLES + READ_RETURN_CYCLES
+"""From the request of a burst to its first beat, beyond the memory's latency and with nothing in between."""
+TAKEN_CYCLES = ANSWER_CYCLES + RUN_RETURN_CYCLES + 1
+"""The same to its first beat behind the queue of the unit, whose room is counted in a register."""
+RUN_CYCLES = RUN_REQUEST_CYCLES + ANSWER_CYCLES + RUN_RETURN_CYCLES
+"""From a run to its first beat behind the queue of the unit, beyond the memory's latency."""
+REQUEST_CYCLES = fitted.JOB_CYCLES + RUN_REQUEST_CYCLES
+"""From a job of the NN engine to the first requests of its tables, parameters and pixels."""
+READ_TRIP_CYCLES = fitted.JOB_CYCLES + RUN_CYCLES
+"""What a round trip to memory takes beyond the memory's latency."""
+WRITE_TRIP_CYCLES = fitted.WRITE_BURST_CYCLES + WRITE_REQUEST_CYCLES + WRITE_RETURN_CYCLES
+"""The same from the last beat of a burst to its acknowledgement."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +72,7 @@ class SharedPort:
         """
         burst, cycles = beats / num_bursts, beats
         for window, answer in (
-            (self.config.max_reads, FLIGHT_CYCLES),
+            (self.config.max_reads, fitted.FLIGHT_CYCLES),
             ((depth_beats - self.config.max_burst_beats) / burst + 1, TAKEN_CYCLES),
         ):
             waits = (
@@ -59,7 +84,9 @@ class SharedPort:
     def share(self, own: Transfer, rival: Transfer) -> float:
         """Beats per cycle of the one while both always have a request."""
         both = own.burst_beats + rival.burst_beats
-        return own.burst_beats / max(both, (2 * (self.latency_cycles + FLIGHT_CYCLES) + both) / self.config.max_reads)
+        return own.burst_beats / max(
+            both, (2 * (self.latency_cycles + fitted.FLIGHT_CYCLES) + both) / self.config.max_reads
+        )
 
     def end(self, own: Transfer, rivals: Iterable[Transfer]) -> float:
         """When a transfer ends that would end at `own.end` if it had the port to itself.
@@ -99,7 +126,7 @@ class Delay:
             share = (
                 min(1 - rival.rate, port.share(own, rival)) if rival.rate >= port.share(rival, own) else 1 - rival.rate
             )
-            speed = min(1.0, max(LEAST_SHARE, share) / own.rate)
+            speed = min(1.0, max(fitted.LEAST_SHARE, share) / own.rate)
             self._alone += [alone + start - now, alone + start - now + (rival.end - start) * speed]
             self._shared += [start, rival.end]
 

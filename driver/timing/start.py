@@ -13,31 +13,27 @@ import numpy as np
 
 from convoy.driver.emit.pack import LayerStreams, StreamCounts
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import ACT_DEPTH_BEATS, LOW_BEATS, PARAM_DEPTH_RECORDS, TABLE_DEPTH_BEATS
+from convoy.spec.cycles import (
+    ACT_DEPTH_BEATS,
+    BURST_CYCLES,
+    LOW_BEATS,
+    PARAM_DEPTH_RECORDS,
+    RUN_RETURN_CYCLES,
+    SKIP_CYCLES,
+    TABLE_DEPTH_BEATS,
+    WAITING_BURSTS,
+)
 from convoy.spec.isa import DESCRIPTOR_BYTES, PARAM, STREAM, TAP_BYTES
+
+from . import fitted
+from .port import ANSWER_CYCLES, REQUEST_CYCLES
 
 __all__ = ["Load", "Loaded", "Next", "Start", "simulate_load", "simulate_start"]
 
-REQUEST_CYCLES = 5
-"""From a job to the first requests of its tables, parameters and pixels."""
-ANSWER_CYCLES = 4
-"""From a request to its first beat, beyond the memory's latency and with nothing in between."""
-WAITING_BURSTS = 2
-"""Requests that the port has accepted and not yet sent, for too many are in flight."""
-TAKE_CYCLES = 3
-"""From a beat to the unit behind the queue of beats."""
-TURN_CYCLES = 6
+TURN_CYCLES = fitted.STREAM_START_CYCLES + BURST_CYCLES
 """From the last entry of the directory, or of the tap table, to the request of the first weights."""
-CHOOSE_CYCLES, SKIP_CYCLES = 3, 2
-"""Between two bursts of weights; more for each core in between whose queue needs none."""
-AHEAD_WEIGHTS = 8
-"""Weights that a core has taken from its queue and not yet used."""
-PLACE_CYCLES = 8
-"""From a channel's last beat behind its queue to its place in the stripe memory."""
-USE_CYCLES = 10
-"""From a channel in the stripe memory, or from a beat of weights, to the first product."""
-FETCH_CYCLES, FETCHED_DESCRIPTORS = 27, 1
-"""From a job to the request of the descriptor behind the next one; descriptors that have been fetched before."""
+FETCHED_DESCRIPTORS = 1
+"""Descriptors behind a job's own that have been fetched when it is accepted."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +106,11 @@ class _Tables(_Client):
     def answered(self, first: float, beats: int) -> None:
         if self.num_taps_due:
             if not self.taps_end:
-                self.taps_end = first + TAKE_CYCLES + self.num_taps
+                self.taps_end = first + RUN_RETURN_CYCLES + self.num_taps
             self.num_taps_due -= 1
         else:
-            self.taps_end = max(self.taps_end, first + TAKE_CYCLES)
-            self.arrived += [first + beat + 1 + TAKE_CYCLES for beat in range(beats)]
+            self.taps_end = max(self.taps_end, first + RUN_RETURN_CYCLES)
+            self.arrived += [first + beat + 1 + RUN_RETURN_CYCLES for beat in range(beats)]
 
     def weights_at(self, sb: int) -> float:
         """When the first weights of a superblock may be requested."""
@@ -158,10 +154,10 @@ class _Pixels(_Client):
     def answered(self, first: float, beats: int) -> None:
         last = self.taken[-1] if self.taken else 0.0
         for beat in range(beats):
-            last = max(first + beat + TAKE_CYCLES, last + self.spacing)
+            last = max(first + beat + RUN_RETURN_CYCLES, last + self.spacing)
             self.taken.append(last)
         while len(self.loaded) < len(self.ends) and self.ends[len(self.loaded)] <= len(self.taken):
-            self.loaded.append(self.taken[self.ends[len(self.loaded)] - 1] + PLACE_CYCLES)
+            self.loaded.append(self.taken[self.ends[len(self.loaded)] - 1] + fitted.PLACE_CYCLES)
         self._set_next(self.at if self.at < inf else 0.0)
 
     def _set_next(self, now: float) -> None:
@@ -200,8 +196,8 @@ class _Use:
             place = len(used)
             used.append(
                 max(
-                    arrived[place] + USE_CYCLES,
-                    loaded[self.channels[place]] + USE_CYCLES,
+                    arrived[place] + fitted.USE_CYCLES,
+                    loaded[self.channels[place]] + fitted.USE_CYCLES,
                     used[-1] + self.cycles[place] if used else 0.0,
                 )
             )
@@ -258,7 +254,7 @@ class _Weights(_Client):
         core = (self.turn + skipped) % num_cores
         beats = self.left[core].popleft()
         self.requested[core] += beats
-        self.turn, self.ready = (core + 1) % num_cores, now + CHOOSE_CYCLES
+        self.turn, self.ready = (core + 1) % num_cores, now + BURST_CYCLES
         self.issued.append(core)
         return beats
 
@@ -306,7 +302,7 @@ class _LaterWeights(_Client):
         self.left: list[deque[int]] = [deque() for _ in own]
         self.turn, self.ready = 0, 0.0
         self.num_longest, self.max_burst_beats = 0, config.max_burst_beats
-        self.ahead = 1 + AHEAD_WEIGHTS // config.port_bytes
+        self.ahead = 1 + fitted.LOOKAHEAD_WEIGHTS // config.port_bytes
 
     def _open_at(self, core: int) -> float:
         if not self.left[core]:
@@ -340,7 +336,7 @@ class _LaterWeights(_Client):
         beats = self.left[core].popleft()
         self.asked[core] += beats
         self.num_longest += self.tables is self.next_tables and beats == self.max_burst_beats
-        self.turn, self.ready = (core + 1) % num_cores, now + CHOOSE_CYCLES + SKIP_CYCLES * skipped
+        self.turn, self.ready = (core + 1) % num_cores, now + BURST_CYCLES + SKIP_CYCLES * skipped
         return beats
 
 
@@ -480,7 +476,7 @@ def simulate_start(
     fetched = (
         max(0, min(num_following - FETCHED_DESCRIPTORS, FETCHED_DESCRIPTORS)) * DESCRIPTOR_BYTES // config.port_bytes
     )
-    descriptors = _Client(accepted + FETCH_CYCLES, _bursts(fetched, config))
+    descriptors = _Client(accepted + fitted.DESCRIPTOR_CYCLES, _bursts(fetched, config))
 
     next_tables = None
     later = _superblocks(tables, load.streams, d["num_groups"], config)[1:]
@@ -545,7 +541,7 @@ def simulate_load(
     if following is not None:
         tables = _Tables(following.accepted + REQUEST_CYCLES, following.fields, config)
         fetched = min(following.num_following, FETCHED_DESCRIPTORS) * DESCRIPTOR_BYTES // config.port_bytes
-        clients = [_Client(following.accepted + FETCH_CYCLES, _bursts(fetched, config)), tables, *clients]
+        clients = [_Client(following.accepted + fitted.DESCRIPTOR_CYCLES, _bursts(fetched, config)), tables, *clients]
         uses = load.uses(pixels, config)
         asked = [len(use.channels) for use in uses]
         if max(asked) <= config.weight_fifo_beats:  # else the fetcher is still at this job

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import ACT_DEPTH_BEATS, OPERAND_DEPTH_BYTES
+from convoy.spec.cycles import (
+    ACT_DEPTH_BEATS,
+    ARITHMETIC_CYCLES,
+    AVERAGE_CYCLES,
+    AVERAGE_CYCLES_WIDE,
+    BLEND_CYCLES,
+    EXTREME_CYCLES,
+    GATHER_CYCLES,
+    LUT_CYCLES,
+    MAX_WRITES,
+    NUM_TP_LANES,
+    OPERAND_DEPTH_BYTES,
+    POOL_CYCLES,
+    SCALE_CYCLES,
+)
 from convoy.spec.isa import FRACTION_BITS, LUT_BYTES, TP_TWO_OPERANDS, TpOp
 
-from .nn import MAX_WRITES, READ_CYCLES, WRITE_CYCLES, Slice, num_beats, port_cycles
-from .port import SharedPort, Transfer
+from . import fitted
+from .nn import Slice, num_beats, port_cycles
+from .port import READ_TRIP_CYCLES, RUN_CYCLES, WRITE_TRIP_CYCLES, SharedPort, Transfer
 
 __all__ = ["TpTimer"]
 
-LANES = 4
-"""Bytes per operand and cycle."""
-START_CYCLES, ARITHMETIC_CYCLES, EXTREME_CYCLES, POOL_CYCLES, BLEND_CYCLES = 12, 14, 1, 5, 9
-"""From the buffer to the result queue; and what the arithmetic of two operands, their maximum or minimum, a pool and
-`BILINEAR` take beyond that.
-"""
-DIVIDE_CYCLES, WIDE_DIVIDE_CYCLES = 10, 18
-LOAD_CYCLES = 14
+COPY_CYCLES = fitted.TP_WALK_CYCLES + 1 + GATHER_CYCLES + 1 + LUT_CYCLES
+"""From the start of a copy to its first result: the walk, a register, the buffer, a register, the lookup table."""
+TP_READ_CYCLES = fitted.TP_LOAD_CYCLES + RUN_CYCLES
 """From a job to the first beat of its operands in the buffer, beyond the memory's latency."""
-END_CYCLES = 7
-"""From the last result to the end of its last burst."""
 
 
 class TpTimer:
@@ -31,7 +39,10 @@ class TpTimer:
     def __init__(self, config: NpuConfig, memory: MemoryModel):
         self.config, self.latency = config, memory.latency_cycles
         self.port = SharedPort(config, self.latency)
-        self.read_trip, self.write_trip = memory.latency_cycles + READ_CYCLES, memory.latency_cycles + WRITE_CYCLES
+        self.read_trip, self.write_trip = (
+            memory.latency_cycles + READ_TRIP_CYCLES,
+            memory.latency_cycles + WRITE_TRIP_CYCLES,
+        )
         self.loaded = self.processed = self.processed_before = self.written = self.accepted = 0.0
         self.slices: list[Slice] = []
         self.loads: list[Transfer] = []
@@ -46,11 +57,11 @@ class TpTimer:
         load_start = self._load(d, offered)
         taken = max(offered, self.processed + 1)
         lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
-        started = max(taken + 3 + lut, self.loaded + 2)
+        started = max(taken + fitted.TP_JOB_CYCLES + lut, self.loaded + fitted.TP_LOADED_CYCLES)
         num_bytes = d["num_0"] * d["num_1"] * d["num_2"]
         num_runs = num_bytes // d["out_run_bytes"]
         output = max(
-            self._groups(d) + num_runs * (d["out_run_bytes"] % LANES != 0),
+            self._groups(d) + num_runs * (d["out_run_bytes"] % NUM_TP_LANES != 0),
             port_cycles(
                 num_runs * self._run_beats(d["out_run_bytes"], d["out_addr"] | d["out_pitch_bytes"] * (num_runs > 1)),
                 num_runs,
@@ -59,17 +70,17 @@ class TpTimer:
                 config,
             ),
         )
-        processed = started + START_CYCLES + self._arithmetic(d) + max(self._elements(d), output)
+        processed = started + COPY_CYCLES + self._arithmetic(d) + max(self._elements(d), output)
         output_taken = max(offered, self.written)
         self.processed_before, self.processed = self.processed, processed
-        self.written = max(processed, output_taken + output) + 3
+        self.written = max(processed, output_taken + output) + fitted.TP_WRITE_CYCLES
         self.slices += [
             Slice("TP load", self.loads[-1].start, self.loaded),
             Slice("TP process", started, processed),
             Slice("TP write", max(started, self.written - output), self.written),
         ]
         self.accepted = max(load_start, taken, output_taken)
-        return self.accepted, self.written + self.write_trip + END_CYCLES
+        return self.accepted, self.written + self.write_trip + fitted.TP_END_CYCLES
 
     def _load(self, d: dict[str, int], offered: float) -> float:
         """Load the operands; when a half of the buffer is free for them."""
@@ -85,9 +96,9 @@ class TpTimer:
             beats, num_bursts, max(2 * config.max_burst_beats, OPERAND_DEPTH_BYTES // config.port_bytes)
         )
         load_start = max(offered, self.processed_before)
-        first = max(load_start + self.latency + LOAD_CYCLES, self.loaded)
+        first = max(load_start + self.latency + TP_READ_CYCLES, self.loaded)
         if any(rival.start <= first < rival.end for rival in self.rivals):  # behind what the loader has requested
-            first = max(first, load_start + max(ACT_DEPTH_BEATS, 2 * config.max_burst_beats) + LOAD_CYCLES)
+            first = max(first, load_start + max(ACT_DEPTH_BEATS, 2 * config.max_burst_beats) + TP_READ_CYCLES)
         own = Transfer(first, first + load, beats / load, beats / num_bursts)
         self.loaded = self.port.end(own, self.rivals)
         self.loads.append(own.until(self.loaded))
@@ -100,9 +111,9 @@ class TpTimer:
     def _arithmetic(self, d: dict[str, int]) -> int:
         """Cycles from the last bytes read to the result, beyond those of a copy."""
         if d["op"] == TpOp.AVG_POOL:
-            return POOL_CYCLES + (WIDE_DIVIDE_CYCLES if d["is_wide"] else DIVIDE_CYCLES)
+            return POOL_CYCLES + (AVERAGE_CYCLES_WIDE if d["is_wide"] else AVERAGE_CYCLES)
         if d["op"] == TpOp.BILINEAR:
-            return BLEND_CYCLES
+            return SCALE_CYCLES + BLEND_CYCLES
         if d["op"] in (TpOp.MAXIMUM, TpOp.MINIMUM):
             return EXTREME_CYCLES
         return POOL_CYCLES if d["op"] == TpOp.MAX_POOL else ARITHMETIC_CYCLES * (d["op"] in TP_TWO_OPERANDS)
@@ -112,28 +123,30 @@ class TpTimer:
         before = min(-d["start_x"], d["num_2"])
         inside = min(d["tile_iw"], d["num_2"] - before)
         behind = d["num_2"] - before - inside
-        groups = -(-before // LANES) - (-inside // lanes) - (-behind // LANES)
+        groups = -(-before // NUM_TP_LANES) - (-inside // lanes) - (-behind // NUM_TP_LANES)
         num_inside = min(d["num_1"] + d["start_y"], d["tile_ih"])
         cuts = (before > 0) + (behind > 0)
-        return num_inside * max(2 + cuts, groups) + (d["num_1"] - num_inside) * max(2, -(-d["num_2"] // LANES))
+        return num_inside * max(2 + cuts, groups) + (d["num_1"] - num_inside) * max(2, -(-d["num_2"] // NUM_TP_LANES))
 
     def _groups(self, d: dict[str, int]) -> float:
         """Results that the process hands over."""
         outer = d["num_0"] * d["num_1"]
-        return outer * (-(-d["num_2"] // LANES) if d["op"] in (TpOp.COPY, *TP_TWO_OPERANDS) else d["num_2"])
+        return outer * (-(-d["num_2"] // NUM_TP_LANES) if d["op"] in (TpOp.COPY, *TP_TWO_OPERANDS) else d["num_2"])
 
     def _elements(self, d: dict[str, int]) -> float:
         """Cycles of the walk."""
         outer = d["num_0"] * d["num_1"]
         if d["op"] in (TpOp.COPY, *TP_TWO_OPERANDS):
             steps = [d["step_2"], *([d["b_step_2"]] if d["op"] in TP_TWO_OPERANDS else [])]
-            lanes = LANES if all(step == 0 or step % (self.config.port_bytes // 2) for step in steps) else 1
+            lanes = NUM_TP_LANES if all(step == 0 or step % (self.config.port_bytes // 2) for step in steps) else 1
             if d["op"] == TpOp.COPY:
                 return d["num_0"] * self._copied_rows(d, lanes)
             return outer * max(2, (1 + d["is_wide"]) * -(-d["num_2"] // lanes))
-        least = 2 if d["op"] != TpOp.AVG_POOL else WIDE_DIVIDE_CYCLES if d["is_wide"] else DIVIDE_CYCLES
+        least = 2 if d["op"] != TpOp.AVG_POOL else AVERAGE_CYCLES_WIDE if d["is_wide"] else AVERAGE_CYCLES
         rows = [_clipped(_place(d, "y", "h", n), d["kernel_h"], d["tile_ih"]) for n in range(d["num_1"])]
-        cols = [-(-_clipped(_place(d, "x", "w", n), d["kernel_w"], d["tile_iw"]) // LANES) for n in range(d["num_2"])]
+        cols = [
+            -(-_clipped(_place(d, "x", "w", n), d["kernel_w"], d["tile_iw"]) // NUM_TP_LANES) for n in range(d["num_2"])
+        ]
         return d["num_0"] * sum(max(least, row * col) for row in rows for col in cols)
 
 

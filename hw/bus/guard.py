@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import PAGE_BYTES, NpuConfig
 from convoy.spec.csr import NUM_WINDOWS, WINDOW_ALIGN_BYTES
 
 from .port import Burst
@@ -14,7 +14,7 @@ __all__ = ["ALIGN_LOG2", "Guard", "GuardSignature", "Window", "guarded_burst"]
 
 ALIGN_LOG2 = exact_log2(WINDOW_ALIGN_BYTES)
 """Bits of an address below the granularity of windows."""
-PAGE_LOG2 = 12
+PAGE_LOG2 = exact_log2(PAGE_BYTES)
 
 
 class Window(data.Struct):
@@ -70,7 +70,8 @@ class Guard(wiring.Component):
 
     A burst that is not allowed stays where it is and nothing passes any more until `stop`.
 
-    Throughput: one burst per cycle. Latency: 2 cycles: one to compare, one to send.
+    Throughput: one burst per cycle. Latency: 2 cycles: one to compare, one to send; as many bursts (`WAITING_BURSTS`)
+    wait inside.
 
     Members
     -------

@@ -34,8 +34,8 @@ class ReadMux(wiring.Component):
 
     At most `max_reads` bursts are in flight. RREADY is always high.
 
-    Throughput: one burst and one beat per cycle. Latency: 3 cycles from a client's request to AR, 1 cycle from R to the
-    client.
+    Throughput: one burst and one beat per cycle. Latency: `READ_REQUEST_CYCLES` from a client's request to AR,
+    `READ_RETURN_CYCLES` from R to the client.
 
     Parameters
     ----------

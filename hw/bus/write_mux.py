@@ -7,6 +7,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import MAX_WRITES
 
 from .arbiter import RoundRobin
 from .axi import AxiSignature, Resp
@@ -31,8 +32,8 @@ class WriteMux(wiring.Component):
     At most `MAX_WRITES` bursts are in flight. WVALID never waits for AWREADY; the next burst's data wait until this
     burst's address has been taken. BREADY is always high.
 
-    Throughput: one beat per cycle, also from burst to burst. Latency: 3 cycles from a client's request to AW, 4 to W,
-    1 cycle from B to `done`.
+    Throughput: one beat per cycle, also from burst to burst. Latency: `WRITE_REQUEST_CYCLES` from a client's
+    request to AW, one more to W; `WRITE_RETURN_CYCLES` from B to `done`.
 
     Parameters
     ----------
@@ -60,8 +61,6 @@ class WriteMux(wiring.Component):
         its data first.
     """
 
-    MAX_WRITES = 16
-
     def __init__(self, config: NpuConfig, num_clients: int):
         self.config = config
         self.num_clients = num_clients
@@ -81,9 +80,7 @@ class WriteMux(wiring.Component):
         m = Module()
         axi = self.axi
         m.submodules.arbiter = arbiter = RoundRobin(self.num_clients)
-        m.submodules.order = order = Queue(
-            data.StructLayout({"client": arbiter.index.shape(), "addr": 32}), self.MAX_WRITES
-        )
+        m.submodules.order = order = Queue(data.StructLayout({"client": arbiter.index.shape(), "addr": 32}), MAX_WRITES)
 
         # Address: a burst is chosen when the one before has passed its last beat on to W.
         is_active = Signal()  # the owner has beats to send

@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import write_beat
 from convoy.hw.lib.register import data_register
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import PAGE_BYTES, NpuConfig
 
 from .types import Chunk
 
@@ -134,7 +134,7 @@ class BeatPacker(wiring.Component):
                 out.beat.strobe.eq(Cat(unit[8] for unit in units)),
                 out.beat_addr.eq(beat_addr),
                 out.has_beat.eq(has_beat),
-                out.is_next.eq((beat_addr == next_beat_addr) & beat_addr[: 12 - port_log2].any()),
+                out.is_next.eq((beat_addr == next_beat_addr) & beat_addr[: exact_log2(PAGE_BYTES) - port_log2].any()),
                 out.is_job_end.eq(is_job_end),
                 content.eq(rest),
                 end.eq(rest_end),

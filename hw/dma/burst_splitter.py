@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import Burst
 from convoy.hw.lib.queue import Queue
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import PAGE_BYTES, NpuConfig
 
 from .types import Run
 
@@ -50,7 +50,7 @@ class BurstSplitter(wiring.Component):
         m = Module()
         port_log2 = exact_log2(self.config.port_bytes)
         burst_log2 = exact_log2(self.config.max_burst_beats)
-        page_log2 = 12 - port_log2
+        page_log2 = exact_log2(PAGE_BYTES) - port_log2
         m.submodules.queue = queue = Queue(
             run_burst(self.config), 2
         )  # so that the next run's sums do not wait for the word that this burst may go

@@ -21,7 +21,8 @@ class RunReader(wiring.Component):
     A burst is requested only when the queue has room for the longest one, so the read port needs no back-pressure.
 
     Throughput: one beat and one burst per cycle, also from run to run; sustained if `depth_beats` covers a burst and
-    the round trip. Latency: 3 cycles from a run to its first request, 3 cycles from a beat of the port to `beats`.
+    the round trip. Latency: `RUN_REQUEST_CYCLES` from a run to its first request, `RUN_RETURN_CYCLES` from a beat of
+    the port to `beats`.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.lib.register import data_register
+from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 
 from .lanes import PRODUCT_BITS
@@ -35,7 +36,7 @@ class Accumulators(wiring.Component):
 
     PRODUCT_CYCLES = 1
     ADD_CYCLES = 3
-    DRAIN_CYCLES = 2
+    DRAIN_CYCLES = cycles.ACC_READ_CYCLES
 
     def __init__(self, config: NpuConfig):
         self._config = config

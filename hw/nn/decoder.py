@@ -9,6 +9,7 @@ from amaranth.utils import exact_log2
 from convoy.hw.lib.multiple import multiple
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
+from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS, NN
 
@@ -174,7 +175,7 @@ class TokenBits(wiring.Component):
         Low when nothing inside would change.
     """
 
-    HALF_BITS = 16
+    HALF_BITS = cycles.TOKEN_PART_BITS
 
     def __init__(self, config: NpuConfig):
         self._num_halves = config.port_bits // self.HALF_BITS
@@ -193,18 +194,18 @@ class TokenBits(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.divider = divider = StepDivider()
-        bits = Signal(32)
-        level = Signal(range(33))
+        bits = Signal(cycles.TOKEN_BUFFER_BITS)
+        level = Signal(range(cycles.TOKEN_BUFFER_BITS + 1))
         index = Signal(range(self._num_halves))
         is_ended = Signal()  # the whole last beat has been taken in
         num_bits, run = Signal(4), Signal(MAX_RUN_BITS)
         m.d.comb += num_bits.eq(8 + self.run_bits)
 
-        half, appended = Signal(self.HALF_BITS), Signal(32)
+        half, appended = Signal(self.HALF_BITS), Signal(cycles.TOKEN_BUFFER_BITS)
         can_append = Signal()
         m.d.comb += [
             half.eq(self.beats.payload.data.word_select(index, self.HALF_BITS)),
-            can_append.eq(self.beats.valid & ~is_ended & (level <= 32 - self.HALF_BITS)),
+            can_append.eq(self.beats.valid & ~is_ended & (level <= cycles.TOKEN_BUFFER_BITS - self.HALF_BITS)),
         ]
         # A half goes behind the bits while a token is cut off in front
         take = Signal()

@@ -9,6 +9,7 @@ from convoy.hw.dma.chunk_writer import ChunkWriter
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.idle import Rest, resettable, rested
 from convoy.hw.lib.register import data_register
+from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import UNIT_RESET_GROUPS
 from convoy.spec.isa import NN
@@ -16,7 +17,7 @@ from convoy.spec.isa import NN
 from .activity import Activity, ActivityMonitor
 from .core import Core
 from .drain import DrainChunks
-from .drain_walk import DRAIN_FIELDS
+from .drain_units import DRAIN_FIELDS
 from .filler import FILLER_FIELDS, Filler
 from .job import JobSlot
 from .loader import LOADER_FIELDS, Loader
@@ -45,8 +46,7 @@ class NnEngine(wiring.Component):
         number n modulo `UNIT_RESET_GROUPS`, the others begin with number 1
     """
 
-    FAN_OUT_CYCLES = 1
-    """Registers between the drain and the cores, in each direction."""
+    FAN_OUT_CYCLES = cycles.DRAIN_FAN_OUT_CYCLES
 
     def __init__(self, config: NpuConfig):
         self._config = config

@@ -18,6 +18,7 @@ from amaranth.utils import exact_log2
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
+from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -442,11 +443,9 @@ class Sequencer(wiring.Component):
         Of the cycle before.
     """
 
-    MIN_REUSE_CYCLES = 3
-    RELEASE_CYCLES = 4
-    """From the last issue of a window to its last read."""
-    FINISH_CYCLES = 10
-    """From the last issue of a group to its write into the accumulators."""
+    MIN_REUSE_CYCLES = cycles.MIN_REUSE_CYCLES
+    RELEASE_CYCLES = cycles.RELEASE_CYCLES
+    FINISH_CYCLES = cycles.FINISH_CYCLES
 
     def __init__(self, config: NpuConfig):
         self._config = config

@@ -12,7 +12,7 @@ from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.lib.idle import Rest, rested
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import PAGE_BYTES, NpuConfig
 from convoy.spec.cycles import LOW_BEATS, TABLE_DEPTH_BEATS
 from convoy.spec.isa import NN, STREAM, TABLE_ALIGN_BYTES, TAP_BYTES
 
@@ -44,7 +44,8 @@ class WeightFetcher(wiring.Component):
     beats : Out(WeightBeat), `beat_core` : Out(core number), `beat_en` : Out(1), a beat for the queue of one core
     taken : In(num_cores bits), strobes when a beat leaves a core's queue
 
-    Throughput: one beat per cycle; a burst takes three cycles to set up, which long bursts hide.
+    Throughput: one beat per cycle; a burst takes `BURST_CYCLES` to set up, `SKIP_CYCLES` more for each core whose queue
+    has no room; long bursts hide that.
     """
 
     def __init__(self, config: NpuConfig):
@@ -220,7 +221,7 @@ class WeightStreams(wiring.Component):
             Signal.like(length),
             Signal(),
         )  # what the page and max_burst_beats permit; all that is left to read is no more
-        to_boundary = Signal(range(4096 // config.port_bytes + 1))
+        to_boundary = Signal(range(PAGE_BYTES // config.port_bytes + 1))
         request = Signal(range(depth + 1))
         with m.FSM():
             with m.State("IDLE"):
@@ -241,7 +242,7 @@ class WeightStreams(wiring.Component):
             with m.State("SIZE"):
                 left_low, left_high = chosen.left[: len(length)], chosen.left[len(length) :]
                 m.d.comb += [
-                    to_boundary.eq(4096 // config.port_bytes - chosen.addr[beat_log2:12]),
+                    to_boundary.eq(PAGE_BYTES // config.port_bytes - chosen.addr[beat_log2 : exact_log2(PAGE_BYTES)]),
                     most.eq(
                         truncate(
                             Mux(to_boundary < config.max_burst_beats, to_boundary, config.max_burst_beats), most.shape()

@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.lib.register import data_register
+from convoy.spec import cycles
 from convoy.spec.isa import ADD_SHIFT, TP
 
 __all__ = ["ADD_FIELDS", "AddLane", "ScaleDown", "clamp"]
@@ -54,7 +55,7 @@ class ScaleDown(wiring.Component):
     y : Out(signed(x_bits + 32 - drop_bits))
     """
 
-    PIPELINE_CYCLES = 6
+    PIPELINE_CYCLES = cycles.SCALE_CYCLES
 
     def __init__(self, *, x_bits: int, drop_bits: int, mult_bits: int = 31):
         self._x_bits, self._drop_bits = x_bits, drop_bits
@@ -111,7 +112,7 @@ class AddLane(wiring.Component):
     y : Out(signed(8))
     """
 
-    PIPELINE_CYCLES = 2 * ScaleDown.PIPELINE_CYCLES + 2
+    PIPELINE_CYCLES = cycles.ARITHMETIC_CYCLES
 
     def __init__(self):
         super().__init__({"job": In(_ADD_JOB), "a": In(signed(8)), "b": In(signed(8)), "y": Out(signed(8))})

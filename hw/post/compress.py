@@ -4,6 +4,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.spec import cycles
+
 __all__ = ["Compressor"]
 
 
@@ -28,7 +30,7 @@ class Compressor(wiring.Component):
         How many are valid.
     """
 
-    PIPELINE_CYCLES = 2
+    PIPELINE_CYCLES = cycles.COMPRESS_CYCLES
     """Cycles from `valid` to `out_valid`."""
 
     def __init__(self, num_lanes: int):

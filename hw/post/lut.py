@@ -9,6 +9,7 @@ from amaranth.utils import exact_log2
 from convoy.hw.bus.port import ReadPort
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.register import data_register
+from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import LUT_BYTES, NN
 
@@ -38,7 +39,7 @@ class Lut(wiring.Component):
     out_valid, outs : Out
     """
 
-    PIPELINE_CYCLES = 2
+    PIPELINE_CYCLES = cycles.LUT_CYCLES
     """Cycles from `valid` to `out_valid`."""
 
     def __init__(self, config: NpuConfig, num_lanes: int):

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import saturate, truncate
 from convoy.hw.lib.register import data_register
+from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import PARAM, Rounding
 
@@ -161,7 +162,7 @@ class Requantiser(wiring.Component):
         The low 8 bits of the clamped values; with `is_wide` the low and the high 8 bits in turn, ordered as said above.
     """
 
-    PIPELINE_CYCLES = 13
+    PIPELINE_CYCLES = cycles.REQUANTISE_CYCLES
     """Cycles from `valid` to `out_valid`."""
 
     def __init__(self, config: NpuConfig, num_lanes: int):

@@ -10,7 +10,7 @@ from .walk import Place
 
 __all__ = ["Blend", "BlendWeights"]
 
-WEIGHT_BITS = 2 * FRACTION_BITS + 1
+PIXEL_WEIGHT_BITS = 2 * FRACTION_BITS + 1
 
 
 class BlendWeights(wiring.Component):
@@ -23,7 +23,7 @@ class BlendWeights(wiring.Component):
     -------
     place : In(Place)
     is_row_0 : In(1)
-    weight_0, weight_1 : Out(21)
+    weight_0, weight_1 : Out(PIXEL_WEIGHT_BITS)
         In 2^-20.
     """
 
@@ -31,13 +31,13 @@ class BlendWeights(wiring.Component):
 
     place: In(Place)
     is_row_0: In(1)
-    weight_0: Out(WEIGHT_BITS)
-    weight_1: Out(WEIGHT_BITS)
+    weight_0: Out(PIXEL_WEIGHT_BITS)
+    weight_1: Out(PIXEL_WEIGHT_BITS)
 
     def elaborate(self, platform):
         m = Module()
         place = self.place
-        row, col_1 = Signal(FRACTION_BITS + 1, reset_less=True), Signal(WEIGHT_BITS, reset_less=True)
+        row, col_1 = Signal(FRACTION_BITS + 1, reset_less=True), Signal(PIXEL_WEIGHT_BITS, reset_less=True)
         m.d.sync += [
             row.eq(Mux(self.is_row_0, (1 << FRACTION_BITS) - place.frac_y, place.frac_y)),
             col_1.eq(Mux(self.is_row_0, (place.frac_x << FRACTION_BITS) - place.product, place.product)),
@@ -50,7 +50,7 @@ class BlendWeights(wiring.Component):
 class Blend(wiring.Component):
     """Adds the rows of a window and rounds, half away from zero.
 
-    Latency: 3 cycles from the last row. Throughput: a row per cycle.
+    Latency: `BLEND_CYCLES` from the last row. Throughput: a row per cycle.
 
     Members
     -------

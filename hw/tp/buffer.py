@@ -6,6 +6,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.spec import cycles
+
 __all__ = ["TpBuffer"]
 
 
@@ -43,7 +45,7 @@ class TpBuffer(wiring.Component):
         The bytes, signed; those of lanes not in use are undefined.
     """
 
-    GATHER_CYCLES = 3
+    GATHER_CYCLES = cycles.GATHER_CYCLES
 
     def __init__(self, *, num_bytes: int, num_banks: int, num_lanes: int):
         self._num_banks, self._num_lanes, self._depth = num_banks, num_lanes, num_bytes // num_banks

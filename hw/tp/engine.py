@@ -6,12 +6,13 @@ from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import NUM_TP_LANES
 from convoy.spec.isa import TP
 
 from .buffer import TpBuffer
 from .load import Load
 from .output import Output
-from .process import NUM_TP_LANES, Process
+from .process import Process
 
 __all__ = ["TpEngine"]
 

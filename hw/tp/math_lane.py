@@ -8,6 +8,8 @@ from convoy.hw.lib.register import data_register
 from convoy.hw.post.add import ADD_FIELDS, AddLane, ScaleDown, clamp
 from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, TP, TpOp
 
+from .blend import PIXEL_WEIGHT_BITS
+
 __all__ = ["MathLane"]
 
 
@@ -25,7 +27,7 @@ class MathLane(wiring.Component):
     job : In
         Fields of the descriptor, constant from two cycles before the first element.
     a, b : In(signed(16))
-    weight_a, weight_b : In(21)
+    weight_a, weight_b : In(PIXEL_WEIGHT_BITS)
         With a and b; at most 2^20.
     y : Out(signed(16))
     row : Out(signed(32))
@@ -40,8 +42,8 @@ class MathLane(wiring.Component):
                 "job": In(TP.subset("op", "is_wide", *ADD_FIELDS)),
                 "a": In(signed(16)),
                 "b": In(signed(16)),
-                "weight_a": In(21),
-                "weight_b": In(21),
+                "weight_a": In(PIXEL_WEIGHT_BITS),
+                "weight_b": In(PIXEL_WEIGHT_BITS),
                 "y": Out(signed(16)),
                 "row": Out(signed(32)),
             }

@@ -8,9 +8,10 @@ from convoy.hw.bus.port import WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
 from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import NUM_TP_LANES
 from convoy.spec.isa import TP
 
-from .process import NUM_TP_LANES, result_layout
+from .process import result_layout
 
 __all__ = ["Output"]
 

@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.post.add import clamp
+from convoy.spec import cycles
 from convoy.spec.isa import TP, TpOp
 
 __all__ = ["Average", "PoolReduce"]
@@ -34,7 +35,7 @@ class Average(wiring.Component):
     quotient : Out(signed(17))
     """
 
-    CYCLES, WIDE_CYCLES = 10, 18
+    CYCLES, WIDE_CYCLES = cycles.AVERAGE_CYCLES, cycles.AVERAGE_CYCLES_WIDE
 
     en: In(1)
     total: In(signed(_SUM_BITS))
@@ -86,7 +87,7 @@ class Average(wiring.Component):
 class PoolReduce(wiring.Component):
     """Maximum or average of windows that arrive in groups of elements, clamped.
 
-    Latency: 5 cycles from the last group of a window, and for averages that of `Average`. Throughput: a group per
+    Latency: `POOL_CYCLES` from the last group of a window, and for averages that of `Average`. Throughput: a group per
     cycle; the ends of windows to be averaged must be at least the latency of `Average` apart.
 
     Parameters

@@ -11,6 +11,7 @@ from convoy.hw.lib.queue import Queue
 from convoy.hw.post.add import ADD_FIELDS
 from convoy.hw.post.lut import LUT_FIELDS, Lut
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import EXTREME_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import TP, TP_TWO_OPERANDS, TpOp
 
 from .blend import Blend, BlendWeights
@@ -19,10 +20,7 @@ from .math_lane import MathLane
 from .pool import Average, PoolReduce
 from .walk import GroupWalk, WindowWalk, is_pool
 
-__all__ = ["NUM_TP_LANES", "Process", "result_layout"]
-
-NUM_TP_LANES = 4
-"""Bytes that the tensor processor takes from each operand per cycle."""
+__all__ = ["Process", "result_layout"]
 
 _JOB = TP.subset(
     "op",
@@ -69,7 +67,8 @@ class Process(wiring.Component):
     Groups are issued only when the result queue has room for them, so nothing behind the walk ever stalls. The next
     descriptor starts when the pipeline is empty, and when its lookup table, if it has one, has been fetched.
 
-    Latency: about 14 cycles from `loaded` to the first result, `ADD`, `SUB` and `MUL` 14 more, `BILINEAR` 9 more.
+    Latency: about 14 cycles from `loaded` to the first result, `ADD`, `SUB` and `MUL`
+    `ARITHMETIC_CYCLES` more, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES`.
     Throughput: pools, `BILINEAR`: `num_lanes` pixels of a window row per cycle, and at least two cycles per window
     (averages: those of `Average`); others: a group of `num_lanes` elements per cycle (one element if a step puts lanes
     into one bank; of int16: two cycles), and at least two cycles per iteration of the outer loops.
@@ -262,7 +261,7 @@ class Process(wiring.Component):
                     m.d.comb += math.b.eq(read_a[1])
         sum_tags = _delay(m, tags | {"en": tags["en"] & _is_math(job.op)}, MathLane.PIPELINE_CYCLES, "math")
         row_tags = _delay(m, tags | {"en": tags["en"] & is_weighted}, MathLane.ROW_CYCLES, "row")
-        extreme_tags = _delay(m, tags, 1, "extreme")
+        extreme_tags = _delay(m, tags, EXTREME_CYCLES, "extreme")
         m.submodules.blend = blend = Blend()
         m.d.comb += [
             blend.en.eq(row_tags["en"]),

@@ -14,9 +14,8 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import Burst
 
-__all__ = ["ARBITRARY", "LEGAL", "PAGE_BYTES", "Bench", "Fault", "last_byte", "opened"]
+__all__ = ["ARBITRARY", "LEGAL", "Bench", "Fault", "last_byte", "opened"]
 
-PAGE_BYTES = 4096
 ARBITRARY = "arbitrary_at_power_up"
 """Attribute of registers without reset: their first value is whatever the solver likes, for they may hold what a
 program before has left.

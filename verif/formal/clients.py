@@ -11,10 +11,10 @@ from convoy.hw.dma.beat_packer import BeatPacker
 from convoy.hw.dma.burst_builder import BurstBuilder
 from convoy.hw.dma.burst_splitter import BurstSplitter
 from convoy.hw.dma.run_reader import RunReader
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import PAGE_BYTES, NpuConfig
 from convoy.spec.isa import DESCRIPTOR_BYTES
 
-from .bench import PAGE_BYTES, Bench
+from .bench import Bench
 
 __all__ = ["burst_builder", "burst_splitter", "descriptor_fetch", "run_reader"]
 

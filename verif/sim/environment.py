@@ -23,7 +23,7 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiResp, AxiSlave
 from cocotbext.axi.address_space import MemoryInterface
 
 from convoy.driver.emit.program import MemoryWindow
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import PAGE_BYTES, NpuConfig
 from convoy.spec.csr import NUM_WINDOWS, REGISTERS, Control, Error, Status, WindowControl
 from convoy.spec.isa import CAUSE_FIELDS, COMPLETION, Opcode
 
@@ -37,11 +37,11 @@ SETTINGS = "CONVOY_SIM"
 TESTS: dict[str, list[str]] = {}
 """Names of the tests by module, in order."""
 CLOCK_NS = 10
-RESET_CYCLES = 4
+POWER_UP_CYCLES = 4
+"""Of the reset before anything else."""
 MAX_CYCLES = 50_000
 """Longest wait for an interrupt, and most polls of a register."""
 MAX_DRAWS = 200
-PAGE_BYTES = 4096
 BURST_INCR = 1
 
 
@@ -294,7 +294,7 @@ class Environment:
         """The reset of NPU, memory and master together."""
         self.monitor.is_in_reset = True
         self.dut.rst.value = 1
-        await ClockCycles(self.dut.clk, RESET_CYCLES)
+        await ClockCycles(self.dut.clk, POWER_UP_CYCLES)
         for name in ("m_axi__arvalid", "m_axi__awvalid", "m_axi__wvalid", "s_axil__bvalid", "s_axil__rvalid"):
             assert int(getattr(self.dut, name).value) == 0, f"{name} is high during reset"
         self.dut.rst.value = 0

@@ -141,7 +141,7 @@ def test_widths_of_a_3x3_pool(element_bytes, widths):
     """Of all around the limits; in the 16-bit mode half as wide."""
 
     def legal(width):
-        return broken_limit(FusedPool((3, 3), (2, 2), False, (5, width), element_bytes)) is None
+        return broken_limit(FusedPool((3, 3), (2, 2), False, (5, width), element_bytes), Q) is None
 
     assert [width for width in (1, 2, 3, *range(29, 34), *range(61, 67)) if legal(width)] == [
         width for width in (3, 29, 31, 33, 61, 63) if width <= widths[-1]

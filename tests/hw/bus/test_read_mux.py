@@ -8,6 +8,13 @@ from convoy.hw.bus.axi import Resp
 from convoy.hw.bus.read_mux import ReadMux
 from convoy.hw.dma.run_reader import RunReader
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import (
+    READ_REQUEST_CYCLES,
+    READ_RETURN_CYCLES,
+    RUN_REQUEST_CYCLES,
+    RUN_RETURN_CYCLES,
+    WAITING_BURSTS,
+)
 from convoy.verif.pysim import AxiMemory, always, receive, send, simulate, sometimes
 
 BASE = 0x8000_0000
@@ -89,7 +96,7 @@ def test_a_page_takes_a_cycle_per_beat():
     cycles = []
     runs = [[(0, 4096)]]
     system.check(runs, system.read(runs, cycles=cycles))
-    first = 3 + 2 + 1 + 20 + 1 + 3  # reader, guard, AR, memory, R, reader
+    first = RUN_REQUEST_CYCLES + READ_REQUEST_CYCLES + 20 + READ_RETURN_CYCLES + RUN_RETURN_CYCLES
     assert cycles == list(range(first, first + 512))
     assert system.memory.reads == [(BASE + 128 * i, 16) for i in range(32)]
 
@@ -108,6 +115,26 @@ def test_bursts_in_flight(max_reads):
     runs = [[(32 * i, 8) for i in range(20)], [(8000 - 32 * i, 16) for i in range(20)]]
     system.check(runs, system.read(runs))
     assert system.memory.max_inflight_reads == max_reads
+
+
+def test_bursts_that_wait():
+    """The bus takes every request and answers none: the guard holds as many more as it has registers."""
+    mux, accepted, requested = ReadMux(NpuConfig(max_reads=3), 1), [], []
+
+    async def bench(ctx):
+        bursts = mux.clients[0].bursts
+        ctx.set(mux.axi.arready, 1)
+        ctx.set(bursts.valid, 1)
+        ctx.set(bursts.p.addr, BASE)
+        for cycle in range(30):
+            _, _, is_accepted, is_requested = await ctx.tick().sample(bursts.ready, mux.axi.arvalid)
+            accepted.extend([cycle] * is_accepted)
+            requested.extend([cycle] * is_requested)
+
+    simulate(mux, bench)
+    assert len(requested) == 3
+    assert len(accepted) == 3 + WAITING_BURSTS
+    assert requested[0] - accepted[0] == READ_REQUEST_CYCLES
 
 
 @pytest.mark.parametrize("resp", [Resp.SLVERR, Resp.DECERR])

@@ -8,6 +8,7 @@ from convoy.hw.bus.axi import Resp
 from convoy.hw.bus.write_mux import WriteMux
 from convoy.hw.dma.chunk_writer import ChunkWriter
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import MAX_WRITES, WRITE_REQUEST_CYCLES, WRITE_RETURN_CYCLES
 from convoy.verif.pysim import AxiMemory, always, send, simulate, sometimes
 
 BASE = 0x8000_0000
@@ -129,7 +130,29 @@ def test_bursts_in_flight():
     pieces = [[(16 * k, b"x") for k in range(20)] for _ in range(2)]
     system.write(pieces)
     system.check(pieces)
-    assert system.memory.max_inflight_writes == WriteMux.MAX_WRITES == 16
+    assert system.memory.max_inflight_writes == MAX_WRITES
+
+
+def test_latency():
+    """A burst of one beat on a bus that is always ready."""
+    mux, seen = WriteMux(NpuConfig(), 1), []
+    client, axi = mux.clients[0], mux.axi
+
+    async def bench(ctx):
+        for signal in (axi.awready, axi.wready, client.bursts.valid, client.beats.valid):
+            ctx.set(signal, 1)
+        ctx.set(client.bursts.p.addr, BASE)
+        for cycle in range(20):
+            ctx.set(axi.bvalid, cycle == 10)
+            _, _, *events = await ctx.tick().sample(client.bursts.ready, axi.awvalid, axi.wvalid, client.done)
+            seen.append(events)
+            ctx.set(client.bursts.valid, 0)
+
+    simulate(mux, bench)
+    request, address, data, done = (column.index(1) for column in zip(*seen, strict=True))
+    assert address - request == WRITE_REQUEST_CYCLES
+    assert data - address == 1
+    assert done - 10 == WRITE_RETURN_CYCLES
 
 
 def test_the_bus_may_take_data_before_addresses():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from convoy.hw.dma.run_reader import RunReader
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import RUN_REQUEST_CYCLES, RUN_RETURN_CYCLES
 from convoy.verif.pysim import ReadPortMemory, monitor, receive, send, simulate, sometimes
 
 MEMORY_BYTES = 1 << 14
@@ -47,7 +48,8 @@ def read(runs, *, config=None, depth_beats=64, latency_cycles=3, p_go=1.0, seed=
 def test_a_page_takes_a_cycle_per_beat():
     memory, cycles = read([(4096, 4096)])
     assert memory.bursts == [(4096 + 128 * i, 16) for i in range(32)]
-    first = 3 + 3 + 3  # run to request, latency of the memory, port to output
+    assert memory.burst_cycles[0] == RUN_REQUEST_CYCLES
+    first = RUN_REQUEST_CYCLES + 3 + RUN_RETURN_CYCLES  # in between, the latency of the memory
     assert cycles == list(range(first, first + 512))
 
 

@@ -3,13 +3,14 @@ holds.
 """
 
 import random
+from itertools import pairwise
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convoy.hw.nn.weight_fetch import WeightFetcher
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import LOW_BEATS
+from convoy.spec.cycles import BURST_CYCLES, LOW_BEATS, SKIP_CYCLES
 from convoy.spec.isa import STREAM
 from convoy.verif.pysim import ReadPortMemory, send, simulate, sometimes
 
@@ -80,6 +81,27 @@ def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed,
     simulate(dut, give_jobs, watch, background=[server.process for server in servers])
     assert seen == streams
     assert seen_taps == taps
+
+
+def test_bursts_are_chosen_in_turn():
+    """Once the short streams of the other cores have been read they are passed over."""
+    num_cores, num_beats = 4, (8, 2, 2, 2)
+    config = NpuConfig(num_cores=num_cores, max_burst_beats=1)
+    memory = bytearray(1 << 12)
+    memory[64 : 64 + num_cores * STREAM.num_bytes] = b"".join(
+        STREAM.encode(offset_bytes=64 * core, num_beats=beats) for core, beats in enumerate(num_beats)
+    )
+    dut = WeightFetcher(config)
+    job = {"tap_addr": 0, "stream_addr": 64, "wgt_addr": 1024, "num_taps": 1, "num_sb": 1, "num_groups": 1}
+    tables, weights = (ReadPortMemory(config, port, memory, max_bursts=32) for port in (dut.tables, dut.weights))
+
+    async def bench(ctx):
+        await send(ctx, dut.job, [job])
+        await ctx.tick().repeat(150)
+
+    simulate(dut, bench, background=[tables.process, weights.process])
+    gaps = [after - before for before, after in pairwise(weights.burst_cycles)]
+    assert gaps == [BURST_CYCLES] * 8 + [BURST_CYCLES + (num_cores - 1) * SKIP_CYCLES] * 5
 
 
 @settings(max_examples=10, deadline=None)

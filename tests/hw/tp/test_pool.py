@@ -5,6 +5,7 @@ import random
 from amaranth.sim import Simulator
 
 from convoy.hw.tp.pool import Average, PoolReduce
+from convoy.spec.cycles import POOL_CYCLES
 from convoy.spec.isa import TpOp
 
 
@@ -128,8 +129,8 @@ def test_maximum_of_back_to_back_windows_ignores_unused_lanes():
 
     async def bench(ctx):
         ctx.set(dut.job, {"op": TpOp.MAX_POOL, "act_min": -100, "act_max": 4})
-        results = []
-        for values, count in [*windows, *[[(0, 0, 0, 0), 0]] * 5]:
+        results, first_cycle = [], None
+        for cycle, (values, count) in enumerate([*windows, *[[(0, 0, 0, 0), 0]] * POOL_CYCLES]):
             ctx.set(dut.en, count > 0)
             ctx.set(dut.elements, list(values))
             ctx.set(dut.count, count)
@@ -137,7 +138,9 @@ def test_maximum_of_back_to_back_windows_ignores_unused_lanes():
             ctx.set(dut.last, values == windows[-1][0])
             _, _, valid, result, last = await ctx.tick().sample(dut.valid, dut.result, dut.result_last)
             if valid:
+                first_cycle = first_cycle if results else cycle
                 results.append((result, last))
+        assert first_cycle == POOL_CYCLES
         assert results == [(-3, 0), (-70, 0), (4, 0), (-100, 1)]
 
     simulate(dut, bench)

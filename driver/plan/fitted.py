@@ -1,0 +1,34 @@
+"""Numbers of the compiler's estimate, chosen so that the plans which it prefers take few cycles.
+
+`python -m convoy.verif.fit` prints what plans cost with others. Used as `fitted.NAME`, as those of the timing model.
+"""
+
+TP_START_CYCLES = 200
+"""From the last write that a TP task waits for to its first output."""
+TP_BLOCK_CYCLES = 60
+"""What a TP descriptor costs beyond its bytes."""
+TP_BYTE_CYCLES = {"copy": 0.25, "add": 0.3, "pool": 0.35, "zoom": 2.0}
+"""Cycles per output byte (pools: per pixel of a window)."""
+TP_RUN_CYCLES = 4
+"""What a run costs beyond a cycle per byte, to choose between shapes of blocks."""
+
+LAYER_CYCLES = 450
+"""A descriptor's fetch, tables, first window and last write."""
+NEXT_STRIPE_CYCLES = 55
+"""What remains of that between stripes of a layer, where it is mostly hidden."""
+IMBALANCE = 0.25
+"""Cores that differ in the non-zero weights of a window wait for each other when one is `num_slots` windows ahead:
+this part of what the slowest of independent cores would take longer than their mean, in as many windows.
+"""
+GROUP_CYCLES = 2
+"""What a group costs the cores beyond its vectors."""
+GROUP_DRAIN_CYCLES = 20
+"""What a group costs the drain beyond its chunks."""
+PORT_SHARE = 0.7
+"""Part of the port's beats that weight streams can count on."""
+CONTENTION = 0.3
+"""Cycles that a beat of weights or parameters costs, because activations wait for it."""
+SLOT_PENALTY = {1: 1.0, 2: 0.3, 3: 0.08}
+"""With few window slots filling and computing wait for each other: this part of the shorter one is not hidden."""
+MANY_SLOTS_PENALTY = 0.02
+"""The same with more slots."""
