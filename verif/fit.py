@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from convoy.driver.compile import choose
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
 from convoy.driver.emit.program import Plan
 from convoy.driver.graph.graph import Graph
 from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.plan import fitted as plan_numbers
+from convoy.driver.plan import tile
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Session, plan_inputs
 from convoy.driver.timing import estimate, front, nn, port, start, tp
@@ -81,7 +81,7 @@ def with_number(module: ModuleType, name: str, value: float) -> Iterator[None]:
 def _set(module: ModuleType, name: str, value: object) -> None:
     """Set it, and renew what has been computed from it."""
     setattr(module, name, value)
-    choose._tile_cached.cache_clear()
+    tile._tile_once.cache_clear()
     for model in (port, start, nn, tp, front, estimate):
         importlib.reload(model)
 

@@ -7,12 +7,13 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.chunk_writer import Chunk
+from convoy.hw.lib.delay import delay
 from convoy.hw.lib.idle import Rest, rested
 from convoy.hw.lib.queue import Queue
 from convoy.hw.post.compress import Compressor
 from convoy.hw.post.fused_pool import Pool
 from convoy.hw.post.lut import LUT_FIELDS, Lut
-from convoy.hw.post.requant import Requantiser, delay
+from convoy.hw.post.requant import Requantiser
 from convoy.hw.post.residual import Residual
 from convoy.hw.post.split import ByteSplitter
 from convoy.spec.config import NpuConfig
