@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convoy.driver.emit.program import Plan
-from convoy.driver.graph.as_int8 import signed_view
 from convoy.driver.graph.graph import Graph, GraphError
 from convoy.driver.lower.fuse import fuse
-from convoy.driver.lower.host_ops import check_host_op
-from convoy.driver.lower.operators import lower_op
-from convoy.driver.lower.tensor_rules import check_tensors
-from convoy.driver.lower.work import HostWork
+from convoy.driver.lower.network import lower_network
 from convoy.driver.plan.schedule import schedule
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
@@ -36,7 +32,13 @@ class Compiled:
 
 
 def compile_graph(
-    graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None, is_fusing: bool = True
+    graph: Graph,
+    config: NpuConfig,
+    *,
+    keep_tensors: bool = False,
+    layers: range | None = None,
+    is_fusing: bool = True,
+    is_strict: bool = False,
 ) -> Plan:
     """Compile a network.
 
@@ -46,29 +48,32 @@ def compile_graph(
     layers : positions of the operators to compile, consecutive; activations that they read from others become inputs of
         the plan's graph
     is_fusing : operators may vanish into others, and results between them are then never stored
+    is_strict : refuse what the NPU does not take, instead of leaving it to the host
 
     Raises
     ------
     GraphError
         When an operator cannot run; the message names it, the limit and the value seen.
     """
-    return compile_with_costs(graph, config, keep_tensors=keep_tensors, layers=layers, is_fusing=is_fusing).plan
+    return compile_with_costs(
+        graph, config, keep_tensors=keep_tensors, layers=layers, is_fusing=is_fusing, is_strict=is_strict
+    ).plan
 
 
 def compile_with_costs(
-    graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None, is_fusing: bool = True
+    graph: Graph,
+    config: NpuConfig,
+    *,
+    keep_tensors: bool = False,
+    layers: range | None = None,
+    is_fusing: bool = True,
+    is_strict: bool = False,
 ) -> Compiled:
     """`compile_graph`, with the estimates behind its choices."""
     edge_inputs = set(graph.inputs)
     if layers is not None:
         graph = _cut(graph, layers)
-    for op in graph.ops:
-        check_tensors(graph, op)
-    signed = signed_view(graph)
-    works, notes = [lower_op(signed, op) for op in signed.ops], {}
-    for op, work in zip(graph.ops, works, strict=True):
-        if isinstance(work, HostWork):
-            check_host_op(graph, op, work.reason)
+    works, notes = lower_network(graph, is_strict=is_strict), {}
     if is_fusing:
         works, notes = fuse(
             graph,
