@@ -31,12 +31,13 @@ def lower_network(
     Raises
     ------
     GraphError
-        When neither NPU nor host take an operator, or the NPU does not and `is_strict`; names the operator, the limit
-        and the value seen.
+        When neither NPU nor host take an operator, or the NPU does not and `is_strict`, or the file gives an operator
+        dtypes or quantisation that LiteRT does not run; names the operator, the limit and the value seen.
     """
     signed, works = signed_view(graph), []
     for op, signed_op in zip(graph.ops, signed.ops, strict=True):
-        work = HostWork(on_host[op.index]) if op.index in on_host else _lower(graph, op, signed, signed_op)
+        check_tensors(graph, op)
+        work = HostWork(on_host[op.index]) if op.index in on_host else _lower(op, signed, signed_op)
         if isinstance(work, HostWork):
             if is_strict:
                 raise GraphError(f"{describe(graph, op)}: {work.reason}; the host would execute it")
@@ -45,9 +46,8 @@ def lower_network(
     return works
 
 
-def _lower(graph: Graph, op: Op, signed: Graph, signed_op: Op) -> Work:
+def _lower(op: Op, signed: Graph, signed_op: Op) -> Work:
     try:
-        check_tensors(graph, op)
         return lower_op(signed, signed_op)
     except GraphError as error:
-        return HostWork(str(error).removeprefix(f"{describe(graph, op)}: "))
+        return HostWork(str(error).removeprefix(f"{describe(signed, op)}: "))
