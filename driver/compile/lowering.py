@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from convoy.driver.graph.as_int8 import signed_view
-from convoy.driver.graph.graph import Graph
+from convoy.driver.graph.graph import Graph, GraphError, Op
 from convoy.driver.lower.host_ops import check_host_op
+from convoy.driver.lower.operands import describe
 from convoy.driver.lower.operators import lower_op
 from convoy.driver.lower.tensor_rules import check_tensors
 from convoy.driver.lower.work import HostWork, Work
@@ -12,19 +13,34 @@ from convoy.driver.lower.work import HostWork, Work
 __all__ = ["lower_graph"]
 
 
-def lower_graph(graph: Graph) -> tuple[Work, ...]:
-    """The lowered form of each operator, in the order of the graph.
+def lower_graph(graph: Graph, *, is_strict: bool = False) -> tuple[Work, ...]:
+    """The lowered form of each operator, in the order of the graph. What the NPU does not take the host executes by
+    LiteRT's kernel, so that its results are LiteRT's; `HostWork.reason` says why.
+
+    Parameters
+    ----------
+    is_strict : refuse a network of which the host would execute a part
 
     Raises
     ------
     GraphError
-        When neither the NPU nor the host can run an operator; the message names it.
+        When neither NPU nor host can run an operator, or the NPU cannot and `is_strict`, or the file gives an operator
+        dtypes or quantisation that LiteRT does not run; names the operator, the limit and the value seen.
     """
-    for op in graph.ops:
+    signed, works = signed_view(graph), []
+    for op, signed_op in zip(graph.ops, signed.ops, strict=True):
         check_tensors(graph, op)
-    signed = signed_view(graph)
-    works = tuple(lower_op(signed, op) for op in signed.ops)
-    for op, work in zip(graph.ops, works, strict=True):
+        work = _lower(signed, signed_op)
         if isinstance(work, HostWork):
+            if is_strict:
+                raise GraphError(f"{describe(graph, op)}: {work.reason}; the host would execute it")
             check_host_op(graph, op, work.reason)
-    return works
+        works.append(work)
+    return tuple(works)
+
+
+def _lower(graph: Graph, op: Op) -> Work:
+    try:
+        return lower_op(graph, op)
+    except GraphError as error:
+        return HostWork(str(error).removeprefix(f"{describe(graph, op)}: "))

@@ -36,7 +36,13 @@ class Compiled:
 
 
 def compile_graph(
-    graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None, is_fusing: bool = True
+    graph: Graph,
+    config: NpuConfig,
+    *,
+    keep_tensors: bool = False,
+    layers: range | None = None,
+    is_fusing: bool = True,
+    is_strict: bool = False,
 ) -> Plan:
     """Compile a network.
 
@@ -46,24 +52,33 @@ def compile_graph(
     layers : positions of the operators to compile, consecutive; activations that they read from others become inputs of
         the plan's graph
     is_fusing : operators may vanish into others, and results between them are then never stored
+    is_strict : refuse what the NPU does not take, instead of leaving it to the host
 
     Raises
     ------
     GraphError
         When an operator cannot run; the message names it, the limit and the value seen.
     """
-    return compile_with_costs(graph, config, keep_tensors=keep_tensors, layers=layers, is_fusing=is_fusing).plan
+    return compile_with_costs(
+        graph, config, keep_tensors=keep_tensors, layers=layers, is_fusing=is_fusing, is_strict=is_strict
+    ).plan
 
 
 def compile_with_costs(
-    graph: Graph, config: NpuConfig, *, keep_tensors: bool = False, layers: range | None = None, is_fusing: bool = True
+    graph: Graph,
+    config: NpuConfig,
+    *,
+    keep_tensors: bool = False,
+    layers: range | None = None,
+    is_fusing: bool = True,
+    is_strict: bool = False,
 ) -> Compiled:
     """`compile_graph`, with the estimates behind its choices.
 
     Each pass takes values and returns one; none changes what it is given or calls back into one before it.
     """
     part = cut(graph, layers) if layers is not None else graph
-    works = lower_graph(part)
+    works = lower_graph(part, is_strict=is_strict)
     fusions = choose_fusions(part, works, config) if is_fusing else Fusions(works, {})
     splits = [choose_strides(fusions.works, config, is_transposed=is_transposed) for is_transposed in (False, True)]
     schedules = [schedule(part, fusions.works, split, edge_inputs=frozenset(graph.inputs)) for split in splits]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
-from convoy.spec.isa import NN, PARAM, TP, Rounding, TpOp
+from convoy.spec.isa import NN, TP, Rounding, TpOp
 
 from .elementwise import ELEMENTWISE_LOWERINGS
 from .host_ops import host_reason
@@ -29,7 +28,7 @@ from .operands import (
     require_same_quant,
     weight_constant,
 )
-from .quantise import mean_multiplier, quantise_multiplier, reduced_multiplier, single_multiplier
+from .quantise import MAX_SHIFT_LEFT, mean_multiplier, quantise_multiplier, reduced_multiplier, single_multiplier
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
 __all__ = ["lower_op"]
@@ -39,7 +38,6 @@ KERNEL_PER_STRIDE = 11
 """Kernels have at most this many taps per axis and stride, less one."""
 MAX_TRANSPOSED_STRIDE = 4
 MAX_PAD = 7
-MAX_SHIFT_LEFT = PARAM.fields["shift_left"].max
 MAX_POOL_STRIDE = TP.fields["stride_h"].max
 MAX_TAPS = NN.fields["num_taps"].max
 
@@ -105,13 +103,15 @@ def _check_axis(axis: Axis, name: str) -> None:
 
 
 def _requantisation(
-    source: Tensor, weights: Tensor, target: Tensor, num_oc: int, rounding: Rounding
+    source: Tensor, weights: Tensor, target: Tensor, sums: np.ndarray, rounding: Rounding
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Q31 multipliers and exponents per output channel; None when they cannot be exact.
 
-    TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, or it is not
-    used. With `HALF_UP` the multiplier has 15 bits.
+    TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, for every sum
+    or for those between the channel's `sums` (int64 (OC, 2)), or it is not used. With `HALF_UP` the multiplier has
+    15 bits.
     """
+    num_oc = len(sums)
     quant = weights.quantisation
     require(quant.scale.size in (1, num_oc), f"{weights.name!r} has {quant.scale.size} scales; it needs 1 or {num_oc}")
     require(
@@ -125,17 +125,19 @@ def _requantisation(
     scales = np.broadcast_to(quant.scale, (num_oc,))
     scale_in, scale_out = float(source.quantisation.scale[0]), float(target.quantisation.scale[0])
     factors = [scale_in * float(scale) / scale_out for scale in scales]
-    multipliers: dict[Rounding, Callable[[float], tuple[int, int] | None]] = {
-        Rounding.DOUBLE: quantise_multiplier,
-        Rounding.HALF_UP: reduced_multiplier,
-        Rounding.SINGLE: partial(single_multiplier, out_bits=8 * target.dtype.itemsize),
-    }
-    multiplier = multipliers[rounding]
-    pairs = []
-    for factor in factors:
-        if (pair := multiplier(factor)) is None:
-            return None
-        pairs.append(pair)
+    if rounding == Rounding.SINGLE:
+        single = partial(single_multiplier, out_bits=8 * target.dtype.itemsize)
+        found = [
+            single(factor) or single(factor, sums=bounds)
+            for factor, bounds in zip(factors, map(tuple, sums.tolist()), strict=True)
+        ]
+    else:
+        found = [
+            (quantise_multiplier if rounding == Rounding.DOUBLE else reduced_multiplier)(factor) for factor in factors
+        ]
+    pairs = [pair for pair in found if pair is not None]
+    if len(pairs) < num_oc:
+        return None
     mult, exponent = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
     require(
         exponent.max() <= MAX_SHIFT_LEFT,
@@ -160,6 +162,16 @@ def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int, copies:
         require(bias.size == weights.shape[0], f"{bias.size} biases for {weights.shape[0]} output channels")
     folded = bias - zero_point_in * weights.reshape(weights.shape[0], -1).sum(axis=1, dtype=np.int64)
     return folded if is_wide else folded.astype(np.int32).astype(np.int64)
+
+
+def _sums(kernels: np.ndarray, bias: np.ndarray, is_wide: bool) -> np.ndarray:
+    """Least and greatest sum of each output channel over all inputs, int64 (OC, 2); all of 32 bits where sums wrap."""
+    weights, info = kernels.reshape(len(kernels), -1).astype(np.int64), np.iinfo(np.int16 if is_wide else np.int8)
+    ends = np.stack([weights * int(info.min), weights * int(info.max)])
+    sums = np.stack([ends.min(axis=0).sum(axis=1), ends.max(axis=0).sum(axis=1)], axis=1) + bias[:, None]
+    limits = np.iinfo(np.int32)
+    wraps = (sums[:, 0] < limits.min) | (sums[:, 1] > limits.max)
+    return np.where(wraps[:, None], [limits.min, limits.max], sums)
 
 
 def _has_room(work: ConvWork) -> bool:
@@ -198,12 +210,14 @@ def _conv_work(
         f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same",
     )
     require(not (is_wide and wgt_zero_point), f"{weights.name!r} has a zero point; with int16 activations use 0")
-    factors = _requantisation(source, weights, target, kernels.shape[0] // copies, rounding)
+    zero_point_in = int(source.quantisation.zero_point[0])
+    bias = _fold(graph, op, kernels, zero_point_in, copies)
+    num_oc = kernels.shape[0] // copies
+    factors = _requantisation(source, weights, target, _sums(kernels, bias, is_wide)[:num_oc], rounding)
     require(factors is not None or is_wide, "the factor of a channel cannot be applied exactly")
     if factors is None:
         return HostWork("16-bit outputs rounded in float64 are more exact than the NPU's multiplier")
     mult, exponent = (np.tile(values, copies) for values in factors)
-    zero_point_in = int(source.quantisation.zero_point[0])
     act_min, act_max = clamp(op, target)
     work = ConvWork(
         in_shape[3],
@@ -211,7 +225,7 @@ def _conv_work(
         cols,
         is_depthwise,
         np.ascontiguousarray(kernels),
-        _fold(graph, op, kernels, zero_point_in, copies),
+        bias,
         mult,
         exponent,
         zero_point_in,

@@ -8,8 +8,10 @@ from functools import lru_cache
 import numpy as np
 
 from convoy.driver.graph.graph import Quant
+from convoy.spec.isa import PARAM
 
 __all__ = [
+    "MAX_SHIFT_LEFT",
     "activation_range",
     "add_multipliers",
     "mean_multiplier",
@@ -18,6 +20,10 @@ __all__ = [
     "reduced_multiplier",
     "single_multiplier",
 ]
+
+
+MAX_SHIFT_LEFT, MAX_SHIFT_RIGHT = PARAM.fields["shift_left"].max, PARAM.fields["shift_right"].max
+"""Before and after the multiplication."""
 
 
 def quantise_multiplier(real: float) -> tuple[int, int]:
@@ -38,24 +44,28 @@ def reduced_multiplier(real: float) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def single_multiplier(real: float, out_bits: int = 8) -> tuple[int, int] | None:
+def single_multiplier(
+    real: float, out_bits: int = 8, sums: tuple[int, int] = (-(1 << 31), (1 << 31) - 1)
+) -> tuple[int, int] | None:
     """`(q, e)` such that single rounding by them equals `acc * real` in float64 rounded half away from zero, for
-    every sum.
+    every sum from `sums[0]` to `sums[1]`.
 
-    Both are steps that rise with the sum, so they are equal when they are at the sums of 32 bits next to every step
-    inside the output's range of `2**out_bits` (with any zero point: twice as many) values; beyond it both are clamped
-    alike. Neighbours of the usual q are tried too. None when there is no such pair.
+    Both are steps that rise with the sum, so they are equal when they are at the sums next to every step inside the
+    output's range of `2**out_bits` (with any zero point: twice as many) values; beyond it both are clamped alike.
+    Neighbours of the usual q are tried too. None when there is no such pair.
     """
     q, exponent = quantise_multiplier(real)
-    if q == 0 or not -24 <= exponent <= 0:
-        return (q, exponent) if q == 0 else None
+    if max(abs(bound) for bound in sums) * real < 0.5:
+        return 0, 0
+    if q == 0 or not -MAX_SHIFT_RIGHT <= exponent <= MAX_SHIFT_LEFT:
+        return None
     steps = (np.arange(-2 << out_bits, 2 << out_bits) + 0.5) / real
-    sums = np.clip(np.floor(steps)[:, None] + np.arange(-1, 3), -(1 << 31), (1 << 31) - 1)
-    product = sums * real
+    near = np.clip(np.floor(steps)[:, None] + np.arange(-1, 3), *sums)
+    product = near * real
     expected = np.trunc(product + np.copysign(0.5, product)).astype(np.int64)
     shift = 31 - exponent
     for candidate in (q, q + 1, q - 1):
-        exact = sums.astype(np.int64) * candidate
+        exact = near.astype(np.int64) * candidate
         if candidate < 1 << 31 and np.array_equal((exact + (1 << (shift - 1)) - (exact < 0)) >> shift, expected):
             return candidate, exponent
     return None

@@ -217,11 +217,13 @@ def test_other_types_are_refused():
     with pytest.raises(
         GraphError, match=r"operator 0 LEAKY_RELU .*alpha = -0.5: only LEAKY_RELU with alpha of at least 0"
     ):
-        compile_graph(maker.graph([source], [maker.op("LEAKY_RELU", (source,), (1, 5, 5, 3), alpha=-0.5)]), Q)
+        compile_graph(
+            maker.graph([source], [maker.op("LEAKY_RELU", (source,), (1, 5, 5, 3), alpha=-0.5)]), Q, is_strict=True
+        )
     maker = GraphMaker(6)
     source = maker.tensor((1, 5, 5, 3), scale=8.0)
     with pytest.raises(GraphError, match=r"HARD_SWISH .* needs an output scale of more than 1/128 of the input scale"):
-        compile_graph(maker.graph([source], [maker.op("HARD_SWISH", (source,), (1, 5, 5, 3))]), Q)
+        compile_graph(maker.graph([source], [maker.op("HARD_SWISH", (source,), (1, 5, 5, 3))]), Q, is_strict=True)
 
 
 def test_the_golden_machine_checks_the_runs_of_a_sum():

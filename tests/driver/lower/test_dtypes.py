@@ -172,7 +172,7 @@ def test_int16_that_is_refused():
         ),
     ):
         with pytest.raises(GraphError, match=message):
-            compile_graph(read_tflite(model), SMALL)
+            compile_graph(read_tflite(model), SMALL, is_strict=True)
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)
@@ -221,4 +221,4 @@ def test_weights_that_are_refused(acts, weights, zero_point, scales, message):
         weight_zero_point=zero_point,
     )
     with pytest.raises(GraphError, match=f"operator 0 CONV_2D .*{message}"):
-        compile_graph(read_tflite(model), SMALL)
+        compile_graph(read_tflite(model), SMALL, is_strict=True)

@@ -160,4 +160,4 @@ def test_concatenations_within_a_network(config):
 )
 def test_refusals(model, message):
     with pytest.raises(GraphError, match=message):
-        compile_graph(read_tflite(model), PRESETS["Q"])
+        compile_graph(read_tflite(model), PRESETS["Q"], is_strict=True)

@@ -201,7 +201,7 @@ def test_maximum_of_an_image():
 )
 def test_refusals(model, message):
     with pytest.raises(GraphError, match=message):
-        compile_graph(read_tflite(model), PRESETS["Q"])
+        compile_graph(read_tflite(model), PRESETS["Q"], is_strict=True)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,9 @@ def test_refusals(model, message):
 def test_what_is_refused_of_int16(kind, shape, out_shape, constants, options, message):
     with pytest.raises(GraphError, match=message):
         compile_graph(
-            read_tflite(one_op(kind, shape, out_shape, constants, *[(0.05, 0)] * 2, np.int16, **options)), PRESETS["Q"]
+            read_tflite(one_op(kind, shape, out_shape, constants, *[(0.05, 0)] * 2, np.int16, **options)),
+            PRESETS["Q"],
+            is_strict=True,
         )
 
 
