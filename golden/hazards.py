@@ -52,8 +52,7 @@ class _Numbers:
             start, self._end = self._end, self._end + (len(missing) << _BLOCK_LOG2)
             if self._end > MAX_FOLLOWED_BYTES:
                 raise MachineError(
-                    f"{what}: the program's activations take more than the {MAX_FOLLOWED_BYTES} bytes that the "
-                    "golden "
+                    f"{what}: the program's activations take more than the {MAX_FOLLOWED_BYTES} bytes that the golden "
                     "model follows"
                 )
             if self._end > len(self._numbers):
@@ -128,8 +127,7 @@ class Hazards:
             )
         if (self._writer[self._engine].get(index) == self._number).any() or not _is_unique(index):
             raise MachineError(
-                f"{what}: outputs overlap, the descriptor writes a byte more than once; give every output a place "
-                "of "
+                f"{what}: outputs overlap, the descriptor writes a byte more than once; give every output a place of "
                 "its own"
             )
         self._writer[self._engine].set(what, index, self._number)

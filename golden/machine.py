@@ -55,8 +55,7 @@ class Machine:
         """
         if program_addr % DESCRIPTOR_BYTES or not 1 <= count <= MAX_DESCRIPTORS or record_addr % COMPLETION.num_bytes:
             error = MachineError(
-                f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples "
-                "of "
+                f"program_addr = {program_addr:#x}, count = {count}, record_addr = {record_addr:#x}: use multiples of "
                 f"{DESCRIPTOR_BYTES} and {COMPLETION.num_bytes}, and 1..{MAX_DESCRIPTORS}"
             )
             error.addr = program_addr

@@ -410,8 +410,7 @@ def _check_residual_runs(d: dict[str, int], out_bytes: np.ndarray, suffix: str) 
     runs = (np.arange(count)[:, None] * d["out_pitch_row_bytes"] + np.arange(size)).ravel()
     if not np.array_equal(runs, out_bytes):
         raise MachineError(
-            f"NN.num_res_runs{suffix}, res_run_bytes{suffix} = {count}, {size}: a group writes {len(out_bytes)} "
-            "bytes "
+            f"NN.num_res_runs{suffix}, res_run_bytes{suffix} = {count}, {size}: a group writes {len(out_bytes)} bytes "
             "per channel elsewhere"
         )
 

@@ -168,9 +168,8 @@ def _check_compute(config: NpuConfig, d: dict[str, int]) -> None:
         limit = d["num_taps"] * min(per_z, MAX_STEP_KERNELS) if d["num_taps"] > 1 else per_z
         _require(
             1 << d["run_bits"] <= limit,
-            f"run_bits = {d['run_bits']}: 2**run_bits must not exceed {limit} "
-            f"(num_taps * min(kernels_per_z{suffix}, {MAX_STEP_KERNELS}), or kernels_per_z{suffix} if there is one "
-            "tap)",
+            f"run_bits = {d['run_bits']}: 2**run_bits must not exceed {limit} (num_taps * min(kernels_per_z{suffix}, "
+            f"{MAX_STEP_KERNELS}), or kernels_per_z{suffix} if there is one tap)",
         )
     _require(d["run_bits"] <= MAX_RUN_BITS, f"run_bits = {d['run_bits']}: use 0..{MAX_RUN_BITS}")
     _require(d["split_log2"] <= 2, f"split_log2 = {d['split_log2']}: use 0..2")
@@ -233,16 +232,14 @@ def _check_pool(config: NpuConfig, d: dict[str, int]) -> None:
             num_channels <= config.pool_channels,
             (
                 f"num_kernels: superblocks of {num_channels} channels; rows of {config.pool_channels} (pool_channels) "
-                "can "
-                "be kept"
+                "can be kept"
             ),
         )
         require(
             row_bytes <= config.pool_line_bytes,
             (
                 f"tile_ow = {d['tile_ow']}: rows of {config.pool_line_bytes} bytes (pool_line_bytes) can be kept; use "
-                "even "
-                "groups"
+                "even groups"
             ),
         )
     require(

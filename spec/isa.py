@@ -171,8 +171,7 @@ NN = Record(
             32,
             (
                 "Output-channel parameters: for each superblock `num_kernels` (last one: `num_kernels_last`) x "
-                "`num_cores` "
-                "entries of `PARAM`, kernel first. Aligned to 32 bytes."
+                "`num_cores` entries of `PARAM`, kernel first. Aligned to 32 bytes."
             ),
         ),
         # Loader: memory side
@@ -205,8 +204,7 @@ NN = Record(
             16,
             (
                 "Columns written of every row of a phase plane. At least ceil((pad_left + tile_iw) / stride_w); "
-                "columns "
-                "beyond the image are zero point."
+                "columns beyond the image are zero point."
             ),
         ),
         Field(
@@ -229,8 +227,7 @@ NN = Record(
             1,
             (
                 "Do not load before every earlier NN descriptor has read its last window; needed when the stripe "
-                "overlaps "
-                "the previous one."
+                "overlaps the previous one."
             ),
         ),
         # Windows and compute
@@ -258,8 +255,7 @@ NN = Record(
             9,
             (
                 "Windows in the window memory: floor(window_words / (num_phases * seg_words)) or fewer, half as many "
-                "if "
-                "is_wide. At least 1."
+                "if is_wide. At least 1."
             ),
         ),
         Field("num_vec", 9, "T: lane vectors per group. T * kernels <= num_acc_entries, or half of these if is_wide."),
@@ -284,8 +280,7 @@ NN = Record(
             8,
             (
                 "Zero point of the stored weights, less their middle: tokens hold weights from -128 - wgt_zero_point "
-                "to "
-                "127 - wgt_zero_point, modulo 256. 0 for int8."
+                "to 127 - wgt_zero_point, modulo 256. 0 for int8."
             ),
             signed=True,
         ),
@@ -329,8 +324,8 @@ NN = Record(
             "is_flat",
             1,
             (
-                "1: vectors run on across row ends (one row of num_vec_x = num_vec vectors) and rows are contiguous in "
-                "memory."
+                "1: vectors run on across row ends (one row of num_vec_x = num_vec vectors) and rows are contiguous "
+                "in memory."
             ),
         ),
         Field("zero_point_out", 9, "Added after requantisation.", signed=True),
@@ -472,8 +467,7 @@ TP = Record(
             17,
             (
                 "Image row of the first window's first row, or of COPY's first output row: -pad_top for the first "
-                "tile. "
-                "COPY: at most 0."
+                "tile. COPY: at most 0."
             ),
             signed=True,
         ),
@@ -512,8 +506,7 @@ TP = Record(
             16,
             (
                 "Upper clamp (ADD, SUB, MUL and pools). Of every operation but COPY: at least act_min, at most 127, "
-                "with "
-                "is_wide 32767."
+                "with is_wide 32767."
             ),
             signed=True,
         ),
@@ -579,9 +572,7 @@ PARAM = Record(
             32,
             (
                 "Added to the accumulator (if is_wide: of high bytes); holds the bias minus zero_point_in times the "
-                "sum "
-                "of "
-                "the weights."
+                "sum of the weights."
             ),
             signed=True,
         ),

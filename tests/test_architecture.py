@@ -46,16 +46,15 @@ FLOORS = (
 
 TESTED_ELSEWHERE = {
     "driver/compile/cut.py": ("driver/compile/test_networks.py", "layers=", "parts of networks"),
-    "driver/compile/lowering.py": ("driver/compile/test_networks.py", "compile_graph", "whole networks"),
     "driver/compile/orientation.py": (
         "driver/compile/test_layers.py",
         "compile_graph",
         "the choice shows in the program",
     ),
-    "driver/compile/segments.py": ("driver/lower/test_host_ops.py", "HostStep", "what host and NPU execute in turn"),
+    "driver/compile/segments.py": ("driver/compile/test_lowering.py", "HostStep", "what host and NPU execute in turn"),
     "driver/compile/strides.py": ("driver/compile/test_layers.py", "stride", "any share of the strides"),
     "driver/compile/tilings.py": ("driver/compile/test_layers.py", "compile_graph", "the choice shows in the program"),
-    "driver/compile/weigh.py": ("driver/compile/test_fuse.py", "faster", "costs decide what is fused"),
+    "driver/compile/weigh.py": ("driver/compile/test_fuse.py", "is_sum_cheaper_fused", "costs decide what is fused"),
     "driver/plan/fitted.py": ("verif/test_fit.py", "fit", "numbers, no behaviour"),
     "driver/report/markdown.py": ("test_style.py", "120", "its only purpose: lines of generated pages"),
     "driver/timing/fitted.py": ("verif/test_fit.py", "fit", "numbers, no behaviour"),
@@ -123,7 +122,6 @@ TESTED_ELSEWHERE = {
     "driver/litert/server.py": ("driver/litert/test_process.py", "process", "the process behind it"),
     "driver/lower/operands.py": ("driver/lower/test_tensor_rules.py", "check_model", "every operator in every dtype"),
     "driver/lower/operators.py": ("driver/compile/test_layers.py", "compile_graph", "layers and refusals"),
-    "driver/lower/quantise.py": ("driver/lower/test_lut.py", "lut", "multipliers, by whole operators"),
     "driver/lower/work.py": ("driver/compile/test_layers.py", "work", "values, little behaviour"),
     "driver/outcome.py": ("driver/test_cli_hostile.py", "outcome", "exit codes"),
     "driver/plan/cost.py": ("driver/compile/test_layers.py", "cost", "what the compiler compares"),

@@ -533,8 +533,7 @@ def campaign(
             if time.monotonic() - told > 10 or coverage.num_jobs >= num_jobs:
                 told = time.monotonic()
                 progress(
-                    f"{config_name}: {coverage.num_jobs:,} of {num_jobs:,} jobs, {len(coverage.failures)} "
-                    "breaches, "
+                    f"{config_name}: {coverage.num_jobs:,} of {num_jobs:,} jobs, {len(coverage.failures)} breaches, "
                     f"{told - started:.0f} s"
                 )
         for part in pending:

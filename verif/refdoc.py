@@ -58,8 +58,7 @@ def _descriptors() -> str:
         NOTE,
         (
             "Fields are packed from bit 0 upwards, little-endian; bits not listed are zero. `docs/architecture.md` "
-            "says "
-            "what they do."
+            "says what they do."
         ),
         "",
     ]

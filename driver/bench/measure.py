@@ -37,7 +37,7 @@ def measure(setup: Setup, device_name: str = "native") -> Measurement:
     made = make_layer(setup.layer)
     graph = replace(made.graph, inputs=())
     try:
-        compiled = compile_with_costs(graph, setup.npu, keep_tensors=True, layers=range(len(graph.ops)))
+        compiled = compile_with_costs(graph, setup.npu, keep_tensors=True, layers=range(len(graph.ops)), is_strict=True)
     except GraphError as error:
         return Measurement(refusal=str(error))
     inputs = random_inputs([graph.tensors[0]], 0)

@@ -88,8 +88,7 @@ def _keeping(path: Path) -> Iterator[None]:
             else error.strerror or str(error)
         )
         raise DeviceError(
-            f"the folder of compiled models {path} cannot be used: {reason}; set CONVOY_CACHE_DIR to a folder that "
-            "can "
+            f"the folder of compiled models {path} cannot be used: {reason}; set CONVOY_CACHE_DIR to a folder that can "
             "be written"
         ) from None
 

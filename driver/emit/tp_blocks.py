@@ -321,9 +321,7 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
         )
         if load is None:
             raise GraphError(
-                f"the {rows.kernel} rows of {cols.size_in} int16 of a pooling window exceed half of the TP buffer "
-                "of "
-                "2 "
+                f"the {rows.kernel} rows of {cols.size_in} int16 of a pooling window exceed half of the TP buffer of 2 "
                 f"x {limit} bytes"
             )
         first, run, count, pitch = load

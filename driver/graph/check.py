@@ -34,8 +34,7 @@ def check_graph(graph: Graph) -> None:
     for index in graph.inputs:
         if graph.tensors[index].dtype.kind == "V":
             raise GraphError(
-                f"{_name(graph.tensors[index])} is an input of the network but a handle; handles come from "
-                "VAR_HANDLE "
+                f"{_name(graph.tensors[index])} is an input of the network but a handle; handles come from VAR_HANDLE "
                 "only"
             )
         if index in ready:

@@ -74,8 +74,7 @@ def without_unread(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
             tensor.quantization = None
             name = printable((tensor.name or b"").decode("utf-8", "replace"))
             notes.append(
-                f"tensor {index} ({name}) has scales that LiteRT refuses and nobody reads; the reference runs "
-                "without "
+                f"tensor {index} ({name}) has scales that LiteRT refuses and nobody reads; the reference runs without "
                 "them"
             )
     return pack(packed), tuple(notes)

@@ -39,9 +39,7 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
         parts = extents.lower().split("x")
         if not all(part.isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
             raise GraphError(
-                f"--shape {printable(text)}: give positive sizes separated by x, perhaps after the input's name, "
-                "as "
-                "in "
+                f"--shape {printable(text)}: give positive sizes separated by x, perhaps after the input's name, as in "
                 "input=1x96x96x3"
             )
         if name in shapes:
@@ -157,9 +155,7 @@ def _input_shape(record: Any, index: int, given: tuple[int, ...] | None) -> tupl
         )
         if not fits:
             raise GraphError(
-                f"--shape {name}={_text(list(given))}: this input is {_text(extents)}; only what is unknown (?) "
-                "can "
-                "be "
+                f"--shape {name}={_text(list(given))}: this input is {_text(extents)}; only what is unknown (?) can be "
                 "given"
             )
         if prod(given) > MAX_ELEMENTS:

@@ -87,8 +87,7 @@ class _Resolver:
             self.assigned.add(name)
         elif name not in self.assigned and name not in self.initial:
             raise GraphError(
-                f"{where}: nothing gives variable {printable(name)} a value before it is read; assign it first, or "
-                "by "
+                f"{where}: nothing gives variable {printable(name)} a value before it is read; assign it first, or by "
                 "CALL_ONCE"
             )
         return Op(op.index, op.kind, op.inputs[1:], op.outputs, {"variable": list(self.used).index(name)})

@@ -242,8 +242,7 @@ def _require_plain_copy(source: Tensor, target: Tensor, is_rescaled: bool) -> No
             not is_rescaled,
             (
                 f"{source.name!r} and {target.name!r} differ in scale or zero point; LiteRT converts uint8 then, the "
-                "NPU "
-                "does not: quantise both alike"
+                "NPU does not: quantise both alike"
             ),
         )
         require_same_quant(source, target)

@@ -85,8 +85,7 @@ def _require_dtype(tensor: Tensor, is_wide_ok: bool) -> None:
         is_wide_ok or not is_wide,
         (
             f"{tensor.name!r} is int16, which only convolutions, fully connected layers, moves, pools and operations "
-            "on "
-            "two tensors take"
+            "on two tensors take"
         ),
     )
     require(

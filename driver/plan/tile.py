@@ -139,8 +139,7 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
         )
     raise GraphError(
         f"the inputs of one output pixel exceed the window memory of {config.window_words} words of {config.num_lanes} "
-        "pixels; "
-        "a larger window_words is needed"
+        "pixels; a larger window_words is needed"
     )
 
 

@@ -74,8 +74,7 @@ class WatchdogError(NpuError):
 
     REMEDY = (
         "the memory has stopped answering (if it stays so, reset it and the NPU together), or descriptors wait for "
-        "each other; "
-        "a slow memory needs a larger WATCHDOG"
+        "each other; a slow memory needs a larger WATCHDOG"
     )
 
 
@@ -83,8 +82,8 @@ class ProgramTimeoutError(NpuError):
     """A program took too long."""
 
     REMEDY = (
-        "the program had not ended after TIMEOUT cycles; if it is not the program that never ends, TIMEOUT must "
-        "be larger"
+        "the program had not ended after TIMEOUT cycles; if it is not the program that never ends, TIMEOUT must be "
+        "larger"
     )
 
 

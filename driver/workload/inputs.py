@@ -116,8 +116,7 @@ def _load_array(path: Path, tensor: Tensor, shapes: tuple[tuple[int, ...], ...])
             ) from None
         if shape not in shapes:
             raise GraphError(
-                f"{path}: shape {_shape_text(shape)} does not fit the input {tensor.name} {list(tensor.shape)}; "
-                "give "
+                f"{path}: shape {_shape_text(shape)} does not fit the input {tensor.name} {list(tensor.shape)}; give "
                 f"{list(shapes[0])}"
             )
         if dtype != tensor.dtype and dtype.kind != "f":

@@ -74,8 +74,7 @@ def prune_file(model: bytes, share: float) -> tuple[bytes, list[PrunedLayer]]:
         ):
             raise GraphError(
                 f"operator {op.index} CONV_2D: {tensor.name!r} needs one scale and zero point, or one per output "
-                "channel, "
-                f"with zero points in {limits.min}..{limits.max}"
+                f"channel, with zero points in {limits.min}..{limits.max}"
             )
         weights, layer = _prune(tensor.data, scale, zero_point, share)
         record = file.Buffers(number)._tab

@@ -153,8 +153,7 @@ def test_trace_processor(profiled, tmp_path):
     config = processor.TraceProcessorConfig(bin_path=trace_processor_shell())
     with processor.TraceProcessor(trace=str(tmp_path / "t.pftrace"), config=config) as opened:
         rows = opened.query(
-            "select track.name as track, sum(dur) as dur from slice join track on slice.track_id = track.id group "
-            "by "
+            "select track.name as track, sum(dur) as dur from slice join track on slice.track_id = track.id group by "
             "track.name"
         )
         found = {row.track: row.dur for row in rows}

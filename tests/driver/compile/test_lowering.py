@@ -1,0 +1,71 @@
+"""What the NPU does not take is executed by the host, exactly and with a reason; or refused, if that is wanted."""
+
+import numpy as np
+import pytest
+
+from convoy.driver.compile.pipeline import compile_graph
+from convoy.driver.emit.program import HostStep
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.spec.config import NpuConfig
+from convoy.verif.litert import ModelBuilder
+from convoy.verif.models import check_model, one_op
+
+SMALL = NpuConfig(num_cores=2, num_lanes=8, num_acc_entries=16, post_lanes=2, stripe_bytes=4096, window_words=32)
+QUANT = (0.05, 3), (0.04, -7)
+
+
+def conv(shape, out_shape, kernel) -> bytes:
+    """A file of a CONV_2D of stride 1."""
+    builder, rng = ModelBuilder(), np.random.default_rng(1)
+    source = builder.tensor(shape, np.int8, *QUANT[0])
+    values = rng.integers(-127, 128, kernel).astype(np.int8)
+    weights = builder.tensor(kernel, np.int8, np.full(kernel[0], 0.002), np.zeros(kernel[0], np.int64), data=values)
+    target = builder.tensor(out_shape, np.int8, *QUANT[1])
+    bias = builder.tensor(kernel[:1], np.int32, data=rng.integers(-500, 500, kernel[0]).astype(np.int32))
+    options = dict(strideH=1, strideW=1, padding=1, dilationHFactor=1, dilationWFactor=1)
+    builder.op("CONV_2D", [source, weights, bias], [target], **options)
+    return builder.finish([source], [target])
+
+
+BEYOND = {
+    "mean of 576 pixels": (
+        one_op("MEAN", (1, 24, 24, 4), (1, 4), [[1, 2]], *QUANT, keepDims=False),
+        "mean of 24 x 24 pixels; the limit is 511",
+    ),
+    "mean of 3 axes": (one_op("MEAN", (1, 50, 12), (1, 12), [[1]], *QUANT, keepDims=False), r"mean over axes \[1\]"),
+    "mean of int16": (
+        one_op("MEAN", (1, 6, 6, 4), (1, 4), [[1, 2]], (0.01, 0), (0.02, 0), np.int16, keepDims=False),
+        "is int16",
+    ),
+    "5 axes": (
+        one_op("RESHAPE", (1, 4, 4, 6), (1, 4, 4, 2, 3), [[1, 4, 4, 2, 3]], QUANT[0], QUANT[0]),
+        "the limit is 4 axes",
+    ),
+    "grouped": (conv((1, 6, 6, 8), (1, 4, 4, 4), (4, 3, 3, 4)), "grouped convolutions"),
+    "long kernel": (conv((1, 1, 40, 2), (1, 1, 29, 3), (3, 1, 12, 2)), "kernel 12 along width"),
+    "batch": (conv((3, 6, 6, 2), (3, 4, 4, 3), (3, 3, 3, 2)), "batch 3"),
+}
+
+
+@pytest.mark.parametrize(("model", "reason"), BEYOND.values(), ids=BEYOND)
+def test_the_host_executes_it_exactly(model, reason):
+    plan = check_model(model, SMALL, num_host_steps=1)
+    (step,) = plan.steps
+    assert isinstance(step, HostStep)
+    with pytest.raises(GraphError, match=f"operator 0 .*{reason}.*; the host would execute it"):
+        compile_graph(read_tflite(model), SMALL, is_strict=True)
+
+
+def test_what_litert_does_not_take_either_is_refused():
+    builder = ModelBuilder()
+    operands, quotient = (
+        [builder.tensor((1, 4), np.uint8, 0.1, 0) for _ in range(2)],
+        builder.tensor((1, 4), np.uint8, 1, 0),
+    )
+    builder.op("FLOOR_DIV", operands, [quotient])
+    model = builder.finish(operands, [quotient])
+    with pytest.raises(
+        GraphError, match=r"operator 0 FLOOR_DIV .*not supported by the NPU, and LiteRT cannot execute it on the"
+    ):
+        compile_graph(read_tflite(model), SMALL)
