@@ -233,7 +233,10 @@ def _op(op: Op, kinds: list[str], tensors: list[schema.TensorT]) -> schema.Opera
     cls, fill = _OPTIONS[op.kind]
     if cls is not None and fill is not None:
         options = cls()
-        fill(op, options)
+        try:
+            fill(op, options)
+        except KeyError as missing:
+            raise GraphError(f"{op.kind} has no option {missing}, without which no file can hold it") from None
         if op.kind in ("CONV_2D", "FULLY_CONNECTED") and (
             bias_type := op.options.get("quantized_bias_type", _bias_type(op, tensors))
         ):

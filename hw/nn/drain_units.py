@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.hw.post.fused_pool import POOL_FIELDS
 from convoy.hw.post.lut import LUT_FIELDS
@@ -247,7 +248,7 @@ class UnitSequencer(wiring.Component):
                         core.eq(Mux(is_last_core, 0, core + 1)),
                     ]
                     with m.If(is_last_core):
-                        m.d.sync += [kernel.eq(kernel + 1), entry.eq(entry + job.num_vec)]
+                        m.d.sync += [kernel.eq(kernel + 1), entry.eq(truncate(entry + job.num_vec, entry.shape()))]
                     with m.If(is_last_unit):
                         m.next = "WALK"
             with m.State("WALK"), m.If(self.group_done):

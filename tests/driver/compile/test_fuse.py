@@ -207,8 +207,8 @@ def test_other_types_are_refused():
     with pytest.raises(
         GraphError,
         match=(
-            r"operator 0 HARD_SWISH .*: the NPU computes HARD_SWISH by tables of 256 bytes, .*, and the host "
-            r"\(LiteRT\) cannot execute it: "
+            r"operator 0 HARD_SWISH .*: the NPU computes HARD_SWISH by tables of 256 bytes, .*, and LiteRT "
+            r"cannot execute it on the CPU: "
         ),
     ):
         compile_graph(maker.graph([source], [maker.op("HARD_SWISH", (source,), (1, 5, 5, 3))]), Q)

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.driver.emit.alloc import Arena, place_buffers
-from convoy.driver.emit.pack import ALIGN_BYTES
 from convoy.driver.plan.schedule import Buffer
+from convoy.spec.isa import TABLE_ALIGN_BYTES
 
-SIZE = 2 * ALIGN_BYTES
+SIZE = 2 * TABLE_ALIGN_BYTES
 
 
 def test_lifetimes_that_do_not_meet_share_memory():
@@ -21,7 +21,7 @@ def test_lifetimes_that_do_not_meet_share_memory():
 
 
 def test_the_largest_is_placed_first():
-    assert place_buffers([Buffer(1, 0, 9), Buffer(SIZE, 0, 9)], keep_all=False) == ([SIZE, 0], SIZE + ALIGN_BYTES)
+    assert place_buffers([Buffer(1, 0, 9), Buffer(SIZE, 0, 9)], keep_all=False) == ([SIZE, 0], SIZE + TABLE_ALIGN_BYTES)
 
 
 @given(
@@ -34,8 +34,8 @@ def test_what_is_alive_at_once_does_not_overlap(drawn, keep_all):
     for (a, at), (b, bt) in combinations(zip(buffers, addrs, strict=True), 2):
         if keep_all or (a.first <= b.last and b.first <= a.last):
             assert at + a.num_bytes <= bt or bt + b.num_bytes <= at
-    assert all(addr % ALIGN_BYTES == 0 for addr in addrs)
-    assert total - ALIGN_BYTES < max(addr + b.num_bytes for addr, b in zip(addrs, buffers, strict=True)) <= total
+    assert all(addr % TABLE_ALIGN_BYTES == 0 for addr in addrs)
+    assert total - TABLE_ALIGN_BYTES < max(addr + b.num_bytes for addr, b in zip(addrs, buffers, strict=True)) <= total
 
 
 def test_constants_follow_one_another():
