@@ -8,6 +8,7 @@ from convoy.hw.bus.axi import AxiLiteSignature
 from convoy.hw.bus.guard import ALIGN_LOG2, GuardSignature
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.lib.idle import resettable, rested
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.nn.activity import Activity
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl
@@ -111,7 +112,7 @@ class Control(wiring.Component):
         for source, sink in zip(dispatch.completed, recorder.completed, strict=True):
             wiring.connect(m, source, sink)
 
-        m.d.sync += self.resets.eq(Cat(supervisor.engine_reset, self.resets))
+        m.d.sync += self.resets.eq(truncate(Cat(supervisor.engine_reset, self.resets), self.resets.shape()))
         self._elaborate_registers(m, csr_bank, supervisor, counters)
         self._elaborate_windows(m, csr_bank)
         self._elaborate_faults(m, supervisor, watchdog, timeout, fetch, csr_bank.program_count, check.fault)
@@ -119,7 +120,7 @@ class Control(wiring.Component):
             fetch.start.eq(supervisor.start),
             fetch.enable.eq(supervisor.is_fetching),
             fetch.base.eq(csr_bank.program_base & ~(DESCRIPTOR_BYTES - 1)),
-            fetch.count.eq(csr_bank.program_count),
+            fetch.count.eq(truncate(csr_bank.program_count, fetch.count.shape())),
             dispatch.nn_done.eq(self.nn_done),
             dispatch.tp_done.eq(self.tp_done),
             recorder.totals.eq(counters.totals),

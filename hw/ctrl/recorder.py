@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import Burst, WritePort
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import COMPLETION
@@ -66,7 +67,7 @@ class Recorder(wiring.Component):
         ]
         m.d.sync += num_pending.eq(num_pending + sent - self.write.done)
 
-        m.d.comb += [beats.p.data.eq(raw), beats.p.strobe.eq(~0)]
+        m.d.comb += [beats.p.data.eq(truncate(raw, beats.p.data.shape())), beats.p.strobe.eq(~0)]
 
         with m.FSM():
             with m.State("TAKE"):

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import Burst
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import PAGE_BYTES, NpuConfig
 
@@ -71,7 +72,7 @@ class BurstSplitter(wiring.Component):
         rest = Cat(~limit, Const(-1, len(left) - len(limit)))  # -limit - 1
         is_last_block = next_addr[burst_log2:page_log2].all() if page_log2 > burst_log2 else 1
         m.d.comb += [
-            next_addr.eq(beat_addr - rest),
+            next_addr.eq(truncate(beat_addr - rest, next_addr.shape())),
             next_left.eq(left + rest),
             next_limit.eq(Mux(is_last_block, ~next_addr[:burst_log2], self.config.max_burst_beats - 1)),
         ]

@@ -5,6 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.narrow import truncate
+
 from .types import SkipBeat
 
 __all__ = ["ByteRing"]
@@ -102,7 +104,7 @@ class ByteRing(wiring.Component):
             m.d.comb += self.data.word_select(place, 8).eq(byte)
         m.d.sync += [
             self.level.eq(self.level + Mux(has_room, staged_bytes, 0) - self.take),
-            self.first.eq(self.first + self.take),
+            self.first.eq(truncate(self.first + self.take, self.first.shape())),
         ]
         return m
 

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import Burst, ReadPort
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
@@ -106,7 +107,9 @@ class RunReader(wiring.Component):
             pending.i.p.first_byte.eq(split.p.first_byte),
             pending.i.p.last_byte.eq(split.p.last_byte),
         ]
-        m.d.comb += next_room.eq(room + is_taken - Mux(is_requested, split.p.burst.last_beat + 1, 0))
+        m.d.comb += next_room.eq(
+            truncate(room + is_taken - Mux(is_requested, split.p.burst.last_beat + 1, 0), next_room.shape())
+        )
         m.d.sync += [room.eq(next_room), has_room.eq(next_room >= self.config.max_burst_beats)]
 
         # Arrival: mark the bytes of the run and queue the beat.

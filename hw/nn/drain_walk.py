@@ -18,6 +18,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.narrow import truncate
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, PARAM
 
@@ -199,11 +200,11 @@ class _VectorPlace(wiring.Component):
         rows_mask = Signal(2)
         parts_mask = Signal(part_bits)
         m.d.comb += [
-            rows_mask.eq((1 << self.split_log2) - 1),
+            rows_mask.eq(truncate((1 << self.split_log2) - 1, rows_mask.shape())),
             parts_mask.eq(((1 << part_bits) - 1) >> self.split_log2),
             self.is_vector_end.eq(self.is_short | (part == parts_mask)),
             self.is_clear_row.eq(self.is_last_row | (row == rows_mask)),
-            self.acc_lane.eq(part | ((row << part_bits) >> self.split_log2)),
+            self.acc_lane.eq(truncate(part | ((row << part_bits) >> self.split_log2), self.acc_lane.shape())),
         ]
         with m.If(self.load):
             m.d.sync += [row.eq(0), part.eq(0)]
@@ -293,8 +294,8 @@ class _Entries(wiring.Component):
             ]
         with m.If(self.next_row):
             m.d.sync += [
-                self.entry.eq(next_entry),
-                row_entry.eq(next_entry),
+                self.entry.eq(truncate(next_entry, self.entry.shape())),
+                row_entry.eq(truncate(next_entry, row_entry.shape())),
                 vec_x_left.eq(self.job.num_vec_x),
                 self.is_last_vec_x.eq(self.job.num_vec_x == 1),
             ]
@@ -584,7 +585,9 @@ class Walker(wiring.Component):
             self.acc_read.eq(go & ~is_empty),
             self.acc_clear.eq(go & is_clear),
             self.acc_core.eq(unit.core),
-            self.acc_entry.eq(Mux(job.is_wide, Cat(is_high, entries.entry), entries.entry)),
+            self.acc_entry.eq(
+                truncate(Mux(job.is_wide, Cat(is_high, entries.entry), entries.entry), self.acc_entry.shape())
+            ),
             self.acc_lane.eq(vector.acc_lane),
             self.group_done.eq(step & is_unit_end & unit.is_group_last),
             self.emit.eq(self.is_emitted),

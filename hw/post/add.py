@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec import cycles
 from convoy.spec.isa import ADD_SHIFT, TP
@@ -86,14 +87,16 @@ class ScaleDown(wiring.Component):
             sums.append(partial)
 
         total = Signal(signed(total_bits))
-        m.d.comb += total.eq(sums[0] + (sums[1] << mult_low_bits) + (1 << (self._drop_bits - 1)))
+        m.d.comb += total.eq(
+            truncate(sums[0] + (sums[1] << mult_low_bits) + (1 << (self._drop_bits - 1)), total.shape())
+        )
         high, rounded = Signal(self.y.shape(), reset_less=True), Signal(signed(len(self.y) + 1), reset_less=True)
         half, y = Signal(31, reset_less=True), data_register(m, self.y)
         m.d.sync += [
             half.eq((1 << self.shift) >> 1),
             high.eq(total >> self._drop_bits),
             rounded.eq(high + half - ((high < 0) & (self.shift != 0))),
-            y.eq(rounded >> self.shift),
+            y.eq(truncate(rounded >> self.shift, y.shape())),
         ]
         return m
 
@@ -137,7 +140,10 @@ class AddLane(wiring.Component):
             scale_out.shift.eq(job.out_shift),
         ]
         result, y = Signal(signed(len(scale_out.y) + 1), reset_less=True), data_register(m, self.y)
-        m.d.sync += [result.eq(scale_out.y + job.zero_point_out), y.eq(clamp(result, job))]
+        m.d.sync += [
+            result.eq(truncate(scale_out.y + job.zero_point_out, result.shape())),
+            y.eq(truncate(clamp(result, job), y.shape())),
+        ]
         return m
 
 

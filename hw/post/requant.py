@@ -74,7 +74,12 @@ class _Lane(wiring.Component):
         )
         halves = Signal(signed(_QUOTIENT_BITS), reset_less=True)
         m.d.sync += halves.eq(
-            Cat(nudged[0] & self.is_single, nudged[1:] - (~self.is_single & (nudged < 0) & self.has_shift)).as_signed()
+            truncate(
+                Cat(
+                    nudged[0] & self.is_single, nudged[1:] - (~self.is_single & (nudged < 0) & self.has_shift)
+                ).as_signed(),
+                halves.shape(),
+            )
         )
         shifted = Signal(signed(_QUOTIENT_BITS), reset_less=True)
         m.d.sync += shifted.eq(halves >> self.shift_right)
@@ -107,16 +112,21 @@ class _Lane(wiring.Component):
             Signal(signed(2 * _PART_BITS + 1), reset_less=True, name=f"product_{i}") for i in range(4)
         )
         m.d.sync += [
-            low_low.eq(low * mult_low),
+            low_low.eq(truncate(low * mult_low, low_low.shape())),
             low_high.eq(low * mult_high),
             high_low.eq(high * mult_low),
             high_high.eq(high * mult_high),
         ]
         outer = Signal(signed(63), reset_less=True)
         inner = Signal(signed(2 * _PART_BITS + 1), reset_less=True)
-        m.d.sync += [outer.eq(Cat(low_low[: 2 * _PART_BITS], high_high)), inner.eq(low_high + high_low)]
+        m.d.sync += [
+            outer.eq(truncate(Cat(low_low[: 2 * _PART_BITS], high_high), outer.shape())),
+            inner.eq(truncate(low_high + high_low, inner.shape())),
+        ]
         product = Signal(signed(63), reset_less=True)
-        m.d.sync += product.eq(Cat(outer[:_PART_BITS], outer[_PART_BITS:].as_signed() + inner))
+        m.d.sync += product.eq(
+            truncate(Cat(outer[:_PART_BITS], outer[_PART_BITS:].as_signed() + inner), product.shape())
+        )
         return product
 
 

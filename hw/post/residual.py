@@ -10,6 +10,7 @@ from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
 from convoy.hw.dma.types import Chunk
 from convoy.hw.lib.delay import delay
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import OPERAND_DEPTH_BYTES
@@ -100,12 +101,15 @@ class Residual(wiring.Component):
             is_leaving.eq(sums.o.valid & self.o.ready),
             self.is_idle.eq(num_free == self.QUEUE_DEPTH),
         ]
-        m.d.sync += [num_free.eq(num_free - is_going + is_leaving), operand.take.eq(Mux(is_going, piece.count, 0))]
+        m.d.sync += [
+            num_free.eq(truncate(num_free - is_going + is_leaving, num_free.shape())),
+            operand.take.eq(truncate(Mux(is_going, piece.count, 0), operand.take.shape())),
+        ]
         with m.If(is_going):
             m.d.sync += used.eq(Mux(is_piece_last, 0, used + lanes))
 
         acts = Signal(8 * lanes)
-        m.d.sync += acts.eq(chunk.data >> (used << 3))
+        m.d.sync += acts.eq(truncate(chunk.data >> (used << 3), acts.shape()))
         results = []
         for lane in range(lanes):
             m.submodules[f"add_{lane}"] = add = AddLane()

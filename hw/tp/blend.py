@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.narrow import truncate
 from convoy.spec.isa import FRACTION_BITS
 
 from .walk import Place
@@ -80,7 +81,10 @@ class Blend(wiring.Component):
         total, rounded = Signal(signed(total_bits), reset_less=True), Signal(signed(total_bits), reset_less=True)
         is_first = Signal(init=1)
         with m.If(self.en):
-            m.d.sync += [total.eq(Mux(is_first, 0, total) + self.row), is_first.eq(self.window_last)]
+            m.d.sync += [
+                total.eq(truncate(Mux(is_first, 0, total) + self.row, total.shape())),
+                is_first.eq(self.window_last),
+            ]
         is_complete, is_rounded, is_last, is_rounded_last = Signal(), Signal(), Signal(), Signal()
         half = 1 << (2 * FRACTION_BITS - 1)
         m.d.sync += [
@@ -89,7 +93,7 @@ class Blend(wiring.Component):
             rounded.eq(total + half - (total < 0)),
             is_rounded.eq(is_complete),
             is_rounded_last.eq(is_last),
-            self.result.eq(rounded >> (2 * FRACTION_BITS)),
+            self.result.eq(truncate(rounded >> (2 * FRACTION_BITS), self.result.shape())),
             self.valid.eq(is_rounded),
             self.result_last.eq(is_rounded_last),
         ]

@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.narrow import truncate
 from convoy.spec import cycles
 
 __all__ = ["TpBuffer"]
@@ -108,7 +109,7 @@ class TpBuffer(wiring.Component):
             bank = Signal(bank_bits, reset_less=True, name=f"bank{gather}_{lane}")
             within = (base[:half_bits] + offset[lane])[:half_bits]
             m.d.sync += [
-                offset[lane].eq(self.read_step[gather] * lane),
+                offset[lane].eq(truncate(self.read_step[gather] * lane, offset[lane].shape())),
                 is_used.eq(lane < self.read_count),
                 addr.eq(Cat(within, base[half_bits])),
                 bank.eq(addr[:bank_bits]),

@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.hw.post.add import ADD_FIELDS, AddLane, ScaleDown, clamp
 from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, TP, TpOp
@@ -105,5 +106,8 @@ class MathLane(wiring.Component):
             self.row.eq(scale_out.x),
         ]
         result, y = Signal(signed(len(scale_out.y) + 1), reset_less=True), data_register(m, self.y)
-        m.d.sync += [result.eq(scale_out.y + job.zero_point_out), y.eq(clamp(result, job))]
+        m.d.sync += [
+            result.eq(truncate(scale_out.y + job.zero_point_out, result.shape())),
+            y.eq(truncate(clamp(result, job), y.shape())),
+        ]
         return m

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import NUM_TP_LANES
@@ -63,7 +64,7 @@ class Output(wiring.Component):
             is_result_end.eq(run_left >= available),
             chunks.valid.eq(is_active & results.valid),
             chunks.p.data.eq(results.p.data >> (used << 3)),
-            chunks.p.count.eq(Mux(is_result_end, available, run_left)),
+            chunks.p.count.eq(truncate(Mux(is_result_end, available, run_left), chunks.p.count.shape())),
             chunks.p.addr.eq(run_addr),
             chunks.p.start.eq(is_run_start),
             chunks.p.last.eq(results.p.last & is_result_end),
@@ -74,7 +75,7 @@ class Output(wiring.Component):
             with m.If(is_result_end):
                 m.d.sync += used.eq(0)
             with m.Else():
-                m.d.sync += used.eq(used + run_left)
+                m.d.sync += used.eq(truncate(used + run_left, used.shape()))
             m.d.sync += [run_left.eq(run_left - chunks.p.count), is_run_start.eq(0)]
             with m.If(run_left <= available):
                 m.d.sync += [

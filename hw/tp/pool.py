@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.post.add import clamp
 from convoy.spec import cycles
 from convoy.spec.isa import TP, TpOp
@@ -64,7 +65,12 @@ class Average(wiring.Component):
         ]
 
         m.d.sync += [
-            steps.eq(Cat(self.en, steps[:narrow_bits], steps[narrow_bits] & self.is_wide, steps[narrow_bits + 1 :])),
+            steps.eq(
+                truncate(
+                    Cat(self.en, steps[:narrow_bits], steps[narrow_bits] & self.is_wide, steps[narrow_bits + 1 :]),
+                    steps.shape(),
+                )
+            ),
             self.valid.eq(Mux(self.is_wide, steps[-1], steps[narrow_bits])),
         ]
         m.d.comb += self.quotient.eq(Mux(is_negative, -magnitude, magnitude))
@@ -72,15 +78,21 @@ class Average(wiring.Component):
             m.d.sync += [
                 is_negative.eq(self.total < 0),
                 divisor.eq(self.count),
-                remainder.eq(Mux(self.is_wide, dividend, dividend << skipped_bits)),
+                remainder.eq(truncate(Mux(self.is_wide, dividend, dividend << skipped_bits), remainder.shape())),
                 magnitude.eq(0),
             ]
         with m.Elif(steps[0]):
             m.d.sync += remainder.eq(remainder + Mux(self.is_wide, half, half << skipped_bits))
         with m.Elif(remainder >= aligned):
-            m.d.sync += [remainder.eq((remainder - aligned) << 1), magnitude.eq(Cat(1, magnitude))]
+            m.d.sync += [
+                remainder.eq(truncate((remainder - aligned) << 1, remainder.shape())),
+                magnitude.eq(truncate(Cat(1, magnitude), magnitude.shape())),
+            ]
         with m.Else():
-            m.d.sync += [remainder.eq(remainder << 1), magnitude.eq(Cat(0, magnitude))]
+            m.d.sync += [
+                remainder.eq(truncate(remainder << 1, remainder.shape())),
+                magnitude.eq(truncate(Cat(0, magnitude), magnitude.shape())),
+            ]
         return m
 
 
@@ -217,7 +229,7 @@ class PoolReduce(wiring.Component):
         m.d.comb += value.eq(Mux(is_average, average.quotient, window_max))
         m.d.sync += [
             self.valid.eq(Mux(is_average, average.valid, window_en)),
-            self.result.eq(clamp(value, job)),
+            self.result.eq(truncate(clamp(value, job), self.result.shape())),
             self.result_last.eq(Mux(is_average, average_is_final, window_is_final)),
         ]
         return m

@@ -7,6 +7,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import ReadPort
 from convoy.hw.lib.delay import delay
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.hw.post.add import ADD_FIELDS
 from convoy.hw.post.lut import LUT_FIELDS, Lut
@@ -139,8 +140,8 @@ class Process(wiring.Component):
                 can_start = lut.is_ready & ~lut.start
                 m.d.comb += [self.loaded.ready.eq(can_start), window_walk.start.eq(self.loaded.valid & can_start)]
                 m.d.sync += [
-                    b_offset.eq(Mux(is_wide_pool, job.a_high_bytes, self.loaded.p)),
-                    b_high_offset.eq(self.loaded.p + job.b_high_bytes),
+                    b_offset.eq(truncate(Mux(is_wide_pool, job.a_high_bytes, self.loaded.p), b_offset.shape())),
+                    b_high_offset.eq(truncate(self.loaded.p + job.b_high_bytes, b_high_offset.shape())),
                     lut.start.eq(0),
                 ]
                 with m.If(self.loaded.valid & can_start):

@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.narrow import truncate
 from convoy.spec.isa import FRACTION_BITS, TP, TpOp
 
 from .window_position import Axis, Loops, Multiplier, RowAddresses, RowParts
@@ -175,7 +176,7 @@ class WindowWalk(wiring.Component):
             loops.load.eq(load),
             loops.step.eq(emit & ~parts.has_more),
             addresses.is_copy.eq(is_copy),
-            addresses.product.eq(multiplier.product),
+            addresses.product.eq(truncate(multiplier.product, addresses.product.shape())),
             addresses.load.eq(load),
             addresses.next_row.eq(loops.next_row),
             addresses.next_plane.eq(loops.next_plane),
@@ -234,14 +235,16 @@ class WindowWalk(wiring.Component):
         with m.If(emit):
             m.d.sync += [
                 self.windows.valid.eq(1),
-                window.addr.eq(addresses.addr + x.low),
+                window.addr.eq(truncate(addresses.addr + x.low, window.addr.shape())),
                 window.addr_b.eq(addresses.addr_b),
-                window.num_rows.eq(Mux(pool, Mux(is_empty, 0, y.count), 1)),
-                window.num_cols.eq(Mux(pool, Mux(is_empty, 0, x.count), parts.num_cols)),
+                window.num_rows.eq(truncate(Mux(pool, Mux(is_empty, 0, y.count), 1), window.num_rows.shape())),
+                window.num_cols.eq(
+                    truncate(Mux(pool, Mux(is_empty, 0, x.count), parts.num_cols), window.num_cols.shape())
+                ),
                 window.is_fill.eq(parts.is_fill),
                 window.last.eq(is_last),
-                frac_y.eq(multiplier.factor_a),
-                frac_x.eq(multiplier.factor_b),
+                frac_y.eq(truncate(multiplier.factor_a, frac_y.shape())),
+                frac_x.eq(truncate(multiplier.factor_b, frac_x.shape())),
             ]
 
 
@@ -310,11 +313,14 @@ class GroupWalk(wiring.Component):
         steps = self.steps[0], self.steps[1]
         group_steps = [Signal.like(each, name=f"group_step_{n}") for n, each in enumerate(steps)]
         m.d.sync += [
-            steps[0].eq(Mux(is_pool(job.op), 1, job.step_2)),
-            steps[1].eq(Mux(is_pool(job.op), 1, job.b_step_2)),
+            steps[0].eq(truncate(Mux(is_pool(job.op), 1, job.step_2), steps[0].shape())),
+            steps[1].eq(truncate(Mux(is_pool(job.op), 1, job.b_step_2), steps[1].shape())),
             is_wide.eq(Cat(each[:free_bits].any() | (each == 0) for each in steps).all()),
         ]
-        m.d.sync += [total.eq(Mux(is_wide, each * lanes, each)) for total, each in zip(group_steps, steps, strict=True)]
+        m.d.sync += [
+            total.eq(truncate(Mux(is_wide, each * lanes, each), total.shape()))
+            for total, each in zip(group_steps, steps, strict=True)
+        ]
 
         is_active = Signal()
         is_last = Signal()  # window of the descriptor
@@ -332,7 +338,7 @@ class GroupWalk(wiring.Component):
             is_full.eq(is_wide | is_fill),
             is_window_end.eq(is_row_end & is_last_row),
             groups.valid.eq(is_active),
-            groups.p.count.eq(Mux(is_row_end, cols_left, Mux(is_full, lanes, 1))),
+            groups.p.count.eq(truncate(Mux(is_row_end, cols_left, Mux(is_full, lanes, 1)), groups.p.count.shape())),
             groups.p.is_fill.eq(is_fill),
             groups.p.window_last.eq(is_window_end),
             groups.p.last.eq(is_window_end & is_last),
@@ -364,8 +370,8 @@ class GroupWalk(wiring.Component):
         with m.Elif(groups.ready):
             with m.If(is_row_end):
                 m.d.sync += [
-                    row_addr.eq(row_addr + job.tile_iw),
-                    addr.eq(row_addr + job.tile_iw),
+                    row_addr.eq(truncate(row_addr + job.tile_iw, row_addr.shape())),
+                    addr.eq(truncate(row_addr + job.tile_iw, addr.shape())),
                     cols_left.eq(num_cols),
                     rows_left.eq(rows_left - 1),
                     is_row_0.eq(0),

@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.narrow import truncate
 from convoy.spec.isa import FRACTION_BITS, TP
 
 __all__ = ["Axis", "Loops", "Multiplier", "RowAddresses", "RowParts"]
@@ -157,7 +158,7 @@ class Axis(wiring.Component):
         ]
         with m.If(self.clip):
             m.d.sync += [
-                self.low.eq(Mux(self.is_before | ~self.is_window, 0, first)),
+                self.low.eq(truncate(Mux(self.is_before | ~self.is_window, 0, first), self.low.shape())),
                 high.eq(Mux(is_beyond, self.extent, end)),
             ]
         with m.If(self.restart):
@@ -219,11 +220,11 @@ class Multiplier(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         with m.If(self.take_a):
-            m.d.sync += self.factor_a.eq(self.a)
+            m.d.sync += self.factor_a.eq(truncate(self.a, self.factor_a.shape()))
         with m.If(self.take_b):
-            m.d.sync += self.factor_b.eq(self.b)
+            m.d.sync += self.factor_b.eq(truncate(self.b, self.factor_b.shape()))
         with m.If(~self.is_held):
-            m.d.sync += self.product.eq(self.factor_a * self.factor_b)
+            m.d.sync += self.product.eq(truncate(self.factor_a * self.factor_b, self.product.shape()))
         return m
 
 
@@ -309,15 +310,17 @@ class RowAddresses(wiring.Component):
         with m.If(self.load_row):
             m.d.sync += [row.eq(Mux(self.is_pool, self.product, 0)), first_row.eq(Mux(self.is_pool, self.product, 0))]
         with m.If(self.load_step):
-            m.d.sync += row_step.eq(Mux(self.is_pool, self.product, job.step_1))
+            m.d.sync += row_step.eq(truncate(Mux(self.is_pool, self.product, job.step_1), row_step.shape()))
         with m.If(self.next_row):
-            m.d.sync += row_b.eq(row_b + job.b_step_1)
+            m.d.sync += row_b.eq(truncate(row_b + job.b_step_1, row_b.shape()))
             with m.If(~(self.is_copy & self.is_above)):
-                m.d.sync += row.eq(row + row_step + Mux(self.is_pool & self.has_carry, job.tile_iw, 0))
+                m.d.sync += row.eq(
+                    truncate(row + row_step + Mux(self.is_pool & self.has_carry, job.tile_iw, 0), row.shape())
+                )
         with m.If(self.next_plane):
             m.d.sync += [
-                plane.eq(plane + job.step_0),
-                plane_b.eq(plane_b + job.b_step_0),
+                plane.eq(truncate(plane + job.step_0, plane.shape())),
+                plane_b.eq(truncate(plane_b + job.b_step_0, plane_b.shape())),
                 row.eq(first_row),
                 row_b.eq(0),
             ]
@@ -386,8 +389,14 @@ class RowParts(wiring.Component):
         m.d.sync += [
             num_before.eq(-job.start_x),
             image_end.eq(job.tile_iw - job.start_x),
-            inside_start.eq(Mux(self.is_copy, Mux(num_before > num_elements, num_elements, num_before), 0)),
-            inside_end.eq(Mux(self.is_copy & (image_end < num_elements), image_end, num_elements)),
+            inside_start.eq(
+                truncate(
+                    Mux(self.is_copy, Mux(num_before > num_elements, num_elements, num_before), 0), inside_start.shape()
+                )
+            ),
+            inside_end.eq(
+                truncate(Mux(self.is_copy & (image_end < num_elements), image_end, num_elements), inside_end.shape())
+            ),
             cols_before.eq(inside_start),
             cols_inside.eq(inside_end - inside_start),
             cols_behind.eq(num_elements - inside_end),
