@@ -395,6 +395,8 @@ def _write_pooled(
                 "channels"
             )
         image, first_row = np.concatenate([np.repeat(np.array(above)[:, None], 2, axis=1), image], axis=1), -1
+    if image.shape[1] < size:  # no window is complete; the descriptor that continues finds these rows
+        return
     num_cols = (image.shape[2] - size) // 2 + 1
     columns = np.max([image[:, :, x : x + 2 * num_cols - 1 : 2] for x in range(size)], axis=0)
     num_rows = (columns.shape[1] - size) // 2 + 1
