@@ -104,12 +104,12 @@ def _check_axis(axis: Axis, name: str) -> None:
 
 def _requantisation(
     source: Tensor, weights: Tensor, target: Tensor, sums: np.ndarray, rounding: Rounding
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Q31 multipliers and exponents per output channel; None when they cannot be exact.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Q31 multipliers and exponents per output channel.
 
     TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, for every sum
-    or for those between the channel's `sums` (int64 (OC, 2)), or it is not used. With `HALF_UP` the multiplier has
-    15 bits.
+    or for those between the channel's `sums` (int64 (OC, 2)), or the operator is refused. With `HALF_UP` the multiplier
+    has 15 bits.
     """
     num_oc = len(sums)
     quant = weights.quantisation
@@ -136,8 +136,7 @@ def _requantisation(
             (quantise_multiplier if rounding == Rounding.DOUBLE else reduced_multiplier)(factor) for factor in factors
         ]
     pairs = [pair for pair in found if pair is not None]
-    if len(pairs) < num_oc:
-        return None
+    require(len(pairs) == num_oc, "the factor of a channel cannot be applied exactly by the NPU's multiplier")
     mult, exponent = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
     require(
         exponent.max() <= MAX_SHIFT_LEFT,
@@ -196,7 +195,7 @@ def _conv_work(
     is_depthwise: bool,
     rounding: Rounding,
     copies: int = 1,
-) -> ConvWork | HostWork:
+) -> ConvWork:
     """`kernels` are `copies` sets of as many as there are scales and biases."""
     source, (weights, zero_point), target = (
         graph.tensors[op.inputs[0]],
@@ -214,9 +213,6 @@ def _conv_work(
     bias = _fold(graph, op, kernels, zero_point_in, copies)
     num_oc = kernels.shape[0] // copies
     factors = _requantisation(source, weights, target, _sums(kernels, bias, is_wide)[:num_oc], rounding)
-    require(factors is not None or is_wide, "the factor of a channel cannot be applied exactly")
-    if factors is None:
-        return HostWork("16-bit outputs rounded in float64 are more exact than the NPU's multiplier")
     mult, exponent = (np.tile(values, copies) for values in factors)
     act_min, act_max = clamp(op, target)
     work = ConvWork(
@@ -237,16 +233,14 @@ def _conv_work(
         wgt_zero_point=wgt_zero_point,
         is_wide=is_wide,
     )
-    if is_wide and not _has_room(work):
-        require(
-            op.kind == "FULLY_CONNECTED",
-            "the sums of a channel may exceed 32 bits; smaller weights, a smaller bias or fewer inputs are needed",
-        )
-        return HostWork("the sums of a channel may exceed 32 bits")
+    require(
+        not is_wide or _has_room(work),
+        "the sums of a channel may exceed 32 bits; smaller weights, a smaller bias or fewer inputs are needed",
+    )
     return work
 
 
-def _lower_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
+def _lower_conv(graph: Graph, op: Op) -> ConvWork:
     source, (weights, zero_point), target = (
         activation(graph, op.inputs[0], is_wide_ok=True),
         weight_constant(graph, op),
@@ -287,7 +281,7 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
     )
 
 
-def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork | HostWork:
+def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork:
     source, (weights, zero_point) = activation(graph, op.inputs[0], is_wide_ok=True), weight_constant(graph, op)
     num_oc, num_ic = weights.shape
     size = int(np.prod(source.shape))

@@ -114,7 +114,7 @@ def _check(graph: Graph, op: Op, rule: _Rule) -> None:
             expected is None or weights.dtype == expected,
             (
                 f"weights {weights.name!r} are {weights.dtype}; with activations of {acts[0].dtype} LiteRT takes "
-                f"{expected} only"
+                f"{expected} only; quantise both alike"
             ),
         )
     for tensor in acts if rule.is_computed else outputs if _has_clamp_or_fill(op) else ():
@@ -139,5 +139,6 @@ def _check_quantisation(tensor: Tensor) -> None:
     for zero_point in tensor.quant.zero_point.tolist():
         require(
             info.min <= zero_point <= info.max,
-            f"the zero point of {tensor.name!r} is {zero_point}; in {tensor.dtype} it is {info.min}..{info.max}",
+            f"the zero point of {tensor.name!r} is {zero_point}; in {tensor.dtype} it is {info.min}..{info.max}; "
+            "quantise anew",
         )

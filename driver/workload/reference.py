@@ -9,10 +9,7 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.litert.process import LiteRT, LiteRTError, LoadedModel
 
-__all__ = ["REFERENCE_NAME", "Compared", "Reference", "ReferenceFailed", "run_reference"]
-
-REFERENCE_NAME = "litert"
-"""As the command line calls it."""
+__all__ = ["Compared", "Reference", "ReferenceFailed", "run_reference"]
 
 
 class ReferenceFailed(GraphError):
