@@ -72,6 +72,8 @@ _OPERATORS = {
     "PADV2": ("PadV2Options", 2),
     "RESIZE_BILINEAR": ("ResizeBilinearOptions", 3),
     "REDUCE_MAX": ("ReducerOptions", 2),
+    "REDUCE_MIN": ("ReducerOptions", 2),
+    "SUM": ("ReducerOptions", 2),
     "SLICE": ("SliceOptions", 2),
     "STRIDED_SLICE": ("StridedSliceOptions", 2),
     "RESIZE_NEAREST_NEIGHBOR": ("ResizeNearestNeighborOptions", 2),

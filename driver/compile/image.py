@@ -118,7 +118,7 @@ class _ProgramWriter:
         source, target = addrs[task.sources[0]], addrs[task.target]
         in_addr, out_addr = source + task.in_offset, target + task.out_offset
         num_out_bytes = work.value_bytes * prod(work.out_shape)
-        reads = [range(in_addr, in_addr + work.value_bytes * work.num_ic * work.rows.size_in * work.cols.size_in)]
+        reads = [range(in_addr, in_addr + work.num_in_bytes)]
         for residual in task.sources[1:]:
             res_addr = addrs[residual] + task.out_offset
             reads.append(range(res_addr, res_addr + num_out_bytes))

@@ -1,4 +1,4 @@
-"""Works -> splits: which strides of each convolution the tensor processor takes."""
+"""Works -> splits: which strides of each convolution the tensor processor takes, and which one is cut into sums."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import ConvWork, FusedWork, Work
 from convoy.driver.plan.phases import SplitConv, Splits, is_native, split_conv, stride_choices
 from convoy.driver.plan.schedule import PhaseWork
+from convoy.driver.plan.sums import CutConv, TurnedConv, best_sum
 from convoy.driver.plan.tile import tile_work
 from convoy.spec.config import NpuConfig
 
@@ -36,10 +37,14 @@ def choose_strides(works: Sequence[Work | FusedWork], config: NpuConfig, *, is_t
     return Splits(is_transposed, {position: split for position, split in splits.items() if split is not None})
 
 
-def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | None:
-    """The tensor processor takes a part of native strides only where the NN engine alone is far from its ideal, because
+def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | None:
+    """A kernel as large as the image may have another form.
+
+    The tensor processor takes a part of native strides only where the NN engine alone is far from its ideal, because
     its windows hold too few pixels.
     """
+    if (found := best_sum(work, config)) is not None:
+        return found
     choices = stride_choices(work)
     if not is_native(work):
         splits = [split_conv(work, strides, config) for strides in choices]

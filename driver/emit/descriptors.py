@@ -52,7 +52,7 @@ def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_
     num_kernels, num_kernels_last = tiling.num_kernels_in(stripe.part)
     num_z, num_z_last = tiling.num_z_in(stripe.part)
     return (
-        _load_fields(tiling, stripe, in_addr)
+        _load_fields(work, tiling, stripe, in_addr)
         | {
             "stride_h_log2": geometry.rows.stride - 1,
             "stride_w_log2": geometry.cols.stride - 1,
@@ -134,7 +134,7 @@ def residual_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, res_addr: in
     return fields | {f"res_{name}": value for name, value in work.residual.fields.items()}
 
 
-def _load_fields(tiling: Tiling, stripe: Stripe, in_addr: int) -> dict[str, int]:
+def _load_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int) -> dict[str, int]:
     """What the loader reads: contiguous runs as long as possible."""
     geometry = tiling.geometry
     rows, cols = geometry.rows, geometry.cols
@@ -146,11 +146,15 @@ def _load_fields(tiling: Tiling, stripe: Stripe, in_addr: int) -> dict[str, int]
         run, inner = run * channels, 1
     elif tile_iw < cols.size_in and tile_ih > 1:
         run, inner, pitch, outer = tile_iw, tile_ih, cols.size_in, channels
+    outer_pitch = plane
+    if work.pieces is not None:
+        inner = work.pieces.num_channels * geometry.value_bytes
+        run, pitch, outer, outer_pitch = tile_iw, work.pieces.plane, channels // inner, work.pieces.pitch
     return {
         "act_addr": in_addr + stripe.part.first_ic * geometry.value_bytes * plane + first_y * cols.size_in + first_x,
         "act_run_bytes": run,
         "act_pitch_inner_bytes": pitch,
-        "act_pitch_outer_bytes": plane,
+        "act_pitch_outer_bytes": outer_pitch,
         "num_act_inner": inner,
         "num_act_outer": outer,
         "num_ic": channels,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, Op
+from convoy.driver.lower.operands import nhwc
 from convoy.driver.plan.macs import LaneMacs
 from convoy.spec.config import NpuConfig
 
@@ -53,7 +54,7 @@ class Placement:
     @property
     def _byte_shape(self) -> tuple[int, ...]:
         """NHWC with the bytes of a value as channels."""
-        *extents, channels = (1,) * (4 - len(self.shape)) + tuple(self.shape)
+        *extents, channels = nhwc(self.shape)
         return (*extents, channels * self.value_bytes)
 
     @property

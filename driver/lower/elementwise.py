@@ -44,6 +44,10 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
             f"{tensor.name!r} is {tensor.dtype}, {target.name!r} is {target.dtype}; they should be the same",
         )
     require(a.data is None or b.data is None, "both operands are constant")
+    require(
+        a.shape == b.shape or max(len(a.shape), len(b.shape)) <= 4,
+        f"shapes {a.shape} and {b.shape}: operands of different shapes have at most 4 axes",
+    )
     shape, shapes = nhwc(target.shape), (nhwc(a.shape), nhwc(b.shape))
     sizes = np.array(shapes)
     require(

@@ -356,9 +356,6 @@ def _lower_reshape(graph: Graph, op: Op) -> ReshapeWork:
     require(source.data is None, f"{source.name!r} is a constant where an activation is expected")
     if op.kind == "EXPAND_DIMS":
         require_same_quant(source, target)
-    require(
-        max(len(source.shape), len(target.shape)) <= 4, f"shapes {source.shape} and {target.shape}; the limit is 4 axes"
-    )
     require(np.prod(source.shape) == np.prod(target.shape), f"{source.shape} and {target.shape} differ in size")
     return ReshapeWork()
 

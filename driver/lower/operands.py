@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
@@ -27,17 +29,9 @@ __all__ = [
 
 
 def nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """A shape of at most four axes with ones put in front.
-
-    Raises
-    ------
-    GraphError
-        When there are more than four axes.
-    """
-    if len(shape) > 4:
-        raise GraphError(f"shape {tuple(shape)} has more than 4 axes")
-    batch, height, width, channels = (1,) * (4 - len(shape)) + tuple(int(extent) for extent in shape)
-    return batch, height, width, channels
+    """A shape with ones put in front up to four axes; of more axes, all but the last three taken together."""
+    height, width, channels = (1, 1, 1, *map(int, shape))[-3:]
+    return prod(map(int, shape[:-3])), height, width, channels
 
 
 def describe(graph: Graph, op: Op) -> str:
@@ -195,6 +189,7 @@ def image(tensor: Tensor) -> tuple[int, int, int, int]:
     GraphError
         When it has more than four axes or another batch.
     """
+    require(len(tensor.shape) <= 4, f"{tensor.name!r} has {len(tensor.shape)} axes; the NPU takes at most 4 here")
     shape = nhwc(tensor.shape)
     require(shape[0] == 1, f"batch {shape[0]} of {tensor.name!r}; only batch 1 is supported")
     return shape

@@ -8,27 +8,15 @@ from functools import partial
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
-from convoy.spec.isa import NN, TP, Rounding, TpOp
+from convoy.spec.isa import TP, Rounding, TpOp
 
 from .elementwise import ELEMENTWISE_LOWERINGS
 from .host_ops import host_reason
 from .lut import LUT_KINDS
 from .moves import MOVE_LOWERINGS
-from .operands import (
-    activation,
-    axis_number,
-    centred,
-    clamp,
-    constant,
-    describe,
-    image,
-    integers,
-    moved,
-    require,
-    require_same_quant,
-    weight_constant,
-)
-from .quantise import MAX_SHIFT_LEFT, mean_multiplier, quantise_multiplier, reduced_multiplier, single_multiplier
+from .operands import activation, centred, clamp, constant, describe, image, moved, require, weight_constant
+from .quantise import MAX_SHIFT_LEFT, quantise_multiplier, reduced_multiplier, single_multiplier
+from .reduce import REDUCE_LOWERINGS
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
 __all__ = ["lower_op"]
@@ -39,7 +27,6 @@ KERNEL_PER_STRIDE = 11
 MAX_TRANSPOSED_STRIDE = 4
 MAX_PAD = 7
 MAX_POOL_STRIDE = TP.fields["stride_h"].max
-MAX_TAPS = NN.fields["num_taps"].max
 
 
 def lower_op(graph: Graph, op: Op) -> Work:
@@ -301,45 +288,6 @@ def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork:
     )
 
 
-def _reduced_axes(graph: Graph, op: Op, source: Tensor) -> list[int]:
-    """The axes of a mean or maximum, each once, ascending."""
-    return sorted({axis_number(axis, len(source.shape)) for axis in integers(graph, op.inputs[1]).reshape(-1).tolist()})
-
-
-def _lower_mean(graph: Graph, op: Op) -> ConvWork:
-    """The mean of each channel: a depthwise convolution with a kernel of ones as large as the image."""
-    source, target = activation(graph, op.inputs[0]), activation(graph, op.outputs[0])
-    _, height, width, num_ic = in_shape = image(source)
-    axes = _reduced_axes(graph, op, source)
-    require(
-        len(source.shape) == 4 and axes == [1, 2],
-        f"mean over axes {axes} of {source.shape}; the NPU takes rows and columns of a tensor of 4 axes",
-    )
-    require(height * width <= MAX_TAPS, f"mean of {height} x {width} pixels; the limit is {MAX_TAPS}")
-    factor = float(source.quantisation.scale[0]) / float(target.quantisation.scale[0])
-    mult, exponent = mean_multiplier(factor, height * width)
-    require(
-        exponent <= MAX_SHIFT_LEFT, f"requantisation needs a left shift of {exponent}; the limit is {MAX_SHIFT_LEFT}"
-    )
-    zero_point_in, act_range = int(source.quantisation.zero_point[0]), np.iinfo(np.int8)
-    return ConvWork(
-        num_ic,
-        Axis(height, 1, height),
-        Axis(width, 1, width),
-        num_ic > 1,
-        np.ones((num_ic, height, width, 1), np.int16),
-        np.full(num_ic, -zero_point_in * height * width, np.int64),
-        np.full(num_ic, mult, np.int64),
-        np.full(num_ic, exponent, np.int64),
-        zero_point_in,
-        int(target.quantisation.zero_point[0]),
-        int(act_range.min),
-        int(act_range.max),
-        Rounding.DOUBLE,
-        in_shape,
-    )
-
-
 def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
     """Each place (y, x) within a stride is a convolution of stride 1 with the taps that reach it; they are the
     kernels of one convolution, whose outputs are then interleaved. With r the stride and p the pads, output r*i + y
@@ -418,19 +366,6 @@ def _transposed_axis(
     ]
 
 
-def _lower_reduce_max(graph: Graph, op: Op) -> PoolWork:
-    """The maximum of each channel: a pool with a window as large as the image."""
-    source, target = moved(graph, op.inputs[0], is_wide_ok=False), moved(graph, op.outputs[0], is_wide_ok=False)
-    _, height, width, num_ic = image(source)
-    require_same_quant(source, target)
-    axes = _reduced_axes(graph, op, source)
-    require(
-        len(source.shape) == 4 and axes == [1, 2],
-        f"maximum over axes {axes} of {source.shape}; the NPU takes rows and columns of a tensor of 4 axes",
-    )
-    return PoolWork(TpOp.MAX_POOL, num_ic, Axis(height, 1, height), Axis(width, 1, width), -128, 127)
-
-
 def _lower_pool(graph: Graph, op: Op) -> PoolWork:
     source, target = moved(graph, op.inputs[0]), moved(graph, op.outputs[0])
     in_shape, out_shape = image(source), image(target)
@@ -458,11 +393,10 @@ _LOWERINGS: dict[str, Lowering] = {
     "CONV_2D": _lower_conv,
     "DEPTHWISE_CONV_2D": _lower_conv,
     "FULLY_CONNECTED": _lower_fully_connected,
-    "MEAN": _lower_mean,
     "TRANSPOSE_CONV": _lower_transpose_conv,
-    "REDUCE_MAX": _lower_reduce_max,
     "AVERAGE_POOL_2D": _lower_pool,
     "MAX_POOL_2D": _lower_pool,
+    **REDUCE_LOWERINGS,
     **MOVE_LOWERINGS,
     **ELEMENTWISE_LOWERINGS,
 }

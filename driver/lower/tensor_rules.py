@@ -41,7 +41,7 @@ _RULES = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), _Rule((0,), weights=1)),
     "TRANSPOSE_CONV": _Rule((2,), weights=1),
     **dict.fromkeys(("ADD", "SUB", "MUL"), _Rule((0, 1))),
-    "MEAN": _Rule((0,)),
+    **dict.fromkeys(("MEAN", "SUM"), _Rule((0,))),
     **dict.fromkeys(("QUANTIZE", "DEQUANTIZE", "SOFTMAX"), _CONVERSION),
     **dict.fromkeys(("MAXIMUM", "MINIMUM"), _Rule((0, 1), is_computed=False)),
     **dict.fromkeys(("CONCATENATION", "PACK"), _Rule(None, is_computed=False)),
@@ -52,6 +52,7 @@ _RULES = {
             "MAX_POOL_2D",
             "AVERAGE_POOL_2D",
             "REDUCE_MAX",
+            "REDUCE_MIN",
             "PAD",
             "SLICE",
             "STRIDED_SLICE",
@@ -87,6 +88,8 @@ def check_tensors(graph: Graph, op: Op) -> None:
         allows.
     """
     rule = _RULES.get(op.kind)
+    if op.kind == "SUM" and (dtype := graph.tensors[op.inputs[0]].dtype) in (np.int8, np.int16):
+        raise GraphError(f"{describe(graph, op)} is of {dtype}; LiteRT's reference kernel computes uint8 only")
     if rule is None:
         return
     try:

@@ -16,6 +16,7 @@ __all__ = [
     "ConcatWork",
     "ConvWork",
     "ElementwiseWork",
+    "ExtremeWork",
     "FusedWork",
     "HostWork",
     "InterleaveWork",
@@ -24,6 +25,7 @@ __all__ = [
     "MoveAxis",
     "MoveWork",
     "MovesWork",
+    "Pieces",
     "PoolWork",
     "ReadWork",
     "RepeatWork",
@@ -112,6 +114,18 @@ class Residual:
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """Input channels that are pieces of planes: channel `piece * num_channels + c` begins `piece * pitch` pixels
+    behind the beginning of plane c.
+    """
+
+    num_channels: int
+    """Planes, of `plane` pixels each."""
+    pitch: int
+    plane: int
+
+
+@dataclass(frozen=True)
 class ConvWork:
     """A convolution, depthwise convolution or fully connected layer on the NN engine. Image batch 1."""
 
@@ -152,6 +166,8 @@ class ConvWork:
     """Rows and columns of the window of a maximum pool of stride 2 on the outputs, last of all; 0: none. Never with
     a residual.
     """
+    pieces: Pieces | None = None
+    """How the input channels lie in memory, if they are not planes."""
 
     @property
     def num_oc(self) -> int:
@@ -163,6 +179,13 @@ class ConvWork:
         """What is stored, seen as NHWC: the outputs, or their pool."""
         step = 2 if self.pool_size else 1
         return 1, self.rows.size_out // step, self.cols.size_out // step, self.num_oc
+
+    @property
+    def num_in_bytes(self) -> int:
+        """Bytes of the input."""
+        if self.pieces is not None:
+            return self.value_bytes * self.pieces.num_channels * self.pieces.plane
+        return self.value_bytes * self.num_ic * self.rows.size_in * self.cols.size_in
 
     @property
     def value_bytes(self) -> int:
@@ -220,6 +243,20 @@ class PoolWork:
     def oriented(self, is_transposed: bool) -> PoolWork:
         """The same work on images stored with rows and columns exchanged."""
         return replace(self, rows=self.cols, cols=self.rows) if is_transposed else self
+
+
+@dataclass(frozen=True)
+class ExtremeWork:
+    """The largest or smallest elements along some axes: pools one after another on the TP engine."""
+
+    in_shape: tuple[int, int, int, int]
+    """The input seen as NHWC."""
+    pools: tuple[PoolWork, ...]
+    """Of rows and columns."""
+    across: tuple[PoolWork, ...]
+    """Of channels: on one channel with a row for each of them."""
+    is_min: bool
+    """Elements are inverted before, and what is left of them behind; int8 only."""
 
 
 @dataclass(frozen=True)
@@ -453,6 +490,7 @@ class HostWork:
 Work = (
     ConvWork
     | PoolWork
+    | ExtremeWork
     | ElementwiseWork
     | LutWork
     | MovesWork

@@ -12,6 +12,8 @@ import numpy as np
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
 
+from .sums import CutConv, TurnedConv
+
 __all__ = [
     "NATIVE_STRIDES",
     "AxisPhases",
@@ -94,7 +96,7 @@ class Splits:
 
     is_transposed: bool
     """Images are stored with columns as rows."""
-    convs: dict[int, SplitConv]
+    convs: dict[int, SplitConv | CutConv | TurnedConv]
     """By position of the operator; convolutions that the NN engine runs as they are have no entry."""
 
 

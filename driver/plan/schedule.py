@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from convoy.driver.graph.graph import Graph, GraphError, Op
 from convoy.driver.lower.operands import describe, nhwc
 from convoy.driver.lower.work import (
@@ -16,6 +18,7 @@ from convoy.driver.lower.work import (
     ConcatWork,
     ConvWork,
     ElementwiseWork,
+    ExtremeWork,
     FusedWork,
     HostWork,
     InterleaveWork,
@@ -34,6 +37,7 @@ from convoy.driver.lower.work import (
 )
 
 from .phases import PhaseSplit, SplitConv, Splits
+from .sums import CutConv, TurnedConv
 
 __all__ = ["AXES", "Buffer", "ConvTask", "CopyWork", "HostTask", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
 
@@ -194,6 +198,7 @@ class _Scheduler:
         lowering: dict[type, Callable[[Op, int, Any], None]] = {
             ConvWork: self._conv,
             PoolWork: self._pool,
+            ExtremeWork: self._extreme,
             ElementwiseWork: self._elementwise,
             LutWork: self._lut,
             FusedWork: self._fused,
@@ -300,21 +305,45 @@ class _Scheduler:
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
         value = self._value(op.inputs[work.source])
         value = self._reshaped(op, position, value, _in_bytes(work.in_shape, work.value_bytes))
-        sources = [self._converted(op, position, value, self.native)]
+        split = self.splits.get(position)
+        if isinstance(split, TurnedConv):
+            sources = [self._turned(op, position, value, work.value_bytes)]
+        else:
+            sources = [self._converted(op, position, value, self.native)]
         if work.residual is not None:
             sources.append(self._converted(op, position, self._value(work.residual.tensor), self.native))
-        target = self._new(_in_bytes(work.out_shape, work.value_bytes), self.native)
-        if (split := self.splits.get(position)) is None:
+        made = split.work if isinstance(split, TurnedConv) else work
+        target = self._new(_in_bytes(made.out_shape, work.value_bytes), self.native)
+        if split is None or isinstance(split, TurnedConv):
             buffers = tuple(value.buffer for value in sources)
-            self._append(ConvTask(op, position, work.oriented(self.is_transposed), buffers, target.buffer))
+            made = made.oriented(self.is_transposed) if split is None else made
+            self._append(ConvTask(op, position, made, buffers, target.buffer))
+        elif isinstance(split, CutConv):
+            self._parts(op, position, [(part, None, part.num_in_bytes) for part in split.parts], sources, target)
         else:
             self._split_conv(op, position, split, sources, target)
         if work.pool_size:  # the result of the pool, which takes it from here
             self.values[op.outputs[0]] = target
         elif work.interleave is None:
-            self._define(op, target)
+            self._define(op, position, target)
         else:
             self._interleaved(op, position, work.interleave, target)
+
+    def _turned(self, op: Op, position: int, value: Value, value_bytes: int) -> Value:
+        """An image with pixels as planes and channels as their pixels; of int16 each has a plane of low and one of
+        high bytes.
+        """
+        if value_bytes == 1 and self._same_order(value.shape, value.layout, "linear"):
+            return value
+        _, height, width, num_c = value.shape
+        sizes = height * width, value_bytes, num_c // value_bytes
+        copy = self._new(value.shape, "linear")
+        if value.layout == "linear":
+            work = CopyWork((sizes[0], sizes[2], sizes[1]), (0, 1, 2), (0, 2, 1))
+        else:
+            work = CopyWork(sizes, (2, 1, 0), (0, 1, 2))
+        self._task(op, position, work, (value,), copy)
+        return copy
 
     def _split_conv(self, op: Op, position: int, conv: SplitConv, sources: list[Value], target: Value) -> None:
         """A convolution over phase planes, in parts of some channels."""
@@ -322,20 +351,60 @@ class _Scheduler:
         planes = self._new(
             (1, split.rows.size, split.cols.size, split.value_bytes * split.num_ic * split.num_planes), self.native
         )
-        buffers = (planes.buffer, *(value.buffer for value in sources[1:]))
+        parts = [
+            (part, PhaseWork(split, channels, image) if channels else None, part.num_ic * split.plane_bytes)
+            for part, channels in conv.parts
+        ]
+        self._parts(op, position, parts, [planes, *sources[1:]], target)
+
+    def _parts(
+        self,
+        op: Op,
+        position: int,
+        parts: Sequence[tuple[ConvWork, PhaseWork | None, int]],
+        sources: Sequence[Value],
+        target: Value,
+    ) -> None:
+        """Convolutions that read parts of the first source, of so many bytes each, and write parts of the target."""
+        buffers = tuple(value.buffer for value in sources)
         in_offset = out_offset = 0
-        for part, channels in conv.parts:
-            phases = PhaseWork(split, channels, image) if channels else None
+        for part, phases, num_bytes in parts:
             task = ConvTask(op, position, part, buffers, target.buffer, phases, in_offset, out_offset)
-            self._append(task, *([image] if phases else []))
-            in_offset += part.num_ic * split.plane_bytes
+            self._append(task, *([phases.source] if phases else []))
+            in_offset += num_bytes
             out_offset += prod(part.out_shape) * part.value_bytes
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
         target = self._new((1, work.rows.size_out, work.cols.size_out, work.num_ic * work.value_bytes), self.native)
         self._task(op, position, work.oriented(self.is_transposed), (value,), target)
-        self._define(op, target)
+        self._define(op, position, target)
+
+    def _extreme(self, op: Op, position: int, work: ExtremeWork) -> None:
+        value = self._value(op.inputs[0])
+        value_bytes = self.graph.tensors[op.inputs[0]].dtype.itemsize
+        value = self._reshaped(op, position, value, _in_bytes(work.in_shape, value_bytes))
+        value = self._converted(op, position, value, self.native)
+        if work.is_min:
+            value = self._inverted(op, position, value)
+        for pool in work.pools:
+            target = self._new((1, pool.rows.size_out, pool.cols.size_out, value.shape[3]), self.native)
+            self._task(op, position, pool.oriented(self.is_transposed), (value,), target)
+            value = target
+        _, height, width, _ = value.shape
+        for pool in work.across:
+            target = self._new((1, height, width, pool.rows.size_out), self.native)
+            self._task(op, position, pool, (value,), target)
+            value = target
+        self._define(op, position, self._inverted(op, position, value) if work.is_min else value)
+
+    def _inverted(self, op: Op, position: int, value: Value) -> Value:
+        """-1 - x for every element x of int8."""
+        target = self._new(value.shape, value.layout)
+        self._task(
+            op, position, LutWork(prod(value.shape), ~np.arange(256, dtype=np.uint8).view(np.int8)), (value,), target
+        )
+        return target
 
     def _elementwise(self, op: Op, position: int, work: ElementwiseWork) -> None:
         """In the layout that the operands have; if they have several, or int16, in that of the NPU."""
@@ -349,13 +418,13 @@ class _Scheduler:
         values = [self._converted(op, position, value, layout) for value in values]
         target = self._new(_in_bytes(work.shape, work.value_bytes), layout)
         self._task(op, position, replace(work, axes=AXES[layout]), values, target)
-        self._define(op, target)
+        self._define(op, position, target)
 
     def _lut(self, op: Op, position: int, work: LutWork) -> None:
         value = self._value(op.inputs[work.source])
         target = self._new(value.shape, value.layout)
         self._task(op, position, work, (value,), target)
-        self._define(op, target)
+        self._define(op, position, target)
 
     def _fused(self, op: Op, position: int, work: FusedWork) -> None:
         """The operand's place holds the result; the operand never exists."""
@@ -374,7 +443,7 @@ class _Scheduler:
                 )
             self._task(op, position, move.oriented(self.is_transposed), (value,), targets[number])
         for number, target in targets.items():
-            self._define(op, target, number)
+            self._define(op, position, target, number)
 
     def _interleave(self, op: Op, position: int, work: InterleaveWork) -> None:
         self._interleaved(op, position, work, self._converted(op, position, self._value(op.inputs[0]), self.native))
@@ -383,13 +452,13 @@ class _Scheduler:
         """The result of `op`, interleaved from `value`."""
         target = self._new((1, *work.size_out, work.num_c), self.native)
         self._task(op, position, replace(work, is_transposed=self.is_transposed), (value,), target)
-        self._define(op, target)
+        self._define(op, position, target)
 
     def _zoom(self, op: Op, position: int, work: ZoomWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
         target = self._new((1, work.rows.size_out, work.cols.size_out, work.num_ic), self.native)
         self._task(op, position, work.oriented(self.is_transposed), (value,), target)
-        self._define(op, target)
+        self._define(op, position, target)
 
     def _transpose(self, op: Op, position: int, work: TransposeWork) -> None:
         """Another order of the same bytes: a copy, or nothing where the layout has it already and the NPU has work
@@ -413,7 +482,7 @@ class _Scheduler:
         if target is None:
             target = self._new(shape, self.native)
             self._task(op, position, CopyWork(sizes, source, wanted[self.native]), (value,), target)
-        self._define(op, target)
+        self._define(op, position, target)
 
     def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
@@ -423,7 +492,7 @@ class _Scheduler:
         if self.is_transposed:
             repeat = RepeatWork(channels * width, height, work.times_w, work.times_h)
         self._task(op, position, repeat, (value,), target)
-        self._define(op, target)
+        self._define(op, position, target)
 
     def _concat(self, op: Op, position: int, work: ConcatWork) -> None:
         """Channels of the result are where its parts are made; what cannot be made there is copied."""
@@ -444,7 +513,7 @@ class _Scheduler:
                 move = MoveWork(rows, cols, channels, zero_point=0)
                 self._task(op, position, move.oriented(self.is_transposed), (value,), target)
             start += size
-        self._define(op, target)
+        self._define(op, position, target)
 
     def _place(self, value: Value, target: Value, offset: int) -> bool:
         """Make the buffer of `value` a part of that of `target`, if it is not part of another one and the NPU has
@@ -464,7 +533,7 @@ class _Scheduler:
 
     def _reshape(self, op: Op, position: int, work: ReshapeWork) -> None:
         shape = self._byte_shape(op.outputs[0])
-        self._define(op, self._reshaped(op, position, self._value(op.inputs[0]), shape))
+        self._define(op, position, self._reshaped(op, position, self._value(op.inputs[0]), shape))
 
     # Variables
 
@@ -506,7 +575,7 @@ class _Scheduler:
 
     def _read(self, op: Op, position: int, work: ReadWork) -> None:
         state = self._state(work.variable)
-        self._define(op, state.assigned[0] if state.assigned else state.place)
+        self._define(op, position, state.assigned[0] if state.assigned else state.place)
 
     def _assign(self, op: Op, position: int, work: AssignWork) -> None:
         """The new value waits where it is until the old one is no longer needed; the old value of another variable
@@ -558,13 +627,15 @@ class _Scheduler:
         self.tasks.append(HostTask(op, position, work))
         self.segment_start = now + 1
 
-    def _define(self, op: Op, value: Value, number: int = 0) -> None:
+    def _define(self, op: Op, position: int, value: Value, number: int = 0) -> None:
         """`value` is result `number` of `op`; seen with the tensor's own shape."""
         shape = self._byte_shape(op.outputs[number])
         if shape != value.shape:
-            if shape[0] != 1 or shape[3] != value.shape[3] or not self._same_order(value.shape, value.layout, "planar"):
-                raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
-            value = Value(value.buffer, shape, "planar")
+            is_alike = shape[0] == 1 and shape[3] == value.shape[3]
+            if is_alike and self._same_order(value.shape, value.layout, "planar"):
+                value = Value(value.buffer, shape, "planar")
+            else:
+                value = self._reshaped(op, position, value, shape)
         self.values[op.outputs[number]] = value
 
 

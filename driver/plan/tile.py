@@ -121,7 +121,9 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
     GraphError
         When not even one output pixel's inputs fit the stripe memory or the window memory; the message names which.
     """
-    best, fits_window = None, False
+    best, fits_window, num_taps = None, False, geometry.rows.kernel * geometry.cols.kernel
+    if num_taps > NN.fields["num_taps"].max:
+        raise GraphError(f"a kernel of {num_taps} taps; the limit is {NN.fields['num_taps'].max}")
     for tile_cols in _column_tiles(geometry.collapsed, config):
         for tiling in tilings(geometry, nnz, dealt, config, tile_cols):
             fits_window = True

@@ -58,23 +58,6 @@ def test_resize(height, width, num_c, times_h, times_w, is_half, config):
 
 
 @PROPERTY
-@given(
-    st.integers(1, 12),
-    st.integers(1, 12),
-    st.integers(1, 20),
-    st.booleans(),
-    st.sampled_from([1.0, 0.5, 0.25, 0.37, 0.9, 2.1]),
-    configs(),
-)
-def test_mean(height, width, num_c, keep_dims, ratio, config):
-    shape = (1, 1, 1, num_c) if keep_dims else (1, num_c)
-    model = one_op(
-        "MEAN", (1, height, width, num_c), shape, [[1, 2]], (0.05, -7), (0.05 * ratio, 11), keepDims=keep_dims
-    )
-    check_model(model, config)
-
-
-@PROPERTY
 @given(sizes, sizes, channels, st.integers(1, 3), st.integers(1, 4), configs())
 def test_split(height, width, num_c, axis, num_parts, config):
     builder, shape = ModelBuilder("split"), [1, height, width, num_c]
@@ -150,8 +133,6 @@ def test_concatenations_within_a_network(config):
             one_op("PAD", (1, 2, 2, 2), (1, 2, 2, 4), [[[0, 0], [0, 0], [0, 0], [1, 1]]]),
             "only rows and columns can be padded",
         ),
-        (one_op("MEAN", (1, 30, 30, 2), (1, 2), [[1, 2]], keepDims=False), "mean of 30 x 30 pixels; the limit is 511"),
-        (one_op("MEAN", (1, 3, 3, 2), (1, 3, 3), [[3]], keepDims=False), "mean over axes"),
         (
             one_op("STRIDED_SLICE", (1, 2, 2, 2), (1, 2, 2), [[0] * 4, [1, 2, 2, 1], [1] * 4], shrinkAxisMask=8),
             "adds or removes axes",
