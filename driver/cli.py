@@ -584,7 +584,7 @@ class _Job:
         workers: _Workers | None = None,
         is_strict: bool = False,
     ) -> tuple[dict[str, Any], list, dict]:
-        """Report, tensors that differ, and all tensors of the last step; `selected` operators only.
+        """Report, tensors that differ, and all of the file's tensors of the last step; `selected` operators only.
 
         `steps` are the inputs of each step. `is_inside`: as in the middle of a network, where the inputs are already in
         the layout of the NPU. `workers`: run the layers independently on these. `is_strict`: as in `compile_graph`.
@@ -612,7 +612,12 @@ class _Job:
         if selected is not None:
             missing = set(plan_inputs(plan)) - set(steps[0])
             steps = [
-                steps[0] | {index: value for index, value in self._golden_tensors(steps[0]).items() if index in missing}
+                steps[0]
+                | {
+                    index: value
+                    for index, value in self._golden_tensors(self.graph, steps[0]).items()
+                    if index in missing
+                }
             ]
 
         def report(plan: Plan, device: Device, execution: Execution, inputs: dict) -> tuple[dict[str, Any], list]:
@@ -630,8 +635,8 @@ class _Job:
             )
 
         if workers is not None:
-            merged, device, execution = self._run_parts(plan, selected, steps, workers)
-            return *report(merged, device, execution, steps[0]), execution.tensors
+            merged, device, execution = self._run_parts(plan, steps, workers)
+            return *report(merged, device, execution, steps[0]), self._tensors_of_file(execution)
         outcomes = []
         with spinner(f"running on {self.device_name}") as status, _device(self, status) as device:
             session = Session(
@@ -640,24 +645,25 @@ class _Job:
             for inputs in steps:
                 execution = session.run(inputs)
                 outcomes.append(report(plan, device, execution, inputs))
-        return *join_steps(outcomes), execution.tensors
+        return *join_steps(outcomes), self._tensors_of_file(execution)
 
-    def _run_parts(
-        self, plan: Plan, selected: range | None, steps: list[dict], workers: _Workers
-    ) -> tuple[Plan, Device, Execution]:
+    def _tensors_of_file(self, execution: Execution) -> dict:
+        return {index: values for index, values in execution.tensors.items() if index < len(self.graph.tensors)}
+
+    def _run_parts(self, plan: Plan, steps: list[dict], workers: _Workers) -> tuple[Plan, Device, Execution]:
         """The parts of a plan, each by itself on one of the workers: the plan and execution that they amount to, and
         a device like theirs, closed.
         """
         from .parallel import parts_of, run_parts
 
+        graph = replace(plan.graph, inputs=self.graph.inputs)
         if len(steps) > 1 or self.graph.variables:
             raise GraphError(
                 "layers of a network with variables or of several steps depend on one another; leave out --jobs and "
                 "--scheduler"
             )
-        tensors = self._golden_tensors(steps[0]) | steps[0]
-        first = selected.start if selected is not None else 0
-        parts = [range(part.start + first, part.stop + first) for part in parts_of(plan)]
+        tensors = self._golden_tensors(plan.graph, steps[0]) | steps[0]
+        parts = parts_of(plan)
         with workers.executor() as executor:
             with spinner(f"preparing {self.device_name}") as status, _device(self, status) as device:
                 pass
@@ -665,7 +671,7 @@ class _Job:
                 numbers = count(1)
                 show(text, 0, len(parts))
                 merged, execution = run_parts(
-                    self.graph,
+                    graph,
                     self.npu,
                     parts,
                     tensors,
@@ -676,15 +682,15 @@ class _Job:
                 )
         return merged, device, execution
 
-    def _golden_tensors(self, inputs: dict) -> dict:
-        """Every tensor of the whole network, from the golden model."""
+    def _golden_tensors(self, graph: Graph, inputs: dict) -> dict:
+        """Every tensor of a network, from the golden model."""
         from convoy.driver.compile.pipeline import compile_graph
         from convoy.driver.runtime.session import Session
 
         from .devices import open_device
 
         with spinner("running the golden model"):
-            plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=None, is_fusing=False)
+            plan = compile_graph(graph, self.npu, keep_tensors=True, layers=None, is_fusing=False)
             device = open_device("golden", self.npu)
             try:
                 return Session(plan, device).run(inputs).tensors

@@ -122,6 +122,7 @@ TESTED_ELSEWHERE = {
     "driver/litert/server.py": ("driver/litert/test_process.py", "process", "the process behind it"),
     "driver/lower/operands.py": ("driver/lower/test_tensor_rules.py", "check_model", "every operator in every dtype"),
     "driver/lower/operators.py": ("driver/compile/test_layers.py", "compile_graph", "layers and refusals"),
+    "driver/lower/parts.py": ("driver/compile/test_expand.py", "parts", "the pass that uses them"),
     "driver/lower/work.py": ("driver/compile/test_layers.py", "work", "values, little behaviour"),
     "driver/outcome.py": ("driver/test_cli_hostile.py", "outcome", "exit codes"),
     "driver/plan/cost.py": ("driver/compile/test_layers.py", "cost", "what the compiler compares"),

@@ -218,9 +218,9 @@ class _Fuser:
         """The operator at `root` becomes `work` and does what the one at `position` did."""
         op, maker = self.graph.ops[position], self.graph.ops[root]
         self.works[root], self.works[position] = work, FusedWork(operand)
-        self.notes[op.index] = f"fused into operator {maker.index} {maker.kind}"
+        self.notes[op.index] = f"fused into operator {maker.number} {maker.title}"
         last = self.graph.ops[self.makers[operand]].index
-        text = f"followed by operator {op.index} {op.kind}, its own result is not stored"
+        text = f"followed by operator {op.number} {op.title}, its own result is not stored"
         self.notes[last] = f"{self.notes[last]}; {text}" if last in self.notes else text
 
 

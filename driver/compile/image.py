@@ -39,7 +39,7 @@ def emit_plan(
 ) -> Plan:
     """The plan of a tiled schedule for `graph`, one step for each segment.
 
-    With `keep_tensors` no two tensors share memory. `notes` are handed on.
+    With `keep_tensors` no two tensors share memory. `notes` are handed on, behind those of the operators themselves.
 
     Raises
     ------
@@ -71,6 +71,8 @@ def emit_plan(
         )
         for index, value in schedule.values.items()
     }
+    said = {op.index: op.note for op in graph.ops if op.note}
+    notes = said | {index: f"{said[index]}; {note}" if index in said else note for index, note in notes.items()}
     return Plan(graph, config, tuple(steps), placements, arena.end, notes, tuple(_keeps(graph, schedule, addrs)))
 
 

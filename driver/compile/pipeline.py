@@ -11,6 +11,7 @@ from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
 
 from .cut import cut
+from .expand import expand
 from .fuse import Fusions, choose_fusions
 from .image import emit_plan
 from .lowering import lower_graph
@@ -77,7 +78,7 @@ def compile_with_costs(
 
     Each pass takes values and returns one; none changes what it is given or calls back into one before it.
     """
-    part = cut(graph, layers) if layers is not None else graph
+    part = expand(cut(graph, layers) if layers is not None else graph, config)
     works = lower_graph(part, is_strict=is_strict)
     fusions = choose_fusions(part, works, config) if is_fusing else Fusions(works, {})
     splits = [choose_strides(fusions.works, config, is_transposed=is_transposed) for is_transposed in (False, True)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from convoy.driver.errors import GraphError
 
-__all__ = ["Graph", "GraphError", "Op", "Quant", "Tensor", "Variable"]
+__all__ = ["Graph", "GraphError", "Op", "Part", "Quant", "Tensor", "Variable"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,18 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Which part an operator is of one that the file has."""
+
+    index: int
+    """Of the file's operator."""
+    kind: str
+    number: int
+    """From 1."""
+    count: int
+
+
+@dataclass(frozen=True)
 class Op:
     """One operator, named as in the TFLite schema (`CONV_2D`, `DEPTHWISE_CONV_2D`, `ADD`, ...).
 
@@ -66,11 +78,11 @@ class Op:
     `new_shape`, `beta`, `axis`, `keep_dims`, `squeeze_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the
     masks and `is_offset` of `STRIDED_SLICE`, `alpha`, `approximate`, `quantized_bias_type` ("INT32", "INT64"),
     `variable` (its number), `is_half_up` (averages round halves up), `is_rescaled` (values are converted if scales
-    differ).
+    differ), `macs` (multiply-accumulates, if the weights hold zeros that the file does not have).
     """
 
     index: int
-    """Position in the file, from 0."""
+    """Position in the file, from 0; parts have numbers behind all of those."""
     kind: str
     inputs: tuple[int, ...]
     """Tensor indices; -1 for an optional input that is absent."""
@@ -78,6 +90,25 @@ class Op:
     options: dict[str, Any] = field(default_factory=dict)
     raw: Any = field(default=None, compare=False, repr=False)
     """The operator as its file has it (`export.RawOp`), for LiteRT alone: the compiler reads nothing of it."""
+    part: Part | None = None
+    """Set if the compiler made it, with others, in place of an operator of the file."""
+    note: str = ""
+    """What the compiler has to say of it."""
+
+    @property
+    def number(self) -> str:
+        """Position in the file, for people: "5", or "5.2" for the second part."""
+        return f"{self.part.index}.{self.part.number}" if self.part else str(self.index)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """What operators are sorted by: position in the file, number of the part or 0."""
+        return (self.part.index, self.part.number) if self.part else (self.index, 0)
+
+    @property
+    def title(self) -> str:
+        """The operator in a table: its kind, or that of the file's operator and which part of it."""
+        return f"{self.part.kind} {self.part.number}/{self.part.count}: {self.kind}" if self.part else self.kind
 
 
 @dataclass(frozen=True)
@@ -105,6 +136,12 @@ class Graph:
     variables: tuple[Variable, ...] = ()
     notes: tuple[str, ...] = ()
     """What the importer assumed, in sentences for the user."""
+    num_added: int = 0
+    """Tensors at the end of `tensors` that the compiler added: the file does not have them."""
+
+    def is_added(self, tensor: int) -> bool:
+        """Has the compiler added this tensor?"""
+        return tensor >= len(self.tensors) - self.num_added
 
     def name_of(self, op: Op) -> str:
         """The name of an operator's first output, or of the variable that it assigns."""

@@ -36,7 +36,7 @@ def nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
 
 def describe(graph: Graph, op: Op) -> str:
     """How errors name an operator: kind, position, output tensor or assigned variable."""
-    return f"operator {op.index} {op.kind} ({graph.name_of(op)!r})"
+    return f"operator {op.number} {op.title} ({graph.name_of(op)!r})"
 
 
 def require(legal: bool, message: str) -> None:

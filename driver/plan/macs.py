@@ -55,6 +55,8 @@ def dense_macs(graph: Graph, op: Op) -> int:
     pads too; of a transposed convolution each input does, also where the result is cropped. 0 for any other
     operator.
     """
+    if "macs" in op.options:
+        return op.options["macs"]
     if op.kind == "TRANSPOSE_CONV":
         weights = graph.tensors[op.inputs[1]].shape
         return prod(graph.tensors[op.inputs[2]].shape) * prod(weights[:3])

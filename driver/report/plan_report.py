@@ -55,7 +55,8 @@ def plan_report(plan: Plan) -> dict[str, Any]:
                 {
                     "index": index,
                     "name": graph.name_of(ops[index]),
-                    "op": ops[index].kind,
+                    "number": ops[index].number,
+                    "op": ops[index].title,
                     "engine": step.engines.get(index, "alias"),
                     "descriptors": counts[index],
                     "macs": dense_macs(graph, ops[index]),
@@ -70,7 +71,8 @@ def plan_report(plan: Plan) -> dict[str, Any]:
                 {
                     "index": op.index,
                     "name": graph.tensors[op.outputs[0]].name,
-                    "op": op.kind,
+                    "number": op.number,
+                    "op": op.title,
                     "engine": "host",
                     "descriptors": 0,
                     "macs": dense_macs(graph, op),
@@ -85,7 +87,7 @@ def plan_report(plan: Plan) -> dict[str, Any]:
         "macs": sum(row["macs"] for row in rows if row["engine"] != "host"),
         "host_macs": sum(row["macs"] for row in rows if row["engine"] == "host"),
         "notes": list(graph.notes),
-        "ops": sorted(rows, key=lambda row: row["index"]),
+        "ops": sorted(rows, key=lambda row: ops[row["index"]].place),
     }
 
 
@@ -93,7 +95,7 @@ def print_plan(report: dict[str, Any], console: Console) -> None:
     """The operators of `plan_report` as a table, and totals."""
     rows = [
         (
-            str(row["index"]),
+            row["number"],
             row["op"],
             "cpu" if row["engine"] == "host" else row["engine"],
             f"{row['descriptors']:,}",

@@ -45,7 +45,7 @@ def timeline(plan: Plan, report: Mapping[str, Any], execution: Execution, memory
         "TP write",
     ]
     layers = {layer["index"]: layer for layer in report["layers"]}
-    names = {index: f"{layer['index']} {layer['op']} {layer['name']}" for index, layer in layers.items()}
+    names = {index: f"{layer['number']} {layer['op']} {layer['name']}" for index, layer in layers.items()}
     events: list[Event] = []
     moved: defaultdict[tuple[str, int], float] = defaultdict(float)
     base = 0
@@ -200,7 +200,7 @@ def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[s
                 "On the CPU",
                 "Operators that the NPU does not support; their time is not counted.",
                 columns=("#", "op", "reason"),
-                rows=[(str(op["index"]), op["op"], op["reason"]) for op in report["host_ops"]],
+                rows=[(op["number"], op["op"], op["reason"]) for op in report["host_ops"]],
             )
         )
     write_page(

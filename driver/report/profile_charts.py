@@ -130,7 +130,7 @@ def _layers(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _name(layer: Mapping[str, Any]) -> str:
-    return f"{layer['index']} {layer['op']}"
+    return f"{layer['number']} {layer['op']}"
 
 
 def _stack(values: list[dict[str, Any]], quantity: str, colours: Mapping[str, str]) -> alt.Chart:

@@ -124,9 +124,10 @@ def build_report(
     def check(index: int) -> tuple[bool | None, float | int | None]:
         if expected is None:
             return None, None
-        if missing := [tensor for tensor in ops[index].outputs if tensor not in expected]:
+        outputs = [tensor for tensor in ops[index].outputs if not graph.is_added(tensor)]
+        if missing := [tensor for tensor in outputs if tensor not in expected]:
             raise GraphError(f"the reference has no value of tensor {missing[0]} ({graph.tensors[missing[0]].name})")
-        stored = [tensor for tensor in ops[index].outputs if tensor in execution.tensors]
+        stored = [tensor for tensor in outputs if tensor in execution.tensors]
         if not stored:
             return None, None
         found = [compare(graph, index, tensor, execution.tensors[tensor], expected[tensor]) for tensor in stored]
@@ -147,7 +148,8 @@ def build_report(
                 {
                     "index": step.op.index,
                     "name": graph.tensors[step.op.outputs[0]].name,
-                    "op": step.op.kind,
+                    "number": step.op.number,
+                    "op": step.op.title,
                     "reason": f"{step.reason}; {remark}" if remark else step.reason,
                     "macs": dense_macs(graph, step.op),
                     "bit_exact": bit_exact,
@@ -184,7 +186,7 @@ def build_report(
         else None,
         "notes": list(graph.notes),
         "host_ops": host_ops,
-        "layers": sorted(layers, key=lambda layer: layer["index"]),
+        "layers": sorted(layers, key=lambda layer: ops[layer["index"]].place),
     }, sorted(mismatches, key=lambda mismatch: mismatch.op)
 
 
@@ -225,7 +227,8 @@ def _layer(
     return {
         "index": op.index,
         "name": graph.name_of(op),
-        "op": op.kind,
+        "number": op.number,
+        "op": op.title,
         "engine": step.engines.get(op.index, "alias"),
         **timing,
         "macs": macs,
@@ -289,7 +292,7 @@ def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     for layer in report["layers"]:
         cells.append(
             {
-                "#": layer["index"],
+                "#": layer["number"],
                 "op": layer["op"],
                 "engine": layer["engine"],
                 "cycles": _number(layer["cycles"]),
@@ -302,7 +305,7 @@ def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         )
     cells += [
         {
-            "#": op["index"],
+            "#": op["number"],
             "op": op["op"],
             "engine": "cpu",
             "cycles": "-",
@@ -312,7 +315,7 @@ def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         | dict.fromkeys(_TRAFFIC, "-")
         for op in report["host_ops"]
     ]
-    cells.sort(key=lambda row: row["#"])
+    cells.sort(key=lambda row: [int(digits) for digits in row["#"].split(".")])
     if report["end_cycles"]:
         cells.append({"op": "end of program", "cycles": _number(report["end_cycles"])})
     cells.append(
@@ -343,7 +346,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 def summary(report: Mapping[str, Any]) -> list[str]:
     """What a report says besides its table, in lines."""
     lines = list(report.get("notes", ()))
-    lines += [f"{op['op']} (operator {op['index']}) runs on the CPU: {op['reason']}" for op in report["host_ops"]]
+    lines += [f"{op['op']} (operator {op['number']}) runs on the CPU: {op['reason']}" for op in report["host_ops"]]
     cost = (
         "no timing"
         if report["cycles"] is None
@@ -353,7 +356,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         )
     )
     lines += [
-        f"{layer['op']} (operator {layer['index']}): {layer['note']}" for layer in report["layers"] if "note" in layer
+        f"{layer['op']} (operator {layer['number']}): {layer['note']}" for layer in report["layers"] if "note" in layer
     ]
     lines.append(
         f"{report['device']}, config {report['config']} ({report['cores']} x {report['lanes']} MAC/cycle): "

@@ -74,7 +74,7 @@ def report_table(console):
 
 def plan_table(console):
     row = {
-        "index": 123,
+        "number": "123",
         "op": "DEPTHWISE_CONV_2D",
         "engine": "host",
         "descriptors": BIG,

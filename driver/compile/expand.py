@@ -1,0 +1,62 @@
+"""Graph -> graph: operators that the NPU does not take as they are become sequences of others that it takes, exactly
+equivalent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convoy.driver.graph.as_int8 import signed_view
+from convoy.driver.graph.graph import Graph, GraphError, Tensor
+from convoy.driver.lower.conv_forms import CONV_EXPANSIONS
+from convoy.driver.lower.operators import lower_op
+from convoy.driver.lower.parts import Expansion, Parts
+from convoy.driver.lower.work import HostWork
+from convoy.spec.config import NpuConfig
+
+__all__ = ["EXPANSIONS", "expand"]
+
+EXPANSIONS: dict[str, tuple[Expansion, ...]] = {**CONV_EXPANSIONS}
+"""By kind of operator; the first that gives what the NPU takes is taken."""
+
+
+def expand(graph: Graph, config: NpuConfig, kept: frozenset[int] = frozenset()) -> Graph:
+    """The network with each operator of `EXPANSIONS` replaced, where an expansion gives what the NPU takes; a network
+    that was expanded before is as it was.
+
+    Tensors that are added get indices behind all others, operators too unless they are alone in place of one.
+
+    Parameters
+    ----------
+    kept : indices of operators that stay what they are
+    """
+    tensors, num_added, absorbed = graph.tensors, graph.num_added, set[int]()
+    replaced = {}
+    next_index = max((op.index for op in graph.ops), default=-1) + 1
+    for op in graph.ops:
+        if op.index in kept or op.part is not None:
+            continue
+        for expansion in EXPANSIONS.get(op.kind, ()):
+            parts = Parts(graph, op, config, len(tensors))
+            if _is_taken(expansion, parts, tensors):
+                replaced[op.index] = parts.numbered(next_index)
+                next_index += len(parts.ops)
+                tensors += tuple(parts.tensors)
+                num_added += len(parts.tensors)
+                absorbed |= parts.absorbed
+                break
+    if not replaced:
+        return graph
+    ops = [made for op in graph.ops if op.index not in absorbed for made in replaced.get(op.index, [op])]
+    return replace(graph, tensors=tensors, ops=tuple(ops), num_added=num_added)
+
+
+def _is_taken(expansion: Expansion, parts: Parts, tensors: tuple[Tensor, ...]) -> bool:
+    """Does an expansion give operators that the NPU takes, all of them?"""
+    try:
+        if not expansion(parts):
+            return False
+        signed = signed_view(replace(parts.graph, tensors=tensors + tuple(parts.tensors), ops=tuple(parts.ops)))
+        return not any(isinstance(lower_op(signed, op), HostWork) for op in signed.ops)
+    except GraphError:
+        return False

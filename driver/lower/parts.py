@@ -1,0 +1,69 @@
+"""What an operator becomes when the compiler puts others in its place: collected, then put into the graph as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from convoy.driver.graph.graph import Graph, Op, Part, Quant, Tensor
+from convoy.spec.config import NpuConfig
+
+__all__ = ["Expansion", "Parts"]
+
+
+@dataclass
+class Parts:
+    """Operators in place of `op`, the last of which writes `op`'s outputs, and the tensors between them."""
+
+    graph: Graph
+    """All that `op` may look at; what is added is not in it yet."""
+    op: Op
+    """The operator to replace."""
+    config: NpuConfig
+    first_tensor: int
+    """Index of the first tensor that is added."""
+    tensors: list[Tensor] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+    absorbed: set[int] = field(default_factory=set)
+    """Indices of other operators of the graph that go away with `op`."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        """A tensor of the graph, or one that has been added."""
+        return self.graph.tensors[index] if index < self.first_tensor else self.tensors[index - self.first_tensor]
+
+    def tensor(self, shape: Sequence[int], like: int, quant: Quant | None = None) -> int:
+        """Add an activation of the dtype and the quantisation of the tensor `like`, or with `quant`; its index."""
+        return self._add(tuple(shape), self[like].dtype, quant or self[like].quant, None)
+
+    def constant(self, data: np.ndarray, quant: Quant | None = None) -> int:
+        """Add a constant; its index."""
+        return self._add(data.shape, data.dtype, quant, data)
+
+    def _add(self, shape: tuple[int, ...], dtype: np.dtype, quant: Quant | None, data: np.ndarray | None) -> int:
+        index = self.first_tensor + len(self.tensors)
+        name = f"{self.graph.name_of(self.op)} ({len(self.tensors) + 1})"
+        self.tensors.append(Tensor(index, name, shape, np.dtype(dtype), quant, data))
+        return index
+
+    def add(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], note: str = "", **options: Any) -> None:
+        """Add an operator; `options` as in `Op`."""
+        self.ops.append(Op(-1, kind, tuple(inputs), tuple(outputs), options, note=note))
+
+    def numbered(self, first_index: int) -> list[Op]:
+        """The operators with indices from `first_index` on and as parts of `op`; a single one has the index of
+        `op`."""
+        if len(self.ops) == 1:
+            return [replace(self.ops[0], index=self.op.index, part=self.op.part)]
+        return [
+            replace(made, index=first_index + n, part=Part(self.op.index, self.op.kind, n + 1, len(self.ops)))
+            for n, made in enumerate(self.ops)
+        ]
+
+
+Expansion = Callable[[Parts], bool]
+"""Puts an equivalent exact sequence in place of `Parts.op` and returns True, or False where the operator may stay what
+it is; what it adds the NPU should take. May raise `GraphError` for what it does not understand: that stays too.
+"""
