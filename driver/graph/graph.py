@@ -78,7 +78,8 @@ class Op:
     `new_shape`, `beta`, `axis`, `keep_dims`, `squeeze_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the
     masks and `is_offset` of `STRIDED_SLICE`, `alpha`, `approximate`, `quantized_bias_type` ("INT32", "INT64"),
     `variable` (its number), `is_half_up` (averages round halves up), `is_rescaled` (values are converted if scales
-    differ), `macs` (multiply-accumulates, if the weights hold zeros that the file does not have).
+    differ), `macs` (multiply-accumulates, if the weights hold zeros that the file does not have). `TABLE`, which
+    is in no file, has `table`: int8 (256,), entry `x & 255` for the element x.
     """
 
     index: int

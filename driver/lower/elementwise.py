@@ -14,7 +14,7 @@ from .operands import activation, clamp, moved, nhwc, require, require_quant
 from .quantise import add_multipliers, power_multipliers, quantise_multiplier
 from .work import ElementwiseWork, Lowering, LutWork
 
-__all__ = ["ELEMENTWISE_LOWERINGS"]
+__all__ = ["ELEMENTWISE_LOWERINGS", "product_table"]
 
 _OPS = {"ADD": TpOp.ADD, "SUB": TpOp.SUB, "MUL": TpOp.MUL, "MAXIMUM": TpOp.MAXIMUM, "MINIMUM": TpOp.MINIMUM}
 
@@ -142,8 +142,27 @@ def _lower_lut(graph: Graph, op: Op) -> LutWork:
     return LutWork(int(np.prod(target.shape)), make_lut(op.kind, source.quantisation, target.quantisation, op.options))
 
 
+def product_table(a: Quant, b: Quant, out: Quant, values: np.ndarray) -> np.ndarray:
+    """LiteRT's MUL of 8 bits by `values` (n,), int8 or uint8 like everything: (256, n), row x & 255 for the first
+    operand x.
+    """
+    info = np.iinfo(values.dtype)
+    zero_a, zero_b, zero_out = (int(quant.zero_point[0]) for quant in (a, b, out))
+    factor = quantise_multiplier(float(a.scale[0] * b.scale[0] / out.scale[0]))
+    inputs = np.arange(256, dtype=np.uint8).view(values.dtype)
+    products = [[rescale((int(x) - zero_a) * (int(y) - zero_b), factor) + zero_out for y in values] for x in inputs]
+    return np.clip(products, info.min, info.max).astype(values.dtype)
+
+
+def _lower_table(graph: Graph, op: Op) -> LutWork:
+    moved(graph, op.inputs[0], is_wide_ok=False)
+    target = moved(graph, op.outputs[0], is_wide_ok=False)
+    return LutWork(int(np.prod(target.shape)), op.options["table"])
+
+
 ELEMENTWISE_LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(_OPS, _lower_elementwise),
     **dict.fromkeys(LUT_KINDS, _lower_lut),
+    "TABLE": _lower_table,
 }
 """By kind of operator: (graph, operator) -> work. They raise `GraphError`."""
