@@ -251,11 +251,13 @@ def test_float_is_exact_around_all_ties():
 
 
 def test_float_product_that_is_too_long():
-    """The last products that count, and those beyond, of the smallest scale."""
+    """The last products that count, and those beyond, of the smallest scale; the last ones of the largest."""
     limit = 1 << (FLOAT_PRODUCT_BITS - 1)
     scale = {"bias": 0, "mult": 1 << 24, "shift_left": 0, "shift_right": 31}
     sums = [limit // (1 << 24) - 1, limit // (1 << 24), -limit // (1 << 24), -limit // (1 << 24) - 1]
     assert run(1, [([acc], scale) for acc in sums], Rounding.FLOAT) == [[0], [127], [0], [0x80]]
+    scale = {"bias": 0, "mult": (1 << 31) - 1, "shift_left": 0, "shift_right": 0}
+    assert run(1, [([acc], scale) for acc in (limit >> 31, -(limit >> 31))], Rounding.FLOAT) == [[127], [0x80]]
 
 
 def test_unsigned_outputs():
