@@ -9,6 +9,7 @@ from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
 from .quantise import activation_range
 
 __all__ = [
+    "Refusal",
     "activation",
     "axis_number",
     "centred",
@@ -38,6 +39,19 @@ def nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
         raise GraphError(f"shape {tuple(shape)} has more than 4 axes")
     batch, height, width, channels = (1,) * (4 - len(shape)) + tuple(int(extent) for extent in shape)
     return batch, height, width, channels
+
+
+class Refusal(GraphError):
+    """The NPU cannot execute an operator, though it could be lowered."""
+
+    def __init__(self, graph: Graph, op: Op, reason: str):
+        super().__init__(f"{describe(graph, op)}: {reason}")
+        self.index = op.part.index if op.part else op.index
+        """Of the file's operator."""
+        self.reason = reason
+
+    def __reduce__(self) -> tuple:
+        return GraphError, self.args
 
 
 def describe(graph: Graph, op: Op) -> str:
