@@ -21,7 +21,9 @@ EXPANSIONS: dict[str, tuple[Expansion, ...]] = CONV_EXPANSIONS | TABLE_EXPANSION
 """By kind of operator; the first that gives what the NPU takes is taken."""
 
 
-def expand(graph: Graph, config: NpuConfig, kept: frozenset[int] = frozenset()) -> Graph:
+def expand(
+    graph: Graph, config: NpuConfig, kept: frozenset[int] = frozenset(), narrow: frozenset[int] = frozenset()
+) -> Graph:
     """The network with each operator of `EXPANSIONS` replaced, where an expansion gives what the NPU takes; a network
     that was expanded before is as it was.
 
@@ -30,6 +32,7 @@ def expand(graph: Graph, config: NpuConfig, kept: frozenset[int] = frozenset()) 
     Parameters
     ----------
     kept : indices of operators that stay what they are
+    narrow : indices of operators that read too much at once
     """
     tensors, num_added, absorbed = graph.tensors, graph.num_added, set[int]()
     replaced = {}
@@ -38,8 +41,8 @@ def expand(graph: Graph, config: NpuConfig, kept: frozenset[int] = frozenset()) 
         if op.index in kept or op.part is not None:
             continue
         for expansion in EXPANSIONS.get(op.kind, ()):
-            parts = Parts(graph, op, config, len(tensors))
-            if _is_taken(expansion, parts, tensors):
+            parts = Parts(graph, op, config, len(tensors), is_narrow=op.index in narrow)
+            if _is_taken(expansion, parts, tensors) and parts.stands_for.index not in kept:
                 replaced[op.index] = parts.numbered(next_index)
                 next_index += len(parts.ops)
                 tensors += tuple(parts.tensors)

@@ -12,7 +12,7 @@ from convoy.driver.emit.descriptors import Emitter, Tables, phase_blocks, tp_blo
 from convoy.driver.emit.pack import LayerStreams, Streams, pack_params, pack_streams, pack_taps
 from convoy.driver.emit.program import HostStep, Keep, MemoryWindow, NpuStep, Placement, Plan, Program
 from convoy.driver.graph.graph import Graph, GraphError
-from convoy.driver.lower.operands import describe
+from convoy.driver.lower.operands import Refusal
 from convoy.driver.lower.work import ConvWork, ElementwiseWork
 from convoy.driver.plan.macs import LaneMacs, lane_macs
 from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
@@ -43,8 +43,10 @@ def emit_plan(
 
     Raises
     ------
+    Refusal
+        When a field of a descriptor cannot hold what it has to.
     GraphError
-        When a field of a descriptor or a program cannot hold what it has to; the message names the operator.
+        When a program cannot.
     """
     schedule = tiled.schedule
     addrs, end = place_buffers(schedule.buffers, keep_all=keep_tensors)
@@ -61,7 +63,7 @@ def emit_plan(
                         elif isinstance(task, Task):
                             writer.add_tp(task)
                     except (EncodeError, GraphError) as error:
-                        raise GraphError(f"{describe(graph, task.op)}: {error}") from error
+                        raise Refusal(graph, task.op, str(error)) from error
             steps.append(writer.step(graph, segment, MemoryWindow(0, end, is_readable=True, is_writable=True)))
         else:
             steps.append(HostStep(graph.ops[segment.positions.start], segment.host_reason))

@@ -13,12 +13,13 @@ from convoy.driver.lower.work import HostWork, Work
 __all__ = ["lower_graph"]
 
 
-def lower_graph(graph: Graph, *, is_strict: bool = False) -> tuple[Work, ...]:
+def lower_graph(graph: Graph, refused: dict[int, str] | None = None, *, is_strict: bool = False) -> tuple[Work, ...]:
     """The lowered form of each operator, in the order of the graph. What the NPU does not take the host executes by
     LiteRT's kernel, so that its results are LiteRT's; `HostWork.reason` says why.
 
     Parameters
     ----------
+    refused : why operators go to the host, by their indices, whatever they are
     is_strict : refuse a network of which the host would execute a part
 
     Raises
@@ -30,7 +31,8 @@ def lower_graph(graph: Graph, *, is_strict: bool = False) -> tuple[Work, ...]:
     signed, works = signed_view(graph), []
     for op, signed_op in zip(graph.ops, signed.ops, strict=True):
         check_tensors(graph, op)
-        work = _lower(signed, signed_op)
+        reason = (refused or {}).get(op.index)
+        work = HostWork(reason) if reason else _lower(signed, signed_op)
         if isinstance(work, HostWork):
             if is_strict:
                 raise GraphError(f"{describe(graph, op)}: {work.reason}; the host would execute it")

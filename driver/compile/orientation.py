@@ -27,7 +27,7 @@ def choose_orientation(tilings: Sequence[Tiled], config: NpuConfig) -> Oriented:
 
     Raises
     ------
-    GraphError
+    Refusal
         The last refusal, when there is one in every orientation.
     """
     choices = [

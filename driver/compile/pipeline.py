@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from convoy.driver.emit.program import Plan
 from convoy.driver.graph.graph import Graph
+from convoy.driver.lower.operands import Refusal
 from convoy.driver.plan.schedule import schedule
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
@@ -76,15 +77,46 @@ def compile_with_costs(
 ) -> Compiled:
     """`compile_graph`, with the estimates behind its choices.
 
-    Each pass takes values and returns one; none changes what it is given or calls back into one before it.
+    Each pass takes values and returns one; none changes what it is given or calls back into one before it. When one
+    behind lowering refuses an operator, all begin again, first for a form of it that reads less at once, then leaving
+    it to the host.
     """
-    part = expand(cut(graph, layers) if layers is not None else graph, config)
-    works = lower_graph(part, is_strict=is_strict)
-    fusions = choose_fusions(part, works, config) if is_fusing else Fusions(works, {})
+    part = cut(graph, layers) if layers is not None else graph
+    edge_inputs, refused, narrow = frozenset(graph.inputs), dict[int, str](), set[int]()
+    reasons = dict[int, str]()
+    while True:
+        try:
+            return _compile(part, config, edge_inputs, refused, frozenset(narrow), keep_tensors, is_fusing, is_strict)
+        except Refusal as refusal:
+            index = refusal.index
+            reason = reasons.setdefault(index, refusal.reason)
+            if index in refused:
+                raise
+            if index in narrow:
+                refused[index] = reason
+                if is_strict:
+                    (op,) = (op for op in part.ops if op.index == index)
+                    raise Refusal(part, op, f"{reason}; the host would execute it") from None
+            narrow.add(index)
+
+
+def _compile(
+    graph: Graph,
+    config: NpuConfig,
+    edge_inputs: frozenset[int],
+    refused: dict[int, str],
+    narrow: frozenset[int],
+    keep_tensors: bool,
+    is_fusing: bool,
+    is_strict: bool,
+) -> Compiled:
+    expanded = expand(graph, config, frozenset(refused), narrow)
+    works = lower_graph(expanded, refused, is_strict=is_strict)
+    fusions = choose_fusions(expanded, works, config) if is_fusing else Fusions(works, {})
     splits = [choose_strides(fusions.works, config, is_transposed=is_transposed) for is_transposed in (False, True)]
-    schedules = [schedule(part, fusions.works, split, edge_inputs=frozenset(graph.inputs)) for split in splits]
-    tilings = [choose_tilings(part, made, config) for made in schedules]
+    schedules = [schedule(expanded, fusions.works, split, edge_inputs=edge_inputs) for split in splits]
+    tilings = [choose_tilings(expanded, made, config) for made in schedules]
     chosen = choose_orientation(tilings, config)
-    segments = find_segments(part, chosen.tiled.schedule)
-    plan = emit_plan(part, config, chosen.tiled, segments, fusions.notes, keep_tensors=keep_tensors)
+    segments = find_segments(expanded, chosen.tiled.schedule)
+    plan = emit_plan(expanded, config, chosen.tiled, segments, fusions.notes, keep_tensors=keep_tensors)
     return Compiled(plan, chosen.cycles, chosen.tiled.tilings_by_op, chosen.tiled.schedule.is_transposed)

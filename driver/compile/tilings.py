@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from convoy.driver.graph.graph import Graph, GraphError
-from convoy.driver.lower.operands import describe
+from convoy.driver.lower.operands import Refusal
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.driver.plan.schedule import ConvTask, HostTask, Schedule, Task
 from convoy.driver.plan.tile import Tiling, tile_work
@@ -23,7 +23,7 @@ class Tiled:
     schedule: Schedule
     tilings: dict[int, Tiling]
     """By number of the task, for all convolutions unless there is a refusal."""
-    refusal: GraphError | None = None
+    refusal: Refusal | None = None
     """Why one of the convolutions cannot be tiled."""
 
     @property
@@ -44,7 +44,7 @@ def choose_tilings(graph: Graph, schedule: Schedule, config: NpuConfig) -> Tiled
             try:
                 work, tilings[number] = _tile(task.work, config)
             except GraphError as error:
-                return Tiled(schedule, {}, GraphError(f"{describe(graph, task.op)}: {error}"))
+                return Tiled(schedule, {}, Refusal(graph, task.op, str(error)))
             task = replace(task, work=work)
         tasks.append(task)
     return Tiled(replace(schedule, tasks=tuple(tasks)), tilings)

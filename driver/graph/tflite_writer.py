@@ -379,4 +379,6 @@ _OPTIONS: dict[str, tuple[type | None, Callable | None]] = {
     "LEAKY_RELU": (schema.LeakyReluOptionsT, _fill_leaky_relu),
     "GELU": (schema.GeluOptionsT, _fill_gelu),
     "DEQUANTIZE": (None, None),
+    "SPACE_TO_BATCH_ND": (schema.SpaceToBatchNDOptionsT, lambda op, options: None),
+    "BATCH_TO_SPACE_ND": (schema.BatchToSpaceNDOptionsT, lambda op, options: None),
 }

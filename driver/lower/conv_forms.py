@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
-from convoy.driver.graph.graph import Quant, Tensor
+from convoy.driver.graph.graph import Op, Quant, Tensor
 
-from .operands import image, require, weight_constant
+from .operands import image, require, require_same_quant, weight_constant
+from .operators import MAX_PAD, MAX_TAPS, window_axis
 from .parts import Expansion, Parts
+from .work import Axis
 
 __all__ = ["CONV_EXPANSIONS"]
+
+MAX_WEIGHTS = 1 << 26
+"""Of a kernel with added zeros: more take too much memory and time to encode."""
+CONVS = "CONV_2D", "DEPTHWISE_CONV_2D"
 
 
 def _weights(parts: Parts, weights: Tensor, values: np.ndarray, axis: int = 0) -> int:
     """Add other weights with the scales of `weights`, along `axis` if there are several; the index."""
     quant = weights.quantisation
-    return parts.constant(np.ascontiguousarray(values), Quant(quant.scale, quant.zero_point, axis))
+    zero_point = quant.zero_point if weights.dtype == np.uint8 else np.zeros_like(quant.zero_point)
+    return parts.constant(np.ascontiguousarray(values, weights.dtype), Quant(quant.scale, zero_point, axis))
+
+
+def _require_room(num_weights: int) -> None:
+    require(num_weights <= MAX_WEIGHTS, f"{num_weights} weights with zeros; the limit is {MAX_WEIGHTS}")
+
+
+def _macs(parts: Parts, op: Op) -> int:
+    """Multiply-accumulates of a convolution as the file has it."""
+    weights, target = parts[op.inputs[1]].shape, parts[op.outputs[0]].shape
+    depth = 1 if op.kind == "DEPTHWISE_CONV_2D" else weights[3]
+    return int(np.prod(target)) * weights[1] * weights[2] * depth
 
 
 def _grouped(parts: Parts) -> bool:
@@ -29,6 +50,7 @@ def _grouped(parts: Parts) -> bool:
     if num_ic == channels or channels % num_ic or num_oc % (channels // num_ic):
         return False
     num_groups = channels // num_ic
+    _require_room(weights.values.size // num_ic * (channels if num_ic > 1 else 1))
     if num_ic == 1:
         kernels = _weights(parts, weights, weights.values.transpose(3, 1, 2, 0), 3)
         options = op.options | {"depth_multiplier": num_oc // channels}
@@ -37,12 +59,281 @@ def _grouped(parts: Parts) -> bool:
     dense = np.full((num_groups, num_oc // num_groups, kernel_h, kernel_w, num_groups, num_ic), zero_point)
     for group, part in enumerate(np.split(weights.values, num_groups)):
         dense[group, ..., group, :] = part
-    kernels = _weights(parts, weights, dense.astype(weights.dtype).reshape(num_oc, kernel_h, kernel_w, channels))
-    num_pixels = np.prod(parts[op.outputs[0]].shape[:3], dtype=int)
-    options = op.options | {"macs": int(num_pixels) * weights.values.size}
+    kernels = _weights(parts, weights, dense.reshape(num_oc, kernel_h, kernel_w, channels))
+    options = op.options | {"macs": _macs(parts, op)}
     parts.add(op.kind, (op.inputs[0], kernels, *op.inputs[2:]), op.outputs, **options)
     return True
 
 
-CONV_EXPANSIONS: dict[str, tuple[Expansion, ...]] = {"CONV_2D": (_grouped,)}
+def _axes(parts: Parts, op: Op) -> tuple[Axis, Axis]:
+    """Rows and columns of a convolution; `GraphError` where its sizes contradict one another."""
+    kernel = parts[op.inputs[1]].shape
+    require(len(kernel) == 4, "the weights have another number of axes than 4")
+    sizes = zip(image(parts[op.inputs[0]])[1:3], image(parts[op.outputs[0]])[1:3], kernel[1:3], strict=True)
+    rows, cols = (window_axis(op, name, *size) for name, size in zip("hw", sizes, strict=True))
+    return rows, cols
+
+
+def _inside(axis: Axis) -> range:
+    """The taps that meet a pixel of the image for at least one output."""
+    starts = np.arange(axis.size_out) * axis.stride - axis.pad
+    meets = [
+        k
+        for k in range(axis.kernel)
+        if ((starts + k * axis.dilation >= 0) & (starts + k * axis.dilation < axis.size_in)).any()
+    ]
+    return range(meets[0], meets[-1] + 1) if meets else range(1)
+
+
+def _behind(axis: Axis) -> int:
+    """Pads behind the image that outputs need."""
+    extent = (axis.size_out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
+    return max(extent - axis.pad - axis.size_in, 0)
+
+
+def _is_wide_padded(axes: Sequence[Axis]) -> bool:
+    return max(max(axis.pad, _behind(axis)) for axis in axes) > MAX_PAD
+
+
+def _padded(parts: Parts) -> bool:
+    """A convolution with pads that the NPU does not have."""
+    op, axes = parts.op, _axes(parts, parts.op)
+    if not _is_wide_padded(axes):
+        return False
+    _put_conv(parts, op, op.kind, op.inputs, axes)
+    return True
+
+
+def _put_pad(parts: Parts, source: int, axes: Sequence[Axis]) -> tuple[int, list[Axis]]:
+    """Add an operator that makes the pads of a convolution: its result, and the axes without pads."""
+    require(min(axis.pad for axis in axes) >= 0, "an image that begins with pixels of no use")
+    pads = np.zeros((4, 2), np.int32)
+    pads[1:3] = [(axis.pad, _behind(axis)) for axis in axes]
+    padded = parts.tensor(tuple(np.array(image(parts[source])) + pads.sum(axis=1)), source)
+    parts.add("PAD", (source, parts.constant(pads)), (padded,))
+    sizes = parts[padded].shape[1:3]
+    return padded, [replace(axis, size_in=size, pad=0) for axis, size in zip(axes, sizes, strict=True)]
+
+
+def _put_conv(parts: Parts, op: Op, kind: str, inputs: Sequence[int], axes: Sequence[Axis]) -> None:
+    """Add a convolution like `op`, of these axes. With large pads taps that never meet the image go, and pads that are
+    large even so become an operator before it.
+    """
+    source, kernels, *bias = inputs
+    if _is_wide_padded(axes):
+        require(min(axis.pad for axis in axes) >= 0, "an image that begins with pixels of no use")
+        weights, _ = weight_constant(parts.graph, op)
+        taps = [_inside(axis) for axis in axes]
+        values = weights.values[:, taps[0].start : taps[0].stop, taps[1].start : taps[1].stop]
+        kernels = _weights(parts, weights, values, weights.quantisation.axis)
+        axes = [
+            replace(axis, kernel=len(part), pad=axis.pad - part.start * axis.dilation)
+            for axis, part in zip(axes, taps, strict=True)
+        ]
+        if min(axis.pad for axis in axes) < 0 or _is_wide_padded(axes):
+            source, axes = _put_pad(parts, source, axes)
+    rows, cols = axes
+    options = {name: value for name, value in op.options.items() if name != "padding"}
+    for name, axis in zip("hw", axes, strict=True):
+        options |= {f"stride_{name}": axis.stride, f"dilation_{name}": axis.dilation}
+    options |= {"pads": (rows.pad, _behind(rows), cols.pad, _behind(cols)), "macs": _macs(parts, op)}
+    parts.add(kind, (source, kernels, *bias), op.outputs, **options)
+
+
+def _patched(parts: Parts) -> bool:
+    """A convolution with more taps than the NPU has, or taps too far apart: shifted copies of the image are further
+    channels, which take a part of the taps each.
+    """
+    op = parts.op
+    axes = list(_axes(parts, op))
+    kernel_h, kernel_w = axes[0].kernel, axes[1].kernel
+    if kernel_h * kernel_w <= MAX_TAPS and not (parts.is_narrow and kernel_h * kernel_w > 1):
+        return False
+    weights, zero_point = weight_constant(parts.graph, op)
+    part_h, part_w = (1, 1) if parts.is_narrow else _part(kernel_h, kernel_w)
+    num_y, num_x = -(-kernel_h // part_h), -(-kernel_w // part_w)
+    values = _dense(parts, op, weights, zero_point)
+    missing = num_y * part_h - kernel_h, num_x * part_w - kernel_w
+    values = np.pad(
+        values, [(0, 0), (0, missing[0]), (0, missing[1]), (0, 0)], constant_values=values.dtype.type(zero_point)
+    )
+    num_oc, num_ic = values.shape[0], values.shape[3]
+    values = values.reshape(num_oc, num_y, part_h, num_x, part_w, num_ic).transpose(0, 2, 4, 1, 3, 5)
+    source, whole = _put_pad(
+        parts,
+        op.inputs[0],
+        [replace(axis, kernel=axis.kernel + more) for axis, more in zip(axes, missing, strict=True)],
+    )
+    steps = [part * axis.dilation for part, axis in zip((part_h, part_w), axes, strict=True)]
+    sizes = [
+        (axis.size_out - 1) * axis.stride + (part - 1) * axis.dilation + 1
+        for part, axis in zip((part_h, part_w), axes, strict=True)
+    ]
+    copies = []
+    for y in range(num_y):
+        for x in range(num_x):
+            copies.append(parts.tensor((1, *sizes, num_ic), source))
+            begins = parts.constant(np.array([0, y * steps[0], x * steps[1], 0], np.int32))
+            parts.add("SLICE", (source, begins, parts.constant(np.array([1, *sizes, num_ic], np.int32))), copies[-1:])
+    together = parts.tensor((1, *sizes, num_ic * len(copies)), source)
+    parts.add("CONCATENATION", copies, (together,), axis=3, activation="NONE")
+    kernels = _weights(parts, weights, values.reshape(num_oc, part_h, part_w, -1))
+    kept = [
+        Axis(size, axis.size_out, part, axis.stride, axis.dilation)
+        for size, part, axis in zip(sizes, (part_h, part_w), whole, strict=True)
+    ]
+    _put_conv(parts, op, "CONV_2D", (together, kernels, *op.inputs[2:]), kept)
+    return True
+
+
+def _part(kernel_h: int, kernel_w: int) -> tuple[int, int]:
+    """Rows and columns of the parts of a kernel, as few as there can be, that the NPU has taps for."""
+    found = []
+    for num_x in range(-(-kernel_w // MAX_TAPS), kernel_w + 1):
+        part_w = -(-kernel_w // num_x)
+        num_y = -(-kernel_h // min(kernel_h, MAX_TAPS // part_w))
+        found.append((num_x * num_y, -(-kernel_h // num_y), part_w))
+    return min(found)[1:]
+
+
+def _dense(parts: Parts, op: Op, weights: Tensor, zero_point: int) -> np.ndarray:
+    """Weights of a convolution as (OC, KH, KW, IC); of a depthwise one with zeros for other channels."""
+    if op.kind == "CONV_2D":
+        return weights.values
+    num_ic, num_oc = image(parts[op.inputs[0]])[3], weights.shape[3]
+    _require_room(weights.values.size * num_ic)
+    values = np.full((num_oc, *weights.shape[1:3], num_ic), zero_point, weights.dtype)
+    outputs = np.arange(num_oc)
+    values[outputs, :, :, outputs // (num_oc // num_ic)] = weights.values[0].transpose(2, 0, 1)
+    return values
+
+
+POINTWISE = (
+    *("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "GELU"),
+    *("QUANTIZE", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "PRELU"),
+)
+RESHAPES = "RESHAPE", "EXPAND_DIMS", "SQUEEZE"
+
+
+def _chain(parts: Parts) -> list[Op]:
+    """The operators between a BATCH_TO_SPACE_ND and the SPACE_TO_BATCH_ND before it, that first; they are read by one
+    another only. Empty if there is something else.
+    """
+    makers = {output: op for op in parts.graph.ops for output in op.outputs}
+    chain, tensor = list[Op](), parts.op.inputs[0]
+    while (op := makers.get(tensor)) is not None:
+        readers = sum(tensor in other.inputs for other in parts.graph.ops)
+        if readers > 1 or tensor in parts.graph.outputs:
+            break
+        chain.insert(0, op)
+        if op.kind == "SPACE_TO_BATCH_ND":
+            return chain
+        if op.kind not in (*CONVS, *POINTWISE, *RESHAPES) or not _is_alike_everywhere(parts, op):
+            break
+        (tensor,) = [index for index in op.inputs if index >= 0 and parts[index].data is None]
+    return []
+
+
+def _is_alike_everywhere(parts: Parts, op: Op) -> bool:
+    """Has an operator one activation, and if it is pointwise constants that are the same at each pixel?"""
+    constants = [parts[index] for index in op.inputs if index >= 0 and parts[index].data is not None]
+    num_activations = sum(index >= 0 for index in op.inputs) - len(constants)
+    return num_activations == 1 and (
+        op.kind not in POINTWISE or all(np.prod(constant.shape[:-1]) == 1 for constant in constants)
+    )
+
+
+def _dilated(parts: Parts) -> bool:
+    """SPACE_TO_BATCH_ND, a convolution of stride 1, perhaps what follows it pixel by pixel, BATCH_TO_SPACE_ND: a
+    convolution with dilation, and what follows.
+    """
+    chain = _chain(parts)
+    convs = [op for op in chain if op.kind in CONVS]
+    if len(convs) != 1:
+        return False
+    first, conv, place = chain[0], convs[0], chain.index(convs[0])
+    if any(op.kind not in RESHAPES for op in chain[1:place]):
+        return False
+    (source, block, pads), (_, block_behind, crops) = first.inputs, parts.op.inputs
+    require_same_quant(parts[source], parts[conv.inputs[0]])
+    require_same_quant(parts[chain[-1].outputs[0]], parts[parts.op.outputs[0]])
+    if not np.array_equal(parts[block].values, parts[block_behind].values):
+        return False
+    spread = _spread(parts, conv, first, parts[block].values.tolist(), parts[pads].values, parts[crops].values)
+    if spread is None:
+        return False
+    shape_in, shape_out, axes = spread
+    parts.stands_for = conv
+    parts.absorbed |= {op.index for op in chain}
+    tensor = source
+    if parts[source].shape != shape_in:
+        tensor = parts.tensor(shape_in, source)
+        parts.add("RESHAPE", (source, parts.constant(np.array(shape_in, np.int32))), (tensor,), new_shape=shape_in)
+    note = (
+        f"with operators {first.number} {first.kind} and {parts.op.number} {parts.op.kind}, "
+        "its own result is not stored"
+    )
+    later = [op for op in chain[place:] if op.kind not in RESHAPES]
+    has_shape = parts[parts.op.outputs[0]].shape != shape_out
+    for op in later:
+        is_last = op is later[-1] and not has_shape
+        num_oc = parts[conv.outputs[0]].shape[-1]
+        made = parts.op.outputs[0] if is_last else parts.tensor((*shape_out[:3], num_oc), op.outputs[0])
+        inputs = tuple(tensor if index >= 0 and parts[index].data is None else index for index in op.inputs)
+        if op is conv:
+            _put_conv(parts, replace(conv, outputs=(made,)), conv.kind, inputs, axes)
+            parts.note(note)
+        else:
+            parts.add(op.kind, inputs, (made,), **op.options)
+        tensor = made
+    if has_shape:
+        shape = parts[parts.op.outputs[0]].shape
+        parts.add("RESHAPE", (tensor, parts.constant(np.array(shape, np.int32))), parts.op.outputs, new_shape=shape)
+    return True
+
+
+def _spread(
+    parts: Parts, conv: Op, first: Op, block: list[int], pads: np.ndarray, crops: np.ndarray
+) -> tuple[tuple[int, ...], tuple[int, ...], list[Axis]] | None:
+    """Shapes of the input and the output of a convolution with dilation in place of one on an image of each phase, and
+    its axes; None if there is none.
+
+    With b the block, output Y of the whole is output j of phase p, Y + crop = j*b + p: it reads pixel Y + crop + (k*d -
+    pad of the convolution)*b - pad of SPACE_TO_BATCH_ND.
+    """
+    source, target = parts[first.inputs[0]].shape, parts[parts.op.outputs[0]].shape
+    phases_in = parts[conv.inputs[0]].shape
+    if source[0] != 1 or target[0] != 1 or len(phases_in) != 4 or len(source) not in (3, 4):
+        return None
+    if len(source) == 4:
+        places = [0, 1] if len(block) == 2 else [0]
+    else:  # the other axis was put in later
+        places = [0] if phases_in[2] == 1 and phases_in[1] == parts[first.outputs[0]].shape[1] else [1]
+    if len(block) != len(places) or parts[conv.inputs[0]].shape[3] != source[-1]:
+        return None
+    axes, sizes = [], [[1, 1], [1, 1]]
+    phases_out, kernel = parts[conv.outputs[0]].shape, parts[conv.inputs[1]].shape
+    for place, name in enumerate("hw"):
+        here = window_axis(conv, name, phases_in[1 + place], phases_out[1 + place], kernel[1 + place])
+        if here.stride != 1:
+            return None
+        if place in places:
+            n = places.index(place)
+            size_in, size_out = source[1 + n], target[1 + n]
+            sizes[place] = [size_in, size_out]
+            pad = int(pads[n, 0]) + here.pad * block[n] - int(crops[n, 0])
+            axes.append(Axis(size_in, size_out, here.kernel, 1, here.dilation * block[n], pad))
+        else:
+            sizes[place] = [here.size_in, here.size_out]
+            axes.append(here)
+    if min(axis.pad for axis in axes) < 0:
+        return None
+    return ((1, sizes[0][0], sizes[1][0], source[-1]), (1, sizes[0][1], sizes[1][1], target[-1]), axes)
+
+
+CONV_EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
+    "CONV_2D": (_grouped, _padded, _patched),
+    "DEPTHWISE_CONV_2D": (_padded, _patched),
+    "BATCH_TO_SPACE_ND": (_dilated,),
+}
 """By kind of operator."""

@@ -11,6 +11,7 @@ from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
 from .quantise import activation_range
 
 __all__ = [
+    "Refusal",
     "activation",
     "axis_number",
     "centred",
@@ -32,6 +33,19 @@ def nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """A shape with ones put in front up to four axes; of more axes, all but the last three taken together."""
     height, width, channels = (1, 1, 1, *map(int, shape))[-3:]
     return prod(map(int, shape[:-3])), height, width, channels
+
+
+class Refusal(GraphError):
+    """The NPU cannot execute an operator, though it could be lowered."""
+
+    def __init__(self, graph: Graph, op: Op, reason: str):
+        super().__init__(f"{describe(graph, op)}: {reason}")
+        self.index = op.part.index if op.part else op.index
+        """Of the file's operator."""
+        self.reason = reason
+
+    def __reduce__(self) -> tuple:
+        return GraphError, self.args
 
 
 def describe(graph: Graph, op: Op) -> str:

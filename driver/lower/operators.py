@@ -19,13 +19,12 @@ from .quantise import MAX_SHIFT_LEFT, quantise_multiplier, reduced_multiplier, s
 from .reduce import REDUCE_LOWERINGS
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
-__all__ = ["lower_op"]
+__all__ = ["MAX_PAD", "MAX_TAPS", "lower_op", "window_axis"]
 
-MAX_STRIDE = 8
 KERNEL_PER_STRIDE = 11
-"""Kernels have at most this many taps per axis and stride, less one."""
+"""Kernels of at most this many taps per axis and stride, less one, have small windows in any image."""
 MAX_TRANSPOSED_STRIDE = 4
-MAX_PAD = 7
+MAX_PAD = NN.fields["pad_top"].max
 MAX_POOL_STRIDE = TP.fields["stride_h"].max
 
 
@@ -45,7 +44,7 @@ def lower_op(graph: Graph, op: Op) -> Work:
         raise GraphError(f"{describe(graph, op)}: {error}") from error
 
 
-def _axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
+def window_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
     """One axis of a convolution or pool, with the pads of the operator."""
     stride, dilation = op.options.get(f"stride_{axis}", 1), op.options.get(f"dilation_{axis}", 1)
     extent = (kernel - 1) * dilation + 1
@@ -67,26 +66,25 @@ def _axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
 
 
 def _conv_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
-    """One axis of a convolution.
-
-    With one output any stride gives the same result, so it becomes the smallest whose limit allows the kernel.
+    """One axis of a convolution; with one output any stride gives the same result, so it becomes the smallest for
+    which the window is small.
     """
-    found = _axis(op, axis, size_in, size_out, kernel)
+    found = window_axis(op, axis, size_in, size_out, kernel)
     if size_out == 1:
         found = replace(found, stride=-(-(kernel + 1) // KERNEL_PER_STRIDE))
-    _check_axis(found, {"h": "height", "w": "width"}[axis])
     return found
 
 
-def _check_axis(axis: Axis, name: str) -> None:
-    require(1 <= axis.stride <= MAX_STRIDE, f"stride {axis.stride} along {name}; the limit is 1..{MAX_STRIDE}")
-    limit = KERNEL_PER_STRIDE * axis.stride - 1
-    require(
-        1 <= axis.kernel <= limit, f"kernel {axis.kernel} along {name}; at stride {axis.stride} the limit is 1..{limit}"
-    )
-    extent = (axis.size_out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
-    after = max(extent - axis.pad - axis.size_in, 0)
-    require(max(axis.pad, after) <= MAX_PAD, f"pads {axis.pad} and {after} along {name}; the limit is {MAX_PAD}")
+def _check_axes(rows: Axis, cols: Axis) -> None:
+    """The window memory limits kernels too: the tiling sees to that."""
+    taps = rows.kernel * cols.kernel
+    require(1 <= taps <= MAX_TAPS, f"a kernel of {rows.kernel} x {cols.kernel} taps; the limit is {MAX_TAPS}")
+    for axis, name in ((rows, "height"), (cols, "width")):
+        require(axis.stride >= 1, f"stride {axis.stride} along {name}; use 1 or more")
+        extent = (axis.size_out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
+        after = max(extent - axis.pad - axis.size_in, 0)
+        require(axis.pad >= 0, f"a pad of {axis.pad} along {name}")
+        require(max(axis.pad, after) <= MAX_PAD, f"pads {axis.pad} and {after} along {name}; the limit is {MAX_PAD}")
 
 
 def _requantisation(
@@ -252,6 +250,7 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork:
     require(out_shape[3] == num_oc, f"{num_oc} kernels for {out_shape[3]} output channels")
     rows = _conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
     cols = _conv_axis(op, "w", in_shape[2], out_shape[2], kernel_w)
+    _check_axes(rows, cols)
     is_wide, has_int32 = (
         source.dtype == np.int16,
         len(op.inputs) > 2 and op.inputs[2] >= 0 and graph.tensors[op.inputs[2]].dtype == np.int32,
@@ -314,8 +313,7 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
     for y, y_tap, ky in row_taps:
         for x, x_tap, kx in col_taps:
             kernels[y, x, :, y_tap, x_tap] = values[:, ky, kx]
-    _check_axis(rows, "height")
-    _check_axis(cols, "width")
+    _check_axes(rows, cols)
     inputs = op.inputs[2], op.inputs[1], *op.inputs[3:]
     work = _conv_work(
         graph,
@@ -373,8 +371,8 @@ def _lower_pool(graph: Graph, op: Op) -> PoolWork:
         source.dtype == target.dtype,
         f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same",
     )
-    rows = _axis(op, "h", in_shape[1], out_shape[1], op.options["filter_h"])
-    cols = _axis(op, "w", in_shape[2], out_shape[2], op.options["filter_w"])
+    rows = window_axis(op, "h", in_shape[1], out_shape[1], op.options["filter_h"])
+    cols = window_axis(op, "w", in_shape[2], out_shape[2], op.options["filter_w"])
     require(max(rows.stride, cols.stride) <= MAX_POOL_STRIDE, f"the limit of a pool's stride is {MAX_POOL_STRIDE}")
     act_min, act_max = clamp(op, target)
     return PoolWork(

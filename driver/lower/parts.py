@@ -27,8 +27,15 @@ class Parts:
     """Index of the first tensor that is added."""
     tensors: list[Tensor] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
+    is_narrow: bool = False
+    """The NPU could not hold what `op` reads at once: a form that reads less is wanted."""
+    stands_for: Op = field(init=False)
+    """The operator whose place is shown: `op`, or another one that is absorbed."""
     absorbed: set[int] = field(default_factory=set)
     """Indices of other operators of the graph that go away with `op`."""
+
+    def __post_init__(self) -> None:
+        self.stands_for = self.op
 
     def __getitem__(self, index: int) -> Tensor:
         """A tensor of the graph, or one that has been added."""
@@ -48,17 +55,23 @@ class Parts:
         self.tensors.append(Tensor(index, name, shape, np.dtype(dtype), quant, data))
         return index
 
-    def add(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], note: str = "", **options: Any) -> None:
+    def add(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], **options: Any) -> None:
         """Add an operator; `options` as in `Op`."""
-        self.ops.append(Op(-1, kind, tuple(inputs), tuple(outputs), options, note=note))
+        self.ops.append(Op(-1, kind, tuple(inputs), tuple(outputs), options))
+
+    def note(self, text: str) -> None:
+        """Say something of the operator added last."""
+        self.ops[-1] = replace(self.ops[-1], note=text)
 
     def numbered(self, first_index: int) -> list[Op]:
-        """The operators with indices from `first_index` on and as parts of `op`; a single one has the index of
-        `op`."""
+        """The operators with indices from `first_index` on, as parts of the one that they stand for; a single one has
+        its index.
+        """
+        index, kind = self.stands_for.index, self.stands_for.kind
         if len(self.ops) == 1:
-            return [replace(self.ops[0], index=self.op.index, part=self.op.part)]
+            return [replace(self.ops[0], index=index)]
         return [
-            replace(made, index=first_index + n, part=Part(self.op.index, self.op.kind, n + 1, len(self.ops)))
+            replace(made, index=first_index + n, part=Part(index, kind, n + 1, len(self.ops)))
             for n, made in enumerate(self.ops)
         ]
 

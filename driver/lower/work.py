@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -52,17 +53,17 @@ class Axis:
     pad: int = 0
     """Pad pixels before the image; those behind follow from `size_out`."""
 
-    @property
+    @cached_property
     def taps(self) -> list[tuple[int, int]]:
         """(phase, shift within the phase plane) of each kernel position."""
         return [((k * self.dilation) % self.stride, (k * self.dilation) // self.stride) for k in range(self.kernel)]
 
-    @property
+    @cached_property
     def phases(self) -> tuple[int, ...]:
         """Phases that a tap reads, ascending."""
         return tuple(sorted({phase for phase, _ in self.taps}))
 
-    @property
+    @cached_property
     def max_shift(self) -> int:
         """Largest shift of a tap within its phase plane."""
         return max(shift for _, shift in self.taps)

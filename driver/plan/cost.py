@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from . import fitted
 if TYPE_CHECKING:
     from .geometry import Geometry, GroupShape, Stripe
 
-__all__ = ["TilingCost", "WeightLoad", "block_cycles", "tiling_cost", "tp_cycles", "words_per_row"]
+__all__ = ["TilingCost", "WeightLoad", "block_cycles", "least_cycles", "tiling_cost", "tp_cycles", "words_per_row"]
 
 
 @dataclass(frozen=True)
@@ -48,27 +49,65 @@ class TilingCost:
     load_cycles: float
 
 
+@dataclass(frozen=True)
+class _SuperblockCosts:
+    """What the superblocks of a layer cost with a shape of groups; arrays of `num_sb`."""
+
+    fill: np.ndarray
+    """Cycles to fill the windows of a group."""
+    weights: np.ndarray
+    """Cycles to read the weights of a group."""
+    imbalance: np.ndarray
+    """Weights that cores wait for one another."""
+    param_beats: np.ndarray
+    drain_lanes: float
+
+    @classmethod
+    def of(cls, geometry: Geometry, group: GroupShape, load: WeightLoad, config: NpuConfig) -> _SuperblockCosts:
+        window_cycles = geometry.value_bytes * len(geometry.phase_list) * group.seg_words + FILL_GAP_CYCLES
+        return cls(
+            load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1),
+            _stream_bytes(load, config) / config.port_bytes / fitted.PORT_SHARE,
+            _imbalance(load, config) / group.num_slots,
+            PARAM.num_bytes / config.port_bytes * config.num_cores * load.kernels,
+            (config.residual_lanes if geometry.has_residual else config.post_lanes) / geometry.value_bytes,
+        )
+
+
+def least_cycles(
+    geometry: Geometry, group: GroupShape, num_groups: int, num_cols: int, load: WeightLoad, config: NpuConfig
+) -> float:
+    """Cycles that no tiling of a layer without a pool falls below, if it has `num_groups` whole groups of `num_cols`
+    columns, and stripes that cost nothing.
+    """
+    costs = _SuperblockCosts.of(geometry, group, load, config)
+    num_pos, num_vec = group.extent(1 if group.mode == "segment" else group.rows, num_cols)
+    time, _ = _group_time(group, load, costs, slice(None), -(-num_pos // costs.drain_lanes), num_vec, geometry, config)
+    traffic = fitted.PORT_SHARE * float(costs.weights.sum()) + float(costs.param_beats.sum())
+    return num_groups * (float(time.sum()) + fitted.CONTENTION * traffic) + fitted.LAYER_CYCLES
+
+
 def tiling_cost(
     geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...], load: WeightLoad, config: NpuConfig
 ) -> TilingCost:
     """Estimate of one layer tiled in this way."""
-    window_cycles = geometry.value_bytes * len(geometry.phase_list) * group.seg_words + FILL_GAP_CYCLES
-    fill = load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1)
-    weights = _stream_bytes(load, config) / config.port_bytes / fitted.PORT_SHARE
-    drain_lanes = (config.residual_lanes if geometry.has_residual else config.post_lanes) / geometry.value_bytes
-    imbalance = _imbalance(load, config) / group.num_slots
-    param_beats = PARAM.num_bytes / config.port_bytes * config.num_cores * load.kernels
+    costs = _SuperblockCosts.of(geometry, group, load, config)
     totals, cycles, loads, traffic, previous = np.zeros(3), 0.0, 0.0, np.zeros(2), None
+    known: dict[tuple, tuple] = {}
     for stripe in stripes:
-        here = stripe.part.superblocks
-        load_cycles = _load_cycles(geometry, group, stripe, config)
+        key = _likeness(geometry, stripe)
+        if key not in known:
+            here = stripe.part.superblocks
+            chunks = _drain_chunks(geometry, stripe, group, costs.drain_lanes, config)
+            known[key] = (
+                _load_cycles(geometry, group, stripe, config),
+                *_stripe_time(stripe, group, load, costs, chunks, geometry, config),
+                stripe.num_groups * np.array([costs.weights[here].sum(), costs.param_beats[here].sum()]),
+            )
+        load_cycles, time, first, parts, moved = known[key]
         loads += load_cycles
-        chunks = _drain_chunks(geometry, stripe, group, drain_lanes, config)
-        time, first, parts = _stripe_time(
-            stripe, group, load, fill[here], weights[here], imbalance[here], chunks, geometry.value_bytes, config
-        )
         totals += parts
-        traffic += stripe.num_groups * np.array([weights[here].sum(), param_beats[here].sum()])
+        traffic += moved
         if previous is not None and previous[0] + stripe.num_words <= config.stripe_words:
             cycles += time + fitted.NEXT_STRIPE_CYCLES + max(load_cycles - previous[1], 0.0)
         elif geometry.is_depthwise:  # superblocks follow the loader
@@ -77,6 +116,7 @@ def tiling_cost(
         else:
             cycles += max(load_cycles, first) + time - first + fitted.NEXT_STRIPE_CYCLES
         previous = stripe.num_words, time
+    chunks = _drain_chunks(geometry, stripes[-1], group, costs.drain_lanes, config)
     drain_last = load.kernels[-1] * config.num_cores * chunks[1]
     contention = fitted.CONTENTION * float(fitted.PORT_SHARE * traffic[0] + traffic[1])
     compute, fill_cycles, drain = (float(total) for total in totals)
@@ -90,32 +130,53 @@ def tiling_cost(
     )
 
 
+def _likeness(geometry: Geometry, stripe: Stripe) -> tuple:
+    """Stripes for which this is equal cost the same."""
+    _, tile_ih, _ = geometry.rows.clip(stripe.first_row, stripe.num_rows)
+    _, tile_iw, _ = geometry.clip_cols(stripe.first_col, stripe.num_cols)
+    sizes = stripe.num_rows, stripe.num_cols, stripe.tile_rows, stripe.tile_cols, stripe.num_groups
+    return stripe.part, sizes, tile_ih, tile_iw
+
+
+def _group_time(
+    group: GroupShape,
+    load: WeightLoad,
+    costs: _SuperblockCosts,
+    here: slice,
+    num_chunks: float,
+    num_vec: int,
+    geometry: Geometry,
+    config: NpuConfig,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cycles of a group of `num_vec` vectors and `num_chunks` chunks to drain, for each superblock `here`, and
+    (compute, fill, drain) sums.
+    """
+    hidden = fitted.SLOT_PENALTY.get(group.num_slots, fitted.MANY_SLOTS_PENALTY)
+    fill = costs.fill[here]
+    compute = (load.nnz_core[here] + costs.imbalance[here]) * _cycles_per_weight(geometry.value_bytes * num_vec, load)
+    drain = load.kernels[here] * config.num_cores * num_chunks + fitted.GROUP_DRAIN_CYCLES
+    busy = np.maximum(compute, fill) + hidden * np.minimum(compute, fill)
+    time = np.maximum(np.maximum(busy, drain), costs.weights[here]) + fitted.GROUP_CYCLES
+    return time, np.array([compute.sum(), fill.sum(), drain.sum()])
+
+
 def _stripe_time(
     stripe: Stripe,
     group: GroupShape,
     load: WeightLoad,
-    fill: np.ndarray,
-    weights: np.ndarray,
-    imbalance: np.ndarray,
+    costs: _SuperblockCosts,
     chunks: list[float],
-    value_bytes: int,
+    geometry: Geometry,
     config: NpuConfig,
 ) -> tuple[float, float, np.ndarray]:
-    """Cycles of a stripe whose input is there, those of its first group, and (compute, fill, drain) sums.
-
-    The arrays are of its superblocks; `chunks` as from `_drain_chunks`.
+    """Cycles of a stripe whose input is there, those of its first group, and (compute, fill, drain) sums; `chunks` as
+    from `_drain_chunks`.
     """
-    here, hidden = stripe.part.superblocks, fitted.SLOT_PENALTY.get(group.num_slots, fitted.MANY_SLOTS_PENALTY)
     total, sums, first = 0.0, np.zeros(3), 0.0
     for count, num_chunks, (_, num_vec) in zip((stripe.num_groups - 1, 1), chunks, stripe.groups(group), strict=True):
-        compute = (load.nnz_core[here] + imbalance) * _cycles_per_weight(value_bytes * num_vec, load)
-        drain = load.kernels[here] * config.num_cores * num_chunks + fitted.GROUP_DRAIN_CYCLES
-        longest = np.maximum(compute, fill)
-        time = (
-            np.maximum(np.maximum(longest + hidden * np.minimum(compute, fill), drain), weights) + fitted.GROUP_CYCLES
-        )
+        time, parts = _group_time(group, load, costs, stripe.part.superblocks, num_chunks, num_vec, geometry, config)
         total += count * float(time.sum())
-        sums += count * np.array([compute.sum(), fill.sum(), drain.sum()])
+        sums += count * parts
         first = first or (float(time[0]) if count else 0.0)
     return total, first, sums
 
@@ -159,6 +220,7 @@ def _stream_bytes(load: WeightLoad, config: NpuConfig) -> np.ndarray:
     return load.positions * config.num_cores * (min(sizes) / positions)
 
 
+@lru_cache(maxsize=4096)
 def words_per_row(num_cols: int, pitch: int, num_lanes: int) -> float:
     """Stripe words that a row of a plane touches, on average over the rows, which start `pitch` pixels apart."""
     starts = np.arange(0, num_lanes, np.gcd(pitch, num_lanes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from convoy.driver.lower.work import Axis, ConvWork
 
@@ -38,12 +39,12 @@ class Geometry:
             work.value_bytes,
         )
 
-    @property
+    @cached_property
     def phase_list(self) -> list[tuple[int, int]]:
         """Phase planes that a tap reads, in the order stored."""
         return [(py, px) for py in self.rows.phases for px in self.cols.phases]
 
-    @property
+    @cached_property
     def taps(self) -> list[tuple[int, int, int]]:
         """(stored phase, row shift, column shift) of every tap, kernel row first."""
         index = {phase: n for n, phase in enumerate(self.phase_list)}

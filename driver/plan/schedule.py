@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError, Op
-from convoy.driver.lower.operands import describe, nhwc
+from convoy.driver.lower.operands import Refusal, nhwc
 from convoy.driver.lower.work import (
     AssignWork,
     ConcatWork,
@@ -161,7 +161,7 @@ def schedule(
 
     Raises
     ------
-    GraphError
+    Refusal
         When operands of an operator cannot be brought together.
     """
     return _Scheduler(graph, splits, edge_inputs).run(works)
@@ -222,7 +222,7 @@ class _Scheduler:
                     if (assigned := self.states[variable].assigned) is not None:
                         self._keep(position, self.states[variable].place, *assigned)
             except GraphError as error:
-                raise GraphError(f"{describe(self.graph, op)}: {error}") from error
+                raise Refusal(self.graph, op, str(error)) from error
             if len(self.tasks) == before:
                 aliases.add(position)
         for index in self.graph.outputs:

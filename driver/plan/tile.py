@@ -16,10 +16,11 @@ from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, STREAM, TABLE_ALIGN_BYTES
 
-from .cost import TilingCost, WeightLoad, tiling_cost, words_per_row
+from . import fitted
+from .cost import TilingCost, WeightLoad, least_cycles, tiling_cost, words_per_row
 from .geometry import ChannelPart, Geometry, GroupShape, Stripe
 
-__all__ = ["Tiling", "deal_channels", "tile_conv", "tile_work", "tilings", "weight_load"]
+__all__ = ["Tiling", "deal_channels", "tile_conv", "tile_work", "weight_load"]
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,8 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
     if num_taps > NN.fields["num_taps"].max:
         raise GraphError(f"a kernel of {num_taps} taps; the limit is {NN.fields['num_taps'].max}")
     for tile_cols in _column_tiles(geometry.collapsed, config):
-        for tiling in tilings(geometry, nnz, dealt, config, tile_cols):
-            fits_window = True
-            if tiling is not None and (best is None or tiling.cost.cycles < best.cost.cycles):
-                best = tiling
+        best, fits = _cheapest(geometry.collapsed, nnz, dealt, config, tile_cols, best)
+        fits_window |= fits
         if best is not None and not (geometry.pool_size and tile_cols * geometry.value_bytes > config.pool_line_bytes):
             return best
     if best is not None:
@@ -145,25 +144,48 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
     )
 
 
-def tilings(
-    geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig, tile_cols: int
-) -> Iterator[Tiling | None]:
-    """Every tiling with columns cut into tiles of `tile_cols` (of the collapsed geometry); None for each group shape
-    that fits the window memory.
+def _cheapest(
+    geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig, tile_cols: int, best: Tiling | None
+) -> tuple[Tiling | None, bool]:
+    """The first of the cheapest tilings with columns cut into tiles of `tile_cols`, or `best` if none is cheaper; does
+    any group shape fit the window memory? What cannot be cheaper is left out.
     """
-    geometry = geometry.collapsed
+    fits_window = False
     for num_kernels in _kernel_counts(geometry, config):
         load = weight_load(geometry, nnz, dealt, num_kernels)
         lines = _lines(geometry, tile_cols, num_kernels, len(dealt), config)
         for group in _groups(
             geometry, tile_cols, config.num_acc_entries // num_kernels // geometry.value_bytes, config
         ):
-            yield None
-            for stripes in _stripings(geometry, tile_cols, group, lines, num_kernels, len(load.kernels), config):
+            fits_window = True
+            max_stripes = None if best is None else _max_stripes(geometry, tile_cols, group, load, best, config)
+            for stripes in _stripings(
+                geometry, tile_cols, group, lines, num_kernels, len(load.kernels), config, max_stripes
+            ):
                 cost = tiling_cost(geometry, group, stripes, load, config)
-                yield Tiling(
-                    geometry, group, num_kernels, len(load.kernels), int(load.kernels[-1]), stripes, cost, dealt
-                )
+                if best is None or cost.cycles < best.cost.cycles:
+                    best = Tiling(
+                        geometry, group, num_kernels, len(load.kernels), int(load.kernels[-1]), stripes, cost, dealt
+                    )
+    return best, fits_window
+
+
+def _max_stripes(
+    geometry: Geometry, tile_cols: int, group: GroupShape, load: WeightLoad, best: Tiling, config: NpuConfig
+) -> int | None:
+    """With more stripes a group shape cannot be cheaper than `best`; None: it is not known."""
+    if geometry.pool_size:
+        return None
+    whole = _whole_groups(geometry, tile_cols, group)
+    least = least_cycles(geometry, group, whole, group.cols, load, config)
+    return max(0, int((best.cost.cycles - least * (1 - 1e-9)) / fitted.NEXT_STRIPE_CYCLES))
+
+
+def _whole_groups(geometry: Geometry, tile_cols: int, group: GroupShape) -> int:
+    """Groups of a channel part that are certainly not cut by an edge, in any striping without a pool."""
+    if group.mode == "segment":
+        return geometry.cols.size_out // group.cols if tile_cols == geometry.cols.size_out else 0
+    return geometry.rows.size_out // group.rows * (geometry.cols.size_out // tile_cols)
 
 
 def _column_tiles(geometry: Geometry, config: NpuConfig) -> Iterator[int]:
@@ -343,8 +365,9 @@ def _stripings(
     num_kernels: int,
     num_sb: int,
     config: NpuConfig,
+    max_stripes: int | None,
 ) -> Iterator[tuple[Stripe, ...]]:
-    """Ways to cut the output into stripes that fit the stripe memory.
+    """Ways to cut the output into at most `max_stripes` stripes that fit the stripe memory.
 
     Channels are cut only as far as two stripes fit at a time, and then into as few stripes as possible.
     """
@@ -363,6 +386,8 @@ def _stripings(
             if is_segment and tile_cols < size and step > tile_cols:
                 continue
             stripes = []
+            if max_stripes is not None and len(channels) * -(-num_units // count) > max_stripes:
+                continue
             parts = _overlapping(size, step, 0) if is_segment else _row_parts(geometry, step, unit, lines)
             for part, (first, num) in product(channels, parts or ()):
                 if is_segment:

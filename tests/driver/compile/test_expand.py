@@ -22,7 +22,8 @@ def halved(parts):
     half = (*parts[source].shape[:3], parts[source].shape[3] // 2)
     halves = [parts.tensor(half, source) for _ in range(2)]
     done = [parts.tensor(half, target) for _ in range(2)]
-    parts.add("SPLIT", (parts.constant(np.int32(3)), source), halves, note="in halves")
+    parts.add("SPLIT", (parts.constant(np.int32(3)), source), halves)
+    parts.note("in halves")
     for before, after in zip(halves, done, strict=True):
         parts.add("RELU", (before,), (after,))
     parts.add("CONCATENATION", done, (target,), axis=3, activation="NONE")

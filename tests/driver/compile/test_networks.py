@@ -207,8 +207,7 @@ def test_reshape_at_the_edges():
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("CONV_2D", {"stride_h": 9}, r"stride 9 along height; the limit is 1\.\.8"),
-        ("CONV_2D", {"pads": (9, 0, 0, 0)}, "pads 9 and 0 along height; the limit is 7"),
+        ("CONV_2D", {"pads": (-1, 0, 0, 0)}, "a pad of -1 along height"),
         ("DIV", {}, "DIV is not supported by the NPU; the host would execute it"),
     ],
 )
@@ -222,12 +221,10 @@ def test_refusals_name_the_operator(kind, options, message):
         compile_graph(maker.graph([source], [target]), PRESETS["Q"], is_strict=True)
 
 
-def test_kernels_and_types_beyond_the_contract():
+def test_types_beyond_the_contract():
     maker = GraphMaker()
     source, weights = maker.tensor((1, 20, 20, 1)), maker.weights((1, 11, 1, 1), 1, 0)
     target = maker.op("CONV_2D", (source, weights, -1), (1, 10, 20, 1))
-    with pytest.raises(GraphError, match=r"kernel 11 along height; at stride 1 the limit is 1\.\.10"):
-        compile_graph(maker.graph([source], [target]), PRESETS["Q"], is_strict=True)
     maker.tensors[source] = replace(maker.tensors[source], dtype=np.dtype(np.uint16))
     with pytest.raises(GraphError, match="'t0' is uint16, 't2' is int8; they should have one dtype"):
         compile_graph(maker.graph([source], [target]), PRESETS["Q"], is_strict=True)

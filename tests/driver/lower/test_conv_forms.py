@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,3 +52,103 @@ def conv(shape, num_oc, kernel, dtype=np.int8, *, num_ic=None, kind="CONV_2D", p
 @pytest.mark.parametrize(("channels", "num_groups", "num_oc"), [(12, 3, 6), (6, 6, 12), (8, 2, 8)])
 def test_grouped(dtype, channels, num_groups, num_oc):
     check_model(conv((5, 6, channels), num_oc, (3, 3), dtype, num_ic=channels // num_groups, padding="SAME"), Q)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+@pytest.mark.parametrize(
+    ("size", "dilation", "kinds"),
+    [
+        ((9, 40), (36, 18), ["PAD", "{kind}"]),  # of the rows only the middle tap meets the image
+        ((9, 9), (12, 12), ["{kind}"]),
+        ((24, 24), (20, 1), ["PAD", "{kind}"]),
+    ],
+)
+def test_wide_pads(dtype, kind, size, dilation, kinds):
+    model = conv((*size, 4), 4, (3, 3), dtype, kind=kind, padding="SAME", dilation=dilation, activation="RELU")
+    plan = check_model(model, Q)
+    found = [op.kind for op in plan.graph.ops]
+    if dtype == np.int16 and dilation == (12, 12):  # a window of these taps would be too large
+        kinds = ["PAD", *["SLICE"] * 9, "CONCATENATION", "CONV_2D"]
+    assert found == [name.format(kind=kind) for name in kinds]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "kernel", "kind", "stride"),
+    [
+        ((30, 25, 1), (24, 24), "CONV_2D", (1, 1)),
+        ((1, 700, 2), (1, 600), "CONV_2D", (1, 3)),
+        ((25, 24, 3), (23, 23), "DEPTHWISE_CONV_2D", (1, 1)),
+    ],
+)
+def test_many_taps(dtype, shape, kernel, kind, stride):
+    plan = check_model(conv(shape, 3, kernel, dtype, kind=kind, stride=stride, seed=2), Q)
+    assert plan.graph.ops[-1].title.endswith(": CONV_2D")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride"), [((1, 300, 1), (1, 251), (1, 1)), ((40, 33, 3), (3, 3), (9, 16))]
+)
+def test_large_kernels_and_strides(dtype, shape, kernel, stride):
+    check_model(conv(shape, 4, kernel, dtype, stride=stride), Q)
+
+
+def spread(dtype, rank, kind, pads, crops, block, behind=()):
+    """A dilated convolution as converters write it: SPACE_TO_BATCH_ND, convolution, BATCH_TO_SPACE_ND."""
+    maker, channels, kernel = GraphMaker(4, dtype), 4, (3, 3) if rank == 4 else (1, 3)
+    size = (10, 13) if rank == 4 else (13,)
+    parts = [(extent + sum(pad)) // step for extent, pad, step in zip(size, pads, block, strict=True)]
+    batch = int(np.prod(block))
+    source = maker.tensor((1, *size, channels))
+    blocks, padding, cut = (maker.constant(values) for values in (block, pads, crops))
+
+    def add(kind, inputs, shape, like, **options):
+        made = maker.op(kind, inputs, shape, **options)
+        maker.tensors[made] = replace(maker.tensors[made], quant=maker.tensors[like].quant)
+        return made
+
+    tensor = add("SPACE_TO_BATCH_ND", (source, blocks, padding), (batch, *parts, channels), source)
+    if rank == 3:
+        shape = (batch, 1, *parts, channels)
+        tensor = add("RESHAPE", (tensor, maker.constant(shape)), shape, source, new_shape=shape)
+        parts = [1, *parts]
+    parts = [extent - taps + 1 for extent, taps in zip(parts, kernel, strict=True)]
+    is_depthwise = kind == "DEPTHWISE_CONV_2D"
+    shape = (1, *kernel, channels) if is_depthwise else (channels, *kernel, channels)
+    bias_type = np.int64 if dtype == np.int16 else np.int32
+    weights = maker.weights(shape, channels, 3 * is_depthwise)
+    scale = 0.05 * float(maker.tensors[weights].quant.scale[0])
+    bias = maker.tensor((channels,), bias_type, maker.rng.integers(-2000, 2000, channels).astype(bias_type), scale, 0)
+    options = {"depth_multiplier": 1} if is_depthwise else {}
+    options |= {"padding": "VALID", "stride_h": 1, "stride_w": 1, "activation": "RELU"}
+    tensor = maker.op(kind, (tensor, weights, bias), (batch, *parts, channels), dilation_h=1, dilation_w=1, **options)
+    for name in behind:
+        values = maker.tensor((channels,), dtype, maker.rng.integers(1, 100, channels).astype(dtype))
+        tensor = maker.op(name, (tensor, values), (batch, *parts, channels), activation="NONE")
+    last = tensor
+    if rank == 3:
+        parts = parts[1:]
+        shape = (batch, *parts, channels)
+        tensor = add("RESHAPE", (tensor, maker.constant(shape)), shape, last, new_shape=shape)
+    sizes = [extent * step - sum(crop) for extent, step, crop in zip(parts, block, crops, strict=True)]
+    target = add("BATCH_TO_SPACE_ND", (tensor, blocks, cut), (1, *sizes, channels), last)
+    return write_tflite(maker.graph([source], [target]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rank", "kind", "pads", "crops", "block", "behind"),
+    [
+        (4, "CONV_2D", [[2, 2], [2, 3]], [[0, 0], [0, 1]], (2, 2), ()),
+        (4, "CONV_2D", [[0, 2], [0, 2]], [[0, 0], [0, 0]], (3, 3), ("ADD",)),
+        (4, "DEPTHWISE_CONV_2D", [[20, 30], [4, 3]], [[0, 0], [0, 0]], (20, 4), ()),
+        (3, "CONV_2D", [[4, 1]], [[0, 1]], (2,), ("MUL", "ADD")),
+    ],
+)
+def test_dilation(dtype, rank, kind, pads, crops, block, behind):
+    if dtype == np.int16 and behind:
+        pytest.skip("LiteRT has no ADD of int16 with a constant of other scales here")
+    plan = check_model(spread(dtype, rank, kind, pads, crops, block, behind), Q)
+    assert not {"SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"} & {op.kind for op in plan.graph.ops}
