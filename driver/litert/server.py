@@ -70,14 +70,14 @@ class Models:
             if detail["dtype"] != _HANDLE
         }
 
-    def shapes(self, model: bytes) -> dict[int, tuple[int, ...]]:
-        """Shapes of every tensor that has a value once all are allocated; if that does not give each a value, after
-        a run on zeros.
+    def shapes(self, model: bytes, has_computed: bool) -> dict[int, tuple[int, ...]]:
+        """Shapes of every tensor that has a value once all are allocated; if that does not give each a value, or
+        shapes are computed by operators, after a run on zeros.
         """
         number, _ = self.load(model, "reference", True)
         interpreter = self._models[number]
         found, num_missing = _valued(interpreter)
-        if num_missing:
+        if num_missing or has_computed:
             found = self.run(
                 number, [np.zeros(detail["shape"], detail["dtype"]) for detail in interpreter.get_input_details()], True
             )
