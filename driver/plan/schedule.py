@@ -184,6 +184,8 @@ class _Scheduler:
         self.fused: set[int] = set()
         self.states: dict[int, _State] = {}
         self.copies: dict[tuple[Value, str], Value] = {}
+        self.parts: dict[tuple[int, int], range] = {}
+        """By buffer and batch, the buffers of the images."""
         self.due: dict[int, list[int]] = {}
         """By position, the variables whose value at the start of the run nothing reads from there on."""
         self.segment_start = 0
@@ -262,8 +264,26 @@ class _Scheduler:
             self.values[index] = self._new(shape, self.native if is_cut else "linear", is_input=True)
         return self.values[index]
 
+    def _images(self, value: Value) -> list[Value]:
+        """The images of a batch, each a part of its buffer."""
+        batch, *extents = value.shape
+        if batch == 1:
+            return [value]
+        if (value.buffer, batch) not in self.parts:
+            now, num_bytes = len(self.tasks), prod(extents)
+            self.parts[value.buffer, batch] = range(len(self.buffers), len(self.buffers) + batch)
+            self.buffers += [Buffer(num_bytes, now, now, value.buffer, n * num_bytes) for n in range(batch)]
+        shape = _with_extent(value.shape, 0, 1)
+        return [Value(part, shape, value.layout) for part in self.parts[value.buffer, batch]]
+
     def _task(self, op: Op, position: int, work: TpWork, sources: Sequence[Value], target: Value) -> None:
+        """A task on whole buffers."""
         self._append(Task(op, position, work, tuple(value.buffer for value in sources), target.buffer))
+
+    def _task_each(self, op: Op, position: int, work: TpWork, sources: Sequence[Value], target: Value) -> None:
+        """A task for each image of the batch that sources and target have."""
+        for *images, made in zip(*map(self._images, (*sources, target)), strict=True):
+            self._task(op, position, work, images, made)
 
     def _append(self, task: Task, *also_read: int) -> None:
         """Add a task that reads its sources and perhaps other buffers."""
@@ -281,11 +301,10 @@ class _Scheduler:
     def _converted(self, op: Op, position: int, value: Value, layout: str) -> Value:
         if self._same_order(value.shape, value.layout, layout):
             return Value(value.buffer, value.shape, layout)
-        if value.shape[0] != 1:
-            raise GraphError(f"batch {value.shape[0]}; only batch 1 is supported")
         if (value, layout) not in self.copies:
             copy = self._new(value.shape, layout)
-            self._task(op, position, CopyWork(_hwc(value.shape), AXES[value.layout], AXES[layout]), (value,), copy)
+            work = CopyWork(_hwc(value.shape), AXES[value.layout], AXES[layout])
+            self._task_each(op, position, work, (value,), copy)
             self.copies[value, layout] = copy
         return self.copies[value, layout]
 
@@ -298,21 +317,25 @@ class _Scheduler:
     # Operators
 
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
-        value = self._value(op.inputs[work.source])
-        value = self._reshaped(op, position, value, _in_bytes(work.in_shape, work.value_bytes))
+        value, in_shape = self._value(op.inputs[work.source]), _in_bytes(work.in_shape, work.value_bytes)
+        batch = prod(value.shape) // prod(in_shape)
+        value = self._reshaped(op, position, value, _with_extent(in_shape, 0, batch))
         sources = [self._converted(op, position, value, self.native)]
         if work.residual is not None:
             sources.append(self._converted(op, position, self._value(work.residual.tensor), self.native))
-        target = self._new(_in_bytes(work.out_shape, work.value_bytes), self.native)
-        if (split := self.splits.get(position)) is None:
-            buffers = tuple(value.buffer for value in sources)
-            self._append(ConvTask(op, position, work.oriented(self.is_transposed), buffers, target.buffer))
-        else:
-            self._split_conv(op, position, split, sources, target)
+        target = self._new(_with_extent(_in_bytes(work.out_shape, work.value_bytes), 0, batch), self.native)
+        split = self.splits.get(position)
+        oriented = work.oriented(self.is_transposed and split is None)
+        for *images, made in zip(*map(self._images, (*sources, target)), strict=True):
+            if split is None:
+                buffers = tuple(image.buffer for image in images)
+                self._append(ConvTask(op, position, oriented, buffers, made.buffer))
+            else:
+                self._split_conv(op, position, split, images, made)
         if work.pool_size:  # the result of the pool, which takes it from here
             self.values[op.outputs[0]] = target
         elif work.interleave is None:
-            self._define(op, target)
+            self._define(op, position, target)
         else:
             self._interleaved(op, position, work.interleave, target)
 
@@ -333,29 +356,32 @@ class _Scheduler:
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        target = self._new((1, work.rows.size_out, work.cols.size_out, work.num_ic * work.value_bytes), self.native)
-        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
-        self._define(op, target)
+        target = self._new(
+            (value.shape[0], work.rows.size_out, work.cols.size_out, work.num_ic * work.value_bytes), self.native
+        )
+        self._task_each(op, position, work.oriented(self.is_transposed), (value,), target)
+        self._define(op, position, target)
 
     def _elementwise(self, op: Op, position: int, work: ElementwiseWork) -> None:
         """In the layout that the operands have; if they have several, or int16, in that of the NPU."""
         values = [
             self._value(index) for index, constant in zip(op.inputs, work.constants, strict=False) if constant is None
         ]
-        layouts = [value.layout for value in values if value.shape == work.shape]
+        layouts = [value.layout for value in values if value.shape[1:] == work.shape[1:]]
         layout = layouts[0] if layouts else self.native
         if work.is_wide or not all(self._same_order(value.shape, value.layout, layout) for value in values):
             layout = self.native
         values = [self._converted(op, position, value, layout) for value in values]
-        target = self._new(_in_bytes(work.shape, work.value_bytes), layout)
-        self._task(op, position, replace(work, axes=AXES[layout]), values, target)
-        self._define(op, target)
+        shape = _with_extent(_in_bytes(work.shape, work.value_bytes), 0, values[0].shape[0])
+        target = self._new(shape, layout)
+        self._task_each(op, position, replace(work, axes=AXES[layout]), values, target)
+        self._define(op, position, target)
 
     def _lut(self, op: Op, position: int, work: LutWork) -> None:
         value = self._value(op.inputs[work.source])
         target = self._new(value.shape, value.layout)
-        self._task(op, position, work, (value,), target)
-        self._define(op, target)
+        self._task(op, position, replace(work, num_elements=prod(value.shape)), (value,), target)
+        self._define(op, position, target)
 
     def _fused(self, op: Op, position: int, work: FusedWork) -> None:
         """The operand's place holds the result; the operand never exists."""
@@ -370,26 +396,27 @@ class _Scheduler:
             move = replace(move, channels=move.channels.repeated(value_bytes))
             if number not in targets:
                 targets[number] = self._new(
-                    (1, move.rows.target_size, move.cols.target_size, move.channels.target_size), self.native
+                    (value.shape[0], move.rows.target_size, move.cols.target_size, move.channels.target_size),
+                    self.native,
                 )
-            self._task(op, position, move.oriented(self.is_transposed), (value,), targets[number])
+            self._task_each(op, position, move.oriented(self.is_transposed), (value,), targets[number])
         for number, target in targets.items():
-            self._define(op, target, number)
+            self._define(op, position, target, number)
 
     def _interleave(self, op: Op, position: int, work: InterleaveWork) -> None:
         self._interleaved(op, position, work, self._converted(op, position, self._value(op.inputs[0]), self.native))
 
     def _interleaved(self, op: Op, position: int, work: InterleaveWork, value: Value) -> None:
         """The result of `op`, interleaved from `value`."""
-        target = self._new((1, *work.size_out, work.num_c), self.native)
-        self._task(op, position, replace(work, is_transposed=self.is_transposed), (value,), target)
-        self._define(op, target)
+        target = self._new((value.shape[0], *work.size_out, work.num_c), self.native)
+        self._task_each(op, position, replace(work, is_transposed=self.is_transposed), (value,), target)
+        self._define(op, position, target)
 
     def _zoom(self, op: Op, position: int, work: ZoomWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        target = self._new((1, work.rows.size_out, work.cols.size_out, work.num_ic), self.native)
-        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
-        self._define(op, target)
+        target = self._new((value.shape[0], work.rows.size_out, work.cols.size_out, work.num_ic), self.native)
+        self._task_each(op, position, work.oriented(self.is_transposed), (value,), target)
+        self._define(op, position, target)
 
     def _transpose(self, op: Op, position: int, work: TransposeWork) -> None:
         """Another order of the same bytes: a copy, or nothing where the layout has it already and the NPU has work
@@ -398,7 +425,7 @@ class _Scheduler:
         value = self._value(op.inputs[0])
         source, sizes = AXES[value.layout], _hwc(value.shape)
         a, b, c = work.order
-        shape = (1, sizes[a], sizes[b], sizes[c])
+        shape = (value.shape[0], sizes[a], sizes[b], sizes[c])
         wanted = {layout: tuple(work.order[axis] for axis in axes) for layout, axes in AXES.items()}
         has_neighbour = len(self.tasks) > self.segment_start
         target = next(
@@ -412,18 +439,18 @@ class _Scheduler:
         )
         if target is None:
             target = self._new(shape, self.native)
-            self._task(op, position, CopyWork(sizes, source, wanted[self.native]), (value,), target)
-        self._define(op, target)
+            self._task_each(op, position, CopyWork(sizes, source, wanted[self.native]), (value,), target)
+        self._define(op, position, target)
 
     def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        _, height, width, channels = value.shape
-        target = self._new((1, height * work.times_h, width * work.times_w, channels), self.native)
+        batch, height, width, channels = value.shape
+        target = self._new((batch, height * work.times_h, width * work.times_w, channels), self.native)
         repeat = RepeatWork(channels * height, width, work.times_h, work.times_w)
         if self.is_transposed:
             repeat = RepeatWork(channels * width, height, work.times_w, work.times_h)
-        self._task(op, position, repeat, (value,), target)
-        self._define(op, target)
+        self._task_each(op, position, repeat, (value,), target)
+        self._define(op, position, target)
 
     def _concat(self, op: Op, position: int, work: ConcatWork) -> None:
         """Channels of the result are where its parts are made; what cannot be made there is copied."""
@@ -442,9 +469,9 @@ class _Scheduler:
                     for axis, (have, want) in enumerate(zip(value.shape[1:], shape[1:], strict=True))
                 )
                 move = MoveWork(rows, cols, channels, zero_point=0)
-                self._task(op, position, move.oriented(self.is_transposed), (value,), target)
+                self._task_each(op, position, move.oriented(self.is_transposed), (value,), target)
             start += size
-        self._define(op, target)
+        self._define(op, position, target)
 
     def _place(self, value: Value, target: Value, offset: int) -> bool:
         """Make the buffer of `value` a part of that of `target`, if it is not part of another one and the NPU has
@@ -464,7 +491,7 @@ class _Scheduler:
 
     def _reshape(self, op: Op, position: int, work: ReshapeWork) -> None:
         shape = self._byte_shape(op.outputs[0])
-        self._define(op, self._reshaped(op, position, self._value(op.inputs[0]), shape))
+        self._define(op, position, self._reshaped(op, position, self._value(op.inputs[0]), shape))
 
     # Variables
 
@@ -506,7 +533,7 @@ class _Scheduler:
 
     def _read(self, op: Op, position: int, work: ReadWork) -> None:
         state = self._state(work.variable)
-        self._define(op, state.assigned[0] if state.assigned else state.place)
+        self._define(op, position, state.assigned[0] if state.assigned else state.place)
 
     def _assign(self, op: Op, position: int, work: AssignWork) -> None:
         """The new value waits where it is until the old one is no longer needed; the old value of another variable
@@ -533,12 +560,8 @@ class _Scheduler:
         ):
             part.parent = place.buffer
         else:
-            copy = (
-                self._flat_copy(value)
-                if has_order
-                else CopyWork(_hwc(value.shape), AXES[value.layout], AXES[place.layout])
-            )
-            self._task(assigner, position, copy, (value,), place)
+            work = CopyWork(_hwc(value.shape), AXES[value.layout], AXES[place.layout])
+            self._task_each(assigner, position, work, (value,), place)
 
     def _first(self, number: int) -> int:
         """The first task that writes a buffer or a part of it."""
@@ -558,14 +581,15 @@ class _Scheduler:
         self.tasks.append(HostTask(op, position, work))
         self.segment_start = now + 1
 
-    def _define(self, op: Op, value: Value, number: int = 0) -> None:
+    def _define(self, op: Op, position: int, value: Value, number: int = 0) -> None:
         """`value` is result `number` of `op`; seen with the tensor's own shape."""
         shape = self._byte_shape(op.outputs[number])
-        if shape != value.shape:
-            if shape[0] != 1 or shape[3] != value.shape[3] or not self._same_order(value.shape, value.layout, "planar"):
-                raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
+        is_row = shape[0] == value.shape[0] == 1 and self._same_order(value.shape, value.layout, "planar")
+        if shape != value.shape and is_row and shape[3] == value.shape[3]:
             value = Value(value.buffer, shape, "planar")
-        self.values[op.outputs[number]] = value
+        elif prod(shape) != prod(value.shape):
+            raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
+        self.values[op.outputs[number]] = self._reshaped(op, position, value, shape)
 
 
 def _in_bytes(shape: Shape, value_bytes: int) -> Shape:

@@ -44,7 +44,7 @@ BEYOND = {
     ),
     "grouped": (conv((1, 6, 6, 8), (1, 4, 4, 4), (4, 3, 3, 4)), "grouped convolutions"),
     "long kernel": (conv((1, 1, 40, 2), (1, 1, 29, 3), (3, 1, 12, 2)), "kernel 12 along width"),
-    "batch": (conv((3, 6, 6, 2), (3, 4, 4, 3), (3, 3, 3, 2)), "batch 3"),
+    "order of images": (one_op("TRANSPOSE", (3, 3, 2, 4), (3, 3, 2, 4), [[1, 0, 2, 3]]), "batch 3"),
 }
 
 
