@@ -288,8 +288,11 @@ class _Scheduler:
     def _append(self, task: Task, *also_read: int) -> None:
         """Add a task that reads its sources and perhaps other buffers."""
         now = len(self.tasks)
-        for buffer in (*task.sources, *also_read):
-            self.buffers[buffer].last = now
+        for number in (*task.sources, *also_read):
+            whole: int | None = number
+            while whole is not None:
+                self.buffers[whole].last = now
+                whole = self.buffers[whole].parent
         self.buffers[task.target].last = max(self.buffers[task.target].last, now)
         self.tasks.append(task)
 
@@ -559,6 +562,8 @@ class _Scheduler:
             and self._first(value.buffer) > whole.last
         ):
             part.parent = place.buffer
+        elif has_order:
+            self._task(assigner, position, self._flat_copy(value), (value,), place)
         else:
             work = CopyWork(_hwc(value.shape), AXES[value.layout], AXES[place.layout])
             self._task_each(assigner, position, work, (value,), place)
