@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from convoy.driver.graph.as_int8 import signed_view
 from convoy.driver.graph.graph import Graph, GraphError, Op
-from convoy.driver.lower.batch import one_image
 from convoy.driver.lower.host_ops import check_host_op
 from convoy.driver.lower.operands import describe
 from convoy.driver.lower.operators import lower_op
@@ -15,8 +14,7 @@ __all__ = ["lower_graph"]
 
 
 def lower_graph(graph: Graph, *, is_strict: bool = False) -> tuple[Work, ...]:
-    """The lowered form of each operator, in the order of the graph; for one image, of those that treat all images of a
-    batch alike. What the NPU does not take the host executes by
+    """The lowered form of each operator, in the order of the graph. What the NPU does not take the host executes by
     LiteRT's kernel, so that its results are LiteRT's; `HostWork.reason` says why.
 
     Parameters
@@ -32,7 +30,7 @@ def lower_graph(graph: Graph, *, is_strict: bool = False) -> tuple[Work, ...]:
     signed, works = signed_view(graph), []
     for op, signed_op in zip(graph.ops, signed.ops, strict=True):
         check_tensors(graph, op)
-        work = _lower(one_image(signed, signed_op), signed_op)
+        work = _lower(signed, signed_op)
         if isinstance(work, HostWork):
             if is_strict:
                 raise GraphError(f"{describe(graph, op)}: {work.reason}; the host would execute it")

@@ -89,7 +89,7 @@ def with_known_shapes(raw: bytes, given: Shapes) -> tuple[bytes, tuple[str, ...]
         return raw, tuple(notes)
     packed: Any = schema.ModelT.InitFromPackedBuf(raw, 0)
     _set_shapes(packed, shapes)
-    found = _infer(pack(packed), has_computed=_computes_shapes(model))
+    found = _infer(pack(packed))
     if isinstance(found, str):
         if changed or any(_is_unknown(subgraph.Tensors(index), from_axis=1) for index in unknown):
             raise GraphError(f"the shapes of the network cannot be computed; LiteRT says: {found}")
@@ -180,15 +180,9 @@ def _set_shapes(packed: Any, shapes: Mapping[int, tuple[int, ...]]) -> None:
         tensor.shape, tensor.shapeSignature, tensor.hasRank = np.array(shape, np.int32), None, True
 
 
-def _computes_shapes(model: Any) -> bool:
-    """Does an operator ask for a shape, so that others may make results of a shape that it gives them?"""
-    codes = [model.OperatorCodes(number) for number in range(model.OperatorCodesLength())]
-    return schema.BuiltinOperator.SHAPE in [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
-
-
-def _infer(model: bytes, *, has_computed: bool) -> dict[int, tuple[int, ...]] | str:
+def _infer(model: bytes) -> dict[int, tuple[int, ...]] | str:
     """Shapes by tensor index, or why there are none."""
     try:
-        return LiteRT().request("shapes", model, has_computed)
+        return LiteRT().request("shapes", model)
     except LiteRTError as error:
         return str(error)

@@ -184,6 +184,8 @@ class _Scheduler:
         self.fused: set[int] = set()
         self.states: dict[int, _State] = {}
         self.copies: dict[tuple[Value, str], Value] = {}
+        self.oriented: dict[int, ConvWork] = {}
+        """By identity of the work."""
         self.parts: dict[tuple[int, int], range] = {}
         """By buffer and batch, the buffers of the images."""
         self.due: dict[int, list[int]] = {}
@@ -327,20 +329,28 @@ class _Scheduler:
         if work.residual is not None:
             sources.append(self._converted(op, position, self._value(work.residual.tensor), self.native))
         target = self._new(_with_extent(_in_bytes(work.out_shape, work.value_bytes), 0, batch), self.native)
-        split = self.splits.get(position)
-        oriented = work.oriented(self.is_transposed and split is None)
         for *images, made in zip(*map(self._images, (*sources, target)), strict=True):
-            if split is None:
-                buffers = tuple(image.buffer for image in images)
-                self._append(ConvTask(op, position, oriented, buffers, made.buffer))
-            else:
-                self._split_conv(op, position, split, images, made)
+            self._conv_image(op, position, work, images, made)
         if work.pool_size:  # the result of the pool, which takes it from here
             self.values[op.outputs[0]] = target
         elif work.interleave is None:
             self._define(op, position, target)
         else:
             self._interleaved(op, position, work.interleave, target)
+
+    def _conv_image(self, op: Op, position: int, work: ConvWork, sources: list[Value], target: Value) -> None:
+        """The convolution of one image."""
+        if (split := self.splits.get(position)) is None:
+            buffers = tuple(value.buffer for value in sources)
+            self._append(ConvTask(op, position, self._oriented(work), buffers, target.buffer))
+        else:
+            self._split_conv(op, position, split, sources, target)
+
+    def _oriented(self, work: ConvWork) -> ConvWork:
+        """A convolution in the orientation of the schedule, one for all images of a batch."""
+        if id(work) not in self.oriented:
+            self.oriented[id(work)] = work.oriented(self.is_transposed)
+        return self.oriented[id(work)]
 
     def _split_conv(self, op: Op, position: int, conv: SplitConv, sources: list[Value], target: Value) -> None:
         """A convolution over phase planes, in parts of some channels."""
