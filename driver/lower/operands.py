@@ -196,7 +196,7 @@ def image(tensor: Tensor) -> tuple[int, int, int, int]:
         When it has more than four axes or another batch.
     """
     shape = nhwc(tensor.shape)
-    require(shape[0] == 1, f"batch {shape[0]} of {tensor.name!r}; only batch 1 is supported")
+    require(shape[0] == 1, f"batch {shape[0]} of {tensor.name!r}, whose images it does not treat alike")
     return shape
 
 
