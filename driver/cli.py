@@ -837,7 +837,7 @@ def _parse_layers(text: str | None, graph: Graph) -> range | None:
         raise GraphError(f"--layers {text}: give A:B, two operator numbers")
     if max(map(len, parts)) > MAX_DIGITS:
         raise GraphError(f"--layers {text}: give numbers of at most {MAX_DIGITS} digits")
-    num_ops = graph.ops[-1].index + 1
+    num_ops = graph.ops[-1].index + 1 if graph.ops else 0
     first = int(parts[0] or 0)
     end = first + 1 if len(parts) == 1 else int(parts[1] or num_ops)
     if not 0 <= first < end <= num_ops:
@@ -846,7 +846,7 @@ def _parse_layers(text: str | None, graph: Graph) -> range | None:
         )
     selected = [position for position, op in enumerate(graph.ops) if first <= op.index < end]
     if not selected:
-        raise GraphError(f"--layers {text}: selects only declarations of variables")
+        raise GraphError(f"--layers {text}: selects no operator that is run")
     return range(selected[0], selected[-1] + 1)
 
 

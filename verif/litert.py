@@ -38,6 +38,7 @@ _TYPES = {
     "int16": "INT16",
     "int32": "INT32",
     "int64": "INT64",
+    "float16": "FLOAT16",
     "float32": "FLOAT32",
     "bool": "BOOL",
 }
@@ -83,6 +84,9 @@ _OPERATORS = {
     "LOGISTIC": (None, 2),
     "TANH": (None, 2),
     "ARG_MAX": ("ArgMaxOptions", 2),
+    "SHAPE": ("ShapeOptions", 1),
+    "FILL": ("FillOptions", 3),
+    "DENSIFY": (None, 1),
     "PRELU": (None, 1),
     "FLOOR_DIV": ("FloorDivOptions", 2),
     "WHILE": ("WhileOptions", 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,8 @@ class _ProgramWriter:
         self._constants_addr = arena.end
         self._emitter = Emitter(config)
         self._streams: dict[int, LayerStreams] = {}
+        self._known: dict[tuple[str, int], Any] = {}
+        """Where constants lie, by what they are and the identity of what they are of: the images of a batch share."""
         # by operator index:
         self._engines: dict[int, set[str]] = {}
         self._weight_bytes: dict[int, int] = {}
@@ -113,10 +116,12 @@ class _ProgramWriter:
         """A convolution on a part of its buffers, or on all of them, after the phase planes that it needs."""
         index, work, phases, addrs = task.op.index, task.work, task.phases, self._addrs
         self._engines.setdefault(index, set()).update({"nn", "tp"} if phases else {"nn"})
-        lut, packed = self._put_lut(task), pack_streams(work, tiling, tiling.dealt, self._config)
-        tables = self._put_tables(work, tiling, packed)
-        self._streams |= _streams_by_addr(tables.stream_addr, packed.layer, tiling, self._config)
-        self._weight_bytes[index] = self._weight_bytes.get(index, 0) + packed.num_bytes
+        lut = self._put_lut(task)
+        if (tables := self._known.get(("conv", id(work)))) is None:
+            packed = pack_streams(work, tiling, tiling.dealt, self._config)
+            tables = self._known["conv", id(work)] = self._put_tables(work, tiling, packed)
+            self._streams |= _streams_by_addr(tables.stream_addr, packed.layer, tiling, self._config)
+            self._weight_bytes[index] = self._weight_bytes.get(index, 0) + packed.num_bytes
         self._macs[index] = self._macs.get(index, LaneMacs()) + lane_macs(work, tiling, self._config)
 
         source, target = addrs[task.sources[0]], addrs[task.target]
@@ -180,7 +185,9 @@ class _ProgramWriter:
         table: np.ndarray | None = getattr(task.work, "lut", None)
         if table is None:
             return {"has_lut": 0, "lut_addr": 0}
-        return {"has_lut": 1, "lut_addr": self._arena.put(table.tobytes(), LUT_BYTES)}
+        if ("lut", id(table)) not in self._known:
+            self._known["lut", id(table)] = self._arena.put(table.tobytes(), LUT_BYTES)
+        return {"has_lut": 1, "lut_addr": self._known["lut", id(table)]}
 
     def _put_operand(self, work: object) -> int:
         """Put the constant operand of an elementwise operation into memory; its address, or 0 if there is none."""
@@ -189,10 +196,13 @@ class _ProgramWriter:
         constants = [values for values in work.constants if values is not None]
         if not constants:
             return 0
+        if ("operand", id(work)) in self._known:
+            return self._known["operand", id(work)]
         values = constants[0][0].transpose(work.axes)
         if work.is_wide:  # planes of low and of high bytes in turn
             values = np.stack([values & 0xFF, values >> 8], axis=1).astype(np.uint8)
-        return self._arena.put(values.tobytes())
+        self._known["operand", id(work)] = addr = self._arena.put(values.tobytes())
+        return addr
 
     def _put_tables(self, work: ConvWork, tiling: Tiling, streams: Streams) -> Tables:
         """Put a layer's constants into memory; where they are."""

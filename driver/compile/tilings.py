@@ -39,12 +39,15 @@ def choose_tilings(graph: Graph, schedule: Schedule, config: NpuConfig) -> Tiled
     """
     tasks: list[Task | HostTask] = []
     tilings: dict[int, Tiling] = {}
+    known: dict[int, tuple[ConvWork, Tiling]] = {}  # by identity: the images of a batch have one work
     for number, task in enumerate(schedule.tasks):
         if isinstance(task, ConvTask):
             try:
-                work, tilings[number] = _tile(task.work, config)
+                if id(task.work) not in known:
+                    known[id(task.work)] = _tile(task.work, config)
             except GraphError as error:
                 return Tiled(schedule, {}, Refusal(graph, task.op, str(error)))
+            work, tilings[number] = known[id(task.work)]
             task = replace(task, work=work)
         tasks.append(task)
     return Tiled(replace(schedule, tasks=tuple(tasks)), tilings)

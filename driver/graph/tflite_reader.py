@@ -14,9 +14,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from convoy.driver.files import read_file
+from convoy.driver.litert.process import LiteRTError
 
 from .check import check_graph, printable
+from .fold import fold_graph
 from .graph import Graph, GraphError, Op, Quant, Tensor
+from .tflite_packed import densified, unpacked
 from .tflite_repair import without_unread
 from .tflite_shapes import Shapes, with_known_shapes
 from .tflite_variables import HANDLE_DTYPE, resolve_variables
@@ -88,7 +91,7 @@ def load_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> Tfl
     GraphError
         When the file cannot be read, is not a TFLite file, is damaged, or uses what a `Graph` cannot say: subgraphs
         that do more than initialise variables, unknown sizes that are not given, custom operators, variable tensors,
-        sparse or packed tensors, buffers outside the file. One line, naming the operator and its position, or the
+        activations of 4 bits, buffers outside the file. One line, naming the operator and its position, or the
         tensor.
     """
     if isinstance(source, bytes):
@@ -100,7 +103,7 @@ def load_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> Tfl
     try:
         readable, dropped = without_unread(raw)
         data, assumed = with_known_shapes(readable, shapes or {})
-        graph = _Reader(name, data).graph()
+        graph = fold_graph(_Reader(name, data).graph())
     except GraphError as error:
         raise GraphError(f"{label}: {error}") from None
     except _DAMAGE as error:
@@ -218,9 +221,10 @@ class _Reader:
         name = raw_name.decode("utf-8", "replace") if raw_name else f"tensor_{index}"
         where = f"tensor {index} ({printable(name)})"
         kind = record.Type()
-        if kind not in _DTYPES:
+        is_packed = kind == schema.TensorType.INT4 and self.buffer(where, record).size > 0
+        if kind not in _DTYPES and not is_packed:
             raise GraphError(f"{where}: type {_TYPE_NAMES.get(kind, kind)} is not supported")
-        dtype = np.dtype(_DTYPES[kind])
+        dtype = np.dtype(np.int8 if is_packed else _DTYPES[kind])
         shape = tuple(int(extent) for extent in self.vector(f"{where}: shape", record.ShapeAsNumpy(), np.int32))
         if len(shape) > MAX_RANK:
             raise GraphError(f"{where}: {len(shape)} dimensions; at most {MAX_RANK} are supported")
@@ -231,26 +235,34 @@ class _Reader:
         data = self.data(where, record, shape, dtype)
         return Tensor(index, name, shape, dtype, self.quant(where, record), data)
 
-    def data(self, where: str, record: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
-        """The values of a constant; None for an activation (its buffer is empty)."""
+    def buffer(self, where: str, record: Any) -> np.ndarray:
+        """The bytes of a tensor's buffer; none for an activation."""
         index = record.Buffer()
         if not 0 <= index < self.num_buffers:
             raise GraphError(f"{where}: buffer {index} does not exist (the file has {self.num_buffers})")
         buffer = self.model.Buffers(index)
         if buffer.Offset() > 1 or buffer.Size() > 1 or record.ExternalBuffer():
             raise GraphError(f"{where}: its data lie outside the model's tables, which is not supported")
-        data = self.vector(f"{where}: buffer", buffer.DataAsNumpy(), np.uint8)
-        if data.size == 0 or index == 0:
+        return self.vector(f"{where}: buffer", buffer.DataAsNumpy() if index else 0, np.uint8)
+
+    def data(self, where: str, record: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+        """The values of a constant, however they are stored; None for an activation (its buffer is empty)."""
+        data, is_packed = self.buffer(where, record), record.Type() == schema.TensorType.INT4
+        if data.size == 0:
             return None
         if record.Sparsity() is not None:
+            try:
+                return densified(record, data)
+            except LiteRTError as error:
+                raise GraphError(f"{where}: LiteRT cannot read its sparse storage: {error}") from None
+        num_bytes = -(-prod(shape) // 2) if is_packed else prod(shape) * dtype.itemsize
+        if data.size != num_bytes:
             raise GraphError(
-                f"{where}: sparse storage is not supported; store the weights densely, zeros are skipped all the same"
+                f"{where}: its buffer has {data.size} bytes, but {_TYPE_NAMES[record.Type()].lower()} {list(shape)} "
+                f"needs {num_bytes}"
             )
-        if data.size != prod(shape) * dtype.itemsize:
-            raise GraphError(
-                f"{where}: its buffer has {data.size} bytes, but {dtype.name} {list(shape)} needs "
-                f"{prod(shape) * dtype.itemsize}"
-            )
+        if is_packed:
+            return unpacked(data, prod(shape)).reshape(shape)
         return np.frombuffer(data.tobytes(), dtype).reshape(shape)
 
     def quant(self, where: str, record: Any) -> Quant | None:

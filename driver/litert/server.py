@@ -71,13 +71,15 @@ class Models:
         }
 
     def shapes(self, model: bytes) -> dict[int, tuple[int, ...]]:
-        """Shapes of every tensor that has a value once all are allocated; if that does not give each a value, after
-        a run on zeros.
+        """Shapes of every tensor that has a value once all are allocated; if that does not give each a value, or
+        an operator asks for a shape, so that others may make results of a shape that it gives them, after a run on
+        zeros.
         """
         number, _ = self.load(model, "reference", True)
         interpreter = self._models[number]
         found, num_missing = _valued(interpreter)
-        if num_missing:
+        has_computed = any(op["op_name"] == "SHAPE" for op in interpreter._get_ops_details())
+        if num_missing or has_computed:
             found = self.run(
                 number, [np.zeros(detail["shape"], detail["dtype"]) for detail in interpreter.get_input_details()], True
             )

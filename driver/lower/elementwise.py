@@ -54,8 +54,7 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
         bool(((sizes == shape) | (sizes == 1)).all() and (sizes.max(axis=0) == shape).all()),
         f"shapes {a.shape} and {b.shape} do not give {target.shape}",
     )
-    require(shapes[0] == shapes[1] or shape[0] == 1, f"batch {shape[0]}: operands of different shapes need batch 1")
-    require(not is_wide or shape[0] == 1, f"batch {shape[0]}: operands of int16 need batch 1")
+    require(shape[0] == 1, f"batch {shape[0]}: an operand is not the same for each image")
     has_pot_scales = is_wide and op.options.get("has_pot_scales", False)
     require(
         not has_pot_scales or shapes[0] == shapes[1],

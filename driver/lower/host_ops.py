@@ -10,6 +10,7 @@ from hashlib import sha256
 
 import numpy as np
 
+from convoy.driver.graph.fold import RANDOM_KINDS, STATE_KINDS, has_subgraph
 from convoy.driver.graph.graph import Graph, GraphError, Op
 from convoy.driver.graph.tflite_writer import operator_model
 from convoy.driver.litert.process import LiteRT, LiteRTError, LiteRTTimeout, LoadedModel
@@ -24,10 +25,6 @@ HOST_KINDS = {
 }
 """Operators that always go to the host, and why."""
 _CONVERSIONS = "DEQUANTIZE", "QUANTIZE"
-_STATES = "READ_VARIABLE", "ASSIGN_VARIABLE"
-"""Operators on the NPU's memory, which the host does not execute."""
-_RANDOM = "RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"
-"""Operators that give other results each time, so that nothing could be compared."""
 _NODE = re.compile(r"\s*Node number \d+ \(\w+\) failed to \w+\.?")
 """What LiteRT adds to a message; of the only operator in a file it says nothing."""
 _NPU_DTYPES = np.dtype(np.int8), np.dtype(np.int16)
@@ -48,7 +45,7 @@ def host_reason(graph: Graph, op: Op, npu_kinds: frozenset[str], table_kinds: fr
     """
     if op.kind in HOST_KINDS:
         return HOST_KINDS[op.kind]
-    if op.kind in _STATES:
+    if op.kind in STATE_KINDS:
         return None
     if op.kind not in npu_kinds:
         return f"{op.kind} is not supported by the NPU"
@@ -163,7 +160,7 @@ def check_host_op(graph: Graph, op: Op, reason: str) -> None:
         When LiteRT's kernels do not take the operator, its dtypes or its shapes; names the operator.
     """
     name = describe(graph, op)
-    if op.kind in (*_STATES, *_RANDOM) or _has_subgraph(op):
+    if op.kind in (*STATE_KINDS, *RANDOM_KINDS) or has_subgraph(op):
         raise GraphError(f"{name}: {reason}, and the host does not execute operators with state, chance or subgraphs")
     try:
         made = HostOp(graph, op)
@@ -174,12 +171,6 @@ def check_host_op(graph: Graph, op: Op, reason: str) -> None:
         _refusals[digest] = made.refusal()
     if (refusal := _refusals[digest]) is not None:
         raise GraphError(f"{name}: {reason}, and LiteRT cannot execute it on the CPU: {refusal}")
-
-
-def _has_subgraph(op: Op) -> bool:
-    """Does it run another part of its file: WHILE, IF, CALL ...?"""
-    tables = (op.raw.record.builtinOptions, op.raw.record.builtinOptions2) if op.raw is not None else ()
-    return any("subgraph" in name.lower() for table in tables if table is not None for name in vars(table))
 
 
 def run_host_op(graph: Graph, op: Op, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:

@@ -205,7 +205,7 @@ def image(tensor: Tensor) -> tuple[int, int, int, int]:
     """
     require(len(tensor.shape) <= 4, f"{tensor.name!r} has {len(tensor.shape)} axes; the NPU takes at most 4 here")
     shape = nhwc(tensor.shape)
-    require(shape[0] == 1, f"batch {shape[0]} of {tensor.name!r}; only batch 1 is supported")
+    require(shape[0] == 1, f"batch {shape[0]} of {tensor.name!r}, whose images it does not treat alike")
     return shape
 
 

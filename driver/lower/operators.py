@@ -10,6 +10,7 @@ import numpy as np
 from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
 from convoy.spec.isa import TP, Rounding, TpOp
 
+from .batch import one_image
 from .elementwise import ELEMENTWISE_LOWERINGS
 from .host_ops import host_reason
 from .lut import LUT_KINDS
@@ -29,13 +30,14 @@ MAX_POOL_STRIDE = TP.fields["stride_h"].max
 
 
 def lower_op(graph: Graph, op: Op) -> Work:
-    """What to do for one operator.
+    """What to do for one operator; for one image, if it treats those of a batch alike.
 
     Raises
     ------
     GraphError
         When the NPU cannot run it, and it is not one for the host; names the operator, the limit and the value seen.
     """
+    graph = one_image(graph, op)
     if reason := host_reason(graph, op, frozenset(_LOWERINGS), LUT_KINDS):
         return HostWork(reason)
     try:

@@ -188,6 +188,10 @@ class _Scheduler:
         self.fused: set[int] = set()
         self.states: dict[int, _State] = {}
         self.copies: dict[tuple[Value, str], Value] = {}
+        self.oriented: dict[int, ConvWork] = {}
+        """By identity of the work."""
+        self.parts: dict[tuple[int, int], range] = {}
+        """By buffer and batch, the buffers of the images."""
         self.due: dict[int, list[int]] = {}
         """By position, the variables whose value at the start of the run nothing reads from there on."""
         self.segment_start = 0
@@ -267,14 +271,35 @@ class _Scheduler:
             self.values[index] = self._new(shape, self.native if is_cut else "linear", is_input=True)
         return self.values[index]
 
+    def _images(self, value: Value) -> list[Value]:
+        """The images of a batch, each a part of its buffer."""
+        batch, *extents = value.shape
+        if batch == 1:
+            return [value]
+        if (value.buffer, batch) not in self.parts:
+            now, num_bytes = len(self.tasks), prod(extents)
+            self.parts[value.buffer, batch] = range(len(self.buffers), len(self.buffers) + batch)
+            self.buffers += [Buffer(num_bytes, now, now, value.buffer, n * num_bytes) for n in range(batch)]
+        shape = _with_extent(value.shape, 0, 1)
+        return [Value(part, shape, value.layout) for part in self.parts[value.buffer, batch]]
+
     def _task(self, op: Op, position: int, work: TpWork, sources: Sequence[Value], target: Value) -> None:
+        """A task on whole buffers."""
         self._append(Task(op, position, work, tuple(value.buffer for value in sources), target.buffer))
+
+    def _task_each(self, op: Op, position: int, work: TpWork, sources: Sequence[Value], target: Value) -> None:
+        """A task for each image of the batch that sources and target have."""
+        for *images, made in zip(*map(self._images, (*sources, target)), strict=True):
+            self._task(op, position, work, images, made)
 
     def _append(self, task: Task, *also_read: int) -> None:
         """Add a task that reads its sources and perhaps other buffers."""
         now = len(self.tasks)
-        for buffer in (*task.sources, *also_read):
-            self.buffers[buffer].last = now
+        for number in (*task.sources, *also_read):
+            whole: int | None = number
+            while whole is not None:
+                self.buffers[whole].last = now
+                whole = self.buffers[whole].parent
         self.buffers[task.target].last = max(self.buffers[task.target].last, now)
         self.tasks.append(task)
 
@@ -286,11 +311,10 @@ class _Scheduler:
     def _converted(self, op: Op, position: int, value: Value, layout: str) -> Value:
         if self._same_order(value.shape, value.layout, layout):
             return Value(value.buffer, value.shape, layout)
-        if value.shape[0] != 1:
-            raise GraphError(f"batch {value.shape[0]}; only batch 1 is supported")
         if (value, layout) not in self.copies:
             copy = self._new(value.shape, layout)
-            self._task(op, position, CopyWork(_hwc(value.shape), AXES[value.layout], AXES[layout]), (value,), copy)
+            work = CopyWork(_hwc(value.shape), AXES[value.layout], AXES[layout])
+            self._task_each(op, position, work, (value,), copy)
             self.copies[value, layout] = copy
         return self.copies[value, layout]
 
@@ -303,8 +327,9 @@ class _Scheduler:
     # Operators
 
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
-        value = self._value(op.inputs[work.source])
-        value = self._reshaped(op, position, value, _in_bytes(work.in_shape, work.value_bytes))
+        value, in_shape = self._value(op.inputs[work.source]), _in_bytes(work.in_shape, work.value_bytes)
+        batch = prod(value.shape) // prod(in_shape)
+        value = self._reshaped(op, position, value, _with_extent(in_shape, 0, batch))
         split = self.splits.get(position)
         if isinstance(split, TurnedConv):
             sources = [self._turned(op, position, value, work.value_bytes)]
@@ -312,16 +337,10 @@ class _Scheduler:
             sources = [self._converted(op, position, value, self.native)]
         if work.residual is not None:
             sources.append(self._converted(op, position, self._value(work.residual.tensor), self.native))
-        made = split.work if isinstance(split, TurnedConv) else work
-        target = self._new(_in_bytes(made.out_shape, work.value_bytes), self.native)
-        if split is None or isinstance(split, TurnedConv):
-            buffers = tuple(value.buffer for value in sources)
-            made = made.oriented(self.is_transposed) if split is None else made
-            self._append(ConvTask(op, position, made, buffers, target.buffer))
-        elif isinstance(split, CutConv):
-            self._parts(op, position, [(part, None, part.num_in_bytes) for part in split.parts], sources, target)
-        else:
-            self._split_conv(op, position, split, sources, target)
+        made_shape = split.work.out_shape if isinstance(split, TurnedConv) else work.out_shape
+        target = self._new(_with_extent(_in_bytes(made_shape, work.value_bytes), 0, batch), self.native)
+        for *images, made in zip(*map(self._images, (*sources, target)), strict=True):
+            self._conv_image(op, position, work, images, made)
         if work.pool_size:  # the result of the pool, which takes it from here
             self.values[op.outputs[0]] = target
         elif work.interleave is None:
@@ -329,9 +348,26 @@ class _Scheduler:
         else:
             self._interleaved(op, position, work.interleave, target)
 
+    def _conv_image(self, op: Op, position: int, work: ConvWork, sources: list[Value], target: Value) -> None:
+        """The convolution of one image."""
+        split = self.splits.get(position)
+        if split is None or isinstance(split, TurnedConv):
+            made = self._oriented(work) if split is None else split.work
+            self._append(ConvTask(op, position, made, tuple(value.buffer for value in sources), target.buffer))
+        elif isinstance(split, CutConv):
+            self._parts(op, position, [(part, None, part.num_in_bytes) for part in split.parts], sources, target)
+        else:
+            self._split_conv(op, position, split, sources, target)
+
+    def _oriented(self, work: ConvWork) -> ConvWork:
+        """A convolution in the orientation of the schedule, one for all images of a batch."""
+        if id(work) not in self.oriented:
+            self.oriented[id(work)] = work.oriented(self.is_transposed)
+        return self.oriented[id(work)]
+
     def _turned(self, op: Op, position: int, value: Value, value_bytes: int) -> Value:
-        """An image with pixels as planes and channels as their pixels; of int16 each has a plane of low and one of
-        high bytes.
+        """Images with pixels as planes and channels as their pixels; of int16 each has a plane of low and one of high
+        bytes.
         """
         if value_bytes == 1 and self._same_order(value.shape, value.layout, "linear"):
             return value
@@ -342,7 +378,7 @@ class _Scheduler:
             work = CopyWork((sizes[0], sizes[2], sizes[1]), (0, 1, 2), (0, 2, 1))
         else:
             work = CopyWork(sizes, (2, 1, 0), (0, 1, 2))
-        self._task(op, position, work, (value,), copy)
+        self._task_each(op, position, work, (value,), copy)
         return copy
 
     def _split_conv(self, op: Op, position: int, conv: SplitConv, sources: list[Value], target: Value) -> None:
@@ -376,25 +412,28 @@ class _Scheduler:
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        target = self._new((1, work.rows.size_out, work.cols.size_out, work.num_ic * work.value_bytes), self.native)
-        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
+        target = self._new(
+            (value.shape[0], work.rows.size_out, work.cols.size_out, work.num_ic * work.value_bytes), self.native
+        )
+        self._task_each(op, position, work.oriented(self.is_transposed), (value,), target)
         self._define(op, position, target)
 
     def _extreme(self, op: Op, position: int, work: ExtremeWork) -> None:
         value = self._value(op.inputs[0])
-        value_bytes = self.graph.tensors[op.inputs[0]].dtype.itemsize
-        value = self._reshaped(op, position, value, _in_bytes(work.in_shape, value_bytes))
+        in_shape = _in_bytes(work.in_shape, self.graph.tensors[op.inputs[0]].dtype.itemsize)
+        batch = prod(value.shape) // prod(in_shape)
+        value = self._reshaped(op, position, value, _with_extent(in_shape, 0, batch))
         value = self._converted(op, position, value, self.native)
         if work.is_min:
             value = self._inverted(op, position, value)
         for pool in work.pools:
-            target = self._new((1, pool.rows.size_out, pool.cols.size_out, value.shape[3]), self.native)
-            self._task(op, position, pool.oriented(self.is_transposed), (value,), target)
+            target = self._new((batch, pool.rows.size_out, pool.cols.size_out, value.shape[3]), self.native)
+            self._task_each(op, position, pool.oriented(self.is_transposed), (value,), target)
             value = target
         _, height, width, _ = value.shape
         for pool in work.across:
-            target = self._new((1, height, width, pool.rows.size_out), self.native)
-            self._task(op, position, pool, (value,), target)
+            target = self._new((batch, height, width, pool.rows.size_out), self.native)
+            self._task_each(op, position, pool, (value,), target)
             value = target
         self._define(op, position, self._inverted(op, position, value) if work.is_min else value)
 
@@ -411,19 +450,20 @@ class _Scheduler:
         values = [
             self._value(index) for index, constant in zip(op.inputs, work.constants, strict=False) if constant is None
         ]
-        layouts = [value.layout for value in values if value.shape == work.shape]
+        layouts = [value.layout for value in values if value.shape[1:] == work.shape[1:]]
         layout = layouts[0] if layouts else self.native
         if work.is_wide or not all(self._same_order(value.shape, value.layout, layout) for value in values):
             layout = self.native
         values = [self._converted(op, position, value, layout) for value in values]
-        target = self._new(_in_bytes(work.shape, work.value_bytes), layout)
-        self._task(op, position, replace(work, axes=AXES[layout]), values, target)
+        shape = _with_extent(_in_bytes(work.shape, work.value_bytes), 0, values[0].shape[0])
+        target = self._new(shape, layout)
+        self._task_each(op, position, replace(work, axes=AXES[layout]), values, target)
         self._define(op, position, target)
 
     def _lut(self, op: Op, position: int, work: LutWork) -> None:
         value = self._value(op.inputs[work.source])
         target = self._new(value.shape, value.layout)
-        self._task(op, position, work, (value,), target)
+        self._task(op, position, replace(work, num_elements=prod(value.shape)), (value,), target)
         self._define(op, position, target)
 
     def _fused(self, op: Op, position: int, work: FusedWork) -> None:
@@ -439,9 +479,10 @@ class _Scheduler:
             move = replace(move, channels=move.channels.repeated(value_bytes))
             if number not in targets:
                 targets[number] = self._new(
-                    (1, move.rows.target_size, move.cols.target_size, move.channels.target_size), self.native
+                    (value.shape[0], move.rows.target_size, move.cols.target_size, move.channels.target_size),
+                    self.native,
                 )
-            self._task(op, position, move.oriented(self.is_transposed), (value,), targets[number])
+            self._task_each(op, position, move.oriented(self.is_transposed), (value,), targets[number])
         for number, target in targets.items():
             self._define(op, position, target, number)
 
@@ -450,14 +491,14 @@ class _Scheduler:
 
     def _interleaved(self, op: Op, position: int, work: InterleaveWork, value: Value) -> None:
         """The result of `op`, interleaved from `value`."""
-        target = self._new((1, *work.size_out, work.num_c), self.native)
-        self._task(op, position, replace(work, is_transposed=self.is_transposed), (value,), target)
+        target = self._new((value.shape[0], *work.size_out, work.num_c), self.native)
+        self._task_each(op, position, replace(work, is_transposed=self.is_transposed), (value,), target)
         self._define(op, position, target)
 
     def _zoom(self, op: Op, position: int, work: ZoomWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        target = self._new((1, work.rows.size_out, work.cols.size_out, work.num_ic), self.native)
-        self._task(op, position, work.oriented(self.is_transposed), (value,), target)
+        target = self._new((value.shape[0], work.rows.size_out, work.cols.size_out, work.num_ic), self.native)
+        self._task_each(op, position, work.oriented(self.is_transposed), (value,), target)
         self._define(op, position, target)
 
     def _transpose(self, op: Op, position: int, work: TransposeWork) -> None:
@@ -467,7 +508,7 @@ class _Scheduler:
         value = self._value(op.inputs[0])
         source, sizes = AXES[value.layout], _hwc(value.shape)
         a, b, c = work.order
-        shape = (1, sizes[a], sizes[b], sizes[c])
+        shape = (value.shape[0], sizes[a], sizes[b], sizes[c])
         wanted = {layout: tuple(work.order[axis] for axis in axes) for layout, axes in AXES.items()}
         has_neighbour = len(self.tasks) > self.segment_start
         target = next(
@@ -481,17 +522,17 @@ class _Scheduler:
         )
         if target is None:
             target = self._new(shape, self.native)
-            self._task(op, position, CopyWork(sizes, source, wanted[self.native]), (value,), target)
+            self._task_each(op, position, CopyWork(sizes, source, wanted[self.native]), (value,), target)
         self._define(op, position, target)
 
     def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        _, height, width, channels = value.shape
-        target = self._new((1, height * work.times_h, width * work.times_w, channels), self.native)
+        batch, height, width, channels = value.shape
+        target = self._new((batch, height * work.times_h, width * work.times_w, channels), self.native)
         repeat = RepeatWork(channels * height, width, work.times_h, work.times_w)
         if self.is_transposed:
             repeat = RepeatWork(channels * width, height, work.times_w, work.times_h)
-        self._task(op, position, repeat, (value,), target)
+        self._task_each(op, position, repeat, (value,), target)
         self._define(op, position, target)
 
     def _concat(self, op: Op, position: int, work: ConcatWork) -> None:
@@ -511,7 +552,7 @@ class _Scheduler:
                     for axis, (have, want) in enumerate(zip(value.shape[1:], shape[1:], strict=True))
                 )
                 move = MoveWork(rows, cols, channels, zero_point=0)
-                self._task(op, position, move.oriented(self.is_transposed), (value,), target)
+                self._task_each(op, position, move.oriented(self.is_transposed), (value,), target)
             start += size
         self._define(op, position, target)
 
@@ -601,13 +642,11 @@ class _Scheduler:
             and self._first(value.buffer) > whole.last
         ):
             part.parent = place.buffer
+        elif has_order:
+            self._task(assigner, position, self._flat_copy(value), (value,), place)
         else:
-            copy = (
-                self._flat_copy(value)
-                if has_order
-                else CopyWork(_hwc(value.shape), AXES[value.layout], AXES[place.layout])
-            )
-            self._task(assigner, position, copy, (value,), place)
+            work = CopyWork(_hwc(value.shape), AXES[value.layout], AXES[place.layout])
+            self._task_each(assigner, position, work, (value,), place)
 
     def _first(self, number: int) -> int:
         """The first task that writes a buffer or a part of it."""
@@ -630,13 +669,12 @@ class _Scheduler:
     def _define(self, op: Op, position: int, value: Value, number: int = 0) -> None:
         """`value` is result `number` of `op`; seen with the tensor's own shape."""
         shape = self._byte_shape(op.outputs[number])
-        if shape != value.shape:
-            is_alike = shape[0] == 1 and shape[3] == value.shape[3]
-            if is_alike and self._same_order(value.shape, value.layout, "planar"):
-                value = Value(value.buffer, shape, "planar")
-            else:
-                value = self._reshaped(op, position, value, shape)
-        self.values[op.outputs[number]] = value
+        is_row = shape[0] == value.shape[0] == 1 and self._same_order(value.shape, value.layout, "planar")
+        if shape != value.shape and is_row and shape[3] == value.shape[3]:
+            value = Value(value.buffer, shape, "planar")
+        elif prod(shape) != prod(value.shape):
+            raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
+        self.values[op.outputs[number]] = self._reshaped(op, position, value, shape)
 
 
 def _in_bytes(shape: Shape, value_bytes: int) -> Shape:

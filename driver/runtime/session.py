@@ -45,7 +45,7 @@ class Execution:
     """The outcome of one run."""
 
     tensors: dict[int, np.ndarray] = field(default_factory=dict)
-    """Every activation that was read back or computed by the host, in the graph's shape."""
+    """Every activation that was read back or computed by the host, and constant outputs, in the graph's shape."""
     costs: dict[int, LayerCost] = field(default_factory=dict)
     """By operator, for those that the NPU executed."""
     cycles: int = 0
@@ -191,6 +191,8 @@ class Session:
                     f"tensor {index} ({tensor.name}) must be {tensor.dtype} {list(tensor.shape)}, but got {seen}"
                 )
             self._set(execution, index, value)
+        constants = {index: self.plan.graph.tensors[index].data for index in self.plan.graph.outputs}
+        execution.tensors |= {index: values for index, values in constants.items() if values is not None}
         needed = self._needed_after(-1)
         for keep in self.plan.keeps:
             for index in keep.tensors:

@@ -60,7 +60,12 @@ def prune_file(model: bytes, share: float) -> tuple[bytes, list[PrunedLayer]]:
             continue
         tensor = graph.tensors[op.inputs[1]]
         number = file.Subgraphs(0).Tensors(tensor.index).Buffer()
-        if tensor.data is None or tensor.quant is None or tensor.dtype.kind not in "iu":
+        if (
+            tensor.data is None
+            or tensor.quant is None
+            or tensor.dtype.kind not in "iu"
+            or file.Buffers(number).DataLength() != tensor.data.nbytes
+        ):
             raise GraphError(f"operator {op.index} CONV_2D: {tensor.name!r} is not a quantised constant")
         if number in used:
             raise GraphError(f"operator {op.index} CONV_2D: {tensor.name!r} is the weights of another operator too")

@@ -184,12 +184,14 @@ def test_variables_without_work_next_to_them():
     check(with_variables(maker, [source], [soft], shape=(1, 12)))
 
 
-def test_batches():
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4, 5)], ids=["rows", "images"])
+def test_batches(shape):
     maker = GraphMaker(6)
-    source = maker.tensor((3, 4))
-    before = maker.read(0, (3, 4))
+    source = maker.tensor(shape)
+    before = maker.read(0, shape)
     maker.assign(0, source)
-    check(with_variables(maker, [source], [maker.op("ADD", (before, source), (3, 4), activation="NONE")], shape=(3, 4)))
+    total = maker.op("ADD", (before, source), shape, activation="NONE")
+    check(with_variables(maker, [source], [total], shape=shape))
 
 
 @settings(deadline=None, max_examples=25, derandomize=True)
