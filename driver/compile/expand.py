@@ -9,6 +9,7 @@ from dataclasses import replace
 from convoy.driver.graph.as_int8 import signed_view
 from convoy.driver.graph.graph import Graph, GraphError, Tensor
 from convoy.driver.lower.conv_forms import CONV_EXPANSIONS
+from convoy.driver.lower.move_forms import MOVE_EXPANSIONS
 from convoy.driver.lower.operators import lower_op
 from convoy.driver.lower.parts import Expansion, Parts
 from convoy.driver.lower.table_forms import TABLE_EXPANSIONS
@@ -17,7 +18,7 @@ from convoy.spec.config import NpuConfig
 
 __all__ = ["EXPANSIONS", "expand"]
 
-EXPANSIONS: dict[str, tuple[Expansion, ...]] = CONV_EXPANSIONS | TABLE_EXPANSIONS
+EXPANSIONS: dict[str, tuple[Expansion, ...]] = CONV_EXPANSIONS | MOVE_EXPANSIONS | TABLE_EXPANSIONS
 """By kind of operator; the first that gives what the NPU takes is taken."""
 
 

@@ -5,10 +5,11 @@ descriptors.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 
 from convoy.driver.graph.graph import GraphError
-from convoy.driver.lower.work import InterleaveWork, MoveWork, RepeatWork, ZoomPiece, ZoomWork
+from convoy.driver.lower.work import InterleaveWork, MoveAxis, MoveWork, RepeatWork, ZoomPiece, ZoomWork
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import FRACTION_BITS, TpOp
 
@@ -18,21 +19,17 @@ __all__ = ["interleave_blocks", "move_blocks", "repeat_blocks", "zoom_blocks"]
 
 
 def move_blocks(work: MoveWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
-    """Fields of TP descriptors for a move between planar images.
-
-    Raises
-    ------
-    GraphError
-        When a row of the source exceeds half of the buffer.
-    """
+    """Fields of TP descriptors for a move between planar images."""
     limit = config.tp_buffer_bytes // 2
     rows, cols, channels = work.rows, work.cols, work.channels
     width = cols.source_size
-    loaded = (cols.count - 1) * cols.step + 1
+    loaded = max(cols.count - 1, 0) * cols.step + 1
     if loaded > limit:
-        raise GraphError(f"a row of {loaded} pixels exceeds half of the TP buffer of 2 x {limit} bytes")
+        for part in _columns(cols, (limit - 1) // cols.step + 1):
+            yield from move_blocks(replace(work, cols=part), addr, out_addr, config)
+        return
     is_wide, is_high = cols.extent == cols.target_size, rows.extent == rows.target_size
-    span = (rows.count - 1) * rows.step * width + loaded
+    span = max(rows.count - 1, 0) * rows.step * width + loaded
     num_c = max(1, min(channels.count, limit // span)) if channels.step == 1 and (is_wide or is_high) else 1
     num_rows = rows.extent if span <= limit else limit // loaded
     for c in range(0, channels.count, num_c):
@@ -81,6 +78,20 @@ def move_blocks(work: MoveWork, addr: int, out_addr: int, config: NpuConfig) -> 
                     "step_0": span,
                     "step_1": rows.step * width,
                 }
+
+
+def _columns(cols: MoveAxis, count: int) -> Iterator[MoveAxis]:
+    """The columns of a move in parts of at most `count` pixels; the first and the last one have the frame."""
+    for first in range(0, cols.count, count):
+        is_first, is_last = first == 0, first + count >= cols.count
+        yield replace(
+            cols,
+            count=min(count, cols.count - first),
+            start=cols.start + first * cols.step,
+            target_start=cols.target_start + (0 if is_first else cols.before + first),
+            before=cols.before if is_first else 0,
+            behind=cols.behind if is_last else 0,
+        )
 
 
 def repeat_blocks(work: RepeatWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:

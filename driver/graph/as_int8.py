@@ -24,11 +24,7 @@ def signed_view(graph: Graph) -> Graph:
 
 
 def _rounded(graph: Graph, op: Op) -> Op:
-    """TFLite rounds halves away from zero: of unsigned values that is up. It converts what it concatenates if that
-    is of uint8.
-    """
-    if op.kind == "CONCATENATION" and graph.tensors[op.outputs[0]].dtype == np.uint8:
-        return replace(op, options={**op.options, "is_rescaled": True})
+    """TFLite rounds halves away from zero: of unsigned values that is up."""
     is_half_up = op.kind in ("AVERAGE_POOL_2D", "RESIZE_BILINEAR") and graph.tensors[op.inputs[0]].dtype == np.uint8
     return replace(op, options={**op.options, "is_half_up": True}) if is_half_up else op
 

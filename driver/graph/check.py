@@ -252,6 +252,7 @@ _CHECKS = {
     "TRANSPOSE_CONV": ((3, 4), _any),
     "TRANSPOSE": ((2, 2), _any),
     "PACK": ((1, 1 << 16), _any),
+    **dict.fromkeys(("GATHER", "TILE", "MIRROR_PAD"), ((2, 2), _any)),
     "SQUEEZE": ((1, 1), _squeeze),
     "EXPAND_DIMS": ((1, 2), _expand_dims),
     "RESIZE_BILINEAR": ((2, 2), _resize),

@@ -77,9 +77,10 @@ class Op:
     `padding`), `activation` ("NONE", "RELU", "RELU6", "RELU_N1_TO_1"), `depth_multiplier`, `filter_h`, `filter_w`,
     `new_shape`, `beta`, `axis`, `keep_dims`, `squeeze_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the
     masks and `is_offset` of `STRIDED_SLICE`, `alpha`, `approximate`, `quantized_bias_type` ("INT32", "INT64"),
-    `variable` (its number), `is_half_up` (averages round halves up), `is_rescaled` (values are converted if scales
-    differ), `macs` (multiply-accumulates, if the weights hold zeros that the file does not have). `TABLE`, which
-    is in no file, has `table`: int8 (256,), entry `x & 255` for the element x.
+    `variable` (its number), `is_half_up` (averages round halves up), `mode` ("REFLECT", "SYMMETRIC"), `batch_dims`,
+    `macs` (multiply-accumulates, if the weights hold zeros that the file does not have). `TABLE`, which is in no file,
+    has `table`: int8 (256,), entry `x & 255` for the element x. A `TRANSPOSE` of the compiler's has `view`, the shape
+    that its source is seen with, and `order` of those axes.
     """
 
     index: int

@@ -378,6 +378,14 @@ def _read_pack(where: str, options: Any) -> dict[str, Any]:
     return {"axis": options.Axis()}
 
 
+def _read_gather(where: str, options: Any) -> dict[str, Any]:
+    return {"axis": options.Axis(), "batch_dims": options.BatchDims()}
+
+
+def _read_mirror_pad(where: str, options: Any) -> dict[str, Any]:
+    return {"mode": "SYMMETRIC" if options.Mode() == schema.MirrorPadMode.SYMMETRIC else "REFLECT"}
+
+
 def _read_depthwise(where: str, options: Any) -> dict[str, Any]:
     return _read_conv(where, options) | {"depth_multiplier": options.DepthMultiplier()}
 
@@ -496,6 +504,9 @@ _OPTIONS: dict[str, tuple[type, bool, Callable[[str, Any], dict[str, Any]]]] = {
     "DEPTH_TO_SPACE": (schema.DepthToSpaceOptions, True, _read_space_to_depth),
     "TRANSPOSE_CONV": (schema.TransposeConvOptions, True, _read_transpose_conv),
     "PACK": (schema.PackOptions, True, _read_pack),
+    "UNPACK": (schema.UnpackOptions, False, _read_pack),
+    "GATHER": (schema.GatherOptions, False, _read_gather),
+    "MIRROR_PAD": (schema.MirrorPadOptions, False, _read_mirror_pad),
     "RESIZE_BILINEAR": (schema.ResizeBilinearOptions, False, _read_resize),
     "STRIDED_SLICE": (schema.StridedSliceOptions, False, _read_strided_slice),
     "RESIZE_NEAREST_NEIGHBOR": (schema.ResizeNearestNeighborOptions, False, _read_resize),

@@ -10,8 +10,9 @@ import numpy as np
 from convoy.driver.graph.graph import Op, Quant, Tensor
 
 from .operands import image, require, require_same_quant, weight_constant
-from .operators import MAX_PAD, MAX_TAPS, window_axis
+from .operators import MAX_PAD, window_axis
 from .parts import Expansion, Parts
+from .reduce import MAX_TAPS
 from .work import Axis
 
 __all__ = ["CONV_EXPANSIONS"]

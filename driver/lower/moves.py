@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from math import prod
+
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, Op, Tensor
@@ -42,8 +47,101 @@ def _move_tensors(graph: Graph, op: Op, *, is_wide_ok: bool = True) -> tuple[Ten
     return source, target
 
 
+MAX_PIECES = 256
+"""Most boxes that one operator's move consists of."""
+
+
+def _alike(source: Tensor, *targets: Tensor) -> None:
+    for target in targets:
+        require(
+            source.dtype == target.dtype,
+            f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same",
+        )
+
+
+def _axis_groups(shape: tuple[int, ...], is_plain: Sequence[bool]) -> list[list[int]]:
+    """Axes taken together as rows, columns and channels: those of the tensor itself where it is an image, else
+    neighbours that are plain, of which every element stays.
+
+    Raises
+    ------
+    GraphError
+        When there are more than three then.
+    """
+    rank = len(shape)
+    if rank < 4 or (rank == 4 and shape[0] == 1 and is_plain[0]):
+        groups = [[axis] for axis in range(rank)][-3:]
+    else:
+        groups = []
+        for axis in (axis for axis in range(rank) if shape[axis] > 1 or not is_plain[axis]):
+            if groups and is_plain[axis] and is_plain[groups[-1][-1]]:
+                groups[-1].append(axis)
+            else:
+                groups.append([axis])
+    require(len(groups) <= 3, f"axes of {list(shape)} that are not neighbours; the NPU moves images of three axes")
+    return [[]] * (3 - len(groups)) + groups
+
+
+def _moves(graph: Graph, op: Op, source: Tensor, parts: Sequence[Sequence[np.ndarray]], number: int = 0) -> MovesWork:
+    """What takes, for each output, the elements of `source` at an index per axis of `source`."""
+    targets = [moved(graph, index) for index in op.outputs]
+    _alike(source, *targets)
+    is_plain = [
+        all(np.array_equal(part[axis], np.arange(size)) for part in parts) for axis, size in enumerate(source.shape)
+    ]
+    groups = _axis_groups(source.shape, is_plain)
+    sizes = [prod(source.shape[axis] for axis in group) for group in groups]
+    max_steps = *sizes[:2], 1 if source.dtype == np.int16 else sizes[2]
+    moves = []
+    for output, (target, part) in enumerate(zip(targets, parts, strict=True)):
+        require(prod(map(len, part)) == prod(target.shape), f"{prod(map(len, part))} elements for {list(target.shape)}")
+        indices = [
+            part[group[0]] if len(group) == 1 else np.arange(size) for group, size in zip(groups, sizes, strict=True)
+        ]
+        runs = [_runs(index, step) for index, step in zip(indices, max_steps, strict=True)]
+        num_pieces = prod(map(len, runs))
+        require(num_pieces <= MAX_PIECES, f"{num_pieces} pieces; the limit is {MAX_PIECES}")
+        for pieces in product(*runs):
+            axes = [
+                MoveAxis(size, len(index), count, start, step, place)
+                for size, index, (place, count, start, step) in zip(sizes, indices, pieces, strict=True)
+            ]
+            rows, cols, channels = axes
+            moves.append((output, MoveWork(rows, cols, channels, 0)))
+    height, width, num_c = sizes
+    return MovesWork(number, (1, height, width, num_c), tuple(moves))
+
+
+def _filled(axis: MoveAxis) -> MoveAxis:
+    """All frame."""
+    return replace(axis, count=0, start=0, step=1, before=axis.count)
+
+
+def _runs(index: np.ndarray, max_step: int) -> list[tuple[int, int, int, int]]:
+    """(place, count, first element, step) of parts of an index that are evenly spaced, with steps of at most
+    `max_step`.
+    """
+    runs, place = [], 0
+    while place < len(index):
+        rest = index[place:]
+        step = int(rest[1] - rest[0]) if len(rest) > 1 else 1
+        if 1 <= step <= max_step:
+            is_even = rest == rest[0] + np.arange(len(rest)) * step
+            count = int(np.argmin(np.append(is_even, False)))
+        else:
+            step = count = 1
+        runs.append((place, count, int(rest[0]), step))
+        place += count
+    return runs
+
+
+def _whole(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """The index that takes everything."""
+    return [np.arange(size) for size in shape]
+
+
 def _lower_pad(graph: Graph, op: Op) -> MovesWork:
-    source, target = _move_tensors(graph, op)
+    source, target = moved(graph, op.inputs[0]), moved(graph, op.outputs[0])
     values = integers(graph, op.inputs[1], (np.int8, np.int16, np.int32, np.int64))
     if op.kind == "PADV2":
         filler = graph.tensors[op.inputs[2]]
@@ -61,58 +159,91 @@ def _lower_pad(graph: Graph, op: Op) -> MovesWork:
         fill = int(target.quantisation.zero_point[0])
     require(values.size == 2 * len(source.shape), f"{values.size} pads for {len(source.shape)} axes")
     pads = values.reshape(-1, 2)
-    pads = np.concatenate([np.zeros((4 - len(pads), 2), np.int64), pads])
-    require(not pads[[0, 3]].any(), "only rows and columns can be padded")
     require(bool((pads >= 0).all()), "a pad is negative")
-    sizes, padded = nhwc(source.shape), nhwc(target.shape)
-    require(
-        all(size + pad.sum() == total for size, pad, total in zip(sizes, pads, padded, strict=True)),
-        f"{sizes} with the pads is not {padded}",
+    _alike(source, target)
+    padded = tuple(int(size + pad.sum()) for size, pad in zip(source.shape, pads, strict=True))
+    require(padded == tuple(target.shape), f"{source.shape} with the pads is not {target.shape}")
+    groups = _axis_groups(source.shape, [not pad.any() for pad in pads])
+    sizes, totals = ([prod(shape[axis] for axis in group) for group in groups] for shape in (source.shape, padded))
+    frames = [pads[group[0]].tolist() if len(group) == 1 else [0, 0] for group in groups]
+    rows, cols = (
+        MoveAxis(size, total, size, before=before, behind=behind)
+        for size, total, (before, behind) in zip(sizes[:2], totals, frames, strict=False)
     )
-    rows, cols, channels = (
-        MoveAxis(sizes[axis], padded[axis], sizes[axis], before=int(pads[axis, 0]), behind=int(pads[axis, 1]))
-        for axis in (1, 2, 3)
-    )
-    return MovesWork(0, ((0, MoveWork(rows, cols, channels, fill)),))
+    (before, behind), size, total = frames[2], sizes[2], totals[2]
+    moves = [MoveWork(rows, cols, MoveAxis(size, total, size, target_start=before), fill)]
+    rows, cols = (_filled(MoveAxis(1, total, total)) for total in totals[:2])
+    for start, count in ((0, before), (before + size, behind)):
+        if count:
+            moves.append(MoveWork(rows, cols, MoveAxis(size, total, count, target_start=start), fill))
+    return MovesWork(0, (1, sizes[0], sizes[1], size), tuple((0, move) for move in moves))
+
+
+def _lower_mirror_pad(graph: Graph, op: Op) -> MovesWork:
+    source = moved(graph, op.inputs[0])
+    pads = integers(graph, op.inputs[1]).reshape(-1, 2).tolist()
+    require(len(pads) == len(source.shape), f"{len(pads)} pads for {len(source.shape)} axes")
+    is_symmetric = op.options["mode"] == "SYMMETRIC"
+    index = [
+        np.pad(np.arange(size), (before, behind), "symmetric" if is_symmetric else "reflect")
+        for size, (before, behind) in zip(source.shape, pads, strict=True)
+    ]
+    return _moves(graph, op, source, [index])
 
 
 def _lower_slice(graph: Graph, op: Op) -> MovesWork:
-    source, target = _move_tensors(graph, op)
+    source = moved(graph, op.inputs[0])
     begins, ends = (integers(graph, index).reshape(-1).tolist() for index in op.inputs[1:3])
-    steps, rank = [1] * len(begins), len(source.shape)
-    adds_axes = (
-        op.kind == "STRIDED_SLICE"
-        and op.options["shrink_axis_mask"] | op.options["new_axis_mask"] | op.options["ellipsis_mask"]
-    )
-    require(not adds_axes, "the slice adds or removes axes")
-    require({len(begins), len(ends), len(target.shape)} == {rank}, "the slice has another number of axes")
-    if op.kind == "STRIDED_SLICE":
-        steps = integers(graph, op.inputs[3]).reshape(-1).tolist()
-        begins = [None if op.options["begin_mask"] >> axis & 1 else begin for axis, begin in enumerate(begins)]
-        if op.options.get("is_offset", False):
-            ends = [
-                _end_of_offset(begin, end, size) for begin, end, size in zip(begins, ends, source.shape, strict=True)
-            ]
-        else:
-            ends = [None if op.options["end_mask"] >> axis & 1 else end for axis, end in enumerate(ends)]
+    if op.kind == "SLICE":
+        require(len(begins) == len(ends) == len(source.shape), "the slice has another number of axes")
+        slices = [slice(begin, None if size == -1 else begin + size) for begin, size in zip(begins, ends, strict=True)]
     else:
-        ends = [None if size == -1 else begin + size for begin, size in zip(begins, ends, strict=True)]
+        slices = _strided_slices(op, source.shape, begins, ends, integers(graph, op.inputs[3]).reshape(-1).tolist())
+    index = [np.arange(size)[part] for size, part in zip(source.shape, slices, strict=True)]
+    require(all(map(len, index)), "the slice is empty")
+    target = graph.tensors[op.outputs[0]]
+    counts = list(map(len, index))
     require(
-        len(steps) == rank and min(steps, default=1) >= 1, "the slice has another number of axes, or a step below 1"
+        [count for count in counts if count > 1] == [size for size in target.shape if size > 1],
+        f"the slice has {counts} elements, its tensor {list(target.shape)}",
     )
-    chosen = [
-        range(size)[begin:end:step] for size, begin, end, step in zip(source.shape, begins, ends, steps, strict=True)
-    ]
-    require(
-        tuple(map(len, chosen)) == tuple(target.shape),
-        f"the slice has {list(map(len, chosen))} elements, its tensor {list(target.shape)}",
-    )
-    axes = [
-        MoveAxis(size, len(part), len(part), part.start, part.step)
-        for size, part in zip(source.shape, chosen, strict=True)
-    ]
-    rows, cols, channels = ([MoveAxis(1, 1, 1)] * 3 + axes)[-3:]
-    return MovesWork(0, ((0, MoveWork(rows, cols, channels, 0)),))
+    return _moves(graph, op, source, [index])
+
+
+def _strided_slices(
+    op: Op, shape: tuple[int, ...], begins: list[int], ends: list[int], steps: list[int]
+) -> list[slice]:
+    """A slice per axis of the source: axes that the slice adds are left out, an ellipsis stands for as many as are
+    missing, and of an axis that goes one element stays.
+    """
+    masks = {name: op.options[f"{name}_mask"] for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
+
+    def has(name: str, number: int) -> bool:
+        return bool(masks[name] >> number & 1)
+
+    require(len(begins) == len(ends) == len(steps), "begin, end and strides of the slice differ in length")
+    numbers = [n for n in range(len(begins)) if has("ellipsis", n) or not has("new_axis", n)]
+    is_ellipsis = [has("ellipsis", n) for n in numbers]
+    require(sum(is_ellipsis) <= 1 and len(numbers) - sum(is_ellipsis) <= len(shape), "the slice has more axes")
+    if not any(is_ellipsis):
+        numbers, is_ellipsis = [*numbers, -1], [*is_ellipsis, True]
+    slices: list[slice] = []
+    for n, is_rest in zip(numbers, is_ellipsis, strict=True):
+        if is_rest:
+            slices += [slice(None)] * (len(shape) - len(numbers) + 1)
+            continue
+        size, step = shape[len(slices)], steps[n]
+        require(step != 0, "a step of 0")
+        begin = None if has("begin", n) else begins[n]
+        if has("shrink_axis", n):
+            first = axis_number(0 if begin is None else begin, size)
+            slices.append(slice(first, first + 1))
+        elif op.options.get("is_offset", False):
+            require(step >= 1, "a step below 1")
+            slices.append(slice(begin, _end_of_offset(begin, ends[n], size), step))
+        else:
+            slices.append(slice(begin, None if has("end", n) else ends[n], step))
+    return slices
 
 
 def _end_of_offset(begin: int | None, count: int, size: int) -> int:
@@ -124,33 +255,53 @@ def _end_of_offset(begin: int | None, count: int, size: int) -> int:
     return first + count
 
 
+def _lower_gather(graph: Graph, op: Op) -> MovesWork:
+    source, places = moved(graph, op.inputs[0]), integers(graph, op.inputs[1]).reshape(-1)
+    require(op.options["batch_dims"] == 0, f"batch_dims {op.options['batch_dims']}; the NPU gathers with 0")
+    axis = axis_number(op.options["axis"], len(source.shape))
+    size = source.shape[axis]
+    require(bool(((places >= 0) & (places < size)).all()), f"an index is beyond the axis of {size}")
+    index = _whole(source.shape)
+    index[axis] = places
+    return _moves(graph, op, source, [index])
+
+
+def _lower_tile(graph: Graph, op: Op) -> MovesWork:
+    source, times = moved(graph, op.inputs[0]), integers(graph, op.inputs[1]).reshape(-1)
+    require(len(times) == len(source.shape), f"{len(times)} numbers for {len(source.shape)} axes")
+    index = [np.tile(np.arange(size), count) for size, count in zip(source.shape, times, strict=True)]
+    return _moves(graph, op, source, [index])
+
+
 def _lower_split(graph: Graph, op: Op) -> MovesWork:
-    """SPLIT (axis, source) in equal parts, SPLIT_V (source, sizes, axis) in parts of the sizes that the outputs
-    have.
+    """SPLIT (axis, source) in equal parts, SPLIT_V (source, sizes, axis) in parts of the sizes that the outputs have,
+    UNPACK (source) in parts of one element, without the axis.
     """
     number = 1 if op.kind == "SPLIT" else 0
-    require(len(op.inputs) == 3 - number, f"{len(op.inputs)} inputs")
-    source, axis = moved(graph, op.inputs[number]), integers(graph, op.inputs[0 if number else 2])
-    require(axis.size == 1, f"{axis.size} axes to cut along; it is one")
-    shape, part = image(source), axis_number(axis.item(), len(source.shape)) + 4 - len(source.shape)
-    targets = [moved(graph, index) for index in op.outputs]
-    sizes = [nhwc(target.shape)[part] for target in targets]
-    is_whole = sum(sizes) == shape[part] and (op.kind == "SPLIT_V" or len(set(sizes)) == 1)
-    require(part > 0 and is_whole, f"{shape} cannot be cut in parts of {sizes} along axis {axis.item()}")
-    start, moves = 0, []
-    for n, (target, size) in enumerate(zip(targets, sizes, strict=True)):
-        require(
-            source.dtype == target.dtype,
-            f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same",
-        )
-        expected = tuple(size if axis == part else extent for axis, extent in enumerate(shape))
-        require(nhwc(target.shape) == expected, f"{target.name!r} should be {expected}")
-        axes = [MoveAxis(extent, extent, extent) for extent in shape]
-        axes[part] = MoveAxis(shape[part], size, size, start=start)
-        _, rows, cols, channels = axes
-        moves.append((n, MoveWork(rows, cols, channels, 0)))
-        start += size
-    return MovesWork(number, tuple(moves))
+    source = moved(graph, op.inputs[number])
+    if op.kind == "UNPACK":
+        axis = axis_number(op.options["axis"], len(source.shape))
+        sizes = [1] * len(op.outputs)
+    else:
+        require(len(op.inputs) == 3 - number, f"{len(op.inputs)} inputs")
+        axes = integers(graph, op.inputs[0 if number else 2])
+        require(axes.size == 1, f"{axes.size} axes to cut along; it is one")
+        axis = axis_number(axes.item(), len(source.shape))
+        targets = [moved(graph, index) for index in op.outputs]
+        for target in targets:
+            require(
+                np.array_equal(np.delete(target.shape, axis), np.delete(source.shape, axis)),
+                f"{target.name!r} is no part of {list(source.shape)} along axis {axis}",
+            )
+        sizes = [target.shape[axis] for target in targets]
+    is_whole = sum(sizes) == source.shape[axis] and (op.kind == "SPLIT_V" or len(set(sizes)) == 1)
+    require(is_whole, f"{list(source.shape)} cannot be cut in parts of {sizes} along axis {axis}")
+    parts = []
+    for first, size in zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True):
+        index = _whole(source.shape)
+        index[axis] = np.arange(first, first + size)
+        parts.append(index)
+    return _moves(graph, op, source, parts, number)
 
 
 def _lower_space_to_depth(graph: Graph, op: Op) -> MovesWork:
@@ -164,6 +315,7 @@ def _lower_space_to_depth(graph: Graph, op: Op) -> MovesWork:
     )
     return MovesWork(
         0,
+        (1, height, width, num_c),
         tuple(
             (
                 0,
@@ -191,7 +343,11 @@ def _lower_depth_to_space(graph: Graph, op: Op) -> InterleaveWork:
 
 
 def _lower_transpose(graph: Graph, op: Op) -> TransposeWork:
-    source, target = _move_tensors(graph, op)
+    """TRANSPOSE of the source; or of the source seen as `view` and in the order `order`, where the options say so."""
+    source, target = moved(graph, op.inputs[0]), moved(graph, op.outputs[0])
+    _alike(source, target)
+    if (view := op.options.get("view")) is not None:
+        return TransposeWork(view, op.options["order"])
     rank = len(source.shape)
     order = [axis_number(axis, rank) for axis in integers(graph, op.inputs[1], (np.int32,)).reshape(-1).tolist()]
     require(sorted(order) == list(range(rank)), f"{order} is not an order of {rank} axes")
@@ -199,66 +355,46 @@ def _lower_transpose(graph: Graph, op: Op) -> TransposeWork:
         tuple(source.shape[axis] for axis in order) == tuple(target.shape),
         f"{source.shape} in the order {order} is not {target.shape}",
     )
-    full = list(range(4 - rank)) + [axis + 4 - rank for axis in order]
-    require(full[0] == 0, "the batch cannot be exchanged with another axis")
-    require(
-        source.dtype == np.int8 or full[3] == 3,
-        f"{source.name!r} is {source.dtype}; its rows and columns can be exchanged, its channels stay channels",
-    )
-    return TransposeWork((full[1] - 1, full[2] - 1, full[3] - 1))
+    return TransposeWork(tuple(source.shape), tuple(order))
+
+
+def _concatenated(graph: Graph, op: Op, axis: int) -> ConcatWork:
+    """Tensors that make up the result along an axis; its shape tells how they are seen."""
+    target = graph.tensors[op.outputs[0]]
+    groups = _axis_groups(target.shape, [place != axis for place in range(len(target.shape))])
+    place = groups.index([axis])
+    height, width, channels = (prod(target.shape[part] for part in group) for group in groups)
+    out_shape = (1, height, width, channels)
+    others = prod(size for number, size in enumerate(out_shape[1:]) if number != place)
+    in_shapes = []
+    for index in op.inputs:
+        rows, cols, depth = (
+            prod(graph.tensors[index].shape) // others if number == place else size
+            for number, size in enumerate(out_shape[1:])
+        )
+        in_shapes.append((1, rows, cols, depth))
+    return ConcatWork(place, tuple(in_shapes), out_shape)
 
 
 def _lower_concatenation(graph: Graph, op: Op) -> ConcatWork:
     target = moved(graph, op.outputs[0])
-    axis = axis_number(op.options["axis"], len(target.shape)) + 4 - len(target.shape) - 1
-    require(axis >= 0, "tensors cannot be concatenated along the batch")
+    axis = axis_number(op.options["axis"], len(target.shape))
     require(op.options["activation"] == "NONE", f"fused activation {op.options['activation']} is not supported")
-    image(target)
+    shapes = []
     for index in op.inputs:
         source = moved(graph, index)
-        _require_plain_copy(source, target, op.options.get("is_rescaled", False))
+        _alike(source, target)
+        if source.dtype == np.int8:  # of int16 LiteRT does not look at it
+            require_same_quant(source, target)
         require(len(source.shape) == len(target.shape), "the tensors differ in their number of axes")
-    shapes, result = np.array([nhwc(graph.tensors[index].shape) for index in op.inputs]), np.array(nhwc(target.shape))
-    total = np.where(np.arange(4) == axis + 1, shapes.sum(axis=0), shapes[0])
+        shapes.append(source.shape)
+    parts, result = np.array(shapes), np.array(target.shape)
+    total = np.where(np.arange(len(result)) == axis, parts.sum(axis=0), parts[0])
     require(
-        bool((np.delete(shapes, axis + 1, 1) == np.delete(result, axis + 1)).all() and (total == result).all()),
+        bool((np.delete(parts, axis, 1) == np.delete(result, axis)).all() and (total == result).all()),
         "the shapes do not fit together",
     )
-    return ConcatWork(axis)
-
-
-def _require_plain_copy(source: Tensor, target: Tensor, is_rescaled: bool) -> None:
-    """Raise `GraphError` unless a concatenation copies the values of `source` as they are.
-
-    LiteRT demands the same quantisation for int8; for int16 it does not look at it; uint8 (`is_rescaled`) it converts
-    in float32, to the same values if the scales are almost the same.
-    """
-    require(
-        source.dtype == target.dtype,
-        f"{source.name!r} is {source.dtype}, {target.name!r} is {target.dtype}; they should be the same",
-    )
-    if source.dtype == np.int8 and not (is_rescaled and _is_kept(source, target)):
-        require(
-            not is_rescaled,
-            (
-                f"{source.name!r} and {target.name!r} differ in scale or zero point; LiteRT converts uint8 then, the "
-                "NPU does not: quantise both alike"
-            ),
-        )
-        require_same_quant(source, target)
-
-
-def _is_kept(source: Tensor, target: Tensor) -> bool:
-    """Does LiteRT's conversion in float32 leave every value of uint8 (here 128 less) as it is?"""
-    for tensor in (source, target):
-        require_quant(tensor)
-    scale = source.quantisation.scale[0] * (np.float32(1) / target.quantisation.scale[0])
-    zero_in, zero_out = (np.float32(tensor.quantisation.zero_point[0] + 128) for tensor in (source, target))
-    values = np.arange(256, dtype=np.float32)
-    places = values * scale - zero_in * scale
-    return bool(
-        np.array_equal(np.copysign(np.floor(np.abs(places).astype(np.float64) + 0.5), places) + zero_out, values)
-    )
+    return _concatenated(graph, op, axis)
 
 
 def _lower_resize(graph: Graph, op: Op) -> ResizeWork | ZoomWork:
@@ -336,19 +472,18 @@ def _lower_pack(graph: Graph, op: Op) -> ConcatWork:
     """A concatenation along an axis that the parts have not: with an extent of 1 there, they are other shapes of the
     same elements.
     """
-    target = moved(graph, op.outputs[0], is_wide_ok=False)
-    image(target)
+    target = moved(graph, op.outputs[0])
     axis = axis_number(op.options["axis"], len(target.shape))
-    require(axis + 4 - len(target.shape) > 0, "tensors cannot be put together along the batch")
     require(target.shape[axis] == len(op.inputs), f"{len(op.inputs)} tensors for {target.shape[axis]} places")
     for index in op.inputs:
-        source = moved(graph, index, is_wide_ok=False)
+        source = moved(graph, index)
         require_same_quant(source, target)
+        _alike(source, target)
         require(
             tuple(source.shape) == tuple(np.delete(target.shape, axis)),
             f"{source.name!r} should be {target.shape} without axis {axis}",
         )
-    return ConcatWork(axis + 3 - len(target.shape))
+    return _concatenated(graph, op, axis)
 
 
 def _lower_reshape(graph: Graph, op: Op) -> ReshapeWork:
@@ -377,6 +512,10 @@ MOVE_LOWERINGS: dict[str, Lowering] = {
     "STRIDED_SLICE": _lower_slice,
     "SPLIT": _lower_split,
     "SPLIT_V": _lower_split,
+    "UNPACK": _lower_split,
+    "GATHER": _lower_gather,
+    "TILE": _lower_tile,
+    "MIRROR_PAD": _lower_mirror_pad,
     "SPACE_TO_DEPTH": _lower_space_to_depth,
     "DEPTH_TO_SPACE": _lower_depth_to_space,
     "TRANSPOSE": _lower_transpose,

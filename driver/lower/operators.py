@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
-from convoy.spec.isa import TP, Rounding, TpOp
+from convoy.spec.isa import NN, TP, Rounding, TpOp
 
 from .batch import one_image
 from .elementwise import ELEMENTWISE_LOWERINGS
@@ -17,10 +17,10 @@ from .lut import LUT_KINDS
 from .moves import MOVE_LOWERINGS
 from .operands import activation, centred, clamp, constant, describe, image, moved, require, weight_constant
 from .quantise import MAX_SHIFT_LEFT, quantise_multiplier, reduced_multiplier, single_multiplier
-from .reduce import REDUCE_LOWERINGS
+from .reduce import MAX_TAPS, REDUCE_LOWERINGS
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
-__all__ = ["MAX_PAD", "MAX_TAPS", "lower_op", "window_axis"]
+__all__ = ["MAX_PAD", "lower_op", "window_axis"]
 
 KERNEL_PER_STRIDE = 11
 """Kernels of at most this many taps per axis and stride, less one, have small windows in any image."""

@@ -17,7 +17,7 @@ from .operands import activation, axis_number, integers, moved, nhwc, require, r
 from .quantise import MAX_SHIFT_LEFT, mean_multiplier, quantise_multiplier
 from .work import Axis, ConvWork, ExtremeWork, Lowering, PoolWork, ReshapeWork
 
-__all__ = ["REDUCE_LOWERINGS"]
+__all__ = ["MAX_TAPS", "REDUCE_LOWERINGS"]
 
 MAX_TAPS = NN.fields["num_taps"].max
 MAX_POOL_STRIDE = TP.fields["stride_h"].max

@@ -15,7 +15,7 @@ from .lut import LUT_KINDS
 from .operands import require
 from .parts import Expansion, Parts
 
-__all__ = ["TABLE_EXPANSIONS"]
+__all__ = ["TABLE_EXPANSIONS", "stored_table"]
 
 _UNARY = frozenset(["ABS", "CEIL", "COS", "EXP", "FLOOR", "LOG", "NEG", "RELU_0_TO_1"]) | frozenset(
     ["ROUND", "RSQRT", "SIGN", "SIN", "SQRT", "SQUARE"]
@@ -32,7 +32,7 @@ def _signed(tensor: Tensor) -> bool:
     return tensor.dtype == np.int8
 
 
-def _stored(table: np.ndarray, source: Tensor, target: Tensor) -> np.ndarray:
+def stored_table(table: np.ndarray, source: Tensor, target: Tensor) -> np.ndarray:
     """A table of the NPU: int8 (256,), for values of uint8 less 128, from the outputs for the bytes 0 .. 255."""
     found = table.view(np.uint8)
     if not _signed(source):
@@ -104,7 +104,8 @@ def _add_table(parts: Parts, chain: Sequence[Op]) -> bool:
     if not {parts[source].dtype, parts[target].dtype} <= set(_BYTES) or parts[source].shape != parts[target].shape:
         return False
     outputs, note = _table(parts, chain)
-    parts.add("TABLE", (source,), (target,), note, table=_stored(outputs, parts[source], parts[target]))
+    parts.add("TABLE", (source,), (target,), table=stored_table(outputs, parts[source], parts[target]))
+    parts.note(note)
     return True
 
 
@@ -140,7 +141,7 @@ def _prelu(parts: Parts) -> bool:
     inputs = np.broadcast_to(np.arange(256, dtype=np.uint8).view(parts[x].dtype)[:, None], (256, len(values)))
     wanted = _slopes(parts, values, np.ascontiguousarray(inputs))
     if len(values) == 1:
-        parts.add("TABLE", (x,), (y,), table=_stored(wanted[:, 0], parts[x], parts[y]))
+        parts.add("TABLE", (x,), (y,), table=stored_table(wanted[:, 0], parts[x], parts[y]))
         return True
     low, zero = np.iinfo(alpha.dtype).min, int(parts[x].quantisation.zero_point[0])
     is_positive = inputs[:, 0].astype(int) >= zero
@@ -151,13 +152,13 @@ def _prelu(parts: Parts) -> bool:
     if not is_whole:
         source = parts.tensor(parts[x].shape, x)
         negative = np.minimum(inputs[:, 0].astype(int), zero).astype(alpha.dtype)
-        parts.add("TABLE", (x,), (source,), table=_stored(negative, parts[x], parts[x]))
+        parts.add("TABLE", (x,), (source,), table=stored_table(negative, parts[x], parts[x]))
         product = product[negative.view(np.uint8)]
         require(
             np.array_equal(np.maximum(product, positive[:, None]), wanted),
             "LiteRT's PRELU is not made of a table, a product and a maximum",
         )
-    parts.add("TABLE", (x,), (part,), table=_stored(positive, parts[x], parts[y]))
+    parts.add("TABLE", (x,), (part,), table=stored_table(positive, parts[x], parts[y]))
     products = parts.tensor(parts[y].shape, y)
     parts.add("MUL", (source, slopes), (products,), activation="NONE")
     parts.add("MAXIMUM", (products, part), (y,))

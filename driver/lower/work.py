@@ -381,6 +381,8 @@ class MovesWork:
 
     source: int
     """Number of the operator's input."""
+    in_shape: tuple[int, int, int, int]
+    """The input seen as NHWC."""
     moves: tuple[tuple[int, MoveWork], ...]
 
 
@@ -442,9 +444,10 @@ class ZoomWork:
 
 @dataclass(frozen=True)
 class TransposeWork:
-    """Axes exchanged: axis n of the result's (h, w, c) is axis `order[n]` of the source's."""
+    """Axes exchanged: axis n of the result is axis `order[n]` of the source seen as `shape`."""
 
-    order: tuple[int, int, int]
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -460,6 +463,9 @@ class ConcatWork:
     """Tensors put next to one another along an axis of (h, w, c)."""
 
     axis: int
+    in_shapes: tuple[tuple[int, int, int, int], ...]
+    """The inputs seen as NHWC."""
+    out_shape: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ to vanish.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from math import prod
 from typing import Any
 
@@ -472,9 +473,12 @@ class _Scheduler:
         self.fused.add(position)
 
     def _moves(self, op: Op, position: int, work: MovesWork) -> None:
-        value = self._converted(op, position, self._value(op.inputs[work.source]), self.native)
-        targets: dict[int, Value] = {}
         value_bytes = self.graph.tensors[op.outputs[0]].dtype.itemsize
+        value, in_shape = self._value(op.inputs[work.source]), _in_bytes(work.in_shape, value_bytes)
+        batch = prod(value.shape) // prod(in_shape)
+        value = self._reshaped(op, position, value, _with_extent(in_shape, 0, in_shape[0] * batch))
+        value = self._converted(op, position, value, self.native)
+        targets: dict[int, Value] = {}
         for number, move in work.moves:
             move = replace(move, channels=move.channels.repeated(value_bytes))
             if number not in targets:
@@ -505,25 +509,36 @@ class _Scheduler:
         """Another order of the same bytes: a copy, or nothing where the layout has it already and the NPU has work
         since the host's last.
         """
-        value = self._value(op.inputs[0])
-        source, sizes = AXES[value.layout], _hwc(value.shape)
-        a, b, c = work.order
-        shape = (value.shape[0], sizes[a], sizes[b], sizes[c])
-        wanted = {layout: tuple(work.order[axis] for axis in axes) for layout, axes in AXES.items()}
-        has_neighbour = len(self.tasks) > self.segment_start
-        target = next(
-            (
-                Value(value.buffer, shape, layout)
-                for layout, order in wanted.items()
-                if has_neighbour
-                and [axis for axis in order if sizes[axis] > 1] == [axis for axis in source if sizes[axis] > 1]
-            ),
-            None,
+        value, shape = self._value(op.inputs[0]), self._byte_shape(op.outputs[0])
+        value_bytes = self.graph.tensors[op.inputs[0]].dtype.itemsize
+        sizes, order = list(work.shape), list(work.order)
+        if value_bytes > 1:
+            sizes, order = [*sizes, value_bytes], [*order, len(order)]
+        batch = prod(value.shape) // prod(sizes)
+        source_image, image = (
+            _with_extent(whole, 0, 1) if whole[0] == batch else whole for whole in (value.shape, shape)
         )
-        if target is None:
-            target = self._new(shape, self.native)
-            self._task_each(op, position, CopyWork(sizes, source, wanted[self.native]), (value,), target)
-        self._define(op, position, target)
+        turned = [sizes[axis] for axis in order]
+        wanted = {
+            layout: [order[place] for place in places]
+            for layout in AXES
+            if (places := _memory_axes(turned, image, layout)) is not None
+        }
+        source = _memory_axes(sizes, source_image, value.layout)
+        has_neighbour = len(self.tasks) > self.segment_start
+        for layout, axes in wanted.items():
+            if has_neighbour and source == axes:
+                self._define(op, position, Value(value.buffer, shape, layout))
+                return
+        layout = self.native if self.native in wanted else "linear"
+        if source is None:
+            value = self._converted(op, position, value, "linear")
+            source = [axis for axis, size in enumerate(sizes) if size > 1]
+        for step in _steps(source, wanted[layout]):
+            target = self._new(shape, layout)
+            self._task_each(op, position, _reordered(sizes, source, step), (value,), target)
+            value, source = target, step
+        self._define(op, position, value)
 
     def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
@@ -537,13 +552,16 @@ class _Scheduler:
 
     def _concat(self, op: Op, position: int, work: ConcatWork) -> None:
         """Channels of the result are where its parts are made; what cannot be made there is copied."""
-        shape = self._byte_shape(op.outputs[0])
+        value_bytes = self.graph.tensors[op.outputs[0]].dtype.itemsize
+        shape = _in_bytes(work.out_shape, value_bytes)
+        batch = prod(self._byte_shape(op.outputs[0])) // prod(shape)
+        shape = _with_extent(shape, 0, shape[0] * batch)
         target = self._new(shape, self.native)
         start = 0
-        for index in op.inputs:
-            value = self._value(index)
-            if op.kind == "PACK":
-                value = self._reshaped(op, position, value, _with_extent(shape, work.axis + 1, 1))
+        for index, in_shape in zip(op.inputs, work.in_shapes, strict=True):
+            in_bytes = _in_bytes(in_shape, value_bytes)
+            in_bytes = _with_extent(in_bytes, 0, in_bytes[0] * batch)
+            value = self._reshaped(op, position, self._value(index), in_bytes)
             value = self._converted(op, position, value, self.native)
             size = value.shape[1 + work.axis]
             if not (work.axis == 2 and self._place(value, target, start * shape[1] * shape[2])):
@@ -675,6 +693,62 @@ class _Scheduler:
         elif prod(shape) != prod(value.shape):
             raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
         self.values[op.outputs[number]] = self._reshaped(op, position, value, shape)
+
+
+def _memory_axes(sizes: Sequence[int], shape: Shape, layout: str) -> list[int] | None:
+    """The axes of a tensor seen as `sizes`, those of one element left out, in the order in which they lie in memory,
+    the outermost first; None where no axes of `sizes` make up the rows, columns and channels of `shape`.
+    """
+    left = [axis for axis, size in enumerate(sizes) if size > 1]
+    if layout == "linear":
+        return left
+    if shape[0] != 1:
+        return None
+    parts: list[list[int]] = []
+    for extent in shape[1:]:
+        part: list[int] = []
+        while left and prod(sizes[axis] for axis in part) < extent:
+            part.append(left.pop(0))
+        if prod(sizes[axis] for axis in part) != extent:
+            return None
+        parts.append(part)
+    return [axis for number in AXES[layout] for axis in parts[number]]
+
+
+def _blocks(source: Sequence[int], target: Sequence[int]) -> list[list[int]]:
+    """The axes in the order `source`; those that are next to one another in the order `target` too are a block."""
+    blocks: list[list[int]] = []
+    for axis in source:
+        place = target.index(axis)
+        if blocks and place > 0 and target[place - 1] == blocks[-1][-1]:
+            blocks[-1].append(axis)
+        else:
+            blocks.append([axis])
+    return blocks
+
+
+def _steps(source: list[int], target: list[int]) -> Iterator[list[int]]:
+    """Orders from one to another one, each with at most three blocks of the order before."""
+    while len(blocks := _blocks(source, target)) > 3:
+        cuts = combinations(range(len(blocks) + 1), 3)
+        parts = [(blocks[:a], blocks[a:b], blocks[b:c], blocks[c:]) for a, b, c in cuts if a == 0 or c == len(blocks)]
+        orders = [
+            [axis for part in (before, second, first, behind) for block in part for axis in block]
+            for before, first, second, behind in parts
+        ]
+        source = min(orders, key=lambda order: len(_blocks(order, target)))
+        yield source
+    yield target
+
+
+def _reordered(sizes: Sequence[int], source: Sequence[int], target: Sequence[int]) -> CopyWork:
+    """A copy from one order of axes in memory to another one, of at most three blocks."""
+    blocks = _blocks(source, target)
+    firsts = [block[0] for block in blocks]
+    order = [firsts.index(axis) for axis in target if axis in firsts]
+    padding = list(range(len(blocks), 3))
+    a, b, c = [prod(sizes[axis] for axis in block) for block in blocks] + [1] * len(padding)
+    return CopyWork((a, b, c), (0, 1, 2), tuple(order + padding))
 
 
 def _in_bytes(shape: Shape, value_bytes: int) -> Shape:

@@ -126,16 +126,82 @@ def test_concatenations_within_a_network(config):
     assert plan.steps[0].engines[2] == "alias"
 
 
+IMAGE = (1, 6, 5, 8)
+QUANTS = {np.int8: (0.05, 3), np.uint8: (0.05, 130), np.int16: (0.05, 0)}
+
+
+def joined(kind, dtype, shapes, out, axis, **options) -> bytes:
+    builder = ModelBuilder()
+    sources = [builder.tensor(shape, dtype, *QUANTS[dtype]) for shape in shapes]
+    target = builder.tensor(out, dtype, *QUANTS[dtype])
+    builder.op(kind, sources, [target], axis=axis, **options)
+    return builder.finish(sources, [target])
+
+
+def parted(dtype, shape, axis) -> bytes:
+    builder = ModelBuilder()
+    source = builder.tensor(shape, dtype, *QUANTS[dtype])
+    part = tuple(np.delete(shape, axis))
+    targets = [builder.tensor(part, dtype, *QUANTS[dtype]) for _ in range(shape[axis])]
+    builder.op("UNPACK", [source], targets, num=shape[axis], axis=axis)
+    return builder.finish([source], targets)
+
+
+def turned(shape, order):
+    return "TRANSPOSE", shape, tuple(shape[axis] for axis in order), [order], {}
+
+
+SINGLE = {
+    "a row": ("STRIDED_SLICE", IMAGE, (1, 5, 8), [[0, 2, 0, 0], [1, 3, 5, 8], [1] * 4], {"shrinkAxisMask": 2}),
+    "the last step": ("STRIDED_SLICE", (1, 9, 8), (1, 8), [[0, -1, 0], [1, 0, 8], [1] * 3], {"shrinkAxisMask": 2}),
+    "a channel": ("STRIDED_SLICE", IMAGE, (1, 6, 5), [[0, 0, 0, 3], [1, 6, 5, 4], [1] * 4], {"shrinkAxisMask": 8}),
+    "an ellipsis": ("STRIDED_SLICE", IMAGE, (1, 6, 5, 3), [[0, 2], [0, 5], [1, 1]], {"ellipsisMask": 1}),
+    "a new axis": ("STRIDED_SLICE", (1, 6, 8), (1, 6, 1, 8), [[0] * 4, [1, 6, 0, 8], [1] * 4], {"newAxisMask": 4}),
+    "backwards": ("STRIDED_SLICE", IMAGE, IMAGE, [[0, -1, 0, 0], [1, -7, 5, 8], [1, -1, 1, 1]], {}),
+    "some channels": ("GATHER", IMAGE, (1, 6, 5, 4), [[0, 3, 6, 1]], {"axis": 3}),
+    "one row by its number": ("GATHER", IMAGE, (1, 5, 8), [2], {"axis": 1}),
+    "tiles": ("TILE", IMAGE, (1, 12, 5, 16), [[1, 2, 1, 2]], {}),
+    "mirrored": ("MIRROR_PAD", IMAGE, (1, 8, 9, 8), [[[0, 0], [1, 1], [2, 2], [0, 0]]], {"mode": 0}),
+    "mirrored with the edge": ("MIRROR_PAD", IMAGE, (1, 8, 5, 9), [[[0, 0], [1, 1], [0, 0], [0, 1]]], {"mode": 1}),
+    "more channels": ("PAD", IMAGE, (1, 9, 5, 14), [[[0, 0], [1, 2], [0, 0], [2, 4]]], {}),
+    "pads of a batch": ("PAD", (3, 6, 5, 4), (3, 8, 5, 4), [[[0, 0], [1, 1], [0, 0], [0, 0]]], {}),
+    "a row beyond the buffer": ("PAD", (1, 16400, 1), (1, 16410, 1), [[[0, 0], [3, 7], [0, 0]]], {}),
+    "batch and channels": turned((3, 6, 5, 8), [3, 2, 1, 0]),
+    "groups of channels": turned((1, 3, 4, 2, 5), [0, 1, 2, 4, 3]),
+    "five axes": turned((2, 3, 4, 2, 5), [4, 2, 0, 3, 1]),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+@pytest.mark.parametrize("name", SINGLE)
+def test_moves_of_any_axes(name, dtype):
+    kind, shape, out, constants, options = SINGLE[name]
+    check_model(one_op(kind, shape, out, constants, QUANTS[dtype], QUANTS[dtype], dtype, **options), PRESETS["Q"])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        parted(np.int8, IMAGE, 1),
+        parted(np.int16, (1, 7, 3), 2),
+        parted(np.uint8, (3, 7, 4, 2), 0),
+        joined("CONCATENATION", np.int8, [(2, 3, 4, 5), (1, 3, 4, 5)], (3, 3, 4, 5), 0),
+        joined("CONCATENATION", np.int16, [(1, 3, 4, 5, 2), (1, 3, 4, 1, 2)], (1, 3, 4, 6, 2), 3),
+        joined("PACK", np.int8, [(3, 4, 5)] * 2, (2, 3, 4, 5), 0, valuesCount=2),
+        joined("PACK", np.int16, [(1, 3, 4, 5)] * 2, (1, 3, 4, 2, 5), 3, valuesCount=2),
+    ],
+)
+def test_parts_along_any_axis(model):
+    check_model(model, PRESETS["Q"])
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (one_op("TILE", (1, 2, 2, 3), (1, 40, 40, 3), [[1, 20, 20, 1]]), "400 pieces; the limit is 256"),
         (
-            one_op("PAD", (1, 2, 2, 2), (1, 2, 2, 4), [[[0, 0], [0, 0], [0, 0], [1, 1]]]),
-            "only rows and columns can be padded",
-        ),
-        (
-            one_op("STRIDED_SLICE", (1, 2, 2, 2), (1, 2, 2), [[0] * 4, [1, 2, 2, 1], [1] * 4], shrinkAxisMask=8),
-            "adds or removes axes",
+            one_op("STRIDED_SLICE", (2, 3, 2, 3, 2), (2, 1, 2, 1, 2), [[0] * 5, [2, 1, 2, 1, 2], [1] * 5]),
+            "not neighbours",
         ),
     ],
 )

@@ -1,0 +1,77 @@
+"""Moves in forms that the NPU takes."""
+
+import numpy as np
+import pytest
+
+from convoy.driver.compile.expand import expand
+from convoy.driver.graph.tflite_reader import load_tflite
+from convoy.spec.config import PRESETS
+from convoy.verif.litert import ModelBuilder
+from convoy.verif.models import check_model
+
+Q, IMAGE = PRESETS["Q"], (1, 6, 5, 8)
+QUANTS = {np.int8: (0.05, 3), np.uint8: (0.05, 130), np.int16: (0.05, 0)}
+
+
+def shuffled(dtype) -> bytes:
+    """Channels in two groups change places between two pools."""
+    builder, quant = ModelBuilder(), QUANTS[dtype]
+
+    def integers(*values):
+        return builder.tensor((len(values),), np.int32, data=np.array(values))
+
+    def pool(source, **options):
+        target = builder.tensor(IMAGE, dtype, *quant)
+        builder.op("MAX_POOL_2D", [source], [target], filterWidth=1, strideH=1, strideW=1, **options)
+        return target
+
+    source = builder.tensor(IMAGE, dtype, *quant)
+    grouped, turned = builder.tensor((1, 6, 5, 2, 4), dtype, *quant), builder.tensor((1, 6, 5, 4, 2), dtype, *quant)
+    back = builder.tensor(IMAGE, dtype, *quant)
+    builder.op("RESHAPE", [pool(source, filterHeight=2), integers(1, 6, 5, 2, 4)], [grouped])
+    builder.op("TRANSPOSE", [grouped, integers(0, 1, 2, 4, 3)], [turned])
+    builder.op("RESHAPE", [turned, integers(*IMAGE)], [back])
+    return builder.finish([source], [pool(back, filterHeight=2)])
+
+
+@pytest.mark.parametrize("dtype", QUANTS)
+def test_shuffled_channels_are_one_copy(dtype):
+    model = shuffled(dtype)
+    plan = check_model(model, Q)
+    assert [op.kind for op in plan.graph.ops] == ["MAX_POOL_2D", "TRANSPOSE", "MAX_POOL_2D"]
+    ops = [plan.steps[0].program.ops.count(op.index) for op in plan.graph.ops]
+    assert ops[1] == 1
+
+
+@pytest.mark.parametrize("dtype", QUANTS)
+def test_a_constant_is_concatenated(dtype):
+    info, builder = np.iinfo(dtype), ModelBuilder()
+    values = np.random.default_rng(0).integers(info.min, info.max + 1, (1, 6, 5, 3))
+    source, constant = (
+        builder.tensor(IMAGE, dtype, *QUANTS[dtype]),
+        builder.tensor(values.shape, dtype, *QUANTS[dtype], data=values),
+    )
+    target = builder.tensor((1, 6, 5, 11), dtype, *QUANTS[dtype])
+    builder.op("CONCATENATION", [source, constant], [target], axis=3)
+    check_model(builder.finish([source], [target]), Q)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_concatenation_of_uint8_with_other_scales(seed):
+    rng, builder = np.random.default_rng(seed), ModelBuilder()
+    first = builder.tensor(IMAGE, np.uint8, float(rng.uniform(0.01, 0.1)), int(rng.integers(0, 256)))
+    second = builder.tensor(IMAGE, np.uint8, 0.05, 130)
+    third = builder.tensor((1, 6, 5, 3), np.uint8, 0.03, 7, data=rng.integers(0, 256, (1, 6, 5, 3)))
+    target = builder.tensor((1, 6, 5, 19), np.uint8, 0.05 if seed % 2 else 0.0625, 130)
+    builder.op("CONCATENATION", [first, second, third], [target], axis=3)
+    model = builder.finish([first, second], [target])
+    check_model(model, Q)
+    assert "TABLE" in [op.kind for op in expand(load_tflite(model).graph, Q).ops]
+
+
+@pytest.mark.parametrize("dtype", QUANTS)
+def test_broadcast(dtype):
+    builder = ModelBuilder()
+    source, target = (builder.tensor(shape, dtype, *QUANTS[dtype]) for shape in ((1, 4), (1, 5, 3, 4)))
+    builder.op("BROADCAST_TO", [source, builder.tensor((4,), np.int32, data=np.array([1, 5, 3, 4]))], [target])
+    check_model(builder.finish([source], [target]), Q)
