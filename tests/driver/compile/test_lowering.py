@@ -37,7 +37,6 @@ BEYOND = {
         one_op("REDUCE_MIN", (1, 6, 6, 4), (1, 4), [[1, 2]], (0.01, 0), (0.01, 0), np.int16, keepDims=False),
         "is int16",
     ),
-    "grouped": (conv((1, 6, 6, 8), (1, 4, 4, 4), (4, 3, 3, 4)), "grouped convolutions"),
     "long kernel": (conv((1, 1, 40, 2), (1, 1, 29, 3), (3, 1, 12, 2)), "kernel 12 along width"),
     "batch": (conv((3, 6, 6, 2), (3, 4, 4, 3), (3, 3, 3, 2)), "batch 3"),
 }
