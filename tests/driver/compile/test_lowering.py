@@ -38,7 +38,6 @@ BEYOND = {
         "is int16",
     ),
     "wide": (conv((1, 4, 4, 4096), (1, 2, 2, 3), (3, 3, 3, 4096)), "stripe memory of 4096 bytes"),
-    "order of images": (one_op("TRANSPOSE", (3, 3, 2, 4), (3, 3, 2, 4), [[1, 0, 2, 3]]), "batch 3"),
 }
 
 
