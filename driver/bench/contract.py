@@ -30,7 +30,7 @@ from .case import (
 __all__ = ["RULES", "Rule", "contract_cases"]
 
 REACH = 11
-"""Kernels have at most REACH * stride - 1 rows and columns."""
+"""Kernels of at most REACH * stride - 1 rows and columns have windows that fit in any image."""
 
 
 @dataclass(frozen=True)
@@ -177,17 +177,8 @@ def _kernels(npu: NpuConfig) -> Iterator[Case]:
     for kernel in STRIDE_2:
         layer = _layer((16, 16), 16, 16, kernel, stride=(2, 2), pads=_same_pads(kernel))
         yield Case(4, "kernels of stride 2", f"kernel {_by(kernel)}, stride 2x2", Setup(layer, npu), UTILISATION)
-    for stride in ((1, 1), (2, 2), (3, 3)):
-        kernel = REACH * stride[0], REACH * stride[1]
-        for beyond in (kernel, (kernel[0], 1), (1, kernel[1])):
-            yield Case(
-                4,
-                "refusals",
-                f"kernel {_by(beyond)}, stride {_by(stride)}",
-                Setup(_layer((4, 4), 4, 4, beyond, stride=stride), npu),
-                REFUSED,
-                1,
-            )
+    many = npu.stripe_words + 1
+    yield Case(4, "refusals", f"{many:,} channels", Setup(_layer((2, 2), many, 4, (1, 1)), npu), REFUSED, 1)
 
 
 def _fused(npu: NpuConfig) -> Iterator[Case]:

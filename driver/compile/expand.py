@@ -42,7 +42,7 @@ def expand(
         if op.index in kept or op.part is not None:
             continue
         for expansion in EXPANSIONS.get(op.kind, ()):
-            parts = Parts(graph, op, config, len(tensors), is_narrow=op.index in narrow)
+            parts = Parts(graph, op, config, len(tensors), narrow=narrow)
             if _is_taken(expansion, parts, tensors) and parts.stands_for.index not in kept:
                 replaced[op.index] = parts.numbered(next_index)
                 next_index += len(parts.ops)

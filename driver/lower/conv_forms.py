@@ -99,7 +99,7 @@ def _is_wide_padded(axes: Sequence[Axis]) -> bool:
 def _padded(parts: Parts) -> bool:
     """A convolution with pads that the NPU does not have."""
     op, axes = parts.op, _axes(parts, parts.op)
-    if not _is_wide_padded(axes):
+    if not _is_wide_padded(axes) or op.index in parts.narrow:
         return False
     _put_conv(parts, op, op.kind, op.inputs, axes)
     return True
@@ -120,6 +120,9 @@ def _put_conv(parts: Parts, op: Op, kind: str, inputs: Sequence[int], axes: Sequ
     """Add a convolution like `op`, of these axes. With large pads taps that never meet the image go, and pads that are
     large even so become an operator before it.
     """
+    if op.index in parts.narrow and axes[0].kernel * axes[1].kernel > 1:
+        _put_patched(parts, op, inputs, axes, (1, 1))
+        return
     source, kernels, *bias = inputs
     if _is_wide_padded(axes):
         require(min(axis.pad for axis in axes) >= 0, "an image that begins with pixels of no use")
@@ -142,17 +145,23 @@ def _put_conv(parts: Parts, op: Op, kind: str, inputs: Sequence[int], axes: Sequ
 
 
 def _patched(parts: Parts) -> bool:
-    """A convolution with more taps than the NPU has, or taps too far apart: shifted copies of the image are further
-    channels, which take a part of the taps each.
-    """
-    op = parts.op
-    axes = list(_axes(parts, op))
-    kernel_h, kernel_w = axes[0].kernel, axes[1].kernel
-    if kernel_h * kernel_w <= MAX_TAPS and not (parts.is_narrow and kernel_h * kernel_w > 1):
+    """A convolution with more taps than the NPU has, or taps too far apart."""
+    op, axes = parts.op, _axes(parts, parts.op)
+    taps = axes[0].kernel * axes[1].kernel
+    if taps <= MAX_TAPS and not (op.index in parts.narrow and taps > 1):
         return False
-    weights, zero_point = weight_constant(parts.graph, op)
-    part_h, part_w = (1, 1) if parts.is_narrow else _part(kernel_h, kernel_w)
+    part = (1, 1) if op.index in parts.narrow else _part(axes[0].kernel, axes[1].kernel)
+    _put_patched(parts, op, op.inputs, axes, part)
+    return True
+
+
+def _put_patched(parts: Parts, op: Op, inputs: Sequence[int], axes: Sequence[Axis], part: tuple[int, int]) -> None:
+    """Add a convolution like `op`, of these axes: shifted copies of the image are further channels, which take the taps
+    of a part of the kernel each.
+    """
+    (kernel_h, kernel_w), (part_h, part_w) = (axis.kernel for axis in axes), part
     num_y, num_x = -(-kernel_h // part_h), -(-kernel_w // part_w)
+    weights, zero_point = weight_constant(parts.graph, op)
     values = _dense(parts, op, weights, zero_point)
     missing = num_y * part_h - kernel_h, num_x * part_w - kernel_w
     values = np.pad(
@@ -161,9 +170,7 @@ def _patched(parts: Parts) -> bool:
     num_oc, num_ic = values.shape[0], values.shape[3]
     values = values.reshape(num_oc, num_y, part_h, num_x, part_w, num_ic).transpose(0, 2, 4, 1, 3, 5)
     source, whole = _put_pad(
-        parts,
-        op.inputs[0],
-        [replace(axis, kernel=axis.kernel + more) for axis, more in zip(axes, missing, strict=True)],
+        parts, inputs[0], [replace(axis, kernel=axis.kernel + more) for axis, more in zip(axes, missing, strict=True)]
     )
     steps = [part * axis.dilation for part, axis in zip((part_h, part_w), axes, strict=True)]
     sizes = [
@@ -183,8 +190,7 @@ def _patched(parts: Parts) -> bool:
         Axis(size, axis.size_out, part, axis.stride, axis.dilation)
         for size, part, axis in zip(sizes, (part_h, part_w), whole, strict=True)
     ]
-    _put_conv(parts, op, "CONV_2D", (together, kernels, *op.inputs[2:]), kept)
-    return True
+    _put_conv(parts, op, "CONV_2D", (together, kernels, *inputs[2:]), kept)
 
 
 def _part(kernel_h: int, kernel_w: int) -> tuple[int, int]:
@@ -201,7 +207,7 @@ def _dense(parts: Parts, op: Op, weights: Tensor, zero_point: int) -> np.ndarray
     """Weights of a convolution as (OC, KH, KW, IC); of a depthwise one with zeros for other channels."""
     if op.kind == "CONV_2D":
         return weights.values
-    num_ic, num_oc = image(parts[op.inputs[0]])[3], weights.shape[3]
+    num_ic, num_oc = parts[op.inputs[0]].shape[-1], weights.shape[3]
     _require_room(weights.values.size * num_ic)
     values = np.full((num_oc, *weights.shape[1:3], num_ic), zero_point, weights.dtype)
     outputs = np.arange(num_oc)

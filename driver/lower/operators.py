@@ -24,7 +24,6 @@ __all__ = ["MAX_PAD", "lower_op", "window_axis"]
 
 KERNEL_PER_STRIDE = 11
 """Kernels of at most this many taps per axis and stride, less one, have small windows in any image."""
-MAX_TRANSPOSED_STRIDE = 4
 MAX_PAD = NN.fields["pad_top"].max
 MAX_POOL_STRIDE = TP.fields["stride_h"].max
 
@@ -346,10 +345,7 @@ def _transposed_axis(
     tap.
     """
     stride = op.options[f"stride_{axis}"]
-    require(
-        1 <= stride <= MAX_TRANSPOSED_STRIDE,
-        f"stride {stride} along {axis}; the limit of a transposed convolution is 1..{MAX_TRANSPOSED_STRIDE}",
-    )
+    require(stride >= 1, f"stride {stride} along {axis}; use 1 or more")
     is_same = op.options["padding"] == "SAME"
     expected = -(-size_out // stride) if is_same else (size_out - kernel + stride) // stride
     require(expected == size_in, f"{size_in} inputs along {axis}; an output of {size_out} needs {expected}")

@@ -27,8 +27,8 @@ class Parts:
     """Index of the first tensor that is added."""
     tensors: list[Tensor] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
-    is_narrow: bool = False
-    """The NPU could not hold what `op` reads at once: a form that reads less is wanted."""
+    narrow: frozenset[int] = frozenset()
+    """Indices of operators that read more at once than the NPU holds: a form that reads less is wanted."""
     stands_for: Op = field(init=False)
     """The operator whose place is shown: `op`, or another one that is absorbed."""
     absorbed: set[int] = field(default_factory=set)

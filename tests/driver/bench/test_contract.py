@@ -40,7 +40,7 @@ CONFIG = NpuConfig(
 """Small, so that it is compiled quickly."""
 PADDED = LayerSpec("conv", (6, 6, 4), 4, (3, 3), pads=(1, 1, 1, 1))
 WHOLE = LayerSpec("conv", (8, 8, 4), 4, (3, 3))
-TOO_LARGE = LayerSpec("conv", (16, 16, 1), 1, (11, 11))
+TOO_LARGE = LayerSpec("conv", (2, 2, 600), 1, (1, 1))
 ROW_KEYS = {
     "rule",
     "group",
@@ -69,7 +69,7 @@ def small_cases(npu):
     padded, whole = Setup(PADDED, npu), Setup(WHOLE, npu)
     yield Case(1, "pads", "pads 1,1,1,1", padded, CYCLES, 1.05, whole)
     yield Case(1, "pads", "pads 1,1,1,1", padded, EXTRA_READ, 0, whole)
-    yield Case(1, "refusals", "11x11", Setup(TOO_LARGE, npu), REFUSED, 1)
+    yield Case(1, "refusals", "600 channels", Setup(TOO_LARGE, npu), REFUSED, 1)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_table_json_and_page(bench, tmp_path):
     assert cycles["read_bytes"] < extra["twin"]["read_bytes"]
     assert (extra["value"], cycles["bit_exact"], extra["ok"]) == (0, True, True)
     assert (refused["cycles"], refused["bit_exact"], refused["ok"]) == (None, None, True)
-    assert "kernel 11 along height; at stride 1 the limit is 1..10" in refused["refusal"]
+    assert "exceed the stripe memory of 4096 bytes" in refused["refusal"]
     page = (tmp_path / "page.html").read_text()
     assert page.count('vegaEmbed("#chart-1-1"') == 1
     code, out, _ = bench("--jobs", 2, "--json", "-")

@@ -196,7 +196,7 @@ def test_maximum_of_an_image():
             one_op("RESIZE_NEAREST_NEIGHBOR", (1, 600, 1, 1), (1, 2, 1, 1), [[2, 1]]),
             "600 pixels to 2; the limit is a factor of 255",
         ),
-        (transpose_conv((3, 3), 2, 2, (3, 3), (5, 1), 0), "the limit of a transposed convolution is 1..4"),
+        (transpose_conv((4, 4), 2, 2, (25, 25), (1, 1), 0), "a kernel of 25 x 25 taps; the limit is 511"),
     ],
 )
 def test_refusals(model, message):
