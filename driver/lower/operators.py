@@ -282,6 +282,7 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork:
 
 
 def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork:
+    require(not op.options.get("is_shuffled"), "only the default weights format is supported")
     source, (weights, zero_point) = activation(graph, op.inputs[0], is_wide_ok=True), weight_constant(graph, op)
     num_oc, num_ic = weights.shape
     size = int(np.prod(source.shape))

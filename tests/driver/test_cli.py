@@ -43,6 +43,10 @@ REPORT_KEYS = [
     "simulation_seconds",
     "simulated_cycles_per_second",
     "notes",
+    "npu_macs_percent",
+    "npu_ops_percent",
+    "host_round_trips",
+    "host_groups",
     "host_ops",
     "layers",
 ]
@@ -96,7 +100,7 @@ def test_run_writes_the_report(convoy, tmp_path):
     )
     assert (report["cores"], report["lanes"], report["port_bits"], report["macs"]) == (4, 16, 64, 331648)
     assert [list(entry) for entry in report["host_ops"]] == [
-        ["index", "name", "op", "reason", "macs", "bit_exact", "max_abs_diff"]
+        ["index", "name", "op", "group", "reason", "remedy", "macs", "bit_exact", "max_abs_diff"]
     ]
     assert report["host_ops"][0]["bit_exact"] is True
     assert len(report["layers"]) == 9
