@@ -44,6 +44,8 @@ class Tensor:
     """State that an operator keeps from one run to the next, zero before the first one; no operator writes it as a
     result.
     """
+    is_dynamic: bool = False
+    """`shape` is only an example: it depends on values, and may have extents of 0."""
 
     @property
     def is_activation(self) -> bool:

@@ -237,14 +237,15 @@ class _Reader:
         shape = tuple(int(extent) for extent in self.vector(f"{where}: shape", record.ShapeAsNumpy(), np.int32))
         if len(shape) > MAX_RANK:
             raise GraphError(f"{where}: {len(shape)} dimensions; at most {MAX_RANK} are supported")
-        if any(extent <= 0 for extent in shape):
+        is_dynamic = -1 in self.vector(f"{where}: shape signature", record.ShapeSignatureAsNumpy(), np.int32)
+        if any(extent < (not is_dynamic) for extent in shape):
             raise GraphError(f"{where}: shape {list(shape)} has an empty dimension; every size is at least 1")
         if prod(shape) * dtype.itemsize >= MAX_TENSOR_BYTES:
             raise GraphError(f"{where}: shape {list(shape)} is larger than {MAX_TENSOR_BYTES} bytes")
         data = self.data(where, record, shape, dtype, bits or 8 * dtype.itemsize)
         if bits and data is None:
             raise GraphError(f"{where}: {_TYPE_NAMES[kind]} is supported for constants only")
-        return Tensor(index, name, shape, dtype, self.quant(where, record), data)
+        return Tensor(index, name, shape, dtype, self.quant(where, record), data, is_dynamic=is_dynamic)
 
     def data(self, where: str, record: Any, shape: tuple[int, ...], dtype: np.dtype, bits: int) -> np.ndarray | None:
         """The values of a constant, stored in so many bits each; None for an activation (its buffer is empty)."""

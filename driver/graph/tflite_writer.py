@@ -171,6 +171,7 @@ def tensor_record(tensor: Tensor, buffers: list[schema.BufferT]) -> schema.Tenso
     record = schema.TensorT()
     record.name, record.shape, record.type, record.buffer = tensor.name, list(tensor.shape), _TYPES[tensor.dtype], 0
     record.isVariable = tensor.is_variable
+    record.shapeSignature = [-1] * len(tensor.shape) if tensor.is_dynamic else None
     if tensor.data is not None:
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(tensor.data).tobytes(), np.uint8)

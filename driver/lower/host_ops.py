@@ -5,7 +5,7 @@ LiteRT's.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 
@@ -19,10 +19,7 @@ from .operands import describe
 
 __all__ = ["HOST_KINDS", "HostGroup", "check_host_ops", "host_reason", "run_host_ops"]
 
-HOST_KINDS = {
-    "SOFTMAX": "SOFTMAX is not supported by the NPU",
-    "DEQUANTIZE": "conversion between number formats at the edge of the network",
-}
+HOST_KINDS = {"SOFTMAX": "SOFTMAX is not supported by the NPU", "DEQUANTIZE": "conversion between number formats"}
 """Operators that always go to the host, and why."""
 _CONVERSIONS = "DEQUANTIZE", "QUANTIZE"
 _STATES = "READ_VARIABLE", "ASSIGN_VARIABLE"
@@ -31,6 +28,7 @@ _RANDOM = "RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"
 """Operators that give other results each time, so that nothing could be compared."""
 _NODE = re.compile(r"\s*Node number \d+ \(\w+\) failed to \w+\.?")
 """What LiteRT adds to a message; of the only operator in a file it says nothing."""
+_SIZE_DTYPES = np.dtype(np.int32), np.dtype(np.int64)
 _NPU_DTYPES = np.dtype(np.int8), np.dtype(np.int16)
 
 
@@ -53,6 +51,8 @@ def host_reason(graph: Graph, op: Op, npu_kinds: frozenset[str], table_kinds: fr
         return None
     if any(graph.tensors[index].is_variable for index in op.inputs if index >= 0):
         return f"{op.kind} keeps a state of its own"
+    if any(graph.tensors[index].is_dynamic for index in (*op.inputs, *op.outputs) if index >= 0):
+        return "shapes depend on values"
     if op.kind not in npu_kinds:
         return f"{op.kind} is not supported by the NPU"
     dtypes = [graph.tensors[index].dtype for index in op.outputs]
@@ -90,6 +90,8 @@ class HostGroup:
         self._keeps_all = len(ops) > 1 and set(made) == set(self._outputs)
         last = {index for op in ops for index in op.inputs}
         ends = tuple(index for index in made if index not in last) or made
+        self._read = {*graph.outputs, *(index for op in graph.ops for index in op.inputs)}
+        """What somebody wants; LiteRT may leave other results of a loop without a value."""
         group = group_model(graph, ops, ends if self._keeps_all else self._outputs)
         self.model, self._inputs, self._places = group.data, group.inputs, group.places
         self.has_state = any(graph.tensors[index].is_variable for op in ops for index in op.inputs if index >= 0)
@@ -126,7 +128,8 @@ class HostGroup:
             When both kernels fail, or give other shapes than the graph has, or the state of an operator is lost.
         """
         try:
-            return self._run([values[index] for index in self._inputs])
+            inputs = [values[index] for index in self._inputs]
+            return self._run(lambda model: model.run(inputs))
         except LiteRTError as error:
             raise GraphError(f"{self._name()}: LiteRT cannot execute it on the CPU: {error}") from None
         except _NotTogether:
@@ -134,34 +137,33 @@ class HostGroup:
 
     def refusal(self) -> str | None:
         """What LiteRT has against the operators, if anything: they are run on zeros, and if LiteRT minds those, as
-        divisors, on ones. Subgraphs, which may have no end then, are prepared only.
+        divisors, on other values. What may have no end then, or needs sizes that other operators compute, is prepared
+        only.
         """
-        errors = []
-        for fill in (np.zeros, np.ones):
-            try:
-                if any(op.raw is not None and called_subgraphs(op.raw.record) for op in self.ops):
-                    self._kernels["reference"].load()
-                else:
-                    tensors = [self._graph.tensors[index] for index in self._inputs]
-                    self._run([fill(tensor.shape, tensor.dtype) for tensor in tensors])
-            except LiteRTTimeout as error:
-                return str(error)
-            except (_NotTogether, LiteRTError) as error:
-                errors.append(_NODE.sub("", str(error)))
+        try:
+            if not self._may_try():
+                self._kernels["reference"].load()
             else:
-                return None
-            finally:
-                self.reset_state()
-        return errors[0]
+                self._run(LoadedModel.trial)
+        except (_NotTogether, LiteRTError) as error:
+            return _NODE.sub("", str(error))
+        finally:
+            self.reset_state()
+        return None
+
+    def _may_try(self) -> bool:
+        made = {index for op in self._graph.ops for index in op.outputs}
+        has_sizes = any(index in made and self._graph.tensors[index].dtype in _SIZE_DTYPES for index in self._inputs)
+        return not has_sizes and not any(op.raw is not None and called_subgraphs(op.raw.record) for op in self.ops)
 
     def _name(self) -> str:
         first = describe(self._graph, self.ops[0])
         return first if len(self.ops) == 1 else f"{first} to {describe(self._graph, self.ops[-1])}"
 
-    def _run(self, inputs: list[np.ndarray]) -> dict[int, np.ndarray]:
+    def _run(self, run: Callable[[LoadedModel], dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
         reference = self._kernels["reference"]
         try:
-            self.remarks, found = {}, self._run_with_state(inputs) if self.has_state else reference.run(inputs)
+            self.remarks, found = {}, self._go_on(run) if self.has_state else run(reference)
         except LiteRTTimeout:
             raise
         except LiteRTError as error:
@@ -172,26 +174,30 @@ class HostGroup:
                 raise _NotTogether(text) from None
             self.remarks = {self.ops[0].index: f"LiteRT's reference kernel fails: {text}; its ordinary kernel ran"}
             try:
-                found = self._kernels["ordinary"].run(inputs)
+                found = run(self._kernels["ordinary"])
             except LiteRTError:
                 raise LiteRTError(text) from None
-        results = {index: found[self._places[index]] for index in self._outputs}
+        results = {index: found[self._places[index]] for index in self._outputs if self._places[index] in found}
+        for index in self._outputs:
+            if index not in results and index in self._read:
+                raise LiteRTError(f"{self._graph.tensors[index].name!r} has no value there")
         for index, value in results.items():
             tensor = self._graph.tensors[index]
-            if value.shape != tensor.shape or value.dtype != tensor.dtype:
+            is_other_shape = value.shape != tensor.shape and not tensor.is_dynamic
+            if is_other_shape or value.dtype != tensor.dtype:
                 raise LiteRTError(
                     f"{tensor.name!r} is {tensor.dtype} {list(tensor.shape)} in the file, but {value.dtype} "
                     f"{list(value.shape)} there"
                 )
         return results
 
-    def _run_with_state(self, inputs: list[np.ndarray]) -> dict[int, np.ndarray]:
-        """A run that goes on from where the last one ended."""
+    def _go_on(self, run: Callable[[LoadedModel], dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
+        """A run from where the last one ended."""
         self._kernels["reference"].load()
         if self._started not in (None, self._process.generation):
             raise LiteRTError("its process has ended, and the state of the operators with it")
         self._started = self._process.generation
-        return self._kernels["reference"].run(inputs)
+        return run(self._kernels["reference"])
 
     def _run_alone(self, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """Each operator by itself."""

@@ -22,7 +22,7 @@ NOT_QUANTISED = (
 _QUANTISE_TOO = "quantise activations too: convert with a representative dataset"
 REMEDIES = {
     "SOFTMAX is not supported": "usual at the end; where only the largest value matters leave it out",
-    "conversion between number formats": "let inputs and outputs of the network be int8 (inference_input_type)",
+    "conversion between number formats": "at an edge let it be int8; inside quantise what lies between",
     "not on float": _QUANTISE_TOO,
     "not on int": "use int8 activations",
     "tables of 256 bytes": "use int8 activations",

@@ -117,19 +117,21 @@ def build_report(
     Raises
     ------
     GraphError
-        When the reference lacks a tensor.
+        When the reference lacks a tensor that somebody reads.
     """
     graph, npu = plan.graph, plan.config
     ops = {op.index: op for op in graph.ops}
     has_timing = device.memory_model is not None
     mismatches: list[Mismatch] = []
+    read = {*graph.outputs, *(index for op in graph.ops for index in op.inputs)}
 
     def check(index: int) -> tuple[bool | None, float | int | None]:
         if expected is None:
             return None, None
-        if missing := [tensor for tensor in ops[index].outputs if tensor not in expected]:
+        wanted = [tensor for tensor in ops[index].outputs if tensor in read or tensor in expected]
+        if missing := [tensor for tensor in wanted if tensor not in expected]:
             raise GraphError(f"the reference has no value of tensor {missing[0]} ({graph.tensors[missing[0]].name})")
-        stored = [tensor for tensor in ops[index].outputs if tensor in execution.tensors]
+        stored = [tensor for tensor in wanted if tensor in execution.tensors]
         if not stored:
             return None, None
         found = [compare(graph, index, tensor, execution.tensors[tensor], expected[tensor]) for tensor in stored]
