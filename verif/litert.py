@@ -82,6 +82,7 @@ _OPERATORS = {
     "TANH": (None, 2),
     "ARG_MAX": ("ArgMaxOptions", 2),
     "PRELU": (None, 1),
+    "ABS": ("AbsOptions", 2),
     "FLOOR_DIV": ("FloorDivOptions", 2),
     "WHILE": ("WhileOptions", 1),
     "RANDOM_UNIFORM": ("RandomOptions", 1),

@@ -31,7 +31,7 @@ from .operands import (
 from .quantise import MAX_SHIFT_LEFT, mean_multiplier, quantise_multiplier, reduced_multiplier, single_multiplier
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
-__all__ = ["lower_op"]
+__all__ = ["LOWERINGS", "lower_op"]
 
 MAX_STRIDE = 8
 KERNEL_PER_STRIDE = 11
@@ -50,10 +50,10 @@ def lower_op(graph: Graph, op: Op) -> Work:
     GraphError
         When the NPU cannot run it, and it is not one for the host; names the operator, the limit and the value seen.
     """
-    if reason := host_reason(graph, op, frozenset(_LOWERINGS), LUT_KINDS):
+    if reason := host_reason(graph, op, frozenset(LOWERINGS), LUT_KINDS):
         return HostWork(reason)
     try:
-        return _LOWERINGS[op.kind](graph, op)
+        return LOWERINGS[op.kind](graph, op)
     except GraphError as error:
         raise GraphError(f"{describe(graph, op)}: {error}") from error
 
@@ -455,7 +455,7 @@ def _lower_pool(graph: Graph, op: Op) -> PoolWork:
     )
 
 
-_LOWERINGS: dict[str, Lowering] = {
+LOWERINGS: dict[str, Lowering] = {
     "CONV_2D": _lower_conv,
     "DEPTHWISE_CONV_2D": _lower_conv,
     "FULLY_CONNECTED": _lower_fully_connected,

@@ -85,6 +85,17 @@ def convoy(monkeypatch, capsys):
     return call
 
 
+def test_operators(convoy, tmp_path):
+    code, out, err = convoy("operators", DIGITS, "--json", tmp_path / "o.json")
+    assert (code, err) == (0, "")
+    rows = json.loads((tmp_path / "o.json").read_text())["operators"]
+    assert [(row["op"], row["count"]) for row in rows if row["engine"] == "host"] == [("SOFTMAX", 1)]
+    assert "SOFTMAX is not supported" in out
+    code, out, err = convoy("operators")
+    assert (code, err) == (0, "")
+    assert all(kind in out for kind in ("CONV_2D", "TRANSPOSE_CONV", "SOFTMAX"))
+
+
 def test_run_writes_the_report(convoy, tmp_path):
     code, out, err = convoy("run", DIGITS, "--device golden --seed 3 --json", tmp_path / "r.json")
     report = json.loads((tmp_path / "r.json").read_text())
