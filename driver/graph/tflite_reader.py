@@ -176,8 +176,13 @@ class _Reader:
         num_tensors, subgraph = self.num_tensors(index), self.model.Subgraphs(index)
         num_ops = self.count("operators", subgraph.OperatorsLength())
         ops = tuple(self.op(i, subgraph.Operators(i), num_tensors) for i in range(num_ops))
-        named = {*used, *(tensor for op in ops for tensor in (*op.inputs, *op.outputs, *kept_inside(op.raw.record)))}
-        return tuple(self.tensor(i, subgraph.Tensors(i)) if i in named else _unused(i) for i in range(num_tensors)), ops
+        kept = {tensor for op in ops for tensor in kept_inside(op.raw.record)}
+        named = {*used, *kept, *(tensor for op in ops for tensor in (*op.inputs, *op.outputs))}
+        found = (
+            self.tensor(i, subgraph.Tensors(i), may_be_empty=i in kept) if i in named else _unused(i)
+            for i in range(num_tensors)
+        )
+        return tuple(found), ops
 
     def with_states(
         self, tensors: tuple[Tensor, ...], inputs: tuple[int, ...], ops: tuple[Op, ...]
@@ -224,7 +229,7 @@ class _Reader:
 
     # Tensors
 
-    def tensor(self, index: int, record: Any) -> Tensor:
+    def tensor(self, index: int, record: Any, *, may_be_empty: bool = False) -> Tensor:
         """Tensor number `index`."""
         raw_name = record.Name()
         name = raw_name.decode("utf-8", "replace") if raw_name else f"tensor_{index}"
@@ -238,7 +243,7 @@ class _Reader:
         if len(shape) > MAX_RANK:
             raise GraphError(f"{where}: {len(shape)} dimensions; at most {MAX_RANK} are supported")
         is_dynamic = -1 in self.vector(f"{where}: shape signature", record.ShapeSignatureAsNumpy(), np.int32)
-        if any(extent < (not is_dynamic) for extent in shape):
+        if any(extent < (not (is_dynamic or may_be_empty)) for extent in shape):
             raise GraphError(f"{where}: shape {list(shape)} has an empty dimension; every size is at least 1")
         if prod(shape) * dtype.itemsize >= MAX_TENSOR_BYTES:
             raise GraphError(f"{where}: shape {list(shape)} is larger than {MAX_TENSOR_BYTES} bytes")

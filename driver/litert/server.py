@@ -72,9 +72,9 @@ class Models:
             interpreter.set_tensor(detail["index"], values)
         interpreter.invoke()
         if is_all:
-            return _valued(interpreter)[0]
+            return _valued(interpreter, has_run=True)[0]
         return {
-            detail["index"]: interpreter.get_tensor(detail["index"])
+            detail["index"]: _value(interpreter, detail)
             for detail in interpreter.get_output_details()
             if detail["dtype"] != _HANDLE
         }
@@ -123,14 +123,22 @@ def _samples(interpreter: Interpreter) -> Iterator[list[np.ndarray]]:
     yield [np.asarray(40 * rng.standard_normal(detail["shape"])).astype(detail["dtype"]) for detail in details]
 
 
-def _valued(interpreter: Interpreter) -> tuple[dict[int, np.ndarray], int]:
-    """The tensors that have a value, by index, and the number of the others; handles of variables are neither."""
+def _value(interpreter: Interpreter, detail: dict[str, Any]) -> np.ndarray:
+    """A tensor after a run; LiteRT gives no value to one without elements."""
+    has_elements = np.all(detail["shape"])
+    return interpreter.get_tensor(detail["index"]) if has_elements else np.zeros(detail["shape"], detail["dtype"])
+
+
+def _valued(interpreter: Interpreter, *, has_run: bool = False) -> tuple[dict[int, np.ndarray], int]:
+    """The tensors that have a value, by index, and the number of the others; handles of variables are neither. Only
+    after a run a tensor may have no elements.
+    """
     found, num_missing = {}, 0
     for detail in interpreter.get_tensor_details():
         if detail["dtype"] == _HANDLE:
             continue
         try:
-            found[detail["index"]] = interpreter.get_tensor(detail["index"])
+            found[detail["index"]] = _value(interpreter, detail) if has_run else interpreter.get_tensor(detail["index"])
         except ValueError:
             num_missing += 1
     return found, num_missing
