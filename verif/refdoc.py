@@ -41,7 +41,7 @@ def _operators() -> str:
         "`convoy operators MODEL` what of it a network needs.",
         "",
         "What is not named here, or is beyond a limit, runs on the CPU by LiteRT's kernel, exactly; a report says why.",
-        filled(f"Dtypes are those of activations; engine is {engines}."),
+        *filled(f"Dtypes are those of activations; engine is {engines}."),
         "Every result is compared with LiteRT's reference kernels (BUILTIN_REF).",
         "",
         "| operator | dtypes | engine | limits | oracle | tested in |",
