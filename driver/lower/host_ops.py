@@ -5,7 +5,7 @@ LiteRT's.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 
@@ -129,7 +129,7 @@ class HostGroup:
         """
         try:
             inputs = [values[index] for index in self._inputs]
-            return self._run(lambda model: model.run(inputs))
+            return self._run(inputs)
         except LiteRTError as error:
             raise GraphError(f"{self._name()}: LiteRT cannot execute it on the CPU: {error}") from None
         except _NotTogether:
@@ -144,7 +144,7 @@ class HostGroup:
             if not self._may_try():
                 self._kernels["reference"].load()
             else:
-                self._run(LoadedModel.trial)
+                self._run(None)
         except (_NotTogether, LiteRTError) as error:
             return _NODE.sub("", str(error))
         finally:
@@ -160,10 +160,11 @@ class HostGroup:
         first = describe(self._graph, self.ops[0])
         return first if len(self.ops) == 1 else f"{first} to {describe(self._graph, self.ops[-1])}"
 
-    def _run(self, run: Callable[[LoadedModel], dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
+    def _run(self, inputs: list[np.ndarray] | None) -> dict[int, np.ndarray]:
+        """On some values, or on any that LiteRT takes."""
         reference = self._kernels["reference"]
         try:
-            self.remarks, found = {}, self._go_on(run) if self.has_state else run(reference)
+            self.remarks, found = {}, self._go_on(inputs) if self.has_state else _answer(reference, inputs)
         except LiteRTTimeout:
             raise
         except LiteRTError as error:
@@ -174,7 +175,7 @@ class HostGroup:
                 raise _NotTogether(text) from None
             self.remarks = {self.ops[0].index: f"LiteRT's reference kernel fails: {text}; its ordinary kernel ran"}
             try:
-                found = run(self._kernels["ordinary"])
+                found = _answer(self._kernels["ordinary"], inputs)
             except LiteRTError:
                 raise LiteRTError(text) from None
         results = {index: found[self._places[index]] for index in self._outputs if self._places[index] in found}
@@ -191,13 +192,13 @@ class HostGroup:
                 )
         return results
 
-    def _go_on(self, run: Callable[[LoadedModel], dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
+    def _go_on(self, inputs: list[np.ndarray] | None) -> dict[int, np.ndarray]:
         """A run from where the last one ended."""
         self._kernels["reference"].load()
         if self._started not in (None, self._process.generation):
             raise LiteRTError("its process has ended, and the state of the operators with it")
         self._started = self._process.generation
-        return run(self._kernels["reference"])
+        return _answer(self._kernels["reference"], inputs)
 
     def _run_alone(self, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """Each operator by itself."""
@@ -207,6 +208,10 @@ class HostGroup:
             known |= group.run(known)
             self.remarks |= group.remarks
         return {index: known[index] for index in self._outputs}
+
+
+def _answer(model: LoadedModel, inputs: list[np.ndarray] | None) -> dict[int, np.ndarray]:
+    return model.trial() if inputs is None else model.run(inputs)
 
 
 class _NotTogether(Exception):
