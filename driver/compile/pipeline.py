@@ -16,6 +16,7 @@ from .expand import expand
 from .fuse import Fusions, choose_fusions
 from .image import emit_plan
 from .lowering import lower_graph
+from .order import choose_order
 from .orientation import choose_orientation
 from .segments import find_segments
 from .strides import choose_strides
@@ -111,7 +112,8 @@ def _compile(
     is_strict: bool,
 ) -> Compiled:
     expanded = expand(graph, config, frozenset(refused), narrow)
-    works = lower_graph(expanded, refused, is_strict=is_strict)
+    ordered = choose_order(expanded, lower_graph(expanded, refused, is_strict=is_strict))
+    expanded, works = ordered.graph, ordered.works
     fusions = choose_fusions(expanded, works, config) if is_fusing else Fusions(works, {})
     splits = [choose_strides(fusions.works, config, is_transposed=is_transposed) for is_transposed in (False, True)]
     schedules = [schedule(expanded, fusions.works, split, edge_inputs=edge_inputs) for split in splits]

@@ -12,7 +12,7 @@ from convoy.driver.errors import GraphError
 from convoy.driver.litert.process import LiteRT, LoadedModel
 
 from .graph import Graph, Op, Tensor
-from .tflite_writer import operator_model
+from .tflite_group import group_model
 
 __all__ = ["RANDOM_KINDS", "STATE_KINDS", "fold_graph", "has_subgraph"]
 
@@ -80,14 +80,16 @@ class _Folder:
         if op.kind in (*STATE_KINDS, *RANDOM_KINDS) or has_subgraph(op):
             return False
         inputs = [self.tensors[index] for index in op.inputs if index >= 0]
+        if any(tensor.is_dynamic for tensor in inputs):
+            return False
         return bool(inputs) and (op.kind in _SHAPE_KINDS or all(tensor.data is not None for tensor in inputs))
 
     def _results(self, op: Op) -> list[np.ndarray]:
         if op.kind == "DENSIFY":  # the importer stores every constant densely
             return [self.tensors[op.inputs[0]].values]
-        model, inputs = operator_model(replace(self._graph, tensors=tuple(self.tensors)), op)
-        zeros = [np.zeros(self.tensors[index].shape, self.tensors[index].dtype) for index in inputs]
-        return list(LoadedModel(self._process, model).run(zeros).values())
+        model = group_model(replace(self._graph, tensors=tuple(self.tensors)), [op], op.outputs)
+        zeros = [np.zeros(self.tensors[index].shape, self.tensors[index].dtype) for index in model.inputs]
+        return list(LoadedModel(self._process, model.data).run(zeros).values())
 
 
 def _needed(graph: Graph, ops: Iterable[Op]) -> tuple[Op, ...]:

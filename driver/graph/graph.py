@@ -40,6 +40,17 @@ class Tensor:
     quant: Quant | None = None
     data: np.ndarray | None = None
     """The values of a constant, in `shape`; None for an activation."""
+    is_variable: bool = False
+    """State that an operator keeps from one run to the next, zero before the first one; no operator writes it as a
+    result.
+    """
+    is_dynamic: bool = False
+    """`shape` is only an example: it depends on values, and may have extents of 0."""
+
+    @property
+    def is_activation(self) -> bool:
+        """Neither a constant nor the state of an operator."""
+        return self.data is None and not self.is_variable
 
     @property
     def values(self) -> np.ndarray:
@@ -91,7 +102,7 @@ class Op:
     outputs: tuple[int, ...]
     options: dict[str, Any] = field(default_factory=dict)
     raw: Any = field(default=None, compare=False, repr=False)
-    """The operator as its file has it (`export.RawOp`), for LiteRT alone: the compiler reads nothing of it."""
+    """The operator as its file has it (`tflite_group.RawOp`), for LiteRT alone: the compiler reads nothing of it."""
     part: Part | None = None
     """Set if the compiler made it, with others, in place of an operator of the file."""
     note: str = ""

@@ -1,4 +1,4 @@
-"""Constants that a TFLite file stores in fewer bytes than they have: sparse ones, and two numbers of 4 bits a byte."""
+"""Constants that a TFLite file stores without their zeros."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convoy.driver.litert.process import LiteRT, LoadedModel
 
 from .tflite_repair import pack
 
-__all__ = ["densified", "unpacked"]
+__all__ = ["densified"]
 
 
 def densified(record: Any, data: np.ndarray) -> np.ndarray:
@@ -40,9 +40,3 @@ def densified(record: Any, data: np.ndarray) -> np.ndarray:
     model.operatorCodes, model.subgraphs = [code], [subgraph]
     (values,) = LoadedModel(LiteRT(), pack(model)).run([]).values()
     return values
-
-
-def unpacked(data: np.ndarray, size: int) -> np.ndarray:
-    """`size` numbers of 4 bits as int8; the lower half of a byte comes first."""
-    halves = np.stack([data << 4, data & 0xF0], axis=1).reshape(-1)[:size]
-    return halves.view(np.int8) >> 4

@@ -9,7 +9,7 @@ import numpy as np
 
 from convoy.driver.graph.graph import Graph, Op
 
-from .host_ops import run_host_op
+from .host_ops import run_host_ops
 from .operands import axis_number, integers, require
 from .parts import Expansion, Parts
 from .table_forms import stored_table
@@ -85,7 +85,7 @@ def _conversion(parts: Parts, index: int) -> np.ndarray:
     tensors[target] = replace(tensors[target], shape=shape)
     alone = replace(op, inputs=(index,))
     graph, values = Graph("conversion", tuple(tensors), (alone,), (), ()), np.arange(256, dtype=np.uint8)
-    return run_host_op(graph, alone, {index: values.reshape(shape)})[target].reshape(-1)
+    return run_host_ops(graph, [alone], {index: values.reshape(shape)})[target].reshape(-1)
 
 
 def _activation(parts: Parts, values: np.ndarray, like: int, target: int) -> int:

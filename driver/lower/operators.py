@@ -20,7 +20,7 @@ from .quantise import MAX_SHIFT_LEFT, quantise_multiplier, reduced_multiplier, s
 from .reduce import MAX_TAPS, REDUCE_LOWERINGS
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
-__all__ = ["MAX_PAD", "lower_op", "window_axis"]
+__all__ = ["LOWERINGS", "MAX_PAD", "lower_op", "window_axis"]
 
 KERNEL_PER_STRIDE = 11
 """Kernels of at most this many taps per axis and stride, less one, have small windows in any image."""
@@ -37,10 +37,10 @@ def lower_op(graph: Graph, op: Op) -> Work:
         When the NPU cannot run it, and it is not one for the host; names the operator, the limit and the value seen.
     """
     graph = one_image(graph, op)
-    if reason := host_reason(graph, op, frozenset(_LOWERINGS), LUT_KINDS):
+    if reason := host_reason(graph, op, frozenset(LOWERINGS), LUT_KINDS):
         return HostWork(reason)
     try:
-        return _LOWERINGS[op.kind](graph, op)
+        return LOWERINGS[op.kind](graph, op)
     except GraphError as error:
         raise GraphError(f"{describe(graph, op)}: {error}") from error
 
@@ -269,6 +269,7 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork:
 
 
 def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork:
+    require(not op.options.get("is_shuffled"), "only the default weights format is supported")
     source, (weights, zero_point) = activation(graph, op.inputs[0], is_wide_ok=True), weight_constant(graph, op)
     num_oc, num_ic = weights.shape
     size = int(np.prod(source.shape))
@@ -385,7 +386,7 @@ def _lower_pool(graph: Graph, op: Op) -> PoolWork:
     )
 
 
-_LOWERINGS: dict[str, Lowering] = {
+LOWERINGS: dict[str, Lowering] = {
     "CONV_2D": _lower_conv,
     "DEPTHWISE_CONV_2D": _lower_conv,
     "FULLY_CONNECTED": _lower_fully_connected,

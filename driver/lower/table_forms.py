@@ -10,7 +10,7 @@ import numpy as np
 from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
 
 from .elementwise import product_table
-from .host_ops import run_host_op
+from .host_ops import run_host_ops
 from .lut import LUT_KINDS
 from .operands import require
 from .parts import Expansion, Parts
@@ -65,7 +65,7 @@ def _run(parts: Parts, chain: Sequence[Op], shape: tuple[int, ...], values: np.n
             tensors[index] = replace(tensors[index], shape=shape)
     graph = Graph("table", tuple(tensors), tuple(chain), (), ())
     for op, number in zip(chain, numbers, strict=True):
-        values = run_host_op(graph, op, {op.inputs[number]: values})[op.outputs[0]]
+        values = run_host_ops(graph, [op], {op.inputs[number]: values})[op.outputs[0]]
     return values
 
 
@@ -172,7 +172,7 @@ def _slopes(parts: Parts, values: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     tensors[x], tensors[y] = (replace(tensors[index], shape=shape) for index in (x, y))
     tensors[slopes] = replace(tensors[slopes], shape=(1, 1, len(values)), data=values.reshape(1, 1, -1))
     graph = Graph("slopes", tuple(tensors), (parts.op,), (), ())
-    return run_host_op(graph, parts.op, {x: inputs.reshape(shape)})[y].reshape(inputs.shape)
+    return run_host_ops(graph, [parts.op], {x: inputs.reshape(shape)})[y].reshape(inputs.shape)
 
 
 TABLE_EXPANSIONS: dict[str, tuple[Expansion, ...]] = {

@@ -17,6 +17,7 @@ from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Execution
 
 from .cycle_causes import cycle_split, largest_loss, no_split, total_split
+from .host_report import host_groups, host_lines, notes, remedy, share_line, shares
 from .tables import print_meanings, print_table
 
 __all__ = [
@@ -66,7 +67,7 @@ class Mismatch:
 
 
 def compare(graph: Graph, op_index: int, tensor: int, found: np.ndarray, expected: np.ndarray) -> Mismatch | None:
-    """None when the two arrays are equal, element by element."""
+    """None when the two arrays are equal, element by element; what is no number equals what is none."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return Mismatch(
             tensor,
@@ -78,6 +79,8 @@ def compare(graph: Graph, op_index: int, tensor: int, found: np.ndarray, expecte
             (0,) * expected.ndim,
         )
     different = found != expected
+    if found.dtype.kind in "fc":
+        different &= ~(np.isnan(found) & np.isnan(expected))
     if not different.any():
         return None
     diff = np.abs(found.astype(np.float64) - expected.astype(np.float64))
@@ -114,20 +117,25 @@ def build_report(
     Raises
     ------
     GraphError
-        When the reference lacks a tensor.
+        When the reference lacks a tensor that somebody reads.
     """
     graph, npu = plan.graph, plan.config
     ops = {op.index: op for op in graph.ops}
     has_timing = device.memory_model is not None
     mismatches: list[Mismatch] = []
+    read = {*graph.outputs, *(index for op in graph.ops for index in op.inputs)}
 
     def check(index: int) -> tuple[bool | None, float | int | None]:
         if expected is None:
             return None, None
-        outputs = [tensor for tensor in ops[index].outputs if not graph.is_added(tensor)]
-        if missing := [tensor for tensor in outputs if tensor not in expected]:
+        wanted = [
+            tensor
+            for tensor in ops[index].outputs
+            if not graph.is_added(tensor) and (tensor in read or tensor in expected)
+        ]
+        if missing := [tensor for tensor in wanted if tensor not in expected]:
             raise GraphError(f"the reference has no value of tensor {missing[0]} ({graph.tensors[missing[0]].name})")
-        stored = [tensor for tensor in outputs if tensor in execution.tensors]
+        stored = [tensor for tensor in wanted if tensor in execution.tensors]
         if not stored:
             return None, None
         found = [compare(graph, index, tensor, execution.tensors[tensor], expected[tensor]) for tensor in stored]
@@ -139,23 +147,27 @@ def build_report(
     def utilisation(macs: int, cycles: int) -> float | None:
         return macs / (cycles * npu.macs_per_cycle) if has_timing and cycles else (0.0 if has_timing else None)
 
-    layers, host_ops = [], []
+    layers, host_ops, num_groups = [], [], 0
     for step in plan.steps:
         if isinstance(step, HostStep):
-            remark = execution.host_remarks.get(step.op.index)
-            bit_exact, diff = check(step.op.index)
-            host_ops.append(
-                {
-                    "index": step.op.index,
-                    "name": graph.tensors[step.op.outputs[0]].name,
-                    "number": step.op.number,
-                    "op": step.op.title,
-                    "reason": f"{step.reason}; {remark}" if remark else step.reason,
-                    "macs": dense_macs(graph, step.op),
-                    "bit_exact": bit_exact,
-                    "max_abs_diff": diff,
-                }
-            )
+            for op, reason in zip(step.ops, step.reasons, strict=True):
+                remark = execution.host_remarks.get(op.index)
+                bit_exact, diff = check(op.index)
+                host_ops.append(
+                    {
+                        "index": op.index,
+                        "name": graph.name_of(op),
+                        "number": op.number,
+                        "op": op.title,
+                        "group": num_groups,
+                        "reason": f"{reason}; {remark}" if remark else reason,
+                        "remedy": remedy(reason),
+                        "macs": dense_macs(graph, op),
+                        "bit_exact": bit_exact,
+                        "max_abs_diff": diff,
+                    }
+                )
+            num_groups += 1
         elif isinstance(step, NpuStep):
             for index in step.layers:
                 layers.append(_layer(plan, ops[index], step, execution, has_timing, utilisation, check))
@@ -184,7 +196,9 @@ def build_report(
         "simulated_cycles_per_second": round(execution.cycles / execution.seconds)
         if has_timing and execution.seconds
         else None,
-        "notes": list(graph.notes),
+        "notes": notes(graph),
+        **shares(plan),
+        "host_groups": host_groups(plan),
         "host_ops": host_ops,
         "layers": sorted(layers, key=lambda layer: ops[layer["index"]].place),
     }, sorted(mismatches, key=lambda mismatch: mismatch.op)
@@ -346,7 +360,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 def summary(report: Mapping[str, Any]) -> list[str]:
     """What a report says besides its table, in lines."""
     lines = list(report.get("notes", ()))
-    lines += [f"{op['op']} (operator {op['number']}) runs on the CPU: {op['reason']}" for op in report["host_ops"]]
+    lines += host_lines(report["host_ops"])
+    lines += [share_line(report)] if report["host_ops"] else []
     cost = (
         "no timing"
         if report["cycles"] is None

@@ -19,6 +19,7 @@ LINE = (
     "cut",
     "expand",
     "lowering",
+    "order",
     "fuse",
     "weigh",
     "strides",
@@ -33,6 +34,7 @@ PASSES = (
     "cut",
     "expand",
     "lower_graph",
+    "choose_order",
     "choose_fusions",
     "choose_strides",
     "schedule",
@@ -124,7 +126,7 @@ def test_the_network_never_returns_to_a_file(layers):
     finally:
         sys.setprofile(before)
     route = [name for name, _ in groupby(visits)]
-    passed = ["expand", "lowering", "fuse", "schedule", "tilings", "segments", "image"]
+    passed = ["expand", "lowering", "order", "fuse", "schedule", "tilings", "segments", "image"]
     assert route == ["pipeline", *(["cut", "pipeline"] if layers else []), *passed]
 
 
