@@ -8,7 +8,6 @@ from ai_edge_litert import schema_py_generated as schema
 
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.graph.graph import GraphError
-from convoy.driver.graph.tflite_packed import unpacked
 from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.spec.config import PRESETS
 from convoy.verif.graphs import random_values, run_plan
@@ -71,7 +70,3 @@ def test_damaged_sparse_storage_is_refused():
 
     with pytest.raises(GraphError, match=r"tensor 1 \(tensor_1\): LiteRT cannot read its sparse storage: "):
         read_tflite(fully_connected(edit))
-
-
-def test_the_lower_half_comes_first():
-    np.testing.assert_array_equal(unpacked(np.uint8([0x7F, 0x08]), 3), np.int8([-1, 7, -8]))
