@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convoy.driver.emit.program import Plan
 from convoy.driver.graph.graph import Graph
@@ -13,7 +13,7 @@ from convoy.spec.config import NpuConfig
 from .cut import cut
 from .fuse import Fusions, choose_fusions
 from .image import emit_plan
-from .lowering import lower_graph
+from .lowering import doubts, lower_graph
 from .orientation import choose_orientation
 from .segments import find_segments
 from .strides import choose_strides
@@ -86,4 +86,5 @@ def compile_with_costs(
     chosen = choose_orientation(tilings, config)
     segments = find_segments(part, chosen.tiled.schedule)
     plan = emit_plan(part, config, chosen.tiled, segments, fusions.notes, keep_tensors=keep_tensors)
+    plan = replace(plan, doubts=doubts(part, works, plan.placements))
     return Compiled(plan, chosen.cycles, chosen.tiled.tilings_by_op, chosen.tiled.schedule.is_transposed)

@@ -5,13 +5,23 @@ format.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 from convoy.driver.errors import GraphError
 
-__all__ = ["Graph", "GraphError", "Op", "Quant", "Tensor", "Variable"]
+__all__ = ["Graph", "GraphError", "Op", "Quant", "Runtime", "Tensor", "Variable"]
+
+
+class Runtime(StrEnum):
+    """Whose results those of a network are to equal."""
+
+    LITERT = "litert"
+    """LiteRT's reference kernels: fixed point."""
+    ONNXRUNTIME = "onnxruntime"
+    """Sums of integers, scaled in float32 and rounded to even."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class Op:
     `new_shape`, `beta`, `axis`, `keep_dims`, `squeeze_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the
     masks and `is_offset` of `STRIDED_SLICE`, `alpha`, `approximate`, `quantized_bias_type` ("INT32", "INT64"),
     `variable` (its number), `is_half_up` (averages round halves up), `is_rescaled` (values are converted if scales
-    differ).
+    differ), `table` (what it makes of each byte, as from `OnnxUnit.table`).
     """
 
     index: int
@@ -77,7 +87,7 @@ class Op:
     outputs: tuple[int, ...]
     options: dict[str, Any] = field(default_factory=dict)
     raw: Any = field(default=None, compare=False, repr=False)
-    """The operator as its file has it (`export.RawOp`), for LiteRT alone: the compiler reads nothing of it."""
+    """The operator as its file has it (`RawOp`, `OnnxUnit`), for its runtime alone: the compiler does not read it."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,7 @@ class Graph:
     variables: tuple[Variable, ...] = ()
     notes: tuple[str, ...] = ()
     """What the importer assumed, in sentences for the user."""
+    runtime: Runtime = Runtime.LITERT
 
     def name_of(self, op: Op) -> str:
         """The name of an operator's first output, or of the variable that it assigns."""

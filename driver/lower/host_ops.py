@@ -10,13 +10,15 @@ from hashlib import sha256
 
 import numpy as np
 
-from convoy.driver.graph.graph import Graph, GraphError, Op
+from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime
 from convoy.driver.graph.tflite_writer import operator_model
 from convoy.driver.litert.process import LiteRT, LiteRTError, LiteRTTimeout, LoadedModel
+from convoy.driver.ort.runtime import OrtError
+from convoy.driver.ort.unit import OnnxUnit
 
 from .operands import describe
 
-__all__ = ["HOST_KINDS", "HostOp", "check_host_op", "host_reason", "run_host_op"]
+__all__ = ["HOST_KINDS", "HostOp", "OnnxHostOp", "check_host_op", "host_op", "host_reason", "run_host_op"]
 
 HOST_KINDS = {
     "SOFTMAX": "SOFTMAX is not supported by the NPU",
@@ -63,6 +65,47 @@ def host_reason(graph: Graph, op: Op, npu_kinds: frozenset[str], table_kinds: fr
     if op.kind in table_kinds and np.dtype(np.int16) in dtypes:
         return f"the NPU computes {op.kind} by tables of 256 bytes, which int16 would not fit"
     return None
+
+
+class OnnxHostOp:
+    """An operator of an ONNX network on the host, by onnxruntime's kernels; otherwise as `HostOp`.
+
+    Raises
+    ------
+    GraphError
+        On construction, when it stands for no node of the file.
+    """
+
+    remark = ""
+
+    def __init__(self, graph: Graph, op: Op):
+        if not isinstance(op.raw, OnnxUnit):
+            raise GraphError(f"{describe(graph, op)}: the ONNX file has no such operator")
+        self._graph, self._op, self._unit, self._loaded = graph, op, op.raw, op.raw.load()
+
+    def run(self, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """As `HostOp.run`."""
+        places = {port.place for port in self._unit.inputs}
+        inputs = [values[index] if place in places else np.empty(0) for place, index in enumerate(self._op.inputs)]
+        try:
+            return dict(zip(self._op.outputs, self._unit.run(self._loaded, inputs), strict=True))
+        except OrtError as error:
+            raise GraphError(f"{describe(self._graph, self._op)}: {error}") from None
+
+    def refusal(self) -> str | None:
+        """Nothing: onnxruntime has run the whole network when it was read."""
+        return None
+
+
+def host_op(graph: Graph, op: Op) -> HostOp | OnnxHostOp:
+    """An operator of the host, ready to run, by the kernels of the network's own runtime.
+
+    Raises
+    ------
+    GraphError
+        When that runtime cannot be given it.
+    """
+    return OnnxHostOp(graph, op) if graph.runtime == Runtime.ONNXRUNTIME else HostOp(graph, op)
 
 
 class HostOp:
@@ -163,6 +206,9 @@ def check_host_op(graph: Graph, op: Op, reason: str) -> None:
         When LiteRT's kernels do not take the operator, its dtypes or its shapes; names the operator.
     """
     name = describe(graph, op)
+    if graph.runtime == Runtime.ONNXRUNTIME:
+        host_op(graph, op)
+        return
     if op.kind in (*_STATES, *_RANDOM) or _has_subgraph(op):
         raise GraphError(f"{name}: {reason}, and the host does not execute operators with state, chance or subgraphs")
     try:
@@ -183,5 +229,5 @@ def _has_subgraph(op: Op) -> bool:
 
 
 def run_host_op(graph: Graph, op: Op, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """`HostOp(graph, op).run(values)`."""
-    return HostOp(graph, op).run(values)
+    """`host_op(graph, op).run(values)`."""
+    return host_op(graph, op).run(values)

@@ -7,13 +7,15 @@ from functools import partial
 
 import numpy as np
 
-from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
+from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime, Tensor
 from convoy.spec.isa import NN, TP, Rounding, TpOp
 
 from .elementwise import ELEMENTWISE_LOWERINGS
+from .float_factors import FLOAT_ROUNDING
 from .host_ops import host_reason
 from .lut import LUT_KINDS
 from .moves import MOVE_LOWERINGS
+from .onnx_operators import ONNX_LOWERINGS, requantised
 from .operands import (
     activation,
     axis_number,
@@ -50,10 +52,12 @@ def lower_op(graph: Graph, op: Op) -> Work:
     GraphError
         When the NPU cannot run it, and it is not one for the host; names the operator, the limit and the value seen.
     """
-    if reason := host_reason(graph, op, frozenset(_LOWERINGS), LUT_KINDS):
+    is_onnx = graph.runtime == Runtime.ONNXRUNTIME
+    lowerings = {**_LOWERINGS, **ONNX_LOWERINGS} if is_onnx else _LOWERINGS
+    if reason := host_reason(graph, op, frozenset(lowerings), LUT_KINDS):
         return HostWork(reason)
     try:
-        return _LOWERINGS[op.kind](graph, op)
+        return lowerings[op.kind](graph, op)
     except GraphError as error:
         raise GraphError(f"{describe(graph, op)}: {error}") from error
 
@@ -211,8 +215,13 @@ def _conv_work(
     require(not (is_wide and wgt_zero_point), f"{weights.name!r} has a zero point; with int16 activations use 0")
     zero_point_in = int(source.quantisation.zero_point[0])
     bias = _fold(graph, op, kernels, zero_point_in, copies)
-    num_oc = kernels.shape[0] // copies
-    factors = _requantisation(source, weights, target, _sums(kernels, bias, is_wide)[:num_oc], rounding)
+    num_oc, num_doubts, factors = kernels.shape[0] // copies, 0, list[np.ndarray]()
+    sums = _sums(kernels, bias, is_wide)[:num_oc]
+    if graph.runtime == Runtime.ONNXRUNTIME:
+        rounding = FLOAT_ROUNDING
+        *factors, num_doubts = requantised(source, weights, target, sums)
+    else:
+        factors[:] = _requantisation(source, weights, target, sums, rounding)
     mult, exponent = (np.tile(values, copies) for values in factors)
     act_min, act_max = clamp(op, target)
     work = ConvWork(
@@ -232,6 +241,7 @@ def _conv_work(
         in_shape,
         wgt_zero_point=wgt_zero_point,
         is_wide=is_wide,
+        num_doubts=num_doubts,
     )
     require(
         not is_wide or _has_room(work),

@@ -11,7 +11,7 @@ import numpy as np
 from convoy.driver.emit.program import HostStep, NpuStep, Plan, Program
 from convoy.driver.emit.traffic import Traffic, descriptor_traffic
 from convoy.driver.graph.graph import GraphError
-from convoy.driver.lower.host_ops import HostOp
+from convoy.driver.lower.host_ops import HostOp, OnnxHostOp, host_op
 from convoy.driver.plan.macs import dense_macs
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Status, WindowControl
@@ -133,7 +133,7 @@ class Session:
         timeout_cycles: int | None = None,
     ):
         self.plan, self.device, self.keep_tensors, self.progress = plan, device, keep_tensors, progress
-        self._host_ops: dict[int, HostOp] = {}
+        self._host_ops: dict[int, HostOp | OnnxHostOp] = {}
         self._traffic: dict[int, list[Traffic]] = {}
         """Of each program's descriptors, by its identity."""
         self._watchdog_cycles = watchdog_limit(plan.config) if watchdog_cycles is None else watchdog_cycles
@@ -233,7 +233,7 @@ class Session:
         """One operator of the host; it stays loaded for the next run."""
         op = step.op
         if op.index not in self._host_ops:
-            self._host_ops[op.index] = HostOp(self.plan.graph, op)
+            self._host_ops[op.index] = host_op(self.plan.graph, op)
         for index, value in self._host_ops[op.index].run(execution.tensors).items():
             self._set(execution, index, value)
         if remark := self._host_ops[op.index].remark:

@@ -1,0 +1,719 @@
+"""ONNX files -> `Graph`. onnxruntime optimises the network first: what is read is what it executes, with quantised
+operators in one piece, constants computed and shapes known. Both ways of writing quantised networks, QuantizeLinear
+and DequantizeLinear around float operators (QDQ) and QLinear operators, become the same.
+
+Operators get the names and layouts of TFLite. ONNX has channels first: images are transposed where they come in and go
+out, and before what needs their order in the file, such as a reshape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convoy.driver.files import read_file
+from convoy.driver.ort.runtime import OrtModel, onnx_package, optimised
+from convoy.driver.ort.unit import OnnxUnit, Port, from_image, to_image
+
+from .check import check_graph, printable
+from .graph import Graph, GraphError, Op, Quant, Runtime, Tensor
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["OnnxModel", "load_onnx"]
+
+MAX_FILE_BYTES = (1 << 31) - 1
+"""Files of protobuf are smaller."""
+_DTYPES_8_BIT = np.dtype(np.int8), np.dtype(np.uint8)
+_MICROSOFT = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX file that has been read."""
+
+    graph: Graph
+    network: onnx.ModelProto
+    """As onnxruntime executes it."""
+    origins: Mapping[int, tuple[str, int | None]]
+    """Of the graph's activations: the name in `network`, and if the graph has it as an image, its axes there; what
+    is not here has no counterpart.
+    """
+    values: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+    """Shape and dtype of every activation of `network`."""
+
+    def in_file(self, index: int, values: np.ndarray) -> np.ndarray:
+        """Values of a tensor of the graph in the layout of the file."""
+        _, rank = self.origins[index]
+        return values if rank is None else from_image(values, rank)
+
+
+def load_onnx(source: str | Path | bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> OnnxModel:
+    """Read an ONNX file.
+
+    Parameters
+    ----------
+    source
+        The path of the file, or its bytes.
+    shapes
+        Of inputs whose sizes the file does not know, by name; the empty name is that of the only input. An unknown
+        batch is 1 if it is not given.
+
+    Raises
+    ------
+    GraphError
+        When the package is missing, the file cannot be read, is not an ONNX file, has sizes that are not known, is not
+        quantised, or onnxruntime does not run it. One line.
+    """
+    label, name = ("model", "model") if isinstance(source, bytes) else (str(source), Path(source).stem)
+    try:
+        model = _parse(source)
+        notes = _fix_shapes(model, shapes or {})
+        return _Reader(name, model, notes).read()
+    except GraphError as error:
+        raise GraphError(f"{label}: {error}") from None
+
+
+def _parse(source: str | Path | bytes) -> onnx.ModelProto:
+    onnx = onnx_package()
+    raw = source if isinstance(source, bytes) else read_file(Path(source), MAX_FILE_BYTES)
+    try:
+        model = onnx.load_model_from_string(raw)
+        if not isinstance(source, bytes):
+            onnx.external_data_helper.load_external_data_for_model(model, str(Path(source).parent))
+    except Exception as error:  # whatever the parser makes of bytes that are no model
+        raise GraphError(f"not an ONNX file, or damaged ({_first_line(error)})") from None
+    if not model.graph.node:
+        raise GraphError("not an ONNX file, or one without operators")
+    dynamic = [
+        node.name for node in model.graph.node if node.op_type in ("DynamicQuantizeLinear", "DynamicQuantizeLSTM")
+    ]
+    if dynamic:
+        raise GraphError(
+            f"operator {printable(dynamic[0])} (DynamicQuantizeLinear) chooses scales while the network runs; quantise "
+            "it statically: convoy quantize on the float network"
+        )
+    if not any(node.op_type.startswith(("QuantizeLinear", "QLinear", "QGemm")) for node in model.graph.node):
+        raise GraphError("the network is not quantised; convoy quantize MODEL --calibration FOLDER -o OUT does it")
+    return model
+
+
+def _fix_shapes(model: onnx.ModelProto, given: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Give every input a shape; what was assumed, in sentences."""
+    constants = {constant.name for constant in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    unknown = set(given) - {value.name for value in inputs} - ({""} if len(inputs) == 1 else set())
+    if unknown:
+        raise GraphError(
+            f"--shape {printable(min(unknown))}: no such input; the inputs are "
+            f"{', '.join(printable(value.name) for value in inputs)}"
+        )
+    notes = []
+    for value in inputs:
+        dims = value.type.tensor_type.shape.dim
+        shape = given.get(value.name, given.get("") if len(inputs) == 1 else None)
+        if shape is not None and len(shape) != len(dims):
+            raise GraphError(f"--shape of {printable(value.name)}: {len(shape)} sizes for {len(dims)} axes")
+        for axis, dim in enumerate(dims):
+            known = dim.dim_value if dim.HasField("dim_value") else 0
+            if shape is not None:
+                if known > 0 and known != shape[axis]:
+                    raise GraphError(f"--shape of {printable(value.name)}: axis {axis} is {known} in the file")
+                dim.dim_value = shape[axis]
+            elif known <= 0:
+                if axis or len(dims) < 2:
+                    raise GraphError(
+                        f"input {printable(value.name)}: the size of axis {axis} is not known; give the shape by "
+                        f"--shape {printable(value.name)}=1x..."
+                    )
+                dim.dim_value = 1
+                notes.append(f"the batch of input {printable(value.name)} is not known; 1 is taken")
+    del model.graph.value_info[:]
+    return tuple(notes)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+class _Unsuited(Exception):
+    """A node that no operator of the NPU stands for."""
+
+
+def _suits(condition: bool) -> None:
+    if not condition:
+        raise _Unsuited
+
+
+@dataclass(frozen=True)
+class _Node:
+    """One node of the optimised network."""
+
+    kind: str
+    """With `ms.` in front if it is onnxruntime's own."""
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: dict[str, Any]
+    raw: bytes
+
+    def name(self, place: int) -> str:
+        """Of an input; empty if it is absent."""
+        return self.inputs[place] if place < len(self.inputs) else ""
+
+
+@dataclass
+class _Island:
+    """Float nodes between quantised activations and a QuantizeLinear."""
+
+    nodes: list[_Node]
+    """All, in order: DequantizeLinear first, QuantizeLinear last."""
+    sources: list[str] = field(default_factory=list)
+    """Quantised activations that they read."""
+
+    @property
+    def core(self) -> list[_Node]:
+        """Without DequantizeLinear and QuantizeLinear."""
+        return [node for node in self.nodes if node.kind not in ("DequantizeLinear", "QuantizeLinear")]
+
+
+_UNARY = {
+    "Abs", "Acos", "Asin", "Atan", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
+    "HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid",
+    "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "ms.QuickGelu", "ms.Gelu",
+    "ms.FastGelu", "ms.BiasGelu", "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu",
+    "DequantizeLinear", "QuantizeLinear",
+}  # fmt: skip
+"""Functions of single elements when all but one of their operands are constants of one element."""
+_TABLE_NAMES = {"Sigmoid": "LOGISTIC", "Tanh": "TANH", "HardSwish": "HARD_SWISH", "LeakyRelu": "LEAKY_RELU",
+                "Relu": "RELU", "Elu": "ELU", "Gelu": "GELU"}  # fmt: skip
+
+
+class _Reader:
+    """One network, from its nodes to a graph."""
+
+    def __init__(self, name: str, model: onnx.ModelProto, notes: tuple[str, ...]):
+        onnx = onnx_package()
+        self.name, self.notes = name, notes
+        self.model = optimised(model.SerializeToString())
+        self.constants: dict[str, np.ndarray] = {
+            constant.name: onnx.numpy_helper.to_array(constant) for constant in self.model.graph.initializer
+        }
+        self.inputs = [value.name for value in self.model.graph.input if value.name not in self.constants]
+        self.nodes = [
+            _Node(
+                f"ms.{node.op_type}" if node.domain == _MICROSOFT else node.op_type,
+                tuple(node.input),
+                tuple(node.output),
+                {
+                    attr.name: onnx.helper.get_attribute_value(attr)
+                    for attr in node.attribute
+                    if attr.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+                },
+                node.SerializeToString(),
+            )
+            for node in self.model.graph.node
+        ]
+        for node in self.nodes:
+            if node.kind == "Constant" and isinstance(node.attrs.get("value"), onnx.TensorProto):
+                self.constants[node.outputs[0]] = onnx.numpy_helper.to_array(node.attrs["value"])
+        self.opsets = tuple((opset.domain, opset.version) for opset in self.model.opset_import)
+        self.makers = {name: node for node in self.nodes for name in node.outputs}
+        self.tensors: list[Tensor] = []
+        self.ops: list[Op] = []
+        self.places: dict[tuple[str, bool], int] = {}
+        """Activations by name, and whether as images."""
+        self.aliases: dict[tuple[int, bytes, int], int] = {}
+        self.origins: dict[int, tuple[str, int | None]] = {}
+        self.values = self._probe()
+
+    def _probe(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of every activation, from a run on zeros."""
+        onnx = onnx_package()
+        inputs = {}
+        for value in self.model.graph.input:
+            if value.name in self.constants:
+                continue
+            kind = value.type.tensor_type
+            shape = tuple(dim.dim_value for dim in kind.shape.dim)
+            inputs[value.name] = np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        found = OrtModel(self.model, keeps_tensors=True).run(inputs) | inputs
+        return {name: (value.shape, value.dtype) for name, value in found.items() if isinstance(value, np.ndarray)}
+
+    def read(self) -> OnnxModel:
+        """The whole network, checked."""
+        islands: dict[int, _Island] = {}
+        needed = {output.name for output in self.model.graph.output}
+        wanted = []
+        for number in reversed(range(len(self.nodes))):
+            node = self.nodes[number]
+            if not needed.intersection(node.outputs) or node.kind == "Constant":
+                continue
+            wanted.append(number)
+            if node.kind == "QuantizeLinear" and (island := self._island(node)) is not None and self._fits(island):
+                islands[number] = island
+                needed.update(island.sources)
+            else:
+                needed.update(name for name in node.inputs if name and name not in self.constants)
+        inputs = tuple(self._new(name, False) for name in self.inputs)
+        for number in reversed(wanted):
+            if number in islands:
+                self._emit_island(islands[number])
+            else:
+                self._emit_node(self.nodes[number])
+        outputs = tuple(self._act(output.name, False) for output in self.model.graph.output)
+        graph = Graph(
+            self.name, tuple(self.tensors), tuple(self.ops), inputs, outputs, (), self.notes, Runtime.ONNXRUNTIME
+        )
+        check_graph(graph)
+        return OnnxModel(graph, self.model, self.origins, self.values)
+
+    # Tensors of the graph
+
+    def _new(self, name: str, is_image: bool, quant: Quant | None = None) -> int:
+        """An activation that an operator is about to write, or an input."""
+        shape, dtype = self.values[name]
+        if is_image:
+            shape = to_image(np.empty(shape, np.int8)).shape
+        index = self._tensor(name, shape, dtype, quant)
+        self.places[name, is_image] = index
+        self.origins[index] = name, len(self.values[name][0]) if is_image else None
+        return index
+
+    def _tensor(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype, quant: Quant | None = None,
+        data: np.ndarray | None = None,
+    ) -> int:  # fmt: skip
+        index = len(self.tensors)
+        self.tensors.append(Tensor(index, name, tuple(shape), np.dtype(dtype), quant, data))
+        return index
+
+    def _constant(self, name: str, data: np.ndarray, quant: Quant | None = None) -> int:
+        return self._tensor(name, data.shape, data.dtype, quant, data)
+
+    def _is_image(self, name: str) -> bool:
+        """Is it held as an image?"""
+        return (name, True) in self.places
+
+    def _act(self, name: str, is_image: bool, quant: Quant | None = None) -> int:
+        """An activation in one of its layouts, brought into it if need be; seen with another quantisation than it was
+        made with if that is what its reader says.
+        """
+        if (name, is_image) not in self.places:
+            self._convert(name, is_image)
+        index = self.places[name, is_image]
+        known = self.tensors[index].quant
+        if quant is None or (
+            known is not None
+            and np.array_equal(known.scale, quant.scale)
+            and np.array_equal(known.zero_point, quant.zero_point)
+        ):
+            return index
+        key = index, quant.scale.tobytes(), int(quant.zero_point[0])
+        if key not in self.aliases:
+            if known is None:
+                self.tensors[index] = replace(self.tensors[index], quant=quant)
+                return index
+            tensor = self.tensors[index]
+            target = self._tensor(f"{name} (seen with another scale)", tensor.shape, tensor.dtype, quant)
+            self.origins[target] = self.origins[index]
+            self._reshape(index, target)
+            self.aliases[key] = target
+        return self.aliases[key]
+
+    def _convert(self, name: str, is_image: bool) -> None:
+        """Emit what brings an activation into the other layout."""
+        source = self.places[name, not is_image]
+        shape, dtype = self.values[name]
+        rank, quant = len(shape), self.tensors[source].quant
+        if is_image and rank == 3:
+            first = self._tensor(name, (*shape[:2], 1, shape[2]), dtype, quant)
+            self._reshape(source, first)
+            source = first
+        target = self._new(name, is_image, quant)
+        if not is_image and rank == 3:
+            last, target = target, self._tensor(name, (*shape[:2], 1, shape[2]), dtype, quant)
+        order = (0, 2, 3, 1) if is_image else (0, 3, 1, 2)
+        if [n for n in self.tensors[source].shape if n > 1] == [n for n in self.tensors[target].shape if n > 1]:
+            self._reshape(source, target)
+        else:
+            self._add(
+                "TRANSPOSE",
+                (source, self._constant("order", np.array(order, np.int32))),
+                (target,),
+                {},
+                self._simple("Transpose", source, target, {"perm": order}),
+            )
+        if not is_image and rank == 3:
+            self._reshape(target, last)
+
+    def _reshape(self, source: int, target: int) -> None:
+        shape = self.tensors[target].shape
+        self._add(
+            "RESHAPE",
+            (source, self._constant("shape", np.array(shape, np.int32))),
+            (target,),
+            {"new_shape": list(shape)},
+            self._simple("Reshape", source, target, {}, np.array(shape, np.int64)),
+        )
+
+    def _simple(
+        self, kind: str, source: int, target: int, attrs: dict[str, Any], constant: np.ndarray | None = None
+    ) -> OnnxUnit:
+        """A node on tensors as the graph has them."""
+        node = onnx_package().helper.make_node(kind, ["x"] if constant is None else ["x", "c"], ["y"], **attrs)
+        x, y = self.tensors[source], self.tensors[target]
+        return OnnxUnit(
+            (node.SerializeToString(),),
+            {} if constant is None else {"c": constant},
+            (Port("x", 0, x.shape, x.dtype, False),),
+            (Port("y", 0, y.shape, y.dtype, False),),
+            self.opsets,
+        )
+
+    def _add(
+        self, kind: str, inputs: Iterable[int], outputs: Iterable[int], options: dict[str, Any], unit: OnnxUnit
+    ) -> None:
+        self.ops.append(Op(len(self.ops), kind, tuple(inputs), tuple(outputs), options, unit))
+
+    def _unit(self, nodes: list[_Node], inputs: list[int], outputs: list[int]) -> OnnxUnit:
+        """Nodes as a network that reads and writes these tensors of the graph; constants among them are not read."""
+        constants = {name: self.constants[name] for node in nodes for name in node.inputs if name in self.constants}
+
+        def ports(indices: list[int], names: set[str]) -> tuple[Port, ...]:
+            found = {}
+            for place, index in enumerate(indices):
+                name, rank = self.origins.get(index, ("", None)) if index >= 0 else ("", None)
+                if name in names and name not in found:
+                    shape, dtype = self.values[name]
+                    found[name] = Port(name, place, shape, dtype, rank is not None)
+            return tuple(found.values())
+
+        return OnnxUnit(
+            tuple(node.raw for node in nodes),
+            constants,
+            ports(inputs, {name for node in nodes for name in node.inputs}),
+            ports(outputs, {name for node in nodes for name in node.outputs}),
+            self.opsets,
+        )
+
+    def _emit(
+        self, kind: str, nodes: list[_Node], inputs: Iterable[int], outputs: Iterable[int], **options: Any
+    ) -> None:
+        """An operator that stands for nodes."""
+        inputs, outputs = list(inputs), list(outputs)
+        self._add(kind, inputs, outputs, options, self._unit(nodes, inputs, outputs))
+
+    # Quantisation
+
+    def _quant(self, scale: str, zero_point: str, axis: int = 0) -> Quant | None:
+        """From the names of constants; None if they are none."""
+        if scale not in self.constants or (zero_point and zero_point not in self.constants):
+            return None
+        scales = self.constants[scale].astype(np.float32).reshape(-1)
+        zeros = self.constants[zero_point].astype(np.int64).reshape(-1) if zero_point else np.zeros(1, np.int64)
+        return Quant(scales, np.broadcast_to(zeros, scales.shape).copy(), axis)
+
+    def _quants(self, node: _Node, *places: int) -> list[Quant]:
+        """Of one scale each, from the places of their scales; zero points follow them.
+
+        Raises
+        ------
+        _Unsuited
+            When one is no constant.
+        """
+        found = [self._per_tensor(node.name(place), node.name(place + 1)) for place in places]
+        quants = [quant for quant in found if quant is not None]
+        _suits(len(quants) == len(places))
+        return quants
+
+    def _channel_quant(self, node: _Node, place: int) -> Quant:
+        """Of weights.
+
+        Raises
+        ------
+        _Unsuited
+            When it is no constant, or the zero points of channels differ.
+        """
+        quant = self._quant(node.name(place), node.name(place + 1))
+        if quant is None or len(set(quant.zero_point.tolist())) != 1:
+            raise _Unsuited
+        return quant
+
+    def _per_tensor(self, scale: str, zero_point: str) -> Quant | None:
+        quant = self._quant(scale, zero_point)
+        return quant if quant is not None and quant.scale.size == 1 else None
+
+    def _is_byte(self, name: str) -> bool:
+        """Is it an activation of 8 bits?"""
+        return name in self.values and name not in self.constants and self.values[name][1] in _DTYPES_8_BIT
+
+    # Nodes
+
+    def _emit_node(self, node: _Node) -> None:
+        try:
+            _suits(node.kind in _HANDLERS)
+            _HANDLERS[node.kind](self, node)
+        except _Unsuited:
+            self._emit_host(node)
+
+    def _emit_host(self, node: _Node) -> None:
+        """A node as it is, for the host."""
+        is_image = (
+            node.kind in ("QuantizeLinear", "DequantizeLinear")
+            and self._per_tensor(node.name(1), node.name(2)) is not None
+            and len(self.values[node.outputs[0]][0]) == 4
+        )
+        if node.kind == "DequantizeLinear":
+            is_image = is_image and self._is_image(node.inputs[0])
+        inputs = [
+            self._act(name, is_image) if name in self.values and name not in self.constants else
+            self._constant(name, self.constants[name]) if name in self.constants else -1
+            for name in node.inputs
+        ]  # fmt: skip
+        quant = None
+        if node.kind == "QuantizeLinear":
+            quant = self._per_tensor(node.name(1), node.name(2))
+        if node.kind in ("QuantizeLinear", "DequantizeLinear"):
+            kind, inputs = node.kind.upper()[:-6], inputs[:1]
+        else:
+            kind = node.kind.upper()
+        outputs = [self._new(name, is_image, quant) for name in node.outputs if name]
+        self._emit(kind, [node], inputs, outputs)
+
+    # Islands
+
+    def _island(self, last: _Node) -> _Island | None:
+        """The float nodes that a QuantizeLinear ends, if all that they read is quantised activations and
+        constants.
+        """
+        found: dict[int, _Node] = {}
+        sources: list[str] = []
+        todo = [last]
+        while todo:
+            node = todo.pop()
+            if id(node) in found:
+                continue
+            found[id(node)] = node
+            for name in node.inputs:
+                if not name or name in self.constants:
+                    continue
+                if node.kind == "DequantizeLinear":
+                    if not self._is_byte(name) or self._per_tensor(node.name(1), node.name(2)) is None:
+                        return None
+                    sources.append(name)
+                elif name in self.makers and len(found) < _MAX_ISLAND:
+                    todo.append(self.makers[name])
+                else:
+                    return None
+        nodes = [node for node in self.nodes if id(node) in found]
+        return _Island(nodes, list(dict.fromkeys(sources)))
+
+    def _fits(self, island: _Island) -> bool:
+        """Can the island become operators of the graph?"""
+        return self._is_unary(island)
+
+    def _is_unary(self, island: _Island) -> bool:
+        """Is it a function of each element of one activation?"""
+        if len(island.sources) != 1 or not self._is_byte(island.nodes[-1].outputs[0]):
+            return False
+        shape = self.values[island.sources[0]][0]
+        return all(
+            node.kind in _UNARY
+            and all(self.values[name][0] == shape for name in node.outputs)
+            and all(self.constants[name].size == 1 for name in node.inputs if name in self.constants)
+            for node in island.nodes
+        )
+
+    def _emit_island(self, island: _Island) -> None:
+        names = [node.kind for node in island.core]
+        self._emit_table(island.nodes, island.sources[0], _TABLE_NAMES.get(names[0], "TABLE") if len(names) == 1 else
+                         "TABLE" if names else "QUANTIZE")  # fmt: skip
+
+    def _emit_table(self, nodes: list[_Node], source: str, kind: str) -> None:
+        first, last = nodes[0], nodes[-1]
+        is_image = self._is_image(source)
+        quant_in = self._per_tensor(first.name(1), first.name(2))
+        place = 3 if last.kind.startswith("ms.QLinear") else 1
+        quant_out = self._per_tensor(last.name(place), last.name(place + 1))
+        inputs = [self._act(source, is_image, quant_in)]
+        outputs = [self._new(last.outputs[0], is_image, quant_out)]
+        unit = self._unit(nodes, inputs, outputs)
+        self._add(kind, inputs, outputs, {"table": unit.table()}, unit)
+
+
+_MAX_ISLAND = 64
+"""Nodes of an island at most; larger ones are float networks."""
+
+_Handler = Callable[[_Reader, _Node], None]
+"""Emits the operators of a node; raises `_Unsuited`, before anything else, if it is none for the NPU."""
+
+
+def _pads_and_steps(node: _Node, sizes: tuple[int, ...], kernel: tuple[int, ...]) -> dict[str, Any]:
+    """Strides, dilations and explicit pads of a window, along rows and columns."""
+    rank = len(kernel)
+    strides = list(node.attrs.get("strides", [1] * rank))
+    dilations = list(node.attrs.get("dilations", [1] * rank))
+    pads = list(node.attrs.get("pads", [0] * (2 * rank)))
+    auto_pad = node.attrs.get("auto_pad", b"NOTSET").decode()
+    if auto_pad == "VALID":
+        pads = [0] * (2 * rank)
+    elif auto_pad.startswith("SAME"):
+        for axis in range(rank):
+            extent = (kernel[axis] - 1) * dilations[axis] + 1
+            total = max((-(-sizes[axis] // strides[axis]) - 1) * strides[axis] + extent - sizes[axis], 0)
+            less, more = total // 2, total - total // 2
+            pads[axis], pads[axis + rank] = (less, more) if auto_pad == "SAME_UPPER" else (more, less)
+    if rank == 1:
+        strides, dilations, pads = [1, *strides], [1, *dilations], [0, pads[0], 0, pads[1]]
+    top, left, bottom, right = pads
+    return {
+        "stride_h": strides[0],
+        "stride_w": strides[1],
+        "dilation_h": dilations[0],
+        "dilation_w": dilations[1],
+        "pads": (top, bottom, left, right),
+        "activation": "NONE",
+    }
+
+
+def _weights(reader: _Reader, name: str, quant: Quant, values: np.ndarray) -> int:
+    """Weights as a constant: int8 with a zero point becomes uint8, as the NPU has only one kind with a zero point."""
+    if values.dtype == np.int8 and quant.zero_point.any():
+        values, quant = (values.view(np.uint8) ^ 0x80), replace(quant, zero_point=quant.zero_point + 128)
+    return reader._constant(name, np.ascontiguousarray(values), quant)
+
+
+def _bias(reader: _Reader, name: str) -> list[int]:
+    return [reader._constant(name, reader.constants[name].reshape(-1))] if name else []
+
+
+def _qlinear_conv(reader: _Reader, node: _Node) -> None:
+    x, w, bias = node.inputs[0], node.inputs[3], node.name(8)
+    source, target = reader._quants(node, 1, 6)
+    quant = reader._channel_quant(node, 4)
+    _suits(reader._is_byte(x) and w in reader.constants and (not bias or bias in reader.constants))
+    weights, shape = reader.constants[w], reader.values[x][0]
+    _suits(len(shape) in (3, 4) and not node.attrs.get("channels_last", 0))
+    kernel = weights.shape[2:]
+    if weights.ndim == 3:
+        weights = weights[:, :, None]
+    options = _pads_and_steps(node, shape[2:], kernel)
+    group = node.attrs.get("group", 1)
+    is_depthwise = group == shape[1] and weights.shape[1] == 1
+    order = (1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1)
+    if is_depthwise:
+        options["depth_multiplier"] = weights.shape[0] // group
+    inputs = [
+        reader._act(x, True, source),
+        _weights(reader, w, replace(quant, axis=3 if is_depthwise else 0), weights.transpose(order)),
+        *_bias(reader, bias),
+    ]
+    outputs = [reader._new(node.outputs[0], True, target)]
+    reader._emit("DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D", [node], inputs, outputs, **options)
+
+
+def _operand(reader: _Reader, name: str, quant: Quant, is_image: bool, rank: int) -> int:
+    """An operand of an elementwise operator, constant or not."""
+    if name not in reader.constants:
+        return reader._act(name, is_image, quant)
+    values = reader.constants[name]
+    if is_image and values.ndim:
+        values = to_image(values.reshape((1,) * (rank - values.ndim) + values.shape))
+    return reader._constant(name, values, quant)
+
+
+def _qlinear_binary(reader: _Reader, node: _Node) -> None:
+    names = node.inputs[0], node.inputs[3]
+    quants = reader._quants(node, 1, 4, 6)
+    is_constant = [name in reader.constants for name in names]
+    _suits(not all(is_constant) and names[0] != names[1])
+    _suits(all(reader.constants[name].size > 1 for name in names if name in reader.constants))
+    rank = len(reader.values[node.outputs[0]][0])
+    ranks = [reader.values[name][0] for name in names if name not in reader.constants]
+    is_image = rank in (3, 4) and any(reader._is_image(name) for name in names) and all(len(r) == rank for r in ranks)
+    inputs = [_operand(reader, name, quant, is_image, rank) for name, quant in zip(names, quants, strict=False)]
+    outputs = [reader._new(node.outputs[0], is_image, quants[2])]
+    kind = {"ms.QLinearAdd": "ADD", "ms.QLinearMul": "MUL"}[node.kind]
+    unit = reader._unit([node], inputs, outputs)
+    reader._add(kind, inputs, outputs, {"activation": "NONE", "pairs": _pairs(reader, unit, names)}, unit)
+
+
+def _pairs(reader: _Reader, unit: OnnxUnit, names: tuple[str, str]) -> np.ndarray:
+    """All results of an operator on two tensors, of which one may be constant or both the same."""
+    ports = []
+    for place, name in enumerate(names):
+        dtype = reader.constants[name].dtype if name in reader.constants else reader.values[name][1]
+        ports.append(Port(name, place, (), dtype, False))
+    constants = {name: values for name, values in unit.constants.items() if name not in names}
+    return replace(unit, constants=constants, inputs=tuple(ports)).pairs()
+
+
+def _qlinear_unary(reader: _Reader, node: _Node) -> None:
+    reader._quants(node, 1, 3)
+    _suits(reader._is_byte(node.inputs[0]))
+    reader._emit_table([node], node.inputs[0], _TABLE_NAMES.get(node.kind.removeprefix("ms.QLinear"), "TABLE"))
+
+
+def _global_average_pool(reader: _Reader, node: _Node) -> None:
+    x, (source, target) = node.inputs[0], reader._quants(node, 1, 3)
+    _suits(len(reader.values[x][0]) in (3, 4) and not node.attrs.get("channels_last", 0))
+    inputs = [reader._act(x, True, source), reader._constant("axes", np.array([1, 2], np.int32))]
+    outputs = [reader._new(node.outputs[0], True, target)]
+    reader._emit("MEAN", [node], inputs, outputs, keep_dims=True)
+
+
+def _qgemm(reader: _Reader, node: _Node) -> None:
+    bias = node.name(6)
+    _suits(not node.attrs.get("transA", 0) and node.attrs.get("alpha", 1.0) == 1.0)
+    _suits(not bias or (bias in reader.constants and reader.constants[bias].ndim <= 1))
+    _fully_connected(reader, node, 7, bias, is_transposed=bool(node.attrs.get("transB", 0)))
+
+
+def _qlinear_matmul(reader: _Reader, node: _Node) -> None:
+    _fully_connected(reader, node, 6, "", is_transposed=False)
+
+
+def _fully_connected(reader: _Reader, node: _Node, place: int, bias: str, *, is_transposed: bool) -> None:
+    """`place` is that of the output's scale."""
+    a, b = node.inputs[0], node.inputs[3]
+    source, target = reader._quants(node, 1, place)
+    quant = reader._channel_quant(node, 4)
+    _suits(reader._is_byte(a) and b in reader.constants and reader.constants[b].ndim == 2)
+    weights = reader.constants[b] if is_transposed else reader.constants[b].T
+    inputs = [reader._act(a, False, source), _weights(reader, b, replace(quant, axis=0), weights)]
+    if bias:
+        values = np.broadcast_to(reader.constants[bias].reshape(-1), weights.shape[:1])
+        inputs.append(reader._constant(bias, np.ascontiguousarray(values)))
+    outputs = [reader._new(node.outputs[0], False, target)]
+    reader._emit("FULLY_CONNECTED", [node], inputs, outputs, activation="NONE", keep_num_dims=True)
+
+
+def _same_elements(reader: _Reader, node: _Node) -> None:
+    """Flatten, Reshape, Squeeze, Unsqueeze, Identity: another shape for the same elements."""
+    x = node.inputs[0]
+    _suits(reader._is_byte(x))
+    source = reader._act(x, False)
+    target = reader._new(node.outputs[0], False, reader.tensors[source].quant)
+    shape = reader.tensors[target].shape
+    shape_constant = reader._constant("shape", np.array(shape, np.int32))
+    reader._emit("RESHAPE", [node], [source, shape_constant], [target], new_shape=list(shape))
+
+
+_HANDLERS: dict[str, _Handler] = {
+    "QLinearConv": _qlinear_conv,
+    "ms.QLinearConv": _qlinear_conv,
+    "ms.QLinearAdd": _qlinear_binary,
+    "ms.QLinearMul": _qlinear_binary,
+    "ms.QLinearSigmoid": _qlinear_unary,
+    "ms.QLinearLeakyRelu": _qlinear_unary,
+    "ms.QLinearGlobalAveragePool": _global_average_pool,
+    "ms.QGemm": _qgemm,
+    "QLinearMatMul": _qlinear_matmul,
+    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"), _same_elements),
+}
+"""By kind of node; the others go to the host."""
