@@ -76,7 +76,9 @@ class Op:
     `new_shape`, `beta`, `axis`, `keep_dims`, `squeeze_dims`, `block_size`, `align_corners`, `half_pixel_centers`, the
     masks and `is_offset` of `STRIDED_SLICE`, `alpha`, `approximate`, `quantized_bias_type` ("INT32", "INT64"),
     `variable` (its number), `is_half_up` (averages round halves up), `is_rescaled` (values are converted if scales
-    differ), `table` (what it makes of each byte, as from `OnnxUnit.table`).
+    differ), `table` and `pairs` (what it makes of each byte or each two, as from `OnnxUnit`), `pixels` (of nearest
+    neighbours: input rows and columns of those of the output), `is_pad_counted` (pads count in averages), `is_float`
+    (the runtime computes in float32).
     """
 
     index: int

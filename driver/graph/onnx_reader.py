@@ -8,10 +8,10 @@ out, and before what needs their order in the file, such as a reshape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -166,6 +166,16 @@ class _Node:
         return self.inputs[place] if place < len(self.inputs) else ""
 
 
+def _with_inputs(node: _Node, inputs: tuple[str, ...]) -> _Node:
+    raw = onnx_package().NodeProto.FromString(node.raw)
+    raw.input[:] = inputs
+    return replace(node, inputs=inputs, raw=raw.SerializeToString())
+
+
+_ON_REAL = "is_on_real"
+"""Attribute of a node on bytes that the file has on real numbers."""
+
+
 @dataclass
 class _Island:
     """Float nodes between quantised activations and a QuantizeLinear."""
@@ -181,7 +191,7 @@ class _Island:
         return [node for node in self.nodes if node.kind not in ("DequantizeLinear", "QuantizeLinear")]
 
 
-_UNARY = {
+_ELEMENTWISE = {
     "Abs", "Acos", "Asin", "Atan", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
     "HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid",
     "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "ms.QuickGelu", "ms.Gelu",
@@ -191,6 +201,16 @@ _UNARY = {
 """Functions of single elements when all but one of their operands are constants of one element."""
 _TABLE_NAMES = {"Sigmoid": "LOGISTIC", "Tanh": "TANH", "HardSwish": "HARD_SWISH", "LeakyRelu": "LEAKY_RELU",
                 "Relu": "RELU", "Elu": "ELU", "Gelu": "GELU"}  # fmt: skip
+
+
+_PAIRS = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
+
+
+def _fits_into(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Can a tensor be broadcast to a shape?"""
+    return len(shape) <= len(target) and all(
+        size in (1, extent) for size, extent in zip(shape[::-1], target[::-1], strict=False)
+    )
 
 
 class _Reader:
@@ -254,7 +274,7 @@ class _Reader:
             if not needed.intersection(node.outputs) or node.kind == "Constant":
                 continue
             wanted.append(number)
-            if node.kind == "QuantizeLinear" and (island := self._island(node)) is not None and self._fits(island):
+            if node.kind == "QuantizeLinear" and (island := self._island(node)) is not None:
                 islands[number] = island
                 needed.update(island.sources)
             else:
@@ -338,7 +358,8 @@ class _Reader:
         if not is_image and rank == 3:
             last, target = target, self._tensor(name, (*shape[:2], 1, shape[2]), dtype, quant)
         order = (0, 2, 3, 1) if is_image else (0, 3, 1, 2)
-        if [n for n in self.tensors[source].shape if n > 1] == [n for n in self.tensors[target].shape if n > 1]:
+        moved = [axis for axis in order if self.tensors[source].shape[axis] > 1]
+        if moved == sorted(moved):
             self._reshape(source, target)
         else:
             self._add(
@@ -388,7 +409,7 @@ class _Reader:
             found = {}
             for place, index in enumerate(indices):
                 name, rank = self.origins.get(index, ("", None)) if index >= 0 else ("", None)
-                if name in names and name not in found:
+                if name and name in names and name not in found:
                     shape, dtype = self.values[name]
                     found[name] = Port(name, place, shape, dtype, rank is not None)
             return tuple(found.values())
@@ -455,11 +476,20 @@ class _Reader:
     # Nodes
 
     def _emit_node(self, node: _Node) -> None:
-        try:
-            _suits(node.kind in _HANDLERS)
-            _HANDLERS[node.kind](self, node)
-        except _Unsuited:
+        if node.kind not in _HANDLERS or not self._attempt(lambda: _HANDLERS[node.kind](self, node)):
             self._emit_host(node)
+
+    def _attempt(self, emit: Callable[[], None]) -> bool:
+        """Emit something, or nothing at all if it turns out to be none for the NPU."""
+        counts = len(self.ops), len(self.tensors)
+        state = dict(self.places), dict(self.aliases), dict(self.origins), dict(self.values)
+        try:
+            emit()
+        except _Unsuited:
+            del self.ops[counts[0] :], self.tensors[counts[1] :]
+            self.places, self.aliases, self.origins, self.values = state
+            return False
+        return True
 
     def _emit_host(self, node: _Node) -> None:
         """A node as it is, for the host."""
@@ -502,7 +532,7 @@ class _Reader:
             for name in node.inputs:
                 if not name or name in self.constants:
                     continue
-                if node.kind == "DequantizeLinear":
+                if node.kind == "DequantizeLinear" and node.inputs[0] not in self.constants:
                     if not self._is_byte(name) or self._per_tensor(node.name(1), node.name(2)) is None:
                         return None
                     sources.append(name)
@@ -513,26 +543,148 @@ class _Reader:
         nodes = [node for node in self.nodes if id(node) in found]
         return _Island(nodes, list(dict.fromkeys(sources)))
 
-    def _fits(self, island: _Island) -> bool:
-        """Can the island become operators of the graph?"""
-        return self._is_unary(island)
-
-    def _is_unary(self, island: _Island) -> bool:
-        """Is it a function of each element of one activation?"""
-        if len(island.sources) != 1 or not self._is_byte(island.nodes[-1].outputs[0]):
-            return False
-        shape = self.values[island.sources[0]][0]
+    def _is_elementwise(self, nodes: list[_Node], shape: tuple[int, ...]) -> bool:
+        """Do nodes compute each element of a result of some shape from elements of operands?"""
         return all(
-            node.kind in _UNARY
-            and all(self.values[name][0] == shape for name in node.outputs)
+            node.kind in _ELEMENTWISE
+            and all(_fits_into(self.values[name][0], shape) for name in node.outputs)
             and all(self.constants[name].size == 1 for name in node.inputs if name in self.constants)
-            for node in island.nodes
+            for node in nodes
         )
 
     def _emit_island(self, island: _Island) -> None:
-        names = [node.kind for node in island.core]
-        self._emit_table(island.nodes, island.sources[0], _TABLE_NAMES.get(names[0], "TABLE") if len(names) == 1 else
-                         "TABLE" if names else "QUANTIZE")  # fmt: skip
+        for emit in (self._unary_island, self._chain_island, self._pair_island, self._core_island):
+            if self._attempt(lambda emit=emit: emit(island)):  # type: ignore[misc]
+                return
+        for node in island.nodes:
+            if not any((name, is_image) in self.places for name in node.outputs for is_image in (False, True)):
+                self._emit_node(node)
+
+    def _unary_island(self, island: _Island) -> None:
+        """A function of each element of one activation."""
+        last, names = island.nodes[-1], [node.kind for node in island.core]
+        _suits(len(island.sources) == 1 and self._is_byte(last.outputs[0]))
+        shape = self.values[island.sources[0]][0]
+        _suits(self._is_elementwise(island.nodes, shape) and self.values[last.outputs[0]][0] == shape)
+        kind = _TABLE_NAMES.get(names[0], "TABLE") if len(names) == 1 else "TABLE" if names else "QUANTIZE"
+        self._emit_table(island.nodes, island.sources[0], kind)
+
+    def _chain_island(self, island: _Island) -> None:
+        """Nodes that move values, before or behind functions of each element: these become a table between moves of
+        bytes.
+        """
+        first, last, core = island.nodes[0], island.nodes[-1], island.core
+        _suits(len(island.sources) == 1 and self._is_byte(last.outputs[0]))
+        source, target = self._quants(first, 1)[0], self._quants(last, 1)[0]
+        previous = first.outputs[0]
+        for node in core:
+            _suits(node.inputs[0] == previous and sum(name not in self.constants for name in node.inputs if name) == 1)
+            previous = last.inputs[0] if last.inputs[0] in node.outputs else node.outputs[0]
+        is_move = [node.kind in _MOVES for node in core]
+        num_before = is_move.index(False) if False in is_move else len(core)
+        num_behind = is_move[::-1].index(False) if False in is_move else 0
+        middle = core[num_before : len(core) - num_behind]
+        name, dtype = island.sources[0], self.values[island.sources[0]][1]
+        for node in core[:num_before]:
+            name = self._move(node, name, self._wanted(node, core, last), source, dtype)
+        _suits(not any(node.kind in _MOVES for node in middle))
+        out_dtype = self.values[last.outputs[0]][1]
+        is_same = np.array_equal(source.scale, target.scale) and np.array_equal(source.zero_point, target.zero_point)
+        if middle or dtype != out_dtype or not is_same:
+            shape = self.values[middle[-1].outputs[0] if middle else name][0]
+            _suits(self._is_elementwise(middle, shape))
+            renamed = [self._renamed(first, {first.inputs[0]: name})]
+            renamed += [self._renamed(node, {middle[0].inputs[0]: first.outputs[0]}) for node in middle]
+            end = middle[-1].outputs[0] if middle else first.outputs[0]
+            output = last.outputs[0] if not num_behind else f"{name} (by a table)"
+            self.values[output] = shape, out_dtype
+            renamed.append(self._renamed(last, {last.inputs[0]: end, last.outputs[0]: output}))
+            self._emit_table(renamed, name, "TABLE" if middle else "QUANTIZE")
+            name = output
+        for node in core[len(core) - num_behind :] if num_behind else ():
+            name = self._move(node, name, self._wanted(node, core, last), target, out_dtype)
+        if name != last.outputs[0]:
+            self._same(name, last.outputs[0])
+
+    def _wanted(self, node: _Node, core: list[_Node], last: _Node) -> str:
+        """The output of a node of a chain that the chain goes on with."""
+        place = core.index(node) + 1
+        return last.inputs[0] if place == len(core) else core[place].inputs[0]
+
+    def _move(self, node: _Node, name: str, output: str, quant: Quant, dtype: np.dtype) -> str:
+        """Emit a float node on bytes; the name of its result that stands for `output`."""
+        names = {n: f"{n} (bytes)" for n in node.outputs if n}
+        for float_name, byte_name in names.items():
+            self.values[byte_name] = self.values[float_name][0], dtype
+        moved = self._renamed(node, {node.inputs[0]: name} | names)
+        moved = replace(moved, attrs=moved.attrs | {_ON_REAL: True})
+        self._act(name, self._is_image(name), quant)
+        _MOVES[node.kind](self, moved)
+        return names[output]
+
+    def _renamed(self, node: _Node, names: Mapping[str, str]) -> _Node:
+        """A node with other names of inputs and outputs."""
+        raw = onnx_package().NodeProto.FromString(node.raw)
+        outputs = tuple(names.get(name, name) for name in node.outputs)
+        raw.output[:] = outputs
+        renamed = replace(node, outputs=outputs, raw=raw.SerializeToString())
+        return _with_inputs(renamed, tuple(names.get(name, name) for name in node.inputs))
+
+    def _same(self, name: str, output: str) -> None:
+        """Emit a copy under another name."""
+        is_image = self._is_image(name)
+        source = self._act(name, is_image)
+        self._reshape(source, self._new(output, is_image, self.tensors[source].quant))
+
+    def _pair_island(self, island: _Island) -> None:
+        """A sum, difference or product of two activations, perhaps with a function of each element before or
+        behind.
+        """
+        last, kinds = island.nodes[-1], [_PAIRS[node.kind] for node in island.core if node.kind in _PAIRS]
+        shapes = [self.values[name][0] for name in island.sources]
+        _suits(len(island.sources) == 2 and len(kinds) == 1 and self._is_byte(last.outputs[0]))
+        shape = self.values[last.outputs[0]][0]
+        _suits(self._is_elementwise(island.nodes, shape) and all(len(other) == len(shape) for other in shapes))
+        pair = next(node for node in island.core if node.kind in _PAIRS)
+        names = [self._source_of(name, island) for name in pair.inputs]
+        quants = [self._source_quant(name, island) for name in names]
+        is_image = len(shape) in (3, 4) and any(self._is_image(name) for name in names)
+        inputs = [self._act(name, is_image, quant) for name, quant in zip(names, quants, strict=True)]
+        outputs = [self._new(last.outputs[0], is_image, self._quants(last, 1)[0])]
+        unit = self._unit(island.nodes, inputs, outputs)
+        self._add(kinds[0], inputs, outputs, {"activation": "NONE", "pairs": unit.pairs()}, unit)
+
+    def _source_of(self, name: str, island: _Island) -> str:
+        """The only activation that a float tensor of an island is computed from."""
+        todo, found = [name], set[str]()
+        while todo:
+            node = self.makers[todo.pop()]
+            names = [other for other in node.inputs if other and other not in self.constants]
+            (found.update if node.kind == "DequantizeLinear" else todo.extend)(names)
+        _suits(len(found) == 1)
+        return found.pop()
+
+    def _source_quant(self, name: str, island: _Island) -> Quant:
+        """How an island sees an activation."""
+        return next(
+            self._quants(node, 1)[0]
+            for node in island.nodes
+            if node.kind == "DequantizeLinear" and node.inputs[0] == name
+        )
+
+    def _core_island(self, island: _Island) -> None:
+        """One operator with weights, or a mean."""
+        core = [node for node in island.core if node.kind in _CORES]
+        _suits(len(core) == 1 and len(island.core) == 1 and len(island.sources) == 1)
+        _CORES[core[0].kind](self, core[0], island)
+
+    def _float_constant(self, name: str) -> tuple[np.ndarray, Quant] | None:
+        """Weights that a DequantizeLinear makes of constants: as they are stored, and their quantisation."""
+        maker = self.makers.get(name)
+        if maker is None or maker.kind != "DequantizeLinear" or maker.inputs[0] not in self.constants:
+            return None
+        quant = self._quant(maker.name(1), maker.name(2), maker.attrs.get("axis", 1))
+        return None if quant is None else (self.constants[maker.inputs[0]], quant)
 
     def _emit_table(self, nodes: list[_Node], source: str, kind: str) -> None:
         first, last = nodes[0], nodes[-1]
@@ -549,6 +701,7 @@ class _Reader:
 _MAX_ISLAND = 64
 """Nodes of an island at most; larger ones are float networks."""
 
+_Value = TypeVar("_Value")
 _Handler = Callable[[_Reader, _Node], None]
 """Emits the operators of a node; raises `_Unsuited`, before anything else, if it is none for the NPU."""
 
@@ -693,17 +846,345 @@ def _fully_connected(reader: _Reader, node: _Node, place: int, bias: str, *, is_
     reader._emit("FULLY_CONNECTED", [node], inputs, outputs, activation="NONE", keep_num_dims=True)
 
 
-def _same_elements(reader: _Reader, node: _Node) -> None:
-    """Flatten, Reshape, Squeeze, Unsqueeze, Identity: another shape for the same elements."""
-    x = node.inputs[0]
-    _suits(reader._is_byte(x))
-    source = reader._act(x, False)
-    target = reader._new(node.outputs[0], False, reader.tensors[source].quant)
+def _form(reader: _Reader, name: str) -> bool:
+    """Is a byte tensor held as an image? `_Unsuited` if it is no activation of bytes."""
+    _suits(reader._is_byte(name))
+    return reader._is_image(name)
+
+
+def _in_graph(values: Sequence[_Value], is_image: bool, filler: _Value) -> list[_Value]:
+    """Something for each axis in the file, in the order of the graph's axes."""
+    if not is_image:
+        return list(values)
+    channels_first = list(values) if len(values) == 4 else [values[0], values[1], filler, values[2]]
+    return [channels_first[axis] for axis in (0, 2, 3, 1)]
+
+
+def _axis_in_graph(axis: int, rank: int, is_image: bool) -> int:
+    return _in_graph([n == axis % rank for n in range(rank)], is_image, False).index(True)
+
+
+def _shapes_only(reader: _Reader, node: _Node) -> None:
+    """Flatten, Reshape, Squeeze, Unsqueeze: another shape for the same elements."""
+    x, y = node.inputs[0], node.outputs[0]
+    is_same = _form(reader, x) and reader.values[x][0] == reader.values[y][0]
+    source = reader._act(x, is_same)
+    target = reader._new(y, is_same, reader.tensors[source].quant)
     shape = reader.tensors[target].shape
-    shape_constant = reader._constant("shape", np.array(shape, np.int32))
-    reader._emit("RESHAPE", [node], [source, shape_constant], [target], new_shape=list(shape))
+    inputs = [source, reader._constant("shape", np.array(shape, np.int32))]
+    reader._emit("RESHAPE", [node], inputs, [target], new_shape=list(shape))
 
 
+def _transpose(reader: _Reader, node: _Node) -> None:
+    x, y = node.inputs[0], node.outputs[0]
+    shape = reader.values[x][0]
+    perm = list(node.attrs.get("perm", range(len(shape))[::-1]))
+    is_image = _form(reader, x) and len(shape) == 4
+    stored = [0, 2, 3, 1] if is_image else list(range(len(shape)))
+    order, is_image_out = [stored.index(axis) for axis in perm], False
+    if len(shape) == 4 and [order[axis] for axis in (0, 2, 3, 1)] == [0, 1, 2, 3]:
+        order, is_image_out = [0, 1, 2, 3], True
+    source = reader._act(x, is_image)
+    target = reader._new(y, is_image_out, reader.tensors[source].quant)
+    if order == sorted(order):
+        shape_constant = reader._constant("shape", np.array(reader.tensors[target].shape, np.int32))
+        reader._emit("RESHAPE", [node], [source, shape_constant], [target])
+    else:
+        reader._emit("TRANSPOSE", [node], [source, reader._constant("order", np.array(order, np.int32))], [target])
+
+
+def _max_pool(reader: _Reader, node: _Node) -> None:
+    x, y = node.inputs[0], node.outputs[0]
+    _form(reader, x)
+    shape, out_shape = reader.values[x][0], reader.values[y][0]
+    _suits(len(shape) in (3, 4) and len(node.outputs) == 1)
+    options = _window(node, shape, out_shape)
+    source = reader._act(x, True)
+    reader._emit("MAX_POOL_2D", [node], [source], [reader._new(y, True, reader.tensors[source].quant)], **options)
+
+
+def _window(node: _Node, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Options of a pool; its pads behind the image are those that its output needs."""
+    kernel = tuple(node.attrs["kernel_shape"])
+    options = _pads_and_steps(node, shape[2:], kernel)
+    _suits(options.pop("dilation_h") == options.pop("dilation_w") == 1)
+    kernel_h, kernel_w = (1, *kernel) if len(kernel) == 1 else kernel
+    (height, width), (out_h, out_w) = (
+        ((1, *sizes) if len(sizes) == 1 else sizes) for sizes in (shape[2:], out_shape[2:])
+    )
+    top, bottom, left, right = options["pads"]
+    bottom = max(bottom, (out_h - 1) * options["stride_h"] + kernel_h - height - top)
+    right = max(right, (out_w - 1) * options["stride_w"] + kernel_w - width - left)
+    return options | {"filter_h": kernel_h, "filter_w": kernel_w, "pads": (top, bottom, left, right)}
+
+
+def _global_max_pool(reader: _Reader, node: _Node) -> None:
+    x = node.inputs[0]
+    _form(reader, x)
+    _suits(len(reader.values[x][0]) in (3, 4))
+    source = reader._act(x, True)
+    inputs = [source, reader._constant("axes", np.array([1, 2], np.int32))]
+    outputs = [reader._new(node.outputs[0], True, reader.tensors[source].quant)]
+    reader._emit("REDUCE_MAX", [node], inputs, outputs, keep_dims=True)
+
+
+def _integers(reader: _Reader, node: _Node, place: int, attr: str) -> list[int] | None:
+    """A constant input, or the attribute that older files have instead."""
+    if name := node.name(place):
+        _suits(name in reader.constants)
+        return [int(value) for value in reader.constants[name].reshape(-1)]
+    return [int(value) for value in node.attrs[attr]] if attr in node.attrs else None
+
+
+def _slice(reader: _Reader, node: _Node) -> None:
+    x, y = node.inputs[0], node.outputs[0]
+    is_image, shape = _form(reader, x), reader.values[x][0]
+    starts, ends = (_integers(reader, node, place, attr) for place, attr in ((1, "starts"), (2, "ends")))
+    if starts is None or ends is None:
+        raise _Unsuited
+    axes = _integers(reader, node, 3, "axes") or list(range(len(starts)))
+    steps = _integers(reader, node, 4, "steps") or [1] * len(starts)
+    chosen = [range(size) for size in shape]
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        chosen[axis] = chosen[axis][start:end:step]
+    _cut(reader, node, y, chosen, is_image)
+
+
+def _cut(reader: _Reader, node: _Node, output: str, chosen: list[range], is_image: bool) -> None:
+    """Emit the elements of a node's input at these places along each axis in the file."""
+    _suits(all(len(part) > 0 and part.step > 0 for part in chosen))
+    source = reader._act(node.inputs[0], is_image)
+    parts = _in_graph(chosen, is_image, range(1))
+    bounds = [[getattr(part, name) for part in parts] for name in ("start", "stop", "step")]
+    inputs = [source, *(reader._constant("bounds", np.array(values, np.int32)) for values in bounds)]
+    outputs = [reader._new(output, is_image, reader.tensors[source].quant)]
+    masks = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+    reader._emit("STRIDED_SLICE", [node], inputs, outputs, **dict.fromkeys(masks, 0))
+
+
+def _split(reader: _Reader, node: _Node) -> None:
+    x = node.inputs[0]
+    is_image, shape = _form(reader, x), reader.values[x][0]
+    axis, start = node.attrs.get("axis", 0) % len(shape), 0
+    for output in node.outputs:
+        size = reader.values[output][0][axis]
+        chosen = [range(extent) for extent in shape]
+        chosen[axis] = range(start, start + size)
+        _cut(reader, node, output, chosen, is_image)
+        start += size
+
+
+def _pad(reader: _Reader, node: _Node) -> None:
+    x, y = node.inputs[0], node.outputs[0]
+    is_image, shape = _form(reader, x), reader.values[x][0]
+    pads = _integers(reader, node, 1, "pads")
+    if pads is None or node.attrs.get("mode", b"constant") != b"constant" or min(pads) < 0:
+        raise _Unsuited
+    axes = [axis % len(shape) for axis in _integers(reader, node, 3, "") or range(len(shape))]
+    by_axis = [(0, 0)] * len(shape)
+    for number, axis in enumerate(axes):
+        by_axis[axis] = pads[number], pads[number + len(axes)]
+    _suits(not node.name(2) or node.inputs[2] in reader.constants)
+    source = reader._act(x, is_image)
+    tensor = reader.tensors[source]
+    fill = reader.constants[node.inputs[2]].reshape(-1)[0] if node.name(2) else 0
+    if node.attrs.get(_ON_REAL, False):
+        _suits(fill == 0 and len(node.inputs) > 1)
+        fill = tensor.quantisation.zero_point[0]
+        filler = f"{y} (filler)"
+        reader.constants[filler] = np.array(fill, tensor.dtype)
+        node = _with_inputs(node, (*node.inputs[:2], filler, *node.inputs[3:]))
+    inputs = [
+        source,
+        reader._constant("pads", np.array(_in_graph(by_axis, is_image, (0, 0)), np.int32)),
+        reader._constant("filler", np.array([fill], tensor.dtype)),
+    ]
+    reader._emit("PADV2", [node], inputs, [reader._new(y, is_image, tensor.quant)])
+
+
+def _resize(reader: _Reader, node: _Node) -> None:
+    """Nearest neighbours; which ones onnxruntime says."""
+    x, y = node.inputs[0], node.outputs[0]
+    _form(reader, x)
+    shape, out_shape = reader.values[x][0], reader.values[y][0]
+    _suits(node.attrs.get("mode", b"nearest") == b"nearest" and len(shape) == 4 and shape[:2] == out_shape[:2])
+    _suits(node.attrs.get("coordinate_transformation_mode", b"half_pixel") != b"tf_crop_and_resize")
+    port = Port(x, 0, shape, np.dtype(np.float32), False), Port(y, 0, out_shape, np.dtype(np.float32), False)
+    unit = reader._unit([node], [], [])
+    unit = replace(unit, inputs=port[:1], outputs=port[1:])
+    pixels = []
+    for axis in (2, 3):
+        places = np.arange(shape[axis], dtype=np.float32).reshape([-1 if n == axis else 1 for n in range(4)])
+        (found,) = unit.run(unit.load(), [np.broadcast_to(places, shape).copy()])
+        line = np.moveaxis(found, axis, -1).reshape(-1, out_shape[axis])
+        _suits(bool((line == line[0]).all()))
+        pixels.append(line[0].astype(np.int64))
+    source = reader._act(x, True)
+    size = reader._constant("size", np.array(out_shape[2:], np.int32))
+    outputs = [reader._new(y, True, reader.tensors[source].quant)]
+    reader._emit("RESIZE_NEAREST_NEIGHBOR", [node], [source, size], outputs, pixels=tuple(pixels))
+
+
+def _blocks(reader: _Reader, node: _Node) -> None:
+    x, y = node.inputs[0], node.outputs[0]
+    _form(reader, x)
+    _suits(node.attrs.get("mode", b"DCR") == b"DCR")
+    source = reader._act(x, True)
+    kind = {"DepthToSpace": "DEPTH_TO_SPACE", "SpaceToDepth": "SPACE_TO_DEPTH"}[node.kind]
+    outputs = [reader._new(y, True, reader.tensors[source].quant)]
+    reader._emit(kind, [node], [source], outputs, block_size=node.attrs["blocksize"])
+
+
+def _gather(reader: _Reader, node: _Node) -> None:
+    """Elements at constant places that are evenly spaced."""
+    x, y, name = node.inputs[0], node.outputs[0], node.inputs[1]
+    is_image, shape = _form(reader, x), reader.values[x][0]
+    _suits(name in reader.constants and reader.constants[name].ndim <= 1 and reader.constants[name].size > 0)
+    axis, places = node.attrs.get("axis", 0) % len(shape), reader.constants[name]
+    indices = places.reshape(-1) % shape[axis]
+    step = int(indices[1] - indices[0]) if len(indices) > 1 else 1
+    _suits(step > 0 and bool((np.diff(indices) == step).all()))
+    chosen = [range(extent) for extent in shape]
+    chosen[axis] = range(int(indices[0]), int(indices[-1]) + 1, step)
+    if places.ndim:
+        _cut(reader, node, y, chosen, is_image)
+        return
+    kept = f"{y} (with its axis)"
+    reader.values[kept] = tuple(map(len, chosen)), reader.values[x][1]
+    _cut(reader, node, kept, chosen, False)
+    source = reader._act(kept, False)
+    reader._reshape(source, reader._new(y, False, reader.tensors[source].quant))
+
+
+def _concat(reader: _Reader, node: _Node) -> None:
+    """Bytes of one quantisation."""
+    _join(reader, node, node.inputs, [None] * len(node.inputs), None)
+
+
+def _qlinear_concat(reader: _Reader, node: _Node) -> None:
+    target = reader._quants(node, 0)[0]
+    names, quants = node.inputs[2::3], reader._quants(node, *range(3, len(node.inputs), 3))
+    made = []
+    for place, (name, quant) in enumerate(zip(names, quants, strict=True)):
+        is_same = np.array_equal(quant.scale, target.scale) and np.array_equal(quant.zero_point, target.zero_point)
+        if name in reader.constants or is_same:
+            _suits(is_same)
+            made.append(name)
+            continue
+        output = f"{node.outputs[0]} (part {place})"
+        reader.values[output] = reader.values[name]
+        alone = reader._renamed(node, {node.outputs[0]: output})
+        alone = _with_inputs(alone, (*node.inputs[:2], *node.inputs[2 + 3 * place : 5 + 3 * place]))
+        raw = onnx_package().NodeProto.FromString(alone.raw)
+        next(attr for attr in raw.attribute if attr.name == "axis").i = 0
+        is_image = _form(reader, name)
+        inputs, outputs = [reader._act(name, is_image, quant)], [reader._new(output, is_image, target)]
+        unit = reader._unit([alone], inputs, outputs)
+        flat = replace(unit, nodes=(raw.SerializeToString(),))
+        reader._add("QUANTIZE", inputs, outputs, {"table": flat.table()}, unit)
+        made.append(output)
+    plain = onnx_package().helper.make_node("Concat", made, [node.outputs[0]], axis=node.attrs["axis"])
+    joined = _Node("Concat", tuple(made), node.outputs, {"axis": node.attrs["axis"]}, plain.SerializeToString())
+    _join(reader, joined, made, [target] * len(made), target)
+
+
+def _join(
+    reader: _Reader, node: _Node, names: Sequence[str], quants: Sequence[Quant | None], target: Quant | None
+) -> None:
+    acts = [name for name in names if name not in reader.constants]
+    _suits(len(acts) == len(names))
+    forms = [_form(reader, name) for name in acts]
+    rank = len(reader.values[acts[0]][0])
+    is_image = rank in (3, 4) and any(forms)
+    inputs = [reader._act(name, is_image, quant) for name, quant in zip(names, quants, strict=True)]
+    found = target or reader.tensors[inputs[0]].quant
+    outputs = [reader._new(node.outputs[0], is_image, found)]
+    axis = _axis_in_graph(node.attrs["axis"], rank, is_image)
+    reader._emit("CONCATENATION", [node], inputs, outputs, axis=axis, activation="NONE")
+
+
+def _average_pool(reader: _Reader, node: _Node) -> None:
+    x, (source, target) = node.inputs[0], reader._quants(node, 1, 3)
+    _suits(reader._is_byte(x) and len(reader.values[x][0]) in (3, 4) and not node.attrs.get("channels_last", 0))
+    _emit_average(reader, [node], node, (x, source), (node.outputs[0], target))
+
+
+def _emit_average(
+    reader: _Reader, nodes: list[_Node], pool: _Node, source: tuple[str, Quant], target: tuple[str, Quant]
+) -> None:
+    shape, out_shape = reader.values[source[0]][0], reader.values[target[0]][0]
+    options = _window(pool, shape, out_shape)
+    _suits(not pool.attrs.get("ceil_mode", 0))
+    options["is_pad_counted"] = bool(pool.attrs.get("count_include_pad", 0))
+    inputs, outputs = [reader._act(source[0], True, source[1])], [reader._new(target[0], True, target[1])]
+    reader._emit("AVERAGE_POOL_2D", nodes, inputs, outputs, **options)
+
+
+def _float_average_pool(reader: _Reader, node: _Node, island: _Island) -> None:
+    last, x = island.nodes[-1], island.sources[0]
+    _suits(len(reader.values[x][0]) in (3, 4))
+    quant = reader._source_quant(x, island)
+    _emit_average(reader, island.nodes, node, (x, quant), (last.outputs[0], reader._quants(last, 1)[0]))
+
+
+def _transposed_conv(reader: _Reader, node: _Node, island: _Island) -> None:
+    x, y = island.sources[0], island.nodes[-1].outputs[0]
+    found = reader._float_constant(node.inputs[1])
+    shape, out_shape = reader.values[x][0], reader.values[y][0]
+    if found is None or len(shape) != 4 or node.attrs.get("group", 1) != 1:
+        raise _Unsuited
+    weights, quant = found
+    _suits(quant.scale.size == 1 or quant.axis % 4 == 1)
+    _suits(len(set(quant.zero_point.tolist())) == 1 and set(node.attrs.get("dilations", [1])) == {1})
+    source, target = reader._source_quant(x, island), reader._quants(island.nodes[-1], 1)[0]
+    options = _pads_and_steps(node, shape[2:], weights.shape[2:])
+    if "output_shape" in node.attrs or node.attrs.get("auto_pad", b"NOTSET") != b"NOTSET":
+        raise _Unsuited
+    inputs = [
+        reader._constant("shape", np.array([1, *out_shape[2:], out_shape[1]], np.int32)),
+        _weights(reader, node.inputs[1], replace(quant, axis=0), weights.transpose(1, 2, 3, 0)),
+        reader._act(x, True, source),
+    ]
+    if name := node.name(2):
+        inputs.append(_float_bias(reader, name, source, quant, weights.shape[1]))
+    outputs = [reader._new(y, True, target)]
+    reader._emit("TRANSPOSE_CONV", island.nodes, inputs, outputs, **options, is_float=True)
+
+
+def _float_bias(reader: _Reader, name: str, source: Quant, weights: Quant, num_oc: int) -> int:
+    """A bias in float32 as the sums of integers that it is nearest to."""
+    constant = reader._float_constant(name)
+    if constant is not None:
+        values = (constant[0].astype(np.float64) - constant[1].zero_point) * constant[1].scale
+    else:
+        _suits(name in reader.constants)
+        values = reader.constants[name].astype(np.float64)
+    scales = float(source.scale[0]) * np.broadcast_to(weights.scale.astype(np.float64), (num_oc,))
+    limits = np.iinfo(np.int32)
+    return reader._constant(
+        name, np.clip(np.rint(values.reshape(-1) / scales), limits.min, limits.max).astype(np.int32)
+    )
+
+
+_MOVES: dict[str, _Handler] = {
+    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout"), _shapes_only),
+    "Transpose": _transpose,
+    "MaxPool": _max_pool,
+    "GlobalMaxPool": _global_max_pool,
+    "Slice": _slice,
+    "Split": _split,
+    "Pad": _pad,
+    "Resize": _resize,
+    "DepthToSpace": _blocks,
+    "SpaceToDepth": _blocks,
+    "Gather": _gather,
+}
+"""Nodes that move or compare values, and so do the same to bytes as to real numbers of one scale."""
+_CORES: dict[str, Callable[[_Reader, _Node, _Island], None]] = {
+    "AveragePool": _float_average_pool,
+    "ConvTranspose": _transposed_conv,
+}
+"""Float nodes that the NPU computes on bytes."""
 _HANDLERS: dict[str, _Handler] = {
     "QLinearConv": _qlinear_conv,
     "ms.QLinearConv": _qlinear_conv,
@@ -712,8 +1193,11 @@ _HANDLERS: dict[str, _Handler] = {
     "ms.QLinearSigmoid": _qlinear_unary,
     "ms.QLinearLeakyRelu": _qlinear_unary,
     "ms.QLinearGlobalAveragePool": _global_average_pool,
+    "ms.QLinearAveragePool": _average_pool,
+    "ms.QLinearConcat": _qlinear_concat,
     "ms.QGemm": _qgemm,
     "QLinearMatMul": _qlinear_matmul,
-    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"), _same_elements),
+    "Concat": _concat,
+    **_MOVES,
 }
 """By kind of node; the others go to the host."""

@@ -66,22 +66,24 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
         act_min, act_max = clamp(op, target)
         quants = a.quantisation, b.quantisation, target.quantisation
         zero_points = [int(quant.zero_point[0]) for quant in quants]
-        if "pairs" in op.options:
-            factors, num_doubts = pair_fields(
-                kind,
-                op.options["pairs"],
-                (float(quants[0].scale[0]), float(quants[1].scale[0]), float(quants[2].scale[0])),
-                (zero_points[0], zero_points[1], zero_points[2]),
-            )
-        else:
-            factors = _factors(kind, *quants, is_wide, has_pot_scales)
-        fields = factors | {
+        fields = {
             "a_zero_point": zero_points[0],
             "b_zero_point": zero_points[1],
             "zero_point_out": zero_points[2],
             "act_min": act_min,
             "act_max": act_max,
         }
+        if "pairs" in op.options:
+            scales = [float(quant.scale[0]) for quant in quants]
+            factors, num_doubts = pair_fields(
+                kind,
+                op.options["pairs"],
+                (scales[0], scales[1], scales[2]),
+                (zero_points[0], zero_points[1], zero_points[2]),
+            )
+        else:
+            factors = _factors(kind, *quants, is_wide, has_pot_scales)
+        fields |= factors
     for number, tensor in enumerate(operands):
         if tensor.data is not None and tensor.data.size == 1 and not is_wide:
             return LutWork(

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from convoy.driver.graph.graph import Tensor
 from convoy.spec.isa import Rounding
 
 from .quantise import MAX_SHIFT_LEFT, MAX_SHIFT_RIGHT, quantise_multiplier
 
-__all__ = ["FLOAT_ROUNDING", "float_factors", "rounded"]
+__all__ = ["FLOAT_ROUNDING", "float_factors", "requantised", "rounded"]
 
 FLOAT_ROUNDING = Rounding.SINGLE
 """How the NPU rounds the outputs of an ONNX network's convolutions."""
@@ -38,6 +39,24 @@ def float_factors(
     found = [_factor(factor, tuple(bounds), low, high) for factor, bounds in zip(factors, sums.tolist(), strict=True)]
     mult, exponent, num_doubts = (np.array(column, np.int64) for column in zip(*found, strict=True))
     return mult, exponent, num_doubts
+
+
+def requantised(
+    source: Tensor, weights: Tensor, target: Tensor, sums: np.ndarray, *, is_float: bool = False
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Multipliers and exponents of a convolution's channels, int64 (OC,), and the number of sums in doubt.
+
+    Parameters
+    ----------
+    sums : int64 (OC, 2), least and greatest sum of each channel
+    is_float : onnxruntime adds in float32, so that a sum next to any step may be in doubt
+    """
+    scales = np.broadcast_to(weights.quantisation.scale, (len(sums),))
+    factors = source.quantisation.scale[0] * scales / target.quantisation.scale[0]
+    zero_point, info = int(target.quantisation.zero_point[0]), np.iinfo(target.dtype)
+    mult, exponent, doubts = float_factors(factors, sums, info.min - zero_point, info.max - zero_point)
+    num_steps = len(sums) * (info.max - info.min) if is_float else 0
+    return mult, exponent, max(int(doubts.sum()), num_steps)
 
 
 def _factor(factor: np.float32, sums: tuple[int, int], low: int, high: int) -> tuple[int, int, int]:

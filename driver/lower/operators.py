@@ -11,11 +11,10 @@ from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime, Tensor
 from convoy.spec.isa import NN, TP, Rounding, TpOp
 
 from .elementwise import ELEMENTWISE_LOWERINGS
-from .float_factors import FLOAT_ROUNDING
+from .float_factors import FLOAT_ROUNDING, requantised
 from .host_ops import host_reason
 from .lut import LUT_KINDS
 from .moves import MOVE_LOWERINGS
-from .onnx_operators import ONNX_LOWERINGS, requantised
 from .operands import (
     activation,
     axis_number,
@@ -33,7 +32,7 @@ from .operands import (
 from .quantise import MAX_SHIFT_LEFT, mean_multiplier, quantise_multiplier, reduced_multiplier, single_multiplier
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
-__all__ = ["lower_op"]
+__all__ = ["conv_axis", "lower_op"]
 
 MAX_STRIDE = 8
 KERNEL_PER_STRIDE = 11
@@ -52,8 +51,11 @@ def lower_op(graph: Graph, op: Op) -> Work:
     GraphError
         When the NPU cannot run it, and it is not one for the host; names the operator, the limit and the value seen.
     """
-    is_onnx = graph.runtime == Runtime.ONNXRUNTIME
-    lowerings = {**_LOWERINGS, **ONNX_LOWERINGS} if is_onnx else _LOWERINGS
+    lowerings = _LOWERINGS
+    if graph.runtime == Runtime.ONNXRUNTIME:
+        from .onnx_operators import ONNX_LOWERINGS
+
+        lowerings = {**_LOWERINGS, **ONNX_LOWERINGS}
     if reason := host_reason(graph, op, frozenset(lowerings), LUT_KINDS):
         return HostWork(reason)
     try:
@@ -83,10 +85,11 @@ def _axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
     return Axis(size_in, size_out, kernel, stride, dilation, before)
 
 
-def _conv_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
+def conv_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
     """One axis of a convolution.
 
-    With one output any stride gives the same result, so it becomes the smallest whose limit allows the kernel.
+    With one output any stride gives the same result, so it becomes the smallest whose limit allows the kernel. Raises
+    `GraphError` when the sizes do not fit together or the NPU does not take the axis.
     """
     found = _axis(op, axis, size_in, size_out, kernel)
     if size_out == 1:
@@ -219,7 +222,7 @@ def _conv_work(
     sums = _sums(kernels, bias, is_wide)[:num_oc]
     if graph.runtime == Runtime.ONNXRUNTIME:
         rounding = FLOAT_ROUNDING
-        *factors, num_doubts = requantised(source, weights, target, sums)
+        *factors, num_doubts = requantised(source, weights, target, sums, is_float=op.options.get("is_float", False))
     else:
         factors[:] = _requantisation(source, weights, target, sums, rounding)
     mult, exponent = (np.tile(values, copies) for values in factors)
@@ -273,8 +276,8 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork:
             f"kernels of {num_ic} channels on an input of {in_shape[3]}: grouped convolutions are not supported",
         )
     require(out_shape[3] == num_oc, f"{num_oc} kernels for {out_shape[3]} output channels")
-    rows = _conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
-    cols = _conv_axis(op, "w", in_shape[2], out_shape[2], kernel_w)
+    rows = conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
+    cols = conv_axis(op, "w", in_shape[2], out_shape[2], kernel_w)
     is_wide, has_int32 = (
         source.dtype == np.int16,
         len(op.inputs) > 2 and op.inputs[2] >= 0 and graph.tensors[op.inputs[2]].dtype == np.int32,
@@ -412,10 +415,13 @@ def _transposed_axis(
         1 <= stride <= MAX_TRANSPOSED_STRIDE,
         f"stride {stride} along {axis}; the limit of a transposed convolution is 1..{MAX_TRANSPOSED_STRIDE}",
     )
-    is_same = op.options["padding"] == "SAME"
-    expected = -(-size_out // stride) if is_same else (size_out - kernel + stride) // stride
-    require(expected == size_in, f"{size_in} inputs along {axis}; an output of {size_out} needs {expected}")
-    pad = max((size_in - 1) * stride + kernel - size_out, 0) // 2
+    if "pads" in op.options:
+        pad = op.options["pads"][{"h": 0, "w": 2}[axis]]
+    else:
+        is_same = op.options["padding"] == "SAME"
+        expected = -(-size_out // stride) if is_same else (size_out - kernel + stride) // stride
+        require(expected == size_in, f"{size_in} inputs along {axis}; an output of {size_out} needs {expected}")
+        pad = max((size_in - 1) * stride + kernel - size_out, 0) // 2
     reads = [
         (place, (place + pad) // stride - t, (place + pad) % stride + stride * t)
         for place in range(stride)

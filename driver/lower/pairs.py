@@ -19,7 +19,6 @@ _MAX_SHIFT = 31
 _STEPS = np.arange(-12, 13)
 """Tried around the usual factors, in units of what float32 can tell apart."""
 _STEP = 2.0**-26
-_PRODUCT_STEPS = 4096
 MAX_DOUBTS = 1 << 10
 """Pairs of 65,536 whose result may differ by one; with more the tensor processor is not the right place."""
 
@@ -27,8 +26,8 @@ MAX_DOUBTS = 1 << 10
 def pair_fields(
     kind: TpOp, pairs: np.ndarray, scales: tuple[float, float, float], zero_points: tuple[int, int, int]
 ) -> tuple[dict[str, int], int]:
-    """Multipliers and shifts of ADD, SUB or MUL, and the number of pairs of 65,536 whose result differs by one from
-    what it should be.
+    """Multipliers, shifts and limits of ADD, SUB or MUL, and the number of pairs of 65,536 whose result differs by one
+    from what it should be.
 
     Parameters
     ----------
@@ -41,9 +40,10 @@ def pair_fields(
         When no factors come near enough.
     """
     make = _product if kind == TpOp.MUL else _sum
-    fields, num_doubts = make(kind, pairs.astype(np.int64), scales, zero_points)
+    limits = int(pairs.min()), int(pairs.max())
+    fields, num_doubts = make(kind, pairs.astype(np.int64), scales, zero_points, limits)
     require(num_doubts <= MAX_DOUBTS, f"{num_doubts:,} of 65,536 results of the NPU would differ from onnxruntime's")
-    return fields, num_doubts
+    return fields | {"act_min": limits[0], "act_max": limits[1]}, num_doubts
 
 
 def _double(total: np.ndarray, mult: int, left: int, right: int) -> np.ndarray:
@@ -52,13 +52,15 @@ def _double(total: np.ndarray, mult: int, left: int, right: int) -> np.ndarray:
     return (high + ((1 << right) >> 1) - ((high < 0) & (right > 0))) >> right
 
 
-def _count(found: np.ndarray, expected: np.ndarray) -> int:
+def _count(found: np.ndarray, expected: np.ndarray, limits: tuple[int, int]) -> int:
     """Results that differ; all of them if one differs by more than one."""
-    difference = np.abs(np.clip(found, -128, 127) - expected)
-    return int(expected.size if difference.max() > 1 else difference.sum())
+    difference = np.abs(np.clip(found, *limits) - expected)
+    return int(expected.size if difference.max(initial=0) > 1 else difference.sum())
 
 
-def _sum(kind: TpOp, expected: np.ndarray, scales: tuple, zero_points: tuple) -> tuple[dict[str, int], int]:
+def _sum(
+    kind: TpOp, expected: np.ndarray, scales: tuple, zero_points: tuple, limits: tuple[int, int]
+) -> tuple[dict[str, int], int]:
     """Operands become fixed point of as many bits as fit, so that their sum needs a shift only."""
     ratios = np.array(scales[:2], np.float64) / scales[2]
     spare = max(0, int(np.ceil(np.log2(max(ratios.max(), 1e-30) * 2))))
@@ -83,7 +85,7 @@ def _sum(kind: TpOp, expected: np.ndarray, scales: tuple, zero_points: tuple) ->
     target = expected[rows[near], cols[near]]
     for step in sorted(np.ndindex(len(_STEPS), len(_STEPS)), key=lambda at: sum(abs(_STEPS[n]) for n in at)):
         a, b = (factors(ratio * (1 + _STEPS[n] * _STEP)) for ratio, n in zip(ratios, step, strict=True))
-        num_doubts = _count(results(a, b, rows[near], cols[near]), target)
+        num_doubts = _count(results(a, b, rows[near], cols[near]), target, limits)
         if best is None or num_doubts < best[0]:
             best = num_doubts, a, b
         if num_doubts == 0:
@@ -93,10 +95,12 @@ def _sum(kind: TpOp, expected: np.ndarray, scales: tuple, zero_points: tuple) ->
     fields = {
         "a_mult": a[0], "a_shift": a[1], "b_mult": b[0], "b_shift": b[1], "out_mult": _HALF, "out_shift": bits - 1
     }  # fmt: skip
-    return fields, _count(results(a, b, rows, cols), expected.reshape(-1))
+    return fields, _count(results(a, b, rows, cols), expected.reshape(-1), limits)
 
 
-def _product(kind: TpOp, expected: np.ndarray, scales: tuple, zero_points: tuple) -> tuple[dict[str, int], int]:
+def _product(
+    kind: TpOp, expected: np.ndarray, scales: tuple, zero_points: tuple, limits: tuple[int, int]
+) -> tuple[dict[str, int], int]:
     mult, exponent = quantise_multiplier(scales[0] * scales[1] / scales[2])
     require(
         -_MAX_SHIFT <= exponent <= MAX_PRODUCT_SHIFT,
@@ -108,14 +112,13 @@ def _product(kind: TpOp, expected: np.ndarray, scales: tuple, zero_points: tuple
     real = products * (mult / 2.0 ** (31 - exponent))
     near = np.abs(real - np.floor(real) - 0.5) < 1e-3
     counts = {}
-    for step in sorted(range(-16, 17), key=abs):
-        candidate = mult + step * (_PRODUCT_STEPS >> 8)
+    for step in sorted(_STEPS.tolist(), key=abs):
+        candidate = mult + round(step * _STEP * 2**31)
         if 0 <= candidate < 1 << 31:
-            counts[candidate] = _count(
-                _double(products[near], candidate, left, right) + zero_points[2], expected[near]
-            ) if near.any() else 0  # fmt: skip
+            found = _double(products[near], candidate, left, right) + zero_points[2]
+            counts[candidate] = _count(found, expected[near], limits)
             if not counts[candidate]:
                 break
     best = min(counts, key=lambda candidate: counts[candidate])
     fields = {"out_mult": best, "b_shift": left, "out_shift": right}
-    return fields, _count(_double(products, best, left, right) + zero_points[2], expected)
+    return fields, _count(_double(products, best, left, right) + zero_points[2], expected, limits)
