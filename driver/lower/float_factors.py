@@ -19,9 +19,9 @@ _NEIGHBOURS = 32
 """Multipliers below and above the usual one that are tried."""
 
 
-def rounded(sums: np.ndarray, factor: np.float32) -> np.ndarray:
-    """onnxruntime's outputs before the zero point, int64, for int64 sums."""
-    return np.rint(sums.astype(np.float32) * np.float32(factor)).astype(np.int64)
+def rounded(sums: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """onnxruntime's outputs before the zero point, int64, for int64 sums and factors of float32."""
+    return np.rint(sums.astype(np.float32) * factor).astype(np.int64)
 
 
 def float_factors(
@@ -36,9 +36,28 @@ def float_factors(
     sums : int64 (OC, 2), least and greatest sum of each channel
     low, high : outputs before the zero point are clamped to these
     """
-    found = [_factor(factor, tuple(bounds), low, high) for factor, bounds in zip(factors, sums.tolist(), strict=True)]
-    mult, exponent, num_doubts = (np.array(column, np.int64) for column in zip(*found, strict=True))
-    return mult, exponent, num_doubts
+    usual = [quantise_multiplier(float(factor)) for factor in factors]
+    mult, exponent = (np.array(column, np.int64) for column in zip(*usual, strict=True))
+    is_far = (exponent < -MAX_SHIFT_RIGHT) | (exponent > MAX_SHIFT_LEFT)
+    mult, exponent = np.where(is_far, 0, mult), np.where(is_far, 0, exponent)
+    levels = np.arange(low + 1, high + 1)
+    expected = _first_sums(lambda total: rounded(total, factors[:, None]), levels, sums)
+    best, num_doubts = mult.copy(), np.full(len(mult), 1 << 62)
+    for step in sorted(range(-_NEIGHBOURS, _NEIGHBOURS + 1), key=abs):
+        open_channels = np.flatnonzero(num_doubts > 0)
+        candidates = (mult + step * (mult > 0))[open_channels]
+        found = _first_sums(_single(candidates, exponent[open_channels]), levels, sums[open_channels])
+        counts = np.abs(found - expected[open_channels]).sum(axis=1)
+        is_better = (counts < num_doubts[open_channels]) & (candidates < 1 << 31)
+        best[open_channels[is_better]] = candidates[is_better]
+        num_doubts[open_channels[is_better]] = counts[is_better]
+    return best, exponent, num_doubts
+
+
+def _single(mult: np.ndarray, exponent: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The NPU's outputs for sums (OC, n)."""
+    shift, factor = (31 - exponent)[:, None], mult[:, None]
+    return lambda total: (total * factor + (np.int64(1) << (shift - 1)) - (total * factor < 0)) >> shift
 
 
 def requantised(
@@ -59,33 +78,11 @@ def requantised(
     return mult, exponent, max(int(doubts.sum()), num_steps)
 
 
-def _factor(factor: np.float32, sums: tuple[int, int], low: int, high: int) -> tuple[int, int, int]:
-    q, exponent = quantise_multiplier(float(factor))
-    levels = np.arange(low + 1, high + 1)
-    expected = _first_sums(lambda total: rounded(total, factor), levels, sums)
-    if q == 0 or not -MAX_SHIFT_RIGHT <= exponent <= MAX_SHIFT_LEFT:
-        q, exponent = 0, 0
-    best = q, exponent, 1 << 62
-    shift = 31 - exponent
-    for step in sorted(range(-_NEIGHBOURS, _NEIGHBOURS + 1), key=abs):
-        candidate = q + step
-        if not 0 <= candidate < 1 << 31 or (q == 0 and step):
-            continue
-
-        def single(total: np.ndarray, mult: int = candidate) -> np.ndarray:
-            return (total * mult + (1 << (shift - 1)) - (total * mult < 0)) >> shift
-
-        num_doubts = int(np.abs(_first_sums(single, levels, sums) - expected).sum())
-        if num_doubts < best[2]:
-            best = candidate, exponent, num_doubts
-        if not num_doubts:
-            break
-    return best
-
-
-def _first_sums(function: Callable[[np.ndarray], np.ndarray], levels: np.ndarray, sums: tuple[int, int]) -> np.ndarray:
-    """The least sum for which a rising function reaches each level; one more than the greatest sum if none does."""
-    first, last = np.full(len(levels), sums[0], np.int64), np.full(len(levels), sums[1] + 1, np.int64)
+def _first_sums(function: Callable[[np.ndarray], np.ndarray], levels: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """The least sum of each channel for which a rising function reaches each level, int64 (OC, levels); one more than
+    the greatest sum if none does.
+    """
+    first, last = (np.repeat(bound[:, None], len(levels), axis=1) for bound in (sums[:, 0], sums[:, 1] + 1))
     while (first < last).any():
         middle = (first + last) >> 1
         reaches = function(middle) >= levels
