@@ -12,7 +12,7 @@ from convoy.spec.isa import ADD_SHIFT, PARAM, TAP_BYTES, Rounding
 
 from .budget import BLOCK_ELEMENTS
 from .memory import MachineError, MemoryView
-from .quant import double_rounding, half_up_rounding, single_rounding, wrap32
+from .quant import double_rounding, float32_rounding, half_up_rounding, single_rounding, wrap32
 from .stream import read_weights
 from .wide import split_bytes, wide_rounding
 
@@ -33,6 +33,7 @@ _ROUNDINGS: dict[int, Callable[..., np.ndarray]] = {
     Rounding.DOUBLE: double_rounding,
     Rounding.SINGLE: single_rounding,
     Rounding.HALF_UP: half_up_rounding,
+    Rounding.FLOAT: float32_rounding,
 }
 
 

@@ -179,7 +179,10 @@ def _check_compute(config: NpuConfig, d: dict[str, int]) -> None:
 
 
 def _check_drain(config: NpuConfig, d: dict[str, int]) -> None:
-    _require(d["rounding"] in set(Rounding), f"rounding = {d['rounding']} is unknown: use 0..{max(Rounding).value}")
+    _require(
+        d["rounding"] != Rounding.FLOAT or not d["is_wide"],
+        f"rounding = {d['rounding']}: use 0..{Rounding.FLOAT - 1} with is_wide",
+    )
     low = -(1 << 15) if d["is_wide"] else -128
     _require(
         low <= d["act_min"] <= d["act_max"] < -low,

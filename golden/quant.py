@@ -1,4 +1,4 @@
-"""Requantisation, bit for bit: multipliers and the two ways of rounding that TFLite's reference kernels use.
+"""Requantisation, bit for bit: multipliers and the ways of rounding that TFLite's and onnxruntime's kernels use.
 
 Everything works on scalars and on numpy arrays alike, in int64; `docs/quantisation.md` derives the formulas.
 """
@@ -10,8 +10,11 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from convoy.spec.isa import FLOAT_PRODUCT_BITS
+
 __all__ = [
     "double_rounding",
+    "float32_rounding",
     "float64_rounding",
     "half_up_rounding",
     "quantize_multiplier",
@@ -120,6 +123,20 @@ def reduced_rounding(acc: ArrayLike, mult: ArrayLike, shift_left: ArrayLike, shi
     reduced = np.where(mult < 0x7FFF0000, (mult + (1 << 15)) >> 16, 0x7FFF)
     shift = 15 - shift_left + shift_right
     return (acc * reduced + (np.int64(1) << (shift - 1))) >> shift
+
+
+def float32_rounding(acc: ArrayLike, mult: ArrayLike, shift_left: ArrayLike, shift_right: ArrayLike) -> np.ndarray:
+    """F: the product as float32, rounded to an integer; halves go to even both times.
+
+    Arguments and result as `single_rounding`. A product of more than `FLOAT_PRODUCT_BITS` bits, sign included, gives
+    the int32 farthest on its side.
+    """
+    mult, shift_left, shift_right = (np.asarray(value, np.int64) for value in (mult, shift_left, shift_right))
+    product = saturate32(np.asarray(acc, np.int64) << shift_left) * mult
+    limit = 1 << (FLOAT_PRODUCT_BITS - 1)
+    scaled = np.ldexp(np.clip(product, -limit, limit - 1).astype(np.float64), -31 - shift_right)
+    rounded = np.rint(scaled.astype(np.float32)).astype(np.int64)
+    return np.select([product < -limit, product >= limit], [INT32_MIN, INT32_MAX], rounded)
 
 
 def float64_rounding(acc: ArrayLike, factor: ArrayLike) -> np.ndarray:

@@ -17,6 +17,7 @@ __all__ = [
     "CAUSE_FIELDS",
     "COMPLETION",
     "DESCRIPTOR_BYTES",
+    "FLOAT_PRODUCT_BITS",
     "FRACTION_BITS",
     "HEADER",
     "LUT_BYTES",
@@ -58,6 +59,8 @@ ADD_SHIFT, ADD_SHIFT_WIDE = 20, 15
 """ADD and SUB: left shift of the operands before they are scaled, of int8 and of int16; TFLite's, and what `a_mult`,
 `b_mult` and `out_mult` allow for.
 """
+FLOAT_PRODUCT_BITS = 49
+"""Bits of a product, its sign included, that `Rounding.FLOAT` scales; what has more counts as infinite."""
 MAX_RUN_BITS = 5
 """Largest `NN.run_bits`."""
 MAX_STEP_KERNELS = 4
@@ -82,6 +85,8 @@ class Rounding(IntEnum, shape=2):
     """SA: the exact product rounded once, half away from zero."""
     HALF_UP = 2
     """S16: the exact product rounded once, half up."""
+    FLOAT = 3
+    """F: the product rounded to the 24 significant bits of float32, then to an integer, halves to even both times."""
 
 
 class TpOp(IntEnum, shape=4):

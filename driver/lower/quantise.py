@@ -1,19 +1,22 @@
-"""Requantisation constants as TFLite derives them from scales (docs/quantisation.md)."""
+"""Requantisation constants as TFLite and onnxruntime derive them from scales (docs/quantisation.md)."""
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import numpy as np
 
 from convoy.driver.graph.graph import Quant
-from convoy.spec.isa import PARAM
+from convoy.spec.isa import FLOAT_PRODUCT_BITS, PARAM
 
 __all__ = [
     "MAX_SHIFT_LEFT",
     "activation_range",
     "add_multipliers",
+    "float_differences",
+    "float_multipliers",
     "mean_multiplier",
     "power_multipliers",
     "quantise_multiplier",
@@ -24,6 +27,8 @@ __all__ = [
 
 MAX_SHIFT_LEFT, MAX_SHIFT_RIGHT = PARAM.fields["shift_left"].max, PARAM.fields["shift_right"].max
 """Before and after the multiplication."""
+SIGNIFICAND_BITS = 24
+"""Of float32, the leading one included."""
 
 
 def quantise_multiplier(real: float) -> tuple[int, int]:
@@ -69,6 +74,78 @@ def single_multiplier(
         if candidate < 1 << 31 and np.array_equal((exact + (1 << (shift - 1)) - (exact < 0)) >> shift, expected):
             return candidate, exponent
     return None
+
+
+def float_multipliers(factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`(q, e)` of factors, float32 (OC,), finite and not negative, for `Rounding.FLOAT`: int64 arrays (OC,).
+
+    `q * 2**(e - 31)` is the factor, exactly, with the smallest q that has no left shift, so that products are short.
+    `(0, 0)` for those too small for `MAX_SHIFT_RIGHT`: every 32-bit sum becomes 0. e may exceed `MAX_SHIFT_LEFT`, which
+    PARAM does not hold.
+    """
+    fraction, exponent = np.frexp(factors.astype(np.float64))
+    spare_bits = 31 - SIGNIFICAND_BITS
+    shift = exponent.astype(np.int64) + spare_bits
+    up = np.clip(shift, 0, spare_bits)
+    mult = np.ldexp(fraction, SIGNIFICAND_BITS).astype(np.int64) << up
+    is_zero = (mult == 0) | (shift < -MAX_SHIFT_RIGHT)
+    return np.where(is_zero, 0, mult), np.where(is_zero, 0, shift - up)
+
+
+def float_differences(factors: np.ndarray, sums: np.ndarray, limits: tuple[int, int]) -> np.ndarray:
+    """Of how many sums does `Rounding.FLOAT` by `float_multipliers` give something else than
+    `rint(float32(sum) * factor)`, as onnxruntime and XNNPACK compute it?
+
+    None of up to 24 bits with a product that fits, by construction; others may, unless both are clamped there. Both
+    rise with the sum, so that it is enough to find, for each value within the limits, the first sum that reaches it.
+
+    Parameters
+    ----------
+    factors : as for `float_multipliers`
+    sums : least and greatest sum of each channel, bias included, int64 (OC, 2), within 32 bits
+    limits : the clamp, less the zero point
+
+    Returns
+    -------
+    int64 array (OC,)
+    """
+    mult, exponent = float_multipliers(factors)
+    left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
+    longest = (1 << (FLOAT_PRODUCT_BITS - 1)) - 1
+    sure = np.minimum(1 << SIGNIFICAND_BITS, longest // np.maximum(mult << left, 1))
+
+    def by_float32(total: np.ndarray, channels: np.ndarray) -> np.ndarray:
+        return np.clip(np.rint(total.astype(np.float32) * factors[channels, None]), *limits)
+
+    def by_npu(total: np.ndarray, channels: np.ndarray) -> np.ndarray:
+        product = np.clip(total << left[channels, None], -(1 << 31), (1 << 31) - 1) * mult[channels, None]
+        scaled = np.ldexp(product.astype(np.float64), -31 - right[channels, None]).astype(np.float32)
+        is_long = (product < ~longest) | (product > longest)
+        return np.clip(np.where(is_long, np.copysign(np.inf, product), np.rint(scaled)), *limits)
+
+    every = np.arange(len(factors))
+    ends = by_float32(np.stack([-sure, sure], axis=1), every)
+    is_sure = [(-sure <= sums[:, 0]) | (ends[:, 0] == limits[0]), (sums[:, 1] <= sure) | (ends[:, 1] == limits[1])]
+    differences = np.zeros(len(factors), np.int64)
+    unsure = every[~np.logical_and(*is_sure)]
+    values = np.arange(limits[0] + 1, limits[1] + 1)
+    firsts = [_first_sums(partial(rounded, channels=unsure), values, sums[unsure]) for rounded in (by_float32, by_npu)]
+    lower, upper = np.minimum(*firsts), np.maximum(*firsts)
+    counted = np.concatenate([lower[:, :1], upper[:, :-1]], axis=1)  # what differs by several is one sum
+    differences[unsure] = np.maximum(upper - np.maximum(lower, counted), 0).sum(axis=1)
+    return differences
+
+
+def _first_sums(rising: Callable[[np.ndarray], np.ndarray], values: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """For each row of `sums` and each of `values` the first sum of which `rising` is at least the value; the one
+    behind the greatest if there is none.
+    """
+    low, high = (np.repeat(bound[:, None], len(values), axis=1) for bound in (sums[:, 0], sums[:, 1] + 1))
+    while (low < high).any():
+        middle = (low + high) >> 1
+        is_reached = rising(middle) >= values
+        low, high = np.where(is_reached | (low == high), low, middle + 1), np.where(is_reached, middle, high)
+    return low
 
 
 def mean_multiplier(real: float, count: int) -> tuple[int, int]:

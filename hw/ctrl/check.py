@@ -253,7 +253,7 @@ class DescriptorCheck(wiring.Component):
             d.run_bits > MAX_RUN_BITS,
             d.split_log2 > 2,
             (d.split_log2 != 0) & (d.pitch_row != pitch),
-            d.rounding > max(Rounding).value,
+            d.is_wide & (d.rounding == Rounding.FLOAT),
             d.act_min > d.act_max,
             d.has_lut & (d.lut_addr[: exact_log2(LUT_BYTES)] != 0),
             d.is_wide & (d.has_lut | d.has_residual | (d.zero_point_in != 0) | d.num_ic[0]),

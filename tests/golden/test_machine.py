@@ -456,7 +456,7 @@ def test_record_and_stripe_kept():
         (dict(num_taps=2, run_bits=3), "NN.run_bits = 3: 2..run_bits must not exceed 4"),
         (dict(split_log2=1), "NN.split_log2 = 1: use 0 with is_flat"),
         (dict(split_log2=1, is_flat=0, split_words=1), "NN.pitch_row = 4: split_log2 and split_words make it 12"),
-        (dict(rounding=3), "NN.rounding = 3 is unknown: use 0..2"),
+        (dict(is_wide=1, num_z=1, num_z_last=1, rounding=3), "NN.rounding = 3: use 0..2 with is_wide"),
         (dict(act_min=-129), "NN.act_min, act_max = -129, 127"),
         (dict(tile_ow=5), "NN.tile_ow = 5 exceeds drain_pitch = 4"),
         (dict(num_vec_x=2), "NN.num_vec_x = 2: use num_vec = 1 with is_flat"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from convoy.golden.quant import (
     double_rounding,
+    float32_rounding,
     half_up_rounding,
     quantize_multiplier,
     reduced_rounding,
@@ -20,7 +21,7 @@ from convoy.golden.quant import (
     wrap32,
 )
 from convoy.golden.wide import split_bytes, wide_rounding
-from convoy.spec.isa import Rounding
+from convoy.spec.isa import FLOAT_PRODUCT_BITS, Rounding
 
 INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
 MULT = st.integers(1 << 30, (1 << 31) - 1)
@@ -147,6 +148,42 @@ def test_wrap32(value):
 @given(INT32, st.integers(0, (1 << 31) - 1), st.integers(0, 31))
 def test_half_up_rounding_is_exact_product_rounded_half_up(acc, mult, right):
     assert half_up_rounding(acc, mult, 0, right) == math.floor(Fraction(acc * mult, 2 ** (31 + right)) + Fraction(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("acc", "mult", "right", "expected"),
+    [
+        (5, 1 << 30, 0, 2),  # 2.5
+        (-7, 1 << 30, 0, -4),  # -3.5
+        (3, 1 << 30, 1, 1),  # 0.75
+        (5, 11744051 << 7, 0, 4),  # 3.5 - 2**-24, which float32 does not hold
+        (-5, 11744051 << 7, 0, -4),
+        (5, 15099495 << 7, 0, 4),  # 4.5 + 3 * 2**-24
+        (5, 15099496 << 7, 0, 5),  # 4.5 + 8 * 2**-24, which it holds
+    ],
+)
+def test_float32_rounding_vectors(acc, mult, right, expected):
+    assert float32_rounding(acc, mult, 0, right) == expected
+
+
+@given(
+    st.integers(-(1 << 24), 1 << 24),
+    st.integers(1 << 23, (1 << 24) - 1),
+    st.integers(-20, 0),
+    st.integers(0, 300),
+    st.integers(-2, 2),
+)
+def test_float32_rounding_is_that_of_numpy(acc, mult, exponent, value, nudge):
+    """Also where the product is next to a tie, so that float32 makes it one."""
+    near = round((value + 0.5) * 2.0 ** (24 - exponent) / max(abs(acc), 1)) + nudge
+    for significand in (mult, min(max(near, 1 << 23), (1 << 24) - 1)):
+        up = max(exponent + 7, 0)
+        found = float32_rounding(acc, significand << up, 0, max(-exponent - 7, 0))
+        product = np.float32(acc) * np.float32(significand * 2.0 ** (exponent - 24))
+        if abs(acc) * significand << up < 1 << (FLOAT_PRODUCT_BITS - 1):
+            assert found == np.rint(product)
+        else:
+            assert found == math.copysign(1 << 31, acc) - (acc > 0)
 
 
 def test_bytes_of_int16():
