@@ -7,16 +7,17 @@ from collections.abc import Callable
 import numpy as np
 
 from convoy.driver.graph.graph import Tensor
-from convoy.spec.isa import Rounding
+from convoy.spec.isa import FLOAT_PRODUCT_BITS, Rounding
 
-from .quantise import MAX_SHIFT_LEFT, MAX_SHIFT_RIGHT, quantise_multiplier
+from .operands import require
+from .quantise import MAX_SHIFT_LEFT, MAX_SHIFT_RIGHT
 
 __all__ = ["FLOAT_ROUNDING", "float_factors", "requantised", "rounded"]
 
-FLOAT_ROUNDING = Rounding.SINGLE
+FLOAT_ROUNDING = Rounding.FLOAT
 """How the NPU rounds the outputs of an ONNX network's convolutions."""
-_NEIGHBOURS = 32
-"""Multipliers below and above the usual one that are tried."""
+_MANTISSA_BITS = 24
+"""Of float32."""
 
 
 def rounded(sums: np.ndarray, factor: np.ndarray) -> np.ndarray:
@@ -27,37 +28,51 @@ def rounded(sums: np.ndarray, factor: np.ndarray) -> np.ndarray:
 def float_factors(
     factors: np.ndarray, sums: np.ndarray, low: int, high: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Q31 multipliers and exponents per channel, and how many sums of a channel give another output than
-    onnxruntime's: int64 (OC,) each.
+    """Multipliers and exponents per channel for `Rounding.FLOAT`, and how many sums of a channel give another output
+    than onnxruntime's: int64 (OC,) each.
+
+    The multiplier is the factor's mantissa, so that results differ only for sums that float32 does not hold.
 
     Parameters
     ----------
     factors : float32 (OC,)
     sums : int64 (OC, 2), least and greatest sum of each channel
     low, high : outputs before the zero point are clamped to these
+
+    Raises
+    ------
+    GraphError
+        When a factor is too large for the NPU's shift to the left.
     """
-    usual = [quantise_multiplier(float(factor)) for factor in factors]
-    mult, exponent = (np.array(column, np.int64) for column in zip(*usual, strict=True))
-    is_far = (exponent < -MAX_SHIFT_RIGHT) | (exponent > MAX_SHIFT_LEFT)
-    mult, exponent = np.where(is_far, 0, mult), np.where(is_far, 0, exponent)
-    levels = np.arange(low + 1, high + 1)
-    expected = _first_sums(lambda total: rounded(total, factors[:, None]), levels, sums)
-    best, num_doubts = mult.copy(), np.full(len(mult), 1 << 62)
-    for step in sorted(range(-_NEIGHBOURS, _NEIGHBOURS + 1), key=abs):
-        open_channels = np.flatnonzero(num_doubts > 0)
-        candidates = (mult + step * (mult > 0))[open_channels]
-        found = _first_sums(_single(candidates, exponent[open_channels]), levels, sums[open_channels])
-        counts = np.abs(found - expected[open_channels]).sum(axis=1)
-        is_better = (counts < num_doubts[open_channels]) & (candidates < 1 << 31)
-        best[open_channels[is_better]] = candidates[is_better]
-        num_doubts[open_channels[is_better]] = counts[is_better]
-    return best, exponent, num_doubts
+    fractions, exponent = np.frexp(factors.astype(np.float64))
+    mult = (fractions * (1 << _MANTISSA_BITS)).astype(np.int64)
+    exponent = exponent.astype(np.int64) + 31 - _MANTISSA_BITS
+    is_zero = (factors == 0) | (exponent < -MAX_SHIFT_RIGHT)
+    mult, exponent = np.where(is_zero, 0, mult), np.where(is_zero, 0, exponent)
+    require(
+        exponent.max() <= MAX_SHIFT_LEFT,
+        f"requantisation needs a left shift of {exponent.max()}; the limit is {MAX_SHIFT_LEFT}",
+    )
+    num_doubts = np.zeros(len(mult), np.int64)
+    reach = np.minimum(np.abs(sums).max(axis=1), 2 * (high - low) / np.maximum(factors, np.finfo(np.float32).tiny))
+    if (unsure := np.flatnonzero(is_zero | (reach > 1 << _MANTISSA_BITS))).size:
+        levels = np.arange(low + 1, high + 1)
+        expected = _first_sums(lambda total: rounded(total, factors[unsure, None]), levels, sums[unsure])
+        found = _first_sums(_float(mult[unsure, None], exponent[unsure, None]), levels, sums[unsure])
+        num_doubts[unsure] = np.abs(found - expected).sum(axis=1)
+    return mult, exponent, num_doubts
 
 
-def _single(mult: np.ndarray, exponent: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _float(mult: np.ndarray, exponent: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """The NPU's outputs for sums (OC, n)."""
-    shift, factor = (31 - exponent)[:, None], mult[:, None]
-    return lambda total: (total * factor + (np.int64(1) << (shift - 1)) - (total * factor < 0)) >> shift
+    limit = 1 << (FLOAT_PRODUCT_BITS - 1)
+
+    def apply(total: np.ndarray) -> np.ndarray:
+        product = (total << np.maximum(exponent, 0)) * mult
+        scaled = np.ldexp(product.astype(np.float64), np.minimum(exponent, 0) - 31).astype(np.float32)
+        return np.where(np.abs(product) < limit, np.rint(scaled), np.sign(product) * float(limit)).astype(np.int64)
+
+    return apply
 
 
 def requantised(
