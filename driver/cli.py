@@ -1,4 +1,4 @@
-"""The command `convoy`: run, layer, estimate, profile, compile, prune, verilog, info, bench.
+"""The command `convoy`: run, layer, estimate, profile, compile, prune, quantize, verilog, info, bench.
 
 Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report
 says so); 1 a tensor differs from the reference, or an error in Convoy itself; 2 the model, an input or an option is
@@ -73,6 +73,13 @@ class ReferenceName(StrEnum):
 
     LITERT = "litert"
     NONE = "none"
+
+
+class QuantizedType(StrEnum):
+    """Types of activations that a network can be quantised to."""
+
+    INT8 = "int8"
+    UINT8 = "uint8"
 
 
 class MemoryKind(StrEnum):
@@ -509,6 +516,64 @@ def prune(
     pruned, layers = prune_file(load_tflite(model, parse_shapes(shape or ())).data, share)
     write_file(output, pruned)
     print_pruned(layers, stdout_console())
+    return 0
+
+
+@app.command()
+def quantize(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="Float ONNX file.", show_default=False, autocompletion=complete_files),
+    ],
+    calibration: Annotated[
+        Path,
+        typer.Option(
+            "--calibration",
+            metavar="FOLDER",
+            help="Typical inputs: .npz with all inputs by name, or .npy or images for the only one.",
+            show_default=False,
+            autocompletion=complete_files,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the quantised ONNX file here.",
+            show_default=False,
+            autocompletion=complete_files,
+        ),
+    ],
+    shape: ShapeOption = None,
+    dtype: Annotated[QuantizedType, typer.Option("--dtype", help="Of activations.")] = QuantizedType.INT8,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", min=1, max=100_000, help="Read at most so many files.")
+    ] = 200,
+) -> int:
+    """Quantise a float ONNX network: weights of int8 per channel, activations of int8 or uint8."""
+    from convoy.driver.graph.onnx_reader import load_float
+    from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.ort.quantise import quantise_network
+    from convoy.driver.workload.calibration import load_samples
+
+    check_outputs((model,), {"--output": output})
+    source, inputs = load_float(model, parse_shapes(shape or ()))
+    with bar(text := "calibrating") as show:
+        found = load_samples(calibration, inputs, samples)
+        show(text, 0, len(found))
+        try:
+            quantised = quantise_network(
+                source,
+                found,
+                is_unsigned=dtype == QuantizedType.UINT8,
+                progress=lambda done: show(text, done, len(found)),
+            )
+        except GraphError as error:
+            raise GraphError(f"{model}: {error}") from None
+    write_file(output, quantised)
+    typer.echo(f"{output}: {dtype} activations, ranges from {len(found)} samples")
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from convoy.driver.files import read_file
-from convoy.driver.ort.runtime import OrtModel, onnx_package, optimised
+from convoy.driver.ort.runtime import OrtModel, first_line, onnx_package, optimised
 from convoy.driver.ort.unit import OnnxUnit, Port, from_image, to_image
 
 from .check import check_graph, printable
@@ -25,7 +25,7 @@ from .graph import Graph, GraphError, Op, Quant, Runtime, Tensor
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OnnxModel", "load_onnx"]
+__all__ = ["OnnxModel", "load_float", "load_onnx"]
 
 MAX_FILE_BYTES = (1 << 31) - 1
 """Files of protobuf are smaller."""
@@ -73,6 +73,8 @@ def load_onnx(source: str | Path | bytes, shapes: Mapping[str, tuple[int, ...]] 
     label, name = ("model", "model") if isinstance(source, bytes) else (str(source), Path(source).stem)
     try:
         model = _parse(source)
+        if not _is_quantised(model):
+            raise GraphError("the network is not quantised: convoy quantize MODEL --calibration FOLDER -o OUT does it")
         notes = _fix_shapes(model, shapes or {})
         return _Reader(name, model, notes).read()
     except GraphError as error:
@@ -87,7 +89,7 @@ def _parse(source: str | Path | bytes) -> onnx.ModelProto:
         if not isinstance(source, bytes):
             onnx.external_data_helper.load_external_data_for_model(model, str(Path(source).parent))
     except Exception as error:  # whatever the parser makes of bytes that are no model
-        raise GraphError(f"not an ONNX file, or damaged ({_first_line(error)})") from None
+        raise GraphError(f"not an ONNX file, or damaged ({first_line(error)})") from None
     if not model.graph.node:
         raise GraphError("not an ONNX file, or one without operators")
     dynamic = [
@@ -98,15 +100,45 @@ def _parse(source: str | Path | bytes) -> onnx.ModelProto:
             f"operator {printable(dynamic[0])} (DynamicQuantizeLinear) chooses scales while the network runs; quantise "
             "it statically: convoy quantize on the float network"
         )
-    if not any(node.op_type.startswith(("QuantizeLinear", "QLinear", "QGemm")) for node in model.graph.node):
-        raise GraphError("the network is not quantised; convoy quantize MODEL --calibration FOLDER -o OUT does it")
     return model
+
+
+def load_float(source: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> tuple[bytes, dict[str, Tensor]]:
+    """A float ONNX file with known shapes, and its inputs by name.
+
+    Raises
+    ------
+    GraphError
+        As from `load_onnx`, or when it is quantised already.
+    """
+    try:
+        model = _parse(source)
+        if _is_quantised(model):
+            raise GraphError("the network is quantised already")
+        _fix_shapes(model, shapes or {})
+    except GraphError as error:
+        raise GraphError(f"{source}: {error}") from None
+    helper, inputs = onnx_package().helper, {}
+    for index, value in enumerate(_inputs(model)):
+        kind = value.type.tensor_type
+        shape = tuple(dim.dim_value for dim in kind.shape.dim)
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        inputs[value.name] = Tensor(index, value.name, shape, dtype)
+    return model.SerializeToString(), inputs
+
+
+def _is_quantised(model: onnx.ModelProto) -> bool:
+    return any(node.op_type.startswith(("QuantizeLinear", "QLinear", "QGemm")) for node in model.graph.node)
+
+
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    constants = {constant.name for constant in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in constants]
 
 
 def _fix_shapes(model: onnx.ModelProto, given: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     """Give every input a shape; what was assumed, in sentences."""
-    constants = {constant.name for constant in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
+    inputs = _inputs(model)
     unknown = set(given) - {value.name for value in inputs} - ({""} if len(inputs) == 1 else set())
     if unknown:
         raise GraphError(
@@ -135,10 +167,6 @@ def _fix_shapes(model: onnx.ModelProto, given: Mapping[str, tuple[int, ...]]) ->
                 notes.append(f"the batch of input {printable(value.name)} is not known; 1 is taken")
     del model.graph.value_info[:]
     return tuple(notes)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 class _Unsuited(Exception):

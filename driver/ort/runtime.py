@@ -16,7 +16,7 @@ from convoy.driver.errors import GraphError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OrtError", "OrtModel", "onnx_package", "optimised", "ort_package"]
+__all__ = ["OrtError", "OrtModel", "first_line", "onnx_package", "optimised", "ort_package"]
 
 _MISSING = "ONNX networks need the packages onnx and onnxruntime: pip install 'convoy-npu[onnx]'"
 _INT8_ALLOWED = "session.qdqisint8allowed"
@@ -71,7 +71,7 @@ def _session(model: bytes, level: str, optimised_path: Path | None = None) -> An
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its classes are those of a library in C++
-        raise OrtError(f"onnxruntime refuses the model: {_first_line(error)}") from None
+        raise OrtError(f"onnxruntime refuses the model: {first_line(error)}") from None
 
 
 def optimised(model: bytes) -> onnx.ModelProto:
@@ -126,10 +126,11 @@ class OrtModel:
         try:
             found = self._session.run(names, dict(inputs))
         except Exception as error:  # its classes are those of a library in C++
-            raise OrtError(f"onnxruntime cannot run it: {_first_line(error)}") from None
+            raise OrtError(f"onnxruntime cannot run it: {first_line(error)}") from None
         return dict(zip(names, found, strict=True))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, on one line of reasonable length."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return text if len(text) <= 200 else f"{text[:197]}..."
