@@ -78,7 +78,7 @@ class Op:
     `variable` (its number), `is_half_up` (averages round halves up), `is_rescaled` (values are converted if scales
     differ), `table` and `pairs` (what it makes of each byte or each two, as from `OnnxUnit`), `pixels` (of nearest
     neighbours: input rows and columns of those of the output), `is_pad_counted` (pads count in averages), `is_float`
-    (the runtime computes in float32).
+    (the runtime computes in float32), `clip` (least and greatest result, as real numbers).
     """
 
     index: int

@@ -31,6 +31,7 @@ MAX_FILE_BYTES = (1 << 31) - 1
 """Files of protobuf are smaller."""
 _DTYPES_8_BIT = np.dtype(np.int8), np.dtype(np.uint8)
 _MICROSOFT = "com.microsoft"
+_RANDOM = "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"
 
 
 @dataclass(frozen=True)
@@ -267,6 +268,11 @@ class _Reader:
             for node in self.model.graph.node
         ]
         for node in self.nodes:
+            if node.kind in _RANDOM or (node.kind == "Dropout" and node.name(2)):
+                raise GraphError(
+                    f"operator {printable(node.outputs[0])} ({node.kind}) has random results, with which nothing could "
+                    "be compared; export the network for inference"
+                )
             if node.kind == "Constant" and isinstance(node.attrs.get("value"), onnx.TensorProto):
                 self.constants[node.outputs[0]] = onnx.numpy_helper.to_array(node.attrs["value"])
         self.opsets = tuple((opset.domain, opset.version) for opset in self.model.opset_import)
@@ -539,7 +545,7 @@ class _Reader:
         if node.kind in ("QuantizeLinear", "DequantizeLinear"):
             kind, inputs = node.kind.upper()[:-6], inputs[:1]
         else:
-            kind = node.kind.upper()
+            kind = node.kind.removeprefix("ms.")
         outputs = [self._new(name, is_image, quant) for name in node.outputs if name]
         self._emit(kind, [node], inputs, outputs)
 
@@ -701,10 +707,19 @@ class _Reader:
         )
 
     def _core_island(self, island: _Island) -> None:
-        """One operator with weights, or a mean."""
-        core = [node for node in island.core if node.kind in _CORES]
-        _suits(len(core) == 1 and len(island.core) == 1 and len(island.sources) == 1)
-        _CORES[core[0].kind](self, core[0], island)
+        """One operator with weights, perhaps with a Relu or Clip behind it, or an average."""
+        core, *behind = island.core
+        _suits(core.kind in _CORES and len(island.sources) == 1)
+        low, high, previous = -np.inf, np.inf, core.outputs[0]
+        if (activation := core.attrs.get("activation", b"")) not in (b"", b"Relu"):
+            _suits(activation == b"Clip")
+            low, high = core.attrs["activation_params"]
+        low = max(low, 0.0) if activation == b"Relu" else low
+        for node in behind:
+            _suits(node.kind in ("Relu", "Clip") and node.inputs[0] == previous)
+            bounds = (0.0, np.inf) if node.kind == "Relu" else _clip(self, node)
+            low, high, previous = max(low, bounds[0]), min(high, bounds[1]), node.outputs[0]
+        _CORES[core.kind](self, core, island, (low, high))
 
     def _float_constant(self, name: str) -> tuple[np.ndarray, Quant] | None:
         """Weights that a DequantizeLinear makes of constants: as they are stored, and their quantisation."""
@@ -1148,23 +1163,89 @@ def _emit_average(
     reader._emit("AVERAGE_POOL_2D", nodes, inputs, outputs, **options)
 
 
-def _float_average_pool(reader: _Reader, node: _Node, island: _Island) -> None:
+def _clip(reader: _Reader, node: _Node) -> tuple[float, float]:
+    """The limits of a Clip."""
+    found = []
+    for place, attr, default in ((1, "min", -np.inf), (2, "max", np.inf)):
+        name = node.name(place)
+        _suits(not name or name in reader.constants)
+        found.append(float(reader.constants[name].item() if name else node.attrs.get(attr, default)))
+    return found[0], found[1]
+
+
+_Limits = tuple[float, float]
+_NO_LIMITS = -np.inf, np.inf
+
+
+def _float_average_pool(reader: _Reader, node: _Node, island: _Island, limits: _Limits) -> None:
+    _suits(limits == _NO_LIMITS)
     last, x = island.nodes[-1], island.sources[0]
     _suits(len(reader.values[x][0]) in (3, 4))
     quant = reader._source_quant(x, island)
     _emit_average(reader, island.nodes, node, (x, quant), (last.outputs[0], reader._quants(last, 1)[0]))
 
 
-def _transposed_conv(reader: _Reader, node: _Node, island: _Island) -> None:
-    x, y = island.sources[0], island.nodes[-1].outputs[0]
+def _float_weights(reader: _Reader, node: _Node, island: _Island, axis: int) -> tuple[np.ndarray, Quant, Quant, Quant]:
+    """Stored weights with their quantisation, per tensor or along `axis`, and the activations' before and behind."""
     found = reader._float_constant(node.inputs[1])
+    _suits(found is not None and node.inputs[0] in reader.makers)
+    weights, quant = found or _NOTHING
+    _suits(weights.dtype in _DTYPES_8_BIT and len(set(quant.zero_point.tolist())) == 1)
+    _suits(quant.scale.size == 1 or quant.axis % weights.ndim == axis)
+    source, target = reader._source_quant(island.sources[0], island), reader._quants(island.nodes[-1], 1)[0]
+    return weights, quant, source, target
+
+
+_NOTHING = np.zeros(0, np.int8), Quant(np.ones(1, np.float32), np.zeros(1, np.int64))
+
+
+def _float_conv(reader: _Reader, node: _Node, island: _Island, limits: _Limits) -> None:
+    """A convolution that onnxruntime computes in float32, because of what follows it."""
+    x, y = island.sources[0], island.nodes[-1].outputs[0]
+    weights, quant, source, target = _float_weights(reader, node, island, 0)
+    shape, bias = reader.values[x][0], node.name(2)
+    _suits(len(shape) in (3, 4) and len(node.inputs) <= 3)
+    options = _pads_and_steps(node, shape[2:], weights.shape[2:])
+    if weights.ndim == 3:
+        weights = weights[:, :, None]
+    group = node.attrs.get("group", 1)
+    is_depthwise = group == shape[1] and weights.shape[1] == 1
+    order = (1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1)
+    if is_depthwise:
+        options["depth_multiplier"] = weights.shape[0] // group
+    inputs = [
+        reader._act(x, True, source),
+        _weights(reader, node.inputs[1], replace(quant, axis=3 if is_depthwise else 0), weights.transpose(order)),
+        *([_float_bias(reader, bias, source, quant, weights.shape[0])] if bias else []),
+    ]
+    outputs = [reader._new(y, True, target)]
+    kind = "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D"
+    reader._emit(kind, island.nodes, inputs, outputs, **options, is_float=True, clip=limits)
+
+
+def _float_gemm(reader: _Reader, node: _Node, island: _Island, limits: _Limits) -> None:
+    """A product with a matrix of weights that onnxruntime computes in float32."""
+    x, y, is_matmul = island.sources[0], island.nodes[-1].outputs[0], node.kind == "MatMul"
+    is_transposed = bool(node.attrs.get("transB", 0))
+    weights, quant, source, target = _float_weights(reader, node, island, 0 if is_transposed else 1)
+    _suits(weights.ndim == 2 and not node.attrs.get("transA", 0))
+    _suits(node.attrs.get("alpha", 1.0) == 1.0 and node.attrs.get("beta", 1.0) == 1.0)
+    weights, bias = weights if is_transposed else weights.T, "" if is_matmul else node.name(2)
+    inputs = [
+        reader._act(x, False, source),
+        _weights(reader, node.inputs[1], replace(quant, axis=0), weights),
+        *([_float_bias(reader, bias, source, quant, weights.shape[0])] if bias else []),
+    ]
+    outputs = [reader._new(y, False, target)]
+    options = {"activation": "NONE", "keep_num_dims": True, "is_float": True, "clip": limits}
+    reader._emit("FULLY_CONNECTED", island.nodes, inputs, outputs, **options)
+
+
+def _transposed_conv(reader: _Reader, node: _Node, island: _Island, limits: _Limits) -> None:
+    x, y = island.sources[0], island.nodes[-1].outputs[0]
+    weights, quant, source, target = _float_weights(reader, node, island, 1)
     shape, out_shape = reader.values[x][0], reader.values[y][0]
-    if found is None or len(shape) != 4 or node.attrs.get("group", 1) != 1:
-        raise _Unsuited
-    weights, quant = found
-    _suits(quant.scale.size == 1 or quant.axis % 4 == 1)
-    _suits(len(set(quant.zero_point.tolist())) == 1 and set(node.attrs.get("dilations", [1])) == {1})
-    source, target = reader._source_quant(x, island), reader._quants(island.nodes[-1], 1)[0]
+    _suits(len(shape) == 4 and node.attrs.get("group", 1) == 1 and set(node.attrs.get("dilations", [1])) == {1})
     options = _pads_and_steps(node, shape[2:], weights.shape[2:])
     if "output_shape" in node.attrs or node.attrs.get("auto_pad", b"NOTSET") != b"NOTSET":
         raise _Unsuited
@@ -1176,7 +1257,7 @@ def _transposed_conv(reader: _Reader, node: _Node, island: _Island) -> None:
     if name := node.name(2):
         inputs.append(_float_bias(reader, name, source, quant, weights.shape[1]))
     outputs = [reader._new(y, True, target)]
-    reader._emit("TRANSPOSE_CONV", island.nodes, inputs, outputs, **options, is_float=True)
+    reader._emit("TRANSPOSE_CONV", island.nodes, inputs, outputs, **options, is_float=True, clip=limits)
 
 
 def _float_bias(reader: _Reader, name: str, source: Quant, weights: Quant, num_oc: int) -> int:
@@ -1187,11 +1268,11 @@ def _float_bias(reader: _Reader, name: str, source: Quant, weights: Quant, num_o
     else:
         _suits(name in reader.constants)
         values = reader.constants[name].astype(np.float64)
+    _suits(values.size in (1, num_oc))
+    values = np.broadcast_to(values.reshape(-1), (num_oc,))
     scales = float(source.scale[0]) * np.broadcast_to(weights.scale.astype(np.float64), (num_oc,))
     limits = np.iinfo(np.int32)
-    return reader._constant(
-        name, np.clip(np.rint(values.reshape(-1) / scales), limits.min, limits.max).astype(np.int32)
-    )
+    return reader._constant(name, np.clip(np.rint(values / scales), limits.min, limits.max).astype(np.int32))
 
 
 _MOVES: dict[str, _Handler] = {
@@ -1208,7 +1289,9 @@ _MOVES: dict[str, _Handler] = {
     "Gather": _gather,
 }
 """Nodes that move or compare values, and so do the same to bytes as to real numbers of one scale."""
-_CORES: dict[str, Callable[[_Reader, _Node, _Island], None]] = {
+_CORES: dict[str, Callable[[_Reader, _Node, _Island, _Limits], None]] = {
+    **dict.fromkeys(("Conv", "ms.FusedConv"), _float_conv),
+    **dict.fromkeys(("Gemm", "ms.FusedGemm", "MatMul"), _float_gemm),
     "AveragePool": _float_average_pool,
     "ConvTranspose": _transposed_conv,
 }

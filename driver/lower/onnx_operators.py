@@ -14,7 +14,7 @@ from convoy.driver.graph.graph import Graph, Op
 from convoy.spec.isa import NN
 
 from .float_factors import FLOAT_ROUNDING, float_factors
-from .operands import activation, image, moved, require
+from .operands import activation, image, moved, nhwc, require
 from .operators import conv_axis
 from .work import Axis, ConvWork, Lowering, LutWork
 
@@ -91,7 +91,7 @@ def _lower_table(graph: Graph, op: Op) -> LutWork:
     source = moved(graph, op.inputs[0], is_wide_ok=False)
     moved(graph, op.outputs[0], is_wide_ok=False)
     require("table" in op.options, "its values are not those of a table")
-    return LutWork(int(np.prod(source.shape)), op.options["table"])
+    return LutWork(int(np.prod(nhwc(source.shape))), op.options["table"])
 
 
 ONNX_LOWERINGS: Mapping[str, Lowering] = {

@@ -66,7 +66,7 @@ class Mismatch:
 
 
 def compare(graph: Graph, op_index: int, tensor: int, found: np.ndarray, expected: np.ndarray) -> Mismatch | None:
-    """None when the two arrays are equal, element by element."""
+    """None when the two arrays are equal, element by element; what is no number equals what is none."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return Mismatch(
             tensor,
@@ -77,7 +77,8 @@ def compare(graph: Graph, op_index: int, tensor: int, found: np.ndarray, expecte
             float("inf"),
             (0,) * expected.ndim,
         )
-    different = found != expected
+    is_number = (found == found) | (expected == expected)
+    different = (found != expected) & is_number
     if not different.any():
         return None
     diff = np.abs(found.astype(np.float64) - expected.astype(np.float64))
