@@ -47,6 +47,8 @@ def float_factors(
     fractions, exponent = np.frexp(factors.astype(np.float64))
     mult = (fractions * (1 << _MANTISSA_BITS)).astype(np.int64)
     exponent = exponent.astype(np.int64) + 31 - _MANTISSA_BITS
+    spare = np.clip(exponent - MAX_SHIFT_LEFT, 0, 31 - _MANTISSA_BITS)
+    mult, exponent = mult << spare, exponent - spare
     is_zero = (factors == 0) | (exponent < -MAX_SHIFT_RIGHT)
     mult, exponent = np.where(is_zero, 0, mult), np.where(is_zero, 0, exponent)
     require(
@@ -54,7 +56,9 @@ def float_factors(
         f"requantisation needs a left shift of {exponent.max()}; the limit is {MAX_SHIFT_LEFT}",
     )
     num_doubts = np.zeros(len(mult), np.int64)
-    reach = np.minimum(np.abs(sums).max(axis=1), 2 * (high - low) / np.maximum(factors, np.finfo(np.float32).tiny))
+    reach = np.minimum(
+        np.abs(sums).max(axis=1), 2 * (high - low) / np.maximum(factors.astype(np.float64), np.finfo(np.float32).tiny)
+    )
     if (unsure := np.flatnonzero(is_zero | (reach > 1 << _MANTISSA_BITS))).size:
         levels = np.arange(low + 1, high + 1)
         expected = _first_sums(lambda total: rounded(total, factors[unsure, None]), levels, sums[unsure])

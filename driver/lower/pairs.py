@@ -108,7 +108,9 @@ def _product(
     )
     a, b = (np.arange(-128, 128) - zero_point for zero_point in zero_points[:2])
     products = a[:, None] * b
-    left, right = max(exponent, 0), max(-exponent, 0)
+    # As many bits behind the point as fit, for the first of two roundings.
+    left = min(MAX_PRODUCT_SHIFT, _MAX_SHIFT + exponent)
+    right = left - exponent
     real = products * (mult / 2.0 ** (31 - exponent))
     near = np.abs(real - np.floor(real) - 0.5) < 1e-3
     counts = {}

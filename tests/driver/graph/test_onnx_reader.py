@@ -130,7 +130,7 @@ def test_what_onnxruntime_adds_in_float32_may_differ_by_one(name):
 
 
 def test_products_with_too_many_ties_are_left_to_the_host():
-    _, hosted = check_onnx(qdq_model([IMAGE, IMAGE], partial(plain, "Mul"), scale=0.05, scale_out=0.071), Q)
+    _, hosted = check_onnx(qdq_model([IMAGE, IMAGE], partial(plain, "Mul"), scale=0.0625, scale_out=0.125), Q)
     assert hosted == {"MUL"}
 
 
