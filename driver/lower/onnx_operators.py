@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, Op
-from convoy.spec.isa import NN
+from convoy.spec.isa import NN, Rounding
 
-from .float_factors import FLOAT_ROUNDING, float_factors
+from .float_factors import float_factors
 from .operands import activation, image, moved, nhwc, require
 from .operators import conv_axis
 from .work import Axis, ConvWork, Lowering, LutWork
@@ -66,7 +66,7 @@ def _average(graph: Graph, op: Op, rows: Axis, cols: Axis) -> ConvWork:
     zero_in, zero_out = int(source.quantisation.zero_point[0]), int(target.quantisation.zero_point[0])
     factor = scale_in / (scale_out * np.float32(num_pixels))
     bounds = np.array([[(info.min - zero_in) * num_pixels, (info.max - zero_in) * num_pixels]], np.int64)
-    found = float_factors(np.array([factor], np.float32), bounds, info.min - zero_out, info.max - zero_out)
+    found = float_factors(np.array([factor], np.float32), bounds, target)
     mult, exponent, doubts = (np.broadcast_to(values, (num_ic,)).copy() for values in found)
     return ConvWork(
         num_ic,
@@ -81,7 +81,7 @@ def _average(graph: Graph, op: Op, rows: Axis, cols: Axis) -> ConvWork:
         zero_out,
         int(info.min),
         int(info.max),
-        FLOAT_ROUNDING,
+        Rounding.FLOAT,
         in_shape,
         num_doubts=int(doubts[0]),
     )

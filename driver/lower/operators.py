@@ -11,7 +11,7 @@ from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime, Tensor
 from convoy.spec.isa import NN, TP, Rounding, TpOp
 
 from .elementwise import ELEMENTWISE_LOWERINGS
-from .float_factors import FLOAT_ROUNDING, requantised
+from .float_factors import requantised
 from .host_ops import host_reason
 from .lut import LUT_KINDS
 from .moves import MOVE_LOWERINGS
@@ -221,7 +221,7 @@ def _conv_work(
     num_oc, num_doubts, factors = kernels.shape[0] // copies, 0, list[np.ndarray]()
     sums = _sums(kernels, bias, is_wide)[:num_oc]
     if graph.runtime == Runtime.ONNXRUNTIME:
-        rounding = FLOAT_ROUNDING
+        rounding = Rounding.FLOAT
         *factors, num_doubts = requantised(source, weights, target, sums, is_float=op.options.get("is_float", False))
     else:
         factors[:] = _requantisation(source, weights, target, sums, rounding)
