@@ -1,4 +1,4 @@
-"""The command `convoy`: run, layer, estimate, profile, compile, prune, quantize, verilog, info, bench.
+"""The command `convoy`: run, layer, estimate, profile, compile, operators, prune, quantize, verilog, info, bench.
 
 Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report
 says so); 1 a tensor differs from the reference, or an error in Convoy itself; 2 the model, an input or an option is
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
@@ -480,6 +480,36 @@ def compile_command(
         print_plan(report, stdout_console())
     if save is not None:
         save_plan(plan, report, save)
+    return 0
+
+
+@app.command()
+def operators(
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL]", help="TFLite file.", show_default=False, autocompletion=complete_files),
+    ] = None,
+    shape: ShapeOption = None,
+    config: Config = "Q",
+    json_path: Json = None,
+) -> int:
+    """List the operators that the NPU takes, or what a network needs: where each kind runs, and why."""
+    from convoy.driver.compile.pipeline import compile_graph
+    from convoy.driver.graph.tflite_reader import read_tflite
+    from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.report.operators import catalogue, needs, print_catalogue, print_needs
+    from convoy.driver.report.plan_report import plan_report
+    from convoy.driver.report.tables import stdout_console
+
+    _check(None, read=(model, config), json_path=json_path)
+    if model is None:
+        if not _write_json({"operators": [asdict(entry) for entry in catalogue()]}, json_path):
+            print_catalogue(stdout_console())
+        return 0
+    plan = compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config))
+    rows = needs(plan_report(plan))
+    if not _write_json({"model": str(model), "config": config, "operators": rows}, json_path):
+        print_needs(rows, stdout_console())
     return 0
 
 

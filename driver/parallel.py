@@ -26,10 +26,10 @@ Part = tuple[Plan, Execution]
 
 
 def parts_of(plan: Plan) -> list[range]:
-    """The smallest runs of operators (positions in the plan's graph, all together) that can be run by themselves:
-    what was fused stays together.
+    """The smallest runs of operators that can be run by themselves: what was fused stays together. Positions count
+    the plan's operators in the order of their file.
     """
-    ops = plan.graph.ops
+    ops = sorted(plan.graph.ops, key=lambda op: op.index)
     on_npu = {index for step in plan.steps if isinstance(step, NpuStep) for index in step.layers}
     fused = {tensor for op in ops if op.index in on_npu for tensor in op.outputs if tensor not in plan.placements}
     readers = {tensor: position for position, op in enumerate(ops) for tensor in op.inputs if tensor in fused}

@@ -8,7 +8,7 @@ import numpy as np
 
 from convoy.driver.emit.program import NpuStep, Plan
 from convoy.driver.graph.graph import Graph, Op, Quant, Tensor
-from convoy.driver.lower.host_ops import run_host_op
+from convoy.driver.lower.host_ops import run_host_ops
 from convoy.driver.lower.lut import LUT_KINDS
 from convoy.driver.workload.inputs import random_inputs
 from convoy.golden import ops
@@ -169,7 +169,7 @@ def run_plan(plan: Plan, inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]
                             memory[place.addr : place.addr + place.num_bytes].tobytes(), graph.tensors[index].dtype
                         )
         else:
-            made = run_host_op(graph, step.op, values)
+            made = run_host_ops(graph, step.ops, values)
             values |= made
             put(made)
     return values
@@ -245,4 +245,4 @@ def _evaluate_op(graph: Graph, op: Op, values: dict[int, np.ndarray]) -> np.ndar
             **options,
         )
         return table[acts.view(np.uint8)]
-    return run_host_op(graph, op, values)[op.outputs[0]]
+    return run_host_ops(graph, [op], values)[op.outputs[0]]

@@ -109,5 +109,5 @@ def check_onnx(model: bytes, config: NpuConfig, num_doubts: int = 0) -> tuple[Pl
     for index in compared:
         np.testing.assert_array_equal(got[index], expected[index], err_msg=loaded.graph.tensors[index].name)
     assert sum(plan.doubts.values()) <= num_doubts
-    hosted = [step.op for step in plan.steps if isinstance(step, HostStep)]
+    hosted = [op for step in plan.steps if isinstance(step, HostStep) for op in step.ops]
     return plan, {op.kind for op in hosted} - EDGES

@@ -1,4 +1,5 @@
-"""Writes `docs/reference/`: registers, descriptors and configuration, straight from `convoy.spec`.
+"""Writes `docs/reference/`: registers, descriptors and configuration from `convoy.spec`, operators from
+`convoy.driver`.
 
 `python -m convoy.verif.refdoc` writes the pages; a test checks that they are up to date.
 """
@@ -10,10 +11,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from convoy.driver.report.markdown import filled
+from convoy.driver.report.operators import ENGINE_MEANINGS, catalogue
 from convoy.spec import config, csr, isa, limits
 
-__all__ = ["pages"]
+__all__ = ["pages", "where_tested"]
 
+ALL_DTYPES = "tests/driver/lower/test_tensor_rules.py"
+"""Runs a file of every operator in every dtype (`convoy.verif.operators`)."""
 NOTE = "Written by `make reference` from `spec/`; do not edit.\n"
 
 
@@ -24,7 +28,47 @@ def pages() -> dict[str, str]:
         "descriptors.md": _descriptors(),
         "configuration.md": _configuration(),
         "limits.md": _limits(),
+        "operators.md": _operators(),
     }
+
+
+def _operators() -> str:
+    engines = ", ".join(f"*{name}*: {text}" for name, text in ENGINE_MEANINGS.items())
+    lines = [
+        "# Operators",
+        "",
+        "Written by `make reference` from `driver/`; do not edit. `convoy operators` prints it, and",
+        "`convoy operators MODEL` what of it a network needs.",
+        "",
+        "What is not named here, or is beyond a limit, runs on the CPU by LiteRT's kernel, exactly; a report says why.",
+        *filled(f"Dtypes are those of activations; engine is {engines}."),
+        "Every result is compared with LiteRT's reference kernels (BUILTIN_REF).",
+        "",
+        "| operator | dtypes | engine | limits | oracle | tested in |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entry in catalogue():
+        cells = [
+            f"`{entry.kind}`",
+            ", ".join(entry.dtypes),
+            ", ".join(entry.engines),
+            "<br>".join(map(_cell, entry.limits)),
+            "LiteRT",
+            f"`{where_tested(entry.kind)}`",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def where_tested(kind: str) -> str:
+    """The first test file that names an operator, below the root: of the lowerings, else of the driver, else the one
+    that runs a file of every operator.
+    """
+    root = Path(__file__).parents[1]
+    folders = root / "tests/driver/lower", root / "tests/driver"
+    paths = (path for folder in folders for path in sorted(folder.rglob("test_*.py")))
+    found = next((path for path in paths if f'"{kind}"' in path.read_text()), root / ALL_DTYPES)
+    return found.relative_to(root).as_posix()
 
 
 def _registers() -> str:

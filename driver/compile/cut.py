@@ -28,7 +28,7 @@ def cut(graph: Graph, layers: range) -> Graph:
         index
         for op in ops
         for index in op.inputs
-        if index >= 0 and graph.tensors[index].data is None and index not in made
+        if index >= 0 and graph.tensors[index].is_activation and index not in made
     ]
     used_later = {index for op in graph.ops[layers.stop :] for index in op.inputs} | set(graph.outputs)
     used_inside = {index for op in ops for index in op.inputs}

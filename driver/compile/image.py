@@ -51,7 +51,7 @@ def emit_plan(
     arena = Arena(end)
     steps: list[NpuStep | HostStep] = []
     for segment in segments:
-        if segment.host_reason is None:
+        if not segment.host_reasons:
             writer = _ProgramWriter(config, schedule, addrs, arena)
             for number, task in enumerate(schedule.tasks):
                 if task.position in segment.positions:
@@ -64,7 +64,7 @@ def emit_plan(
                         raise GraphError(f"{describe(graph, task.op)}: {error}") from error
             steps.append(writer.step(graph, segment, MemoryWindow(0, end, is_readable=True, is_writable=True)))
         else:
-            steps.append(HostStep(graph.ops[segment.positions.start], segment.host_reason))
+            steps.append(HostStep(tuple(graph.ops[p] for p in segment.positions), segment.host_reasons))
     placements = {
         index: Placement(
             index, addrs[value.buffer], graph.tensors[index].shape, value.layout, graph.tensors[index].dtype.itemsize

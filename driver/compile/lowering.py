@@ -6,18 +6,17 @@ from collections.abc import Container
 
 from convoy.driver.graph.as_int8 import signed_view
 from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime
-from convoy.driver.lower.host_ops import check_host_op
 from convoy.driver.lower.operands import describe
 from convoy.driver.lower.operators import lower_op
-from convoy.driver.lower.tensor_rules import check_tensors
+from convoy.driver.lower.tensor_rules import check_tensors, tensor_obstacle
 from convoy.driver.lower.work import ConvWork, ElementwiseWork, HostWork, Work
 
 __all__ = ["doubts", "lower_graph"]
 
 
 def lower_graph(graph: Graph, *, is_strict: bool = False) -> tuple[Work, ...]:
-    """The lowered form of each operator, in the order of the graph. What the NPU does not take the host executes by
-    LiteRT's kernel, so that its results are LiteRT's; `HostWork.reason` says why.
+    """The lowered form of each operator, in the order of the graph. What the NPU does not take is left to the
+    host; `HostWork.reason` says why.
 
     Parameters
     ----------
@@ -26,25 +25,26 @@ def lower_graph(graph: Graph, *, is_strict: bool = False) -> tuple[Work, ...]:
     Raises
     ------
     GraphError
-        When neither NPU nor host can run an operator, or the NPU cannot and `is_strict`, or the file gives an operator
-        dtypes or quantisation that LiteRT does not run; names the operator, the limit and the value seen.
+        When the NPU cannot run an operator and `is_strict`, or its tensors have dtypes for which LiteRT reads beyond
+        them; names the operator, the limit and the value seen.
     """
     signed, works = signed_view(graph), []
     for op, signed_op in zip(graph.ops, signed.ops, strict=True):
-        if graph.runtime == Runtime.LITERT:
-            check_tensors(graph, op)
-        work = _lower(signed, signed_op)
-        if isinstance(work, HostWork):
-            if is_strict:
-                raise GraphError(f"{describe(graph, op)}: {work.reason}; the host would execute it")
-            check_host_op(graph, op, work.reason)
+        work = _lower(graph, op, signed, signed_op)
+        if is_strict and isinstance(work, HostWork):
+            raise GraphError(f"{describe(graph, op)}: {work.reason}; the host would execute it")
         works.append(work)
     return tuple(works)
 
 
-def _lower(graph: Graph, op: Op) -> Work:
+def _lower(graph: Graph, op: Op, signed: Graph, signed_op: Op) -> Work:
+    """`op` in `graph` is `signed_op` in `signed`."""
+    if graph.runtime == Runtime.LITERT:
+        check_tensors(graph, op)
+        if obstacle := tensor_obstacle(graph, op):
+            return HostWork(obstacle)
     try:
-        return lower_op(graph, op)
+        return lower_op(signed, signed_op)
     except GraphError as error:
         return HostWork(str(error).removeprefix(f"{describe(graph, op)}: "))
 

@@ -14,6 +14,7 @@ from .cut import cut
 from .fuse import Fusions, choose_fusions
 from .image import emit_plan
 from .lowering import doubts, lower_graph
+from .order import choose_order
 from .orientation import choose_orientation
 from .segments import find_segments
 from .strides import choose_strides
@@ -78,7 +79,8 @@ def compile_with_costs(
     Each pass takes values and returns one; none changes what it is given or calls back into one before it.
     """
     part = cut(graph, layers) if layers is not None else graph
-    works = lower_graph(part, is_strict=is_strict)
+    ordered = choose_order(part, lower_graph(part, is_strict=is_strict))
+    part, works = ordered.graph, ordered.works
     fusions = choose_fusions(part, works, config) if is_fusing else Fusions(works, {})
     splits = [choose_strides(fusions.works, config, is_transposed=is_transposed) for is_transposed in (False, True)]
     schedules = [schedule(part, fusions.works, split, edge_inputs=frozenset(graph.inputs)) for split in splits]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from convoy.driver.graph.graph import Graph
-from convoy.driver.lower.host_ops import check_host_op
+from convoy.driver.lower.host_ops import check_host_ops
 from convoy.driver.plan.schedule import HostTask, Schedule
 
 __all__ = ["Segment", "find_segments"]
@@ -16,12 +16,12 @@ NO_NEIGHBOUR = "only the shape changes, and no NPU work is next to it"
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive operators of one program, or a single one of the host."""
+    """Consecutive operators that one program executes, or the host."""
 
     positions: range
     """Of the operators in the schedule's graph."""
-    host_reason: str | None = None
-    """Why the host executes it; None: the NPU does."""
+    host_reasons: tuple[str, ...] = ()
+    """Why the host executes each of them; empty: the NPU does."""
 
 
 def find_segments(graph: Graph, schedule: Schedule) -> tuple[Segment, ...]:
@@ -35,16 +35,16 @@ def find_segments(graph: Graph, schedule: Schedule) -> tuple[Segment, ...]:
         When the host cannot execute what goes to it; the message names the operator.
     """
     reasons = {task.position: task.work.reason for task in schedule.tasks if isinstance(task, HostTask)}
+    for is_host, group in groupby(range(len(graph.ops)), key=reasons.__contains__):
+        positions = list(group)
+        if not is_host and schedule.aliases.issuperset(positions):
+            states = ("READ_VARIABLE", "ASSIGN_VARIABLE")
+            reasons |= {position: NO_NEIGHBOUR for position in positions if graph.ops[position].kind not in states}
     segments = []
     for is_host, group in groupby(range(len(graph.ops)), key=reasons.__contains__):
         positions = list(group)
-        if not is_host and not schedule.aliases.issuperset(positions):
-            segments.append(Segment(range(positions[0], positions[-1] + 1)))
-            continue
-        for position in positions:
-            op, reason = graph.ops[position], reasons.get(position, NO_NEIGHBOUR)
-            is_state = op.kind in ("READ_VARIABLE", "ASSIGN_VARIABLE")
-            if not is_state:
-                check_host_op(graph, op, reason)
-            segments.append(Segment(range(position, position + 1), None if is_state else reason))
+        found = tuple(reasons[position] for position in positions) if is_host else ()
+        if is_host:
+            check_host_ops(graph, [graph.ops[position] for position in positions], found)
+        segments.append(Segment(range(positions[0], positions[-1] + 1), found))
     return tuple(segments)

@@ -106,10 +106,21 @@ class NpuStep:
 
 @dataclass(frozen=True)
 class HostStep:
-    """An operator that the host executes, and why."""
+    """Operators that the host executes one after another, and why it does each."""
 
-    op: Op
-    reason: str
+    ops: tuple[Op, ...]
+    reasons: tuple[str, ...]
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The tensors that they write."""
+        return tuple(index for op in self.ops for index in op.outputs)
+
+    def inputs(self, graph: Graph) -> tuple[int, ...]:
+        """The activations that they read from others, in order of first use."""
+        made = set(self.outputs)
+        read = dict.fromkeys(index for op in self.ops for index in op.inputs if index >= 0)
+        return tuple(index for index in read if index not in made and graph.tensors[index].is_activation)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def check_graph(graph: Graph) -> None:
         When an operator reads a tensor that nothing has written yet, writes one that is already there, has the wrong
         number of tensors, or disagrees with the shapes of its tensors (the operators of `_CHECKS` only).
     """
-    ready = {tensor.index for tensor in graph.tensors if tensor.data is not None}
+    ready = {tensor.index for tensor in graph.tensors if not tensor.is_activation}
     if not graph.inputs:
         raise GraphError("the network has no inputs")
     if not graph.outputs:

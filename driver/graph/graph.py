@@ -50,6 +50,17 @@ class Tensor:
     quant: Quant | None = None
     data: np.ndarray | None = None
     """The values of a constant, in `shape`; None for an activation."""
+    is_variable: bool = False
+    """State that an operator keeps from one run to the next, zero before the first one; no operator writes it as a
+    result.
+    """
+    is_dynamic: bool = False
+    """`shape` is only an example: it depends on values, and may have extents of 0."""
+
+    @property
+    def is_activation(self) -> bool:
+        """Neither a constant nor the state of an operator."""
+        return self.data is None and not self.is_variable
 
     @property
     def values(self) -> np.ndarray:

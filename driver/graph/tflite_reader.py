@@ -17,10 +17,10 @@ from convoy.driver.files import read_file
 
 from .check import check_graph, printable
 from .graph import Graph, GraphError, Op, Quant, Tensor
+from .tflite_group import RawFile, RawOp, called_subgraphs, kept_inside
 from .tflite_repair import without_unread
 from .tflite_shapes import Shapes, with_known_shapes
 from .tflite_variables import HANDLE_DTYPE, resolve_variables
-from .tflite_writer import RawOp
 
 __all__ = ["TfliteModel", "load_tflite", "read_tflite"]
 
@@ -45,8 +45,12 @@ _DTYPES: dict[int, type[np.generic]] = {
     schema.TensorType.UINT32: np.uint32,
     schema.TensorType.UINT64: np.uint64,
     schema.TensorType.BOOL: np.bool_,
+    schema.TensorType.COMPLEX64: np.complex64,
+    schema.TensorType.COMPLEX128: np.complex128,
     schema.TensorType.RESOURCE: HANDLE_DTYPE.type,
 }
+_PACKED_BITS = {schema.TensorType.INT4: 4, schema.TensorType.INT2: 2}
+"""Constants of these types are read as int8, which is what kernels unpack them to."""
 _KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPE_NAMES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 _ACTIVATIONS = {code: name for name, code in vars(schema.ActivationFunctionType).items() if not name.startswith("_")}
@@ -86,10 +90,9 @@ def load_tflite(source: str | Path | bytes, shapes: Shapes | None = None) -> Tfl
     Raises
     ------
     GraphError
-        When the file cannot be read, is not a TFLite file, is damaged, or uses what a `Graph` cannot say: subgraphs
-        that do more than initialise variables, unknown sizes that are not given, custom operators, variable tensors,
-        sparse or packed tensors, buffers outside the file. One line, naming the operator and its position, or the
-        tensor.
+        When the file cannot be read, is not a TFLite file, is damaged, or uses what a `Graph` cannot say:
+        initialisations that do more than assign constants, unknown sizes that are not given, sparse tensors, scales of
+        blocks, strings, buffers outside the file. One line, naming the operator and its position, or the tensor.
     """
     if isinstance(source, bytes):
         label, name, raw = "model", "model", source
@@ -122,6 +125,7 @@ class _Reader:
     def __init__(self, name: str, raw: bytes):
         self.name, self.raw = name, raw
         self.model = schema.Model.GetRootAs(raw, 0)
+        self.file = RawFile(raw)
 
     def graph(self) -> Graph:
         """The whole file, checked."""
@@ -139,17 +143,21 @@ class _Reader:
             raise GraphError("the network has no operators")
         ops_in_file = ops
         ops, variables = resolve_variables(tensors, ops, self.subgraph)
-        graph = Graph(self.name, tensors, ops, inputs, outputs, variables, self.notes(ops_in_file))
-        self.check_state(graph)
+        graph = Graph(
+            self.name, self.with_states(tensors, inputs, ops), ops, inputs, outputs, variables, self.notes(ops_in_file)
+        )
         check_graph(graph)
         return graph
 
     def notes(self, ops: tuple[Op, ...]) -> tuple[str, ...]:
         """What there is to say about the file's other subgraphs."""
-        known = {0, *(op.options["init_subgraph"] for op in ops if op.kind == "CALL_ONCE")}
+        known = {0, *(number for op in ops for number in called_subgraphs(op.raw.record))}
         num_others = self.num_subgraphs - len(known)
         return (
-            (f"the file has {self.num_subgraphs} subgraphs: the first one is run, the other {num_others} not",)
+            (
+                f"the file has {self.num_subgraphs} subgraphs: the first one is run, without {num_others} that it does "
+                "not call",
+            )
             if num_others > 0
             else ()
         )
@@ -168,22 +176,31 @@ class _Reader:
         num_tensors, subgraph = self.num_tensors(index), self.model.Subgraphs(index)
         num_ops = self.count("operators", subgraph.OperatorsLength())
         ops = tuple(self.op(i, subgraph.Operators(i), num_tensors) for i in range(num_ops))
-        named = {*used, *(tensor for op in ops for tensor in (*op.inputs, *op.outputs))}
-        return tuple(self.tensor(i, subgraph.Tensors(i)) if i in named else _unused(i) for i in range(num_tensors)), ops
+        kept = {tensor for op in ops for tensor in kept_inside(op.raw.record)}
+        named = {*used, *kept, *(tensor for op in ops for tensor in (*op.inputs, *op.outputs))}
+        found = (
+            self.tensor(i, subgraph.Tensors(i), may_be_empty=i in kept) if i in named else _unused(i)
+            for i in range(num_tensors)
+        )
+        return tuple(found), ops
 
-    def check_state(self, graph: Graph) -> None:
-        """Refuse tensors that keep values from run to run.
+    def with_states(
+        self, tensors: tuple[Tensor, ...], inputs: tuple[int, ...], ops: tuple[Op, ...]
+    ) -> tuple[Tensor, ...]:
+        """The tensors, with those marked that keep values from run to run.
 
-        Those that are written in every run do not, whatever they are marked as.
+        Those that are written in every run do not, whatever the file says.
         """
-        written = {*graph.inputs, *(index for op in graph.ops for index in op.outputs)}
-        for index in {index for op in graph.ops for index in op.inputs if index >= 0} - written:
-            if self.model.Subgraphs(0).Tensors(index).IsVariable():
-                raise GraphError(
-                    f"tensor {index} ({printable(graph.tensors[index].name)}): variable tensors (state inside an "
-                    "operator) are not supported; "
-                    "keep state by READ_VARIABLE and ASSIGN_VARIABLE"
-                )
+        written = {*inputs, *(index for op in ops for index in op.outputs)}
+        read = {index for op in ops for index in op.inputs if index >= 0} - written
+        return tuple(
+            replace(tensor, is_variable=True)
+            if tensor.index in read
+            and tensor.data is None
+            and self.model.Subgraphs(0).Tensors(tensor.index).IsVariable()
+            else tensor
+            for tensor in tensors
+        )
 
     # Vectors
 
@@ -212,27 +229,31 @@ class _Reader:
 
     # Tensors
 
-    def tensor(self, index: int, record: Any) -> Tensor:
+    def tensor(self, index: int, record: Any, *, may_be_empty: bool = False) -> Tensor:
         """Tensor number `index`."""
         raw_name = record.Name()
         name = raw_name.decode("utf-8", "replace") if raw_name else f"tensor_{index}"
         where = f"tensor {index} ({printable(name)})"
         kind = record.Type()
-        if kind not in _DTYPES:
+        bits = _PACKED_BITS.get(kind, 0)
+        if kind not in _DTYPES and not bits:
             raise GraphError(f"{where}: type {_TYPE_NAMES.get(kind, kind)} is not supported")
-        dtype = np.dtype(_DTYPES[kind])
+        dtype = np.dtype(_DTYPES.get(kind, np.int8))
         shape = tuple(int(extent) for extent in self.vector(f"{where}: shape", record.ShapeAsNumpy(), np.int32))
         if len(shape) > MAX_RANK:
             raise GraphError(f"{where}: {len(shape)} dimensions; at most {MAX_RANK} are supported")
-        if any(extent <= 0 for extent in shape):
+        is_dynamic = -1 in self.vector(f"{where}: shape signature", record.ShapeSignatureAsNumpy(), np.int32)
+        if any(extent < (not (is_dynamic or may_be_empty)) for extent in shape):
             raise GraphError(f"{where}: shape {list(shape)} has an empty dimension; every size is at least 1")
         if prod(shape) * dtype.itemsize >= MAX_TENSOR_BYTES:
             raise GraphError(f"{where}: shape {list(shape)} is larger than {MAX_TENSOR_BYTES} bytes")
-        data = self.data(where, record, shape, dtype)
-        return Tensor(index, name, shape, dtype, self.quant(where, record), data)
+        data = self.data(where, record, shape, dtype, bits or 8 * dtype.itemsize)
+        if bits and data is None:
+            raise GraphError(f"{where}: {_TYPE_NAMES[kind]} is supported for constants only")
+        return Tensor(index, name, shape, dtype, self.quant(where, record), data, is_dynamic=is_dynamic)
 
-    def data(self, where: str, record: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
-        """The values of a constant; None for an activation (its buffer is empty)."""
+    def data(self, where: str, record: Any, shape: tuple[int, ...], dtype: np.dtype, bits: int) -> np.ndarray | None:
+        """The values of a constant, stored in so many bits each; None for an activation (its buffer is empty)."""
         index = record.Buffer()
         if not 0 <= index < self.num_buffers:
             raise GraphError(f"{where}: buffer {index} does not exist (the file has {self.num_buffers})")
@@ -246,11 +267,13 @@ class _Reader:
             raise GraphError(
                 f"{where}: sparse storage is not supported; store the weights densely, zeros are skipped all the same"
             )
-        if data.size != prod(shape) * dtype.itemsize:
+        num_bytes = -(-prod(shape) * bits // 8)
+        if data.size != num_bytes:
             raise GraphError(
-                f"{where}: its buffer has {data.size} bytes, but {dtype.name} {list(shape)} needs "
-                f"{prod(shape) * dtype.itemsize}"
+                f"{where}: its buffer has {data.size} bytes, but {dtype.name} {list(shape)} needs {num_bytes}"
             )
+        if bits < 8:
+            return _unpacked(data, bits)[: prod(shape)].reshape(shape)
         return np.frombuffer(data.tobytes(), dtype).reshape(shape)
 
     def quant(self, where: str, record: Any) -> Quant | None:
@@ -258,6 +281,8 @@ class _Reader:
         params = record.Quantization()
         if params is None:
             return None
+        if params.DetailsType() != schema.QuantizationDetails.NONE:
+            raise GraphError(f"{where}: scales of blocks are not supported; quantise per channel")
         scale = self.vector(f"{where}: scale", params.ScaleAsNumpy(), np.float32)
         if scale.size == 0:
             return None
@@ -277,16 +302,20 @@ class _Reader:
             )
         code = self.model.OperatorCodes(code_index)
         builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-        if builtin == schema.BuiltinOperator.CUSTOM:
-            custom = printable((code.CustomCode() or b"?").decode("utf-8", "replace"))
-            raise GraphError(f"operator {index}: custom operator {custom} is not supported")
         if builtin not in _KINDS:
             raise GraphError(f"operator {index}: builtin operator {builtin} is unknown")
         kind = _KINDS[builtin]
+        if builtin == schema.BuiltinOperator.CUSTOM:
+            kind += f" {printable((code.CustomCode() or b'?').decode('utf-8', 'replace'))}"
         where = f"operator {index} ({kind})"
         inputs = self.indices(f"{where}: inputs", record.InputsAsNumpy(), num_tensors, has_optional=True)
         outputs = self.indices(f"{where}: outputs", record.OutputsAsNumpy(), num_tensors)
-        raw = RawOp(kind, code.Version(), schema.OperatorT.InitFromObj(record))
+        raw = RawOp(kind, schema.OperatorCodeT.InitFromObj(code), schema.OperatorT.InitFromObj(record), self.file)
+        for number in called_subgraphs(raw.record):
+            self.num_tensors(number)
+        for tensor in kept_inside(raw.record):
+            if not 0 <= tensor < num_tensors:
+                raise GraphError(f"{where}: tensor {tensor} does not exist (the network has {num_tensors})")
         return Op(index, kind, inputs, outputs, self.options(where, kind, record), raw)
 
     def options(self, where: str, kind: str, record: Any) -> dict[str, Any]:
@@ -302,6 +331,13 @@ class _Reader:
         options = cls()
         options.Init(table.Bytes, table.Pos)
         return read(where, options)
+
+
+def _unpacked(data: np.ndarray, bits: int) -> np.ndarray:
+    """Signed numbers of so few bits, the lowest ones of each byte first; int8."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    fields = data[:, None] >> shifts << np.uint8(8 - bits)
+    return fields.reshape(-1).view(np.int8) >> np.int8(8 - bits)
 
 
 def _unused(index: int) -> Tensor:
@@ -384,12 +420,15 @@ def _read_pool(where: str, options: Any) -> dict[str, Any]:
 
 
 def _read_fully_connected(where: str, options: Any) -> dict[str, Any]:
-    if options.WeightsFormat() != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
-        raise GraphError(f"{where}: only the default weights format is supported")
-    return {
-        "activation": _activation(where, options.FusedActivationFunction()),
-        "keep_num_dims": bool(options.KeepNumDims()),
-    } | _read_bias_type(options)
+    is_shuffled = options.WeightsFormat() != schema.FullyConnectedOptionsWeightsFormat.DEFAULT
+    return (
+        ({"is_shuffled": True} if is_shuffled else {})
+        | {
+            "activation": _activation(where, options.FusedActivationFunction()),
+            "keep_num_dims": bool(options.KeepNumDims()),
+        }
+        | _read_bias_type(options)
+    )
 
 
 def _read_activation(where: str, options: Any) -> dict[str, Any]:

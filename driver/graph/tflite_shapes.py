@@ -89,12 +89,18 @@ def with_known_shapes(raw: bytes, given: Shapes) -> tuple[bytes, tuple[str, ...]
         return raw, tuple(notes)
     packed: Any = schema.ModelT.InitFromPackedBuf(raw, 0)
     _set_shapes(packed, shapes)
-    found = _infer(pack(packed))
-    if isinstance(found, str):
-        if changed or any(_is_unknown(subgraph.Tensors(index), from_axis=1) for index in unknown):
-            raise GraphError(f"the shapes of the network cannot be computed; LiteRT says: {found}")
-        found = {index: tuple(vector(subgraph.Tensors(index).ShapeAsNumpy()).tolist()) for index in unknown}
-    _set_shapes(packed, {index: found[index] for index in made if index in found})
+    try:
+        found, varying, problem = LiteRT().request("shapes", pack(packed))
+    except LiteRTError as error:
+        found, varying, problem = {}, set(), str(error)
+    has_open = any(index not in found and _is_unknown(subgraph.Tensors(index), from_axis=1) for index in made)
+    if problem and (has_open or (changed and not found)):
+        raise GraphError(f"the shapes of the network cannot be computed; LiteRT says: {problem}")
+    as_in_file = {index: tuple(vector(subgraph.Tensors(index).ShapeAsNumpy()).tolist()) for index in unknown}
+    _set_shapes(packed, as_in_file | {index: found[index] for index in made if index in found})
+    for index in varying.intersection(made):
+        tensor = packed.subgraphs[0].tensors[index]
+        tensor.shapeSignature = np.full(len(tensor.shape), -1, np.int32)
     return pack(packed), tuple(notes)
 
 
@@ -178,11 +184,3 @@ def _set_shapes(packed: Any, shapes: Mapping[int, tuple[int, ...]]) -> None:
     for index, shape in shapes.items():
         tensor = packed.subgraphs[0].tensors[index]
         tensor.shape, tensor.shapeSignature, tensor.hasRank = np.array(shape, np.int32), None, True
-
-
-def _infer(model: bytes) -> dict[int, tuple[int, ...]] | str:
-    """Shapes by tensor index, or why there are none."""
-    try:
-        return LiteRT().request("shapes", model)
-    except LiteRTError as error:
-        return str(error)

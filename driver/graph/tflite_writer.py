@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from .graph import Graph, GraphError, Op, Tensor
+from .tflite_repair import pack
 
-__all__ = ["RawOp", "operator_model", "write_tflite"]
+__all__ = ["SCHEMA_VERSION", "known_code", "operator_record", "tensor_record", "write_tflite"]
 
-_VERSION = 3
+SCHEMA_VERSION = 3
+"""Of TFLite files."""
 _OP_VERSIONS = {
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 3,
@@ -63,17 +63,10 @@ _TYPES = {
         (np.uint32, schema.TensorType.UINT32),
         (np.uint64, schema.TensorType.UINT64),
         (np.bool_, schema.TensorType.BOOL),
+        (np.complex64, schema.TensorType.COMPLEX64),
+        (np.complex128, schema.TensorType.COMPLEX128),
     )
 }
-
-
-@dataclass(frozen=True)
-class RawOp:
-    """An operator as its file has it: all options, known here or not. Its tensors are those of the file."""
-
-    kind: str
-    version: int
-    record: schema.OperatorT
 
 
 def write_tflite(graph: Graph) -> bytes:
@@ -86,7 +79,7 @@ def write_tflite(graph: Graph) -> bytes:
         When an operator or a dtype cannot be written (`_OPTIONS` and `_TYPES` list what can).
     """
     model = schema.ModelT()
-    model.version = _VERSION
+    model.version = SCHEMA_VERSION
     model.description = graph.name
     model.buffers = [schema.BufferT()]
     first = len(graph.tensors)
@@ -96,15 +89,17 @@ def write_tflite(graph: Graph) -> bytes:
     kinds = sorted(
         {op.kind for op in (*declarations, *graph.ops)} | ({"ASSIGN_VARIABLE"} if graph.variables else set())
     )
-    model.operatorCodes = [_known_code(kind) for kind in kinds]
+    model.operatorCodes = [known_code(kind) for kind in kinds]
     ops = [*declarations, *(_with_handle(op, first) for op in graph.ops)]
     model.subgraphs = [
-        _subgraph("main", [_tensor(tensor, model.buffers) for tensor in graph.tensors], graph, ops, kinds)
+        _subgraph("main", [tensor_record(tensor, model.buffers) for tensor in graph.tensors], graph, ops, kinds)
     ]
     model.subgraphs[0].inputs, model.subgraphs[0].outputs = list(graph.inputs), list(graph.outputs)
     if graph.variables:
         constants = [
-            _tensor(Tensor(0, variable.name, variable.shape, variable.dtype, None, variable.initial), model.buffers)
+            tensor_record(
+                Tensor(0, variable.name, variable.shape, variable.dtype, None, variable.initial), model.buffers
+            )
             for variable in graph.variables
         ]
         assigns = [
@@ -115,53 +110,7 @@ def write_tflite(graph: Graph) -> bytes:
         model.subgraphs.append(
             _subgraph("initialisation", constants, graph, [*_handles(graph, len(constants)), *assigns], kinds)
         )
-    return _packed(model)
-
-
-def operator_model(graph: Graph, op: Op) -> tuple[bytes, tuple[int, ...]]:
-    """A TFLite file that holds one operator of a graph and its constants, and the activations that are its inputs,
-    in order; its outputs are the operator's.
-
-    Version and options are those of the file that the operator comes from, if any; else a RESHAPE gets the shape of its
-    output.
-
-    Raises
-    ------
-    GraphError
-        When the operator comes from no file and cannot be written, or a dtype cannot.
-    """
-    indices = list(dict.fromkeys(index for index in (*op.inputs, *op.outputs) if index >= 0))
-    inputs = tuple(index for index in dict.fromkeys(op.inputs) if index >= 0 and graph.tensors[index].data is None)
-    places = {index: place for place, index in enumerate(indices)} | {-1: -1}
-    model = schema.ModelT()
-    model.version, model.description, model.buffers = _VERSION, op.kind, [schema.BufferT()]
-    tensors = [_tensor(graph.tensors[index], model.buffers) for index in indices]
-    moved = replace(
-        op, inputs=tuple(places[index] for index in op.inputs), outputs=tuple(places[index] for index in op.outputs)
-    )
-    if op.raw is not None and op.raw.kind == op.kind:
-        code, record = _code(op.kind, op.raw.version), copy(op.raw.record)
-        record.opcodeIndex, record.inputs, record.outputs, record.intermediates = (
-            0,
-            list(moved.inputs),
-            list(moved.outputs),
-            None,
-        )
-    else:
-        if op.kind == "RESHAPE" and len(op.inputs) == 1:
-            moved = replace(moved, options={"new_shape": graph.tensors[op.outputs[0]].shape} | op.options)
-        code, record = _known_code(op.kind), _op(moved, [op.kind], tensors)
-    subgraph = schema.SubGraphT()
-    subgraph.name, subgraph.tensors, subgraph.operators = "main", tensors, [record]
-    subgraph.inputs, subgraph.outputs = [places[index] for index in inputs], list(moved.outputs)
-    model.operatorCodes, model.subgraphs = [code], [subgraph]
-    return _packed(model), inputs
-
-
-def _packed(model: schema.ModelT) -> bytes:
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return pack(model)
 
 
 def _subgraph(
@@ -171,7 +120,7 @@ def _subgraph(
     subgraph = schema.SubGraphT()
     subgraph.name, subgraph.inputs, subgraph.outputs = name, [], []
     subgraph.tensors = [*tensors, *(_handle(variable.name) for variable in graph.variables)]
-    subgraph.operators = [_op(op, kinds, subgraph.tensors) for op in ops]
+    subgraph.operators = [operator_record(op, kinds.index(op.kind), subgraph.tensors) for op in ops]
     return subgraph
 
 
@@ -194,7 +143,8 @@ def _with_handle(op: Op, first: int) -> Op:
     return replace(op, inputs=(first + op.options["variable"], *op.inputs)) if "variable" in op.options else op
 
 
-def _known_code(kind: str) -> schema.OperatorCodeT:
+def known_code(kind: str) -> schema.OperatorCodeT:
+    """The operator code of a kind that can be written; `GraphError` for others."""
     if kind not in _OPTIONS:
         raise GraphError(f"{kind} cannot be written to a TFLite file")
     return _code(kind, _OP_VERSIONS.get(kind, 1))
@@ -208,11 +158,20 @@ def _code(kind: str, version: int) -> schema.OperatorCodeT:
     return code
 
 
-def _tensor(tensor: Tensor, buffers: list[schema.BufferT]) -> schema.TensorT:
+def tensor_record(tensor: Tensor, buffers: list[schema.BufferT]) -> schema.TensorT:
+    """A tensor as a file has it; the values of a constant are added to `buffers`.
+
+    Raises
+    ------
+    GraphError
+        When its dtype cannot be written.
+    """
     if tensor.dtype not in _TYPES:
         raise GraphError(f"tensor {tensor.index}: {tensor.dtype} cannot be written to a TFLite file")
     record = schema.TensorT()
     record.name, record.shape, record.type, record.buffer = tensor.name, list(tensor.shape), _TYPES[tensor.dtype], 0
+    record.isVariable = tensor.is_variable
+    record.shapeSignature = [-1] * len(tensor.shape) if tensor.is_dynamic else None
     if tensor.data is not None:
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(tensor.data).tobytes(), np.uint8)
@@ -226,9 +185,21 @@ def _tensor(tensor: Tensor, buffers: list[schema.BufferT]) -> schema.TensorT:
     return record
 
 
-def _op(op: Op, kinds: list[str], tensors: list[schema.TensorT]) -> schema.OperatorT:
+def operator_record(op: Op, code: int, tensors: list[schema.TensorT]) -> schema.OperatorT:
+    """An operator of `_OPTIONS` as a file has it.
+
+    Parameters
+    ----------
+    code : the number of its operator code
+    tensors : of its subgraph
+
+    Raises
+    ------
+    GraphError
+        When it lacks an option.
+    """
     record = schema.OperatorT()
-    record.opcodeIndex = kinds.index(op.kind)
+    record.opcodeIndex = code
     record.inputs, record.outputs = list(op.inputs), list(op.outputs)
     cls, fill = _OPTIONS[op.kind]
     if cls is not None and fill is not None:

@@ -220,6 +220,18 @@ class LoadedModel:
                 "run", self._place[1], [np.asarray(values, order="C") for values in inputs], self._keeps_tensors
             )
 
+    def trial(self) -> dict[int, np.ndarray]:
+        """As `run`, on values that LiteRT takes: zeros, or ones, or else noise.
+
+        Raises
+        ------
+        LiteRTError
+            When LiteRT can run the model on none of them; of zeros then.
+        """
+        with _LOCK:
+            self.load()
+            return self._process.request("trial", self._place[1], self._keeps_tensors)
+
     def __del__(self) -> None:
         if self._place[0]:
             self._process.dropped.append(self._place)

@@ -15,7 +15,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -59,44 +59,86 @@ class Models:
     def run(self, number: int, inputs: Sequence[np.ndarray], is_all: bool) -> dict[int, np.ndarray]:
         """The model's outputs, or every tensor that has a value, by index."""
         interpreter = self._models[number]
+        resized = [
+            (detail["index"], values.shape)
+            for detail, values in zip(interpreter.get_input_details(), inputs, strict=True)
+            if -1 in detail["shape_signature"] and tuple(detail["shape"]) != values.shape
+        ]
+        for index, shape in resized:
+            interpreter.resize_tensor_input(index, shape)
+        if resized:
+            interpreter.allocate_tensors()
         for detail, values in zip(interpreter.get_input_details(), inputs, strict=True):
             interpreter.set_tensor(detail["index"], values)
         interpreter.invoke()
         if is_all:
-            return _valued(interpreter)[0]
+            return _valued(interpreter, has_run=True)[0]
         return {
-            detail["index"]: interpreter.get_tensor(detail["index"])
+            detail["index"]: _value(interpreter, detail)
             for detail in interpreter.get_output_details()
             if detail["dtype"] != _HANDLE
         }
 
-    def shapes(self, model: bytes) -> dict[int, tuple[int, ...]]:
+    def trial(self, number: int, is_all: bool) -> dict[int, np.ndarray]:
+        """As `run`, on values that LiteRT takes: zeros, or ones, or else noise."""
+        errors = []
+        for inputs in _samples(self._models[number]):
+            try:
+                return self.run(number, inputs, is_all)
+            except (RuntimeError, ValueError) as error:
+                errors.append(error)
+        raise errors[0]
+
+    def shapes(self, model: bytes) -> tuple[dict[int, tuple[int, ...]], set[int], str]:
         """Shapes of every tensor that has a value once all are allocated; if that does not give each a value, after
-        a run on zeros.
+        a run; the tensors whose shape depends on the values of that; and why it cannot be run, if so.
         """
         number, _ = self.load(model, "reference", True)
         interpreter = self._models[number]
-        found, num_missing = _valued(interpreter)
+        values, num_missing = _valued(interpreter)
+        found, varying, problem = {index: value.shape for index, value in values.items()}, set(), ""
         if num_missing:
-            found = self.run(
-                number, [np.zeros(detail["shape"], detail["dtype"]) for detail in interpreter.get_input_details()], True
-            )
+            try:
+                found = {index: value.shape for index, value in self.trial(number, True).items()}
+                *_, noise = _samples(interpreter)
+                others = {index: value.shape for index, value in self.run(number, noise, True).items()}
+                varying = {index for index, shape in others.items() if found.get(index) != shape}
+                found = others | found
+            except (RuntimeError, ValueError) as error:
+                problem = _text(error)
         self.drop(number)
-        return {index: values.shape for index, values in found.items()}
+        return found, varying, problem
 
     def drop(self, number: int) -> None:
         """Forget a model."""
         self._models.pop(number, None)
 
 
-def _valued(interpreter: Interpreter) -> tuple[dict[int, np.ndarray], int]:
-    """The tensors that have a value, by index, and the number of the others; handles of variables are neither."""
+def _samples(interpreter: Interpreter) -> Iterator[list[np.ndarray]]:
+    """Values for the inputs: zeros, ones, and noise in the middle of what their types hold."""
+    details = interpreter.get_input_details()
+    for fill in (np.zeros, np.ones):
+        yield [fill(detail["shape"], detail["dtype"]) for detail in details]
+    rng = np.random.default_rng(0)
+    yield [np.asarray(40 * rng.standard_normal(detail["shape"])).astype(detail["dtype"]) for detail in details]
+
+
+def _value(interpreter: Interpreter, detail: dict[str, Any]) -> np.ndarray:
+    """A tensor after a run; LiteRT gives no value to one without elements."""
+    has_elements = np.all(detail["shape"])
+    return interpreter.get_tensor(detail["index"]) if has_elements else np.zeros(detail["shape"], detail["dtype"])
+
+
+def _valued(interpreter: Interpreter, *, has_run: bool = False) -> tuple[dict[int, np.ndarray], int]:
+    """The tensors that have a value, by index, and the number of the others; handles of variables are neither. Only
+    after a run a tensor may have no elements.
+    """
     found, num_missing = {}, 0
     for detail in interpreter.get_tensor_details():
         if detail["dtype"] == _HANDLE:
             continue
         try:
-            found[detail["index"]] = interpreter.get_tensor(detail["index"])
+            found[detail["index"]] = _value(interpreter, detail) if has_run else interpreter.get_tensor(detail["index"])
         except ValueError:
             num_missing += 1
     return found, num_missing

@@ -1,29 +1,26 @@
-"""Operators that the host executes: which ones and why, and how. LiteRT's own kernels run them, one operator at a
-time, so their results are LiteRT's.
+"""Operators that the host executes: which ones and why, and how. LiteRT's own kernels run them, so their results are
+LiteRT's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime
-from convoy.driver.graph.tflite_writer import operator_model
+from convoy.driver.graph.tflite_group import called_ops, called_subgraphs, group_model
 from convoy.driver.litert.process import LiteRT, LiteRTError, LiteRTTimeout, LoadedModel
-from convoy.driver.ort.runtime import OrtError
-from convoy.driver.ort.unit import OnnxUnit
 
+from .onnx_host import OnnxHostGroup
 from .operands import describe
 
-__all__ = ["HOST_KINDS", "HostOp", "OnnxHostOp", "check_host_op", "host_op", "host_reason", "run_host_op"]
+__all__ = ["HOST_KINDS", "HostGroup", "check_host_ops", "host_group", "host_reason", "run_host_ops"]
 
-HOST_KINDS = {
-    "SOFTMAX": "SOFTMAX is not supported by the NPU",
-    "DEQUANTIZE": "conversion between number formats at the edge of the network",
-}
+HOST_KINDS = {"SOFTMAX": "SOFTMAX is not supported by the NPU", "DEQUANTIZE": "conversion between number formats"}
 """Operators that always go to the host, and why."""
 _CONVERSIONS = "DEQUANTIZE", "QUANTIZE"
 _STATES = "READ_VARIABLE", "ASSIGN_VARIABLE"
@@ -32,6 +29,7 @@ _RANDOM = "RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"
 """Operators that give other results each time, so that nothing could be compared."""
 _NODE = re.compile(r"\s*Node number \d+ \(\w+\) failed to \w+\.?")
 """What LiteRT adds to a message; of the only operator in a file it says nothing."""
+_SIZE_DTYPES = np.dtype(np.int32), np.dtype(np.int64)
 _NPU_DTYPES = np.dtype(np.int8), np.dtype(np.int16)
 
 
@@ -39,7 +37,7 @@ def host_reason(graph: Graph, op: Op, npu_kinds: frozenset[str], table_kinds: fr
     """Why the host executes an operator; None if it is left to the NPU, which may still refuse it.
 
     With `HOST_KINDS` this is the whole rule: operators that the NPU does not know, those with results that are not
-    int8, uint8 or int16, and functions of one element that are not of 8 bits. `check_host_op` says which of them
+    int8, uint8 or int16, and functions of one element that are not of 8 bits. `check_host_ops` says which of them
     LiteRT's kernels take.
 
     Parameters
@@ -52,6 +50,10 @@ def host_reason(graph: Graph, op: Op, npu_kinds: frozenset[str], table_kinds: fr
         return HOST_KINDS[op.kind]
     if op.kind in _STATES:
         return None
+    if any(graph.tensors[index].is_variable for index in op.inputs if index >= 0):
+        return f"{op.kind} keeps a state of its own"
+    if any(graph.tensors[index].is_dynamic for index in (*op.inputs, *op.outputs) if index >= 0):
+        return "shapes depend on values"
     if op.kind not in npu_kinds:
         return f"{op.kind} is not supported by the NPU"
     dtypes = [graph.tensors[index].dtype for index in op.outputs]
@@ -67,167 +69,214 @@ def host_reason(graph: Graph, op: Op, npu_kinds: frozenset[str], table_kinds: fr
     return None
 
 
-class OnnxHostOp:
-    """An operator of an ONNX network on the host, by onnxruntime's kernels; otherwise as `HostOp`.
+class HostGroup:
+    """Operators of the host that follow one another, ready to run as often as wanted: one file for LiteRT, so that
+    values between them do not leave it.
+
+    Parameters
+    ----------
+    ops : in an order in which they can be executed
+    outputs : what `run` gives, tensors that they write; None: all of these
 
     Raises
     ------
     GraphError
-        On construction, when it stands for no node of the file.
+        On construction, when an operator cannot be written as a file for LiteRT.
     """
 
-    remark = ""
+    def __init__(self, graph: Graph, ops: Sequence[Op], outputs: Sequence[int] | None = None):
+        self._graph, self.ops = graph, tuple(ops)
+        made = tuple(dict.fromkeys(index for op in ops for index in op.outputs))
+        self._outputs = made if outputs is None else tuple(outputs)
+        self._keeps_all = len(ops) > 1 and set(made) == set(self._outputs)
+        last = {index for op in ops for index in op.inputs}
+        ends = tuple(index for index in made if index not in last) or made
+        self._read = {*graph.outputs, *(index for op in graph.ops for index in op.inputs)}
+        """What somebody wants; LiteRT may leave other results of a loop without a value."""
+        group = group_model(graph, ops, ends if self._keeps_all else self._outputs)
+        self.model, self._inputs, self._places = group.data, group.inputs, group.places
+        self.has_state = any(graph.tensors[index].is_variable for op in ops for index in op.inputs if index >= 0)
+        self._process = LiteRT() if self.has_state else _PROCESS
+        self._kernels = {
+            name: LoadedModel(self._process, self.model, name, self._keeps_all) for name in ("reference", "ordinary")
+        }
+        self._started: int | None = None
+        """The generation of the process that holds the state."""
+        self._alone: list[HostGroup] = []
+        """Each operator by itself, once that has been needed."""
+        self.remarks: dict[int, str] = {}
+        """By operator index, what is to be said of the last run, if anything."""
 
-    def __init__(self, graph: Graph, op: Op):
-        if not isinstance(op.raw, OnnxUnit):
-            raise GraphError(f"{describe(graph, op)}: the ONNX file has no such operator")
-        self._graph, self._op, self._unit, self._loaded = graph, op, op.raw, op.raw.load()
+    def reset_state(self) -> None:
+        """Let the operators begin anew, with states of zero."""
+        if self.has_state:
+            self._kernels["reference"] = LoadedModel(self._process, self.model, "reference", self._keeps_all)
+            self._started = None
 
     def run(self, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """As `HostOp.run`."""
-        places = {port.place for port in self._unit.inputs}
-        inputs = [values[index] if place in places else np.empty(0) for place, index in enumerate(self._op.inputs)]
-        try:
-            return dict(zip(self._op.outputs, self._unit.run(self._loaded, inputs), strict=True))
-        except OrtError as error:
-            raise GraphError(f"{describe(self._graph, self._op)}: {error}") from None
+        """The operators' outputs by tensor index, in the graph's shapes and dtypes.
 
-    def refusal(self) -> str | None:
-        """Nothing: onnxruntime has run the whole network when it was read."""
-        return None
-
-
-def host_op(graph: Graph, op: Op) -> HostOp | OnnxHostOp:
-    """An operator of the host, ready to run, by the kernels of the network's own runtime.
-
-    Raises
-    ------
-    GraphError
-        When that runtime cannot be given it.
-    """
-    return OnnxHostOp(graph, op) if graph.runtime == Runtime.ONNXRUNTIME else HostOp(graph, op)
-
-
-class HostOp:
-    """An operator of the host, ready to run as often as wanted.
-
-    Raises
-    ------
-    GraphError
-        On construction, when it cannot be written as a file for LiteRT.
-    """
-
-    def __init__(self, graph: Graph, op: Op):
-        self._graph, self._op = graph, op
-        self.model, self._inputs = operator_model(graph, op)
-        self._kernels = {name: LoadedModel(_PROCESS, self.model, name) for name in ("reference", "ordinary")}
-        self.remark = ""
-        """What is to be said of the last run, if anything."""
-
-    def run(self, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """The operator's outputs by tensor index, in the graph's shapes and dtypes.
-
-        LiteRT's reference kernel computes them. Where it refuses or aborts, LiteRT's ordinary kernel does; `remark`
-        tells of it. Neither has more than its time.
+        LiteRT's reference kernels compute them. Where one refuses or aborts, each operator runs by itself, and that one
+        by LiteRT's ordinary kernel; `remarks` tells of it. None has more than its time.
 
         Parameters
         ----------
-        values : at least the operator's activations, by tensor index
+        values : at least the activations that the operators read from others, by tensor index
 
         Raises
         ------
         GraphError
-            When both kernels fail, or give other shapes than the graph has.
+            When both kernels fail, or give other shapes than the graph has, or the state of an operator is lost.
         """
         try:
-            return self._run([values[index] for index in self._inputs])
+            inputs = [values[index] for index in self._inputs]
+            return self._run(inputs)
         except LiteRTError as error:
-            raise GraphError(
-                f"{describe(self._graph, self._op)}: LiteRT cannot execute it on the CPU: {error}"
-            ) from None
+            raise GraphError(f"{self._name()}: LiteRT cannot execute it on the CPU: {error}") from None
+        except _NotTogether:
+            return self._run_alone(values)
 
     def refusal(self) -> str | None:
-        """What LiteRT has against the operator, if anything: it is run on zeros, and if LiteRT minds those, as
-        divisors, on ones.
+        """What LiteRT has against the operators, if anything: they are run on zeros, and if LiteRT minds those, as
+        divisors, on other values. What may have no end then, or needs sizes that other operators compute, is prepared
+        only.
         """
-        errors = []
-        for fill in (np.zeros, np.ones):
-            try:
-                self._run(
-                    [
-                        fill(tensor.shape, tensor.dtype)
-                        for tensor in (self._graph.tensors[index] for index in self._inputs)
-                    ]
-                )
-            except LiteRTTimeout as error:
-                return str(error)
-            except LiteRTError as error:
-                errors.append(error)
-            else:
-                return None
-        return str(errors[0])
-
-    def _run(self, inputs: list[np.ndarray]) -> dict[int, np.ndarray]:
         try:
-            self.remark, found = "", self._kernels["reference"].run(inputs)
+            if not self._may_try():
+                self._kernels["reference"].load()
+            else:
+                self._run(None)
+        except (_NotTogether, LiteRTError) as error:
+            return _NODE.sub("", str(error))
+        finally:
+            self.reset_state()
+        return None
+
+    def _may_try(self) -> bool:
+        made = {index for op in self._graph.ops for index in op.outputs}
+        has_sizes = any(index in made and self._graph.tensors[index].dtype in _SIZE_DTYPES for index in self._inputs)
+        return not has_sizes and not any(op.raw is not None and called_subgraphs(op.raw.record) for op in self.ops)
+
+    def _name(self) -> str:
+        first = describe(self._graph, self.ops[0])
+        return first if len(self.ops) == 1 else f"{first} to {describe(self._graph, self.ops[-1])}"
+
+    def _run(self, inputs: list[np.ndarray] | None) -> dict[int, np.ndarray]:
+        """On some values, or on any that LiteRT takes."""
+        reference = self._kernels["reference"]
+        try:
+            self.remarks, found = {}, self._go_on(inputs) if self.has_state else _answer(reference, inputs)
         except LiteRTTimeout:
             raise
         except LiteRTError as error:
             text = _NODE.sub("", str(error))
-            self.remark = f"LiteRT's reference kernel fails: {text}; its ordinary kernel ran"
+            if self.has_state:
+                raise LiteRTError(text) from None
+            if len(self.ops) > 1:
+                raise _NotTogether(text) from None
+            self.remarks = {self.ops[0].index: f"LiteRT's reference kernel fails: {text}; its ordinary kernel ran"}
             try:
-                found = self._kernels["ordinary"].run(inputs)
+                found = _answer(self._kernels["ordinary"], inputs)
             except LiteRTError:
                 raise LiteRTError(text) from None
-        results = dict(zip(self._op.outputs, found.values(), strict=True))
+        results = {index: found[self._places[index]] for index in self._outputs if self._places[index] in found}
+        for index in self._outputs:
+            if index not in results and index in self._read:
+                raise LiteRTError(f"{self._graph.tensors[index].name!r} has no value there")
         for index, value in results.items():
             tensor = self._graph.tensors[index]
-            if value.shape != tensor.shape or value.dtype != tensor.dtype:
+            is_other_shape = value.shape != tensor.shape and not tensor.is_dynamic
+            if is_other_shape or value.dtype != tensor.dtype:
                 raise LiteRTError(
                     f"{tensor.name!r} is {tensor.dtype} {list(tensor.shape)} in the file, but {value.dtype} "
                     f"{list(value.shape)} there"
                 )
         return results
 
+    def _go_on(self, inputs: list[np.ndarray] | None) -> dict[int, np.ndarray]:
+        """A run from where the last one ended."""
+        self._kernels["reference"].load()
+        if self._started not in (None, self._process.generation):
+            raise LiteRTError("its process has ended, and the state of the operators with it")
+        self._started = self._process.generation
+        return _answer(self._kernels["reference"], inputs)
 
-_PROCESS = LiteRT()
-"""Of all host operators here."""
-_refusals: dict[bytes, str | None] = {}
-"""By digest of an operator's file, what LiteRT has against it."""
+    def _run_alone(self, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """Each operator by itself."""
+        self._alone = self._alone or [HostGroup(self._graph, [op]) for op in self.ops]
+        self.remarks, known = {}, dict(values)
+        for group in self._alone:
+            known |= group.run(known)
+            self.remarks |= group.remarks
+        return {index: known[index] for index in self._outputs}
 
 
-def check_host_op(graph: Graph, op: Op, reason: str) -> None:
-    """See to it, while the network is compiled, that an operator which the host executes for some reason will not
-    fail at run.
+def _answer(model: LoadedModel, inputs: list[np.ndarray] | None) -> dict[int, np.ndarray]:
+    return model.trial() if inputs is None else model.run(inputs)
+
+
+def host_group(graph: Graph, ops: Sequence[Op], outputs: Sequence[int] | None = None) -> HostGroup | OnnxHostGroup:
+    """Operators of the host, ready to run, by the kernels of the network's own runtime; otherwise as `HostGroup`.
 
     Raises
     ------
     GraphError
-        When LiteRT's kernels do not take the operator, its dtypes or its shapes; names the operator.
+        When that runtime cannot be given an operator.
     """
-    name = describe(graph, op)
+    group = OnnxHostGroup if graph.runtime == Runtime.ONNXRUNTIME else HostGroup
+    return group(graph, ops, outputs)
+
+
+class _NotTogether(Exception):
+    """LiteRT fails on several operators, which may yet run one by one."""
+
+
+_PROCESS = LiteRT()
+"""Of all host operators here that keep no state."""
+_refusals: dict[bytes, str | None] = {}
+"""By digest of a file, what LiteRT has against it."""
+
+
+def check_host_ops(graph: Graph, ops: Sequence[Op], reasons: Sequence[str]) -> None:
+    """See to it, while the network is compiled, that operators which the host executes one after another, for some
+    reasons, will not fail at run.
+
+    Raises
+    ------
+    GraphError
+        When LiteRT's kernels do not take an operator, its dtypes or its shapes; names it.
+    """
     if graph.runtime == Runtime.ONNXRUNTIME:
-        host_op(graph, op)
+        OnnxHostGroup(graph, ops)  # onnxruntime has run them when the network was read
         return
-    if op.kind in (*_STATES, *_RANDOM) or _has_subgraph(op):
-        raise GraphError(f"{name}: {reason}, and the host does not execute operators with state, chance or subgraphs")
-    try:
-        made = HostOp(graph, op)
-    except GraphError as error:
-        raise GraphError(f"{name}: {reason}, and the host cannot execute it: {error}") from None
-    digest = sha256(made.model).digest()
+    for op, reason in zip(ops, reasons, strict=True):
+        name = describe(graph, op)
+        kinds = [op.kind, *(kind for kind, _ in called_ops(op))]
+        if chance := next((kind for kind in kinds if kind in _RANDOM), None):
+            raise GraphError(f"{name}: {reason}, and nothing could be compared with {chance}, whose results are random")
+        if op.kind in _STATES or any(kind in (*_STATES, "VAR_HANDLE") for kind in kinds):
+            raise GraphError(f"{name}: {reason}, and the host does not execute operators on the network's variables")
+    if len(ops) > 1:
+        with suppress(GraphError):
+            if _refusal(HostGroup(graph, ops)) is None:
+                return
+    for op, reason in zip(ops, reasons, strict=True):
+        name = describe(graph, op)
+        try:
+            refusal = _refusal(HostGroup(graph, [op]))
+        except GraphError as error:
+            raise GraphError(f"{name}: {reason}, and the host cannot execute it: {error}") from None
+        if refusal is not None:
+            raise GraphError(f"{name}: {reason}, and LiteRT cannot execute it on the CPU: {refusal}")
+
+
+def _refusal(group: HostGroup) -> str | None:
+    digest = sha256(group.model).digest()
     if digest not in _refusals:
-        _refusals[digest] = made.refusal()
-    if (refusal := _refusals[digest]) is not None:
-        raise GraphError(f"{name}: {reason}, and LiteRT cannot execute it on the CPU: {refusal}")
+        _refusals[digest] = group.refusal()
+    return _refusals[digest]
 
 
-def _has_subgraph(op: Op) -> bool:
-    """Does it run another part of its file: WHILE, IF, CALL ...?"""
-    tables = (op.raw.record.builtinOptions, op.raw.record.builtinOptions2) if op.raw is not None else ()
-    return any("subgraph" in name.lower() for table in tables if table is not None for name in vars(table))
-
-
-def run_host_op(graph: Graph, op: Op, values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """`host_op(graph, op).run(values)`."""
-    return host_op(graph, op).run(values)
+def run_host_ops(graph: Graph, ops: Sequence[Op], values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """`host_group(graph, ops).run(values)`."""
+    return host_group(graph, ops).run(values)

@@ -32,7 +32,7 @@ from .operands import (
 from .quantise import MAX_SHIFT_LEFT, mean_multiplier, quantise_multiplier, reduced_multiplier, single_multiplier
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
-__all__ = ["conv_axis", "lower_op"]
+__all__ = ["LOWERINGS", "conv_axis", "lower_op"]
 
 MAX_STRIDE = 8
 KERNEL_PER_STRIDE = 11
@@ -51,11 +51,11 @@ def lower_op(graph: Graph, op: Op) -> Work:
     GraphError
         When the NPU cannot run it, and it is not one for the host; names the operator, the limit and the value seen.
     """
-    lowerings = _LOWERINGS
+    lowerings = LOWERINGS
     if graph.runtime == Runtime.ONNXRUNTIME:
         from .onnx_operators import ONNX_LOWERINGS
 
-        lowerings = {**_LOWERINGS, **ONNX_LOWERINGS}
+        lowerings = {**LOWERINGS, **ONNX_LOWERINGS}
     if reason := host_reason(graph, op, frozenset(lowerings), LUT_KINDS):
         return HostWork(reason)
     try:
@@ -295,6 +295,7 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork:
 
 
 def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork:
+    require(not op.options.get("is_shuffled"), "only the default weights format is supported")
     source, (weights, zero_point) = activation(graph, op.inputs[0], is_wide_ok=True), weight_constant(graph, op)
     num_oc, num_ic = weights.shape
     size = int(np.prod(source.shape))
@@ -470,7 +471,7 @@ def _lower_pool(graph: Graph, op: Op) -> PoolWork:
     )
 
 
-_LOWERINGS: dict[str, Lowering] = {
+LOWERINGS: dict[str, Lowering] = {
     "CONV_2D": _lower_conv,
     "DEPTHWISE_CONV_2D": _lower_conv,
     "FULLY_CONNECTED": _lower_fully_connected,

@@ -6,6 +6,7 @@ shapes or axes, and that of tensors which are only moved or compared.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
 from .lut import LUT_KINDS
 from .operands import describe, require
 
-__all__ = ["check_tensors"]
+__all__ = ["check_tensors", "tensor_obstacle"]
 
 MIN_SCALE = float(np.finfo(np.float32).tiny)
 """Smallest scale: the reciprocals of smaller numbers are not finite in float32."""
@@ -77,48 +78,73 @@ _WEIGHT_DTYPES = {
 
 
 def check_tensors(graph: Graph, op: Op) -> None:
-    """Check an operator of a network as its file has it, uint8 not yet seen as int8.
+    """Refuse an operator of a network as its file has it, uint8 not yet seen as int8, that LiteRT's kernels would read
+    beyond its tensors for.
 
     Raises
     ------
     GraphError
-        When activations, or activations and weights, have dtypes that LiteRT does not run together or computes
-        otherwise, or when a scale or a zero point that the operator computes with is not a number that its dtype
-        allows.
+        When activations, or activations and weights, should have one dtype and are not of one size either.
     """
-    rule = _RULES.get(op.kind)
-    if rule is None:
-        return
     try:
-        _check(graph, op, rule)
+        for tensor, expected, message in _other_dtypes(graph, op):
+            require(tensor.dtype.itemsize == expected.itemsize, message)
     except GraphError as error:
         raise GraphError(f"{describe(graph, op)}: {error}") from None
 
 
-def _check(graph: Graph, op: Op, rule: _Rule) -> None:
+def tensor_obstacle(graph: Graph, op: Op) -> str | None:
+    """What an operator that `check_tensors` lets pass has that only LiteRT's kernels make something of: activations and
+    weights of several dtypes, or a scale or a zero point that it computes with and that is not a number which its dtype
+    allows. None if there is nothing.
+    """
+    rule = _RULES.get(op.kind)
+    if rule is None:
+        return None
+    acts, outputs = _acts(graph, op, rule)
+    try:
+        for *_, message in _other_dtypes(graph, op):
+            return message
+        for tensor in acts if rule.is_computed else outputs if _has_clamp_or_fill(op) else ():
+            _check_quantisation(tensor)
+    except GraphError as error:
+        return str(error)
+    return None
+
+
+def _acts(graph: Graph, op: Op, rule: _Rule) -> tuple[list[Tensor], list[Tensor]]:
+    """Activations that an operator reads and writes, and those that it writes."""
     positions = range(len(op.inputs)) if rule.acts is None else rule.acts
     require(
         all(position < len(op.inputs) and op.inputs[position] >= 0 for position in positions),
         f"{len(op.inputs)} inputs; one is missing",
     )
     outputs = [graph.tensors[index] for index in op.outputs]
-    acts = [graph.tensors[op.inputs[position]] for position in positions] + outputs
+    return [graph.tensors[op.inputs[position]] for position in positions] + outputs, outputs
+
+
+def _other_dtypes(graph: Graph, op: Op) -> Iterator[tuple[Tensor, np.dtype, str]]:
+    """Tensors of other dtypes than expected: the tensor, the dtype, and both in a sentence."""
+    rule = _RULES.get(op.kind)
+    if rule is None:
+        return
+    acts, _ = _acts(graph, op, rule)
     for tensor in acts[1:] if rule.has_one_dtype else ():
-        require(
-            tensor.dtype == acts[0].dtype,
-            f"{acts[0].name!r} is {acts[0].dtype}, {tensor.name!r} is {tensor.dtype}; they should have one dtype",
-        )
+        if tensor.dtype != acts[0].dtype:
+            yield (
+                tensor,
+                acts[0].dtype,
+                f"{acts[0].name!r} is {acts[0].dtype}, {tensor.name!r} is {tensor.dtype}; they should have one dtype",
+            )
     if rule.weights is not None and len(op.inputs) > rule.weights:
         weights, expected = graph.tensors[op.inputs[rule.weights]], _WEIGHT_DTYPES.get(acts[0].dtype)
-        require(
-            expected is None or weights.dtype == expected,
-            (
+        if expected is not None and weights.dtype != expected:
+            yield (
+                weights,
+                expected,
                 f"weights {weights.name!r} are {weights.dtype}; with activations of {acts[0].dtype} LiteRT takes "
-                f"{expected} only; quantise both alike"
-            ),
-        )
-    for tensor in acts if rule.is_computed else outputs if _has_clamp_or_fill(op) else ():
-        _check_quantisation(tensor)
+                f"{expected} only; quantise both alike",
+            )
 
 
 def _has_clamp_or_fill(op: Op) -> bool:

@@ -15,6 +15,7 @@ from convoy.driver.files import write_file, writing
 from convoy.driver.graph.graph import Graph
 from convoy.driver.plan.macs import dense_macs
 
+from .host_report import host_groups, notes, remedy, share_line, shares
 from .report import COLUMN_MEANINGS
 from .tables import print_meanings, print_table
 
@@ -65,26 +66,29 @@ def plan_report(plan: Plan) -> dict[str, Any]:
                 for index in step.layers
             ]
         else:
-            op = step.op
-            rows.append(
+            rows += [
                 {
                     "index": op.index,
-                    "name": graph.tensors[op.outputs[0]].name,
+                    "name": graph.name_of(op),
                     "op": op.kind,
                     "engine": "host",
                     "descriptors": 0,
                     "macs": dense_macs(graph, op),
                     "stored_weight_bytes": 0,
-                    "reason": step.reason,
+                    "reason": reason,
+                    "remedy": remedy(reason),
                 }
-            )
+                for op, reason in zip(step.ops, step.reasons, strict=True)
+            ]
     return {
         "memory_bytes": plan.memory_bytes,
         "image_bytes": image_bytes,
         "descriptors": num_descriptors,
         "macs": sum(row["macs"] for row in rows if row["engine"] != "host"),
         "host_macs": sum(row["macs"] for row in rows if row["engine"] == "host"),
-        "notes": list(graph.notes),
+        "notes": notes(graph),
+        **shares(plan),
+        "host_groups": host_groups(plan),
         "ops": sorted(rows, key=lambda row: row["index"]),
     }
 
@@ -99,7 +103,7 @@ def print_plan(report: dict[str, Any], console: Console) -> None:
             f"{row['descriptors']:,}",
             f"{row['macs']:,}",
             f"{row['stored_weight_bytes']:,}",
-            row["reason"],
+            f"{row['reason']} ({row['remedy']})" if row.get("remedy") else row["reason"],
         )
         for row in report["ops"]
     ]
@@ -107,6 +111,8 @@ def print_plan(report: dict[str, Any], console: Console) -> None:
     print_meanings(console, _COLUMN_MEANINGS)
     for note in report["notes"]:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
+    if report["host_groups"]:
+        console.print(share_line(report), highlight=False, markup=False, soft_wrap=True)
     console.print(
         (
             f"{report['descriptors']:,} descriptors, {report['image_bytes']:,} bytes of constants, "

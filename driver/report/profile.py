@@ -149,6 +149,7 @@ def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[s
     `plan` is the one of `report`; `deployed` has the memory that the network needs to run, without tensors kept for a
     comparison.
     """
+    from .host_report import share_line
     from .html_page import Section, write_page
     from .profile_charts import losses, memory, roofline, traffic, utilisation
     from .report import COLUMN_MEANINGS, layer_cells, summary
@@ -198,9 +199,12 @@ def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[s
         sections.append(
             Section(
                 "On the CPU",
-                "Operators that the NPU does not support; their time is not counted.",
-                columns=("#", "op", "reason"),
-                rows=[(str(op["index"]), op["op"], op["reason"]) for op in report["host_ops"]],
+                f"Operators that the NPU does not execute; their time is not counted. {share_line(report)}.",
+                columns=("#", "op", "step", "reason", "remedy"),
+                rows=[
+                    (str(op["index"]), op["op"], str(op["group"]), op["reason"], op["remedy"] or "")
+                    for op in report["host_ops"]
+                ],
             )
         )
     write_page(

@@ -17,6 +17,7 @@ from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Execution
 
 from .cycle_causes import cycle_split, largest_loss, no_split, total_split
+from .host_report import host_groups, host_lines, notes, remedy, share_line, shares
 from .tables import print_meanings, print_table
 
 __all__ = [
@@ -77,8 +78,9 @@ def compare(graph: Graph, op_index: int, tensor: int, found: np.ndarray, expecte
             float("inf"),
             (0,) * expected.ndim,
         )
-    is_number = (found == found) | (expected == expected)
-    different = (found != expected) & is_number
+    different = found != expected
+    if found.dtype.kind in "fc":
+        different &= ~(np.isnan(found) & np.isnan(expected))
     if not different.any():
         return None
     diff = np.abs(found.astype(np.float64) - expected.astype(np.float64))
@@ -115,21 +117,23 @@ def build_report(
     Raises
     ------
     GraphError
-        When the reference lacks a tensor.
+        When the reference lacks a tensor that somebody reads.
     """
     graph, npu = plan.graph, plan.config
     ops = {op.index: op for op in graph.ops}
     has_timing = device.memory_model is not None
     mismatches: list[Mismatch] = []
     at_ties: dict[int, int] = {}
+    read = {*graph.outputs, *(index for op in graph.ops for index in op.inputs)}
 
     def check(index: int) -> tuple[bool | None, float | int | None]:
         if expected is None:
             return None, None
-        missing = [tensor for tensor in ops[index].outputs if tensor not in expected]
+        wanted = [tensor for tensor in ops[index].outputs if tensor in read or tensor in expected]
+        missing = [tensor for tensor in wanted if tensor not in expected]
         if missing and graph.runtime == Runtime.LITERT:
             raise GraphError(f"the reference has no value of tensor {missing[0]} ({graph.tensors[missing[0]].name})")
-        stored = [tensor for tensor in ops[index].outputs if tensor in execution.tensors and tensor not in missing]
+        stored = [tensor for tensor in wanted if tensor in execution.tensors and tensor in expected]
         if not stored:
             return None, None
         found = [compare(graph, index, tensor, execution.tensors[tensor], expected[tensor]) for tensor in stored]
@@ -144,22 +148,26 @@ def build_report(
     def utilisation(macs: int, cycles: int) -> float | None:
         return macs / (cycles * npu.macs_per_cycle) if has_timing and cycles else (0.0 if has_timing else None)
 
-    layers, host_ops = [], []
+    layers, host_ops, num_groups = [], [], 0
     for step in plan.steps:
         if isinstance(step, HostStep):
-            remark = execution.host_remarks.get(step.op.index)
-            bit_exact, diff = check(step.op.index)
-            host_ops.append(
-                {
-                    "index": step.op.index,
-                    "name": graph.tensors[step.op.outputs[0]].name,
-                    "op": step.op.kind,
-                    "reason": f"{step.reason}; {remark}" if remark else step.reason,
-                    "macs": dense_macs(graph, step.op),
-                    "bit_exact": bit_exact,
-                    "max_abs_diff": diff,
-                }
-            )
+            for op, reason in zip(step.ops, step.reasons, strict=True):
+                remark = execution.host_remarks.get(op.index)
+                bit_exact, diff = check(op.index)
+                host_ops.append(
+                    {
+                        "index": op.index,
+                        "name": graph.name_of(op),
+                        "op": op.kind,
+                        "group": num_groups,
+                        "reason": f"{reason}; {remark}" if remark else reason,
+                        "remedy": remedy(reason),
+                        "macs": dense_macs(graph, op),
+                        "bit_exact": bit_exact,
+                        "max_abs_diff": diff,
+                    }
+                )
+            num_groups += 1
         elif isinstance(step, NpuStep):
             for index in step.layers:
                 layers.append(_layer(plan, ops[index], step, execution, has_timing, utilisation, check))
@@ -190,7 +198,9 @@ def build_report(
         "simulated_cycles_per_second": round(execution.cycles / execution.seconds)
         if has_timing and execution.seconds
         else None,
-        "notes": list(graph.notes),
+        "notes": notes(graph),
+        **shares(plan),
+        "host_groups": host_groups(plan),
         "host_ops": host_ops,
         "layers": sorted(layers, key=lambda layer: layer["index"]),
     }, sorted(mismatches, key=lambda mismatch: mismatch.op)
@@ -351,7 +361,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 def summary(report: Mapping[str, Any]) -> list[str]:
     """What a report says besides its table, in lines."""
     lines = list(report.get("notes", ()))
-    lines += [f"{op['op']} (operator {op['index']}) runs on the CPU: {op['reason']}" for op in report["host_ops"]]
+    lines += host_lines(report["host_ops"])
+    lines += [share_line(report)] if report["host_ops"] else []
     cost = (
         "no timing"
         if report["cycles"] is None

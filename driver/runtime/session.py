@@ -11,7 +11,8 @@ import numpy as np
 from convoy.driver.emit.program import HostStep, NpuStep, Plan, Program
 from convoy.driver.emit.traffic import Traffic, descriptor_traffic
 from convoy.driver.graph.graph import GraphError
-from convoy.driver.lower.host_ops import HostOp, OnnxHostOp, host_op
+from convoy.driver.lower.host_ops import HostGroup, host_group
+from convoy.driver.lower.onnx_host import OnnxHostGroup
 from convoy.driver.plan.macs import dense_macs
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Status, WindowControl
@@ -82,7 +83,7 @@ def plan_inputs(plan: Plan) -> list[int]:
         needed += [
             index
             for index in op.inputs
-            if index >= 0 and plan.graph.tensors[index].data is None and index not in made and index not in needed
+            if index >= 0 and plan.graph.tensors[index].is_activation and index not in made and index not in needed
         ]
         made.update(op.outputs)
     return needed
@@ -92,7 +93,7 @@ def _plan_ops(plan: Plan):
     ops = {op.index: op for op in plan.graph.ops}
     for step in plan.steps:
         if isinstance(step, HostStep):
-            yield step.op
+            yield from step.ops
         else:
             yield from (ops[index] for index in step.layers)
 
@@ -100,7 +101,8 @@ def _plan_ops(plan: Plan):
 class Session:
     """Runs one plan on one device as often as wanted.
 
-    Variables of the network keep their values from run to run, in NPU memory.
+    Variables of the network keep their values from run to run, in NPU memory; states of the host's operators do too,
+    in LiteRT.
 
     Parameters
     ----------
@@ -133,7 +135,8 @@ class Session:
         timeout_cycles: int | None = None,
     ):
         self.plan, self.device, self.keep_tensors, self.progress = plan, device, keep_tensors, progress
-        self._host_ops: dict[int, HostOp | OnnxHostOp] = {}
+        self._host_groups: dict[int, HostGroup | OnnxHostGroup] = {}
+        """By place of the step."""
         self._traffic: dict[int, list[Traffic]] = {}
         """Of each program's descriptors, by its identity."""
         self._watchdog_cycles = watchdog_limit(plan.config) if watchdog_cycles is None else watchdog_cycles
@@ -154,13 +157,16 @@ class Session:
         self.reset_state()
 
     def reset_state(self) -> None:
-        """Give every variable of the network the value that it has before the first run.
+        """Give every variable of the network, and every state of an operator, the value that it has before the first
+        run.
 
         After a run that failed their values are undefined.
         """
         for keep in self.plan.keeps:
             if keep.initial is not None:
                 self.device.write_memory(keep.placement.addr, keep.placement.pack(keep.initial))
+        for group in self._host_groups.values():
+            group.reset_state()
 
     def run(self, inputs: Mapping[int, np.ndarray]) -> Execution:
         """Execute the plan once.
@@ -198,7 +204,7 @@ class Session:
                     self._fetch(execution, index)
         for position, step in enumerate(self.plan.steps):
             if isinstance(step, HostStep):
-                self._run_host(execution, step)
+                self._run_host(execution, step, position)
             else:
                 self._run_npu(execution, step, position)
         return execution
@@ -229,15 +235,16 @@ class Session:
             placement = self.plan.placements[index]
             self.device.write_memory(placement.addr, placement.pack(value))
 
-    def _run_host(self, execution: Execution, step: HostStep) -> None:
-        """One operator of the host; it stays loaded for the next run."""
-        op = step.op
-        if op.index not in self._host_ops:
-            self._host_ops[op.index] = host_op(self.plan.graph, op)
-        for index, value in self._host_ops[op.index].run(execution.tensors).items():
+    def _run_host(self, execution: Execution, step: HostStep, position: int) -> None:
+        """Operators of the host; they stay loaded for the next run."""
+        if position not in self._host_groups:
+            wanted = self._needed_after(position) | self.plan.placements.keys()
+            outputs = [index for index in step.outputs if self.keep_tensors or index in wanted]
+            self._host_groups[position] = host_group(self.plan.graph, step.ops, outputs)
+        group = self._host_groups[position]
+        for index, value in group.run(execution.tensors).items():
             self._set(execution, index, value)
-        if remark := self._host_ops[op.index].remark:
-            execution.host_remarks[op.index] = remark
+        execution.host_remarks |= group.remarks
 
     def _run_npu(self, execution: Execution, step: NpuStep, position: int) -> None:
         """One program: doorbell, interrupt, records, results."""
@@ -270,8 +277,8 @@ class Session:
 
     def _needed_after(self, position: int) -> set[int]:
         """Tensors that the caller or a later step of the host wants."""
-        later = (step.op for step in self.plan.steps[position + 1 :] if isinstance(step, HostStep))
-        return {*self.plan.graph.outputs, *(index for op in later for index in op.inputs)}
+        later = (step for step in self.plan.steps[position + 1 :] if isinstance(step, HostStep))
+        return {*self.plan.graph.outputs, *(index for step in later for index in step.inputs(self.plan.graph))}
 
     def _start(self, program: Program) -> None:
         self._wait_until_idle()

@@ -43,6 +43,10 @@ REPORT_KEYS = [
     "simulation_seconds",
     "simulated_cycles_per_second",
     "notes",
+    "npu_macs_percent",
+    "npu_ops_percent",
+    "host_round_trips",
+    "host_groups",
     "host_ops",
     "layers",
 ]
@@ -81,6 +85,17 @@ def convoy(monkeypatch, capsys):
     return call
 
 
+def test_operators(convoy, tmp_path):
+    code, out, err = convoy("operators", DIGITS, "--json", tmp_path / "o.json")
+    assert (code, err) == (0, "")
+    rows = json.loads((tmp_path / "o.json").read_text())["operators"]
+    assert [(row["op"], row["count"]) for row in rows if row["engine"] == "host"] == [("SOFTMAX", 1)]
+    assert "SOFTMAX is not supported" in out
+    code, out, err = convoy("operators")
+    assert (code, err) == (0, "")
+    assert all(kind in out for kind in ("CONV_2D", "TRANSPOSE_CONV", "SOFTMAX"))
+
+
 def test_run_writes_the_report(convoy, tmp_path):
     code, out, err = convoy("run", DIGITS, "--device golden --seed 3 --json", tmp_path / "r.json")
     report = json.loads((tmp_path / "r.json").read_text())
@@ -96,7 +111,7 @@ def test_run_writes_the_report(convoy, tmp_path):
     )
     assert (report["cores"], report["lanes"], report["port_bits"], report["macs"]) == (4, 16, 64, 331648)
     assert [list(entry) for entry in report["host_ops"]] == [
-        ["index", "name", "op", "reason", "macs", "bit_exact", "max_abs_diff"]
+        ["index", "name", "op", "group", "reason", "remedy", "macs", "bit_exact", "max_abs_diff"]
     ]
     assert report["host_ops"][0]["bit_exact"] is True
     assert len(report["layers"]) == 9

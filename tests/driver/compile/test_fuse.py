@@ -195,8 +195,8 @@ def test_floats_go_to_the_host():
     plan = compile_graph(graph, Q, keep_tensors=True)
     inputs = random_inputs(graph)
     expected, got = run_reference(write_tflite(graph), [inputs[source]]), run_plan(plan, dict(inputs))
-    hosted = [step for step in plan.steps if isinstance(step, HostStep)]
-    assert [step.reason for step in hosted[1:]] == ["the NPU computes on int8, not on float32"] * 6
+    (hosted,) = [step for step in plan.steps if isinstance(step, HostStep)]
+    assert hosted.reasons[1:] == ("the NPU computes on int8, not on float32",) * 6
     for index in floats:
         np.testing.assert_array_equal(got[index], expected[index], strict=True)
 

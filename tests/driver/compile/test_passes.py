@@ -15,11 +15,24 @@ from convoy.spec.config import PRESETS
 from convoy.verif.graphs import GraphMaker
 
 DRIVER = Path(pipeline.__file__).resolve().parents[1]
-LINE = ("cut", "lowering", "fuse", "weigh", "strides", "tilings", "orientation", "segments", "image", "pipeline")
+LINE = (
+    "cut",
+    "lowering",
+    "order",
+    "fuse",
+    "weigh",
+    "strides",
+    "tilings",
+    "orientation",
+    "segments",
+    "image",
+    "pipeline",
+)
 """The files of `driver/compile`; each imports only what stands before it."""
 PASSES = (
     "cut",
     "lower_graph",
+    "choose_order",
     "choose_fusions",
     "choose_strides",
     "schedule",
@@ -111,7 +124,7 @@ def test_the_network_never_returns_to_a_file(layers):
     finally:
         sys.setprofile(before)
     route = [name for name, _ in groupby(visits)]
-    passed = ["lowering", "fuse", "schedule", "tilings", "segments", "image"]
+    passed = ["lowering", "order", "fuse", "schedule", "tilings", "segments", "image"]
     assert route == ["pipeline", *(["cut"] if layers else []), *passed]
 
 

@@ -106,11 +106,6 @@ def test_damage_is_named(raw, message):
         read_tflite(raw)
 
 
-def _custom(model, subgraph):
-    model.operatorCodes[0].builtinCode = schema.BuiltinOperator.CUSTOM
-    model.operatorCodes[0].customCode = "MyOp"
-
-
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -142,12 +137,7 @@ def _custom(model, subgraph):
         ),
         (lambda m, g: g.operators.reverse(), "which nothing has written"),
         (lambda m, g: g.operators.append(g.operators[0]), "which already has a value"),
-        (
-            lambda m, g: (setattr(g, "inputs", np.array([3], np.int32)), setattr(g.tensors[0], "isVariable", True)),
-            r"tensor 0 \(input\): variable tensors",
-        ),
         (lambda m, g: setattr(m, "version", 4), "schema version 4; only version 3 is known"),
-        (_custom, "custom operator MyOp"),
         (lambda m, g: setattr(m.operatorCodes[0], "builtinCode", 9999), "builtin operator 9999 is unknown"),
     ],
 )
@@ -220,7 +210,7 @@ def test_what_nobody_reads_refuses_nothing(edit):
 
 def test_other_subgraphs_are_mentioned():
     assert read_tflite(edited(_extra_subgraph)).notes == (
-        "the file has 2 subgraphs: the first one is run, the other 1 not",
+        "the file has 2 subgraphs: the first one is run, without 1 that it does not call",
     )
 
 

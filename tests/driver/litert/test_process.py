@@ -14,7 +14,7 @@ from convoy.driver.graph.graph import GraphError
 from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.litert import process as litert_process
 from convoy.driver.litert.process import SECONDS, LiteRT, LiteRTError, LiteRTTimeout, LoadedModel
-from convoy.driver.lower.host_ops import HostOp
+from convoy.driver.lower.host_ops import HostGroup
 from convoy.verif.litert import ModelBuilder, softmax_model
 
 MODEL = softmax_model((1, 600), (0.1, 5))
@@ -100,7 +100,7 @@ def test_what_takes_too_long_is_ended(monkeypatch):
     with pytest.raises(LiteRTTimeout, match="it gave no answer within 2 s; set CONVOY_LITERT_SECONDS to wait longer"):
         LoadedModel(process, endless_model()).run([np.zeros(graph.tensors[0].shape, np.float32)])
     assert (
-        HostOp(graph, graph.ops[0]).refusal()
+        HostGroup(graph, graph.ops).refusal()
         == "it gave no answer within 2 s; set CONVOY_LITERT_SECONDS to wait longer"
     )
     assert time.monotonic() - started < 60

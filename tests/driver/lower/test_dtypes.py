@@ -150,7 +150,7 @@ def wide_network() -> bytes:
 def test_network_of_int16(config):
     check(wide_network(), config)
     plan = compile_graph(read_tflite(wide_network()), config)
-    assert [step.op.index for step in plan.steps if isinstance(step, HostStep)] == [0, 9]
+    assert [[op.index for op in step.ops] for step in plan.steps if isinstance(step, HostStep)] == [[0], [9]]
 
 
 def test_int16_that_is_refused():

@@ -108,7 +108,8 @@ def test_other_quantisation_of_any_tensor_is_exact_or_refused(dtype):
         outcome(edited(model, changed(index, **SCALES[name])))
         for model, index, name in random.Random(0).sample(cases, 100)
     ]
-    assert min(outcomes.count("refused"), outcomes.count("exact")) > 15
+    assert outcomes.count("exact") > 50
+    assert outcomes.count("refused") < 30
 
 
 # What LiteRT does not look at
@@ -239,26 +240,28 @@ def test_scales_that_must_be_the_same_are_compared_exactly(kind, unit):
 )
 @pytest.mark.parametrize("kind", ["CONV_2D", "FULLY_CONNECTED", "ADD", "MUL", "MEAN", "TANH", "HARD_SWISH", "QUANTIZE"])
 def test_zero_points_outside_the_dtype(kind, zero_point, dtype):
+    """The NPU has no such values; LiteRT computes something all the same, or says why not."""
     model = operator_files(dtype)[kind]
     for tensor in (subgraph := schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0]).inputs[0], subgraph.outputs[0]:
-        with pytest.raises(
-            GraphError,
-            match=rf"operator 0 {kind} .*: the zero point of .* is {zero_point}; in {np.dtype(dtype)} it is ",
-        ):
-            compile_graph(read_tflite(edited(model, changed(tensor, zeroPoint=np.array([zero_point])))), SMALL)
+        other = edited(model, changed(tensor, zeroPoint=np.array([zero_point])))
+        reason = rf"the zero point of .* is {zero_point}; in {np.dtype(dtype)} it is "
+        with pytest.raises(GraphError, match=f"operator 0 {kind} .*{reason}.*; the host would execute it"):
+            compile_graph(read_tflite(other), SMALL, is_strict=True)
+        assert outcome(other) in ("exact", "refused")
 
 
-@pytest.mark.parametrize(
-    ("acts", "weights", "message"),
-    [
-        (np.uint8, np.int8, "weights 'weights' are int8; with activations of uint8 LiteRT takes uint8 only"),
-        (np.int8, np.uint8, "weights 'weights' are uint8; with activations of int8 LiteRT takes int8 only"),
-    ],
-)
+@pytest.mark.parametrize(("acts", "weights"), [(np.uint8, np.int8), (np.int8, np.uint8)])
 @pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"])
-def test_activations_and_weights_of_different_dtypes(acts, weights, message, kind):
-    with pytest.raises(GraphError, match=f"operator 0 {kind} .*{message}"):
-        compile_graph(read_tflite(retyped(operator_files(acts)[kind], 1, weights)), SMALL)
+def test_activations_and_weights_of_different_dtypes(acts, weights, kind):
+    message = (
+        f"weights 'weights' are {np.dtype(weights)}; with activations of {np.dtype(acts)} LiteRT takes {np.dtype(acts)}"
+    )
+    model = retyped(operator_files(acts)[kind], 1, weights)
+    with pytest.raises(GraphError, match=f"operator 0 {kind} .*{message} only"):
+        compile_graph(read_tflite(model), SMALL, is_strict=True)
+    assert outcome(model) in ("exact", "refused")
+    with pytest.raises(GraphError, match=f"operator 0 {kind} .*{np.dtype(np.int16)}"):
+        compile_graph(read_tflite(retyped(model, 1, np.int16)), SMALL)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8])

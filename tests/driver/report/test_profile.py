@@ -185,6 +185,6 @@ def test_page(profiled, tmp_path):
     assert not re.search(r'(src|href)="http', page)
     assert f"{plan_report(deployed)['memory_bytes']:,} bytes, as `convoy compile` makes it" in page
     assert max(piece["end"] for piece in charts[4]["data"]["values"]) <= deployed.memory_bytes < plan.memory_bytes
-    assert f"<td>SOFTMAX</td><td>{report['host_ops'][0]['reason']}</td>" in page
+    assert f"<td>SOFTMAX</td><td>0</td><td>{report['host_ops'][0]['reason']}</td>" in page
     assert "<td>9</td><td>SOFTMAX</td><td>cpu</td><td>-</td>" in page
     assert all(f"<h2>{heading}</h2>" in page for heading in ("Roofline", "Utilisation", "Traffic", "Memory", "Layers"))

@@ -82,7 +82,8 @@ def plan_table(console):
         "stored_weight_bytes": BIG,
         "reason": NAME,
     }
-    print_plan({"ops": [row], "notes": [NAME], "descriptors": BIG, "image_bytes": BIG, "memory_bytes": BIG}, console)
+    totals = {"descriptors": BIG, "image_bytes": BIG, "memory_bytes": BIG}
+    print_plan({"ops": [row], "notes": [NAME], "host_groups": [], **totals}, console)
 
 
 def pruned_table(console):
