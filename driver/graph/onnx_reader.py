@@ -1028,6 +1028,7 @@ def _pad(reader: _Reader, node: _Node) -> None:
     for number, axis in enumerate(axes):
         by_axis[axis] = pads[number], pads[number + len(axes)]
     _suits(not node.name(2) or node.inputs[2] in reader.constants)
+    is_image = is_image or (len(shape) in (3, 4) and by_axis[0] == by_axis[1] == (0, 0))
     source = reader._act(x, is_image)
     tensor = reader.tensors[source]
     fill = reader.constants[node.inputs[2]].reshape(-1)[0] if node.name(2) else 0

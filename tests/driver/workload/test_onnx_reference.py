@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import onnx
 
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.graph.onnx_reader import load_onnx
@@ -19,7 +20,10 @@ from ..graph.test_onnx_reader import FLOATS, plain
 
 def test_what_follows_a_doubtful_tensor_is_computed_from_what_was_found():
     shapes, make = FLOATS["conv_relu"]
-    model = load_onnx(qdq_model(shapes, make))
+    network = onnx.load_model_from_string(qdq_model(shapes, make))
+    network.graph.node.append(onnx.helper.make_node("DequantizeLinear", ["y_q", "y_q_scale", "y_q_zero_point"], ["z"]))
+    network.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None))
+    model = load_onnx(network.SerializeToString())
     plan = compile_graph(model.graph, PRESETS["Q"], keep_tensors=True)
     inputs = random_values(model.graph, 0)
     got = run_plan(plan, dict(inputs))
@@ -28,6 +32,7 @@ def test_what_follows_a_doubtful_tensor_is_computed_from_what_was_found():
     plain_values = OnnxReference(model).run(list(inputs.values()), {})
     expected = OnnxReference(model, frozenset({doubtful})).run(list(inputs.values()), changed)
     np.testing.assert_array_equal(expected[doubtful], plain_values[doubtful])
+    np.testing.assert_array_equal(expected[doubtful], got[doubtful])
     (last,) = model.graph.outputs
     assert (expected[last] != plain_values[last]).all()
     assert "onnxruntime 1." in OnnxReference.version()
