@@ -29,6 +29,8 @@ __all__ = ["OnnxModel", "load_float", "load_onnx"]
 
 MAX_FILE_BYTES = (1 << 31) - 1
 """Files of protobuf are smaller."""
+_UNKNOWN = (KeyError, IndexError, ValueError, TypeError, AttributeError)
+"""What reading a network raises that uses more than tensors and operators on them."""
 _DTYPES_8_BIT = np.dtype(np.int8), np.dtype(np.uint8)
 _MICROSOFT = "com.microsoft"
 _RANDOM = "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"
@@ -80,6 +82,11 @@ def load_onnx(source: str | Path | bytes, shapes: Mapping[str, tuple[int, ...]] 
         return _Reader(name, model, notes).read()
     except GraphError as error:
         raise GraphError(f"{label}: {error}") from None
+    except _UNKNOWN as error:
+        raise GraphError(
+            f"{label}: holds what is not supported, as sequences and subgraphs are not "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from None
 
 
 def _parse(source: str | Path | bytes) -> onnx.ModelProto:

@@ -204,6 +204,15 @@ def test_damaged_files_are_one_line(raw, text):
     assert "\n" not in str(info.value)
 
 
+def test_sequences_are_refused():
+    def split(x):
+        nodes = [NODE("SplitToSequence", x, ["s"], axis=1), NODE("SequenceAt", ["s", "at"], ["y"])]
+        return nodes, {"at": np.array(0, np.int64)}
+
+    with pytest.raises(GraphError, match="sequences and subgraphs"):
+        load_onnx(qdq_model([(1, 4)], split))
+
+
 def test_scales_chosen_at_run_time_are_refused():
     graph = helper.make_graph(
         [NODE("DynamicQuantizeLinear", ["x"], ["y", "s", "z"], name="dynamic")],
