@@ -1,4 +1,4 @@
-"""The command `convoy`: run, layer, estimate, profile, compile, operators, prune, verilog, info, bench.
+"""The command `convoy`: run, layer, estimate, profile, compile, operators, prune, quantize, verilog, info, bench.
 
 Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report
 says so); 1 a tensor differs from the reference, or an error in Convoy itself; 2 the model, an input or an option is
@@ -30,6 +30,7 @@ from .outcome import exit_code_of
 if TYPE_CHECKING:
     from convoy.driver.emit.program import Plan
     from convoy.driver.graph.graph import Graph
+    from convoy.driver.graph.onnx_reader import OnnxModel
     from convoy.driver.runtime.device import Device, MemoryModel
     from convoy.driver.runtime.session import Execution
 
@@ -74,6 +75,13 @@ class ReferenceName(StrEnum):
     NONE = "none"
 
 
+class QuantizedType(StrEnum):
+    """Types of activations that a network can be quantised to."""
+
+    INT8 = "int8"
+    UINT8 = "uint8"
+
+
 class MemoryKind(StrEnum):
     """How reads and writes get at the memory."""
 
@@ -82,7 +90,8 @@ class MemoryKind(StrEnum):
 
 
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="TFLite file.", show_default=False, autocompletion=complete_files)
+    Path,
+    typer.Argument(metavar="MODEL", help="TFLite or ONNX file.", show_default=False, autocompletion=complete_files),
 ]
 ShapeOption = Annotated[
     list[str] | None,
@@ -124,7 +133,10 @@ Waves = Annotated[
     Path | None, typer.Option("--waves", metavar="FILE", help="Write waveforms (VCD).", autocompletion=complete_files)
 ]
 Reference = Annotated[
-    ReferenceName, typer.Option("--reference", help="Compare with LiteRT's reference kernels, or not.")
+    ReferenceName,
+    typer.Option(
+        "--reference", help="Compare with the network's own runtime (LiteRT's reference kernels, onnxruntime), or not."
+    ),
 ]
 Seed = Annotated[
     int | None,
@@ -187,7 +199,8 @@ def run(
     ] = None,
 ) -> int:
     """Run a network and compare every tensor with the reference."""
-    from convoy.driver.graph.tflite_reader import load_tflite
+    from convoy.driver.graph.reader import load_network
+    from convoy.driver.graph.tflite_reader import TfliteModel
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.workload.inputs import load_input, load_steps, random_inputs
 
@@ -197,7 +210,7 @@ def run(
     if layers is not None and steps > 1:
         raise GraphError("--layers and --steps exclude each other")
     _check(device, waves, read=(model, input_path, config), json_path=json_path, save=save)
-    npu, loaded = load_config(config), load_tflite(model, parse_shapes(shape or ()))
+    npu, loaded = load_config(config), load_network(model, parse_shapes(shape or ()))
     graph = loaded.graph
     selected = _parse_layers(layers, graph)
     tensors = [graph.tensors[index] for index in graph.inputs]
@@ -211,7 +224,7 @@ def run(
         inputs = [{tensors[0].index: values} for values in load_steps(input_path, tensors[0], steps)]
     job = _Job(
         graph,
-        loaded.data,
+        loaded.data if isinstance(loaded, TfliteModel) else loaded,
         str(model),
         npu,
         config,
@@ -318,7 +331,7 @@ def estimate_command(
     Cycles, bytes and lost cycles of every layer, within 3 % for a network and 10 % for a layer.
     """
     from convoy.driver.compile.pipeline import compile_graph
-    from convoy.driver.graph.tflite_reader import read_tflite
+    from convoy.driver.graph.reader import read_network
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.report.report import build_report, print_report
     from convoy.driver.report.tables import stdout_console
@@ -327,7 +340,7 @@ def estimate_command(
 
     _check(None, read=(model, config), json_path=json_path)
     plan = compile_graph(
-        read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True, is_strict=strict
+        read_network(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True, is_strict=strict
     )
     memory = MemoryModel(latency_cycles=latency)
     report, _ = build_report(
@@ -378,7 +391,7 @@ def profile(
 ) -> int:
     """Show where cycles go, as charts and a timeline."""
     from convoy.driver.compile.pipeline import compile_graph
-    from convoy.driver.graph.tflite_reader import read_tflite
+    from convoy.driver.graph.reader import read_network
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.report.profile import timeline, write_profile_page
     from convoy.driver.report.report import build_report, print_report
@@ -400,7 +413,7 @@ def profile(
         from .report import html_page as page  # noqa: F401 - what it needs may not be installed
     plan, memory = (
         compile_graph(
-            read_tflite(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True, is_strict=strict
+            read_network(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True, is_strict=strict
         ),
         MemoryModel(latency_cycles=latency),
     )
@@ -454,13 +467,13 @@ def compile_command(
 ) -> int:
     """Compile a network; show what becomes of each operator."""
     from convoy.driver.compile.pipeline import compile_graph
-    from convoy.driver.graph.tflite_reader import read_tflite
+    from convoy.driver.graph.reader import read_network
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.report.plan_report import plan_report, print_plan, save_plan
     from convoy.driver.report.tables import stdout_console
 
     _check(None, read=(model, config), json_path=json_path, save=save)
-    graph = read_tflite(model, parse_shapes(shape or ()))
+    graph = read_network(model, parse_shapes(shape or ()))
     plan = compile_graph(graph, load_config(config), is_strict=strict)
     report = {"model": str(model), "config": config} | plan_report(plan)
     if not _write_json(report, json_path):
@@ -537,6 +550,64 @@ def prune(
 
 
 @app.command()
+def quantize(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="Float ONNX file.", show_default=False, autocompletion=complete_files),
+    ],
+    calibration: Annotated[
+        Path,
+        typer.Option(
+            "--calibration",
+            metavar="FOLDER",
+            help="Typical inputs: .npz with all inputs by name, or .npy or images for the only one.",
+            show_default=False,
+            autocompletion=complete_files,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the quantised ONNX file here.",
+            show_default=False,
+            autocompletion=complete_files,
+        ),
+    ],
+    shape: ShapeOption = None,
+    dtype: Annotated[QuantizedType, typer.Option("--dtype", help="Of activations.")] = QuantizedType.INT8,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", min=1, max=100_000, help="Read at most so many files.")
+    ] = 200,
+) -> int:
+    """Quantise a float ONNX network: weights of int8 per channel, activations of int8 or uint8."""
+    from convoy.driver.graph.onnx_reader import load_float
+    from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.ort.quantise import quantise_network
+    from convoy.driver.workload.calibration import load_samples
+
+    check_outputs((model,), {"--output": output})
+    source, inputs = load_float(model, parse_shapes(shape or ()))
+    with bar(text := "calibrating") as show:
+        found = load_samples(calibration, inputs, samples)
+        show(text, 0, len(found))
+        try:
+            quantised = quantise_network(
+                source,
+                found,
+                is_unsigned=dtype == QuantizedType.UINT8,
+                progress=lambda done: show(text, done, len(found)),
+            )
+        except GraphError as error:
+            raise GraphError(f"{model}: {error}") from None
+    write_file(output, quantised)
+    typer.echo(f"{output}: {dtype} activations, ranges from {len(found)} samples")
+    return 0
+
+
+@app.command()
 def verilog(
     config: Config = "Q",
     output: Annotated[
@@ -594,7 +665,7 @@ class _Job:
     def __init__(
         self,
         graph: Graph,
-        model: bytes,
+        model: bytes | OnnxModel,
         model_name: str,
         npu: NpuConfig,
         config_name: str,
@@ -638,7 +709,9 @@ class _Job:
         if self.reference != ReferenceName.NONE:
             from convoy.driver.workload.reference import Compared
 
-            reference = Compared(self.model)
+            ops = {op.index: op for op in plan.graph.ops}
+            doubtful = {tensor for index in plan.doubts for tensor in ops[index].outputs if tensor in plan.placements}
+            reference = Compared(self.model, frozenset(doubtful))
         if selected is not None:
             missing = set(plan_inputs(plan)) - set(steps[0])
             steps = [
@@ -651,7 +724,9 @@ class _Job:
             ]
 
         def report(plan: Plan, device: Device, execution: Execution, inputs: dict) -> tuple[dict[str, Any], list]:
-            expected = reference.run([inputs[index] for index in self.graph.inputs]) if reference else None
+            expected = (
+                reference.run([inputs[index] for index in self.graph.inputs], execution.tensors) if reference else None
+            )
             return build_report(
                 plan,
                 device,
@@ -659,7 +734,7 @@ class _Job:
                 model=self.model_name,
                 config=self.config_name,
                 device_name=str(self.device_name),
-                reference=str(self.reference),
+                reference=reference.name if reference else str(self.reference),
                 expected=expected,
                 reference_note=reference.note if reference else None,
             )

@@ -109,10 +109,12 @@ def merge_parts(graph: Graph, parts: list[Part]) -> Part:
     """
     total = Execution()
     notes: dict[int, str] = {}
+    doubts: dict[int, int] = {}
     steps: list[NpuStep | HostStep] = []
     for plan, execution in parts:
         steps += plan.steps
         notes |= plan.notes
+        doubts |= plan.doubts
         total.tensors |= execution.tensors
         total.costs |= execution.costs
         total.host_remarks |= execution.host_remarks
@@ -120,4 +122,5 @@ def merge_parts(graph: Graph, parts: list[Part]) -> Part:
         total.completions += execution.completions
         total.counted += execution.counted
         total.seconds += execution.seconds
-    return Plan(graph, parts[0][0].config, tuple(steps), {}, max(plan.memory_bytes for plan, _ in parts), notes), total
+    memory_bytes = max(plan.memory_bytes for plan, _ in parts)
+    return Plan(graph, parts[0][0].config, tuple(steps), {}, memory_bytes, notes, doubts=doubts), total

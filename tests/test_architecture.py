@@ -27,7 +27,7 @@ SPEC_PACKAGES = {"amaranth"}
 
 FLOORS = (
     ("errors", "complete"),
-    ("files", "litert"),
+    ("files", "litert", "ort"),
     ("graph",),
     ("lower",),
     ("plan",),

@@ -7,12 +7,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convoy.driver.graph.as_int8 import signed_view
-from convoy.driver.graph.graph import Graph, GraphError, Tensor
+from convoy.driver.graph.graph import Graph, GraphError, Runtime, Tensor
 from convoy.driver.lower.conv_forms import CONV_EXPANSIONS
 from convoy.driver.lower.move_forms import MOVE_EXPANSIONS
 from convoy.driver.lower.operators import lower_op
 from convoy.driver.lower.parts import Expansion, Parts
 from convoy.driver.lower.table_forms import TABLE_EXPANSIONS
+from convoy.driver.lower.tensor_rules import tensor_obstacle
 from convoy.driver.lower.work import HostWork
 from convoy.spec.config import NpuConfig
 
@@ -20,6 +21,8 @@ __all__ = ["EXPANSIONS", "expand"]
 
 EXPANSIONS: dict[str, tuple[Expansion, ...]] = CONV_EXPANSIONS | MOVE_EXPANSIONS | TABLE_EXPANSIONS
 """By kind of operator; the first that gives what the NPU takes is taken."""
+_ONNX_EXPANSIONS = CONV_EXPANSIONS | {kind: MOVE_EXPANSIONS[kind] for kind in ("TRANSPOSE", "BROADCAST_TO")}
+"""Those of them in which no arithmetic of LiteRT's is."""
 
 
 def expand(
@@ -37,11 +40,15 @@ def expand(
     """
     tensors, num_added, absorbed = graph.tensors, graph.num_added, set[int]()
     replaced = {}
+    is_litert = graph.runtime == Runtime.LITERT
+    expansions = EXPANSIONS if is_litert else _ONNX_EXPANSIONS
     next_index = max((op.index for op in graph.ops), default=-1) + 1
     for op in graph.ops:
         if op.index in kept or op.part is not None:
             continue
-        for expansion in EXPANSIONS.get(op.kind, ()):
+        if is_litert and tensor_obstacle(graph, op):
+            continue
+        for expansion in expansions.get(op.kind, ()):
             parts = Parts(graph, op, config, len(tensors), narrow=narrow)
             if _is_taken(expansion, parts, tensors) and parts.stands_for.index not in kept:
                 replaced[op.index] = parts.numbered(next_index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convoy.driver.emit.program import Plan
 from convoy.driver.graph.graph import Graph
@@ -15,7 +15,7 @@ from .cut import cut
 from .expand import expand
 from .fuse import Fusions, choose_fusions
 from .image import emit_plan
-from .lowering import lower_graph
+from .lowering import doubts, lower_graph
 from .order import choose_order
 from .orientation import choose_orientation
 from .segments import find_segments
@@ -121,4 +121,5 @@ def _compile(
     chosen = choose_orientation(tilings, config)
     segments = find_segments(expanded, chosen.tiled.schedule)
     plan = emit_plan(expanded, config, chosen.tiled, segments, fusions.notes, keep_tensors=keep_tensors)
+    plan = replace(plan, doubts=doubts(expanded, works, plan.placements))
     return Compiled(plan, chosen.cycles, chosen.tiled.tilings_by_op, chosen.tiled.schedule.is_transposed)

@@ -149,3 +149,5 @@ class Plan:
     notes: dict[int, str] = field(default_factory=dict)
     """By operator index: what it was fused with, or why not."""
     keeps: tuple[Keep, ...] = ()
+    doubts: dict[int, int] = field(default_factory=dict)
+    """By operator index: sums of channels, or pairs of operands, whose result may differ by one from the runtime's."""

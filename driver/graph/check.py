@@ -83,6 +83,8 @@ def _out_extent(extent: int, kernel: int, stride: int, dilation: int, padding: s
 
 def _window(op: Op, x: Tensor, y: Tensor, kernel_h: int, kernel_w: int) -> str | None:
     options = op.options
+    if "pads" in options:
+        return None
     expected = (
         x.shape[0],
         _out_extent(x.shape[1], kernel_h, options["stride_h"], options.get("dilation_h", 1), options["padding"]),

@@ -5,13 +5,23 @@ format.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 from convoy.driver.errors import GraphError
 
-__all__ = ["Graph", "GraphError", "Op", "Part", "Quant", "Tensor", "Variable"]
+__all__ = ["Graph", "GraphError", "Op", "Part", "Quant", "Runtime", "Tensor", "Variable"]
+
+
+class Runtime(StrEnum):
+    """Whose results those of a network are to equal."""
+
+    LITERT = "litert"
+    """LiteRT's reference kernels: fixed point."""
+    ONNXRUNTIME = "onnxruntime"
+    """Sums of integers, scaled in float32 and rounded to even."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,10 @@ class Op:
     `variable` (its number), `is_half_up` (averages round halves up), `mode` ("REFLECT", "SYMMETRIC"), `batch_dims`,
     `macs` (multiply-accumulates, if the weights hold zeros that the file does not have). `TABLE`, which is in no file,
     has `table`: int8 (256,), entry `x & 255` for the element x. A `TRANSPOSE` of the compiler's has `view`, the shape
-    that its source is seen with, and `order` of those axes.
+    that its source is seen with, and `order` of those axes. Of networks of onnxruntime: `table` and `pairs` (what it
+    makes of each byte or each two, as from `OnnxUnit`), `pixels` (of nearest neighbours: input rows and columns of
+    those of the output), `is_pad_counted` (pads count in averages), `is_float` (the runtime computes in float32),
+    `clip` (least and greatest result, as real numbers).
     """
 
     index: int
@@ -102,7 +115,7 @@ class Op:
     outputs: tuple[int, ...]
     options: dict[str, Any] = field(default_factory=dict)
     raw: Any = field(default=None, compare=False, repr=False)
-    """The operator as its file has it (`tflite_group.RawOp`), for LiteRT alone: the compiler reads nothing of it."""
+    """The operator as its file has it (`RawOp`, `OnnxUnit`), for its runtime alone: the compiler does not read it."""
     part: Part | None = None
     """Set if the compiler made it, with others, in place of an operator of the file."""
     note: str = ""
@@ -149,6 +162,7 @@ class Graph:
     variables: tuple[Variable, ...] = ()
     notes: tuple[str, ...] = ()
     """What the importer assumed, in sentences for the user."""
+    runtime: Runtime = Runtime.LITERT
     num_added: int = 0
     """Tensors at the end of `tensors` that the compiler added: the file does not have them."""
 

@@ -11,6 +11,7 @@ from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, MAX_PR
 
 from .lut import LUT_KINDS, make_lut, rescale
 from .operands import activation, clamp, moved, nhwc, require, require_quant
+from .pairs import pair_fields
 from .quantise import add_multipliers, power_multipliers, quantise_multiplier
 from .work import ElementwiseWork, Lowering, LutWork
 
@@ -37,7 +38,7 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
     kind = _OPS[op.kind]
     target, operands = moved(graph, op.outputs[0]), [_operand(graph, index) for index in op.inputs[:2]]
     a, b = operands
-    is_wide = target.dtype == np.int16
+    is_wide, num_doubts = target.dtype == np.int16, 0
     for tensor in operands:
         require(
             tensor.dtype == target.dtype,
@@ -68,13 +69,24 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
         act_min, act_max = clamp(op, target)
         quants = a.quantisation, b.quantisation, target.quantisation
         zero_points = [int(quant.zero_point[0]) for quant in quants]
-        fields = _factors(kind, *quants, is_wide, has_pot_scales) | {
+        fields = {
             "a_zero_point": zero_points[0],
             "b_zero_point": zero_points[1],
             "zero_point_out": zero_points[2],
             "act_min": act_min,
             "act_max": act_max,
         }
+        if "pairs" in op.options:
+            scales = [float(quant.scale[0]) for quant in quants]
+            factors, num_doubts = pair_fields(
+                kind,
+                op.options["pairs"],
+                (scales[0], scales[1], scales[2]),
+                (zero_points[0], zero_points[1], zero_points[2]),
+            )
+        else:
+            factors = _factors(kind, *quants, is_wide, has_pot_scales)
+        fields |= factors
     for number, tensor in enumerate(operands):
         if tensor.data is not None and tensor.data.size == 1 and not is_wide:
             return LutWork(
@@ -84,7 +96,7 @@ def _lower_elementwise(graph: Graph, op: Op) -> ElementwiseWork | LutWork:
         None if tensor.data is None else tensor.data.reshape(form)
         for tensor, form in zip(operands, shapes, strict=True)
     )
-    return ElementwiseWork(kind, shape, shapes, (a_data, b_data), fields, is_wide=is_wide)
+    return ElementwiseWork(kind, shape, shapes, (a_data, b_data), fields, is_wide=is_wide, num_doubts=num_doubts)
 
 
 def _factors(kind: TpOp, a: Quant, b: Quant, out: Quant, is_wide: bool, has_pot_scales: bool) -> dict[str, int]:

@@ -12,13 +12,14 @@ from hashlib import sha256
 import numpy as np
 
 from convoy.driver.graph.fold import RANDOM_KINDS, STATE_KINDS
-from convoy.driver.graph.graph import Graph, GraphError, Op
+from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime
 from convoy.driver.graph.tflite_group import called_ops, called_subgraphs, group_model
 from convoy.driver.litert.process import LiteRT, LiteRTError, LiteRTTimeout, LoadedModel
 
+from .onnx_host import OnnxHostGroup
 from .operands import describe
 
-__all__ = ["HOST_KINDS", "HostGroup", "check_host_ops", "host_reason", "run_host_ops"]
+__all__ = ["HOST_KINDS", "HostGroup", "check_host_ops", "host_group", "host_reason", "run_host_ops"]
 
 HOST_KINDS = {"SOFTMAX": "SOFTMAX is not supported by the NPU", "DEQUANTIZE": "conversion between number formats"}
 """Operators that always go to the host, and why."""
@@ -211,6 +212,18 @@ def _answer(model: LoadedModel, inputs: list[np.ndarray] | None) -> dict[int, np
     return model.trial() if inputs is None else model.run(inputs)
 
 
+def host_group(graph: Graph, ops: Sequence[Op], outputs: Sequence[int] | None = None) -> HostGroup | OnnxHostGroup:
+    """Operators of the host, ready to run, by the kernels of the network's own runtime; otherwise as `HostGroup`.
+
+    Raises
+    ------
+    GraphError
+        When that runtime cannot be given an operator.
+    """
+    group = OnnxHostGroup if graph.runtime == Runtime.ONNXRUNTIME else HostGroup
+    return group(graph, ops, outputs)
+
+
 class _NotTogether(Exception):
     """LiteRT fails on several operators, which may yet run one by one."""
 
@@ -230,6 +243,9 @@ def check_host_ops(graph: Graph, ops: Sequence[Op], reasons: Sequence[str]) -> N
     GraphError
         When LiteRT's kernels do not take an operator, its dtypes or its shapes; names it.
     """
+    if graph.runtime == Runtime.ONNXRUNTIME:
+        OnnxHostGroup(graph, ops)  # onnxruntime has run them when the network was read
+        return
     for op, reason in zip(ops, reasons, strict=True):
         name = describe(graph, op)
         kinds = [op.kind, *(kind for kind, _ in called_ops(op))]
@@ -259,5 +275,5 @@ def _refusal(group: HostGroup) -> str | None:
 
 
 def run_host_ops(graph: Graph, ops: Sequence[Op], values: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """`HostGroup(graph, ops).run(values)`."""
-    return HostGroup(graph, ops).run(values)
+    """`host_group(graph, ops).run(values)`."""
+    return host_group(graph, ops).run(values)

@@ -411,7 +411,7 @@ def _lower_resize(graph: Graph, op: Op) -> ResizeWork | ZoomWork:
         require(not op.options.get("is_half_up"), "LiteRT interpolates uint8 in float32; the NPU takes int8")
         rows, cols = (_bilinear_axis(op, *size) for size in sizes)
         return ZoomWork(TpOp.BILINEAR, source.shape[3], rows, cols)
-    nearest = [_nearest_pixels(op, *size) for size in sizes]
+    nearest = op.options.get("pixels") or [_nearest_pixels(op, *size) for size in sizes]
     if all(
         size_out % size_in == 0 and np.array_equal(pixels, np.arange(size_out) // (size_out // size_in))
         for pixels, (size_in, size_out) in zip(nearest, sizes, strict=True)

@@ -217,9 +217,13 @@ def clamp(op: Op, target: Tensor) -> tuple[int, int]:
     GraphError
         When the activation is not one that the NPU fuses.
     """
-    name = op.options.get("activation", "NONE")
+    name, limits = op.options.get("activation", "NONE"), np.iinfo(target.dtype)
+    if "clip" in op.options:
+        quant = target.quantisation
+        ends = np.rint(np.float32(op.options["clip"]) / quant.scale[0]) + quant.zero_point[0]
+        low, high = np.clip(ends, limits.min, limits.max).astype(int).tolist()
+        return low, high
     if name == "NONE":
-        limits = np.iinfo(target.dtype)
         return int(limits.min), int(limits.max)
     require_quant(target)
     try:

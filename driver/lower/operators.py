@@ -7,11 +7,12 @@ from functools import partial
 
 import numpy as np
 
-from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
+from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime, Tensor
 from convoy.spec.isa import NN, TP, Rounding, TpOp
 
 from .batch import one_image
 from .elementwise import ELEMENTWISE_LOWERINGS
+from .float_factors import requantised
 from .host_ops import host_reason
 from .lut import LUT_KINDS
 from .moves import MOVE_LOWERINGS
@@ -20,7 +21,7 @@ from .quantise import MAX_SHIFT_LEFT, quantise_multiplier, reduced_multiplier, s
 from .reduce import MAX_TAPS, REDUCE_LOWERINGS
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
-__all__ = ["LOWERINGS", "MAX_PAD", "lower_op", "window_axis"]
+__all__ = ["LOWERINGS", "MAX_PAD", "check_axes", "conv_axis", "lower_op", "window_axis"]
 
 KERNEL_PER_STRIDE = 11
 """Kernels of at most this many taps per axis and stride, less one, have small windows in any image."""
@@ -37,10 +38,15 @@ def lower_op(graph: Graph, op: Op) -> Work:
         When the NPU cannot run it, and it is not one for the host; names the operator, the limit and the value seen.
     """
     graph = one_image(graph, op)
-    if reason := host_reason(graph, op, frozenset(LOWERINGS), LUT_KINDS):
+    lowerings = LOWERINGS
+    if graph.runtime == Runtime.ONNXRUNTIME:
+        from .onnx_operators import ONNX_LOWERINGS
+
+        lowerings = {**LOWERINGS, **ONNX_LOWERINGS}
+    if reason := host_reason(graph, op, frozenset(lowerings), LUT_KINDS):
         return HostWork(reason)
     try:
-        return LOWERINGS[op.kind](graph, op)
+        return lowerings[op.kind](graph, op)
     except GraphError as error:
         raise GraphError(f"{describe(graph, op)}: {error}") from error
 
@@ -66,7 +72,7 @@ def window_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> 
     return Axis(size_in, size_out, kernel, stride, dilation, before)
 
 
-def _conv_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
+def conv_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
     """One axis of a convolution; with one output any stride gives the same result, so it becomes the smallest for
     which the window is small.
     """
@@ -76,8 +82,8 @@ def _conv_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> A
     return found
 
 
-def _check_axes(rows: Axis, cols: Axis) -> None:
-    """The window memory limits kernels too: the tiling sees to that."""
+def check_axes(rows: Axis, cols: Axis) -> None:
+    """Refuse taps and pads that a descriptor cannot say; the tiling sees to what the window memory cannot hold."""
     taps = rows.kernel * cols.kernel
     require(1 <= taps <= MAX_TAPS, f"a kernel of {rows.kernel} x {cols.kernel} taps; the limit is {MAX_TAPS}")
     for axis, name in ((rows, "height"), (cols, "width")):
@@ -197,8 +203,13 @@ def _conv_work(
     require(not (is_wide and wgt_zero_point), f"{weights.name!r} has a zero point; with int16 activations use 0")
     zero_point_in = int(source.quantisation.zero_point[0])
     bias = _fold(graph, op, kernels, zero_point_in, copies)
-    num_oc = kernels.shape[0] // copies
-    factors = _requantisation(source, weights, target, _sums(kernels, bias, is_wide)[:num_oc], rounding)
+    num_oc, num_doubts, factors = kernels.shape[0] // copies, 0, list[np.ndarray]()
+    sums = _sums(kernels, bias, is_wide)[:num_oc]
+    if graph.runtime == Runtime.ONNXRUNTIME:
+        rounding = Rounding.FLOAT
+        *factors, num_doubts = requantised(source, weights, target, sums, is_float=op.options.get("is_float", False))
+    else:
+        factors[:] = _requantisation(source, weights, target, sums, rounding)
     mult, exponent = (np.tile(values, copies) for values in factors)
     act_min, act_max = clamp(op, target)
     work = ConvWork(
@@ -218,6 +229,7 @@ def _conv_work(
         in_shape,
         wgt_zero_point=wgt_zero_point,
         is_wide=is_wide,
+        num_doubts=num_doubts,
     )
     require(
         not is_wide or _has_room(work),
@@ -249,9 +261,9 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork:
             f"kernels of {num_ic} channels on an input of {in_shape[3]}: grouped convolutions are not supported",
         )
     require(out_shape[3] == num_oc, f"{num_oc} kernels for {out_shape[3]} output channels")
-    rows = _conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
-    cols = _conv_axis(op, "w", in_shape[2], out_shape[2], kernel_w)
-    _check_axes(rows, cols)
+    rows = conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
+    cols = conv_axis(op, "w", in_shape[2], out_shape[2], kernel_w)
+    check_axes(rows, cols)
     is_wide, has_int32 = (
         source.dtype == np.int16,
         len(op.inputs) > 2 and op.inputs[2] >= 0 and graph.tensors[op.inputs[2]].dtype == np.int32,
@@ -315,7 +327,7 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
     for y, y_tap, ky in row_taps:
         for x, x_tap, kx in col_taps:
             kernels[y, x, :, y_tap, x_tap] = values[:, ky, kx]
-    _check_axes(rows, cols)
+    check_axes(rows, cols)
     inputs = op.inputs[2], op.inputs[1], *op.inputs[3:]
     work = _conv_work(
         graph,
@@ -347,10 +359,13 @@ def _transposed_axis(
     """
     stride = op.options[f"stride_{axis}"]
     require(stride >= 1, f"stride {stride} along {axis}; use 1 or more")
-    is_same = op.options["padding"] == "SAME"
-    expected = -(-size_out // stride) if is_same else (size_out - kernel + stride) // stride
-    require(expected == size_in, f"{size_in} inputs along {axis}; an output of {size_out} needs {expected}")
-    pad = max((size_in - 1) * stride + kernel - size_out, 0) // 2
+    if "pads" in op.options:
+        pad = op.options["pads"][{"h": 0, "w": 2}[axis]]
+    else:
+        is_same = op.options["padding"] == "SAME"
+        expected = -(-size_out // stride) if is_same else (size_out - kernel + stride) // stride
+        require(expected == size_in, f"{size_in} inputs along {axis}; an output of {size_out} needs {expected}")
+        pad = max((size_in - 1) * stride + kernel - size_out, 0) // 2
     reads = [
         (place, (place + pad) // stride - t, (place + pad) % stride + stride * t)
         for place in range(stride)

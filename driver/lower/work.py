@@ -163,6 +163,8 @@ class ConvWork:
     """What the tensor processor makes of the outputs."""
     source: int = 0
     """Number of the operator's input."""
+    num_doubts: int = 0
+    """Sums of channels for which the result may differ by one from the runtime's."""
     pool_size: int = 0
     """Rows and columns of the window of a maximum pool of stride 2 on the outputs, last of all; 0: none. Never with
     a residual.
@@ -280,6 +282,8 @@ class ElementwiseWork:
     """Table that the outputs are looked up in."""
     is_wide: bool = False
     """Activations are int16; batch 1."""
+    num_doubts: int = 0
+    """Pairs of operands for which the result may differ by one from the runtime's."""
 
     @property
     def value_bytes(self) -> int:

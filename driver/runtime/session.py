@@ -11,7 +11,8 @@ import numpy as np
 from convoy.driver.emit.program import HostStep, NpuStep, Plan, Program
 from convoy.driver.emit.traffic import Traffic, descriptor_traffic
 from convoy.driver.graph.graph import GraphError
-from convoy.driver.lower.host_ops import HostGroup
+from convoy.driver.lower.host_ops import HostGroup, host_group
+from convoy.driver.lower.onnx_host import OnnxHostGroup
 from convoy.driver.plan.macs import dense_macs
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Status, WindowControl
@@ -134,7 +135,7 @@ class Session:
         timeout_cycles: int | None = None,
     ):
         self.plan, self.device, self.keep_tensors, self.progress = plan, device, keep_tensors, progress
-        self._host_groups: dict[int, HostGroup] = {}
+        self._host_groups: dict[int, HostGroup | OnnxHostGroup] = {}
         """By place of the step."""
         self._traffic: dict[int, list[Traffic]] = {}
         """Of each program's descriptors, by its identity."""
@@ -241,7 +242,7 @@ class Session:
         if position not in self._host_groups:
             wanted = self._needed_after(position) | self.plan.placements.keys()
             outputs = [index for index in step.outputs if self.keep_tensors or index in wanted]
-            self._host_groups[position] = HostGroup(self.plan.graph, step.ops, outputs)
+            self._host_groups[position] = host_group(self.plan.graph, step.ops, outputs)
         group = self._host_groups[position]
         for index, value in group.run(execution.tensors).items():
             self._set(execution, index, value)

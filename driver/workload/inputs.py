@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,8 @@ def load_input(path: Path, tensor: Tensor) -> np.ndarray:
     """The value of `tensor` from a file.
 
     `.npy`: values of the tensor's dtype are taken as they are, floats are quantised; the batch axis may be left out.
-    Anything else is an image, resized to the tensor's rows and columns; its pixels are mapped to 0..1, -1..1 or 0..255,
-    whichever is nearest to what the tensor can represent.
+    Anything else is an image, channels first if the tensor has them so, resized to its rows and columns; its pixels are
+    mapped to 0..1, -1..1 or 0..255, whichever is nearest to what the tensor can represent.
 
     Raises
     ------
@@ -138,6 +139,10 @@ def _load_array(path: Path, tensor: Tensor, shapes: tuple[tuple[int, ...], ...])
 def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
+    if len(tensor.shape) == 4 and tensor.shape[3] not in (1, 3) and tensor.shape[1] in (1, 3):
+        batch, channels, height, width = tensor.shape
+        values = _load_image(path, replace(tensor, shape=(batch, height, width, channels)))
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
     if len(tensor.shape) != 4 or tensor.shape[3] not in (1, 3):
         raise GraphError(
             f"{path}: the input {tensor.name} {list(tensor.shape)} is not an image of 1 or 3 channels; give a .npy file"

@@ -1,13 +1,17 @@
-"""LiteRT's reference kernels: the independent runtime that every result is compared with."""
+"""The independent runtimes that every result is compared with: LiteRT's reference kernels, and onnxruntime."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from convoy.driver.graph.graph import GraphError
+from convoy.driver.graph.onnx_reader import OnnxModel
 from convoy.driver.litert.process import LiteRT, LiteRTError, LoadedModel
+from convoy.driver.ort.runtime import OrtError
+
+from .onnx_reference import OnnxReference
 
 __all__ = ["Compared", "Reference", "ReferenceFailed", "run_reference"]
 
@@ -71,25 +75,40 @@ class Reference:
 
 
 class Compared:
-    """The reference of a run that goes on without it: when LiteRT cannot run the network there is none, and `note`
-    says why.
+    """The reference of a run that goes on without it: when the network's runtime cannot run it there is none, and
+    `note` says why.
+
+    Parameters
+    ----------
+    model : a TFLite file, or an ONNX network
+    doubtful : as for `OnnxReference`
     """
 
-    def __init__(self, model: bytes):
-        self._reference: Reference | None = None
+    def __init__(self, model: bytes | OnnxModel, doubtful: frozenset[int] = frozenset()):
+        self._reference: Reference | OnnxReference | None = None
         self.note: str | None = None
         """Why there is no reference, or what was changed in the network for it."""
+        self.name = "litert" if isinstance(model, bytes) else "onnxruntime"
         try:
-            self._reference = Reference(model)
-            self.note = self._reference.remark
+            if isinstance(model, bytes):
+                self._reference = Reference(model)
+                self.note = self._reference.remark
+            else:
+                self._reference = OnnxReference(model, doubtful)
         except ReferenceFailed as error:
             self.note = str(error)
 
-    def run(self, inputs: Sequence[np.ndarray]) -> dict[int, np.ndarray] | None:
-        """Every tensor that has a value, by index; None without a reference, and from then on."""
+    def run(
+        self, inputs: Sequence[np.ndarray], found: Mapping[int, np.ndarray] | None = None
+    ) -> dict[int, np.ndarray] | None:
+        """Every tensor that has a value, by index; None without a reference, and from then on. `found` are the
+        tensors to compare with, at least the doubtful ones.
+        """
         try:
+            if isinstance(self._reference, OnnxReference):
+                return self._reference.run(inputs, found or {})
             return self._reference.run(inputs) if self._reference else None
-        except ReferenceFailed as error:
+        except (ReferenceFailed, OrtError) as error:
             self._reference, self.note = None, str(error)
             return None
 
