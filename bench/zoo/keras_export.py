@@ -51,11 +51,13 @@ def export(recipe: Recipe, path: Path, seed: int) -> None:
         inputs = [keras.Input(tensor.shape[1:], batch_size=recipe.batch) for tensor in model.inputs]
         model = keras.Model(inputs, model(inputs if len(inputs) > 1 else inputs[0]))
     shapes = [tuple(size or 1 for size in tensor.shape) for tensor in model.inputs]
+    names = [tensor.name for tensor in model.inputs]
     rng = np.random.default_rng(seed)
 
     def samples():
         for _ in range(SAMPLES):
-            yield [rng.normal(0, 1, shape).astype(np.float32) for shape in shapes]
+            values = [rng.normal(0, 1, shape).astype(np.float32) for shape in shapes]
+            yield dict(zip(names, values, strict=True)) if len(names) > 1 else values
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -259,7 +259,19 @@ def pose_head():
     x = _backbone(inputs, (16, 32))[-1]
     x = L.Conv2DTranspose(16, 3, 2, padding="same", activation="relu")(x)
     heat = L.Conv2D(7, 1)(x)
-    return keras.Model(inputs, ops.argmax(L.Reshape((-1, 7))(heat), 1))
+    return keras.Model(inputs, L.Lambda(_best)(L.Reshape((-1, 7))(heat)))
+
+
+def _best(x):
+    import tensorflow as tf
+
+    return tf.argmax(x, 1, tf.int32)
+
+
+def _best_class(x):
+    import tensorflow as tf
+
+    return tf.argmax(x, -1, tf.int32)
 
 
 # Segmentation
@@ -325,7 +337,7 @@ def fast_scnn():
     deep = _conv(L.Concatenate()(pools), 32, 1)
     deep = L.Resizing(*x.shape[1:3], interpolation="bilinear")(deep)
     y = L.Add()([L.Conv2D(32, 1)(x), L.Conv2D(32, 1)(L.DepthwiseConv2D(3, padding="same", dilation_rate=2)(deep))])
-    return keras.Model(inputs, ops.argmax(L.Conv2D(6, 1)(L.ReLU()(y)), -1))
+    return keras.Model(inputs, L.Lambda(_best_class)(L.Conv2D(6, 1)(L.ReLU()(y))))
 
 
 # Super-resolution, generators, autoencoders
@@ -461,7 +473,7 @@ def bilstm_unrolled():
 
 
 def _attention(x, heads: int):
-    _, steps, width = x.shape
+    width = x.shape[-1]
     y = L.LayerNormalization(epsilon=1e-3)(x)
     y = L.MultiHeadAttention(heads, width // heads)(y, y)
     x = x + y
@@ -634,8 +646,7 @@ def conv3d_video():
     """Frames as a third axis."""
     inputs = x = L.Input((8, 16, 16, 3))
     x = L.Conv3D(8, 3, padding="same", activation="relu")(x)
-    x = L.MaxPooling3D(2)(x)
-    x = L.Conv3D(12, (1, 3, 3), padding="same", activation="relu")(x)
+    x = L.Conv3D(12, (1, 3, 3), 2, padding="same", activation="relu")(x)
     return keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling3D()(x)))
 
 

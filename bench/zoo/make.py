@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _recipes(source: str) -> dict:
-    nets, exporter = SOURCES[source]
+    nets, _ = SOURCES[source]
     return importlib.import_module(nets).recipes()
 
 

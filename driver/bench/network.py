@@ -1,4 +1,4 @@
-"""What Convoy makes of one network: does it run, exactly, on which engine, how fast and how near to what is possible."""
+"""What Convoy makes of one network: does it run, exactly, on which engine, how fast, how near to what is possible."""
 
 from __future__ import annotations
 
