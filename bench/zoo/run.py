@@ -57,12 +57,14 @@ def main() -> None:
     parser.add_argument("--config", default="Q")
     parser.add_argument("--rtl-cycles", type=int, default=0, help="simulate the RTL of networks up to so many cycles")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--kept", action="store_true", help="make and run nothing: the page of the rows there are")
     parser.add_argument("--no-page", action="store_true", help="leave docs/networks.md as it is")
     args = parser.parse_args()
     networks = [
         network
         for network in (*_networks(args.python, args.cache), *_given(args.model))
-        if not args.only or any(fnmatch(f"{network.source}/{network.name}", pattern) for pattern in args.only)
+        if (not args.kept or _row_path(network, args.cache).exists())
+        and (not args.only or any(fnmatch(f"{network.source}/{network.name}", pattern) for pattern in args.only))
     ]
     code = _code_digest()
     rows: dict[Network, dict[str, Any]] = {}
@@ -99,11 +101,17 @@ def _given(paths: list[Path]) -> Iterator[Network]:
             yield Network(OTHER, file.stem, file)
 
 
+def _row_path(network: Network, cache: Path) -> Path:
+    return cache / "rows" / network.source / f"{network.name}.json"
+
+
 def _row(network: Network, args: argparse.Namespace, code: str) -> dict[str, Any]:
     """A network's row, kept or new."""
+    row_path = _row_path(network, args.cache)
+    if args.kept:
+        return json.loads(row_path.read_text())
     if not network.path.exists() and (problem := _make(network, args.python)):
         return {"refusal": f"the converter: {problem}", "is_made": False}
-    row_path = args.cache / "rows" / network.source / f"{network.name}.json"
     key = sha256(network.path.read_bytes() + f"{code} {args.config} {args.rtl_cycles}".encode()).hexdigest()
     if row_path.exists() and (kept := json.loads(row_path.read_text())).get("key") == key:
         return kept
