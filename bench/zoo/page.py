@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ MEANINGS = {
     "compile s": "seconds of processor time",
     "on the CPU": "operators that LiteRT's kernels execute, and how many; reasons are below",
 }
-COLOURS = ["#08519c", "#6baed6", "#9ecae1", "#e08214", "#999999"]
+COLOURS = ["#08519c", "#6baed6", "#31a354", "#e08214"]
 
 
 def write_page(rows: Sequence[dict[str, Any]], config: str) -> None:
@@ -52,6 +53,7 @@ def write_page(rows: Sequence[dict[str, Any]], config: str) -> None:
             f"{len(rows)} networks with random weights and a random calibration, as real converters write them, and "
             f"what configuration {config} makes of each: {len(ran)} run with every tensor equal to the reference's, "
             f"{sum(row.get('bit_exact') is False for row in rows)} run with another result, "
+            f"{sum('bit_exact' in row and row['bit_exact'] is None for row in rows)} with nothing to compare with, "
             f"{sum(bool(row.get('refusal')) and row.get('is_made', True) for row in rows)} are refused; "
             f"{sum(not row.get('is_made', True) for row in rows)} the converters do not write. Cycles of the "
             f"Ethos-U55 are estimates of {PEER_NAME} {peer_version()}, not measurements."
@@ -120,9 +122,10 @@ def _host_reasons(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _general(reason: str) -> str:
-    """A reason without the names of tensors, which converters make hundreds of letters long."""
-    parts = reason.split("'")
-    return "'...'".join(parts[::2]).replace("|", "\\|")
+    """A reason without names of tensors, which converters make hundreds of letters long, and without shapes."""
+    text = re.sub(r"'[^']*'(?!s)", "'...'", reason)
+    text = re.sub(r"([(\[])\d[\d, ]*([)\]])", r"\1...\2", text)
+    return re.sub(r"\b\d+ x \d+\b", "N x N", text).replace("|", "\\|")
 
 
 def _refusals(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -167,7 +170,7 @@ def _chart(rows: Sequence[dict[str, Any]]) -> alt.TopLevelMixin:
                 "source:N",
                 title=None,
                 sort=list(SOURCES),
-                scale=alt.Scale(domain=list(SOURCES)[:-1], range=COLOURS[:-1]),
+                scale=alt.Scale(domain=list(SOURCES)[:-1], range=COLOURS),
                 legend=alt.Legend(orient="top"),
             ),
         )

@@ -86,8 +86,9 @@ def _networks(python: Path | None, cache: Path) -> Iterator[Network]:
     """Those that the generator knows; without it those in the cache."""
     folder = cache / "networks"
     if python is None:
-        for path in sorted(folder.glob("*/*")):
-            yield Network(path.parent.name, path.stem, path)
+        for path in sorted(folder.glob("*/[!.]*")):
+            if path.suffix in (".tflite", ".onnx"):
+                yield Network(path.parent.name, path.stem, path)
         return
     listed = subprocess.run([python, HERE / "make.py", "--list"], check=True, stdout=subprocess.PIPE).stdout
     for source, names in json.loads(listed).items():
