@@ -125,7 +125,7 @@ def _general(reason: str) -> str:
     """A reason without names of tensors, which converters make hundreds of letters long, and without shapes."""
     text = re.sub(r"'[^']*'(?!s)", "'...'", reason)
     text = re.sub(r"([(\[])\d[\d, ]*([)\]])", r"\1...\2", text)
-    return re.sub(r"\b\d+ x \d+\b", "N x N", text).replace("|", "\\|")
+    return re.sub(r"\b\d+ x \d+ pixels", "N x N pixels", text).replace("|", "\\|")
 
 
 def _refusals(rows: Sequence[dict[str, Any]]) -> list[str]:
