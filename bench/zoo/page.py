@@ -39,7 +39,7 @@ MEANINGS = {
     "compile s": "seconds of processor time",
     "on the CPU": "operators that LiteRT's kernels execute, and how many; reasons are below",
 }
-COLOURS = ["#08519c", "#6baed6", "#31a354", "#e08214"]
+COLOURS = ["#08519c", "#6baed6", "#31a354", "#e08214", "#999999"]
 
 
 def write_page(rows: Sequence[dict[str, Any]], config: str) -> None:
@@ -170,7 +170,7 @@ def _chart(rows: Sequence[dict[str, Any]]) -> alt.TopLevelMixin:
                 "source:N",
                 title=None,
                 sort=list(SOURCES),
-                scale=alt.Scale(domain=list(SOURCES)[:-1], range=COLOURS),
+                scale=alt.Scale(domain=list(SOURCES), range=COLOURS),
                 legend=alt.Legend(orient="top"),
             ),
         )
