@@ -10,12 +10,13 @@ SIM ?= verilator
 ROUNDS ?= 1
 JOBS ?= 20000
 VENV := .venv
+ZOO := build/zoo
 BIN := $(VENV)/bin
 TYPED := convoy.spec convoy.golden convoy.hw convoy.driver
 
 given = $(if $(filter command% environment%,$(origin $(1))),$($(1)),$(2))
 
-.PHONY: help setup demo test sim campaign hostile nightly lint formal synth contract verilog reference docs recipes diagrams
+.PHONY: help setup demo test sim campaign hostile nightly lint formal synth contract zoo verilog reference docs recipes diagrams
 .PHONY: clean distclean
 .DEFAULT_GOAL := help
 
@@ -78,6 +79,11 @@ $(VENV)/.plots: $(VENV)/.setup
 
 contract: setup $(VENV)/.plots  ## every rule of the contract measured, written to docs/contract.md; CONFIG=Q
 	$(BIN)/python bench/contract.py --config $(CONFIG)
+
+zoo: setup $(VENV)/.plots  ## networks from real converters, run and written to docs/networks.md; ZOO_PYTHON=interpreter that has them
+	test -n "$(ZOO_PYTHON)" || test -x $(ZOO)/bin/python || $(PYTHON) -m venv $(ZOO)
+	test -n "$(ZOO_PYTHON)" || $(ZOO)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/zoo/requirements.txt
+	$(BIN)/python bench/zoo/run.py --python $(call given,ZOO_PYTHON,$(ZOO)/bin/python) --config $(CONFIG) --jobs $(WORKERS) $(addprefix --model ,$(MODELS))
 
 verilog: setup  ## write build/convoy_npu_$(CONFIG).v (CONFIG=Q: preset or TOML file)
 	$(BIN)/python -m convoy.hw.emit $(CONFIG) -o build/convoy_npu_$(basename $(notdir $(CONFIG))).v

@@ -139,8 +139,7 @@ class _Pixels(_Client):
     def __init__(self, at: float, lengths: Sequence[int], num_channels: int, spacing: float, depth: int):
         super().__init__(at, lengths)
         self.spacing, self.depth, self.requested = spacing, depth, 0
-        ends = np.ceil(np.arange(1, num_channels + 1) * (sum(lengths) / num_channels)).astype(int)
-        self.ends = ends.tolist()
+        self.ends = [-(-channel * sum(lengths) // num_channels) for channel in range(1, num_channels + 1)]
         """Beats until each channel is complete."""
         self.taken: list[float] = []
         self.loaded: list[float] = []

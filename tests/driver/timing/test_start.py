@@ -67,6 +67,11 @@ def test_the_port_gives_one_beat_per_cycle():
     assert found.last_weights >= found.first_weights[-1] + 15
 
 
+def test_every_channel_ends_with_the_run_that_holds_them_all():
+    """49 channels in 53 beats: in binary fractions, 49 * (53 / 49) is above 53."""
+    assert len(load(num_act_inner=1, act_run_bytes=53 * Q.port_bytes, num_ic=49)) == 49
+
+
 def test_pixels_and_parameters_hold_up_the_first_weights():
     alone = start(num_act_inner=1, act_run_bytes=8, num_ic=1, num_kernels_last=1, num_z=1)
     behind_params = start(num_act_inner=1, act_run_bytes=8, num_ic=1, num_z=1)

@@ -1,0 +1,130 @@
+"""What Convoy makes of one network: does it run, exactly, on which engine, how fast, how near to what is possible."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from convoy.driver.compile.pipeline import compile_graph
+from convoy.driver.devices import open_device
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.graph.tflite_reader import load_tflite
+from convoy.driver.report.report import build_report
+from convoy.driver.runtime.device import DeviceError, MemoryModel
+from convoy.driver.runtime.session import Session
+from convoy.driver.timing.estimate import Estimator, estimate
+from convoy.driver.workload.inputs import random_inputs
+from convoy.driver.workload.reference import Compared
+from convoy.spec.config import NpuConfig
+
+from .floor import floor_cycles
+from .peer import find_peer, run_peer
+
+__all__ = ["examine"]
+
+SEED = 1
+"""Of the inputs."""
+
+
+def examine(model: Path, npu: NpuConfig, rtl_cycles: int = 0) -> dict[str, Any]:
+    """Compile a network, run it on the golden model, compare every tensor with the reference, estimate its cycles and
+    those of the peer, if that is installed.
+
+    Parameters
+    ----------
+    rtl_cycles
+        A network that is estimated to take no more is simulated on the RTL instead of the golden model, and its
+        cycles are measured.
+
+    Returns
+    -------
+    dict
+        `refusal` when the compiler or a run refuses it, and then `reference_refusal`, None if the reference runs it;
+        otherwise the figures of a row of the table.
+    """
+    found: dict[str, Any] = {"refusal": None}
+    try:
+        return found | _run(model, npu, rtl_cycles)
+    except (GraphError, DeviceError) as error:
+        return {"refusal": str(error), "reference_refusal": _refusal_of_reference(model)}
+
+
+def _run(model: Path, npu: NpuConfig, rtl_cycles: int) -> dict[str, Any]:
+    memory = MemoryModel()
+    loaded = load_tflite(model)
+    begin = time.process_time()
+    plan = compile_graph(loaded.graph, npu, keep_tensors=True)
+    seconds = time.process_time() - begin
+    estimated = estimate(plan, memory)
+    device_name = "native" if estimated.cycles <= rtl_cycles else "golden"
+    inputs = random_inputs([plan.graph.tensors[index] for index in plan.graph.inputs], SEED)
+    reference = Compared(loaded.data)
+    expected = reference.run(list(inputs.values()))
+    device = open_device(device_name, npu, memory)
+    try:
+        execution = Session(plan, device).run(inputs)
+    finally:
+        device.close()
+    report, mismatches = build_report(
+        plan,
+        device,
+        execution,
+        model=model.name,
+        config=npu.name,
+        device_name=device_name,
+        reference="litert",
+        expected=expected,
+        reference_note=reference.note,
+    )
+    timed, _ = build_report(
+        plan,
+        Estimator(memory),
+        estimated,
+        model=model.name,
+        config=npu.name,
+        device_name="model",
+        reference="none",
+        expected=None,
+    )
+    floors = floor_cycles(plan)
+    reasons = Counter((op["op"], op["reason"]) for op in report["host_ops"])
+    kinds = sorted({kind for kind, _ in reasons})
+    program = find_peer()
+    peer = run_peer(program, model, npu, memory, kinds) if program else None
+    return {
+        "device": device_name,
+        "bit_exact": report["bit_exact"],
+        "note": reference.note,
+        "mismatches": [str(mismatch) for mismatch in mismatches[:3]],
+        "macs": report["macs"],
+        "host_macs": report["host_macs"],
+        "host_ops": [{"op": kind, "reason": reason, "number": number} for (kind, reason), number in reasons.items()],
+        "num_ops": len(plan.graph.ops),
+        "cycles": execution.cycles if device_name == "native" else estimated.cycles,
+        "estimated_cycles": estimated.cycles,
+        "floor_cycles": sum(floors.values()),
+        "worst": _worst(timed, floors),
+        "peer_cycles": peer.cycles if peer and not peer.refusal else None,
+        "peer_refusal": peer.refusal if peer else None,
+        "compile_seconds": round(seconds, 2),
+    }
+
+
+def _worst(report: dict[str, Any], floors: dict[int, int]) -> list[dict[str, Any]]:
+    """The kinds of operators that are farthest above their floor, in cycles."""
+    lost: Counter[str] = Counter()
+    for layer in report["layers"]:
+        lost[layer["op"]] += layer["cycles"] - floors.get(layer["index"], 0)
+    return [{"op": kind, "cycles": cycles} for kind, cycles in lost.most_common(3)]
+
+
+def _refusal_of_reference(model: Path) -> str | None:
+    try:
+        loaded = load_tflite(model)
+    except GraphError as error:
+        return str(error)
+    reference = Compared(loaded.data)
+    inputs = random_inputs([loaded.graph.tensors[index] for index in loaded.graph.inputs], SEED)
+    return None if reference.run(list(inputs.values())) is not None else reference.note
