@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 
 from convoy.driver.graph.graph import Quant
-from convoy.spec.isa import ADD_SHIFT, FLOAT_PRODUCT_BITS, PARAM
+from convoy.spec.isa import FLOAT_PRODUCT_BITS, PARAM
 
 __all__ = [
     "MAX_SHIFT_LEFT",
     "activation_range",
     "add_multipliers",
-    "float_add_multipliers",
     "float_differences",
     "float_multipliers",
     "mean_multiplier",
@@ -132,23 +130,18 @@ def float_differences(factors: np.ndarray, sums: np.ndarray, limits: tuple[int, 
     differences = np.zeros(len(factors), np.int64)
     unsure = every[~np.logical_and(*is_sure)]
     values = np.arange(limits[0] + 1, limits[1] + 1)
-    firsts = [_first_sums(partial(rounded, channels=unsure), values, sums[unsure]) for rounded in (by_float32, by_npu)]
+    firsts = []
+    for rounded in (by_float32, by_npu):
+        low, high = (np.repeat(sums[unsure, end, None] + end, len(values), axis=1) for end in (0, 1))
+        while (low < high).any():
+            middle = (low + high) >> 1
+            is_reached = rounded(middle, unsure) >= values
+            low, high = np.where(is_reached | (low == high), low, middle + 1), np.where(is_reached, middle, high)
+        firsts.append(low)
     lower, upper = np.minimum(*firsts), np.maximum(*firsts)
     counted = np.concatenate([lower[:, :1], upper[:, :-1]], axis=1)  # what differs by several is one sum
     differences[unsure] = np.maximum(upper - np.maximum(lower, counted), 0).sum(axis=1)
     return differences
-
-
-def _first_sums(rising: Callable[[np.ndarray], np.ndarray], values: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """For each row of `sums` and each of `values` the first sum of which `rising` is at least the value; the one
-    behind the greatest if there is none.
-    """
-    low, high = (np.repeat(bound[:, None], len(values), axis=1) for bound in (sums[:, 0], sums[:, 1] + 1))
-    while (low < high).any():
-        middle = (low + high) >> 1
-        is_reached = rising(middle) >= values
-        low, high = np.where(is_reached | (low == high), low, middle + 1), np.where(is_reached, middle, high)
-    return low
 
 
 def mean_multiplier(real: float, count: int) -> tuple[int, int]:
@@ -167,82 +160,6 @@ def add_multipliers(scale_a: float, scale_b: float, scale_out: float, shift: int
     twice_max = 2.0 * max(float(scale_a), float(scale_b))
     factors = float(scale_a) / twice_max, float(scale_b) / twice_max, twice_max / ((1 << shift) * float(scale_out))
     return tuple(quantise_multiplier(factor) for factor in factors)
-
-
-def float_add_multipliers(
-    quants: tuple[tuple[float, int], tuple[float, int], tuple[float, int]], dtype: np.dtype
-) -> tuple[tuple[tuple[int, int], ...], int]:
-    """Multipliers by which the NPU's ADD of 8 bits computes onnxruntime's QLinearAdd, and of how many of the 65,536
-    pairs of operands it does not.
-
-    onnxruntime adds the operands times `scale / scale_out` in float32 to the zero points, which are put together
-    before, and rounds ties to even. What differs from `add_multipliers` is a few pairs next to a tie, and such pairs
-    alone are tried with multipliers next to those: of A, of B or of the sum. Where scales are powers of two many pairs
-    *are* ties, and no multiplier helps.
-
-    Parameters
-    ----------
-    quants : scale (float32) and zero point of A, of B and of the sum
-    dtype : int8 or uint8
-
-    Returns
-    -------
-    (q, e) of A, of B and of their sum as from `add_multipliers`; number of pairs that differ, all of them where a
-    factor is 1 or more, which ADD does not take.
-    """
-    (scale_a, zero_a), (scale_b, zero_b), (scale_out, zero_out) = quants
-    usual = add_multipliers(scale_a, scale_b, scale_out, ADD_SHIFT)
-    info = np.iinfo(dtype)
-    values = np.arange(info.min, info.max + 1)
-    a, b = (grid.ravel() for grid in np.meshgrid(values, values))
-
-    def added(multipliers: tuple[tuple[int, int], ...], a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        of_a, of_b, of_sum = multipliers
-        total = _doubly_rounded((a - zero_a) << ADD_SHIFT, of_a) + _doubly_rounded((b - zero_b) << ADD_SHIFT, of_b)
-        return np.clip(_doubly_rounded(total, of_sum) + zero_out, info.min, info.max)
-
-    if max(exponent for _, exponent in usual) > 0:
-        return usual, len(a)
-    exact = _added_in_float32(quants, a, b)
-    expected, is_near = np.clip(np.rint(exact), info.min, info.max), np.abs(exact - np.floor(exact) - 0.5) < 2**-10
-    best, fewest = usual, len(a)
-    for candidate in _next_to(usual):
-        if (found := int((added(candidate, a[is_near], b[is_near]) != expected[is_near]).sum())) < fewest:
-            best, fewest = candidate, found
-        if not fewest:
-            break
-    return best, int((added(best, a, b) != expected).sum())
-
-
-def _next_to(multipliers: tuple[tuple[int, int], ...]) -> Iterator[tuple[tuple[int, int], ...]]:
-    """The multipliers, then with one of them changed by a power of two, the smallest changes first."""
-    yield multipliers
-    for step in (sign << bit for bit in range(2, 14) for sign in (1, -1)):
-        for index in (2, 0, 1):
-            q, exponent = multipliers[index]
-            if 0 < q + step < 1 << 31:
-                yield (*multipliers[:index], (q + step, exponent), *multipliers[index + 1 :])
-
-
-def _added_in_float32(quants: tuple[tuple[float, int], ...], a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """QLinearAdd of onnxruntime before it is rounded, float32; as it is vectorised, with fused multiplications and
-    additions.
-    """
-
-    def fused(x: np.ndarray, factor: np.float32, addend: np.ndarray) -> np.ndarray:
-        return (x * np.float64(factor) + addend).astype(np.float32)
-
-    ratio_a, ratio_b = (np.float32(scale) / np.float32(quants[2][0]) for scale, _ in quants[:2])
-    zero_a, zero_b, zero_out = (np.float32(zero_point) for _, zero_point in quants)
-    fixed = zero_out - fused(np.asarray(zero_a), ratio_a, np.asarray(ratio_b * zero_b))
-    return fused(b, ratio_b, fused(a, ratio_a, fixed))
-
-
-def _doubly_rounded(x: np.ndarray, multiplier: tuple[int, int]) -> np.ndarray:
-    """By the high product, rounded, and a right shift, rounded half away from zero, as ADD scales; `x` of 32 bits."""
-    q, exponent = multiplier
-    high, half = (x * q + (1 << 30)) >> 31, (1 << -exponent) >> 1
-    return (high + half - ((high < 0) & (exponent < 0))) >> -exponent
 
 
 def power_multipliers(scale_a: float, scale_b: float, scale_out: float) -> tuple[tuple[int, int], ...] | None:

@@ -536,7 +536,8 @@ class _Scheduler:
             source = [axis for axis, size in enumerate(sizes) if size > 1]
         for step in _steps(source, wanted[layout]):
             target = self._new(shape, layout)
-            self._task_each(op, position, _reordered(sizes, source, step), (value,), target)
+            add = self._task_each if batch > 1 else self._task
+            add(op, position, _reordered(sizes, source, step), (value,), target)
             value, source = target, step
         self._define(op, position, value)
 

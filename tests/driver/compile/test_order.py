@@ -61,13 +61,13 @@ def test_without_gain_the_order_stays():
 
 
 def heads(num_heads: int = 3) -> bytes:
-    """Each head is NEG on the host between two LOGISTICs of the NPU, one head after the other."""
+    """Each head is SOFTMAX on the host between two LOGISTICs of the NPU, one head after the other."""
     builder = ModelBuilder()
     source, ends = builder.tensor((1, 8), np.int8, 0.1, 3), []
     for _ in range(num_heads):
         first, turned, last = (builder.tensor((1, 8), np.int8, 1 / 256, -128) for _ in range(3))
         builder.op("LOGISTIC", [source], [first])
-        builder.op("ABS", [first], [turned])
+        builder.op("SOFTMAX", [first], [turned], beta=1.0)
         builder.op("LOGISTIC", [turned], [last])
         ends.append(last)
     return builder.finish([source], ends)
@@ -82,8 +82,8 @@ def test_branches_share_one_step_of_the_host():
 def test_an_operator_within_the_host_stays_there():
     builder = ModelBuilder()
     tensors = [builder.tensor((1, 8), np.int8, 1 / 256, -128) for _ in range(4)]
-    for kind, source, target in zip(("ABS", "LOGISTIC", "ABS"), tensors, tensors[1:], strict=False):
-        builder.op(kind, [source], [target])
+    for kind, source, target in zip(("SOFTMAX", "LOGISTIC", "SOFTMAX"), tensors, tensors[1:], strict=False):
+        builder.op(kind, [source], [target], **({"beta": 1.0} if kind == "SOFTMAX" else {}))
     plan = check_model(builder.finish(tensors[:1], tensors[3:]), PRESETS["Q"], num_host_steps=1)
     (step,) = plan.steps
     assert step.reasons[1] == BETWEEN_HOST

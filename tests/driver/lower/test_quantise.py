@@ -10,14 +10,11 @@ from hypothesis import strategies as st
 from convoy.driver.lower.quantise import (
     MAX_SHIFT_LEFT,
     MAX_SHIFT_RIGHT,
-    add_multipliers,
-    float_add_multipliers,
     float_differences,
     float_multipliers,
     single_multiplier,
 )
-from convoy.golden.quant import double_rounding, float32_rounding, single_rounding
-from convoy.spec.isa import ADD_SHIFT
+from convoy.golden.quant import float32_rounding, single_rounding
 
 
 def scaled(sums: np.ndarray, factor: float) -> np.ndarray:
@@ -121,44 +118,3 @@ def test_float_differences_are_found():
     factors = np.full(4, factor)
     assert float_differences(factors, sums, (-128, 127)).tolist() == [1, 0, 2, 1]
     assert float_differences(factors, sums, (-20, 20)).tolist() == [0, 0, 0, 0]
-
-
-def differing_pairs(quants, dtype, multipliers) -> int:
-    """Pairs of which the golden ADD is not QLinearAdd, which is computed in float64 and narrowed at every step."""
-    (scale_a, zero_a), (scale_b, zero_b), (scale_out, zero_out) = quants
-    info = np.iinfo(dtype)
-    a, b = np.meshgrid(np.arange(info.min, info.max + 1), np.arange(info.min, info.max + 1))
-    ratio_a, ratio_b = (float(np.float32(scale) / np.float32(scale_out)) for scale in (scale_a, scale_b))
-    fixed = np.float32(zero_out - float(np.float32(zero_a * ratio_a + float(np.float32(zero_b * ratio_b)))))
-    of_a = np.float32(a * ratio_a + float(fixed)).astype(np.float64)
-    expected = np.rint(np.float32(b * ratio_b + of_a))
-    (mult_a, e_a), (mult_b, e_b), (mult, e) = multipliers
-    total = double_rounding((a - zero_a) << ADD_SHIFT, mult_a, 0, -e_a)
-    total = total + double_rounding((b - zero_b) << ADD_SHIFT, mult_b, 0, -e_b)
-    found = double_rounding(total, mult, 0, -e) + zero_out
-    return np.count_nonzero(np.clip(found, info.min, info.max) != np.clip(expected, info.min, info.max))
-
-
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
-def test_float_add_is_exact_for_most_scales(dtype):
-    """The number of pairs that differ is right, and other multipliers than TFLite's are what some need."""
-    rng, exact, usual_exact = np.random.default_rng(3), 0, 0
-    for _ in range(15):
-        zero_points = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, 3).tolist()
-        quants = tuple(zip(np.float32(rng.uniform(0.01, 0.1, 3)).tolist(), zero_points, strict=True))
-        multipliers, num_differing = float_add_multipliers(quants, np.dtype(dtype))
-        assert num_differing == differing_pairs(quants, dtype, multipliers)
-        exact += not num_differing
-        usual_exact += not differing_pairs(quants, dtype, add_multipliers(*(scale for scale, _ in quants), ADD_SHIFT))
-    assert exact >= 14
-    assert usual_exact < exact
-
-
-def test_float_add_of_ties_is_counted():
-    """Halves of odd numbers are ties, which go to even there and away from zero here; equal scales have none."""
-    dtype = np.dtype(np.int8)
-    for quants in (((0.25, 0), (0.25, 0), (0.5, 0)), ((0.25, 5), (0.25, -3), (0.5, 1))):
-        multipliers, num_differing = float_add_multipliers(quants, dtype)
-        assert num_differing == differing_pairs(quants, dtype, multipliers) > 1000
-    assert float_add_multipliers(((0.1, 3), (0.1, -4), (0.1, 5)), dtype)[1] == 0
-    assert float_add_multipliers(((0.1, 0), (0.1, 0), (1e-8, 0)), dtype)[1] == 1 << 16

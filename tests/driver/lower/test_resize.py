@@ -191,7 +191,6 @@ def test_maximum_of_an_image():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (one_op("TRANSPOSE", (2, 2, 2, 2), (2, 2, 2, 2), [[1, 0, 2, 3]]), "batch 2"),
         (
             one_op("RESIZE_NEAREST_NEIGHBOR", (1, 600, 1, 1), (1, 2, 1, 1), [[2, 1]]),
             "600 pixels to 2; the limit is a factor of 255",
@@ -207,14 +206,6 @@ def test_refusals(model, message):
 @pytest.mark.parametrize(
     ("kind", "shape", "out_shape", "constants", "options", "message"),
     [
-        (
-            "TRANSPOSE",
-            (1, 2, 3, 4),
-            (1, 4, 2, 3),
-            [[0, 3, 1, 2]],
-            {},
-            "is int16; its rows and columns can be exchanged, its channels stay channels",
-        ),
         (
             "RESIZE_BILINEAR",
             (1, 2, 3, 4),

@@ -27,11 +27,11 @@ DRIVER = Path(__file__).parents[3] / "driver"
 
 
 def island() -> bytes:
-    """LOGISTIC on the NPU, ABS twice on the host, LOGISTIC on the NPU."""
+    """LOGISTIC on the NPU, SOFTMAX twice on the host, LOGISTIC on the NPU."""
     builder = ModelBuilder()
     tensors = [builder.tensor((1, 8), np.int8, 1 / 256, -128) for _ in range(5)]
-    for kind, source, target in zip(("LOGISTIC", "ABS", "ABS", "LOGISTIC"), tensors, tensors[1:], strict=False):
-        builder.op(kind, [source], [target])
+    for kind, source, target in zip(("LOGISTIC", "SOFTMAX", "SOFTMAX", "LOGISTIC"), tensors, tensors[1:], strict=False):
+        builder.op(kind, [source], [target], **({"beta": 1.0} if kind == "SOFTMAX" else {}))
     return builder.finish(tensors[:1], tensors[4:])
 
 
