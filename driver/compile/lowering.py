@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 from convoy.driver.graph.as_int8 import signed_view
 from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime
 from convoy.driver.lower.operands import describe
 from convoy.driver.lower.operators import lower_op
 from convoy.driver.lower.tensor_rules import check_tensors, tensor_obstacle
-from convoy.driver.lower.work import ConvWork, ElementwiseWork, HostWork, Work
+from convoy.driver.lower.work import HostWork, Work
 
-__all__ = ["doubts", "lower_graph"]
+__all__ = ["lower_graph"]
 
 
 def lower_graph(graph: Graph, refused: dict[int, str] | None = None, *, is_strict: bool = False) -> tuple[Work, ...]:
@@ -49,18 +47,3 @@ def _lower(graph: Graph, op: Op, signed: Graph, signed_op: Op) -> Work:
         return lower_op(signed, signed_op)
     except GraphError as error:
         return HostWork(str(error).removeprefix(f"{describe(graph, op)}: "))
-
-
-def doubts(graph: Graph, works: tuple[Work, ...], stored: Container[int]) -> dict[int, int]:
-    """By operator index: how many sums or pairs of operands may give a result that differs by one from the
-    runtime's. Those of a result that is not among the `stored` tensors are its readers'.
-    """
-    found: dict[int, int] = {}
-    for op, work in zip(graph.ops, works, strict=True):
-        if isinstance(work, ConvWork | ElementwiseWork) and work.num_doubts:
-            found[op.index] = found.get(op.index, 0) + work.num_doubts
-        if op.index in found and not any(index in stored for index in op.outputs):
-            for reader in graph.ops:
-                if set(op.outputs).intersection(reader.inputs):
-                    found[reader.index] = found.get(reader.index, 0) + found[op.index]
-    return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
 from convoy.driver.emit.program import Plan
 from convoy.driver.graph.graph import Graph
 from convoy.driver.lower.operands import Refusal
+from convoy.driver.lower.work import ConvWork, ElementwiseWork, Work
 from convoy.driver.plan.schedule import schedule
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
@@ -15,7 +17,7 @@ from .cut import cut
 from .expand import expand
 from .fuse import Fusions, choose_fusions
 from .image import emit_plan
-from .lowering import doubts, lower_graph
+from .lowering import lower_graph
 from .order import choose_order
 from .orientation import choose_orientation
 from .segments import find_segments
@@ -121,5 +123,20 @@ def _compile(
     chosen = choose_orientation(tilings, config)
     segments = find_segments(expanded, chosen.tiled.schedule)
     plan = emit_plan(expanded, config, chosen.tiled, segments, fusions.notes, keep_tensors=keep_tensors)
-    plan = replace(plan, doubts=doubts(expanded, works, plan.placements))
+    plan = replace(plan, doubts=_doubts(expanded, works, plan.placements))
     return Compiled(plan, chosen.cycles, chosen.tiled.tilings_by_op, chosen.tiled.schedule.is_transposed)
+
+
+def _doubts(graph: Graph, works: tuple[Work, ...], stored: Container[int]) -> dict[int, int]:
+    """By operator index: how many sums or pairs of operands may give a result that differs by one from the
+    runtime's. Those of a result that is not among the `stored` tensors are its readers'.
+    """
+    found: dict[int, int] = {}
+    for op, work in zip(graph.ops, works, strict=True):
+        if isinstance(work, ConvWork | ElementwiseWork) and work.num_doubts:
+            found[op.index] = found.get(op.index, 0) + work.num_doubts
+        if op.index in found and not any(index in stored for index in op.outputs):
+            for reader in graph.ops:
+                if set(op.outputs).intersection(reader.inputs):
+                    found[reader.index] = found.get(reader.index, 0) + found[op.index]
+    return found

@@ -10,7 +10,7 @@ import numpy as np
 from convoy.driver.graph.graph import Op, Quant, Tensor
 
 from .operands import image, require, require_same_quant, weight_constant
-from .operators import MAX_PAD, window_axis
+from .operators import MAX_PAD, num_taps, window_axis
 from .parts import Expansion, Parts
 from .reduce import MAX_TAPS
 from .work import Axis
@@ -147,8 +147,8 @@ def _put_conv(parts: Parts, op: Op, kind: str, inputs: Sequence[int], axes: Sequ
 def _patched(parts: Parts) -> bool:
     """A convolution with more taps than the NPU has, or taps too far apart."""
     op, axes = parts.op, _axes(parts, parts.op)
-    taps = axes[0].kernel * axes[1].kernel
-    if taps <= MAX_TAPS and not (op.index in parts.narrow and taps > 1):
+    is_narrow = op.index in parts.narrow and axes[0].kernel * axes[1].kernel > 1
+    if num_taps(*axes) <= MAX_TAPS and not is_narrow:
         return False
     part = (1, 1) if op.index in parts.narrow else _part(axes[0].kernel, axes[1].kernel)
     _put_patched(parts, op, op.inputs, axes, part)

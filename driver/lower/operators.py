@@ -21,7 +21,7 @@ from .quantise import MAX_SHIFT_LEFT, quantise_multiplier, reduced_multiplier, s
 from .reduce import MAX_TAPS, REDUCE_LOWERINGS
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
-__all__ = ["LOWERINGS", "MAX_PAD", "check_axes", "conv_axis", "lower_op", "window_axis"]
+__all__ = ["LOWERINGS", "MAX_PAD", "check_axes", "conv_axis", "lower_op", "num_taps", "window_axis"]
 
 KERNEL_PER_STRIDE = 11
 """Kernels of at most this many taps per axis and stride, less one, have small windows in any image."""
@@ -82,10 +82,17 @@ def conv_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Ax
     return found
 
 
+def num_taps(rows: Axis, cols: Axis) -> int:
+    """Taps of a kernel, of each phase plane if the tensor processor takes the strides."""
+    return -(-rows.kernel // max(rows.stride, 1)) * -(-cols.kernel // max(cols.stride, 1))
+
+
 def check_axes(rows: Axis, cols: Axis) -> None:
     """Refuse taps and pads that a descriptor cannot say; the tiling sees to what the window memory cannot hold."""
-    taps = rows.kernel * cols.kernel
-    require(1 <= taps <= MAX_TAPS, f"a kernel of {rows.kernel} x {cols.kernel} taps; the limit is {MAX_TAPS}")
+    require(rows.kernel * cols.kernel >= 1, f"a kernel of {rows.kernel} x {cols.kernel} taps")
+    require(
+        num_taps(rows, cols) <= MAX_TAPS, f"a kernel of {rows.kernel} x {cols.kernel} taps; the limit is {MAX_TAPS}"
+    )
     for axis, name in ((rows, "height"), (cols, "width")):
         require(axis.stride >= 1, f"stride {axis.stride} along {name}; use 1 or more")
         extent = (axis.size_out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1

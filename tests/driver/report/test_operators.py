@@ -10,7 +10,7 @@ import pytest
 from convoy.driver.compile.lowering import lower_graph
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.graph.tflite_reader import read_tflite
-from convoy.driver.lower.operators import LOWERINGS, MAX_STRIDE
+from convoy.driver.lower.operators import LOWERINGS, MAX_PAD
 from convoy.driver.lower.work import HostWork
 from convoy.driver.report.operators import ENGINE_MEANINGS, catalogue, needs
 from convoy.driver.report.plan_report import plan_report
@@ -40,7 +40,7 @@ def test_every_lowering_is_listed_with_its_engine_and_its_limits():
         ("view",),
         ("host",),
     ]
-    assert f"stride along name; the limit is 1..{MAX_STRIDE}" in ENTRIES["CONV_2D"].limits
+    assert f"pads pad and after along name; the limit is {MAX_PAD}" in ENTRIES["CONV_2D"].limits
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
