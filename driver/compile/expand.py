@@ -49,8 +49,12 @@ def expand(
         if is_litert and tensor_obstacle(graph, op):
             continue
         for expansion in expansions.get(op.kind, ()):
-            parts = Parts(graph, op, config, len(tensors), narrow=narrow)
-            if _is_taken(expansion, parts, tensors) and parts.stands_for.index not in kept:
+            parts = Parts(graph, op, config, len(tensors), narrow=narrow, taken=frozenset(absorbed))
+            if (
+                _is_taken(expansion, parts, tensors)
+                and parts.stands_for.index not in kept
+                and absorbed.isdisjoint(parts.absorbed)
+            ):
                 replaced[op.index] = parts.numbered(next_index)
                 next_index += len(parts.ops)
                 tensors += tuple(parts.tensors)

@@ -44,7 +44,8 @@ def _is_view(parts: Parts, op: Op, inner: int) -> bool:
     """Is it a RESHAPE, and the tensor between it and the operator nobody else's?"""
     num_readers = sum(inner in other.inputs for other in parts.graph.ops)
     is_inner = num_readers == 1 and inner not in parts.graph.outputs
-    return op.kind == "RESHAPE" and op.part is None and is_inner and parts[op.inputs[0]].data is None
+    is_free = op.index not in parts.taken and op.part is None
+    return op.kind == "RESHAPE" and is_free and is_inner and parts[op.inputs[0]].data is None
 
 
 def _concatenation(parts: Parts) -> bool:

@@ -29,6 +29,8 @@ class Parts:
     ops: list[Op] = field(default_factory=list)
     narrow: frozenset[int] = frozenset()
     """Indices of operators that read more at once than the NPU holds: a form that reads less is wanted."""
+    taken: frozenset[int] = frozenset()
+    """Indices of operators that have gone away with others before."""
     stands_for: Op = field(init=False)
     """The operator whose place is shown: `op`, or another one that is absorbed."""
     absorbed: set[int] = field(default_factory=set)

@@ -34,6 +34,19 @@ def shuffled(dtype) -> bytes:
     return builder.finish([source], [pool(back, filterHeight=2)])
 
 
+def test_two_transpositions_share_a_reshape():
+    """It goes away with the first of them."""
+    builder, quant = ModelBuilder(), QUANTS[np.int8]
+    shapes = [(1, 4, 5, 9), (1, 9, 4, 5), (1, 3, 3, 20), (1, 3, 20, 3), (1, 3, 4, 15)]
+    source, *made = [builder.tensor(shape, np.int8, *quant) for shape in shapes]
+    orders = {0: (0, 3, 1, 2), 2: (0, 1, 3, 2)}
+    for place, (read, result) in enumerate(zip([source, *made], made, strict=False)):
+        values = np.array(orders.get(place, shapes[place + 1]))
+        operand = builder.tensor(values.shape, np.int32, data=values)
+        builder.op("TRANSPOSE" if place in orders else "RESHAPE", [read, operand], [result])
+    check_model(builder.finish([source], [made[-1]]), Q)
+
+
 @pytest.mark.parametrize("dtype", QUANTS)
 def test_shuffled_channels_are_one_copy(dtype):
     model = shuffled(dtype)
