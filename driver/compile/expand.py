@@ -9,6 +9,7 @@ from dataclasses import replace
 from convoy.driver.graph.as_int8 import signed_view
 from convoy.driver.graph.graph import Graph, GraphError, Runtime, Tensor
 from convoy.driver.lower.conv_forms import CONV_EXPANSIONS
+from convoy.driver.lower.dense_forms import DENSE_EXPANSIONS
 from convoy.driver.lower.move_forms import MOVE_EXPANSIONS
 from convoy.driver.lower.operators import lower_op
 from convoy.driver.lower.parts import Expansion, Parts
@@ -19,7 +20,7 @@ from convoy.spec.config import NpuConfig
 
 __all__ = ["EXPANSIONS", "expand"]
 
-EXPANSIONS: dict[str, tuple[Expansion, ...]] = CONV_EXPANSIONS | MOVE_EXPANSIONS | TABLE_EXPANSIONS
+EXPANSIONS: dict[str, tuple[Expansion, ...]] = CONV_EXPANSIONS | DENSE_EXPANSIONS | MOVE_EXPANSIONS | TABLE_EXPANSIONS
 """By kind of operator; the first that gives what the NPU takes is taken."""
 _ONNX_EXPANSIONS = CONV_EXPANSIONS | {kind: MOVE_EXPANSIONS[kind] for kind in ("TRANSPOSE", "BROADCAST_TO")}
 """Those of them in which no arithmetic of LiteRT's is."""
@@ -68,11 +69,11 @@ def expand(
 
 
 def _is_taken(expansion: Expansion, parts: Parts, tensors: tuple[Tensor, ...]) -> bool:
-    """Does an expansion give operators that the NPU takes, all of them?"""
+    """Does an expansion give operators that the NPU takes, all of them that it does not leave to the host?"""
     try:
         if not expansion(parts):
             return False
         signed = signed_view(replace(parts.graph, tensors=tensors + tuple(parts.tensors), ops=tuple(parts.ops)))
-        return not any(isinstance(lower_op(signed, op), HostWork) for op in signed.ops)
+        return not any(isinstance(lower_op(signed, op), HostWork) for op in signed.ops if not op.host_reason)
     except GraphError:
         return False

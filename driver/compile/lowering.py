@@ -29,7 +29,7 @@ def lower_graph(graph: Graph, refused: dict[int, str] | None = None, *, is_stric
     """
     signed, works = signed_view(graph), []
     for op, signed_op in zip(graph.ops, signed.ops, strict=True):
-        reason = (refused or {}).get(op.index)
+        reason = (refused or {}).get(op.index) or op.host_reason
         work = HostWork(reason) if reason else _lower(graph, op, signed, signed_op)
         if is_strict and isinstance(work, HostWork):
             raise GraphError(f"{describe(graph, op)}: {work.reason}; the host would execute it")

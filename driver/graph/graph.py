@@ -120,6 +120,8 @@ class Op:
     """Set if the compiler made it, with others, in place of an operator of the file."""
     note: str = ""
     """What the compiler has to say of it."""
+    host_reason: str = ""
+    """Why the host executes it, where the compiler made it for that."""
 
     @property
     def number(self) -> str:

@@ -33,6 +33,7 @@ _OP_VERSIONS = {
     "LOGISTIC": 2,
     "TANH": 2,
     "LEAKY_RELU": 2,
+    "GATHER": 2,
     "GELU": 2,
     "PAD": 2,
     "SLICE": 2,
@@ -282,6 +283,10 @@ def _fill_concatenation(op: Op, options) -> None:
     options.axis = op.options["axis"]
 
 
+def _fill_gather(op: Op, options) -> None:
+    options.axis, options.batchDims = op.options["axis"], op.options["batch_dims"]
+
+
 def _fill_strided_slice(op: Op, options) -> None:
     options.beginMask, options.endMask = op.options["begin_mask"], op.options["end_mask"]
     options.ellipsisMask, options.newAxisMask = op.options["ellipsis_mask"], op.options["new_axis_mask"]
@@ -332,6 +337,7 @@ _OPTIONS: dict[str, tuple[type | None, Callable | None]] = {
     "SLICE": (schema.SliceOptionsT, lambda op, options: None),
     "STRIDED_SLICE": (schema.StridedSliceOptionsT, _fill_strided_slice),
     "CONCATENATION": (schema.ConcatenationOptionsT, _fill_concatenation),
+    "GATHER": (schema.GatherOptionsT, _fill_gather),
     "SPLIT": (schema.SplitOptionsT, _fill_split),
     "SPLIT_V": (schema.SplitVOptionsT, _fill_split),
     "SPACE_TO_DEPTH": (schema.SpaceToDepthOptionsT, _fill_space_to_depth),

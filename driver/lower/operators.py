@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -17,16 +16,28 @@ from .host_ops import host_reason
 from .lut import LUT_KINDS
 from .moves import MOVE_LOWERINGS
 from .operands import activation, centred, clamp, constant, describe, image, moved, require, weight_constant
-from .quantise import MAX_SHIFT_LEFT, quantise_multiplier, reduced_multiplier, single_multiplier
+from .quantise import MAX_SHIFT_LEFT, quantise_multiplier, reduced_multiplier, single_multipliers
 from .reduce import MAX_TAPS, REDUCE_LOWERINGS
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
-__all__ = ["LOWERINGS", "MAX_PAD", "check_axes", "conv_axis", "lower_op", "num_taps", "window_axis"]
+__all__ = [
+    "LOWERINGS",
+    "MAX_PAD",
+    "InexactError",
+    "check_axes",
+    "conv_axis",
+    "inexact_channels",
+    "lower_op",
+    "num_taps",
+    "window_axis",
+]
 
 KERNEL_PER_STRIDE = 11
 """Kernels of at most this many taps per axis and stride, less one, have small windows in any image."""
 MAX_PAD = NN.fields["pad_top"].max
 MAX_POOL_STRIDE = TP.fields["stride_h"].max
+_NUM_NAMED = 3
+"""Channels that a message names."""
 
 
 def lower_op(graph: Graph, op: Op) -> Work:
@@ -49,6 +60,15 @@ def lower_op(graph: Graph, op: Op) -> Work:
         return lowerings[op.kind](graph, op)
     except GraphError as error:
         raise GraphError(f"{describe(graph, op)}: {error}") from error
+
+
+def inexact_channels(graph: Graph, op: Op) -> InexactError | None:
+    """The only thing that keeps an operator from the NPU, if it is that some channels are not exact there."""
+    try:
+        lower_op(graph, op)
+    except GraphError as error:
+        return error.__cause__ if isinstance(error.__cause__, InexactError) else None
+    return None
 
 
 def window_axis(op: Op, axis: str, size_in: int, size_out: int, kernel: int) -> Axis:
@@ -101,14 +121,28 @@ def check_axes(rows: Axis, cols: Axis) -> None:
         require(max(axis.pad, after) <= MAX_PAD, f"pads {axis.pad} and {after} along {name}; the limit is {MAX_PAD}")
 
 
+class InexactError(GraphError):
+    """Some channels have factors that the NPU's multiplier does not apply exactly."""
+
+    def __init__(self, channels: np.ndarray, num_oc: int, dtype: np.dtype):
+        first = ", ".join(map(str, channels[:_NUM_NAMED].tolist())) + ", ..." * (len(channels) > _NUM_NAMED)
+        which = "most channels" if 2 * len(channels) > num_oc else f"{len(channels)} of {num_oc} channels ({first})"
+        super().__init__(
+            f"factors of {which} cannot be applied exactly by a multiplier of the NPU; "
+            f"results have {8 * dtype.itemsize} bits"
+        )
+        self.channels = channels
+        """int64 (n,), in order; not all of them if they are most."""
+
+
 def _requantisation(
-    source: Tensor, weights: Tensor, target: Tensor, sums: np.ndarray, rounding: Rounding
+    source: Tensor, weights: Tensor, target: Tensor, sums: np.ndarray, rounding: Rounding, limits: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Q31 multipliers and exponents per output channel.
 
-    TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, for every sum
-    or for those between the channel's `sums` (int64 (OC, 2)), or the operator is refused. With `HALF_UP` the multiplier
-    has 15 bits.
+    TFLite rounds a fully connected layer in float64; single rounding is proven equal for each channel, for every one of
+    its `sums` (from, to; int64 (OC, 2)) and results clamped to `limits`, or the operator is refused: `InexactError`.
+    With `HALF_UP` the multiplier has 15 bits.
     """
     num_oc = len(sums)
     quant = weights.quantisation
@@ -125,18 +159,14 @@ def _requantisation(
     scale_in, scale_out = float(source.quantisation.scale[0]), float(target.quantisation.scale[0])
     factors = [scale_in * float(scale) / scale_out for scale in scales]
     if rounding == Rounding.SINGLE:
-        single = partial(single_multiplier, out_bits=8 * target.dtype.itemsize)
-        found = [
-            single(factor) or single(factor, sums=bounds)
-            for factor, bounds in zip(factors, map(tuple, sums.tolist()), strict=True)
-        ]
-    else:
-        found = [
-            (quantise_multiplier if rounding == Rounding.DOUBLE else reduced_multiplier)(factor) for factor in factors
-        ]
-    pairs = [pair for pair in found if pair is not None]
-    require(len(pairs) == num_oc, "the factor of a channel cannot be applied exactly by the NPU's multiplier")
-    mult, exponent = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
+        zero_point = int(target.quantisation.zero_point[0])
+        clamped = limits[0] - zero_point, limits[1] - zero_point
+        mult, exponent, is_exact = single_multipliers(np.array(factors), sums, clamped, num_oc // 2)
+        if not is_exact.all():
+            raise InexactError(np.flatnonzero(~is_exact), num_oc, target.dtype)
+        return mult, exponent
+    found = [(quantise_multiplier if rounding == Rounding.DOUBLE else reduced_multiplier)(factor) for factor in factors]
+    mult, exponent = (np.array(column, np.int64) for column in zip(*found, strict=True))
     require(
         exponent.max() <= MAX_SHIFT_LEFT,
         f"requantisation needs a left shift of {exponent.max()}; the limit is {MAX_SHIFT_LEFT}",
@@ -164,9 +194,10 @@ def _fold(graph: Graph, op: Op, weights: np.ndarray, zero_point_in: int, copies:
 
 def _sums(kernels: np.ndarray, bias: np.ndarray, is_wide: bool) -> np.ndarray:
     """Least and greatest sum of each output channel over all inputs, int64 (OC, 2); all of 32 bits where sums wrap."""
-    weights, info = kernels.reshape(len(kernels), -1).astype(np.int64), np.iinfo(np.int16 if is_wide else np.int8)
-    ends = np.stack([weights * int(info.min), weights * int(info.max)])
-    sums = np.stack([ends.min(axis=0).sum(axis=1), ends.max(axis=0).sum(axis=1)], axis=1) + bias[:, None]
+    weights, info = kernels.reshape(len(kernels), -1), np.iinfo(np.int16 if is_wide else np.int8)
+    signed = np.stack([part(weights, 0).sum(axis=1, dtype=np.int64) for part in (np.maximum, np.minimum)], axis=1)
+    ends = np.array([info.min, info.max], np.int64)
+    sums = np.stack([signed @ ends, signed @ ends[::-1]], axis=1) + bias[:, None]
     limits = np.iinfo(np.int32)
     wraps = (sums[:, 0] < limits.min) | (sums[:, 1] > limits.max)
     return np.where(wraps[:, None], [limits.min, limits.max], sums)
@@ -210,15 +241,15 @@ def _conv_work(
     require(not (is_wide and wgt_zero_point), f"{weights.name!r} has a zero point; with int16 activations use 0")
     zero_point_in = int(source.quantisation.zero_point[0])
     bias = _fold(graph, op, kernels, zero_point_in, copies)
+    act_min, act_max = clamp(op, target)
     num_oc, num_doubts, factors = kernels.shape[0] // copies, 0, list[np.ndarray]()
     sums = _sums(kernels, bias, is_wide)[:num_oc]
     if graph.runtime == Runtime.ONNXRUNTIME:
         rounding = Rounding.FLOAT
         *factors, num_doubts = requantised(source, weights, target, sums, is_float=op.options.get("is_float", False))
     else:
-        factors[:] = _requantisation(source, weights, target, sums, rounding)
+        factors[:] = _requantisation(source, weights, target, sums, rounding, (act_min, act_max))
     mult, exponent = (np.tile(values, copies) for values in factors)
-    act_min, act_max = clamp(op, target)
     work = ConvWork(
         in_shape[3],
         rows,

@@ -65,6 +65,10 @@ class Parts:
         """Say something of the operator added last."""
         self.ops[-1] = replace(self.ops[-1], note=text)
 
+    def leave(self, reason: str) -> None:
+        """Leave the operator added last to the host, for a reason; no reason: it is one for the NPU."""
+        self.ops[-1] = replace(self.ops[-1], host_reason=reason)
+
     def numbered(self, first_index: int) -> list[Op]:
         """The operators with indices from `first_index` on, as parts of the one that they stand for; a single one has
         its index.
@@ -80,5 +84,6 @@ class Parts:
 
 Expansion = Callable[[Parts], bool]
 """Puts an equivalent exact sequence in place of `Parts.op` and returns True, or False where the operator may stay what
-it is; what it adds the NPU should take. May raise `GraphError` for what it does not understand: that stays too.
+it is; what it adds the NPU should take, unless it is left to the host. May raise `GraphError` for what it does not
+understand: that stays too.
 """

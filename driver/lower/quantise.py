@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 
@@ -20,7 +19,7 @@ __all__ = [
     "power_multipliers",
     "quantise_multiplier",
     "reduced_multiplier",
-    "single_multiplier",
+    "single_multipliers",
 ]
 
 
@@ -28,6 +27,11 @@ MAX_SHIFT_LEFT, MAX_SHIFT_RIGHT = PARAM.fields["shift_left"].max, PARAM.fields["
 """Before and after the multiplication."""
 SIGNIFICAND_BITS = 24
 """Of float32, the leading one included."""
+_MAX_MULTIPLIER = PARAM.fields["mult"].max
+_FLOAT64_BITS = 53
+"""Of its significand."""
+_STEPS_AT_ONCE = 256
+"""As many as results of 8 bits have on one side, so that those take one turn."""
 
 
 def quantise_multiplier(real: float) -> tuple[int, int]:
@@ -47,32 +51,79 @@ def reduced_multiplier(real: float) -> tuple[int, int]:
     return ((q + (1 << 15)) >> 16 if q < 0x7FFF0000 else 0x7FFF) << 16, exponent
 
 
-@lru_cache(maxsize=4096)
-def single_multiplier(
-    real: float, out_bits: int = 8, sums: tuple[int, int] = (-(1 << 31), (1 << 31) - 1)
-) -> tuple[int, int] | None:
-    """`(q, e)` such that single rounding by them equals `acc * real` in float64 rounded half away from zero, for
-    every sum from `sums[0]` to `sums[1]`.
+def single_multipliers(
+    factors: np.ndarray, sums: np.ndarray, limits: tuple[int, int], most_inexact: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Multipliers by which single rounding equals `sum * factor` in float64 rounded half away from zero, clamped, for
+    every sum of a channel, where there are such.
 
-    Both are steps that rise with the sum, so they are equal when they are at the sums next to every step inside the
-    output's range of `2**out_bits` (with any zero point: twice as many) values; beyond it both are clamped alike.
-    Neighbours of the usual q are tried too. None when there is no such pair.
+    Both are steps that rise with the sum and are odd. They are equal when each of them that the clamp does not hide is
+    at the same sum; so each step says how large and how small q may be, and what all of them leave is an interval.
+
+    Parameters
+    ----------
+    factors : float64 (OC,), finite and not negative
+    sums : least and greatest sum of each channel, int64 (OC, 2), within 32 bits
+    limits : the clamp, less the zero point
+    most_inexact : the search may stop when more channels than this have none; None: every channel is decided
+
+    Returns
+    -------
+    q, e : int64 (OC,), as from `quantise_multiplier`, which is taken if it may be; e is at most `MAX_SHIFT_LEFT`
+    is_exact : bool (OC,)
     """
-    q, exponent = quantise_multiplier(real)
-    if max(abs(bound) for bound in sums) * real < 0.5:
-        return 0, 0
-    if q == 0 or not -MAX_SHIFT_RIGHT <= exponent <= MAX_SHIFT_LEFT:
-        return None
-    steps = (np.arange(-2 << out_bits, 2 << out_bits) + 0.5) / real
-    near = np.clip(np.floor(steps)[:, None] + np.arange(-1, 3), *sums)
-    product = near * real
-    expected = np.trunc(product + np.copysign(0.5, product)).astype(np.int64)
-    shift = 31 - exponent
-    for candidate in (q, q + 1, q - 1):
-        exact = near.astype(np.int64) * candidate
-        if candidate < 1 << 31 and np.array_equal((exact + (1 << (shift - 1)) - (exact < 0)) >> shift, expected):
-            return candidate, exponent
-    return None
+    exponent = np.clip(np.frexp(factors)[1], -MAX_SHIFT_RIGHT, MAX_SHIFT_LEFT).astype(np.int64)
+    wanted = np.ldexp(factors, 31 - exponent)
+    greatest = _MAX_MULTIPLIER + (exponent < MAX_SHIFT_LEFT)  # 2**31 is 2**30 with the next exponent
+    q = np.minimum(np.floor(wanted + 0.5), greatest).astype(np.int64)
+    farthest = np.abs(sums).max(axis=1)
+    is_nil = farthest * factors < 0.5
+    with np.errstate(divide="ignore"):
+        farthest = np.minimum(farthest, (np.abs(limits).max() + 1) / factors).astype(np.int64)
+    unit = np.maximum(q & -q, 1)
+    longest = farthest * (q // unit) + (np.int64(1) << (30 - exponent)) // unit
+    is_sure = is_nil | ((q == wanted) & (longest <= 1 << _FLOAT64_BITS))  # product and sum are exact in float64
+    low, high = np.zeros(len(factors), np.int64), greatest
+    sides = [(sums, limits), (-sums[:, ::-1], (-limits[1], -limits[0]))]
+    for reach, (least, most) in sides:
+        alive = np.flatnonzero(~is_sure & (low <= high))
+        last = np.minimum(most, _rounded(np.maximum(reach[alive, 1], 0), factors[alive]))
+        while len(alive) and (most_inexact is None or np.count_nonzero(low > high) <= most_inexact):
+            going = (last > max(least, 0)) & (low[alive] <= high[alive])
+            alive, last = alive[going], last[going]
+            if not len(alive):
+                break
+            steps = np.maximum(last[:, None] - np.arange(_STEPS_AT_ONCE), max(least, 0) + 1)
+            found = _multipliers_between(steps, factors[alive, None], exponent[alive, None], reach[alive, :, None])
+            low[alive], high[alive] = np.maximum(low[alive], found[0]), np.minimum(high[alive], found[1])
+            last = last - _STEPS_AT_ONCE
+    is_exact = low <= high
+    q = np.where(is_exact, np.clip(q, low, high), q)
+    is_next = q > _MAX_MULTIPLIER
+    return np.where(is_nil, 0, q >> is_next), np.where(is_nil, 0, exponent + is_next), is_exact
+
+
+def _multipliers_between(
+    steps: np.ndarray, factor: np.ndarray, exponent: np.ndarray, reach: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest q, int64 (OC,), with which the results `steps`, positive, int64 (OC, n), begin at the
+    same sums as those of float64.
+    """
+    first = np.ceil((steps - 0.5) / factor).astype(np.int64)
+    first += _rounded(first, factor) < steps
+    first -= _rounded(first - 1, factor) >= steps
+    (least, most), half = (np.maximum(reach[:, 0], 1), reach[:, 1]), np.int64(1) << (30 - exponent)
+    reaches, stays = np.maximum(first, least), np.minimum(first - 1, most)
+    is_reached, is_left = reaches <= most, stays >= least
+    bound = (2 * steps - 1) * half
+    low = np.where(is_reached, -(-bound // np.maximum(reaches, 1)), 0)
+    high = np.where(is_left, (bound - 1) // np.maximum(stays, 1), _MAX_MULTIPLIER + 1)
+    return low.max(axis=1), high.min(axis=1)
+
+
+def _rounded(sums: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """In float64, half away from zero, of sums that are not negative; int64, no more than 2**32."""
+    return np.minimum(np.floor(sums * factor + 0.5), 1 << 32).astype(np.int64)
 
 
 def float_multipliers(factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,7 @@ REMEDIES = {
     "the limit is": "stay within the limit",
     "grouped convolutions": "split the channels into convolutions of their own",
     "batch": "run the images one after another",
+    "results have 16": "use int8 activations",
     "cannot be applied exactly": "calibrate again: another scale of that tensor will do",
     "must have the same scale": "quantise both tensors alike",
     "quantise both alike": "convert again: activations and weights of one kind",

@@ -142,7 +142,7 @@ def wide_network() -> bytes:
     flat = tensor((1, 15), 0.05)
     b.op("RESHAPE", [narrow], [flat], newShape=[1, 15])
     exact = layer("FULLY_CONNECTED", flat, (1, 20), (20, 15), wgt_scale=0.25, scale=0.05, bias_dtype=np.int32)
-    last = layer("FULLY_CONNECTED", exact, (1, 4), (4, 20), scale=0.09)
+    last = layer("FULLY_CONNECTED", exact, (1, 4), (4, 20), scale=0.0917)
     return b.finish([image], [last])
 
 

@@ -12,15 +12,26 @@ from convoy.driver.lower.quantise import (
     MAX_SHIFT_RIGHT,
     float_differences,
     float_multipliers,
-    single_multiplier,
+    single_multipliers,
 )
 from convoy.golden.quant import float32_rounding, single_rounding
 
 
-def scaled(sums: np.ndarray, factor: float) -> np.ndarray:
-    """In float64, halves away from zero, as TFLite's FULLY_CONNECTED does; clamped to twice the range of 8 bits."""
+def scaled(sums: np.ndarray, factor: float, limits: tuple[int, int]) -> np.ndarray:
+    """In float64, halves away from zero, as TFLite's FULLY_CONNECTED does; clamped."""
     product = sums * factor
-    return np.clip(np.trunc(product + np.copysign(0.5, product)), -512, 511)
+    return np.clip(np.trunc(product + np.copysign(0.5, product)), *limits)
+
+
+def differing(q: int, exponent: int, factor: float, sums: tuple[int, int], limits: tuple[int, int]) -> int:
+    """How many of the sums single rounding by a multiplier scales otherwise; all of them are tried."""
+    values = np.arange(sums[0], sums[1] + 1)
+    got = single_rounding(values, q, max(exponent, 0), max(-exponent, 0))
+    return np.count_nonzero(np.clip(got, *limits) != scaled(values, factor, limits))
+
+
+def single_multiplier(factor: float, sums: tuple[int, int], limits: tuple[int, int]) -> tuple[int, int, bool]:
+    return tuple(found.item() for found in single_multipliers(np.array([factor]), np.array([sums]), limits))
 
 
 @pytest.mark.parametrize(
@@ -34,28 +45,81 @@ def scaled(sums: np.ndarray, factor: float) -> np.ndarray:
         (3e-12, (-100_000, 100_000)),
         (0.0, (-10, 10)),
         (0.017, (5, 5)),
+        (300.0, (0, 0)),
+        (2**-7 - 2**-45, (-3000, 90_000)),
     ],
 )
-def test_every_sum_in_reach(factor, sums):
-    pair = single_multiplier(factor, sums=sums)
-    assert pair is not None
-    mult, exponent = pair
-    values = np.arange(sums[0], sums[1] + 1)
-    got = single_rounding(values, mult, max(exponent, 0), max(-exponent, 0))
-    np.testing.assert_array_equal(np.clip(got, -512, 511), scaled(values, factor))
+@pytest.mark.parametrize("limits", [(-128, 127), (-255, 0), (0, 255), (3, 9), (-9, -3), (-32768, 32767)])
+def test_every_sum_in_reach(factor, sums, limits):
+    q, exponent, is_exact = single_multiplier(factor, sums, limits)
+    assert is_exact
+    assert not differing(q, exponent, factor, sums, limits)
 
 
-def test_only_sums_in_reach_decide():
-    """A factor found by search, which no multiplier fits for every sum of 32 bits."""
-    factor = 4.397437234266781e-06
-    assert single_multiplier(factor) is None
-    mult, exponent = single_multiplier(factor, sums=(-1_000_000, 1_000_000))
-    values = np.arange(-1_000_000, 1_000_001)
-    np.testing.assert_array_equal(single_rounding(values, mult, 0, -exponent), scaled(values, factor))
+@given(
+    st.one_of(st.floats(2.0**-14, 2.0**6), st.floats(2.0**-14, 2.0**6, width=32)),
+    st.integers(-150_000, 150_000),
+    st.integers(0, 150_000),
+    st.integers(-300, 300),
+    st.integers(0, 300),
+)
+def test_any_factor(factor, least, num_sums, lowest, num_results):
+    sums, limits = (least, least + num_sums), (lowest, lowest + num_results)
+    q, exponent, is_exact = single_multiplier(factor, sums, limits)
+    assert not is_exact or not differing(q, exponent, factor, sums, limits)
+    assert is_exact or factor > 100 or differing(q, exponent, factor, sums, limits)
 
 
-def test_a_factor_beyond_the_shifts_is_refused():
-    assert single_multiplier(300.0, sums=(-5, 5)) is None
+@pytest.mark.parametrize(
+    ("factor", "sums", "limits", "is_exact"),
+    [
+        (256.0, (-1, 0), (-128, 127), True),
+        (256.0, (-1, 0), (-255, 0), False),
+        (256.0, (0, 1), (-255, 0), True),
+        # in float64 64 of them are a half, but 192 are less than 1.5
+        (2**-7 * (1 - 2**-53), (0, 10_000), (-128, 127), False),
+        (2**-7 * (1 - 2**-53), (100, 10_000), (-128, 127), True),
+        (2**-7 * (1 - 2**-53), (0, 10_000), (1, 127), True),
+        (2**-7 * (1 - 2**-53), (0, 100), (-128, 127), True),
+    ],
+)
+def test_what_decides(factor, sums, limits, is_exact):
+    *found, decided = single_multiplier(factor, sums, limits)
+    assert decided == is_exact
+    assert is_exact == (not differing(*found, factor, sums, limits))
+
+
+WIDE_SUMS, LEFT_OUT = (-2_000_000, 2_000_000), 0.01741582602394186
+
+
+def test_only_what_the_clamp_and_the_sums_let_through_decides():
+    """Both hide steps at which no multiplier is right."""
+    limits = -32768, 32767
+    exponent, usual = -5, round(LEFT_OUT * 2**36)
+    assert not single_multiplier(LEFT_OUT, WIDE_SUMS, limits)[2]
+    assert all(differing(usual + n, exponent, LEFT_OUT, WIDE_SUMS, limits) for n in (-1, 0, 1))
+    for sums, shown in ((WIDE_SUMS, (-128, 127)), ((-5000, 5000), limits)):
+        q, exponent, is_exact = single_multiplier(LEFT_OUT, sums, shown)
+        assert is_exact
+        assert not differing(q, exponent, LEFT_OUT, sums, shown)
+
+
+def test_channels_are_decided_one_by_one():
+    factors = np.array([2**-16, 300.0, 0.0, 0.017, LEFT_OUT])
+    sums = np.array([(-5, 5)] * 4 + [WIDE_SUMS])
+    q, exponent, is_exact = single_multipliers(factors, sums, (-32768, 32767))
+    np.testing.assert_array_equal(is_exact, [True, False, True, True, False])
+    for n in np.flatnonzero(is_exact):
+        assert not differing(q[n], exponent[n], factors[n], tuple(sums[n]), (-32768, 32767))
+
+
+def test_a_layer_with_too_many_inexact_channels_is_given_up_early():
+    """Of 1,000 channels of int16 nearly all are inexact: the first steps tell."""
+    factors = np.random.default_rng(0).uniform(2**-10, 2**-9, 1000)
+    sums = np.tile([-(1 << 26), 1 << 26], (1000, 1))
+    found = [single_multipliers(factors, sums, (-32768, 32767), limit)[2] for limit in (None, 500)]
+    assert found[0].sum() <= found[1].sum() < 500
+    assert not (found[0] & ~found[1]).any()
 
 
 def as_float32(sums: np.ndarray, factor: float, limits: tuple[int, int]) -> np.ndarray:
