@@ -105,12 +105,12 @@ def _percent(part: int, whole: int) -> float | None:
 
 
 def host_lines(host_ops: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each kind of operator and reason in each group; `host_ops` have `op`, `index`, `reason`, `remedy` and
+    """A line for each kind of operator and reason in each group; `host_ops` have `op`, `number`, `reason`, `remedy` and
     `group`.
     """
-    found: dict[tuple, list[int]] = defaultdict(list)
+    found: dict[tuple, list[str]] = defaultdict(list)
     for op in host_ops:
-        found[op["group"], op["op"], op["reason"], op["remedy"]].append(op["index"])
+        found[op["group"], op["op"], op["reason"], op["remedy"]].append(op["number"])
     return [
         f"{kind} ({_numbered(numbers)}) {'runs' if len(numbers) == 1 else 'run'} on the CPU: {reason}"
         + (f" ({advice})" if advice else "")
@@ -118,8 +118,8 @@ def host_lines(host_ops: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _numbered(numbers: list[int]) -> str:
-    text = ", ".join(map(str, numbers[:_MAX_NUMBERS]))
+def _numbered(numbers: list[str]) -> str:
+    text = ", ".join(numbers[:_MAX_NUMBERS])
     more = f" and {len(numbers) - _MAX_NUMBERS} more" if len(numbers) > _MAX_NUMBERS else ""
     return f"operator{'s' * (len(numbers) > 1)} {text}{more}"
 

@@ -46,7 +46,7 @@ def test_bytes_and_turns():
 
 
 def test_operators_of_one_kind_and_reason_are_one_line():
-    entries = [{"op": "EXP", "reason": "why", "remedy": "how", "group": 0, "index": index} for index in range(9)]
+    entries = [{"op": "EXP", "reason": "why", "remedy": "how", "group": 0, "number": str(index)} for index in range(9)]
     assert host_lines([*entries, {**entries[0], "group": 1, "remedy": None}]) == [
         "EXP (operators 0, 1, 2, 3, 4, 5 and 3 more) run on the CPU: why (how)",
         "EXP (operator 0) runs on the CPU: why",
