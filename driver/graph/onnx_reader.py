@@ -230,8 +230,8 @@ class _Island:
 ELEMENTWISE = {
     "Abs", "Acos", "Asin", "Atan", "Cast", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu",
     "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu",
-    "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "ms.QuickGelu", "ms.Gelu",
-    "ms.FastGelu", "ms.BiasGelu", "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu",
+    "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "ms.QuickGelu",
+    "ms.Gelu", "ms.FastGelu", "ms.BiasGelu", "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu",
     "DequantizeLinear", "QuantizeLinear",
 }  # fmt: skip
 """Functions of single elements when all but one of their operands are constants of one element."""
