@@ -48,8 +48,8 @@ def _operators() -> str:
         "",
         *(line for text in introduction() for line in [*filled(text), ""]),
         *filled(
-            "Every result is compared with LiteRT's reference kernels (BUILTIN_REF); they lack "
-            f"{', '.join(sorted(NO_REFERENCE))}."
+            "Every result is compared with LiteRT's reference kernels (BUILTIN_REF); of "
+            f"{', '.join(sorted(NO_REFERENCE))}, which they lack, with its ordinary ones."
         ),
         "",
         "| operator | dtypes | engine | limits | in other forms | oracle | tested in |",
