@@ -109,6 +109,13 @@ _OPERATORS = {
     "LEAKY_RELU": ("LeakyReluOptions", 2),
     "ELU": (None, 1),
     "GELU": ("GeluOptions", 2),
+    **{kind: (None, 1) for kind in ("CEIL", "COS", "FLOOR", "NEG", "RELU_0_TO_1", "ROUND", "SIGN", "SIN", "SQRT")},
+    "SQUARE": (None, 1),
+    "DIV": ("DivOptions", 2),
+    "FLOOR_MOD": (None, 2),
+    "POW": (None, 1),
+    "SPACE_TO_BATCH_ND": (None, 3),
+    "BATCH_TO_SPACE_ND": (None, 3),
 }
 """Options table of the schema (None: it has none) and operator version that supports int8."""
 

@@ -10,14 +10,19 @@ import itertools
 from dataclasses import fields
 from pathlib import Path
 
+from convoy.driver.graph.onnx_reader import ELEMENTWISE
 from convoy.driver.report.markdown import filled
-from convoy.driver.report.operators import ENGINE_MEANINGS, catalogue
+from convoy.driver.report.onnx_catalogue import onnx_catalogue, onnx_introduction
+from convoy.driver.report.operators import catalogue, introduction
 from convoy.spec import config, csr, isa, limits
 
-__all__ = ["pages", "where_tested"]
+from .operators import NO_REFERENCE
+
+__all__ = ["pages", "where_tested", "where_tested_onnx"]
 
 ALL_DTYPES = "tests/driver/lower/test_tensor_rules.py"
 """Runs a file of every operator in every dtype (`convoy.verif.operators`)."""
+ONNX_READER, ONNX_FUNCTIONS = "tests/driver/graph/test_onnx_reader.py", "tests/driver/report/test_onnx_catalogue.py"
 NOTE = "Written by `make reference` from `spec/`; do not edit.\n"
 
 
@@ -33,19 +38,22 @@ def pages() -> dict[str, str]:
 
 
 def _operators() -> str:
-    engines = ", ".join(f"*{name}*: {text}" for name, text in ENGINE_MEANINGS.items())
     lines = [
         "# Operators",
         "",
         "Written by `make reference` from `driver/`; do not edit. `convoy operators` prints it, and",
         "`convoy operators MODEL` what of it a network needs.",
         "",
-        "What is not named here, or is beyond a limit, runs on the CPU by LiteRT's kernel, exactly; a report says why.",
-        *filled(f"Dtypes are those of activations; engine is {engines}."),
-        "Every result is compared with LiteRT's reference kernels (BUILTIN_REF).",
+        "## TFLite",
         "",
-        "| operator | dtypes | engine | limits | oracle | tested in |",
-        "|---|---|---|---|---|---|",
+        *(line for text in introduction() for line in [*filled(text), ""]),
+        *filled(
+            "Every result is compared with LiteRT's reference kernels (BUILTIN_REF); of "
+            f"{', '.join(sorted(NO_REFERENCE))}, which they lack, with its ordinary ones."
+        ),
+        "",
+        "| operator | dtypes | engine | limits | in other forms | oracle | tested in |",
+        "|---|---|---|---|---|---|---|",
     ]
     for entry in catalogue():
         cells = [
@@ -53,11 +61,41 @@ def _operators() -> str:
             ", ".join(entry.dtypes),
             ", ".join(entry.engines),
             "<br>".join(map(_cell, entry.limits)),
+            "<br>".join(map(_cell, entry.forms)),
             "LiteRT",
             f"`{where_tested(entry.kind)}`",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "## ONNX",
+        "",
+        *(line for text in onnx_introduction() for line in [*filled(text), ""]),
+        "| operator | written on | becomes | engine | note | oracle | tested in |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in onnx_catalogue():
+        cells = [
+            f"`{entry.kind}`",
+            ", ".join(entry.forms),
+            ", ".join(f"`{kind}`" for kind in entry.becomes),
+            ", ".join(entry.engines),
+            "<br>".join(map(_cell, entry.notes)),
+            "onnxruntime",
+            f"`{tested}`" if (tested := where_tested_onnx(entry.kind)) else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def where_tested_onnx(kind: str) -> str:
+    """The file that tests an operator of ONNX, below the root: the reader's if it names it or onnxruntime makes it of
+    such, the one that runs every function of one element, or none.
+    """
+    is_made = kind.startswith(("QLinear", "QGemm", "Fused"))
+    if is_made or f'"{kind}"' in (Path(__file__).parents[1] / ONNX_READER).read_text():
+        return ONNX_READER
+    return ONNX_FUNCTIONS if kind in ELEMENTWISE else ""
 
 
 def where_tested(kind: str) -> str:

@@ -25,7 +25,7 @@ from .graph import Graph, GraphError, Op, Quant, Runtime, Tensor
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OnnxModel", "load_float", "load_onnx"]
+__all__ = ["CORES", "ELEMENTWISE", "HANDLERS", "MOVES", "PAIRS", "OnnxModel", "load_float", "load_onnx"]
 
 MAX_FILE_BYTES = (1 << 31) - 1
 """Files of protobuf are smaller."""
@@ -227,19 +227,19 @@ class _Island:
         return [node for node in self.nodes if node.kind not in ("DequantizeLinear", "QuantizeLinear")]
 
 
-_ELEMENTWISE = {
-    "Abs", "Acos", "Asin", "Atan", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
-    "HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid",
-    "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "ms.QuickGelu", "ms.Gelu",
-    "ms.FastGelu", "ms.BiasGelu", "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu",
+ELEMENTWISE = {
+    "Abs", "Acos", "Asin", "Atan", "Cast", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu",
+    "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu",
+    "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "ms.QuickGelu",
+    "ms.Gelu", "ms.FastGelu", "ms.BiasGelu", "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu",
     "DequantizeLinear", "QuantizeLinear",
 }  # fmt: skip
 """Functions of single elements when all but one of their operands are constants of one element."""
 _TABLE_NAMES = {"Sigmoid": "LOGISTIC", "Tanh": "TANH", "HardSwish": "HARD_SWISH", "LeakyRelu": "LEAKY_RELU",
                 "Relu": "RELU", "Elu": "ELU", "Gelu": "GELU"}  # fmt: skip
 
-
-_PAIRS = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
+PAIRS = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
+"""Float nodes on two activations, and the operators that they become."""
 
 
 def _fits_into(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
@@ -517,7 +517,7 @@ class _Reader:
     # Nodes
 
     def _emit_node(self, node: _Node) -> None:
-        if node.kind not in _HANDLERS or not self._attempt(lambda: _HANDLERS[node.kind](self, node)):
+        if node.kind not in HANDLERS or not self._attempt(lambda: HANDLERS[node.kind](self, node)):
             self._emit_host(node)
 
     def _attempt(self, emit: Callable[[], None]) -> bool:
@@ -587,7 +587,7 @@ class _Reader:
     def _is_elementwise(self, nodes: list[_Node], shape: tuple[int, ...]) -> bool:
         """Do nodes compute each element of a result of some shape from elements of operands?"""
         return all(
-            node.kind in _ELEMENTWISE
+            node.kind in ELEMENTWISE
             and all(_fits_into(self.values[name][0], shape) for name in node.outputs)
             and all(self.constants[name].size == 1 for name in node.inputs if name in self.constants)
             for node in nodes
@@ -621,14 +621,14 @@ class _Reader:
         for node in core:
             _suits(node.inputs[0] == previous and sum(name not in self.constants for name in node.inputs if name) == 1)
             previous = last.inputs[0] if last.inputs[0] in node.outputs else node.outputs[0]
-        is_move = [node.kind in _MOVES for node in core]
+        is_move = [node.kind in MOVES for node in core]
         num_before = is_move.index(False) if False in is_move else len(core)
         num_behind = is_move[::-1].index(False) if False in is_move else 0
         middle = core[num_before : len(core) - num_behind]
         name, dtype = island.sources[0], self.values[island.sources[0]][1]
         for node in core[:num_before]:
             name = self._move(node, name, self._wanted(node, core, last), source, dtype)
-        _suits(not any(node.kind in _MOVES for node in middle))
+        _suits(not any(node.kind in MOVES for node in middle))
         out_dtype = self.values[last.outputs[0]][1]
         is_same = np.array_equal(source.scale, target.scale) and np.array_equal(source.zero_point, target.zero_point)
         if middle or dtype != out_dtype or not is_same:
@@ -660,7 +660,7 @@ class _Reader:
         moved = self._renamed(node, {node.inputs[0]: name} | names)
         moved = replace(moved, attrs=moved.attrs | {_ON_REAL: True})
         self._act(name, self._is_image(name), quant)
-        _MOVES[node.kind](self, moved)
+        MOVES[node.kind](self, moved)
         return names[output]
 
     def _renamed(self, node: _Node, names: Mapping[str, str]) -> _Node:
@@ -681,12 +681,12 @@ class _Reader:
         """A sum, difference or product of two activations, perhaps with a function of each element before or
         behind.
         """
-        last, kinds = island.nodes[-1], [_PAIRS[node.kind] for node in island.core if node.kind in _PAIRS]
+        last, kinds = island.nodes[-1], [PAIRS[node.kind] for node in island.core if node.kind in PAIRS]
         shapes = [self.values[name][0] for name in island.sources]
         _suits(len(island.sources) == 2 and len(kinds) == 1 and self._is_byte(last.outputs[0]))
         shape = self.values[last.outputs[0]][0]
         _suits(self._is_elementwise(island.nodes, shape) and all(len(other) == len(shape) for other in shapes))
-        pair = next(node for node in island.core if node.kind in _PAIRS)
+        pair = next(node for node in island.core if node.kind in PAIRS)
         names = [self._source_of(name, island) for name in pair.inputs]
         quants = [self._source_quant(name, island) for name in names]
         is_image = len(shape) in (3, 4) and any(self._is_image(name) for name in names)
@@ -716,7 +716,7 @@ class _Reader:
     def _core_island(self, island: _Island) -> None:
         """One operator with weights, perhaps with a Relu or Clip behind it, or an average."""
         core, *behind = island.core
-        _suits(core.kind in _CORES and len(island.sources) == 1)
+        _suits(core.kind in CORES and len(island.sources) == 1)
         low, high, previous = -np.inf, np.inf, core.outputs[0]
         if (activation := core.attrs.get("activation", b"")) not in (b"", b"Relu"):
             _suits(activation == b"Clip")
@@ -726,7 +726,7 @@ class _Reader:
             _suits(node.kind in ("Relu", "Clip") and node.inputs[0] == previous)
             bounds = (0.0, np.inf) if node.kind == "Relu" else _clip(self, node)
             low, high, previous = max(low, bounds[0]), min(high, bounds[1]), node.outputs[0]
-        _CORES[core.kind](self, core, island, (low, high))
+        CORES[core.kind](self, core, island, (low, high))
 
     def _float_constant(self, name: str) -> tuple[np.ndarray, Quant] | None:
         """Weights that a DequantizeLinear makes of constants: as they are stored, and their quantisation."""
@@ -1283,7 +1283,7 @@ def _float_bias(reader: _Reader, name: str, source: Quant, weights: Quant, num_o
     return reader._constant(name, np.clip(np.rint(values / scales), limits.min, limits.max).astype(np.int32))
 
 
-_MOVES: dict[str, _Handler] = {
+MOVES: dict[str, _Handler] = {
     **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout"), _shapes_only),
     "Transpose": _transpose,
     "MaxPool": _max_pool,
@@ -1297,14 +1297,14 @@ _MOVES: dict[str, _Handler] = {
     "Gather": _gather,
 }
 """Nodes that move or compare values, and so do the same to bytes as to real numbers of one scale."""
-_CORES: dict[str, Callable[[_Reader, _Node, _Island, _Limits], None]] = {
+CORES: dict[str, Callable[[_Reader, _Node, _Island, _Limits], None]] = {
     **dict.fromkeys(("Conv", "ms.FusedConv"), _float_conv),
     **dict.fromkeys(("Gemm", "ms.FusedGemm", "MatMul"), _float_gemm),
     "AveragePool": _float_average_pool,
     "ConvTranspose": _transposed_conv,
 }
 """Float nodes that the NPU computes on bytes."""
-_HANDLERS: dict[str, _Handler] = {
+HANDLERS: dict[str, _Handler] = {
     "QLinearConv": _qlinear_conv,
     "ms.QLinearConv": _qlinear_conv,
     "ms.QLinearAdd": _qlinear_binary,
@@ -1317,6 +1317,6 @@ _HANDLERS: dict[str, _Handler] = {
     "ms.QGemm": _qgemm,
     "QLinearMatMul": _qlinear_matmul,
     "Concat": _concat,
-    **_MOVES,
+    **MOVES,
 }
 """By kind of node; the others go to the host."""

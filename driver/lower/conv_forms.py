@@ -251,7 +251,7 @@ def _is_alike_everywhere(parts: Parts, op: Op) -> bool:
 
 
 def _dilated(parts: Parts) -> bool:
-    """SPACE_TO_BATCH_ND, a convolution of stride 1, perhaps what follows it pixel by pixel, BATCH_TO_SPACE_ND: a
+    """SPACE_TO_BATCH_ND, a convolution of stride 1, what follows it pixel by pixel, and BATCH_TO_SPACE_ND are a
     convolution with dilation, and what follows.
     """
     chain = _chain(parts)

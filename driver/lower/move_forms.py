@@ -111,6 +111,7 @@ def _broadcast(parts: Parts) -> bool:
     source, shape = parts[op.inputs[0]], parts[target].shape
     padded = (1,) * (len(shape) - len(source.shape)) + tuple(source.shape)
     require(prod(shape) > 0 and len(shape) <= 4, f"shape {shape}")
+    require(source.dtype.kind in "iu", f"{source.name!r} is {source.dtype}")
     missing = tuple(1 if have == want else want for have, want in zip(padded, shape, strict=True))
     least = np.full(missing, np.iinfo(source.dtype).min, source.dtype)
     parts.add("MAXIMUM", (op.inputs[0], parts.constant(least, source.quant)), op.outputs)

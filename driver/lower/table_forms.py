@@ -15,7 +15,7 @@ from .lut import LUT_KINDS
 from .operands import require
 from .parts import Expansion, Parts
 
-__all__ = ["TABLE_EXPANSIONS", "stored_table"]
+__all__ = ["FLOAT_KINDS", "TABLE_EXPANSIONS", "stored_table"]
 
 _UNARY = frozenset(["ABS", "CEIL", "COS", "EXP", "FLOOR", "LOG", "NEG", "RELU_0_TO_1"]) | frozenset(
     ["ROUND", "RSQRT", "SIGN", "SIN", "SQRT", "SQUARE"]
@@ -23,7 +23,7 @@ _UNARY = frozenset(["ABS", "CEIL", "COS", "EXP", "FLOOR", "LOG", "NEG", "RELU_0_
 """Functions of one element without arithmetic of ours."""
 _BINARY = frozenset(["DIV", "FLOOR_DIV", "FLOOR_MOD", "MAXIMUM", "MINIMUM", "POW", "SQUARED_DIFFERENCE"])
 """Functions of two elements; of one where the other is constant."""
-_FLOAT = _UNARY | _BINARY | LUT_KINDS | {"ADD", "SUB", "MUL", "DEQUANTIZE", "PRELU"}
+FLOAT_KINDS = _UNARY | _BINARY | LUT_KINDS | {"ADD", "SUB", "MUL", "DEQUANTIZE", "PRELU"}
 """What may stand between DEQUANTIZE and QUANTIZE."""
 _BYTES = np.dtype(np.int8), np.dtype(np.uint8)
 
@@ -110,18 +110,19 @@ def _add_table(parts: Parts, chain: Sequence[Op]) -> bool:
 
 
 def _unary(parts: Parts) -> bool:
+    """A table of all 256 results, if other operands than one are constants of one element."""
     return _add_table(parts, [parts.op])
 
 
 def _float_chain(parts: Parts) -> bool:
-    """Operators in float between DEQUANTIZE and QUANTIZE."""
+    """Operators in float between DEQUANTIZE and QUANTIZE are one table."""
     makers = {index: op for op in parts.graph.ops for index in op.outputs}
     chain = [parts.op]
     while chain[0].kind != "DEQUANTIZE":
         index = chain[0].inputs[_variable(parts, chain[0])]
         maker, readers = makers.get(index), [op for op in parts.graph.ops if index in op.inputs]
         is_inner = len(readers) == 1 and index not in parts.graph.outputs
-        if maker is None or not is_inner or maker.kind not in _FLOAT:
+        if maker is None or not is_inner or maker.kind not in FLOAT_KINDS:
             return False
         chain.insert(0, maker)
     if not _add_table(parts, chain):
@@ -131,8 +132,8 @@ def _float_chain(parts: Parts) -> bool:
 
 
 def _prelu(parts: Parts) -> bool:
-    """A table for one slope. With several, the larger one of the positive part, a table, and of the product with the
-    slopes; of its negative part where the positive one is not the larger one everywhere.
+    """A table for one slope; with several, the larger one of the positive part, a table, and of the product with the
+    slopes. Of its negative part where the positive one is not the larger one everywhere.
     """
     (x, slopes), (y,) = parts.op.inputs, parts.op.outputs
     alpha = parts[slopes]

@@ -6,20 +6,39 @@ import ast
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from rich.console import Console, JustifyMethod
 
+from convoy.driver.compile.expand import EXPANSIONS
+from convoy.driver.emit.program import Plan
+from convoy.driver.graph.fold import STATE_KINDS
+from convoy.driver.graph.graph import Graph
 from convoy.driver.lower import work as works
 from convoy.driver.lower.host_ops import HOST_KINDS
+from convoy.driver.lower.lut import LUT_KINDS
 from convoy.driver.lower.operators import LOWERINGS
+from convoy.driver.lower.table_forms import FLOAT_KINDS, TABLE_EXPANSIONS
 
 from .host_report import remedy
-from .tables import print_table
+from .plan_report import plan_report
+from .report import COLUMN_MEANINGS
+from .tables import print_meanings, print_table
 
-__all__ = ["Entry", "catalogue", "needs", "print_catalogue", "print_needs"]
+__all__ = [
+    "ENGINE_MEANINGS",
+    "Entry",
+    "catalogue",
+    "engines",
+    "first_sentence",
+    "introduction",
+    "named_kinds",
+    "needs",
+    "print_catalogue",
+    "print_needs",
+]
 
 _ENGINES = {
     works.ConvWork: "NN",
@@ -38,31 +57,22 @@ ENGINE_MEANINGS = {
     "state": "NPU memory",
     "host": "the CPU, by LiteRT's kernel",
 }
-NARROW_KINDS = frozenset(
-    (
-        "MEAN",
-        "TRANSPOSE_CONV",
-        "REDUCE_MAX",
-        "DEPTH_TO_SPACE",
-        "RESIZE_BILINEAR",
-        "LOGISTIC",
-        "TANH",
-        "HARD_SWISH",
-        "LEAKY_RELU",
-        "ELU",
-        "GELU",
-        "RELU",
-        "RELU6",
-        "RELU_N1_TO_1",
-        "QUANTIZE",
-        "READ_VARIABLE",
-        "ASSIGN_VARIABLE",
-    )
-)
-"""Operators that the NPU does not take with int16."""
+_BYTES = "int8", "uint8"
+_OTHER_DTYPES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(LUT_KINDS, _BYTES),
+    **dict.fromkeys(TABLE_EXPANSIONS.keys() - LUT_KINDS, ("int8",)),
+    **dict.fromkeys(("DIV", "PRELU", "RELU_0_TO_1"), _BYTES),
+    **dict.fromkeys(("CEIL", "COS", "FLOOR", "POW", "ROUND", "SIGN", "SIN", "SQUARE"), ()),
+    **dict.fromkeys(("TRANSPOSE_CONV", "REDUCE_MIN", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE"), _BYTES),
+    **dict.fromkeys(STATE_KINDS, _BYTES),
+    **dict.fromkeys(("ELU", "RESIZE_BILINEAR"), ("int8",)),
+    "SUM": ("uint8",),
+}
+"""Integers of operators that are not taken, by LiteRT or by the NPU, with int8, uint8 and int16 alike."""
+_FLOAT = "float32"
+_INTERNAL = frozenset(("TABLE",))
+"""Operators that are in no file."""
 _REPEATED = re.compile(r"\b(\w+) \1\b")
-SIGNED_KINDS = frozenset(("RESIZE_BILINEAR",))
-"""Operators that the NPU does not take with uint8."""
 _PACKAGE = works.__name__.rpartition(".")[0]
 
 
@@ -77,27 +87,77 @@ class Entry:
     """Keys of `ENGINE_MEANINGS`."""
     limits: tuple[str, ...]
     """What is refused by a number, in the words of the refusal; names stand for what an operator has."""
+    forms: tuple[str, ...] = ()
+    """What the compiler puts others in the place of."""
 
 
 def catalogue() -> tuple[Entry, ...]:
-    """Every operator that the NPU takes, and those that are known to go to the host, by name."""
-    entries = [
-        Entry(
-            kind,
-            ("int8", *["uint8"] * (kind not in SIGNED_KINDS), *["int16"] * (kind not in NARROW_KINDS)),
-            _engines(lowering),
-            tuple(dict.fromkeys(_limits(lowering, set()))),
-        )
-        for kind, lowering in LOWERINGS.items()
-    ]
-    entries += [Entry(kind, ("any",), ("host",), ()) for kind in HOST_KINDS if kind not in LOWERINGS]
+    """Every operator of TFLite that the NPU takes, as it is or in another form, and those that are known to go to the
+    host, by name.
+    """
+    kinds = (LOWERINGS.keys() | EXPANSIONS.keys()) - _INTERNAL
+    entries = [_entry(kind) for kind in kinds]
+    entries += [Entry(kind, ("any",), ("host",), ()) for kind in HOST_KINDS if kind not in kinds]
     return tuple(sorted(entries, key=lambda entry: entry.kind))
 
 
-def _engines(lowering: Callable[..., Any]) -> tuple[str, ...]:
-    found = get_type_hints(lowering)["return"]
-    kinds = getattr(found, "__args__", (found,))
-    return tuple(dict.fromkeys(engine for kind in kinds if (engine := _ENGINES.get(kind, "TP"))))
+def _entry(kind: str) -> Entry:
+    expansions = EXPANSIONS.get(kind, ())
+    made = [kind] if kind in LOWERINGS else [other for function in expansions for other in named_kinds(function)]
+    dtypes = _OTHER_DTYPES.get(kind, ("int8", "uint8", "int16"))
+    return Entry(
+        kind,
+        (*dtypes, *[_FLOAT] * (kind in FLOAT_KINDS - HOST_KINDS.keys() - {"QUANTIZE"})),
+        engines(LOWERINGS[other] for other in made),
+        tuple(dict.fromkeys(_limits(LOWERINGS[kind], set()))) if kind in LOWERINGS else (),
+        tuple(first_sentence(function) for function in expansions),
+    )
+
+
+def engines(lowerings: Iterable[Callable[..., Any]]) -> tuple[str, ...]:
+    """What makes the operators with these lowerings: keys of `ENGINE_MEANINGS`, in their order."""
+    found = set()
+    for lowering in lowerings:
+        result = get_type_hints(lowering)["return"]
+        found |= {_ENGINES.get(kind, "TP") for kind in getattr(result, "__args__", (result,))}
+    return tuple(engine for engine in ENGINE_MEANINGS if engine in found)
+
+
+def first_sentence(function: Callable[..., Any]) -> str:
+    """Of its docstring."""
+    return re.split(r"(?<=\.)\s", " ".join((inspect.getdoc(function) or "").split()))[0].removesuffix(".")
+
+
+def named_kinds(function: Callable[..., Any], node: str = "", seen: set[str] | None = None) -> tuple[str, ...]:
+    """Operators that a function, and those of its module that it calls, write: names of `LOWERINGS` that are not
+    compared with anything; of a table by kinds of nodes the one of `node`.
+    """
+    seen = set() if seen is None else seen
+    seen.add(function.__qualname__)
+    found, names = list[str](), inspect.unwrap(function).__globals__
+
+    def visit(tree: ast.AST) -> None:
+        if isinstance(tree, ast.Compare):
+            return
+        if isinstance(tree, ast.Constant) and isinstance(tree.value, str) and tree.value in LOWERINGS:
+            found.append(tree.value)
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
+            called = names.get(tree.func.id)
+            if (
+                inspect.isfunction(called)
+                and called.__module__ == function.__module__
+                and called.__qualname__ not in seen
+            ):
+                found.extend(named_kinds(called, node, seen))
+        if isinstance(tree, ast.Dict) and any(isinstance(key, ast.Constant) and key.value == node for key in tree.keys):
+            keys = [key.value if isinstance(key, ast.Constant) else None for key in tree.keys]
+            visit(tree.values[keys.index(node)])
+            return
+        for child in ast.iter_child_nodes(tree):
+            visit(child)
+
+    visit(ast.parse(inspect.getsource(function)))
+    return tuple(dict.fromkeys(found))
 
 
 def _limits(function: Callable[..., Any], seen: set[str]) -> Iterator[str]:
@@ -152,33 +212,65 @@ def _term(node: ast.expr, names: Mapping[str, Any], locals_: Mapping[str, ast.ex
     return node.attr if isinstance(node, ast.Attribute) else "N"
 
 
-def needs(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a network needs, from its `plan_report`: for each kind of operator and where and why it runs there, `op`,
-    `count`, `engine`, `reason` (empty on the NPU) and `remedy`.
+def needs(graph: Graph, plan: Plan) -> list[dict[str, Any]]:
+    """What a network needs: for each kind of operator of `graph`, and where and why it runs there in `plan`, `op`,
+    `count`, `engine` (several for what became several operators, "merged" for what went away with another one),
+    `reason` (empty on the NPU) and `remedy`.
     """
+    ops, parts = {op.index: op for op in plan.graph.ops}, defaultdict(list)
+    for row in plan_report(plan)["ops"]:
+        parts[ops[row["index"]].place[0]].append((row["engine"], row["reason"] if row["engine"] == "host" else ""))
     found: dict[tuple[str, str, str], int] = defaultdict(int)
-    for row in plan["ops"]:
-        found[row["op"], row["engine"], row["reason"] if row["engine"] == "host" else ""] += 1
+    for op in graph.ops:
+        made = parts.get(op.index, [("merged", "")])
+        names, reasons = (dict.fromkeys(filter(None, column)) for column in zip(*made, strict=True))
+        found[op.kind, ", ".join(names), "; ".join(reasons)] += 1
     return [
         {"op": kind, "count": count, "engine": engine, "reason": reason, "remedy": remedy(reason) if reason else None}
         for (kind, engine, reason), count in sorted(found.items())
     ]
 
 
-_COLUMNS: dict[str, JustifyMethod] = {"op": "left", "dtypes": "left", "engine": "left", "limits": "left"}
+_COLUMNS: dict[str, JustifyMethod] = {
+    "op": "left",
+    "dtypes": "left",
+    "engine": "left",
+    "limits": "left",
+    "in other forms": "left",
+}
 _NEEDS: dict[str, JustifyMethod] = {"op": "left", "count": "right", "engine": "left", "why not on the NPU": "left"}
 
 
 def print_catalogue(console: Console) -> None:
-    """The operators as a table."""
+    """The operators of TFLite as a table."""
     rows = [
-        (entry.kind, ", ".join(entry.dtypes), ", ".join(entry.engines), "; ".join(entry.limits))
+        (entry.kind, ", ".join(entry.dtypes), ", ".join(entry.engines), "; ".join(entry.limits), "; ".join(entry.forms))
         for entry in catalogue()
     ]
-    print_table(console, _COLUMNS, rows, ("limits",))
-    meanings = ", ".join(f"{name}: {text}" for name, text in ENGINE_MEANINGS.items())
-    for line in (meanings, "all others run on the CPU, by LiteRT's kernel"):
+    print_table(console, _COLUMNS, rows, ("in other forms", "limits"))
+    for line in introduction():
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def introduction() -> tuple[str, ...]:
+    """What is to be said of the operators of TFLite, in paragraphs."""
+    meanings = ", ".join(f"{name}: {text}" for name, text in ENGINE_MEANINGS.items())
+    return (
+        (
+            "Dtypes are those of activations; float32 is between a DEQUANTIZE and a QUANTIZE of 8 bits, on one "
+            f"activation, where operators in a row become one table. Engine is {meanings}."
+        ),
+        (
+            "A limit is one of the operator as it is; beyond it the compiler puts other operators in its place, "
+            "exactly equivalent. What no form fits, and what is not named here, runs on the CPU by LiteRT's kernel, "
+            "exactly; a report says why. Such operators that follow one another are one step, which LiteRT executes as "
+            "one network."
+        ),
+        (
+            "What is the same in every run (SHAPE, RANK, operators on constants, DENSIFY) is computed once when the "
+            "file is read and is no operator any more; nor is what no output needs."
+        ),
+    )
 
 
 def print_needs(rows: list[dict[str, Any]], console: Console) -> None:
@@ -187,9 +279,11 @@ def print_needs(rows: list[dict[str, Any]], console: Console) -> None:
         (
             row["op"],
             str(row["count"]),
-            "cpu" if row["engine"] == "host" else row["engine"],
+            row["engine"].replace("host", "cpu"),
             f"{row['reason']} ({row['remedy']})" if row["remedy"] else row["reason"],
         )
         for row in rows
     ]
     print_table(console, _NEEDS, cells, ())
+    meaning = {"engine": f"{COLUMN_MEANINGS['engine']}; merged (done by another operator)"}
+    print_meanings(console, meaning)

@@ -12,7 +12,7 @@ from convoy.driver.lower.batch import one_image
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.verif.litert import ModelBuilder, add_model
 from convoy.verif.models import check_model, one_op
-from convoy.verif.operators import edited, operator_files
+from convoy.verif.operators import NO_REFERENCE, edited, operator_files
 
 SMALL = NpuConfig(
     num_cores=2, num_lanes=8, num_acc_entries=16, post_lanes=2, stripe_bytes=4096, window_words=32, tp_buffer_bytes=1024
@@ -20,7 +20,12 @@ SMALL = NpuConfig(
 BATCH = 3
 _SHAPES = {"TRANSPOSE_CONV": 0, "RESHAPE": 1, "SLICE": 2, "STRIDED_SLICE": 2}
 """By kind of operator, the input that says what extent the batch has."""
-_FILES = {dtype: operator_files(dtype) for dtype in (np.int8, np.int16)}
+_WHOLE = "TILE", "BROADCAST_TO", "BATCH_TO_SPACE_ND"
+"""Operators to which a batch is something else."""
+_FILES = {
+    dtype: {kind: model for kind, model in operator_files(dtype).items() if kind not in {*_WHOLE, *NO_REFERENCE}}
+    for dtype in (np.int8, np.int16)
+}
 
 
 def batched(model: bytes, kind: str) -> bytes:

@@ -88,3 +88,11 @@ def test_broadcast(dtype):
     source, target = (builder.tensor(shape, dtype, *QUANTS[dtype]) for shape in ((1, 4), (1, 5, 3, 4)))
     builder.op("BROADCAST_TO", [source, builder.tensor((4,), np.int32, data=np.array([1, 5, 3, 4]))], [target])
     check_model(builder.finish([source], [target]), Q)
+
+
+def test_float_is_broadcast_by_the_host():
+    builder = ModelBuilder()
+    source, target = builder.tensor((1, 1, 5, 1), np.float32), builder.tensor(IMAGE, np.float32)
+    shape = builder.tensor((4,), np.int32, data=np.array(IMAGE))
+    builder.op("BROADCAST_TO", [source, shape], [target])
+    check_model(builder.finish([source], [target]), Q, num_host_steps=1)
