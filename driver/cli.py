@@ -487,7 +487,9 @@ def compile_command(
 def operators(
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="[MODEL]", help="TFLite file.", show_default=False, autocompletion=complete_files),
+        typer.Argument(
+            metavar="[MODEL]", help="TFLite or ONNX file.", show_default=False, autocompletion=complete_files
+        ),
     ] = None,
     shape: ShapeOption = None,
     config: Config = "Q",
@@ -495,7 +497,7 @@ def operators(
 ) -> int:
     """List the operators that the NPU takes, or what a network needs: where each kind runs, and why."""
     from convoy.driver.compile.pipeline import compile_graph
-    from convoy.driver.graph.tflite_reader import read_tflite
+    from convoy.driver.graph.reader import read_network
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.report.operators import catalogue, needs, print_catalogue, print_needs
     from convoy.driver.report.plan_report import plan_report
@@ -506,7 +508,7 @@ def operators(
         if not _write_json({"operators": [asdict(entry) for entry in catalogue()]}, json_path):
             print_catalogue(stdout_console())
         return 0
-    plan = compile_graph(read_tflite(model, parse_shapes(shape or ())), load_config(config))
+    plan = compile_graph(read_network(model, parse_shapes(shape or ())), load_config(config))
     rows = needs(plan_report(plan))
     if not _write_json({"model": str(model), "config": config, "operators": rows}, json_path):
         print_needs(rows, stdout_console())

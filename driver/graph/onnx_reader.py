@@ -33,6 +33,8 @@ _UNKNOWN = (KeyError, IndexError, ValueError, TypeError, AttributeError)
 """What reading a network raises that uses more than tensors and operators on them."""
 _DTYPES_8_BIT = np.dtype(np.int8), np.dtype(np.uint8)
 _MICROSOFT = "com.microsoft"
+_QUANTISED = "QuantizeLinear", "QLinear", "QGemm", "DynamicQuantize", "ConvInteger", "MatMulInteger"
+"""How kinds of operators begin that take bytes, or make them."""
 _RANDOM = "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"
 
 
@@ -78,7 +80,7 @@ def load_onnx(source: str | Path | bytes, shapes: Mapping[str, tuple[int, ...]] 
         model = _parse(source)
         if not _is_quantised(model):
             raise GraphError("the network is not quantised: convoy quantize MODEL --calibration FOLDER -o OUT does it")
-        notes = _fix_shapes(model, shapes or {})
+        notes = _fix_shapes(model, shapes or {}) + _dynamic_scales(model)
         return _Reader(name, model, notes).read()
     except GraphError as error:
         raise GraphError(f"{label}: {error}") from None
@@ -100,14 +102,6 @@ def _parse(source: str | Path | bytes) -> onnx.ModelProto:
         raise GraphError(f"not an ONNX file, or damaged ({first_line(error)})") from None
     if not model.graph.node:
         raise GraphError("not an ONNX file, or one without operators")
-    dynamic = [
-        node.name for node in model.graph.node if node.op_type in ("DynamicQuantizeLinear", "DynamicQuantizeLSTM")
-    ]
-    if dynamic:
-        raise GraphError(
-            f"operator {printable(dynamic[0])} (DynamicQuantizeLinear) chooses scales while the network runs; quantise "
-            "it statically: convoy quantize on the float network"
-        )
     return model
 
 
@@ -136,7 +130,23 @@ def load_float(source: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
 
 
 def _is_quantised(model: onnx.ModelProto) -> bool:
-    return any(node.op_type.startswith(("QuantizeLinear", "QLinear", "QGemm")) for node in model.graph.node)
+    constants = {constant.name for constant in model.graph.initializer}
+    constants |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
+    return any(
+        node.op_type.startswith(_QUANTISED) or (node.op_type == "DequantizeLinear" and node.input[0] not in constants)
+        for node in model.graph.node
+    )
+
+
+def _dynamic_scales(model: onnx.ModelProto) -> tuple[str, ...]:
+    """What to say of a network that chooses scales while it runs."""
+    number = sum(node.op_type.startswith("DynamicQuantize") for node in model.graph.node)
+    if not number:
+        return ()
+    return (
+        f"{number} operators choose scales while the network runs, for which the NPU has no form; quantise the float "
+        "network statically: convoy quantize",
+    )
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -549,7 +559,8 @@ class _Reader:
         quant = None
         if node.kind == "QuantizeLinear":
             quant = self._per_tensor(node.name(1), node.name(2))
-        if node.kind in ("QuantizeLinear", "DequantizeLinear"):
+        is_fixed = all(name in self.constants for name in node.inputs[1:] if name)
+        if node.kind in ("QuantizeLinear", "DequantizeLinear") and is_fixed:
             kind, inputs = node.kind.upper()[:-6], inputs[:1]
         else:
             kind = node.kind.removeprefix("ms.")

@@ -213,16 +213,40 @@ def test_sequences_are_refused():
         load_onnx(qdq_model([(1, 4)], split))
 
 
-def test_scales_chosen_at_run_time_are_refused():
+def _network(nodes, inputs, outputs, constants=None) -> bytes:
+    """Inputs as (dtype, shape) by name, the names of outputs of float32."""
+    info = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [NODE("DynamicQuantizeLinear", ["x"], ["y", "s", "z"], name="dynamic")],
-        "dynamic",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [4])],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, [4])],
+        nodes,
+        "network",
+        [
+            info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+            for name, (dtype, shape) in inputs.items()
+        ],
+        [info(name, onnx.TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in (constants or {}).items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    with pytest.raises(GraphError, match=r"dynamic \(DynamicQuantizeLinear\).*quantise it statically"):
-        load_onnx(model.SerializeToString())
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10).SerializeToString()
+
+
+def test_scales_chosen_at_run_time_are_the_hosts():
+    nodes = [
+        NODE("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        NODE("Neg", ["x"], ["n"]),
+        NODE("QuantizeLinear", ["n", "s", "z"], ["m"]),
+        NODE("DequantizeLinear", ["m", "s", "z"], ["y"]),
+    ]
+    plan, hosted = check_onnx(_network(nodes, {"x": (np.float32, [1, 4])}, ["y"]), Q)
+    assert hosted == {"DynamicQuantizeLinear", "Neg", "QuantizeLinear", "DequantizeLinear"}
+    assert any("quantise the float network statically" in note for note in plan.graph.notes)
+
+
+def test_bytes_that_become_float_at_once():
+    weights, constants = quantised_weights("w", WEIGHTS, 0.004)
+    nodes = [NODE("DequantizeLinear", ["x", "s", "z"], ["f"]), *weights, NODE("Conv", ["f", "w"], ["y"])]
+    constants |= {"s": np.float32(0.02), "z": np.uint8(128)}
+    _, hosted = check_onnx(_network(nodes, {"x": (np.uint8, IMAGE)}, ["y"], constants), Q)
+    assert hosted == {"Conv"}
 
 
 def test_a_missing_package_is_one_line(monkeypatch):
