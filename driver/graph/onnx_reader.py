@@ -1261,22 +1261,44 @@ def _float_gemm(reader: _Reader, node: _Node, island: _Island, limits: _Limits) 
 
 
 def _transposed_conv(reader: _Reader, node: _Node, island: _Island, limits: _Limits) -> None:
+    """Kernels with dilation get zeros between their taps, those of groups zeros for the other groups' channels."""
     x, y = island.sources[0], island.nodes[-1].outputs[0]
-    weights, quant, source, target = _float_weights(reader, node, island, 1)
     shape, out_shape = reader.values[x][0], reader.values[y][0]
-    _suits(len(shape) == 4 and node.attrs.get("group", 1) == 1 and set(node.attrs.get("dilations", [1])) == {1})
-    options = _pads_and_steps(node, shape[2:], weights.shape[2:])
-    if "output_shape" in node.attrs or node.attrs.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise _Unsuited
+    group, rank = node.attrs.get("group", 1), len(shape) - 2
+    weights, quant, source, target = _float_weights(reader, node, island, 1)
+    _suits(rank in (1, 2))
+    if quant.scale.size > 1:
+        quant = replace(quant, scale=np.tile(quant.scale, group), zero_point=np.tile(quant.zero_point, group))
+    dilations = node.attrs.get("dilations", [1] * rank)
+    extents = [(size - 1) * step + 1 for size, step in zip(weights.shape[2:], dilations, strict=True)]
+    num_ic, num_oc = weights.shape[:2]
+    dense = np.full((num_ic, group, num_oc, *extents), quant.zero_point[0], weights.dtype)
+    owners = np.arange(num_ic) // (num_ic // group)
+    taps = tuple(slice(None, None, step) for step in dilations)
+    dense[(np.arange(num_ic), owners, slice(None), *taps)] = weights
+    dense = dense.reshape(num_ic, group * num_oc, *([1] * (2 - rank)), *extents)
+    strides, pads = list(node.attrs.get("strides", [1] * rank)), list(node.attrs.get("pads", [0] * 2 * rank))
+    auto_pad = node.attrs.get("auto_pad", b"NOTSET")
+    if auto_pad != b"NOTSET" or "output_shape" in node.attrs:
+        more = node.attrs.get("output_padding", [0] * rank)
+        for axis in range(rank):
+            whole = (shape[2 + axis] - 1) * strides[axis] + more[axis] + extents[axis]
+            total = whole - out_shape[2 + axis]
+            pads[axis] = total // 2 if auto_pad == b"SAME_UPPER" else total - total // 2
+    _suits(min(pads[:rank]) >= 0)
+    if rank == 1:
+        strides, pads = [1, *strides], [0, pads[0], 0, 0]
+    options = {"stride_h": strides[0], "stride_w": strides[1], "pads": (pads[0], 0, pads[1], 0), "activation": "NONE"}
+    outputs = [reader._new(y, True, target)]
     inputs = [
-        reader._constant("shape", np.array([1, *out_shape[2:], out_shape[1]], np.int32)),
-        _weights(reader, node.inputs[1], replace(quant, axis=0), weights.transpose(1, 2, 3, 0)),
+        reader._constant("shape", np.array(reader.tensors[outputs[0]].shape, np.int32)),
+        _weights(reader, node.inputs[1], replace(quant, axis=0), dense.transpose(1, 2, 3, 0)),
         reader._act(x, True, source),
     ]
     if name := node.name(2):
-        inputs.append(_float_bias(reader, name, source, quant, weights.shape[1]))
-    outputs = [reader._new(y, True, target)]
-    reader._emit("TRANSPOSE_CONV", island.nodes, inputs, outputs, **options, is_float=True, clip=limits)
+        inputs.append(_float_bias(reader, name, source, quant, group * num_oc))
+    macs = int(np.prod(shape)) * int(np.prod(weights.shape[1:]))
+    reader._emit("TRANSPOSE_CONV", island.nodes, inputs, outputs, **options, macs=macs, is_float=True, clip=limits)
 
 
 def _float_bias(reader: _Reader, name: str, source: Quant, weights: Quant, num_oc: int) -> int:

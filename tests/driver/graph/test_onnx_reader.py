@@ -115,6 +115,26 @@ def test_a_float_operator_between_quantised_tensors_is_onnxruntimes(name, dtype)
 TRANSPOSED = {"weights": WEIGHTS.transpose(1, 0, 2, 3)[:6].copy(), "strides": [2, 2], "pads": [1, 1, 0, 0]}
 FLOATS = {
     "conv_transpose": ([IMAGE], partial(weighted, "ConvTranspose", **TRANSPOSED, bias=np.ones(8))),
+    "conv_transpose_groups": (
+        [(2, 6, 7, 5)],
+        partial(weighted, "ConvTranspose", **TRANSPOSED | {"group": 2}, bias=np.ones(16)),
+    ),
+    "conv_transpose_group_scales": (
+        [IMAGE],
+        partial(weighted, "ConvTranspose", **TRANSPOSED | {"group": 3, "dilations": [2, 3]}, scale=SCALES, axis=1),
+    ),
+    "conv_transpose_size": (
+        [IMAGE],
+        partial(weighted, "ConvTranspose", weights=TRANSPOSED["weights"], strides=[2, 2], output_shape=[14, 11]),
+    ),
+    "conv_transpose_same": (
+        [IMAGE],
+        partial(weighted, "ConvTranspose", weights=TRANSPOSED["weights"], strides=[3, 2], auto_pad="SAME_UPPER"),
+    ),
+    "conv_transpose_1d": (
+        [(1, 6, 11)],
+        partial(weighted, "ConvTranspose", weights=TRANSPOSED["weights"][:, :, 0].copy(), strides=[2], pads=[1, 0]),
+    ),
     "conv_relu": ([IMAGE], partial(weighted, "Conv", bias=RNG.normal(size=8), then=["Relu"])),
     "depthwise_relu": ([IMAGE], partial(weighted, "Conv", weights=WEIGHTS[:6, :1], group=6, then=["Relu"])),
     "gemm_relu": ([(3, 6)], partial(weighted, "Gemm", weights=WEIGHTS[:6, :, 0, 0].copy(), then=["Relu"])),
@@ -124,7 +144,8 @@ FLOATS = {
 @pytest.mark.parametrize("name", FLOATS)
 def test_what_onnxruntime_adds_in_float32_may_differ_by_one(name):
     shapes, make = FLOATS[name]
-    plan, hosted = check_onnx(qdq_model(shapes, make), Q, num_doubts=8 * 255)
+    num_groups = make.keywords.get("group", 1) if make.args == ("ConvTranspose",) else 1
+    plan, hosted = check_onnx(qdq_model(shapes, make), Q, num_doubts=num_groups * 8 * 255)
     assert hosted == set()
     assert plan.doubts
 
