@@ -844,9 +844,11 @@ def _operand(reader: _Reader, name: str, quant: Quant, is_image: bool, rank: int
 def _qlinear_binary(reader: _Reader, node: _Node) -> None:
     names = node.inputs[0], node.inputs[3]
     quants = reader._quants(node, 1, 4, 6)
-    is_constant = [name in reader.constants for name in names]
-    _suits(not all(is_constant) and names[0] != names[1])
-    _suits(all(reader.constants[name].size > 1 for name in names if name in reader.constants))
+    acts = {name: quant for name, quant in zip(names, quants, strict=False) if name not in reader.constants}
+    if len(acts) == 1 and all(reader.constants[name].size == 1 for name in names if name in reader.constants):
+        _qlinear_function(reader, node, *next(iter(acts.items())), quants[2])
+        return
+    _suits(bool(acts) and names[0] != names[1])
     rank = len(reader.values[node.outputs[0]][0])
     ranks = [reader.values[name][0] for name in names if name not in reader.constants]
     is_image = rank in (3, 4) and any(reader._is_image(name) for name in names) and all(len(r) == rank for r in ranks)
@@ -855,6 +857,15 @@ def _qlinear_binary(reader: _Reader, node: _Node) -> None:
     kind = {"ms.QLinearAdd": "ADD", "ms.QLinearMul": "MUL"}[node.kind]
     unit = reader._unit([node], inputs, outputs)
     reader._add(kind, inputs, outputs, {"activation": "NONE", "pairs": _pairs(reader, unit, names)}, unit)
+
+
+def _qlinear_function(reader: _Reader, node: _Node, name: str, source: Quant, target: Quant) -> None:
+    """An operator on an activation and a constant of one element, or on an activation twice."""
+    output, is_image = node.outputs[0], _form(reader, name)
+    _suits(reader.values[name][0] == reader.values[output][0])
+    inputs, outputs = [reader._act(name, is_image, source)], [reader._new(output, is_image, target)]
+    unit = reader._unit([node], inputs, outputs)
+    reader._add("TABLE", inputs, outputs, {"table": unit.table()}, unit)
 
 
 def _pairs(reader: _Reader, unit: OnnxUnit, names: tuple[str, str]) -> np.ndarray:

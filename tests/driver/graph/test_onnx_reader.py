@@ -21,6 +21,7 @@ RNG = np.random.default_rng(0)
 WEIGHTS = RNG.integers(-127, 128, (8, 6, 3, 3)).astype(np.int8)
 SCALES = RNG.uniform(0.002, 0.01, 8)
 IMAGE = (1, 6, 7, 5)
+OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
 
 
 def plain(kind, x, constants=(), **attrs):
@@ -188,6 +189,15 @@ def test_qlinear_operators_on_bytes():
     assert any("batch" in note for note in plan.graph.notes)
 
 
+@pytest.mark.parametrize("names", [("x", "one"), ("one", "x"), ("x", "x")])
+def test_a_qlinear_operator_on_one_tensor_is_a_table(names):
+    quant = {"s": np.float32(0.05), "z": np.uint8(99), "t": np.float32(0.0713), "one": np.uint8(180)}
+    node = NODE("QLinearAdd", [names[0], "s", "z", names[1], "s", "z", "t", "z"], ["y"], domain="com.microsoft")
+    plan, hosted = check_onnx(_network([node], {"x": (np.uint8, IMAGE)}, ["y"], quant, np.uint8), Q)
+    assert hosted == set()
+    assert "TABLE" in {op.kind for op in plan.graph.ops}
+
+
 def test_the_shapes_of_inputs_can_be_given():
     assert load_onnx(conv_network(), {"x": (1, 3, 8, 8)}).graph.notes == ()
     with pytest.raises(GraphError, match="axis 2 is 8 in the file"):
@@ -234,8 +244,8 @@ def test_sequences_are_refused():
         load_onnx(qdq_model([(1, 4)], split))
 
 
-def _network(nodes, inputs, outputs, constants=None) -> bytes:
-    """Inputs as (dtype, shape) by name, the names of outputs of float32."""
+def _network(nodes, inputs, outputs, constants=None, dtype=np.float32) -> bytes:
+    """Inputs as (dtype, shape) by name, the names of outputs and their dtype."""
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,
@@ -244,10 +254,10 @@ def _network(nodes, inputs, outputs, constants=None) -> bytes:
             info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
             for name, (dtype, shape) in inputs.items()
         ],
-        [info(name, onnx.TensorProto.FLOAT, None) for name in outputs],
+        [info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), None) for name in outputs],
         [numpy_helper.from_array(np.asarray(values), name) for name, values in (constants or {}).items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10).SerializeToString()
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=10).SerializeToString()
 
 
 def test_scales_chosen_at_run_time_are_the_hosts():
