@@ -167,6 +167,13 @@ def _fix_shapes(model: onnx.ModelProto, given: Mapping[str, tuple[int, ...]]) ->
     for value in inputs:
         dims = value.type.tensor_type.shape.dim
         shape = given.get(value.name, given.get("") if len(inputs) == 1 else None)
+        if not value.type.tensor_type.HasField("shape"):
+            if shape is None:
+                raise GraphError(
+                    f"input {printable(value.name)}: its shape is not known; give it by "
+                    f"--shape {printable(value.name)}=1x..."
+                )
+            dims.extend(onnx_package().TensorShapeProto.Dimension(dim_value=size) for size in shape)
         if shape is not None and len(shape) != len(dims):
             raise GraphError(f"--shape of {printable(value.name)}: {len(shape)} sizes for {len(dims)} axes")
         for axis, dim in enumerate(dims):

@@ -206,6 +206,15 @@ def test_the_shapes_of_inputs_can_be_given():
         load_onnx(conv_network(), {"z": (1, 3, 8, 8)})
 
 
+def test_an_input_without_a_shape_is_given_one():
+    model = onnx.load_model_from_string(conv_network())
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(GraphError, match="input x: its shape is not known; give it by --shape x=1x"):
+        load_onnx(model.SerializeToString())
+    loaded = load_onnx(model.SerializeToString(), {"x": (1, 3, 8, 8)})
+    assert loaded.graph.tensors[loaded.graph.inputs[0]].shape == (1, 3, 8, 8)
+
+
 def _float_network() -> bytes:
     value = partial(helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
     graph = helper.make_graph(
