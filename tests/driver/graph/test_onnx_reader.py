@@ -61,6 +61,7 @@ CASES = {
     "conv_depthwise": ([IMAGE], partial(weighted, "Conv", weights=WEIGHTS[:6, :1], group=6), set()),
     "conv_1d": ([(1, 6, 11)], partial(weighted, "Conv", weights=WEIGHTS[:, :, 0].copy(), pads=[1, 1]), set()),
     "conv_leaky": ([IMAGE], partial(weighted, "Conv", then=["LeakyRelu"]), {"FusedConv"}),
+    "conv_1d_batch": ([(2, 6, 11)], partial(weighted, "Conv", weights=WEIGHTS[:, :3, 0].copy(), group=2), set()),
     "matmul": ([(1, 4, 6)], partial(weighted, "MatMul", weights=WEIGHTS[:6, 0].reshape(6, 9)), set()),
     "gemm": ([(3, 6)], partial(weighted, "Gemm", weights=WEIGHTS[:, :, 0, 0].copy(), bias=np.ones(8), transB=1), set()),
     "matmul_activations": ([(1, 4, 6), (1, 6, 5)], partial(plain, "MatMul"), {"QLinearMatMul"}),
