@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import inf
+from math import inf, prod
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def elementwise_blocks(
     limit = config.tp_buffer_bytes // 2
 
     def num_loaded(counts: list[int]) -> list[int]:
-        return [int(np.prod([count for count, step in zip(counts, steps, strict=True) if step])) for steps in strides]
+        return [prod(count for count, step in zip(counts, steps, strict=True) if step) for steps in strides]
 
     level = next(n for n in range(3) if sum(num_loaded([1] * (n + 1) + sizes[n + 1 :])) <= limit)
     inner = [1] * level + [0] + sizes[level + 1 :]

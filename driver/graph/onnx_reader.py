@@ -33,6 +33,8 @@ _UNKNOWN = (KeyError, IndexError, ValueError, TypeError, AttributeError)
 """What reading a network raises that uses more than tensors and operators on them."""
 _DTYPES_8_BIT = np.dtype(np.int8), np.dtype(np.uint8)
 _MICROSOFT = "com.microsoft"
+_QUANTISED = "QuantizeLinear", "QLinear", "QGemm", "DynamicQuantize", "ConvInteger", "MatMulInteger"
+"""How kinds of operators begin that take bytes, or make them."""
 _RANDOM = "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"
 
 
@@ -78,7 +80,7 @@ def load_onnx(source: str | Path | bytes, shapes: Mapping[str, tuple[int, ...]] 
         model = _parse(source)
         if not _is_quantised(model):
             raise GraphError("the network is not quantised: convoy quantize MODEL --calibration FOLDER -o OUT does it")
-        notes = _fix_shapes(model, shapes or {})
+        notes = _fix_shapes(model, shapes or {}) + _dynamic_scales(model)
         return _Reader(name, model, notes).read()
     except GraphError as error:
         raise GraphError(f"{label}: {error}") from None
@@ -100,14 +102,6 @@ def _parse(source: str | Path | bytes) -> onnx.ModelProto:
         raise GraphError(f"not an ONNX file, or damaged ({first_line(error)})") from None
     if not model.graph.node:
         raise GraphError("not an ONNX file, or one without operators")
-    dynamic = [
-        node.name for node in model.graph.node if node.op_type in ("DynamicQuantizeLinear", "DynamicQuantizeLSTM")
-    ]
-    if dynamic:
-        raise GraphError(
-            f"operator {printable(dynamic[0])} (DynamicQuantizeLinear) chooses scales while the network runs; quantise "
-            "it statically: convoy quantize on the float network"
-        )
     return model
 
 
@@ -136,7 +130,23 @@ def load_float(source: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
 
 
 def _is_quantised(model: onnx.ModelProto) -> bool:
-    return any(node.op_type.startswith(("QuantizeLinear", "QLinear", "QGemm")) for node in model.graph.node)
+    constants = {constant.name for constant in model.graph.initializer}
+    constants |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
+    return any(
+        node.op_type.startswith(_QUANTISED) or (node.op_type == "DequantizeLinear" and node.input[0] not in constants)
+        for node in model.graph.node
+    )
+
+
+def _dynamic_scales(model: onnx.ModelProto) -> tuple[str, ...]:
+    """What to say of a network that chooses scales while it runs."""
+    number = sum(node.op_type.startswith("DynamicQuantize") for node in model.graph.node)
+    if not number:
+        return ()
+    return (
+        f"{number} operators choose scales while the network runs, for which the NPU has no form; quantise the float "
+        "network statically: convoy quantize",
+    )
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -157,6 +167,13 @@ def _fix_shapes(model: onnx.ModelProto, given: Mapping[str, tuple[int, ...]]) ->
     for value in inputs:
         dims = value.type.tensor_type.shape.dim
         shape = given.get(value.name, given.get("") if len(inputs) == 1 else None)
+        if not value.type.tensor_type.HasField("shape"):
+            if shape is None:
+                raise GraphError(
+                    f"input {printable(value.name)}: its shape is not known; give it by "
+                    f"--shape {printable(value.name)}=1x..."
+                )
+            dims.extend(onnx_package().TensorShapeProto.Dimension(dim_value=size) for size in shape)
         if shape is not None and len(shape) != len(dims):
             raise GraphError(f"--shape of {printable(value.name)}: {len(shape)} sizes for {len(dims)} axes")
         for axis, dim in enumerate(dims):
@@ -549,7 +566,8 @@ class _Reader:
         quant = None
         if node.kind == "QuantizeLinear":
             quant = self._per_tensor(node.name(1), node.name(2))
-        if node.kind in ("QuantizeLinear", "DequantizeLinear"):
+        is_fixed = all(name in self.constants for name in node.inputs[1:] if name)
+        if node.kind in ("QuantizeLinear", "DequantizeLinear") and is_fixed:
             kind, inputs = node.kind.upper()[:-6], inputs[:1]
         else:
             kind = node.kind.removeprefix("ms.")
@@ -833,9 +851,11 @@ def _operand(reader: _Reader, name: str, quant: Quant, is_image: bool, rank: int
 def _qlinear_binary(reader: _Reader, node: _Node) -> None:
     names = node.inputs[0], node.inputs[3]
     quants = reader._quants(node, 1, 4, 6)
-    is_constant = [name in reader.constants for name in names]
-    _suits(not all(is_constant) and names[0] != names[1])
-    _suits(all(reader.constants[name].size > 1 for name in names if name in reader.constants))
+    acts = {name: quant for name, quant in zip(names, quants, strict=False) if name not in reader.constants}
+    if len(acts) == 1 and all(reader.constants[name].size == 1 for name in names if name in reader.constants):
+        _qlinear_function(reader, node, *next(iter(acts.items())), quants[2])
+        return
+    _suits(bool(acts) and names[0] != names[1])
     rank = len(reader.values[node.outputs[0]][0])
     ranks = [reader.values[name][0] for name in names if name not in reader.constants]
     is_image = rank in (3, 4) and any(reader._is_image(name) for name in names) and all(len(r) == rank for r in ranks)
@@ -844,6 +864,15 @@ def _qlinear_binary(reader: _Reader, node: _Node) -> None:
     kind = {"ms.QLinearAdd": "ADD", "ms.QLinearMul": "MUL"}[node.kind]
     unit = reader._unit([node], inputs, outputs)
     reader._add(kind, inputs, outputs, {"activation": "NONE", "pairs": _pairs(reader, unit, names)}, unit)
+
+
+def _qlinear_function(reader: _Reader, node: _Node, name: str, source: Quant, target: Quant) -> None:
+    """An operator on an activation and a constant of one element, or on an activation twice."""
+    output, is_image = node.outputs[0], _form(reader, name)
+    _suits(reader.values[name][0] == reader.values[output][0])
+    inputs, outputs = [reader._act(name, is_image, source)], [reader._new(output, is_image, target)]
+    unit = reader._unit([node], inputs, outputs)
+    reader._add("TABLE", inputs, outputs, {"table": unit.table()}, unit)
 
 
 def _pairs(reader: _Reader, unit: OnnxUnit, names: tuple[str, str]) -> np.ndarray:
@@ -1250,22 +1279,44 @@ def _float_gemm(reader: _Reader, node: _Node, island: _Island, limits: _Limits) 
 
 
 def _transposed_conv(reader: _Reader, node: _Node, island: _Island, limits: _Limits) -> None:
+    """Kernels with dilation get zeros between their taps, those of groups zeros for the other groups' channels."""
     x, y = island.sources[0], island.nodes[-1].outputs[0]
-    weights, quant, source, target = _float_weights(reader, node, island, 1)
     shape, out_shape = reader.values[x][0], reader.values[y][0]
-    _suits(len(shape) == 4 and node.attrs.get("group", 1) == 1 and set(node.attrs.get("dilations", [1])) == {1})
-    options = _pads_and_steps(node, shape[2:], weights.shape[2:])
-    if "output_shape" in node.attrs or node.attrs.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise _Unsuited
+    group, rank = node.attrs.get("group", 1), len(shape) - 2
+    weights, quant, source, target = _float_weights(reader, node, island, 1)
+    _suits(rank in (1, 2))
+    if quant.scale.size > 1:
+        quant = replace(quant, scale=np.tile(quant.scale, group), zero_point=np.tile(quant.zero_point, group))
+    dilations = node.attrs.get("dilations", [1] * rank)
+    extents = [(size - 1) * step + 1 for size, step in zip(weights.shape[2:], dilations, strict=True)]
+    num_ic, num_oc = weights.shape[:2]
+    dense = np.full((num_ic, group, num_oc, *extents), quant.zero_point[0], weights.dtype)
+    owners = np.arange(num_ic) // (num_ic // group)
+    taps = tuple(slice(None, None, step) for step in dilations)
+    dense[(np.arange(num_ic), owners, slice(None), *taps)] = weights
+    dense = dense.reshape(num_ic, group * num_oc, *([1] * (2 - rank)), *extents)
+    strides, pads = list(node.attrs.get("strides", [1] * rank)), list(node.attrs.get("pads", [0] * 2 * rank))
+    auto_pad = node.attrs.get("auto_pad", b"NOTSET")
+    if auto_pad != b"NOTSET" or "output_shape" in node.attrs:
+        more = node.attrs.get("output_padding", [0] * rank)
+        for axis in range(rank):
+            whole = (shape[2 + axis] - 1) * strides[axis] + more[axis] + extents[axis]
+            total = whole - out_shape[2 + axis]
+            pads[axis] = total // 2 if auto_pad == b"SAME_UPPER" else total - total // 2
+    _suits(min(pads[:rank]) >= 0)
+    if rank == 1:
+        strides, pads = [1, *strides], [0, pads[0], 0, 0]
+    options = {"stride_h": strides[0], "stride_w": strides[1], "pads": (pads[0], 0, pads[1], 0), "activation": "NONE"}
+    outputs = [reader._new(y, True, target)]
     inputs = [
-        reader._constant("shape", np.array([1, *out_shape[2:], out_shape[1]], np.int32)),
-        _weights(reader, node.inputs[1], replace(quant, axis=0), weights.transpose(1, 2, 3, 0)),
+        reader._constant("shape", np.array(reader.tensors[outputs[0]].shape, np.int32)),
+        _weights(reader, node.inputs[1], replace(quant, axis=0), dense.transpose(1, 2, 3, 0)),
         reader._act(x, True, source),
     ]
     if name := node.name(2):
-        inputs.append(_float_bias(reader, name, source, quant, weights.shape[1]))
-    outputs = [reader._new(y, True, target)]
-    reader._emit("TRANSPOSE_CONV", island.nodes, inputs, outputs, **options, is_float=True, clip=limits)
+        inputs.append(_float_bias(reader, name, source, quant, group * num_oc))
+    macs = int(np.prod(shape)) * int(np.prod(weights.shape[1:]))
+    reader._emit("TRANSPOSE_CONV", island.nodes, inputs, outputs, **options, macs=macs, is_float=True, clip=limits)
 
 
 def _float_bias(reader: _Reader, name: str, source: Quant, weights: Quant, num_oc: int) -> int:

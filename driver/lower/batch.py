@@ -56,6 +56,8 @@ def _are_axes_behind(graph: Graph, op: Op) -> bool:
 
 
 def _is_order_alike(graph: Graph, op: Op) -> bool:
+    if "view" in op.options:  # of all images together
+        return False
     order = graph.tensors[op.inputs[1]].data
     return order is not None and order.size == 4 and order.reshape(-1)[0] % 4 == 0
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from convoy.driver.graph.graph import Op, Quant, Tensor
 
-from .operands import image, require, require_same_quant, weight_constant
+from .operands import nhwc, require, require_same_quant, weight_constant
 from .operators import MAX_PAD, num_taps, window_axis
 from .parts import Expansion, Parts
 from .reduce import MAX_TAPS
@@ -33,6 +33,12 @@ def _require_room(num_weights: int) -> None:
     require(num_weights <= MAX_WEIGHTS, f"{num_weights} weights with zeros; the limit is {MAX_WEIGHTS}")
 
 
+def _images(tensor: Tensor) -> tuple[int, int, int, int]:
+    """The shape as NHWC, of any batch."""
+    require(len(tensor.shape) <= 4, f"{tensor.name!r} has {len(tensor.shape)} axes")
+    return nhwc(tensor.shape)
+
+
 def _macs(parts: Parts, op: Op) -> int:
     """Multiply-accumulates of a convolution as the file has it."""
     weights, target = parts[op.inputs[1]].shape, parts[op.outputs[0]].shape
@@ -47,7 +53,7 @@ def _grouped(parts: Parts) -> bool:
     op = parts.op
     weights, zero_point = weight_constant(parts.graph, op)
     require(len(weights.shape) == 4, f"{weights.name!r} has {len(weights.shape)} axes")
-    (num_oc, kernel_h, kernel_w, num_ic), channels = weights.shape, image(parts[op.inputs[0]])[3]
+    (num_oc, kernel_h, kernel_w, num_ic), channels = weights.shape, _images(parts[op.inputs[0]])[3]
     if num_ic == channels or channels % num_ic or num_oc % (channels // num_ic):
         return False
     num_groups = channels // num_ic
@@ -70,7 +76,7 @@ def _axes(parts: Parts, op: Op) -> tuple[Axis, Axis]:
     """Rows and columns of a convolution; `GraphError` where its sizes contradict one another."""
     kernel = parts[op.inputs[1]].shape
     require(len(kernel) == 4, "the weights have another number of axes than 4")
-    sizes = zip(image(parts[op.inputs[0]])[1:3], image(parts[op.outputs[0]])[1:3], kernel[1:3], strict=True)
+    sizes = zip(_images(parts[op.inputs[0]])[1:3], _images(parts[op.outputs[0]])[1:3], kernel[1:3], strict=True)
     rows, cols = (window_axis(op, name, *size) for name, size in zip("hw", sizes, strict=True))
     return rows, cols
 
@@ -110,7 +116,7 @@ def _put_pad(parts: Parts, source: int, axes: Sequence[Axis]) -> tuple[int, list
     require(min(axis.pad for axis in axes) >= 0, "an image that begins with pixels of no use")
     pads = np.zeros((4, 2), np.int32)
     pads[1:3] = [(axis.pad, _behind(axis)) for axis in axes]
-    padded = parts.tensor(tuple(np.array(image(parts[source])) + pads.sum(axis=1)), source)
+    padded = parts.tensor(tuple(np.array(_images(parts[source])) + pads.sum(axis=1)), source)
     parts.add("PAD", (source, parts.constant(pads)), (padded,))
     sizes = parts[padded].shape[1:3]
     return padded, [replace(axis, size_in=size, pad=0) for axis, size in zip(axes, sizes, strict=True)]
@@ -177,13 +183,15 @@ def _put_patched(parts: Parts, op: Op, inputs: Sequence[int], axes: Sequence[Axi
         (axis.size_out - 1) * axis.stride + (part - 1) * axis.dilation + 1
         for part, axis in zip((part_h, part_w), axes, strict=True)
     ]
-    copies = []
+    copies, batch = [], parts[source].shape[0]
     for y in range(num_y):
         for x in range(num_x):
-            copies.append(parts.tensor((1, *sizes, num_ic), source))
+            copies.append(parts.tensor((batch, *sizes, num_ic), source))
             begins = parts.constant(np.array([0, y * steps[0], x * steps[1], 0], np.int32))
-            parts.add("SLICE", (source, begins, parts.constant(np.array([1, *sizes, num_ic], np.int32))), copies[-1:])
-    together = parts.tensor((1, *sizes, num_ic * len(copies)), source)
+            parts.add(
+                "SLICE", (source, begins, parts.constant(np.array([batch, *sizes, num_ic], np.int32))), copies[-1:]
+            )
+    together = parts.tensor((batch, *sizes, num_ic * len(copies)), source)
     parts.add("CONCATENATION", copies, (together,), axis=3, activation="NONE")
     kernels = _weights(parts, weights, values.reshape(num_oc, part_h, part_w, -1))
     kept = [

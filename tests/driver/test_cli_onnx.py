@@ -34,7 +34,9 @@ def test_run_compares_with_onnxruntime(quantised, capsys):
     assert {op["op"] for op in report["host_ops"]} <= {"TRANSPOSE", "RESHAPE", "QUANTIZE", "DEQUANTIZE"}
 
 
-@pytest.mark.parametrize("args", [["estimate"], ["compile"], ["profile", "--device", "model"], ["run", "--jobs", "1"]])
+@pytest.mark.parametrize(
+    "args", [["estimate"], ["compile"], ["operators"], ["profile", "--device", "model"], ["run", "--jobs", "1"]]
+)
 def test_every_command_takes_onnx(quantised, capsys, args):
     extra = ["--device", "golden"] if args[0] == "run" else []
     assert exit_code_of(lambda: app([args[0], str(quantised), *args[1:], *extra], standalone_mode=False)) == 0

@@ -21,6 +21,7 @@ RNG = np.random.default_rng(0)
 WEIGHTS = RNG.integers(-127, 128, (8, 6, 3, 3)).astype(np.int8)
 SCALES = RNG.uniform(0.002, 0.01, 8)
 IMAGE = (1, 6, 7, 5)
+OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
 
 
 def plain(kind, x, constants=(), **attrs):
@@ -60,6 +61,7 @@ CASES = {
     "conv_depthwise": ([IMAGE], partial(weighted, "Conv", weights=WEIGHTS[:6, :1], group=6), set()),
     "conv_1d": ([(1, 6, 11)], partial(weighted, "Conv", weights=WEIGHTS[:, :, 0].copy(), pads=[1, 1]), set()),
     "conv_leaky": ([IMAGE], partial(weighted, "Conv", then=["LeakyRelu"]), {"FusedConv"}),
+    "conv_1d_batch": ([(2, 6, 11)], partial(weighted, "Conv", weights=WEIGHTS[:, :3, 0].copy(), group=2), set()),
     "matmul": ([(1, 4, 6)], partial(weighted, "MatMul", weights=WEIGHTS[:6, 0].reshape(6, 9)), set()),
     "gemm": ([(3, 6)], partial(weighted, "Gemm", weights=WEIGHTS[:, :, 0, 0].copy(), bias=np.ones(8), transB=1), set()),
     "matmul_activations": ([(1, 4, 6), (1, 6, 5)], partial(plain, "MatMul"), {"QLinearMatMul"}),
@@ -115,6 +117,26 @@ def test_a_float_operator_between_quantised_tensors_is_onnxruntimes(name, dtype)
 TRANSPOSED = {"weights": WEIGHTS.transpose(1, 0, 2, 3)[:6].copy(), "strides": [2, 2], "pads": [1, 1, 0, 0]}
 FLOATS = {
     "conv_transpose": ([IMAGE], partial(weighted, "ConvTranspose", **TRANSPOSED, bias=np.ones(8))),
+    "conv_transpose_groups": (
+        [(2, 6, 7, 5)],
+        partial(weighted, "ConvTranspose", **TRANSPOSED | {"group": 2}, bias=np.ones(16)),
+    ),
+    "conv_transpose_group_scales": (
+        [IMAGE],
+        partial(weighted, "ConvTranspose", **TRANSPOSED | {"group": 3, "dilations": [2, 3]}, scale=SCALES, axis=1),
+    ),
+    "conv_transpose_size": (
+        [IMAGE],
+        partial(weighted, "ConvTranspose", weights=TRANSPOSED["weights"], strides=[2, 2], output_shape=[14, 11]),
+    ),
+    "conv_transpose_same": (
+        [IMAGE],
+        partial(weighted, "ConvTranspose", weights=TRANSPOSED["weights"], strides=[3, 2], auto_pad="SAME_UPPER"),
+    ),
+    "conv_transpose_1d": (
+        [(1, 6, 11)],
+        partial(weighted, "ConvTranspose", weights=TRANSPOSED["weights"][:, :, 0].copy(), strides=[2], pads=[1, 0]),
+    ),
     "conv_relu": ([IMAGE], partial(weighted, "Conv", bias=RNG.normal(size=8), then=["Relu"])),
     "depthwise_relu": ([IMAGE], partial(weighted, "Conv", weights=WEIGHTS[:6, :1], group=6, then=["Relu"])),
     "gemm_relu": ([(3, 6)], partial(weighted, "Gemm", weights=WEIGHTS[:6, :, 0, 0].copy(), then=["Relu"])),
@@ -124,7 +146,8 @@ FLOATS = {
 @pytest.mark.parametrize("name", FLOATS)
 def test_what_onnxruntime_adds_in_float32_may_differ_by_one(name):
     shapes, make = FLOATS[name]
-    plan, hosted = check_onnx(qdq_model(shapes, make), Q, num_doubts=8 * 255)
+    num_groups = make.keywords.get("group", 1) if make.args == ("ConvTranspose",) else 1
+    plan, hosted = check_onnx(qdq_model(shapes, make), Q, num_doubts=num_groups * 8 * 255)
     assert hosted == set()
     assert plan.doubts
 
@@ -167,12 +190,30 @@ def test_qlinear_operators_on_bytes():
     assert any("batch" in note for note in plan.graph.notes)
 
 
+@pytest.mark.parametrize("names", [("x", "one"), ("one", "x"), ("x", "x")])
+def test_a_qlinear_operator_on_one_tensor_is_a_table(names):
+    quant = {"s": np.float32(0.05), "z": np.uint8(99), "t": np.float32(0.0713), "one": np.uint8(180)}
+    node = NODE("QLinearAdd", [names[0], "s", "z", names[1], "s", "z", "t", "z"], ["y"], domain="com.microsoft")
+    plan, hosted = check_onnx(_network([node], {"x": (np.uint8, IMAGE)}, ["y"], quant, np.uint8), Q)
+    assert hosted == set()
+    assert "TABLE" in {op.kind for op in plan.graph.ops}
+
+
 def test_the_shapes_of_inputs_can_be_given():
     assert load_onnx(conv_network(), {"x": (1, 3, 8, 8)}).graph.notes == ()
     with pytest.raises(GraphError, match="axis 2 is 8 in the file"):
         load_onnx(conv_network(), {"": (1, 3, 9, 9)})
     with pytest.raises(GraphError, match="--shape z: no such input; the inputs are x"):
         load_onnx(conv_network(), {"z": (1, 3, 8, 8)})
+
+
+def test_an_input_without_a_shape_is_given_one():
+    model = onnx.load_model_from_string(conv_network())
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(GraphError, match="input x: its shape is not known; give it by --shape x=1x"):
+        load_onnx(model.SerializeToString())
+    loaded = load_onnx(model.SerializeToString(), {"x": (1, 3, 8, 8)})
+    assert loaded.graph.tensors[loaded.graph.inputs[0]].shape == (1, 3, 8, 8)
 
 
 def _float_network() -> bytes:
@@ -213,16 +254,40 @@ def test_sequences_are_refused():
         load_onnx(qdq_model([(1, 4)], split))
 
 
-def test_scales_chosen_at_run_time_are_refused():
+def _network(nodes, inputs, outputs, constants=None, dtype=np.float32) -> bytes:
+    """Inputs as (dtype, shape) by name, the names of outputs and their dtype."""
+    info = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [NODE("DynamicQuantizeLinear", ["x"], ["y", "s", "z"], name="dynamic")],
-        "dynamic",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [4])],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, [4])],
+        nodes,
+        "network",
+        [
+            info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+            for name, (dtype, shape) in inputs.items()
+        ],
+        [info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), None) for name in outputs],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in (constants or {}).items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    with pytest.raises(GraphError, match=r"dynamic \(DynamicQuantizeLinear\).*quantise it statically"):
-        load_onnx(model.SerializeToString())
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=10).SerializeToString()
+
+
+def test_scales_chosen_at_run_time_are_the_hosts():
+    nodes = [
+        NODE("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        NODE("Neg", ["x"], ["n"]),
+        NODE("QuantizeLinear", ["n", "s", "z"], ["m"]),
+        NODE("DequantizeLinear", ["m", "s", "z"], ["y"]),
+    ]
+    plan, hosted = check_onnx(_network(nodes, {"x": (np.float32, [1, 4])}, ["y"]), Q)
+    assert hosted == {"DynamicQuantizeLinear", "Neg", "QuantizeLinear", "DequantizeLinear"}
+    assert any("quantise the float network statically" in note for note in plan.graph.notes)
+
+
+def test_bytes_that_become_float_at_once():
+    weights, constants = quantised_weights("w", WEIGHTS, 0.004)
+    nodes = [NODE("DequantizeLinear", ["x", "s", "z"], ["f"]), *weights, NODE("Conv", ["f", "w"], ["y"])]
+    constants |= {"s": np.float32(0.02), "z": np.uint8(128)}
+    _, hosted = check_onnx(_network(nodes, {"x": (np.uint8, IMAGE)}, ["y"], constants), Q)
+    assert hosted == {"Conv"}
 
 
 def test_a_missing_package_is_one_line(monkeypatch):

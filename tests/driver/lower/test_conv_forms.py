@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ Q = PRESETS["Q"]
 DTYPES = np.int8, np.uint8, np.int16
 
 
-def conv(shape, num_oc, kernel, dtype=np.int8, *, num_ic=None, kind="CONV_2D", padding="VALID", seed=1, **options):
+def conv(
+    shape, num_oc, kernel, dtype=np.int8, *, num_ic=None, kind="CONV_2D", padding="VALID", seed=1, batch=1, **options
+):
     """A file of one convolution with bias, of kernels of `num_ic` channels."""
     maker = GraphMaker(seed, dtype)
     strides, dilations = (tuple(options.pop(name, (1, 1))) for name in ("stride", "dilation"))
@@ -25,7 +28,7 @@ def conv(shape, num_oc, kernel, dtype=np.int8, *, num_ic=None, kind="CONV_2D", p
     weights = maker.weights(
         (1, *kernel, num_oc) if is_depthwise else (num_oc, *kernel, depth), num_oc, 3 * is_depthwise
     )
-    source, bias_type = maker.tensor((1, *shape)), np.int64 if dtype == np.int16 else np.int32
+    source, bias_type = maker.tensor((batch, *shape)), np.int64 if dtype == np.int16 else np.int32
     values = maker.rng.integers(-2000, 2000, num_oc).astype(bias_type)
     scale = 0.05 * float(maker.tensors[weights].quant.scale[0])
     bias = maker.tensor((num_oc,), bias_type, values, scale, zero_point=0)
@@ -37,7 +40,7 @@ def conv(shape, num_oc, kernel, dtype=np.int8, *, num_ic=None, kind="CONV_2D", p
     target = maker.op(
         kind,
         (source, weights, bias),
-        (1, *sizes, num_oc),
+        (batch, *sizes, num_oc),
         padding=padding,
         stride_h=strides[0],
         stride_w=strides[1],
@@ -93,6 +96,19 @@ def test_many_taps(dtype, shape, kernel, kind, stride):
 )
 def test_large_kernels_and_strides(dtype, shape, kernel, stride):
     check_model(conv(shape, 4, kernel, dtype, stride=stride), Q)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(conv, (5, 6, 12), 6, (3, 3), num_ic=4, padding="SAME"),
+        partial(conv, (24, 24, 4), 4, (3, 3), padding="SAME", dilation=(20, 1)),
+        partial(conv, (1, 700, 2), 3, (1, 600), seed=2),
+    ],
+    ids=["grouped", "wide_pads", "many_taps"],
+)
+def test_each_image_of_a_batch(make):
+    check_model(make(batch=2), Q)
 
 
 def spread(dtype, rank, kind, pads, crops, block, behind=()):
