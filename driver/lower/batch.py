@@ -56,6 +56,9 @@ def _are_axes_behind(graph: Graph, op: Op) -> bool:
 
 
 def _is_order_alike(graph: Graph, op: Op) -> bool:
+    """A transposition of another view of its source says itself what it does with all images."""
+    if "view" in op.options:
+        return False
     order = graph.tensors[op.inputs[1]].data
     return order is not None and order.size == 4 and order.reshape(-1)[0] % 4 == 0
 
