@@ -188,3 +188,8 @@ def test_channel_shuffle(dtype):
     made.op("TRANSPOSE", [apart, order], [across])
     made.op("RESHAPE", [across, made.tensor((4,), np.int32, data=np.array(shapes[3]))], [target])
     check_model(made.finish([source], [target]), SMALL)
+
+
+def test_images_in_reverse():
+    ends = [[BATCH - 1, 0, 0, 1], [-BATCH - 1, 2, 3, 4], [-1, 1, 1, 1]]
+    check_model(one_op("STRIDED_SLICE", (BATCH, 2, 3, 4), (BATCH, 2, 3, 3), ends), SMALL)
