@@ -27,7 +27,11 @@ _ONNX_EXPANSIONS = CONV_EXPANSIONS | {kind: MOVE_EXPANSIONS[kind] for kind in ("
 
 
 def expand(
-    graph: Graph, config: NpuConfig, kept: frozenset[int] = frozenset(), narrow: frozenset[int] = frozenset()
+    graph: Graph,
+    config: NpuConfig,
+    kept: frozenset[int] = frozenset(),
+    narrow: frozenset[int] = frozenset(),
+    is_absorbing: bool = True,
 ) -> Graph:
     """The network with each operator of `EXPANSIONS` replaced, where an expansion gives what the NPU takes; a network
     that was expanded before is as it was.
@@ -38,6 +42,7 @@ def expand(
     ----------
     kept : indices of operators that stay what they are
     narrow : indices of operators that read too much at once
+    is_absorbing : operators may go away with others, and results between them are then never stored
     """
     tensors, num_added, absorbed = graph.tensors, graph.num_added, set[int]()
     replaced = {}
@@ -55,6 +60,7 @@ def expand(
                 _is_taken(expansion, parts, tensors)
                 and parts.stands_for.index not in kept
                 and absorbed.isdisjoint(parts.absorbed)
+                and (is_absorbing or not parts.absorbed)
             ):
                 replaced[op.index] = parts.numbered(next_index)
                 next_index += len(parts.ops)

@@ -113,7 +113,7 @@ def _compile(
     is_fusing: bool,
     is_strict: bool,
 ) -> Compiled:
-    expanded = expand(graph, config, frozenset(refused), narrow)
+    expanded = expand(graph, config, frozenset(refused), narrow, is_absorbing=is_fusing)
     ordered = choose_order(expanded, lower_graph(expanded, refused, is_strict=is_strict))
     expanded, works = ordered.graph, ordered.works
     fusions = choose_fusions(expanded, works, config) if is_fusing else Fusions(works, {})

@@ -42,6 +42,10 @@ def _has_common_constants(graph: Graph, op: Op) -> bool:
 def _is_slice_alike(graph: Graph, op: Op) -> bool:
     options = op.options
     masks = options.get("shrink_axis_mask", 0) | options.get("new_axis_mask", 0)
+    if op.kind == "STRIDED_SLICE":
+        steps = graph.tensors[op.inputs[3]].data
+        if steps is None or not steps.size or steps.reshape(-1)[0] < 0:
+            return False
     return not masks & 1 and not options.get("ellipsis_mask", 0) and not options.get("is_offset", False)
 
 
@@ -56,7 +60,8 @@ def _are_axes_behind(graph: Graph, op: Op) -> bool:
 
 
 def _is_order_alike(graph: Graph, op: Op) -> bool:
-    if "view" in op.options:  # of all images together
+    """A transposition of another view of its source says itself what it does with all images."""
+    if "view" in op.options:
         return False
     order = graph.tensors[op.inputs[1]].data
     return order is not None and order.size == 4 and order.reshape(-1)[0] % 4 == 0

@@ -180,3 +180,21 @@ def test_reshapes_of_the_batch():
     x = reshape(conv(x, (6, 2, 5, 4)), (1, 12, 5, 4))
     x = reshape(conv(x, (1, 12, 5, 4)), (2, 6, 5, 4))
     check_model(made.finish([image], [conv(x, (2, 6, 5, 4))]), SMALL)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_channel_shuffle(dtype):
+    """A transposition of images that are seen with five axes meanwhile."""
+    made, quant = ModelBuilder(), (0.1, 7)
+    shapes = [(BATCH, 3, 5, 8), (BATCH, 3, 5, 2, 4), (BATCH, 3, 5, 4, 2), (BATCH, 3, 5, 8)]
+    source, apart, across, target = (made.tensor(shape, dtype, *quant) for shape in shapes)
+    order = made.tensor((5,), np.int32, data=np.array([0, 1, 2, 4, 3]))
+    made.op("RESHAPE", [source, made.tensor((5,), np.int32, data=np.array(shapes[1]))], [apart])
+    made.op("TRANSPOSE", [apart, order], [across])
+    made.op("RESHAPE", [across, made.tensor((4,), np.int32, data=np.array(shapes[3]))], [target])
+    check_model(made.finish([source], [target]), SMALL)
+
+
+def test_images_in_reverse():
+    ends = [[BATCH - 1, 0, 0, 1], [-BATCH - 1, 2, 3, 4], [-1, 1, 1, 1]]
+    check_model(one_op("STRIDED_SLICE", (BATCH, 2, 3, 4), (BATCH, 2, 3, 3), ends), SMALL)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from convoy.driver.compile.expand import expand
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.graph.tflite_reader import load_tflite
 from convoy.spec.config import PRESETS
-from convoy.verif.litert import ModelBuilder
+from convoy.verif.graphs import random_values, run_plan
+from convoy.verif.litert import ModelBuilder, run_reference
 from convoy.verif.models import check_model
 
 Q, IMAGE = PRESETS["Q"], (1, 6, 5, 8)
@@ -54,6 +56,16 @@ def test_shuffled_channels_are_one_copy(dtype):
     assert [op.kind for op in plan.graph.ops] == ["MAX_POOL_2D", "TRANSPOSE", "MAX_POOL_2D"]
     ops = [plan.steps[0].program.ops.count(op.index) for op in plan.graph.ops]
     assert ops[1] == 1
+
+
+def test_all_results_are_stored_where_operators_are_kept_apart():
+    """So that a part of the network can start from any of them."""
+    loaded = load_tflite(shuffled(np.int8))
+    plan = compile_graph(loaded.graph, Q, keep_tensors=True, is_fusing=False)
+    inputs = random_values(loaded.graph, 0)
+    expected, got = run_reference(loaded.data, list(inputs.values())), run_plan(plan, dict(inputs))
+    for op in loaded.graph.ops:
+        np.testing.assert_array_equal(got[op.outputs[0]], expected[op.outputs[0]], err_msg=op.kind)
 
 
 @pytest.mark.parametrize("dtype", QUANTS)
