@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -61,15 +62,25 @@ def _grouped(parts: Parts) -> bool:
     if num_ic == 1:
         kernels = _weights(parts, weights, weights.values.transpose(3, 1, 2, 0), 3)
         options = op.options | {"depth_multiplier": num_oc // channels}
-        parts.add("DEPTHWISE_CONV_2D", (op.inputs[0], kernels, *op.inputs[2:]), op.outputs, **options)
+        _put_grouped(parts, "DEPTHWISE_CONV_2D", kernels, options)
         return True
     dense = np.full((num_groups, num_oc // num_groups, kernel_h, kernel_w, num_groups, num_ic), zero_point)
     for group, part in enumerate(np.split(weights.values, num_groups)):
         dense[group, ..., group, :] = part
     kernels = _weights(parts, weights, dense.reshape(num_oc, kernel_h, kernel_w, channels))
     options = op.options | {"macs": _macs(parts, op)}
-    parts.add(op.kind, (op.inputs[0], kernels, *op.inputs[2:]), op.outputs, **options)
+    _put_grouped(parts, op.kind, kernels, options)
     return True
+
+
+def _put_grouped(parts: Parts, kind: str, kernels: int, options: dict[str, Any]) -> None:
+    """Add a convolution like `parts.op` with other kernels."""
+    op, axes = replace(parts.op, options=options), _axes(parts, parts.op)
+    inputs = op.inputs[0], kernels, *op.inputs[2:]
+    if _is_wide_padded(axes):
+        _put_conv(parts, op, kind, inputs, axes)
+    else:
+        parts.add(kind, inputs, op.outputs, **options)
 
 
 def _axes(parts: Parts, op: Op) -> tuple[Axis, Axis]:
@@ -132,7 +143,7 @@ def _put_conv(parts: Parts, op: Op, kind: str, inputs: Sequence[int], axes: Sequ
     source, kernels, *bias = inputs
     if _is_wide_padded(axes):
         require(min(axis.pad for axis in axes) >= 0, "an image that begins with pixels of no use")
-        weights, _ = weight_constant(parts.graph, op)
+        weights = parts[kernels] if kernels >= parts.first_tensor else weight_constant(parts.graph, op)[0]
         taps = [_inside(axis) for axis in axes]
         values = weights.values[:, taps[0].start : taps[0].stop, taps[1].start : taps[1].stop]
         kernels = _weights(parts, weights, values, weights.quantisation.axis)

@@ -104,8 +104,10 @@ def test_large_kernels_and_strides(dtype, shape, kernel, stride):
         partial(conv, (5, 6, 12), 6, (3, 3), num_ic=4, padding="SAME"),
         partial(conv, (24, 24, 4), 4, (3, 3), padding="SAME", dilation=(20, 1)),
         partial(conv, (1, 700, 2), 3, (1, 600), seed=2),
+        partial(conv, (24, 24, 8), 4, (3, 3), num_ic=4, padding="SAME", dilation=(20, 1)),
+        partial(conv, (24, 24, 4), 8, (3, 3), num_ic=1, padding="SAME", dilation=(20, 1)),
     ],
-    ids=["grouped", "wide_pads", "many_taps"],
+    ids=["grouped", "wide_pads", "many_taps", "wide_groups", "wide_channels"],
 )
 def test_each_image_of_a_batch(make):
     check_model(make(batch=2), Q)
