@@ -113,6 +113,10 @@ def _bias(op: Op, inputs: list[Tensor], num_oc: int) -> str | None:
     )
 
 
+def _transpose_conv(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
+    return _bias(op, [inputs[2], inputs[1], *inputs[3:]], y.shape[-1]) if y.shape else None
+
+
 def _conv(op: Op, inputs: list[Tensor], y: Tensor) -> str | None:
     x, wgt = inputs[0], inputs[1]
     if len(x.shape) != 4 or len(wgt.shape) != 4 or len(y.shape) != 4:
@@ -251,7 +255,7 @@ _CHECKS = {
     "PAD": ((2, 2), _any),
     "PADV2": ((3, 3), _any),
     "DEPTH_TO_SPACE": ((1, 1), _any),
-    "TRANSPOSE_CONV": ((3, 4), _any),
+    "TRANSPOSE_CONV": ((3, 4), _transpose_conv),
     "TRANSPOSE": ((2, 2), _any),
     "PACK": ((1, 1 << 16), _any),
     **dict.fromkeys(("GATHER", "TILE", "MIRROR_PAD"), ((2, 2), _any)),

@@ -337,6 +337,15 @@ def test_a_bias_of_int32_beside_int16_must_be_announced(kind):
         read_tflite(model)
 
 
+def test_a_transposed_convolution_has_no_bias_of_int32_beside_int16():
+    """LiteRT reads it as int64, beyond its end."""
+    model = operator_files(np.int8)["TRANSPOSE_CONV"]
+    for tensor in (2, 4):
+        model = retyped(model, tensor, np.int16)
+    with pytest.raises(GraphError, match="the bias is int32; with activations of int16"):
+        read_tflite(model)
+
+
 @pytest.mark.parametrize(
     ("begin", "end", "step", "shape"),
     [
