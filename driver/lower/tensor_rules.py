@@ -90,18 +90,30 @@ def check_tensors(graph: Graph, op: Op) -> None:
     Raises
     ------
     GraphError
-        When activations, or activations and weights, should have one dtype and are not of one size either; for a SUM
-        of int16.
+        When activations, or activations and weights, should have one dtype and are not of one size either; where
+        LiteRT's kernels leave a part of the result unwritten.
     """
     try:
         require(
             op.kind != "SUM" or graph.tensors[op.inputs[0]].dtype != np.int16,
             "LiteRT's reference kernel leaves half of a SUM of int16 unwritten; use MEAN",
         )
+        require(
+            not _takes_one_backwards(graph, op),
+            "LiteRT's kernel leaves the result unwritten where one element of an axis is taken with a negative step; "
+            "use 1",
+        )
         for tensor, expected, message in _other_dtypes(graph, op):
             require(tensor.dtype.itemsize == expected.itemsize, message)
     except GraphError as error:
         raise GraphError(f"{describe(graph, op)}: {error}") from None
+
+
+def _takes_one_backwards(graph: Graph, op: Op) -> bool:
+    """Does a STRIDED_SLICE drop an axis for which it has a negative step?"""
+    mask = op.options.get("shrink_axis_mask", 0) if op.kind == "STRIDED_SLICE" and len(op.inputs) == 4 else 0
+    steps = graph.tensors[op.inputs[3]].data if mask else None
+    return steps is not None and any(step < 0 and mask >> axis & 1 for axis, step in enumerate(steps.reshape(-1)))
 
 
 def tensor_obstacle(graph: Graph, op: Op) -> str | None:

@@ -208,3 +208,9 @@ def test_parts_along_any_axis(model):
 def test_refusals(model, message):
     with pytest.raises(GraphError, match=message):
         compile_graph(read_tflite(model), PRESETS["Q"], is_strict=True)
+
+
+def test_what_litert_leaves_unwritten_is_refused():
+    model = one_op("STRIDED_SLICE", (1, 4, 5), (1, 5), [[0, 2, 0], [1, 3, 5], [1, -1, 1]], shrinkAxisMask=2)
+    with pytest.raises(GraphError, match=r"STRIDED_SLICE .*leaves the result unwritten .*; use 1"):
+        compile_graph(read_tflite(model), PRESETS["Q"])
