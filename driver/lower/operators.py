@@ -357,7 +357,7 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
         (num_ic, num_oc) == (in_shape[3], out_shape[3]),
         f"kernels {weights.shape} for {in_shape[3]} input and {out_shape[3]} output channels",
     )
-    axes = [_transposed_axis(op, name, in_shape[n], out_shape[n], weights.shape[n]) for n, name in ((1, "h"), (2, "w"))]
+    axes = [transposed_axis(op, name, in_shape[n], out_shape[n], weights.shape[n]) for n, name in ((1, "h"), (2, "w"))]
     (rows, row_taps), (cols, col_taps) = axes
     stride_h, stride_w = op.options["stride_h"], op.options["stride_w"]
     kernels = np.zeros((stride_h, stride_w, num_oc, rows.kernel, cols.kernel, num_ic), np.int16)
@@ -389,7 +389,7 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
     return replace(work, source=2, interleave=interleave)
 
 
-def _transposed_axis(
+def transposed_axis(
     op: Op, axis: str, size_in: int, size_out: int, kernel: int
 ) -> tuple[Axis, list[tuple[int, int, int]]]:
     """The axis of the convolution of stride 1, and (place within the stride, its tap, tap of the operator) of each

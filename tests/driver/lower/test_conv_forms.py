@@ -11,6 +11,7 @@ import pytest
 from convoy.driver.graph.tflite_writer import write_tflite
 from convoy.spec.config import PRESETS
 from convoy.verif.graphs import GraphMaker
+from convoy.verif.litert import ModelBuilder
 from convoy.verif.models import check_model
 
 Q = PRESETS["Q"]
@@ -169,3 +170,30 @@ def spread(dtype, rank, kind, pads, crops, block, behind=()):
 def test_dilation(dtype, rank, kind, pads, crops, block, behind):
     plan = check_model(spread(dtype, rank, kind, pads, crops, block, behind), Q)
     assert not {"SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"} & {op.kind for op in plan.graph.ops}
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "has_bias"),
+    [((3, 3), (2, 2), 0, True), ((2, 2), (2, 2), 1, False), ((4, 5), (3, 2), 1, True), ((3, 2), (1, 1), 0, True)],
+)
+def test_transposed_convolutions_of_int16(kernel, stride, padding, has_bias, batch):
+    builder, rng, size, num_ic, num_oc = ModelBuilder(), np.random.default_rng(4), (5, 4), 6, 3
+    out = [
+        n * step if padding == 0 else (n - 1) * step + taps for n, step, taps in zip(size, stride, kernel, strict=True)
+    ]
+    source = builder.tensor((batch, *size, num_ic), np.int16, 0.001, 0)
+    scales = rng.uniform(0.001, 0.01, num_oc).astype(np.float32)
+    values = rng.integers(-127, 128, (num_oc, *kernel, num_ic))
+    inputs = [
+        builder.tensor((4,), np.int32, data=np.array([batch, *out, num_oc])),
+        builder.tensor(values.shape, np.int8, scales, 0, 0, values),
+        source,
+    ]
+    if has_bias:
+        inputs.append(
+            builder.tensor((num_oc,), np.int64, np.float32(0.001) * scales, 0, 0, rng.integers(-9999, 9999, 3))
+        )
+    target = builder.tensor((batch, *out, num_oc), np.int16, 0.002, 0)
+    builder.op("TRANSPOSE_CONV", inputs, [target], padding=padding, strideH=stride[0], strideW=stride[1])
+    check_model(builder.finish([source], [target]), Q)
