@@ -119,7 +119,8 @@ def operator_files(dtype: type) -> dict[str, bytes]:
         builder = ModelBuilder("TRANSPOSE_CONV")
         shape = builder.tensor((4,), np.int32, data=np.array([1, 11, 13, 5]))
         wgt = builder.tensor((5, 3, 3, 4), wgt_dtype, 0.01, wgt_zero_point, data=weights(5, 3, 3, 4))
-        source, offset = builder.tensor(IMAGE, dtype, *a), builder.tensor((5,), np.int32, 0.0005, 0, data=bias(5))
+        bias_dtype = np.int64 if is_wide else np.int32
+        source, offset = builder.tensor(IMAGE, dtype, *a), builder.tensor((5,), bias_dtype, 0.0005, 0, data=bias(5))
         target = builder.tensor((1, 11, 13, 5), dtype, *out)
         builder.op(
             "TRANSPOSE_CONV", [shape, wgt, source, offset], [target], strideH=2, strideW=2, padding=schema.Padding.VALID

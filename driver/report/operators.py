@@ -63,7 +63,7 @@ _OTHER_DTYPES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(TABLE_EXPANSIONS.keys() - LUT_KINDS, ("int8",)),
     **dict.fromkeys(("DIV", "PRELU", "RELU_0_TO_1"), _BYTES),
     **dict.fromkeys(("CEIL", "COS", "FLOOR", "POW", "ROUND", "SIGN", "SIN", "SQUARE"), ()),
-    **dict.fromkeys(("TRANSPOSE_CONV", "REDUCE_MIN", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE"), _BYTES),
+    **dict.fromkeys(("REDUCE_MIN", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE"), _BYTES),
     **dict.fromkeys(STATE_KINDS, _BYTES),
     **dict.fromkeys(("ELU", "RESIZE_BILINEAR"), ("int8",)),
     "SUM": ("uint8",),
