@@ -19,6 +19,7 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ConvWork, Pieces
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import NUM_TP_LANES
 from convoy.spec.isa import NN
 
 from .cost import tp_cycles
@@ -57,11 +58,10 @@ def best_sum(work: ConvWork, config: NpuConfig) -> CutConv | TurnedConv | None:
         limit = tile_work(work, config).cost.cycles
     if limit == np.inf:
         best, limit = _cut(work, config)
-    num_bytes = work.num_in_bytes
     if work.num_ic > 1 and not (work.is_wide and work.residual) and _is_even(work):
         turned = _turned(work)
         with suppress(GraphError):
-            if tile_work(turned, config).cost.cycles + tp_cycles("copy", num_bytes, num_bytes, config) < limit:
+            if tile_work(turned, config).cost.cycles + _turning_cycles(work, config) < limit:
                 return TurnedConv(turned)
     if limit == np.inf:
         num_pixels = work.rows.size_in * work.cols.size_in
@@ -70,6 +70,15 @@ def best_sum(work: ConvWork, config: NpuConfig) -> CutConv | TurnedConv | None:
             "a larger stripe_bytes is needed"
         )
     return best
+
+
+def _turning_cycles(work: ConvWork, config: NpuConfig) -> float:
+    """Estimate of the copy that turns planes, which the tensor processor reads a byte a cycle where neighbours of the
+    result lie in one bank of its buffer.
+    """
+    num_pixels = work.rows.size_in * work.cols.size_in
+    lanes = 1 if num_pixels % (config.port_bytes // 2) == 0 else NUM_TP_LANES
+    return tp_cycles("copy", work.num_in_bytes * NUM_TP_LANES // lanes, work.num_in_bytes, config)
 
 
 def _is_even(work: ConvWork) -> bool:
