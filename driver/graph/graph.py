@@ -117,7 +117,7 @@ class Op:
     raw: Any = field(default=None, compare=False, repr=False)
     """The operator as its file has it (`RawOp`, `OnnxUnit`), for its runtime alone: the compiler does not read it."""
     part: Part | None = None
-    """Set if the compiler made it, with others, in place of an operator of the file."""
+    """Set if the compiler made it, with others or of another kind, in place of an operator of the file."""
     note: str = ""
     """What the compiler has to say of it."""
     host_reason: str = ""
@@ -126,7 +126,7 @@ class Op:
     @property
     def number(self) -> str:
         """Position in the file, for people: "5", or "5.2" for the second part."""
-        return f"{self.part.index}.{self.part.number}" if self.part else str(self.index)
+        return f"{self.part.index}.{self.part.number}" if self.part and self.part.count > 1 else str(self.index)
 
     @property
     def place(self) -> tuple[int, int]:
@@ -136,7 +136,10 @@ class Op:
     @property
     def title(self) -> str:
         """The operator in a table: its kind, or that of the file's operator and which part of it."""
-        return f"{self.part.kind} {self.part.number}/{self.part.count}: {self.kind}" if self.part else self.kind
+        if self.part is None:
+            return self.kind
+        part = f" {self.part.number}/{self.part.count}" if self.part.count > 1 else ""
+        return f"{self.part.kind}{part}: {self.kind}"
 
 
 @dataclass(frozen=True)

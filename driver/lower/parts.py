@@ -75,7 +75,8 @@ class Parts:
         """
         index, kind = self.stands_for.index, self.stands_for.kind
         if len(self.ops) == 1:
-            return [replace(self.ops[0], index=index)]
+            (only,) = self.ops
+            return [replace(only, index=index, part=Part(index, kind, 1, 1) if only.kind != kind else None)]
         return [
             replace(made, index=first_index + n, part=Part(index, kind, n + 1, len(self.ops)))
             for n, made in enumerate(self.ops)
