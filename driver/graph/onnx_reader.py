@@ -1222,6 +1222,23 @@ def _float_average_pool(reader: _Reader, node: _Node, island: _Island, limits: _
     _emit_average(reader, island.nodes, node, (x, quant), (last.outputs[0], reader._quants(last, 1)[0]))
 
 
+def _float_mean(reader: _Reader, node: _Node, island: _Island, limits: _Limits) -> None:
+    """The mean of each channel over the whole image."""
+    last, x = island.nodes[-1], island.sources[0]
+    rank, y = len(reader.values[x][0]), last.outputs[0]
+    _suits(limits == _NO_LIMITS and rank in (3, 4))
+    if node.kind == "ReduceMean":
+        axes = _integers(reader, node, 1, "axes")
+        _suits(axes is not None and sorted(axis % rank for axis in axes) == list(range(2, rank)))
+    keeps_axes = len(reader.values[y][0]) == rank
+    inputs = [
+        reader._act(x, True, reader._source_quant(x, island)),
+        reader._constant("axes", np.array([1, 2], np.int32)),
+    ]
+    outputs = [reader._new(y, keeps_axes, reader._quants(last, 1)[0])]
+    reader._emit("MEAN", island.nodes, inputs, outputs, keep_dims=keeps_axes, is_float=True)
+
+
 def _float_weights(reader: _Reader, node: _Node, island: _Island, axis: int) -> tuple[np.ndarray, Quant, Quant, Quant]:
     """Stored weights with their quantisation, per tensor or along `axis`, and the activations' before and behind."""
     found = reader._float_constant(node.inputs[1])
@@ -1352,6 +1369,7 @@ CORES: dict[str, Callable[[_Reader, _Node, _Island, _Limits], None]] = {
     **dict.fromkeys(("Conv", "ms.FusedConv"), _float_conv),
     **dict.fromkeys(("Gemm", "ms.FusedGemm", "MatMul"), _float_gemm),
     "AveragePool": _float_average_pool,
+    **dict.fromkeys(("GlobalAveragePool", "ReduceMean"), _float_mean),
     "ConvTranspose": _transposed_conv,
 }
 """Float nodes that the NPU computes on bytes."""

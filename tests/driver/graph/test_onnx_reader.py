@@ -84,7 +84,8 @@ CASES = {
     "average_pool": ([IMAGE], partial(plain, "AveragePool", kernel_shape=[3, 3]), set()),
     "global_average": ([IMAGE], partial(plain, "GlobalAveragePool"), set()),
     "global_max": ([IMAGE], partial(plain, "GlobalMaxPool"), set()),
-    "reduce_mean": ([IMAGE], partial(plain, "ReduceMean", axes=[2, 3]), {"ReduceMean"}),
+    "reduce_mean": ([(1, 6, 2, 2)], partial(plain, "ReduceMean", axes=[2, 3]), set()),
+    "reduce_mean_of_channels": ([IMAGE], partial(plain, "ReduceMean", axes=[1]), {"ReduceMean"}),
     "concat": ([IMAGE, (1, 4, 7, 5)], partial(plain, "Concat", axis=1), set()),
     "resize": (
         [IMAGE],
