@@ -1108,11 +1108,11 @@ def _resize(reader: _Reader, node: _Node) -> None:
 def _blocks(reader: _Reader, node: _Node) -> None:
     x, y = node.inputs[0], node.outputs[0]
     _form(reader, x)
-    _suits(node.attrs.get("mode", b"DCR") == b"DCR")
     source = reader._act(x, True)
     kind = {"DepthToSpace": "DEPTH_TO_SPACE", "SpaceToDepth": "SPACE_TO_DEPTH"}[node.kind]
     outputs = [reader._new(y, True, reader.tensors[source].quant)]
-    reader._emit(kind, [node], [source], outputs, block_size=node.attrs["blocksize"])
+    options = {"is_by_channel": True} if node.attrs.get("mode", b"DCR") == b"CRD" else {}
+    reader._emit(kind, [node], [source], outputs, block_size=node.attrs["blocksize"], **options)
 
 
 def _gather(reader: _Reader, node: _Node) -> None:

@@ -53,6 +53,15 @@ def moved(x):
     ], {}
 
 
+def pixel_shuffle(x):
+    shapes = {"c0": np.int64([1, 2, 3, 3, 3, 4]), "c1": np.int64([1, 2, 9, 12])}
+    return [
+        NODE("Reshape", [*x, "c0"], ["r"]),
+        NODE("Transpose", ["r"], ["t"], perm=[0, 1, 4, 2, 5, 3]),
+        NODE("Reshape", ["t", "c1"], ["y"]),
+    ], shapes
+
+
 CASES = {
     "conv": ([IMAGE], partial(weighted, "Conv", scale=SCALES, pads=[1, 0, 2, 1], strides=[2, 1]), set()),
     "conv_bias": ([IMAGE], partial(weighted, "Conv", bias=RNG.normal(size=8)), set()),
@@ -103,6 +112,8 @@ CASES = {
     "gather_one": ([IMAGE], partial(plain, "Gather", constants=[np.int64(2)], axis=2), set()),
     "moved": ([IMAGE], moved, set()),
     "depth_to_space": ([(1, 8, 3, 4)], partial(plain, "DepthToSpace", blocksize=2), set()),
+    "depth_to_space_by_channel": ([(1, 12, 3, 4)], partial(plain, "DepthToSpace", blocksize=2, mode="CRD"), set()),
+    "pixel_shuffle": ([(1, 18, 3, 4)], pixel_shuffle, set()),
     "space_to_depth": ([(1, 3, 4, 6)], partial(plain, "SpaceToDepth", blocksize=2), set()),
 }
 
