@@ -79,7 +79,8 @@ def _is_taken(expansion: Expansion, parts: Parts, tensors: tuple[Tensor, ...]) -
     try:
         if not expansion(parts):
             return False
-        signed = signed_view(replace(parts.graph, tensors=tensors + tuple(parts.tensors), ops=tuple(parts.ops)))
+        whole = replace(parts.graph, tensors=tensors + tuple(parts.tensors), ops=tuple(parts.ops))
+        signed = signed_view(whole, {index for op in parts.ops for index in (*op.inputs, *op.outputs)})
         return not any(isinstance(lower_op(signed, op), HostWork) for op in signed.ops if not op.host_reason)
     except GraphError:
         return False

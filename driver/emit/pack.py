@@ -100,7 +100,11 @@ def _gaps(weights: np.ndarray) -> np.ndarray:
 
 def stream_bits(weights: np.ndarray, run_bits: int) -> int:
     """Bits that `encode_stream` makes of `weights` (n,), before padding to beats."""
-    return (8 + run_bits) * int(np.sum((_gaps(weights) >> run_bits) + 1))
+    return _num_bits(_gaps(weights), run_bits)
+
+
+def _num_bits(gaps: np.ndarray, run_bits: int) -> int:
+    return (8 + run_bits) * int(((gaps >> run_bits) + 1).sum())
 
 
 def encode_stream(weights: np.ndarray, run_bits: int) -> bytes:
@@ -208,9 +212,8 @@ def pack_streams(work: ConvWork, tiling: Tiling, kernels: np.ndarray, config: Np
     kernels_per_z = min(tiling.kernels_per_z)
     limit = num_taps * min(kernels_per_z, MAX_STEP_KERNELS) if num_taps > 1 else kernels_per_z
     choices = range(min(MAX_RUN_BITS, limit.bit_length() - 1) + 1)
-    run_bits = min(
-        choices, key=lambda bits: sum(-(-stream_bits(stream.ravel(), bits) // config.port_bits) for stream in streams)
-    )
+    gaps = [_gaps(stream.ravel()) for stream in streams]
+    run_bits = min(choices, key=lambda bits: sum(-(-_num_bits(each, bits) // config.port_bits) for each in gaps))
     data, directory, num_bytes, counts = bytearray(), bytearray(), 0, []
     drained = [
         kernels[first : first + tiling.num_kernels].ravel() for first in range(0, len(kernels), tiling.num_kernels)

@@ -43,11 +43,8 @@ def elementwise_blocks(
 
     level = next(n for n in range(3) if sum(num_loaded([1] * (n + 1) + sizes[n + 1 :])) <= limit)
     inner = [1] * level + [0] + sizes[level + 1 :]
-    step = max(
-        n
-        for n in range(1, sizes[level] + 1)
-        if sum(num_loaded([n if i == level else count for i, count in enumerate(inner)])) <= limit
-    )
+    fixed, least = (sum(num_loaded([*inner[:level], count, *inner[level + 1 :]])) for count in (0, 1))
+    step = min(sizes[level], (limit - fixed) // (least - fixed)) if least > fixed else sizes[level]
     steps = {f"{prefix}step_{n}": strides[operand][n] for operand, prefix in enumerate(("", "b_")) for n in range(3)}
     for outer in np.ndindex(*sizes[:level]):
         for first in range(0, sizes[level], step):

@@ -140,6 +140,7 @@ def interleave_blocks(work: InterleaveWork, addr: int, out_addr: int, config: Np
     )
     block_h, block_w = (work.block_w, work.block_h) if work.is_transposed else (work.block_h, work.block_w)
     row_step, col_step = (1, work.block_w) if work.is_transposed else (work.block_w, 1)
+    channel_step, block_step = (block_h * block_w, 1) if work.is_by_channel else (1, work.num_c)
     num_rows = limit // (block_w * width)
     if num_rows == 0:
         raise GraphError(f"{block_w} rows of {width} pixels exceed half of the TP buffer of 2 x {limit} bytes")
@@ -167,10 +168,13 @@ def interleave_blocks(work: InterleaveWork, addr: int, out_addr: int, config: Np
                     | loops
                     | {
                         "op": TpOp.COPY,
-                        "a_addr": addr + (dy * row_step * work.num_c + channel) * plane + first * width + column,
+                        "a_addr": addr
+                        + (dy * row_step * block_step + channel * channel_step) * plane
+                        + first * width
+                        + column,
                         "a_run_bytes": count * width - column,
                         "num_a_runs": phases,
-                        "a_pitch_bytes": col_step * work.num_c * plane,
+                        "a_pitch_bytes": col_step * block_step * plane,
                         "step_2": loops["step_2"] - column * (phases > 1),
                         "tile_ih": loops["num_1"],
                         "tile_iw": loops["num_2"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +12,17 @@ from .graph import Graph, Op, Tensor
 __all__ = ["signed_view"]
 
 
-def signed_view(graph: Graph) -> Graph:
-    """The same network with int8 for every activation of uint8.
+def signed_view(graph: Graph, looked_at: Container[int] | None = None) -> Graph:
+    """The same network with int8 for every activation of uint8, or for those only that are `looked_at`, by index.
 
     Constants stay what they are; averages say how they round.
     """
     return replace(
         graph,
-        tensors=tuple(_signed(tensor) for tensor in graph.tensors),
+        tensors=tuple(
+            _signed(tensor) if looked_at is None or index in looked_at else tensor
+            for index, tensor in enumerate(graph.tensors)
+        ),
         ops=tuple(_rounded(graph, op) for op in graph.ops),
     )
 

@@ -900,25 +900,54 @@ def _global_average_pool(reader: _Reader, node: _Node) -> None:
 
 
 def _qgemm(reader: _Reader, node: _Node) -> None:
-    bias = node.name(6)
-    _suits(not node.attrs.get("transA", 0) and node.attrs.get("alpha", 1.0) == 1.0)
-    _suits(not bias or (bias in reader.constants and reader.constants[bias].ndim <= 1))
-    _fully_connected(reader, node, 7, bias, is_transposed=bool(node.attrs.get("transB", 0)))
+    bias, alpha = node.name(6), node.attrs.get("alpha", 1.0)
+    _suits(alpha > 0 and (not bias or bias in reader.constants))
+    if node.attrs.get("transA", 0):
+        (node,) = _turned(reader, [node], node.inputs[0], reader._quants(node, 1)[0])
+    _fully_connected(reader, node, 7, bias, is_transposed=bool(node.attrs.get("transB", 0)), alpha=alpha)
+
+
+def _turned(reader: _Reader, nodes: Sequence[_Node], name: str, quant: Quant) -> list[_Node]:
+    """Nodes of a product whose first matrix is transposed, for the matrix that a TRANSPOSE makes."""
+    _suits(reader._is_byte(name) and len(reader.values[name][0]) == 2)
+    shape, dtype = reader.values[name]
+    turned, perm = f"{name} (transposed)", [1, 0]
+    reader.values[turned] = shape[::-1], dtype
+    reader._act(name, False, quant)
+    raw = onnx_package().helper.make_node("Transpose", [name], [turned], perm=perm)
+    _transpose(reader, _Node("Transpose", (name,), (turned,), {"perm": perm}, raw.SerializeToString()))
+    found = []
+    for node in nodes:
+        renamed = reader._renamed(node, {name: turned})
+        raw = onnx_package().NodeProto.FromString(renamed.raw)
+        for attr in raw.attribute:
+            if attr.name == "transA":
+                attr.i = 0
+        found.append(replace(renamed, attrs=renamed.attrs | {"transA": 0}, raw=raw.SerializeToString()))
+    return found
+
+
+def _scaled(quant: Quant, factor: float) -> Quant:
+    return replace(quant, scale=quant.scale * np.float32(factor))
 
 
 def _qlinear_matmul(reader: _Reader, node: _Node) -> None:
     _fully_connected(reader, node, 6, "", is_transposed=False)
 
 
-def _fully_connected(reader: _Reader, node: _Node, place: int, bias: str, *, is_transposed: bool) -> None:
-    """`place` is that of the output's scale."""
+def _fully_connected(
+    reader: _Reader, node: _Node, place: int, bias: str, *, is_transposed: bool, alpha: float = 1.0
+) -> None:
+    """`place` is that of the output's scale; `alpha` is a factor of the product."""
     a, b = node.inputs[0], node.inputs[3]
     source, target = reader._quants(node, 1, place)
     quant = reader._channel_quant(node, 4)
     _suits(reader._is_byte(a) and b in reader.constants and reader.constants[b].ndim == 2)
     weights = reader.constants[b] if is_transposed else reader.constants[b].T
-    inputs = [reader._act(a, False, source), _weights(reader, b, replace(quant, axis=0), weights)]
+    inputs = [reader._act(a, False, _scaled(source, alpha)), _weights(reader, b, replace(quant, axis=0), weights)]
     if bias:
+        shape = reader.constants[bias].shape
+        _suits(shape[-1:] in ((), (1,), weights.shape[:1]) and all(size == 1 for size in shape[:-1]))
         values = np.broadcast_to(reader.constants[bias].reshape(-1), weights.shape[:1])
         inputs.append(reader._constant(bias, np.ascontiguousarray(values)))
     outputs = [reader._new(node.outputs[0], False, target)]
@@ -1108,11 +1137,11 @@ def _resize(reader: _Reader, node: _Node) -> None:
 def _blocks(reader: _Reader, node: _Node) -> None:
     x, y = node.inputs[0], node.outputs[0]
     _form(reader, x)
-    _suits(node.attrs.get("mode", b"DCR") == b"DCR")
     source = reader._act(x, True)
     kind = {"DepthToSpace": "DEPTH_TO_SPACE", "SpaceToDepth": "SPACE_TO_DEPTH"}[node.kind]
     outputs = [reader._new(y, True, reader.tensors[source].quant)]
-    reader._emit(kind, [node], [source], outputs, block_size=node.attrs["blocksize"])
+    options = {"is_by_channel": True} if node.attrs.get("mode", b"DCR") == b"CRD" else {}
+    reader._emit(kind, [node], [source], outputs, block_size=node.attrs["blocksize"], **options)
 
 
 def _gather(reader: _Reader, node: _Node) -> None:
@@ -1222,6 +1251,23 @@ def _float_average_pool(reader: _Reader, node: _Node, island: _Island, limits: _
     _emit_average(reader, island.nodes, node, (x, quant), (last.outputs[0], reader._quants(last, 1)[0]))
 
 
+def _float_mean(reader: _Reader, node: _Node, island: _Island, limits: _Limits) -> None:
+    """The mean of each channel over the whole image."""
+    last, x = island.nodes[-1], island.sources[0]
+    rank, y = len(reader.values[x][0]), last.outputs[0]
+    _suits(limits == _NO_LIMITS and rank in (3, 4))
+    if node.kind == "ReduceMean":
+        axes = _integers(reader, node, 1, "axes")
+        _suits(axes is not None and sorted(axis % rank for axis in axes) == list(range(2, rank)))
+    keeps_axes = len(reader.values[y][0]) == rank
+    inputs = [
+        reader._act(x, True, reader._source_quant(x, island)),
+        reader._constant("axes", np.array([1, 2], np.int32)),
+    ]
+    outputs = [reader._new(y, keeps_axes, reader._quants(last, 1)[0])]
+    reader._emit("MEAN", island.nodes, inputs, outputs, keep_dims=keeps_axes, is_float=True)
+
+
 def _float_weights(reader: _Reader, node: _Node, island: _Island, axis: int) -> tuple[np.ndarray, Quant, Quant, Quant]:
     """Stored weights with their quantisation, per tensor or along `axis`, and the activations' before and behind."""
     found = reader._float_constant(node.inputs[1])
@@ -1262,16 +1308,22 @@ def _float_conv(reader: _Reader, node: _Node, island: _Island, limits: _Limits) 
 
 def _float_gemm(reader: _Reader, node: _Node, island: _Island, limits: _Limits) -> None:
     """A product with a matrix of weights that onnxruntime computes in float32."""
+    if node.attrs.get("transA", 0):
+        x = island.sources[0]
+        nodes = _turned(reader, island.nodes, x, reader._source_quant(x, island))
+        island = _Island(nodes, [next(made.inputs[0] for made in nodes if made.outputs[0] == node.inputs[0])])
+        node = island.core[0]
     x, y, is_matmul = island.sources[0], island.nodes[-1].outputs[0], node.kind == "MatMul"
     is_transposed = bool(node.attrs.get("transB", 0))
+    alpha, beta = node.attrs.get("alpha", 1.0), node.attrs.get("beta", 1.0)
     weights, quant, source, target = _float_weights(reader, node, island, 0 if is_transposed else 1)
-    _suits(weights.ndim == 2 and not node.attrs.get("transA", 0))
-    _suits(node.attrs.get("alpha", 1.0) == 1.0 and node.attrs.get("beta", 1.0) == 1.0)
-    weights, bias = weights if is_transposed else weights.T, "" if is_matmul else node.name(2)
+    _suits(weights.ndim == 2 and alpha > 0)
+    source = _scaled(source, alpha)
+    weights, bias = weights if is_transposed else weights.T, "" if is_matmul or beta == 0 else node.name(2)
     inputs = [
         reader._act(x, False, source),
         _weights(reader, node.inputs[1], replace(quant, axis=0), weights),
-        *([_float_bias(reader, bias, source, quant, weights.shape[0])] if bias else []),
+        *([_float_bias(reader, bias, source, quant, weights.shape[0], beta)] if bias else []),
     ]
     outputs = [reader._new(y, False, target)]
     options = {"activation": "NONE", "keep_num_dims": True, "is_float": True, "clip": limits}
@@ -1319,16 +1371,16 @@ def _transposed_conv(reader: _Reader, node: _Node, island: _Island, limits: _Lim
     reader._emit("TRANSPOSE_CONV", island.nodes, inputs, outputs, **options, macs=macs, is_float=True, clip=limits)
 
 
-def _float_bias(reader: _Reader, name: str, source: Quant, weights: Quant, num_oc: int) -> int:
-    """A bias in float32 as the sums of integers that it is nearest to."""
+def _float_bias(reader: _Reader, name: str, source: Quant, weights: Quant, num_oc: int, factor: float = 1.0) -> int:
+    """A bias in float32, times a factor, as the sums of integers that it is nearest to."""
     constant = reader._float_constant(name)
     if constant is not None:
         values = (constant[0].astype(np.float64) - constant[1].zero_point) * constant[1].scale
     else:
         _suits(name in reader.constants)
         values = reader.constants[name].astype(np.float64)
-    _suits(values.size in (1, num_oc))
-    values = np.broadcast_to(values.reshape(-1), (num_oc,))
+    _suits(values.shape[-1:] in ((), (1,), (num_oc,)) and all(size == 1 for size in values.shape[:-1]))
+    values = np.broadcast_to(values.reshape(-1) * factor, (num_oc,))
     scales = float(source.scale[0]) * np.broadcast_to(weights.scale.astype(np.float64), (num_oc,))
     limits = np.iinfo(np.int32)
     return reader._constant(name, np.clip(np.rint(values / scales), limits.min, limits.max).astype(np.int32))
@@ -1352,6 +1404,7 @@ CORES: dict[str, Callable[[_Reader, _Node, _Island, _Limits], None]] = {
     **dict.fromkeys(("Conv", "ms.FusedConv"), _float_conv),
     **dict.fromkeys(("Gemm", "ms.FusedGemm", "MatMul"), _float_gemm),
     "AveragePool": _float_average_pool,
+    **dict.fromkeys(("GlobalAveragePool", "ReduceMean"), _float_mean),
     "ConvTranspose": _transposed_conv,
 }
 """Float nodes that the NPU computes on bytes."""

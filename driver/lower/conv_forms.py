@@ -57,17 +57,14 @@ def _grouped(parts: Parts) -> bool:
     (num_oc, kernel_h, kernel_w, num_ic), channels = weights.shape, _images(parts[op.inputs[0]])[3]
     if num_ic == channels or channels % num_ic or num_oc % (channels // num_ic):
         return False
-    num_groups = channels // num_ic
-    _require_room(weights.values.size // num_ic * (channels if num_ic > 1 else 1))
+    if num_taps(*_axes(parts, op)) > MAX_TAPS or (op.index in parts.narrow and kernel_h * kernel_w > 1):
+        return False
     if num_ic == 1:
         kernels = _weights(parts, weights, weights.values.transpose(3, 1, 2, 0), 3)
         options = op.options | {"depth_multiplier": num_oc // channels}
         _put_grouped(parts, "DEPTHWISE_CONV_2D", kernels, options)
         return True
-    dense = np.full((num_groups, num_oc // num_groups, kernel_h, kernel_w, num_groups, num_ic), zero_point)
-    for group, part in enumerate(np.split(weights.values, num_groups)):
-        dense[group, ..., group, :] = part
-    kernels = _weights(parts, weights, dense.reshape(num_oc, kernel_h, kernel_w, channels))
+    kernels = _weights(parts, weights, _dense(parts, op, weights, zero_point))
     options = op.options | {"macs": _macs(parts, op)}
     _put_grouped(parts, op.kind, kernels, options)
     return True
@@ -223,15 +220,24 @@ def _part(kernel_h: int, kernel_w: int) -> tuple[int, int]:
 
 
 def _dense(parts: Parts, op: Op, weights: Tensor, zero_point: int) -> np.ndarray:
-    """Weights of a convolution as (OC, KH, KW, IC); of a depthwise one with zeros for other channels."""
-    if op.kind == "CONV_2D":
-        return weights.values
-    num_ic, num_oc = parts[op.inputs[0]].shape[-1], weights.shape[3]
-    _require_room(weights.values.size * num_ic)
-    values = np.full((num_oc, *weights.shape[1:3], num_ic), zero_point, weights.dtype)
-    outputs = np.arange(num_oc)
-    values[outputs, :, :, outputs // (num_oc // num_ic)] = weights.values[0].transpose(2, 0, 1)
-    return values
+    """Weights of a convolution as (OC, KH, KW, IC), with zeros for channels that a kernel does not see."""
+    channels = _images(parts[op.inputs[0]])[3]
+    kernels = weights.values if op.kind == "CONV_2D" else weights.values.transpose(3, 1, 2, 0)
+    num_oc, kernel_h, kernel_w, num_ic = kernels.shape
+    if num_ic == channels:
+        return kernels
+    require(
+        channels % num_ic == 0 and num_oc % (channels // num_ic) == 0,
+        f"kernels of {num_ic} channels of {channels}, {num_oc} of them",
+    )
+    num_groups = channels // num_ic
+    _require_room(kernels.size * num_groups)
+    dense = np.full(
+        (num_groups, num_oc // num_groups, kernel_h, kernel_w, num_groups, num_ic), zero_point, weights.dtype
+    )
+    for group, part in enumerate(np.split(kernels, num_groups)):
+        dense[group, ..., group, :] = part
+    return dense.reshape(num_oc, kernel_h, kernel_w, channels)
 
 
 POINTWISE = (

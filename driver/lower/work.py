@@ -87,7 +87,8 @@ class Axis:
 @dataclass(frozen=True)
 class InterleaveWork:
     """Blocks of channels put next to one another on the TP engine: pixel (y, x) of channel (dy*block_w + dx)*num_c +
-    c becomes pixel (y*block_h + dy, x*block_w + dx) of channel c, where that lies inside the result.
+    c, or c*block_h*block_w + dy*block_w + dx, becomes pixel (y*block_h + dy, x*block_w + dx) of channel c, where that
+    lies inside the result.
     """
 
     num_c: int
@@ -98,6 +99,8 @@ class InterleaveWork:
     """Rows and columns of the source."""
     size_out: tuple[int, int]
     """Rows and columns of the result."""
+    is_by_channel: bool = False
+    """What becomes one channel follows one another in the source."""
     is_transposed: bool = False
     """Images are stored with rows and columns exchanged."""
     lut: np.ndarray | None = None

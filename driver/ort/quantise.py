@@ -6,10 +6,14 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .runtime import OrtError, first_line, ort_package
+from .runtime import OrtError, first_line, onnx_package, ort_package
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["quantise_network"]
 
@@ -24,6 +28,8 @@ def quantise_network(
     """A network with QuantizeLinear and DequantizeLinear around its operators: weights of int8 with a scale per
     channel, activations of int8 or uint8.
 
+    Means over all rows and columns become GlobalAveragePool, which onnxruntime computes on integers.
+
     Parameters
     ----------
     model : a float network
@@ -37,6 +43,7 @@ def quantise_network(
         When onnxruntime cannot quantise the network.
     """
     ort_package()
+    onnx = onnx_package()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -60,6 +67,7 @@ def quantise_network(
             source, prepared, target = (Path(folder) / f"{name}.onnx" for name in ("float", "prepared", "quantised"))
             source.write_bytes(model)
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
+            onnx.save(_pooled(onnx.load(prepared)), prepared)
             quantize_static(
                 prepared,
                 target,
@@ -74,3 +82,36 @@ def quantise_network(
         raise OrtError(f"onnxruntime cannot quantise it: {first_line(error)}") from None
     finally:
         logging.disable(level)
+
+
+def _pooled(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A network of known shapes with a GlobalAveragePool for each ReduceMean over all axes behind the channels."""
+    onnx = onnx_package()
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*onnx.shape_inference.infer_shapes(model).graph.value_info, *model.graph.input)
+        if value.type.tensor_type.HasField("shape")
+    }
+    nodes, axes_names = [], set[str]()
+    for node in model.graph.node:
+        attrs = {attr.name: onnx.helper.get_attribute_value(attr) for attr in node.attribute}
+        axes = attrs.get("axes", [])
+        if len(node.input) > 1 and node.input[1] in constants:
+            axes = onnx.numpy_helper.to_array(constants[node.input[1]]).tolist()
+        rank = ranks.get(node.input[0], 0) if node.op_type == "ReduceMean" else 0
+        if rank < 3 or sorted(axis % rank for axis in axes) != list(range(2, rank)):
+            nodes.append(node)
+            continue
+        axes_names |= constants.keys() & set(node.input[1:])
+        is_kept = attrs.get("keepdims", 1)
+        pooled = node.output[0] if is_kept else f"{node.output[0]} (with all axes)"
+        nodes.append(onnx.helper.make_node("GlobalAveragePool", node.input[:1], [pooled], node.name))
+        if not is_kept:
+            nodes.append(onnx.helper.make_node("Flatten", [pooled], node.output, f"{node.name} (flat)"))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    read = {name for node in nodes for name in node.input}
+    for name in axes_names - read:
+        model.graph.initializer.remove(constants[name])
+    return model

@@ -53,6 +53,15 @@ def moved(x):
     ], {}
 
 
+def pixel_shuffle(x):
+    shapes = {"c0": np.int64([1, 2, 3, 3, 3, 4]), "c1": np.int64([1, 2, 9, 12])}
+    return [
+        NODE("Reshape", [*x, "c0"], ["r"]),
+        NODE("Transpose", ["r"], ["t"], perm=[0, 1, 4, 2, 5, 3]),
+        NODE("Reshape", ["t", "c1"], ["y"]),
+    ], shapes
+
+
 CASES = {
     "conv": ([IMAGE], partial(weighted, "Conv", scale=SCALES, pads=[1, 0, 2, 1], strides=[2, 1]), set()),
     "conv_bias": ([IMAGE], partial(weighted, "Conv", bias=RNG.normal(size=8)), set()),
@@ -64,6 +73,11 @@ CASES = {
     "conv_1d_batch": ([(2, 6, 11)], partial(weighted, "Conv", weights=WEIGHTS[:, :3, 0].copy(), group=2), set()),
     "matmul": ([(1, 4, 6)], partial(weighted, "MatMul", weights=WEIGHTS[:6, 0].reshape(6, 9)), set()),
     "gemm": ([(3, 6)], partial(weighted, "Gemm", weights=WEIGHTS[:, :, 0, 0].copy(), bias=np.ones(8), transB=1), set()),
+    "gemm_turned": (
+        [(6, 3)],
+        partial(weighted, "Gemm", weights=WEIGHTS[:, :, 0, 0].copy(), bias=np.ones(8), transA=1, transB=1),
+        set(),
+    ),
     "matmul_activations": ([(1, 4, 6), (1, 6, 5)], partial(plain, "MatMul"), {"QLinearMatMul"}),
     "add": ([IMAGE, IMAGE], partial(plain, "Add"), set()),
     "add_broadcast": ([IMAGE, (1, 6, 1, 1)], partial(plain, "Add"), set()),
@@ -84,7 +98,8 @@ CASES = {
     "average_pool": ([IMAGE], partial(plain, "AveragePool", kernel_shape=[3, 3]), set()),
     "global_average": ([IMAGE], partial(plain, "GlobalAveragePool"), set()),
     "global_max": ([IMAGE], partial(plain, "GlobalMaxPool"), set()),
-    "reduce_mean": ([IMAGE], partial(plain, "ReduceMean", axes=[2, 3]), {"ReduceMean"}),
+    "reduce_mean": ([(1, 6, 2, 2)], partial(plain, "ReduceMean", axes=[2, 3]), set()),
+    "reduce_mean_of_channels": ([IMAGE], partial(plain, "ReduceMean", axes=[1]), {"ReduceMean"}),
     "concat": ([IMAGE, (1, 4, 7, 5)], partial(plain, "Concat", axis=1), set()),
     "resize": (
         [IMAGE],
@@ -102,6 +117,8 @@ CASES = {
     "gather_one": ([IMAGE], partial(plain, "Gather", constants=[np.int64(2)], axis=2), set()),
     "moved": ([IMAGE], moved, set()),
     "depth_to_space": ([(1, 8, 3, 4)], partial(plain, "DepthToSpace", blocksize=2), set()),
+    "depth_to_space_by_channel": ([(1, 12, 3, 4)], partial(plain, "DepthToSpace", blocksize=2, mode="CRD"), set()),
+    "pixel_shuffle": ([(1, 18, 3, 4)], pixel_shuffle, set()),
     "space_to_depth": ([(1, 3, 4, 6)], partial(plain, "SpaceToDepth", blocksize=2), set()),
 }
 
@@ -115,6 +132,7 @@ def test_a_float_operator_between_quantised_tensors_is_onnxruntimes(name, dtype)
 
 
 TRANSPOSED = {"weights": WEIGHTS.transpose(1, 0, 2, 3)[:6].copy(), "strides": [2, 2], "pads": [1, 1, 0, 0]}
+TURNED = {"transA": 1, "transB": 1}
 FLOATS = {
     "conv_transpose": ([IMAGE], partial(weighted, "ConvTranspose", **TRANSPOSED, bias=np.ones(8))),
     "conv_transpose_groups": (
@@ -139,6 +157,12 @@ FLOATS = {
     ),
     "conv_relu": ([IMAGE], partial(weighted, "Conv", bias=RNG.normal(size=8), then=["Relu"])),
     "depthwise_relu": ([IMAGE], partial(weighted, "Conv", weights=WEIGHTS[:6, :1], group=6, then=["Relu"])),
+    "gemm_factors": (
+        [(6, 3)],
+        partial(
+            weighted, "Gemm", weights=WEIGHTS[:, :, 0, 0].copy(), bias=np.ones((1, 8)), alpha=0.3, beta=2.0, **TURNED
+        ),
+    ),
     "gemm_relu": ([(3, 6)], partial(weighted, "Gemm", weights=WEIGHTS[:6, :, 0, 0].copy(), then=["Relu"])),
 }
 
@@ -188,6 +212,18 @@ def test_qlinear_operators_on_bytes():
     assert hosted == set()
     assert [op.kind for op in plan.graph.ops] == ["TRANSPOSE", "CONV_2D", "TRANSPOSE"]
     assert any("batch" in note for note in plan.graph.notes)
+
+
+@pytest.mark.parametrize("shape", [(8,), (1, 8)])
+def test_a_qgemm_with_a_factor(shape):
+    constants = {"s": np.float32(0.05), "z": np.uint8(99), "w": WEIGHTS[:, :, 0, 0], "v": np.float32(0.004),
+                 "n": np.int8(0), "bias": np.arange(8, dtype=np.int32).reshape(shape) * 100,
+                 "t": np.float32(0.0213)}  # fmt: skip
+    names = ["x", "s", "z", "w", "v", "n", "bias", "t", "z"]
+    node = NODE("QGemm", names, ["y"], domain="com.microsoft", alpha=0.3, transB=1)
+    plan, hosted = check_onnx(_network([node], {"x": (np.uint8, (5, 6))}, ["y"], constants, np.uint8), Q)
+    assert hosted == set()
+    assert not plan.doubts
 
 
 @pytest.mark.parametrize("names", [("x", "one"), ("one", "x"), ("x", "x")])

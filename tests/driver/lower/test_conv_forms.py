@@ -92,6 +92,13 @@ def test_many_taps(dtype, shape, kernel, kind, stride):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("channels", "num_groups"), [(4, 2), (2, 2)])
+def test_groups_of_many_taps(dtype, channels, num_groups):
+    plan = check_model(conv((1, 650, channels), 4, (1, 600), dtype, num_ic=channels // num_groups), Q)
+    assert plan.graph.ops[-1].title.endswith(": CONV_2D")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("shape", "kernel", "stride"), [((1, 300, 1), (1, 251), (1, 1)), ((40, 33, 3), (3, 3), (9, 16))]
 )
