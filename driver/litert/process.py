@@ -27,6 +27,8 @@ _LOCK = RLock()
 SECONDS = "CONVOY_LITERT_SECONDS"
 """The environment variable that says how long LiteRT may take for an answer: to load a model, or to run it once."""
 _DEFAULT_SECONDS, _MAX_SECONDS = 600, 10_000_000
+_ALARM_SECONDS = 0.1
+"""The alarm that ends a process may go off so much before the clock here says so."""
 
 
 class LiteRTError(GraphError):
@@ -161,7 +163,7 @@ class LiteRT:
             answer = connection.recv()
         except (EOFError, OSError):
             connection.close()
-            if time.monotonic() - started >= limit:
+            if time.monotonic() - started >= limit - _ALARM_SECONDS:
                 raise LiteRTTimeout(f"it gave no answer within {limit} s; set {SECONDS} to wait longer") from None
             raise LiteRTError("it aborts (its process ended without an answer)") from None
         self._connection = connection
