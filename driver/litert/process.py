@@ -27,8 +27,6 @@ _LOCK = RLock()
 SECONDS = "CONVOY_LITERT_SECONDS"
 """The environment variable that says how long LiteRT may take for an answer: to load a model, or to run it once."""
 _DEFAULT_SECONDS, _MAX_SECONDS = 600, 10_000_000
-_ALARM_SECONDS = 0.1
-"""The alarm that ends a process may go off so much before the clock here says so."""
 
 
 class LiteRTError(GraphError):
@@ -145,13 +143,21 @@ class LiteRT:
 
     def connect(self) -> None:
         """See to it that there is a process."""
-        if self._connection is None or self._owner != os.getpid():
+        if self._connection is None or self._owner != os.getpid() or self._has_died():
             self._connection, self._owner = None, os.getpid()
             try:
                 self._connection = start_server().connect()
             except OSError:
                 raise LiteRTError("its process ends as it starts") from None
             self.generation += 1
+
+    def _has_died(self) -> bool:
+        """Has the process ended between two requests? Then there is something to read: the end."""
+        assert self._connection is not None
+        try:
+            return self._connection.poll()
+        except OSError:
+            return True
 
     def _exchange(self, name: str, arguments: tuple) -> tuple[bool, Any]:
         limit = _seconds()
@@ -163,7 +169,7 @@ class LiteRT:
             answer = connection.recv()
         except (EOFError, OSError):
             connection.close()
-            if time.monotonic() - started >= limit - _ALARM_SECONDS:
+            if time.monotonic() - started >= limit:
                 raise LiteRTTimeout(f"it gave no answer within {limit} s; set {SECONDS} to wait longer") from None
             raise LiteRTError("it aborts (its process ended without an answer)") from None
         self._connection = connection

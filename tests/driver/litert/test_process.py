@@ -67,10 +67,13 @@ def test_kernels_that_differ():
 
 
 def test_a_server_that_ended_is_replaced():
-    LoadedModel(LiteRT(), MODEL).load()
+    """And so is the process of a model, which ended with it."""
+    model = LoadedModel(LiteRT(), MODEL)
+    model.load()
     server = litert_process.start_server()
     server.stop()
     assert LoadedModel(LiteRT(), MODEL).run([PEAK])[1].max() > 0
+    assert model.run([PEAK])[1].max() > 0
     assert litert_process.start_server() is not server
 
 
