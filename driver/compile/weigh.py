@@ -18,7 +18,8 @@ from convoy.driver.lower.work import (
 )
 from convoy.driver.plan import fitted
 from convoy.driver.plan.cost import block_cycles, tp_cycles
-from convoy.driver.plan.schedule import ConvTask, CopyWork, PhaseWork, Schedule, Task
+from convoy.driver.plan.orders import CopyWork
+from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
 

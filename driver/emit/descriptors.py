@@ -15,7 +15,8 @@ from convoy.driver.lower.work import (
     ZoomWork,
 )
 from convoy.driver.plan.geometry import Stripe
-from convoy.driver.plan.schedule import CopyWork, PhaseWork, Task
+from convoy.driver.plan.orders import CopyWork
+from convoy.driver.plan.schedule import PhaseWork, Task
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import HEADER, NN, PARAM, STREAM, TP, Opcode

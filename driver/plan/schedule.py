@@ -4,9 +4,8 @@ to vanish.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from math import prod
 from typing import Any
 
@@ -37,16 +36,11 @@ from convoy.driver.lower.work import (
     ZoomWork,
 )
 
+from .orders import AXES, CopyWork, Shape, memory_axes, order_steps, reordered
 from .phases import PhaseSplit, SplitConv, Splits
 from .sums import CutConv, TurnedConv
 
-__all__ = ["AXES", "Buffer", "ConvTask", "CopyWork", "HostTask", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
-
-Shape = tuple[int, int, int, int]
-"""NHWC."""
-
-AXES: dict[str, tuple[int, int, int]] = {"linear": (0, 1, 2), "planar": (2, 0, 1), "planar_transposed": (2, 1, 0)}
-"""Order in memory of (h, w, c), outermost first, by `Placement.layout`."""
+__all__ = ["Buffer", "ConvTask", "HostTask", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
 
 
 @dataclass(frozen=True)
@@ -71,15 +65,6 @@ class Buffer:
     """The buffer that it is a part of."""
     offset: int = 0
     """Where it begins there."""
-
-
-@dataclass(frozen=True)
-class CopyWork:
-    """A change of layout on the TP engine."""
-
-    sizes: tuple[int, int, int]
-    source: tuple[int, ...]
-    target: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -272,6 +257,12 @@ class _Scheduler:
             self.values[index] = self._new(shape, self.native if is_cut else "linear", is_input=True)
         return self.values[index]
 
+    def _images_of(self, op: Op, position: int, index: int, shape: Shape) -> Value:
+        """An operand seen as images of `shape` (NHWC), as many as it holds."""
+        value, in_bytes = self._value(index), _in_bytes(shape, self.graph.tensors[index].dtype.itemsize)
+        batch = shape[0] * (prod(value.shape) // prod(in_bytes))
+        return self._reshaped(op, position, value, _with_extent(in_bytes, 0, batch))
+
     def _images(self, value: Value) -> list[Value]:
         """The images of a batch, each a part of its buffer."""
         batch, *extents = value.shape
@@ -328,9 +319,8 @@ class _Scheduler:
     # Operators
 
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
-        value, in_shape = self._value(op.inputs[work.source]), _in_bytes(work.in_shape, work.value_bytes)
-        batch = prod(value.shape) // prod(in_shape)
-        value = self._reshaped(op, position, value, _with_extent(in_shape, 0, batch))
+        value = self._images_of(op, position, op.inputs[work.source], work.in_shape)
+        batch = value.shape[0]
         split = self.splits.get(position)
         if isinstance(split, TurnedConv):
             sources = [self._turned(op, position, value, work.value_bytes)]
@@ -420,11 +410,8 @@ class _Scheduler:
         self._define(op, position, target)
 
     def _extreme(self, op: Op, position: int, work: ExtremeWork) -> None:
-        value = self._value(op.inputs[0])
-        in_shape = _in_bytes(work.in_shape, self.graph.tensors[op.inputs[0]].dtype.itemsize)
-        batch = prod(value.shape) // prod(in_shape)
-        value = self._reshaped(op, position, value, _with_extent(in_shape, 0, batch))
-        value = self._converted(op, position, value, self.native)
+        value = self._images_of(op, position, op.inputs[0], work.in_shape)
+        batch, value = value.shape[0], self._converted(op, position, value, self.native)
         if work.is_min:
             value = self._inverted(op, position, value)
         for pool in work.pools:
@@ -474,9 +461,7 @@ class _Scheduler:
 
     def _moves(self, op: Op, position: int, work: MovesWork) -> None:
         value_bytes = self.graph.tensors[op.outputs[0]].dtype.itemsize
-        value, in_shape = self._value(op.inputs[work.source]), _in_bytes(work.in_shape, value_bytes)
-        batch = prod(value.shape) // prod(in_shape)
-        value = self._reshaped(op, position, value, _with_extent(in_shape, 0, in_shape[0] * batch))
+        value = self._images_of(op, position, op.inputs[work.source], work.in_shape)
         value = self._converted(op, position, value, self.native)
         targets: dict[int, Value] = {}
         for number, move in work.moves:
@@ -522,9 +507,9 @@ class _Scheduler:
         wanted = {
             layout: [order[place] for place in places]
             for layout in AXES
-            if (places := _memory_axes(turned, image, layout)) is not None
+            if (places := memory_axes(turned, image, layout)) is not None
         }
-        source = _memory_axes(sizes, source_image, value.layout)
+        source = memory_axes(sizes, source_image, value.layout)
         has_neighbour = len(self.tasks) > self.segment_start
         for layout, axes in wanted.items():
             if has_neighbour and source == axes:
@@ -534,10 +519,10 @@ class _Scheduler:
         if source is None:
             value = self._converted(op, position, value, "linear")
             source = [axis for axis, size in enumerate(sizes) if size > 1]
-        for step in _steps(source, wanted[layout]):
+        for step in order_steps(source, wanted[layout]):
             target = self._new(shape, layout)
             add = self._task_each if batch > 1 else self._task
-            add(op, position, _reordered(sizes, source, step), (value,), target)
+            add(op, position, reordered(sizes, source, step), (value,), target)
             value, source = target, step
         self._define(op, position, value)
 
@@ -560,9 +545,7 @@ class _Scheduler:
         target = self._new(shape, self.native)
         start = 0
         for index, in_shape in zip(op.inputs, work.in_shapes, strict=True):
-            in_bytes = _in_bytes(in_shape, value_bytes)
-            in_bytes = _with_extent(in_bytes, 0, in_bytes[0] * batch)
-            value = self._reshaped(op, position, self._value(index), in_bytes)
+            value = self._images_of(op, position, index, in_shape)
             value = self._converted(op, position, value, self.native)
             size = value.shape[1 + work.axis]
             if not (work.axis == 2 and self._place(value, target, start * shape[1] * shape[2])):
@@ -694,62 +677,6 @@ class _Scheduler:
         elif prod(shape) != prod(value.shape):
             raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
         self.values[op.outputs[number]] = self._reshaped(op, position, value, shape)
-
-
-def _memory_axes(sizes: Sequence[int], shape: Shape, layout: str) -> list[int] | None:
-    """The axes of a tensor seen as `sizes`, those of one element left out, in the order in which they lie in memory,
-    the outermost first; None where no axes of `sizes` make up the rows, columns and channels of `shape`.
-    """
-    left = [axis for axis, size in enumerate(sizes) if size > 1]
-    if layout == "linear":
-        return left
-    if shape[0] != 1:
-        return None
-    parts: list[list[int]] = []
-    for extent in shape[1:]:
-        part: list[int] = []
-        while left and prod(sizes[axis] for axis in part) < extent:
-            part.append(left.pop(0))
-        if prod(sizes[axis] for axis in part) != extent:
-            return None
-        parts.append(part)
-    return [axis for number in AXES[layout] for axis in parts[number]]
-
-
-def _blocks(source: Sequence[int], target: Sequence[int]) -> list[list[int]]:
-    """The axes in the order `source`; those that are next to one another in the order `target` too are a block."""
-    blocks: list[list[int]] = []
-    for axis in source:
-        place = target.index(axis)
-        if blocks and place > 0 and target[place - 1] == blocks[-1][-1]:
-            blocks[-1].append(axis)
-        else:
-            blocks.append([axis])
-    return blocks
-
-
-def _steps(source: list[int], target: list[int]) -> Iterator[list[int]]:
-    """Orders from one to another one, each with at most three blocks of the order before."""
-    while len(blocks := _blocks(source, target)) > 3:
-        cuts = combinations(range(len(blocks) + 1), 3)
-        parts = [(blocks[:a], blocks[a:b], blocks[b:c], blocks[c:]) for a, b, c in cuts if a == 0 or c == len(blocks)]
-        orders = [
-            [axis for part in (before, second, first, behind) for block in part for axis in block]
-            for before, first, second, behind in parts
-        ]
-        source = min(orders, key=lambda order: len(_blocks(order, target)))
-        yield source
-    yield target
-
-
-def _reordered(sizes: Sequence[int], source: Sequence[int], target: Sequence[int]) -> CopyWork:
-    """A copy from one order of axes in memory to another one, of at most three blocks."""
-    blocks = _blocks(source, target)
-    firsts = [block[0] for block in blocks]
-    order = [firsts.index(axis) for axis in target if axis in firsts]
-    padding = list(range(len(blocks), 3))
-    a, b, c = [prod(sizes[axis] for axis in block) for block in blocks] + [1] * len(padding)
-    return CopyWork((a, b, c), (0, 1, 2), tuple(order + padding))
 
 
 def _in_bytes(shape: Shape, value_bytes: int) -> Shape:
