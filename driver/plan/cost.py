@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -17,7 +18,16 @@ from . import fitted
 if TYPE_CHECKING:
     from .geometry import Geometry, GroupShape, Stripe
 
-__all__ = ["TilingCost", "WeightLoad", "block_cycles", "least_cycles", "tiling_cost", "tp_cycles", "words_per_row"]
+__all__ = [
+    "TilingCost",
+    "WeightLoad",
+    "block_cycles",
+    "least_cycles",
+    "tiling_cost",
+    "tp_cycles",
+    "tp_group_bytes",
+    "words_per_row",
+]
 
 
 @dataclass(frozen=True)
@@ -254,10 +264,16 @@ def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfi
     )
 
 
+def tp_group_bytes(steps: Iterable[int], config: NpuConfig) -> int:
+    """Elements of 8 bits that the tensor processor walks over in a cycle, with neighbours of each operand so many bytes
+    apart: one where that puts lanes into one bank of its buffer.
+    """
+    return NUM_TP_LANES if all(step == 0 or step % (config.port_bytes // 2) for step in steps) else 1
+
+
 def block_cycles(block: dict[str, int], config: NpuConfig) -> float:
     """Estimated cycles of a descriptor other than a pool: its load or its elements, whichever are more."""
     load = sum(block[f"num_{name}_runs"] * (-(-block[f"{name}_run_bytes"] // config.port_bytes) + 1) for name in "ab")
     steps = [block["step_2"]] + [block["b_step_2"]] * (block["b_run_bytes"] > 0)
-    has_groups = all(step == 0 or step % (config.port_bytes // 2) != 0 for step in steps)
-    row = max(2, (1 + block["is_wide"]) * (-(-block["num_2"] // NUM_TP_LANES) if has_groups else block["num_2"]))
+    row = max(2, (1 + block["is_wide"]) * -(-block["num_2"] // tp_group_bytes(steps, config)))
     return max(load, block["num_0"] * block["num_1"] * row) + fitted.TP_BLOCK_CYCLES

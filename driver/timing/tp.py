@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convoy.driver.plan.cost import tp_group_bytes
 from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import (
@@ -138,7 +139,7 @@ class TpTimer:
         outer = d["num_0"] * d["num_1"]
         if d["op"] in (TpOp.COPY, *TP_TWO_OPERANDS):
             steps = [d["step_2"], *([d["b_step_2"]] if d["op"] in TP_TWO_OPERANDS else [])]
-            lanes = NUM_TP_LANES if all(step == 0 or step % (self.config.port_bytes // 2) for step in steps) else 1
+            lanes = tp_group_bytes(steps, self.config)
             if d["op"] == TpOp.COPY:
                 return d["num_0"] * self._copied_rows(d, lanes)
             return outer * max(2, (1 + d["is_wide"]) * -(-d["num_2"] // lanes))
