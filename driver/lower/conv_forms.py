@@ -11,7 +11,7 @@ import numpy as np
 from convoy.driver.graph.graph import Op, Quant, Tensor
 
 from .operands import nhwc, require, require_same_quant, weight_constant
-from .operators import MAX_PAD, num_taps, transposed_axis, window_axis
+from .operators import MAX_PAD, num_taps, transposed_kernels, window_axis
 from .parts import Expansion, Parts
 from .reduce import MAX_TAPS
 from .work import Axis
@@ -371,29 +371,23 @@ def _transposed_wide(parts: Parts) -> bool:
     if parts[source].dtype != np.int16:
         return False
     (target,), (weights, _) = op.outputs, weight_constant(parts.graph, op)
-    (batch, *size_in, num_ic), (_, *size_out, num_oc) = _images(parts[source]), _images(parts[target])
-    strides = op.options["stride_h"], op.options["stride_w"]
-    (rows, row_taps), (cols, col_taps) = (
-        transposed_axis(op, name, size_in[n], size_out[n], weights.shape[1 + n]) for n, name in enumerate("hw")
-    )
-    kernels = np.zeros((*strides, num_oc, rows.kernel, cols.kernel, num_ic), weights.dtype)
-    _require_room(kernels.size)
-    for y, y_tap, ky in row_taps:
-        for x, x_tap, kx in col_taps:
-            kernels[y, x, :, y_tap, x_tap] = weights.values[:, ky, kx]
+    in_shape, out_shape = _images(parts[source]), _images(parts[target])
+    strides, (batch, num_oc) = (op.options["stride_h"], op.options["stride_w"]), (out_shape[0], out_shape[3])
+    _require_room(weights.values.size * strides[0] * strides[1])
+    kernels, rows, cols = transposed_kernels(op, in_shape, out_shape, weights.values)
     copies, quant = strides[0] * strides[1], weights.quantisation
     if quant.scale.size > 1:
         quant = Quant(np.tile(quant.scale, copies), np.tile(quant.zero_point, copies))
-    inputs = [source, parts.constant(kernels.reshape(-1, *kernels.shape[3:]), quant)]
+    inputs = [source, parts.constant(kernels, quant)]
     if len(op.inputs) > 3 and op.inputs[3] >= 0:
         inputs.append(parts.constant(np.tile(parts[op.inputs[3]].values, copies)))
     made = parts.tensor((batch, rows.size_out, cols.size_out, copies * num_oc), target)
     pads = rows.pad, _behind(rows), cols.pad, _behind(cols)
-    macs = batch * size_in[0] * size_in[1] * int(np.prod(weights.shape))
+    macs = int(np.prod(in_shape[:3]) * np.prod(weights.shape))
     options = {"stride_h": 1, "stride_w": 1, "pads": pads, "activation": op.options["activation"], "macs": macs}
     parts.add("CONV_2D", inputs, (made,), **options)
     whole = batch, rows.size_out * strides[0], cols.size_out * strides[1], num_oc
-    is_cropped = whole[1:3] != tuple(size_out)
+    is_cropped = whole != out_shape
     turned = parts.tensor(whole, target) if is_cropped else target
     view = batch, rows.size_out, cols.size_out, *strides, num_oc
     parts.add("TRANSPOSE", (made,), (turned,), view=view, order=(0, 1, 3, 2, 4, 5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -357,26 +358,12 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
         (num_ic, num_oc) == (in_shape[3], out_shape[3]),
         f"kernels {weights.shape} for {in_shape[3]} input and {out_shape[3]} output channels",
     )
-    axes = [transposed_axis(op, name, in_shape[n], out_shape[n], weights.shape[n]) for n, name in ((1, "h"), (2, "w"))]
-    (rows, row_taps), (cols, col_taps) = axes
+    kernels, rows, cols = transposed_kernels(op, in_shape, out_shape, centred(weights, zero_point))
     stride_h, stride_w = op.options["stride_h"], op.options["stride_w"]
-    kernels = np.zeros((stride_h, stride_w, num_oc, rows.kernel, cols.kernel, num_ic), np.int16)
-    values = centred(weights, zero_point)
-    for y, y_tap, ky in row_taps:
-        for x, x_tap, kx in col_taps:
-            kernels[y, x, :, y_tap, x_tap] = values[:, ky, kx]
     check_axes(rows, cols)
     inputs = op.inputs[2], op.inputs[1], *op.inputs[3:]
     work = _conv_work(
-        graph,
-        replace(op, inputs=inputs),
-        kernels.reshape(-1, *kernels.shape[3:]),
-        rows,
-        cols,
-        in_shape,
-        False,
-        Rounding.DOUBLE,
-        stride_h * stride_w,
+        graph, replace(op, inputs=inputs), kernels, rows, cols, in_shape, False, Rounding.DOUBLE, stride_h * stride_w
     )
     if isinstance(work, HostWork):
         return work
@@ -389,7 +376,34 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
     return replace(work, source=2, interleave=interleave)
 
 
-def transposed_axis(
+def transposed_kernels(
+    op: Op, in_shape: Sequence[int], out_shape: Sequence[int], values: np.ndarray
+) -> tuple[np.ndarray, Axis, Axis]:
+    """Kernels and axes of a convolution of stride 1 that computes a transposed one: its output channel (y*stride_w +
+    x)*OC + c is channel c at place (y, x) within a stride.
+
+    Parameters
+    ----------
+    in_shape, out_shape : NHWC
+    values : the operator's kernels (OC, KH, KW, IC), less their zero point
+
+    Returns
+    -------
+    kernels (stride_h*stride_w*OC, rows.kernel, cols.kernel, IC) of the dtype of `values`; rows; columns
+    """
+    (rows, row_taps), (cols, col_taps) = (
+        _transposed_axis(op, name, in_shape[n], out_shape[n], values.shape[n]) for n, name in ((1, "h"), (2, "w"))
+    )
+    num_oc, _, _, num_ic = values.shape
+    strides = op.options["stride_h"], op.options["stride_w"]
+    kernels = np.zeros((*strides, num_oc, rows.kernel, cols.kernel, num_ic), values.dtype)
+    for y, y_tap, ky in row_taps:
+        for x, x_tap, kx in col_taps:
+            kernels[y, x, :, y_tap, x_tap] = values[:, ky, kx]
+    return kernels.reshape(-1, *kernels.shape[3:]), rows, cols
+
+
+def _transposed_axis(
     op: Op, axis: str, size_in: int, size_out: int, kernel: int
 ) -> tuple[Axis, list[tuple[int, int, int]]]:
     """The axis of the convolution of stride 1, and (place within the stride, its tap, tap of the operator) of each
