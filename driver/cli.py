@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from convoy.driver.emit.program import Plan
     from convoy.driver.graph.graph import Graph
     from convoy.driver.graph.onnx_reader import OnnxModel
+    from convoy.driver.graph.tflite_reader import TfliteModel
     from convoy.driver.runtime.device import Device, MemoryModel
     from convoy.driver.runtime.session import Execution
 
@@ -92,6 +93,17 @@ class MemoryKind(StrEnum):
 Model = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="TFLite or ONNX file.", show_default=False, autocompletion=complete_files),
+]
+NewFile = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write the new network here.",
+        show_default=False,
+        autocompletion=complete_files,
+    ),
 ]
 ShapeOption = Annotated[
     list[str] | None,
@@ -200,7 +212,6 @@ def run(
 ) -> int:
     """Run a network and compare every tensor with the reference."""
     from convoy.driver.graph.reader import load_network
-    from convoy.driver.graph.tflite_reader import TfliteModel
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.workload.inputs import load_input, load_steps, random_inputs
 
@@ -223,15 +234,7 @@ def run(
     else:
         inputs = [{tensors[0].index: values} for values in load_steps(input_path, tensors[0], steps)]
     job = _Job(
-        graph,
-        loaded.data if isinstance(loaded, TfliteModel) else loaded,
-        str(model),
-        npu,
-        config,
-        device,
-        _memory_model(memory, latency, stall, seed),
-        waves,
-        reference,
+        graph, loaded, str(model), npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference
     )
     found = job.run(inputs, selected, workers=_workers(jobs, scheduler, waves), is_strict=strict)
     return _finish(job, found, save, json_path)
@@ -523,17 +526,7 @@ def operators(
 @app.command()
 def prune(
     model: Model,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write the pruned TFLite file here.",
-            show_default=False,
-            autocompletion=complete_files,
-        ),
-    ],
+    output: NewFile,
     shape: ShapeOption = None,
     share: Annotated[
         float, typer.Option("--share", metavar="S", help="Share of each convolution's weights that is zero afterwards.")
@@ -572,17 +565,7 @@ def quantize(
             autocompletion=complete_files,
         ),
     ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write the quantised ONNX file here.",
-            show_default=False,
-            autocompletion=complete_files,
-        ),
-    ],
+    output: NewFile,
     shape: ShapeOption = None,
     dtype: Annotated[QuantizedType, typer.Option("--dtype", help="Of activations.")] = QuantizedType.INT8,
     samples: Annotated[
@@ -672,7 +655,7 @@ class _Job:
     def __init__(
         self,
         graph: Graph,
-        model: bytes | OnnxModel,
+        model: bytes | TfliteModel | OnnxModel,
         model_name: str,
         npu: NpuConfig,
         config_name: str,
@@ -716,9 +699,7 @@ class _Job:
         if self.reference != ReferenceName.NONE:
             from convoy.driver.workload.reference import Compared
 
-            ops = {op.index: op for op in plan.graph.ops}
-            doubtful = {tensor for index in plan.doubts for tensor in ops[index].outputs if tensor in plan.placements}
-            reference = Compared(self.model, frozenset(doubtful))
+            reference = Compared(self.model, plan.doubtful)
         if selected is not None:
             missing = set(plan_inputs(plan)) - set(steps[0])
             steps = [

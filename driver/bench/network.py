@@ -10,7 +10,6 @@ from typing import Any
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
 from convoy.driver.graph.graph import GraphError
-from convoy.driver.graph.onnx_reader import OnnxModel
 from convoy.driver.graph.reader import load_network
 from convoy.driver.report.report import build_report
 from convoy.driver.runtime.device import DeviceError, MemoryModel
@@ -66,9 +65,7 @@ def _run(model: Path, npu: NpuConfig, rtl_cycles: int) -> dict[str, Any]:
         execution = Session(plan, device).run(inputs)
     finally:
         device.close()
-    ops = {op.index: op for op in plan.graph.ops}
-    doubtful = {tensor for index in plan.doubts for tensor in ops[index].outputs if tensor in plan.placements}
-    reference = Compared(_model_of(loaded), frozenset(doubtful))
+    reference = Compared(loaded, plan.doubtful)
     expected = reference.run(list(inputs.values()), execution.tensors)
     report, mismatches = build_report(
         plan,
@@ -77,7 +74,7 @@ def _run(model: Path, npu: NpuConfig, rtl_cycles: int) -> dict[str, Any]:
         model=model.name,
         config=npu.name,
         device_name=device_name,
-        reference="litert",
+        reference=reference.name,
         expected=expected,
         reference_note=reference.note,
     )
@@ -128,10 +125,6 @@ def _refusal_of_reference(model: Path) -> str | None:
         loaded = load_network(model)
     except GraphError as error:
         return str(error)
-    reference = Compared(_model_of(loaded))
+    reference = Compared(loaded)
     inputs = random_inputs([loaded.graph.tensors[index] for index in loaded.graph.inputs], SEED)
     return None if reference.run(list(inputs.values())) is not None else reference.note
-
-
-def _model_of(loaded):
-    return loaded if isinstance(loaded, OnnxModel) else loaded.data

@@ -202,7 +202,7 @@ def _measure(model: Path, config: str, npu: NpuConfig, device_name: str, peer_pr
         timed, execution = Estimator(memory), estimate(plan, memory)
     else:
         inputs = random_inputs([plan.graph.tensors[index] for index in plan.graph.inputs], SEED)
-        reference = Compared(loaded.data)
+        reference = Compared(loaded)
         expected, note = reference.run(list(inputs.values())), reference.note
         timed = device = open_device(device_name, npu, memory)
         try:

@@ -151,3 +151,9 @@ class Plan:
     keeps: tuple[Keep, ...] = ()
     doubts: dict[int, int] = field(default_factory=dict)
     """By operator index: sums of channels, or pairs of operands, whose result may differ by one from the runtime's."""
+
+    @property
+    def doubtful(self) -> frozenset[int]:
+        """The stored tensors of which `doubts` speaks."""
+        ops = (op for op in self.graph.ops if op.index in self.doubts)
+        return frozenset(index for op in ops for index in op.outputs if index in self.placements)

@@ -8,6 +8,7 @@ import numpy as np
 
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.graph.onnx_reader import OnnxModel
+from convoy.driver.graph.tflite_reader import TfliteModel
 from convoy.driver.litert.process import LiteRT, LiteRTError, LoadedModel
 from convoy.driver.ort.runtime import OrtError
 
@@ -80,11 +81,13 @@ class Compared:
 
     Parameters
     ----------
-    model : a TFLite file, or an ONNX network
+    model : a TFLite file, or a network that has been read
     doubtful : as for `OnnxReference`
     """
 
-    def __init__(self, model: bytes | OnnxModel, doubtful: frozenset[int] = frozenset()):
+    def __init__(self, model: bytes | TfliteModel | OnnxModel, doubtful: frozenset[int] = frozenset()):
+        if isinstance(model, TfliteModel):
+            model = model.data
         self._reference: Reference | OnnxReference | None = None
         self.note: str | None = None
         """Why there is no reference, or what was changed in the network for it."""
