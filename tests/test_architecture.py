@@ -131,7 +131,6 @@ TESTED_ELSEWHERE = {
         "compile_graph",
         "every geometry runs on the golden model",
     ),
-    "driver/plan/macs.py": ("driver/runtime/test_session.py", "macs", "MACs of the report"),
     "driver/plan/phases.py": ("driver/compile/test_layers.py", "phases", "strides of 3 to 8"),
     "driver/plan/schedule.py": ("driver/compile/test_networks.py", "compile_graph", "whole networks"),
     "driver/report/config_report.py": ("driver/test_cli.py", "info", "the command, run"),

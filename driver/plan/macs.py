@@ -50,18 +50,37 @@ def lane_macs(work: ConvWork, tiling: Tiling, config: NpuConfig) -> LaneMacs:
     return LaneMacs(issued * config.num_lanes, int(nnz.sum()) * work.rows.size_out * work.cols.size_out)
 
 
+_CONVS = "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"
+_PRODUCTS = "BATCH_MATMUL", "MatMul", "QLinearMatMul"
+"""Of two activations, in TFLite and in ONNX."""
+_RECURRENT = "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "LSTM", "GRU", "RNN"
+
+
 def dense_macs(graph: Graph, op: Op) -> int:
-    """Multiply-accumulates of a convolution or fully connected layer, zeros included: each output meets a kernel,
-    pads too; of a transposed convolution each input does, also where the result is cropped. 0 for any other
-    operator.
+    """Multiply-accumulates of an operator with weights, or of a product of matrices, zeros included: each output meets
+    a kernel, pads too; of a transposed convolution each input does, also where the result is cropped; of a recurrent
+    layer each step meets every weight. 0 for any other operator.
     """
     if "macs" in op.options:
         return op.options["macs"]
+    shapes = [graph.tensors[index].shape if index >= 0 else () for index in op.inputs]
     if op.kind == "TRANSPOSE_CONV":
-        weights = graph.tensors[op.inputs[1]].shape
-        return prod(graph.tensors[op.inputs[2]].shape) * prod(weights[:3])
-    if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        return prod(shapes[2]) * prod(shapes[1][:3])
+    if op.kind in _RECURRENT:
+        constants = [
+            graph.tensors[index] for index in op.inputs if index >= 0 and graph.tensors[index].data is not None
+        ]
+        num_steps = prod(shapes[0][:-1])
+        return num_steps * sum(prod(tensor.shape) for tensor in constants if len(tensor.shape) > 1)
+    if not op.outputs:
         return 0
-    weights, out = graph.tensors[op.inputs[1]].shape, graph.tensors[op.outputs[0]].shape
-    per_output = weights[1] * weights[2] if op.kind == "DEPTHWISE_CONV_2D" else prod(weights[1:])
-    return prod(out) * per_output
+    out = graph.tensors[op.outputs[0]].shape
+    if op.kind in _PRODUCTS:
+        (height, width), rows = ((1, *shapes[0])[-2:], (1, *out)[-2])
+        return prod(out) * (height * width // rows)
+    if op.kind == "CONV_3D":
+        return prod(out) * prod(shapes[1][:-1])
+    if op.kind not in _CONVS:
+        return 0
+    kernel = shapes[1]
+    return prod(out) * (kernel[1] * kernel[2] if op.kind == "DEPTHWISE_CONV_2D" else prod(kernel[1:]))

@@ -31,7 +31,7 @@ REMEDIES = {
     "; the limit is 1..": "stay within the limit, or do it in several layers",
     "the limit is": "stay within the limit",
     "grouped convolutions": "split the channels into convolutions of their own",
-    "batch": "run the images one after another",
+    "batch ": "run the images one after another",
     "results have 16": "use int8 activations",
     "cannot be applied exactly": "calibrate again: another scale of that tensor will do",
     "must have the same scale": "quantise both tensors alike",
@@ -132,6 +132,7 @@ def share_line(report: Mapping[str, Any]) -> str:
     return (
         f"the NPU does {report['npu_ops_percent']:g}% of the operators"
         + (f" and {macs:g}% of the multiplications" if macs is not None else "")
-        + f"; CPU: {len(groups)} step{'s' * (len(groups) != 1)}, {report['host_round_trips']} round trips, "
+        + f"; CPU: {len(groups)} step{'s' * (len(groups) != 1)}, "
+        f"{report['host_round_trips']} round trip{'s' * (report['host_round_trips'] != 1)}, "
         f"{to_host:,} bytes from the NPU, {to_npu:,} bytes to it"
     )

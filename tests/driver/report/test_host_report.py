@@ -41,7 +41,7 @@ def test_bytes_and_turns():
     assert shares(plan) == {"npu_macs_percent": None, "npu_ops_percent": 50.0, "host_round_trips": 1}
     report = plan_report(plan)
     assert share_line(report) == (
-        "the NPU does 50% of the operators; CPU: 1 step, 1 round trips, 8 bytes from the NPU, 8 bytes to it"
+        "the NPU does 50% of the operators; CPU: 1 step, 1 round trip, 8 bytes from the NPU, 8 bytes to it"
     )
 
 
