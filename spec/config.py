@@ -8,11 +8,13 @@ import stat
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 
-__all__ = ["PAGE_BYTES", "PRESETS", "ConfigError", "NpuConfig", "load_config"]
+__all__ = ["MIN_TP_BUFFER_BYTES", "PAGE_BYTES", "PRESETS", "ConfigError", "NpuConfig", "load_config"]
 
 
 PAGE_BYTES = 4096
 """No burst of AXI4 crosses a multiple of it."""
+MIN_TP_BUFFER_BYTES = 1024
+"""Of every legal configuration."""
 MAX_CONFIG_BYTES = 1 << 16
 """A longer TOML file is refused."""
 
@@ -116,8 +118,8 @@ class NpuConfig:
         )
         check(
             "tp_buffer_bytes",
-            is_pow2(self.tp_buffer_bytes) and 1024 <= self.tp_buffer_bytes <= 1 << 16,
-            "use a power of two, 1024..65536",
+            is_pow2(self.tp_buffer_bytes) and MIN_TP_BUFFER_BYTES <= self.tp_buffer_bytes <= 1 << 16,
+            f"use a power of two, {MIN_TP_BUFFER_BYTES}..65536",
         )
         check(
             "max_burst_beats",

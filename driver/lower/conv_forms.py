@@ -10,10 +10,9 @@ import numpy as np
 
 from convoy.driver.graph.graph import Op, Quant, Tensor
 
-from .operands import nhwc, require, require_same_quant, weight_constant
-from .operators import MAX_PAD, num_taps, transposed_kernels, window_axis
+from .operands import MAX_PAD, MAX_TAPS, nhwc, require, require_same_quant, weight_constant
+from .operators import num_taps, transposed_kernels, window_axis
 from .parts import Expansion, Parts
-from .reduce import MAX_TAPS
 from .work import Axis
 
 __all__ = ["CONV_EXPANSIONS"]

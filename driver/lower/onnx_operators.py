@@ -12,16 +12,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, Op
-from convoy.spec.isa import NN, Rounding
+from convoy.spec.isa import Rounding
 
 from .float_factors import float_factors
-from .operands import activation, image, moved, nhwc, require
+from .operands import MAX_TAPS, activation, image, moved, nhwc, require
 from .operators import check_axes, conv_axis
 from .work import Axis, ConvWork, Lowering, LutWork
 
 __all__ = ["ONNX_LOWERINGS"]
 
-MAX_TAPS = NN.fields["num_taps"].max
 _FLOAT32_ROUNDING = float(np.finfo(np.float32).eps) / 2
 """Relative error of one rounding to float32."""
 _FLOAT32_INTEGERS = 1 << 24

@@ -7,10 +7,14 @@ from math import prod
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError, Op, Tensor
+from convoy.spec.isa import NN, TP
 
 from .quantise import activation_range
 
 __all__ = [
+    "MAX_PAD",
+    "MAX_POOL_STRIDE",
+    "MAX_TAPS",
     "Refusal",
     "activation",
     "axis_number",
@@ -27,6 +31,10 @@ __all__ = [
     "require_same_quant",
     "weight_constant",
 ]
+
+MAX_PAD = NN.fields["pad_top"].max
+MAX_TAPS = NN.fields["num_taps"].max
+MAX_POOL_STRIDE = TP.fields["stride_h"].max
 
 
 def nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:

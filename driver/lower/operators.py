@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime, Tensor
-from convoy.spec.isa import NN, TP, Rounding, TpOp
+from convoy.spec.isa import Rounding, TpOp
 
 from .batch import one_image
 from .elementwise import ELEMENTWISE_LOWERINGS
@@ -16,14 +16,26 @@ from .float_factors import requantised
 from .host_ops import host_reason
 from .lut import LUT_KINDS
 from .moves import MOVE_LOWERINGS
-from .operands import activation, centred, clamp, constant, describe, image, moved, require, weight_constant
+from .operands import (
+    MAX_PAD,
+    MAX_POOL_STRIDE,
+    MAX_TAPS,
+    activation,
+    centred,
+    clamp,
+    constant,
+    describe,
+    image,
+    moved,
+    require,
+    weight_constant,
+)
 from .quantise import MAX_SHIFT_LEFT, quantise_multiplier, reduced_multiplier, single_multipliers
-from .reduce import MAX_TAPS, REDUCE_LOWERINGS
+from .reduce import REDUCE_LOWERINGS
 from .work import Axis, ConvWork, HostWork, InterleaveWork, Lowering, PoolWork, Work
 
 __all__ = [
     "LOWERINGS",
-    "MAX_PAD",
     "InexactError",
     "check_axes",
     "conv_axis",
@@ -35,8 +47,6 @@ __all__ = [
 
 KERNEL_PER_STRIDE = 11
 """Kernels of at most this many taps per axis and stride, less one, have small windows in any image."""
-MAX_PAD = NN.fields["pad_top"].max
-MAX_POOL_STRIDE = TP.fields["stride_h"].max
 _NUM_NAMED = 3
 """Channels that a message names."""
 

@@ -11,17 +11,26 @@ from math import prod
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, Op, Tensor
-from convoy.spec.isa import NN, TP, Rounding, TpOp
+from convoy.spec.config import MIN_TP_BUFFER_BYTES
+from convoy.spec.isa import Rounding, TpOp
 
-from .operands import activation, axis_number, integers, moved, nhwc, require, require_same_quant
+from .operands import (
+    MAX_POOL_STRIDE,
+    MAX_TAPS,
+    activation,
+    axis_number,
+    integers,
+    moved,
+    nhwc,
+    require,
+    require_same_quant,
+)
 from .quantise import MAX_SHIFT_LEFT, mean_multiplier, quantise_multiplier
 from .work import Axis, ConvWork, ExtremeWork, Lowering, PoolWork, ReshapeWork
 
-__all__ = ["MAX_TAPS", "REDUCE_LOWERINGS"]
+__all__ = ["REDUCE_LOWERINGS"]
 
-MAX_TAPS = NN.fields["num_taps"].max
-MAX_POOL_STRIDE = TP.fields["stride_h"].max
-MAX_WINDOW = 512
+MAX_WINDOW = MIN_TP_BUFFER_BYTES // 2
 """Bytes of a pooling window that the TP buffer of every legal configuration holds."""
 
 

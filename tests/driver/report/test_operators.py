@@ -12,7 +12,8 @@ from convoy.driver.compile.lowering import lower_graph
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.graph.tflite_reader import read_tflite
-from convoy.driver.lower.operators import LOWERINGS, MAX_PAD
+from convoy.driver.lower.operands import MAX_PAD
+from convoy.driver.lower.operators import LOWERINGS
 from convoy.driver.lower.work import HostWork
 from convoy.driver.report.operators import ENGINE_MEANINGS, catalogue, needs
 from convoy.spec.config import PRESETS
