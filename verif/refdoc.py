@@ -10,7 +10,7 @@ import itertools
 from dataclasses import fields
 from pathlib import Path
 
-from convoy.driver.graph.onnx_reader import ELEMENTWISE
+from convoy.driver.graph.onnx_float import ELEMENTWISE
 from convoy.driver.report.markdown import filled
 from convoy.driver.report.onnx_catalogue import onnx_catalogue, onnx_introduction
 from convoy.driver.report.operators import catalogue, introduction
