@@ -24,8 +24,6 @@ ELEMENTWISE = {
 """Functions of single elements when all but one of their operands are constants of one element."""
 PAIRS = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
 """Float nodes on two activations, and the operators that they become."""
-
-
 Limits = tuple[float, float]
 """Between which an activation function holds a result."""
 _NO_LIMITS = -np.inf, np.inf

@@ -146,11 +146,7 @@ def named_kinds(
             found.append(tree.value)
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
             called = names.get(tree.func.id)
-            if (
-                inspect.isfunction(called)
-                and called.__module__.rpartition(".")[0] == package
-                and called not in seen
-            ):
+            if inspect.isfunction(called) and called.__module__.rpartition(".")[0] == package and called not in seen:
                 found.extend(named_kinds(called, node, seen))
         if isinstance(tree, ast.Dict) and any(isinstance(key, ast.Constant) and key.value == node for key in tree.keys):
             keys = [key.value if isinstance(key, ast.Constant) else None for key in tree.keys]
