@@ -573,7 +573,7 @@ def quantize(
     ] = 200,
 ) -> int:
     """Quantise a float ONNX network: weights of int8 per channel, activations of int8 or uint8."""
-    from convoy.driver.graph.onnx_reader import load_float
+    from convoy.driver.graph.onnx_file import load_float
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.ort.quantise import quantise_network
     from convoy.driver.workload.calibration import load_samples

@@ -117,6 +117,8 @@ TESTED_ELSEWHERE = {
     "driver/graph/as_int8.py": ("driver/lower/test_dtypes.py", "uint8", "every operator of uint8"),
     "driver/graph/check.py": ("driver/test_cli_inputs.py", "graph.check", "files that contradict themselves"),
     "driver/graph/graph.py": ("driver/graph/test_tflite_reader.py", "Graph", "what the reader makes"),
+    "driver/graph/onnx_builder.py": ("driver/graph/test_onnx_reader.py", "load_onnx", "the reader is one"),
+    "driver/graph/onnx_layers.py": ("driver/graph/test_onnx_bytes.py", "check_onnx", "on bytes, and there in float"),
     "driver/graph/tflite_repair.py": ("driver/lower/test_tensor_rules.py", "reference", "files that LiteRT refuses"),
     "driver/graph/tflite_writer.py": ("driver/graph/test_tflite_reader.py", "write_tflite", "written and read again"),
     "driver/litert/server.py": ("driver/litert/test_process.py", "process", "the process behind it"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,13 @@ from convoy.spec.config import NpuConfig
 
 from .graphs import random_values, run_plan
 
-__all__ = ["Made", "check_onnx", "qdq_model", "quantised_weights"]
+__all__ = ["WEIGHTS", "Made", "check_onnx", "onnx_network", "plain", "qdq_model", "quantised_weights", "weighted"]
 
 Made = tuple[list[onnx.NodeProto], dict[str, np.ndarray]]
 """Nodes and constants."""
+WEIGHTS = np.random.default_rng(0).integers(-127, 128, (8, 6, 3, 3)).astype(np.int8)
+"""Of a convolution with six channels, eight results and 3 x 3 taps."""
+OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
 EDGES = {"TRANSPOSE", "RESHAPE", "QUANTIZE", "DEQUANTIZE"}
 """What the host does where float values come in, go out, or lie between."""
 
@@ -41,6 +44,48 @@ def quantised_weights(name: str, values: np.ndarray, scale: Any, zero_point: int
     }
     attrs = {"axis": axis} if scales.ndim else {}
     return [helper.make_node("DequantizeLinear", list(constants), [name], **attrs)], constants
+
+
+def plain(kind: str, x: Sequence[str], constants: Sequence[Any] = (), **attrs: Any) -> Made:
+    """One node with constants behind its activations."""
+    names = {f"c{n}": np.asarray(values) for n, values in enumerate(constants)}
+    return [helper.make_node(kind, [*x, *names], ["y"], **attrs)], names
+
+
+def weighted(
+    kind: str, x: Sequence[str], weights: np.ndarray = WEIGHTS, scale: Any = 0.004, zero_point: int = 0, axis: int = 0,
+    bias: Any = None, then: Sequence[str] = (), **attrs: Any,
+) -> Made:  # fmt: skip
+    """A node with quantised weights, perhaps a float bias, and nodes behind it."""
+    nodes, constants = quantised_weights("w", weights, scale, zero_point, axis)
+    more = {} if bias is None else {"bias": np.asarray(bias, np.float32)}
+    names = ["m", *(f"m{n}" for n in range(len(then)))]
+    names[-1] = "y"
+    nodes = [*nodes, helper.make_node(kind, [*x, "w", *more], [names[0]], **attrs)]
+    nodes += [helper.make_node(other, [names[n]], [names[n + 1]]) for n, other in enumerate(then)]
+    return nodes, constants | more
+
+
+def onnx_network(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, tuple[type, Sequence[int]]],
+    outputs: Sequence[str],
+    constants: Mapping[str, Any] | None = None,
+    dtype: type = np.float32,
+) -> bytes:
+    """Any nodes; inputs as (dtype, shape) by name, the names of outputs and their dtype."""
+
+    def info(name: str, dtype: type, shape: Sequence[int] | None) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [info(name, dtype, shape) for name, (dtype, shape) in inputs.items()],
+        [info(name, dtype, None) for name in outputs],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in (constants or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=10).SerializeToString()
 
 
 def qdq_model(

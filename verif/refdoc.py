@@ -7,10 +7,14 @@
 import ast
 import inspect
 import itertools
+import re
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
-from convoy.driver.graph.onnx_reader import ELEMENTWISE
+from convoy.driver.graph.onnx_bytes import HANDLERS
+from convoy.driver.graph.onnx_float import CORES, ELEMENTWISE
+from convoy.driver.graph.onnx_moves import MOVES
 from convoy.driver.report.markdown import filled
 from convoy.driver.report.onnx_catalogue import onnx_catalogue, onnx_introduction
 from convoy.driver.report.operators import catalogue, introduction
@@ -22,7 +26,9 @@ __all__ = ["pages", "where_tested", "where_tested_onnx"]
 
 ALL_DTYPES = "tests/driver/lower/test_tensor_rules.py"
 """Runs a file of every operator in every dtype (`convoy.verif.operators`)."""
-ONNX_READER, ONNX_FUNCTIONS = "tests/driver/graph/test_onnx_reader.py", "tests/driver/report/test_onnx_catalogue.py"
+ONNX_TABLES: dict[str, Collection[str]] = {"moves": MOVES, "bytes": HANDLERS, "float": CORES, "reader": ELEMENTWISE}
+"""Of the reader, by the files that test what stands in them."""
+ONNX_FUNCTIONS = "tests/driver/report/test_onnx_catalogue.py"
 NOTE = "Written by `make reference` from `spec/`; do not edit.\n"
 
 
@@ -89,12 +95,15 @@ def _operators() -> str:
 
 
 def where_tested_onnx(kind: str) -> str:
-    """The file that tests an operator of ONNX, below the root: the reader's if it names it or onnxruntime makes it of
-    such, the one that runs every function of one element, or none.
+    """The file that tests an operator of ONNX, below the root: of those of the reader that name it, or what
+    onnxruntime makes it of, best that of a table in which it stands; else the one that runs every function of one
+    element, or none.
     """
-    is_made = kind.startswith(("QLinear", "QGemm", "Fused"))
-    if is_made or f'"{kind}"' in (Path(__file__).parents[1] / ONNX_READER).read_text():
-        return ONNX_READER
+    root, named = Path(__file__).parents[1], f'"{re.sub("^(QLinear|Fused)", "", kind)}"'
+    for part in sorted(ONNX_TABLES, key=lambda part: {kind, f"ms.{kind}"}.isdisjoint(ONNX_TABLES[part])):
+        path = root / f"tests/driver/graph/test_onnx_{part}.py"
+        if named in path.read_text():
+            return path.relative_to(root).as_posix()
     return ONNX_FUNCTIONS if kind in ELEMENTWISE else ""
 
 

@@ -20,8 +20,7 @@ def load_network(source: Path, shapes: Mapping[str, tuple[int, ...]] | None = No
     Parameters
     ----------
     shapes
-        Of inputs whose sizes the file does not know, by name; the empty name is that of the only input. An unknown
-        batch is 1 if it is not given.
+        As for `load_tflite`.
 
     Raises
     ------

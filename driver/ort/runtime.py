@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +38,7 @@ def onnx_package() -> Any:
     GraphError
         When it is not installed.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise GraphError(_MISSING) from None
-    return onnx
+    return _package("onnx")
 
 
 def ort_package() -> Any:
@@ -52,11 +49,14 @@ def ort_package() -> Any:
     GraphError
         When it is not installed.
     """
+    return _package("onnxruntime")
+
+
+def _package(name: str) -> Any:
     try:
-        import onnxruntime
+        return import_module(name)
     except ImportError:
         raise GraphError(_MISSING) from None
-    return onnxruntime
 
 
 def _session(model: bytes, level: str, optimised_path: Path | None = None) -> Any:

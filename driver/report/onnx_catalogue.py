@@ -8,7 +8,9 @@ from typing import Any
 
 from rich.console import Console, JustifyMethod
 
-from convoy.driver.graph.onnx_reader import CORES, ELEMENTWISE, HANDLERS, MOVES, PAIRS
+from convoy.driver.graph.onnx_bytes import HANDLERS
+from convoy.driver.graph.onnx_float import CORES, ELEMENTWISE, PAIRS
+from convoy.driver.graph.onnx_moves import MOVES
 from convoy.driver.lower.onnx_operators import ONNX_LOWERINGS
 from convoy.driver.lower.operators import LOWERINGS
 

@@ -128,13 +128,16 @@ def first_sentence(function: Callable[..., Any]) -> str:
     return re.split(r"(?<=\.)\s", " ".join((inspect.getdoc(function) or "").split()))[0].removesuffix(".")
 
 
-def named_kinds(function: Callable[..., Any], node: str = "", seen: set[str] | None = None) -> tuple[str, ...]:
-    """Operators that a function, and those of its module that it calls, write: names of `LOWERINGS` that are not
+def named_kinds(
+    function: Callable[..., Any], node: str = "", seen: set[Callable[..., Any]] | None = None
+) -> tuple[str, ...]:
+    """Operators that a function, and those of its package that it calls, write: names of `LOWERINGS` that are not
     compared with anything; of a table by kinds of nodes the one of `node`.
     """
     seen = set() if seen is None else seen
-    seen.add(function.__qualname__)
+    seen.add(function)
     found, names = list[str](), inspect.unwrap(function).__globals__
+    package = function.__module__.rpartition(".")[0]
 
     def visit(tree: ast.AST) -> None:
         if isinstance(tree, ast.Compare):
@@ -143,11 +146,7 @@ def named_kinds(function: Callable[..., Any], node: str = "", seen: set[str] | N
             found.append(tree.value)
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
             called = names.get(tree.func.id)
-            if (
-                inspect.isfunction(called)
-                and called.__module__ == function.__module__
-                and called.__qualname__ not in seen
-            ):
+            if inspect.isfunction(called) and called.__module__.rpartition(".")[0] == package and called not in seen:
                 found.extend(named_kinds(called, node, seen))
         if isinstance(tree, ast.Dict) and any(isinstance(key, ast.Constant) and key.value == node for key in tree.keys):
             keys = [key.value if isinstance(key, ast.Constant) else None for key in tree.keys]

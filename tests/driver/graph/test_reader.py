@@ -9,9 +9,7 @@ import pytest
 from convoy.driver.graph.graph import GraphError, Runtime
 from convoy.driver.graph.reader import load_network, read_network
 from convoy.driver.graph.tflite_reader import TfliteModel
-from convoy.verif.onnx_models import qdq_model
-
-from .test_onnx_reader import plain
+from convoy.verif.onnx_models import plain, qdq_model
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits_int8.tflite"
 

@@ -7,9 +7,7 @@ from functools import partial
 import pytest
 
 from convoy.spec.config import PRESETS
-from convoy.verif.onnx_models import check_onnx, qdq_model
-
-from ..graph.test_onnx_reader import plain
+from convoy.verif.onnx_models import check_onnx, plain, qdq_model
 
 Q = PRESETS["Q"]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from convoy.driver.graph.onnx_reader import CORES, ELEMENTWISE, HANDLERS
+from convoy.driver.graph.onnx_bytes import HANDLERS
+from convoy.driver.graph.onnx_float import CORES, ELEMENTWISE
 from convoy.driver.report.onnx_catalogue import onnx_catalogue
 from convoy.spec.config import PRESETS
 from convoy.verif.onnx_models import check_onnx, qdq_model

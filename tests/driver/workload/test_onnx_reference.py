@@ -13,9 +13,9 @@ from convoy.driver.workload.onnx_reference import OnnxReference
 from convoy.driver.workload.reference import Compared
 from convoy.spec.config import PRESETS
 from convoy.verif.graphs import random_values, run_plan
-from convoy.verif.onnx_models import qdq_model
+from convoy.verif.onnx_models import plain, qdq_model
 
-from ..graph.test_onnx_reader import FLOATS, plain
+from ..graph.test_onnx_float import FLOATS
 
 
 def test_what_follows_a_doubtful_tensor_is_computed_from_what_was_found():
