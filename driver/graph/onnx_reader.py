@@ -197,8 +197,7 @@ class _Reader(OnnxBuilder):
         shape = self.values[island.sources[0]][0]
         suits(self._is_elementwise(island.nodes, shape) and self.values[last.outputs[0]][0] == shape)
         kind = TABLE_NAMES.get(names[0], "TABLE") if len(names) == 1 else "TABLE" if names else "QUANTIZE"
-        first = island.nodes[0]
-        source, target = (self.per_tensor(node.name(1), node.name(2)) for node in (first, last))
+        source, target = source_quant(self, island.sources[0], island), self.per_tensor(last.name(1), last.name(2))
         self.emit_table(kind, island.nodes, (island.sources[0], source), (last.outputs[0], target))
 
     def _chain_island(self, island: Island) -> None:

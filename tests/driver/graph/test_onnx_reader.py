@@ -11,7 +11,7 @@ from onnx import helper
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.graph.onnx_reader import load_onnx
 from convoy.spec.config import PRESETS
-from convoy.verif.onnx_models import check_onnx, onnx_network, plain, qdq_model
+from convoy.verif.onnx_models import check_onnx, onnx_network, plain, qdq_model, quantised_weights
 
 Q = PRESETS["Q"]
 NODE = helper.make_node
@@ -71,3 +71,20 @@ def test_scales_chosen_at_run_time_are_the_hosts():
     plan, hosted = check_onnx(onnx_network(nodes, {"x": (np.float32, [1, 4])}, ["y"]), Q)
     assert hosted == {"DynamicQuantizeLinear", "Neg", "QuantizeLinear", "DequantizeLinear"}
     assert any("quantise the float network statically" in note for note in plan.graph.notes)
+
+
+def test_a_function_keeps_the_scale_of_its_operand():
+    """Also behind a constant that is dequantised first."""
+    nodes, constants = quantised_weights("k", np.array(50, np.int8), 0.02, 7)
+    constants |= {"s": np.float32(0.05), "z": np.int8(3), "low": np.float32(-1.5), "high": np.float32(2)}
+    nodes += [
+        helper.make_node("DequantizeLinear", ["x", "s", "z"], ["real"]),
+        helper.make_node("Clip", ["real", "low", "high"], ["clipped"]),
+        helper.make_node("Mul", ["clipped", "k"], ["y"]),
+        helper.make_node("QuantizeLinear", ["y", "s", "z"], ["bytes"]),
+    ]
+    model = onnx_network(nodes, {"x": (np.int8, (1, 3, 4, 5))}, ["bytes"], constants, np.int8)
+    graph = load_onnx(model).graph
+    assert [op.kind for op in graph.ops] == ["TABLE"]
+    assert graph.tensors[graph.inputs[0]].quantisation.scale == np.float32(0.05)
+    check_onnx(model, PRESETS["Q"])
