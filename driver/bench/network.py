@@ -19,7 +19,6 @@ from convoy.driver.workload.inputs import random_inputs
 from convoy.driver.workload.reference import Compared
 from convoy.spec.config import NpuConfig
 
-from .floor import floor_cycles
 from .peer import find_peer, run_peer
 
 __all__ = ["examine"]
@@ -88,7 +87,6 @@ def _run(model: Path, npu: NpuConfig, rtl_cycles: int) -> dict[str, Any]:
         reference="none",
         expected=None,
     )
-    floors = floor_cycles(plan)
     reasons = Counter((op["op"], op["reason"]) for op in report["host_ops"])
     kinds = sorted({kind for kind, _ in reasons})
     program = find_peer()
@@ -104,19 +102,19 @@ def _run(model: Path, npu: NpuConfig, rtl_cycles: int) -> dict[str, Any]:
         "num_ops": len(plan.graph.ops),
         "cycles": execution.cycles if device_name == "native" else estimated.cycles,
         "estimated_cycles": estimated.cycles,
-        "floor_cycles": sum(floors.values()),
-        "worst": _worst(timed, floors),
+        "floor_cycles": timed["floor_cycles"],
+        "worst": _worst(timed),
         "peer_cycles": peer.cycles if peer and not peer.refusal else None,
         "peer_refusal": peer.refusal if peer else None,
         "compile_seconds": round(seconds, 2),
     }
 
 
-def _worst(report: dict[str, Any], floors: dict[int, int]) -> list[dict[str, Any]]:
+def _worst(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The kinds of operators that are farthest above their floor, in cycles."""
     lost: Counter[str] = Counter()
     for layer in report["layers"]:
-        lost[layer["op"]] += layer["cycles"] - floors.get(layer["index"], 0)
+        lost[layer["op"]] += layer["cycles"] - layer["floor_cycles"]
     return [{"op": kind, "cycles": cycles} for kind, cycles in lost.most_common(3)]
 
 

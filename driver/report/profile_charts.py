@@ -10,6 +10,8 @@ from .html_page import alt
 __all__ = ["losses", "memory", "roofline", "traffic", "utilisation"]
 
 WIDTH, BAR = 760, 20
+LABELS = 12
+"""Layers of the roofline that are named."""
 COLOURS = {
     "useful": "#08519c",
     "edge": "#6baed6",
@@ -70,7 +72,7 @@ def utilisation(report: Mapping[str, Any]) -> alt.LayerChart:
 
 def roofline(report: Mapping[str, Any]) -> alt.LayerChart:
     """Multiplications per byte of the busier direction of the port, and per cycle, of each layer; the peak and the
-    line of the memory port.
+    line of the memory port. The layers that take most cycles say how many times their floor they take.
     """
     peak, port_bytes = report["cores"] * report["lanes"], report["port_bits"] // 8
     points = [
@@ -79,10 +81,14 @@ def roofline(report: Mapping[str, Any]) -> alt.LayerChart:
             "intensity": layer["macs"] / max(1, layer["read_bytes"], layer["write_bytes"]),
             "speed": layer["macs"] / layer["cycles"],
             "cycles": layer["cycles"],
+            "floor": layer["floor_cycles"],
+            "times the floor": (times := layer["cycles"] / layer["floor_cycles"]),
+            "label": f"{layer['number']}: {times:.2f}",
         }
         for layer in _layers(report)
-        if layer["macs"]
+        if layer["macs"] and layer["floor_cycles"]
     ]
+    largest = sorted(points, key=lambda point: point["cycles"])[-LABELS:]
     ends = [point["intensity"] for point in points] or [1.0]
     low, high = min(*ends, 1.0) / 2, max(*ends, 2 * peak / port_bytes) * 2
     roof = [{"intensity": place, "speed": min(peak, port_bytes * place)} for place in (low, peak / port_bytes, high)]
@@ -100,10 +106,11 @@ def roofline(report: Mapping[str, Any]) -> alt.LayerChart:
             x=x,
             y=y,
             size=alt.Size("cycles:Q", scale=alt.Scale(range=[30, 500])),
-            tooltip=["layer:N", "cycles:Q", "speed:Q", "intensity:Q"],
+            tooltip=["layer:N", "cycles:Q", "floor:Q", "times the floor:Q", "speed:Q", "intensity:Q"],
         )
     )
-    return (line + dots).properties(width=WIDTH, height=360)
+    labels = alt.Chart(alt.Data(values=largest)).mark_text(dy=-10, fontSize=9).encode(x=x, y=y, text="label:N")
+    return (line + dots + labels).properties(width=WIDTH, height=360)
 
 
 def memory(pieces: Sequence[Mapping[str, Any]]) -> alt.Chart:

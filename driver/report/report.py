@@ -17,6 +17,7 @@ from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Execution
 
 from .cycle_causes import cycle_split, largest_loss, no_split, total_split
+from .floor import Floor, find_floors
 from .host_report import host_groups, host_lines, notes, remedy, share_line, shares
 from .tables import print_meanings, print_table
 
@@ -153,6 +154,7 @@ def build_report(
         return macs / (cycles * npu.macs_per_cycle) if has_timing and cycles else (0.0 if has_timing else None)
 
     layers, host_ops, num_groups = [], [], 0
+    floors = find_floors(plan)
     for step in plan.steps:
         if isinstance(step, HostStep):
             for op, reason in zip(step.ops, step.reasons, strict=True):
@@ -175,12 +177,13 @@ def build_report(
             num_groups += 1
         elif isinstance(step, NpuStep):
             for index in step.layers:
-                layers.append(_layer(plan, ops[index], step, execution, has_timing, utilisation, check))
+                floor = floors.get(index, Floor())
+                layers.append(_layer(plan, ops[index], step, execution, floor, has_timing, utilisation, check))
                 if index in plan.notes:
                     layers[-1]["note"] = plan.notes[index]
                 if index in plan.doubts:
                     layers[-1] |= {"num_doubts": plan.doubts[index], "num_at_ties": at_ties.get(index, 0)}
-    total = {name: sum(layer[name] for layer in layers) for name in ("macs", *TRAFFIC)}
+    total = {name: sum(layer[name] for layer in layers) for name in ("floor_cycles", "floor_bytes", "macs", *TRAFFIC)}
     end_cycles = execution.cycles - sum(layer["cycles"] or 0 for layer in layers)
     return {
         "model": model,
@@ -235,7 +238,7 @@ def join_steps(outcomes: Sequence[tuple[dict[str, Any], list[Mismatch]]]) -> tup
 
 
 def _layer(
-    plan: Plan, op: Op, step: NpuStep, execution: Execution, has_timing: bool, utilisation, check
+    plan: Plan, op: Op, step: NpuStep, execution: Execution, floor: Floor, has_timing: bool, utilisation, check
 ) -> dict[str, Any]:
     """One entry of `layers`."""
     graph = plan.graph
@@ -252,6 +255,8 @@ def _layer(
         "op": op.title,
         "engine": step.engines.get(op.index, "alias"),
         **timing,
+        "floor_cycles": floor.cycles,
+        "floor_bytes": floor.num_bytes,
         "macs": macs,
         "utilisation": utilisation(macs, cost.cycles),
         **{name: getattr(cost.traffic, name) for name in TRAFFIC},
@@ -282,6 +287,7 @@ _COLUMNS: dict[str, JustifyMethod] = {
     "op": "left",
     "engine": "left",
     "cycles": "right",
+    "floor": "right",
     "MACs": "right",
     "use": "right",
     "main loss": "left",
@@ -290,10 +296,11 @@ _COLUMNS: dict[str, JustifyMethod] = {
     "weights B": "right",
     "exact": "center",
 }
-_OPTIONAL = ("weights B", "written B", "read B", "engine", "main loss", "MACs", "use", "exact")
+_OPTIONAL = ("weights B", "written B", "read B", "engine", "main loss", "MACs", "floor", "use", "exact")
 """Columns that a narrow terminal does not get, the first to go first."""
 COLUMN_MEANINGS = {
     "engine": "nn (convolutions), tp (tensor processor), cpu, fused (with another layer) or alias (nothing to do)",
+    "floor": "least cycles: those of the multipliers or of the bytes that must be moved, whichever are more",
     "MACs": "multiply-accumulates as if no weight were zero",
     "use": "share of the peak of the multipliers, above 100% where zero weights are skipped",
     "main loss": "main cause of lost cycles (docs/tutorial.md, The report), and its share of the layer's cycles",
@@ -317,6 +324,7 @@ def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 "op": layer["op"],
                 "engine": layer["engine"],
                 "cycles": _number(layer["cycles"]),
+                "floor": _number(layer["floor_cycles"]) if layer["floor_cycles"] else "",
                 "MACs": _number(layer["macs"]),
                 "use": _percent(layer["utilisation"]) if layer["macs"] else "",
                 "main loss": _loss(layer),
@@ -343,6 +351,7 @@ def layer_cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         {
             "op": "total",
             "cycles": _number(report["cycles"]),
+            "floor": _number(report["floor_cycles"]),
             "MACs": _number(report["macs"] + report["host_macs"]),
             "use": _percent(report["utilisation"]),
         }
@@ -362,6 +371,15 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     print_meanings(console, COLUMN_MEANINGS)
     for line in summary(report):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _floor_line(report: Mapping[str, Any]) -> str:
+    """What a run took, as multiples of the least that it could take."""
+    moved = (report["read_bytes"] + report["write_bytes"]) / report["floor_bytes"]
+    time = "" if report["cycles"] is None else f"{report['cycles'] / report['floor_cycles']:.2f} times the cycles and "
+    return (
+        f"floor: {report['floor_cycles']:,} cycles, {report['floor_bytes']:,} bytes; {time}{moved:.2f} times the bytes"
+    )
 
 
 def summary(report: Mapping[str, Any]) -> list[str]:
@@ -384,6 +402,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         f"{report['device']}, config {report['config']} ({report['cores']} x {report['lanes']} MAC/cycle): "
         f"{report['macs']:,} MACs, {cost}"
     )
+    lines += [_floor_line(report)] if report["floor_bytes"] else []
     lines += [
         f"{layer['op']} (operator {layer['index']}): at ties its results may differ by one from the reference's; "
         f"{layer['num_at_ties']:,} do"

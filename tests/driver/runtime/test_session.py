@@ -270,7 +270,7 @@ def test_the_table_has_every_operator_and_the_sums_of_its_rows(graph, plan):
     assert [(row["#"], row["op"]) for row in rows] == [(str(op.index), op.kind) for op in graph.ops]
     assert rows[-1] | {"engine": "cpu", "cycles": "-", "read B": "-"} == rows[-1]
     assert (end["op"], end["cycles"], total["op"]) == ("end of program", "10", "total")
-    for title in ("cycles", "MACs", "read B", "written B", "weights B"):
+    for title in ("cycles", "floor", "MACs", "read B", "written B", "weights B"):
         assert sum(int(row[title].replace(",", "")) for row in (*rows, end) if row[title] not in ("", "-")) == int(
             total[title].replace(",", "")
         )

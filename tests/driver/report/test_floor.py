@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.driver.bench.floor import floor_cycles
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.report.floor import find_floors, sum_floors
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.timing.estimate import estimate
 from convoy.driver.workload.synthetic import LayerSpec, make_layer
@@ -16,10 +16,11 @@ from convoy.verif.graphs import GraphMaker
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits_int8.tflite"
 Q = PRESETS["Q"]
+PLAIN = {"stride_h": 1, "stride_w": 1, "dilation_h": 1, "dilation_w": 1, "padding": "VALID", "activation": "NONE"}
 
 
 def _floors(graph):
-    return floor_cycles(compile_graph(graph, Q, keep_tensors=True))
+    return {index: floor.cycles for index, floor in find_floors(compile_graph(graph, Q, keep_tensors=True)).items()}
 
 
 def test_multipliers_are_the_limit_of_a_convolution():
@@ -51,4 +52,18 @@ def test_a_cut_reads_what_it_writes():
 
 def test_a_network_is_above_the_sum_of_its_floors():
     plan = compile_graph(read_tflite(DIGITS), Q, keep_tensors=True)
-    assert 0 < sum(floor_cycles(plan).values()) < estimate(plan, MemoryModel()).cycles
+    assert 0 < sum_floors(plan).cycles < estimate(plan, MemoryModel()).cycles
+
+
+def test_what_is_fused_counts_with_what_does_it():
+    maker = GraphMaker()
+    source, other = maker.tensor((1, 8, 16, 20)), maker.tensor((1, 8, 16, 8))
+    weights, bias = maker.weights((8, 1, 1, 20), 8, 0), maker.bias(8, 20)
+    made = maker.op("CONV_2D", (source, weights, bias), (1, 8, 16, 8), **PLAIN)
+    graph = maker.graph([source, other], [maker.op("ADD", (made, other), (1, 8, 16, 8), activation="NONE")])
+    plan = compile_graph(graph, Q)
+    assert "fused" in plan.steps[0].engines.values()
+    (floor,) = find_floors(plan).values()
+    assert floor.write_bytes == 8 * 16 * 8
+    constants = sum(np.count_nonzero(graph.tensors[index].data) * size for index, size in ((weights, 1), (bias, 4)))
+    assert floor.read_bytes == 8 * 16 * (20 + 8) + constants
