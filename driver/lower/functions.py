@@ -1,5 +1,5 @@
 """Operators whose results depend on one tensor of bytes, element by element: each such part of a network is a function
-of one byte, and what its runtime makes of the 256 values is a table.
+of one byte, and what its runtime makes of the 256 values is a table. Likewise sums and products in float of two bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from .lut import LUT_KINDS
 from .operands import require
 from .tensor_rules import tensor_obstacle
 
-__all__ = ["BINARY_KINDS", "FLOAT_KINDS", "UNARY_KINDS", "Function", "find_functions", "stored_table", "tabulated"]
+__all__ = [
+    "BINARY_KINDS",
+    "FLOAT_KINDS",
+    "UNARY_KINDS",
+    "Function",
+    "find_functions",
+    "paired",
+    "stored_table",
+    "tabulated",
+]
 
 UNARY_KINDS = frozenset(["ABS", "CEIL", "COS", "EXP", "FLOOR", "LOG", "NEG", "RELU_0_TO_1"]) | frozenset(
     ["ROUND", "RSQRT", "SIGN", "SIN", "SQRT", "SQUARE"]
@@ -24,7 +33,9 @@ UNARY_KINDS = frozenset(["ABS", "CEIL", "COS", "EXP", "FLOOR", "LOG", "NEG", "RE
 """Functions of one element without arithmetic of ours."""
 BINARY_KINDS = frozenset(["DIV", "FLOOR_DIV", "FLOOR_MOD", "MAXIMUM", "MINIMUM", "POW", "SQUARED_DIFFERENCE"])
 """Functions of two elements; of one where the other is constant."""
-FLOAT_KINDS = UNARY_KINDS | BINARY_KINDS | LUT_KINDS | {"ADD", "SUB", "MUL", "DEQUANTIZE", "PRELU"}
+PAIR_KINDS = frozenset(["ADD", "SUB", "MUL"])
+"""What may bring two activations together in float."""
+FLOAT_KINDS = UNARY_KINDS | BINARY_KINDS | LUT_KINDS | PAIR_KINDS | {"DEQUANTIZE", "PRELU"}
 """What may stand between DEQUANTIZE and QUANTIZE."""
 _LOGIC_KINDS = frozenset(
     ["EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "LOGICAL_AND", "LOGICAL_OR"]
@@ -35,17 +46,20 @@ _BYTES = np.dtype(np.int8), np.dtype(np.uint8)
 
 @dataclass(frozen=True)
 class Function:
-    """Operators that make one tensor of bytes of another one, element by element."""
+    """Operators that make one tensor of bytes of one or two others, element by element."""
 
     ops: tuple[Op, ...]
     """In order; the last one writes `target`."""
-    source: int
+    sources: tuple[int, ...]
     target: int
+    pair: Op | None = None
+    """Of two sources: the operator that brings them together; the first source is that of its first operand."""
 
 
 def find_functions(graph: Graph, kept: Collection[int] = ()) -> tuple[tuple[Function, ...], frozenset[int]]:
     """The functions of one byte in a network that are more than tables one after another, each as long as possible,
-    and the positions of the operators that nobody needs then.
+    those of two bytes that are sums, differences or products in float, and the positions of the operators that nobody
+    needs then.
 
     What others read of a function's inner results is the source where that is possible; otherwise it is made as before.
 
@@ -64,13 +78,19 @@ class _Finder:
         self.sources: dict[int, list[int]] = {}
         """By tensor, those that it is a function of, nearest first: itself, and what all ways to it lead through."""
         for op, is_elementwise in zip(graph.ops, self.is_elementwise, strict=True):
-            if is_elementwise:
-                first, *others = (self._sources(index) for index in op.inputs if graph.tensors[index].data is None)
+            if is_elementwise and _has_one_shape(graph, op):
+                first, *others = (self._sources(index) for index in self._acts(op))
                 common = [index for index in first if all(index in other for other in others)]
                 self.sources[op.outputs[0]] = [op.outputs[0], *common]
 
     def _sources(self, tensor: int) -> list[int]:
         return self.sources.get(tensor, [tensor])
+
+    def _acts(self, op: Op) -> list[int]:
+        return [index for index in op.inputs if self.graph.tensors[index].data is None]
+
+    def _is_byte(self, tensor: int) -> bool:
+        return self.graph.tensors[tensor].dtype in _BYTES
 
     def find(self) -> tuple[tuple[Function, ...], frozenset[int]]:
         wanted = set(self.graph.outputs)
@@ -96,30 +116,54 @@ class _Finder:
                 idle.add(position)
             elif (found := self._function(op.outputs[0], wanted)) is not None:
                 functions.append(found)
-                needed.add(found.source)
+                needed.update(found.sources)
             else:
                 needed.update(op.inputs)
         return tuple(reversed(functions)), needed, frozenset(idle)
 
     def _function(self, target: int, wanted: set[int]) -> Function | None:
-        tensors = self.graph.tensors
-        sources = [index for index in self.sources[target][1:] if tensors[index].dtype in _BYTES]
-        if not sources or tensors[target].dtype not in _BYTES:
+        if not self._is_byte(target):
             return None
+        sources = [index for index in self._sources(target)[1:] if self._is_byte(index)]
+        if not sources:
+            return self._pair(target)
         source = next((index for index in sources if index in wanted), sources[-1])
+        ops = self._between({source}, target)
+        return None if self._is_chain(ops) else Function(ops, (source,), target)
+
+    def _between(self, sources: Collection[int], target: int) -> tuple[Op, ...]:
+        """The operators that a tensor depends on behind the sources."""
         positions, todo = set[int](), [target]
         while todo:
             index = todo.pop()
-            if index != source and tensors[index].data is None and self.makers[index] not in positions:
+            if index not in sources and self.makers[index] not in positions:
                 positions.add(self.makers[index])
-                todo += self.graph.ops[self.makers[index]].inputs
-        ops = tuple(self.graph.ops[position] for position in sorted(positions))
-        return None if self._is_chain(ops) else Function(ops, source, target)
+                todo += self._acts(self.graph.ops[self.makers[index]])
+        return tuple(self.graph.ops[position] for position in sorted(positions))
 
     def _is_chain(self, ops: Sequence[Op]) -> bool:
         """Is each operator a function of one byte by itself, and of one operand?"""
-        acts = [[index for index in op.inputs if self.graph.tensors[index].data is None] for op in ops]
-        return all(len(inputs) == 1 and self.graph.tensors[inputs[0]].dtype in _BYTES for inputs in acts)
+        acts = [self._acts(op) for op in ops]
+        return all(len(inputs) == 1 and self._is_byte(inputs[0]) for inputs in acts)
+
+    def _pair(self, target: int) -> Function | None:
+        """A function of two bytes, with functions in float of either of them and behind what brings them together."""
+        pair = self.makers[target]
+        while len(acts := self._acts(self.graph.ops[pair])) == 1:
+            if self._is_byte(acts[0]) or not self._is_inner(acts[0]):
+                return None
+            pair = self.makers[acts[0]]
+        op = self.graph.ops[pair]
+        if self.graph.runtime != Runtime.LITERT or op.kind not in PAIR_KINDS or not all(map(self._is_inner, acts)):
+            return None
+        nearest = [next((index for index in self._sources(act) if self._is_byte(index)), None) for act in acts]
+        a, b = nearest
+        if a is None or b is None or a == b or {a, b} & set(acts):
+            return None
+        return Function(self._between({a, b}, target), (a, b), target, op)
+
+    def _is_inner(self, tensor: int) -> bool:
+        return tensor in self.makers and self.is_elementwise[self.makers[tensor]]
 
 
 def _is_elementwise(graph: Graph, op: Op) -> bool:
@@ -134,11 +178,16 @@ def _is_elementwise(graph: Graph, op: Op) -> bool:
     acts = [tensor for tensor in tensors if tensor.data is None]
     if not acts or not all(_is_uniform(tensor) for tensor in tensors if tensor.data is not None):
         return False
-    if any(tensor.shape != target.shape for tensor in acts):
+    if any(len(tensor.shape) != len(target.shape) for tensor in acts):
         return False
     if graph.runtime == Runtime.ONNXRUNTIME:
         return "table" in op.options or "pairs" in op.options
     return op.kind in FLOAT_KINDS | _LOGIC_KINDS and tensor_obstacle(graph, op) is None
+
+
+def _has_one_shape(graph: Graph, op: Op) -> bool:
+    acts = [graph.tensors[index] for index in op.inputs if graph.tensors[index].data is None]
+    return all(tensor.shape == graph.tensors[op.outputs[0]].shape for tensor in acts)
 
 
 def _is_uniform(tensor: Tensor) -> bool:
@@ -149,15 +198,15 @@ def _is_uniform(tensor: Tensor) -> bool:
 
 
 def tabulated(graph: Graph, function: Function) -> tuple[np.ndarray, str]:
-    """The table of a function as the NPU has it, as from `stored_table`, and what is to be said of it: kernels may
-    refuse some values, as negative ones for a root; the table has 0 for those.
+    """The table of a function of one byte as the NPU has it, as from `stored_table`, and what is to be said of it:
+    kernels may refuse some values, as negative ones for a root; the table has 0 for those.
 
     Raises
     ------
     GraphError
         When the network's runtime does not compute it.
     """
-    source, target = graph.tensors[function.source], graph.tensors[function.target]
+    source, target = graph.tensors[function.sources[0]], graph.tensors[function.target]
     if graph.runtime == Runtime.ONNXRUNTIME:
         return _looked_up(graph, function), ""
     inputs = np.arange(256, dtype=np.uint8).view(source.dtype)
@@ -182,7 +231,7 @@ def stored_table(table: np.ndarray, source: Tensor, target: Tensor) -> np.ndarra
 
 def _looked_up(graph: Graph, function: Function) -> np.ndarray:
     """What tables and pairs of onnxruntime's results make of all bytes."""
-    values = {function.source: np.arange(256, dtype=np.uint8).view(np.int8)}
+    values = {function.sources[0]: np.arange(256, dtype=np.uint8).view(np.int8)}
 
     def value(index: int) -> np.ndarray:
         tensor = graph.tensors[index]
@@ -201,18 +250,35 @@ def _looked_up(graph: Graph, function: Function) -> np.ndarray:
     return values[function.target]
 
 
-def _run(graph: Graph, function: Function, values: np.ndarray) -> np.ndarray:
-    """What LiteRT's reference kernels make of `values` (n,) of the source."""
-    tensors = list(graph.tensors)
+def paired(graph: Graph, function: Function) -> np.ndarray:
+    """What LiteRT's reference kernels make of each pair of bytes of a function of two: int8 (256, 256), both from -128
+    (uint8 less 128), and so are the results.
+
+    Raises
+    ------
+    GraphError
+        When they do not compute it.
+    """
+    inputs = [
+        axis.reshape(-1) if graph.tensors[index].dtype == np.uint8 else (axis.reshape(-1) ^ 0x80).view(np.int8)
+        for index, axis in zip(function.sources, np.indices((256, 256)).astype(np.uint8), strict=True)
+    ]
+    found = _run(graph, function, *inputs).reshape(256, 256)
+    return (found ^ 0x80).view(np.int8) if found.dtype == np.uint8 else found
+
+
+def _run(graph: Graph, function: Function, *values: np.ndarray) -> np.ndarray:
+    """What LiteRT's reference kernels make of `values` (n,) of each source."""
+    tensors, size = list(graph.tensors), len(values[0])
     for index in {index for op in function.ops for index in (*op.inputs, *op.outputs)}:
         tensor, ones = tensors[index], (1,) * len(tensors[index].shape)
         if tensor.data is None:
-            tensors[index] = replace(tensor, shape=(*ones[1:], len(values)))
+            tensors[index] = replace(tensor, shape=(*ones[1:], size))
         else:
             tensors[index] = replace(tensor, shape=ones, data=tensor.data.reshape(-1)[:1].reshape(ones))
     alone = Graph("table", tuple(tensors), function.ops, (), ())
-    shaped = values.reshape(tensors[function.source].shape)
-    return run_host_ops(alone, function.ops, {function.source: shaped})[function.target].reshape(-1)
+    given = {index: value.reshape(tensors[index].shape) for index, value in zip(function.sources, values, strict=True)}
+    return run_host_ops(alone, function.ops, given)[function.target].reshape(-1)
 
 
 def _valid(graph: Graph, function: Function, inputs: np.ndarray) -> list[int]:

@@ -27,7 +27,7 @@ def _unary(parts: Parts) -> bool:
     (source,) = acts
     if not {parts[source].dtype, parts[target].dtype} <= set(_BYTES) or parts[source].shape != parts[target].shape:
         return False
-    table, note = tabulated(parts.graph, Function((op,), source, target))
+    table, note = tabulated(parts.graph, Function((op,), (source,), target))
     parts.add("TABLE", (source,), (target,), table=table)
     parts.note(note)
     return True

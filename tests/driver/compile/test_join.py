@@ -47,7 +47,7 @@ def test_a_swish_vanishes_into_the_convolution(dtype):
     (step,) = plan.steps
     assert step.engines == {0: "nn+tp", 2: "fused", 3: "nn"}
     table = plan.graph.ops[1]
-    assert (table.part, table.note) == (Part(2, "MUL", 1, 1), "one table with operator 1 LOGISTIC")
+    assert (table.part, table.note) == (Part(2, "MUL", 1, 1), "one TABLE with operator 1 LOGISTIC")
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,46 @@ def test_what_the_runtime_does_not_compute_stays():
     builder.op("SUB", [root, source], [target])
     graph = load_tflite(builder.finish([source], [target])).graph
     assert join_functions(graph, kept={1}) == graph
+
+
+def float_residual(dtype, kind="ADD", activation=0, scales=(0.0513, 0.0391, 0.0637)) -> bytes:
+    """A sum in float of a convolution and of what it reads."""
+    builder, offset, rng = ModelBuilder(), 128 * (dtype == np.uint8), np.random.default_rng(2)
+    source, trunk, target = (builder.tensor(SHAPE, dtype, s, offset + 3) for s in scales)
+    weights = builder.tensor((4, 1, 1, 4), dtype, 0.01, offset, data=rng.integers(-128, 128, (4, 1, 1, 4)) + offset)
+    bias = builder.tensor((4,), np.int32, data=rng.integers(-999, 999, 4))
+    a, b, total = (
+        builder.tensor(SHAPE, np.float32),
+        builder.tensor(SHAPE, np.float32),
+        builder.tensor(SHAPE, np.float32),
+    )
+    builder.op(
+        "CONV_2D",
+        [source, weights, bias],
+        [trunk],
+        padding=1,
+        strideH=1,
+        strideW=1,
+        dilationHFactor=1,
+        dilationWFactor=1,
+    )
+    builder.op("DEQUANTIZE", [trunk], [a])
+    builder.op("DEQUANTIZE", [source], [b])
+    builder.op(kind, [a, b], [total], fusedActivationFunction=activation)
+    builder.op("QUANTIZE", [total], [target])
+    return builder.finish([source], [target])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+@pytest.mark.parametrize(("kind", "activation"), [("ADD", 0), ("ADD", 1), ("SUB", 0), ("MUL", 0)])
+def test_sums_in_float_of_two_bytes_are_sums_of_bytes(dtype, kind, activation):
+    model = float_residual(dtype, kind, activation)
+    assert kinds(model) == ["CONV_2D", kind]
+    check_model(model, Q)
+
+
+def test_a_sum_that_is_not_exact_stays_in_float():
+    """Where many sums lie between two results, float32 decides which way each goes."""
+    model = float_residual(np.int8, scales=(0.05, 0.04, 0.06))
+    assert "QUANTIZE" in kinds(model)
+    check_model(model, Q, num_host_steps=1)

@@ -5,7 +5,7 @@ import pytest
 
 from convoy.driver.graph.graph import Op, Runtime
 from convoy.driver.graph.tflite_reader import load_tflite
-from convoy.driver.lower.functions import find_functions, tabulated
+from convoy.driver.lower.functions import find_functions, paired, tabulated
 from convoy.verif.graphs import GraphMaker
 from convoy.verif.litert import ModelBuilder, run_reference
 
@@ -15,7 +15,7 @@ SHAPE = (1, 16, 16, 1)
 def found(graph, kept=()):
     """(operators, source, target) of each function, and what is idle."""
     functions, idle = find_functions(graph, kept)
-    return [([op.index for op in f.ops], f.source, f.target) for f in functions], sorted(idle)
+    return [([op.index for op in f.ops], f.sources[0], f.target) for f in functions], sorted(idle)
 
 
 def swish(maker, x):
@@ -142,3 +142,51 @@ def test_tables_of_onnxruntime_are_looked_up():
     got, _ = tabulated(graph, function)
     for value in (-128, -1, 0, 77):
         assert got[value & 255] == pairs[int(table[value & 255]) + 128, value + 128]
+
+
+def float_sum(dtype, kind="ADD", is_read=False):
+    """(network, graph) of two bytes brought together in float, with a function of one operand and one behind."""
+    builder, offset = ModelBuilder(), 128 * (dtype == np.uint8)
+    a, b = (builder.tensor((1, 256, 256, 1), dtype, scale, offset + zero) for scale, zero in ((0.05, 3), (0.03, -7)))
+    x, y, z, total = (builder.tensor((1, 256, 256, 1), np.float32) for _ in range(4))
+    target = builder.tensor((1, 256, 256, 1), dtype, 0.06, offset - 100)
+    builder.op("DEQUANTIZE", [a], [x])
+    builder.op("DEQUANTIZE", [b], [y])
+    builder.op("RELU", [y], [z])
+    builder.op(kind, [z, x], [total])
+    builder.op("QUANTIZE", [total], [target])
+    model = builder.finish([a, b], [target, *[total] * is_read])
+    return model, load_tflite(model).graph
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+@pytest.mark.parametrize("kind", ["ADD", "MUL"])
+def test_pairs_are_those_of_the_reference_kernels(kind, dtype):
+    model, graph = float_sum(dtype, kind)
+    (function,), idle = find_functions(graph)
+    assert (function.pair, function.sources) == (graph.ops[3], graph.inputs[::-1])
+    assert (len(function.ops), len(idle)) == (5, 4)
+    b, a = np.indices((256, 256)).astype(np.uint8)
+    signed = [(axis ^ 0x80).view(np.int8) if dtype == np.int8 else axis for axis in (a, b)]
+    expected = run_reference(model, [axis.reshape(1, 256, 256, 1) for axis in signed])[graph.outputs[0]]
+    expected = expected.reshape(256, 256).astype(int) - 128 * (dtype == np.uint8)
+    np.testing.assert_array_equal(paired(graph, function), expected)
+
+
+def test_what_others_read_of_a_pair_is_made_too():
+    _, graph = float_sum(np.int8, is_read=True)
+    (function,), idle = find_functions(graph)
+    assert (len(function.ops), len(idle)) == (5, 0)
+
+
+def test_sums_of_three_are_no_pairs():
+    builder = ModelBuilder()
+    bytes_ = [builder.tensor(SHAPE, np.int8, 0.05, 3) for _ in range(3)]
+    first, last, target = *(builder.tensor(SHAPE, np.float32) for _ in range(2)), builder.tensor(SHAPE, np.int8, 0.1, 0)
+    floats = [builder.tensor(SHAPE, np.float32) for _ in range(3)]
+    for source, made in zip(bytes_, floats, strict=True):
+        builder.op("DEQUANTIZE", [source], [made])
+    builder.op("ADD", floats[:2], [first])
+    builder.op("ADD", [first, floats[2]], [last])
+    builder.op("QUANTIZE", [last], [target])
+    assert find_functions(load_tflite(builder.finish(bytes_, [target])).graph) == ((), frozenset())
