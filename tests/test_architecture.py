@@ -104,11 +104,6 @@ TESTED_ELSEWHERE = {
         "every descriptor runs on the golden model",
     ),
     "driver/emit/program.py": ("driver/compile/test_networks.py", "emit.program", "whole networks"),
-    "driver/emit/tp_blocks.py": (
-        "driver/lower/test_elementwise.py",
-        "tp_buffer_bytes",
-        "blocks at the edge of the buffer",
-    ),
     "driver/emit/tp_moves.py": ("driver/lower/test_moves.py", "check_model", "every move, on the golden model"),
     "driver/emit/tp_phases.py": ("driver/compile/test_layers.py", "phases", "strides of 3 to 8"),
     "driver/emit/traffic.py": ("driver/runtime/test_session.py", "traffic", "bytes per layer"),

@@ -96,6 +96,7 @@ _OPERATORS = {
     "ABS": ("AbsOptions", 2),
     "LESS": ("LessOptions", 1),
     "GREATER": ("GreaterOptions", 1),
+    "SELECT_V2": ("SelectV2Options", 1),
     "WHERE": ("WhereOptions", 1),
     "SVDF": ("SVDFOptions", 1),
     "FLOOR_DIV": ("FloorDivOptions", 2),

@@ -11,7 +11,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from convoy.driver.lower.table_forms import FLOAT_KINDS
+from convoy.driver.lower.functions import FLOAT_KINDS
 
 from .litert import (
     ModelBuilder,

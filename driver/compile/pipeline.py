@@ -17,6 +17,7 @@ from .cut import cut
 from .expand import expand
 from .fuse import Fusions, choose_fusions
 from .image import emit_plan
+from .join import join_functions
 from .lowering import lower_graph
 from .order import choose_order
 from .orientation import choose_orientation
@@ -113,7 +114,8 @@ def _compile(
     is_fusing: bool,
     is_strict: bool,
 ) -> Compiled:
-    expanded = expand(graph, config, frozenset(refused), narrow, is_absorbing=is_fusing)
+    joined = join_functions(graph, refused) if is_fusing else graph
+    expanded = expand(joined, config, frozenset(refused), narrow, is_absorbing=is_fusing)
     ordered = choose_order(expanded, lower_graph(expanded, refused, is_strict=is_strict))
     expanded, works = ordered.graph, ordered.works
     fusions = choose_fusions(expanded, works, config) if is_fusing else Fusions(works, {})

@@ -180,7 +180,7 @@ def tp_blocks(
     if isinstance(task.work, CopyWork):
         return list(copy_blocks(task.work.sizes, task.work.source, task.work.target, sources[0], target, config))
     if isinstance(task.work, LutWork):
-        return list(flat_blocks(num_bytes, sources[0], target, config))
+        return list(flat_blocks(num_bytes, sources[0], target, config, task.work.lut))
     if isinstance(task.work, ElementwiseWork):
         operands = iter(sources)
         a_addr, b_addr = (next(operands) if values is None else constant_addr for values in task.work.constants)

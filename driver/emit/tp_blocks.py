@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from math import inf, prod
 
 import numpy as np
@@ -11,10 +12,12 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ElementwiseWork, PoolWork
 from convoy.driver.plan import fitted
+from convoy.driver.plan.cost import tp_group_bytes
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import TP, TpOp
+from convoy.spec.cycles import NUM_TP_LANES
+from convoy.spec.isa import LUT_BYTES, TP, TpOp
 
-__all__ = ["BLANK", "copy_blocks", "elementwise_blocks", "flat_blocks", "pool_blocks"]
+__all__ = ["BLANK", "block_sizes", "copy_blocks", "elementwise_blocks", "flat_blocks", "pool_blocks"]
 
 BLANK = dict.fromkeys(
     TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "reserved", "tag", "buffer_half"}, 0
@@ -41,15 +44,30 @@ def elementwise_blocks(
     def num_loaded(counts: list[int]) -> list[int]:
         return [prod(count for count, step in zip(counts, steps, strict=True) if step) for steps in strides]
 
-    level = next(n for n in range(3) if sum(num_loaded([1] * (n + 1) + sizes[n + 1 :])) <= limit)
+    level = next(
+        n for n in range(3) if sum(num_loaded([1] * (n + 1) + sizes[n + 1 :])) <= limit and (sizes[n] > 1 or n == 2)
+    )
     inner = [1] * level + [0] + sizes[level + 1 :]
     fixed, least = (sum(num_loaded([*inner[:level], count, *inner[level + 1 :]])) for count in (0, 1))
     step = min(sizes[level], (limit - fixed) // (least - fixed)) if least > fixed else sizes[level]
     steps = {f"{prefix}step_{n}": strides[operand][n] for operand, prefix in enumerate(("", "b_")) for n in range(3)}
+    group = tp_group_bytes([each[2] for each in strides], config)
+    walk = 1 / group if level == 2 else prod(sizes[level + 1 : 2]) * max(2, -(-sizes[2] // group))
+    ramp = block_sizes(
+        sizes[level],
+        step,
+        (least - fixed) / config.port_bytes,
+        walk,
+        _overhead(work.lut, config),
+        config.port_bytes if level == 2 else 1,
+    )
     for outer in np.ndindex(*sizes[:level]):
-        for first in range(0, sizes[level], step):
-            counts = [*inner[:level], min(step, sizes[level] - first), *inner[level + 1 :]]
+        alike = [min(step, sizes[level] - first) for first in range(0, sizes[level], step)]
+        first = 0
+        for count in alike if any(outer) else ramp:
+            counts = [*inner[:level], count, *inner[level + 1 :]]
             starts = [*(int(index) for index in outer), first, *[0] * (2 - level)]
+            first += count
             offsets = [
                 sum(start * stride for start, stride in zip(starts, each, strict=True))
                 for each in (*strides, [sizes[1] * sizes[2], sizes[2], 1])
@@ -168,11 +186,60 @@ def _merged_loops(work: ElementwiseWork) -> tuple[list[int], list[list[int]]]:
     return [size for size, _ in loops], [[steps[n] for _, steps in loops] for n in (0, 1)]
 
 
-def flat_blocks(num_bytes: int, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
-    """A contiguous tensor, element by element in order."""
-    step = config.tp_buffer_bytes // 2
-    for first in range(0, num_bytes, step):
-        size = min(step, num_bytes - first)
+@lru_cache(maxsize=1024)
+def block_sizes(num_units: int, most: int, load: float, walk: float, overhead: float, step: int = 1) -> tuple[int, ...]:
+    """How many units are in each of some blocks that follow one another, of which each is loaded while the one before
+    is computed: as many as may be, or fewer, or few at first and then twice as many each time, whichever takes the
+    fewest cycles.
+
+    Parameters
+    ----------
+    most : units that a block may have
+    load, walk : cycles to load a unit and to compute it
+    overhead : cycles of a block besides
+    step : blocks but for the last one have a multiple of so many units, or as many as may be
+    """
+
+    def cycles(sizes: tuple[int, ...]) -> float:
+        loaded = done = done_before = 0.0
+        for size in sizes:
+            loaded = max(loaded, done_before) + size * load
+            done_before, done = done, max(loaded, done) + size * walk + overhead
+        return done
+
+    largest = min(most, num_units)
+    choices = [_sizes(num_units, largest, largest)]
+    size = largest // 2 // step * step
+    while size and size * load > overhead / 2:
+        choices.append(_sizes(num_units, size, largest))
+        if -(-num_units // size) * overhead < largest * load:
+            choices.append(_sizes(num_units, size, size))
+        size = size // 2 // step * step
+    return min(choices, key=cycles)
+
+
+def _sizes(num_units: int, first: int, largest: int) -> tuple[int, ...]:
+    """Twice as many each time, up to the largest block."""
+    sizes, size = list[int](), first
+    while num_units > 0:
+        sizes.append(min(size, num_units))
+        num_units, size = num_units - sizes[-1], min(2 * size, largest)
+    return tuple(sizes)
+
+
+def _overhead(lut: np.ndarray | None, config: NpuConfig) -> float:
+    """Cycles of a block besides loading and computing; each loads its table again."""
+    return fitted.TP_BLOCK_CYCLES + (0 if lut is None else fitted.TP_BLOCK_CYCLES + LUT_BYTES / config.port_bytes)
+
+
+def flat_blocks(
+    num_bytes: int, addr: int, out_addr: int, config: NpuConfig, lut: np.ndarray | None = None
+) -> Iterator[dict[str, int]]:
+    """A contiguous tensor, element by element in order; perhaps looked up in a table."""
+    most, first = config.tp_buffer_bytes // 2, 0
+    for size in block_sizes(
+        num_bytes, most, 1 / config.port_bytes, 1 / NUM_TP_LANES, _overhead(lut, config), config.port_bytes
+    ):
         yield BLANK | {
             "op": TpOp.COPY,
             "a_addr": addr + first,
@@ -184,6 +251,7 @@ def flat_blocks(num_bytes: int, addr: int, out_addr: int, config: NpuConfig) -> 
             "out_addr": out_addr + first,
             "out_run_bytes": size,
         }
+        first += size
 
 
 def _runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tuple[int, int, int, int]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from convoy.driver.graph.graph import Graph, Op
 
+from .functions import stored_table
 from .host_ops import run_host_ops
 from .operands import axis_number, integers, require
 from .parts import Expansion, Parts
-from .table_forms import stored_table
 
 __all__ = ["MOVE_EXPANSIONS"]
 

@@ -17,10 +17,11 @@ from convoy.driver.emit.program import Plan
 from convoy.driver.graph.fold import STATE_KINDS
 from convoy.driver.graph.graph import Graph
 from convoy.driver.lower import work as works
+from convoy.driver.lower.functions import FLOAT_KINDS
 from convoy.driver.lower.host_ops import HOST_KINDS
 from convoy.driver.lower.lut import LUT_KINDS
 from convoy.driver.lower.operators import LOWERINGS
-from convoy.driver.lower.table_forms import FLOAT_KINDS, TABLE_EXPANSIONS
+from convoy.driver.lower.table_forms import TABLE_EXPANSIONS
 
 from .host_report import remedy
 from .plan_report import plan_report

@@ -17,6 +17,7 @@ from convoy.verif.graphs import GraphMaker
 DRIVER = Path(pipeline.__file__).resolve().parents[1]
 LINE = (
     "cut",
+    "join",
     "expand",
     "lowering",
     "order",
@@ -32,6 +33,7 @@ LINE = (
 """The files of `driver/compile`; each imports only what stands before it."""
 PASSES = (
     "cut",
+    "join_functions",
     "expand",
     "lower_graph",
     "choose_order",
@@ -126,7 +128,7 @@ def test_the_network_never_returns_to_a_file(layers):
     finally:
         sys.setprofile(before)
     route = [name for name, _ in groupby(visits)]
-    passed = ["expand", "lowering", "order", "fuse", "schedule", "tilings", "segments", "image"]
+    passed = ["join", "expand", "lowering", "order", "fuse", "schedule", "tilings", "segments", "image"]
     assert route == ["pipeline", *(["cut", "pipeline"] if layers else []), *passed, "pipeline"]
 
 

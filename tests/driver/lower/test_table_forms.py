@@ -60,22 +60,3 @@ def test_prelu(slopes, zero_point, scale, dtype):
     model = builder.finish([source], [target])
     check_model(model, Q)
     assert forms(model)[-1] == ("TABLE" if len(set(slopes)) == 1 else "MAXIMUM")
-
-
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
-@pytest.mark.parametrize("is_read_twice", [False, True])
-def test_operators_in_float_become_one_table(dtype, is_read_twice):
-    offset = 128 * (dtype == np.uint8)
-    builder = ModelBuilder()
-    source, target = builder.tensor(SHAPE, dtype, 0.05, offset + 3), builder.tensor(SHAPE, dtype, 0.02, offset - 5)
-    a, b, c, d = (builder.tensor(SHAPE, np.float32) for _ in range(4))
-    factor = builder.tensor((), np.float32, data=np.array(0.3))
-    builder.op("DEQUANTIZE", [source], [a])
-    builder.op("EXP", [a], [b], version=1)
-    builder.op("MUL", [b, factor], [c])
-    builder.op("TANH", [c], [d], version=1)
-    builder.op("QUANTIZE", [d], [target])
-    model = builder.finish([source], [target, c] if is_read_twice else [target])
-    assert ("TABLE" in forms(model)) != is_read_twice
-    if not is_read_twice:
-        check_model(model, Q)

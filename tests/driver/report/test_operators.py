@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from convoy.driver.compile.expand import EXPANSIONS, expand
+from convoy.driver.compile.join import join_functions
 from convoy.driver.compile.lowering import lower_graph
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.graph.graph import GraphError
@@ -37,7 +38,7 @@ def test_dtypes_are_those_that_the_npu_takes(dtype):
 
     def is_taken(model):
         try:
-            works = lower_graph(expand(read_tflite(model), Q))
+            works = lower_graph(expand(join_functions(read_tflite(model)), Q))
         except GraphError:
             return False
         return not any(isinstance(work, HostWork) for work in works)
