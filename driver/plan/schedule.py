@@ -582,16 +582,23 @@ class _Scheduler:
             if source == axes and self._has_neighbour(position):
                 self._define(op, position, Value(value.buffer, shape, layout))
                 return
-        layout = self.native if self.native in wanted else "linear"
         if source is None:
             value = self._converted(op, position, value, "linear")
             source = [axis for axis, size in enumerate(sizes) if size > 1]
+        layout = self.native if self.native in wanted else "linear"
+        if self._is_only_moved(op.outputs[0]):  # a copy of whole runs
+            layout = next((name for name, axes in wanted.items() if axes[-1:] == source[-1:]), layout)
         for step in order_steps(source, wanted[layout]):
             target = self._new(shape, layout)
             add = self._task_each if batch > 1 else self._task
             add(op, position, reordered(sizes, source, step), (value,), target)
             value, source = target, step
         self._define(op, position, value)
+
+    def _is_only_moved(self, index: int) -> bool:
+        """Do all readers of a tensor only move its values?"""
+        kinds = {op.kind for op in self.graph.ops if index in op.inputs}
+        return index not in self.graph.outputs and kinds <= _MOVING
 
     def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
@@ -770,6 +777,9 @@ class _Scheduler:
         elif prod(shape) != prod(value.shape):
             raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
         self.values[op.outputs[number]] = self._reshaped(op, position, value, shape)
+
+
+_MOVING = {"RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "CONCATENATION", "QUANTIZE"}
 
 
 def _in_bytes(shape: Shape, value_bytes: int) -> Shape:
