@@ -4,6 +4,7 @@ equivalent.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from convoy.driver.graph.as_int8 import signed_view
@@ -44,7 +45,7 @@ def expand(
     narrow : indices of operators that read too much at once
     is_absorbing : operators may go away with others, and results between them are then never stored
     """
-    tensors, num_added, absorbed = graph.tensors, graph.num_added, set[int]()
+    tensors, num_added, absorbed, unread = graph.tensors, graph.num_added, set[int](), set[int]()
     replaced = {}
     is_litert = graph.runtime == Runtime.LITERT
     expansions = EXPANSIONS if is_litert else _ONNX_EXPANSIONS
@@ -60,17 +61,23 @@ def expand(
                 _is_taken(expansion, parts, tensors)
                 and parts.stands_for.index not in kept
                 and absorbed.isdisjoint(parts.absorbed)
-                and (is_absorbing or not parts.absorbed)
+                and (is_absorbing or not parts.absorbed | parts.unread)
             ):
                 replaced[op.index] = parts.numbered(next_index)
                 next_index += len(parts.ops)
                 tensors += tuple(parts.tensors)
                 num_added += len(parts.tensors)
                 absorbed |= parts.absorbed
+                unread |= parts.unread
                 break
     if not replaced:
         return graph
     ops = [made for op in graph.ops if op.index not in absorbed for made in replaced.get(op.index, [op])]
+    read = Counter(index for op in ops for index in op.inputs) + Counter(graph.outputs)
+    for op in [op for op in ops[::-1] if op.index in unread]:
+        if not any(read[index] for index in op.outputs):
+            ops.remove(op)
+            read.subtract(op.inputs)
     return replace(graph, tensors=tensors, ops=tuple(ops), num_added=num_added)
 
 

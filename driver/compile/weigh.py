@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 from convoy.driver.emit.descriptors import phase_blocks, tp_blocks
 from convoy.driver.lower.work import (
@@ -74,8 +73,6 @@ def _tp_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
         return tp_cycles("add", work.num_elements, 2 * work.num_elements, config)
     if isinstance(work, LutWork):
         return tp_cycles("copy", work.num_elements, work.num_elements, config)
-    if isinstance(work, CopyWork):
-        return tp_cycles("copy", prod(work.sizes), prod(work.sizes), config)
     if isinstance(work, ZoomWork):
         return tp_cycles(
             "zoom",
@@ -83,7 +80,7 @@ def _tp_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
             work.num_ic * work.rows.size_in * work.cols.size_in,
             config,
         )
-    if isinstance(work, (ElementwiseWork, InterleaveWork, MoveWork, RepeatWork)):
+    if isinstance(work, (CopyWork, ElementwiseWork, InterleaveWork, MoveWork, RepeatWork)):
         return fitted.TP_START_CYCLES + sum(
             block_cycles(block, config) for block in tp_blocks(task, [0] * len(schedule.buffers), 0, config)
         )

@@ -290,26 +290,40 @@ def _find_runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tupl
     return first, run, count, pitch
 
 
-def _copy_box(sizes: tuple[int, int, int], orders: tuple[tuple[int, ...], ...], limit: int) -> tuple[int, int, int]:
-    """Extents (h, w, c) of the box of at most `limit` bytes that copies fastest among those that every order can say
-    as runs.
+def _copy_box(
+    sizes: tuple[int, int, int], source: tuple[int, ...], target: tuple[int, ...], config: NpuConfig
+) -> tuple[int, int, int]:
+    """Extents (h, w, c) of the box that copies fastest among those that fit half of the buffer and that both orders
+    can say as runs. A row or column less may let neighbours of the result lie in different banks.
     """
+    limit = config.tp_buffer_bytes // 2
     height, width, channels = sizes
-    candidates = [
+    candidates: list[tuple[int, int, int]] = [
         (min(height, limit // (width * channels)), width, channels),
         (height, min(width, limit // (height * channels)), channels),
         (height, width, min(channels, limit // (height * width))),
     ]
     for num_c in {-(-channels // (1 << n)) for n in range(channels.bit_length() + 1)}:
         candidates += [(1, min(width, limit // num_c), num_c), (min(height, limit // num_c), 1, num_c)]
+        candidates += [(min(height, limit // (width * num_c)), width, num_c)]
+        candidates += [(height, min(width, limit // (height * num_c)), num_c)]
+    candidates += [(h - (axis == 0), w - (axis == 1), c - (axis == 2)) for h, w, c in candidates for axis in range(3)]
     best, best_cost = (1, 1, 1), inf
-    for extents in candidates:
-        box = [(0, extent) for extent in extents]
-        runs = [_find_runs(tuple(sizes[a] for a in order), tuple(box[a] for a in order)) for order in orders]
-        counts = [found[2] for found in runs if found is not None]
+    for extents in dict.fromkeys(candidates):
         size = int(np.prod(extents))
-        if min(extents) >= 1 and len(counts) == len(orders) and size <= limit:
-            cost = (size + fitted.TP_BLOCK_CYCLES + fitted.TP_RUN_CYCLES * sum(counts)) / size
+        if min(extents) < 1 or size > limit:
+            continue
+        box = [(0, extent) for extent in extents]
+        load, made = (
+            _find_runs(tuple(sizes[a] for a in order), tuple(box[a] for a in order)) for order in (source, target)
+        )
+        if load is not None and made is not None:
+            num_blocks = prod(-(-whole // extent) for whole, extent in zip(sizes, extents, strict=True))
+            step = prod(extents[axis] for axis in source[source.index(target[2]) + 1 :])
+            lanes = tp_group_bytes([step], config)
+            elements = extents[target[0]] * extents[target[1]] * max(2, -(-extents[target[2]] // lanes))
+            loads, writes = (count * (-(-run // config.port_bytes) + 1) for _, run, count, _ in (load, made))
+            cost = num_blocks * (max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES)
             if cost < best_cost:
                 best, best_cost = extents, cost
     return best
@@ -326,7 +340,7 @@ def copy_blocks(
     """A tensor of `sizes` (h, w, c) from one order of axes to another; orders are permutations of (0, 1, 2),
     outermost axis first.
     """
-    extents = _copy_box(sizes, (source, target), config.tp_buffer_bytes // 2)
+    extents = _copy_box(sizes, source, target, config)
     for start in np.ndindex(*(-(-size // extent) for size, extent in zip(sizes, extents, strict=True))):
         firsts = [index * extent for index, extent in zip(start, extents, strict=True)]
         box = [(first, min(extent, size - first)) for first, extent, size in zip(firsts, extents, sizes, strict=True)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from convoy.driver.graph.graph import Op, Quant, Tensor
 
-from .operands import MAX_PAD, MAX_TAPS, nhwc, require, require_same_quant, weight_constant
+from .operands import MAX_PAD, MAX_TAPS, integers, nhwc, require, require_same_quant, weight_constant
 from .operators import num_taps, transposed_kernels, window_axis
 from .parts import Expansion, Parts
 from .work import Axis
@@ -109,10 +109,14 @@ def _is_wide_padded(axes: Sequence[Axis]) -> bool:
     return max(max(axis.pad, _behind(axis)) for axis in axes) > MAX_PAD
 
 
+def _has_dead_taps(axes: Sequence[Axis]) -> bool:
+    return any(len(_inside(axis)) < axis.kernel for axis in axes)
+
+
 def _padded(parts: Parts) -> bool:
-    """A convolution with pads that the NPU does not have."""
+    """A convolution with pads that the NPU does not have, or with taps that only ever meet pads."""
     op, axes = parts.op, _axes(parts, parts.op)
-    if not _is_wide_padded(axes) or op.index in parts.narrow:
+    if not (_is_wide_padded(axes) or _has_dead_taps(axes)) or op.index in parts.narrow:
         return False
     _put_conv(parts, op, op.kind, op.inputs, axes)
     return True
@@ -130,14 +134,14 @@ def _put_pad(parts: Parts, source: int, axes: Sequence[Axis]) -> tuple[int, list
 
 
 def _put_conv(parts: Parts, op: Op, kind: str, inputs: Sequence[int], axes: Sequence[Axis]) -> None:
-    """Add a convolution like `op`, of these axes. With large pads taps that never meet the image go, and pads that are
-    large even so become an operator before it.
+    """Add a convolution like `op`, of these axes. Taps that never meet the image go, and pads that are large even so
+    become an operator before it.
     """
     if op.index in parts.narrow and axes[0].kernel * axes[1].kernel > 1:
         _put_patched(parts, op, inputs, axes, (1, 1))
         return
     source, kernels, *bias = inputs
-    if _is_wide_padded(axes):
+    if _has_dead_taps(axes):
         require(min(axis.pad for axis in axes) >= 0, "an image that begins with pixels of no use")
         weights = parts[kernels] if kernels >= parts.first_tensor else weight_constant(parts.graph, op)[0]
         taps = [_inside(axis) for axis in axes]
@@ -147,8 +151,8 @@ def _put_conv(parts: Parts, op: Op, kind: str, inputs: Sequence[int], axes: Sequ
             replace(axis, kernel=len(part), pad=axis.pad - part.start * axis.dilation)
             for axis, part in zip(axes, taps, strict=True)
         ]
-        if min(axis.pad for axis in axes) < 0 or _is_wide_padded(axes):
-            source, axes = _put_pad(parts, source, axes)
+    if min(axis.pad for axis in axes) < 0 or _is_wide_padded(axes):
+        source, axes = _put_pad(parts, source, axes)
     rows, cols = axes
     options = {name: value for name, value in op.options.items() if name != "padding"}
     for name, axis in zip("hw", axes, strict=True):
@@ -239,6 +243,70 @@ def _dense(parts: Parts, op: Op, weights: Tensor, zero_point: int) -> np.ndarray
     return dense.reshape(num_oc, kernel_h, kernel_w, channels)
 
 
+def _unpadded(parts: Parts) -> bool:
+    """A convolution of what a PAD with zero points makes has these pads itself, and another form if it needs one."""
+    op = parts.op
+    if (found := _framed(parts, op.inputs[0])) is None:
+        return False
+    source, pads, makers = found
+    axes, shape = _axes(parts, op), _images(parts[op.inputs[0]])
+    in_shape = tuple(np.array(shape) - pads.sum(axis=1))
+    if parts[source].shape != in_shape:
+        made = parts.tensor(in_shape, source)
+        parts.add(
+            "RESHAPE", (source, parts.constant(np.array(in_shape, np.int32))), (made,), new_shape=np.array(in_shape)
+        )
+        source = made
+    options = {name: value for name, value in op.options.items() if name != "padding"}
+    rows, cols = (
+        replace(axis, size_in=size, pad=axis.pad + int(before))
+        for axis, size, (before, _) in zip(axes, in_shape[1:3], pads[1:3], strict=True)
+    )
+    options |= {"pads": (rows.pad, _behind(rows), cols.pad, _behind(cols)), "macs": _macs(parts, op)}
+    parts.op, parts.unread = replace(op, inputs=(source, *op.inputs[1:]), options=options), makers
+    if not any(form(parts) for form in (_grouped, _padded, _patched)):
+        parts.add(op.kind, parts.op.inputs, op.outputs, **options)
+    parts.note("with the pads of the PAD before it")
+    return True
+
+
+def _framed(parts: Parts, tensor: int) -> tuple[int, np.ndarray, set[int]] | None:
+    """The image in a frame of zero points that a PAD makes of it, perhaps seen otherwise: its tensor, the frame of its
+    NHWC axes, int64 (4, 2), and the indices of the operators. None if there is no such frame.
+    """
+    makers = {output: op for op in parts.graph.ops for output in op.outputs}
+    outer, found = parts[tensor], set[int]()
+    while (op := makers.get(tensor)) is not None and op.kind in RESHAPES:
+        found.add(op.index)
+        (tensor, *_) = op.inputs
+    if op is None or op.part is not None or op.kind not in ("PAD", "PADV2"):
+        return None
+    source, padded = parts[op.inputs[0]], parts[op.outputs[0]]
+    pads = integers(parts.graph, op.inputs[1], (np.int8, np.int16, np.int32, np.int64)).reshape(-1, 2).astype(np.int64)
+    for tensor_of_frame in (padded, outer):
+        require_same_quant(source, tensor_of_frame)
+    if op.kind == "PADV2":
+        filler = parts[op.inputs[2]].data
+        if filler is None or filler.size != 1 or filler.item() != padded.quantisation.zero_point[0]:
+            return None
+    if len(padded.shape) != len(outer.shape):  # rows or columns were put in
+        sizes = [size for size in padded.shape if size > 1]
+        if sizes != [size for size in outer.shape if size > 1] or len(outer.shape) != 4:
+            return None
+        places = [n for n, size in enumerate(outer.shape) if size > 1]
+        kept = [n for n, size in enumerate(padded.shape) if size > 1]
+        frame = np.zeros((4, 2), np.int64)
+        frame[places] = pads[kept]
+        if frame.sum() != pads.sum():
+            return None
+        pads = frame
+    pads = np.concatenate([np.zeros((4 - len(pads), 2), np.int64), pads]) if len(pads) < 4 else pads
+    if len(pads) != 4 or pads[[0, 3]].any() or pads.min() < 0 or source.data is not None:
+        return None
+    found.add(op.index)
+    return op.inputs[0], pads, found
+
+
 POINTWISE = (
     *("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "GELU"),
     *("QUANTIZE", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "PRELU"),
@@ -247,14 +315,15 @@ RESHAPES = "RESHAPE", "EXPAND_DIMS", "SQUEEZE"
 
 
 def _chain(parts: Parts) -> list[Op]:
-    """The operators between a BATCH_TO_SPACE_ND and the SPACE_TO_BATCH_ND before it, that first; they are read by one
-    another only. Empty if there is something else.
+    """The operators between a BATCH_TO_SPACE_ND and the SPACE_TO_BATCH_ND before it, that first; from the convolution
+    on they are read by one another only. Empty if there is something else.
     """
     makers = {output: op for op in parts.graph.ops for output in op.outputs}
     chain, tensor = list[Op](), parts.op.inputs[0]
     while (op := makers.get(tensor)) is not None:
         readers = sum(tensor in other.inputs for other in parts.graph.ops)
-        if readers > 1 or tensor in parts.graph.outputs:
+        is_before = bool(chain) and chain[0].kind in (*CONVS, *RESHAPES) and any(made.kind in CONVS for made in chain)
+        if (readers > 1 and not is_before) or tensor in parts.graph.outputs:
             break
         chain.insert(0, op)
         if op.kind == "SPACE_TO_BATCH_ND":
@@ -287,15 +356,22 @@ def _dilated(parts: Parts) -> bool:
         return False
     (source, block, pads), (_, block_behind, crops) = first.inputs, parts.op.inputs
     require_same_quant(parts[source], parts[conv.inputs[0]])
+    frame = parts[pads].values
+    if (found := _framed(parts, source)) is not None and len(parts[found[0]].shape) == len(parts[source].shape):
+        axes_of_frame = found[1][4 - len(parts[source].shape) :]
+        if not axes_of_frame[1 + len(frame) :].any() and not axes_of_frame[0].any():
+            source, frame = found[0], frame + axes_of_frame[1 : 1 + len(frame)]
+            parts.unread |= found[2]
     require_same_quant(parts[chain[-1].outputs[0]], parts[parts.op.outputs[0]])
     if not np.array_equal(parts[block].values, parts[block_behind].values):
         return False
-    spread = _spread(parts, conv, first, parts[block].values.tolist(), parts[pads].values, parts[crops].values)
+    spread = _spread(parts, conv, source, parts[block].values.tolist(), frame, parts[crops].values)
     if spread is None:
         return False
     shape_in, shape_out, axes = spread
     parts.stands_for = conv
-    parts.absorbed |= {op.index for op in chain}
+    parts.absorbed |= {op.index for op in chain[place:]}
+    parts.unread |= {op.index for op in chain[:place]}
     tensor = source
     if parts[source].shape != shape_in:
         tensor = parts.tensor(shape_in, source)
@@ -324,7 +400,7 @@ def _dilated(parts: Parts) -> bool:
 
 
 def _spread(
-    parts: Parts, conv: Op, first: Op, block: list[int], pads: np.ndarray, crops: np.ndarray
+    parts: Parts, conv: Op, tensor: int, block: list[int], pads: np.ndarray, crops: np.ndarray
 ) -> tuple[tuple[int, ...], tuple[int, ...], list[Axis]] | None:
     """Shapes of the input and the output of a convolution with dilation in place of one on an image of each phase, and
     its axes; None if there is none.
@@ -332,14 +408,14 @@ def _spread(
     With b the block, output Y of the whole is output j of phase p, Y + crop = j*b + p: it reads pixel Y + crop + (k*d -
     pad of the convolution)*b - pad of SPACE_TO_BATCH_ND.
     """
-    source, target = parts[first.inputs[0]].shape, parts[parts.op.outputs[0]].shape
+    source, target = parts[tensor].shape, parts[parts.op.outputs[0]].shape
     phases_in = parts[conv.inputs[0]].shape
     if source[0] != 1 or target[0] != 1 or len(phases_in) != 4 or len(source) not in (3, 4):
         return None
     if len(source) == 4:
         places = [0, 1] if len(block) == 2 else [0]
     else:  # the other axis was put in later
-        places = [0] if phases_in[2] == 1 and phases_in[1] == parts[first.outputs[0]].shape[1] else [1]
+        places = [0] if phases_in[2] == 1 and phases_in[1] > 1 else [1]
     if len(block) != len(places) or parts[conv.inputs[0]].shape[3] != source[-1]:
         return None
     axes, sizes = [], [[1, 1], [1, 1]]
@@ -397,8 +473,8 @@ def _transposed_wide(parts: Parts) -> bool:
 
 
 CONV_EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
-    "CONV_2D": (_grouped, _padded, _patched),
-    "DEPTHWISE_CONV_2D": (_padded, _patched),
+    "CONV_2D": (_unpadded, _grouped, _padded, _patched),
+    "DEPTHWISE_CONV_2D": (_unpadded, _padded, _patched),
     "BATCH_TO_SPACE_ND": (_dilated,),
     "TRANSPOSE_CONV": (_transposed_wide,),
 }

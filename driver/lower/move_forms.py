@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
@@ -18,34 +19,81 @@ __all__ = ["MOVE_EXPANSIONS"]
 
 
 def _transposed_view(parts: Parts) -> bool:
-    """RESHAPE, TRANSPOSE, RESHAPE, as channels are shuffled: one transposition of the first tensor, seen otherwise."""
+    """Transpositions with reshapes between and around them, as channels are shuffled: one transposition of the first
+    tensor, seen otherwise.
+    """
     op, graph = parts.op, parts.graph
-    (source, _), (target,) = op.inputs, op.outputs
-    view = parts[source].shape
-    order = [axis_number(axis, len(view)) for axis in integers(graph, op.inputs[1]).reshape(-1).tolist()]
-    require(sorted(order) == list(range(len(view))), f"{order} is not an order of {len(view)} axes")
-    maker = next((made for made in graph.ops if source in made.outputs), None)
-    if maker is not None and _is_view(parts, maker, source):
-        source = maker.inputs[0]
-        parts.absorbed.add(maker.index)
-    reader = next((read for read in graph.ops if target in read.inputs), None)
-    if reader is not None and _is_view(parts, reader, target):
-        target = reader.outputs[0]
-        parts.absorbed.add(reader.index)
-    if not parts.absorbed:
+    chain, (target,) = [op], op.outputs
+    while (maker := next((made for made in graph.ops if chain[0].inputs[0] in made.outputs), None)) is not None:
+        if not _is_inner(parts, maker, chain[0].inputs[0]):
+            break
+        chain.insert(0, maker)
+    while (reader := next((read for read in graph.ops if target in read.inputs), None)) is not None:
+        if not _is_inner(parts, reader, target):
+            break
+        if reader.kind == "TRANSPOSE":
+            return False  # that one has all of them
+        chain.append(reader)
+        (target,) = reader.outputs
+    if len(chain) == 1:
         return False
-    note = "what lies between it and a RESHAPE is not stored"
-    parts.add("TRANSPOSE", (source,), (target,), view=tuple(view), order=tuple(order))
-    parts.note(note)
+    parts.absorbed |= {other.index for other in chain if other is not op}
+    source = chain[0].inputs[0]
+    view, order = _composed(parts, chain)
+    if order == sorted(order):
+        shape = np.array(parts[target].shape, np.int32)
+        parts.add("RESHAPE", (source, parts.constant(shape)), (target,), new_shape=shape)
+    else:
+        parts.add("TRANSPOSE", (source,), (target,), view=tuple(view), order=tuple(order))
+    parts.note("what lies between it and a RESHAPE or TRANSPOSE is not stored")
     return True
 
 
-def _is_view(parts: Parts, op: Op, inner: int) -> bool:
-    """Is it a RESHAPE, and the tensor between it and the operator nobody else's?"""
+def _composed(parts: Parts, chain: Sequence[Op]) -> tuple[list[int], list[int]]:
+    """What RESHAPEs and TRANSPOSEs do to the source of the first one: how it is seen, and the order of these axes.
+
+    Raises
+    ------
+    GraphError
+        When there are no axes of the source that are moved as a whole.
+    """
+    view = [size for size in parts[chain[0].inputs[0]].shape if size > 1]
+    order = list(range(len(view)))
+    for op in chain:
+        if op.kind != "TRANSPOSE":
+            continue
+        shape = parts[op.inputs[0]].shape
+        perm = [axis_number(axis, len(shape)) for axis in integers(parts.graph, op.inputs[1]).reshape(-1).tolist()]
+        require(sorted(perm) == list(range(len(shape))), f"{perm} is not an order of {len(shape)} axes")
+        groups: list[list[int]] = []
+        for size in shape:
+            group, left = list[int](), size
+            while left > 1:
+                axis = order[sum(map(len, groups)) + len(group)]
+                if left % view[axis]:
+                    require(view[axis] % left == 0, f"axes of {list(shape)} that are parts of others")
+                    view[axis : axis + 1] = [left, view[axis] // left]
+                    order = [part for old in order for part in _split_axis(old, axis)]
+                    groups = [[part for old in done for part in _split_axis(old, axis)] for done in groups]
+                    group = [old + (old > axis) for old in group]
+                group.append(axis)
+                left //= view[axis]
+            groups.append(group)
+        order = [axis for place in perm for axis in groups[place]]
+    return view, order
+
+
+def _split_axis(number: int, axis: int) -> tuple[int, ...]:
+    """The new numbers of an axis when `axis` becomes two."""
+    return (number, number + 1) if number == axis else (number + (number > axis),)
+
+
+def _is_inner(parts: Parts, op: Op, inner: int) -> bool:
+    """Does an operator only move values, and is the tensor between it and another one nobody else's?"""
     num_readers = sum(inner in other.inputs for other in parts.graph.ops)
     is_inner = num_readers == 1 and inner not in parts.graph.outputs
     is_free = op.index not in parts.taken and op.part is None
-    return op.kind == "RESHAPE" and is_free and is_inner and parts[op.inputs[0]].data is None
+    return op.kind in ("RESHAPE", "TRANSPOSE") and is_free and is_inner and parts[op.inputs[0]].data is None
 
 
 def _concatenation(parts: Parts) -> bool:

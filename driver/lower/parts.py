@@ -35,6 +35,8 @@ class Parts:
     """The operator whose place is shown: `op`, or another one that is absorbed."""
     absorbed: set[int] = field(default_factory=set)
     """Indices of other operators of the graph that go away with `op`."""
+    unread: set[int] = field(default_factory=set)
+    """Indices of other operators whose results are no longer read here; they go away if nobody else reads them."""
 
     def __post_init__(self) -> None:
         self.stands_for = self.op

@@ -377,6 +377,12 @@ class MoveWork:
     zero_point: int
     """The value of the frame."""
 
+    @property
+    def is_box(self) -> bool:
+        """Is the target a box of the source, without gaps and frame?"""
+        axes = self.rows, self.cols, self.channels
+        return all(axis.count == axis.target_size and (axis.step == 1 or axis.count == 1) for axis in axes)
+
     def oriented(self, is_transposed: bool) -> MoveWork:
         """The same work on images stored with rows and columns exchanged."""
         return replace(self, rows=self.cols, cols=self.rows) if is_transposed else self

@@ -182,6 +182,8 @@ class _Scheduler:
         """By position, the variables whose value at the start of the run nothing reads from there on."""
         self.segment_start = 0
         """Number of the first task since the host's last one."""
+        self.busy_until = -1
+        """Position of the last operator before the host's next one that certainly is a task of the NPU; -1: none."""
 
     def run(self, works: Sequence[Work | FusedWork]) -> Schedule:
         aliases = set()
@@ -204,8 +206,9 @@ class _Scheduler:
             AssignWork: self._assign,
         }
         self._find_due(works)
+        last = self._last_busy(works)
         for position, (op, work) in enumerate(zip(self.graph.ops, works, strict=True)):
-            before = len(self.tasks)
+            before, self.busy_until = len(self.tasks), last[position]
             try:
                 lowering[type(work)](op, position, work)
                 for variable in self.due.get(position, ()):
@@ -235,6 +238,22 @@ class _Scheduler:
             frozenset(self.fused),
             {number: state.place for number, state in self.states.items()},
         )
+
+    @staticmethod
+    def _last_busy(works: Sequence[Work | FusedWork]) -> list[int]:
+        """For each position, that of the last operator before the host's next one that always is a task; -1: none."""
+        last, found = -1, []
+        for position in reversed(range(len(works))):
+            if isinstance(works[position], HostWork):
+                last = -1
+            elif last < 0 and isinstance(works[position], ConvWork | PoolWork | ElementwiseWork | LutWork | ZoomWork):
+                last = position
+            found.append(last)
+        return found[::-1]
+
+    def _has_neighbour(self, position: int) -> bool:
+        """Does the NPU have a task between the host's that are around this position?"""
+        return len(self.tasks) > self.segment_start or self.busy_until > position
 
     # Values
 
@@ -460,6 +479,13 @@ class _Scheduler:
         self.fused.add(position)
 
     def _moves(self, op: Op, position: int, work: MovesWork) -> None:
+        """Boxes that are in one piece in memory stay there; the others are copied."""
+        views = self._views(position, self._value(op.inputs[work.source]), work, op)
+        for number, view in views.items():
+            self._define(op, position, view, number)
+        work = replace(work, moves=tuple((number, move) for number, move in work.moves if number not in views))
+        if not work.moves:
+            return
         value_bytes = self.graph.tensors[op.outputs[0]].dtype.itemsize
         value = self._images_of(op, position, op.inputs[work.source], work.in_shape)
         value = self._converted(op, position, value, self.native)
@@ -474,6 +500,48 @@ class _Scheduler:
             self._task_each(op, position, move.oriented(self.is_transposed), (value,), targets[number])
         for number, target in targets.items():
             self._define(op, position, target, number)
+
+    def _views(self, position: int, value: Value, work: MovesWork, op: Op) -> dict[int, Value]:
+        """By number of the output, those that are parts of the source's buffer as it is."""
+        boxes: dict[int, list[MoveWork]] = {}
+        for number, move in work.moves:
+            boxes.setdefault(number, []).append(move)
+        value_bytes = self.graph.tensors[op.outputs[0]].dtype.itemsize
+        found = {}
+        for number, (move, *rest) in boxes.items():
+            if not rest and move.is_box and self._has_neighbour(position):
+                view = self._view(value, _in_bytes(work.in_shape, value_bytes), move, value_bytes)
+                if view is not None:
+                    found[number] = view
+        return found
+
+    def _view(self, value: Value, in_shape: Shape, move: MoveWork, value_bytes: int) -> Value | None:
+        """A box of an image of `in_shape` as a part of the buffer of `value`, if it is in one piece there."""
+        axes = move.rows, move.cols, move.channels.repeated(value_bytes)
+        counts = [axis.count for axis in axes]
+        if prod(value.shape) != prod(in_shape):
+            return None
+        if self._same_order(value.shape, value.layout, "linear") or value.shape[0] > 1:
+            places = [n for n, count in enumerate(counts) if count > 1] or [2]
+            if any(axis.count < axis.source_size for axis in axes[places[0] + 1 :]):
+                return None
+            offset = (axes[0].start * in_shape[2] + axes[1].start) * in_shape[3] + axes[2].start
+            if self._same_order(value.shape, value.layout, "linear"):
+                return self._part(value, offset, (1, counts[0], counts[1], counts[2]), "linear")
+            batch, rest = divmod(prod(counts), prod(value.shape[1:]))
+            if rest or offset % prod(value.shape[1:]):
+                return None
+            return self._part(value, offset, _with_extent(value.shape, 0, batch), value.layout)
+        if value.layout != self.native or value.shape != in_shape or counts[:2] != list(in_shape[1:3]):
+            return None
+        offset = axes[2].start * in_shape[1] * in_shape[2]
+        return self._part(value, offset, _with_extent(in_shape, 3, counts[2]), value.layout)
+
+    def _part(self, value: Value, offset: int, shape: Shape, layout: str) -> Value:
+        """`shape` bytes of the buffer of `value`, from `offset` on."""
+        now = len(self.tasks)
+        self.buffers.append(Buffer(prod(shape), now, now, value.buffer, offset))
+        return Value(len(self.buffers) - 1, shape, layout)
 
     def _interleave(self, op: Op, position: int, work: InterleaveWork) -> None:
         self._interleaved(op, position, work, self._converted(op, position, self._value(op.inputs[0]), self.native))
@@ -510,21 +578,27 @@ class _Scheduler:
             if (places := memory_axes(turned, image, layout)) is not None
         }
         source = memory_axes(sizes, source_image, value.layout)
-        has_neighbour = len(self.tasks) > self.segment_start
         for layout, axes in wanted.items():
-            if has_neighbour and source == axes:
+            if source == axes and self._has_neighbour(position):
                 self._define(op, position, Value(value.buffer, shape, layout))
                 return
-        layout = self.native if self.native in wanted else "linear"
         if source is None:
             value = self._converted(op, position, value, "linear")
             source = [axis for axis, size in enumerate(sizes) if size > 1]
+        layout = self.native if self.native in wanted else "linear"
+        if self._is_only_moved(op.outputs[0]):  # a copy of whole runs
+            layout = next((name for name, axes in wanted.items() if axes[-1:] == source[-1:]), layout)
         for step in order_steps(source, wanted[layout]):
             target = self._new(shape, layout)
             add = self._task_each if batch > 1 else self._task
             add(op, position, reordered(sizes, source, step), (value,), target)
             value, source = target, step
         self._define(op, position, value)
+
+    def _is_only_moved(self, index: int) -> bool:
+        """Do all readers of a tensor only move its values?"""
+        kinds = {op.kind for op in self.graph.ops if index in op.inputs}
+        return index not in self.graph.outputs and kinds <= _MOVING
 
     def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
@@ -541,6 +615,8 @@ class _Scheduler:
         value_bytes = self.graph.tensors[op.outputs[0]].dtype.itemsize
         shape = _in_bytes(work.out_shape, value_bytes)
         batch = prod(self._byte_shape(op.outputs[0])) // prod(shape)
+        if batch == 1 and prod(shape[1 : 1 + work.axis]) == 1 and self._append_parts(op, position):
+            return
         shape = _with_extent(shape, 0, shape[0] * batch)
         target = self._new(shape, self.native)
         start = 0
@@ -548,7 +624,8 @@ class _Scheduler:
             value = self._images_of(op, position, index, in_shape)
             value = self._converted(op, position, value, self.native)
             size = value.shape[1 + work.axis]
-            if not (work.axis == 2 and self._place(value, target, start * shape[1] * shape[2])):
+            is_place = work.axis == 2 and shape[0] == 1
+            if not (is_place and self._place(position, value, target, start * shape[1] * shape[2])):
                 rows, cols, channels = (
                     MoveAxis(have, want, have, target_start=start if axis == work.axis else 0)
                     for axis, (have, want) in enumerate(zip(value.shape[1:], shape[1:], strict=True))
@@ -558,16 +635,34 @@ class _Scheduler:
             start += size
         self._define(op, position, target)
 
-    def _place(self, value: Value, target: Value, offset: int) -> bool:
+    def _append_parts(self, op: Op, position: int) -> bool:
+        """Put tensors one behind the other, as bytes or as images of the NPU's layout, where that is what they are."""
+        shape, values = self._byte_shape(op.outputs[0]), [self._value(index) for index in op.inputs]
+        if all(self._same_order(value.shape, value.layout, "linear") for value in values):
+            layout = "linear"
+        elif shape[0] > 1 and all(value.shape[1:] == shape[1:] for value in values):
+            layout = self.native
+        else:
+            return False
+        target, offset = self._new(shape, layout), 0
+        for value in values:
+            made = self._converted(op, position, value, layout)
+            if not self._place(position, made, target, offset):
+                part = self._part(target, offset, made.shape, layout)
+                self._task(op, position, self._flat_copy(made), (made,), part)
+            offset += prod(made.shape)
+        self._define(op, position, target)
+        return True
+
+    def _place(self, position: int, value: Value, target: Value, offset: int) -> bool:
         """Make the buffer of `value` a part of that of `target`, if it is not part of another one and the NPU has
-        work since the host's last.
+        work between the host's.
         """
         part = self.buffers[value.buffer]
-        num_bytes = value.shape[1] * value.shape[2] * value.shape[3]
         if (
             part.parent is not None
-            or part.num_bytes != num_bytes
-            or len(self.tasks) == self.segment_start
+            or part.num_bytes != prod(value.shape)
+            or not self._has_neighbour(position)
             or self._is_state(value)
         ):
             return False
@@ -595,8 +690,8 @@ class _Scheduler:
                 last_read |= dict.fromkeys(read, position)
             if isinstance(work, ReadWork) and work.variable not in changed:
                 starts[op.outputs[0]] = work.variable
-            elif isinstance(work, ReshapeWork | TransposeWork) and read:
-                starts[op.outputs[0]] = read[0]
+            elif isinstance(work, ReshapeWork | TransposeWork | MovesWork) and read:
+                starts |= dict.fromkeys(op.outputs, read[0])
             elif isinstance(work, AssignWork):
                 due[work.variable] = max(position, last_read.get(work.variable, 0))
                 (changed.discard if work.variable in read else changed.add)(work.variable)
@@ -604,8 +699,13 @@ class _Scheduler:
             self.due.setdefault(position, []).append(variable)
 
     def _is_state(self, value: Value) -> bool:
-        """Is it what a variable was at the start of the run?"""
-        return any(state.place.buffer == value.buffer for state in self.states.values())
+        """Is it what a variable was at the start of the run, or a part of it?"""
+        whole: int | None = value.buffer
+        while whole is not None:
+            if any(state.place.buffer == whole for state in self.states.values()):
+                return True
+            whole = self.buffers[whole].parent
+        return False
 
     def _state(self, number: int) -> _State:
         """A variable, with a place of its own from its first use on."""
@@ -677,6 +777,9 @@ class _Scheduler:
         elif prod(shape) != prod(value.shape):
             raise GraphError(f"a result of shape {value.shape} cannot be stored as {shape}")
         self.values[op.outputs[number]] = self._reshaped(op, position, value, shape)
+
+
+_MOVING = {"RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "CONCATENATION", "QUANTIZE"}
 
 
 def _in_bytes(shape: Shape, value_bytes: int) -> Shape:

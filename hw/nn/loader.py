@@ -59,7 +59,7 @@ _PLACE_FIELDS = (
 LOADER_FIELDS = _WALK_FIELDS + _PLACE_FIELDS
 """What the loader needs of an NN descriptor."""
 
-_PAD_BITS = 4
+_PAD_BITS = NN.fields["pad_left"].bits
 
 
 def _segment_layout(config: NpuConfig) -> data.StructLayout:
@@ -82,15 +82,15 @@ def _segment_layout(config: NpuConfig) -> data.StructLayout:
 
 
 def _source_layout(config: NpuConfig) -> data.StructLayout:
-    """A segment's `num_pad` pad pixels on the left (perhaps more than it has pixels), then `num_bytes` bytes from
-    memory, then pad again.
+    """A segment's `num_pad` pad pixels on the left (with stride 2 of both phases), then `num_bytes` bytes from memory,
+    then pad again.
     """
     return data.StructLayout(
         {
             "num_cols": range(config.num_lanes + 1),
             "pixel": exact_log2(config.stripe_bytes),
             "py": 1,
-            "num_pad": _PAD_BITS,
+            "num_pad": range(2 * config.num_lanes + 1),
             "num_bytes": range(2 * config.num_lanes + 1),
             "is_channel_end": 1,
             "is_job_end": 1,
@@ -106,7 +106,7 @@ def _piece_layout(config: NpuConfig) -> data.StructLayout:
     ring is used, the odd ones if `is_odd`. The first one used goes to byte `data_first` modulo the word. Without
     `is_stored` nothing is written.
     """
-    position = range(2 * config.num_lanes + (1 << _PAD_BITS) + 1)
+    position = range(3 * config.num_lanes + 1)
     return data.StructLayout(
         {
             "num_bytes": range(2 * config.num_lanes + 1),
@@ -267,7 +267,7 @@ class _Sources(wiring.Component):
         )  # of the row, from this segment on unless it is the row's first
         num_pad, num_data = Signal(_PAD_BITS), Signal(16)
         width, num_bytes = Signal(range(2 * self._config.num_lanes + 1)), Signal(range(2 * self._config.num_lanes + 1))
-        room = Signal(signed(len(width) + 1))  # for bytes from memory
+        room = Signal(signed(max(len(width), _PAD_BITS) + 1))  # for bytes from memory
         m.d.comb += [
             num_pad.eq(Mux(segment.is_row_start, job.pad_left, pad_left)),
             num_data.eq(Mux(segment.is_row_start, Mux(segment.is_data_row, job.tile_iw, 0), data_left)),
@@ -284,7 +284,7 @@ class _Sources(wiring.Component):
                     source[name].eq(segment[name])
                     for name in ("num_cols", "pixel", "py", "is_channel_end", "is_job_end")
                 ),
-                source.num_pad.eq(num_pad),
+                source.num_pad.eq(truncate(Mux(room < 0, width, num_pad), source.num_pad.shape())),
                 source.num_bytes.eq(num_bytes),
                 pad_left.eq(Mux(room < 0, (num_pad - width)[:_PAD_BITS], 0)),
                 data_left.eq(num_data - num_bytes),

@@ -114,7 +114,7 @@ def test_constants_are_stored_once():
         (step,) = plan.steps
         return sum(len(data) for _, data in step.program.image[:-1])
 
-    assert num_bytes(4) == num_bytes(1)
+    assert num_bytes(4) == num_bytes(2)
 
 
 def with_constant() -> bytes:

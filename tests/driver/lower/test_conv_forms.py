@@ -63,16 +63,17 @@ def test_grouped(dtype, channels, num_groups, num_oc):
 @pytest.mark.parametrize(
     ("size", "dilation", "kinds"),
     [
-        ((9, 40), (36, 18), ["PAD", "{kind}"]),  # of the rows only the middle tap meets the image
-        ((9, 9), (12, 12), ["{kind}"]),
-        ((24, 24), (20, 1), ["PAD", "{kind}"]),
+        ((9, 40), (36, 18), ["{kind}"]),  # of the rows only the middle tap meets the image
+        ((9, 9), (12, 12), ["{kind}"]),  # only the middle tap does
+        ((24, 24), (20, 1), ["{kind}"]),
+        ((1, 300), (1, 260), ["PAD", "{kind}"]),
     ],
 )
 def test_wide_pads(dtype, kind, size, dilation, kinds):
     model = conv((*size, 4), 4, (3, 3), dtype, kind=kind, padding="SAME", dilation=dilation, activation="RELU")
     plan = check_model(model, Q)
     found = [op.kind for op in plan.graph.ops]
-    if dtype == np.int16 and dilation == (12, 12):  # a window of these taps would be too large
+    if dtype == np.int16 and dilation == (1, 260):  # a window of these taps would be too large
         kinds = ["PAD", *["SLICE"] * 9, "CONCATENATION", "CONV_2D"]
     assert found == [name.format(kind=kind) for name in kinds]
 
@@ -204,3 +205,74 @@ def test_transposed_convolutions_of_int16(kernel, stride, padding, has_bias, bat
     target = builder.tensor((batch, *out, num_oc), np.int16, 0.002, 0)
     builder.op("TRANSPOSE_CONV", inputs, [target], padding=padding, strideH=stride[0], strideW=stride[1])
     check_model(builder.finish([source], [target]), Q)
+
+
+def framed(dtype, kind, pads, *, has_reader=False, dilation=1) -> bytes:
+    """A PAD, and a convolution of what it makes."""
+    builder, quant = ModelBuilder(), (0.05, 0 if dtype == np.int16 else 3)
+    shape = (1, 6, 5, 8)
+    whole = tuple(size + before + behind for size, (before, behind) in zip(shape, pads, strict=True))
+    source, padded = builder.tensor(shape, dtype, *quant), builder.tensor(whole, dtype, *quant)
+    builder.op("PAD", [source, builder.tensor((4, 2), np.int32, data=np.array(pads))], [padded])
+    rng = np.random.default_rng(1)
+    out = builder.tensor((1, *(size - 2 * dilation for size in whole[1:3]), 8), dtype, 0.1, 0)
+    shape = (8, 3, 3, 8) if kind == "CONV_2D" else (1, 3, 3, 8)
+    weights = builder.tensor(shape, np.int8, 0.02, 0, data=rng.integers(-127, 128, shape))
+    bias_dtype = np.int64 if dtype == np.int16 else np.int32
+    bias = builder.tensor((8,), bias_dtype, 0.001, 0, data=rng.integers(-99, 99, 8))
+    options = {"depthMultiplier": 1} if kind == "DEPTHWISE_CONV_2D" else {}
+    steps = {"strideH": 1, "strideW": 1, "dilationHFactor": dilation, "dilationWFactor": dilation}
+    builder.op(kind, [padded, weights, bias], [out], padding=1, **steps, **options)
+    return builder.finish([source], [out, padded] if has_reader else [out])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+@pytest.mark.parametrize("pads", [((0, 0), (1, 2), (3, 0), (0, 0)), ((0, 0), (0, 0), (40, 0), (0, 0))])
+def test_a_pad_before_a_convolution_is_its_own(dtype, kind, pads):
+    plan = check_model(framed(dtype, kind, pads), Q)
+    assert [op.kind for op in plan.graph.ops] == [kind]
+
+
+def test_a_pad_stays_for_other_readers():
+    plan = check_model(framed(np.int8, "CONV_2D", ((0, 0), (1, 1), (1, 1), (0, 0)), has_reader=True), Q)
+    assert [op.kind for op in plan.graph.ops] == ["PAD", "CONV_2D"]
+
+
+def test_a_pad_of_channels_stays():
+    builder = ModelBuilder()
+    source, padded, out = (builder.tensor((1, 4, 4, n), np.int8, 0.05, 3) for n in (3, 4, 4))
+    pads = builder.tensor((4, 2), np.int32, data=np.array([[0, 0], [0, 0], [0, 0], [0, 1]]))
+    weights = builder.tensor((4, 1, 1, 4), np.int8, 0.02, 0, data=np.arange(16).reshape(4, 1, 1, 4))
+    bias = builder.tensor((4,), np.int32, 0.001, 0, data=np.arange(4))
+    builder.op("PAD", [source, pads], [padded])
+    builder.op("CONV_2D", [padded, weights, bias], [out], strideH=1, strideW=1)
+    plan = check_model(builder.finish([source], [out]), Q)
+    assert [op.kind for op in plan.graph.ops] == ["PAD", "CONV_2D"]
+
+
+def test_two_dilated_convolutions_share_the_phases():
+    """As gate and filter do: PAD and SPACE_TO_BATCH_ND go with the last of them."""
+    builder, quant, rng = ModelBuilder(), (0.05, 3), np.random.default_rng(3)
+
+    def integers(*values):
+        return builder.tensor(np.shape(values), np.int32, data=np.array(values))
+
+    def act(*shape):
+        return builder.tensor(shape, np.int8, *quant)
+
+    source, padded, phases, seen = act(1, 16, 4), act(1, 20, 4), act(4, 5, 4), act(4, 1, 5, 4)
+    builder.op("PAD", [source, integers((0, 0), (4, 0), (0, 0))], [padded])
+    builder.op("SPACE_TO_BATCH_ND", [padded, integers(4), integers((0, 0))], [phases])
+    builder.op("RESHAPE", [phases, integers(4, 1, 5, 4)], [seen])
+    results = []
+    for _ in range(2):
+        weights = builder.tensor((4, 1, 2, 4), np.int8, 0.02, 0, data=rng.integers(-127, 128, (4, 1, 2, 4)))
+        made, flat, result = act(4, 1, 4, 4), act(4, 4, 4), act(1, 16, 4)
+        bias = builder.tensor((4,), np.int32, 0.001, 0, data=rng.integers(-99, 99, 4))
+        builder.op("CONV_2D", [seen, weights, bias], [made], padding=1, strideH=1, strideW=1)
+        builder.op("RESHAPE", [made, integers(4, 4, 4)], [flat])
+        builder.op("BATCH_TO_SPACE_ND", [flat, integers(4), integers((0, 0))], [result])
+        results.append(result)
+    plan = check_model(builder.finish([source], results), Q)
+    assert {op.kind for op in plan.graph.ops} == {"RESHAPE", "CONV_2D"}

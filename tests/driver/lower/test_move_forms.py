@@ -49,6 +49,21 @@ def test_two_transpositions_share_a_reshape():
     check_model(builder.finish([source], [made[-1]]), Q)
 
 
+def test_transpositions_in_a_row_are_one():
+    """Channels are shuffled as in a network whose channels come first, and then turned back."""
+    builder, quant = ModelBuilder(), QUANTS[np.int8]
+    shapes = [(1, 4, 5, 6), (1, 6, 4, 5), (1, 2, 3, 4, 5), (1, 3, 2, 4, 5), (1, 6, 4, 5), (1, 4, 5, 6), (1, 3, 5, 6)]
+    source, *made = [builder.tensor(shape, np.int8, *quant) for shape in shapes]
+    orders = {0: (0, 3, 1, 2), 2: (0, 2, 1, 3, 4), 4: (0, 2, 3, 1)}
+    for place, (read, result) in enumerate(zip([source, *made[:4]], made, strict=False)):
+        values = np.array(orders.get(place, shapes[place + 1]))
+        operand = builder.tensor(values.shape, np.int32, data=values)
+        builder.op("TRANSPOSE" if place in orders else "RESHAPE", [read, operand], [result])
+    builder.op("MAX_POOL_2D", [made[4]], [made[5]], filterHeight=2, filterWidth=1, strideH=1, strideW=1, padding=1)
+    plan = check_model(builder.finish([source], [made[5]]), Q)
+    assert [op.kind for op in plan.graph.ops] == ["TRANSPOSE", "MAX_POOL_2D"]
+
+
 @pytest.mark.parametrize("dtype", QUANTS)
 def test_shuffled_channels_are_one_copy(dtype):
     model = shuffled(dtype)

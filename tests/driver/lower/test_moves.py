@@ -214,3 +214,38 @@ def test_what_litert_leaves_unwritten_is_refused():
     model = one_op("STRIDED_SLICE", (1, 4, 5), (1, 5), [[0, 2, 0], [1, 3, 5], [1, -1, 1]], shrinkAxisMask=2)
     with pytest.raises(GraphError, match=r"STRIDED_SLICE .*leaves the result unwritten .*; use 1"):
         compile_graph(read_tflite(model), PRESETS["Q"])
+
+
+def test_boxes_in_one_piece_stay_in_place():
+    """Frames of a video, and channels: slices, packs and concatenations of them are no work."""
+    builder = ModelBuilder()
+
+    def integers(*values):
+        return builder.tensor(np.shape(values), np.int32, data=np.array(values))
+
+    def act(*shape):
+        return builder.tensor(shape, np.int8, *QUANT)
+
+    def pool(source, *shape):
+        target = act(*shape)
+        builder.op("MAX_POOL_2D", [source], [target], filterHeight=2, filterWidth=1, strideH=1, strideW=1, padding=1)
+        return target
+
+    video, frames = act(3, 1, 7, 5, 4), []
+    for n in range(3):
+        frames.append(act(1, 7, 5, 4))
+        begins, ends, steps = integers(n, 0, 0, 0, 0), integers(n + 1, 1, 7, 5, 4), integers(1, 1, 1, 1, 1)
+        builder.op("STRIDED_SLICE", [video, begins, ends, steps], frames[-1:], shrinkAxisMask=1)
+    pooled = [pool(frame, 1, 6, 5, 4) for frame in frames]
+    packed, middle = act(3, 6, 5, 4), act(1, 6, 5, 4)
+    builder.op("CONCATENATION", pooled, [packed], axis=0)
+    builder.op("SLICE", [packed, integers(1, 0, 0, 0), integers(1, 6, 5, 4)], [middle])
+    halves = [act(1, 6, 5, 2) for _ in range(2)]
+    builder.op("SPLIT", [builder.tensor((), np.int32, data=np.array(3)), middle], halves, numSplits=2)
+    results = [pool(half, 1, 5, 5, 2) for half in halves]
+    joined = act(1, 5, 5, 4)
+    builder.op("CONCATENATION", results, [joined], axis=3)
+    plan = check_model(builder.finish([video], [packed, joined]), PRESETS["Q"])
+    (step,) = plan.steps
+    moved = {op.index for op in plan.graph.ops if op.kind != "MAX_POOL_2D"}
+    assert {step.engines[index] for index in moved} == {"alias"}

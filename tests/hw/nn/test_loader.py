@@ -84,7 +84,7 @@ def loads(draw, config):
     possible = [2 * py + px for py in range(sh) for px in range(sw)]
     phases = draw(st.lists(st.sampled_from(possible), min_size=1, unique=True))
     height, width = draw(st.integers(1, 5)), draw(st.integers(1, 40))
-    pad_top, pad_left = (draw(st.sampled_from([0, 1, 2, 3, 7, 15])) for _ in range(2))
+    pad_top, pad_left = (draw(st.sampled_from([0, 1, 2, 3, 7, 15, 33, 64, 255])) for _ in range(2))
     rows = -(-(pad_top + height) // sh) + draw(st.integers(0, 2))
     cols = -(-(pad_left + width) // sw) + draw(st.integers(0, 3))
     # Columns that are zero point at the start and at the end of every row may be shared by neighbouring rows.
