@@ -86,12 +86,13 @@ class Machine:
             )
         if header["reserved"]:
             raise MachineError(f"HEADER.reserved = {header['reserved']}: use 0")
-        hazards.begin(index, header)
+        is_swapped = header["opcode"] == Opcode.NN and NN.decode(raw)["is_swapped"] == 1
+        hazards.begin(index, header, is_swapped)
         if header["opcode"] == Opcode.NN:
             d = NN.decode(raw)
             check_nn(self.config, d)
             check_nn_sizes(self.config, d)
-            order.check_nn(d)
+            order.check_nn(self.config, d)
             execute_nn(self.config, view, self._stripe, lines, d)
         else:
             d = TP.decode(raw)
@@ -108,9 +109,11 @@ class _Order:
         self._stripe = range(0)
         self._half: int | None = None
 
-    def check_nn(self, d: dict[str, int]) -> None:
-        """A stripe that overlaps the one before needs `load_after_fill`."""
+    def check_nn(self, config: NpuConfig, d: dict[str, int]) -> None:
+        """A stripe that overlaps the one before needs `load_after_fill`; a ring may reach all of the memory."""
         stripe = range(d["stripe_word"], d["stripe_word"] + d["num_ic"] * d["channel_words"])
+        if d["ring_channels"]:
+            stripe = range(config.stripe_words)
         before = self._stripe
         overlaps = stripe.start < before.stop and before.start < stripe.stop
         if overlaps and not d["load_after_fill"]:

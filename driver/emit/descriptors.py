@@ -19,7 +19,7 @@ from convoy.driver.plan.orders import CopyWork
 from convoy.driver.plan.schedule import PhaseWork, Task
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import HEADER, NN, PARAM, STREAM, TP, Opcode
+from convoy.spec.isa import HEADER, NN, NN_SWAPPED, PARAM, STREAM, TP, Opcode
 
 from .tp_blocks import copy_blocks, elementwise_blocks, flat_blocks, pool_blocks
 from .tp_moves import interleave_blocks, move_blocks, repeat_blocks, zoom_blocks
@@ -281,7 +281,7 @@ class Emitter:
                 "wgt_addr": tables.wgt_addr,
                 "param_addr": tables.param_addr + first_core * tiling.num_kernels * PARAM.num_bytes,
                 "run_bits": tables.run_bits,
-            }
+            } | dict.fromkeys((*NN_SWAPPED, "ring_channels"), 0)
             self._append(
                 task,
                 NN.encode(
