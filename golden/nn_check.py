@@ -50,7 +50,6 @@ def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
         _check_swapped(d)
     if d["ring_channels"]:
         _require_single(d, "ring_channels")
-        _require(d["load_after_fill"] == 1, "load_after_fill = 0: use 1 with ring_channels")
     if d["pool_size"]:
         _check_pool(config, d)
 
@@ -160,8 +159,8 @@ def _check_load(config: NpuConfig, d: dict[str, int]) -> None:
             d["channel_words"] == num_phases * d["phase_words"],
             f"channel_words = {d['channel_words']}: use num_phases * phase_words with is_wide",
         )
-    num_channels = d["ring_channels"] or d["num_ic"]
-    end = d["stripe_word"] + (num_channels - 1) * d["channel_words"] + num_phases * d["phase_words"]
+    num_channels, first = (d["ring_channels"], 0) if d["ring_channels"] else (d["num_ic"], d["stripe_word"])
+    end = first + (num_channels - 1) * d["channel_words"] + num_phases * d["phase_words"]
     _require(
         end <= config.stripe_words,
         f"stripe_word: the stripe ends at word {end}, the stripe memory at {config.stripe_words}",

@@ -282,7 +282,7 @@ NN = Record(
             (
                 "0: the whole stripe is in the stripe memory at once. Else channel c is loaded when the window of "
                 "channel c - ring_channels has been read, and addresses wrap at the end of the memory. Needs one "
-                "superblock, one group, `load_after_fill`; not with is_depthwise or is_wide."
+                "superblock, one group; not with is_depthwise or is_wide."
             ),
         ),
         # Windows and compute

@@ -130,7 +130,6 @@ def _run(machine: Machine, fields: dict[str, int]) -> None:
         ({"tile_rows": 2, "pitch_row": 1}, "NN.tile_rows = 2: use 1"),
         ({"seg_words": 1, "num_vec": 2, "num_vec_x": 2}, "NN.num_vec = 2: use 1"),
         ({"tap_addr": SRC_ADDR & ~31}, "NN.tap_addr: the tap is 256: use 0 with is_swapped"),
-        ({"ring_channels": 1, "load_after_fill": 0}, "NN.load_after_fill = 0: use 1 with ring_channels"),
         ({"has_residual": 1, "res_run_bytes_last": 2}, "NN.num_res_runs_last, res_run_bytes_last = 1, 2: a group"),
     ],
 )
