@@ -33,7 +33,7 @@ from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTE
 from . import fitted
 from .port import READ_TRIP_CYCLES, WRITE_TRIP_CYCLES, Delay, SharedPort, Transfer
 from .start import Load, Loaded, Next, Start, simulate_load, simulate_start
-from .swapped import core_cycles
+from .swapped import core_cycles, num_tokens
 
 __all__ = ["Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
 
@@ -262,7 +262,7 @@ class NnTimer:
             filled = max(begin + words + FILLED_CYCLES, gather + fitted.DECODE_CYCLES)
             ends = [max(end, filled) + cycles for end, cycles in zip(ends, rows[tap], strict=True)]
             releases.append(max(ends) + FREE_CYCLES)
-        busy = d["num_src_planes"] * float(work.sum())
+        busy = d["num_src_planes"] * d["num_vec"] * float(num_tokens(d, config).sum())
         spent.add(Cause.BUSY, busy)
         spent.add(Cause.BUS, sum(ends) - sum(begun) - busy)
         self.load_end, self.fill_free, self.fetched = load, fill_free, gather

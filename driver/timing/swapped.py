@@ -7,7 +7,7 @@ import numpy as np
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import MIN_REUSE_CYCLES
 
-__all__ = ["core_cycles"]
+__all__ = ["core_cycles", "num_tokens"]
 
 
 def _is_inside(d: dict[str, int], axis: str, side: str) -> np.ndarray:
@@ -17,11 +17,15 @@ def _is_inside(d: dict[str, int], axis: str, side: str) -> np.ndarray:
     return (place >= 0) & (place < d[f"src_i{side}"])
 
 
-def core_cycles(d: dict[str, int], config: NpuConfig) -> np.ndarray:
-    """Cycles of each core for each tap of a plane, if no activation is zero; int64 (taps, cores)."""
+def num_tokens(d: dict[str, int], config: NpuConfig) -> np.ndarray:
+    """Pixels that each core meets at each tap of a plane; int64 (taps, cores)."""
     rows, cols = _is_inside(d, "y", "h"), _is_inside(d, "x", "w")
     is_inside = (rows[:, None, :, None] & cols[None, :, None, :]).reshape(len(rows) * len(cols), -1)
     dealt = np.pad(is_inside, ((0, 0), (0, -is_inside.shape[1] % config.num_cores)))
-    tokens = dealt.reshape(len(dealt), -1, config.num_cores).sum(axis=1, dtype=np.int64)
+    return dealt.reshape(len(dealt), -1, config.num_cores).sum(axis=1, dtype=np.int64)
+
+
+def core_cycles(d: dict[str, int], config: NpuConfig) -> np.ndarray:
+    """Cycles of each core for each tap of a plane, if no activation is zero; int64 (taps, cores)."""
     least = -(-MIN_REUSE_CYCLES // d["num_kernels"])
-    return np.maximum(tokens * max(d["num_vec"], least), 1)
+    return np.maximum(num_tokens(d, config) * max(d["num_vec"], least), 1)
