@@ -66,7 +66,7 @@ class Hazards:
 
     What is known to be complete when a descriptor touches memory: `wait_tp`, and `wait_nn` on a TP descriptor, hold the
     dispatcher and so everything that follows; `wait_nn` on an NN descriptor holds the loader and so only NN
-    descriptors.
+    descriptors, or, where operands are swapped, the gathering of activations and so only such descriptors.
 
     Parameters
     ----------
@@ -78,15 +78,19 @@ class Hazards:
         self._writer = {engine: _Numbers(num_bytes) for engine in Opcode}
         self._reader = {engine: _Numbers(num_bytes) for engine in Opcode}
         self._done = {(engine, other): 0 for engine in Opcode for other in Opcode}
-        self._engine, self._number = Opcode.NN, 0
+        self._done_swapped = 0
+        self._engine, self._number, self._is_swapped = Opcode.NN, 0, False
 
-    def begin(self, index: int, d: dict[str, int]) -> None:
+    def begin(self, index: int, d: dict[str, int], is_swapped: bool = False) -> None:
         """The descriptor with this index and these header fields starts."""
-        self._engine, self._number = Opcode(d["opcode"]), index + 1
+        self._engine, self._number, self._is_swapped = Opcode(d["opcode"]), index + 1, is_swapped
         if d["wait_tp"]:
             self._done[Opcode.NN, Opcode.TP] = self._done[Opcode.TP, Opcode.TP] = index
         if d["wait_nn"]:
-            self._done[Opcode.NN, Opcode.NN] = index
+            if not is_swapped:
+                self._done[Opcode.NN, Opcode.NN] = index
+            if self._engine is Opcode.TP or is_swapped:
+                self._done_swapped = index
             if self._engine is Opcode.TP:
                 self._done[Opcode.TP, Opcode.NN] = index
 
@@ -105,14 +109,9 @@ class Hazards:
     def read(self, what: str, index: np.ndarray) -> None:
         """The descriptor reads activations."""
         for other in Opcode:
-            self._check(
-                what,
-                "reads",
-                self._writer[other].get(index),
-                self._done[self._engine, other],
-                "written by",
-                self._remedy(other),
-            )
+            does_gather = self._is_swapped and other is Opcode.NN
+            done = self._done_swapped if does_gather else self._done[self._engine, other]
+            self._check(what, "reads", self._writer[other].get(index), done, "written by", self._remedy(other))
         self._reader[self._engine].set(what, index, self._number)
 
     def write(self, what: str, index: np.ndarray) -> None:

@@ -86,12 +86,13 @@ class Machine:
             )
         if header["reserved"]:
             raise MachineError(f"HEADER.reserved = {header['reserved']}: use 0")
-        hazards.begin(index, header)
+        is_swapped = header["opcode"] == Opcode.NN and NN.decode(raw)["is_swapped"] == 1
+        hazards.begin(index, header, is_swapped)
         if header["opcode"] == Opcode.NN:
             d = NN.decode(raw)
             check_nn(self.config, d)
             check_nn_sizes(self.config, d)
-            order.check_nn(d)
+            order.check_nn(self.config, d)
             execute_nn(self.config, view, self._stripe, lines, d)
         else:
             d = TP.decode(raw)
@@ -105,20 +106,22 @@ class _Order:
     """Rules between successive descriptors of a program."""
 
     def __init__(self) -> None:
-        self._stripe = range(0)
+        self._stripe = np.arange(0)
         self._half: int | None = None
 
-    def check_nn(self, d: dict[str, int]) -> None:
-        """A stripe that overlaps the one before needs `load_after_fill`."""
-        stripe = range(d["stripe_word"], d["stripe_word"] + d["num_ic"] * d["channel_words"])
-        before = self._stripe
-        overlaps = stripe.start < before.stop and before.start < stripe.stop
-        if overlaps and not d["load_after_fill"]:
+    def check_nn(self, config: NpuConfig, d: dict[str, int]) -> None:
+        """A stripe that overlaps the one before needs `load_after_fill`. Of a ring its first channels count, as many as
+        it holds, when it follows, and its last ones when another one follows.
+        """
+        num_held = min(d["ring_channels"] or d["num_ic"], d["num_ic"]) * d["channel_words"]
+        words = (d["stripe_word"] + np.arange(num_held)) % config.stripe_words
+        overlap = np.intersect1d(words, self._stripe)
+        if overlap.size and not d["load_after_fill"]:
             raise MachineError(
-                f"NN.load_after_fill = 0, but stripe words {stripe.start}..{stripe.stop - 1} overlap the previous "
-                f"stripe's, {before.start}..{before.stop - 1}"
+                f"NN.load_after_fill = 0, but stripe words {words[0]}..{words[-1]} overlap the previous stripe's, "
+                f"{self._stripe[0]}..{self._stripe[-1]}"
             )
-        self._stripe = stripe
+        self._stripe = (words + d["num_ic"] * d["channel_words"] - num_held) % config.stripe_words
 
     def check_tp(self, d: dict[str, int]) -> None:
         """Successive TP descriptors use the two halves of the buffer in turn."""

@@ -14,6 +14,7 @@ from .budget import BLOCK_ELEMENTS
 from .memory import MachineError, MemoryView
 from .quant import double_rounding, float32_rounding, half_up_rounding, single_rounding, wrap32
 from .stream import read_weights
+from .swapped import swapped_sums
 from .wide import split_bytes, wide_rounding
 
 __all__ = ["PoolLines", "execute_nn"]
@@ -64,6 +65,13 @@ def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines:
     MachineError
         When a table is malformed, an output depends on a stripe byte that was not loaded, or outputs overlap.
     """
+    if d["is_swapped"]:
+        _execute_swapped(memory, d)
+        lines.rows = {}
+        return
+    if d["ring_channels"]:  # here the image is whole, in a memory of its own
+        num_words = d["num_ic"] * d["channel_words"] + d["phase_words"]
+        stripe, d = np.zeros(num_words * config.num_lanes, np.int8), d | {"stripe_word": 0}
     _load(config, memory, stripe, d)
     positions = _positions(config, d)
     acts = _Acts(config, memory, stripe, d, positions)
@@ -95,6 +103,21 @@ def execute_nn(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, lines:
             else:
                 _write(memory, d, block, positions, values)
         first_param += num_params
+
+
+def _execute_swapped(memory: MemoryView, d: dict[str, int]) -> None:
+    """Channels are the pixels of the stripe's rows, positions follow one another in memory."""
+    if d["has_residual"]:
+        _check_residual_runs(d, np.arange(d["num_pos"]), "_last")
+    params = _read_params(memory, d["param_addr"], d["tile_iw"])
+    offsets = np.arange(d["num_pos"])
+    _write(
+        memory,
+        d,
+        params,
+        _Positions(0 * offsets, 0 * offsets, offsets),
+        _outputs(memory, d, params, swapped_sums(memory, d)),
+    )
 
 
 def _load(config: NpuConfig, memory: MemoryView, stripe: np.ndarray, d: dict[str, int]) -> None:

@@ -6,11 +6,13 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import (
     LUT_BYTES,
     MAX_RUN_BITS,
+    MAX_SRC_PLANE_BYTES,
     MAX_STEP_KERNELS,
     NN_AT_LEAST_ONE,
     NN_INT8,
     NN_RESIDUAL_AT_LEAST_ONE,
     NN_RESIDUAL_INT8,
+    NN_SWAPPED_AT_LEAST_ONE,
     NN_TABLES,
     TABLE_ALIGN_BYTES,
     Rounding,
@@ -19,6 +21,7 @@ from convoy.spec.limits import FusedPool, broken_limit
 
 from .budget import MAX_CHANNELS, MAX_MACS, MAX_OUTPUTS, MAX_STREAM_WEIGHTS, MAX_STREAMS, MAX_WEIGHTS, require_at_most
 from .memory import MachineError, PoolError
+from .swapped import check_swapped
 
 __all__ = ["check_nn", "check_nn_sizes"]
 
@@ -43,6 +46,10 @@ def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
     _check_load(config, d)
     _check_compute(config, d)
     _check_drain(config, d)
+    if d["is_swapped"]:
+        _check_swapped(d)
+    if d["ring_channels"]:
+        _require_single(d, "ring_channels")
     if d["pool_size"]:
         _check_pool(config, d)
 
@@ -62,11 +69,16 @@ def check_nn_sizes(config: NpuConfig, d: dict[str, int]) -> None:
         num_read == num_tile,
         f"num_act_outer * num_act_inner * act_run_bytes = {num_read}, but num_ic * tile_ih * tile_iw = {num_tile}",
     )
+    if d["is_swapped"]:
+        check_swapped(config, d)
     require_at_most(
-        4 * config.stripe_bytes,
+        MAX_WEIGHTS if d["ring_channels"] else 4 * config.stripe_bytes,
         "NN.num_ic * num_phases * tile_rows * tile_cols",
         d["num_ic"] * d["num_phases"] * d["tile_rows"] * d["tile_cols"],
     )
+    if d["ring_channels"]:
+        num_pixels = d["num_ic"] * d["channel_words"] * config.num_lanes
+        require_at_most(MAX_WEIGHTS, "NN.num_ic * channel_words * num_lanes", num_pixels)
     num_positions = (d["num_groups"] - 1) * d["num_pos"] + d["num_pos_last"]
     require_at_most(4 * config.stripe_bytes, "NN.num_groups * num_pos", num_positions)
     require_at_most(MAX_STREAMS, "NN.num_sb * num_cores", d["num_sb"] * config.num_cores)
@@ -74,6 +86,9 @@ def check_nn_sizes(config: NpuConfig, d: dict[str, int]) -> None:
     require_at_most(MAX_STREAM_WEIGHTS, "NN.num_z * kernels_per_z * num_taps", num_weights)
     require_at_most(MAX_WEIGHTS, "NN.num_z * kernels_per_z * num_taps * num_cores", num_weights * config.num_cores)
     num_channels = config.num_cores * ((d["num_sb"] - 1) * d["num_kernels"] + d["num_kernels_last"])
+    if d["is_swapped"]:
+        num_channels = d["tile_iw"]
+        require_at_most(MAX_STREAMS, "NN.num_act_outer * num_act_inner", d["num_act_outer"] * d["num_act_inner"])
     require_at_most(MAX_CHANNELS, "NN.num_sb * num_kernels * num_cores", num_channels)
     require_at_most(
         MAX_OUTPUTS, "NN.num_sb * num_kernels * num_cores * num_groups * num_pos", num_channels * num_positions
@@ -82,6 +97,24 @@ def check_nn_sizes(config: NpuConfig, d: dict[str, int]) -> None:
     require_at_most(
         MAX_MACS, "NN.num_sb * num_kernels * num_cores * num_groups * num_pos * num_taps * num_ic", num_products
     )
+
+
+def _check_swapped(d: dict[str, int]) -> None:
+    for name in NN_SWAPPED_AT_LEAST_ONE:
+        _require(d[name] >= 1, f"{name} = 0: use at least 1 with is_swapped")
+    _require(
+        d["src_plane_bytes"] <= MAX_SRC_PLANE_BYTES,
+        f"src_plane_bytes = {d['src_plane_bytes']}: use at most {MAX_SRC_PLANE_BYTES}",
+    )
+    _require_single(d, "is_swapped")
+    for name, value in {"num_taps": 1, "is_flat": 1, "run_bits": 0, "pool_size": 0}.items():
+        _require(d[name] == value, f"{name} = {d[name]}: use {value} with is_swapped")
+
+
+def _require_single(d: dict[str, int], what: str) -> None:
+    """`what` goes with one group of one superblock, of a convolution of int8."""
+    for name, value in {"num_sb": 1, "num_groups": 1, "is_depthwise": 0, "is_wide": 0}.items():
+        _require(d[name] == value, f"{name} = {d[name]}: use {value} with {what}")
 
 
 def _require(is_legal: bool, message: str) -> None:
@@ -126,7 +159,8 @@ def _check_load(config: NpuConfig, d: dict[str, int]) -> None:
             d["channel_words"] == num_phases * d["phase_words"],
             f"channel_words = {d['channel_words']}: use num_phases * phase_words with is_wide",
         )
-    end = d["stripe_word"] + (d["num_ic"] - 1) * d["channel_words"] + num_phases * d["phase_words"]
+    num_channels, first = (d["ring_channels"], 0) if d["ring_channels"] else (d["num_ic"], d["stripe_word"])
+    end = first + (num_channels - 1) * d["channel_words"] + num_phases * d["phase_words"]
     _require(
         end <= config.stripe_words,
         f"stripe_word: the stripe ends at word {end}, the stripe memory at {config.stripe_words}",

@@ -24,15 +24,19 @@ __all__ = [
     "MAX_PRODUCT_SHIFT",
     "MAX_PRODUCT_SHIFT_WIDE",
     "MAX_RUN_BITS",
+    "MAX_SRC_PLANE_BYTES",
     "MAX_STEP_KERNELS",
     "NN",
     "NN_AT_LEAST_ONE",
     "NN_INT8",
     "NN_RESIDUAL_AT_LEAST_ONE",
     "NN_RESIDUAL_INT8",
+    "NN_SWAPPED",
+    "NN_SWAPPED_AT_LEAST_ONE",
     "NN_TABLES",
     "PARAM",
     "RECORDS",
+    "SRC_PLACE_BITS",
     "STREAM",
     "TABLE_ALIGN_BYTES",
     "TAP_BYTES",
@@ -65,6 +69,10 @@ MAX_RUN_BITS = 5
 """Largest `NN.run_bits`."""
 MAX_STEP_KERNELS = 4
 """Most whole kernels that a weight token may advance by, where a kernel has more than one tap."""
+MAX_SRC_PLANE_BYTES = 1024
+"""Largest plane of the activations that a swapped descriptor reads."""
+SRC_PLACE_BITS = 18
+"""Bits, sign included, in which the rows and columns of these are counted, modulo; a convolution needs fewer."""
 
 
 class Opcode(IntEnum, shape=8):
@@ -158,6 +166,39 @@ _HEADER = (
 HEADER = Record("HEADER", 4, _HEADER)
 """The first four bytes of every descriptor."""
 
+_SWAPPED = (
+    Field(
+        "is_swapped",
+        1,
+        (
+            "1: the stripe has a row of weights for each (plane, ky, kx), one of each output channel; weight "
+            "streams are gathered from the source. Needs one superblock, one group, one tap, is_flat; run_bits and "
+            "pool_size are 0; not with is_depthwise or is_wide."
+        ),
+    ),
+    Field("src_addr", 32, "First byte of the source: planes one after another, in rows without gaps."),
+    Field("src_bytes", 32, "num_src_planes * src_plane_bytes."),
+    Field("num_src_planes", 16, "Planes."),
+    Field("src_plane_bytes", 11, f"src_ih * src_iw, at most {MAX_SRC_PLANE_BYTES}."),
+    Field("src_ih", 11, "Rows of a plane."),
+    Field("src_iw", 11, "Columns of a plane."),
+    Field("src_kernel_h", 8, "Rows of taps."),
+    Field("src_kernel_w", 8, "Columns of taps."),
+    Field("src_stride_h", 8, "Source rows from one row of positions to the next."),
+    Field("src_stride_w", 8, "Source columns from one position to the next."),
+    Field("src_dilation_h", 8, "Source rows from one row of taps to the next."),
+    Field("src_dilation_w", 8, "Source columns from one tap to the next."),
+    Field("src_oh", 13, "Rows of positions."),
+    Field("src_ow", 13, "Positions of a row."),
+    Field(
+        "src_start_y", 17, "Source row of the first tap of the first position: -pad_top of a whole image.", signed=True
+    ),
+    Field("src_start_x", 17, "Its source column.", signed=True),
+    Field("src_start_bytes", 28, "Its place in a plane: src_start_y * src_iw + src_start_x.", signed=True),
+    Field("src_step_row_bytes", 18, "From one row of positions to the next: src_stride_h * src_iw."),
+    Field("src_step_tap_bytes", 18, "From one row of taps to the next: src_dilation_h * src_iw."),
+)
+
 NN = Record(
     "NN",
     DESCRIPTOR_BYTES,
@@ -176,7 +217,7 @@ NN = Record(
             32,
             (
                 "Output-channel parameters: for each superblock `num_kernels` (last one: `num_kernels_last`) x "
-                "`num_cores` entries of `PARAM`, kernel first. Aligned to 32 bytes."
+                "`num_cores` entries of `PARAM`, kernel first. With is_swapped `tile_iw` entries. Aligned to 32 bytes."
             ),
         ),
         # Loader: memory side
@@ -235,6 +276,15 @@ NN = Record(
                 "overlaps the previous one."
             ),
         ),
+        Field(
+            "ring_channels",
+            16,
+            (
+                "0: the whole stripe is in the stripe memory at once. Else channel c is loaded when the window of "
+                "channel c - ring_channels has been read, and addresses wrap at the end of the memory. Needs one "
+                "superblock, one group; not with is_depthwise or is_wide."
+            ),
+        ),
         # Windows and compute
         Field(
             "is_wide",
@@ -285,7 +335,7 @@ NN = Record(
             8,
             (
                 "Zero point of the stored weights, less their middle: tokens hold weights from -128 - wgt_zero_point "
-                "to 127 - wgt_zero_point, modulo 256. 0 for int8."
+                "to 127 - wgt_zero_point, modulo 256. 0 for int8. With is_swapped: zero point of the source."
             ),
             signed=True,
         ),
@@ -372,6 +422,7 @@ NN = Record(
             "3x3: the rows follow those of the descriptor before, whose last row is in the line memory. Else 0.",
         ),
         Field("pool_is_open", 1, "3x3: rows of the same image follow in the next descriptor. Else 0."),
+        *_SWAPPED,
     ),
 )
 """One stripe on the NN engine."""
@@ -411,6 +462,20 @@ NN_AT_LEAST_ONE = (
 """Fields of `NN` that must not be 0."""
 NN_RESIDUAL_AT_LEAST_ONE = ("res_run_bytes", "res_run_bytes_last", "num_res_runs", "num_res_runs_last")
 """With `has_residual` these too."""
+NN_SWAPPED_AT_LEAST_ONE = (
+    "src_bytes",
+    "num_src_planes",
+    "src_plane_bytes",
+    "src_kernel_h",
+    "src_kernel_w",
+    "src_oh",
+    "src_ow",
+)
+"""With `is_swapped` these too."""
+NN_SWAPPED = tuple(field.name for field in _SWAPPED)
+"""Fields of `NN` for swapped operands: the stripe holds weights, the weight streams are made of activations, the
+source. Where `is_swapped` is 0 the others are not used.
+"""
 NN_INT8 = ("zero_point_in", "zero_point_out")
 """Fields of `NN` that hold a value of int8, -128..127: zero points (tensors of uint8 are stored less 128, their zero
 points too).

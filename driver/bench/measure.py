@@ -74,7 +74,7 @@ def measure(setup: Setup, device_name: str = "native") -> Measurement:
         macs=total("macs"),
         num_weights=weights.size,
         num_nonzero=int(np.count_nonzero(weights)),
-        num_passes=sum(stripe.num_groups * stripe.part.num_sb for stripe in tiling.stripes) / tiling.num_sb,
+        num_passes=tiling.num_passes,
         bit_exact=report["bit_exact"],
         engines=", ".join(engines),
     )

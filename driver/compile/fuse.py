@@ -22,8 +22,9 @@ from convoy.driver.lower.work import (
     Work,
     ZoomWork,
 )
-from convoy.driver.plan.cost import tp_cycles
+from convoy.driver.plan.cost import pool_cycles, tp_cycles
 from convoy.driver.plan.phases import is_native, split_conv
+from convoy.driver.plan.swap import nn_cycles, swap_work
 from convoy.driver.plan.tile import tile_work
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TpOp
@@ -60,9 +61,7 @@ def is_sum_cheaper_fused(alone: ConvWork, fused: ConvWork, add: ElementwiseWork,
     cannot be tiled.
     """
     try:
-        cycles_alone, cycles_fused = (
-            sum(tile_work(part, config).cost.cycles for part in _parts(conv, config)) for conv in (alone, fused)
-        )
+        cycles_alone, cycles_fused = (nn_cycles(conv, config) for conv in (alone, fused))
     except GraphError:
         return False
     return cycles_fused < cycles_alone + tp_cycles("add", add.num_elements, 2 * add.num_elements, config)
@@ -76,6 +75,12 @@ def pool_refusal(conv: ConvWork, config: NpuConfig) -> str | None:
     except GraphError as error:
         return str(error)
     return None
+
+
+def is_pool_cheaper_alone(before: ConvWork, pooled: ConvWork, pool: PoolWork, config: NpuConfig) -> bool:
+    """Do a convolution with swapped operands and a pool on the tensor processor take less time than one with a pool?"""
+    swapped = swap_work(before, config)
+    return swapped is not None and swapped.cost.cycles + pool_cycles(pool, config) < nn_cycles(pooled, config)
 
 
 def _parts(conv: ConvWork, config: NpuConfig) -> list[ConvWork]:
@@ -161,7 +166,11 @@ class _Fuser:
         if obstacle is not None:
             return obstacle
         pooled = _pooled(before, work)
-        if (refusal := pool_refusal(pooled, self.config)) is None:
+        if (refusal := pool_refusal(pooled, self.config)) is None and is_pool_cheaper_alone(
+            before, pooled, work, self.config
+        ):
+            refusal = "the convolution is faster with its operands swapped, which leaves no place for a pool"
+        if refusal is None:
             self._merge(position, root, operand, pooled)
         return refusal
 

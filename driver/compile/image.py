@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from convoy.driver.emit.alloc import Arena, place_buffers
-from convoy.driver.emit.descriptors import Emitter, Tables, phase_blocks, tp_blocks
+from convoy.driver.emit.descriptors import Emitter, SwappedTables, Tables, phase_blocks, tp_blocks
 from convoy.driver.emit.pack import LayerStreams, Streams, pack_params, pack_streams, pack_taps
 from convoy.driver.emit.program import HostStep, Keep, MemoryWindow, NpuStep, Placement, Plan, Program
+from convoy.driver.emit.swapped import pack_image, plain_bias
 from convoy.driver.graph.graph import Graph, GraphError
 from convoy.driver.lower.operands import Refusal
 from convoy.driver.lower.work import ConvWork, ElementwiseWork
-from convoy.driver.plan.macs import LaneMacs, lane_macs
+from convoy.driver.plan.macs import LaneMacs, lane_macs, swapped_lane_macs
 from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
+from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import MAX_DESCRIPTORS
-from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES, STREAM
+from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, LUT_BYTES, STREAM, TAP_BYTES
 from convoy.spec.record import EncodeError
 
 from .segments import Segment
@@ -112,18 +115,9 @@ class _ProgramWriter:
         blocks = tp_blocks(task, self._addrs, num_bytes, self._config, constant_addr)
         self._emitter.add_tp(task, blocks, lut, [self._span(b) for b in task.sources], self._span(task.target))
 
-    def add_conv(self, task: ConvTask, tiling: Tiling) -> None:
+    def add_conv(self, task: ConvTask, tiling: Tiling | SwappedTiling) -> None:
         """A convolution on a part of its buffers, or on all of them, after the phase planes that it needs."""
         index, work, phases, addrs = task.op.index, task.work, task.phases, self._addrs
-        self._engines.setdefault(index, set()).update({"nn", "tp"} if phases else {"nn"})
-        lut = self._put_lut(task)
-        if (tables := self._known.get(("conv", id(work)))) is None:
-            packed = pack_streams(work, tiling, tiling.dealt, self._config)
-            tables = self._known["conv", id(work)] = self._put_tables(work, tiling, packed)
-            self._streams |= _streams_by_addr(tables.stream_addr, packed.layer, tiling, self._config)
-            self._weight_bytes[index] = self._weight_bytes.get(index, 0) + packed.num_bytes
-        self._macs[index] = self._macs.get(index, LaneMacs()) + lane_macs(work, tiling, self._config)
-
         source, target = addrs[task.sources[0]], addrs[task.target]
         in_addr, out_addr = source + task.in_offset, target + task.out_offset
         num_out_bytes = work.value_bytes * prod(work.out_shape)
@@ -131,18 +125,24 @@ class _ProgramWriter:
         for residual in task.sources[1:]:
             res_addr = addrs[residual] + task.out_offset
             reads.append(range(res_addr, res_addr + num_out_bytes))
+        writes = range(out_addr, out_addr + num_out_bytes)
+        lut = self._put_lut(task)
+        if isinstance(tiling, SwappedTiling):
+            self._engines.setdefault(index, set()).add("swapped")
+            self._macs[index] = self._macs.get(index, LaneMacs()) + swapped_lane_macs(tiling, self._config)
+            self._emitter.add_swapped(task, tiling, self._put_swapped(task, tiling), lut, reads, writes)
+            return
+        self._engines.setdefault(index, set()).update({"nn", "tp"} if phases else {"nn"})
+        if (tables := self._known.get(("conv", id(work)))) is None:
+            packed = pack_streams(work, tiling, tiling.dealt, self._config)
+            tables = self._known["conv", id(work)] = self._put_tables(work, tiling, packed)
+            self._streams |= _streams_by_addr(tables.stream_addr, packed.layer, tiling, self._config)
+            self._weight_bytes[index] = self._weight_bytes.get(index, 0) + packed.num_bytes
+        self._macs[index] = self._macs.get(index, LaneMacs()) + lane_macs(work, tiling, self._config)
         image = self._span(phases.source) if phases else range(0)
         blocks = phase_blocks(phases, work, tiling, image.start, source, self._config)
         self._emitter.add_nn(
-            task,
-            tiling,
-            tables,
-            lut,
-            reads,
-            range(out_addr, out_addr + num_out_bytes),
-            blocks,
-            image,
-            _plane_span(phases, source) if phases else range(0),
+            task, tiling, tables, lut, reads, writes, blocks, image, _plane_span(phases, source) if phases else range(0)
         )
 
     def step(self, graph: Graph, segment: Segment, activations: MemoryWindow) -> NpuStep:
@@ -214,6 +214,23 @@ class _ProgramWriter:
             param_addr=self._arena.put(pack_params(work, tiling.dealt, plane_bytes)),
             run_bits=streams.run_bits,
         )
+
+    def _put_swapped(self, task: ConvTask, tiling: SwappedTiling) -> SwappedTables:
+        """Put the constants of a layer with swapped operands into memory; where they are."""
+        index, work = task.op.index, task.work
+        if ("swapped", id(work)) not in self._known:
+            image, one_tap = pack_image(work, tiling), ("tap", 0)
+            if one_tap not in self._known:
+                self._known[one_tap] = self._arena.put(bytes(TAP_BYTES))
+            plane_bytes = work.out_shape[1] * work.out_shape[2]
+            plain = replace(work, bias=plain_bias(work))
+            self._known["swapped", id(work)] = SwappedTables(
+                tap_addr=self._known[one_tap],
+                image_addr=self._arena.put(image),
+                param_addr=self._arena.put(pack_params(plain, np.arange(work.num_oc), plane_bytes)),
+            )
+            self._weight_bytes[index] = self._weight_bytes.get(index, 0) + len(image)
+        return self._known["swapped", id(work)]
 
 
 def _plane_span(phases: PhaseWork, addr: int) -> range:

@@ -10,6 +10,7 @@ from convoy.driver.graph.graph import Graph
 from convoy.driver.lower.operands import Refusal
 from convoy.driver.lower.work import ConvWork, ElementwiseWork, Work
 from convoy.driver.plan.schedule import schedule
+from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
 
@@ -35,7 +36,7 @@ class Compiled:
     plan: Plan
     cycles: dict[int, float]
     """Estimated cycles by operator index, conversions of its operands included."""
-    tilings: dict[int, Tiling]
+    tilings: dict[int, Tiling | SwappedTiling]
     """By operator index, for those that the NN engine runs."""
     is_transposed: bool
     """Images are stored with columns as rows."""

@@ -12,6 +12,7 @@ from convoy.driver.lower.work import ConvWork, FusedWork, Work
 from convoy.driver.plan.phases import SplitConv, Splits, is_native, split_conv, stride_choices
 from convoy.driver.plan.schedule import PhaseWork
 from convoy.driver.plan.sums import CutConv, TurnedConv, best_sum
+from convoy.driver.plan.swap import swap_work
 from convoy.driver.plan.tile import tile_work
 from convoy.spec.config import NpuConfig
 
@@ -38,6 +39,26 @@ def choose_strides(works: Sequence[Work | FusedWork], config: NpuConfig, *, is_t
 
 
 def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | None:
+    """None too where the convolution takes less time with its operands swapped."""
+    swapped = swap_work(work, config)
+    if swapped is None:
+        return _split_of(work, config)
+    with suppress(GraphError):
+        split = _split_of(work, config)
+        if split is None or _form_cycles(split, config) <= swapped.cost.cycles:
+            return split
+    return None
+
+
+def _form_cycles(split: SplitConv | CutConv | TurnedConv, config: NpuConfig) -> float:
+    """Estimated cycles of a convolution that is split."""
+    if isinstance(split, SplitConv):
+        return _split_cycles(split, config)
+    parts = split.parts if isinstance(split, CutConv) else (split.work,)
+    return sum(tile_work(part, config).cost.cycles for part in parts)
+
+
+def _split_of(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | None:
     """A kernel as large as the image may have another form.
 
     The tensor processor takes a part of native strides only where the NN engine alone is far from its ideal, because

@@ -16,18 +16,19 @@ from convoy.driver.lower.work import (
     ZoomWork,
 )
 from convoy.driver.plan import fitted
-from convoy.driver.plan.cost import block_cycles, tp_cycles
+from convoy.driver.plan.cost import block_cycles, pool_cycles, tp_cycles
 from convoy.driver.plan.orders import CopyWork
 from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
+from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
 
 __all__ = ["conv_cycles", "op_cycles"]
 
 
-def op_cycles(schedule: Schedule, tilings: dict[int, Tiling], config: NpuConfig) -> dict[int, float]:
+def op_cycles(schedule: Schedule, tilings: dict[int, Tiling | SwappedTiling], config: NpuConfig) -> dict[int, float]:
     """Estimated cycles of all tasks of each operator, by operator index; `tilings` by number of the task."""
-    convs: dict[int, list[tuple[ConvWork, PhaseWork | None, Tiling]]] = {}
+    convs: dict[int, list[tuple[ConvWork, PhaseWork | None, Tiling | SwappedTiling]]] = {}
     others: dict[int, list[float]] = {}
     for number, task in enumerate(schedule.tasks):
         of_op, cycles = convs.setdefault(task.op.index, []), others.setdefault(task.op.index, [])
@@ -40,7 +41,7 @@ def op_cycles(schedule: Schedule, tilings: dict[int, Tiling], config: NpuConfig)
     }
 
 
-def conv_cycles(convs: Sequence[tuple[ConvWork, PhaseWork | None, Tiling]], config: NpuConfig) -> float:
+def conv_cycles(convs: Sequence[tuple[ConvWork, PhaseWork | None, Tiling | SwappedTiling]], config: NpuConfig) -> float:
     """Estimated cycles of the convolutions of an operator and of the phase planes made for them, each stripe's while
     the one before is computed.
     """
@@ -48,6 +49,7 @@ def conv_cycles(convs: Sequence[tuple[ConvWork, PhaseWork | None, Tiling]], conf
     tp = [
         sum(block_cycles(block, config) for block in blocks)
         for work, phases, tiling in convs
+        if isinstance(tiling, Tiling)
         for blocks in phase_blocks(phases, work, tiling, 0, 0, config)
     ]
     num_stages = max(1, sum(cycles > 0 for cycles in tp))
@@ -58,17 +60,7 @@ def _tp_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
     """Estimated cycles of a task that is not a convolution."""
     work = task.work
     if isinstance(work, PoolWork):
-        pixels = (
-            work.value_bytes
-            * work.num_ic
-            * work.rows.size_out
-            * work.cols.size_out
-            * work.rows.kernel
-            * work.cols.kernel
-        )
-        return tp_cycles(
-            "pool", pixels, work.value_bytes**2 * work.num_ic * work.rows.size_in * work.cols.size_in, config
-        )
+        return pool_cycles(work, config)
     if isinstance(work, ElementwiseWork) and work.is_plain_sum:
         return tp_cycles("add", work.num_elements, 2 * work.num_elements, config)
     if isinstance(work, LutWork):

@@ -17,15 +17,17 @@ from convoy.driver.lower.work import (
 from convoy.driver.plan.geometry import Stripe
 from convoy.driver.plan.orders import CopyWork
 from convoy.driver.plan.schedule import PhaseWork, Task
+from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import HEADER, NN, PARAM, STREAM, TP, Opcode
+from convoy.spec.isa import HEADER, NN, NN_SWAPPED, PARAM, STREAM, TP, Opcode
 
+from .swapped import swapped_fields
 from .tp_blocks import copy_blocks, elementwise_blocks, flat_blocks, pool_blocks
 from .tp_moves import interleave_blocks, move_blocks, repeat_blocks, zoom_blocks
 from .tp_phases import split_blocks
 
-__all__ = ["Emitter", "Tables", "nn_fields", "phase_blocks", "tp_blocks"]
+__all__ = ["Emitter", "SwappedTables", "Tables", "nn_fields", "phase_blocks", "tp_blocks"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,15 @@ class Tables:
     wgt_addr: int
     param_addr: int
     run_bits: int
+
+
+@dataclass(frozen=True)
+class SwappedTables:
+    """Addresses of a swapped layer's constants."""
+
+    tap_addr: int
+    image_addr: int
+    param_addr: int
 
 
 def nn_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int, out_addr: int) -> dict[str, int]:
@@ -223,6 +234,11 @@ def phase_blocks(
     return blocks
 
 
+_GATHER = "gather"
+"""What waits of a job with swapped operands, whose loader reads constants."""
+_Waiter = Opcode | str
+
+
 class Emitter:
     """Descriptors of one program, in order.
 
@@ -236,10 +252,11 @@ class Emitter:
         self.descriptors: list[bytes] = []
         self.ops: list[int] = []
         self._half = 0
-        self._stripe = range(0)
+        self._stripes: list[range] = []
+        """Words that the descriptor before may still read when the next one is loaded."""
         self._is_high = False
-        self._pending: dict[tuple[Opcode, Opcode], list[tuple[range, bool]]] = {
-            (a, b): [] for a in Opcode for b in Opcode
+        self._pending: dict[tuple[_Waiter, Opcode], list[tuple[range, bool]]] = {
+            (waiter, other): [] for waiter in (*Opcode, _GATHER) for other in Opcode
         }
 
     def add_nn(
@@ -281,13 +298,44 @@ class Emitter:
                 "wgt_addr": tables.wgt_addr,
                 "param_addr": tables.param_addr + first_core * tiling.num_kernels * PARAM.num_bytes,
                 "run_bits": tables.run_bits,
-            }
+            } | dict.fromkeys((*NN_SWAPPED, "ring_channels"), 0)
             self._append(
                 task,
                 NN.encode(
                     **self._header(Opcode.NN, task, waits), **constants, **fields, **lut, **self._stripe_place(stripe)
                 ),
             )
+            waits = {}
+
+    def add_swapped(
+        self,
+        task: Task,
+        tiling: SwappedTiling,
+        tables: SwappedTables,
+        lut: dict[str, int],
+        reads: list[range],
+        writes: range,
+    ) -> None:
+        """Append the jobs of a convolution with swapped operands; the rest as in `add_nn`."""
+        work = task.work
+        if not isinstance(work, ConvWork):
+            raise ValueError(f"{type(work).__name__} is no work of the NN engine")
+        waits = self._waits(_GATHER, reads, writes)
+        for job in tiling.jobs:
+            fields = swapped_fields(
+                work,
+                tiling,
+                job,
+                reads[0].start,
+                tables.image_addr,
+                tables.param_addr,
+                writes.start,
+                reads[-1].start,
+                self.config,
+            )
+            place = self._ring_place(tiling.num_z, fields["channel_words"])
+            header = self._header(Opcode.NN, task, waits)
+            self._append(task, NN.encode(**header, tap_addr=tables.tap_addr, **fields, **lut, **place))
             waits = {}
 
     def add_tp(
@@ -318,18 +366,44 @@ class Emitter:
         } | waits
 
     def _stripe_place(self, stripe: Stripe) -> dict[str, int]:
-        """Stripes lie at the bottom and at the top of the memory in turn."""
-        first = self.config.stripe_words - stripe.num_words if self._is_high else 0
-        place = range(first, first + stripe.num_words)
-        overlaps = place.start < self._stripe.stop and self._stripe.start < place.stop
-        self._is_high, self._stripe = not self._is_high, place
-        return {"stripe_word": first, "load_after_fill": int(overlaps)}
+        """Stripes lie at the bottom and the top of the memory in turn; behind a ring, where they do not overlap it."""
+        num_words, high = stripe.num_words, self.config.stripe_words - stripe.num_words
+        low_place, high_place = range(num_words), range(high, high + num_words)
+        place, other = (high_place, low_place) if self._is_high else (low_place, high_place)
+        if overlaps := self._overlaps([place]):
+            overlaps = self._overlaps([other])
+            if not overlaps:
+                place, self._is_high = other, not self._is_high
+        self._is_high, self._stripes = not self._is_high, [place]
+        return {"stripe_word": place.start, "load_after_fill": int(overlaps)}
 
-    def _waits(self, engine: Opcode, reads: list[range], writes: range) -> dict[str, int]:
-        waits = {}
+    def _ring_place(self, num_channels: int, channel_words: int) -> dict[str, int]:
+        """A ring in half of the memory at most goes round the whole of it: it begins behind the stripe before, and the
+        next one behind its own end, so that the loader need not wait between them.
+        """
+        num_words = self.config.stripe_words
+        ring = min(num_channels, num_words // 2 // channel_words)
+        first = self._stripes[-1].stop % num_words if self._stripes else 0
+        overlaps = self._overlaps(self._wrapped(first, ring * channel_words))
+        self._stripes = self._wrapped(first + (num_channels - ring) * channel_words, ring * channel_words)
+        return {"stripe_word": first, "load_after_fill": int(overlaps), "ring_channels": ring}
+
+    def _wrapped(self, first: int, count: int) -> list[range]:
+        """Words from `first` on, which go on at the start of the memory behind its end."""
+        num_words = self.config.stripe_words
+        first %= num_words
+        behind = max(0, first + count - num_words)
+        return [range(first, first + count - behind)] + [range(behind)] * (behind > 0)
+
+    def _overlaps(self, places: list[range]) -> bool:
+        """Does the descriptor before still read some of these words?"""
+        return any(place.start < other.stop and other.start < place.stop for place in places for other in self._stripes)
+
+    def _waits(self, waiter: _Waiter, reads: list[range], writes: range) -> dict[str, int]:
+        waits, engine = {}, Opcode.TP if waiter == Opcode.TP else Opcode.NN
         accesses = [(span, False) for span in reads] + [(writes, True)]
         for other in Opcode:
-            pending = self._pending[engine, other]
+            pending = self._pending[waiter, other]
             conflicts = (
                 span.start < earlier.stop
                 and earlier.start < span.stop
@@ -340,6 +414,6 @@ class Emitter:
             if any(conflicts):
                 waits[f"wait_{other.name.lower()}"] = 1
                 pending.clear()
-        for waiter in Opcode:
-            self._pending[waiter, engine] += accesses
+        for each in (*Opcode, _GATHER):
+            self._pending[each, engine] += accesses
         return waits

@@ -94,7 +94,7 @@ class Program:
 @dataclass(frozen=True)
 class NpuStep:
     """Operators that one program executes; `layers` are the graph's operators in order, `engines` theirs ("nn",
-    "tp", "nn+tp", "alias", "fused").
+    "swapped", "tp", "nn+tp", "alias", "fused").
     """
 
     program: Program

@@ -45,6 +45,8 @@ def descriptor_traffic(program: Program, index: int, config: NpuConfig) -> Traff
     if HEADER.decode(raw[: HEADER.num_bytes])["opcode"] == Opcode.TP:
         return _tp_traffic(TP.decode(raw), config)
     fields = NN.decode(raw)
+    if fields["is_swapped"]:
+        return _swapped_traffic(fields, program, config)
     return _nn_traffic(fields, program.streams[fields["stream_addr"]], program, config)
 
 
@@ -78,6 +80,22 @@ def _nn_traffic(d: dict[str, int], streams: LayerStreams, program: Program, conf
     return Traffic(beats * config.port_bytes + DESCRIPTOR_BYTES, written, weights * config.port_bytes)
 
 
+def _swapped_traffic(d: dict[str, int], program: Program, config: NpuConfig) -> Traffic:
+    """Weights are the image, of one run."""
+    weights = _beats(d["act_addr"], d["act_run_bytes"], config)
+    beats = (
+        weights
+        + _beats(d["tap_addr"], STREAM.num_bytes, config)
+        + _beats(d["src_addr"], d["src_bytes"], config)
+        + _beats(d["param_addr"], d["tile_iw"] * PARAM.num_bytes, config)
+        + (LUT_BYTES * d["has_lut"]) // config.port_bytes
+    )
+    beats += _residual_beats(d, program, config) if d["has_residual"] else 0
+    return Traffic(
+        beats * config.port_bytes + DESCRIPTOR_BYTES, d["tile_iw"] * d["num_pos"], weights * config.port_bytes
+    )
+
+
 def _tp_traffic(d: dict[str, int], config: NpuConfig) -> Traffic:
     beats = LUT_BYTES * d["has_lut"] // config.port_bytes
     for name in "ab":
@@ -89,7 +107,8 @@ def _tp_traffic(d: dict[str, int], config: NpuConfig) -> Traffic:
 
 def _residual_beats(d: dict[str, int], program: Program, config: NpuConfig) -> int:
     """Of the second operands: runs of each channel in each group."""
-    num_records = ((d["num_sb"] - 1) * d["num_kernels"] + d["num_kernels_last"]) * config.num_cores
+    num_kernels = (d["num_sb"] - 1) * d["num_kernels"] + d["num_kernels_last"]
+    num_records = d["tile_iw"] if d["is_swapped"] else num_kernels * config.num_cores
     first, piece = next((addr, piece) for addr, piece in program.image if addr <= d["param_addr"] < addr + len(piece))
     start = d["param_addr"] - first
     records = [

@@ -16,6 +16,8 @@ from convoy.spec.isa import MAX_RUN_BITS, PARAM
 from . import fitted
 
 if TYPE_CHECKING:
+    from convoy.driver.lower.work import PoolWork
+
     from .geometry import Geometry, GroupShape, Stripe
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "WeightLoad",
     "block_cycles",
     "least_cycles",
+    "pool_cycles",
     "tiling_cost",
     "tp_cycles",
     "tp_group_bytes",
@@ -262,6 +265,13 @@ def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfi
         + fitted.TP_BYTE_CYCLES[kind] * num_bytes
         + fitted.TP_BLOCK_CYCLES * -(-num_loaded_bytes // (config.tp_buffer_bytes // 2))
     )
+
+
+def pool_cycles(work: PoolWork, config: NpuConfig) -> float:
+    """Estimate of a pool on the tensor processor."""
+    pixels = work.num_ic * work.rows.size_out * work.cols.size_out * work.rows.kernel * work.cols.kernel
+    loaded = work.value_bytes**2 * work.num_ic * work.rows.size_in * work.cols.size_in
+    return tp_cycles("pool", work.value_bytes * pixels, loaded, config)
 
 
 def tp_group_bytes(steps: Iterable[int], config: NpuConfig) -> int:

@@ -32,3 +32,8 @@ SLOT_PENALTY = {1: 1.0, 2: 0.3, 3: 0.08}
 """With few window slots filling and computing wait for each other: this part of the shorter one is not hidden."""
 MANY_SLOTS_PENALTY = 0.02
 """The same with more slots."""
+
+SWAPPED_CYCLES = 250
+"""What a layer with swapped operands costs beyond its jobs and the drain of the last one."""
+NEXT_SWAPPED_CYCLES = 20
+"""What remains of that between its jobs."""

@@ -14,9 +14,10 @@ from convoy.spec.config import NpuConfig
 if TYPE_CHECKING:
     from convoy.driver.lower.work import ConvWork
 
+    from .swap import SwappedTiling
     from .tile import Tiling
 
-__all__ = ["LaneMacs", "dense_macs", "lane_macs"]
+__all__ = ["LaneMacs", "dense_macs", "lane_macs", "swapped_lane_macs"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ def lane_macs(work: ConvWork, tiling: Tiling, config: NpuConfig) -> LaneMacs:
         )
         issued += int(nnz[channels].sum()) * ((stripe.num_groups - 1) * full + last)
     return LaneMacs(issued * config.num_lanes, int(nnz.sum()) * work.rows.size_out * work.cols.size_out)
+
+
+def swapped_lane_macs(tiling: SwappedTiling, config: NpuConfig) -> LaneMacs:
+    """Every pixel that a position meets, taken for not zero, meets every vector of output channels."""
+    issued = useful = 0
+    for job in tiling.jobs:
+        num_tokens = tiling.geometry.num_ic * int(tiling.num_tokens(job, config.num_cores).sum())
+        issued += num_tokens * job.num_vec(config) * config.num_lanes
+        useful += num_tokens * job.num_oc
+    return LaneMacs(issued, useful)
 
 
 _CONVS = "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"

@@ -46,6 +46,11 @@ class Tiling:
             return (self.geometry.num_oc // self.geometry.num_ic,) * 2
         return self.num_kernels, self.num_kernels_last
 
+    @property
+    def num_passes(self) -> float:
+        """How often weights are read."""
+        return sum(stripe.num_groups * stripe.part.num_sb for stripe in self.stripes) / self.num_sb
+
     def num_kernels_in(self, part: ChannelPart) -> tuple[int, int]:
         """K of a part's superblocks, and of its last one."""
         return self.num_kernels, self.num_kernels_last if part.superblocks.stop == self.num_sb else self.num_kernels

@@ -299,7 +299,8 @@ _COLUMNS: dict[str, JustifyMethod] = {
 _OPTIONAL = ("weights B", "written B", "read B", "engine", "main loss", "MACs", "floor", "use", "exact")
 """Columns that a narrow terminal does not get, the first to go first."""
 COLUMN_MEANINGS = {
-    "engine": "nn (convolutions), tp (tensor processor), cpu, fused (with another layer) or alias (nothing to do)",
+    "engine": "nn (convolutions), swapped (convolutions with weights in place of pixels), tp (tensor processor), cpu, "
+    "fused (with another layer) or alias (nothing to do)",
     "floor": "least cycles: those of the multipliers or of the bytes that must be moved, whichever are more",
     "MACs": "multiply-accumulates as if no weight were zero",
     "use": "share of the peak of the multipliers, above 100% where zero weights are skipped",

@@ -61,9 +61,11 @@ class _Front:
         offered = self._offer(header)
         if header["opcode"] == Opcode.NN:
             fields = NN.decode(raw)
-            accepted, completed, spent = self.nn.time(
-                fields, self.program.streams[fields["stream_addr"]], offered, self._following(index)
-            )
+            if fields["is_swapped"]:
+                accepted, completed, spent = self.nn.time_swapped(fields, offered)
+            else:
+                streams = self.program.streams[fields["stream_addr"]]
+                accepted, completed, spent = self.nn.time(fields, streams, offered, self._following(index))
             timed = Timed(index, Opcode.NN, accepted, completed, spent, tuple(self.nn.slices))
             self.nn.slices.clear()
         else:
@@ -91,7 +93,7 @@ class _Front:
         """What comes behind a descriptor."""
         rest = self.program.descriptors[index + 1 :]
         streams = fields = None
-        if rest and self._header(index + 1)["opcode"] == Opcode.NN:
+        if rest and self._header(index + 1)["opcode"] == Opcode.NN and not NN.decode(rest[0])["is_swapped"]:
             fields = NN.decode(rest[0])
             streams = self.program.streams[fields["stream_addr"]]
         return Following(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from convoy.driver.emit.pack import LayerStreams, StreamCounts
+from convoy.driver.plan.swap import tap_cycles
 from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import (
@@ -32,6 +33,7 @@ from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTE
 from . import fitted
 from .port import READ_TRIP_CYCLES, WRITE_TRIP_CYCLES, Delay, SharedPort, Transfer
 from .start import Load, Loaded, Next, Start, simulate_load, simulate_start
+from .swapped import core_cycles, num_tokens
 
 __all__ = ["Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
 
@@ -147,9 +149,9 @@ class NnTimer:
             memory.latency_cycles + READ_TRIP_CYCLES,
             memory.latency_cycles + WRITE_TRIP_CYCLES,
         )
-        self.load_taken = self.load_end = self.fill_free = self.fetched = self.drain_taken = self.drained = (
-            self.added
-        ) = self.written = self.completed = 0.0
+        self.load_taken = self.load_end = self.fill_free = self.fetched = self.fetch_taken = self.drain_taken = (
+            self.drained
+        ) = self.added = self.written = self.completed = 0.0
         self.ends = [0.0] * config.num_cores
         self.decoded = [0.0] * config.num_cores
         self.buffers = [0.0, 0.0]
@@ -169,7 +171,7 @@ class NnTimer:
     ) -> tuple[float, float, Spent]:
         """(accepted, completed, spent) of a descriptor offered at `ready`."""
         config, spent = self.config, Spent()
-        accepted = max(ready, self.load_taken, self.drain_taken) + 1
+        accepted = max(ready, self.load_taken, self.fetch_taken, self.drain_taken) + 1
         self.ahead_bursts = (
             sum(stream.num_beats // config.max_burst_beats for stream in following.streams.counts)
             if following.streams
@@ -206,6 +208,75 @@ class NnTimer:
                 )
         self.completed = max(self.completed, max(self.drained + RESULT_CYCLES, self.written) + self.write_trip)
         return accepted, self.completed, spent
+
+    def time_swapped(self, d: dict[str, int], ready: float) -> tuple[float, float, Spent]:
+        """The same of a descriptor with swapped operands, if no activation is zero."""
+        config, spent = self.config, Spent()
+        accepted = max(ready, self.load_taken, self.fetch_taken, self.drain_taken) + 1
+        first, per_channel = self._load_image(d, accepted)
+        self.fetch_taken = max(accepted, self.fetched)
+        gather = max(self.fetch_taken + self.read_trip + fitted.TABLE_CYCLES, (self.completed + 1) * d["wait_nn"])
+        self.ends = [max(end, accepted + fitted.CORE_JOB_CYCLES, self.buffers[0]) for end in self.ends]
+        self.fill_free = max(self.fill_free, accepted + fitted.FILLER_JOB_CYCLES, *self.releases[-1:])
+        end = self._swapped_windows(d, first, per_channel, gather + self.read_trip, spent)
+        lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
+        drain_ready = max(accepted, self.drained) + fitted.DRAIN_JOB_CYCLES + lut
+        start = max(end + VISIT_CYCLES, self.drained + fitted.GROUP_GAP_CYCLES, drain_ready)
+        self.drain_taken = max(self.drained, accepted)
+        self._drain(start, d["tile_iw"], self._swapped_unit(d), 1 / d["tile_iw"])
+        self.completed = max(self.completed, max(self.drained + RESULT_CYCLES, self.written) + self.write_trip)
+        return accepted, self.completed, spent
+
+    def _load_image(self, d: dict[str, int], accepted: float) -> tuple[float, float]:
+        """Start the loader on an image of weights: when the first channel may be there, and what each one takes."""
+        config = self.config
+        self.load_taken = max(accepted + 1, self.fill_free * d["load_after_fill"], self.load_taken)
+        others = DESCRIPTOR_BYTES + d["src_bytes"] + d["tile_iw"] * PARAM.num_bytes
+        beats = (d["act_run_bytes"] + others) / config.port_bytes
+        first = max(
+            self.load_taken + self.read_trip + fitted.FIRST_PLACE_CYCLES, self.load_end + fitted.LOAD_GAP_CYCLES
+        )
+        return first, max(beats / d["num_ic"], d["channel_words"])
+
+    def _swapped_windows(
+        self, d: dict[str, int], load: float, per_channel: float, gather: float, spent: Spent
+    ) -> float:
+        """Load, fill and use the windows of a job; when the last core has issued its last weight. `load`, `gather`:
+        when the first channel, and the first activation, may be there.
+        """
+        config, words = self.config, d["seg_words"]
+        work = core_cycles(d, config)
+        per_tap, slots, ring = tap_cycles(d["num_pos"], config), d["num_slots"], d["ring_channels"]
+        rows, begun, ends, fill_free = work.tolist(), self.ends, list(self.ends), self.fill_free
+        fills: list[float] = []
+        releases: list[float] = []
+        for z in range(d["num_z"]):
+            tap = z % len(rows)
+            load += per_channel
+            if z >= ring:
+                load = max(load, fills[z - ring] + fitted.PLACE_CYCLES)
+            gather += per_tap + (tap == 0)
+            begin = max(fill_free, load, releases[z - slots] if z >= slots else 0.0)
+            fill_free = begin + words + FILL_GAP_CYCLES
+            fills.append(begin + words)
+            filled = max(begin + words + FILLED_CYCLES, gather + fitted.DECODE_CYCLES)
+            ends = [max(end, filled) + cycles for end, cycles in zip(ends, rows[tap], strict=True)]
+            releases.append(max(ends) + FREE_CYCLES)
+        busy = d["num_src_planes"] * d["num_vec"] * float(num_tokens(d, config).sum())
+        spent.add(Cause.BUSY, busy)
+        spent.add(Cause.BUS, sum(ends) - sum(begun) - busy)
+        self.load_end, self.fill_free, self.fetched = load, fill_free, gather
+        self.releases = releases[-1:]
+        self.ends = [end + 1 for end in ends]
+        self.decoded = list(ends)
+        return max(ends)
+
+    def _swapped_unit(self, d: dict[str, int]) -> _Unit:
+        """The drain of one output channel."""
+        config, num_pos = self.config, d["num_pos"]
+        sums = -(-num_pos // config.residual_lanes) + fitted.RESIDUAL_UNIT_CYCLES if d["has_residual"] else 0
+        beats = num_pos / config.port_bytes
+        return _Unit(max(num_pos, PARAM.num_bytes / config.port_bytes), sums, beats, 1, max(sums, beats))
 
     def _load(self, d: dict[str, int], accepted: float, layer: LayerStreams, following: Following) -> _Pixels:
         """Start the loader."""

@@ -101,7 +101,7 @@ def test_sums_and_tables_behind_phase_planes(stride, is_depthwise, monkeypatch):
     """Every part of a convolution over phase planes adds its own channels."""
     monkeypatch.setattr("convoy.driver.compile.fuse.is_sum_cheaper_fused", lambda *_: True)
     maker = GraphMaker(11)
-    size, num_c = 7, 20
+    size, num_c = 11, 20
     source, other = (
         maker.tensor((1, size * stride, size * stride, num_c)),
         maker.tensor((1, size, size, num_c), scale=0.11),

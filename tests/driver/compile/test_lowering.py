@@ -37,7 +37,7 @@ BEYOND = {
         one_op("REDUCE_MIN", (1, 6, 6, 4), (1, 4), [[1, 2]], (0.01, 0), (0.01, 0), np.int16, keepDims=False),
         "is int16",
     ),
-    "wide": (conv((1, 4, 4, 4096), (1, 2, 2, 3), (3, 3, 3, 4096)), "stripe memory of 4096 bytes"),
+    "wide": (conv((1, 4, 4, 8192), (1, 2, 2, 3), (3, 3, 3, 8192)), "stripe memory of 4096 bytes"),
 }
 
 

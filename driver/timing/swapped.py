@@ -1,0 +1,31 @@
+"""What a job with swapped operands makes the units do, from its descriptor."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import MIN_REUSE_CYCLES
+
+__all__ = ["core_cycles", "num_tokens"]
+
+
+def _is_inside(d: dict[str, int], axis: str, side: str) -> np.ndarray:
+    """Does each tap (first index) of each position (second) meet a pixel on an axis?"""
+    taps, positions = np.arange(d[f"src_kernel_{side}"])[:, None], np.arange(d[f"src_o{side}"])
+    place = d[f"src_start_{axis}"] + taps * d[f"src_dilation_{side}"] + positions * d[f"src_stride_{side}"]
+    return (place >= 0) & (place < d[f"src_i{side}"])
+
+
+def num_tokens(d: dict[str, int], config: NpuConfig) -> np.ndarray:
+    """Pixels that each core meets at each tap of a plane; int64 (taps, cores)."""
+    rows, cols = _is_inside(d, "y", "h"), _is_inside(d, "x", "w")
+    is_inside = (rows[:, None, :, None] & cols[None, :, None, :]).reshape(len(rows) * len(cols), -1)
+    dealt = np.pad(is_inside, ((0, 0), (0, -is_inside.shape[1] % config.num_cores)))
+    return dealt.reshape(len(dealt), -1, config.num_cores).sum(axis=1, dtype=np.int64)
+
+
+def core_cycles(d: dict[str, int], config: NpuConfig) -> np.ndarray:
+    """Cycles of each core for each tap of a plane, if no activation is zero; int64 (taps, cores)."""
+    least = -(-MIN_REUSE_CYCLES // d["num_kernels"])
+    return np.maximum(num_tokens(d, config) * max(d["num_vec"], least), 1)
