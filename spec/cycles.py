@@ -17,7 +17,6 @@ __all__ = [
     "DRAIN_FAN_OUT_CYCLES",
     "EXTREME_CYCLES",
     "FILL_CYCLES",
-    "FILL_GAP_CYCLES",
     "FINISH_CYCLES",
     "GATHER_CYCLES",
     "INTERRUPT_CYCLES",
@@ -25,6 +24,7 @@ __all__ = [
     "LUT_CYCLES",
     "MAX_WRITES",
     "MIN_REUSE_CYCLES",
+    "MIN_WINDOW_CYCLES",
     "NUM_RESETS",
     "NUM_TP_LANES",
     "OPERAND_DEPTH_BYTES",
@@ -86,8 +86,8 @@ TOKEN_BUFFER_BITS, TOKEN_PART_BITS = 32, 16
 """Buffer of a core's decoder, from which it takes a token per cycle, and what it takes into that per cycle."""
 FILL_CYCLES = 2
 """From the address of a word in the stripe memory to its write into the windows."""
-FILL_GAP_CYCLES = 2
-"""Idle cycles of the filler between windows."""
+MIN_WINDOW_CYCLES = 2
+"""Of the filler per window, at least; one of more words takes a cycle per word."""
 MIN_REUSE_CYCLES = 3
 """Between two additions to the same accumulators."""
 RELEASE_CYCLES = 4

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import FILL_GAP_CYCLES, MIN_REUSE_CYCLES, NUM_TP_LANES
+from convoy.spec.cycles import MIN_REUSE_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import MAX_RUN_BITS, PARAM
 
 from . import fitted
@@ -77,7 +77,8 @@ class _SuperblockCosts:
 
     @classmethod
     def of(cls, geometry: Geometry, group: GroupShape, load: WeightLoad, config: NpuConfig) -> _SuperblockCosts:
-        window_cycles = geometry.value_bytes * len(geometry.phase_list) * group.seg_words + FILL_GAP_CYCLES
+        window_words = geometry.value_bytes * len(geometry.phase_list) * group.seg_words
+        window_cycles = max(window_words, MIN_WINDOW_CYCLES)
         return cls(
             load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1),
             _stream_bytes(load, config) / config.port_bytes / fitted.PORT_SHARE,

@@ -19,11 +19,11 @@ from convoy.spec.cycles import (
     COMPRESS_CYCLES,
     DRAIN_FAN_OUT_CYCLES,
     FILL_CYCLES,
-    FILL_GAP_CYCLES,
     FINISH_CYCLES,
     LOW_BEATS,
     LUT_CYCLES,
     MAX_WRITES,
+    MIN_WINDOW_CYCLES,
     RELEASE_CYCLES,
     REQUANTISE_CYCLES,
     WAITING_BURSTS,
@@ -472,7 +472,7 @@ class NnTimer:
                         if pixels.is_held and begin <= pixels.loaded(0)
                         else Cause.BUS
                     )
-                self.fill_free = begin + words + FILL_GAP_CYCLES
+                self.fill_free = begin + max(words, MIN_WINDOW_CYCLES)
                 filled = begin + words + FILLED_CYCLES
                 for core in (part,) if d["is_depthwise"] else everyone:
                     spent.add(cause, filled - self.ends[core])

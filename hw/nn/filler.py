@@ -121,14 +121,14 @@ class _Slots(wiring.Component):
 
 
 class _Walk(wiring.Component):
-    """The loops over windows: superblock, group, z, core (depthwise); and the slots they go to.
+    """The loops over windows: superblock, group, z, core (depthwise).
 
     | cycle | work |
     | -- | -- |
     | `start` | a cycle later the first window |
-    | `step` | a cycle later the next one; three cycles later the next `step`, at the earliest |
+    | `step` | a cycle later the next one, two cycles later `is_last` and the next `step`, at the earliest |
 
-    Latency: 1 cycle. Throughput: a window every three cycles.
+    Latency: 1 cycle. Throughput: a window every two cycles.
 
     Members
     -------
@@ -137,43 +137,42 @@ class _Walk(wiring.Component):
     start : In(1)
         Strobe.
     step : In(1)
-        Strobe: the window has been read.
-    end_word : In(range(window_words))
-        With `step`: the word of the window memory after the window.
+        Strobe: the window has been taken, a cycle ago or more.
     fields : Out(FILLER_FIELDS)
         The job, its channels those of two bytes if is_wide.
+    has_window : Out(1)
+        There is a window; the other outputs are its.
     channel : Out(17)
-        Of the window.
     base : Out
         The stripe word where the group begins in the channel, but for `group_word`.
     group_word : Out(16)
         Words from there.
-    slot_word : Out(range(window_words))
-        First word of the slot.
     cores : Out(num_cores)
         Which cores take the window.
     is_first_core : Out(1)
         The window is the first one in its slot: depthwise each core has its own.
+    is_first_slot : Out(1)
+        The slot begins with the first word of the window memory.
     is_last : Out(1)
         No window follows in the job.
     """
 
     def __init__(self, config: NpuConfig):
         self._config = config
-        words, layout = range(config.window_words), NN.subset(*FILLER_FIELDS)
+        layout = NN.subset(*FILLER_FIELDS)
         super().__init__(
             {
                 "new": In(layout),
                 "start": In(1),
                 "step": In(1),
-                "end_word": In(words),
                 "fields": Out(layout),
+                "has_window": Out(1),
                 "channel": Out(17),
                 "base": Out(exact_log2(config.stripe_words)),
                 "group_word": Out(16),
-                "slot_word": Out(words),
                 "cores": Out(config.num_cores),
                 "is_first_core": Out(1),
+                "is_first_slot": Out(1),
                 "is_last": Out(1),
             }
         )
@@ -182,12 +181,13 @@ class _Walk(wiring.Component):
         m = Module()
         num_cores = self._config.num_cores
         new, job, base = self.new, data_register(m, self.fields), self.base
-        sb, group, z, slot = Signal(16), Signal(16), Signal(16), Signal(9)
+        sb_left, group, z, slot = Signal(16), Signal(16), Signal(16), Signal(9)
         core = Signal(range(max(num_cores, 2)))
         group_pixel, num_z = Signal(16), Signal(16)
         sb_base, sb_channel = Signal.like(base), Signal.like(self.channel)  # of the superblock's first channel
         next_base, next_channel = Signal.like(base), Signal.like(self.channel)
-        is_last_core, is_last_z, is_last_slot, is_last_group, is_last_sb = (Signal() for _ in range(5))
+        is_last_core, is_last_z, is_last_slot, is_last_group = (Signal() for _ in range(4))
+        is_last_sb, is_next_sb_last = Signal(), Signal()
         m.d.comb += [
             next_base.eq(base + truncate(job.channel_words, base.shape())),
             next_channel.eq(self.channel + 1),
@@ -195,15 +195,16 @@ class _Walk(wiring.Component):
             self.group_word.eq(group_pixel >> exact_log2(self._config.num_lanes)),
             self.cores.eq(Mux(job.is_depthwise, truncate(1 << core, num_cores), (1 << num_cores) - 1)),
             self.is_first_core.eq(core == 0),
+            self.is_first_slot.eq(slot == 0),
             self.is_last.eq(is_last_core & is_last_z & is_last_group & is_last_sb),
         ]
-        # What `step` decides on follows two cycles after the last one
+        # What `step` decides on follows a cycle after what the last one did
         m.d.sync += [
-            num_z.eq(Mux(sb == job.num_sb - 1, job.num_z_last, job.num_z)),
             is_last_z.eq(z + 1 == num_z),
             is_last_slot.eq(slot == job.num_slots - 1),
             is_last_group.eq(group == job.num_groups - 1),
-            is_last_sb.eq(sb == job.num_sb - 1),
+            is_last_sb.eq(sb_left == 0),
+            is_next_sb_last.eq(sb_left == 1),
         ]
 
         with m.If(self.start):
@@ -212,22 +213,19 @@ class _Walk(wiring.Component):
                 # Two channels of bytes are together in the stripe memory: the sum has no more bits
                 job.channel_words.eq(truncate(new.channel_words << new.is_wide, 16)),
                 job.num_ic.eq(new.num_ic >> new.is_wide),
-                *(register.eq(0) for register in (sb, group, z, core, group_pixel, self.channel, sb_channel)),
+                *(register.eq(0) for register in (group, z, slot, core, group_pixel, self.channel, sb_channel)),
+                self.has_window.eq(1),
+                sb_left.eq(new.num_sb - 1),
+                num_z.eq(Mux(new.num_sb == 1, new.num_z_last, new.num_z)),
                 base.eq(truncate(new.stripe_word, base.shape())),
                 sb_base.eq(truncate(new.stripe_word, base.shape())),
-                slot.eq(0),
-                self.slot_word.eq(0),
             ]
         with m.Elif(self.step):
-            m.d.sync += [base.eq(next_base), self.channel.eq(next_channel)]
+            m.d.sync += [base.eq(next_base), self.channel.eq(next_channel), self.has_window.eq(~self.is_last)]
             with m.If(~is_last_core):
                 m.d.sync += core.eq(core + 1)
             with m.Else():
-                m.d.sync += core.eq(0)
-                with m.If(is_last_slot):
-                    m.d.sync += [slot.eq(0), self.slot_word.eq(0)]
-                with m.Else():
-                    m.d.sync += [slot.eq(slot + 1), self.slot_word.eq(self.end_word)]
+                m.d.sync += [core.eq(0), slot.eq(Mux(is_last_slot, 0, slot + 1))]
                 with m.If(~is_last_z):
                     m.d.sync += z.eq(z + 1)
                 with m.Else():
@@ -240,7 +238,9 @@ class _Walk(wiring.Component):
                             self.channel.eq(sb_channel),
                         ]
                     with m.Else():
-                        m.d.sync += [group.eq(0), group_pixel.eq(0), sb.eq(sb + 1)]
+                        m.d.sync += [group.eq(0), group_pixel.eq(0), sb_left.eq(sb_left - 1)]
+                        with m.If(is_next_sb_last):
+                            m.d.sync += num_z.eq(job.num_z_last)
                         with m.If(job.is_depthwise):
                             m.d.sync += [sb_base.eq(next_base), sb_channel.eq(next_channel)]
                         with m.Else():
@@ -267,10 +267,12 @@ class _Words(wiring.Component):
     job : In(fields)
         The same job, from the next cycle on.
     begin : In(1)
-        Go to the first word of the window at `first` and `slot_word`.
+        Go to the first word of the next window; the last one of the window before is read, perhaps in this cycle.
     first : In
-        Stripe word.
-    slot_word : In(range(window_words))
+        Its address in the stripe memory.
+    is_first_core, is_first_slot : In(1)
+        Where it goes: to a slot of its own, behind the window before or to the start of the window memory; or to the
+        slot of the window before, of another core.
     step : In(1)
         The word is read.
     stripe_word : Out
@@ -290,7 +292,8 @@ class _Words(wiring.Component):
                 "job": In(NN.subset("seg_words", "phase_words")),
                 "begin": In(1),
                 "first": In(stripe_words),
-                "slot_word": In(words),
+                "is_first_core": In(1),
+                "is_first_slot": In(1),
                 "step": In(1),
                 "stripe_word": Out(stripe_words),
                 "window_word": Out(words),
@@ -302,7 +305,12 @@ class _Words(wiring.Component):
         m = Module()
         phase, last_phase, word, plane = Signal(3), Signal(3), Signal(9), Signal.like(self.first)
         is_plane_end = Signal()
+        slot_word, first_word, next_word = (
+            Signal.like(self.window_word, name=f"{which}_word") for which in ("slot", "first", "next")
+        )
         m.d.comb += [
+            next_word.eq(self.window_word + 1),
+            first_word.eq(Mux(~self.is_first_core, slot_word, Mux(self.is_first_slot, 0, next_word))),
             self.stripe_word.eq(plane + word),
             is_plane_end.eq(word == self.job.seg_words - 1),
             self.is_last.eq(is_plane_end & (phase == last_phase)),
@@ -310,9 +318,10 @@ class _Words(wiring.Component):
         with m.If(self.start):  # at most 2 x 4 phases
             m.d.sync += last_phase.eq(truncate((self.new.num_phases << self.new.is_wide) - 1, 3))
         with m.If(self.begin):
-            m.d.sync += [plane.eq(self.first), phase.eq(0), word.eq(0), self.window_word.eq(self.slot_word)]
-        with m.Elif(self.step):
-            m.d.sync += [word.eq(word + 1), self.window_word.eq(self.window_word + 1)]
+            m.d.sync += [plane.eq(self.first), phase.eq(0), word.eq(0)]
+            m.d.sync += [self.window_word.eq(first_word), slot_word.eq(first_word)]
+        with m.Elif(self.step & ~self.is_last):
+            m.d.sync += [word.eq(word + 1), self.window_word.eq(next_word)]
             with m.If(is_plane_end):
                 next_plane = plane + truncate(self.job.phase_words, plane.shape())
                 m.d.sync += [word.eq(0), phase.eq(phase + 1), plane.eq(next_plane)]
@@ -383,15 +392,14 @@ class _FanOut(wiring.Component):
 class Filler(wiring.Component):
     """Broadcasts windows in the order the cores use them, as far ahead as there are free slots.
 
-    | state | work |
+    | cycle | work |
     | -- | -- |
-    | IDLE | take a job when the windows of the one before are gone: its slots have another size |
-    | WINDOW | wait until the channel is loaded and a slot is free; address of the first word |
-    | WORDS | read a word per cycle; it is written two cycles later |
-    | NEXT | next window |
+    | 0 | a job is taken when the windows of the one before are gone: its slots have another size |
+    | 1.. | the window begins if its channel is loaded, a slot is free and the last word of the one before is read |
+    | 2.. | read a word per cycle; it is written two cycles later; to the next window |
 
-    Latency: 3 cycles from address to window write. Throughput: one word per cycle, two idle cycles per window: a window
-    takes num_phases * seg_words + 2 cycles, with `is_wide` 2 * num_phases * seg_words + 2.
+    Latency: 3 cycles from address to window write. Throughput: one word per cycle; a window takes num_phases *
+    seg_words cycles, with `is_wide` 2 * num_phases * seg_words, and `MIN_WINDOW_CYCLES` at least.
 
     With `is_wide` a window has the planes of two channels of bytes, which are one channel here.
 
@@ -455,35 +463,32 @@ class Filler(wiring.Component):
         m.submodules.words = words = _Words(config)
         m.submodules.fan_out = fan_out = _FanOut(config)
         job, new = walk.fields, self.job.payload
-        is_loaded, has_slot, start = Signal(), Signal(), Signal()
+        is_loaded, has_slot, may_begin, begin = Signal(), Signal(), Signal(), Signal()
+        is_reading, has_begun, has_ended, is_final = Signal(), Signal(), Signal(), Signal()
+        start = Signal()
         m.d.comb += [
+            start.eq(self.job.valid & self.job.ready),
             is_loaded.eq((walk.channel < (channels.count >> job.is_wide)) | (walk.channel >= job.num_ic)),
             has_slot.eq(~walk.is_first_core | slots.has_free),
+            may_begin.eq(walk.has_window & ~has_begun & (~is_reading | words.is_last)),
+            begin.eq(may_begin & is_loaded & has_slot),
+            slots.begun.eq(Mux(begin, walk.cores, 0)),
+            fan_out.is_end.eq(is_reading & words.is_last),
+            self.job.ready.eq(~walk.has_window & slots.is_empty),
+            self.waits_load.eq(may_begin & ~is_loaded),
+            self.waits_slot.eq((may_begin & ~has_slot) | (self.job.valid & ~walk.has_window & ~slots.is_empty)),
+            self.done.eq(has_ended & is_final),
         ]
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.comb += [
-                    self.job.ready.eq(slots.is_empty),
-                    self.waits_slot.eq(self.job.valid & ~slots.is_empty),
-                    start.eq(self.job.valid & self.job.ready),
-                ]
-                with m.If(start):
-                    m.next = "WINDOW"
-            with m.State("WINDOW"):
-                m.d.comb += [words.begin.eq(1), self.waits_load.eq(~is_loaded), self.waits_slot.eq(~has_slot)]
-                with m.If(is_loaded & has_slot):
-                    m.d.comb += slots.begun.eq(walk.cores)
-                    m.next = "WORDS"
-            with m.State("WORDS"):
-                m.d.comb += words.step.eq(1)
-                with m.If(words.is_last):
-                    m.d.comb += fan_out.is_end.eq(1)
-                    m.next = "NEXT"
-            with m.State("NEXT"):
-                m.d.comb += [walk.step.eq(1), self.done.eq(walk.is_last)]
-                m.next = "WINDOW"
-                with m.If(walk.is_last):
-                    m.next = "IDLE"
+        m.d.sync += [
+            is_reading.eq(begin | (is_reading & ~words.is_last)),
+            has_begun.eq(begin),
+            has_ended.eq(fan_out.is_end),
+        ]
+        with m.If(has_begun):
+            m.d.sync += is_final.eq(walk.is_last)
+        cores = data_register(m, fan_out.cores)
+        with m.If(begin):
+            m.d.sync += cores.eq(walk.cores)
 
         m.d.comb += [
             channels.loaded.eq(self.channel_loaded),
@@ -493,19 +498,21 @@ class Filler(wiring.Component):
             slots.released.eq(self.released),
             walk.new.eq(new),
             walk.start.eq(start),
-            walk.end_word.eq(words.window_word),
+            walk.step.eq(has_begun),
             words.new.num_phases.eq(new.num_phases),
             words.new.is_wide.eq(new.is_wide),
             words.start.eq(start),
             words.job.seg_words.eq(job.seg_words),
             words.job.phase_words.eq(job.phase_words),
             words.first.eq(walk.base + truncate(walk.group_word, walk.base.shape())),
-            words.slot_word.eq(walk.slot_word),
-            self.stripe_en.eq(words.step),
+            words.begin.eq(begin),
+            words.is_first_core.eq(walk.is_first_core),
+            words.is_first_slot.eq(walk.is_first_slot),
+            words.step.eq(is_reading),
+            self.stripe_en.eq(is_reading),
             self.stripe_word.eq(words.stripe_word),
-            fan_out.en.eq(words.step),
+            fan_out.en.eq(is_reading),
             fan_out.word.eq(words.window_word),
-            fan_out.cores.eq(walk.cores),
             fan_out.data.eq(self.stripe_data),
             self.write.eq(fan_out.write),
             self.write_core.eq(fan_out.write_core),

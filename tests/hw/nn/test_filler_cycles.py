@@ -2,19 +2,22 @@
 
 from itertools import pairwise
 
+import pytest
+
 from convoy.hw.nn.filler import Filler
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import FILL_CYCLES, FILL_GAP_CYCLES
+from convoy.spec.cycles import FILL_CYCLES, MIN_WINDOW_CYCLES
 from convoy.verif.pysim import send, simulate
 
-NUM_WINDOWS, WINDOW_WORDS = 3, 4
+NUM_WINDOWS = 3
 
 
-def test_windows_follow_one_another():
+@pytest.mark.parametrize("window_words", [1, 2, 4])
+def test_windows_follow_one_another(window_words):
     """Of channels that are loaded, into slots that are free."""
     dut, reads, writes, filled = Filler(NpuConfig()), [], [], []
     job = {"num_ic": NUM_WINDOWS, "num_z": NUM_WINDOWS, "num_z_last": NUM_WINDOWS, "num_sb": 1, "num_groups": 1}
-    job |= {"num_phases": 1, "seg_words": WINDOW_WORDS, "num_slots": NUM_WINDOWS, "channel_words": WINDOW_WORDS}
+    job |= {"num_phases": 1, "seg_words": window_words, "num_slots": NUM_WINDOWS, "channel_words": window_words}
 
     async def bench(ctx):
         ctx.set(dut.channel_loaded, 1)
@@ -32,8 +35,8 @@ def test_windows_follow_one_another():
             filled.extend([cycle] * bool(is_filled))
 
     simulate(dut, bench, background=[watch])
-    assert len(reads) == NUM_WINDOWS * WINDOW_WORDS
+    assert len(reads) == NUM_WINDOWS * window_words
     assert writes == [cycle + FILL_CYCLES for cycle in reads]
-    assert filled == writes[WINDOW_WORDS - 1 :: WINDOW_WORDS]
-    gaps = {after - before - 1 for before, after in pairwise(reads[WINDOW_WORDS - 1 :: WINDOW_WORDS])}
-    assert gaps == {WINDOW_WORDS - 1 + FILL_GAP_CYCLES}
+    assert filled == writes[window_words - 1 :: window_words]
+    steps = {after - before for before, after in pairwise(filled)}
+    assert steps == {max(window_words, MIN_WINDOW_CYCLES)}
