@@ -13,7 +13,7 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import FILL_GAP_CYCLES, MIN_REUSE_CYCLES
+from convoy.spec.cycles import MIN_REUSE_CYCLES, MIN_WINDOW_CYCLES
 from convoy.spec.isa import DESCRIPTOR_BYTES, MAX_SRC_PLANE_BYTES, NN, PARAM
 
 from . import fitted
@@ -217,7 +217,7 @@ def _cost(tiling: SwappedTiling, config: NpuConfig) -> TilingCost:
         least = MIN_REUSE_CYCLES if num_kernels == 1 else -(-MIN_REUSE_CYCLES // num_kernels)
         tokens = tiling.num_tokens(job, config.num_cores).reshape(-1, config.num_cores)
         compute = geometry.num_ic * int(np.maximum(tokens * max(num_vec, least), 1).sum(axis=0).max())
-        fill = tiling.num_z * (num_vec + FILL_GAP_CYCLES)
+        fill = tiling.num_z * max(num_vec, MIN_WINDOW_CYCLES)
         gather = tiling.num_z * tap_cycles(job.num_pos, config) + geometry.num_ic
         num_bytes = job.num_oc * (tiling.num_z + PARAM.num_bytes) + source_bytes + DESCRIPTOR_BYTES
         load = num_bytes / config.port_bytes

@@ -257,7 +257,7 @@ class NnTimer:
                 load = max(load, fills[z - ring] + fitted.PLACE_CYCLES)
             gather += per_tap + (tap == 0)
             begin = max(fill_free, load, releases[z - slots] if z >= slots else 0.0)
-            fill_free = begin + words + FILL_GAP_CYCLES
+            fill_free = begin + max(words, MIN_WINDOW_CYCLES)
             fills.append(begin + words)
             filled = max(begin + words + FILLED_CYCLES, gather + fitted.DECODE_CYCLES)
             ends = [max(end, filled) + cycles for end, cycles in zip(ends, rows[tap], strict=True)]
