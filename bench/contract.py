@@ -34,7 +34,10 @@ METRICS = {
         "zero, nor than inputs and weights once over the read channel and outputs once over the write channel"
     ),
     "ideal cycles / cycles": "ideal: every multiplier busy with weights that are not zero",
-    "ideal / weight bytes": "ideal: 8 bits for each weight that is not zero, and the entropy of their places",
+    "weight bytes / (density x twin's)": (
+        "weights read, over those of the dense layer (the twin) times the share of weights that are not zero; the "
+        "limit is 1.1 times what 8 bits for each of these and the entropy of their places take"
+    ),
     "cycles waiting for TP": "share of the cycles that ended with a job of the tensor processor (TP)",
     "refused by name": "1: the compiler says what the limit is, and compiles nothing",
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from math import log2
 from typing import Any
 
 from convoy.driver.workload.synthetic import LayerSpec
@@ -37,8 +36,6 @@ class Measurement:
     """Dense multiply-accumulates."""
     num_weights: int = 0
     num_nonzero: int = 0
-    num_passes: float = 0
-    """How often the tiling reads the weights."""
     bit_exact: bool | None = None
     """Every tensor equals LiteRT's; None when nothing ran."""
     engines: str = ""
@@ -53,15 +50,6 @@ class Measurement:
     def ideal_cycles(self, npu: NpuConfig) -> float:
         """Cycles with a non-zero weight in every multiplier."""
         return self.macs * self.num_nonzero / self.num_weights / npu.macs_per_cycle
-
-    @property
-    def ideal_weight_bytes(self) -> float:
-        """Least bytes that say which weights are not zero and what they are, when both are random: the entropy of
-        the places and 8 bits for a value.
-        """
-        density = self.num_nonzero / self.num_weights
-        places = sum(-share * log2(share) for share in (density, 1 - density) if share)
-        return self.num_passes * self.num_weights * (places + 8 * density) / 8
 
 
 @dataclass(frozen=True)
@@ -205,11 +193,10 @@ IDEAL_CYCLES = Metric(
     ".1%",
     is_floor=True,
 )
-IDEAL_BYTES = Metric(
-    "ideal / weight bytes",
-    lambda setup, found, twin: found.ideal_weight_bytes / found.weight_bytes,
-    ".1%",
-    is_floor=True,
+FETCHED = Metric(
+    "weight bytes / (density x twin's)",
+    lambda setup, found, twin: found.weight_bytes * found.num_weights / (found.num_nonzero * twin.weight_bytes),
+    ".3f",
 )
 WRITTEN = Metric("bytes written / twin's", lambda setup, found, twin: found.write_bytes / twin.write_bytes, ".3f")
 POOL_FUSED = Metric("pool is fused", lambda setup, found, twin: int("fused" in found.engines), "d", is_floor=True)

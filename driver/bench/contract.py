@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from math import log2
 from typing import Any
 
 from convoy.driver.workload.synthetic import LayerSpec
@@ -13,7 +14,7 @@ from .case import (
     CYCLES,
     EXTRA_CYCLES,
     EXTRA_READ,
-    IDEAL_BYTES,
+    FETCHED,
     IDEAL_CYCLES,
     POOL_FUSED,
     POOL_ON_TP,
@@ -314,24 +315,32 @@ def _depthwise(npu: NpuConfig) -> Iterator[Case]:
 
 
 DENSITIES = (1.0, 0.9, 0.75, 0.5, 0.25, 0.1, 0.05)
+SPARE_BYTES = 1.1
+"""Weight bytes over the least that random weights of a density can be said with."""
+
+
+def _least_share(density: float) -> float:
+    """Least bytes of a weight that is not zero where places and values are random: 8 bits for the value, and its share
+    of the entropy of the places.
+    """
+    places = sum(-share * log2(share) for share in (density, 1 - density) if share)
+    return 1 + places / (8 * density)
 
 
 def _sparse(npu: NpuConfig) -> Iterator[Case]:
-    for group, layer, limit in (
-        ("sparse 3x3", _layer((32, 32), 64, 64, pads=(1, 1, 1, 1)), 0.9),
-        ("sparse 1x1", _layer((16, 16), 256, 256, (1, 1)), 0.85),
+    """The bytes of a layer have a limit down to the density at which reading them more often than the dense layer's
+    begins to be faster.
+    """
+    for group, layer, limit, least_density in (
+        ("sparse 3x3", _layer((32, 32), 64, 64, pads=(1, 1, 1, 1)), 0.9, 0.5),
+        ("sparse 1x1", _layer((16, 16), 256, 256, (1, 1)), 0.85, 0.75),
     ):
+        dense = Setup(layer, npu)
         for density in DENSITIES:
-            setup = Setup(replace(layer, density=density), npu)
-            for metric in (IDEAL_CYCLES, IDEAL_BYTES):
-                yield Case(
-                    7,
-                    group,
-                    f"{_by(layer.kernel)}, density {density}",
-                    setup,
-                    metric,
-                    limit if density >= 0.1 else None,
-                )
+            setup, name = Setup(replace(layer, density=density), npu), f"{_by(layer.kernel)}, density {density}"
+            yield Case(7, group, name, setup, IDEAL_CYCLES, limit if density >= 0.1 else None)
+            bytes_limit = SPARE_BYTES * _least_share(density) if density >= least_density else None
+            yield Case(7, group, name, setup, FETCHED, bytes_limit, dense)
 
 
 RULES = {

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from convoy.driver.compile.pipeline import compile_with_costs
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
 from convoy.driver.emit.program import NpuStep
 from convoy.driver.graph.graph import GraphError
@@ -37,16 +37,16 @@ def measure(setup: Setup, device_name: str = "native") -> Measurement:
     made = make_layer(setup.layer)
     graph = replace(made.graph, inputs=())
     try:
-        compiled = compile_with_costs(graph, setup.npu, keep_tensors=True, layers=range(len(graph.ops)), is_strict=True)
+        plan = compile_graph(graph, setup.npu, keep_tensors=True, layers=range(len(graph.ops)), is_strict=True)
     except GraphError as error:
         return Measurement(refusal=str(error))
     inputs = random_inputs([graph.tensors[0]], 0)
     expected = run_reference(made.reference_model, list(inputs.values()))
     device = open_device(device_name, setup.npu)
     try:
-        execution = Session(compiled.plan, device).run(inputs)
+        execution = Session(plan, device).run(inputs)
         report, _ = build_report(
-            compiled.plan,
+            plan,
             device,
             execution,
             model=graph.name,
@@ -57,10 +57,8 @@ def measure(setup: Setup, device_name: str = "native") -> Measurement:
         )
     finally:
         device.close()
-    weights, tiling = graph.tensors[1].values, compiled.tilings[0]
-    engines = (
-        step.engines[index] for step in compiled.plan.steps if isinstance(step, NpuStep) for index in step.layers
-    )
+    weights = graph.tensors[1].values
+    engines = (step.engines[index] for step in plan.steps if isinstance(step, NpuStep) for index in step.layers)
 
     def total(name: str) -> int:
         return sum(layer[name] or 0 for layer in report["layers"])
@@ -74,7 +72,6 @@ def measure(setup: Setup, device_name: str = "native") -> Measurement:
         macs=total("macs"),
         num_weights=weights.size,
         num_nonzero=int(np.count_nonzero(weights)),
-        num_passes=tiling.num_passes,
         bit_exact=report["bit_exact"],
         engines=", ".join(engines),
     )

@@ -17,6 +17,7 @@ from convoy.driver.emit.swapped import pack_image, plain_bias
 from convoy.driver.graph.graph import Graph, GraphError
 from convoy.driver.lower.operands import Refusal
 from convoy.driver.lower.work import ConvWork, ElementwiseWork
+from convoy.driver.plan.balance import balanced
 from convoy.driver.plan.macs import LaneMacs, lane_macs, swapped_lane_macs
 from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
 from convoy.driver.plan.swap import SwappedTiling
@@ -134,8 +135,9 @@ class _ProgramWriter:
             return
         self._engines.setdefault(index, set()).update({"nn", "tp"} if phases else {"nn"})
         if (tables := self._known.get(("conv", id(work)))) is None:
-            packed = pack_streams(work, tiling, tiling.dealt, self._config)
-            tables = self._known["conv", id(work)] = self._put_tables(work, tiling, packed)
+            kernels = balanced(work, tiling)
+            packed = pack_streams(work, tiling, kernels, self._config)
+            tables = self._known["conv", id(work)] = self._put_tables(work, tiling, kernels, packed)
             self._streams |= _streams_by_addr(tables.stream_addr, packed.layer, tiling, self._config)
             self._weight_bytes[index] = self._weight_bytes.get(index, 0) + packed.num_bytes
         self._macs[index] = self._macs.get(index, LaneMacs()) + lane_macs(work, tiling, self._config)
@@ -204,14 +206,14 @@ class _ProgramWriter:
         self._known["operand", id(work)] = addr = self._arena.put(values.tobytes())
         return addr
 
-    def _put_tables(self, work: ConvWork, tiling: Tiling, streams: Streams) -> Tables:
+    def _put_tables(self, work: ConvWork, tiling: Tiling, kernels: np.ndarray, streams: Streams) -> Tables:
         """Put a layer's constants into memory; where they are."""
         plane_bytes = work.value_bytes * work.out_shape[1] * work.out_shape[2]
         return Tables(
             tap_addr=self._arena.put(pack_taps(tiling, self._config)),
             stream_addr=self._arena.put(streams.directory),
             wgt_addr=self._arena.put(streams.data),
-            param_addr=self._arena.put(pack_params(work, tiling.dealt, plane_bytes)),
+            param_addr=self._arena.put(pack_params(work, kernels, plane_bytes)),
             run_bits=streams.run_bits,
         )
 

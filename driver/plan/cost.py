@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -60,11 +60,15 @@ class TilingCost:
     drain_cycles: float
     weight_cycles: float
     load_cycles: float
+    read_bytes: float
+    """Weights, parameters and activations."""
 
 
 @dataclass(frozen=True)
 class _SuperblockCosts:
-    """What the superblocks of a layer cost with a shape of groups; arrays of `num_sb`."""
+    """What the superblocks of a layer cost with a shape of groups; arrays of `num_sb`, or (groups, `num_sb`) for
+    several shapes.
+    """
 
     fill: np.ndarray
     """Cycles to fill the windows of a group."""
@@ -76,37 +80,69 @@ class _SuperblockCosts:
     drain_lanes: float
 
     @classmethod
-    def of(cls, geometry: Geometry, group: GroupShape, load: WeightLoad, config: NpuConfig) -> _SuperblockCosts:
-        window_words = geometry.value_bytes * len(geometry.phase_list) * group.seg_words
-        window_cycles = max(window_words, MIN_WINDOW_CYCLES)
+    def of(
+        cls,
+        geometry: Geometry,
+        seg_words: int | np.ndarray,
+        num_slots: int | np.ndarray,
+        load: WeightLoad,
+        config: NpuConfig,
+    ) -> _SuperblockCosts:
+        window_words = geometry.value_bytes * len(geometry.phase_list) * seg_words
+        window_cycles = np.maximum(window_words, MIN_WINDOW_CYCLES)
         return cls(
             load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1),
             _stream_bytes(load, config) / config.port_bytes / fitted.PORT_SHARE,
-            _imbalance(load, config) / group.num_slots,
+            _imbalance(load, num_slots, config),
             PARAM.num_bytes / config.port_bytes * config.num_cores * load.kernels,
             (config.residual_lanes if geometry.has_residual else config.post_lanes) / geometry.value_bytes,
         )
 
 
 def least_cycles(
-    geometry: Geometry, group: GroupShape, num_groups: int, num_cols: int, load: WeightLoad, config: NpuConfig
-) -> float:
-    """Cycles that no tiling of a layer without a pool falls below, if it has `num_groups` whole groups of `num_cols`
-    columns, and stripes that cost nothing.
+    geometry: Geometry, tile_cols: int, groups: Sequence[GroupShape], load: WeightLoad, config: NpuConfig
+) -> np.ndarray:
+    """Cycles that no tiling of a layer with these shapes of groups falls below, (groups,); 0 where there is a pool,
+    whose groups may overlap.
+
+    What the groups cost does not depend on how they are dealt to stripes, which cost more only.
     """
-    costs = _SuperblockCosts.of(geometry, group, load, config)
-    num_pos, num_vec = group.extent(1 if group.mode == "segment" else group.rows, num_cols)
-    time, _ = _group_time(group, load, costs, slice(None), -(-num_pos // costs.drain_lanes), num_vec, geometry, config)
-    traffic = fitted.PORT_SHARE * float(costs.weights.sum()) + float(costs.param_beats.sum())
-    return num_groups * (float(time.sum()) + fitted.CONTENTION * traffic) + fitted.LAYER_CYCLES
+    if geometry.pool_size or not groups:
+        return np.zeros(len(groups))
+    facts = np.array([[*_whole_groups(geometry, tile_cols, group), group.num_slots] for group in groups], np.float64)
+    seg_words, slots = np.array([[group.seg_words] for group in groups]), facts[:, -1:]
+    costs = _SuperblockCosts.of(geometry, seg_words, slots, load, config)
+    hidden = np.array([[fitted.SLOT_PENALTY.get(group.num_slots, fitted.MANY_SLOTS_PENALTY)] for group in groups])
+    traffic = fitted.PORT_SHARE * costs.weights.sum() + costs.param_beats.sum()
+    total = np.full(len(groups), fitted.LAYER_CYCLES + float(fitted.NEXT_STRIPE_CYCLES))
+    for count, num_pos, num_vec in (facts[:, :3].T, facts[:, 3:6].T):
+        chunks = -(-num_pos[:, None] // costs.drain_lanes)
+        time, _ = _group_time(hidden, load, costs, slice(None), chunks, num_vec[:, None], geometry, config)
+        total += count * (time.sum(axis=1) + fitted.CONTENTION * traffic)
+    return total * (1 - 1e-9)
+
+
+def _whole_groups(geometry: Geometry, tile_cols: int, group: GroupShape) -> list[int]:
+    """Of the groups of a channel part that are as large as they can be, and of those that are less since the rows, or
+    the columns of a single row, end: how many, lane positions to drain, lane vectors. Groups of narrower tiles of
+    columns are left out.
+    """
+    is_segment = group.mode == "segment"
+    size, step = (geometry.cols.size_out, group.cols) if is_segment else (geometry.rows.size_out, group.rows)
+    count, rest = divmod(size, step)
+    tiles = 1 if is_segment else geometry.cols.size_out // tile_cols
+    found = []
+    for number, extent in ((count, step), (1 if rest else 0, max(rest, 1))):
+        found += [number * tiles, *(group.extent(1, extent) if is_segment else group.extent(extent, tile_cols))]
+    return found
 
 
 def tiling_cost(
     geometry: Geometry, group: GroupShape, stripes: tuple[Stripe, ...], load: WeightLoad, config: NpuConfig
 ) -> TilingCost:
     """Estimate of one layer tiled in this way."""
-    costs = _SuperblockCosts.of(geometry, group, load, config)
-    totals, cycles, loads, traffic, previous = np.zeros(3), 0.0, 0.0, np.zeros(2), None
+    costs = _SuperblockCosts.of(geometry, group.seg_words, group.num_slots, load, config)
+    totals, cycles, loads, traffic, previous = np.zeros(3), 0.0, 0.0, np.zeros(3), None
     known: dict[tuple, tuple] = {}
     for stripe in stripes:
         key = _likeness(geometry, stripe)
@@ -116,7 +152,13 @@ def tiling_cost(
             known[key] = (
                 _load_cycles(geometry, group, stripe, config),
                 *_stripe_time(stripe, group, load, costs, chunks, geometry, config),
-                stripe.num_groups * np.array([costs.weights[here].sum(), costs.param_beats[here].sum()]),
+                np.array(
+                    [
+                        stripe.num_groups * costs.weights[here].sum(),
+                        stripe.num_groups * costs.param_beats[here].sum(),
+                        _num_pixels(geometry, stripe),
+                    ]
+                ),
             )
         load_cycles, time, first, parts, moved = known[key]
         loads += load_cycles
@@ -141,6 +183,7 @@ def tiling_cost(
         drain,
         float(traffic[0]),
         loads,
+        float((fitted.PORT_SHARE * traffic[0] + traffic[1]) * config.port_bytes + traffic[2]),
     )
 
 
@@ -153,21 +196,23 @@ def _likeness(geometry: Geometry, stripe: Stripe) -> tuple:
 
 
 def _group_time(
-    group: GroupShape,
+    hidden: float | np.ndarray,
     load: WeightLoad,
     costs: _SuperblockCosts,
     here: slice,
-    num_chunks: float,
-    num_vec: int,
+    num_chunks: float | np.ndarray,
+    num_vec: int | np.ndarray,
     geometry: Geometry,
     config: NpuConfig,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cycles of a group of `num_vec` vectors and `num_chunks` chunks to drain, for each superblock `here`, and
-    (compute, fill, drain) sums.
+    (compute, fill, drain) sums. Arrays (groups, 1) are those of several shapes, with costs of the same; of the
+    shorter of filling and computing the part `hidden` is not hidden.
     """
-    hidden = fitted.SLOT_PENALTY.get(group.num_slots, fitted.MANY_SLOTS_PENALTY)
-    fill = costs.fill[here]
-    compute = (load.nnz_core[here] + costs.imbalance[here]) * _cycles_per_weight(geometry.value_bytes * num_vec, load)
+    fill = costs.fill[..., here]
+    compute = (load.nnz_core[here] + costs.imbalance[..., here]) * _cycles_per_weight(
+        geometry.value_bytes * num_vec, load
+    )
     drain = load.kernels[here] * config.num_cores * num_chunks + fitted.GROUP_DRAIN_CYCLES
     busy = np.maximum(compute, fill) + hidden * np.minimum(compute, fill)
     time = np.maximum(np.maximum(busy, drain), costs.weights[here]) + fitted.GROUP_CYCLES
@@ -187,8 +232,9 @@ def _stripe_time(
     from `_drain_chunks`.
     """
     total, sums, first = 0.0, np.zeros(3), 0.0
+    hidden = fitted.SLOT_PENALTY.get(group.num_slots, fitted.MANY_SLOTS_PENALTY)
     for count, num_chunks, (_, num_vec) in zip((stripe.num_groups - 1, 1), chunks, stripe.groups(group), strict=True):
-        time, parts = _group_time(group, load, costs, stripe.part.superblocks, num_chunks, num_vec, geometry, config)
+        time, parts = _group_time(hidden, load, costs, stripe.part.superblocks, num_chunks, num_vec, geometry, config)
         total += count * float(time.sum())
         sums += count * parts
         first = first or (float(time[0]) if count else 0.0)
@@ -212,19 +258,21 @@ def _drain_chunks(
     return chunks
 
 
-def _cycles_per_weight(num_vec: int, load: WeightLoad) -> float:
+def _cycles_per_weight(num_vec: int | np.ndarray, load: WeightLoad) -> float | np.ndarray:
     """T, or more when successive weights update the same accumulators within `MIN_REUSE_CYCLES`."""
     least = MIN_REUSE_CYCLES if load.num_taps > 1 else -(-MIN_REUSE_CYCLES // int(load.kernels.min()))
-    return max(num_vec, least)
+    return np.maximum(num_vec, least)
 
 
-def _imbalance(load: WeightLoad, config: NpuConfig) -> np.ndarray:
-    """Weights of a superblock that cores with one slot would wait for: zeros are taken for random, so those of a
-    window vary as a binomial.
+def _imbalance(load: WeightLoad, num_slots: int | np.ndarray, config: NpuConfig) -> np.ndarray:
+    """Weights of a superblock that cores wait for one another: zeros are taken for random, so those of a window vary
+    as a binomial, and channels for dealt as `balance_windows` does it.
     """
-    density = load.nnz / (config.num_cores * load.positions)
-    deviation = np.sqrt(load.positions / load.num_z * density * (1 - density))
-    return fitted.IMBALANCE * load.num_z * deviation * np.sqrt(2 * np.log(config.num_cores))
+    mean = load.nnz / (config.num_cores * load.num_z)
+    deviation = np.sqrt(mean * (1 - load.nnz / (config.num_cores * load.positions)))
+    lead = (num_slots - 1) * mean / np.maximum(deviation, 1e-9)
+    slowest = fitted.IMBALANCE * np.sqrt(2 * np.log(config.num_cores)) * deviation
+    return load.num_z * slowest * np.exp(-lead / fitted.LEAD_DEVIATIONS)
 
 
 def _stream_bytes(load: WeightLoad, config: NpuConfig) -> np.ndarray:
@@ -241,13 +289,19 @@ def words_per_row(num_cols: int, pitch: int, num_lanes: int) -> float:
     return float(np.mean(-(-(starts + num_cols) // num_lanes)))
 
 
+def _num_pixels(geometry: Geometry, stripe: Stripe) -> int:
+    """Bytes that are loaded for a stripe."""
+    _, tile_ih, _ = geometry.rows.clip(stripe.first_row, stripe.num_rows)
+    _, tile_iw, _ = geometry.clip_cols(stripe.first_col, stripe.num_cols)
+    return stripe.part.num_ic * geometry.value_bytes * tile_ih * tile_iw
+
+
 def _load_cycles(geometry: Geometry, group: GroupShape, stripe: Stripe, config: NpuConfig) -> float:
     """Cycles to load a stripe: port beats or rows of words, whichever are more."""
     _, tile_ih, _ = geometry.rows.clip(stripe.first_row, stripe.num_rows)
     is_full = stripe.num_cols == geometry.cols.size_out
-    _, tile_iw, _ = geometry.clip_cols(stripe.first_col, stripe.num_cols)
     num_channels = stripe.part.num_ic * geometry.value_bytes
-    num_bytes = num_channels * tile_ih * tile_iw
+    num_bytes = _num_pixels(geometry, stripe)
     writes = (
         num_channels
         * len(geometry.phase_list)

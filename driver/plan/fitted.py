@@ -16,10 +16,12 @@ LAYER_CYCLES = 450
 """A descriptor's fetch, tables, first window and last write."""
 NEXT_STRIPE_CYCLES = 55
 """What remains of that between stripes of a layer, where it is mostly hidden."""
-IMBALANCE = 0.25
-"""Cores that differ in the non-zero weights of a window wait for each other when one is `num_slots` windows ahead:
-this part of what the slowest of independent cores would take longer than their mean, in as many windows.
+IMBALANCE = 0.62
+"""Cores that differ in the non-zero weights of a window wait for each other: with one slot for the largest of them,
+which is this times sqrt(2 log(cores)) deviations above their mean.
 """
+LEAD_DEVIATIONS = 2.3
+"""Windows that a core may be ahead hide e of that for each so many deviations that their weights are."""
 GROUP_CYCLES = 2
 """What a group costs the cores beyond its vectors."""
 GROUP_DRAIN_CYCLES = 20

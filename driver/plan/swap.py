@@ -76,11 +76,6 @@ class SwappedTiling:
         """Planes of the image: the used taps of every input channel."""
         return self.geometry.num_ic * len(self.row_taps) * len(self.col_taps)
 
-    @property
-    def num_passes(self) -> float:
-        """How often weights are read."""
-        return sum(job.num_oc for job in self.jobs) / self.geometry.num_oc
-
     def num_tokens(self, job: SwappedJob, num_cores: int) -> np.ndarray:
         """Pixels that each core meets with each tap of an input channel; int64 (row taps, column taps, cores)."""
         rows, cols = self.geometry.rows, self.geometry.cols

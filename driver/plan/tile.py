@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
+from math import gcd
 
 import numpy as np
 
@@ -21,6 +22,11 @@ from .cost import TilingCost, WeightLoad, least_cycles, tiling_cost, words_per_r
 from .geometry import ChannelPart, Geometry, GroupShape, Stripe
 
 __all__ = ["Tiling", "deal_channels", "tile_conv", "tile_work", "weight_load"]
+
+EQUAL_CYCLES = 0.003
+"""Of tilings whose estimates differ by no more than this part the one is taken that reads fewest bytes: it is less than
+what the estimates are wrong by.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,6 @@ class Tiling:
         if self.geometry.is_depthwise:
             return (self.geometry.num_oc // self.geometry.num_ic,) * 2
         return self.num_kernels, self.num_kernels_last
-
-    @property
-    def num_passes(self) -> float:
-        """How often weights are read."""
-        return sum(stripe.num_groups * stripe.part.num_sb for stripe in self.stripes) / self.num_sb
 
     def num_kernels_in(self, part: ChannelPart) -> tuple[int, int]:
         """K of a part's superblocks, and of its last one."""
@@ -127,16 +128,17 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
     GraphError
         When not even one output pixel's inputs fit the stripe memory or the window memory; the message names which.
     """
-    best, fits_window, num_taps = None, False, geometry.rows.kernel * geometry.cols.kernel
+    found, fits_window, num_taps = list[Tiling](), False, geometry.rows.kernel * geometry.cols.kernel
     if num_taps > NN.fields["num_taps"].max:
         raise GraphError(f"a kernel of {num_taps} taps; the limit is {NN.fields['num_taps'].max}")
     for tile_cols in _column_tiles(geometry.collapsed, config):
-        best, fits = _cheapest(geometry.collapsed, nnz, dealt, config, tile_cols, best)
-        fits_window |= fits
-        if best is not None and not (geometry.pool_size and tile_cols * geometry.value_bytes > config.pool_line_bytes):
-            return best
-    if best is not None:
-        return best
+        fits_window |= _add_cheap(found, geometry.collapsed, nnz, dealt, config, tile_cols)
+        if found and not (geometry.pool_size and tile_cols * geometry.value_bytes > config.pool_line_bytes):
+            break
+    if found:
+        limit = min(tiling.cost.cycles for tiling in found) * (1 + EQUAL_CYCLES)
+        cheapest = [tiling for tiling in found if tiling.cost.cycles <= limit]
+        return min(cheapest, key=lambda tiling: (tiling.cost.read_bytes, tiling.cost.cycles))
     if fits_window:
         raise GraphError(
             f"{geometry.num_ic} channels of the inputs of one output pixel exceed the stripe memory of "
@@ -149,48 +151,36 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
     )
 
 
-def _cheapest(
-    geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig, tile_cols: int, best: Tiling | None
-) -> tuple[Tiling | None, bool]:
-    """The first of the cheapest tilings with columns cut into tiles of `tile_cols`, or `best` if none is cheaper; does
-    any group shape fit the window memory? What cannot be cheaper is left out.
+def _add_cheap(
+    found: list[Tiling], geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: NpuConfig, tile_cols: int
+) -> bool:
+    """Add the tilings with columns cut into tiles of `tile_cols` that may be the cheapest of all; does any group shape
+    fit the window memory? Shapes of groups are tried in the order of what they cost at least, as long as that is less
+    than the cheapest found.
     """
-    fits_window = False
+    choices = []
     for num_kernels in _kernel_counts(geometry, config):
-        load = weight_load(geometry, nnz, dealt, num_kernels)
+        max_vec = config.num_acc_entries // num_kernels // geometry.value_bytes
+        if groups := list(_groups(geometry, tile_cols, max_vec, config)):
+            load = weight_load(geometry, nnz, dealt, num_kernels)
+            least = least_cycles(geometry, tile_cols, groups, load, config)
+            choices += [
+                (cycles, num_kernels, load, group) for cycles, group in zip(least.tolist(), groups, strict=True)
+            ]
+    choices.sort(key=lambda choice: choice[0])
+    limit = min((tiling.cost.cycles for tiling in found), default=np.inf)
+    for least_of_group, num_kernels, load, group in choices:
+        spare = limit * (1 + EQUAL_CYCLES) - least_of_group
+        if spare < 0:
+            break
+        max_stripes = None if geometry.pool_size or limit == np.inf else 1 + int(spare / fitted.NEXT_STRIPE_CYCLES)
         lines = _lines(geometry, tile_cols, num_kernels, len(dealt), config)
-        for group in _groups(
-            geometry, tile_cols, config.num_acc_entries // num_kernels // geometry.value_bytes, config
-        ):
-            fits_window = True
-            max_stripes = None if best is None else _max_stripes(geometry, tile_cols, group, load, best, config)
-            for stripes in _stripings(
-                geometry, tile_cols, group, lines, num_kernels, len(load.kernels), config, max_stripes
-            ):
-                cost = tiling_cost(geometry, group, stripes, load, config)
-                if best is None or cost.cycles < best.cost.cycles:
-                    best = Tiling(
-                        geometry, group, num_kernels, len(load.kernels), int(load.kernels[-1]), stripes, cost, dealt
-                    )
-    return best, fits_window
-
-
-def _max_stripes(
-    geometry: Geometry, tile_cols: int, group: GroupShape, load: WeightLoad, best: Tiling, config: NpuConfig
-) -> int | None:
-    """With more stripes a group shape cannot be cheaper than `best`; None: it is not known."""
-    if geometry.pool_size:
-        return None
-    whole = _whole_groups(geometry, tile_cols, group)
-    least = least_cycles(geometry, group, whole, group.cols, load, config)
-    return max(0, int((best.cost.cycles - least * (1 - 1e-9)) / fitted.NEXT_STRIPE_CYCLES))
-
-
-def _whole_groups(geometry: Geometry, tile_cols: int, group: GroupShape) -> int:
-    """Groups of a channel part that are certainly not cut by an edge, in any striping without a pool."""
-    if group.mode == "segment":
-        return geometry.cols.size_out // group.cols if tile_cols == geometry.cols.size_out else 0
-    return geometry.rows.size_out // group.rows * (geometry.cols.size_out // tile_cols)
+        num_sb = len(load.kernels)
+        for stripes in _stripings(geometry, tile_cols, group, lines, num_kernels, num_sb, config, max_stripes):
+            cost = tiling_cost(geometry, group, stripes, load, config)
+            limit = min(limit, cost.cycles)
+            found.append(Tiling(geometry, group, num_kernels, num_sb, int(load.kernels[-1]), stripes, cost, dealt))
+    return bool(choices)
 
 
 def _column_tiles(geometry: Geometry, config: NpuConfig) -> Iterator[int]:
@@ -307,8 +297,8 @@ def _fitted(geometry: Geometry, config: NpuConfig, group: GroupShape) -> Iterato
     """The group shape with its window's size, if the window memory and the descriptor's fields hold it."""
     lanes = config.num_lanes
     width, num_vec_y = lanes >> group.split_log2, group.num_vec // group.num_vec_x
-    remainder = 0 if group.group_step % lanes == 0 else lanes - np.gcd(group.group_step, lanes)
-    tap = max(dy * group.pitch_row + dx for _, dy, dx in geometry.taps)
+    remainder = 0 if group.group_step % lanes == 0 else lanes - gcd(group.group_step, lanes)
+    tap = geometry.rows.max_shift * group.pitch_row + geometry.cols.max_shift
     vector = (group.num_vec_x - 1) * width + (num_vec_y - 1) * (group.pitch_row << group.split_log2)
     lane = lanes - 1 + ((1 << group.split_log2) - 1) * (group.pitch_row - width if group.split_log2 else 0)
     seg_words = int(remainder + tap + vector + lane) // lanes + 1

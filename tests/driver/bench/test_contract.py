@@ -14,7 +14,7 @@ from convoy.driver.bench import contract, plots, show
 from convoy.driver.bench.case import (
     CYCLES,
     EXTRA_READ,
-    IDEAL_BYTES,
+    FETCHED,
     REFUSED,
     ROOFLINE,
     UTILISATION,
@@ -163,11 +163,23 @@ def test_limits_are_on_the_right_side():
         assert row.ok is ok, (metric.name, found)
 
 
-def test_ideal_weight_bytes_by_hand():
-    """16 weights, half of them zero: a bit for each place, 8 bits for each of 8 values, read twice."""
-    found = Measurement(weight_bytes=40, num_weights=16, num_nonzero=8, num_passes=2)
-    assert found.ideal_weight_bytes == 2 * (16 + 64) / 8
-    assert IDEAL_BYTES.value(Setup(PADDED, CONFIG), found, found) == 0.5
+def test_weight_bytes_by_hand():
+    """Half of 16 weights, read twice; the dense layer reads them once."""
+    dense = Measurement(weight_bytes=16, num_weights=16, num_nonzero=16)
+    found = Measurement(weight_bytes=40, num_weights=16, num_nonzero=8)
+    assert FETCHED.value(Setup(PADDED, CONFIG), found, dense) == 40 / 8
+
+
+def test_limits_of_weight_bytes():
+    """A bit for each place, half of them with 8 bits of a value: 10 bits for each value."""
+    limits = {
+        case.setup.layer.density: case.limit
+        for case in contract.RULES[7].cases(PRESETS["Q"])
+        if case.metric is FETCHED and case.group == "sparse 3x3"
+    }
+    assert limits[1.0] == contract.SPARE_BYTES
+    assert limits[0.5] == pytest.approx(contract.SPARE_BYTES * 10 / 8)
+    assert limits[0.1] is None
 
 
 def test_roofline_by_hand():

@@ -105,7 +105,6 @@ def contract_table(console):
         bit_exact=True,
         num_weights=5,
         num_nonzero=5,
-        num_passes=1.0,
     )
     print_rows(judge(cases, {setup: found for case in cases for setup in case.setups}), console)
 
