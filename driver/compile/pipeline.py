@@ -17,6 +17,7 @@ from convoy.spec.config import NpuConfig
 from .cut import cut
 from .expand import expand
 from .fuse import Fusions, choose_fusions
+from .hoist import hoist_functions
 from .image import emit_plan
 from .join import join_functions
 from .lowering import lower_graph
@@ -115,7 +116,7 @@ def _compile(
     is_fusing: bool,
     is_strict: bool,
 ) -> Compiled:
-    joined = join_functions(graph, refused) if is_fusing else graph
+    joined = hoist_functions(join_functions(graph, refused)) if is_fusing else graph
     expanded = expand(joined, config, frozenset(refused), narrow, is_absorbing=is_fusing)
     ordered = choose_order(expanded, lower_graph(expanded, refused, is_strict=is_strict))
     expanded, works = ordered.graph, ordered.works

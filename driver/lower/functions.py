@@ -23,7 +23,9 @@ __all__ = [
     "Function",
     "find_functions",
     "paired",
+    "source_of",
     "stored_table",
+    "table_of",
     "tabulated",
 ]
 
@@ -219,6 +221,32 @@ def tabulated(graph: Graph, function: Function) -> tuple[np.ndarray, str]:
         outputs[valid] = _run(graph, function, inputs[valid])
         note = "inputs that LiteRT refuses give 0"
     return stored_table(outputs, source, target), note
+
+
+def source_of(graph: Graph, op: Op) -> int | None:
+    """The tensor of bytes that the only result of an operator is a function of, element by element; None if there is
+    none.
+    """
+    is_table = op.kind == "TABLE" and not op.host_reason
+    if not is_table and (op.part is not None or not _is_elementwise(graph, op) or not _has_one_shape(graph, op)):
+        return None
+    acts = {index for index in op.inputs if graph.tensors[index].data is None}
+    is_byte = all(graph.tensors[index].dtype in _BYTES for index in (*acts, *op.outputs))
+    return acts.pop() if len(acts) == 1 and is_byte else None
+
+
+def table_of(graph: Graph, op: Op) -> np.ndarray:
+    """The table of an operator that `source_of` finds a source of, as from `tabulated`.
+
+    Raises
+    ------
+    GraphError
+        When the network's runtime does not compute it.
+    """
+    (source,) = {index for index in op.inputs if graph.tensors[index].data is None}
+    if "table" in op.options:
+        return op.options["table"]
+    return tabulated(graph, Function((op,), (source,), op.outputs[0]))[0]
 
 
 def stored_table(table: np.ndarray, source: Tensor, target: Tensor) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from convoy.driver.compile.join import join_functions
 from convoy.driver.compile.pipeline import compile_graph
@@ -10,6 +11,7 @@ from convoy.driver.graph.tflite_reader import load_tflite
 from convoy.spec.config import PRESETS
 from convoy.verif.litert import ModelBuilder
 from convoy.verif.models import check_model
+from convoy.verif.onnx_models import check_onnx, qdq_model
 
 Q, SHAPE = PRESETS["Q"], (1, 5, 6, 4)
 
@@ -132,3 +134,22 @@ def test_a_sum_that_is_not_exact_stays_in_float():
     model = float_residual(np.int8, scales=(0.05, 0.04, 0.06))
     assert "QUANTIZE" in kinds(model)
     check_model(model, Q, num_host_steps=1)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_a_swish_of_onnxruntime_is_what_its_parts_are(dtype):
+    """No pair of operands is in doubt, as those of its product would be."""
+
+    def swish(x):
+        names = ["gate_scale", "gate_zero_point"]
+        nodes = [
+            helper.make_node("Sigmoid", x, ["s"]),
+            helper.make_node("QuantizeLinear", ["s", *names], ["s_bytes"]),
+            helper.make_node("DequantizeLinear", ["s_bytes", *names], ["gate"]),
+            helper.make_node("Mul", [*x, "gate"], ["y"]),
+        ]
+        return nodes, dict(zip(names, (np.float32(0.0041), np.array(np.iinfo(dtype).min, dtype)), strict=True))
+
+    plan, hosted = check_onnx(qdq_model([(1, 6, 8, 9)], swish, dtype=dtype), Q)
+    assert (hosted, plan.doubts) == (set(), {})
+    assert [op.kind for op in plan.graph.ops if op.kind in ("TABLE", "LOGISTIC", "MUL")] == ["TABLE"]

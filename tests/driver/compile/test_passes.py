@@ -18,6 +18,7 @@ DRIVER = Path(pipeline.__file__).resolve().parents[1]
 LINE = (
     "cut",
     "join",
+    "hoist",
     "expand",
     "lowering",
     "order",
@@ -34,6 +35,7 @@ LINE = (
 PASSES = (
     "cut",
     "join_functions",
+    "hoist_functions",
     "expand",
     "lower_graph",
     "choose_order",
@@ -128,7 +130,7 @@ def test_the_network_never_returns_to_a_file(layers):
     finally:
         sys.setprofile(before)
     route = [name for name, _ in groupby(visits)]
-    passed = ["join", "expand", "lowering", "order", "fuse", "schedule", "tilings", "segments", "image"]
+    passed = ["join", "hoist", "expand", "lowering", "order", "fuse", "schedule", "tilings", "segments", "image"]
     assert route == ["pipeline", *(["cut", "pipeline"] if layers else []), *passed, "pipeline"]
 
 
