@@ -22,7 +22,7 @@ from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
 
-__all__ = ["conv_cycles", "op_cycles"]
+__all__ = ["conv_cycles", "op_cycles", "overlapped_cycles", "tp_task_cycles"]
 
 
 def op_cycles(schedule: Schedule, tilings: dict[int, Tiling], config: NpuConfig) -> dict[int, float]:
@@ -33,8 +33,12 @@ def op_cycles(schedule: Schedule, tilings: dict[int, Tiling], config: NpuConfig)
         of_op, cycles = convs.setdefault(task.op.index, []), others.setdefault(task.op.index, [])
         if isinstance(task, ConvTask):
             of_op.append((task.work, task.phases, tilings[number]))
+            if (before := schedule.before(number)) is not None:  # what of it is hidden
+                tp, tiling = tp_task_cycles(before, schedule, config), tilings[number]
+                nn = tiling.cost.cycles
+                cycles.append(overlapped_cycles(tp, nn, len(tiling.stripes)) - tp - nn)
         elif isinstance(task, Task):
-            cycles.append(_tp_cycles(task, schedule, config))
+            cycles.append(tp_task_cycles(task, schedule, config))
     return {
         index: (conv_cycles(of_op, config) if of_op else 0.0) + sum(others[index]) for index, of_op in convs.items()
     }
@@ -51,10 +55,15 @@ def conv_cycles(convs: Sequence[tuple[ConvWork, PhaseWork | None, Tiling]], conf
         for blocks in phase_blocks(phases, work, tiling, 0, 0, config)
     ]
     num_stages = max(1, sum(cycles > 0 for cycles in tp))
-    return max(sum(tp), nn) + min(sum(tp), nn) / num_stages + fitted.TP_START_CYCLES * any(tp)
+    return overlapped_cycles(sum(tp), nn, num_stages) + fitted.TP_START_CYCLES * any(tp)
 
 
-def _tp_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
+def overlapped_cycles(tp: float, nn: float, num_stages: int) -> float:
+    """Estimated cycles of both engines that work one behind the other in so many steps."""
+    return max(tp, nn) + min(tp, nn) / num_stages
+
+
+def tp_task_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
     """Estimated cycles of a task that is not a convolution."""
     work = task.work
     if isinstance(work, PoolWork):

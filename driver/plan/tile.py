@@ -20,7 +20,7 @@ from . import fitted
 from .cost import TilingCost, WeightLoad, least_cycles, tiling_cost, words_per_row
 from .geometry import ChannelPart, Geometry, GroupShape, Stripe
 
-__all__ = ["Tiling", "deal_channels", "tile_conv", "tile_work", "weight_load"]
+__all__ = ["Tiling", "deal_channels", "tile_conv", "tile_work", "weight_load", "with_stripes"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,25 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
         f"the inputs of one output pixel exceed the window memory of {config.window_words} words of {config.num_lanes} "
         "pixels; a larger window_words is needed"
     )
+
+
+def with_stripes(tiling: Tiling, work: ConvWork, num_stripes: int, config: NpuConfig) -> Tiling | None:
+    """The same groups and superblocks in about so many stripes of whole rows; None where that is not legal."""
+    geometry, group, part = tiling.geometry, tiling.group, tiling.stripes[0].part
+    is_segment, width = group.mode == "segment", geometry.cols.size_out
+    if any(stripe.part != part or (stripe.num_cols < width and not is_segment) for stripe in tiling.stripes):
+        return None
+    size, unit = (width, group.cols) if is_segment else (geometry.rows.size_out, group.rows)
+    step = -(-size // (num_stripes * unit)) * unit
+    lines = _lines(geometry, width, tiling.num_kernels, len(tiling.dealt), config)
+    parts = _overlapping(size, step, 0) if is_segment else _row_parts(geometry, step, unit, lines)
+    rows = [(0, 1, *cols) for cols in parts or ()] if is_segment else [(*rows, 0, width) for rows in parts or ()]
+    stripes = tuple(_stripe(geometry, group, part, *place, config) for place in rows)
+    if not stripes or not all(_is_legal(stripe, geometry, config) for stripe in stripes):
+        return None
+    nnz = np.count_nonzero(work.weights.reshape(work.num_oc, -1), axis=1)
+    load = weight_load(geometry, nnz, tiling.dealt, tiling.num_kernels)
+    return replace(tiling, stripes=stripes, cost=tiling_cost(geometry, group, stripes, load, config))
 
 
 def _cheapest(
