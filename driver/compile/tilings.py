@@ -10,15 +10,12 @@ from convoy.driver.graph.graph import Graph, GraphError
 from convoy.driver.lower.operands import Refusal
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.driver.plan.schedule import ConvTask, HostTask, Schedule, Task
-from convoy.driver.plan.tile import Tiling, tile_work, with_stripes
+from convoy.driver.plan.tile import Tiling, tile_work
 from convoy.spec.config import NpuConfig
 
-from .weigh import overlapped_cycles, tp_task_cycles
+from .weigh import striped, striped_phases, tp_task_cycles
 
 __all__ = ["Tiled", "choose_tilings"]
-
-MAX_STRIPES = 16
-"""Most stripes of a convolution that works while its input is still made."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,10 @@ def choose_tilings(graph: Graph, schedule: Schedule, config: NpuConfig) -> Tiled
                 return Tiled(schedule, {}, Refusal(graph, task.op, str(error)))
             work, tiling = known[id(task.work)]
             if (before := schedule.before(number)) is not None:
-                tiling = _striped(tiling, work, tp_task_cycles(before, schedule, config), config)
+                tp = tp_task_cycles(before, schedule, config)
+                tiling = striped(tiling, work, tp, config)
+            elif task.phases is not None:
+                tiling = striped_phases(tiling, work, task.phases, config)
             tilings[number] = tiling
             task = replace(task, work=work)
         tasks.append(task)
@@ -72,15 +72,6 @@ def _tile(work: ConvWork, config: NpuConfig) -> tuple[ConvWork, Tiling]:
             with suppress(GraphError):
                 return form, tile_work(form, config)
         raise
-
-
-def _striped(tiling: Tiling, work: ConvWork, tp: float, config: NpuConfig) -> Tiling:
-    """More stripes, if they pay because the tensor processor makes the input meanwhile, in `tp` cycles."""
-    others = (with_stripes(tiling, work, 1 << n, config) for n in range(1, MAX_STRIPES.bit_length()))
-    return min(
-        [tiling, *(other for other in others if other is not None)],
-        key=lambda choice: overlapped_cycles(tp, choice.cost.cycles, len(choice.stripes)),
-    )
 
 
 def _foldings(work: ConvWork, config: NpuConfig) -> Iterator[ConvWork]:

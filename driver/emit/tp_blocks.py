@@ -236,7 +236,8 @@ def _copy_box(
         (height, min(width, limit // (height * channels)), channels),
         (height, width, min(channels, limit // (height * width))),
     ]
-    for num_c in {-(-channels // (1 << n)) for n in range(channels.bit_length() + 1)}:
+    counts = [-(-channels // (1 << n)) for n in range(channels.bit_length() + 1)]
+    for num_c in dict.fromkeys([*counts, *(min(count | 1, channels) for count in counts)]):
         candidates += [(1, min(width, limit // num_c), num_c), (min(height, limit // num_c), 1, num_c)]
         candidates += [(min(height, limit // (width * num_c)), width, num_c)]
         candidates += [(height, min(width, limit // (height * num_c)), num_c)]
