@@ -64,9 +64,10 @@ class _Numbers:
 class Hazards:
     """Follows one program; `begin` each descriptor, then report its accesses. Descriptors are numbered from 1 inside.
 
-    What is known to be complete when a descriptor touches memory: `wait_tp`, and `wait_nn` on a TP descriptor, hold the
-    dispatcher and so everything that follows; `wait_nn` on an NN descriptor holds the loader and so only NN
-    descriptors, or, where operands are swapped, the gathering of activations and so only such descriptors.
+    What is known to be complete when a descriptor touches memory: `wait_tp`, but for `tp_ahead` descriptors, and
+    `wait_nn` on a TP descriptor, hold the dispatcher and so everything that follows; `wait_nn` on an NN descriptor
+    holds the loader and so only NN descriptors, or, where operands are swapped, the gathering of activations and so
+    only such descriptors.
 
     Parameters
     ----------
@@ -80,12 +81,18 @@ class Hazards:
         self._done = {(engine, other): 0 for engine in Opcode for other in Opcode}
         self._done_swapped = 0
         self._engine, self._number, self._is_swapped = Opcode.NN, 0, False
+        self._tp_numbers: list[int] = []
 
     def begin(self, index: int, d: dict[str, int], is_swapped: bool = False) -> None:
         """The descriptor with this index and these header fields starts."""
         self._engine, self._number, self._is_swapped = Opcode(d["opcode"]), index + 1, is_swapped
         if d["wait_tp"]:
-            self._done[Opcode.NN, Opcode.TP] = self._done[Opcode.TP, Opcode.TP] = index
+            latest = self._tp_numbers[len(self._tp_numbers) - d["tp_ahead"] :] if d["tp_ahead"] else []
+            done = min([self._number, *latest]) - 1
+            for engine in Opcode:
+                self._done[engine, Opcode.TP] = max(done, self._done[engine, Opcode.TP])
+        if self._engine is Opcode.TP:
+            self._tp_numbers.append(self._number)
         if d["wait_nn"]:
             if not is_swapped:
                 self._done[Opcode.NN, Opcode.NN] = index

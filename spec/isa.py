@@ -159,7 +159,8 @@ _HEADER = (
     Field("opcode", 8, "`Opcode`."),
     Field("wait_nn", 1, "Read no activation before every earlier NN descriptor has completed."),
     Field("wait_tp", 1, "Start nothing before every earlier TP descriptor has completed."),
-    Field("reserved", 6, "Zero."),
+    Field("tp_ahead", 3, "With `wait_tp`: so many of the latest of those TP descriptors need not have completed."),
+    Field("reserved", 3, "Zero."),
     Field("tag", 16, "Free for software: the layer's number."),
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from convoy.driver.emit.ahead import blocks_ahead
 from convoy.driver.emit.alloc import Arena, place_buffers
 from convoy.driver.emit.descriptors import Emitter, SwappedTables, Tables, phase_blocks, tp_blocks
 from convoy.driver.emit.pack import LayerStreams, Streams, pack_params, pack_streams, pack_taps
@@ -64,8 +65,8 @@ def emit_plan(
                 if task.position in segment.positions:
                     try:
                         if isinstance(task, ConvTask):
-                            writer.add_conv(task, tiled.tilings[number])
-                        elif isinstance(task, Task):
+                            writer.add_conv(task, tiled.tilings[number], schedule.before(number))
+                        elif isinstance(task, Task) and number + 1 not in schedule.ahead:
                             writer.add_tp(task)
                     except (EncodeError, GraphError) as error:
                         raise Refusal(graph, task.op, str(error)) from error
@@ -110,14 +111,22 @@ class _ProgramWriter:
 
     def add_tp(self, task: Task) -> None:
         """A task of the TP engine on whole buffers."""
+        blocks = self._tp_blocks(task)
+        self._emitter.add_tp(task, blocks, [self._span(b) for b in task.sources], self._span(task.target))
+
+    def _tp_blocks(self, task: Task, num_parts: int = 1) -> list[dict[str, int]]:
+        """The fields of the descriptors of a task of the TP engine, as `tp_blocks`."""
         self._engines.setdefault(task.op.index, set()).add("tp")
         lut, constant_addr = self._put_lut(task), self._put_operand(task.work)
         num_bytes = self._schedule.buffers[task.target].num_bytes
-        blocks = tp_blocks(task, self._addrs, num_bytes, self._config, constant_addr)
-        self._emitter.add_tp(task, blocks, lut, [self._span(b) for b in task.sources], self._span(task.target))
+        return [
+            fields | lut for fields in tp_blocks(task, self._addrs, num_bytes, self._config, constant_addr, num_parts)
+        ]
 
-    def add_conv(self, task: ConvTask, tiling: Tiling | SwappedTiling) -> None:
-        """A convolution on a part of its buffers, or on all of them, after the phase planes that it needs."""
+    def add_conv(self, task: ConvTask, tiling: Tiling | SwappedTiling, before: Task | None) -> None:
+        """A convolution on a part of its buffers, or on all of them, with what the TP engine makes for its stripes: the
+        phase planes that they need, or what the task `before` does.
+        """
         index, work, phases, addrs = task.op.index, task.work, task.phases, self._addrs
         source, target = addrs[task.sources[0]], addrs[task.target]
         in_addr, out_addr = source + task.in_offset, target + task.out_offset
@@ -129,6 +138,8 @@ class _ProgramWriter:
         writes = range(out_addr, out_addr + num_out_bytes)
         lut = self._put_lut(task)
         if isinstance(tiling, SwappedTiling):
+            if before is not None:
+                self.add_tp(before)
             self._engines.setdefault(index, set()).add("swapped")
             self._macs[index] = self._macs.get(index, LaneMacs()) + swapped_lane_macs(tiling, self._config)
             self._emitter.add_swapped(task, tiling, self._put_swapped(task, tiling), lut, reads, writes)
@@ -141,11 +152,14 @@ class _ProgramWriter:
             self._streams |= _streams_by_addr(tables.stream_addr, packed.layer, tiling, self._config)
             self._weight_bytes[index] = self._weight_bytes.get(index, 0) + packed.num_bytes
         self._macs[index] = self._macs.get(index, LaneMacs()) + lane_macs(work, tiling, self._config)
-        image = self._span(phases.source) if phases else range(0)
-        blocks = phase_blocks(phases, work, tiling, image.start, source, self._config)
-        self._emitter.add_nn(
-            task, tiling, tables, lut, reads, writes, blocks, image, _plane_span(phases, source) if phases else range(0)
-        )
+        images = [self._span(phases.source)] if phases else []
+        made = _plane_span(phases, source) if phases else range(0)
+        maker: Task = task
+        blocks = phase_blocks(phases, work, tiling, images[0].start if images else 0, source, self._config)
+        if before is not None:
+            images, made, maker = [self._span(b) for b in before.sources], self._span(before.target), before
+            blocks = blocks_ahead(self._tp_blocks(before, len(tiling.stripes)), made, work, tiling, in_addr)
+        self._emitter.add_nn(task, tiling, tables, lut, reads, writes, blocks, images, made, maker)
 
     def step(self, graph: Graph, segment: Segment, activations: MemoryWindow) -> NpuStep:
         """The program of a segment, behind its constants, with room for its records.

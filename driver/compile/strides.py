@@ -16,7 +16,7 @@ from convoy.driver.plan.swap import swap_work
 from convoy.driver.plan.tile import tile_work
 from convoy.spec.config import NpuConfig
 
-from .weigh import conv_cycles
+from .weigh import conv_cycles, striped_phases
 
 __all__ = ["choose_strides"]
 
@@ -93,8 +93,10 @@ def _cheapest(splits: Sequence[SplitConv], limit: float, config: NpuConfig) -> S
 
 def _split_cycles(conv: SplitConv, config: NpuConfig) -> float:
     """Estimated cycles of a convolution over phase planes."""
-    parts = [
-        (part, PhaseWork(conv.split, channels, 0) if channels else None, tile_work(part, config))
-        for part, channels in conv.parts
-    ]
+    parts = []
+    for part, channels in conv.parts:
+        phases, tiling = PhaseWork(conv.split, channels, 0) if channels else None, tile_work(part, config)
+        if phases is not None:
+            tiling = striped_phases(tiling, part, phases, config)
+        parts.append((part, phases, tiling))
     return conv_cycles(parts, config)

@@ -15,6 +15,8 @@ from convoy.driver.plan.swap import SwappedTiling, swap_work
 from convoy.driver.plan.tile import Tiling, tile_work
 from convoy.spec.config import NpuConfig
 
+from .weigh import striped, striped_phases, tp_task_cycles
+
 __all__ = ["Tiled", "choose_tilings"]
 
 
@@ -49,7 +51,13 @@ def choose_tilings(graph: Graph, schedule: Schedule, config: NpuConfig) -> Tiled
                     known[id(task.work)] = _choose(task, config)
             except GraphError as error:
                 return Tiled(schedule, {}, Refusal(graph, task.op, str(error)))
-            work, tilings[number] = known[id(task.work)]
+            work, tiling = known[id(task.work)]
+            if isinstance(tiling, Tiling):
+                if (before := schedule.before(number)) is not None:
+                    tiling = striped(tiling, work, tp_task_cycles(before, schedule, config), config)
+                elif task.phases is not None:
+                    tiling = striped_phases(tiling, work, task.phases, config)
+            tilings[number] = tiling
             task = replace(task, work=work)
         tasks.append(task)
     return Tiled(replace(schedule, tasks=tuple(tasks)), tilings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from convoy.driver.emit.descriptors import phase_blocks, tp_blocks
 from convoy.driver.lower.work import (
@@ -20,10 +20,13 @@ from convoy.driver.plan.cost import block_cycles, pool_cycles, tp_cycles
 from convoy.driver.plan.orders import CopyWork
 from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
 from convoy.driver.plan.swap import SwappedTiling
-from convoy.driver.plan.tile import Tiling
+from convoy.driver.plan.tile import Tiling, striped_tilings
 from convoy.spec.config import NpuConfig
 
-__all__ = ["conv_cycles", "op_cycles"]
+__all__ = ["conv_cycles", "op_cycles", "striped", "striped_phases", "tp_task_cycles"]
+
+NUMS_OF_STRIPES = 2, 4, 8, 16
+"""Of a convolution that works while its input is still made."""
 
 
 def op_cycles(schedule: Schedule, tilings: dict[int, Tiling | SwappedTiling], config: NpuConfig) -> dict[int, float]:
@@ -34,8 +37,12 @@ def op_cycles(schedule: Schedule, tilings: dict[int, Tiling | SwappedTiling], co
         of_op, cycles = convs.setdefault(task.op.index, []), others.setdefault(task.op.index, [])
         if isinstance(task, ConvTask):
             of_op.append((task.work, task.phases, tilings[number]))
+            if (before := schedule.before(number)) is not None:  # what of it is hidden
+                tp, tiling = tp_task_cycles(before, schedule, config), tilings[number]
+                nn = tiling.cost.cycles
+                cycles.append(overlapped_cycles(tp, nn, len(tiling.stripes)) - tp - nn)
         elif isinstance(task, Task):
-            cycles.append(_tp_cycles(task, schedule, config))
+            cycles.append(tp_task_cycles(task, schedule, config))
     return {
         index: (conv_cycles(of_op, config) if of_op else 0.0) + sum(others[index]) for index, of_op in convs.items()
     }
@@ -47,16 +54,49 @@ def conv_cycles(convs: Sequence[tuple[ConvWork, PhaseWork | None, Tiling | Swapp
     """
     nn = sum(tiling.cost.cycles for _, _, tiling in convs)
     tp = [
-        sum(block_cycles(block, config) for block in blocks)
+        cycles
         for work, phases, tiling in convs
         if isinstance(tiling, Tiling)
-        for blocks in phase_blocks(phases, work, tiling, 0, 0, config)
+        for cycles in _phase_cycles(work, phases, tiling, config)
     ]
     num_stages = max(1, sum(cycles > 0 for cycles in tp))
-    return max(sum(tp), nn) + min(sum(tp), nn) / num_stages + fitted.TP_START_CYCLES * any(tp)
+    return overlapped_cycles(sum(tp), nn, num_stages) + fitted.TP_START_CYCLES * any(tp)
 
 
-def _tp_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
+def overlapped_cycles(tp: float, nn: float, num_stages: int) -> float:
+    """Estimated cycles of both engines that work one behind the other in so many steps."""
+    return max(tp, nn) + min(tp, nn) / num_stages
+
+
+def striped(tiling: Tiling, work: ConvWork, tp: float | Callable[[Tiling], float], config: NpuConfig) -> Tiling:
+    """More stripes, if they pay because the tensor processor makes the input meanwhile, in `tp` cycles."""
+    known: dict[tuple, float] = {}
+
+    def cycles(choice: Tiling) -> float:
+        key = tuple((stripe.first_row, stripe.first_col) for stripe in choice.stripes)
+        if key not in known:
+            known[key] = tp(choice) if callable(tp) else tp
+        return overlapped_cycles(known[key], choice.cost.cycles, len(choice.stripes))
+
+    return min([tiling, *striped_tilings(tiling, work, NUMS_OF_STRIPES, config)], key=cycles)
+
+
+def striped_phases(tiling: Tiling, work: ConvWork, phases: PhaseWork, config: NpuConfig) -> Tiling:
+    """`striped` of a convolution over phase planes, if these are made for it alone."""
+    if len(phases.channels) < phases.split.num_ic or work.is_depthwise:
+        return tiling
+    return striped(tiling, work, lambda choice: sum(_phase_cycles(work, phases, choice, config)), config)
+
+
+def _phase_cycles(work: ConvWork, phases: PhaseWork | None, tiling: Tiling, config: NpuConfig) -> list[float]:
+    """Estimated cycles of the phase planes made for each stripe."""
+    return [
+        sum(block_cycles(block, config) for block in blocks)
+        for blocks in phase_blocks(phases, work, tiling, 0, 0, config)
+    ]
+
+
+def tp_task_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
     """Estimated cycles of a task that is not a convolution."""
     work = task.work
     if isinstance(work, PoolWork):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 from convoy.driver.lower.work import (
     ConvWork,
@@ -28,6 +29,16 @@ from .tp_moves import interleave_blocks, move_blocks, repeat_blocks, zoom_blocks
 from .tp_phases import split_blocks
 
 __all__ = ["Emitter", "SwappedTables", "Tables", "nn_fields", "phase_blocks", "tp_blocks"]
+
+
+MIN_PART_BYTES = 1024
+"""Blocks of fewer bytes cost more than they gain by being done earlier."""
+
+
+NUM_AHEAD = 1
+"""TP descriptors that come before a stripe that does not need them: one keeps the tensor processor busy, more would
+keep the stripe waiting, for the engine takes a descriptor only when it begins to load for it.
+"""
 
 
 @dataclass(frozen=True)
@@ -178,18 +189,20 @@ def _load_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int) -
 
 
 def tp_blocks(
-    task: Task, addrs: list[int], num_bytes: int, config: NpuConfig, constant_addr: int = 0
+    task: Task, addrs: list[int], num_bytes: int, config: NpuConfig, constant_addr: int = 0, num_parts: int = 1
 ) -> list[dict[str, int]]:
     """TP descriptors' fields of a task, without header and buffer half; `addrs` of all buffers, `num_bytes` of the
     target.
 
-    `constant_addr`: of the operand that is constant, in the order of the task's axes.
+    `constant_addr`: of the operand that is constant, in the order of the task's axes. A copy has at least about
+    `num_parts` blocks.
     """
     if task.target is None:
         raise ValueError(f"{type(task.work).__name__} has no target: it makes no TP descriptors")
     sources, target = [addrs[index] for index in task.sources], addrs[task.target]
     if isinstance(task.work, CopyWork):
-        return list(copy_blocks(task.work.sizes, task.work.source, task.work.target, sources[0], target, config))
+        limit = min(config.tp_buffer_bytes // 2, max(MIN_PART_BYTES, -(-num_bytes // num_parts)))
+        return list(copy_blocks(task.work, sources[0], target, limit, config))
     if isinstance(task.work, LutWork):
         return list(flat_blocks(num_bytes, sources[0], target, config, task.work.lut))
     if isinstance(task.work, ElementwiseWork):
@@ -268,11 +281,13 @@ class Emitter:
         reads: list[range],
         writes: range,
         blocks: list[list[dict[str, int]]],
-        block_reads: range,
+        block_reads: list[range],
         block_writes: range,
+        block_task: Task,
     ) -> None:
         """Append the stripes of a convolution, before each of them its TP `blocks`: those that make pixels which it
-        is the first to read.
+        is the first to read, for `block_task`. One for a later stripe goes before it too, so that the tensor
+        processor always has work.
 
         `lut` has the fields of its lookup table. The ranges are those of all addresses that the convolution (input,
         residual; output) and the blocks read and write. Only the first block waits for what went before the layer: the
@@ -282,12 +297,18 @@ class Emitter:
         if not isinstance(work, ConvWork):
             raise ValueError(f"{type(work).__name__} is no work of the NN engine")
         in_addr, out_addr, res_addr = reads[0].start, writes.start, reads[-1].start
-        tp_waits = self._waits(Opcode.TP, [block_reads], block_writes) if any(blocks) else {}
+        tp_waits = self._waits(Opcode.TP, block_reads, block_writes) if any(blocks) else {}
         waits = self._waits(Opcode.NN, reads, writes)
+        all_blocks, num_needed, num_added = list(chain(*blocks)), 0, 0
         for stripe, before in zip(tiling.stripes, blocks, strict=True):
-            for block in before:
-                self._append_tp(task, block, tp_waits)
-                tp_waits, waits = {}, waits | {"wait_tp": 1}
+            num_needed += len(before)
+            for block in all_blocks[num_added : num_needed + NUM_AHEAD]:
+                self._append_tp(block_task, block, tp_waits)
+                num_added, tp_waits = num_added + 1, {}
+            if before:
+                waits |= {"wait_tp": 1}
+            if "wait_tp" in waits:
+                waits |= {"tp_ahead": num_added - num_needed}
             fields = nn_fields(work, tiling, stripe, in_addr, out_addr) | residual_fields(
                 work, tiling, stripe, res_addr
             )
@@ -338,13 +359,11 @@ class Emitter:
             self._append(task, NN.encode(**header, tap_addr=tables.tap_addr, **fields, **lut, **place))
             waits = {}
 
-    def add_tp(
-        self, task: Task, blocks: list[dict[str, int]], lut: dict[str, int], reads: list[range], writes: range
-    ) -> None:
-        """Append the blocks of a TP task; `lut`: the fields of its lookup table."""
+    def add_tp(self, task: Task, blocks: list[dict[str, int]], reads: list[range], writes: range) -> None:
+        """Append the blocks of a TP task."""
         waits = self._waits(Opcode.TP, reads, writes)
         for fields in blocks:
-            self._append_tp(task, fields | lut, waits)
+            self._append_tp(task, fields, waits)
             waits = {}
 
     def _append_tp(self, task: Task, fields: dict[str, int], waits: dict[str, int]) -> None:
@@ -361,6 +380,7 @@ class Emitter:
             "opcode": opcode,
             "wait_nn": 0,
             "wait_tp": 0,
+            "tp_ahead": 0,
             "reserved": 0,
             "tag": task.op.index & HEADER.fields["tag"].max,
         } | waits

@@ -13,6 +13,7 @@ from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ElementwiseWork, PoolWork
 from convoy.driver.plan import fitted
 from convoy.driver.plan.cost import tp_group_bytes
+from convoy.driver.plan.orders import CopyWork
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import NUM_TP_LANES
 from convoy.spec.isa import LUT_BYTES, TP, TpOp
@@ -20,7 +21,7 @@ from convoy.spec.isa import LUT_BYTES, TP, TpOp
 __all__ = ["BLANK", "block_sizes", "copy_blocks", "elementwise_blocks", "flat_blocks", "pool_blocks"]
 
 BLANK = dict.fromkeys(
-    TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "reserved", "tag", "buffer_half"}, 0
+    TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "tp_ahead", "reserved", "tag", "buffer_half"}, 0
 ) | dict.fromkeys(("num_a_runs", "num_0", "num_1", "num_2"), 1)
 """Fields of a TP descriptor, all zero but the counts."""
 
@@ -291,19 +292,19 @@ def _find_runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tupl
 
 
 def _copy_box(
-    sizes: tuple[int, int, int], source: tuple[int, ...], target: tuple[int, ...], config: NpuConfig
+    sizes: tuple[int, int, int], source: tuple[int, ...], target: tuple[int, ...], limit: int, config: NpuConfig
 ) -> tuple[int, int, int]:
-    """Extents (h, w, c) of the box that copies fastest among those that fit half of the buffer and that both orders
-    can say as runs. A row or column less may let neighbours of the result lie in different banks.
+    """Extents (h, w, c) of the box that copies fastest among those of at most `limit` bytes that both orders can say
+    as runs. A row or column less may let neighbours of the result lie in different banks.
     """
-    limit = config.tp_buffer_bytes // 2
     height, width, channels = sizes
     candidates: list[tuple[int, int, int]] = [
         (min(height, limit // (width * channels)), width, channels),
         (height, min(width, limit // (height * channels)), channels),
         (height, width, min(channels, limit // (height * width))),
     ]
-    for num_c in {-(-channels // (1 << n)) for n in range(channels.bit_length() + 1)}:
+    counts = [-(-channels // (1 << n)) for n in range(channels.bit_length() + 1)]
+    for num_c in dict.fromkeys([*counts, *(min(count | 1, channels) for count in counts)]):
         candidates += [(1, min(width, limit // num_c), num_c), (min(height, limit // num_c), 1, num_c)]
         candidates += [(min(height, limit // (width * num_c)), width, num_c)]
         candidates += [(height, min(width, limit // (height * num_c)), num_c)]
@@ -329,18 +330,10 @@ def _copy_box(
     return best
 
 
-def copy_blocks(
-    sizes: tuple[int, int, int],
-    source: tuple[int, ...],
-    target: tuple[int, ...],
-    addr: int,
-    out_addr: int,
-    config: NpuConfig,
-) -> Iterator[dict[str, int]]:
-    """A tensor of `sizes` (h, w, c) from one order of axes to another; orders are permutations of (0, 1, 2),
-    outermost axis first.
-    """
-    extents = _copy_box(sizes, source, target, config)
+def copy_blocks(work: CopyWork, addr: int, out_addr: int, limit: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+    """A tensor from one order of axes to another, in blocks of at most `limit` bytes."""
+    sizes, source, target = work.sizes, work.source, work.target
+    extents = _copy_box(sizes, source, target, limit, config)
     for start in np.ndindex(*(-(-size // extent) for size, extent in zip(sizes, extents, strict=True))):
         firsts = [index * extent for index, extent in zip(start, extents, strict=True)]
         box = [(first, min(extent, size - first)) for first, extent, size in zip(firsts, extents, sizes, strict=True)]

@@ -21,14 +21,14 @@ def split_blocks(
     """Fields of TP descriptors that write `rows` of the planes of `channels`; `addr` and `out_addr` are those of the
     whole image and all planes.
 
-    A descriptor loops over channels, over row phases or over column phases, whichever is cheapest; of int16 it moves
-    either low or high bytes.
+    A descriptor loops over channels, over row phases, over column phases, or over channels and column phases of one
+    row, whichever is cheapest; of int16 it moves either low or high bytes.
     """
-    choices = (_Blocks(split, channels, rows, addr, out_addr, config) for _ in range(3))
-    return min(
-        (list(blocks.generate(loop)) for blocks, loop in zip(choices, ("channel", "row", "col"), strict=True)),
-        key=lambda blocks: sum(block_cycles(block, config) for block in blocks),
-    )
+    blocks = _Blocks(split, channels, rows, addr, out_addr, config)
+    choices = [list(blocks.generate(loop)) for loop in ("channel", "row", "col")]
+    if split.cols.size_in <= config.tp_buffer_bytes // 2:
+        choices.append(list(blocks.lines()))
+    return min(choices, key=lambda blocks: sum(block_cycles(block, config) for block in blocks))
 
 
 class _Blocks:
@@ -72,6 +72,48 @@ class _Blocks:
                                 byte,
                             )
 
+    def lines(self) -> Iterator[dict[str, int]]:
+        """Blocks of a row of several channels each, row after row of the planes."""
+        split, width = self.split, self.split.cols.size_in
+        num_c, runs = self.limit // width, split.cols.even_runs()
+        if len(runs) > 1:
+            runs = [[n] for n in range(len(split.cols.phases))]
+        for i, (number, phase) in product(self.rows, enumerate(split.rows.phases)):
+            for c in range(self.channels.start, self.channels.stop, num_c):
+                channels = range(c, min(c + num_c, self.channels.stop))
+                for run, byte in product(runs, range(split.value_bytes)):
+                    yield self._line(channels, i, number, phase, run, byte)
+
+    def _line(self, channels: range, i: int, number: int, phase: int, run: list[int], byte: int) -> dict[str, int]:
+        """Row `i` of the planes of row phase number `number` and of a run of column phases."""
+        split, rows, cols = self.split, self.split.rows, self.split.cols
+        first_x, plane = cols.phases[run[0]], split.value_bytes * rows.size_in * cols.size_in
+        is_inside = i < rows.num_inside(phase) and cols.num_inside(first_x) > 0
+        loaded = (cols.num_inside(first_x) - 1) * cols.stride + len(run) if is_inside else 1
+        row = byte * rows.size_in + (i * rows.stride + phase if is_inside else 0)
+        out_row = (byte * rows.size + i) * cols.size
+        return BLANK | {
+            "op": TpOp.COPY,
+            "a_addr": self.addr + channels.start * plane + row * cols.size_in + first_x * is_inside,
+            "a_run_bytes": loaded,
+            "num_a_runs": len(channels),
+            "a_pitch_bytes": plane,
+            "num_0": len(channels),
+            "num_1": len(run),
+            "num_2": cols.size,
+            "step_0": loaded,
+            "step_1": 1,
+            "step_2": cols.stride,
+            "tile_ih": len(run) * is_inside,
+            "tile_iw": cols.num_inside(first_x),
+            "zero_point_out": split.zero_point,
+            "out_addr": self.out_addr
+            + ((channels.start * len(cols.phases) + run[0]) * len(rows.phases) + number) * split.plane_bytes
+            + out_row,
+            "out_run_bytes": cols.size,
+            "out_pitch_bytes": split.plane_bytes * (len(rows.phases) if len(run) > 1 else split.num_planes),
+        }
+
     def _block(
         self, channels: range, row_run: list[int], col_run: list[int], rows: range, cols: range, byte: int
     ) -> dict[str, int]:
@@ -96,7 +138,7 @@ class _Blocks:
             "tile_iw": tile_iw,
             "zero_point_out": split.zero_point,
             "out_addr": self.out_addr
-            + ((channels.start * len(row_axis.phases) + row_run[0]) * len(col_axis.phases) + col_run[0])
+            + ((channels.start * len(col_axis.phases) + col_run[0]) * len(row_axis.phases) + row_run[0])
             * split.plane_bytes
             + (byte * row_axis.size + rows.start) * col_axis.size
             + cols.start,
@@ -104,7 +146,7 @@ class _Blocks:
             "out_pitch_bytes": col_axis.size
             if len(cols) < col_axis.size
             else split.plane_bytes
-            * (num_planes if len(channels) > 1 else len(col_axis.phases) if len(row_run) > 1 else 1),
+            * (num_planes if len(channels) > 1 else len(row_axis.phases) if len(col_run) > 1 else 1),
         }
         if tile_ih == 0 or tile_iw == 0:
             return BLANK | fields | {"a_addr": self.addr, "a_run_bytes": 1, "tile_ih": 0}

@@ -57,7 +57,7 @@ class AxisPhases:
 
 @dataclass(frozen=True)
 class PhaseSplit:
-    """A planar image in phase planes, each planar, in the order (channel, row phase, column phase).
+    """A planar image in phase planes, each planar, in the order (channel, column phase, row phase).
 
     Of int16 an image has a plane of low bytes and one of high bytes per channel, and so has a phase.
     """
@@ -146,12 +146,12 @@ def split_conv(work: ConvWork, strides: tuple[int, int], config: NpuConfig) -> S
                 kernels * (np.arange(len(kernels))[:, None] // work.multiplier == np.arange(count))[:, None, None, :]
             )
         weights = np.zeros(
-            (len(kernels), rows.kernel, cols.kernel, count, len(row_phases.phases), len(col_phases.phases)),
+            (len(kernels), rows.kernel, cols.kernel, count, len(col_phases.phases), len(row_phases.phases)),
             work.weights.dtype,
         )
         for ky, (qy, y) in enumerate(row_taps):
             for kx, (qx, x) in enumerate(col_taps):
-                weights[:, y, x, :, qy, qx] = kernels[:, ky, kx, :]
+                weights[:, y, x, :, qx, qy] = kernels[:, ky, kx, :]
         num_ic = count * split.num_planes
         in_shape = 1, rows.size_in, cols.size_in, num_ic
         part = replace(

@@ -4,8 +4,9 @@ to vanish.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -133,6 +134,15 @@ class Schedule:
     """Those of them that another operator's task does."""
     variables: dict[int, Value]
     """By number of the variable: where its value lies at the start of a run, and at the end."""
+    ahead: frozenset[int] = frozenset()
+    """Numbers of convolutions whose input is made by the task just before: the tensor processor may still do that
+    while the convolution is computed, as far as it has not come yet.
+    """
+
+    def before(self, number: int) -> Task | None:
+        """The task that is done while task `number` is, if there is one."""
+        task = self.tasks[number - 1] if number in self.ahead else None
+        return task if isinstance(task, Task) else None
 
 
 def schedule(
@@ -224,6 +234,10 @@ class _Scheduler:
         for state in self.states.values():
             buffer = self.buffers[state.place.buffer]
             buffer.first, buffer.last = -1, len(self.tasks)
+        ahead = dict(self._ahead())
+        for conv, maker in ahead.items():
+            for source in maker.sources:
+                self.buffers[source].last = max(self.buffers[source].last, conv)
         for part in self.buffers:
             whole = part
             while whole.parent is not None:
@@ -237,7 +251,16 @@ class _Scheduler:
             frozenset(aliases),
             frozenset(self.fused),
             {number: state.place for number, state in self.states.items()},
+            frozenset(ahead),
         )
+
+    def _ahead(self) -> Iterator[tuple[int, Task]]:
+        """The convolutions of `Schedule.ahead`, and the tasks before them."""
+        for number, (before, task) in enumerate(pairwise(self.tasks), 1):
+            if isinstance(task, ConvTask) and task.phases is None and type(before) is Task:
+                first, *others = task.sources
+                if before.target == first and first not in others:
+                    yield number, before
 
     @staticmethod
     def _last_busy(works: Sequence[Work | FusedWork]) -> list[int]:

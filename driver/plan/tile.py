@@ -4,7 +4,7 @@ taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
@@ -21,7 +21,7 @@ from . import fitted
 from .cost import TilingCost, WeightLoad, least_cycles, tiling_cost, words_per_row
 from .geometry import ChannelPart, Geometry, GroupShape, Stripe
 
-__all__ = ["Tiling", "deal_channels", "tile_conv", "tile_work", "weight_load"]
+__all__ = ["Tiling", "deal_channels", "striped_tilings", "tile_conv", "tile_work", "weight_load"]
 
 EQUAL_CYCLES = 0.003
 """Of tilings whose estimates differ by no more than this part the one is taken that reads fewest bytes: it is less than
@@ -149,6 +149,39 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
         f"the inputs of one output pixel exceed the window memory of {config.window_words} words of {config.num_lanes} "
         "pixels; a larger window_words is needed"
     )
+
+
+def striped_tilings(tiling: Tiling, work: ConvWork, counts: Sequence[int], config: NpuConfig) -> Iterator[Tiling]:
+    """Tilings of a convolution in about so many stripes of whole rows, with any groups and superblocks; none where
+    the stripes of `tiling` are not whole rows of all channels.
+    """
+    geometry, part, width = tiling.geometry, tiling.stripes[0].part, tiling.geometry.cols.size_out
+    is_whole = tiling.group.mode == "segment" or all(stripe.num_cols == width for stripe in tiling.stripes)
+    if geometry.pool_size or not is_whole or any(stripe.part != part for stripe in tiling.stripes):
+        return
+    nnz = np.count_nonzero(work.weights.reshape(work.num_oc, -1), axis=1)
+    for num_kernels in _kernel_counts(geometry, config):
+        load = weight_load(geometry, nnz, tiling.dealt, num_kernels)
+        all_channels = ChannelPart(0, len(load.kernels), 0, geometry.num_ic)
+        num_entries = config.num_acc_entries // num_kernels // geometry.value_bytes
+        for group in _groups(geometry, width, num_entries, config):
+            is_segment = group.mode == "segment"
+            size, unit = (width, group.cols) if is_segment else (geometry.rows.size_out, group.rows)
+            for step in sorted({-(-size // (count * unit)) * unit for count in counts}):
+                places = [(0, 1, *cols) if is_segment else (*cols, 0, width) for cols in _overlapping(size, step, 0)]
+                stripes = tuple(_stripe(geometry, group, all_channels, *place, config) for place in places)
+                if all(_is_legal(stripe, geometry, config) for stripe in stripes):
+                    cost = tiling_cost(geometry, group, stripes, load, config)
+                    kernels_last = int(load.kernels[-1])
+                    yield replace(
+                        tiling,
+                        group=group,
+                        num_kernels=num_kernels,
+                        num_sb=len(load.kernels),
+                        num_kernels_last=kernels_last,
+                        stripes=stripes,
+                        cost=cost,
+                    )
 
 
 def _add_cheap(

@@ -54,6 +54,7 @@ class _Front:
         self.arrived: float = FIRST_FETCH_CYCLES + self.latency + self.num_beats
         self.taken = 0.0
         self.done = {Opcode.NN: 0.0, Opcode.TP: 0.0}
+        self.tp_done: list[float] = []
 
     def time(self, index: int) -> Timed:
         """The next descriptor."""
@@ -75,6 +76,8 @@ class _Front:
             self.tp.slices.clear()
         self.taken = accepted
         self.done[timed.opcode] = max(self.done[timed.opcode], completed)
+        if timed.opcode == Opcode.TP:
+            self.tp_done.append(completed)
         return timed
 
     def _header(self, index: int) -> dict[str, int]:
@@ -84,7 +87,7 @@ class _Front:
         """When the next descriptor has been fetched and checked, and what it waits for is done."""
         fetched = max(self.taken + self.num_beats, self.arrived) + 1
         self.arrived = fetched + self.latency + NEXT_FETCH_CYCLES + min(self.num_beats, self.config.max_burst_beats)
-        waits = [self.done[Opcode.TP] + 1] * header["wait_tp"]
+        waits = [done + 1 for done in self.tp_done[: len(self.tp_done) - header["tp_ahead"]][-1:]] * header["wait_tp"]
         if header["opcode"] == Opcode.TP:
             waits += [self.done[Opcode.NN] + 1] * header["wait_nn"]
         return max([fetched + CHECK_CYCLES, *waits])

@@ -15,10 +15,10 @@ __all__ = ["Dispatch"]
 class Dispatch(wiring.Component):
     """Gives each descriptor to its engine and says which are complete.
 
-    A descriptor with `wait_tp` is held, and all after it, until the TP engine has completed everything it was given; a
-    TP descriptor with `wait_nn` likewise for the NN engine. `wait_nn` of an NN descriptor is left to the engine. At
-    most eight descriptors per engine are under way. Latency: a job is offered, from a register, in the cycle after its
-    descriptor is.
+    A descriptor with `wait_tp` is held, and all after it, until the TP engine has completed everything it was given,
+    but for the last `tp_ahead` jobs; a TP descriptor with `wait_nn` likewise, without exception, for the NN engine.
+    `wait_nn` of an NN descriptor is left to the engine. At most eight descriptors per engine are under way. Latency: a
+    job is offered, from a register, in the cycle after its descriptor is.
 
     Members
     -------
@@ -69,7 +69,7 @@ class Dispatch(wiring.Component):
             self.is_tp_busy.eq(~tp_ledger.is_done),
             self.is_idle.eq(nn_ledger.is_empty & tp_ledger.is_empty),
         ]
-        is_released = ~header.wait_tp | tp_ledger.is_done
+        is_released = ~header.wait_tp | (tp_ledger.num_running <= header.tp_ahead)
         m.d.comb += descriptors.ready.eq((self.nn.valid & self.nn.ready) | (self.tp.valid & self.tp.ready))
         m.d.sync += [self.nn.valid.eq(0), self.tp.valid.eq(0)]
         with m.If(descriptors.valid & ~descriptors.ready), m.Switch(header.opcode):

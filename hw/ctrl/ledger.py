@@ -26,6 +26,8 @@ class Ledger(wiring.Component):
         Fewer than `depth` descriptors are in the ledger.
     is_done : Out
         The engine has completed all it was given.
+    num_running : Out
+        What it has not completed.
     is_empty : Out
         And all of that has left through `completed`.
     completed : Out, stream of unsigned(16)
@@ -41,6 +43,7 @@ class Ledger(wiring.Component):
                 "done": In(1),
                 "has_room": Out(1, init=1),
                 "is_done": Out(1, init=1),
+                "num_running": Out(range(depth + 1)),
                 "is_empty": Out(1, init=1),
                 "completed": Out(stream.Signature(16)),
             }
@@ -49,7 +52,7 @@ class Ledger(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.indices = indices = SyncFIFO(width=16, depth=self._depth)
-        num_running, num_done = Signal(range(self._depth + 1)), Signal(range(self._depth + 1))
+        num_running, num_done = self.num_running, Signal(range(self._depth + 1))
         popped = Signal()
         m.d.comb += [
             indices.w_data.eq(self.index),

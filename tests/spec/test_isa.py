@@ -27,7 +27,8 @@ def test_encode_and_decode_are_inverse(record, data):
 
 def test_descriptors_share_their_header():
     assert NN.num_bytes == TP.num_bytes == DESCRIPTOR_BYTES
-    assert list(NN.fields)[:5] == list(TP.fields)[:5] == ["opcode", "wait_nn", "wait_tp", "reserved", "tag"]
+    names = ["opcode", "wait_nn", "wait_tp", "tp_ahead", "reserved", "tag"]
+    assert list(NN.fields)[:6] == list(TP.fields)[:6] == names
 
 
 def test_what_does_not_fit_is_refused_by_name():

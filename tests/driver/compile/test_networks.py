@@ -110,7 +110,8 @@ def reordered(step, laggard):
             held.append(raw)
             continue
         if header["wait_nn" if laggard == Opcode.NN else "wait_tp"]:
-            order, held = order + held, []
+            num_done = max(0, len(held) - header["tp_ahead"] * (laggard == Opcode.TP))
+            order, held = order + held[:num_done], held[num_done:]
         order.append(raw)
     return order + held
 

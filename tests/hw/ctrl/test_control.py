@@ -112,36 +112,43 @@ class Bench:
         return COMPLETION.decode(bytes(self.memory[addr : addr + COMPLETION.num_bytes]))
 
 
-def descriptor(opcode, tag, *, wait_nn=0, wait_tp=0):
+def descriptor(opcode, tag, *, wait_nn=0, wait_tp=0, tp_ahead=0):
     smallest = smallest_nn if opcode == Opcode.NN else smallest_tp
-    return smallest(wait_nn=wait_nn, wait_tp=wait_tp, tag=tag)
+    return smallest(wait_nn=wait_nn, wait_tp=wait_tp, tp_ahead=tp_ahead, tag=tag)
 
 
 def check_order(events, program):
     """Every job started once, per engine in order, and not before what it waits for; done before the end."""
     for engine, opcode in (("nn", Opcode.NN), ("tp", Opcode.TP)):
-        tags = [tag for tag, (op, _, _) in enumerate(program) if op == opcode]
+        tags = [tag for tag, (op, *_) in enumerate(program) if op == opcode]
         for kind in ("start", "done"):
             assert [tag for k, e, tag in events if (k, e) == (kind, engine)] == tags
-    for tag, (opcode, wait_nn, wait_tp) in enumerate(program):
+    for tag, (opcode, wait_nn, wait_tp, tp_ahead) in enumerate(program):
         own = "nn" if opcode == Opcode.NN else "tp"
         before = events[: events.index(("start", own, tag))]
-        for earlier, (op, _, _) in enumerate(program[:tag]):
-            if op == Opcode.TP and wait_tp:
+        for earlier, (op, *_) in enumerate(program[:tag]):
+            num_later = sum(later == Opcode.TP for later, *_ in program[earlier + 1 : tag])
+            if op == Opcode.TP and wait_tp and num_later >= tp_ahead:
                 assert ("done", "tp", earlier) in before
             if op == Opcode.NN and opcode == Opcode.TP and wait_nn:
                 assert ("done", "nn", earlier) in before
 
 
 PROGRAM = st.lists(
-    st.tuples(st.sampled_from((Opcode.NN, Opcode.TP)), st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=14
+    st.tuples(
+        st.sampled_from((Opcode.NN, Opcode.TP)), st.integers(0, 1), st.integers(0, 1), st.sampled_from((0, 0, 1, 2, 7))
+    ),
+    min_size=1,
+    max_size=14,
 )
 
 
 @given(PROGRAM, st.sampled_from((0.0, 0.5)), st.integers(0, 2**16), st.sampled_from((2, 40)), st.sampled_from((1, 12)))
 @settings(deadline=None, max_examples=10, derandomize=True)
 def test_program(program, stall, seed, max_engine_cycles, num_jobs):
-    descriptors = [descriptor(op, tag, wait_nn=nn, wait_tp=tp) for tag, (op, nn, tp) in enumerate(program)]
+    descriptors = [
+        descriptor(op, tag, wait_nn=nn, wait_tp=tp, tp_ahead=ahead) for tag, (op, nn, tp, ahead) in enumerate(program)
+    ]
 
     async def testbench(ctx, bench):
         for _ in range(2):
