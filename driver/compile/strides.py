@@ -1,4 +1,6 @@
-"""Works -> splits: which strides of each convolution the tensor processor takes, and which one is cut into sums."""
+"""Works -> splits: which strides of each convolution the tensor processor takes, which one is cut into sums, and which
+engine makes averages.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,9 @@ from contextlib import suppress
 import numpy as np
 
 from convoy.driver.graph.graph import GraphError
-from convoy.driver.lower.work import ConvWork, FusedWork, Work
+from convoy.driver.lower.work import ConvWork, FusedWork, PoolWork, Work
 from convoy.driver.plan.phases import SplitConv, Splits, is_native, split_conv, stride_choices
+from convoy.driver.plan.pools import Pools, best_average
 from convoy.driver.plan.schedule import PhaseWork
 from convoy.driver.plan.sums import CutConv, TurnedConv, best_sum
 from convoy.driver.plan.tile import tile_work
@@ -26,18 +29,19 @@ then.
 
 
 def choose_strides(works: Sequence[Work | FusedWork], config: NpuConfig, *, is_transposed: bool) -> Splits:
-    """The split of every convolution with which it is estimated to take least time in this orientation; those that
-    take least without have none.
+    """The split of every convolution and pool with which it is estimated to take least time in this orientation; those
+    that take least without have none.
     """
-    splits = {
-        position: _choose_split(work.oriented(is_transposed), config)
-        for position, work in enumerate(works)
-        if isinstance(work, ConvWork)
-    }
+    splits: dict[int, SplitConv | CutConv | TurnedConv | Pools | None] = {}
+    for position, work in enumerate(works):
+        if isinstance(work, ConvWork):
+            splits[position] = _choose_split(work.oriented(is_transposed), config)
+        elif isinstance(work, PoolWork):
+            splits[position] = best_average(work.oriented(is_transposed), config)
     return Splits(is_transposed, {position: split for position, split in splits.items() if split is not None})
 
 
-def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | None:
+def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | Pools | None:
     """A kernel as large as the image may have another form.
 
     The tensor processor takes a part of native strides only where the NN engine alone is far from its ideal, because

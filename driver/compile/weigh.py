@@ -17,7 +17,7 @@ from convoy.driver.lower.work import (
     ZoomWork,
 )
 from convoy.driver.plan import fitted
-from convoy.driver.plan.cost import block_cycles, tp_cycles
+from convoy.driver.plan.cost import block_cycles, pool_cycles, tp_cycles
 from convoy.driver.plan.orders import CopyWork
 from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
 from convoy.driver.plan.tile import Tiling
@@ -59,17 +59,7 @@ def _tp_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
     """Estimated cycles of a task that is not a convolution."""
     work = task.work
     if isinstance(work, PoolWork):
-        pixels = (
-            work.value_bytes
-            * work.num_ic
-            * work.rows.size_out
-            * work.cols.size_out
-            * work.rows.kernel
-            * work.cols.kernel
-        )
-        return tp_cycles(
-            "pool", pixels, work.value_bytes**2 * work.num_ic * work.rows.size_in * work.cols.size_in, config
-        )
+        return pool_cycles(work, config)
     if isinstance(work, ElementwiseWork) and work.is_plain_sum:
         return tp_cycles("add", work.num_elements, 2 * work.num_elements, config)
     if isinstance(work, LutWork):

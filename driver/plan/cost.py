@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import FILL_GAP_CYCLES, MIN_REUSE_CYCLES, NUM_TP_LANES
-from convoy.spec.isa import MAX_RUN_BITS, PARAM
+from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, FILL_GAP_CYCLES, MIN_REUSE_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
+from convoy.spec.isa import MAX_RUN_BITS, PARAM, TpOp
 
 from . import fitted
 
 if TYPE_CHECKING:
+    from convoy.driver.lower.work import PoolWork
+
     from .geometry import Geometry, GroupShape, Stripe
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "WeightLoad",
     "block_cycles",
     "least_cycles",
+    "pool_cycles",
     "tiling_cost",
     "tp_cycles",
     "tp_group_bytes",
@@ -255,13 +258,38 @@ def _load_cycles(geometry: Geometry, group: GroupShape, stripe: Stripe, config: 
 
 def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfig) -> float:
     """Estimate of a TP task of `kind` (a key of `fitted.TP_BYTE_CYCLES`) that loads `num_loaded_bytes` and makes
-    `num_bytes` (pools: reads pixels).
+    `num_bytes`.
     """
     return (
         fitted.TP_START_CYCLES
         + fitted.TP_BYTE_CYCLES[kind] * num_bytes
         + fitted.TP_BLOCK_CYCLES * -(-num_loaded_bytes // (config.tp_buffer_bytes // 2))
     )
+
+
+def pool_cycles(work: PoolWork, config: NpuConfig) -> float:
+    """Estimated cycles of a pool on the tensor processor: what it loads or its windows, whichever are more; infinite
+    where its buffer does not hold what a window needs.
+    """
+    work, limit = work.flat, config.tp_buffer_bytes // 2
+    width = work.cols.size_in if work.is_wide else min(work.cols.kernel, work.cols.size_in)
+    if work.value_bytes * min(work.rows.kernel, work.rows.size_in) * width > limit:
+        return np.inf
+    rows, cols = (
+        np.minimum(first + axis.kernel, axis.size_in) - np.maximum(first, 0)
+        for axis, made in zip((work.rows, work.cols), work.made, strict=True)
+        for first in [np.array(made) * axis.stride - axis.pad]
+    )
+    least = AVERAGE_CYCLES_WIDE if work.op == TpOp.AVG_POOL and work.is_wide else MIN_WINDOW_CYCLES
+    windows = float(np.maximum(np.outer(rows, -(-cols // NUM_TP_LANES)), least).sum())
+    if len(cols) < work.cols.size_out:  # runs of a few bytes
+        windows = max(windows, float(fitted.TP_RUN_CYCLES * len(rows)))
+    num_rows = work.rows.clip(work.made[0].start, len(rows))[1]
+    num_bytes = work.value_bytes**2 * work.num_ic * num_rows * work.cols.size_in
+    num_blocks = -(-num_bytes // limit)
+    load, process = num_bytes / config.port_bytes, work.value_bytes * work.num_ic * windows
+    cycles = max(load, process) + min(load, process) / num_blocks + fitted.TP_BLOCK_CYCLES * num_blocks
+    return fitted.TP_START_CYCLES + cycles
 
 
 def tp_group_bytes(steps: Iterable[int], config: NpuConfig) -> int:

@@ -38,6 +38,7 @@ from convoy.driver.lower.work import (
 
 from .orders import AXES, CopyWork, Shape, memory_axes, order_steps, reordered
 from .phases import PhaseSplit, SplitConv, Splits
+from .pools import Pools
 from .sums import CutConv, TurnedConv
 
 __all__ = ["Buffer", "ConvTask", "HostTask", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
@@ -342,7 +343,9 @@ class _Scheduler:
     def _conv_image(self, op: Op, position: int, work: ConvWork, sources: list[Value], target: Value) -> None:
         """The convolution of one image."""
         split = self.splits.get(position)
-        if split is None or isinstance(split, TurnedConv):
+        if isinstance(split, Pools):
+            self._pools_image(op, position, split, sources, target)
+        elif split is None or isinstance(split, TurnedConv):
             made = self._oriented(work) if split is None else split.work
             self._append(ConvTask(op, position, made, tuple(value.buffer for value in sources), target.buffer))
         elif isinstance(split, CutConv):
@@ -406,8 +409,21 @@ class _Scheduler:
         target = self._new(
             (value.shape[0], work.rows.size_out, work.cols.size_out, work.num_ic * work.value_bytes), self.native
         )
-        self._task_each(op, position, work.oriented(self.is_transposed), (value,), target)
+        if isinstance(split := self.splits.get(position), Pools):
+            for image, made in zip(self._images(value), self._images(target), strict=True):
+                self._pools_image(op, position, split, [image], made)
+        else:
+            self._task_each(op, position, work.oriented(self.is_transposed), (value,), target)
         self._define(op, position, target)
+
+    def _pools_image(self, op: Op, position: int, pools: Pools, sources: list[Value], target: Value) -> None:
+        """The works in place of one, on one image."""
+        buffers = tuple(value.buffer for value in sources)
+        for work in pools.works:
+            if isinstance(work, ConvWork):
+                self._append(ConvTask(op, position, work, buffers, target.buffer))
+            else:
+                self._append(Task(op, position, work, buffers, target.buffer))
 
     def _extreme(self, op: Op, position: int, work: ExtremeWork) -> None:
         value = self._images_of(op, position, op.inputs[0], work.in_shape)
