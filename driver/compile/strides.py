@@ -1,5 +1,5 @@
-"""Works -> splits: which strides of each convolution the tensor processor takes, which one is cut into sums, and which
-engine makes averages.
+"""Works -> splits: which strides of each convolution the tensor processor takes, which one is cut into sums, and how
+pools are made.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import ConvWork, FusedWork, PoolWork, Work
 from convoy.driver.plan.phases import SplitConv, Splits, is_native, split_conv, stride_choices
-from convoy.driver.plan.pools import Pools, best_average
+from convoy.driver.plan.pools import Pools, PoolSteps, best_pool
 from convoy.driver.plan.schedule import PhaseWork
 from convoy.driver.plan.sums import CutConv, TurnedConv, best_sum
 from convoy.driver.plan.tile import tile_work
@@ -32,12 +32,12 @@ def choose_strides(works: Sequence[Work | FusedWork], config: NpuConfig, *, is_t
     """The split of every convolution and pool with which it is estimated to take least time in this orientation; those
     that take least without have none.
     """
-    splits: dict[int, SplitConv | CutConv | TurnedConv | Pools | None] = {}
+    splits: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps | None] = {}
     for position, work in enumerate(works):
         if isinstance(work, ConvWork):
             splits[position] = _choose_split(work.oriented(is_transposed), config)
         elif isinstance(work, PoolWork):
-            splits[position] = best_average(work.oriented(is_transposed), config)
+            splits[position] = best_pool(work.oriented(is_transposed), config)
     return Splits(is_transposed, {position: split for position, split in splits.items() if split is not None})
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
 
-from .pools import Pools
+from .pools import Pools, PoolSteps
 from .sums import CutConv, TurnedConv
 
 __all__ = [
@@ -97,9 +97,9 @@ class Splits:
 
     is_transposed: bool
     """Images are stored with columns as rows."""
-    convs: dict[int, SplitConv | CutConv | TurnedConv | Pools]
+    convs: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps]
     """By position of the operator; convolutions that the NN engine runs as they are, and pools that the tensor
-    processor does, have no entry.
+    processor makes in one step, have no entry.
     """
 
 

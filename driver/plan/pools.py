@@ -1,4 +1,6 @@
-"""Averages on the NN engine, as depthwise convolutions, and sums of pixels on the tensor processor, as pools."""
+"""Averages on the NN engine, as depthwise convolutions; maxima of large windows in two steps; and sums of pixels on the
+tensor processor, as pools.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from convoy.spec.isa import PARAM, TP, Rounding, TpOp
 from .cost import pool_cycles
 from .tile import tile_work
 
-__all__ = ["Pools", "average_multiplier", "best_average", "summing_pool"]
+__all__ = ["PoolSteps", "Pools", "average_multiplier", "best_pool", "summing_pool"]
 
 NATIVE_STRIDES = 1, 2
 """Strides of the NN engine."""
@@ -33,7 +35,42 @@ class Pools:
     works: tuple[ConvWork | PoolWork, ...]
 
 
-def best_average(work: PoolWork, config: NpuConfig) -> Pools | None:
+@dataclass(frozen=True)
+class PoolSteps:
+    """Pools in place of one, each on what the one before made."""
+
+    works: tuple[PoolWork, ...]
+
+
+def best_pool(work: PoolWork, config: NpuConfig) -> Pools | PoolSteps | None:
+    """The form in which a pool is estimated to take least time; None if that is its own."""
+    if work.op == TpOp.MAX_POOL and work.rows.kernel * work.cols.kernel > 1:
+        return _best_steps(work, config)
+    return _best_average(work, config)
+
+
+def _best_steps(work: PoolWork, config: NpuConfig) -> PoolSteps | None:
+    """Maxima along one axis and then of those along the other, if that takes less time."""
+    info = np.iinfo(np.int16 if work.is_wide else np.int8)
+    first = replace(work, act_min=int(info.min), act_max=int(info.max), lut=None)
+    rows, cols = work.rows, work.cols
+    best, limit = None, pool_cycles(work, config)
+    for steps in (
+        (replace(first, rows=_kept(rows.size_in)), replace(work, cols=_kept(cols.size_out))),
+        (replace(first, cols=_kept(cols.size_in)), replace(work, rows=_kept(rows.size_out))),
+    ):
+        cycles = sum(pool_cycles(step, config) for step in steps)
+        if cycles < limit:
+            best, limit = PoolSteps(steps), cycles
+    return best
+
+
+def _kept(size: int) -> Axis:
+    """An axis on which nothing changes."""
+    return Axis(size, size)
+
+
+def _best_average(work: PoolWork, config: NpuConfig) -> Pools | None:
     """An average as a depthwise convolution, where that is estimated to take less time; None where it is not, or not
     exact.
 

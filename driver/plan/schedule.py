@@ -38,7 +38,7 @@ from convoy.driver.lower.work import (
 
 from .orders import AXES, CopyWork, Shape, memory_axes, order_steps, reordered
 from .phases import PhaseSplit, SplitConv, Splits
-from .pools import Pools
+from .pools import Pools, PoolSteps
 from .sums import CutConv, TurnedConv
 
 __all__ = ["Buffer", "ConvTask", "HostTask", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
@@ -406,15 +406,22 @@ class _Scheduler:
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        target = self._new(
-            (value.shape[0], work.rows.size_out, work.cols.size_out, work.num_ic * work.value_bytes), self.native
-        )
-        if isinstance(split := self.splits.get(position), Pools):
+        split = self.splits.get(position)
+        if isinstance(split, Pools):
+            target = self._pooled(value, work)
             for image, made in zip(self._images(value), self._images(target), strict=True):
                 self._pools_image(op, position, split, [image], made)
+            value = target
         else:
-            self._task_each(op, position, work.oriented(self.is_transposed), (value,), target)
-        self._define(op, position, target)
+            for step in split.works if isinstance(split, PoolSteps) else (work.oriented(self.is_transposed),):
+                target = self._pooled(value, step.oriented(self.is_transposed))
+                self._task_each(op, position, step, (value,), target)
+                value = target
+        self._define(op, position, value)
+
+    def _pooled(self, value: Value, work: PoolWork) -> Value:
+        """A place for the result of a pool."""
+        return self._new((value.shape[0], work.rows.size_out, work.cols.size_out, value.shape[3]), self.native)
 
     def _pools_image(self, op: Op, position: int, pools: Pools, sources: list[Value], target: Value) -> None:
         """The works in place of one, on one image."""

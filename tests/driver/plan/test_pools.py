@@ -1,12 +1,15 @@
 """Averages on the NN engine and sums on the tensor processor: that they are exact, and which is chosen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.lower.work import Axis, ConvWork, PoolWork
-from convoy.driver.plan.pools import average_multiplier, best_average, summing_pool
+from convoy.driver.plan.cost import pool_cycles
+from convoy.driver.plan.pools import PoolSteps, average_multiplier, best_pool, summing_pool
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import TpOp
 from convoy.verif.litert import pool_model
@@ -49,7 +52,7 @@ def test_no_multiplier_where_the_next_tie_is_too_near():
 
 def test_an_average_is_a_convolution_and_its_edges_are_pools():
     work = average((3, 3), (12, 12), pad=1)
-    conv, *edges = best_average(work, Q).works
+    conv, *edges = best_pool(work, Q).works
     assert isinstance(conv, ConvWork)
     assert [edge.part for edge in edges] == [
         (range(1), range(12)),
@@ -57,7 +60,7 @@ def test_an_average_is_a_convolution_and_its_edges_are_pools():
         (range(12), range(1)),
         (range(12), range(11, 12)),
     ]
-    assert len(best_average(average((2, 2), (12, 12), stride=2), Q).works) == 1
+    assert len(best_pool(average((2, 2), (12, 12), stride=2), Q).works) == 1
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,7 @@ def test_an_average_is_a_convolution_and_its_edges_are_pools():
     ids=["nearly all edge", "stride 3", "int16"],
 )
 def test_other_averages_stay_pools(work):
-    assert best_average(work, Q) is None
+    assert best_pool(work, Q) is None
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
@@ -86,6 +89,20 @@ def test_averages_on_the_nn_engine(shape, kernel, stride, padding, config, dtype
         pool_model("AVERAGE_POOL_2D", shape, kernel, stride, (0.05, 7), padding, "RELU", dtype=dtype), config
     )
     assert "nn" in plan.steps[0].engines[0]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
+def test_large_maxima_take_two_steps(dtype):
+    for shape, kernel, stride, padding in (
+        ((1, 13, 11, 6), (13, 9), (1, 1), "SAME"),
+        ((1, 12, 17, 5), (6, 7), (1, 2), "VALID"),
+    ):
+        check_model(pool_model("MAX_POOL_2D", shape, kernel, stride, (0.05, 0), padding, "RELU", dtype=dtype), SMALL)
+    work = replace(average((13, 13), (13, 13), pad=6), op=TpOp.MAX_POOL)
+    steps = best_pool(work, Q)
+    assert isinstance(steps, PoolSteps)
+    assert sum(pool_cycles(step, Q) for step in steps.works) < 0.5 * pool_cycles(work, Q)
+    assert best_pool(replace(average((3, 3), (12, 12)), op=TpOp.MAX_POOL), Q) is None
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])

@@ -66,7 +66,7 @@ def test_a_kernel_that_leaves_more_than_one_pixel_stays_what_it_is():
     work = layer(7, 7, 8, np.full((8, 7, 7, 1), 2, np.int16))
     smaller = ConvWork(**{**vars(work), "rows": Axis(8, 2, 7), "in_shape": (1, 8, 7, 8)})
     assert best_sum(smaller, Q) is None
-    assert best_sum(layer(1, 1, 8), Q) is None
+    assert best_sum(layer(1, 1, 8, np.full((8, 1, 1, 1), 2, np.int16)), Q) is None
 
 
 def test_pieces_say_where_channels_lie():
