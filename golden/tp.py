@@ -18,7 +18,7 @@ from .quant import double_rounding, round_half_away, round_half_up
 
 __all__ = ["execute_tp"]
 
-_POOLS = (TpOp.MAX_POOL, TpOp.AVG_POOL)
+_POOLS = (TpOp.MAX_POOL, TpOp.AVG_POOL, TpOp.MEAN)
 _CLAMPED = (TpOp.ADD, TpOp.SUB, TpOp.MUL, *_POOLS)
 
 
@@ -207,7 +207,7 @@ def _inside(
 
 
 def _pool(d: dict[str, int], op: TpOp, buffer: np.ndarray, block: _Block) -> np.ndarray:
-    """Maximum or average over the pixels of each window that lie inside the image."""
+    """Maximum, average or mean over the pixels of each window that lie inside the image."""
     rows, cols = _window_rows(d), _window_cols(d)
     rows = tuple(bound[block.rows] for bound in rows)
     (top, bottom), (left, right) = ((int(low.min()), int(high.max())) for low, high in (rows, cols))
@@ -223,8 +223,12 @@ def _pool(d: dict[str, int], op: TpOp, buffer: np.ndarray, block: _Block) -> np.
     values = _over_windows(reduce, _over_windows(reduce, image, rows, top, axis=1), cols, left, axis=2)
     if op is TpOp.MAX_POOL:
         return values
+    count = (rows[1] - rows[0])[:, None] * (cols[1] - cols[0])
+    if op is TpOp.MEAN:
+        total = values - d["a_zero_point"] * count
+        return double_rounding(total, d["out_mult"], 0, d["out_shift"]) + d["zero_point_out"]
     average = round_half_up if d["is_half_up"] else round_half_away
-    return average(values, (rows[1] - rows[0])[:, None] * (cols[1] - cols[0]))
+    return average(values, count)
 
 
 def _over_windows(

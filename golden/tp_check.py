@@ -13,6 +13,7 @@ from convoy.spec.isa import (
     TP_POOL_AT_LEAST_ONE,
     TP_TWO_OPERANDS,
     TP_WIDE,
+    TP_WINDOWS,
     TpOp,
 )
 
@@ -20,8 +21,6 @@ from .budget import MAX_OUTPUTS, require_at_most
 from .memory import MachineError
 
 __all__ = ["check_tp", "check_tp_sizes"]
-
-_WINDOWS = (TpOp.MAX_POOL, TpOp.AVG_POOL, TpOp.BILINEAR)
 
 
 def check_tp(config: NpuConfig, d: dict[str, int]) -> None:
@@ -35,7 +34,8 @@ def check_tp(config: NpuConfig, d: dict[str, int]) -> None:
     """
     _require(d["op"] in set(TpOp), f"op = {d['op']} is unknown: use 0..{max(TpOp).value}")
     op = TpOp(d["op"])
-    for name in TP_AT_LEAST_ONE + TP_B_AT_LEAST_ONE * (op in TP_TWO_OPERANDS) + TP_POOL_AT_LEAST_ONE * (op in _WINDOWS):
+    needed = TP_AT_LEAST_ONE + TP_B_AT_LEAST_ONE * (op in TP_TWO_OPERANDS) + TP_POOL_AT_LEAST_ONE * (op in TP_WINDOWS)
+    for name in needed:
         _require(d[name] >= 1, f"{name} = 0: use at least 1 for {op.name}")
     _require(
         op in TP_TWO_OPERANDS or not d["b_run_bytes"],

@@ -23,6 +23,8 @@ __all__ = [
     "LOW_BEATS",
     "LUT_CYCLES",
     "MAX_WRITES",
+    "MEAN_CYCLES",
+    "MIN_FILL_CYCLES",
     "MIN_REUSE_CYCLES",
     "MIN_WINDOW_CYCLES",
     "NUM_RESETS",
@@ -86,7 +88,7 @@ TOKEN_BUFFER_BITS, TOKEN_PART_BITS = 32, 16
 """Buffer of a core's decoder, from which it takes a token per cycle, and what it takes into that per cycle."""
 FILL_CYCLES = 2
 """From the address of a word in the stripe memory to its write into the windows."""
-MIN_WINDOW_CYCLES = 2
+MIN_FILL_CYCLES = 2
 """Of the filler per window, at least; one of more words takes a cycle per word."""
 MIN_REUSE_CYCLES = 3
 """Between two additions to the same accumulators."""
@@ -114,7 +116,11 @@ EXTREME_CYCLES = 1
 """Of a maximum or minimum of two operands."""
 POOL_CYCLES = 5
 """From the last group of a window to its maximum, or, with those of the average, to that."""
+MIN_WINDOW_CYCLES = 2
+"""From a window to the next one at the earliest."""
+MEAN_CYCLES = POOL_CYCLES - 1 + SCALE_CYCLES + 2
+"""From the last group of a window to its sum, which is scaled as that of two operands is."""
 AVERAGE_CYCLES, AVERAGE_CYCLES_WIDE = 10, 18
-"""Of a division, which takes one at a time; of int16."""
+"""Of a division; of int16, where it takes one at a time."""
 BLEND_CYCLES = 3
 """From the last row of a window of `BILINEAR`, which is scaled as a sum is, to its result."""

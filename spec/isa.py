@@ -47,6 +47,7 @@ __all__ = [
     "TP_POOL_AT_LEAST_ONE",
     "TP_TWO_OPERANDS",
     "TP_WIDE",
+    "TP_WINDOWS",
     "Cause",
     "Opcode",
     "Rounding",
@@ -120,6 +121,10 @@ class TpOp(IntEnum, shape=4):
     """Elementwise minimum of A and B."""
     BILINEAR = 8
     """The 2 x 2 pixels around a place in the image, weighted as in TFLite's int8 RESIZE_BILINEAR."""
+    MEAN = 9
+    """Sum of the pixels of a pooling window that lie inside the image, each less the zero point, requantised as
+    TFLite's MEAN: a multiplier for the scales and the number of pixels.
+    """
 
 
 class Cause(IntEnum, shape=4):
@@ -557,15 +562,15 @@ TP = Record(
         Field("out_run_bytes", 24, "Bytes of a contiguous run."),
         Field("out_pitch_bytes", 32, "From one run to the next."),
         # Arithmetic
-        Field("a_zero_point", 9, "ADD, SUB, MUL: subtracted from A.", signed=True),
+        Field("a_zero_point", 9, "ADD, SUB, MUL, MEAN: subtracted from A.", signed=True),
         Field("b_zero_point", 9, "ADD, SUB, MUL: subtracted from B.", signed=True),
         Field("a_mult", 31, "ADD, SUB: multiplier of A, Q31."),
         Field("b_mult", 31, "ADD, SUB: multiplier of B, Q31."),
-        Field("out_mult", 31, "ADD, SUB, MUL: multiplier of the sum, difference or product, Q31."),
+        Field("out_mult", 31, "ADD, SUB, MUL, MEAN: multiplier of the sum, difference or product, Q31."),
         Field("a_shift", 5, "ADD, SUB: right shift of A."),
         Field("b_shift", 5, "ADD, SUB: right shift of B. MUL: left shift of the product, 0..7; 0 with is_wide."),
-        Field("out_shift", 5, "ADD, SUB, MUL: right shift of the result."),
-        Field("zero_point_out", 9, "ADD, SUB, MUL: added last. COPY: the value outside the image.", signed=True),
+        Field("out_shift", 5, "ADD, SUB, MUL, MEAN: right shift of the result."),
+        Field("zero_point_out", 9, "ADD, SUB, MUL, MEAN: added last. COPY: the value outside the image.", signed=True),
         Field(
             "act_min",
             16,
@@ -586,8 +591,8 @@ TP = Record(
             "is_wide",
             1,
             (
-                "1: elements are int16, in two bytes (MAX_POOL, AVG_POOL and operations with an operand B only). Zero "
-                "points are 0."
+                "1: elements are int16, in two bytes (MAX_POOL, AVG_POOL, MEAN and operations with an operand B only). "
+                "Zero points are 0."
             ),
         ),
         Field(
@@ -607,12 +612,14 @@ TP_AT_LEAST_ONE = ("a_run_bytes", "num_a_runs", "num_0", "num_1", "num_2", "out_
 """Fields of `TP` that must not be 0."""
 TP_TWO_OPERANDS = (TpOp.ADD, TpOp.SUB, TpOp.MUL, TpOp.MAXIMUM, TpOp.MINIMUM)
 """Operations with an operand B."""
-TP_WIDE = (*TP_TWO_OPERANDS, TpOp.MAX_POOL, TpOp.AVG_POOL)
+TP_WIDE = (*TP_TWO_OPERANDS, TpOp.MAX_POOL, TpOp.AVG_POOL, TpOp.MEAN)
 """Operations on int16 too."""
 TP_B_AT_LEAST_ONE = ("b_run_bytes", "num_b_runs")
 """They need these too."""
+TP_WINDOWS = (TpOp.MAX_POOL, TpOp.AVG_POOL, TpOp.MEAN, TpOp.BILINEAR)
+"""Operations on windows: pools and BILINEAR."""
 TP_POOL_AT_LEAST_ONE = ("kernel_h", "kernel_w", "tile_ih", "tile_iw")
-"""Pools and BILINEAR need these."""
+"""`TP_WINDOWS` need these."""
 TP_INT8 = ("a_zero_point", "b_zero_point", "zero_point_out")
 """Fields of `TP` that hold a value of int8, -128..127, whatever the operation; 0 with `is_wide`."""
 FRACTION_BITS = TP.fields["stride_h_frac"].bits

@@ -1,4 +1,6 @@
-"""Works -> splits: which strides of each convolution the tensor processor takes, and which one is cut into sums."""
+"""Works -> splits: which strides of each convolution the tensor processor takes, which one is cut into sums, and how
+pools are made.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,10 @@ from contextlib import suppress
 import numpy as np
 
 from convoy.driver.graph.graph import GraphError
-from convoy.driver.lower.work import ConvWork, FusedWork, Work
+from convoy.driver.lower.work import ConvWork, FusedWork, PoolWork, Work
+from convoy.driver.plan.cost import pool_cycles
 from convoy.driver.plan.phases import SplitConv, Splits, is_native, split_conv, stride_choices
+from convoy.driver.plan.pools import Pools, PoolSteps, best_pool
 from convoy.driver.plan.schedule import PhaseWork
 from convoy.driver.plan.sums import CutConv, TurnedConv, best_sum
 from convoy.driver.plan.swap import swap_work
@@ -27,18 +31,19 @@ then.
 
 
 def choose_strides(works: Sequence[Work | FusedWork], config: NpuConfig, *, is_transposed: bool) -> Splits:
-    """The split of every convolution with which it is estimated to take least time in this orientation; those that
-    take least without have none.
+    """The split of every convolution and pool with which it is estimated to take least time in this orientation; those
+    that take least without have none.
     """
-    splits = {
-        position: _choose_split(work.oriented(is_transposed), config)
-        for position, work in enumerate(works)
-        if isinstance(work, ConvWork)
-    }
+    splits: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps | None] = {}
+    for position, work in enumerate(works):
+        if isinstance(work, ConvWork):
+            splits[position] = _choose_split(work.oriented(is_transposed), config)
+        elif isinstance(work, PoolWork):
+            splits[position] = best_pool(work.oriented(is_transposed), config)
     return Splits(is_transposed, {position: split for position, split in splits.items() if split is not None})
 
 
-def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | None:
+def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | Pools | None:
     """None too where the convolution takes less time with its operands swapped."""
     swapped = swap_work(work, config)
     if swapped is None:
@@ -50,15 +55,21 @@ def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | Tu
     return None
 
 
-def _form_cycles(split: SplitConv | CutConv | TurnedConv, config: NpuConfig) -> float:
+def _form_cycles(split: SplitConv | CutConv | TurnedConv | Pools, config: NpuConfig) -> float:
     """Estimated cycles of a convolution that is split."""
     if isinstance(split, SplitConv):
         return _split_cycles(split, config)
-    parts = split.parts if isinstance(split, CutConv) else (split.work,)
-    return sum(tile_work(part, config).cost.cycles for part in parts)
+    if isinstance(split, Pools):
+        parts: Sequence[ConvWork | PoolWork] = split.works
+    else:
+        parts = split.parts if isinstance(split, CutConv) else (split.work,)
+    return sum(
+        pool_cycles(part, config) if isinstance(part, PoolWork) else tile_work(part, config).cost.cycles
+        for part in parts
+    )
 
 
-def _split_of(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | None:
+def _split_of(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | Pools | None:
     """A kernel as large as the image may have another form.
 
     The tensor processor takes a part of native strides only where the NN engine alone is far from its ideal, because

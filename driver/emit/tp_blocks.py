@@ -369,24 +369,23 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
     GraphError
         When the inputs of one output pixel exceed half of the buffer.
     """
+    work = work.flat
     num_bytes, limit = work.value_bytes, config.tp_buffer_bytes // 2
     rows, cols = work.rows, work.cols
-    num_c, num_oh, num_ow = _pool_tile(work.num_ic, rows, cols, limit // num_bytes)
+    rows_out, cols_out = work.made
+    num_c, num_oh, num_ow = _pool_tile(work, limit // num_bytes)
     for c, oy, ox in (
-        (c, oy, ox)
-        for c in range(0, work.num_ic, num_c)
-        for oy in range(0, rows.size_out, num_oh)
-        for ox in range(0, cols.size_out, num_ow)
+        (c, oy, ox) for c in range(0, work.num_ic, num_c) for oy in rows_out[::num_oh] for ox in cols_out[::num_ow]
     ):
         tile_c, tile_oh, tile_ow = (
             min(num_c, work.num_ic - c),
-            min(num_oh, rows.size_out - oy),
-            min(num_ow, cols.size_out - ox),
+            min(num_oh, rows_out.stop - oy),
+            min(num_ow, cols_out.stop - ox),
         )
         first_y, tile_ih, pad_top = rows.clip(oy, tile_oh)
         first_x, tile_iw, pad_left = cols.clip(ox, tile_ow)
-        if num_ow == cols.size_out:
-            first_x, tile_iw, pad_left = 0, cols.size_in, cols.pad
+        if num_ow == len(cols_out):
+            first_x, tile_iw, pad_left = 0, cols.size_in, cols.pad - ox * cols.stride
         box = (first_y, tile_ih), (first_x, tile_iw)
         load = _find_runs(
             (num_bytes * work.num_ic, rows.size_in, cols.size_in), ((num_bytes * c, num_bytes * tile_c), *box)
@@ -397,28 +396,32 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
                 f"x {limit} bytes"
             )
         first, run, count, pitch = load
-        block = BLANK | {
-            "op": work.op,
-            "a_addr": addr + first,
-            "a_run_bytes": run,
-            "num_a_runs": count,
-            "a_pitch_bytes": pitch,
-            "num_0": tile_c,
-            "num_1": tile_oh,
-            "num_2": tile_ow,
-            "step_0": num_bytes * tile_ih * tile_iw,
-            "kernel_h": rows.kernel,
-            "kernel_w": cols.kernel,
-            "stride_h": rows.stride,
-            "stride_w": cols.stride,
-            "start_y": -pad_top,
-            "start_x": -pad_left,
-            "tile_ih": tile_ih,
-            "tile_iw": tile_iw,
-            "act_min": work.act_min,
-            "act_max": work.act_max,
-            "is_half_up": int(work.is_half_up),
-        }
+        block = (
+            BLANK
+            | work.fields
+            | {
+                "op": work.op,
+                "a_addr": addr + first,
+                "a_run_bytes": run,
+                "num_a_runs": count,
+                "a_pitch_bytes": pitch,
+                "num_0": tile_c,
+                "num_1": tile_oh,
+                "num_2": tile_ow,
+                "step_0": num_bytes * tile_ih * tile_iw,
+                "kernel_h": rows.kernel,
+                "kernel_w": cols.kernel,
+                "stride_h": rows.stride,
+                "stride_w": cols.stride,
+                "start_y": -pad_top,
+                "start_x": -pad_left,
+                "tile_ih": tile_ih,
+                "tile_iw": tile_iw,
+                "act_min": work.act_min,
+                "act_max": work.act_max,
+                "is_half_up": int(work.is_half_up),
+            }
+        )
         out_planes, out_box = (num_bytes * work.num_ic, rows.size_out, cols.size_out), ((oy, tile_oh), (ox, tile_ow))
         if not work.is_wide:
             out_first, out_run, _, out_pitch = _runs(out_planes, ((c, tile_c), *out_box))
@@ -436,19 +439,20 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
             }
 
 
-def _pool_tile(num_ic: int, rows: Axis, cols: Axis, limit: int) -> tuple[int, int, int]:
+def _pool_tile(work: PoolWork, limit: int) -> tuple[int, int, int]:
     """Channels, output rows and output columns of a block."""
-    plane = rows.size_in * cols.size_in
-    if plane <= limit:
-        return min(num_ic, limit // plane), rows.size_out, cols.size_out
+    rows, cols, (rows_out, cols_out) = work.rows, work.cols, work.made
+    needed = rows.clip(rows_out.start, len(rows_out))[1] * cols.size_in
+    if needed <= limit:
+        return min(work.num_ic, limit // needed), len(rows_out), len(cols_out)
 
     def span(axis: Axis, num_out: int) -> int:
         return min((num_out - 1) * axis.stride + axis.kernel, axis.size_in)
 
-    num_oh = max((n for n in range(1, rows.size_out + 1) if span(rows, n) * cols.size_in <= limit), default=0)
+    num_oh = max((n for n in range(1, len(rows_out) + 1) if span(rows, n) * cols.size_in <= limit), default=0)
     if num_oh:
-        return 1, num_oh, cols.size_out
-    num_ow = max((n for n in range(1, cols.size_out + 1) if span(rows, 1) * span(cols, n) <= limit), default=0)
+        return 1, num_oh, len(cols_out)
+    num_ow = max((n for n in range(1, len(cols_out) + 1) if span(rows, 1) * span(cols, n) <= limit), default=0)
     if not num_ow:
         raise GraphError(
             f"the {span(rows, 1)}x{span(cols, 1)} pixels of a pooling window exceed half of the TP buffer of 2 x "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError, Op
-from convoy.spec.isa import FRACTION_BITS, Rounding, TpOp
+from convoy.spec.isa import FRACTION_BITS, TP, Rounding, TpOp
 
 __all__ = [
     "AssignWork",
@@ -226,7 +226,7 @@ class ConvWork:
 
 @dataclass(frozen=True)
 class PoolWork:
-    """A maximum or average pool on the TP engine."""
+    """A maximum or average pool on the TP engine, or sums of windows that it scales."""
 
     op: TpOp
     num_ic: int
@@ -240,15 +240,40 @@ class PoolWork:
     """Table that the outputs are looked up in."""
     is_wide: bool = False
     """Activations are int16."""
+    fields: dict[str, int] = field(default_factory=dict)
+    """Arithmetic fields of the TP descriptor, for MEAN."""
+    part: tuple[range, range] | None = None
+    """Rows and columns of the result that are made; None: all."""
 
     @property
     def value_bytes(self) -> int:
         """Bytes of an activation."""
         return 1 + self.is_wide
 
+    @property
+    def made(self) -> tuple[range, range]:
+        """Rows and columns of the result that are made."""
+        return self.part or (range(self.rows.size_out), range(self.cols.size_out))
+
+    @property
+    def flat(self) -> PoolWork:
+        """The same work with windows of one row where they are as wide as the image."""
+        rows, cols, width = self.rows, self.cols, self.cols.size_in
+        stride = rows.stride * width if rows.size_out > 1 else 1
+        is_whole = cols.size_out == 1 and cols.kernel - cols.pad >= width
+        if not is_whole or self.part is not None or stride > TP.fields["stride_w"].max:
+            return self
+        return replace(
+            self,
+            rows=Axis(1, 1),
+            cols=Axis(rows.size_in * width, rows.size_out, rows.kernel * width, stride, pad=rows.pad * width),
+        )
+
     def oriented(self, is_transposed: bool) -> PoolWork:
         """The same work on images stored with rows and columns exchanged."""
-        return replace(self, rows=self.cols, cols=self.rows) if is_transposed else self
+        if not is_transposed:
+            return self
+        return replace(self, rows=self.cols, cols=self.rows, part=self.part and self.part[::-1])
 
 
 @dataclass(frozen=True)

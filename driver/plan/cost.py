@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import MIN_REUSE_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
-from convoy.spec.isa import MAX_RUN_BITS, PARAM
+from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MIN_FILL_CYCLES, MIN_REUSE_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
+from convoy.spec.isa import MAX_RUN_BITS, PARAM, TpOp
 
 from . import fitted
 
@@ -89,7 +89,7 @@ class _SuperblockCosts:
         config: NpuConfig,
     ) -> _SuperblockCosts:
         window_words = geometry.value_bytes * len(geometry.phase_list) * seg_words
-        window_cycles = np.maximum(window_words, MIN_WINDOW_CYCLES)
+        window_cycles = np.maximum(window_words, MIN_FILL_CYCLES)
         return cls(
             load.num_z * window_cycles * (config.num_cores if geometry.is_depthwise else 1),
             _stream_bytes(load, config) / config.port_bytes / fitted.PORT_SHARE,
@@ -313,7 +313,7 @@ def _load_cycles(geometry: Geometry, group: GroupShape, stripe: Stripe, config: 
 
 def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfig) -> float:
     """Estimate of a TP task of `kind` (a key of `fitted.TP_BYTE_CYCLES`) that loads `num_loaded_bytes` and makes
-    `num_bytes` (pools: reads pixels).
+    `num_bytes`.
     """
     return (
         fitted.TP_START_CYCLES
@@ -323,10 +323,28 @@ def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfi
 
 
 def pool_cycles(work: PoolWork, config: NpuConfig) -> float:
-    """Estimate of a pool on the tensor processor."""
-    pixels = work.num_ic * work.rows.size_out * work.cols.size_out * work.rows.kernel * work.cols.kernel
-    loaded = work.value_bytes**2 * work.num_ic * work.rows.size_in * work.cols.size_in
-    return tp_cycles("pool", work.value_bytes * pixels, loaded, config)
+    """Estimated cycles of a pool on the tensor processor: what it loads or its windows, whichever are more; infinite
+    where its buffer does not hold what a window needs.
+    """
+    work, limit = work.flat, config.tp_buffer_bytes // 2
+    width = work.cols.size_in if work.is_wide else min(work.cols.kernel, work.cols.size_in)
+    if work.value_bytes * min(work.rows.kernel, work.rows.size_in) * width > limit:
+        return np.inf
+    rows, cols = (
+        np.minimum(first + axis.kernel, axis.size_in) - np.maximum(first, 0)
+        for axis, made in zip((work.rows, work.cols), work.made, strict=True)
+        for first in [np.array(made) * axis.stride - axis.pad]
+    )
+    least = AVERAGE_CYCLES_WIDE if work.op == TpOp.AVG_POOL and work.is_wide else MIN_WINDOW_CYCLES
+    windows = float(np.maximum(np.outer(rows, -(-cols // NUM_TP_LANES)), least).sum())
+    if len(cols) < work.cols.size_out:  # runs of a few bytes
+        windows = max(windows, float(fitted.TP_RUN_CYCLES * len(rows)))
+    num_rows = work.rows.clip(work.made[0].start, len(rows))[1]
+    num_bytes = work.value_bytes**2 * work.num_ic * num_rows * work.cols.size_in
+    num_blocks = -(-num_bytes // limit)
+    load, process = num_bytes / config.port_bytes, work.value_bytes * work.num_ic * windows
+    cycles = max(load, process) + min(load, process) / num_blocks + fitted.TP_BLOCK_CYCLES * num_blocks
+    return fitted.TP_START_CYCLES + cycles
 
 
 def tp_group_bytes(steps: Iterable[int], config: NpuConfig) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
 
+from .pools import Pools, PoolSteps
 from .sums import CutConv, TurnedConv
 
 __all__ = [
@@ -92,12 +93,14 @@ class SplitConv:
 
 @dataclass(frozen=True)
 class Splits:
-    """What is chosen for all convolutions of a network in one orientation."""
+    """What is chosen for all convolutions and pools of a network in one orientation."""
 
     is_transposed: bool
     """Images are stored with columns as rows."""
-    convs: dict[int, SplitConv | CutConv | TurnedConv]
-    """By position of the operator; convolutions that the NN engine runs as they are have no entry."""
+    convs: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps]
+    """By position of the operator; convolutions that the NN engine runs as they are, and pools that the tensor
+    processor makes in one step, have no entry.
+    """
 
 
 def is_native(work: ConvWork) -> bool:

@@ -39,6 +39,7 @@ from convoy.driver.lower.work import (
 
 from .orders import AXES, CopyWork, Shape, memory_axes, order_steps, reordered
 from .phases import PhaseSplit, SplitConv, Splits
+from .pools import Pools, PoolSteps
 from .sums import CutConv, TurnedConv
 
 __all__ = ["Buffer", "ConvTask", "HostTask", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
@@ -384,7 +385,9 @@ class _Scheduler:
     def _conv_image(self, op: Op, position: int, work: ConvWork, sources: list[Value], target: Value) -> None:
         """The convolution of one image."""
         split = self.splits.get(position)
-        if split is None or isinstance(split, TurnedConv):
+        if isinstance(split, Pools):
+            self._pools_image(op, position, split, sources, target)
+        elif split is None or isinstance(split, TurnedConv):
             made = self._oriented(work) if split is None else split.work
             self._append(ConvTask(op, position, made, tuple(value.buffer for value in sources), target.buffer))
         elif isinstance(split, CutConv):
@@ -445,11 +448,31 @@ class _Scheduler:
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        target = self._new(
-            (value.shape[0], work.rows.size_out, work.cols.size_out, work.num_ic * work.value_bytes), self.native
-        )
-        self._task_each(op, position, work.oriented(self.is_transposed), (value,), target)
-        self._define(op, position, target)
+        split = self.splits.get(position)
+        if isinstance(split, Pools):
+            target = self._pooled(value, work)
+            for image, made in zip(self._images(value), self._images(target), strict=True):
+                self._pools_image(op, position, split, [image], made)
+            value = target
+        else:
+            for step in split.works if isinstance(split, PoolSteps) else (work.oriented(self.is_transposed),):
+                target = self._pooled(value, step.oriented(self.is_transposed))
+                self._task_each(op, position, step, (value,), target)
+                value = target
+        self._define(op, position, value)
+
+    def _pooled(self, value: Value, work: PoolWork) -> Value:
+        """A place for the result of a pool."""
+        return self._new((value.shape[0], work.rows.size_out, work.cols.size_out, value.shape[3]), self.native)
+
+    def _pools_image(self, op: Op, position: int, pools: Pools, sources: list[Value], target: Value) -> None:
+        """The works in place of one, on one image."""
+        buffers = tuple(value.buffer for value in sources)
+        for work in pools.works:
+            if isinstance(work, ConvWork):
+                self._append(ConvTask(op, position, work, buffers, target.buffer))
+            else:
+                self._append(Task(op, position, work, buffers, target.buffer))
 
     def _extreme(self, op: Op, position: int, work: ExtremeWork) -> None:
         value = self._images_of(op, position, op.inputs[0], work.in_shape)

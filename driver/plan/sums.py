@@ -3,6 +3,8 @@
 *Turned*: where all channels have one kernel, the image with pixels as channels and channels as pixels is what an
 ordinary convolution of one output channel adds up; the lanes then have a channel each.
 
+*Pooled*: sums of pixels are those of the windows of a pool, which the tensor processor makes.
+
 *Cut*: a plane of a channel is a run of bytes. Its pieces, which windows hold, are input channels of an ordinary
 convolution, which adds them up in one sum; the loader reads piece after piece, of several channels in turn, so that
 all cores have work.
@@ -22,7 +24,8 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import NUM_TP_LANES
 from convoy.spec.isa import NN
 
-from .cost import tp_cycles, tp_group_bytes
+from .cost import pool_cycles, tp_cycles, tp_group_bytes
+from .pools import Pools, summing_pool
 from .tile import tile_work
 
 __all__ = ["CutConv", "TurnedConv", "best_sum"]
@@ -42,20 +45,26 @@ class TurnedConv:
     work: ConvWork
 
 
-def best_sum(work: ConvWork, config: NpuConfig) -> CutConv | TurnedConv | None:
-    """The form in which a depthwise convolution is estimated to take least time; None if that is its own, or its
-    kernel is not as large as the image.
+def best_sum(work: ConvWork, config: NpuConfig) -> CutConv | TurnedConv | Pools | None:
+    """The form in which a depthwise convolution is estimated to take least time; None if that is its own, or it is
+    no sum and its kernel is not as large as the image.
 
     Raises
     ------
     GraphError
         When it fits the NPU in no form.
     """
-    if not _covers_image(work):
+    pool = summing_pool(work)
+    if pool is None and not _covers_image(work):
         return None
-    best, limit = None, np.inf
+    best: CutConv | TurnedConv | Pools | None = None
+    limit = np.inf
     with suppress(GraphError):
         limit = tile_work(work, config).cost.cycles
+    if pool is not None and (cycles := pool_cycles(pool, config)) < limit:
+        best, limit = Pools((pool,)), cycles
+    if not _covers_image(work):
+        return best
     if limit == np.inf:
         best, limit = _cut(work, config)
     if work.num_ic > 1 and not (work.is_wide and work.residual) and _is_even(work):

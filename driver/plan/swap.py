@@ -5,7 +5,7 @@ stream, a kernel for each output position. For maps of few pixels, where lanes o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import MIN_REUSE_CYCLES, MIN_WINDOW_CYCLES
+from convoy.spec.cycles import MIN_REUSE_CYCLES, MIN_FILL_CYCLES
 from convoy.spec.isa import DESCRIPTOR_BYTES, MAX_SRC_PLANE_BYTES, NN, PARAM
 
 from . import fitted
@@ -130,7 +130,7 @@ def _swap_once(geometry: Geometry, config: NpuConfig) -> SwappedTiling | None:
     return min(costed, key=lambda tiling: tiling.cost.cycles, default=None)
 
 
-_NO_COST = TilingCost(*(0.0,) * 6)
+_NO_COST = TilingCost(*(0.0,) * len(fields(TilingCost)))
 
 
 def _is_sayable(geometry: Geometry) -> bool:
@@ -206,13 +206,13 @@ def _cost(tiling: SwappedTiling, config: NpuConfig) -> TilingCost:
     """
     geometry = tiling.geometry
     source_bytes = geometry.num_ic * geometry.rows.size_in * geometry.cols.size_in
-    cycles, drain, totals = float(fitted.SWAPPED_CYCLES), 0.0, np.zeros(4)
+    cycles, drain, totals, read_bytes = float(fitted.SWAPPED_CYCLES), 0.0, np.zeros(4), 0.0
     for job in tiling.jobs:
         num_vec, num_kernels = job.num_vec(config), job.num_kernels(config)
         least = MIN_REUSE_CYCLES if num_kernels == 1 else -(-MIN_REUSE_CYCLES // num_kernels)
         tokens = tiling.num_tokens(job, config.num_cores).reshape(-1, config.num_cores)
         compute = geometry.num_ic * int(np.maximum(tokens * max(num_vec, least), 1).sum(axis=0).max())
-        fill = tiling.num_z * max(num_vec, MIN_WINDOW_CYCLES)
+        fill = tiling.num_z * max(num_vec, MIN_FILL_CYCLES)
         gather = tiling.num_z * tap_cycles(job.num_pos, config) + geometry.num_ic
         num_bytes = job.num_oc * (tiling.num_z + PARAM.num_bytes) + source_bytes + DESCRIPTOR_BYTES
         load = num_bytes / config.port_bytes
@@ -221,4 +221,5 @@ def _cost(tiling: SwappedTiling, config: NpuConfig) -> TilingCost:
             1 if not geometry.has_residual else max(1, config.post_lanes // config.residual_lanes / 4)
         )
         totals += compute, fill, drain, load
-    return TilingCost(cycles + drain, totals[0], totals[1], totals[2], 0.0, totals[3])
+        read_bytes += num_bytes
+    return TilingCost(cycles + drain, totals[0], totals[1], totals[2], 0.0, totals[3], read_bytes)

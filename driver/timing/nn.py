@@ -23,7 +23,7 @@ from convoy.spec.cycles import (
     LOW_BEATS,
     LUT_CYCLES,
     MAX_WRITES,
-    MIN_WINDOW_CYCLES,
+    MIN_FILL_CYCLES,
     RELEASE_CYCLES,
     REQUANTISE_CYCLES,
     WAITING_BURSTS,
@@ -257,7 +257,7 @@ class NnTimer:
                 load = max(load, fills[z - ring] + fitted.PLACE_CYCLES)
             gather += per_tap + (tap == 0)
             begin = max(fill_free, load, releases[z - slots] if z >= slots else 0.0)
-            fill_free = begin + max(words, MIN_WINDOW_CYCLES)
+            fill_free = begin + max(words, MIN_FILL_CYCLES)
             fills.append(begin + words)
             filled = max(begin + words + FILLED_CYCLES, gather + fitted.DECODE_CYCLES)
             ends = [max(end, filled) + cycles for end, cycles in zip(ends, rows[tap], strict=True)]
@@ -472,7 +472,7 @@ class NnTimer:
                         if pixels.is_held and begin <= pixels.loaded(0)
                         else Cause.BUS
                     )
-                self.fill_free = begin + max(words, MIN_WINDOW_CYCLES)
+                self.fill_free = begin + max(words, MIN_FILL_CYCLES)
                 filled = begin + words + FILLED_CYCLES
                 for core in (part,) if d["is_depthwise"] else everyone:
                     spent.add(cause, filled - self.ends[core])

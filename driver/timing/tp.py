@@ -15,6 +15,8 @@ from convoy.spec.cycles import (
     GATHER_CYCLES,
     LUT_CYCLES,
     MAX_WRITES,
+    MEAN_CYCLES,
+    MIN_WINDOW_CYCLES,
     NUM_TP_LANES,
     OPERAND_DEPTH_BYTES,
     POOL_CYCLES,
@@ -113,6 +115,8 @@ class TpTimer:
         """Cycles from the last bytes read to the result, beyond those of a copy."""
         if d["op"] == TpOp.AVG_POOL:
             return POOL_CYCLES + (AVERAGE_CYCLES_WIDE if d["is_wide"] else AVERAGE_CYCLES)
+        if d["op"] == TpOp.MEAN:
+            return MEAN_CYCLES
         if d["op"] == TpOp.BILINEAR:
             return SCALE_CYCLES + BLEND_CYCLES
         if d["op"] in (TpOp.MAXIMUM, TpOp.MINIMUM):
@@ -143,7 +147,7 @@ class TpTimer:
             if d["op"] == TpOp.COPY:
                 return d["num_0"] * self._copied_rows(d, lanes)
             return outer * max(2, (1 + d["is_wide"]) * -(-d["num_2"] // lanes))
-        least = 2 if d["op"] != TpOp.AVG_POOL else AVERAGE_CYCLES_WIDE if d["is_wide"] else AVERAGE_CYCLES
+        least = AVERAGE_CYCLES_WIDE if d["op"] == TpOp.AVG_POOL and d["is_wide"] else MIN_WINDOW_CYCLES
         rows = [_clipped(_place(d, "y", "h", n), d["kernel_h"], d["tile_ih"]) for n in range(d["num_1"])]
         cols = [
             -(-_clipped(_place(d, "x", "w", n), d["kernel_w"], d["tile_iw"]) // NUM_TP_LANES) for n in range(d["num_2"])

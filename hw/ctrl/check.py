@@ -32,6 +32,7 @@ from convoy.spec.isa import (
     TP_POOL_AT_LEAST_ONE,
     TP_TWO_OPERANDS,
     TP_WIDE,
+    TP_WINDOWS,
     Opcode,
     Rounding,
     TpOp,
@@ -296,7 +297,7 @@ class DescriptorCheck(wiring.Component):
     def _tp_breaches(self, d):
         """The same for a `TP` descriptor."""
         has_b = Cat(d.op == op for op in TP_TWO_OPERANDS).any()
-        has_windows = (d.op == TpOp.MAX_POOL) | (d.op == TpOp.AVG_POOL) | (d.op == TpOp.BILINEAR)
+        has_windows = Cat(d.op == op for op in TP_WINDOWS).any()
         can_be_wide = Cat(d.op == op for op in TP_WIDE).any()
         limit = self._config.tp_buffer_bytes // 2
         return [

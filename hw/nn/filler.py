@@ -399,7 +399,7 @@ class Filler(wiring.Component):
     | 2.. | read a word per cycle; it is written two cycles later; to the next window |
 
     Latency: 3 cycles from address to window write. Throughput: one word per cycle; a window takes num_phases *
-    seg_words cycles, with `is_wide` 2 * num_phases * seg_words, and `MIN_WINDOW_CYCLES` at least.
+    seg_words cycles, with `is_wide` 2 * num_phases * seg_words, and `MIN_FILL_CYCLES` at least.
 
     With `is_wide` a window has the planes of two channels of bytes, which are one channel here.
 

@@ -18,10 +18,11 @@ class MathLane(wiring.Component):
     """One element of `ADD`, `SUB` or `MUL` per cycle, or a row of a `BILINEAR` window: `a * weight_a + b * weight_b`.
 
     The multipliers take what is to be multiplied for `MUL`, and weights for `BILINEAR`, in place of `a_mult` and
-    `b_mult`. With `is_wide` elements are int16: `ADD` and `SUB` scale them by 2^15 where those of int8 are scaled by
-    2^20; `MUL` does not shift their product left.
+    `b_mult`. For `MEAN` a sum of pixels takes the place of the sum of two. With `is_wide` elements are int16: `ADD` and
+    `SUB` scale them by 2^15 where those of int8 are scaled by 2^20; `MUL` does not shift their product left.
 
-    Latency: `PIPELINE_CYCLES`; of `row`: `ROW_CYCLES`. Throughput: one element per cycle.
+    Latency: `PIPELINE_CYCLES`; of `row`: `ROW_CYCLES`; from `total` to y: `TOTAL_CYCLES`. Throughput: one element per
+    cycle.
 
     Members
     -------
@@ -30,12 +31,15 @@ class MathLane(wiring.Component):
     a, b : In(signed(16))
     weight_a, weight_b : In(PIXEL_WEIGHT_BITS)
         With a and b; at most 2^20.
+    total : In(signed(32))
+        For `MEAN`.
     y : Out(signed(16))
     row : Out(signed(32))
     """
 
     ROW_CYCLES = ScaleDown.PIPELINE_CYCLES
     PIPELINE_CYCLES = AddLane.PIPELINE_CYCLES
+    TOTAL_CYCLES = PIPELINE_CYCLES - ROW_CYCLES
 
     def __init__(self):
         super().__init__(
@@ -45,6 +49,7 @@ class MathLane(wiring.Component):
                 "b": In(signed(16)),
                 "weight_a": In(PIXEL_WEIGHT_BITS),
                 "weight_b": In(PIXEL_WEIGHT_BITS),
+                "total": In(signed(32)),
                 "y": Out(signed(16)),
                 "row": Out(signed(32)),
             }
@@ -58,11 +63,12 @@ class MathLane(wiring.Component):
         m.submodules.scale_a = scale_a = ScaleDown(x_bits=16, drop_bits=drop_bits, mult_bits=32)
         m.submodules.scale_b = scale_b = ScaleDown(x_bits=16, drop_bits=drop_bits, mult_bits=32)
         m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31)
-        subtracts, is_mul, is_weighted = Signal(), Signal(), Signal()
+        subtracts, is_mul, is_weighted, is_mean = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
             subtracts.eq((job.op == TpOp.SUB) | (job.op == TpOp.MUL)),
             is_mul.eq(job.op == TpOp.MUL),
             is_weighted.eq(job.op == TpOp.BILINEAR),
+            is_mean.eq(job.op == TpOp.MEAN),
         ]
 
         # The product of two elements is a * (b + half) - a * half, with a factor b + half that is not negative. Factors
@@ -100,7 +106,7 @@ class MathLane(wiring.Component):
             mult_b.eq(Mux(is_weighted, self.weight_b << factor_shift, Mux(is_mul, half_factor, job.b_mult))),
         ]
         m.d.comb += [
-            scale_out.x.eq(Mux(subtracts, scale_a.y - scale_b.y, scale_a.y + scale_b.y)),
+            scale_out.x.eq(Mux(is_mean, self.total, Mux(subtracts, scale_a.y - scale_b.y, scale_a.y + scale_b.y))),
             scale_out.mult.eq(job.out_mult),
             scale_out.shift.eq(job.out_shift),
             self.row.eq(scale_out.x),

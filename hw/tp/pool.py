@@ -11,29 +11,35 @@ from convoy.spec.isa import TP, TpOp
 
 __all__ = ["Average", "PoolReduce"]
 
-_JOB = TP.subset("op", "act_min", "act_max", "is_half_up", "is_wide")
+_JOB = TP.subset("op", "act_min", "act_max", "is_half_up", "is_wide", "a_zero_point")
 _ELEMENT_BITS = 16
 _SUM_BITS = 32
 _COUNT_BITS = 16
+_STAGES = cycles.AVERAGE_CYCLES_WIDE - cycles.AVERAGE_CYCLES
+"""Of the divider: bits of an average of int8."""
 
 
 class Average(wiring.Component):
-    """`total / count` by restoring division, halves rounded away from zero or up.
+    """`total / count` by restoring division in a pipeline of `_STAGES` bits, which averages of int16 go through twice;
+    halves rounded away from zero or up.
 
-    Latency and throughput: `CYCLES`, or `WIDE_CYCLES`.
+    Latency: `CYCLES`, or `WIDE_CYCLES`. Throughput: an average per cycle, of int16 one in `WIDE_CYCLES`.
 
     Members
     -------
     en : In(1)
-        Strobe, at least the latency after the one before: takes `total` and `count`.
+        Strobe: takes `total`, `count` and `last`.
     total, count : In(signed(32)), In(16)
         |total| at most 128 * count, with `is_wide` 32768 * count; count at least 1 (otherwise the quotient is
         arbitrary).
+    last : In(1)
     is_half_up, is_wide : In(1)
         Constant while averages are made.
     valid : Out(1)
-        Strobe for `quotient`.
+        Strobe for `quotient` and `quotient_last`.
     quotient : Out(signed(17))
+    quotient_last : Out(1)
+        What `last` was.
     """
 
     CYCLES, WIDE_CYCLES = cycles.AVERAGE_CYCLES, cycles.AVERAGE_CYCLES_WIDE
@@ -41,66 +47,76 @@ class Average(wiring.Component):
     en: In(1)
     total: In(signed(_SUM_BITS))
     count: In(_COUNT_BITS)
+    last: In(1)
     is_half_up: In(1)
     is_wide: In(1)
     valid: Out(1)
     quotient: Out(signed(17))
+    quotient_last: Out(1)
 
     def elaborate(self, platform):
         m = Module()
-        quotient_bits, narrow_bits = _ELEMENT_BITS, 8
-        is_negative = Signal()
-        divisor = Signal(_COUNT_BITS)
-        remainder = Signal(_COUNT_BITS + quotient_bits + 1, reset_less=True)
-        magnitude = Signal(quotient_bits, reset_less=True)
-        # A one-hot counter: bit 0 is the cycle after the start, which rounds; then a quotient bit per cycle; then the
-        # sign. Of narrow averages only the last bits are made: dividends are shifted left by those that would be zero.
-        steps = Signal(quotient_bits + 1)
-        aligned, half, dividend = Signal.like(remainder), Signal(_COUNT_BITS), Signal(_SUM_BITS)
-        skipped_bits = quotient_bits - narrow_bits
-        m.d.comb += [
-            aligned.eq(divisor << (quotient_bits - 1)),
-            half.eq((divisor - (is_negative & self.is_half_up)) >> 1),
-            dividend.eq(Mux(self.total < 0, -self.total, self.total)),
-        ]
-
+        quotient_bits = _ELEMENT_BITS
+        # The remainder, and below it the bits of the dividend that have not come down to it, which those of the
+        # quotient replace. Of narrow averages only the last bits of the quotient are made.
+        work_bits = _COUNT_BITS + quotient_bits
+        state = data.StructLayout(
+            {"work": work_bits, "divisor": _COUNT_BITS, "is_negative": 1, "last": 1, "is_second": 1}
+        )
+        taken, taken_en, dividend = Signal(state, reset_less=True), Signal(), Signal(work_bits)
+        half = (taken.divisor - (taken.is_negative & self.is_half_up)) >> 1
         m.d.sync += [
-            steps.eq(
-                truncate(
-                    Cat(self.en, steps[:narrow_bits], steps[narrow_bits] & self.is_wide, steps[narrow_bits + 1 :]),
-                    steps.shape(),
-                )
-            ),
-            self.valid.eq(Mux(self.is_wide, steps[-1], steps[narrow_bits])),
+            taken_en.eq(self.en),
+            taken.work.eq(truncate(Mux(self.total < 0, -self.total, self.total), work_bits)),
+            taken.divisor.eq(self.count),
+            taken.is_negative.eq(self.total < 0),
+            taken.last.eq(self.last),
         ]
-        m.d.comb += self.quotient.eq(Mux(is_negative, -magnitude, magnitude))
-        with m.If(self.en):
+        m.d.comb += dividend.eq(truncate(taken.work + half, work_bits))
+
+        stages = [Signal(state, reset_less=True, name=f"stage{n}") for n in range(_STAGES + 1)]
+        stages_en = [Signal(name=f"stage{n}_en") for n in range(_STAGES + 1)]
+        again = Signal()
+        m.d.comb += again.eq(stages_en[-1] & self.is_wide & ~stages[-1].is_second)
+        m.d.sync += [
+            stages_en[0].eq(taken_en),
+            stages[0].eq(taken),
+            stages[0].work.eq(truncate(Mux(self.is_wide, dividend, dividend << (quotient_bits - _STAGES)), work_bits)),
+            stages[0].is_second.eq(0),
+        ]
+        for n, (now, now_en) in enumerate(zip(stages[1:], stages_en[1:], strict=True)):
+            before, before_en = stages[n], stages_en[n]
+            if n == 0:
+                before, before_en = Signal(state), Signal()
+                m.d.comb += [
+                    before.eq(Mux(again, stages[-1], stages[0])),
+                    before.is_second.eq(again),
+                    before_en.eq(again | stages_en[0]),
+                ]
+            remainder = before.work[quotient_bits - 1 :]
+            is_one = remainder >= before.divisor
+            left = truncate(Mux(is_one, remainder - before.divisor, remainder), _COUNT_BITS)
             m.d.sync += [
-                is_negative.eq(self.total < 0),
-                divisor.eq(self.count),
-                remainder.eq(truncate(Mux(self.is_wide, dividend, dividend << skipped_bits), remainder.shape())),
-                magnitude.eq(0),
+                now_en.eq(before_en),
+                now.eq(before),
+                now.work.eq(Cat(is_one, before.work[: quotient_bits - 1], left)),
             ]
-        with m.Elif(steps[0]):
-            m.d.sync += remainder.eq(remainder + Mux(self.is_wide, half, half << skipped_bits))
-        with m.Elif(remainder >= aligned):
-            m.d.sync += [
-                remainder.eq(truncate((remainder - aligned) << 1, remainder.shape())),
-                magnitude.eq(truncate(Cat(1, magnitude), magnitude.shape())),
-            ]
-        with m.Else():
-            m.d.sync += [
-                remainder.eq(truncate(remainder << 1, remainder.shape())),
-                magnitude.eq(truncate(Cat(0, magnitude), magnitude.shape())),
-            ]
+
+        end = stages[-1]
+        m.d.comb += [
+            self.valid.eq(stages_en[-1] & ~again),
+            self.quotient.eq(Mux(end.is_negative, -end.work[:quotient_bits], end.work[:quotient_bits])),
+            self.quotient_last.eq(end.last),
+        ]
         return m
 
 
 class PoolReduce(wiring.Component):
-    """Maximum or average of windows that arrive in groups of elements, clamped.
+    """Maximum or average of windows that arrive in groups of elements, clamped, or their sum.
 
-    Latency: `POOL_CYCLES` from the last group of a window, and for averages that of `Average`. Throughput: a group per
-    cycle; the ends of windows to be averaged must be at least the latency of `Average` apart.
+    Latency: `POOL_CYCLES` from the last group of a window, and for averages that of `Average`; of `total` a cycle less.
+    Throughput: a group per cycle; the ends of windows of int16 to be averaged must be at least the latency of `Average`
+    apart.
 
     Parameters
     ----------
@@ -125,6 +141,11 @@ class PoolReduce(wiring.Component):
         A window without elements gives act_min for a maximum, and an arbitrary value for an average.
     result_last : Out(1)
         This was the window of the group with `last`.
+    total_en : Out(1)
+        Strobe for `total` and `total_last`, which are those of `result` otherwise.
+    total : Out(signed(32))
+        Sum of the elements of a window; for `MEAN` each less the zero point.
+    total_last : Out(1)
     """
 
     def __init__(self, *, num_lanes: int):
@@ -139,14 +160,18 @@ class PoolReduce(wiring.Component):
                 "valid": Out(1),
                 "result": Out(signed(_ELEMENT_BITS)),
                 "result_last": Out(1),
+                "total_en": Out(1),
+                "total": Out(signed(_SUM_BITS)),
+                "total_last": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         job = self.job
-        is_average = Signal()
-        m.d.comb += is_average.eq(job.op == TpOp.AVG_POOL)
+        is_average, is_maximum, zero_point = Signal(), Signal(), Signal.like(job.a_zero_point)
+        m.d.comb += [is_average.eq(job.op == TpOp.AVG_POOL), is_maximum.eq(job.op == TpOp.MAX_POOL)]
+        m.d.comb += zero_point.eq(Mux(job.op == TpOp.MEAN, job.a_zero_point, 0))
 
         # Elements not in use become neutral: 0 in a sum, the least of all in a maximum.
         least = -(1 << (_ELEMENT_BITS - 1))
@@ -156,7 +181,13 @@ class PoolReduce(wiring.Component):
         values_en, values_last, values_count = Signal(), Signal(), Signal.like(self.count)
         m.d.sync += [values_en.eq(self.en), values_last.eq(self.window_last), values_count.eq(self.count)]
         m.d.sync += [
-            value.eq(Mux(lane < self.count, self.elements[lane], Mux(is_average, 0, least)))
+            value.eq(
+                Mux(
+                    lane < self.count,
+                    truncate(self.elements[lane] - zero_point, value.shape()),
+                    Mux(is_maximum, least, 0),
+                )
+            )
             for lane, value in enumerate(values)
         ]
 
@@ -193,13 +224,7 @@ class PoolReduce(wiring.Component):
             Signal(_COUNT_BITS, reset_less=True),
         )
         window_en, is_first = Signal(), Signal(init=1)
-        values_is_final, pairs_is_final, group_is_final, window_is_final, average_is_final = (
-            Signal(),
-            Signal(),
-            Signal(),
-            Signal(),
-            Signal(),
-        )
+        values_is_final, pairs_is_final, group_is_final, window_is_final = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
             window_en.eq(group_en & group_last),
             values_is_final.eq(self.last),
@@ -207,8 +232,6 @@ class PoolReduce(wiring.Component):
             group_is_final.eq(pairs_is_final),
             window_is_final.eq(group_is_final),
         ]
-        with m.If(window_en):
-            m.d.sync += average_is_final.eq(window_is_final)
         with m.If(group_en):
             m.d.sync += [
                 is_first.eq(group_last),
@@ -222,6 +245,7 @@ class PoolReduce(wiring.Component):
             average.en.eq(window_en & is_average),
             average.total.eq(window_sum),
             average.count.eq(window_count),
+            average.last.eq(window_is_final),
             average.is_half_up.eq(job.is_half_up),
             average.is_wide.eq(job.is_wide),
         ]
@@ -230,8 +254,9 @@ class PoolReduce(wiring.Component):
         m.d.sync += [
             self.valid.eq(Mux(is_average, average.valid, window_en)),
             self.result.eq(truncate(clamp(value, job), self.result.shape())),
-            self.result_last.eq(Mux(is_average, average_is_final, window_is_final)),
+            self.result_last.eq(Mux(is_average, average.quotient_last, window_is_final)),
         ]
+        m.d.comb += [self.total_en.eq(window_en), self.total.eq(window_sum), self.total_last.eq(window_is_final)]
         return m
 
 

@@ -69,10 +69,10 @@ class Process(wiring.Component):
     descriptor starts when the pipeline is empty, and when its lookup table, if it has one, has been fetched.
 
     Latency: about 14 cycles from `loaded` to the first result, `ADD`, `SUB` and `MUL`
-    `ARITHMETIC_CYCLES` more, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES`.
+    `ARITHMETIC_CYCLES` more, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES`, `MEAN` `MEAN_CYCLES`.
     Throughput: pools, `BILINEAR`: `num_lanes` pixels of a window row per cycle, and at least two cycles per window
-    (averages: those of `Average`); others: a group of `num_lanes` elements per cycle (one element if a step puts lanes
-    into one bank; of int16: two cycles), and at least two cycles per iteration of the outer loops.
+    (averages of int16: those of `Average`); others: a group of `num_lanes` elements per cycle (one element if a step
+    puts lanes into one bank; of int16: two cycles), and at least two cycles per iteration of the outer loops.
 
     Parameters
     ----------
@@ -182,19 +182,19 @@ class Process(wiring.Component):
         return m
 
     def _issue(self, m, job, groups, is_pair):
-        """Let a group go when its result will find room, and windows to be averaged not faster than the divider;
-        those that `is_pair` twice.
+        """Let a group go when its result will find room, and windows of int16 to be averaged not faster than the
+        divider; those that `is_pair` twice.
 
         Whether a group goes, and whether for the second time.
         """
         room = Signal(range(self.QUEUE_DEPTH + 1), init=self.QUEUE_DEPTH)
         pause = Signal(range(Average.WIDE_CYCLES))
         is_high = Signal()
-        gives_result, is_average, can_issue, is_issued = Signal(), Signal(), Signal(), Signal()
+        gives_result, is_spaced, can_issue, is_issued = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            is_average.eq(job.op == TpOp.AVG_POOL),
+            is_spaced.eq((job.op == TpOp.AVG_POOL) & job.is_wide),
             gives_result.eq(groups.p.window_last | ~is_pool(job.op)),
-            can_issue.eq((room != 0) & ~(is_average & groups.p.window_last & (pause != 0))),
+            can_issue.eq((room != 0) & ~(is_spaced & groups.p.window_last & (pause != 0))),
             groups.ready.eq(can_issue & (is_high | ~is_pair)),
             is_issued.eq(groups.valid & can_issue),
         ]
@@ -204,7 +204,7 @@ class Process(wiring.Component):
             room + (self.results.valid & self.results.ready) - (is_issued & groups.ready & gives_result)
         )
         with m.If(is_issued & groups.p.window_last):
-            m.d.sync += pause.eq(Mux(job.is_wide, Average.WIDE_CYCLES, Average.CYCLES) - 1)
+            m.d.sync += pause.eq(Average.WIDE_CYCLES - 1)
         with m.Elif(pause != 0):
             m.d.sync += pause.eq(pause - 1)
         return is_issued, is_high
@@ -278,11 +278,14 @@ class Process(wiring.Component):
             for element, low, high in zip(pool.elements, read_a, read_b, strict=True)
         ]
         m.d.comb += [
-            pool.en.eq(tags["en"] & ((job.op == TpOp.MAX_POOL) | (job.op == TpOp.AVG_POOL))),
+            pool.en.eq(tags["en"] & is_pool(job.op) & ~is_weighted),
             pool.count.eq(tags["count"]),
             pool.window_last.eq(tags["window_last"]),
             pool.last.eq(tags["last"]),
         ]
+
+        m.d.comb += maths[0].total.eq(pool.total)
+        mean_tags = _delay(m, {"en": pool.total_en, "last": pool.total_last}, MathLane.TOTAL_CYCLES, "mean")
 
         result = {"count": Signal.like(results.p.count), "last": Signal()}
         with m.Switch(job.op):
@@ -307,12 +310,13 @@ class Process(wiring.Component):
                     result["count"].eq(1),
                     result["last"].eq(blend.result_last),
                 ]
-            with m.Case(TpOp.ADD, TpOp.SUB, TpOp.MUL):
+            with m.Case(TpOp.ADD, TpOp.SUB, TpOp.MUL, TpOp.MEAN):
+                is_mean = job.op == TpOp.MEAN
                 m.d.sync += [
-                    lut.valid.eq(sum_tags["en"]),
+                    lut.valid.eq(Mux(is_mean, mean_tags["en"], sum_tags["en"])),
                     lut.lanes.eq(Cat(Mux(job.is_high, math.y[8:], math.y[:8]) for math in maths)),
-                    result["count"].eq(sum_tags["count"]),
-                    result["last"].eq(sum_tags["last"]),
+                    result["count"].eq(Mux(is_mean, 1, sum_tags["count"])),
+                    result["last"].eq(Mux(is_mean, mean_tags["last"], sum_tags["last"])),
                 ]
             with m.Default():
                 m.d.sync += [

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.lib.narrow import truncate
-from convoy.spec.isa import FRACTION_BITS, TP, TpOp
+from convoy.spec.isa import FRACTION_BITS, TP, TP_WINDOWS, TpOp
 
 from .window_position import Axis, Loops, Multiplier, RowAddresses, RowParts
 
@@ -38,7 +38,7 @@ _GROUP_JOB = TP.subset("op", "step_2", "b_step_2", "tile_iw")
 
 def is_pool(op) -> Value:
     """Whether `op`, a `TpOp` value, reduces a window to one byte."""
-    return (op == TpOp.MAX_POOL) | (op == TpOp.AVG_POOL) | (op == TpOp.BILINEAR)
+    return Cat(op == each for each in TP_WINDOWS).any()
 
 
 Place = data.StructLayout({"frac_y": FRACTION_BITS, "frac_x": FRACTION_BITS, "product": 2 * FRACTION_BITS})

@@ -775,7 +775,7 @@ WINDOW = dict(kernel_h=1, kernel_w=1, stride_w=1, tile_ih=1, tile_iw=8)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(op=9), "TP.op = 9 is unknown: use 0..8"),
+        (dict(op=10), "TP.op = 10 is unknown: use 0..9"),
         (dict(num_1=0), "TP.num_1 = 0: use at least 1 for COPY"),
         (dict(a_run_bytes=9000), "= 9000 exceeds half of the TP buffer, 8192"),
         (dict(b_run_bytes=4, num_b_runs=1), "TP.b_run_bytes = 4: COPY has no operand B"),

@@ -7,7 +7,7 @@ from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ConvWork, Pieces
 from convoy.driver.plan.sums import CutConv, TurnedConv, best_sum
 from convoy.spec.config import PRESETS, NpuConfig
-from convoy.spec.isa import Rounding
+from convoy.spec.isa import Rounding, TpOp
 
 Q = PRESETS["Q"]
 
@@ -28,9 +28,13 @@ def layer(height, width, num_c, weights=None, **options) -> ConvWork:
     return ConvWork(num_c, rows, cols, num_c > 1, kernels, *values, **fields, **options)
 
 
-def test_a_mean_is_turned():
-    work = layer(7, 7, 64)
-    found = best_sum(work, Q)
+def test_a_mean_is_pooled():
+    (pool,) = best_sum(layer(7, 7, 64), Q).works
+    assert (pool.op, pool.flat.cols) == (TpOp.MEAN, Axis(49, 1, 49))
+
+
+def test_channels_of_one_kernel_are_turned():
+    found = best_sum(layer(7, 7, 64, np.full((64, 7, 7, 1), 2, np.int16)), Q)
     assert isinstance(found, TurnedConv)
     assert (found.work.num_ic, found.work.num_oc, found.work.cols) == (49, 1, Axis(64, 64))
 
@@ -59,10 +63,10 @@ def test_channels_with_kernels_of_their_own_are_cut_into_pieces_of_planes():
 
 
 def test_a_kernel_that_leaves_more_than_one_pixel_stays_what_it_is():
-    work = layer(7, 7, 8)
+    work = layer(7, 7, 8, np.full((8, 7, 7, 1), 2, np.int16))
     smaller = ConvWork(**{**vars(work), "rows": Axis(8, 2, 7), "in_shape": (1, 8, 7, 8)})
     assert best_sum(smaller, Q) is None
-    assert best_sum(layer(1, 1, 8), Q) is None
+    assert best_sum(layer(1, 1, 8, np.full((8, 1, 1, 1), 2, np.int16)), Q) is None
 
 
 def test_pieces_say_where_channels_lie():

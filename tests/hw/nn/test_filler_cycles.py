@@ -6,7 +6,7 @@ import pytest
 
 from convoy.hw.nn.filler import Filler
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import FILL_CYCLES, MIN_WINDOW_CYCLES
+from convoy.spec.cycles import FILL_CYCLES, MIN_FILL_CYCLES
 from convoy.verif.pysim import send, simulate
 
 NUM_WINDOWS = 3
@@ -39,4 +39,4 @@ def test_windows_follow_one_another(window_words):
     assert writes == [cycle + FILL_CYCLES for cycle in reads]
     assert filled == writes[window_words - 1 :: window_words]
     steps = {after - before for before, after in pairwise(filled)}
-    assert steps == {max(window_words, MIN_WINDOW_CYCLES)}
+    assert steps == {max(window_words, MIN_FILL_CYCLES)}

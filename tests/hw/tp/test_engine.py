@@ -162,6 +162,7 @@ def jobs(draw, config, index):
     job["a_addr"], job["a_run_bytes"], job["num_a_runs"], job["a_pitch_bytes"] = draw(operands(total, 0))
     if has_b:
         job["b_addr"], job["b_run_bytes"], job["num_b_runs"], job["b_pitch_bytes"] = draw(operands(total, 1))
+    if has_b or op is TpOp.MEAN:
         job |= {name: draw(st.integers(-128, 127)) for name in ("a_zero_point", "b_zero_point", "zero_point_out")}
         job |= {
             f"{name}_mult": draw(st.sampled_from([1 << 30, (1 << 31) - 1, 0x5A827999])) for name in ("a", "b", "out")
@@ -169,7 +170,7 @@ def jobs(draw, config, index):
         job |= {
             "a_shift": draw(st.integers(0, 3)),
             "b_shift": draw(st.integers(0, 3)),
-            "out_shift": draw(st.integers(5, 9) if op is TpOp.MUL else st.integers(17, 20)),
+            "out_shift": draw(st.integers(*{TpOp.MUL: (5, 9), TpOp.MEAN: (0, 5)}.get(op, (17, 20)))),
         }
     job["is_half_up"] = draw(st.integers(0, 1))
     job["has_lut"], job["lut_addr"] = draw(st.sampled_from([(0, 0), (1, 256), (1, AREA_BYTES)]))
@@ -179,7 +180,7 @@ def jobs(draw, config, index):
         job |= {
             "is_wide": 1,
             "is_high": draw(st.integers(0, 1)),
-            "out_shift": draw(st.integers(13, 15)),
+            "out_shift": draw(st.integers(0, 5) if op is TpOp.MEAN else st.integers(13, 15)),
             "b_shift": job["b_shift"] * (op is not TpOp.MUL),
         }
         job["act_min"], job["act_max"] = draw(st.sampled_from([(-32768, 32767), (-32768, 32767), (-3000, 9000)]))

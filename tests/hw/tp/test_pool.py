@@ -15,10 +15,11 @@ def rounded(total, count):
     return -magnitude if total < 0 else magnitude
 
 
-def simulate(dut, bench):
+def simulate(dut, *benches):
     sim = Simulator(dut)
     sim.add_clock(1e-8)
-    sim.add_testbench(bench)
+    for bench in benches:
+        sim.add_testbench(bench)
     sim.run()
 
 
@@ -119,8 +120,36 @@ def test_wide_averages_after_narrow_ones():
                     await ctx.tick()
                 assert ctx.get(dut.valid)
                 assert ctx.get(dut.quotient) == quotient
+                await ctx.tick()
 
     simulate(dut, bench)
+
+
+def test_an_average_per_cycle():
+    """Averages of int8 follow one another without a gap, each with its own divisor and tag."""
+    dut = Average()
+    rng = random.Random(3)
+    counts = [rng.choice([1, 4, 6, 9, 25, 32768]) for _ in range(60)]
+    cases = [(rng.randint(-128 * count, 127 * count), count, rng.randint(0, 1)) for count in counts]
+
+    async def feed(ctx):
+        ctx.set(dut.en, 1)
+        for total, count, last in cases:
+            ctx.set(dut.total, total)
+            ctx.set(dut.count, count)
+            ctx.set(dut.last, last)
+            await ctx.tick()
+        ctx.set(dut.en, 0)
+
+    async def watch(ctx):
+        await ctx.tick().repeat(dut.CYCLES)
+        for total, count, last in cases:
+            assert ctx.get(dut.valid)
+            assert (ctx.get(dut.quotient), ctx.get(dut.quotient_last)) == (rounded(total, count), last)
+            await ctx.tick()
+        assert not ctx.get(dut.valid)
+
+    simulate(dut, feed, watch)
 
 
 def test_maximum_of_back_to_back_windows_ignores_unused_lanes():

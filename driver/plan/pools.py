@@ -1,0 +1,196 @@
+"""Averages on the NN engine, as depthwise convolutions; maxima of large windows in two steps; and sums of pixels on the
+tensor processor, as pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from convoy.driver.graph.graph import GraphError
+from convoy.driver.lower.operands import MAX_PAD, MAX_TAPS
+from convoy.driver.lower.work import Axis, ConvWork, PoolWork
+from convoy.spec.config import NpuConfig
+from convoy.spec.isa import PARAM, TP, Rounding, TpOp
+
+from .cost import pool_cycles
+from .tile import tile_work
+
+__all__ = ["PoolSteps", "Pools", "average_multiplier", "best_pool", "summing_pool"]
+
+NATIVE_STRIDES = 1, 2
+"""Strides of the NN engine."""
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Works in place of one, one after another, which make parts of its result; a later one overwrites what those
+    before it made.
+    """
+
+    works: tuple[ConvWork | PoolWork, ...]
+
+
+@dataclass(frozen=True)
+class PoolSteps:
+    """Pools in place of one, each on what the one before made."""
+
+    works: tuple[PoolWork, ...]
+
+
+def best_pool(work: PoolWork, config: NpuConfig) -> Pools | PoolSteps | None:
+    """The form in which a pool is estimated to take least time; None if that is its own."""
+    if work.op == TpOp.MAX_POOL and work.rows.kernel * work.cols.kernel > 1:
+        return _best_steps(work, config)
+    return _best_average(work, config)
+
+
+def _best_steps(work: PoolWork, config: NpuConfig) -> PoolSteps | None:
+    """Maxima along one axis and then of those along the other, if that takes less time."""
+    info = np.iinfo(np.int16 if work.is_wide else np.int8)
+    first = replace(work, act_min=int(info.min), act_max=int(info.max), lut=None)
+    rows, cols = work.rows, work.cols
+    best, limit = None, pool_cycles(work, config)
+    for steps in (
+        (replace(first, rows=_kept(rows.size_in)), replace(work, cols=_kept(cols.size_out))),
+        (replace(first, cols=_kept(cols.size_in)), replace(work, rows=_kept(rows.size_out))),
+    ):
+        cycles = sum(pool_cycles(step, config) for step in steps)
+        if cycles < limit:
+            best, limit = PoolSteps(steps), cycles
+    return best
+
+
+def _kept(size: int) -> Axis:
+    """An axis on which nothing changes."""
+    return Axis(size, size)
+
+
+def _best_average(work: PoolWork, config: NpuConfig) -> Pools | None:
+    """An average as a depthwise convolution, where that is estimated to take less time; None where it is not, or not
+    exact.
+
+    Windows that reach beyond the image have fewer pixels: the tensor processor makes those again.
+    """
+    if (conv := _averaging_conv(work)) is None:
+        return None
+    edges = tuple(_edges(work))
+    with suppress(GraphError):
+        cycles = tile_work(conv, config).cost.cycles + sum(pool_cycles(edge, config) for edge in edges)
+        if cycles < pool_cycles(work, config):
+            return Pools((conv, *edges))
+    return None
+
+
+@lru_cache(maxsize=1024)
+def average_multiplier(count: int, farthest: int) -> tuple[int, int] | None:
+    """`(q, e)` by which single rounding gives `sum / count`, rounded half away from zero, for all sums of at most
+    `farthest` on either side; None if there are none.
+
+    q is the least that is not below `2**(31-e) / count`, so that ties, which exist for even counts, go away from zero.
+    What it is above that, times the sum, must not reach the next tie: half of `1 / count` at least.
+    """
+    exponent = 2 - count.bit_length() if count & (count - 1) == 0 else 1 - count.bit_length()
+    one = 1 << (31 - exponent)
+    q = -(-one // count)
+    excess = q * count - one
+    return (q, exponent) if -exponent <= PARAM.fields["shift_right"].max and 2 * farthest * excess < one else None
+
+
+def _averaging_conv(work: PoolWork) -> ConvWork | None:
+    """An average of int8, or a maximum of one pixel, every window of which is taken to have all its pixels; None if the
+    NN engine has none.
+    """
+    axes, count = (work.rows, work.cols), work.rows.kernel * work.cols.kernel
+    behind = [(axis.size_out - 1) * axis.stride + axis.kernel - axis.pad - axis.size_in for axis in axes]
+    if (
+        (work.op != TpOp.AVG_POOL and count > 1)
+        or work.is_wide
+        or count > MAX_TAPS
+        or any(axis.stride not in NATIVE_STRIDES for axis in axes)
+        or max(*behind, work.rows.pad, work.cols.pad) > MAX_PAD
+    ):
+        return None
+    # Of halves rounded up, sums are counted from that of all lowest values: then none is negative.
+    lowest = np.iinfo(np.int8).min if work.is_half_up else 0
+    factor = average_multiplier(count, count * 256)
+    if factor is None:
+        return None
+    return ConvWork(
+        work.num_ic,
+        *axes,
+        is_depthwise=work.num_ic > 1,
+        weights=np.ones((work.num_ic, work.rows.kernel, work.cols.kernel, 1), np.int16),
+        bias=np.full(work.num_ic, -lowest * count, np.int64),
+        mult=np.full(work.num_ic, factor[0], np.int64),
+        exponent=np.full(work.num_ic, factor[1], np.int64),
+        zero_point_in=0,
+        zero_point_out=lowest,
+        act_min=work.act_min,
+        act_max=work.act_max,
+        rounding=Rounding.SINGLE,
+        in_shape=(1, work.rows.size_in, work.cols.size_in, work.num_ic),
+        lut=work.lut,
+    )
+
+
+def _edges(work: PoolWork) -> Iterator[PoolWork]:
+    """Rows and columns of the result whose windows reach beyond the image."""
+    rows, cols = work.made
+    inside = [_inside(axis) for axis in (work.rows, work.cols)]
+    for part in (range(inside[0].start), range(inside[0].stop, rows.stop)):
+        if part:
+            yield replace(work, part=(part, cols))
+    for part in (range(inside[1].start), range(inside[1].stop, cols.stop)):
+        if part:
+            yield replace(work, part=(rows, part))
+
+
+def _inside(axis: Axis) -> range:
+    """Outputs whose windows are inside the image."""
+    first = min(-(-axis.pad // axis.stride), axis.size_out)
+    end = (axis.size_in + axis.pad - axis.kernel) // axis.stride + 1
+    return range(first, max(first, min(end, axis.size_out)))
+
+
+def summing_pool(work: ConvWork) -> PoolWork | None:
+    """A convolution that adds up pixels of one channel each, with one factor for all channels, on the tensor
+    processor; None if it is another one.
+    """
+    rows, cols = work.rows, work.cols
+    if (
+        work.rounding != Rounding.DOUBLE
+        or not (work.is_depthwise or work.num_ic == work.num_oc == 1)
+        or work.num_oc != work.num_ic
+        or (rows.dilation, cols.dilation) != (1, 1)
+        or max(rows.stride, cols.stride) > TP.fields["stride_w"].max
+        or work.residual is not None
+        or work.interleave is not None
+        or work.pool_size
+        or not (work.weights == 1).all()
+        or (work.bias != -work.zero_point_in * rows.kernel * cols.kernel).any()
+        or (work.mult != work.mult[0]).any()
+        or (work.exponent != work.exponent[0]).any()
+        or not -TP.fields["out_shift"].max <= work.exponent[0] <= 0
+    ):
+        return None
+    return PoolWork(
+        TpOp.MEAN,
+        work.num_ic,
+        rows,
+        cols,
+        work.act_min,
+        work.act_max,
+        lut=work.lut,
+        is_wide=work.is_wide,
+        fields={
+            "a_zero_point": work.zero_point_in,
+            "zero_point_out": work.zero_point_out,
+            "out_mult": int(work.mult[0]),
+            "out_shift": -int(work.exponent[0]),
+        },
+    )
