@@ -416,6 +416,8 @@ class Filler(wiring.Component):
         Strobes with the last word of a window.
     released : In(num_cores)
         Strobes when a core is done with one.
+    channel_read : Out(1)
+        Strobe: the last word of a window has been read.
     done : Out(1)
         Strobe: the last word of the descriptor has been read.
     waits_load : Out(1)
@@ -440,6 +442,7 @@ class Filler(wiring.Component):
                 "write_core": Out(config.num_cores),
                 "filled": Out(config.num_cores),
                 "released": In(config.num_cores),
+                "channel_read": Out(1),
                 "done": Out(1),
                 "waits_load": Out(1),
                 "waits_slot": Out(1),
@@ -486,6 +489,7 @@ class Filler(wiring.Component):
                     m.next = "IDLE"
 
         m.d.comb += [
+            self.channel_read.eq(walk.step),
             channels.loaded.eq(self.channel_loaded),
             channels.load_done.eq(self.load_done),
             channels.done.eq(self.done),
