@@ -222,7 +222,7 @@ class DescriptorCheck(wiring.Component):
                 is_nn,
                 (Mux(nn.ring_channels == 0, nn.num_ic, nn.ring_channels) - 1)[:FACTOR_BITS],
                 nn.channel_words,
-                (nn.phase_words << phases_log2) + nn.stripe_word,
+                (nn.phase_words << phases_log2) + Mux(nn.ring_channels == 0, nn.stripe_word, 0),
                 config.stripe_words,
             ),
             _Sum(is_depthwise, nn.num_z, nn.kernels_per_z, 0, nn.num_kernels, is_equal=True),
@@ -270,7 +270,6 @@ class DescriptorCheck(wiring.Component):
         is_single = (d.num_sb == 1) & (d.num_groups == 1) & ~d.is_depthwise & ~d.is_wide
         breaches += [
             (d.is_swapped | (d.ring_channels != 0)) & ~is_single,
-            (d.ring_channels != 0) & ~d.load_after_fill,
             d.is_swapped & (d.src_plane_bytes > MAX_SRC_PLANE_BYTES),
             d.is_swapped & (d.tile_iw > d.num_vec << exact_log2(config.num_lanes)),
             d.is_swapped & ((d.num_taps != 1) | ~d.is_flat | (d.run_bits != 0) | (d.pool_size != 0)),

@@ -55,12 +55,15 @@ class _Channels(wiring.Component):
     done : In(1)
         Strobe: the descriptor in work has been read.
     count : Out(17)
+    is_together : Out(1)
+        Loader and filler are at the same descriptor.
     """
 
     loaded: In(1)
     load_done: In(1)
     done: In(1)
     count: Out(17)
+    is_together: Out(1)
 
     def elaborate(self, platform):
         m = Module()
@@ -72,7 +75,7 @@ class _Channels(wiring.Component):
             with m.If(self.done & (fill_side == side)):
                 m.d.sync += count.eq(0)
         m.d.sync += [load_side.eq(load_side ^ self.load_done), fill_side.eq(fill_side ^ self.done)]
-        m.d.comb += self.count.eq(Mux(fill_side, counts[1], counts[0]))
+        m.d.comb += [self.count.eq(Mux(fill_side, counts[1], counts[0])), self.is_together.eq(load_side == fill_side)]
         return m
 
 
@@ -417,7 +420,7 @@ class Filler(wiring.Component):
     released : In(num_cores)
         Strobes when a core is done with one.
     channel_read : Out(1)
-        Strobe: the last word of a window has been read.
+        Strobe: the last word of a window has been read, of the descriptor that the loader is at.
     done : Out(1)
         Strobe: the last word of the descriptor has been read.
     waits_load : Out(1)
@@ -489,7 +492,7 @@ class Filler(wiring.Component):
                     m.next = "IDLE"
 
         m.d.comb += [
-            self.channel_read.eq(walk.step),
+            self.channel_read.eq(walk.step & channels.is_together),
             channels.loaded.eq(self.channel_loaded),
             channels.load_done.eq(self.load_done),
             channels.done.eq(self.done),
