@@ -47,7 +47,7 @@ def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
     _check_compute(config, d)
     _check_drain(config, d)
     if d["is_swapped"]:
-        _check_swapped(d)
+        _check_swapped(config, d)
     if d["ring_channels"]:
         _require_single(d, "ring_channels")
     if d["pool_size"]:
@@ -99,13 +99,15 @@ def check_nn_sizes(config: NpuConfig, d: dict[str, int]) -> None:
     )
 
 
-def _check_swapped(d: dict[str, int]) -> None:
+def _check_swapped(config: NpuConfig, d: dict[str, int]) -> None:
     for name in NN_SWAPPED_AT_LEAST_ONE:
         _require(d[name] >= 1, f"{name} = 0: use at least 1 with is_swapped")
     _require(
         d["src_plane_bytes"] <= MAX_SRC_PLANE_BYTES,
         f"src_plane_bytes = {d['src_plane_bytes']}: use at most {MAX_SRC_PLANE_BYTES}",
     )
+    most_channels = d["num_vec"] * config.num_lanes
+    _require(d["tile_iw"] <= most_channels, f"tile_iw = {d['tile_iw']}: num_vec has lanes for {most_channels} channels")
     _require_single(d, "is_swapped")
     for name, value in {"num_taps": 1, "is_flat": 1, "run_bits": 0, "pool_size": 0}.items():
         _require(d[name] == value, f"{name} = {d[name]}: use {value} with is_swapped")

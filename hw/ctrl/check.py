@@ -17,12 +17,14 @@ from convoy.spec.isa import (
     MAX_PRODUCT_SHIFT,
     MAX_PRODUCT_SHIFT_WIDE,
     MAX_RUN_BITS,
+    MAX_SRC_PLANE_BYTES,
     MAX_STEP_KERNELS,
     NN,
     NN_AT_LEAST_ONE,
     NN_INT8,
     NN_RESIDUAL_AT_LEAST_ONE,
     NN_RESIDUAL_INT8,
+    NN_SWAPPED_AT_LEAST_ONE,
     NN_TABLES,
     TABLE_ALIGN_BYTES,
     TP,
@@ -91,7 +93,8 @@ class DescriptorCheck(wiring.Component):
     pads and the pitches of a stripe; run_bits; zero points and clamps; what int16 does not allow; all of a fused pool.
 
     Left to the golden model: what concerns several descriptors, or a descriptor and its tables; that as many bytes are
-    read as the stripe holds, and `TP.out_run_bytes` divides what is written; that COPY starts at most at 0; that
+    read as the stripe holds; that the counts of a swapped descriptor multiply up, and its stripe is one row a plane;
+    that `TP.out_run_bytes` divides what is written; that COPY starts at most at 0; that
     nothing is read which was not loaded, and outputs do not overlap. A breach of these ends with an error of the memory
     windows, with the watchdog, or with wrong results inside the windows.
 
@@ -218,9 +221,9 @@ class DescriptorCheck(wiring.Component):
             ),
             _Sum(
                 is_nn,
-                (nn.num_ic - 1)[:FACTOR_BITS],
+                (Mux(nn.ring_channels == 0, nn.num_ic, nn.ring_channels) - 1)[:FACTOR_BITS],
                 nn.channel_words,
-                (nn.phase_words << phases_log2) + nn.stripe_word,
+                (nn.phase_words << phases_log2) + Mux(nn.ring_channels == 0, nn.stripe_word, 0),
                 config.stripe_words,
             ),
             _Sum(is_depthwise, nn.num_z, nn.kernels_per_z, 0, nn.num_kernels, is_equal=True),
@@ -263,6 +266,14 @@ class DescriptorCheck(wiring.Component):
             d.has_residual & (d.res_act_min > d.res_act_max),
             d.tile_ow > d.drain_pitch,
             d.is_flat & ((d.split_log2 != 0) | (d.num_vec_x != d.num_vec)),
+        ]
+        breaches += [d.is_swapped & (d[name] == 0) for name in NN_SWAPPED_AT_LEAST_ONE]
+        is_single = (d.num_sb == 1) & (d.num_groups == 1) & ~d.is_depthwise & ~d.is_wide
+        breaches += [
+            (d.is_swapped | (d.ring_channels != 0)) & ~is_single,
+            d.is_swapped & (d.src_plane_bytes > MAX_SRC_PLANE_BYTES),
+            d.is_swapped & (d.tile_iw > d.num_vec << exact_log2(config.num_lanes)),
+            d.is_swapped & ((d.num_taps != 1) | ~d.is_flat | (d.run_bits != 0) | (d.pool_size != 0)),
         ]
         for suffix in ("", "_last"):
             kernels, per_z, num_z = d[f"num_kernels{suffix}"], d[f"kernels_per_z{suffix}"], d[f"num_z{suffix}"]

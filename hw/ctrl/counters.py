@@ -70,7 +70,12 @@ class Counters(wiring.Component):
         """Cores by cause."""
         num_cores, activity = self._config.num_cores, self.activity
         job = Mux((activity.job == Cause.DISPATCH) & self.is_tp_busy, Cause.TP, activity.job)
-        chosen = {CoreState.JOB: job, CoreState.BUFFER: activity.buffer, CoreState.WINDOW: activity.window}
+        chosen = {
+            CoreState.JOB: job,
+            CoreState.BUFFER: activity.buffer,
+            CoreState.WINDOW: activity.window,
+            CoreState.BEATS: activity.beats,
+        }
         counts = {}
         for cause in Cause:
             counts[cause] = Signal(

@@ -32,7 +32,7 @@ class CoreState(IntEnum, shape=3):
 STATE_CAUSES = {
     CoreState.BUSY: (Cause.BUSY,),
     CoreState.HAZARD: (Cause.HAZARD,),
-    CoreState.BEATS: (Cause.BUS,),
+    CoreState.BEATS: (Cause.BUS, Cause.DRAIN),
     CoreState.DECODER: (Cause.WEIGHTS,),
     CoreState.JOB: (Cause.DISPATCH, Cause.TP, Cause.DRAIN, Cause.IMBALANCE),
     CoreState.BUFFER: (Cause.DRAIN, Cause.IMBALANCE),
@@ -44,8 +44,8 @@ cores alike.
 
 
 def Activity(config: NpuConfig) -> data.StructLayout:
-    """`counts`: cores in each `CoreState`, together `num_cores`; `job`, `buffer`, `window`: the cause of the state
-    of that name.
+    """`counts`: cores in each `CoreState`, together `num_cores`; `job`, `buffer`, `window`, `beats`: the cause of the
+    state of that name.
     """
     return data.StructLayout(
         {
@@ -53,6 +53,7 @@ def Activity(config: NpuConfig) -> data.StructLayout:
             "job": Cause,
             "buffer": Cause,
             "window": Cause,
+            "beats": Cause,
         }
     )
 
@@ -65,7 +66,7 @@ class ActivityMonitor(wiring.Component):
     states : In(CoreState for each core)
     is_open : In(1), the engine has a job that is not complete
     fill_waits_load, fill_waits_slot : In(1), the filler waits for pixels; for a core to release a window
-    load_waits : In(1), the loader waits for the completion of earlier jobs
+    load_waits, fetch_waits : In(1), the loader, the gathering of activations waits for the completion of earlier jobs
     finished : In(num_cores bits), cores that have finished the oldest group that is not drained
     activity : Out(Activity), one cycle later
     """
@@ -80,10 +81,17 @@ class ActivityMonitor(wiring.Component):
                 "fill_waits_load": In(1),
                 "fill_waits_slot": In(1),
                 "load_waits": In(1),
+                "fetch_waits": In(1),
                 "finished": In(config.num_cores),
                 "activity": Out(
                     Activity(config),
-                    init={"counts": counts, "job": Cause.DISPATCH, "buffer": Cause.DRAIN, "window": Cause.WINDOW},
+                    init={
+                        "counts": counts,
+                        "job": Cause.DISPATCH,
+                        "buffer": Cause.DRAIN,
+                        "window": Cause.WINDOW,
+                        "beats": Cause.BUS,
+                    },
                 ),
             }
         )
@@ -100,6 +108,7 @@ class ActivityMonitor(wiring.Component):
             ),
             self.activity.buffer.eq(Mux(is_any_finished & ~self.finished.all(), Cause.IMBALANCE, Cause.DRAIN)),
         ]
+        m.d.sync += self.activity.beats.eq(Mux(self.fetch_waits, Cause.DRAIN, Cause.BUS))
         waits_job = self.fill_waits_load & self.load_waits
         with m.If(self.fill_waits_load & ~self.load_waits):
             m.d.sync += self.activity.window.eq(Cause.BUS)

@@ -39,8 +39,10 @@ _KERNEL_BITS = 9
 
 
 def WeightBeat(config: NpuConfig) -> data.StructLayout:
-    """A beat of a weight stream; `last` on the stream's last beat."""
-    return data.StructLayout({"data": config.port_bits, "last": 1})
+    """A beat of a weight stream; `last` on the stream's last beat. With `is_byte` it has the first byte only, the next
+    one is 0.
+    """
+    return data.StructLayout({"data": config.port_bits, "last": 1, "is_byte": 1})
 
 
 class TapWrite(data.Struct):
@@ -156,7 +158,7 @@ class TokenBits(wiring.Component):
     | 1 | a token is cut off in front and its step divided (stage C) |
     | 2 | `tokens` |
 
-    Latency: 2 cycles from beat to token. Throughput: one token, and half a beat, per cycle.
+    Latency: 2 cycles from beat to token. Throughput: one token, and half a beat (a beat with `is_byte`), per cycle.
 
     Members
     -------
@@ -217,7 +219,9 @@ class TokenBits(wiring.Component):
             take.eq(self.en & (level >= num_bits) & ~has_spare),
             appended.eq(bits | Mux(can_append, truncate(half << level[: exact_log2(self.HALF_BITS) + 1], 32), 0)),
         ]
-        m.d.sync += [bits.eq(appended), level.eq(level + Mux(can_append, self.HALF_BITS, 0) - Mux(take, num_bits, 0))]
+        is_byte = self.beats.payload.is_byte
+        num_appended = Mux(can_append, Mux(is_byte, 8, self.HALF_BITS), 0)
+        m.d.sync += [bits.eq(appended), level.eq(level + num_appended - Mux(take, num_bits, 0))]
         for width in range(MAX_RUN_BITS + 1):
             with m.If(self.run_bits == width):
                 m.d.comb += run.eq(bits[8 : 8 + width])
@@ -248,7 +252,7 @@ class TokenBits(wiring.Component):
             m.d.comb += self.beats.ready.eq(~is_ended)
             m.d.sync += [bits.eq(0), level.eq(0), index.eq(0), is_ended.eq(0), self.tokens.valid.eq(0), has_spare.eq(0)]
         with m.Elif(can_append):
-            is_last_half = index == self._num_halves - 1
+            is_last_half = is_byte | (index == self._num_halves - 1)
             m.d.comb += self.beats.ready.eq(is_last_half)
             m.d.sync += [index.eq(Mux(is_last_half, 0, index + 1)), is_ended.eq(is_last_half & self.beats.payload.last)]
         m.d.comb += self.is_active.eq(self.flush | can_append | take | (self.tokens.valid & self.tokens.ready))

@@ -1,6 +1,6 @@
 """What the drain walks: superblocks, groups, kernels and cores in the order of the outputs, a unit of each."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -38,6 +38,8 @@ DRAIN_FIELDS = (
     "rounding",
     "is_wide",
     "out_high_bytes",
+    "is_swapped",
+    "tile_iw",
     *LUT_FIELDS,
     *RESIDUAL_FIELDS,
     *POOL_FIELDS,
@@ -49,7 +51,7 @@ _UNIT_FIELDS = (*SCALE_FIELDS, "bias_low")
 
 
 def unit_layout(config: NpuConfig) -> data.StructLayout:
-    """One kernel of one core of a group.
+    """One kernel of one core of a group; with `is_swapped` one channel, and `core` is its lane.
 
     `scale` are fields of its PARAM and `is_valid` says that it makes outputs, which go to `addr` and up. `entry` is its
     first accumulator entry, `line` its number in the job (modulo the lines of the pool), `is_odd` and `is_top` are as
@@ -61,7 +63,7 @@ def unit_layout(config: NpuConfig) -> data.StructLayout:
             "scale": PARAM.subset(*_UNIT_FIELDS),
             "is_valid": 1,
             "addr": 32,
-            "core": range(config.num_cores),
+            "core": range(max(config.num_cores, config.num_lanes)),
             "entry": exact_log2(config.num_acc_entries),
             "line": exact_log2(config.pool_channels),
             "is_odd": 1,
@@ -84,7 +86,9 @@ class Row(data.Struct):
 
     @classmethod
     def assign(cls, row, job, num_left, post_lanes):
-        """Statements that set `row` to the one from whose start on `num_left` positions are left."""
+        """Statements that set `row` to the one from whose start on `num_left` positions are left; a chunk has
+        `post_lanes`.
+        """
         return [
             row.width.eq(Mux(~job.is_flat & (job.tile_ow < num_left), job.tile_ow, num_left)),
             row.is_short.eq((num_left <= post_lanes) | (~job.is_flat & (job.tile_ow <= post_lanes))),
@@ -104,7 +108,8 @@ def place_layout() -> data.StructLayout:
 
 
 class UnitSequencer(wiring.Component):
-    """Runs through superblocks, groups, kernels and cores and takes a PARAM for each.
+    """Runs through superblocks, groups, kernels and cores and takes a PARAM for each; with `is_swapped` through vectors
+    and their lanes, that is channels.
 
     | state | cycles | what happens |
     | -- | -- | -- |
@@ -170,7 +175,7 @@ class UnitSequencer(wiring.Component):
         sb = Signal(16)
         group = Signal(16)
         kernel = Signal(9)
-        core = Signal(range(self._config.num_cores))
+        core = Signal.like(unit.core)
         entry = Signal.like(unit.entry)
         line = Signal.like(unit.line)
         first_line = Signal.like(unit.line)  # of the superblock
@@ -182,11 +187,15 @@ class UnitSequencer(wiring.Component):
         is_last_group = Signal()
         is_last_core = Signal()
         is_last_unit = Signal()
+        post_lanes, num_lanes = self._config.post_lanes, self._config.num_lanes
+        channel = Cat(core[: exact_log2(num_lanes)], kernel)
         m.d.comb += [
             is_last_sb.eq(sb == job.num_sb - 1),
             is_last_group.eq(group == job.num_groups - 1),
-            is_last_core.eq(core == self._config.num_cores - 1),
-            is_last_unit.eq(is_last_core & (kernel == num_kernels - 1)),
+            is_last_core.eq(core == Mux(job.is_swapped, num_lanes - 1, self._config.num_cores - 1)),
+            is_last_unit.eq(
+                Mux(job.is_swapped, channel == job.tile_iw - 1, is_last_core & (kernel == num_kernels - 1))
+            ),
         ]
         with m.If(self.units.ready):
             m.d.sync += self.units.valid.eq(0)
@@ -194,8 +203,8 @@ class UnitSequencer(wiring.Component):
         m.d.comb += second_left.eq(extent.num_pos - job.drain_pitch)
         m.d.sync += [
             extent.second_left.eq(second_left),
-            Row.assign(extent.first, job, extent.num_pos, self._config.post_lanes),
-            Row.assign(extent.second, job, second_left, self._config.post_lanes),
+            Row.assign(extent.first, job, extent.num_pos, Mux(job.is_swapped, 1, post_lanes)),
+            Row.assign(extent.second, job, second_left, post_lanes),
         ]
 
         with m.FSM():
@@ -248,7 +257,8 @@ class UnitSequencer(wiring.Component):
                         core.eq(Mux(is_last_core, 0, core + 1)),
                     ]
                     with m.If(is_last_core):
-                        m.d.sync += [kernel.eq(kernel + 1), entry.eq(truncate(entry + job.num_vec, entry.shape()))]
+                        next_entry = entry + Mux(job.is_swapped, 1, job.num_vec)
+                        m.d.sync += [kernel.eq(kernel + 1), entry.eq(truncate(next_entry, entry.shape()))]
                     with m.If(is_last_unit):
                         m.next = "WALK"
             with m.State("WALK"), m.If(self.group_done):

@@ -33,7 +33,7 @@ class _Rows(wiring.Component):
     | cycle | what happens |
     | -- | -- |
     | `load` | the first row of the unit from the next cycle on |
-    | `step` | `post_lanes` positions less from the next cycle on |
+    | `step` | `post_lanes` positions less from the next cycle on; with `is_swapped` one |
     | `step` with `next_row` | the next row from the next cycle on |
     | `step` at the end of the last row | `is_dead` from the next cycle on |
 
@@ -79,7 +79,7 @@ class _Rows(wiring.Component):
         self._post_lanes = config.post_lanes
         super().__init__(
             {
-                "job": In(NN.subset("is_flat", "tile_ow", "drain_pitch", "out_pitch_row_bytes")),
+                "job": In(NN.subset("is_flat", "tile_ow", "drain_pitch", "out_pitch_row_bytes", "is_swapped")),
                 "group": In(GROUP_LAYOUT),
                 "addr": In(32),
                 "is_valid": In(1),
@@ -113,8 +113,8 @@ class _Rows(wiring.Component):
         ]
         with m.If(self.step):
             m.d.sync += [
-                here.width.eq(here.width - post_lanes),
-                here.is_short.eq(here.is_short | (here.width <= 2 * post_lanes)),
+                here.width.eq(here.width - Mux(job.is_swapped, 1, post_lanes)),
+                here.is_short.eq(here.is_short | (here.width <= Mux(job.is_swapped, 2, 2 * post_lanes))),
                 self.is_start.eq(0),
             ]
             with m.If(self.is_vector_end & ~self.is_dead):
@@ -158,6 +158,11 @@ class _VectorPlace(wiring.Component):
     -------
     split_log2 : In(2)
         A vector has `1 << split_log2` rows; constant from `load` to the last `step`.
+    is_swapped : In(1)
+        All visits of a unit are to one chunk of the vectors, and its last one counts as the end of a vector; constant
+        like `split_log2`.
+    first : In
+        That chunk, with `load`; otherwise it is 0.
     is_short : In(1)
         The visit is the last one of its row.
     is_last_row : In(1)
@@ -181,6 +186,8 @@ class _VectorPlace(wiring.Component):
         super().__init__(
             {
                 "split_log2": In(2),
+                "is_swapped": In(1),
+                "first": In(self._part_bits),
                 "is_short": In(1),
                 "is_last_row": In(1),
                 "load": In(1),
@@ -202,14 +209,15 @@ class _VectorPlace(wiring.Component):
         m.d.comb += [
             rows_mask.eq(truncate((1 << self.split_log2) - 1, rows_mask.shape())),
             parts_mask.eq(((1 << part_bits) - 1) >> self.split_log2),
-            self.is_vector_end.eq(self.is_short | (part == parts_mask)),
+            self.is_vector_end.eq(self.is_short | (~self.is_swapped & (part == parts_mask))),
             self.is_clear_row.eq(self.is_last_row | (row == rows_mask)),
             self.acc_lane.eq(truncate(part | ((row << part_bits) >> self.split_log2), self.acc_lane.shape())),
         ]
         with m.If(self.load):
-            m.d.sync += [row.eq(0), part.eq(0)]
+            m.d.sync += [row.eq(0), part.eq(self.first)]
         with m.Elif(self.step):
-            m.d.sync += part.eq(Mux(self.is_vector_end, 0, part + 1))
+            with m.If(~self.is_swapped):
+                m.d.sync += part.eq(Mux(self.is_vector_end, 0, part + 1))
             with m.If(self.next_row):
                 m.d.sync += row.eq(Mux(self.is_clear_row, 0, row + 1))
         return m
@@ -247,6 +255,8 @@ class _Entries(wiring.Component):
         No row after this one reads its vectors.
     is_clear : In(1)
         The visit clears its entry.
+    is_round_end : In(1)
+        With `is_swapped`: the next visit is to the next kernel.
     next_row : In(1)
         With `step`: to the next row.
     entry : Out(range of entries)
@@ -261,7 +271,7 @@ class _Entries(wiring.Component):
         entry_bits = exact_log2(config.num_acc_entries)
         super().__init__(
             {
-                "job": In(NN.subset("is_flat", "num_vec_x")),
+                "job": In(NN.subset("is_flat", "num_vec_x", "num_vec", "is_swapped")),
                 "num_vec": In(9),
                 "first": In(entry_bits),
                 "load": In(1),
@@ -270,6 +280,7 @@ class _Entries(wiring.Component):
                 "is_dead": In(1),
                 "is_clear_row": In(1),
                 "is_clear": In(1),
+                "is_round_end": In(1),
                 "next_row": In(1),
                 "entry": Out(entry_bits),
                 "is_last_vec": Out(1),
@@ -284,9 +295,11 @@ class _Entries(wiring.Component):
         vec_x_left = Signal(9)  # vectors to the end of the row
         num_vec_x = Mux(self.job.is_flat, self.num_vec, self.job.num_vec_x)
         next_entry = Mux(self.is_clear_row, self.entry + vec_x_left, row_entry)  # of the next row
+        to_kernel = Mux(self.is_round_end, truncate(self.job.num_vec, self.entry.shape()), 0)
+        to_next = Mux(self.job.is_swapped, to_kernel, self.is_dead | self.is_vector_end)
         with m.If(self.step):
             m.d.sync += [
-                self.entry.eq(self.entry + (self.is_dead | self.is_vector_end)),
+                self.entry.eq(self.entry + to_next),
                 vec_left.eq(vec_left - self.is_clear),
                 self.is_last_vec.eq(Mux(self.is_clear, vec_left == 2, self.is_last_vec)),
                 vec_x_left.eq(vec_x_left - self.is_vector_end),
@@ -412,6 +425,9 @@ class _LaneMask(wiring.Component):
         Positions of the row from the visit on.
     is_flat : In(1)
         Columns count; constant during a job.
+    is_swapped : In(1)
+        There is one output, in `lane`; constant during a job.
+    lane : In(range(num_lanes))
     is_interleaved : In(1)
         Each lane has two bytes: the lower half of the lanes in the chunk of low bytes, the upper half in the other one.
         Constant during a job.
@@ -431,6 +447,8 @@ class _LaneMask(wiring.Component):
                 "is_short": In(1),
                 "width": In(14),
                 "is_flat": In(1),
+                "is_swapped": In(1),
+                "lane": In(range(num_lanes)),
                 "is_interleaved": In(1),
                 "in_image": In(num_lanes),
                 "is_low": In(1),
@@ -444,10 +462,12 @@ class _LaneMask(wiring.Component):
         below = Signal(num_lanes)  # the lanes below the row's width
         in_use = Signal(num_lanes)
         lanes = Cat(self.width > i for i in range(num_lanes))
+        full = Mux(self.is_short, lanes, (1 << num_lanes) - 1)
+        does_count = self.is_flat & ~self.is_swapped
         doubled = Cat(bit.replicate(2) for bit in in_use)
-        m.d.comb += in_use.eq(below & (self.in_image | (~self.is_flat).replicate(num_lanes)))
+        m.d.comb += in_use.eq(below & (self.in_image | (~does_count).replicate(num_lanes)))
         m.d.sync += [
-            below.eq(Mux(self.is_empty, 0, Mux(self.is_short, lanes, (1 << num_lanes) - 1))),
+            below.eq(Mux(self.is_empty, 0, Mux(self.is_swapped, truncate(1 << self.lane, num_lanes), full))),
             self.mask.eq(Mux(self.is_interleaved, Mux(self.is_low, doubled[:num_lanes], doubled[num_lanes:]), in_use)),
         ]
         return m
@@ -462,6 +482,9 @@ class Walker(wiring.Component):
     Rows of positions are walked in order, each from vector to vector; a flat unit is a single row. An entry is cleared
     with the last read from it; entries that hold no position, and all entries of a unit that is not valid, get a visit
     of their own.
+
+    With `is_swapped` a unit is a lane, and there is a visit to each position's entry, one core after the other; entries
+    are cleared with the last lane of theirs.
 
     | cycle | what happens |
     | -- | -- |
@@ -566,25 +589,33 @@ class Walker(wiring.Component):
         is_empty = Signal()
         is_clear = Signal()
         is_unit_end = Signal()
+        # With is_swapped: the unit's lane, whether it is the last one of its vector; the core of the position
+        lane = unit.core[: exact_log2(config.num_lanes)]
+        part_log2 = exact_log2(config.post_lanes)
+        is_last_lane = lane.all() | unit.is_group_last
+        core = Signal(range(config.num_cores))
+        is_round_end = core == config.num_cores - 1
         m.d.comb += [
             is_low.eq(job.is_wide & ~is_high),
             go.eq(self.is_active & (self.can_issue | is_high)),
             step.eq(go & ~is_low),
             is_empty.eq(rows.is_dead | rows.is_row_dead),
-            is_clear.eq(rows.is_dead | (vector.is_vector_end & vector.is_clear_row)),
-            is_unit_end.eq(is_clear & entries.is_last_vec),
+            is_clear.eq(Mux(job.is_swapped, is_last_lane, rows.is_dead | (vector.is_vector_end & vector.is_clear_row))),
+            is_unit_end.eq(Mux(job.is_swapped, rows.here.is_short, is_clear & entries.is_last_vec)),
             self.is_emitted.eq(go & (~is_empty | (is_unit_end & unit.is_job_last))),
             self.units.ready.eq(~self.is_active | (step & is_unit_end)),
         ]
         with m.If(go):
             m.d.sync += is_high.eq(is_low)
+        with m.If(step):
+            m.d.sync += core.eq(Mux(is_round_end, 0, core + 1))
         with m.If(self.units.ready):
-            m.d.sync += [self.is_active.eq(self.units.valid), unit.eq(self.units.payload)]
+            m.d.sync += [self.is_active.eq(self.units.valid), unit.eq(self.units.payload), core.eq(0)]
 
         m.d.sync += [
             self.acc_read.eq(go & ~is_empty),
             self.acc_clear.eq(go & is_clear),
-            self.acc_core.eq(unit.core),
+            self.acc_core.eq(Mux(job.is_swapped, core, truncate(unit.core, core.shape()))),
             self.acc_entry.eq(
                 truncate(Mux(job.is_wide, Cat(is_high, entries.entry), entries.entry), self.acc_entry.shape())
             ),
@@ -610,6 +641,10 @@ class Walker(wiring.Component):
             lanes.is_short.eq(rows.here.is_short),
             lanes.width.eq(rows.here.width),
             lanes.is_flat.eq(job.is_flat),
+            lanes.is_swapped.eq(job.is_swapped),
+            lanes.lane.eq(lane[:part_log2]),
+            entries.is_round_end.eq(is_round_end),
+            vector.first.eq(Mux(job.is_swapped, self.units.payload.core[part_log2 : exact_log2(config.num_lanes)], 0)),
             lanes.is_interleaved.eq(self.is_interleaved),
             lanes.in_image.eq(columns.mask),
             lanes.is_low.eq(self.is_low),
@@ -632,6 +667,7 @@ class Walker(wiring.Component):
             rows.is_clear_row.eq(vector.is_clear_row),
             rows.is_last_vec_x.eq(entries.is_last_vec_x),
             vector.split_log2.eq(self.fields.split_log2),
+            vector.is_swapped.eq(self.fields.is_swapped),
             vector.is_short.eq(rows.here.is_short),
             vector.is_last_row.eq(rows.here.is_last),
             vector.next_row.eq(rows.next_row),

@@ -135,9 +135,11 @@ class NnEngine(wiring.Component):
         return m
 
     def _fork(self, m, loader, filler, fetch, params, drain, writer, cores, monitor):
-        """Hand a descriptor to all units; hold the loader back for the hazards that only it can meet."""
+        """Hand a descriptor to all units; hold the loader, or the gathering of activations, back for the hazards that
+        only it can meet.
+        """
         consumers = [
-            (loader.job, (*LOADER_FIELDS, "wait_nn", "load_after_fill")),
+            (loader.job, (*LOADER_FIELDS, "wait_nn", "load_after_fill", "is_swapped")),
             (filler.job, FILLER_FIELDS),
             (fetch.job, FETCH_FIELDS),
             (params.job, PARAM_FIELDS),
@@ -167,20 +169,25 @@ class NnEngine(wiring.Component):
             Signal(4),
             Signal(4),
         )  # descriptors accepted and not complete; whose windows are not all read
+        num_fetched = Signal(4)  # descriptors that the fetcher has taken and that are not complete
         may_load = Signal()
         m.d.comb += [
             accepted.eq(self.job.valid & self.job.ready),
             may_load.eq(
-                (~load.payload.wait_nn | (num_open == 1)) & (~load.payload.load_after_fill | (num_unfilled == 1))
+                (~load.payload.wait_nn | load.payload.is_swapped | (num_open == 1))
+                & (~load.payload.load_after_fill | (num_unfilled == 1))
             ),
+            fetch.is_oldest.eq(num_fetched == 1),
             loader.job.valid.eq(load.valid & may_load),
             load.ready.eq(loader.job.ready & may_load),
             monitor.load_waits.eq(load.valid & ~may_load),
+            monitor.fetch_waits.eq(fetch.waits),
             monitor.is_open.eq(num_open != 0),
         ]
         m.d.sync += [
             num_open.eq(num_open + accepted - writer.done),
             num_unfilled.eq(num_unfilled + accepted - filler.done),
+            num_fetched.eq(num_fetched + (fetch.job.valid & fetch.job.ready) - writer.done),
         ]
 
     def _connect_stripe(self, m, loader, stripe, filler):
@@ -188,6 +195,7 @@ class NnEngine(wiring.Component):
         m.d.comb += [
             filler.channel_loaded.eq(loader.channel_done),
             filler.load_done.eq(loader.done),
+            loader.channel_read.eq(filler.channel_read),
             stripe.read.en.eq(filler.stripe_en),
             stripe.read.word.eq(filler.stripe_word),
             filler.stripe_data.eq(stripe.read.data),
@@ -197,7 +205,7 @@ class NnEngine(wiring.Component):
         for number, core in enumerate(cores):
             m.d.comb += [
                 core.beats.payload.eq(fetch.beats),
-                core.beats.valid.eq(fetch.beat_en & (fetch.beat_core == number)),
+                core.beats.valid.eq(fetch.beat_en[number]),
                 fetch.taken[number].eq(core.beat_taken),
                 core.tap_write.eq(fetch.tap_write),
                 core.window_write.eq(filler.write),

@@ -55,12 +55,15 @@ class _Channels(wiring.Component):
     done : In(1)
         Strobe: the descriptor in work has been read.
     count : Out(17)
+    is_together : Out(1)
+        Loader and filler are at the same descriptor.
     """
 
     loaded: In(1)
     load_done: In(1)
     done: In(1)
     count: Out(17)
+    is_together: Out(1)
 
     def elaborate(self, platform):
         m = Module()
@@ -72,7 +75,7 @@ class _Channels(wiring.Component):
             with m.If(self.done & (fill_side == side)):
                 m.d.sync += count.eq(0)
         m.d.sync += [load_side.eq(load_side ^ self.load_done), fill_side.eq(fill_side ^ self.done)]
-        m.d.comb += self.count.eq(Mux(fill_side, counts[1], counts[0]))
+        m.d.comb += [self.count.eq(Mux(fill_side, counts[1], counts[0])), self.is_together.eq(load_side == fill_side)]
         return m
 
 
@@ -424,6 +427,8 @@ class Filler(wiring.Component):
         Strobes with the last word of a window.
     released : In(num_cores)
         Strobes when a core is done with one.
+    channel_read : Out(1)
+        Strobe: the last word of a window has been read, of the descriptor that the loader is at.
     done : Out(1)
         Strobe: the last word of the descriptor has been read.
     waits_load : Out(1)
@@ -448,6 +453,7 @@ class Filler(wiring.Component):
                 "write_core": Out(config.num_cores),
                 "filled": Out(config.num_cores),
                 "released": In(config.num_cores),
+                "channel_read": Out(1),
                 "done": Out(1),
                 "waits_load": Out(1),
                 "waits_slot": Out(1),
@@ -491,6 +497,7 @@ class Filler(wiring.Component):
             m.d.sync += cores.eq(walk.cores)
 
         m.d.comb += [
+            self.channel_read.eq(walk.step & channels.is_together),
             channels.loaded.eq(self.channel_loaded),
             channels.load_done.eq(self.load_done),
             channels.done.eq(self.done),

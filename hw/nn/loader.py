@@ -55,6 +55,7 @@ _PLACE_FIELDS = (
     "phase_words",
     "channel_words",
     "stripe_word",
+    "ring_channels",
 )
 LOADER_FIELDS = _WALK_FIELDS + _PLACE_FIELDS
 """What the loader needs of an NN descriptor."""
@@ -134,6 +135,8 @@ class _Segments(wiring.Component):
     | 1 | place and size of the first segment |
     | 2 | `segments` |
 
+    With `ring_channels` a channel begins only when fewer channels than that have begun and not been read.
+
     Latency: 2 cycles from `start` to the first segment. Throughput: one segment per cycle.
 
     Members
@@ -142,6 +145,8 @@ class _Segments(wiring.Component):
         Constant from `start` to the job's end.
     start : In(1)
         Strobe: begin.
+    channel_read : In(1)
+        Strobe: the oldest channel has been read; those of other jobs do not matter before `start`.
     segments : Out(stream of segments)
     """
 
@@ -151,6 +156,7 @@ class _Segments(wiring.Component):
             {
                 "fields": In(NN.subset(*_PLACE_FIELDS)),
                 "start": In(1),
+                "channel_read": In(1),
                 "segments": Out(stream.Signature(_segment_layout(config))),
             }
         )
@@ -171,13 +177,16 @@ class _Segments(wiring.Component):
         room = Signal(range(num_lanes + 1))  # to the end of the word
         is_row_end, is_last_py, is_channel_end, is_job_end, is_moving = (Signal() for _ in range(5))
         next_row, next_channel = Signal.like(pixel), Signal.like(pixel)
+        # Channels of a ring after the one in work that have a place; below none if that one waits for its own
+        num_free, is_full = Signal(signed(17)), Signal()
         m.d.comb += [
+            is_full.eq((job.ring_channels != 0) & (num_free < 0)),
             room.eq(num_lanes - pixel[:lanes_log2]),
             is_row_end.eq(cols_left <= room),
             is_last_py.eq(py == job.stride_h_log2),
             is_channel_end.eq(is_row_end & is_last_py & (rows_left == 1)),
             is_job_end.eq(is_channel_end & (channel_left == 1)),
-            is_moving.eq(is_active & (~self.segments.valid | self.segments.ready)),
+            is_moving.eq(is_active & ~is_full & (~self.segments.valid | self.segments.ready)),
             next_row.eq(Mux(is_last_py, row_pixel + job.pitch_row, row_pixel)),
             next_channel.eq(channel_pixel + truncate(job.channel_words << lanes_log2, pixel.shape())),
         ]
@@ -212,6 +221,10 @@ class _Segments(wiring.Component):
                     m.d.sync += data_rows_left.eq(data_rows_left - 1)
             with m.If(is_job_end):
                 m.d.sync += is_active.eq(0)
+
+        m.d.sync += num_free.eq(num_free - (is_moving & is_channel_end) + self.channel_read)
+        with m.If(self.start):
+            m.d.sync += num_free.eq(job.ring_channels - 1)
 
         is_channel_start = self.start | (is_moving & is_channel_end)
         with m.If(is_channel_start):
@@ -528,6 +541,8 @@ class Loader(wiring.Component):
     job : In(stream of NN.subset(*LOADER_FIELDS))
         `wait_nn` and `load_after_fill` are the business of whoever offers the job: its bytes are read at once when it
         is taken.
+    channel_read : In(1)
+        Strobe: the oldest channel of a job with `ring_channels` has been read from the stripe memory.
     port : Out(ReadPort)
     write : Out(StripeWrite)
     channel_done : Out(1)
@@ -543,6 +558,7 @@ class Loader(wiring.Component):
         super().__init__(
             {
                 "job": In(stream.Signature(NN.subset(*LOADER_FIELDS))),
+                "channel_read": In(1),
                 "port": Out(ReadPort(config)),
                 "write": Out(StripeWrite(config)),
                 "channel_done": Out(1),
@@ -607,6 +623,7 @@ class Loader(wiring.Component):
         wiring.connect(m, placer.write, wiring.flipped(self.write))
         m.d.comb += [
             segments.fields.eq(fields),
+            segments.channel_read.eq(self.channel_read),
             sources.fields.eq(fields),
             phases.fields.eq(fields),
             placer.zero_point.eq(truncate(fields.zero_point_in, 8)),

@@ -15,12 +15,14 @@ from convoy.spec.isa import NN, PARAM
 
 __all__ = ["PARAM_FIELDS", "ParamFetcher"]
 
-PARAM_FIELDS = ("param_addr", "num_sb", "num_groups", "num_kernels", "num_kernels_last")
+PARAM_FIELDS = ("param_addr", "num_sb", "num_groups", "num_kernels", "num_kernels_last", "is_swapped", "tile_iw")
 """What the parameter fetcher needs of an NN descriptor."""
 
 
 class _ParamRuns(wiring.Component):
-    """One run of memory for each superblock and group: the records of the superblock's kernels. One run per cycle."""
+    """One run of memory for each superblock and group: the records of the superblock's kernels, or with `is_swapped` of
+    all channels. One run per cycle.
+    """
 
     def __init__(self, config: NpuConfig):
         self._kernel_bytes_log2 = exact_log2(config.num_cores * PARAM.num_bytes)
@@ -31,9 +33,12 @@ class _ParamRuns(wiring.Component):
         job = Signal.like(self.job.payload, reset_less=True)
         sb_left, group_left = Signal(16), Signal(16)  # superblocks after this one, groups after this one
         run = self.runs.payload
+        num_kernels = Mux(sb_left == 0, job.num_kernels_last, job.num_kernels)
         m.d.comb += [
             self.job.ready.eq(~self.runs.valid),
-            run.num_bytes.eq(Mux(sb_left == 0, job.num_kernels_last, job.num_kernels) << self._kernel_bytes_log2),
+            run.num_bytes.eq(
+                Mux(job.is_swapped, job.tile_iw << exact_log2(PARAM.num_bytes), num_kernels << self._kernel_bytes_log2)
+            ),
         ]
         with m.If(~self.runs.valid):
             load = self.job.payload

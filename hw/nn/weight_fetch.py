@@ -1,6 +1,6 @@
 """Weight fetch: tap tables, stream directories and the weight streams of all cores."""
 
-from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -17,10 +17,22 @@ from convoy.spec.cycles import LOW_BEATS, TABLE_DEPTH_BEATS
 from convoy.spec.isa import NN, STREAM, TABLE_ALIGN_BYTES, TAP_BYTES
 
 from .decoder import TapWrite, WeightBeat
+from .gather import GATHER_FIELDS, Gather
 
 __all__ = ["FETCH_FIELDS", "WeightFetcher"]
 
-FETCH_FIELDS = ("tap_addr", "stream_addr", "wgt_addr", "num_taps", "num_sb", "num_groups")
+FETCH_FIELDS = (
+    "tap_addr",
+    "stream_addr",
+    "wgt_addr",
+    "num_taps",
+    "num_sb",
+    "num_groups",
+    "is_swapped",
+    "wait_nn",
+    "src_bytes",
+    *GATHER_FIELDS,
+)
 """What the fetcher needs of an NN descriptor."""
 
 STREAM_BYTES = STREAM.num_bytes
@@ -33,15 +45,18 @@ class WeightFetcher(wiring.Component):
     """Reads the tables of a descriptor and keeps the weight queues of the cores full.
 
     For each superblock it takes `num_cores` entries of the stream directory; each core's stream is then read
-    `num_groups` times, in bursts dealt in turn to the cores whose queue has room.
+    `num_groups` times, in bursts dealt in turn to the cores whose queue has room. With `is_swapped` the source is read
+    instead, in the place of the directory, and `Gather` makes the streams of it.
 
     Members
     -------
     job : In(stream of FETCH_FIELDS)
-    tables, weights : Out(ReadPort), tap table and directory; weight streams
+    tables, weights : Out(ReadPort), tap table and directory, or source; weight streams
+    is_oldest : In(1), every job before the one in work is complete
+    waits : Out(1), activations are to be gathered that are not in memory yet
     gives_way : In(1), other reads are urgent: fetch only for queues that hold less than `LOW_BEATS`
     tap_write : Out(TapWrite), to all cores; banks alternate, starting with bank 0
-    beats : Out(WeightBeat), `beat_core` : Out(core number), `beat_en` : Out(1), a beat for the queue of one core
+    beats : Out(WeightBeat), `beat_en` : Out(num_cores bits), a beat for the queues of these cores
     taken : In(num_cores bits), strobes when a beat leaves a core's queue
 
     Throughput: one beat per cycle; a burst takes `BURST_CYCLES` to set up, `SKIP_CYCLES` more for each core whose queue
@@ -55,11 +70,12 @@ class WeightFetcher(wiring.Component):
                 "job": In(stream.Signature(NN.subset(*FETCH_FIELDS))),
                 "tables": Out(ReadPort(config)),
                 "weights": Out(ReadPort(config)),
+                "is_oldest": In(1),
+                "waits": Out(1),
                 "gives_way": In(1),
                 "tap_write": Out(TapWrite),
                 "beats": Out(WeightBeat(config)),
-                "beat_core": Out(range(max(config.num_cores, 2))),
-                "beat_en": Out(1),
+                "beat_en": Out(config.num_cores),
                 "taken": In(config.num_cores),
             }
         )
@@ -76,20 +92,36 @@ class WeightFetcher(wiring.Component):
         m.submodules.streams = streams = WeightStreams(config, LOW_BEATS)
         wiring.connect(m, reader.port, wiring.flipped(self.tables))
         wiring.connect(m, streams.port, wiring.flipped(self.weights))
-        wiring.connect(m, reader.beats, assembler.beats)
+        m.submodules.gather = gather = Gather(config)
         m.d.comb += [
+            Value.cast(assembler.beats.payload).eq(Value.cast(reader.beats.payload)),
+            Value.cast(gather.beats.payload).eq(Value.cast(reader.beats.payload)),
+            assembler.beats.valid.eq(reader.beats.valid & gather.is_idle),
+            gather.beats.valid.eq(reader.beats.valid & ~gather.is_idle),
+            reader.beats.ready.eq(Mux(gather.is_idle, assembler.beats.ready, gather.beats.ready)),
             self.beats.eq(streams.beats),
-            self.beat_core.eq(streams.beat_core),
-            self.beat_en.eq(streams.beat_en),
+            *(
+                en.eq((streams.beat_en & (streams.beat_core == core)) | gather.en[core])
+                for core, en in enumerate(self.beat_en)
+            ),
             streams.taken.eq(self.taken),
+            streams.given.eq(gather.en),
+            gather.has_room.eq(streams.has_room),
             streams.gives_way.eq(self.gives_way),
             rest.offered.eq(
                 reader.runs.valid
                 | reader.port.bursts.valid
                 | reader.port.beats.valid
+                | (gather.beats.valid & gather.beats.ready)
                 | (assembler.records.valid & assembler.records.ready)
             ),
         ]
+        with m.If(gather.en.any()):
+            m.d.comb += [
+                self.beats.data[:16].eq(gather.token),
+                self.beats.last.eq(gather.last),
+                self.beats.is_byte.eq(1),
+            ]
 
         job = Signal(self.job.payload.shape(), reset_less=True)
         tap, core, sb, bank = Signal(9), Signal(range(max(config.num_cores, 2))), Signal(16), Signal()
@@ -97,6 +129,7 @@ class WeightFetcher(wiring.Component):
         m.d.comb += [
             streams.wgt_addr.eq(job.wgt_addr),
             streams.num_groups.eq(job.num_groups),
+            *(gather.job[name].eq(job[name]) for name in GATHER_FIELDS),
             streams.core.eq(core),
             streams.entry.eq(records.payload[: STREAM.num_bits]),
         ]
@@ -104,11 +137,12 @@ class WeightFetcher(wiring.Component):
         # The directory is requested as soon as the reader takes another run: a long tap table must be consumed before
         # it does
         has_directory = Signal(init=1)
+        directory_bytes = job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)
         with m.If(~has_directory):
             m.d.comb += [
                 runs.valid.eq(1),
-                runs.payload.addr.eq(job.stream_addr),
-                runs.payload.num_bytes.eq(job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)),
+                runs.payload.addr.eq(Mux(job.is_swapped, job.src_addr, job.stream_addr)),
+                runs.payload.num_bytes.eq(Mux(job.is_swapped, job.src_bytes, directory_bytes)),
             ]
             m.d.sync += has_directory.eq(runs.ready)
         with m.FSM():
@@ -125,7 +159,7 @@ class WeightFetcher(wiring.Component):
                     runs.payload.num_bytes.eq(num_records * STREAM_BYTES),
                 ]
                 with m.If(runs.ready):
-                    m.d.sync += has_directory.eq(0)
+                    m.d.sync += has_directory.eq(job.is_swapped)
                     m.next = "TAPS"
             with m.State("TAPS"), m.If(records.valid):
                 is_last_tap = tap == job.num_taps - 1
@@ -140,6 +174,16 @@ class WeightFetcher(wiring.Component):
                 with m.If(is_last_tap):
                     m.d.sync += bank.eq(~bank)
                     m.next = "STREAMS"
+                    with m.If(job.is_swapped):
+                        m.next = "SOURCE"
+            with m.State("SOURCE"):
+                m.d.comb += self.waits.eq(job.wait_nn & ~self.is_oldest)
+                with m.If(streams.is_quiet & ~self.waits):
+                    m.d.comb += gather.start.eq(1)
+                    m.d.sync += has_directory.eq(0)
+                    m.next = "GATHER"
+            with m.State("GATHER"), m.If(gather.is_idle):
+                m.next = "IDLE"
             with m.State("STREAMS"), m.If(records.valid & streams.is_idle):
                 m.d.comb += [records.ready.eq(1), streams.load.eq(1)]
                 m.d.sync += core.eq(core + 1)
@@ -167,7 +211,11 @@ class WeightStreams(wiring.Component):
     wgt_addr, num_groups : In, constant while not idle
     gives_way : In(1), fetch only for queues that hold less than `low_beats`, counting what is requested
     port : Out(ReadPort)
-    beats, beat_core, beat_en : Out, as in `WeightFetcher`; `taken` : In(num_cores bits)
+    beats : Out(WeightBeat), `beat_core` : Out(core number), `beat_en` : Out(1), a beat for the queue of one core
+    taken, given : In(num_cores bits), strobes when a beat leaves a core's queue; when another one is put into it while
+        the unit `is_quiet`
+    is_quiet : Out(1), idle, and all beats have come
+    has_room : Out(1), every queue had room for `Gather.MIN_ROOM` beats in the cycle before
     """
 
     def __init__(self, config: NpuConfig, low_beats: int):
@@ -188,6 +236,9 @@ class WeightStreams(wiring.Component):
                 "beat_core": Out(self._core_shape),
                 "beat_en": Out(1),
                 "taken": In(config.num_cores),
+                "given": In(config.num_cores),
+                "is_quiet": Out(1),
+                "has_room": Out(1),
             }
         )
 
@@ -296,7 +347,9 @@ class WeightStreams(wiring.Component):
                 write.data.groups.eq(self.num_groups),
             ]
         for n in range(num_cores):
-            m.d.sync += room[n].eq(room[n] + self.taken[n] - Mux(turn == n, request, 0))
+            m.d.sync += room[n].eq(room[n] + self.taken[n] - (Mux(turn == n, request, 0) | self.given[n]))
+        m.d.comb += self.is_quiet.eq(self.is_idle & ~order.o.valid & ~self.beat_en)
+        m.d.sync += self.has_room.eq(Cat(room[n][exact_log2(Gather.MIN_ROOM) :].any() for n in range(num_cores)).all())
 
         # Returning beats
         position = Signal(8)

@@ -66,6 +66,28 @@ def test_layers(seed, config):
     np.testing.assert_array_equal(output, [*expected, *[0] * 64])
 
 
+def test_rings_follow_one_another():
+    """The last two rows of one ring and the first two of the next are in the memory at once."""
+    rng = np.random.default_rng(6)
+    layer = SwappedLayer(
+        rng.integers(-128, 128, (1, 1, 1, 9)).astype(np.int8),
+        rng.integers(-128, 128, (20, 1, 1, 9)).astype(np.int8),
+        np.zeros(20, np.int64),
+        tile_oc=8,
+        ring_channels=2,
+    )
+    memory = Memory(SMALL, layer)
+
+    def run(gap):
+        words = [{"stripe_word": (508 + n * gap) % SMALL.stripe_words, "load_after_fill": 0} for n in range(3)]
+        jobs = [NN.encode(**fields | place) for fields, place in zip(memory.fields, words, strict=True)]
+        return memory.run(jobs)[:20]
+
+    np.testing.assert_array_equal(run(9), layer.expected().ravel())
+    with pytest.raises(MachineError, match=r"descriptor 1 .*NN.load_after_fill = 0, but stripe words 4..5 overlap"):
+        run(8)
+
+
 def test_rows_of_a_tile_begin_below_the_first():
     """A tile of the last row of positions reads what it does in the whole map."""
     rng = np.random.default_rng(5)
