@@ -14,7 +14,7 @@ from convoy.golden.quant import double_rounding, quantize_multiplier
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import ADD_SHIFT, LUT_BYTES, MAX_SRC_PLANE_BYTES, NN, PARAM, Opcode, Rounding
 
-__all__ = ["SwappedImage", "SwappedLayer", "random_swapped"]
+__all__ = ["SwappedImage", "SwappedLayer", "random_swapped", "swapped_tokens"]
 
 _MULT = 1 << 30
 """One half, in Q31."""
@@ -226,6 +226,24 @@ def random_swapped(config: NpuConfig, rng: np.random.Generator, max_macs: int = 
     if pick(0, 2) == 0:
         layer.residual = rng.integers(-128, 128, (num_oc, num_oh, num_ow)).astype(np.int8)
     return layer
+
+
+def swapped_tokens(layer: SwappedLayer, num_cores: int) -> list[list[int]]:
+    """Each core's stream of tokens, by loops over padded planes."""
+    (_, num_ih, num_iw, num_ic), (_, num_kh, num_kw, _) = layer.acts.shape, layer.weights.shape
+    _, num_oh, num_ow = layer.expected().shape
+    streams: list[list[int]] = [[] for _ in range(num_cores)]
+    for plane, ky, kx in np.ndindex(num_ic, num_kh, num_kw):
+        tokens = []
+        for oy, ox in np.ndindex(num_oh, num_ow):
+            y = oy * layer.stride[0] + ky * layer.dilation[0] - layer.pads[0]
+            x = ox * layer.stride[1] + kx * layer.dilation[1] - layer.pads[2]
+            is_inside = 0 <= y < num_ih and 0 <= x < num_iw
+            tokens.append((int(layer.acts[0, y, x, plane]) - layer.zero_point_in) % 256 if is_inside else 0)
+        tokens += [0] * (-len(tokens) % num_cores)
+        for core, stream in enumerate(streams):
+            stream += tokens[core::num_cores]
+    return streams
 
 
 class SwappedImage:
