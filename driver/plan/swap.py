@@ -13,7 +13,7 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import MIN_REUSE_CYCLES, MIN_FILL_CYCLES
+from convoy.spec.cycles import MIN_FILL_CYCLES, MIN_REUSE_CYCLES
 from convoy.spec.isa import DESCRIPTOR_BYTES, MAX_SRC_PLANE_BYTES, NN, PARAM
 
 from . import fitted
