@@ -36,10 +36,10 @@ def op_cycles(schedule: Schedule, tilings: dict[int, Tiling | SwappedTiling], co
     for number, task in enumerate(schedule.tasks):
         of_op, cycles = convs.setdefault(task.op.index, []), others.setdefault(task.op.index, [])
         if isinstance(task, ConvTask):
-            of_op.append((task.work, task.phases, tilings[number]))
-            if (before := schedule.before(number)) is not None:  # what of it is hidden
-                tp, tiling = tp_task_cycles(before, schedule, config), tilings[number]
-                nn = tiling.cost.cycles
+            before, tiling = schedule.before(number), tilings[number]
+            of_op.append((task.work, task.phases, tiling))
+            if before is not None and isinstance(tiling, Tiling):  # what of it is hidden
+                tp, nn = tp_task_cycles(before, schedule, config), tiling.cost.cycles
                 cycles.append(overlapped_cycles(tp, nn, len(tiling.stripes)) - tp - nn)
         elif isinstance(task, Task):
             cycles.append(tp_task_cycles(task, schedule, config))
