@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -42,17 +42,23 @@ class StreamCounts:
 
     token_cycles: float
     """Cycles of the decoder for a token."""
+    _known: dict[int, tuple[list[float], list[float]]] = field(default_factory=dict, repr=False, compare=False)
+    """By number of vectors: `waits` and `cycles`."""
 
     def waits(self, num_vec: int) -> list[float]:
         """Cycles for each window in which lanes wait for the decoder, with `num_vec` vectors in the group."""
-        return [
-            max(0.0, (n + zero) * self.token_cycles - cycles)
-            for n, zero, cycles in zip(self.nnz, self.zeros, self._issue_cycles(num_vec), strict=True)
-        ]
+        return self._times(num_vec)[0]
 
     def cycles(self, num_vec: int) -> list[float]:
         """Cycles of the core for each window."""
-        return [issue + wait for issue, wait in zip(self._issue_cycles(num_vec), self.waits(num_vec), strict=True)]
+        return self._times(num_vec)[1]
+
+    def _times(self, num_vec: int) -> tuple[list[float], list[float]]:
+        if num_vec not in self._known:
+            issue = np.array(self._issue_cycles(num_vec), np.float64)
+            waits = np.maximum(np.add(self.nnz, self.zeros) * self.token_cycles - issue, 0.0)
+            self._known[num_vec] = waits.tolist(), (issue + waits).tolist()
+        return self._known[num_vec]
 
     def _issue_cycles(self, num_vec: int) -> list[int]:
         lost = self.stalls[num_vec - 1] if num_vec <= len(self.stalls) else (0,) * len(self.nnz)

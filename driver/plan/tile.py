@@ -23,7 +23,7 @@ from .geometry import ChannelPart, Geometry, GroupShape, Stripe
 
 __all__ = ["Tiling", "deal_channels", "tile_conv", "tile_work", "weight_load"]
 
-EQUAL_CYCLES = 0.003
+EQUAL_CYCLES = 0.001
 """Of tilings whose estimates differ by no more than this part the one is taken that reads weights least often: it is
 less than what the estimates are wrong by.
 """
