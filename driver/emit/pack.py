@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -42,17 +42,23 @@ class StreamCounts:
 
     token_cycles: float
     """Cycles of the decoder for a token."""
+    _known: dict[int, tuple[list[float], list[float]]] = field(default_factory=dict, repr=False, compare=False)
+    """By number of vectors: `waits` and `cycles`."""
 
     def waits(self, num_vec: int) -> list[float]:
         """Cycles for each window in which lanes wait for the decoder, with `num_vec` vectors in the group."""
-        return [
-            max(0.0, (n + zero) * self.token_cycles - cycles)
-            for n, zero, cycles in zip(self.nnz, self.zeros, self._issue_cycles(num_vec), strict=True)
-        ]
+        return self._times(num_vec)[0]
 
     def cycles(self, num_vec: int) -> list[float]:
         """Cycles of the core for each window."""
-        return [issue + wait for issue, wait in zip(self._issue_cycles(num_vec), self.waits(num_vec), strict=True)]
+        return self._times(num_vec)[1]
+
+    def _times(self, num_vec: int) -> tuple[list[float], list[float]]:
+        if num_vec not in self._known:
+            issue = np.array(self._issue_cycles(num_vec), np.float64)
+            waits = np.maximum(np.add(self.nnz, self.zeros) * self.token_cycles - issue, 0.0)
+            self._known[num_vec] = waits.tolist(), (issue + waits).tolist()
+        return self._known[num_vec]
 
     def _issue_cycles(self, num_vec: int) -> list[int]:
         lost = self.stalls[num_vec - 1] if num_vec <= len(self.stalls) else (0,) * len(self.nnz)
@@ -90,21 +96,68 @@ class Streams:
     layer: LayerStreams
 
 
-def _gaps(weights: np.ndarray) -> np.ndarray:
-    """Zeros before each non-zero weight; the last position counts as non-zero, since a stream must end on it."""
-    stops = np.flatnonzero(weights)
-    if not stops.size or stops[-1] != weights.size - 1:
-        stops = np.append(stops, weights.size - 1)
-    return np.diff(stops, prepend=-1) - 1
+@dataclass(frozen=True)
+class _Gaps:
+    """Streams of as many weights each, one behind another, as tokens will say them."""
+
+    weights: np.ndarray
+    """int8 (streams, weights)."""
+    stops: np.ndarray
+    """Places, over all streams, of weights that are not zero; the last place of a stream counts as such, since it must
+    end on it.
+    """
+    num_stops: np.ndarray
+    """Of each stream."""
+    gaps: np.ndarray
+    """Zeros before each stop."""
+    zeros: np.ndarray
+    """Numbers of those stops that have zeros before them."""
+
+    @classmethod
+    def of(cls, streams: np.ndarray) -> _Gaps:
+        """Those of int8 streams (streams, weights)."""
+        is_stop = streams != 0
+        is_stop[:, -1] = True
+        stops = np.flatnonzero(is_stop)
+        gaps = np.diff(stops, prepend=-1) - 1
+        return cls(streams, stops, np.count_nonzero(is_stop, axis=1), gaps, np.flatnonzero(gaps))
+
+    def num_tokens(self, run_bits: int) -> np.ndarray:
+        """Of each stream."""
+        num_streams, size = self.weights.shape
+        more = np.bincount(self.stops[self.zeros] // size, self.gaps[self.zeros] >> run_bits, num_streams)
+        return self.num_stops + more.astype(np.int64)
+
+    def num_beats(self, run_bits: int, config: NpuConfig) -> np.ndarray:
+        """Of each stream."""
+        return -(-(8 + run_bits) * self.num_tokens(run_bits) // config.port_bits)
+
+    def encode(self, run_bits: int) -> list[bytes]:
+        """Of each stream its tokens, the last byte padded with zero bits."""
+        if not run_bits:
+            return [stream.tobytes() for stream in self.weights.astype(np.uint8)]
+        last = np.cumsum((self.gaps >> run_bits) + 1) - 1
+        tokens = np.full(int(last[-1]) + 1, ((1 << run_bits) - 1) << 8, np.uint16)
+        values = self.weights.ravel()[self.stops].astype(np.uint8)
+        tokens[last] = (self.gaps & ((1 << run_bits) - 1)) << 8 | values
+        raw = tokens.astype("<u2").view(np.uint8).reshape(-1, 2)
+        bits = np.unpackbits(raw, axis=1, count=8 + run_bits, bitorder="little")
+        parts = np.split(bits, np.cumsum(self.num_tokens(run_bits))[:-1])
+        return [np.packbits(part.ravel(), bitorder="little").tobytes() for part in parts]
+
+    def zero_places(self, run_bits: int) -> np.ndarray:
+        """Places, over all streams, of tokens whose value is zero and that are not the last of a stream: each says
+        `1 << run_bits` zeros.
+        """
+        counts = self.gaps[self.zeros] >> run_bits
+        before = (self.stops - self.gaps)[self.zeros] - 1
+        numbers = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts) + 1
+        return np.repeat(before, counts) + (numbers << run_bits)
 
 
 def stream_bits(weights: np.ndarray, run_bits: int) -> int:
     """Bits that `encode_stream` makes of `weights` (n,), before padding to beats."""
-    return _num_bits(_gaps(weights), run_bits)
-
-
-def _num_bits(gaps: np.ndarray, run_bits: int) -> int:
-    return (8 + run_bits) * int(((gaps >> run_bits) + 1).sum())
+    return (8 + run_bits) * int(_Gaps.of(weights[None]).num_tokens(run_bits)[0])
 
 
 def encode_stream(weights: np.ndarray, run_bits: int) -> bytes:
@@ -120,15 +173,7 @@ def encode_stream(weights: np.ndarray, run_bits: int) -> bytes:
         raise ValueError(
             f"run_bits = {run_bits} with {weights.size} weights: use 0..{MAX_RUN_BITS} and at least one weight"
         )
-    gaps = _gaps(weights)
-    last = np.cumsum((gaps >> run_bits) + 1) - 1
-    tokens = np.full(int(last[-1]) + 1, ((1 << run_bits) - 1) << 8, np.uint16)
-    stops = np.cumsum(gaps + 1) - 1
-    tokens[last] = (gaps & ((1 << run_bits) - 1)) << 8 | weights[stops].astype(np.uint8)
-    bits = np.unpackbits(tokens.astype("<u2").view(np.uint8).reshape(-1, 2), axis=1, bitorder="little")[
-        :, : 8 + run_bits
-    ]
-    return np.packbits(bits.ravel(), bitorder="little").tobytes()
+    return _Gaps.of(weights.astype(np.int8)[None]).encode(run_bits)[0]
 
 
 def count_stream(
@@ -137,25 +182,61 @@ def count_stream(
     """Count the stream of int8 `weights` (windows, weights per window), each kernel `num_taps` of them; depthwise
     windows have kernels of their own.
     """
-    num_windows, per_window = weights.shape
-    gaps = _gaps(weights.ravel())
-    counts = (gaps >> run_bits) + 1  # tokens of a gap: zeros, a full run apart, then what ends it
-    last = np.cumsum(counts) - 1
-    stops = np.cumsum(gaps + 1) - 1
-    place = np.repeat(stops - gaps - 1, counts) + (
-        np.arange(last[-1] + 1) - np.repeat(last - counts, counts) << run_bits
-    )
-    place[last] = stops
-    is_zero = np.ones(place.size, bool)
-    is_zero[last] = weights.ravel()[stops] == 0
-    is_kept = np.diff(place // per_window, prepend=-1) != 0
-    is_kept[-1] = True
+    gaps = _Gaps.of(weights.reshape(1, -1))
+    return _count(gaps, weights.shape[1], run_bits, num_taps, [num_beats], is_depthwise=is_depthwise)[0]
 
-    # The time between neighbours of the same kernel; tokens of value zero in between help
-    zeros = [np.bincount(place[chosen] // per_window, minlength=num_windows) for chosen in (is_zero, is_zero & is_kept)]
-    is_weight = ~is_zero[~is_zero | is_kept]
-    place, idle = place[~is_zero], np.diff(np.flatnonzero(is_weight), prepend=-1) - 1
-    window, kernel = place // per_window, (place if is_depthwise else place % per_window) // num_taps
+
+def _count(
+    streams: _Gaps,
+    per_window: int,
+    run_bits: int,
+    num_taps: int,
+    num_beats: list[int],
+    *,
+    is_depthwise: bool,
+    has_stalls: bool = True,
+) -> list[StreamCounts]:
+    """Count streams whose windows have `per_window` weights each."""
+    num_streams, size = streams.weights.shape
+    num_windows = streams.weights.size // per_window
+    nnz = np.count_nonzero(streams.weights.reshape(num_windows, per_window), axis=1)
+    zeros = streams.zero_places(run_bits)
+    ends = np.flatnonzero(streams.weights[:, -1] == 0) * size + size - 1
+    is_first = zeros // per_window != (zeros - (1 << run_bits)) // per_window
+    all_zeros, kept_zeros = (
+        np.bincount(np.append(places, ends) // per_window, minlength=num_windows) for places in (zeros, zeros[is_first])
+    )
+    stalls = list[np.ndarray]()
+    if has_stalls:
+        stalls = _stalls(streams, np.append(zeros[is_first], ends), per_window, num_taps, is_depthwise=is_depthwise)
+    counts, all_zeros, kept_zeros, *lost = (
+        values.reshape(num_streams, -1).tolist() for values in (nnz, all_zeros, kept_zeros, *stalls)
+    )
+    token_cycles = _token_cycles(8 + run_bits)
+    return [
+        StreamCounts(
+            beats,
+            tuple(counts[number]),
+            tuple(all_zeros[number]),
+            tuple(kept_zeros[number]),
+            tuple(tuple(stall[number]) for stall in lost),
+            token_cycles,
+        )
+        for number, beats in enumerate(num_beats)
+    ]
+
+
+def _stalls(
+    streams: _Gaps, zeros: np.ndarray, per_window: int, num_taps: int, *, is_depthwise: bool
+) -> list[np.ndarray]:
+    """Cycles lost in each window with T = 1, 2: the time between neighbours of the same kernel; the tokens of value
+    zero at `zeros` in between help.
+    """
+    weights, size = streams.weights.ravel(), streams.weights.shape[1]
+    place = np.flatnonzero(weights)
+    idle = np.diff(np.searchsorted(np.sort(zeros), place), prepend=0)
+    stream, offset = place // size, place if is_depthwise else place % per_window
+    kernel = stream * size + offset // num_taps
     is_same = np.zeros(kernel.size, bool)
     is_same[1:] = kernel[1:] == kernel[:-1]
     is_next = np.zeros(kernel.size, bool)
@@ -165,18 +246,9 @@ def count_stream(
         order - np.maximum.accumulate(np.where(is_next, 0, order))
     ) % 2 == 1  # a wait makes room for the one after
     most, less = MIN_REUSE_CYCLES - 1, MIN_REUSE_CYCLES - 2
-    stalls = [np.maximum(wait - idle, 0) for wait in (most * is_same + less * is_next, less * is_same)]
-    nnz, all_zeros, kept_zeros = (
-        tuple(counts.astype(int).tolist()) for counts in (np.bincount(window, minlength=num_windows), *zeros)
-    )
-    return StreamCounts(
-        num_beats,
-        nnz,
-        all_zeros,
-        kept_zeros,
-        tuple(tuple(np.bincount(window, stall, num_windows).astype(int).tolist()) for stall in stalls),
-        _token_cycles(8 + run_bits),
-    )
+    waits = [np.maximum(wait - idle, 0) for wait in (most * is_same + less * is_next, less * is_same)]
+    window, num_windows = place // per_window, weights.size // per_window
+    return [np.bincount(window, wait, num_windows).astype(np.int64) for wait in waits]
 
 
 @lru_cache
@@ -202,31 +274,43 @@ def pack_streams(work: ConvWork, tiling: Tiling, kernels: np.ndarray, config: Np
     weights = np.concatenate(
         [work.weights.reshape(num_oc, num_taps, num_z), np.zeros((1, num_taps, num_z), work.weights.dtype)]
     )
-    streams = []
-    for first in range(0, len(kernels), tiling.num_kernels):
-        dealt = weights[kernels[first : first + tiling.num_kernels]]
-        # conv: (kernel, core, tap, z) -> core, z, kernel, tap; depthwise has one z per kernel: (z, m) is the kernel
-        # already
-        num_windows = len(dealt) // tiling.kernels_per_z[0] if tiling.geometry.is_depthwise else num_z
-        streams += list(dealt.transpose(1, 3, 0, 2).reshape(config.num_cores, num_windows, -1))
+    num_full = len(kernels) // tiling.num_kernels * tiling.num_kernels
+    parts, windows = list[_Gaps](), list[int]()
+    for part in (kernels[:num_full].reshape(-1, tiling.num_kernels, config.num_cores), kernels[None, num_full:]):
+        if part.size:
+            # conv: (superblock, kernel, core, tap, z) -> superblock, core, z, kernel, tap; depthwise has one z per
+            # kernel: (z, m) is the kernel already
+            num_windows = part.shape[1] // tiling.kernels_per_z[0] if tiling.geometry.is_depthwise else num_z
+            dealt = weights[part].transpose(0, 2, 4, 1, 3)
+            parts.append(_Gaps.of(dealt.reshape(part.shape[0] * config.num_cores, -1)))
+            windows.append(num_windows)
     kernels_per_z = min(tiling.kernels_per_z)
     limit = num_taps * min(kernels_per_z, MAX_STEP_KERNELS) if num_taps > 1 else kernels_per_z
     choices = range(min(MAX_RUN_BITS, limit.bit_length() - 1) + 1)
-    gaps = [_gaps(stream.ravel()) for stream in streams]
-    run_bits = min(choices, key=lambda bits: sum(-(-_num_bits(each, bits) // config.port_bits) for each in gaps))
-    data, directory, num_bytes, counts = bytearray(), bytearray(), 0, []
+    run_bits = min(choices, key=lambda bits: sum(int(part.num_beats(bits, config).sum()) for part in parts))
+    least_vec = min(num_vec for stripe in tiling.stripes for _, num_vec in stripe.groups(tiling.group))
+    data, directory, num_bytes = bytearray(), bytearray(), 0
+    counts = list[StreamCounts]()
     drained = [
         kernels[first : first + tiling.num_kernels].ravel() for first in range(0, len(kernels), tiling.num_kernels)
     ]
     num_runs = tuple(int(np.count_nonzero(np.diff(ocs[ocs >= 0]) != 1)) + 1 for ocs in drained)
-    for stream in streams:
-        encoded = encode_stream(stream.ravel(), run_bits)
-        num_beats = -(-len(encoded) // config.port_bytes)
-        directory += STREAM.encode(offset_bytes=len(data), num_beats=num_beats)
-        data += encoded
-        num_bytes += num_beats * config.port_bytes
-        counts.append(count_stream(stream, run_bits, num_taps, num_beats, is_depthwise=tiling.geometry.is_depthwise))
-        data += bytes(-len(data) % max(TABLE_ALIGN_BYTES, config.port_bytes))
+    for streams, num_windows in zip(parts, windows, strict=True):
+        beats = streams.num_beats(run_bits, config).tolist()
+        for num_beats, encoded in zip(beats, streams.encode(run_bits), strict=True):
+            directory += STREAM.encode(offset_bytes=len(data), num_beats=num_beats)
+            data += encoded
+            num_bytes += num_beats * config.port_bytes
+            data += bytes(-len(data) % max(TABLE_ALIGN_BYTES, config.port_bytes))
+        counts += _count(
+            streams,
+            streams.weights.shape[1] // num_windows,
+            run_bits,
+            num_taps,
+            beats,
+            is_depthwise=tiling.geometry.is_depthwise,
+            has_stalls=work.value_bytes * least_vec < MIN_REUSE_CYCLES,
+        )
     return Streams(bytes(data), bytes(directory), run_bits, num_bytes, LayerStreams(tuple(counts), num_oc, num_runs))
 
 

@@ -21,11 +21,12 @@ MAX_WORK = 1 << 23
 
 
 def balanced(work: ConvWork, tiling: Tiling) -> np.ndarray:
-    """The channels of a tiling's kernels, as `Tiling.dealt`. Those that are dealt in their own order, since they have
-    about as many weights, stay: neighbours are written together.
+    """The channels of a tiling's kernels, as `Tiling.dealt`. Those of a single group that are dealt in their own order
+    stay: neighbours are written together.
     """
     dealt = tiling.dealt
-    if work.is_depthwise or np.array_equal(dealt.ravel()[: work.num_oc], np.arange(work.num_oc)):
+    is_ordered = np.array_equal(dealt.ravel()[: work.num_oc], np.arange(work.num_oc))
+    if work.is_depthwise or (is_ordered and any(stripe.num_groups == 1 for stripe in tiling.stripes)):
         return dealt
     return balance_windows(dealt, np.count_nonzero(work.weights, axis=(1, 2)), tiling.num_kernels)
 

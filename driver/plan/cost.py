@@ -60,8 +60,6 @@ class TilingCost:
     drain_cycles: float
     weight_cycles: float
     load_cycles: float
-    read_bytes: float
-    """Weights, parameters and activations."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def tiling_cost(
 ) -> TilingCost:
     """Estimate of one layer tiled in this way."""
     costs = _SuperblockCosts.of(geometry, group.seg_words, group.num_slots, load, config)
-    totals, cycles, loads, traffic, previous = np.zeros(3), 0.0, 0.0, np.zeros(3), None
+    totals, cycles, loads, traffic, previous = np.zeros(3), 0.0, 0.0, np.zeros(2), None
     known: dict[tuple, tuple] = {}
     for stripe in stripes:
         key = _likeness(geometry, stripe)
@@ -152,13 +150,7 @@ def tiling_cost(
             known[key] = (
                 _load_cycles(geometry, group, stripe, config),
                 *_stripe_time(stripe, group, load, costs, chunks, geometry, config),
-                np.array(
-                    [
-                        stripe.num_groups * costs.weights[here].sum(),
-                        stripe.num_groups * costs.param_beats[here].sum(),
-                        _num_pixels(geometry, stripe),
-                    ]
-                ),
+                stripe.num_groups * np.array([costs.weights[here].sum(), costs.param_beats[here].sum()]),
             )
         load_cycles, time, first, parts, moved = known[key]
         loads += load_cycles
@@ -183,7 +175,6 @@ def tiling_cost(
         drain,
         float(traffic[0]),
         loads,
-        float((fitted.PORT_SHARE * traffic[0] + traffic[1]) * config.port_bytes + traffic[2]),
     )
 
 
@@ -289,19 +280,13 @@ def words_per_row(num_cols: int, pitch: int, num_lanes: int) -> float:
     return float(np.mean(-(-(starts + num_cols) // num_lanes)))
 
 
-def _num_pixels(geometry: Geometry, stripe: Stripe) -> int:
-    """Bytes that are loaded for a stripe."""
-    _, tile_ih, _ = geometry.rows.clip(stripe.first_row, stripe.num_rows)
-    _, tile_iw, _ = geometry.clip_cols(stripe.first_col, stripe.num_cols)
-    return stripe.part.num_ic * geometry.value_bytes * tile_ih * tile_iw
-
-
 def _load_cycles(geometry: Geometry, group: GroupShape, stripe: Stripe, config: NpuConfig) -> float:
     """Cycles to load a stripe: port beats or rows of words, whichever are more."""
     _, tile_ih, _ = geometry.rows.clip(stripe.first_row, stripe.num_rows)
     is_full = stripe.num_cols == geometry.cols.size_out
+    _, tile_iw, _ = geometry.clip_cols(stripe.first_col, stripe.num_cols)
     num_channels = stripe.part.num_ic * geometry.value_bytes
-    num_bytes = _num_pixels(geometry, stripe)
+    num_bytes = num_channels * tile_ih * tile_iw
     writes = (
         num_channels
         * len(geometry.phase_list)

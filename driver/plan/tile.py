@@ -23,9 +23,9 @@ from .geometry import ChannelPart, Geometry, GroupShape, Stripe
 
 __all__ = ["Tiling", "deal_channels", "striped_tilings", "tile_conv", "tile_work", "weight_load"]
 
-EQUAL_CYCLES = 0.003
-"""Of tilings whose estimates differ by no more than this part the one is taken that reads fewest bytes: it is less than
-what the estimates are wrong by.
+EQUAL_CYCLES = 0.001
+"""Of tilings whose estimates differ by no more than this part the one is taken that reads weights least often: it is
+less than what the estimates are wrong by.
 """
 
 
@@ -138,7 +138,7 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
     if found:
         limit = min(tiling.cost.cycles for tiling in found) * (1 + EQUAL_CYCLES)
         cheapest = [tiling for tiling in found if tiling.cost.cycles <= limit]
-        return min(cheapest, key=lambda tiling: (tiling.cost.read_bytes, tiling.cost.cycles))
+        return min(cheapest, key=lambda tiling: (round(tiling.cost.weight_cycles), tiling.cost.cycles))
     if fits_window:
         raise GraphError(
             f"{geometry.num_ic} channels of the inputs of one output pixel exceed the stripe memory of "

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import ceil
-
-import numpy as np
 
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import (
@@ -132,5 +131,11 @@ class Delay:
 
     def __call__(self, alone: float) -> float:
         """When that happens which would happen at `alone`."""
-        late = max(0.0, alone - self._alone[-1])
-        return float(np.interp(alone, self._alone, self._shared)) + late if alone > self._alone[0] else alone
+        if alone <= self._alone[0]:
+            return alone
+        place = bisect_right(self._alone, alone) - 1
+        late = alone - self._alone[place]
+        if place == len(self._alone) - 1:
+            return self._shared[-1] + late
+        slope = (self._shared[place + 1] - self._shared[place]) / (self._alone[place + 1] - self._alone[place])
+        return self._shared[place] + late * slope

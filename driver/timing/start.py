@@ -179,13 +179,15 @@ class _Use:
         """For each beat the one that it waits for."""
         self.used: list[float] = []
         self.cycles: list[float] = []
+        start = 0
         for stream in streams:
-            needed, channels = channels[: len(stream.nnz)], channels[len(stream.nnz) :]
-            tokens = np.cumsum([n + zero for n, zero in zip(stream.nnz, stream.zeros, strict=True)])
+            needed = np.array(channels[start : start + len(stream.nnz)])
+            start += len(stream.nnz)
+            tokens = np.cumsum(np.add(stream.nnz, stream.zeros))
             windows = np.searchsorted(
                 tokens * (stream.num_beats / max(1, tokens[-1])), np.arange(stream.num_beats), side="right"
             )
-            self.channels += [needed[min(window, len(needed) - 1)] for window in windows.tolist()]
+            self.channels += needed[np.minimum(windows, len(needed) - 1)].tolist()
             self.cycles += [sum(stream.cycles(num_vec)) / stream.num_beats] * stream.num_beats
 
     def times(self, arrived: Sequence[float]) -> list[float]:
@@ -296,6 +298,7 @@ class _LaterWeights(_Client):
             first,
             config.weight_fifo_beats,
         )
+        self.arrived = [[0.0] * len(use.channels) for use in own]
         self.tables: _Tables | None = None
         self.next_tables = next_tables
         self.left: list[deque[int]] = [deque() for _ in own]
@@ -308,7 +311,7 @@ class _LaterWeights(_Client):
             return inf
         is_giving_way = bool(self.own[core].pixels.lengths)
         least = self.asked[core] - self.ahead + (1 - LOW_BEATS if is_giving_way else self.left[core][0] - self.depth)
-        used = self.own[core].times([0.0] * len(self.own[core].channels))
+        used = self.own[core].times(self.arrived[core])
         return self.ready if least <= 0 else inf if least > len(used) else max(self.ready, used[least - 1])
 
     def update(self) -> None:
@@ -429,13 +432,13 @@ class Load:
         """Those for which there is room only when groups have been drained."""
         d = self.fields
 
+        needed = [
+            max(_channels(d, core, sb, config)[-1] for core in range(config.num_cores)) for sb in range(d["num_sb"])
+        ]
+
         def drained(group: int) -> float:
             sb, group = divmod(group, d["num_groups"])
-            channel = (
-                max(_channels(d, core, sb, config)[-1] for core in range(config.num_cores))
-                if sb < d["num_sb"]
-                else d["num_ic"]
-            )
+            channel = needed[sb] if sb < d["num_sb"] else d["num_ic"]
             return pixels.loaded[channel] + (group + 1) * self.drain_cycles if channel < len(pixels.loaded) else inf
 
         depth = max(PARAM_DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
@@ -622,11 +625,10 @@ def _take_turns(
 def _channels(d: dict[str, int], core: int, sb: int, config: NpuConfig) -> list[int]:
     """For each window of a core in a superblock the last byte channel that it needs."""
     num_z, first = d["num_z_last" if 0 < sb == d["num_sb"] - 1 else "num_z"], sb * d["num_z"]
-    value_bytes, last = 1 + d["is_wide"], d["num_ic"] - 1
-    return [
-        min((((first + z) * config.num_cores + core if d["is_depthwise"] else z) + 1) * value_bytes - 1, last)
-        for z in range(num_z)
-    ]
+    channels = np.arange(num_z)
+    if d["is_depthwise"]:
+        channels = (first + channels) * config.num_cores + core
+    return np.minimum((channels + 1) * (1 + d["is_wide"]) - 1, d["num_ic"] - 1).tolist()
 
 
 def _param_runs(d: dict[str, int], config: NpuConfig) -> list[int]:

@@ -176,7 +176,7 @@ def test_even_strides_leave_two_to_the_core(monkeypatch):
 
 
 def test_a_window_of_one_phase_holds_more_pixels():
-    """The windows of a large kernel at stride 2 have room for a few outputs; split by columns they hold half of the
+    """The windows of a large kernel at stride 2 have room for a few outputs; split into phases they hold half of the
     image, so that weights are read twice.
     """
     large, small = strided(37, 37, 2, 16, (21, 21), (2, 2), (7, 7, 7, 7)), strided(37, 37, 2, 16, (7, 7), (2, 2))
@@ -184,7 +184,7 @@ def test_a_window_of_one_phase_holds_more_pixels():
         [(layer["num_ic"], layer["num_groups"]) for layer in descriptors(graph, PRESETS["Q"])]
         for graph in (large, small)
     ]
-    assert found == [[(2 * 2, 2)], [(2, 2)]]
+    assert found == [[(2 * 2 * 2, 2)], [(2, 2)]]
     check(large, PRESETS["Q"])
 
 
