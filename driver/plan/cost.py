@@ -11,7 +11,7 @@ import numpy as np
 
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import FILL_GAP_CYCLES, MIN_REUSE_CYCLES, NUM_TP_LANES
-from convoy.spec.isa import MAX_RUN_BITS, PARAM
+from convoy.spec.isa import LUT_BYTES, MAX_RUN_BITS, PARAM
 
 from . import fitted
 
@@ -23,6 +23,7 @@ __all__ = [
     "WeightLoad",
     "block_cycles",
     "least_cycles",
+    "table_cycles",
     "tiling_cost",
     "tp_cycles",
     "tp_group_bytes",
@@ -262,6 +263,11 @@ def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfi
         + fitted.TP_BYTE_CYCLES[kind] * num_bytes
         + fitted.TP_BLOCK_CYCLES * -(-num_loaded_bytes // (config.tp_buffer_bytes // 2))
     )
+
+
+def table_cycles(config: NpuConfig) -> float:
+    """Estimate of what a lookup table costs each descriptor of the tensor processor, which loads it anew."""
+    return fitted.TP_BLOCK_CYCLES + LUT_BYTES / config.port_bytes
 
 
 def tp_group_bytes(steps: Iterable[int], config: NpuConfig) -> int:
