@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 
+from convoy.driver.emit.tp_moves import move_blocks
 from convoy.driver.graph.graph import Graph, GraphError, Op
 from convoy.driver.lower.work import (
     ConvWork,
@@ -17,12 +18,14 @@ from convoy.driver.lower.work import (
     HostWork,
     InterleaveWork,
     LutWork,
+    MovesWork,
     PoolWork,
     Residual,
     Work,
     ZoomWork,
+    composed,
 )
-from convoy.driver.plan.cost import pool_cycles, tp_cycles
+from convoy.driver.plan.cost import pool_cycles, table_cycles, tp_cycles
 from convoy.driver.plan.phases import is_native, split_conv
 from convoy.driver.plan.swap import nn_cycles, swap_work
 from convoy.driver.plan.tile import tile_work
@@ -32,7 +35,7 @@ from convoy.spec.limits import FusedPool, broken_limit
 
 __all__ = ["Fusions", "choose_fusions"]
 
-LutMaker = ConvWork | PoolWork | ElementwiseWork | LutWork | InterleaveWork | ZoomWork
+LutMaker = ConvWork | PoolWork | ElementwiseWork | LutWork | InterleaveWork | ZoomWork | MovesWork
 """What can look its outputs up in a table."""
 
 
@@ -117,6 +120,12 @@ class _Fuser:
             root = self.makers[work.operand]
         return root
 
+    def _origin(self, tensor: int) -> int:
+        """The tensor of the operator whose task makes a tensor."""
+        while isinstance(work := self.works[self.makers[tensor]], FusedWork):
+            tensor = work.operand
+        return tensor
+
     def _foreign(self, root: int) -> str:
         """What to say of an operand that is not made by what could do more."""
         return f"its operand comes from {self.graph.ops[root].kind}" if root >= 0 else _IS_INPUT
@@ -143,8 +152,18 @@ class _Fuser:
             return "a sum is fused there, which comes last"
         if isinstance(before, ConvWork) and before.pool_size and not _is_rising(work.lut):
             return "a pool is fused there, which comes last"
-        lut = work.lut if before.lut is None else work.lut[before.lut.view("u1")]
-        self._merge(position, root, operand, replace(before, lut=lut))
+        if isinstance(before, MovesWork):
+            number = self.graph.ops[root].outputs.index(self._origin(operand))
+            moves = [move for n, move in before.moves if n == number]
+            if any(move.has_frame for move in moves):
+                return "its operand has a frame"
+            num_blocks = sum(1 for move in moves for _ in move_blocks(move, 0, 0, self.config))
+            cycles_alone = tp_cycles("copy", work.num_elements, work.num_elements, self.config)
+            if num_blocks * table_cycles(self.config) > cycles_alone:
+                return "its operand is made in so many pieces that a table for each costs more"
+            self._merge(position, root, operand, before.with_table(number, work.lut))
+            return None
+        self._merge(position, root, operand, replace(before, lut=composed(before.lut, work.lut)))
         return None
 
     def _pool(self, position: int, op: Op, work: PoolWork) -> str | None:

@@ -12,11 +12,11 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ElementwiseWork, PoolWork
 from convoy.driver.plan import fitted
-from convoy.driver.plan.cost import tp_group_bytes
+from convoy.driver.plan.cost import table_cycles, tp_group_bytes
 from convoy.driver.plan.orders import CopyWork
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import NUM_TP_LANES
-from convoy.spec.isa import LUT_BYTES, TP, TpOp
+from convoy.spec.isa import TP, TpOp
 
 __all__ = ["BLANK", "block_sizes", "copy_blocks", "elementwise_blocks", "flat_blocks", "pool_blocks"]
 
@@ -230,7 +230,7 @@ def _sizes(num_units: int, first: int, largest: int) -> tuple[int, ...]:
 
 def _overhead(lut: np.ndarray | None, config: NpuConfig) -> float:
     """Cycles of a block besides loading and computing; each loads its table again."""
-    return fitted.TP_BLOCK_CYCLES + (0 if lut is None else fitted.TP_BLOCK_CYCLES + LUT_BYTES / config.port_bytes)
+    return fitted.TP_BLOCK_CYCLES + (0 if lut is None else table_cycles(config))
 
 
 def flat_blocks(

@@ -38,7 +38,13 @@ __all__ = [
     "ZoomAxis",
     "ZoomPiece",
     "ZoomWork",
+    "composed",
 ]
+
+
+def composed(first: np.ndarray | None, then: np.ndarray) -> np.ndarray:
+    """Two tables one after the other as one: int8 (256,), entry `x & 255` for the element x."""
+    return then if first is None else then[first.view("u1")]
 
 
 @dataclass(frozen=True)
@@ -401,6 +407,13 @@ class MoveWork:
     channels: MoveAxis
     zero_point: int
     """The value of the frame."""
+    lut: np.ndarray | None = None
+    """Table that the outputs are looked up in."""
+
+    @property
+    def has_frame(self) -> bool:
+        """Are there pixels around those of the source?"""
+        return any(axis.before or axis.behind for axis in (self.rows, self.cols))
 
     @property
     def is_box(self) -> bool:
@@ -422,6 +435,14 @@ class MovesWork:
     in_shape: tuple[int, int, int, int]
     """The input seen as NHWC."""
     moves: tuple[tuple[int, MoveWork], ...]
+
+    def with_table(self, output: int, lut: np.ndarray) -> MovesWork:
+        """The same with one of the outputs looked up in a table, behind the one that there may be."""
+        moves = tuple(
+            (number, replace(move, lut=composed(move.lut, lut)) if number == output else move)
+            for number, move in self.moves
+        )
+        return replace(self, moves=moves)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MIN_FILL_CYCLES, MIN_REUSE_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
-from convoy.spec.isa import MAX_RUN_BITS, PARAM, TpOp
+from convoy.spec.isa import LUT_BYTES, MAX_RUN_BITS, PARAM, TpOp
 
 from . import fitted
 
@@ -26,6 +26,7 @@ __all__ = [
     "block_cycles",
     "least_cycles",
     "pool_cycles",
+    "table_cycles",
     "tiling_cost",
     "tp_cycles",
     "tp_group_bytes",
@@ -330,6 +331,11 @@ def pool_cycles(work: PoolWork, config: NpuConfig) -> float:
     load, process = num_bytes / config.port_bytes, work.value_bytes * work.num_ic * windows
     cycles = max(load, process) + min(load, process) / num_blocks + fitted.TP_BLOCK_CYCLES * num_blocks
     return fitted.TP_START_CYCLES + cycles
+
+
+def table_cycles(config: NpuConfig) -> float:
+    """Estimate of what a lookup table costs each descriptor of the tensor processor, which loads it anew."""
+    return fitted.TP_BLOCK_CYCLES + LUT_BYTES / config.port_bytes
 
 
 def tp_group_bytes(steps: Iterable[int], config: NpuConfig) -> int:

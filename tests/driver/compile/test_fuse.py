@@ -14,6 +14,8 @@ from convoy.golden.machine import Machine, MachineError
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import DESCRIPTOR_BYTES, NN
 from convoy.verif.graphs import GraphMaker, evaluate, random_values, run_plan
+from convoy.verif.litert import ModelBuilder
+from convoy.verif.models import check_model
 from convoy.verif.strategies import configs, lut_graphs, residual_graphs
 
 Q = PRESETS["Q"]
@@ -246,3 +248,39 @@ def test_the_golden_machine_checks_the_runs_of_a_sum():
         machine.memory[last : last + DESCRIPTOR_BYTES] = np.frombuffer(raw, np.uint8)
         with pytest.raises(MachineError, match=message):
             machine.run(step.program.program_addr, len(step.program.descriptors), step.program.record_addr)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_tables_behind_splits(dtype):
+    """Each output has a table of its own, or two."""
+    builder, offset = ModelBuilder(), 128 * (dtype == np.uint8)
+    source, a, b = (builder.tensor((1, 6, 7, num_c), dtype, 0.05, offset) for num_c in (8, 4, 4))
+    soft, twice = (builder.tensor((1, 6, 7, 4), dtype, 1 / 128, offset) for _ in range(2))
+    gate = builder.tensor((1, 6, 7, 4), dtype, 1 / 256, offset - 128)
+    builder.op("SPLIT", [builder.tensor((), np.int32, data=np.array(3)), source], [a, b], numSplits=2)
+    builder.op("TANH", [a], [soft])
+    builder.op("RELU", [soft], [twice])
+    builder.op("LOGISTIC", [b], [gate])
+    plan = check_model(builder.finish([source], [twice, gate]), Q)
+    assert plan.steps[0].engines == {0: "tp", 1: "fused", 2: "fused", 3: "fused"}
+
+
+def test_no_table_goes_behind_a_frame():
+    maker = GraphMaker(12)
+    source = maker.tensor((1, 6, 7, 8))
+    framed = maker.op("PAD", (source, maker.constant([[0, 0], [1, 1], [2, 0], [0, 0]])), (1, 8, 9, 8))
+    engines, notes = check(maker.graph([source], [maker.op("TANH", (framed,), (1, 8, 9, 8))]))
+    assert (engines[1], notes[1]) == ("tp", "not fused: its operand has a frame")
+
+
+def test_no_table_goes_behind_many_small_pieces():
+    """Each descriptor would load it; here each takes a byte of some rows and columns."""
+    maker = GraphMaker(13)
+    source = maker.tensor((1, 3, 3, 40))
+    begin, end, steps = ([0, 0, 0, 0], [1, 3, 3, 40], [1, 1, 1, 2])
+    options = dict.fromkeys(("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask"), 0)
+    operands = (source, *(maker.constant(values) for values in (begin, end, steps)))
+    part = maker.op("STRIDED_SLICE", operands, (1, 3, 3, 20), **options)
+    engines, notes = check(maker.graph([source], [maker.op("TANH", (part,), (1, 3, 3, 20))]))
+    assert engines[1] == "tp"
+    assert "so many pieces" in notes[1]
