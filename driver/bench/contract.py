@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import log2
+from math import log2, prod
 from typing import Any
 
 from convoy.driver.workload.synthetic import LayerSpec
@@ -119,22 +119,26 @@ STRIDES = (
 )
 
 
+OVER_TWIN = 1.3
+"""Cycles of a layer whose stride is not native, over those of its twin of stride 1."""
+OVER_FLOOR = 1.2
+"""The same over the cycles that its bytes take, where these are more."""
+
+
 def _strides(npu: NpuConfig) -> Iterator[Case]:
     def setup(stride: tuple[int, int]) -> Setup:
         return Setup(_layer((16, 16), 32, 32, stride=stride), npu)
 
+    twin = setup((1, 1))
     for stride in STRIDES:
-        is_native = max(stride) <= 2
-        yield Case(2, "strides", f"stride {_by(stride)}, to 16x16", setup(stride), TP_SHARE, 0 if is_native else None)
-        yield Case(
-            2,
-            "strides",
-            f"stride {_by(stride)}, to 16x16",
-            setup(stride),
-            CYCLES,
-            1.02 if is_native else None,
-            setup((1, 1)),
-        )
+        is_native, name, layer = max(stride) <= 2, f"stride {_by(stride)}, to 16x16", setup(stride).layer
+        yield Case(2, "strides", name, setup(stride), TP_SHARE, 0 if is_native else None)
+        num_macs = prod(twin.layer.output_hw) * prod(twin.layer.kernel) * twin.layer.num_oc * twin.layer.input_hwc[2]
+        limit = 1.02 if is_native else OVER_TWIN
+        if prod(layer.input_hwc) / npu.port_bytes * OVER_FLOOR > num_macs / npu.macs_per_cycle * limit:
+            yield Case(2, "strides", name, setup(stride), ROOFLINE, 1 / OVER_FLOOR)
+            limit = None  # the bytes of the larger input take longer
+        yield Case(2, "strides", name, setup(stride), CYCLES, limit, twin)
 
 
 def _channels(npu: NpuConfig) -> Iterator[Case]:

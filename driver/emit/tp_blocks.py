@@ -12,7 +12,7 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ElementwiseWork, PoolWork
 from convoy.driver.plan import fitted
-from convoy.driver.plan.cost import table_cycles, tp_group_bytes
+from convoy.driver.plan.cost import table_cycles, tp_copy_bytes, tp_group_bytes
 from convoy.driver.plan.orders import CopyWork
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import NUM_TP_LANES
@@ -321,7 +321,7 @@ def _copy_box(
         if load is not None and made is not None:
             num_blocks = prod(-(-whole // extent) for whole, extent in zip(sizes, extents, strict=True))
             step = prod(extents[axis] for axis in source[source.index(target[2]) + 1 :])
-            lanes = tp_group_bytes([step], config)
+            lanes = tp_copy_bytes(step, config)
             elements = extents[target[0]] * extents[target[1]] * max(2, -(-extents[target[2]] // lanes))
             loads, writes = (count * (-(-run // config.port_bytes) + 1) for _, run, count, _ in (load, made))
             cost = num_blocks * (max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES)

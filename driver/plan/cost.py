@@ -28,6 +28,7 @@ __all__ = [
     "pool_cycles",
     "table_cycles",
     "tiling_cost",
+    "tp_copy_bytes",
     "tp_cycles",
     "tp_group_bytes",
     "words_per_row",
@@ -345,9 +346,17 @@ def tp_group_bytes(steps: Iterable[int], config: NpuConfig) -> int:
     return NUM_TP_LANES if all(step == 0 or step % (config.port_bytes // 2) for step in steps) else 1
 
 
+def tp_copy_bytes(step: int, config: NpuConfig) -> int:
+    """Elements that a copy walks over in a cycle, with neighbours so many bytes apart: two where all of them are in one
+    bank of the buffer, which is read twice in a cycle.
+    """
+    return NUM_TP_LANES if step == 0 or step % config.port_bytes else 2
+
+
 def block_cycles(block: dict[str, int], config: NpuConfig) -> float:
     """Estimated cycles of a descriptor other than a pool: its load or its elements, whichever are more."""
     load = sum(block[f"num_{name}_runs"] * (-(-block[f"{name}_run_bytes"] // config.port_bytes) + 1) for name in "ab")
     steps = [block["step_2"]] + [block["b_step_2"]] * (block["b_run_bytes"] > 0)
-    row = max(2, (1 + block["is_wide"]) * -(-block["num_2"] // tp_group_bytes(steps, config)))
+    lanes = tp_copy_bytes(steps[0], config) if block["op"] == TpOp.COPY else tp_group_bytes(steps, config)
+    row = max(2, (1 + block["is_wide"]) * -(-block["num_2"] // lanes))
     return max(load, block["num_0"] * block["num_1"] * row) + fitted.TP_BLOCK_CYCLES

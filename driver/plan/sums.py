@@ -24,7 +24,7 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import NUM_TP_LANES
 from convoy.spec.isa import NN
 
-from .cost import pool_cycles, tp_cycles, tp_group_bytes
+from .cost import pool_cycles, tp_copy_bytes, tp_cycles
 from .pools import Pools, summing_pool
 from .tile import tile_work
 
@@ -85,7 +85,7 @@ def _turning_cycles(work: ConvWork, config: NpuConfig) -> float:
     """Estimate of the copy that turns planes, which the tensor processor reads a byte a cycle where neighbours of the
     result lie in one bank of its buffer.
     """
-    group_bytes = tp_group_bytes([work.rows.size_in * work.cols.size_in], config)
+    group_bytes = tp_copy_bytes(work.rows.size_in * work.cols.size_in, config)
     return tp_cycles("copy", work.num_in_bytes * NUM_TP_LANES // group_bytes, work.num_in_bytes, config)
 
 

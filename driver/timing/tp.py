@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convoy.driver.plan.cost import tp_group_bytes
+from convoy.driver.plan.cost import tp_copy_bytes, tp_group_bytes
 from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import (
@@ -142,10 +142,9 @@ class TpTimer:
         """Cycles of the walk."""
         outer = d["num_0"] * d["num_1"]
         if d["op"] in (TpOp.COPY, *TP_TWO_OPERANDS):
-            steps = [d["step_2"], *([d["b_step_2"]] if d["op"] in TP_TWO_OPERANDS else [])]
-            lanes = tp_group_bytes(steps, self.config)
             if d["op"] == TpOp.COPY:
-                return d["num_0"] * self._copied_rows(d, lanes)
+                return d["num_0"] * self._copied_rows(d, tp_copy_bytes(d["step_2"], self.config))
+            lanes = tp_group_bytes([d["step_2"], d["b_step_2"]], self.config)
             return outer * max(2, (1 + d["is_wide"]) * -(-d["num_2"] // lanes))
         least = AVERAGE_CYCLES_WIDE if d["op"] == TpOp.AVG_POOL and d["is_wide"] else MIN_WINDOW_CYCLES
         rows = [_clipped(_place(d, "y", "h", n), d["kernel_h"], d["tile_ih"]) for n in range(d["num_1"])]

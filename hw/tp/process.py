@@ -19,7 +19,7 @@ from .blend import Blend, BlendWeights
 from .buffer import TpBuffer
 from .math_lane import MathLane
 from .pool import Average, PoolReduce
-from .walk import GroupWalk, WindowWalk, is_pool
+from .walk import GroupWalk, WindowWalk, is_pool, pair_mode
 
 __all__ = ["Process", "result_layout"]
 
@@ -72,7 +72,8 @@ class Process(wiring.Component):
     `ARITHMETIC_CYCLES` more, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES`, `MEAN` `MEAN_CYCLES`.
     Throughput: pools, `BILINEAR`: `num_lanes` pixels of a window row per cycle, and at least two cycles per window
     (averages of int16: those of `Average`); others: a group of `num_lanes` elements per cycle (one element if a step
-    puts lanes into one bank; of int16: two cycles), and at least two cycles per iteration of the outer loops.
+    puts lanes into one bank, in `COPY` two if it puts all into one; of int16: two cycles), and at least two cycles per
+    iteration of the outer loops.
 
     Parameters
     ----------
@@ -129,6 +130,12 @@ class Process(wiring.Component):
         has_b = Cat(job.op == op for op in TP_TWO_OPERANDS).any()
         is_pair, is_wide_pool = Signal(), Signal()  # int16: low and high bytes in two cycles, or by both gathers
         m.d.comb += [is_pair.eq(job.is_wide & has_b), is_wide_pool.eq(job.is_wide & ~has_b)]
+        step = job.step_2[:half_bits]
+        halves, pairs = Signal(), Signal()  # of a copy both gathers read the lanes
+        for signal, mode in zip((halves, pairs), pair_mode(step, lanes, self._config.port_bytes), strict=True):
+            m.d.comb += signal.eq((job.op == TpOp.COPY) & mode)
+        pair_offset = Mux(halves, step << exact_log2(lanes // 2), step)
+        first_b = Mux(halves | pairs, pair_offset, Mux(is_wide_pool, job.a_high_bytes, self.loaded.p))
         is_end = Signal()
         with m.FSM():
             with m.State("IDLE"):
@@ -140,7 +147,7 @@ class Process(wiring.Component):
                 can_start = lut.is_ready & ~lut.start
                 m.d.comb += [self.loaded.ready.eq(can_start), window_walk.start.eq(self.loaded.valid & can_start)]
                 m.d.sync += [
-                    b_offset.eq(truncate(Mux(is_wide_pool, job.a_high_bytes, self.loaded.p), b_offset.shape())),
+                    b_offset.eq(truncate(first_b, b_offset.shape())),
                     b_high_offset.eq(truncate(self.loaded.p + job.b_high_bytes, b_high_offset.shape())),
                     lut.start.eq(0),
                 ]
@@ -159,12 +166,15 @@ class Process(wiring.Component):
         a_addr, b_addr = Signal(half_bits), Signal(half_bits)
         m.d.comb += [
             a_addr.eq(groups.p.addr + Mux(is_high, job.a_high_bytes[:half_bits], 0)),
-            b_addr.eq(Mux(is_wide_pool, groups.p.addr, groups.p.addr_b) + Mux(is_high, b_high_offset, b_offset)),
+            b_addr.eq(
+                Mux(is_wide_pool | halves | pairs, groups.p.addr, groups.p.addr_b)
+                + Mux(is_high, b_high_offset, b_offset)
+            ),
         ]
         m.d.sync += [
             self.read_addr[0].eq(Cat(a_addr, job.buffer_half)),
             self.read_addr[1].eq(Cat(b_addr, job.buffer_half)),
-            self.read_count.eq(groups.p.count),
+            self.read_count.eq(Mux(halves, lanes // 2, Mux(pairs, 1, groups.p.count))),
         ]
         is_low = is_pair & ~is_high
         tags = {
@@ -177,7 +187,14 @@ class Process(wiring.Component):
         }
         tags = _delay(m, tags, 1 + TpBuffer.GATHER_CYCLES, "gather")
         weights = self._weights(m, groups.p.is_row_0, group_walk.place)
-        self._compute(m, job, tags, weights, lut, queue.i)
+        half = lanes // 2
+        read_a, read_b = self.read_data
+        copied = Mux(
+            halves,
+            Cat(*[read_a[lane] for lane in range(half)], *[read_b[lane] for lane in range(half)]),
+            Mux(pairs, Cat(read_a[0], read_b[0]), Value.cast(read_a)),
+        )
+        self._compute(m, job, tags, weights, copied, lut, queue.i)
         m.d.comb += is_end.eq(queue.i.valid & queue.i.p.last)
         return m
 
@@ -221,7 +238,7 @@ class Process(wiring.Component):
             "weight",
         )
 
-    def _compute(self, m, job, tags, weights, lut, results):
+    def _compute(self, m, job, tags, weights, copied, lut, results):
         """The bytes that were read or the fill, or what is made of them, looked up if need be, into the queue."""
         read_a, read_b = self.read_data
         low_a, low_b = (
@@ -292,7 +309,7 @@ class Process(wiring.Component):
             with m.Case(TpOp.COPY):
                 m.d.sync += [
                     lut.valid.eq(tags["en"]),
-                    lut.lanes.eq(Mux(tags["fill"], job.zero_point_out[:8].replicate(self._num_lanes), read_a)),
+                    lut.lanes.eq(Mux(tags["fill"], job.zero_point_out[:8].replicate(self._num_lanes), copied)),
                     result["count"].eq(tags["count"]),
                     result["last"].eq(tags["last"]),
                 ]

@@ -248,12 +248,22 @@ class WindowWalk(wiring.Component):
             ]
 
 
+def pair_mode(step: Signal, num_lanes: int, num_banks: int) -> tuple[Value, Value]:
+    """How both gathers share the lanes of a `COPY` whose step would put lanes into one bank, if it does: half of the
+    lanes each, which lie in different banks, or one lane each.
+    """
+    free_bits = (num_banks // num_lanes).bit_length()
+    is_conflict = (step != 0) & ~step[:free_bits].any()
+    return is_conflict & step[free_bits], is_conflict & ~step[free_bits]
+
+
 class GroupWalk(wiring.Component):
     """Cuts windows into groups of bytes that the buffer reads at once: row by row, up to `num_lanes` columns each.
 
     Columns are `step_2` bytes apart (pools, `BILINEAR`: 1), `b_step_2` in operand B, rows `tile_iw`. When a step would
-    put two lanes into one bank, groups have one byte; a step of 0 does not, all lanes then read one byte. Nothing is
-    read for bytes outside the image, so their groups are always full.
+    put two lanes into one bank, groups have one byte; a step of 0 does not, all lanes then read one byte. `COPY`, which
+    has no operand B, reads with both gathers then, as `pair_mode` says: its groups have two bytes, or are full. Nothing
+    is read for bytes outside the image, so their groups are always full.
 
     | cycle | what happens |
     | -- | -- |
@@ -286,7 +296,7 @@ class GroupWalk(wiring.Component):
     groups : Out(stream of `group_layout`)
         An empty window gives a group with a `count` of 0 that has `window_last`.
     steps : Out(array of 2 x addr_bits)
-        Bytes from lane to lane of A and of B, constant during a descriptor.
+        Bytes from lane to lane of A and of B, constant during a descriptor; the same in `COPY`.
     """
 
     def __init__(self, addr_bits: int, *, num_lanes: int, num_banks: int):
@@ -308,17 +318,23 @@ class GroupWalk(wiring.Component):
         lanes = self._num_lanes
 
         # Lanes 0 .. num_lanes-1 hit different banks unless the step has too many factors of two.
-        is_wide = Signal()
+        is_wide, is_two = Signal(), Signal()
+        is_copy, halves, pairs = Signal(), Signal(), Signal()
         free_bits = (self._num_banks // lanes).bit_length()
         steps = self.steps[0], self.steps[1]
+        m.d.comb += [
+            is_copy.eq(job.op == TpOp.COPY),
+            Cat(halves, pairs).eq(Cat(*pair_mode(steps[0], lanes, self._num_banks))),
+        ]
         group_steps = [Signal.like(each, name=f"group_step_{n}") for n, each in enumerate(steps)]
         m.d.sync += [
             steps[0].eq(truncate(Mux(is_pool(job.op), 1, job.step_2), steps[0].shape())),
-            steps[1].eq(truncate(Mux(is_pool(job.op), 1, job.b_step_2), steps[1].shape())),
-            is_wide.eq(Cat(each[:free_bits].any() | (each == 0) for each in steps).all()),
+            steps[1].eq(truncate(Mux(is_pool(job.op), 1, Mux(is_copy, job.step_2, job.b_step_2)), steps[1].shape())),
+            is_wide.eq(Cat(each[:free_bits].any() | (each == 0) for each in steps).all() | (is_copy & halves)),
+            is_two.eq(is_copy & pairs),
         ]
         m.d.sync += [
-            total.eq(truncate(Mux(is_wide, each * lanes, each), total.shape()))
+            total.eq(truncate(Mux(is_wide, each * lanes, Mux(is_two, each << 1, each)), total.shape()))
             for total, each in zip(group_steps, steps, strict=True)
         ]
 
@@ -334,11 +350,13 @@ class GroupWalk(wiring.Component):
         num_cols = Signal(16)
         cols_left = Signal(16)
         rows_left = Signal(16)
+        num_full = Signal(range(lanes + 1))
         m.d.comb += [
             is_full.eq(is_wide | is_fill),
+            num_full.eq(Mux(is_full, lanes, Mux(is_two, 2, 1))),
             is_window_end.eq(is_row_end & is_last_row),
             groups.valid.eq(is_active),
-            groups.p.count.eq(truncate(Mux(is_row_end, cols_left, Mux(is_full, lanes, 1)), groups.p.count.shape())),
+            groups.p.count.eq(truncate(Mux(is_row_end, cols_left, num_full), groups.p.count.shape())),
             groups.p.is_fill.eq(is_fill),
             groups.p.window_last.eq(is_window_end),
             groups.p.last.eq(is_window_end & is_last),
@@ -349,7 +367,9 @@ class GroupWalk(wiring.Component):
         is_row_0 = Signal()
         m.d.comb += [groups.p.addr.eq(addr), groups.p.addr_b.eq(addr_b), groups.p.is_row_0.eq(is_row_0)]
 
-        is_first_short = Mux(is_wide | windows.p.is_fill, windows.p.num_cols <= lanes, windows.p.num_cols <= 1)
+        is_first_short = Mux(
+            is_wide | windows.p.is_fill, windows.p.num_cols <= lanes, windows.p.num_cols <= Mux(is_two, 2, 1)
+        )
         with m.If(windows.ready):
             m.d.sync += [
                 is_active.eq(windows.valid),
@@ -380,7 +400,7 @@ class GroupWalk(wiring.Component):
                 ]
             with m.Else():
                 m.d.sync += [
-                    is_row_end.eq(Mux(is_full, cols_left <= 2 * lanes, cols_left <= 2)),
+                    is_row_end.eq(Mux(is_full, cols_left <= 2 * lanes, cols_left <= Mux(is_two, 4, 2))),
                     addr.eq(addr + group_steps[0]),
                     addr_b.eq(addr_b + group_steps[1]),
                     cols_left.eq(cols_left - groups.p.count),

@@ -346,22 +346,24 @@ def test_average_reads_four_pixels_per_cycle():
     assert done <= load_cycles + 64 * 32 + 120
 
 
-def test_a_stride_of_three_reads_four_elements_per_cycle():
+@pytest.mark.parametrize(("step", "rate"), [(3, 4), (4, 4), (8, 2)])
+def test_copies_with_a_step_read_several_elements_per_cycle(step, rate):
+    """Of steps that share a bank too: with a port of 8 bytes 4 does by halves, 8 wholly."""
     config = NpuConfig()
-    width = 96
+    num_0, num_2 = 3, 6144 // step // 2 - 1
     job = BLANK | {
         "op": TpOp.COPY,
-        "a_run_bytes": 3 * width * 24,
-        "num_0": 3,
+        "a_addr": 5,
+        "a_run_bytes": step * num_2 + num_0,
+        "num_0": num_0,
         "step_0": 1,
-        "num_2": width * 24,
-        "step_2": 3,
+        "num_2": num_2,
+        "step_2": step,
         "tile_ih": 1,
-        "tile_iw": width * 24,
-        "out_run_bytes": width * 24,
+        "tile_iw": num_2,
+        "out_run_bytes": num_2,
         "out_pitch_bytes": AREA_BYTES,
         "out_addr": 2 * AREA_BYTES,
     }
     (done,) = run(config, [job], random.Random(4).randbytes(5 * AREA_BYTES))
-    elements = 3 * width * 24
-    assert done <= elements // config.port_bytes + elements // 4 + 120
+    assert done <= step * num_2 // config.port_bytes + num_0 * num_2 // rate + 130

@@ -2,6 +2,7 @@
 
 from itertools import groupby
 
+import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
@@ -55,6 +56,12 @@ def expected_groups(job):
                 )
 
 
+def pair_modes(step):
+    """Do the gathers of a copy have half of the lanes each, or one lane each?"""
+    is_conflict = step != 0 and len({lane * step % BANKS for lane in range(LANES)}) < LANES
+    return is_conflict and step % BANKS != 0, is_conflict and step % BANKS == 0
+
+
 def walk(job, stall):
     """The windows that the hardware walks through, as `expected_groups`, and the cycles from start to the last
     group.
@@ -85,9 +92,12 @@ def walk(job, stall):
                     [(first + lane * step) % (1 << ADDR_BITS) for lane in range(p.count)]
                     for first, step in zip((p.addr, p.addr_b), steps, strict=True)
                 )
-                assert p.is_fill or all(
-                    len({addr % BANKS for addr in set(each)}) == len(set(each)) for each in (addrs, addrs_b)
-                )
+                gathers = [addrs, addrs_b]
+                if job["op"] is TpOp.COPY and any(pair_modes(steps[0])):
+                    half = LANES // 2 if pair_modes(steps[0])[0] else 1
+                    assert p.is_fill or p.count <= 2 * half
+                    gathers = [addrs[:half], addrs[half:]]
+                assert p.is_fill or all(len({addr % BANKS for addr in set(each)}) == len(set(each)) for each in gathers)
                 assert p.is_row_0 or job["op"] not in (TpOp.COPY, *TP_TWO_OPERANDS)
                 window_addrs, window_b = windows[-1]
                 window_addrs += [None] * p.count if p.is_fill else addrs
@@ -231,6 +241,14 @@ def test_a_long_row_takes_a_cycle_per_group():
         "tile_iw": 400,
     }
     assert walk(job, [1])[1] <= 100 + 8
+
+
+@pytest.mark.parametrize(("step", "count"), [(3, LANES), (BANKS // 2, LANES), (BANKS, 2), (3 * BANKS, 2)])
+def test_both_gathers_read_where_lanes_share_a_bank(step, count):
+    job = dict.fromkeys(TP.fields, 0) | {"op": TpOp.COPY, "num_0": 1, "num_1": 1, "num_2": 64, "step_2": step}
+    windows, cycles = walk(job | {"tile_ih": 1, "tile_iw": 64}, [1])
+    assert windows == list(expected_groups(job | {"tile_ih": 1, "tile_iw": 64}))
+    assert cycles <= 64 // count + 10
 
 
 def test_short_rows_take_two_cycles_each():
