@@ -12,22 +12,11 @@ import numpy as np
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
 
+from .geometry import NATIVE_STRIDES
 from .pools import Pools, PoolSteps
 from .sums import CutConv, TurnedConv
 
-__all__ = [
-    "NATIVE_STRIDES",
-    "AxisPhases",
-    "PhaseSplit",
-    "SplitConv",
-    "Splits",
-    "is_native",
-    "split_conv",
-    "stride_choices",
-]
-
-NATIVE_STRIDES = 1, 2
-"""Strides of the NN engine; of others the tensor processor takes a factor: it splits the image into phases first."""
+__all__ = ["AxisPhases", "PhaseSplit", "SplitConv", "Splits", "is_native", "split_conv", "stride_choices"]
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,10 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.isa import PARAM, TP, Rounding, TpOp
 
 from .cost import pool_cycles
+from .geometry import NATIVE_STRIDES
 from .tile import tile_work
 
 __all__ = ["PoolSteps", "Pools", "average_multiplier", "best_pool", "summing_pool"]
-
-NATIVE_STRIDES = 1, 2
-"""Strides of the NN engine."""
 
 
 @dataclass(frozen=True)

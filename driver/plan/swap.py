@@ -206,7 +206,7 @@ def _cost(tiling: SwappedTiling, config: NpuConfig) -> TilingCost:
     """
     geometry = tiling.geometry
     source_bytes = geometry.num_ic * geometry.rows.size_in * geometry.cols.size_in
-    cycles, drain, totals, read_bytes = float(fitted.SWAPPED_CYCLES), 0.0, np.zeros(4), 0.0
+    cycles, drain, totals = float(fitted.SWAPPED_CYCLES), 0.0, np.zeros(4)
     for job in tiling.jobs:
         num_vec, num_kernels = job.num_vec(config), job.num_kernels(config)
         least = MIN_REUSE_CYCLES if num_kernels == 1 else -(-MIN_REUSE_CYCLES // num_kernels)
@@ -221,5 +221,4 @@ def _cost(tiling: SwappedTiling, config: NpuConfig) -> TilingCost:
             1 if not geometry.has_residual else max(1, config.post_lanes // config.residual_lanes / 4)
         )
         totals += compute, fill, drain, load
-        read_bytes += num_bytes
-    return TilingCost(cycles + drain, totals[0], totals[1], totals[2], 0.0, totals[3], read_bytes)
+    return TilingCost(cycles + drain, totals[0], totals[1], totals[2], 0.0, totals[3])

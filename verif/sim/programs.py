@@ -299,8 +299,12 @@ def _block(rng: random.Random, num_bytes: int, source: int, table_addr: int, tar
             "stride_w": strides[1],
             "is_half_up": rng.randrange(2),
         }
-        if op is TpOp.MAX_POOL:
+        if op is not TpOp.AVG_POOL:
             fields["is_half_up"] = 0
+        if op is TpOp.MEAN:
+            fields |= {"out_mult": rng.randrange(1 << 30, 1 << 31), "out_shift": rng.randrange(8)}
+            if not is_wide:
+                fields |= {name: rng.randint(-128, 127) for name in ("a_zero_point", "zero_point_out")}
     fields |= {f"num_{n}": extent for n, extent in enumerate(outs)}
     fields["out_run_bytes"] = rng.choice([outs[2], outs[1] * outs[2]])
     num_runs = outs[0] * outs[1] * outs[2] // fields["out_run_bytes"]

@@ -325,10 +325,14 @@ def test_bilinear_takes_two_cycles_per_output():
     assert done <= 2 * 1024 + 120
 
 
-def test_average_reads_four_pixels_per_cycle():
+def test_means_read_four_pixels_per_cycle():
     config = NpuConfig()
     job = BLANK | {
-        "op": TpOp.AVG_POOL,
+        "op": TpOp.MEAN,
+        "a_zero_point": 9,
+        "out_mult": 1 << 30,
+        "out_shift": 6,
+        "zero_point_out": -3,
         "a_run_bytes": 125 * 64,
         "num_0": 64,
         "step_0": 125,
@@ -344,6 +348,28 @@ def test_average_reads_four_pixels_per_cycle():
     (done,) = run(config, [job], random.Random(3).randbytes(3 * AREA_BYTES))
     load_cycles = 125 * 64 // config.port_bytes
     assert done <= load_cycles + 64 * 32 + 120
+
+
+def test_averages_of_small_windows_take_two_cycles_each():
+    config = NpuConfig()
+    job = BLANK | {
+        "op": TpOp.AVG_POOL,
+        "a_run_bytes": 2 * 16 * 16,
+        "num_0": 2,
+        "num_1": 15,
+        "num_2": 15,
+        "step_0": 16 * 16,
+        "kernel_h": 2,
+        "kernel_w": 2,
+        "stride_h": 1,
+        "stride_w": 1,
+        "tile_ih": 16,
+        "tile_iw": 16,
+        "out_run_bytes": 2 * 15 * 15,
+        "out_addr": 2 * AREA_BYTES,
+    }
+    (done,) = run(config, [job], random.Random(6).randbytes(3 * AREA_BYTES))
+    assert done <= 2 * 16 * 16 // config.port_bytes + 2 * 2 * 15 * 15 + 120
 
 
 @pytest.mark.parametrize(("step", "rate"), [(3, 4), (4, 4), (8, 2)])
