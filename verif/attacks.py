@@ -241,11 +241,15 @@ def _tables(config: NpuConfig, target: Target) -> dict[str, list[range]]:
             found["lut"].append(range(d["lut_addr"], d["lut_addr"] + LUT_BYTES))
         if record is TP:
             continue
-        directory = range(d["stream_addr"], d["stream_addr"] + STREAM.num_bytes * d["num_sb"] * config.num_cores)
         num_params = ((d["num_sb"] - 1) * d["num_kernels"] + d["num_kernels_last"]) * config.num_cores
+        if d["is_swapped"]:
+            num_params = d["tile_iw"]
         found["tap"].append(range(d["tap_addr"], d["tap_addr"] + TAP_BYTES * d["num_taps"]))
-        found["stream"].append(directory)
         found["param"].append(range(d["param_addr"], d["param_addr"] + PARAM.num_bytes * num_params))
+        if d["is_swapped"]:
+            continue
+        directory = range(d["stream_addr"], d["stream_addr"] + STREAM.num_bytes * d["num_sb"] * config.num_cores)
+        found["stream"].append(directory)
         for addr in directory[:: STREAM.num_bytes]:
             entry = STREAM.decode(target.before[addr : addr + STREAM.num_bytes])
             start = d["wgt_addr"] + entry["offset_bytes"]
@@ -267,9 +271,12 @@ def _descriptor_fields(a: Attacker) -> Events:
 
 
 def _fused_fields(a: Attacker) -> Events:
-    """What makes a descriptor that fuses a table, a sum or a pool, or none, one that fuses another."""
+    """What makes a descriptor that fuses a table, a sum or a pool, or none, one that fuses another; what makes swapped
+    operands and rings.
+    """
     addr, raw, record = a.descriptor()
-    names = [name for name in record.fields if name.startswith(("has_", "lut_", "res_", "pool_", "is_wide"))]
+    parts = ("has_", "lut_", "res_", "pool_", "is_wide", "is_swapped", "src_", "num_src_", "ring_")
+    names = [name for name in record.fields if name.startswith(parts)]
     yield a.poke(BEFORE, addr, a.spoil(record, raw, names))
 
 

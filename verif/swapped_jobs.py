@@ -12,9 +12,9 @@ import numpy as np
 from convoy.golden import ops
 from convoy.golden.quant import double_rounding, quantize_multiplier
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import ADD_SHIFT, MAX_SRC_PLANE_BYTES, NN, PARAM, Opcode, Rounding
+from convoy.spec.isa import ADD_SHIFT, LUT_BYTES, MAX_SRC_PLANE_BYTES, NN, PARAM, Opcode, Rounding
 
-__all__ = ["SwappedLayer", "random_swapped"]
+__all__ = ["SwappedImage", "SwappedLayer", "random_swapped", "swapped_tokens"]
 
 _MULT = 1 << 30
 """One half, in Q31."""
@@ -226,3 +226,58 @@ def random_swapped(config: NpuConfig, rng: np.random.Generator, max_macs: int = 
     if pick(0, 2) == 0:
         layer.residual = rng.integers(-128, 128, (num_oc, num_oh, num_ow)).astype(np.int8)
     return layer
+
+
+def swapped_tokens(layer: SwappedLayer, num_cores: int) -> list[list[int]]:
+    """Each core's stream of tokens, by loops over padded planes."""
+    (_, num_ih, num_iw, num_ic), (_, num_kh, num_kw, _) = layer.acts.shape, layer.weights.shape
+    _, num_oh, num_ow = layer.expected().shape
+    streams: list[list[int]] = [[] for _ in range(num_cores)]
+    for plane, ky, kx in np.ndindex(num_ic, num_kh, num_kw):
+        tokens = []
+        for oy, ox in np.ndindex(num_oh, num_ow):
+            y = oy * layer.stride[0] + ky * layer.dilation[0] - layer.pads[0]
+            x = ox * layer.stride[1] + kx * layer.dilation[1] - layer.pads[2]
+            is_inside = 0 <= y < num_ih and 0 <= x < num_iw
+            tokens.append((int(layer.acts[0, y, x, plane]) - layer.zero_point_in) % 256 if is_inside else 0)
+        tokens += [0] * (-len(tokens) % num_cores)
+        for core, stream in enumerate(streams):
+            stream += tokens[core::num_cores]
+    return streams
+
+
+class SwappedImage:
+    """Memory with the activations and tables of a layer.
+
+    `fields` are those of its descriptors; `program_addr` and `record_addr` are places for a program of up to 16.
+    """
+
+    record_addr, program_addr = 0x800, 0x1000
+    src_addr, res_addr, out_addr = 0x10003, 0x20001, 0x30005
+    tables_addr, num_bytes = 0x40000, 1 << 20
+
+    def __init__(self, config: NpuConfig, layer: SwappedLayer):
+        self.layer = layer
+        self.bytes, self.end = np.zeros(self.num_bytes, np.uint8), self.tables_addr
+        self._set(self.src_addr, layer.acts[0].transpose(2, 0, 1))
+        if layer.residual is not None:
+            self._set(self.res_addr, layer.residual)
+        self.fields = layer.lower(config, self.put, self.src_addr, self.out_addr, self.res_addr)
+
+    def _set(self, addr: int, values: np.ndarray) -> None:
+        self.bytes[addr : addr + values.size] = values.ravel().view(np.uint8)
+
+    def put(self, raw: bytes) -> int:
+        """Add a table; its address."""
+        addr, self.end = self.end, self.end + -(-len(raw) // LUT_BYTES) * LUT_BYTES
+        self.bytes[addr : addr + len(raw)] = np.frombuffer(raw, np.uint8)
+        return addr
+
+    def put_program(self, descriptors: list[bytes]) -> None:
+        """Put descriptors to `program_addr`."""
+        raw = np.frombuffer(b"".join(descriptors), np.uint8)
+        self.bytes[self.program_addr : self.program_addr + len(raw)] = raw
+
+    def output(self, memory: np.ndarray | bytes) -> np.ndarray:
+        """What the layer has written, and 64 bytes more: int8."""
+        return np.frombuffer(memory, np.uint8)[self.out_addr :][: self.layer.expected().size + 64].view(np.int8)

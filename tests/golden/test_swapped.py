@@ -9,38 +9,24 @@ from convoy.golden.machine import Machine, MachineError
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import NN, PARAM
 from convoy.verif.descriptors import smallest_nn
-from convoy.verif.swapped_jobs import SwappedLayer, random_swapped
+from convoy.verif.swapped_jobs import SwappedImage, SwappedLayer, random_swapped
 
 SMALL = NpuConfig(num_cores=2, num_lanes=8, post_lanes=2, num_acc_entries=32, stripe_bytes=4096)
-RECORD_ADDR, PROGRAM_ADDR, SRC_ADDR, RES_ADDR, OUT_ADDR = 0x100, 0x1000, 0x10003, 0x20001, 0x30005
-TABLES_ADDR = 0x40000
+TAP_ADDR = SwappedImage.src_addr & ~31
 
 
-class Memory:
-    """Memory with a layer's activations; `fields` are those of its descriptors."""
+class Memory(SwappedImage):
+    """A layer's memory that the golden model works on."""
 
     def __init__(self, config: NpuConfig, layer: SwappedLayer):
-        self.config, self.layer = config, layer
-        self.bytes, self.end = np.zeros(1 << 20, np.uint8), TABLES_ADDR
-        self._set(SRC_ADDR, layer.acts[0].transpose(2, 0, 1))
-        if layer.residual is not None:
-            self._set(RES_ADDR, layer.residual)
-        self.fields = layer.lower(config, self._put, SRC_ADDR, OUT_ADDR, RES_ADDR)
-
-    def _set(self, addr: int, values: np.ndarray) -> None:
-        self.bytes[addr : addr + values.size] = values.ravel().view(np.uint8)
-
-    def _put(self, raw: bytes) -> int:
-        addr, self.end = self.end, self.end + -(-len(raw) // 256) * 256
-        self.bytes[addr : addr + len(raw)] = np.frombuffer(raw, np.uint8)
-        return addr
+        super().__init__(config, layer)
+        self.config = config
 
     def run(self, descriptors: list[bytes]) -> np.ndarray:
         """The layer's output and 64 bytes more."""
-        raw = np.frombuffer(b"".join(descriptors), np.uint8)
-        self.bytes[PROGRAM_ADDR : PROGRAM_ADDR + len(raw)] = raw
-        Machine(self.config, self.bytes).run(PROGRAM_ADDR, len(descriptors), RECORD_ADDR)
-        return self.bytes[OUT_ADDR:][: self.layer.expected().size + 64].view(np.int8)
+        self.put_program(descriptors)
+        Machine(self.config, self.bytes).run(self.program_addr, len(descriptors), self.record_addr)
+        return self.output(self.bytes)
 
 
 def simple_layer() -> SwappedLayer:
@@ -101,7 +87,7 @@ def test_rows_of_a_tile_begin_below_the_first():
     (fields,) = memory.fields
     start = {"src_start_y": 2, "src_start_bytes": 2 * 3 - 1, "src_oh": 1, "num_pos": 3, "num_pos_last": 3}
     counts = {f"{name}{suffix}": 2 for name in ("num_kernels", "kernels_per_z") for suffix in ("", "_last")}
-    output = memory.run([NN.encode(**fields | start | counts | {"out_addr": OUT_ADDR + 9})])
+    output = memory.run([NN.encode(**fields | start | counts | {"out_addr": SwappedImage.out_addr + 9})])
     last = output[: 6 * 12].reshape(6, 12)[:, 9:]
     np.testing.assert_array_equal(last, layer.expected()[:, 3])
 
@@ -151,13 +137,13 @@ def _run(machine: Machine, fields: dict[str, int]) -> None:
         ({"num_pos": 2}, "NN.num_pos = 2: use 3"),
         ({"tile_rows": 2, "pitch_row": 1}, "NN.tile_rows = 2: use 1"),
         ({"seg_words": 1, "num_vec": 2, "num_vec_x": 2}, "NN.num_vec = 2: use 1"),
-        ({"tap_addr": SRC_ADDR & ~31}, "NN.tap_addr: the tap is 256: use 0 with is_swapped"),
+        ({"tap_addr": TAP_ADDR}, "NN.tap_addr: the tap is 256: use 0 with is_swapped"),
         ({"has_residual": 1, "res_run_bytes_last": 2}, "NN.num_res_runs_last, res_run_bytes_last = 1, 2: a group"),
     ],
 )
 def test_malformed_swapped(changes, message):
     memory = Memory(SMALL, simple_layer())
-    memory.bytes[SRC_ADDR & ~31 : (SRC_ADDR & ~31) + 2] = 0, 1
+    memory.bytes[TAP_ADDR : TAP_ADDR + 2] = 0, 1
     (fields,) = memory.fields
     with pytest.raises(MachineError, match=message):
         memory.run([NN.encode(**fields | changes)])
@@ -167,12 +153,12 @@ def test_waits_hold_the_gathering_and_not_the_loader():
     """`wait_nn` of a swapped descriptor says nothing about the loader of the next one."""
     memory = Memory(SMALL, simple_layer())
     (first,) = memory.fields
-    second = first | {"src_addr": OUT_ADDR, "out_addr": OUT_ADDR + 16}
+    second = first | {"src_addr": SwappedImage.out_addr, "out_addr": SwappedImage.out_addr + 16}
     with pytest.raises(MachineError, match=r"NN.src_addr: reads bytes written by descriptor 0, which may not have"):
         memory.run([NN.encode(**first), NN.encode(**second)])
-    plain = NN.decode(smallest_nn(load_after_fill=1, act_addr=OUT_ADDR))
+    plain = NN.decode(smallest_nn(load_after_fill=1, act_addr=SwappedImage.out_addr))
     waiting = second | {"wait_nn": 1}
     with pytest.raises(MachineError, match=r"NN.act_addr: reads bytes written by descriptor 0, which may not have"):
         memory.run([NN.encode(**first), NN.encode(**waiting), NN.encode(**plain)])
     with pytest.raises(MachineError, match=r"NN.act_addr: reads ahead bytes written by descriptor 0"):
-        memory.run([NN.encode(**first), NN.encode(**waiting | {"act_addr": OUT_ADDR})])
+        memory.run([NN.encode(**first), NN.encode(**waiting | {"act_addr": SwappedImage.out_addr})])

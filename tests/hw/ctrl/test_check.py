@@ -11,7 +11,18 @@ from convoy.golden.tp_check import check_tp
 from convoy.hw.ctrl.check import DescriptorCheck
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import Error
-from convoy.spec.isa import HEADER, LUT_BYTES, NN, NN_RESIDUAL_AT_LEAST_ONE, TP, TP_INT8, Opcode, TpOp
+from convoy.spec.isa import (
+    HEADER,
+    LUT_BYTES,
+    MAX_SRC_PLANE_BYTES,
+    NN,
+    NN_RESIDUAL_AT_LEAST_ONE,
+    NN_SWAPPED_AT_LEAST_ONE,
+    TP,
+    TP_INT8,
+    Opcode,
+    TpOp,
+)
 from convoy.verif.descriptors import smallest_nn, smallest_tp
 from convoy.verif.pysim import simulate
 
@@ -70,6 +81,8 @@ def kernels(count, last=1):
     return {"num_kernels": count, "kernels_per_z": count, "num_kernels_last": last, "kernels_per_z_last": last}
 
 
+SWAPPED = {"is_swapped": 1} | dict.fromkeys(NN_SWAPPED_AT_LEAST_ONE, 1)
+RING = {"ring_channels": 4, "load_after_fill": 1}
 WIDE = {"is_wide": 1, "num_ic": 2, "num_act_outer": 2}
 EDGES = [
     ({"num_vec": 8, "num_vec_x": 8, "num_kernels": 8, "kernels_per_z": 8}, {"num_kernels": 9, "kernels_per_z": 9}),
@@ -149,6 +162,23 @@ EDGES = [
         {"has_residual": 1, "res_act_min": 5, "res_act_max": 5} | dict.fromkeys(NN_RESIDUAL_AT_LEAST_ONE, 1),
         {"res_act_min": 6},
     ),
+    *((SWAPPED, {name: 0}) for name in NN_SWAPPED_AT_LEAST_ONE),
+    *((SWAPPED, {name: 2}) for name in ("num_sb", "num_groups", "num_taps", "pool_size")),
+    (SWAPPED, {"is_flat": 0}),
+    (SWAPPED, {"is_depthwise": 1}),
+    (SWAPPED, WIDE),
+    (SWAPPED | kernels(2, 2), {"run_bits": 1}),
+    (SWAPPED | {"src_plane_bytes": MAX_SRC_PLANE_BYTES}, {"src_plane_bytes": MAX_SRC_PLANE_BYTES + 1}),
+    (
+        SWAPPED | {"num_vec": 2, "num_vec_x": 2, "tile_cols": 32, "phase_words": 2, "channel_words": 2, "tile_iw": 32},
+        {"tile_iw": 33, "tile_cols": 33, "phase_words": 3, "channel_words": 3},
+    ),
+    (RING, {"num_sb": 2}),
+    (RING, {"num_groups": 2}),
+    (RING, {"is_depthwise": 1}),
+    (RING, WIDE),
+    (RING | {"channel_words": 1000}, {"ring_channels": 6}),
+    (RING | {"channel_words": 1000}, {"ring_channels": 0, "num_ic": 5000, "num_z": 5000, "num_z_last": 5000}),
 ]
 
 

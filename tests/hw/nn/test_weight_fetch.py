@@ -5,14 +5,16 @@ holds.
 import random
 from itertools import pairwise
 
+import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from convoy.hw.nn.weight_fetch import WeightFetcher
+from convoy.hw.nn.weight_fetch import FETCH_FIELDS, WeightFetcher
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import BURST_CYCLES, LOW_BEATS, SKIP_CYCLES
 from convoy.spec.isa import STREAM
-from convoy.verif.pysim import ReadPortMemory, send, simulate, sometimes
+from convoy.verif.pysim import ReadPortMemory, always, send, simulate, sometimes
+from convoy.verif.swapped_jobs import SwappedImage, random_swapped, swapped_tokens
 
 
 @settings(max_examples=15, deadline=None)
@@ -68,9 +70,11 @@ def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed,
         while sum(map(len, seen)) < sum(map(len, streams)):
             taken = [level[core] > 0 and rng.random() < 0.5 for core in range(num_cores)]
             ctx.set(dut.taken, sum(take << core for core, take in enumerate(taken)))
-            _, _, en, core, beats, tap = await ctx.tick().sample(dut.beat_en, dut.beat_core, dut.beats, dut.tap_write)
+            _, _, en, beats, tap = await ctx.tick().sample(dut.beat_en, dut.beats, dut.tap_write)
             level[:] = [have - take for have, take in zip(level, taken, strict=True)]
             if en:
+                (core,) = (core for core in range(num_cores) if en >> core & 1)
+                assert not beats.is_byte
                 seen[core].append((beats.data, bool(beats.last)))
                 level[core] += 1
                 assert level[core] <= config.weight_fifo_beats
@@ -145,9 +149,10 @@ def test_hostile_directory(port_bits, max_burst_beats, seed):
         for _ in range(800):
             taken = [level[core] > 0 for core in range(2)]
             ctx.set(dut.taken, sum(take << core for core, take in enumerate(taken)))
-            _, _, en, core = await ctx.tick().sample(dut.beat_en, dut.beat_core)
-            level[:] = [have - take for have, take in zip(level, taken, strict=True)]
-            level[core] += en
+            _, _, en = await ctx.tick().sample(dut.beat_en)
+            level[:] = [
+                have - take + (en >> core & 1) for core, (have, take) in enumerate(zip(level, taken, strict=True))
+            ]
             assert max(level) <= config.weight_fifo_beats
 
     simulate(
@@ -181,8 +186,8 @@ def test_fetcher_gives_way():
             if cycle == 300:
                 levels.extend(count)
                 ctx.set(dut.gives_way, 0)
-            _, _, en, core = await ctx.tick().sample(dut.beat_en, dut.beat_core)
-            count[core] += en
+            _, _, en = await ctx.tick().sample(dut.beat_en)
+            count[:] = [have + (en >> core & 1) for core, have in enumerate(count)]
         levels.extend(count)
 
     servers = [ReadPortMemory(config, port, memory, go=lambda: True) for port in (dut.tables, dut.weights)]
@@ -190,3 +195,52 @@ def test_fetcher_gives_way():
     low, burst = LOW_BEATS, config.max_burst_beats
     assert all(low <= level < low + burst for level in levels[:2])
     assert levels[2:] == [100, 100]
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    num_cores=st.sampled_from([1, 2, 4]),
+    port_bits=st.sampled_from([32, 64, 256]),
+    seed=st.integers(0, 1 << 16),
+    may_start=st.booleans(),
+)
+def test_activations_come_between_weights(num_cores, port_bits, seed, may_start):
+    """A swapped descriptor among others: its tokens come after the beats of the one before, and, with `wait_nn`, not
+    before all earlier ones are complete.
+    """
+    config = NpuConfig(num_cores=num_cores, port_bits=port_bits, weight_fifo_beats=32)
+    rng = random.Random(seed)
+    layer = random_swapped(config, np.random.default_rng(seed), 1 << 10)
+    image = SwappedImage(config, layer)
+    swapped = {name: image.fields[0][name] for name in FETCH_FIELDS} | {"wait_nn": int(not may_start)}
+    plain = dict.fromkeys(FETCH_FIELDS, 0) | {"num_taps": 1, "num_sb": 1, "num_groups": 1}
+    plain |= {"tap_addr": swapped["tap_addr"], "stream_addr": image.program_addr, "wgt_addr": image.src_addr & ~31}
+    image.put_program([STREAM.encode(offset_bytes=0, num_beats=40)] * num_cores)
+    tokens = swapped_tokens(layer, num_cores)
+    dut = WeightFetcher(config)
+    seen, level = [[] for _ in range(num_cores)], [0] * num_cores
+    done_at = rng.randrange(400, 900)
+
+    async def give_jobs(ctx):
+        await send(ctx, dut.job, [plain, swapped, plain])
+
+    async def watch(ctx):
+        cycle = 0
+        while sum(map(len, seen)) < num_cores * (80 + len(tokens[0])):
+            cycle += 1
+            ctx.set(dut.is_oldest, cycle > done_at)
+            taken = [have > 0 and rng.random() < 0.7 for have in level]
+            ctx.set(dut.taken, sum(take << core for core, take in enumerate(taken)))
+            _, _, en, beats = await ctx.tick().sample(dut.beat_en, dut.beats)
+            for core in range(num_cores):
+                level[core] += (en >> core & 1) - taken[core]
+                assert level[core] <= config.weight_fifo_beats
+                if en >> core & 1:
+                    assert not beats.is_byte or may_start or cycle > done_at
+                    seen[core].append((beats.data & 0xFFFF, bool(beats.last)) if beats.is_byte else None)
+
+    servers = [ReadPortMemory(config, port, image.bytes, go=always) for port in (dut.tables, dut.weights)]
+    simulate(dut, give_jobs, watch, background=[server.process for server in servers])
+    for core in range(num_cores):
+        last = [False] * (len(tokens[core]) - 1) + [True]
+        assert seen[core] == [None] * 40 + list(zip(tokens[core], last, strict=True)) + [None] * 40
