@@ -178,7 +178,6 @@ EDGES = [
     (RING, {"is_depthwise": 1}),
     (RING, WIDE),
     (RING | {"channel_words": 1000}, {"ring_channels": 6}),
-    (RING | {"channel_words": 1000, "stripe_word": 1095}, {"stripe_word": 1096}),
     (RING | {"channel_words": 1000}, {"ring_channels": 0, "num_ic": 5000, "num_z": 5000, "num_z_last": 5000}),
 ]
 
