@@ -10,7 +10,7 @@ import numpy as np
 from convoy.driver.lower.work import ConvWork
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import MIN_REUSE_CYCLES, TOKEN_BUFFER_BITS, TOKEN_PART_BITS
+from convoy.spec.cycles import TOKEN_BUFFER_BITS, TOKEN_PART_BITS
 from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS, PARAM, STREAM, TABLE_ALIGN_BYTES, TAP_BYTES
 
 __all__ = [
@@ -37,9 +37,6 @@ class StreamCounts:
     """Tokens whose value is zero."""
     idle: tuple[int, ...]
     """Those of them that the decoder does not drop: the first token of a window, the last one of the stream."""
-    stalls: tuple[tuple[int, ...], ...]
-    """Cycles lost with T = 1, 2 because a kernel's accumulators were added to too recently."""
-
     token_cycles: float
     """Cycles of the decoder for a token."""
 
@@ -55,8 +52,7 @@ class StreamCounts:
         return [issue + wait for issue, wait in zip(self._issue_cycles(num_vec), self.waits(num_vec), strict=True)]
 
     def _issue_cycles(self, num_vec: int) -> list[int]:
-        lost = self.stalls[num_vec - 1] if num_vec <= len(self.stalls) else (0,) * len(self.nnz)
-        return [n * num_vec + idle + stall for n, idle, stall in zip(self.nnz, self.idle, lost, strict=True)]
+        return [n * num_vec + idle for n, idle in zip(self.nnz, self.idle, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -131,9 +127,7 @@ def encode_stream(weights: np.ndarray, run_bits: int) -> bytes:
     return np.packbits(bits.ravel(), bitorder="little").tobytes()
 
 
-def count_stream(
-    weights: np.ndarray, run_bits: int, num_taps: int, num_beats: int, *, is_depthwise: bool
-) -> StreamCounts:
+def count_stream(weights: np.ndarray, run_bits: int, num_beats: int) -> StreamCounts:
     """Count the stream of int8 `weights` (windows, weights per window), each kernel `num_taps` of them; depthwise
     windows have kernels of their own.
     """
@@ -151,32 +145,12 @@ def count_stream(
     is_kept = np.diff(place // per_window, prepend=-1) != 0
     is_kept[-1] = True
 
-    # The time between neighbours of the same kernel; tokens of value zero in between help
     zeros = [np.bincount(place[chosen] // per_window, minlength=num_windows) for chosen in (is_zero, is_zero & is_kept)]
-    is_weight = ~is_zero[~is_zero | is_kept]
-    place, idle = place[~is_zero], np.diff(np.flatnonzero(is_weight), prepend=-1) - 1
-    window, kernel = place // per_window, (place if is_depthwise else place % per_window) // num_taps
-    is_same = np.zeros(kernel.size, bool)
-    is_same[1:] = kernel[1:] == kernel[:-1]
-    is_next = np.zeros(kernel.size, bool)
-    is_next[2:] = (kernel[2:] == kernel[:-2]) & ~is_same[2:] & ~is_same[1:-1]
-    order = np.arange(kernel.size)
-    is_next &= (
-        order - np.maximum.accumulate(np.where(is_next, 0, order))
-    ) % 2 == 1  # a wait makes room for the one after
-    most, less = MIN_REUSE_CYCLES - 1, MIN_REUSE_CYCLES - 2
-    stalls = [np.maximum(wait - idle, 0) for wait in (most * is_same + less * is_next, less * is_same)]
+    window = place[~is_zero] // per_window
     nnz, all_zeros, kept_zeros = (
         tuple(counts.astype(int).tolist()) for counts in (np.bincount(window, minlength=num_windows), *zeros)
     )
-    return StreamCounts(
-        num_beats,
-        nnz,
-        all_zeros,
-        kept_zeros,
-        tuple(tuple(np.bincount(window, stall, num_windows).astype(int).tolist()) for stall in stalls),
-        _token_cycles(8 + run_bits),
-    )
+    return StreamCounts(num_beats, nnz, all_zeros, kept_zeros, _token_cycles(8 + run_bits))
 
 
 @lru_cache
@@ -225,7 +199,7 @@ def pack_streams(work: ConvWork, tiling: Tiling, kernels: np.ndarray, config: Np
         directory += STREAM.encode(offset_bytes=len(data), num_beats=num_beats)
         data += encoded
         num_bytes += num_beats * config.port_bytes
-        counts.append(count_stream(stream, run_bits, num_taps, num_beats, is_depthwise=tiling.geometry.is_depthwise))
+        counts.append(count_stream(stream, run_bits, num_beats))
         data += bytes(-len(data) % max(TABLE_ALIGN_BYTES, config.port_bytes))
     return Streams(bytes(data), bytes(directory), run_bits, num_bytes, LayerStreams(tuple(counts), num_oc, num_runs))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import MIN_REUSE_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
+from convoy.spec.cycles import MIN_WINDOW_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import MAX_RUN_BITS, PARAM
 
 from . import fitted
@@ -44,7 +44,6 @@ class WeightLoad:
     """Windows per group."""
     positions: np.ndarray
     """Weights per core, zeros included."""
-    num_taps: int
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def _group_time(
     """
     hidden = fitted.SLOT_PENALTY.get(group.num_slots, fitted.MANY_SLOTS_PENALTY)
     fill = costs.fill[here]
-    compute = (load.nnz_core[here] + costs.imbalance[here]) * _cycles_per_weight(geometry.value_bytes * num_vec, load)
+    compute = (load.nnz_core[here] + costs.imbalance[here]) * geometry.value_bytes * num_vec
     drain = load.kernels[here] * config.num_cores * num_chunks + fitted.GROUP_DRAIN_CYCLES
     busy = np.maximum(compute, fill) + hidden * np.minimum(compute, fill)
     time = np.maximum(np.maximum(busy, drain), costs.weights[here]) + fitted.GROUP_CYCLES
@@ -207,12 +206,6 @@ def _drain_chunks(
             for count, (rows, cols) in zip(chunks, stripe.group_outputs(group), strict=True)
         ]
     return chunks
-
-
-def _cycles_per_weight(num_vec: int, load: WeightLoad) -> float:
-    """T, or more when successive weights update the same accumulators within `MIN_REUSE_CYCLES`."""
-    least = MIN_REUSE_CYCLES if load.num_taps > 1 else -(-MIN_REUSE_CYCLES // int(load.kernels.min()))
-    return max(num_vec, least)
 
 
 def _imbalance(load: WeightLoad, config: NpuConfig) -> np.ndarray:
