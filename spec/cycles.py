@@ -25,7 +25,6 @@ __all__ = [
     "MAX_WRITES",
     "MEAN_CYCLES",
     "MIN_FILL_CYCLES",
-    "MIN_REUSE_CYCLES",
     "MIN_WINDOW_CYCLES",
     "NUM_RESETS",
     "NUM_TP_LANES",
@@ -90,11 +89,9 @@ FILL_CYCLES = 2
 """From the address of a word in the stripe memory to its write into the windows."""
 MIN_FILL_CYCLES = 2
 """Of the filler per window, at least; one of more words takes a cycle per word."""
-MIN_REUSE_CYCLES = 3
-"""Between two additions to the same accumulators."""
 RELEASE_CYCLES = 4
 """From the end of a window's last issue to its last read."""
-FINISH_CYCLES = 10
+FINISH_CYCLES = 9
 """From the end of a group's last issue until its sums are in the accumulators."""
 DRAIN_FAN_OUT_CYCLES = 1
 """Registers between the drain and the cores, in each direction."""

@@ -127,7 +127,7 @@ class TpOp(IntEnum, shape=4):
     """
 
 
-class Cause(IntEnum, shape=4):
+class Cause(IntEnum, shape=3):
     """What a cycle of a core went to: work, or the first reason in the way of it. Every cycle of every core has
     exactly one.
     """
@@ -146,13 +146,11 @@ class Cause(IntEnum, shape=4):
     """The drain still has the accumulators, or, between layers, the results that the next layer reads are not in
     memory yet.
     """
-    HAZARD = 5
-    """The same accumulators were added to less than three cycles ago; only with T < 3."""
-    BUS = 6
+    BUS = 5
     """Bytes are on their way from memory: weights, or pixels that the loader has not delivered."""
-    DISPATCH = 7
+    DISPATCH = 6
     """There is no job: descriptors are being fetched, or completion records written."""
-    TP = 8
+    TP = 7
     """There is no job, and the tensor processor is at work."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from convoy.driver.lower.work import ConvWork
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import MIN_REUSE_CYCLES, TOKEN_BUFFER_BITS, TOKEN_PART_BITS
+from convoy.spec.cycles import TOKEN_BUFFER_BITS, TOKEN_PART_BITS
 from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS, PARAM, STREAM, TABLE_ALIGN_BYTES, TAP_BYTES
 
 __all__ = [
@@ -37,9 +37,6 @@ class StreamCounts:
     """Tokens whose value is zero."""
     idle: tuple[int, ...]
     """Those of them that the decoder does not drop: the first token of a window, the last one of the stream."""
-    stalls: tuple[tuple[int, ...], ...]
-    """Cycles lost with T = 1, 2 because a kernel's accumulators were added to too recently."""
-
     token_cycles: float
     """Cycles of the decoder for a token."""
     _known: dict[int, tuple[list[float], list[float]]] = field(default_factory=dict, repr=False, compare=False)
@@ -61,8 +58,7 @@ class StreamCounts:
         return self._known[num_vec]
 
     def _issue_cycles(self, num_vec: int) -> list[int]:
-        lost = self.stalls[num_vec - 1] if num_vec <= len(self.stalls) else (0,) * len(self.nnz)
-        return [n * num_vec + idle + stall for n, idle, stall in zip(self.nnz, self.idle, lost, strict=True)]
+        return [n * num_vec + idle for n, idle in zip(self.nnz, self.idle, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -176,26 +172,12 @@ def encode_stream(weights: np.ndarray, run_bits: int) -> bytes:
     return _Gaps.of(weights.astype(np.int8)[None]).encode(run_bits)[0]
 
 
-def count_stream(
-    weights: np.ndarray, run_bits: int, num_taps: int, num_beats: int, *, is_depthwise: bool
-) -> StreamCounts:
-    """Count the stream of int8 `weights` (windows, weights per window), each kernel `num_taps` of them; depthwise
-    windows have kernels of their own.
-    """
-    gaps = _Gaps.of(weights.reshape(1, -1))
-    return _count(gaps, weights.shape[1], run_bits, num_taps, [num_beats], is_depthwise=is_depthwise)[0]
+def count_stream(weights: np.ndarray, run_bits: int, num_beats: int) -> StreamCounts:
+    """Count the stream of int8 `weights` (windows, weights per window)."""
+    return _count(_Gaps.of(weights.reshape(1, -1)), weights.shape[1], run_bits, [num_beats])[0]
 
 
-def _count(
-    streams: _Gaps,
-    per_window: int,
-    run_bits: int,
-    num_taps: int,
-    num_beats: list[int],
-    *,
-    is_depthwise: bool,
-    has_stalls: bool = True,
-) -> list[StreamCounts]:
+def _count(streams: _Gaps, per_window: int, run_bits: int, num_beats: list[int]) -> list[StreamCounts]:
     """Count streams whose windows have `per_window` weights each."""
     num_streams, size = streams.weights.shape
     num_windows = streams.weights.size // per_window
@@ -206,49 +188,14 @@ def _count(
     all_zeros, kept_zeros = (
         np.bincount(np.append(places, ends) // per_window, minlength=num_windows) for places in (zeros, zeros[is_first])
     )
-    stalls = list[np.ndarray]()
-    if has_stalls:
-        stalls = _stalls(streams, np.append(zeros[is_first], ends), per_window, num_taps, is_depthwise=is_depthwise)
-    counts, all_zeros, kept_zeros, *lost = (
-        values.reshape(num_streams, -1).tolist() for values in (nnz, all_zeros, kept_zeros, *stalls)
+    counts, all_zeros, kept_zeros = (
+        values.reshape(num_streams, -1).tolist() for values in (nnz, all_zeros, kept_zeros)
     )
     token_cycles = _token_cycles(8 + run_bits)
     return [
-        StreamCounts(
-            beats,
-            tuple(counts[number]),
-            tuple(all_zeros[number]),
-            tuple(kept_zeros[number]),
-            tuple(tuple(stall[number]) for stall in lost),
-            token_cycles,
-        )
+        StreamCounts(beats, tuple(counts[number]), tuple(all_zeros[number]), tuple(kept_zeros[number]), token_cycles)
         for number, beats in enumerate(num_beats)
     ]
-
-
-def _stalls(
-    streams: _Gaps, zeros: np.ndarray, per_window: int, num_taps: int, *, is_depthwise: bool
-) -> list[np.ndarray]:
-    """Cycles lost in each window with T = 1, 2: the time between neighbours of the same kernel; the tokens of value
-    zero at `zeros` in between help.
-    """
-    weights, size = streams.weights.ravel(), streams.weights.shape[1]
-    place = np.flatnonzero(weights)
-    idle = np.diff(np.searchsorted(np.sort(zeros), place), prepend=0)
-    stream, offset = place // size, place if is_depthwise else place % per_window
-    kernel = stream * size + offset // num_taps
-    is_same = np.zeros(kernel.size, bool)
-    is_same[1:] = kernel[1:] == kernel[:-1]
-    is_next = np.zeros(kernel.size, bool)
-    is_next[2:] = (kernel[2:] == kernel[:-2]) & ~is_same[2:] & ~is_same[1:-1]
-    order = np.arange(kernel.size)
-    is_next &= (
-        order - np.maximum.accumulate(np.where(is_next, 0, order))
-    ) % 2 == 1  # a wait makes room for the one after
-    most, less = MIN_REUSE_CYCLES - 1, MIN_REUSE_CYCLES - 2
-    waits = [np.maximum(wait - idle, 0) for wait in (most * is_same + less * is_next, less * is_same)]
-    window, num_windows = place // per_window, weights.size // per_window
-    return [np.bincount(window, wait, num_windows).astype(np.int64) for wait in waits]
 
 
 @lru_cache
@@ -288,7 +235,6 @@ def pack_streams(work: ConvWork, tiling: Tiling, kernels: np.ndarray, config: Np
     limit = num_taps * min(kernels_per_z, MAX_STEP_KERNELS) if num_taps > 1 else kernels_per_z
     choices = range(min(MAX_RUN_BITS, limit.bit_length() - 1) + 1)
     run_bits = min(choices, key=lambda bits: sum(int(part.num_beats(bits, config).sum()) for part in parts))
-    least_vec = min(num_vec for stripe in tiling.stripes for _, num_vec in stripe.groups(tiling.group))
     data, directory, num_bytes = bytearray(), bytearray(), 0
     counts = list[StreamCounts]()
     drained = [
@@ -302,15 +248,7 @@ def pack_streams(work: ConvWork, tiling: Tiling, kernels: np.ndarray, config: Np
             data += encoded
             num_bytes += num_beats * config.port_bytes
             data += bytes(-len(data) % max(TABLE_ALIGN_BYTES, config.port_bytes))
-        counts += _count(
-            streams,
-            streams.weights.shape[1] // num_windows,
-            run_bits,
-            num_taps,
-            beats,
-            is_depthwise=tiling.geometry.is_depthwise,
-            has_stalls=work.value_bytes * least_vec < MIN_REUSE_CYCLES,
-        )
+        counts += _count(streams, streams.weights.shape[1] // num_windows, run_bits, beats)
     return Streams(bytes(data), bytes(directory), run_bits, num_bytes, LayerStreams(tuple(counts), num_oc, num_runs))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MIN_FILL_CYCLES, MIN_REUSE_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
+from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MIN_FILL_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import LUT_BYTES, MAX_RUN_BITS, PARAM, TpOp
 
 from . import fitted
@@ -49,7 +49,6 @@ class WeightLoad:
     """Windows per group."""
     positions: np.ndarray
     """Weights per core, zeros included."""
-    num_taps: int
 
 
 @dataclass(frozen=True)
@@ -203,9 +202,7 @@ def _group_time(
     shorter of filling and computing the part `hidden` is not hidden.
     """
     fill = costs.fill[..., here]
-    compute = (load.nnz_core[here] + costs.imbalance[..., here]) * _cycles_per_weight(
-        geometry.value_bytes * num_vec, load
-    )
+    compute = (load.nnz_core[here] + costs.imbalance[..., here]) * geometry.value_bytes * num_vec
     drain = load.kernels[here] * config.num_cores * num_chunks + fitted.GROUP_DRAIN_CYCLES
     busy = np.maximum(compute, fill) + hidden * np.minimum(compute, fill)
     time = np.maximum(np.maximum(busy, drain), costs.weights[here]) + fitted.GROUP_CYCLES
@@ -249,12 +246,6 @@ def _drain_chunks(
             for count, (rows, cols) in zip(chunks, stripe.group_outputs(group), strict=True)
         ]
     return chunks
-
-
-def _cycles_per_weight(num_vec: int | np.ndarray, load: WeightLoad) -> float | np.ndarray:
-    """T, or more when successive weights update the same accumulators within `MIN_REUSE_CYCLES`."""
-    least = MIN_REUSE_CYCLES if load.num_taps > 1 else -(-MIN_REUSE_CYCLES // int(load.kernels.min()))
-    return np.maximum(num_vec, least)
 
 
 def _imbalance(load: WeightLoad, num_slots: int | np.ndarray, config: NpuConfig) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ConvWork
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import MIN_FILL_CYCLES, MIN_REUSE_CYCLES
+from convoy.spec.cycles import MIN_FILL_CYCLES
 from convoy.spec.isa import DESCRIPTOR_BYTES, MAX_SRC_PLANE_BYTES, NN, PARAM
 
 from . import fitted
@@ -208,10 +208,9 @@ def _cost(tiling: SwappedTiling, config: NpuConfig) -> TilingCost:
     source_bytes = geometry.num_ic * geometry.rows.size_in * geometry.cols.size_in
     cycles, drain, totals = float(fitted.SWAPPED_CYCLES), 0.0, np.zeros(4)
     for job in tiling.jobs:
-        num_vec, num_kernels = job.num_vec(config), job.num_kernels(config)
-        least = MIN_REUSE_CYCLES if num_kernels == 1 else -(-MIN_REUSE_CYCLES // num_kernels)
+        num_vec = job.num_vec(config)
         tokens = tiling.num_tokens(job, config.num_cores).reshape(-1, config.num_cores)
-        compute = geometry.num_ic * int(np.maximum(tokens * max(num_vec, least), 1).sum(axis=0).max())
+        compute = geometry.num_ic * int(np.maximum(tokens * num_vec, 1).sum(axis=0).max())
         fill = tiling.num_z * max(num_vec, MIN_FILL_CYCLES)
         gather = tiling.num_z * tap_cycles(job.num_pos, config) + geometry.num_ic
         num_bytes = job.num_oc * (tiling.num_z + PARAM.num_bytes) + source_bytes + DESCRIPTOR_BYTES

@@ -97,7 +97,7 @@ def weight_load(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, num_kern
     )
     num_taps = geometry.rows.kernel * geometry.cols.kernel
     positions = kernels * num_taps * (1 if geometry.is_depthwise else geometry.num_ic)
-    return WeightLoad(per_core.max(axis=1), per_core.sum(axis=1), kernels, num_z, positions, num_taps)
+    return WeightLoad(per_core.max(axis=1), per_core.sum(axis=1), kernels, num_z, positions)
 
 
 def tile_work(work: ConvWork, config: NpuConfig) -> Tiling:

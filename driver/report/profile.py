@@ -162,8 +162,8 @@ def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[s
             (
                 "The cycles of each layer, mean over the cores. Useful: a core multiplies; edge: it multiplies for "
                 "pixels past an edge of the image. The others are lost, by cause: it waits for weights, for a window "
-                "of pixels, for other cores (imbalance), for results to be written (drain), for an earlier sum "
-                "(hazard), for the memory port (bus), for a job (dispatch), or for the tensor processor (tp)."
+                "of pixels, for other cores (imbalance), for results to be written (drain), for the "
+                "memory port (bus), for a job (dispatch), or for the tensor processor (tp)."
             ),
             [losses(report)],
         ),

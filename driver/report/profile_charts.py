@@ -19,7 +19,6 @@ COLOURS = {
     "window": "#fdae6b",
     "imbalance": "#f16913",
     "drain": "#a63603",
-    "hazard": "#bcbddc",
     "bus": "#74c476",
     "dispatch": "#969696",
     "tp": "#9e9ac8",

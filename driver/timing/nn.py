@@ -412,7 +412,6 @@ class NnTimer:
             decoded = max(arrived, self.decoded[core] + fitted.DECODE_CYCLES)
             spent.add(Cause.BUS, arrived - before[core])
             spent.add(Cause.WEIGHTS, decoded - arrived + 1 + sum(stream.idle) + sum(stream.waits(num_vec)))
-            spent.add(Cause.HAZARD, sum(stream.stalls[num_vec - 1]) if num_vec <= len(stream.stalls) else 0)
             self.ends[core] = decoded
         starts = list(self.ends)
         self._windows(d, sb, work, pixels, spent)

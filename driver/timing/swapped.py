@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import MIN_REUSE_CYCLES
 
 __all__ = ["core_cycles", "num_tokens"]
 
@@ -27,5 +26,4 @@ def num_tokens(d: dict[str, int], config: NpuConfig) -> np.ndarray:
 
 def core_cycles(d: dict[str, int], config: NpuConfig) -> np.ndarray:
     """Cycles of each core for each tap of a plane, if no activation is zero; int64 (taps, cores)."""
-    least = -(-MIN_REUSE_CYCLES // d["num_kernels"])
-    return np.maximum(num_tokens(d, config) * max(d["num_vec"], least), 1)
+    return np.maximum(num_tokens(d, config) * d["num_vec"], 1)

@@ -1,6 +1,6 @@
 """The double-buffered accumulators of a core."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -18,7 +18,16 @@ ACC_BITS = 32
 
 
 class Accumulators(wiring.Component):
-    """Two memories of `num_acc_entries` vectors of P sums; one adds up products while the other is drained and cleared.
+    """Two buffers of `num_acc_entries` vectors of P sums; one adds up products while the other is drained and cleared.
+
+    | cycle | work |
+    | -- | -- |
+    | 0 | `add_en`; the sums are read |
+    | 1 | the products come and are added; both memories are written |
+    | 2 | a drain may read them |
+
+    The memory is there twice, once for each of its readers. A sum that is added to in the very next cycle is not in
+    the memory yet, and comes from a register beside it.
 
     Members
     -------
@@ -30,12 +39,12 @@ class Accumulators(wiring.Component):
     is_clear : Out(1), every entry is zero: `num_acc_entries` cycles after a reset, which may come amid additions;
         nothing may be added before
 
-    An addition is complete `ADD_CYCLES` after `add_en`; an entry must not be added to again within 3 cycles.
-    Throughput: one vector in and one chunk out per cycle.
+    An addition is complete `ADD_CYCLES` after `add_en`. Throughput: one vector in, to any entry, and one chunk out per
+    cycle.
     """
 
     PRODUCT_CYCLES = 1
-    ADD_CYCLES = 3
+    ADD_CYCLES = 2
     DRAIN_CYCLES = cycles.ACC_READ_CYCLES
 
     def __init__(self, config: NpuConfig):
@@ -63,22 +72,14 @@ class Accumulators(wiring.Component):
         drain_sums = data_register(m, self.drain_sums)
         vector = data.ArrayLayout(signed(ACC_BITS), config.num_lanes)
 
-        add_1_en, add_1_buffer = Signal(), Signal()
-        add_2_en, add_2_entry, add_2_buffer, sums = (
-            Signal(),
-            Signal.like(self.add_entry),
-            Signal(),
-            Signal(vector, reset_less=True),
-        )
-        add_1_entry, swept_entry = Signal.like(self.add_entry), Signal.like(self.drain_entry)
+        place = Cat(self.add_entry, self.add_buffer)
+        late_en, late_place, is_repeated = Signal(), Signal.like(place), Signal()
         has_drained, chunk, buffer = Signal(), Signal.like(self.drain_chunk), Signal()
+        swept_entry = Signal.like(self.drain_entry)
         m.d.sync += [
-            add_1_en.eq(self.add_en),
-            add_1_entry.eq(self.add_entry),
-            add_1_buffer.eq(self.add_buffer),
-            add_2_en.eq(add_1_en),
-            add_2_entry.eq(add_1_entry),
-            add_2_buffer.eq(add_1_buffer),
+            late_en.eq(self.add_en),
+            late_place.eq(place),
+            is_repeated.eq(late_en & (late_place == place)),
             has_drained.eq(self.drain_en),
             chunk.eq(self.drain_chunk),
             buffer.eq(self.drain_buffer),
@@ -86,44 +87,49 @@ class Accumulators(wiring.Component):
         with m.If(~self.is_clear):
             m.d.sync += [swept_entry.eq(swept_entry + 1), self.is_clear.eq(swept_entry.all())]
 
-        # An entry is cleared by a note that it counts as zero until it is added to
-        stored, is_zero = [], []
-        for number in range(2):
-            m.submodules[f"buffer_{number}"] = memory = Memory(
-                shape=config.num_lanes * ACC_BITS, depth=config.num_acc_entries, init=[]
+        sums, newest = Signal(vector), Signal(vector, reset_less=True)
+        stored = []
+        for name, en, addr in (
+            ("add", self.add_en, place),
+            ("drain", self.drain_en, Cat(self.drain_entry, self.drain_buffer)),
+        ):
+            m.submodules[f"{name}_memory"] = memory = Memory(
+                shape=config.num_lanes * ACC_BITS, depth=2 * config.num_acc_entries, init=[]
             )
-            m.submodules[f"zeros_{number}"] = zeros = Memory(shape=1, depth=config.num_acc_entries, init=[])
-            write, read, note, look = (
-                memory.write_port(),
-                memory.read_port(),
-                zeros.write_port(),
-                zeros.read_port(domain="comb"),
-            )
-            does_add = self.add_en & (self.add_buffer == number)
-            was_zero = Signal(name=f"was_zero_{number}")
+            write, read = memory.write_port(), memory.read_port()
             m.d.comb += [
-                read.en.eq(does_add | (self.drain_en & (self.drain_buffer == number))),
-                read.addr.eq(Mux(does_add, self.add_entry, self.drain_entry)),
-                look.addr.eq(read.addr),
-                write.en.eq(add_2_en & (add_2_buffer == number)),
-                write.addr.eq(add_2_entry),
+                write.en.eq(late_en),
+                write.addr.eq(late_place),
                 write.data.eq(sums),
+                read.en.eq(en),
+                read.addr.eq(addr),
+            ]
+            stored.append(read.data)
+
+        # An entry is cleared by a note that it counts as zero until it is added to
+        is_zero = []
+        for number in range(2):
+            m.submodules[f"zeros_{number}"] = zeros = Memory(shape=1, depth=config.num_acc_entries, init=[])
+            note, look = zeros.write_port(), zeros.read_port(domain="comb")
+            does_add, was_zero = Signal(name=f"does_add_{number}"), Signal(name=f"was_zero_{number}")
+            m.d.comb += [
+                does_add.eq(self.add_en & (self.add_buffer == number)),
+                look.addr.eq(Mux(does_add, self.add_entry, self.drain_entry)),
                 note.en.eq(does_add | (self.drain_clear & (self.drain_buffer == number)) | ~self.is_clear),
-                note.addr.eq(Mux(self.is_clear, read.addr, swept_entry)),
+                note.addr.eq(Mux(self.is_clear, look.addr, swept_entry)),
                 note.data.eq(~does_add | ~self.is_clear),
             ]
             m.d.sync += was_zero.eq(look.data)
-            stored.append(read.data)
             is_zero.append(was_zero)
 
         is_first = Signal()  # the first addition to the entry
-        m.d.comb += is_first.eq(Mux(add_1_buffer, is_zero[1], is_zero[0]))
-        old = data.View(vector, Mux(is_first, 0, Mux(add_1_buffer, stored[1], stored[0])))
-        with m.If(add_1_en):
-            m.d.sync += [sums[lane].eq(old[lane] + self.products[lane]) for lane in range(config.num_lanes)]
-        drained = Mux(buffer, stored[1], stored[0])
+        m.d.comb += is_first.eq(Mux(late_place[-1], is_zero[1], is_zero[0]))
+        old = data.View(vector, Mux(is_first, 0, Mux(is_repeated, newest, stored[0])))
+        m.d.comb += [sums[lane].eq(old[lane] + self.products[lane]) for lane in range(config.num_lanes)]
+        with m.If(late_en):
+            m.d.sync += newest.eq(sums)
         with m.If(has_drained):
-            m.d.sync += drain_sums.eq(drained.word_select(chunk, config.post_lanes * ACC_BITS))
+            m.d.sync += drain_sums.eq(stored[1].word_select(chunk, config.post_lanes * ACC_BITS))
             with m.If(Mux(buffer, is_zero[1], is_zero[0])):
                 m.d.sync += drain_sums.eq(0)
         return m

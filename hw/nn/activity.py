@@ -21,17 +21,14 @@ class CoreState(IntEnum, shape=3):
     """No free accumulators for the next group."""
     WINDOW = 3
     """The next window is not there."""
-    HAZARD = 4
-    """The accumulators of the next addition were added to too recently."""
-    BEATS = 5
+    BEATS = 4
     """No weight, and no beat in the weight queue."""
-    DECODER = 6
+    DECODER = 5
     """No weight, but the weight queue has a beat; or a group ends."""
 
 
 STATE_CAUSES = {
     CoreState.BUSY: (Cause.BUSY,),
-    CoreState.HAZARD: (Cause.HAZARD,),
     CoreState.BEATS: (Cause.BUS, Cause.DRAIN),
     CoreState.DECODER: (Cause.WEIGHTS,),
     CoreState.JOB: (Cause.DISPATCH, Cause.TP, Cause.DRAIN, Cause.IMBALANCE),

@@ -5,7 +5,6 @@ The weight at the head waits until all that it needs is there; each concern has 
     _Groups   the job, its groups, how many vectors they have
     _Windows  the window in use, its place in the window memory
     _Vectors  the place of a vector within the window
-    _Reuse    whether an accumulator was added to too recently
     _Pixels   the sum of these places, which leaves as the issue
     _States   what is in the way of an issue
 """
@@ -284,33 +283,6 @@ class _Vectors(wiring.Component):
         return m
 
 
-class _Reuse(wiring.Component):
-    """Whether an accumulator entry is one of the last `num_cycles` that were issued.
-
-    Latency: 0 cycles from `entry` to `is_hazard`. Throughput: one entry per cycle.
-
-    Members
-    -------
-    entry : In
-    does_issue : In(1)
-        The entry is issued in this cycle.
-    is_hazard : Out(1)
-    """
-
-    def __init__(self, config: NpuConfig, num_cycles: int):
-        self._num_cycles = num_cycles
-        super().__init__({"entry": In(exact_log2(config.num_acc_entries)), "does_issue": In(1), "is_hazard": Out(1)})
-
-    def elaborate(self, platform):
-        m = Module()
-        issued = Mux(self.does_issue, Cat(self.entry, 1), 0)
-        history = [delay(m, issued, 1, name="history_0")]
-        while len(history) < self._num_cycles:
-            history.append(delay(m, history[-1], 1, name=f"history_{len(history)}"))
-        m.d.comb += self.is_hazard.eq(Cat(old == Cat(self.entry, 1) for old in history).any())
-        return m
-
-
 class _Pixels(wiring.Component):
     """Adds up where lane 0 finds its pixel, and gives the issue.
 
@@ -367,8 +339,6 @@ class _States(wiring.Component):
         No free accumulators for the group.
     lacks_window : In(1)
         No window for the weight.
-    is_hazard : In(1)
-        The accumulators were added to too recently.
     lacks_weight : In(1)
         There is no weight.
     has_beat : In(1)
@@ -381,7 +351,6 @@ class _States(wiring.Component):
     does_issue: In(1)
     lacks_buffer: In(1)
     lacks_window: In(1)
-    is_hazard: In(1)
     lacks_weight: In(1)
     has_beat: In(1)
     state: Out(CoreState, init=CoreState.JOB)
@@ -393,7 +362,6 @@ class _States(wiring.Component):
             (self.does_issue, CoreState.BUSY),
             (self.lacks_buffer, CoreState.BUFFER),
             (self.lacks_window, CoreState.WINDOW),
-            (self.is_hazard, CoreState.HAZARD),
             (self.lacks_weight & ~self.has_beat, CoreState.BEATS),
         )
         flags = Signal(len(conditions), init=1)
@@ -411,13 +379,12 @@ class Sequencer(wiring.Component):
     | stage | cycle | work |
     | -- | -- | -- |
     | Q | 0 | the weight comes to the head |
-    | I | 1 | it goes if window, buffer and accumulators are free: one vector per cycle; tap + vector |
+    | I | 1 | it goes if window and buffer are free: one vector per cycle; tap + vector |
     | J | 2 | + window |
     | W0 | 3 | issue |
 
     Latency: 3 cycles from weight to issue. Throughput: a weight takes T cycles, 2T if is_wide, a zero one cycle, the
-    end of a group one. Two issues to one accumulator entry are at least `MIN_REUSE_CYCLES` apart; only T <
-    `MIN_REUSE_CYCLES` can lose cycles to that.
+    end of a group one.
 
     With `is_wide` a weight meets the low bytes of a vector, then the high bytes, which stand in the second half of the
     window; entry 2v collects the former, 2v + 1 the latter. Here all that is counted in vectors is counted in such
@@ -443,7 +410,6 @@ class Sequencer(wiring.Component):
         Of the cycle before.
     """
 
-    MIN_REUSE_CYCLES = cycles.MIN_REUSE_CYCLES
     RELEASE_CYCLES = cycles.RELEASE_CYCLES
     FINISH_CYCLES = cycles.FINISH_CYCLES
 
@@ -469,7 +435,6 @@ class Sequencer(wiring.Component):
         m.submodules.groups = groups = _Groups(config)
         m.submodules.windows = windows = _Windows(config)
         m.submodules.vectors = vectors = _Vectors(config)
-        m.submodules.reuse = reuse = _Reuse(config, self.MIN_REUSE_CYCLES - 1)
         m.submodules.pixels = pixels = _Pixels(config)
         m.submodules.states = states = _States()
         job, is_busy = groups.fields, groups.is_busy
@@ -483,14 +448,11 @@ class Sequencer(wiring.Component):
         is_low, must_change = Signal(), Signal()
         m.d.comb += [is_low.eq(job.is_wide & ~vec[0]), must_change.eq(head.is_new_window & (vec == 0))]
 
-        may_start, go, is_end, does_issue = Signal(), Signal(), Signal(), Signal()
+        go, is_end, does_issue = Signal(), Signal(), Signal()
         take_buffer, finish = Signal(), Signal()  # finish: the cycle after a group's last issue
         drop = Signal()  # the window in use has met its last weight, also if the next one is not there yet
         m.d.comb += [
-            may_start.eq(
-                is_busy & ~finish & has_head & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0))
-            ),
-            go.eq(may_start & (is_zero | ~reuse.is_hazard)),
+            go.eq(is_busy & ~finish & has_head & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0))),
             does_issue.eq(go & ~is_zero),
             is_end.eq(is_zero | (vec == groups.num_vec - 1)),
             self.weights.ready.eq(~has_head | (go & is_end)),
@@ -532,8 +494,6 @@ class Sequencer(wiring.Component):
             *(vectors.job[name].eq(job[name]) for name, _ in vectors.job.shape()),
             vectors.restart.eq(go & is_end),
             vectors.step.eq(go & ~is_low),
-            reuse.entry.eq(entry),
-            reuse.does_issue.eq(does_issue),
             pixels.work.is_valid.eq(does_issue),
             pixels.work.pixel.eq(truncate(head.tap_offset, pixels.offset.shape())),
             pixels.work.split_log2.eq(job.split_log2),
@@ -549,7 +509,6 @@ class Sequencer(wiring.Component):
             states.does_issue.eq(does_issue),
             states.lacks_buffer.eq(~has_buffer & (num_free == 0)),
             states.lacks_window.eq((must_change | ~windows.has_window) & (num_filled == 0)),
-            states.is_hazard.eq(may_start & ~go),
             states.lacks_weight.eq(~has_head),
             states.has_beat.eq(self.has_beat),
             self.state.eq(states.state),

@@ -78,31 +78,20 @@ def test_written_bytes_are_the_outputs():
 def test_counts_of_a_stream():
     """Two windows of two kernels with two taps: 3 0 | 0 5 || 0 0 | 0 0; one bit of run says at most one zero."""
     weights = np.array([[3, 0, 0, 5], [0, 0, 0, 0]], np.int8)
-    counts = count_stream(weights, 1, 2, 1, is_depthwise=False)
+    counts = count_stream(weights, 1, 1)
     assert (counts.nnz, counts.zeros) == (
         (2, 0),
         (1, 2),
     )  # 3, run of 2 cut by a token of zero, 5, then 4 zeros in two tokens
     assert counts.idle == (0, 2)  # the first one is dropped; then one begins a window, and one ends the stream
-    assert counts.stalls == ((0, 0), (0, 0))
     assert len(encode_stream(weights.ravel(), 1)) == -(-9 * (sum(counts.nnz) + sum(counts.zeros)) // 8)
-
-
-def test_neighbours_in_one_kernel_wait():
-    """Sums of one kernel are three cycles apart: two cycles are lost with T = 1, one with T = 2."""
-    counts = count_stream(np.array([[1, 2, 3], [4, 5, 6]], np.int8), 0, 3, 1, is_depthwise=False)
-    assert counts.stalls == ((4, 6), (2, 3))
-    apart = count_stream(np.array([[1, 2, 3], [4, 5, 6]], np.int8), 0, 1, 1, is_depthwise=False)
-    assert apart.stalls == ((0, 0), (0, 0))
-    two = count_stream(np.array([[1, 2], [3, 4], [5, 6]], np.int8), 0, 1, 1, is_depthwise=False)
-    assert two.stalls == ((0, 1, 1), (0, 0, 0))  # a b a b a b: every second one waits a cycle
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(st.lists(st.integers(-1, 1), min_size=8, max_size=64), st.integers(0, 3))
 def test_tokens_are_those_of_the_stream(values, run_bits):
     weights = np.array(values[: len(values) // 8 * 8], np.int8).reshape(-1, 8)
-    counts = count_stream(weights, run_bits, 8, 1, is_depthwise=False)
+    counts = count_stream(weights, run_bits, 1)
     tokens = sum(counts.nnz) + sum(counts.zeros)
     assert len(encode_stream(weights.ravel(), run_bits)) == -(-(8 + run_bits) * tokens // 8)
     assert counts.nnz == tuple(np.count_nonzero(weights, axis=1))

@@ -11,7 +11,7 @@ from convoy.spec.cycles import LOW_BEATS
 
 Q = PRESETS["Q"]
 ACCEPTED, LATENCY = 100.0, 32
-STREAM = StreamCounts(num_beats=16, nnz=(8,) * 16, zeros=(0,) * 16, idle=(0,) * 16, stalls=(), token_cycles=1.0)
+STREAM = StreamCounts(num_beats=16, nnz=(8,) * 16, zeros=(0,) * 16, idle=(0,) * 16, token_cycles=1.0)
 
 
 def layer(stream=STREAM, num_sb=1, config=Q):
@@ -88,7 +88,7 @@ def test_descriptors_are_fetched_in_between():
 
 def test_a_core_without_pixels_asks_for_no_more_weights_than_its_share():
     """The last weights of a long stream come only when the first channels are there."""
-    long = StreamCounts(num_beats=200, nnz=(100,) * 16, zeros=(0,) * 16, idle=(0,) * 16, stalls=(), token_cycles=1.0)
+    long = StreamCounts(num_beats=200, nnz=(100,) * 16, zeros=(0,) * 16, idle=(0,) * 16, token_cycles=1.0)
     args = {"act_run_bytes": 1024, "act_pitch_inner_bytes": 1024}
     short, found = start(**args), start(stream=long, **args)
     assert found.last_weights > found.channels[10]
@@ -97,7 +97,7 @@ def test_a_core_without_pixels_asks_for_no_more_weights_than_its_share():
 
 def test_the_next_job_takes_its_first_weights_from_the_pixels():
     """Cores are given `LOW_BEATS` at most while pixels are loaded: with twice the cores that takes twice as long."""
-    long = StreamCounts(num_beats=200, nnz=(100,) * 16, zeros=(0,) * 16, idle=(0,) * 16, stalls=(), token_cycles=1.0)
+    long = StreamCounts(num_beats=200, nnz=(100,) * 16, zeros=(0,) * 16, idle=(0,) * 16, token_cycles=1.0)
     late = []
     for name in ("Q", "O"):
         config = PRESETS[name]
@@ -121,7 +121,7 @@ def test_the_next_job_gets_nothing_while_the_fetcher_is_at_this_one():
 
 def test_superblocks_of_the_next_job_follow_one_another():
     """A depthwise job's short streams: each superblock waits for its entries of the directory and for every core."""
-    short = StreamCounts(num_beats=2, nnz=(9,), zeros=(0,), idle=(0,), stalls=(), token_cycles=1.0)
+    short = StreamCounts(num_beats=2, nnz=(9,), zeros=(0,), idle=(0,), token_cycles=1.0)
     depthwise = {"is_depthwise": 1, "num_z": 1, "num_z_last": 1, "num_kernels": 1, "num_kernels_last": 1}
     ends = [load(behind(short, num_sb, **depthwise), act_run_bytes=1024)[-1] for num_sb in (1, 4, 8)]
     assert ends == sorted(set(ends))

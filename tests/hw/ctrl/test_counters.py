@@ -54,7 +54,7 @@ def test_totals(port_bits):
     ("states", "inputs", "expected"),
     [
         ("BUSY BUSY BUSY BUSY", {}, {Cause.BUSY: 4}),
-        ("BUSY DECODER BEATS HAZARD", {}, {Cause.BUSY: 1, Cause.WEIGHTS: 1, Cause.BUS: 1, Cause.HAZARD: 1}),
+        ("BUSY DECODER BEATS BUSY", {}, {Cause.BUSY: 2, Cause.WEIGHTS: 1, Cause.BUS: 1}),
         ("JOB JOB JOB JOB", {}, {Cause.DISPATCH: 4}),
         ("JOB JOB JOB JOB", {"is_tp_busy": 1}, {Cause.TP: 4}),
         ("JOB JOB JOB JOB", {"is_open": 1, "is_tp_busy": 1}, {Cause.DRAIN: 4}),

@@ -1,6 +1,7 @@
 """The accumulators: sums at the ends of their range, two buffers, and clearing."""
 
 import random
+from itertools import pairwise
 
 from convoy.hw.nn.accumulate import ACC_BITS, Accumulators
 from convoy.spec.config import NpuConfig
@@ -60,6 +61,35 @@ def test_sums_of_two_buffers():
                 sums = expected.get((entry, buffer), [0] * CONFIG.num_lanes)
                 assert await drain(ctx, dut, entry, buffer, clear=True) == sums
                 assert await drain(ctx, dut, entry, buffer) == [0] * CONFIG.num_lanes
+
+    simulate(dut, testbench)
+
+
+def test_an_addition_per_cycle_to_any_entry():
+    dut, rng = Accumulators(CONFIG), random.Random(1)
+    additions = [
+        (rng.randrange(2), rng.randrange(2), [rng.randrange(-99, 99) for _ in range(CONFIG.num_lanes)])
+        if rng.randrange(4)
+        else None
+        for _ in range(200)
+    ]
+
+    async def testbench(ctx):
+        await ctx.tick().until(dut.is_clear)
+        expected = {}
+        for now, before in pairwise([None, *additions, None]):
+            ctx.set(dut.add_en, before is not None)
+            if before:
+                ctx.set(dut.add_entry, before[0])
+                ctx.set(dut.add_buffer, before[1])
+            if now:
+                *place, products = now
+                ctx.set(dut.products, products)
+                old = expected.get(tuple(place), [0] * CONFIG.num_lanes)
+                expected[tuple(place)] = [a + b for a, b in zip(old, products, strict=True)]
+            await ctx.tick()
+        for (entry, buffer), sums in expected.items():
+            assert await drain(ctx, dut, entry, buffer) == sums
 
     simulate(dut, testbench)
 

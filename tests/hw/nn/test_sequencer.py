@@ -93,15 +93,6 @@ def test_every_weight_meets_its_vectors(is_wide):
     assert states[-1] == CoreState.JOB
 
 
-def test_an_entry_rests_between_two_additions():
-    issues, _, states = run(JOB | {"num_vec": 1, "num_vec_last": 1, "num_vec_x": 1})
-    last = {}
-    for cycle, (_, _, entry, buffer, _) in issues:
-        assert cycle - last.get((entry, buffer), -Sequencer.MIN_REUSE_CYCLES) >= Sequencer.MIN_REUSE_CYCLES
-        last[entry, buffer] = cycle
-    assert CoreState.HAZARD in states
-
-
 def test_weights_follow_without_a_gap():
     issues, _, _ = run(JOB | {"num_groups": 1, "num_vec_last": 4})
     cycles = [cycle for cycle, _ in issues]
