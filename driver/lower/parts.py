@@ -47,7 +47,7 @@ class Parts:
 
     def tensor(self, shape: Sequence[int], like: int, quant: Quant | None = None) -> int:
         """Add an activation of the dtype and the quantisation of the tensor `like`, or with `quant`; its index."""
-        return self._add(tuple(shape), self[like].dtype, quant or self[like].quant, None)
+        return self._add(tuple(int(size) for size in shape), self[like].dtype, quant or self[like].quant, None)
 
     def constant(self, data: np.ndarray, quant: Quant | None = None) -> int:
         """Add a constant; its index."""
