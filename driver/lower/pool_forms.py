@@ -26,7 +26,7 @@ def _strided_source(parts: Parts) -> bool:
 def _one_pixel_pool(parts: Parts, tensor: int) -> Op | None:
     """The pool of windows of one pixel that makes a tensor which nothing else reads."""
     graph = parts.graph
-    (pool, *_) = [op for op in graph.ops if tensor in op.outputs] or [None]
+    pool = next((op for op in graph.ops if tensor in op.outputs), None)
     if pool is None or pool.kind not in ("AVERAGE_POOL_2D", "MAX_POOL_2D") or pool.index in parts.taken:
         return None
     options = pool.options

@@ -392,7 +392,7 @@ class _Scheduler:
             self._append(ConvTask(op, position, made, tuple(value.buffer for value in sources), target.buffer))
         elif isinstance(split, CutConv):
             self._parts(op, position, [(part, None, part.num_in_bytes) for part in split.parts], sources, target)
-        else:
+        elif isinstance(split, SplitConv):
             self._split_conv(op, position, split, sources, target)
 
     def _oriented(self, work: ConvWork) -> ConvWork:
