@@ -9,8 +9,8 @@ from convoy.driver.emit.program import Plan
 from convoy.driver.graph.graph import Graph
 from convoy.driver.lower.operands import Refusal
 from convoy.driver.lower.work import ConvWork, ElementwiseWork, Work
-from convoy.driver.plan.schedule import schedule
-from convoy.driver.plan.swap import SwappedTiling
+from convoy.driver.plan.schedule import ConvTask, Schedule, schedule
+from convoy.driver.plan.swap import SwappedTiling, swap_obstacle
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
 
@@ -126,9 +126,19 @@ def _compile(
     tilings = [choose_tilings(expanded, made, config) for made in schedules]
     chosen = choose_orientation(tilings, config)
     segments = find_segments(expanded, chosen.tiled.schedule)
-    plan = emit_plan(expanded, config, chosen.tiled, segments, fusions.notes, keep_tensors=keep_tensors)
+    notes = _with_obstacles(fusions.notes, chosen.tiled.schedule, config)
+    plan = emit_plan(expanded, config, chosen.tiled, segments, notes, keep_tensors=keep_tensors)
     plan = replace(plan, doubts=_doubts(expanded, works, plan.placements))
     return Compiled(plan, chosen.cycles, chosen.tiled.tilings_by_op, chosen.tiled.schedule.is_transposed)
+
+
+def _with_obstacles(notes: dict[int, str], schedule: Schedule, config: NpuConfig) -> dict[int, str]:
+    """Notes by operator index, and why the operands of layers are not swapped."""
+    found = dict(notes)
+    for task in schedule.tasks:
+        if isinstance(task, ConvTask) and task.op.index not in found and (why := swap_obstacle(task.work, config)):
+            found[task.op.index] = why
+    return found
 
 
 def _doubts(graph: Graph, works: tuple[Work, ...], stored: Container[int]) -> dict[int, int]:

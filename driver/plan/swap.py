@@ -22,7 +22,7 @@ from .geometry import Geometry
 from .phases import is_native, split_conv
 from .tile import tile_work
 
-__all__ = ["SwappedJob", "SwappedTiling", "nn_cycles", "swap_work", "tap_cycles"]
+__all__ = ["SwappedJob", "SwappedTiling", "nn_cycles", "swap_obstacle", "swap_work", "tap_cycles"]
 
 MAX_POSITION_TILES = 4
 """Each reads the weights again; with more of them lanes of pixels are full."""
@@ -91,11 +91,21 @@ def swap_work(work: ConvWork, config: NpuConfig) -> SwappedTiling | None:
 
     Equal geometries are tiled once.
     """
-    if work.is_depthwise or work.is_wide or work.pool_size or work.pieces is not None:
-        return None
-    if not -128 <= work.weights.min() <= work.weights.max() <= 127:
+    if work.is_depthwise or work.is_wide or work.pool_size or work.pieces is not None or not _has_narrow_weights(work):
         return None
     return _swap_once(Geometry.of(work), config)
+
+
+def swap_obstacle(work: ConvWork, config: NpuConfig) -> str | None:
+    """Why a layer of fewer output positions than lanes has no swapped operands, if its weights are the reason."""
+    has_few = not work.is_depthwise and work.rows.size_out * work.cols.size_out < config.num_lanes
+    if not has_few or work.is_wide or _has_narrow_weights(work):
+        return None
+    return "operands not swapped: weights less their zero point do not fit 8 bits"
+
+
+def _has_narrow_weights(work: ConvWork) -> bool:
+    return bool(work.weights.min() >= -128 and work.weights.max() <= 127)
 
 
 def nn_cycles(work: ConvWork, config: NpuConfig) -> float:

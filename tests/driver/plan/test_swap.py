@@ -10,7 +10,7 @@ from convoy.driver.compile.pipeline import compile_with_costs
 from convoy.driver.lower.work import Axis
 from convoy.driver.plan.geometry import Geometry
 from convoy.driver.plan.macs import swapped_lane_macs
-from convoy.driver.plan.swap import SwappedTiling, nn_cycles, swap_work, tap_cycles
+from convoy.driver.plan.swap import SwappedTiling, nn_cycles, swap_obstacle, swap_work, tap_cycles
 from convoy.driver.plan.tile import tile_work
 from convoy.driver.workload.synthetic import LayerSpec, make_layer
 from convoy.spec.config import PRESETS
@@ -52,6 +52,8 @@ def test_what_cannot_be_swapped():
     assert swap_work(work, Q) is not None
     wider = work.weights.astype(np.int16)
     wider[0, 0, 0, 0] = 128
+    assert "do not fit 8 bits" in swap_obstacle(replace(work, weights=wider), Q)
+    assert swap_obstacle(work, Q) is None
     for change in ({"weights": wider}, {"pool_size": 2}, {"is_depthwise": True}, {"is_wide": True}):
         assert swap_work(replace(work, **change), Q) is None
     rows = Axis(MAX_SRC_PLANE_BYTES // 2 + 1, 2, 1, MAX_SRC_PLANE_BYTES // 2)
