@@ -91,7 +91,7 @@ MIN_FILL_CYCLES = 2
 """Of the filler per window, at least; one of more words takes a cycle per word."""
 RELEASE_CYCLES = 4
 """From the end of a window's last issue to its last read."""
-FINISH_CYCLES = 9
+FINISH_CYCLES = 10
 """From the end of a group's last issue until its sums are in the accumulators."""
 DRAIN_FAN_OUT_CYCLES = 1
 """Registers between the drain and the cores, in each direction."""

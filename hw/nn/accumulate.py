@@ -23,11 +23,11 @@ class Accumulators(wiring.Component):
     | cycle | work |
     | -- | -- |
     | 0 | `add_en`; the sums are read |
-    | 1 | the products come and are added; both memories are written |
-    | 2 | a drain may read them |
+    | 1 | the products come and are added; the sums go back to the memory and to a register |
+    | 2 | and from there to the drain's memory |
 
     The memory is there twice, once for each of its readers. A sum that is added to in the very next cycle is not in
-    the memory yet, and comes from a register beside it.
+    the memory yet, and comes from the register.
 
     Members
     -------
@@ -44,7 +44,7 @@ class Accumulators(wiring.Component):
     """
 
     PRODUCT_CYCLES = 1
-    ADD_CYCLES = 2
+    ADD_CYCLES = 3
     DRAIN_CYCLES = cycles.ACC_READ_CYCLES
 
     def __init__(self, config: NpuConfig):
@@ -74,12 +74,15 @@ class Accumulators(wiring.Component):
 
         place = Cat(self.add_entry, self.add_buffer)
         late_en, late_place, is_repeated = Signal(), Signal.like(place), Signal()
+        newest_en, newest_place = Signal(), Signal.like(place)
         has_drained, chunk, buffer = Signal(), Signal.like(self.drain_chunk), Signal()
         swept_entry = Signal.like(self.drain_entry)
         m.d.sync += [
             late_en.eq(self.add_en),
             late_place.eq(place),
             is_repeated.eq(late_en & (late_place == place)),
+            newest_en.eq(late_en),
+            newest_place.eq(late_place),
             has_drained.eq(self.drain_en),
             chunk.eq(self.drain_chunk),
             buffer.eq(self.drain_buffer),
@@ -89,20 +92,20 @@ class Accumulators(wiring.Component):
 
         sums, newest = Signal(vector), Signal(vector, reset_less=True)
         stored = []
-        for name, en, addr in (
-            ("add", self.add_en, place),
-            ("drain", self.drain_en, Cat(self.drain_entry, self.drain_buffer)),
+        for name, write_en, write_place, written, read_en, read_place in (
+            ("add", late_en, late_place, sums, self.add_en, place),
+            ("drain", newest_en, newest_place, newest, self.drain_en, Cat(self.drain_entry, self.drain_buffer)),
         ):
             m.submodules[f"{name}_memory"] = memory = Memory(
                 shape=config.num_lanes * ACC_BITS, depth=2 * config.num_acc_entries, init=[]
             )
             write, read = memory.write_port(), memory.read_port()
             m.d.comb += [
-                write.en.eq(late_en),
-                write.addr.eq(late_place),
-                write.data.eq(sums),
-                read.en.eq(en),
-                read.addr.eq(addr),
+                write.en.eq(write_en),
+                write.addr.eq(write_place),
+                write.data.eq(written),
+                read.en.eq(read_en),
+                read.addr.eq(read_place),
             ]
             stored.append(read.data)
 
