@@ -42,6 +42,11 @@ class Compiler:
         return () if self.is_clang else ("-fno-gnu-unique",)
 
     @property
+    def libraries(self) -> tuple[str, ...]:
+        """Libraries for linking: Clang does not add GCC's for atomic operations by itself."""
+        return ("-pthread", "-latomic") if self.is_clang else ("-pthread",)
+
+    @property
     def can_profile(self) -> bool:
         """Whether it can compile with a profile."""
         return not self.is_clang or self.profile_tool is not None

@@ -339,7 +339,7 @@ def _compile(
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compile_one, jobs))
         library = work / "native.so"
-        run_tool([*compiler.command, "-shared", *profile, "-o", str(library), *objects, "-pthread"])
+        run_tool([*compiler.command, "-shared", *profile, "-o", str(library), *objects, *compiler.libraries])
         return library
 
     def forget() -> None:
