@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -119,6 +120,12 @@ def _installed_clangs() -> list[str]:
 
 
 def _compiler(command: tuple[str, ...]) -> Compiler:
+    return _ask(command, os.environ.get("PATH"))
+
+
+@functools.cache
+def _ask(command: tuple[str, ...], _path: str | None) -> Compiler:
+    """What a command in this PATH is; asked once, as devices are opened often."""
     version = run_tool([*command, "--version"]).partition("\n")[0]
     if "clang" not in version:
         return Compiler(command, version)

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from convoy.driver.devices import compiler
 from convoy.driver.devices.compiler import find_compiler, run_tool
 from convoy.driver.errors import DeviceError
 
@@ -20,6 +21,7 @@ def install(tmp_path, monkeypatch):
         path = tmp_path / name
         path.write_text(f'#!{shell}\ncase "$*" in *--version) echo "{version}" ;; -print*) echo {tool} ;; esac\n')
         path.chmod(0o755)
+        compiler._ask.cache_clear()
 
     return install
 
@@ -56,6 +58,7 @@ def test_cxx_decides(install, monkeypatch):
     assert find_compiler().command == ("mine", "-O9")
     monkeypatch.setenv("CXX", "clang++")
     os.remove(shutil.which("llvm-profdata"))
+    compiler._ask.cache_clear()
     assert not find_compiler().can_profile
 
 
