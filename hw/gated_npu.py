@@ -22,6 +22,9 @@ class GatedNpu(wiring.Component):
         A bit for each of `rest_domains(config)`, valid before the edge of `clk`.
     rest_clk : In
         Their clocks: they must rise together with `clk` where `rest_active` is 1.
+    is_reset : Out
+        The NPU or a unit in it is in reset, or a register on the way of a reset to its unit is 1. While this is 0 the
+        next edge of `clk` resets nothing, and the resets behind those registers stay 0 with it.
     m_axi, s_axil, irq
         As in `Npu`.
     """
@@ -30,7 +33,12 @@ class GatedNpu(wiring.Component):
         self._npu = Npu(config)
         self._domains = rest_domains(config)
         super().__init__(
-            {**self._npu.signature.members, "rest_active": Out(len(self._domains)), "rest_clk": In(len(self._domains))}
+            {
+                **self._npu.signature.members,
+                "rest_active": Out(len(self._domains)),
+                "rest_clk": In(len(self._domains)),
+                "is_reset": Out(1),
+            }
         )
 
     def elaborate(self, platform):
@@ -46,6 +54,8 @@ class GatedNpu(wiring.Component):
         for number, name in enumerate(self._domains):
             m.domains += ClockDomain(name)
             m.d.comb += [ClockSignal(name).eq(self.rest_clk[number]), ResetSignal(name).eq(ResetSignal())]
-        is_reset = Cat(gates.resets, ResetSignal()).any()
-        m.d.comb += self.rest_active.eq(Mux(is_reset, ~0, Cat(gates.is_active.get(name, 0) for name in self._domains)))
+        m.d.comb += [
+            self.is_reset.eq(Cat(gates.resets, ResetSignal()).any()),
+            self.rest_active.eq(Mux(self.is_reset, ~0, Cat(gates.is_active.get(name, 0) for name in self._domains))),
+        ]
         return m

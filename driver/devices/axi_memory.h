@@ -105,10 +105,10 @@ class AxiMemory {
         match_beats();
         if (pins_.rvalid && now.rready) finish_read_beat();
         if (pins_.bvalid && now.bready) pins_.bvalid = false;
-        before_ = now;
         waits_ar_ = now.ar.valid && !pins_.arready;
         waits_aw_ = now.aw.valid && !pins_.awready;
         waits_w_ = now.w.valid && !pins_.wready;
+        if (waits_ar_ || waits_aw_ || waits_w_) before_ = now;
         ++cycle_;
         drive(now.w.valid && !pins_.wready);
     }

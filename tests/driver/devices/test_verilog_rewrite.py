@@ -2,7 +2,7 @@
 
 import pytest
 
-from convoy.driver.devices.verilog_rewrite import fold_registers, repeat_bits
+from convoy.driver.devices.verilog_rewrite import drop_zeros, fold_registers, narrow, repeat_bits, rewritten
 
 HEAD = r"""module top(clk, a, q);
   reg \$auto$verilog_backend.cc:2355:dump_module$1  = 0;
@@ -72,3 +72,45 @@ def test_modules_are_told_apart():
 )
 def test_repeated_bits(text, expected):
     assert repeat_bits(text) == expected
+
+
+SUM = r"""module top(a, b, q);
+  wire [32:0] \$1 ;
+  assign \$1  = $signed(a[31:0]) + $signed({ b, 1'h0 });
+  assign q = \$1 [31:0];
+  assign r = \$1 [15:0];
+endmodule
+"""
+
+
+def test_a_sum_is_as_wide_as_it_is_used():
+    assert narrow(SUM) == SUM.replace("wire [32:0]", "wire [31:0]")
+    assert narrow(SUM.replace("+", "<<")) == SUM.replace("+", "<<").replace("wire [32:0]", "wire [31:0]")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("r = \\$1 [15:0]", "r = \\$1 [32:1]"),  # another part
+        ("r = \\$1 [15:0]", "r = \\$1 "),  # all of it
+        ("r = \\$1 [15:0]", "r = \\$1 [32:0]"),
+        ("+", ">>"),  # low bits of the result need more than the low bits of the operands
+        ("+", "/"),
+        ("+", "+ c +"),
+    ],
+)
+def test_what_stays_wide(old, new):
+    text = SUM.replace(old, new)
+    assert text != SUM
+    assert narrow(text) == text
+
+
+def test_zeros_of_memories():
+    zeros = "  initial begin\n    memory[0] = 8'h00;\n    memory[1] = 8'h00;\n  end\n"
+    assert drop_zeros(f"module top;\n{zeros}endmodule\n") == "module top;\nendmodule\n"
+    one = zeros.replace("[1] = 8'h00", "[1] = 8'h10")
+    assert drop_zeros(one) == one
+
+
+def test_all_together():
+    assert rewritten(SUM) == narrow(SUM)
