@@ -13,7 +13,7 @@ from convoy.driver.plan.schedule import ConvTask, HostTask, Schedule, Task
 from convoy.driver.plan.tile import Tiling, tile_work
 from convoy.spec.config import NpuConfig
 
-from .weigh import striped, striped_phases, tp_task_cycles
+from .weigh import striped, tp_task_cycles
 
 __all__ = ["Tiled", "choose_tilings"]
 
@@ -54,7 +54,7 @@ def choose_tilings(graph: Graph, schedule: Schedule, config: NpuConfig) -> Tiled
                 tp = tp_task_cycles(before, schedule, config)
                 tiling = striped(tiling, work, tp, config)
             elif task.phases is not None:
-                tiling = striped_phases(tiling, work, task.phases, config)
+                tiling = striped(tiling, work, task.phases, config)
             tilings[number] = tiling
             task = replace(task, work=work)
         tasks.append(task)
