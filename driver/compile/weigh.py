@@ -74,7 +74,8 @@ def striped(tiling: Tiling, work: ConvWork, made: float | PhaseWork, config: Npu
         key = tuple((stripe.first_row, stripe.first_col) for stripe in choice.stripes)
         if key not in known:
             known[key] = sum(_phase_cycles(work, made, choice, config)) if isinstance(made, PhaseWork) else made
-        return overlapped_cycles(known[key], choice.cost.cycles, len(choice.stripes))
+        num = len(choice.stripes)
+        return overlapped_cycles(known[key], choice.cost.cycles, num) + num * fitted.TP_START_CYCLES
 
     return min([tiling, *striped_tilings(tiling, work, NUMS_OF_STRIPES, config)], key=cycles)
 
