@@ -135,10 +135,10 @@ def _strides(npu: NpuConfig) -> Iterator[Case]:
         yield Case(2, "strides", name, setup(stride), TP_SHARE, 0 if is_native else None)
         num_macs = prod(twin.layer.output_hw) * prod(twin.layer.kernel) * twin.layer.num_oc * twin.layer.input_hwc[2]
         limit = 1.02 if is_native else OVER_TWIN
-        if prod(layer.input_hwc) / npu.port_bytes * OVER_FLOOR > num_macs / npu.macs_per_cycle * limit:
+        is_more = prod(layer.input_hwc) / npu.port_bytes * OVER_FLOOR > num_macs / npu.macs_per_cycle * limit
+        if is_more:  # the bytes of the larger input take longer
             yield Case(2, "strides", name, setup(stride), ROOFLINE, 1 / OVER_FLOOR)
-            limit = None  # the bytes of the larger input take longer
-        yield Case(2, "strides", name, setup(stride), CYCLES, limit, twin)
+        yield Case(2, "strides", name, setup(stride), CYCLES, None if is_more else limit, twin)
 
 
 def _channels(npu: NpuConfig) -> Iterator[Case]:

@@ -15,7 +15,7 @@ from convoy.driver.plan.swap import SwappedTiling, swap_work
 from convoy.driver.plan.tile import Tiling, tile_work
 from convoy.spec.config import NpuConfig
 
-from .weigh import striped, striped_phases, tp_task_cycles
+from .weigh import striped, tp_task_cycles
 
 __all__ = ["Tiled", "choose_tilings"]
 
@@ -56,7 +56,7 @@ def choose_tilings(graph: Graph, schedule: Schedule, config: NpuConfig) -> Tiled
                 if (before := schedule.before(number)) is not None:
                     tiling = striped(tiling, work, tp_task_cycles(before, schedule, config), config)
                 elif task.phases is not None:
-                    tiling = striped_phases(tiling, work, task.phases, config)
+                    tiling = striped(tiling, work, task.phases, config)
             tilings[number] = tiling
             task = replace(task, work=work)
         tasks.append(task)

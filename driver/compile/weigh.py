@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from convoy.driver.emit.descriptors import phase_blocks, tp_blocks
 from convoy.driver.lower.work import (
@@ -23,7 +23,7 @@ from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling, striped_tilings
 from convoy.spec.config import NpuConfig
 
-__all__ = ["conv_cycles", "op_cycles", "striped", "striped_phases", "tp_task_cycles"]
+__all__ = ["conv_cycles", "op_cycles", "striped", "tp_task_cycles"]
 
 NUMS_OF_STRIPES = 2, 4, 8, 16
 """Of a convolution that works while its input is still made."""
@@ -68,24 +68,22 @@ def overlapped_cycles(tp: float, nn: float, num_stages: int) -> float:
     return max(tp, nn) + min(tp, nn) / num_stages
 
 
-def striped(tiling: Tiling, work: ConvWork, tp: float | Callable[[Tiling], float], config: NpuConfig) -> Tiling:
-    """More stripes, if they pay because the tensor processor makes the input meanwhile, in `tp` cycles."""
+def striped(tiling: Tiling, work: ConvWork, made: float | PhaseWork, config: NpuConfig) -> Tiling:
+    """More stripes, if they pay because the tensor processor makes the input meanwhile: in so many cycles, or as phase
+    planes, if these are for this convolution alone.
+    """
+    if isinstance(made, PhaseWork) and (len(made.channels) < made.split.num_ic or work.is_depthwise):
+        return tiling
     known: dict[tuple, float] = {}
 
     def cycles(choice: Tiling) -> float:
         key = tuple((stripe.first_row, stripe.first_col) for stripe in choice.stripes)
         if key not in known:
-            known[key] = tp(choice) if callable(tp) else tp
-        return overlapped_cycles(known[key], choice.cost.cycles, len(choice.stripes))
+            known[key] = sum(_phase_cycles(work, made, choice, config)) if isinstance(made, PhaseWork) else made
+        num = len(choice.stripes)
+        return overlapped_cycles(known[key], choice.cost.cycles, num) + num * fitted.TP_START_CYCLES
 
     return min([tiling, *striped_tilings(tiling, work, NUMS_OF_STRIPES, config)], key=cycles)
-
-
-def striped_phases(tiling: Tiling, work: ConvWork, phases: PhaseWork, config: NpuConfig) -> Tiling:
-    """`striped` of a convolution over phase planes, if these are made for it alone."""
-    if len(phases.channels) < phases.split.num_ic or work.is_depthwise:
-        return tiling
-    return striped(tiling, work, lambda choice: sum(_phase_cycles(work, phases, choice, config)), config)
 
 
 def _phase_cycles(work: ConvWork, phases: PhaseWork | None, tiling: Tiling, config: NpuConfig) -> list[float]:
