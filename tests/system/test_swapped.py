@@ -43,7 +43,7 @@ def plain(config: NpuConfig, image: SwappedImage, rng, act_addr: int, num_ic: in
 def run(device: NativeDevice, image: SwappedImage, count: int) -> list[dict[str, int]]:
     """Run the program in the image's memory; the completion records."""
     device.write_memory(0, image.bytes.tobytes())
-    writes = [("IRQ_STATUS", 1), ("IRQ_ENABLE", 1), ("WATCHDOG", 10_000), ("PROGRAM_BASE", image.program_addr)]
+    writes = [("IRQ_STATUS", 1), ("IRQ_ENABLE", 1), ("WATCHDOG", MAX_CYCLES // 4), ("PROGRAM_BASE", image.program_addr)]
     writes += [("PROGRAM_COUNT", count), ("RECORD_BASE", image.record_addr), ("CONTROL", int(Control.DOORBELL))]
     for name, value in writes:
         device.write32(REGISTERS[name].addr, value)
