@@ -188,13 +188,11 @@ def _count(streams: _Gaps, per_window: int, run_bits: int, num_beats: list[int])
     all_zeros, kept_zeros = (
         np.bincount(np.append(places, ends) // per_window, minlength=num_windows) for places in (zeros, zeros[is_first])
     )
-    counts, all_zeros, kept_zeros = (
-        values.reshape(num_streams, -1).tolist() for values in (nnz, all_zeros, kept_zeros)
-    )
+    of_streams = np.array([nnz, all_zeros, kept_zeros]).reshape(3, num_streams, -1).swapaxes(0, 1).tolist()
     token_cycles = _token_cycles(8 + run_bits)
     return [
-        StreamCounts(beats, tuple(counts[number]), tuple(all_zeros[number]), tuple(kept_zeros[number]), token_cycles)
-        for number, beats in enumerate(num_beats)
+        StreamCounts(beats, *map(tuple, counts), token_cycles)
+        for beats, counts in zip(num_beats, of_streams, strict=True)
     ]
 
 
