@@ -182,17 +182,18 @@ def _count(streams: _Gaps, per_window: int, run_bits: int, num_beats: list[int])
     num_streams, size = streams.weights.shape
     num_windows = streams.weights.size // per_window
     nnz = np.count_nonzero(streams.weights.reshape(num_windows, per_window), axis=1)
-    zeros = streams.zero_places(run_bits)
+    places = streams.zero_places(run_bits)
     ends = np.flatnonzero(streams.weights[:, -1] == 0) * size + size - 1
-    is_first = zeros // per_window != (zeros - (1 << run_bits)) // per_window
+    is_first = places // per_window != (places - (1 << run_bits)) // per_window
     all_zeros, kept_zeros = (
-        np.bincount(np.append(places, ends) // per_window, minlength=num_windows) for places in (zeros, zeros[is_first])
+        np.bincount(np.append(chosen, ends) // per_window, minlength=num_windows)
+        for chosen in (places, places[is_first])
     )
     of_streams = np.array([nnz, all_zeros, kept_zeros]).reshape(3, num_streams, -1).swapaxes(0, 1).tolist()
     token_cycles = _token_cycles(8 + run_bits)
     return [
-        StreamCounts(beats, *map(tuple, counts), token_cycles)
-        for beats, counts in zip(num_beats, of_streams, strict=True)
+        StreamCounts(beats, tuple(weights), tuple(zeros), tuple(kept), token_cycles)
+        for beats, (weights, zeros, kept) in zip(num_beats, of_streams, strict=True)
     ]
 
 
