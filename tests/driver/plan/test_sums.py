@@ -30,7 +30,7 @@ def layer(height, width, num_c, weights=None, **options) -> ConvWork:
 
 def test_a_mean_is_turned():
     work = layer(7, 7, 64)
-    found = best_sum(work, Q)
+    found = best_sum(work, PRESETS["S"])
     assert isinstance(found, TurnedConv)
     assert (found.work.num_ic, found.work.num_oc, found.work.cols) == (49, 1, Axis(64, 64))
 
