@@ -34,7 +34,7 @@ def test_a_mean_is_pooled():
 
 
 def test_channels_of_one_kernel_are_turned():
-    found = best_sum(layer(7, 7, 64, np.full((64, 7, 7, 1), 2, np.int16)), Q)
+    found = best_sum(layer(7, 7, 64, np.full((64, 7, 7, 1), 2, np.int16)), PRESETS["S"])
     assert isinstance(found, TurnedConv)
     assert (found.work.num_ic, found.work.num_oc, found.work.cols) == (49, 1, Axis(64, 64))
 
