@@ -77,8 +77,12 @@ def weight_streams(bench: Bench, config: NpuConfig):
         "a stream is loaded for every core before the first start (WeightFetcher)", ~unit.start | is_loaded.all()
     )
     bench.assume("core is the number of a core (WeightFetcher counts it)", unit.core < config.num_cores)
+    bench.assume(
+        "others fill the queues only while the unit is quiet (WeightFetcher)", ~unit.given.any() | unit.is_quiet
+    )
     depth, room = config.weight_fifo_beats, inside.room
     for core in range(config.num_cores):
+        bench.assume("and only where there is room (Gather)", ~unit.given[core] | (room[core] != 0))
         bench.assume("a core takes only beats that it was given", ~unit.taken[core] | (room[core] != depth))
         bench.invariant(room[core] <= depth)
         bench.invariant(~is_loaded[core] | _is_good(config, rows[core]))

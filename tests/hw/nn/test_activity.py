@@ -24,6 +24,8 @@ IDLE, BUSY, WINDOW = (CoreState.JOB,) * 2, (CoreState.BUSY, CoreState.WINDOW), (
         (BUSY, {"fill_waits_load": 1, "load_waits": 1}, {"window": Cause.IMBALANCE}),
         (BUSY, {"fill_waits_slot": 1}, {"window": Cause.IMBALANCE}),
         (WINDOW, {}, {"window": Cause.WINDOW}),
+        (WINDOW, {}, {"beats": Cause.BUS}),
+        (WINDOW, {"fetch_waits": 1}, {"beats": Cause.DRAIN}),
     ],
 )
 def test_causes(states, inputs, cause):

@@ -214,3 +214,43 @@ def test_channel_is_readable_when_it_is_done():
         assert ctx.get(stripe.read.data).to_bytes(16, "little") == raw[32:48]
 
     simulate(m, jobs_in, read, background=[memory.process])
+
+
+@settings(deadline=None, max_examples=5, derandomize=True)
+@given(st.integers(1, 5), st.integers(0, 99))
+def test_a_ring_waits_for_its_reader(ring_channels, seed):
+    """No more channels than the ring has are begun and not read, in the first job or in a later one; they wrap at the
+    end of the memory.
+    """
+    config, rng = NpuConfig(num_lanes=8, post_lanes=4, stripe_bytes=4096), random.Random(seed)
+    job = image_job(config, num_ic=8, height=8, width=rng.choice([8, 100]))
+    job |= {"ring_channels": ring_channels, "channel_words": config.stripe_words // ring_channels}
+    raw = rng.randbytes(1 << 14)
+    dut = Loader(config)
+    memory = ReadPortMemory(config, dut.port, raw)
+    stripe, size, place = bytearray(config.stripe_bytes), job["tile_ih"] * job["tile_iw"], job["channel_words"] * 8
+    may_read = sometimes(rng, 0.05)
+
+    async def reader(ctx):
+        for first in (0, 1):
+            await send(ctx, dut.job, [job | {"act_addr": first}])  # `load_after_fill`
+            num_loaded, num_read = 0, 0
+            while num_read < job["num_ic"]:
+                does_read = num_read < num_loaded and may_read()
+                ctx.set(dut.channel_read, does_read)
+                if does_read:
+                    at = num_read * place % config.stripe_bytes
+                    wrapped = (stripe + stripe)[at : at + size]
+                    assert wrapped == raw[first + num_read * size :][:size]
+                    num_read += 1
+                _, _, en, word, value, done = await ctx.tick().sample(
+                    dut.write.en, dut.write.word, dut.write.data, dut.channel_done
+                )
+                for i in range(config.num_lanes):
+                    if en >> i & 1:
+                        stripe[word * config.num_lanes + i] = value >> 8 * i & 0xFF
+                num_loaded += done
+                assert num_loaded - num_read <= ring_channels
+            ctx.set(dut.channel_read, 0)
+
+    simulate(dut, reader, background=[memory.process])
