@@ -25,7 +25,7 @@ from convoy.driver.emit.program import Plan
 from convoy.driver.graph.graph import Graph
 from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.plan import fitted as plan_numbers
-from convoy.driver.plan import tile
+from convoy.driver.plan import swap, tile
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Session, plan_inputs
 from convoy.driver.timing import estimate, front, nn, port, start, tp
@@ -82,6 +82,7 @@ def _set(module: ModuleType, name: str, value: object) -> None:
     """Set it, and renew what has been computed from it."""
     setattr(module, name, value)
     tile._tile_once.cache_clear()
+    swap._swap_once.cache_clear()
     for model in (port, start, nn, tp, front, estimate):
         importlib.reload(model)
 

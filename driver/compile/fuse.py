@@ -83,7 +83,7 @@ def pool_refusal(conv: ConvWork, config: NpuConfig) -> str | None:
 def is_pool_cheaper_alone(before: ConvWork, pooled: ConvWork, pool: PoolWork, config: NpuConfig) -> bool:
     """Do a convolution with swapped operands and a pool on the tensor processor take less time than one with a pool?"""
     swapped = swap_work(before, config)
-    return swapped is not None and swapped.cost.cycles + pool_cycles(pool, config) < nn_cycles(pooled, config)
+    return swapped is not None and swapped.is_faster(nn_cycles(pooled, config) - pool_cycles(pool, config))
 
 
 def _parts(conv: ConvWork, config: NpuConfig) -> list[ConvWork]:

@@ -50,7 +50,7 @@ def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | Tu
         return _split_of(work, config)
     with suppress(GraphError):
         split = _split_of(work, config)
-        if split is None or _form_cycles(split, config) <= swapped.cost.cycles:
+        if split is None or not swapped.is_faster(_form_cycles(split, config)):
             return split
     return None
 

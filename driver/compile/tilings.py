@@ -78,7 +78,7 @@ def _choose(task: ConvTask, config: NpuConfig) -> tuple[ConvWork, Tiling | Swapp
     if is_native(task.work):
         with suppress(GraphError):
             form, tiling = _tile(task.work, config)
-            if tiling.cost.cycles <= swapped.cost.cycles:
+            if not swapped.is_faster(tiling.cost.cycles):
                 return form, tiling
     return task.work, swapped
 

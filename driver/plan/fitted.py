@@ -35,7 +35,9 @@ SLOT_PENALTY = {1: 1.0, 2: 0.3, 3: 0.08}
 MANY_SLOTS_PENALTY = 0.02
 """The same with more slots."""
 
-SWAPPED_CYCLES = 250
+SWAPPED_CYCLES = 350
 """What a layer with swapped operands costs beyond its jobs and the drain of the last one."""
-NEXT_SWAPPED_CYCLES = 20
+NEXT_SWAPPED_CYCLES = 30
 """What remains of that between its jobs."""
+SWAP_GAIN = 0.95
+"""Of the estimate of the plain form, which is a little high, that the swapped one must stay below."""

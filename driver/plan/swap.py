@@ -76,6 +76,10 @@ class SwappedTiling:
         """Planes of the image: the used taps of every input channel."""
         return self.geometry.num_ic * len(self.row_taps) * len(self.col_taps)
 
+    def is_faster(self, cycles: float) -> bool:
+        """Is it clearly faster than a plain form that is estimated to take so many cycles?"""
+        return self.cost.cycles < fitted.SWAP_GAIN * cycles
+
     def num_tokens(self, job: SwappedJob, num_cores: int) -> np.ndarray:
         """Pixels that each core meets with each tap of an input channel; int64 (row taps, column taps, cores)."""
         rows, cols = self.geometry.rows, self.geometry.cols
@@ -117,14 +121,14 @@ def nn_cycles(work: ConvWork, config: NpuConfig) -> float:
         When it can be tiled in none.
     """
     swapped = swap_work(work, config)
-    limit = np.inf if swapped is None else swapped.cost.cycles
     parts = [work] if is_native(work) else [part for part, _ in split_conv(work, (1, 1), config).parts]
     try:
-        return min(limit, sum(tile_work(part, config).cost.cycles for part in parts))
+        cycles = sum(tile_work(part, config).cost.cycles for part in parts)
     except GraphError:
         if swapped is None:
             raise
-    return limit
+        return swapped.cost.cycles
+    return swapped.cost.cycles if swapped is not None and swapped.is_faster(cycles) else cycles
 
 
 @lru_cache(maxsize=1024)

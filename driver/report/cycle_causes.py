@@ -18,9 +18,11 @@ def cycle_split(core_cycles: Mapping[Cause, int], macs: LaneMacs, config: NpuCon
     """`busy_cycles`, `edge_cycles` (the part of them that lanes past an edge take) and `lost`, cycles by cause; mean
     over the cores.
 
-    `busy_cycles` and what is lost are together the cycles of the layer, exactly.
+    `busy_cycles` and what is lost are together the cycles of the layer, exactly. Cores are busy for less than `macs`
+    says where activations that are zero are skipped.
     """
-    edge = (macs.issued - macs.useful) / config.macs_per_cycle
+    busy = core_cycles[Cause.BUSY] * config.num_lanes
+    edge = (macs.issued - macs.useful) / config.macs_per_cycle * (busy / macs.issued if macs.issued else 0)
     lost = {cause.name.lower(): core_cycles[cause] / config.num_cores for cause in LOSSES}
     return {"busy_cycles": core_cycles[Cause.BUSY] / config.num_cores, "edge_cycles": edge, "lost": lost}
 

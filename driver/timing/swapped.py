@@ -6,7 +6,11 @@ import numpy as np
 
 from convoy.spec.config import NpuConfig
 
+from . import fitted
+
 __all__ = ["core_cycles", "num_tokens"]
+
+LEAST_VALUE = -128
 
 
 def _is_inside(d: dict[str, int], axis: str, side: str) -> np.ndarray:
@@ -17,13 +21,14 @@ def _is_inside(d: dict[str, int], axis: str, side: str) -> np.ndarray:
 
 
 def num_tokens(d: dict[str, int], config: NpuConfig) -> np.ndarray:
-    """Pixels that each core meets at each tap of a plane; int64 (taps, cores)."""
+    """Activations that are not zero and that each core meets at each tap of a plane; float (taps, cores)."""
     rows, cols = _is_inside(d, "y", "h"), _is_inside(d, "x", "w")
     is_inside = (rows[:, None, :, None] & cols[None, :, None, :]).reshape(len(rows) * len(cols), -1)
     dealt = np.pad(is_inside, ((0, 0), (0, -is_inside.shape[1] % config.num_cores)))
-    return dealt.reshape(len(dealt), -1, config.num_cores).sum(axis=1, dtype=np.int64)
+    share = 1 - fitted.ZERO_SHARE * (d["wgt_zero_point"] == LEAST_VALUE)
+    return share * dealt.reshape(len(dealt), -1, config.num_cores).sum(axis=1)
 
 
 def core_cycles(d: dict[str, int], config: NpuConfig) -> np.ndarray:
-    """Cycles of each core for each tap of a plane, if no activation is zero; int64 (taps, cores)."""
+    """Cycles of each core for each tap of a plane, as far as zeros can be foreseen; float (taps, cores)."""
     return np.maximum(num_tokens(d, config) * d["num_vec"], 1)
