@@ -267,6 +267,11 @@ class NnTimer:
         spent.add(Cause.BUS, sum(ends) - sum(begun) - busy)
         self.load_end, self.fill_free, self.fetched = load, fill_free, gather
         self.releases = releases[-1:]
+        self.slices += [
+            Slice("loader", self.load_taken, load),
+            Slice("weights", self.fetch_taken, gather),
+            *(Slice(f"core {core}", *times) for core, times in enumerate(zip(begun, ends, strict=True))),
+        ]
         self.ends = [end + 1 for end in ends]
         self.decoded = list(ends)
         return max(ends)
