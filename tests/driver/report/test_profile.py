@@ -126,7 +126,7 @@ def test_timeline(profiled):
     assert busy >= 4 * report["busy_cycles"]
     layer = report["layers"][4]
     notes = next(part[4] for part in jobs if part[1].startswith("4 CONV_2D"))
-    assert notes["lost: hazard"].double_value == layer["lost"]["hazard"]
+    assert notes["lost: bus"].double_value == layer["lost"]["bus"]
     for name, key in (("read bytes per cycle", "read_bytes"), ("written bytes per cycle", "write_bytes")):
         samples = values[name]
         assert sum(value * (after - time) for (time, value), (after, _) in pairwise(samples)) == pytest.approx(
