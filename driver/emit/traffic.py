@@ -4,7 +4,7 @@ ahead, while another one is in work.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,20 +19,22 @@ __all__ = ["Traffic", "descriptor_traffic"]
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of whole beats read, bytes written, and those of the bytes read that are weights.
-
-    Records are no part of it.
+    """Bytes of whole beats read, bytes written, and those of the bytes read that are weight streams, as the NPU counts
+    them. Records are no part of it.
     """
 
     read_bytes: int = 0
     write_bytes: int = 0
     weight_bytes: int = 0
+    image_bytes: int = field(default=0, compare=False)
+    """Of the bytes read, weights that are an image; the NPU does not tell them from pixels."""
 
     def __add__(self, other: Traffic) -> Traffic:
         return Traffic(
             self.read_bytes + other.read_bytes,
             self.write_bytes + other.write_bytes,
             self.weight_bytes + other.weight_bytes,
+            self.image_bytes + other.image_bytes,
         )
 
 
@@ -82,18 +84,17 @@ def _nn_traffic(d: dict[str, int], streams: LayerStreams, program: Program, conf
 
 def _swapped_traffic(d: dict[str, int], program: Program, config: NpuConfig) -> Traffic:
     """Weights are the image, of one run."""
-    weights = _beats(d["act_addr"], d["act_run_bytes"], config)
+    image = _beats(d["act_addr"], d["act_run_bytes"], config)
     beats = (
-        weights
+        image
         + _beats(d["tap_addr"], STREAM.num_bytes, config)
         + _beats(d["src_addr"], d["src_bytes"], config)
         + _beats(d["param_addr"], d["tile_iw"] * PARAM.num_bytes, config)
         + (LUT_BYTES * d["has_lut"]) // config.port_bytes
     )
     beats += _residual_beats(d, program, config) if d["has_residual"] else 0
-    return Traffic(
-        beats * config.port_bytes + DESCRIPTOR_BYTES, d["tile_iw"] * d["num_pos"], weights * config.port_bytes
-    )
+    num_read, num_image = beats * config.port_bytes + DESCRIPTOR_BYTES, image * config.port_bytes
+    return Traffic(num_read, d["tile_iw"] * d["num_pos"], image_bytes=num_image)
 
 
 def _tp_traffic(d: dict[str, int], config: NpuConfig) -> Traffic:

@@ -260,6 +260,7 @@ def _layer(
         "macs": macs,
         "utilisation": utilisation(macs, cost.cycles),
         **{name: getattr(cost.traffic, name) for name in TRAFFIC},
+        "weight_bytes": cost.traffic.weight_bytes + cost.traffic.image_bytes,
         "bit_exact": bit_exact,
         "max_abs_diff": diff,
     }

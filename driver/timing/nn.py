@@ -250,6 +250,7 @@ class NnTimer:
         rows, begun, ends, fill_free = work.tolist(), self.ends, list(self.ends), self.fill_free
         fills: list[float] = []
         releases: list[float] = []
+        window = bus = 0.0
         for z in range(d["num_z"]):
             tap = z % len(rows)
             load += per_channel
@@ -260,13 +261,23 @@ class NnTimer:
             fill_free = begin + max(words, MIN_FILL_CYCLES)
             fills.append(begin + words)
             filled = max(begin + words + FILLED_CYCLES, gather + fitted.DECODE_CYCLES)
+            if (wait := filled - max(ends)) > 0:
+                window += min(wait, words + FILLED_CYCLES)
+                bus += max(0.0, wait - words - FILLED_CYCLES)
             ends = [max(end, filled) + cycles for end, cycles in zip(ends, rows[tap], strict=True)]
             releases.append(max(ends) + FREE_CYCLES)
         busy = d["num_src_planes"] * d["num_vec"] * float(num_tokens(d, config).sum())
         spent.add(Cause.BUSY, busy)
-        spent.add(Cause.BUS, sum(ends) - sum(begun) - busy)
+        spent.add(Cause.WINDOW, config.num_cores * window)
+        spent.add(Cause.BUS, config.num_cores * bus)
+        spent.add(Cause.IMBALANCE, sum(ends) - sum(begun) - busy - config.num_cores * (window + bus))
         self.load_end, self.fill_free, self.fetched = load, fill_free, gather
         self.releases = releases[-1:]
+        self.slices += [
+            Slice("loader", self.load_taken, load),
+            Slice("weights", self.fetch_taken, gather),
+            *(Slice(f"core {core}", *times) for core, times in enumerate(zip(begun, ends, strict=True))),
+        ]
         self.ends = [end + 1 for end in ends]
         self.decoded = list(ends)
         return max(ends)
