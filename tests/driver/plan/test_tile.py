@@ -62,3 +62,11 @@ def test_a_long_row_is_tiled_with_few_trials(monkeypatch):
     nnz = np.full(16, 40)
     tile_conv(shape, nnz, deal_channels(shape, nnz, 4), PRESETS["Q"])
     assert sum(costed) < 60_000
+
+
+def test_a_stripe_of_pads_only_has_room_for_the_pixel_that_it_loads():
+    shape = Geometry(7, 2, Axis(9, 6, 5), Axis(5, 420, 5, pad=226), False)
+    nnz = np.full(2, 175)
+    tiling = tile_conv(shape, nnz, deal_channels(shape, nnz, 8), PRESETS["O"])
+    assert len(tiling.stripes) > 1
+    assert all(stripe.tile_cols <= tiling.group.pitch_row for stripe in tiling.stripes)
