@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from itertools import product
 from math import inf, prod
 
 import numpy as np
@@ -12,13 +12,14 @@ import numpy as np
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ElementwiseWork, PoolWork
 from convoy.driver.plan import fitted
-from convoy.driver.plan.cost import table_cycles, tp_copy_bytes, tp_group_bytes
+from convoy.driver.plan.blocks import block_sizes
+from convoy.driver.plan.cost import pool_channel_cycles, table_cycles, tp_copy_bytes, tp_group_bytes
 from convoy.driver.plan.orders import CopyWork
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import NUM_TP_LANES
 from convoy.spec.isa import TP, TpOp
 
-__all__ = ["BLANK", "block_sizes", "copy_blocks", "elementwise_blocks", "flat_blocks", "pool_blocks"]
+__all__ = ["BLANK", "copy_blocks", "elementwise_blocks", "flat_blocks", "pool_blocks"]
 
 BLANK = dict.fromkeys(
     TP.fields.keys() - {"opcode", "wait_nn", "wait_tp", "tp_ahead", "reserved", "tag", "buffer_half"}, 0
@@ -185,47 +186,6 @@ def _merged_loops(work: ElementwiseWork) -> tuple[list[int], list[list[int]]]:
             loops.insert(0, (size, tuple(steps)))
     loops = [(1, (0, 0))] * (3 - len(loops)) + loops
     return [size for size, _ in loops], [[steps[n] for _, steps in loops] for n in (0, 1)]
-
-
-@lru_cache(maxsize=1024)
-def block_sizes(num_units: int, most: int, load: float, walk: float, overhead: float, step: int = 1) -> tuple[int, ...]:
-    """How many units are in each of some blocks that follow one another, of which each is loaded while the one before
-    is computed: as many as may be, or fewer, or few at first and then twice as many each time, whichever takes the
-    fewest cycles.
-
-    Parameters
-    ----------
-    most : units that a block may have
-    load, walk : cycles to load a unit and to compute it
-    overhead : cycles of a block besides
-    step : blocks but for the last one have a multiple of so many units, or as many as may be
-    """
-
-    def cycles(sizes: tuple[int, ...]) -> float:
-        loaded = done = done_before = 0.0
-        for size in sizes:
-            loaded = max(loaded, done_before) + size * load
-            done_before, done = done, max(loaded, done) + size * walk + overhead
-        return done
-
-    largest = min(most, num_units)
-    choices = [_sizes(num_units, largest, largest)]
-    size = largest // 2 // step * step
-    while size and size * load > overhead / 2:
-        choices.append(_sizes(num_units, size, largest))
-        if -(-num_units // size) * overhead < largest * load:
-            choices.append(_sizes(num_units, size, size))
-        size = size // 2 // step * step
-    return min(choices, key=cycles)
-
-
-def _sizes(num_units: int, first: int, largest: int) -> tuple[int, ...]:
-    """Twice as many each time, up to the largest block."""
-    sizes, size = list[int](), first
-    while num_units > 0:
-        sizes.append(min(size, num_units))
-        num_units, size = num_units - sizes[-1], min(2 * size, largest)
-    return tuple(sizes)
 
 
 def _overhead(lut: np.ndarray | None, config: NpuConfig) -> float:
@@ -395,14 +355,8 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
     rows, cols = work.rows, work.cols
     rows_out, cols_out = work.made
     num_c, num_oh, num_ow = _pool_tile(work, limit // num_bytes)
-    for c, oy, ox in (
-        (c, oy, ox) for c in range(0, work.num_ic, num_c) for oy in rows_out[::num_oh] for ox in cols_out[::num_ow]
-    ):
-        tile_c, tile_oh, tile_ow = (
-            min(num_c, work.num_ic - c),
-            min(num_oh, rows_out.stop - oy),
-            min(num_ow, cols_out.stop - ox),
-        )
+    for (c, tile_c), oy, ox in product(_pool_channels(work, num_c, config), rows_out[::num_oh], cols_out[::num_ow]):
+        tile_oh, tile_ow = min(num_oh, rows_out.stop - oy), min(num_ow, cols_out.stop - ox)
         first_y, tile_ih, pad_top = rows.clip(oy, tile_oh)
         first_x, tile_iw, pad_left = cols.clip(ox, tile_ow)
         if num_ow == len(cols_out):
@@ -458,6 +412,14 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
                 "out_run_bytes": out_run,
                 "out_pitch_bytes": num_bytes * out_run if tile_c > 1 else out_pitch,
             }
+
+
+def _pool_channels(work: PoolWork, most: int, config: NpuConfig) -> Iterator[tuple[int, int]]:
+    """(first, number) of the channels of each of the blocks, which have `most` at most."""
+    first = 0
+    for count in block_sizes(work.num_ic, most, *pool_channel_cycles(work, config)):
+        yield first, count
+        first += count
 
 
 def _pool_tile(work: PoolWork, limit: int) -> tuple[int, int, int]:

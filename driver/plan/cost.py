@@ -14,6 +14,7 @@ from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MIN_FILL_CYCLES, MIN_WINDOW_
 from convoy.spec.isa import LUT_BYTES, MAX_RUN_BITS, PARAM, TpOp
 
 from . import fitted
+from .blocks import block_sizes, blocks_cycles
 
 if TYPE_CHECKING:
     from convoy.driver.lower.work import PoolWork
@@ -25,6 +26,7 @@ __all__ = [
     "WeightLoad",
     "block_cycles",
     "least_cycles",
+    "pool_channel_cycles",
     "pool_cycles",
     "table_cycles",
     "tiling_cost",
@@ -308,6 +310,16 @@ def pool_cycles(work: PoolWork, config: NpuConfig) -> float:
     width = work.cols.size_in if work.is_wide else min(work.cols.kernel, work.cols.size_in)
     if work.value_bytes * min(work.rows.kernel, work.rows.size_in) * width > limit:
         return np.inf
+    load, process, overhead = costs = pool_channel_cycles(work, config)
+    if (most := int(limit / (load * config.port_bytes))) >= 1:
+        return fitted.TP_START_CYCLES + blocks_cycles(block_sizes(work.num_ic, most, *costs), *costs)
+    num_blocks = -(-int(load * work.num_ic * config.port_bytes) // limit)
+    load, process = work.num_ic * load, work.num_ic * process
+    return fitted.TP_START_CYCLES + max(load, process) + min(load, process) / num_blocks + overhead * num_blocks
+
+
+def pool_channel_cycles(work: PoolWork, config: NpuConfig) -> tuple[float, float, float]:
+    """Estimated cycles to load a channel of a pool and to process it, and what a block of channels costs besides."""
     rows, cols = (
         np.minimum(first + axis.kernel, axis.size_in) - np.maximum(first, 0)
         for axis, made in zip((work.rows, work.cols), work.made, strict=True)
@@ -318,11 +330,9 @@ def pool_cycles(work: PoolWork, config: NpuConfig) -> float:
     if len(cols) < work.cols.size_out:  # runs of a few bytes
         windows = max(windows, float(fitted.TP_RUN_CYCLES * len(rows)))
     num_rows = work.rows.clip(work.made[0].start, len(rows))[1]
-    num_bytes = work.value_bytes**2 * work.num_ic * num_rows * work.cols.size_in
-    num_blocks = -(-num_bytes // limit)
-    load, process = num_bytes / config.port_bytes, work.value_bytes * work.num_ic * windows
-    cycles = max(load, process) + min(load, process) / num_blocks + fitted.TP_BLOCK_CYCLES * num_blocks
-    return fitted.TP_START_CYCLES + cycles
+    load = work.value_bytes**2 * num_rows * work.cols.size_in / config.port_bytes
+    table = 0 if work.lut is None else table_cycles(config)
+    return load, work.value_bytes * windows, work.value_bytes * (fitted.TP_BLOCK_CYCLES + table)
 
 
 def table_cycles(config: NpuConfig) -> float:

@@ -1,22 +1,33 @@
-"""How work of the tensor processor is cut into blocks."""
+"""How work of the tensor processor is cut into descriptors."""
 
+import numpy as np
 import pytest
 
-from convoy.driver.emit.tp_blocks import block_sizes
+from convoy.driver.emit.tp_blocks import pool_blocks
+from convoy.driver.lower.work import Axis, PoolWork
+from convoy.driver.plan.cost import pool_cycles
+from convoy.spec.config import PRESETS
+from convoy.spec.isa import TpOp
+
+Q = PRESETS["Q"]
 
 
-@pytest.mark.parametrize("num_units", [1, 7, 100, 8192, 20000])
-@pytest.mark.parametrize(("load", "walk", "step"), [(0.125, 0.25, 8), (0.25, 0.25, 8), (8.0, 8.0, 1)])
-def test_block_sizes_cover_all_units(num_units, load, walk, step):
-    sizes = block_sizes(num_units, 8192, load, walk, 60.0, step)
-    assert sum(sizes) == num_units
-    assert max(sizes) <= 8192
-    assert all(size % step == 0 or size == min(num_units, 8192) for size in sizes[:-1])
+def global_average(num_ic, size, *, is_wide=False) -> PoolWork:
+    info = np.iinfo(np.int16 if is_wide else np.int8)
+    axis = Axis(size, 1, size)
+    return PoolWork(TpOp.AVG_POOL, num_ic, axis, axis, int(info.min), int(info.max), is_wide=is_wide)
 
 
-def test_the_first_block_is_short_where_all_wait_for_its_load():
-    assert block_sizes(8192, 8192, 0.125, 0.25, 60.0)[0] < 2048
-    assert block_sizes(100, 8192, 0.125, 0.25, 60.0) == (100,)
-    assert block_sizes(8192, 8192, 0.125, 0.25, 2000.0) == (8192,)
-    few, many = (len(block_sizes(1 << 20, 8192, 0.125, 0.25, overhead)) for overhead in (1000.0, 60.0))
-    assert 128 == few < many < 140
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_a_pool_is_loaded_while_its_first_channels_are_processed(is_wide):
+    work, num_bytes = global_average(64, 9, is_wide=is_wide), 1 + is_wide
+    blocks = list(pool_blocks(work, 0, 1 << 16, Q))
+    loaded = [block["num_a_runs"] * block["a_run_bytes"] for block in blocks[::num_bytes]]
+    assert sum(loaded) == 64 * 81 * num_bytes
+    assert loaded[0] < sum(loaded) // 4
+    assert [block["a_addr"] for block in blocks[::num_bytes]] == [0, *np.cumsum(loaded)[:-1].tolist()]
+    assert pool_cycles(work, Q) < 64 * 81 * num_bytes / Q.port_bytes + 64 * 21 * num_bytes + 200
+
+
+def test_few_channels_are_one_block():
+    assert len(list(pool_blocks(global_average(8, 5), 0, 1 << 16, Q))) == 1
