@@ -555,7 +555,7 @@ class _Scheduler:
         value_bytes = self.graph.tensors[op.outputs[0]].dtype.itemsize
         found = {}
         for number, (move, *rest) in boxes.items():
-            if not rest and move.is_box and self._has_neighbour(position):
+            if not rest and move.is_box and move.lut is None and self._has_neighbour(position):
                 view = self._view(value, _in_bytes(work.in_shape, value_bytes), move, value_bytes)
                 if view is not None:
                     found[number] = view

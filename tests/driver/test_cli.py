@@ -243,7 +243,7 @@ def test_layer(convoy, options):
     assert len(report["layers"]) == 1
     assert list(report["layers"][0]) == LAYER_KEYS
     assert report["layers"][0]["engine"] == (
-        "nn+tp" if "--stride 3x1" in options or "--stride 4x7" in options else "nn"
+        "nn+tp" if "--stride 3x1" in options else "swapped" if "--stride 4x7" in options else "nn"
     )
     assert report["bit_exact"] is True
 

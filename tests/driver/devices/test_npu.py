@@ -253,7 +253,8 @@ class Pair:
                     )
                 )
             if self.rng.random() < 0.3:
-                values[self.rng.choice(["opcode", "reserved"])] = int(self.rng.integers(3, 64))
+                name = self.rng.choice(["opcode", "reserved"])
+                values[name] = int(self.rng.integers(3, record.fields[name].max + 1))
                 return (
                     index,
                     record.encode(**values),

@@ -141,7 +141,7 @@ def test_wrong_inputs_are_refused_by_name(plan, device, value):
 
 def test_bytes_belong_to_the_descriptors_that_ask_for_them(graph, plan, device):
     """Whatever the counters say in between: weights are read ahead. A convolution's are its streams, once for each
-    group.
+    group, or, where operands are swapped, its image.
     """
     execution = Session(plan, device).run(random_inputs([graph.tensors[0]], 1))
     report, _ = build_report(
@@ -157,8 +157,10 @@ def test_bytes_belong_to_the_descriptors_that_ask_for_them(graph, plan, device):
         streams = sum(
             d["num_groups"] * sum(stream.num_beats for stream in step.program.streams[d["stream_addr"]].counts)
             for d in fields
+            if not d["is_swapped"]
         )
-        assert layer["weight_bytes"] == streams * CONFIG.port_bytes
+        images = sum(d["num_act_outer"] * d["num_act_inner"] * d["act_run_bytes"] for d in fields if d["is_swapped"])
+        assert layer["weight_bytes"] == streams * CONFIG.port_bytes + images
     connected = next(layer for layer in report["layers"] if layer["op"] == "FULLY_CONNECTED")
     assert connected["weight_bytes"] == step.weight_bytes[connected["index"]]  # one pixel: one group
     for name in ("macs", "read_bytes", "write_bytes", "weight_bytes"):
