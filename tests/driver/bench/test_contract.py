@@ -40,7 +40,7 @@ CONFIG = NpuConfig(
 """Small, so that it is compiled quickly."""
 PADDED = LayerSpec("conv", (6, 6, 4), 4, (3, 3), pads=(1, 1, 1, 1))
 WHOLE = LayerSpec("conv", (8, 8, 4), 4, (3, 3))
-TOO_LARGE = LayerSpec("conv", (2, 2, 600), 1, (1, 1))
+TOO_LARGE = LayerSpec("conv", (40, 40, 600), 1, (1, 1))
 ROW_KEYS = {
     "rule",
     "group",

@@ -126,14 +126,15 @@ def test_timeline(profiled):
     assert busy >= 4 * report["busy_cycles"]
     layer = report["layers"][4]
     notes = next(part[4] for part in jobs if part[1].startswith("4 CONV_2D"))
-    assert notes["lost: bus"].double_value == layer["lost"]["bus"]
+    cause = max(layer["lost"], key=layer["lost"].get)
+    assert notes[f"lost: {cause}"].double_value == layer["lost"][cause] > 0
     for name, key in (("read bytes per cycle", "read_bytes"), ("written bytes per cycle", "write_bytes")):
         samples = values[name]
         assert sum(value * (after - time) for (time, value), (after, _) in pairwise(samples)) == pytest.approx(
             report[key]
         )
-        # weights count where they are read; of two jobs that overlap the bytes of each are spread evenly
-        assert max(value for _, value in samples) <= 2 * 8
+        # weights count where they are read, not when their layer completes
+        assert max(value for _, value in samples) <= 8
 
 
 def trace_processor_shell():
