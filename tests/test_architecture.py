@@ -105,7 +105,6 @@ TESTED_ELSEWHERE = {
     ),
     "driver/emit/program.py": ("driver/compile/test_networks.py", "emit.program", "whole networks"),
     "driver/emit/tp_moves.py": ("driver/lower/test_moves.py", "check_model", "every move, on the golden model"),
-    "driver/emit/tp_phases.py": ("driver/compile/test_layers.py", "phases", "strides of 3 to 8"),
     "driver/emit/traffic.py": ("driver/runtime/test_session.py", "traffic", "bytes per layer"),
     "driver/errors.py": ("driver/test_cli_hostile.py", "driver.errors", "what the user sees of them"),
     "driver/files.py": ("driver/test_cli_hostile.py", "files", "files that cannot be read or written"),

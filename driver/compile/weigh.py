@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from convoy.driver.emit.descriptors import phase_blocks, row_ends, tp_blocks
+from convoy.driver.emit.descriptors import phase_blocks, tp_blocks
 from convoy.driver.lower.work import (
     ConvWork,
     ElementwiseWork,
@@ -42,7 +40,7 @@ def op_cycles(schedule: Schedule, tilings: dict[int, Tiling | SwappedTiling], co
             of_op.append((task.work, task.phases, tiling))
             if before is not None and isinstance(tiling, Tiling):  # what of it is hidden
                 tp, nn = tp_task_cycles(before, schedule, config), tiling.cost.cycles
-                cycles.append(_striped_cycles(_shares(tp, task.work, tiling), tiling) - tp - nn)
+                cycles.append(overlapped_cycles(tp, nn, len(tiling.stripes)) - tp - nn)
         elif isinstance(task, Task):
             cycles.append(tp_task_cycles(task, schedule, config))
     return {
@@ -70,40 +68,20 @@ def overlapped_cycles(tp: float, nn: float, num_stages: int) -> float:
     return max(tp, nn) + min(tp, nn) / num_stages
 
 
-def _striped_cycles(made: Sequence[float], tiling: Tiling) -> float:
-    """Estimated cycles of a convolution that computes a stripe while the tensor processor makes what the next one
-    reads: in so many cycles for each of them.
-    """
-    made_at, done = 0.0, 0.0
-    num_pixels = sum(stripe.num_rows * stripe.num_cols for stripe in tiling.stripes)
-    for cycles, stripe in zip(made, tiling.stripes, strict=True):
-        made_at += cycles
-        done = max(done, made_at) + tiling.cost.cycles * stripe.num_rows * stripe.num_cols / num_pixels
-    return done
-
-
-def _shares(cycles: float, work: ConvWork, tiling: Tiling) -> list[float]:
-    """Of so many cycles for the input of a convolution, those for what each stripe is the first to read."""
-    ends = row_ends(work, tiling)
-    return (cycles * np.diff(ends, prepend=0) / ends[-1]).tolist()
-
-
 def striped(tiling: Tiling, work: ConvWork, made: float | PhaseWork, config: NpuConfig) -> Tiling:
     """More stripes, if they pay because the tensor processor makes the input meanwhile: in so many cycles, or as phase
     planes, if these are for this convolution alone.
     """
     if isinstance(made, PhaseWork) and (len(made.channels) < made.split.num_ic or work.is_depthwise):
         return tiling
-    known: dict[tuple, list[float]] = {}
+    known: dict[tuple, float] = {}
 
     def cycles(choice: Tiling) -> float:
         key = tuple((stripe.first_row, stripe.first_col) for stripe in choice.stripes)
         if key not in known:
-            if isinstance(made, PhaseWork):
-                known[key] = _phase_cycles(work, made, choice, config)
-            else:
-                known[key] = _shares(made, work, choice)
-        return _striped_cycles(known[key], choice) + len(choice.stripes) * fitted.TP_START_CYCLES
+            known[key] = sum(_phase_cycles(work, made, choice, config)) if isinstance(made, PhaseWork) else made
+        num = len(choice.stripes)
+        return overlapped_cycles(known[key], choice.cost.cycles, num) + num * fitted.TP_START_CYCLES
 
     return min([tiling, *striped_tilings(tiling, work, NUMS_OF_STRIPES, config)], key=cycles)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
+from convoy.driver.plan import fitted
 from convoy.driver.plan.cost import block_cycles
 from convoy.driver.plan.phases import PhaseSplit
 from convoy.spec.config import NpuConfig
@@ -24,11 +25,15 @@ def split_blocks(
     A descriptor loops over channels, over row phases, over column phases, or over channels and column phases of one
     row, whichever is cheapest; of int16 it moves either low or high bytes.
     """
+
+    def cycles(blocks: list[dict[str, int]]) -> float:
+        return sum(block_cycles(block, config) for block in blocks)
+
     blocks = _Blocks(split, channels, rows, addr, out_addr, config)
-    choices = [list(blocks.generate(loop)) for loop in ("channel", "row", "col")]
-    if split.cols.size_in <= config.tp_buffer_bytes // 2:
-        choices.append(list(blocks.lines()))
-    return min(choices, key=lambda blocks: sum(block_cycles(block, config) for block in blocks))
+    found = min((list(blocks.generate(loop)) for loop in ("channel", "row", "col")), key=cycles)
+    if split.cols.size_in <= blocks.limit and blocks.num_lines * fitted.TP_BLOCK_CYCLES < cycles(found):
+        return min(found, list(blocks.lines()), key=cycles)
+    return found
 
 
 class _Blocks:
@@ -72,12 +77,21 @@ class _Blocks:
                                 byte,
                             )
 
+    @property
+    def line_runs(self) -> list[list[int]]:
+        """Positions in the column phases that a block of `lines` moves."""
+        runs = self.split.cols.even_runs()
+        return runs if len(runs) == 1 else [[n] for n in range(len(self.split.cols.phases))]
+
+    @property
+    def num_lines(self) -> int:
+        """Blocks of `lines`."""
+        num_parts = -(-len(self.channels) // (self.limit // self.split.cols.size_in))
+        return len(self.rows) * len(self.split.rows.phases) * num_parts * len(self.line_runs) * self.split.value_bytes
+
     def lines(self) -> Iterator[dict[str, int]]:
         """Blocks of a row of several channels each, row after row of the planes."""
-        split, width = self.split, self.split.cols.size_in
-        num_c, runs = self.limit // width, split.cols.even_runs()
-        if len(runs) > 1:
-            runs = [[n] for n in range(len(split.cols.phases))]
+        split, runs, num_c = self.split, self.line_runs, self.limit // self.split.cols.size_in
         for i, (number, phase) in product(self.rows, enumerate(split.rows.phases)):
             for c in range(self.channels.start, self.channels.stop, num_c):
                 channels = range(c, min(c + num_c, self.channels.stop))
