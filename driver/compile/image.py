@@ -11,7 +11,7 @@ import numpy as np
 
 from convoy.driver.emit.ahead import blocks_ahead
 from convoy.driver.emit.alloc import Arena, place_buffers
-from convoy.driver.emit.descriptors import Emitter, SwappedTables, Tables, phase_blocks, tp_blocks
+from convoy.driver.emit.descriptors import Emitter, SwappedTables, Tables, phase_blocks, row_ends, tp_blocks
 from convoy.driver.emit.pack import LayerStreams, Streams, pack_params, pack_streams, pack_taps
 from convoy.driver.emit.program import HostStep, Keep, MemoryWindow, NpuStep, Placement, Plan, Program
 from convoy.driver.emit.swapped import pack_image, plain_bias
@@ -114,14 +114,12 @@ class _ProgramWriter:
         blocks = self._tp_blocks(task)
         self._emitter.add_tp(task, blocks, [self._span(b) for b in task.sources], self._span(task.target))
 
-    def _tp_blocks(self, task: Task, num_parts: int = 1) -> list[dict[str, int]]:
+    def _tp_blocks(self, task: Task, ends: Sequence[int] = ()) -> list[dict[str, int]]:
         """The fields of the descriptors of a task of the TP engine, as `tp_blocks`."""
         self._engines.setdefault(task.op.index, set()).add("tp")
         lut, constant_addr = self._put_lut(task), self._put_operand(task.work)
         num_bytes = self._schedule.buffers[task.target].num_bytes
-        return [
-            fields | lut for fields in tp_blocks(task, self._addrs, num_bytes, self._config, constant_addr, num_parts)
-        ]
+        return [fields | lut for fields in tp_blocks(task, self._addrs, num_bytes, self._config, constant_addr, ends)]
 
     def add_conv(self, task: ConvTask, tiling: Tiling | SwappedTiling, before: Task | None) -> None:
         """A convolution on a part of its buffers, or on all of them, with what the TP engine makes for its stripes: the
@@ -158,7 +156,7 @@ class _ProgramWriter:
         blocks = phase_blocks(phases, work, tiling, images[0].start if images else 0, source, self._config)
         if before is not None:
             images, made, maker = [self._span(b) for b in before.sources], self._span(before.target), before
-            blocks = blocks_ahead(self._tp_blocks(before, len(tiling.stripes)), made, work, tiling, in_addr)
+            blocks = blocks_ahead(self._tp_blocks(before, row_ends(work, tiling)), made, work, tiling, in_addr)
         self._emitter.add_nn(task, tiling, tables, lut, reads, writes, blocks, images, made, maker)
 
     def step(self, graph: Graph, segment: Segment, activations: MemoryWindow) -> NpuStep:

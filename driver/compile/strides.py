@@ -20,7 +20,7 @@ from convoy.driver.plan.swap import swap_work
 from convoy.driver.plan.tile import tile_work
 from convoy.spec.config import NpuConfig
 
-from .weigh import conv_cycles, striped
+from .weigh import conv_cycles, striped_planes
 
 __all__ = ["choose_strides"]
 
@@ -108,6 +108,6 @@ def _split_cycles(conv: SplitConv, config: NpuConfig) -> float:
     for part, channels in conv.parts:
         phases, tiling = PhaseWork(conv.split, channels, 0) if channels else None, tile_work(part, config)
         if phases is not None:
-            tiling = striped(tiling, part, phases, config)
+            tiling = striped_planes(tiling, part, phases, config)
         parts.append((part, phases, tiling))
     return conv_cycles(parts, config)

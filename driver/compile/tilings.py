@@ -15,7 +15,7 @@ from convoy.driver.plan.swap import SwappedTiling, swap_work
 from convoy.driver.plan.tile import Tiling, tile_work
 from convoy.spec.config import NpuConfig
 
-from .weigh import striped, tp_task_cycles
+from .weigh import TaskAhead, striped, striped_planes
 
 __all__ = ["Tiled", "choose_tilings"]
 
@@ -54,9 +54,10 @@ def choose_tilings(graph: Graph, schedule: Schedule, config: NpuConfig) -> Tiled
             work, tiling = known[id(task.work)]
             if isinstance(tiling, Tiling):
                 if (before := schedule.before(number)) is not None:
-                    tiling = striped(tiling, work, tp_task_cycles(before, schedule, config), config)
+                    made = TaskAhead(before, replace(task, work=work), schedule, config)
+                    tiling = striped(tiling, work, made, config)
                 elif task.phases is not None:
-                    tiling = striped(tiling, work, task.phases, config)
+                    tiling = striped_planes(tiling, work, task.phases, config)
             tilings[number] = tiling
             task = replace(task, work=work)
         tasks.append(task)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
 
-from convoy.driver.emit.descriptors import phase_blocks, tp_blocks
+import numpy as np
+
+from convoy.driver.emit.ahead import blocks_ahead
+from convoy.driver.emit.descriptors import phase_blocks, row_ends, tp_blocks
 from convoy.driver.lower.work import (
     ConvWork,
     ElementwiseWork,
@@ -23,7 +28,7 @@ from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling, striped_tilings
 from convoy.spec.config import NpuConfig
 
-__all__ = ["conv_cycles", "op_cycles", "striped", "tp_task_cycles"]
+__all__ = ["PlanesAhead", "TaskAhead", "conv_cycles", "op_cycles", "striped", "striped_planes", "tp_task_cycles"]
 
 NUMS_OF_STRIPES = 2, 4, 8, 16
 """Of a convolution that works while its input is still made."""
@@ -39,8 +44,8 @@ def op_cycles(schedule: Schedule, tilings: dict[int, Tiling | SwappedTiling], co
             before, tiling = schedule.before(number), tilings[number]
             of_op.append((task.work, task.phases, tiling))
             if before is not None and isinstance(tiling, Tiling):  # what of it is hidden
-                tp, nn = tp_task_cycles(before, schedule, config), tiling.cost.cycles
-                cycles.append(overlapped_cycles(tp, nn, len(tiling.stripes)) - tp - nn)
+                made = TaskAhead(before, task, schedule, config).stripe_cycles(tiling)
+                cycles.append(_striped_cycles(made, tiling) - sum(made) - tiling.cost.cycles)
         elif isinstance(task, Task):
             cycles.append(tp_task_cycles(task, schedule, config))
     return {
@@ -68,22 +73,79 @@ def overlapped_cycles(tp: float, nn: float, num_stages: int) -> float:
     return max(tp, nn) + min(tp, nn) / num_stages
 
 
-def striped(tiling: Tiling, work: ConvWork, made: float | PhaseWork, config: NpuConfig) -> Tiling:
-    """More stripes, if they pay because the tensor processor makes the input meanwhile: in so many cycles, or as phase
-    planes, if these are for this convolution alone.
+def _striped_cycles(made: Sequence[float], tiling: Tiling) -> float:
+    """Estimated cycles of a convolution that computes a stripe while the tensor processor makes what the next one
+    reads: in so many cycles for each of them.
     """
-    if isinstance(made, PhaseWork) and (len(made.channels) < made.split.num_ic or work.is_depthwise):
-        return tiling
-    known: dict[tuple, float] = {}
+    made_at, done = 0.0, 0.0
+    num_pixels = sum(stripe.num_rows * stripe.num_cols for stripe in tiling.stripes)
+    for cycles, stripe in zip(made, tiling.stripes, strict=True):
+        made_at += cycles
+        done = max(done, made_at) + tiling.cost.cycles * stripe.num_rows * stripe.num_cols / num_pixels
+    return done
 
-    def cycles(choice: Tiling) -> float:
+
+@dataclass(frozen=True)
+class TaskAhead:
+    """The task `before` makes the input of a convolution."""
+
+    before: Task
+    task: ConvTask
+    schedule: Schedule
+    config: NpuConfig
+
+    def stripe_cycles(self, tiling: Tiling) -> list[float]:
+        """For each stripe the estimated cycles of what has to be there for it and not for those before it."""
+        ends = row_ends(self.task.work, tiling) if isinstance(self.before.work, CopyWork) else []
+        made = range(self.schedule.buffers[self.before.target].num_bytes)
+        parts = blocks_ahead(self._blocks(ends), made, self.task.work, tiling, self.task.in_offset)
+        sizes = np.array([sum(prod(block[f"num_{n}"] for n in range(3)) for block in part) for part in parts])
+        return (tp_task_cycles(self.before, self.schedule, self.config) * sizes / sizes.sum()).tolist()
+
+    def _blocks(self, ends: Sequence[int]) -> list[dict[str, int]]:
+        addrs, num_bytes = [0] * len(self.schedule.buffers), self.schedule.buffers[self.before.target].num_bytes
+        return tp_blocks(self.before, addrs, num_bytes, self.config, row_ends=ends)
+
+
+@dataclass(frozen=True)
+class PlanesAhead:
+    """The phase planes that a convolution reads are made for it alone."""
+
+    phases: PhaseWork
+    work: ConvWork
+    config: NpuConfig
+
+    def stripe_cycles(self, tiling: Tiling) -> list[float]:
+        """As `TaskAhead.stripe_cycles`."""
+        return _phase_cycles(self.work, self.phases, tiling, self.config)
+
+
+def striped_planes(tiling: Tiling, work: ConvWork, phases: PhaseWork, config: NpuConfig) -> Tiling:
+    """As `striped`, of phase planes if they are made for this convolution alone."""
+    if len(phases.channels) < phases.split.num_ic or work.is_depthwise:
+        return tiling
+    return striped(tiling, work, PlanesAhead(phases, work, config), config)
+
+
+def striped(tiling: Tiling, work: ConvWork, made: TaskAhead | PlanesAhead, config: NpuConfig) -> Tiling:
+    """More stripes, if they pay because the tensor processor makes the input meanwhile."""
+    known: dict[tuple, list[float]] = {}
+
+    def made_once(choice: Tiling) -> list[float]:
         key = tuple((stripe.first_row, stripe.first_col) for stripe in choice.stripes)
         if key not in known:
-            known[key] = sum(_phase_cycles(work, made, choice, config)) if isinstance(made, PhaseWork) else made
-        num = len(choice.stripes)
-        return overlapped_cycles(known[key], choice.cost.cycles, num) + num * fitted.TP_START_CYCLES
+            known[key] = made.stripe_cycles(choice)
+        return known[key]
 
-    return min([tiling, *striped_tilings(tiling, work, NUMS_OF_STRIPES, config)], key=cycles)
+    def cycles(choice: Tiling) -> float:
+        return _striped_cycles(made_once(choice), choice) + len(choice.stripes) * fitted.TP_START_CYCLES
+
+    choices = striped_tilings(tiling, work, NUMS_OF_STRIPES, config)
+    for first in choices:
+        if len(first.stripes) > 1 and not any(made_once(first)[1:]):  # its first stripe waits for all
+            break
+        return min([tiling, first, *choices], key=cycles)
+    return tiling
 
 
 def _phase_cycles(work: ConvWork, phases: PhaseWork | None, tiling: Tiling, config: NpuConfig) -> list[float]:

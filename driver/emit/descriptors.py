@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 
 from convoy.driver.lower.work import (
     ConvWork,
@@ -28,7 +29,7 @@ from .tp_blocks import copy_blocks, elementwise_blocks, flat_blocks, pool_blocks
 from .tp_moves import interleave_blocks, move_blocks, repeat_blocks, zoom_blocks
 from .tp_phases import split_blocks
 
-__all__ = ["Emitter", "SwappedTables", "Tables", "nn_fields", "phase_blocks", "tp_blocks"]
+__all__ = ["Emitter", "SwappedTables", "Tables", "nn_fields", "phase_blocks", "row_ends", "tp_blocks"]
 
 
 MIN_PART_BYTES = 1024
@@ -189,20 +190,25 @@ def _load_fields(work: ConvWork, tiling: Tiling, stripe: Stripe, in_addr: int) -
 
 
 def tp_blocks(
-    task: Task, addrs: list[int], num_bytes: int, config: NpuConfig, constant_addr: int = 0, num_parts: int = 1
+    task: Task,
+    addrs: list[int],
+    num_bytes: int,
+    config: NpuConfig,
+    constant_addr: int = 0,
+    row_ends: Sequence[int] = (),
 ) -> list[dict[str, int]]:
     """TP descriptors' fields of a task, without header and buffer half; `addrs` of all buffers, `num_bytes` of the
     target.
 
-    `constant_addr`: of the operand that is constant, in the order of the task's axes. A copy has at least about
-    `num_parts` blocks.
+    `constant_addr`: of the operand that is constant, in the order of the task's axes. `row_ends`: what is read of the
+    target, step by step, as from the function of this name; a copy has at least about as many blocks.
     """
     if task.target is None:
         raise ValueError(f"{type(task.work).__name__} has no target: it makes no TP descriptors")
     sources, target = [addrs[index] for index in task.sources], addrs[task.target]
     if isinstance(task.work, CopyWork):
-        limit = min(config.tp_buffer_bytes // 2, max(MIN_PART_BYTES, -(-num_bytes // num_parts)))
-        return list(copy_blocks(task.work, sources[0], target, limit, config))
+        limit = min(config.tp_buffer_bytes // 2, max(MIN_PART_BYTES, -(-num_bytes // max(1, len(row_ends)))))
+        return list(copy_blocks(task.work, sources[0], target, limit, config, row_ends))
     if isinstance(task.work, LutWork):
         return list(flat_blocks(num_bytes, sources[0], target, config, task.work.lut))
     if isinstance(task.work, ElementwiseWork):
@@ -222,6 +228,15 @@ def tp_blocks(
     raise ValueError(f"{type(task.work).__name__} is no work of the tensor processor")
 
 
+def row_ends(work: ConvWork, tiling: Tiling) -> list[int]:
+    """Rows of its input that each stripe of a convolution and those before it read."""
+    if tiling.geometry.rows == work.rows:
+        ends = [sum(work.rows.clip(stripe.first_row, stripe.num_rows)[:2]) for stripe in tiling.stripes]
+    else:  # the plane as one row
+        ends = [-(-(stripe.first_col + stripe.num_cols) // work.cols.size_in) for stripe in tiling.stripes]
+    return list(accumulate(ends, max))
+
+
 def phase_blocks(
     phases: PhaseWork | None, work: ConvWork, tiling: Tiling, addr: int, out_addr: int, config: NpuConfig
 ) -> list[list[dict[str, int]]]:
@@ -235,14 +250,9 @@ def phase_blocks(
         return [[] for _ in tiling.stripes]
     split = phases.split
     blocks, done = [], 0
-    for stripe in tiling.stripes:
-        if len(phases.channels) < split.num_ic:
-            end = split.rows.size
-        elif tiling.geometry.rows == work.rows:
-            end = sum(work.rows.clip(stripe.first_row, stripe.num_rows)[:2])
-        else:  # the plane as one row
-            end = -(-(stripe.first_col + stripe.num_cols) // work.cols.size_in)
-        rows, done = range(done, end), max(done, end)
+    is_whole = len(phases.channels) < split.num_ic
+    for end in [split.rows.size] * len(tiling.stripes) if is_whole else row_ends(work, tiling):
+        rows, done = range(done, end), end
         blocks.append(split_blocks(split, phases.channels, rows, addr, out_addr, config) if rows else [])
     return blocks
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from math import inf, prod
@@ -290,13 +290,34 @@ def _copy_box(
     return best
 
 
-def copy_blocks(work: CopyWork, addr: int, out_addr: int, limit: int, config: NpuConfig) -> Iterator[dict[str, int]]:
-    """A tensor from one order of axes to another, in blocks of at most `limit` bytes."""
+def _row_parts(work: CopyWork, ends: Sequence[int], config: NpuConfig) -> Iterator[tuple[int, int]]:
+    """(first, number) of the rows of each block of a copy whose rows are read in the steps that end at `ends`."""
+    row_bytes, done = prod(work.sizes) // work.sizes[work.target[1]], 0
+    most = config.tp_buffer_bytes // 2 // row_bytes
+    load, walk = row_bytes / config.port_bytes, row_bytes / NUM_TP_LANES
+    for end in [*ends[:-1], work.sizes[work.target[1]]]:
+        overhead = inf if done else fitted.TP_BLOCK_CYCLES  # the first step alone waits for what it loads
+        for count in block_sizes(end - done, most, load, walk, overhead):
+            yield done, count
+            done += count
+
+
+def copy_blocks(
+    work: CopyWork, addr: int, out_addr: int, limit: int, config: NpuConfig, row_ends: Sequence[int] = ()
+) -> Iterator[dict[str, int]]:
+    """A tensor from one order of axes to another, in blocks of at most `limit` bytes. Those of whole rows end at
+    `row_ends`, in which steps the rows are read, with fewer bytes or a few more.
+    """
     sizes, source, target = work.sizes, work.source, work.target
     extents = _copy_box(sizes, source, target, limit, config)
-    for start in np.ndindex(*(-(-size // extent) for size, extent in zip(sizes, extents, strict=True))):
-        firsts = [index * extent for index, extent in zip(start, extents, strict=True)]
-        box = [(first, min(extent, size - first)) for first, extent, size in zip(firsts, extents, sizes, strict=True)]
+    parts = [
+        [(first, min(extent, size - first)) for first in range(0, size, extent)]
+        for size, extent in zip(sizes, extents, strict=True)
+    ]
+    rows = target[1]
+    if source[0] == rows and [len(part) > 1 for part in parts] == [axis == rows for axis in range(3)] and row_ends:
+        parts[rows] = list(_row_parts(work, row_ends, config))
+    for box in product(*parts):
         first, run, count, pitch = _runs(tuple(sizes[a] for a in source), tuple(box[a] for a in source))
         out_first, out_run, _, out_pitch = _runs(tuple(sizes[a] for a in target), tuple(box[a] for a in target))
         inner = {source[2]: 1, source[1]: box[source[2]][1], source[0]: box[source[2]][1] * box[source[1]][1]}

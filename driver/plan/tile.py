@@ -152,8 +152,8 @@ def tile_conv(geometry: Geometry, nnz: np.ndarray, dealt: np.ndarray, config: Np
 
 
 def striped_tilings(tiling: Tiling, work: ConvWork, counts: Sequence[int], config: NpuConfig) -> Iterator[Tiling]:
-    """Tilings of a convolution in about so many stripes of whole rows, with any groups and superblocks; none where
-    the stripes of `tiling` are not whole rows of all channels.
+    """Tilings of a convolution in about so many stripes of whole rows, the first of which may be shorter, with any
+    groups and superblocks; none where the stripes of `tiling` are not whole rows of all channels.
     """
     geometry, part, width = tiling.geometry, tiling.stripes[0].part, tiling.geometry.cols.size_out
     is_whole = tiling.group.mode == "segment" or all(stripe.num_cols == width for stripe in tiling.stripes)
@@ -168,20 +168,22 @@ def striped_tilings(tiling: Tiling, work: ConvWork, counts: Sequence[int], confi
             is_segment = group.mode == "segment"
             size, unit = (width, group.cols) if is_segment else (geometry.rows.size_out, group.rows)
             for step in sorted({-(-size // (count * unit)) * unit for count in counts}):
-                places = [(0, 1, *cols) if is_segment else (*cols, 0, width) for cols in _overlapping(size, step, 0)]
-                stripes = tuple(_stripe(geometry, group, all_channels, *place, config) for place in places)
-                if all(_is_legal(stripe, geometry, config) for stripe in stripes):
-                    cost = tiling_cost(geometry, group, stripes, load, config)
-                    kernels_last = int(load.kernels[-1])
-                    yield replace(
-                        tiling,
-                        group=group,
-                        num_kernels=num_kernels,
-                        num_sb=len(load.kernels),
-                        num_kernels_last=kernels_last,
-                        stripes=stripes,
-                        cost=cost,
-                    )
+                for first in sorted({step, size % step or step, -(-step // (2 * unit)) * unit}):
+                    parts = [(0, first), *((first + n, count) for n, count in _overlapping(size - first, step, 0))]
+                    places = [(0, 1, *part) if is_segment else (*part, 0, width) for part in parts]
+                    stripes = tuple(_stripe(geometry, group, all_channels, *place, config) for place in places)
+                    if all(_is_legal(stripe, geometry, config) for stripe in stripes):
+                        cost = tiling_cost(geometry, group, stripes, load, config)
+                        kernels_last = int(load.kernels[-1])
+                        yield replace(
+                            tiling,
+                            group=group,
+                            num_kernels=num_kernels,
+                            num_sb=len(load.kernels),
+                            num_kernels_last=kernels_last,
+                            stripes=stripes,
+                            cost=cost,
+                        )
 
 
 def _add_cheap(
