@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import numpy as np
 
 from convoy.driver.emit.ahead import blocks_ahead
 from convoy.driver.emit.descriptors import phase_blocks, row_ends, tp_blocks
+from convoy.driver.emit.tp_phases import split_blocks
 from convoy.driver.lower.work import (
     ConvWork,
     ElementwiseWork,
@@ -23,6 +25,7 @@ from convoy.driver.lower.work import (
 from convoy.driver.plan import fitted
 from convoy.driver.plan.cost import block_cycles, pool_cycles, tp_cycles
 from convoy.driver.plan.orders import CopyWork
+from convoy.driver.plan.phases import PhaseSplit
 from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
 from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling, striped_tilings
@@ -117,7 +120,15 @@ class PlanesAhead:
 
     def stripe_cycles(self, tiling: Tiling) -> list[float]:
         """As `TaskAhead.stripe_cycles`."""
-        return _phase_cycles(self.work, self.phases, tiling, self.config)
+        row_cycles = _row_cycles(self.phases.split, self.phases.channels, self.config)
+        return (np.diff(row_ends(self.work, tiling), prepend=0) * row_cycles).tolist()
+
+
+@lru_cache(maxsize=1024)
+def _row_cycles(split: PhaseSplit, channels: range, config: NpuConfig) -> float:
+    """Estimated cycles of a row of phase planes."""
+    rows = range(split.rows.size)
+    return sum(block_cycles(block, config) for block in split_blocks(split, channels, rows, 0, 0, config)) / len(rows)
 
 
 def striped_planes(tiling: Tiling, work: ConvWork, phases: PhaseWork, config: NpuConfig) -> Tiling:
