@@ -28,6 +28,7 @@ from convoy.driver.emit.traffic import Traffic
 from convoy.driver.graph.graph import Graph, GraphError, Op, Quant, Tensor
 from convoy.driver.graph.tflite_writer import write_tflite
 from convoy.driver.lower.lut import LUT_KINDS
+from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Session
 from convoy.driver.workload.inputs import random_inputs
@@ -312,10 +313,13 @@ def _plan_modes(graph: Graph, compiled: Compiled) -> Iterator[str]:
                 yield f"stride on TP x on NN: {strides}"
                 if tiling.geometry.value_bytes == 2:
                     yield f"stride of int16 on TP x on NN: {strides}"
-        yield f"group: {tiling.group.mode}"
-        yield f"lanes split in rows: {1 << tiling.group.split_log2}"
-        yield f"stripes: {'one' if len(tiling.stripes) == 1 else 'several'}"
-        yield f"superblocks: {'one' if tiling.num_sb == 1 else 'several'}"
+        if isinstance(tiling, SwappedTiling):
+            yield f"swapped jobs: {'one' if len(tiling.jobs) == 1 else 'several'}"
+        else:
+            yield f"group: {tiling.group.mode}"
+            yield f"lanes split in rows: {1 << tiling.group.split_log2}"
+            yield f"stripes: {'one' if len(tiling.stripes) == 1 else 'several'}"
+            yield f"superblocks: {'one' if tiling.num_sb == 1 else 'several'}"
         is_multiple = tiling.geometry.num_oc % plan.config.num_cores == 0
         yield f"output channels: {'' if is_multiple else 'not a '}multiple of the cores"
     yield f"orientation: {'transposed' if compiled.is_transposed else 'plain'}"

@@ -283,7 +283,9 @@ def _copy_box(
             step = prod(extents[axis] for axis in source[source.index(target[2]) + 1 :])
             lanes = tp_copy_bytes(step, config)
             elements = extents[target[0]] * extents[target[1]] * max(2, -(-extents[target[2]] // lanes))
-            loads, writes = (count * (-(-run // config.port_bytes) + 1) for _, run, count, _ in (load, made))
+            loads, writes = (
+                count * (-(-run // config.port_bytes) + fitted.TP_RUN_BEATS) for _, run, count, _ in (load, made)
+            )
             cost = num_blocks * (max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES)
             if cost < best_cost:
                 best, best_cost = extents, cost

@@ -11,6 +11,8 @@ TP_BYTE_CYCLES = {"copy": 0.25, "add": 0.3, "zoom": 2.0}
 """Cycles per output byte."""
 TP_RUN_CYCLES = 4
 """What a run costs beyond a cycle per byte, to choose between shapes of blocks."""
+TP_RUN_BEATS = 2
+"""And beyond its beats: the one that it shares, and its turn at the port, which others use too."""
 
 LAYER_CYCLES = 450
 """A descriptor's fetch, tables, first window and last write."""

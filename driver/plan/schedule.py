@@ -256,9 +256,12 @@ class _Scheduler:
         )
 
     def _ahead(self) -> Iterator[tuple[int, Task]]:
-        """The convolutions of `Schedule.ahead`, and the tasks before them."""
+        """The convolutions of `Schedule.ahead`, and the tasks before them. Stripes of one with a pool follow its lines,
+        not what comes first.
+        """
         for number, (before, task) in enumerate(pairwise(self.tasks), 1):
-            if isinstance(task, ConvTask) and task.phases is None and type(before) is Task:
+            is_free = isinstance(task, ConvTask) and task.phases is None and not task.work.pool_size
+            if isinstance(task, ConvTask) and is_free and type(before) is Task:
                 first, *others = task.sources
                 if before.target == first and first not in others:
                     yield number, before

@@ -8,7 +8,7 @@ from convoy.spec.config import NpuConfig
 
 from . import fitted
 
-__all__ = ["core_cycles", "num_tokens"]
+__all__ = ["core_cycles", "num_tokens", "zero_share"]
 
 LEAST_VALUE = -128
 
@@ -20,15 +20,25 @@ def _is_inside(d: dict[str, int], axis: str, side: str) -> np.ndarray:
     return (place >= 0) & (place < d[f"src_i{side}"])
 
 
+def zero_share(d: dict[str, int]) -> float:
+    """How many of the activations of a job are expected to be zero."""
+    return fitted.ZERO_SHARE * (d["wgt_zero_point"] == LEAST_VALUE)
+
+
 def num_tokens(d: dict[str, int], config: NpuConfig) -> np.ndarray:
     """Activations that are not zero and that each core meets at each tap of a plane; float (taps, cores)."""
     rows, cols = _is_inside(d, "y", "h"), _is_inside(d, "x", "w")
     is_inside = (rows[:, None, :, None] & cols[None, :, None, :]).reshape(len(rows) * len(cols), -1)
     dealt = np.pad(is_inside, ((0, 0), (0, -is_inside.shape[1] % config.num_cores)))
-    share = 1 - fitted.ZERO_SHARE * (d["wgt_zero_point"] == LEAST_VALUE)
-    return share * dealt.reshape(len(dealt), -1, config.num_cores).sum(axis=1)
+    return (1 - zero_share(d)) * dealt.reshape(len(dealt), -1, config.num_cores).sum(axis=1)
 
 
 def core_cycles(d: dict[str, int], config: NpuConfig) -> np.ndarray:
-    """Cycles of each core for each tap of a plane, as far as zeros can be foreseen; float (taps, cores)."""
-    return np.maximum(num_tokens(d, config) * d["num_vec"], 1)
+    """Cycles of each core for each tap of a plane, as far as zeros can be foreseen; float (taps, cores).
+
+    An activation takes T cycles. The decoder needs one for each, also for a zero, which it drops: if K activations are
+    zero independently of one another with probability p, runs of zeros longer than T - 1 cost K * p**T cycles.
+    """
+    num_vec, num_kernels = d["num_vec"], d["num_kernels"]
+    met = num_tokens(d, config)
+    return met * num_vec + num_kernels * (1 - met / num_kernels) ** num_vec
