@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import log2, prod
+from math import isqrt, log2, prod
 from typing import Any
 
 from convoy.driver.workload.synthetic import LayerSpec
 from convoy.spec.config import PRESETS, NpuConfig
+from convoy.spec.isa import MAX_SRC_PLANE_BYTES
 
 from .case import (
     CYCLES,
@@ -182,8 +183,8 @@ def _kernels(npu: NpuConfig) -> Iterator[Case]:
     for kernel in STRIDE_2:
         layer = _layer((16, 16), 16, 16, kernel, stride=(2, 2), pads=_same_pads(kernel))
         yield Case(4, "kernels of stride 2", f"kernel {_by(kernel)}, stride 2x2", Setup(layer, npu), UTILISATION)
-    many = npu.stripe_words + 1
-    yield Case(4, "refusals", f"{many:,} channels", Setup(_layer((2, 2), many, 4, (1, 1)), npu), REFUSED, 1)
+    many, side = npu.stripe_words + 1, isqrt(MAX_SRC_PLANE_BYTES) + 1  # too large for swapped operands
+    yield Case(4, "refusals", f"{many:,} channels", Setup(_layer((side, side), many, 4, (1, 1)), npu), REFUSED, 1)
 
 
 def _fused(npu: NpuConfig) -> Iterator[Case]:
