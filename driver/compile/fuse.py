@@ -26,7 +26,7 @@ from convoy.driver.lower.work import (
     composed,
 )
 from convoy.driver.plan.cost import pool_cycles, table_cycles, tp_cycles
-from convoy.driver.plan.phases import is_native, split_conv
+from convoy.driver.plan.phases import native_parts
 from convoy.driver.plan.swap import nn_cycles, swap_work
 from convoy.driver.plan.tile import tile_work
 from convoy.spec.config import NpuConfig
@@ -73,7 +73,7 @@ def is_sum_cheaper_fused(alone: ConvWork, fused: ConvWork, add: ElementwiseWork,
 def pool_refusal(conv: ConvWork, config: NpuConfig) -> str | None:
     """Why a convolution with a pool cannot be tiled in one of the orientations, if so."""
     try:
-        for part, is_transposed in product(_parts(conv, config), (False, True)):
+        for part, is_transposed in product(native_parts(conv, config), (False, True)):
             tile_work(part.oriented(is_transposed), config)
     except GraphError as error:
         return str(error)
@@ -84,11 +84,6 @@ def is_pool_cheaper_alone(before: ConvWork, pooled: ConvWork, pool: PoolWork, co
     """Do a convolution with swapped operands and a pool on the tensor processor take less time than one with a pool?"""
     swapped = swap_work(before, config)
     return swapped is not None and swapped.is_faster(nn_cycles(pooled, config) - pool_cycles(pool, config))
-
-
-def _parts(conv: ConvWork, config: NpuConfig) -> list[ConvWork]:
-    """What the NN engine computes at strides of 1, or the convolution itself if its strides are native."""
-    return [conv] if is_native(conv) else [part for part, _ in split_conv(conv, (1, 1), config).parts]
 
 
 class _Fuser:

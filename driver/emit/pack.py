@@ -22,7 +22,6 @@ __all__ = [
     "pack_params",
     "pack_streams",
     "pack_taps",
-    "stream_bits",
 ]
 
 
@@ -149,11 +148,6 @@ class _Gaps:
         before = (self.stops - self.gaps)[self.zeros] - 1
         numbers = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts) + 1
         return np.repeat(before, counts) + (numbers << run_bits)
-
-
-def stream_bits(weights: np.ndarray, run_bits: int) -> int:
-    """Bits that `encode_stream` makes of `weights` (n,), before padding to beats."""
-    return (8 + run_bits) * int(_Gaps.of(weights[None]).num_tokens(run_bits)[0])
 
 
 def encode_stream(weights: np.ndarray, run_bits: int) -> bytes:

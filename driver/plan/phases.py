@@ -16,7 +16,16 @@ from .geometry import NATIVE_STRIDES
 from .pools import Pools, PoolSteps
 from .sums import CutConv, TurnedConv
 
-__all__ = ["AxisPhases", "PhaseSplit", "SplitConv", "Splits", "is_native", "split_conv", "stride_choices"]
+__all__ = [
+    "AxisPhases",
+    "PhaseSplit",
+    "SplitConv",
+    "Splits",
+    "is_native",
+    "native_parts",
+    "split_conv",
+    "stride_choices",
+]
 
 
 @dataclass(frozen=True)
@@ -175,3 +184,8 @@ def _split_axis(axis: Axis, stride: int) -> tuple[AxisPhases, Axis, list[tuple[i
     dilation = int(np.gcd.reduce([shift - first for shift, _ in reads])) or 1
     taps = [(phases.phases.index(phase), (shift - first) // dilation) for shift, phase in reads]
     return phases, Axis(phases.size, axis.size_out, max(k for _, k in taps) + 1, stride, dilation, -first), taps
+
+
+def native_parts(work: ConvWork, config: NpuConfig) -> list[ConvWork]:
+    """What the NN engine computes at strides of 1, or the convolution itself if its strides are native."""
+    return [work] if is_native(work) else [part for part, _ in split_conv(work, (1, 1), config).parts]

@@ -19,10 +19,10 @@ from convoy.spec.isa import DESCRIPTOR_BYTES, MAX_SRC_PLANE_BYTES, NN, PARAM
 from . import fitted
 from .cost import TilingCost
 from .geometry import Geometry
-from .phases import is_native, split_conv
+from .phases import native_parts
 from .tile import tile_work
 
-__all__ = ["SwappedJob", "SwappedTiling", "nn_cycles", "swap_obstacle", "swap_work", "tap_cycles"]
+__all__ = ["SwappedJob", "SwappedTiling", "met_by_cores", "nn_cycles", "swap_obstacle", "swap_work", "tap_cycles"]
 
 MAX_POSITION_TILES = 4
 """Each reads the weights again; with more of them lanes of pixels are full."""
@@ -81,13 +81,21 @@ class SwappedTiling:
         return self.cost.cycles < fitted.SWAP_GAIN * cycles
 
     def num_tokens(self, job: SwappedJob, num_cores: int) -> np.ndarray:
-        """Pixels that each core meets with each tap of an input channel; int64 (row taps, column taps, cores)."""
+        """Pixels that each core meets with each tap of an input channel; int64 (taps, cores)."""
         rows, cols = self.geometry.rows, self.geometry.cols
         in_rows = _is_inside(rows, self.row_taps, range(job.first_row, job.first_row + job.num_rows))
         in_cols = _is_inside(cols, self.col_taps, range(job.first_col, job.first_col + job.num_cols))
-        is_inside = (in_rows[:, None, :, None] & in_cols[None, :, None, :]).reshape(len(in_rows), len(in_cols), -1)
-        dealt = np.pad(is_inside, ((0, 0), (0, 0), (0, -job.num_pos % num_cores)))
-        return dealt.reshape(len(in_rows), len(in_cols), -1, num_cores).sum(axis=2, dtype=np.int64)
+        return met_by_cores(in_rows, in_cols, num_cores)
+
+
+def met_by_cores(in_rows: np.ndarray, in_cols: np.ndarray, num_cores: int) -> np.ndarray:
+    """Pixels that each core meets with each tap, int64 (taps, cores), if positions are dealt to cores in turn: from
+    whether each tap of an axis (first index) of each position (second) meets one.
+    """
+    num_pos = in_rows.shape[1] * in_cols.shape[1]
+    is_inside = (in_rows[:, None, :, None] & in_cols[None, :, None, :]).reshape(-1, num_pos)
+    dealt = np.pad(is_inside, ((0, 0), (0, -num_pos % num_cores)))
+    return dealt.reshape(len(dealt), -1, num_cores).sum(axis=1, dtype=np.int64)
 
 
 def swap_work(work: ConvWork, config: NpuConfig) -> SwappedTiling | None:
@@ -121,9 +129,8 @@ def nn_cycles(work: ConvWork, config: NpuConfig) -> float:
         When it can be tiled in none.
     """
     swapped = swap_work(work, config)
-    parts = [work] if is_native(work) else [part for part, _ in split_conv(work, (1, 1), config).parts]
     try:
-        cycles = sum(tile_work(part, config).cost.cycles for part in parts)
+        cycles = sum(tile_work(part, config).cost.cycles for part in native_parts(work, config))
     except GraphError:
         if swapped is None:
             raise
@@ -223,15 +230,13 @@ def _cost(tiling: SwappedTiling, config: NpuConfig) -> TilingCost:
     cycles, drain, totals = float(fitted.SWAPPED_CYCLES), 0.0, np.zeros(4)
     for job in tiling.jobs:
         num_vec = job.num_vec(config)
-        tokens = tiling.num_tokens(job, config.num_cores).reshape(-1, config.num_cores)
+        tokens = tiling.num_tokens(job, config.num_cores)
         compute = geometry.num_ic * int(np.maximum(tokens * num_vec, 1).sum(axis=0).max())
         fill = tiling.num_z * max(num_vec, MIN_FILL_CYCLES)
         gather = tiling.num_z * tap_cycles(job.num_pos, config) + geometry.num_ic
         num_bytes = job.num_oc * (tiling.num_z + PARAM.num_bytes) + source_bytes + DESCRIPTOR_BYTES
         load = num_bytes / config.port_bytes
         cycles += max(compute, fill, gather, load, drain) + fitted.NEXT_SWAPPED_CYCLES
-        drain = float(job.num_oc * job.num_pos) * (
-            1 if not geometry.has_residual else max(1, config.post_lanes // config.residual_lanes / 4)
-        )
+        drain = float(job.num_oc * job.num_pos)
         totals += compute, fill, drain, load
     return TilingCost(cycles + drain, totals[0], totals[1], totals[2], 0.0, totals[3])

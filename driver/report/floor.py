@@ -12,7 +12,7 @@ from convoy.driver.emit.program import NpuStep, Plan
 from convoy.driver.graph.graph import Graph, Op, Tensor
 from convoy.driver.plan.macs import dense_macs
 
-__all__ = ["Floor", "find_floors", "sum_floors"]
+__all__ = ["Floor", "find_floors"]
 
 _CUTS = ("SLICE", "SPLIT", "SPLIT_V", "STRIDED_SLICE", "UNPACK")
 """Read no more than they write."""
@@ -34,11 +34,6 @@ class Floor:
     read_bytes: int = 0
     write_bytes: int = 0
 
-    def __add__(self, other: Floor) -> Floor:
-        return Floor(
-            self.cycles + other.cycles, self.read_bytes + other.read_bytes, self.write_bytes + other.write_bytes
-        )
-
     @property
     def num_bytes(self) -> int:
         """Read and written."""
@@ -56,11 +51,6 @@ def find_floors(plan: Plan) -> dict[int, Floor]:
         for layer in _layers(ops, plan)
         if any(op.index in working for op in layer)
     }
-
-
-def sum_floors(plan: Plan) -> Floor:
-    """That of a whole network on the NPU."""
-    return sum(find_floors(plan).values(), Floor())
 
 
 def _layers(ops: Sequence[Op], plan: Plan) -> list[list[Op]]:

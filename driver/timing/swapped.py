@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from convoy.driver.plan.swap import met_by_cores
 from convoy.spec.config import NpuConfig
 
 from . import fitted
@@ -11,6 +12,7 @@ from . import fitted
 __all__ = ["core_cycles", "num_tokens", "zero_share"]
 
 LEAST_VALUE = -128
+"""The zero point of what a ReLU makes."""
 
 
 def _is_inside(d: dict[str, int], axis: str, side: str) -> np.ndarray:
@@ -27,10 +29,7 @@ def zero_share(d: dict[str, int]) -> float:
 
 def num_tokens(d: dict[str, int], config: NpuConfig) -> np.ndarray:
     """Activations that are not zero and that each core meets at each tap of a plane; float (taps, cores)."""
-    rows, cols = _is_inside(d, "y", "h"), _is_inside(d, "x", "w")
-    is_inside = (rows[:, None, :, None] & cols[None, :, None, :]).reshape(len(rows) * len(cols), -1)
-    dealt = np.pad(is_inside, ((0, 0), (0, -is_inside.shape[1] % config.num_cores)))
-    return (1 - zero_share(d)) * dealt.reshape(len(dealt), -1, config.num_cores).sum(axis=1)
+    return (1 - zero_share(d)) * met_by_cores(_is_inside(d, "y", "h"), _is_inside(d, "x", "w"), config.num_cores)
 
 
 def core_cycles(d: dict[str, int], config: NpuConfig) -> np.ndarray:
