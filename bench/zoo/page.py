@@ -29,8 +29,9 @@ MEANINGS = {
     "on NPU": "share of them that the NPU does",
     "cycles": "of the NPU, layers one behind another; those of the RTL, or the estimate of the timing model",
     "floor / cycles": (
-        "what no schedule could go below, summed over layers: the larger of MACs with weights that are not zero over "
-        "the multipliers, and bytes that must be read or written over the width of the port"
+        "a yardstick summed over layers: the larger of MACs with weights that are not zero over the multipliers, and "
+        "bytes that must be read or written over the width of the port; above 1 where activations that are zero, or "
+        "pads, are skipped too"
     ),
     "U55 / Convoy": (
         "cycles that Arm's compiler Vela estimates for an Ethos-U55 with as many multipliers and the same port, for "

@@ -1,4 +1,4 @@
-"""Cycles that no schedule of a plan can go below, layer by layer."""
+"""What a layer costs at least if nothing but zero weights is left out, layer by layer."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Floor:
 
     Nothing may be read twice: inputs and weights that are not zero count once, whatever the tiling reads again.
     Parameters, tables and descriptors, which are Convoy's own, do not count. Operators that are fused count as one
-    layer. The next layer could overlap with it, and a result could stay in the NPU; so the sum of a network's layers is
-    a yardstick, not a bound.
+    layer. It is a yardstick, not a bound: swapped operands also skip activations that are zero and pads, which count
+    here, the next layer could overlap with this one, and a result could stay in the NPU.
     """
 
     cycles: int = 0
