@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import altair as alt
@@ -22,12 +23,24 @@ SOURCES = {
     "onnxruntime": "the same, written by `torch.onnx` and onnxruntime's static quantiser (QDQ)",
     "files": "files given on the command line",
 }
-COLUMNS = ("network", "exact", "MACs", "on NPU", "cycles", "floor / cycles", "U55 / Convoy", "compile s", "on the CPU")
+COLUMNS = (
+    "network",
+    "exact",
+    "MACs",
+    "on NPU",
+    "cycles",
+    "estimate / RTL",
+    "floor / cycles",
+    "U55 / Convoy",
+    "compile s",
+    "on the CPU",
+)
 MEANINGS = {
     "exact": "every tensor equals the reference's, run on the RTL (`rtl`) or on the golden model (`golden`)",
     "MACs": "multiply-accumulates as if no weight were zero",
     "on NPU": "share of them that the NPU does",
     "cycles": "of the NPU, layers one behind another; those of the RTL, or the estimate of the timing model",
+    "estimate / RTL": "cycles of the timing model over those of the RTL, where that ran",
     "floor / cycles": (
         "a yardstick summed over layers: the larger of MACs with weights that are not zero over the multipliers, and "
         "bytes that must be read or written over the width of the port; above 1 where activations that are zero, or "
@@ -40,6 +53,8 @@ MEANINGS = {
     "compile s": "seconds of processor time",
     "on the CPU": "operators that LiteRT's kernels execute, and how many; reasons are below",
 }
+SMALL_MACS = 1_000_000
+"""Networks of fewer are summed up apart: most of their time is the start of each layer."""
 COLOURS = ["#08519c", "#6baed6", "#31a354", "#e08214", "#999999"]
 
 
@@ -64,6 +79,8 @@ def write_page(rows: Sequence[dict[str, Any]], config: str) -> None:
         "",
         f"![How near each network is to its floor]({IMAGE})",
         "",
+        *_summary(ran),
+        "",
         "Columns:",
         "",
         *bullets(MEANINGS),
@@ -75,6 +92,31 @@ def write_page(rows: Sequence[dict[str, Any]], config: str) -> None:
             lines += [f"## {source}", "", *filled(f"{meaning[0].upper()}{meaning[1:]}."), "", *_table(of_source), ""]
     lines += [*_host_reasons(ran), *_refusals(rows)]
     (DOCS / "networks.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+def _summary(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Means and lowest ratios, of networks that the NPU has multiplications of."""
+    rows = [row for row in rows if row["cycles"] and row["macs"]]
+    groups = {
+        "all": rows,
+        f"of {SMALL_MACS:,} MACs or more": [row for row in rows if row["macs"] >= SMALL_MACS],
+        f"of fewer than {SMALL_MACS:,}": [row for row in rows if row["macs"] < SMALL_MACS],
+    }
+    groups |= {source: [row for row in rows if row["source"] == source] for source in SOURCES}
+    lines = [
+        "| networks | number | floor / cycles, geometric mean | lowest | U55 / Convoy, geometric mean | lowest |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for group, members in groups.items():
+        floors = [row["floor_cycles"] / row["cycles"] for row in members]
+        peers = [row["peer_cycles"] / row["cycles"] for row in members if row["peer_cycles"]]
+        lines.append(f"| {group} | {len(members)} | {_mean_and_least(floors)} | {_mean_and_least(peers)} |")
+    return lines
+
+
+def _mean_and_least(ratios: Sequence[float]) -> str:
+    """Two cells."""
+    return f"{geometric_mean(ratios):.2f} | {min(ratios):.2f}" if ratios else "- | -"
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -98,6 +140,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{macs:,}",
         f"{row['macs'] / macs:.1%}" if macs else "-",
         f"{cycles:,}",
+        f"{row['estimated_cycles'] / cycles:.3f}" if cycles and row["device"] == "native" else "-",
         f"{row['floor_cycles'] / cycles:.2f}" if cycles else "-",
         f"{row['peer_cycles'] / cycles:.2f}" if cycles and row["peer_cycles"] else "-",
         f"{row['compile_seconds']:.1f}",

@@ -55,7 +55,9 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="SOURCE/NAME, with * and ?; may be repeated")
     parser.add_argument("--model", action="append", type=Path, default=[], help="a file more, or a folder of them")
     parser.add_argument("--config", default="Q")
-    parser.add_argument("--rtl-cycles", type=int, default=0, help="simulate the RTL of networks up to so many cycles")
+    parser.add_argument(
+        "--rtl-cycles", type=int, default=20_000_000, help="of a network that the RTL simulates; above, golden"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--kept", action="store_true", help="make and run nothing: the page of the rows there are")
     parser.add_argument("--no-page", action="store_true", help="leave docs/networks.md as it is")
