@@ -64,7 +64,7 @@ def _width(pool: FusedPool, config: NpuConfig) -> bool:
 
 
 FUSED_POOL_LIMITS: tuple[Callable[[FusedPool, NpuConfig], bool], ...] = (_window, _stride, _pads, _even, _odd, _width)
-"""What makes a maximum pool legal in the drain of the NN engine; any other one runs on the tensor processor."""
+"""What makes a maximum pool legal in the drain of the NN engine; any other one is a layer of its own."""
 
 
 def limit_text(limit: Callable[[FusedPool, NpuConfig], bool], config: NpuConfig) -> str:

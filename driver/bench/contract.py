@@ -17,8 +17,8 @@ from .case import (
     EXTRA_READ,
     FETCHED,
     IDEAL_CYCLES,
+    POOL_ALONE,
     POOL_FUSED,
-    POOL_ON_TP,
     REFUSED,
     ROOFLINE,
     SPEEDUP,
@@ -240,7 +240,7 @@ def _fused_and_pools(npu: NpuConfig) -> Iterator[Case]:
                 "pools at the limits",
                 f"{dtype}, {window} pool of {_by(hw)}",
                 setup,
-                POOL_FUSED if is_legal else POOL_ON_TP,
+                POOL_FUSED if is_legal else POOL_ALONE,
                 1,
             )
     for window, hw, dtype in (

@@ -24,6 +24,7 @@ from convoy.driver.lower.work import (
     Work,
     ZoomWork,
     composed,
+    is_rising,
 )
 from convoy.driver.plan.cost import pool_cycles, table_cycles, tp_cycles
 from convoy.driver.plan.phases import native_parts
@@ -145,7 +146,7 @@ class _Fuser:
             return obstacle
         if isinstance(before, ConvWork) and before.residual is not None:
             return "a sum is fused there, which comes last"
-        if isinstance(before, ConvWork) and before.pool_size and not _is_rising(work.lut):
+        if isinstance(before, ConvWork) and before.pool_size and not is_rising(work.lut):
             return "a pool is fused there, which comes last"
         if isinstance(before, MovesWork):
             number = self.graph.ops[root].outputs.index(self._origin(operand))
@@ -257,11 +258,6 @@ def _pooled(conv: ConvWork, pool: PoolWork) -> ConvWork:
         act_min=max(conv.act_min, pool.act_min),
         act_max=min(conv.act_max, pool.act_max),
     )
-
-
-def _is_rising(lut: np.ndarray) -> bool:
-    """A table that never falls; the maximum of its values is its value of the maximum."""
-    return bool((np.diff(np.roll(lut, 128).astype(int)) >= 0).all())
 
 
 _IS_INPUT = "its operand is an input of the network"

@@ -39,12 +39,18 @@ __all__ = [
     "ZoomPiece",
     "ZoomWork",
     "composed",
+    "is_rising",
 ]
 
 
 def composed(first: np.ndarray | None, then: np.ndarray) -> np.ndarray:
     """Two tables one after the other as one: int8 (256,), entry `x & 255` for the element x."""
     return then if first is None else then[first.view("u1")]
+
+
+def is_rising(lut: np.ndarray) -> bool:
+    """Does a table, as of `composed`, never fall? The maximum of its values is its value of the maximum then."""
+    return bool((np.diff(np.roll(lut, 128).astype(int)) >= 0).all())
 
 
 @dataclass(frozen=True)
