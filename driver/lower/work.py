@@ -12,6 +12,7 @@ from convoy.driver.graph.graph import Graph, GraphError, Op
 from convoy.spec.isa import FRACTION_BITS, TP, Rounding, TpOp
 
 __all__ = [
+    "NATIVE_STRIDES",
     "AssignWork",
     "Axis",
     "ConcatWork",
@@ -41,6 +42,10 @@ __all__ = [
     "composed",
     "is_rising",
 ]
+
+
+NATIVE_STRIDES = 1, 2
+"""Strides of the NN engine; of others the tensor processor takes a factor: it splits the image into phases first."""
 
 
 def composed(first: np.ndarray | None, then: np.ndarray) -> np.ndarray:

@@ -13,12 +13,11 @@ import numpy as np
 
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.operands import MAX_PAD, MAX_TAPS
-from convoy.driver.lower.work import Axis, ConvWork, PoolWork, is_rising
+from convoy.driver.lower.work import NATIVE_STRIDES, Axis, ConvWork, PoolWork, is_rising
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import PARAM, TP, Rounding, TpOp
 
 from .cost import pool_cycles
-from .geometry import NATIVE_STRIDES
 from .tile import tile_work
 
 __all__ = ["PoolSteps", "Pools", "average_multiplier", "best_pool", "summing_pool"]
