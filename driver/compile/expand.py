@@ -14,6 +14,7 @@ from convoy.driver.lower.dense_forms import DENSE_EXPANSIONS
 from convoy.driver.lower.move_forms import MOVE_EXPANSIONS
 from convoy.driver.lower.operators import lower_op
 from convoy.driver.lower.parts import Expansion, Parts
+from convoy.driver.lower.pool_forms import POOL_EXPANSIONS
 from convoy.driver.lower.table_forms import TABLE_EXPANSIONS
 from convoy.driver.lower.tensor_rules import tensor_obstacle
 from convoy.driver.lower.work import HostWork
@@ -21,9 +22,11 @@ from convoy.spec.config import NpuConfig
 
 __all__ = ["EXPANSIONS", "expand"]
 
-EXPANSIONS: dict[str, tuple[Expansion, ...]] = CONV_EXPANSIONS | DENSE_EXPANSIONS | MOVE_EXPANSIONS | TABLE_EXPANSIONS
+EXPANSIONS: dict[str, tuple[Expansion, ...]] = (
+    CONV_EXPANSIONS | DENSE_EXPANSIONS | MOVE_EXPANSIONS | POOL_EXPANSIONS | TABLE_EXPANSIONS
+)
 """By kind of operator; the first that gives what the NPU takes is taken."""
-_ONNX_EXPANSIONS = CONV_EXPANSIONS | {kind: MOVE_EXPANSIONS[kind] for kind in ("TRANSPOSE", "BROADCAST_TO")}
+_ONNX_EXPANSIONS = CONV_EXPANSIONS | {kind: EXPANSIONS[kind] for kind in ("BROADCAST_TO", "MAX_POOL_2D", "TRANSPOSE")}
 """Those of them in which no arithmetic of LiteRT's is."""
 
 

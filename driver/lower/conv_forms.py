@@ -12,7 +12,7 @@ from convoy.driver.graph.graph import Op, Quant, Tensor
 
 from .operands import MAX_PAD, MAX_TAPS, integers, nhwc, require, require_same_quant, weight_constant
 from .operators import num_taps, transposed_kernels, window_axis
-from .origins import origins
+from .origins import PADS, origins
 from .parts import Expansion, Parts
 from .work import NATIVE_STRIDES, Axis
 
@@ -102,13 +102,7 @@ def _inside(axis: Axis) -> range:
 
 def _behind(axis: Axis) -> int:
     """Pads behind the image that outputs need."""
-    return max(_end(axis), 0)
-
-
-def _end(axis: Axis) -> int:
-    """Where the pixels that outputs need end, counted from the end of the image."""
-    extent = (axis.size_out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
-    return extent - axis.pad - axis.size_in
+    return max(axis.end, 0)
 
 
 def _is_wide_padded(axes: Sequence[Axis]) -> bool:
@@ -289,7 +283,7 @@ def _unmoved(parts: Parts) -> bool:
     zero_point = int(parts[op.inputs[0]].quantisation.zero_point[0])
     for origin in reversed([*origins(parts, op.inputs[0])]):
         seen = origin.axes(parts, rows, cols)
-        is_pad = all(other.kind in ("PAD", "PADV2") for other in origin.ops)
+        is_pad = all(other.kind in PADS for other in origin.ops)
         if seen is None or is_pad or origin.fill not in (None, zero_point):
             continue
         is_coarser = any(axis.stride > old.stride for axis, old in zip(seen, (rows, cols), strict=True))
@@ -300,13 +294,12 @@ def _unmoved(parts: Parts) -> bool:
         options = {name: value for name, value in op.options.items() if name != "padding"} | {"macs": _macs(parts, op)}
         for name, axis in zip("hw", axes, strict=True):
             options |= {f"stride_{name}": axis.stride, f"dilation_{name}": axis.dilation}
-        options["pads"] = axes[0].pad, _end(axes[0]), axes[1].pad, _end(axes[1])
+        options["pads"] = axes[0].pad, axes[0].end, axes[1].pad, axes[1].end
         parts.op = replace(op, inputs=(origin.source, kernels, *op.inputs[2:]), options=options)
-        parts.absorbed |= {other.index for other in origin.ops}
+        parts.unread |= {other.index for other in origin.ops}
         if kernels != op.inputs[1] or not any(form(parts) for form in (_grouped, _padded, _patched)):
             parts.add(op.kind, parts.op.inputs, op.outputs, **options)
-        names = ", ".join(f"{other.number} {other.kind}" for other in origin.ops)
-        parts.note(f"with operator{'s' * (len(origin.ops) > 1)} {names}, whose results are not stored")
+        parts.note(origin.note)
         return True
     return False
 
@@ -335,7 +328,7 @@ def _framed(parts: Parts, tensor: int) -> tuple[int, np.ndarray, set[int]] | Non
     while (op := makers.get(tensor)) is not None and op.kind in RESHAPES:
         found.add(op.index)
         (tensor, *_) = op.inputs
-    if op is None or op.part is not None or op.kind not in ("PAD", "PADV2"):
+    if op is None or op.part is not None or op.kind not in PADS:
         return None
     source, padded = parts[op.inputs[0]], parts[op.outputs[0]]
     pads = integers(parts.graph, op.inputs[1], (np.int8, np.int16, np.int32, np.int64)).reshape(-1, 2).astype(np.int64)

@@ -16,7 +16,9 @@ from .operands import integers, require, require_same_quant
 from .parts import Parts
 from .work import Axis
 
-__all__ = ["Origin", "origins"]
+__all__ = ["PADS", "Origin", "origins"]
+
+PADS = "PAD", "PADV2"
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,17 @@ class Origin:
 
     source: int
     ops: tuple[Op, ...]
-    """What is between, the last one first; nothing else reads their results."""
+    """What is between, the last one first; nothing else reads the results of those that are no pads."""
     index: tuple[np.ndarray, np.ndarray]
     """For each row, and each column, of the image that of the source, or -1: all of it is `fill`."""
     fill: int | None
     """As stored; None: no pixel is."""
+
+    @property
+    def note(self) -> str:
+        """What to say of an operator that reads the source."""
+        names = ", ".join(f"{op.number} {op.kind}" for op in self.ops)
+        return f"reads what operator{'s' * (len(self.ops) > 1)} {names} would read"
 
     def axes(self, parts: Parts, rows: Axis, cols: Axis) -> tuple[Axis, Axis] | None:
         """Rows and columns of a convolution or pool of the image, or of the source instead: pads may be negative. None
@@ -64,7 +72,7 @@ def origins(parts: Parts, tensor: int) -> Iterator[Origin]:
     index, fill, ops = [np.arange(size) for size in parts[tensor].shape], None, list[Op]()
     with suppress(GraphError):
         while (op := makers.get(tensor)) is not None and op.index not in parts.taken and op.part is None:
-            if readers[tensor] > 1 or (made := _taken(parts, op)) is None:
+            if (readers[tensor] > 1 and op.kind not in PADS) or (made := _taken(parts, op)) is None:
                 return
             source = parts[op.inputs[0]]
             require_same_quant(source, parts[tensor])
@@ -85,14 +93,14 @@ def _taken(parts: Parts, op: Op) -> tuple[list[np.ndarray], int | None] | None:
     None if it does something else.
     """
     graph = parts.graph
-    if op.kind not in ("PAD", "PADV2", "SLICE", "STRIDED_SLICE", "MAX_POOL_2D", "AVERAGE_POOL_2D"):
+    if op.kind not in (*PADS, "SLICE", "STRIDED_SLICE", "MAX_POOL_2D", "AVERAGE_POOL_2D"):
         return None
     source, target = parts[op.inputs[0]], parts[op.outputs[0]]
     if not len(source.shape) == len(target.shape) == 4:
         return None
     if op.kind in ("SLICE", "STRIDED_SLICE"):
         return slice_index(graph, op), None
-    if op.kind in ("PAD", "PADV2"):
+    if op.kind in PADS:
         pads = integers(graph, op.inputs[1], (np.int8, np.int16, np.int32, np.int64)).reshape(-1, 2)
         require(pads.shape == (4, 2) and bool((pads >= 0).all()), "other pads than of four axes")
         frame = [

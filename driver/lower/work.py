@@ -86,6 +86,12 @@ class Axis:
         return max(shift for _, shift in self.taps)
 
     @property
+    def end(self) -> int:
+        """Where the pixels that outputs need end, counted from the end of the image: that many pads, if positive."""
+        extent = (self.size_out - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
+        return extent - self.pad - self.size_in
+
+    @property
     def is_plain(self) -> bool:
         """A kernel of 1 at stride 1 without pads."""
         return (self.kernel, self.stride, self.pad) == (1, 1, 0) and self.size_in == self.size_out
@@ -261,6 +267,8 @@ class PoolWork:
     """Arithmetic fields of the TP descriptor, for MEAN."""
     part: tuple[range, range] | None = None
     """Rows and columns of the result that are made; None: all."""
+    fill: int | None = None
+    """What windows have beyond the image, which only the NN engine does; None: nothing."""
 
     @property
     def value_bytes(self) -> int:

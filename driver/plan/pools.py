@@ -41,7 +41,10 @@ class PoolSteps:
 
 def best_pool(work: PoolWork, config: NpuConfig) -> Pools | PoolSteps | None:
     """The form in which a pool is estimated to take least time; None if that is its own."""
-    if work.op != TpOp.MAX_POOL or work.rows.kernel * work.cols.kernel == 1:
+    is_average = work.op != TpOp.MAX_POOL or work.rows.kernel * work.cols.kernel == 1
+    if work.fill is not None:
+        return _on_nn_engine(_averaging_conv(work) if is_average else _pooling_conv(work), (), np.inf, config)
+    if is_average:
         return _on_nn_engine(_averaging_conv(work), tuple(_edges(work)), pool_cycles(work, config), config)
     steps, conv = _best_steps(work, config), _pooling_conv(work)
     limit = sum(pool_cycles(step, config) for step in (steps.works if steps else (work,)))
@@ -101,13 +104,12 @@ def _averaging_conv(work: PoolWork) -> ConvWork | None:
     NN engine has none.
     """
     axes, count = (work.rows, work.cols), work.rows.kernel * work.cols.kernel
-    behind = [(axis.size_out - 1) * axis.stride + axis.kernel - axis.pad - axis.size_in for axis in axes]
     if (
         (work.op != TpOp.AVG_POOL and count > 1)
         or work.is_wide
         or count > MAX_TAPS
         or any(axis.stride not in NATIVE_STRIDES for axis in axes)
-        or max(*behind, work.rows.pad, work.cols.pad) > MAX_PAD
+        or max(max(axis.pad, axis.end) for axis in axes) > MAX_PAD
     ):
         return None
     # Of halves rounded up, sums are counted from that of all lowest values: then none is negative.
@@ -115,23 +117,30 @@ def _averaging_conv(work: PoolWork) -> ConvWork | None:
     factor = average_multiplier(count, count * 256)
     if factor is None:
         return None
-    return _depthwise(work, (work.rows, work.cols), factor, -lowest * count, zero_points=(0, lowest))
+    return _depthwise(work, (work.rows, work.cols), factor, -lowest * count, zero_points=(work.fill or 0, lowest))
 
 
 def _pooling_conv(work: PoolWork) -> ConvWork | None:
     """A maximum as the pool of a convolution with kernels of one tap, 1, which hands on the pixels and has pads of the
     lowest value where windows reach beyond the image; None if the NN engine has none, as of int16, whose pads are 0.
+    Windows that have what is beyond the image get that.
     """
     if work.lut is not None and not is_rising(work.lut):
         return None
     rows, cols = work.rows, work.cols
-    if rows.is_plain and (cols.kernel, cols.stride, cols.pad, cols.size_in) == (2, 2, 0, 2 * cols.size_out):
+    if (
+        work.fill is None
+        and rows.is_plain
+        and (cols.kernel, cols.stride, cols.pad, cols.size_in) == (2, 2, 0, 2 * cols.size_out)
+    ):
         rows, cols = Axis(1, 1), Axis(rows.size_in * cols.size_in, rows.size_in * cols.size_out, 2, 2)
     for size in (2, 3):
-        handed = [_handed_on(axis, size, 0 if work.is_wide else MAX_PAD) for axis in (rows, cols)]
+        if work.fill is not None and (rows.kernel, cols.kernel) != (size, size):
+            continue
+        handed = [_handed_on(axis, size, 0 if work.is_wide and work.fill is None else MAX_PAD) for axis in (rows, cols)]
         if (axes := [axis for axis in handed if axis is not None]) == handed:
-            lowest = 0 if work.is_wide else np.iinfo(np.int8).min
-            conv = _depthwise(work, axes, _UNCHANGED, -lowest, zero_points=(lowest, lowest))
+            beyond = 0 if work.is_wide else np.iinfo(np.int8).min if work.fill is None else work.fill
+            conv = _depthwise(work, axes, _UNCHANGED, -beyond, zero_points=(beyond, beyond))
             return replace(conv, pool_size=size)
     return None
 
