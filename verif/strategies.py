@@ -417,7 +417,7 @@ def fused_pool_graphs(draw):
     graph = draw(conv_graphs(max_kernel=4))
     size = draw(st.sampled_from([2, 3]))
     if draw(st.sampled_from([True, True, True, False])):
-        graph = _grown(graph, size, draw(st.integers(size, 12)))
+        graph = _grown(graph, draw(st.integers(size, 12)))
     maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type)
     maker.tensors, maker.ops = list(graph.tensors), list(graph.ops)
     last = graph.outputs[0]
@@ -439,12 +439,11 @@ def fused_pool_graphs(draw):
     return maker.graph(graph.inputs, [target])
 
 
-def _grown(graph, size, least):
-    """A convolution with larger extents, so that its outputs are at least `least` and have the parity of `size`."""
+def _grown(graph, least):
+    """A convolution with larger extents, so that its outputs are at least `least`."""
     (op,), tensors = graph.ops, list(graph.tensors)
     source, target = (tensors[index] for index in (op.inputs[0], op.outputs[0]))
     more = [max(0, least - extent) for extent in target.shape[1:3]]
-    more = [count + (extent + count + size) % 2 for count, extent in zip(more, target.shape[1:3], strict=True)]
     for tensor, steps in ((source, (op.options["stride_h"], op.options["stride_w"])), (target, (1, 1))):
         batch, height, width, num_c = tensor.shape
         shape = batch, height + more[0] * steps[0], width + more[1] * steps[1], num_c

@@ -20,7 +20,7 @@ from convoy.spec.isa import PARAM, TP, Rounding, TpOp
 from .cost import pool_cycles
 from .tile import tile_work
 
-__all__ = ["PoolSteps", "Pools", "average_multiplier", "best_pool", "summing_pool"]
+__all__ = ["PoolSteps", "Pools", "alone_cycles", "average_multiplier", "best_pool", "summing_pool", "works_cycles"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,28 @@ def best_pool(work: PoolWork, config: NpuConfig) -> Pools | PoolSteps | None:
     if is_average:
         return _on_nn_engine(_averaging_conv(work), tuple(_edges(work)), pool_cycles(work, config), config)
     steps, conv = _best_steps(work, config), _pooling_conv(work)
-    limit = sum(pool_cycles(step, config) for step in (steps.works if steps else (work,)))
+    limit = works_cycles(steps.works if steps else (work,), config)
     return _on_nn_engine(conv, (), limit, config) or steps
+
+
+def alone_cycles(work: PoolWork, config: NpuConfig) -> float:
+    """Estimated cycles of a pool in its best form."""
+    form = best_pool(work, config)
+    return works_cycles(form.works if form else (work,), config)
+
+
+def works_cycles(works: Sequence[ConvWork | PoolWork], config: NpuConfig) -> float:
+    """Estimated cycles of works, one after another.
+
+    Raises
+    ------
+    GraphError
+        When a convolution cannot be tiled.
+    """
+    return sum(
+        pool_cycles(work, config) if isinstance(work, PoolWork) else tile_work(work, config).cost.cycles
+        for work in works
+    )
 
 
 def _on_nn_engine(conv: ConvWork | None, edges: tuple[PoolWork, ...], limit: float, config: NpuConfig) -> Pools | None:
@@ -57,8 +77,7 @@ def _on_nn_engine(conv: ConvWork | None, edges: tuple[PoolWork, ...], limit: flo
     """
     if conv is not None:
         with suppress(GraphError):
-            cycles = tile_work(conv, config).cost.cycles + sum(pool_cycles(edge, config) for edge in edges)
-            if cycles < limit:
+            if works_cycles((conv, *edges), config) < limit:
                 return Pools((conv, *edges))
     return None
 
