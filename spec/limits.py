@@ -22,13 +22,13 @@ class FusedPool:
     stride: tuple[int, int]
     has_pads: bool
     size_in: tuple[int, int]
-    """Rows and columns of the pool's input, which is the convolution's output."""
+    """Rows and columns of the convolution's output that windows have; others are not made."""
     element_bytes: int = 1
     """1 in the 8-bit modes, 2 in the 16-bit mode."""
 
     def __str__(self) -> str:
         return (
-            f"{self.kernel[0]}x{self.kernel[1]} pool of stride {self.stride[0]}x{self.stride[1]} on "
+            f"{self.kernel[0]}x{self.kernel[1]} pool of stride {self.stride[0]}x{self.stride[1]} reading "
             f"{self.size_in[0]}x{self.size_in[1]}"
         )
 
@@ -64,7 +64,7 @@ def _width(pool: FusedPool, config: NpuConfig) -> bool:
 
 
 FUSED_POOL_LIMITS: tuple[Callable[[FusedPool, NpuConfig], bool], ...] = (_window, _stride, _pads, _even, _odd, _width)
-"""What makes a maximum pool legal in the drain of the NN engine; any other one runs on the tensor processor."""
+"""What makes a maximum pool legal in the drain of the NN engine; any other one is a layer of its own."""
 
 
 def limit_text(limit: Callable[[FusedPool, NpuConfig], bool], config: NpuConfig) -> str:

@@ -181,11 +181,16 @@ class Attacker:
             word = word & ~(mask << lsb) | self.value(spec.bits, word >> lsb & mask) << lsb
         return word.to_bytes(record.num_bytes, "little")
 
+    def descriptors(self) -> list[tuple[int, bytes, Record]]:
+        """The program's: address, bytes, what it is."""
+        return [
+            (self.program.program_addr + index * DESCRIPTOR_BYTES, raw, NN if raw[0] == Opcode.NN else TP)
+            for index, raw in enumerate(self.program.descriptors)
+        ]
+
     def descriptor(self) -> tuple[int, bytes, Record]:
-        """One of the program's: address, bytes, what it is."""
-        index = int(self.rng.integers(len(self.program.descriptors)))
-        raw = self.program.descriptors[index]
-        return self.program.program_addr + index * DESCRIPTOR_BYTES, raw, NN if raw[0] == Opcode.NN else TP
+        """One of them."""
+        return self.pick(self.descriptors())
 
     def entry(self, table: str, num_bytes: int) -> range | None:
         """An entry of a table of the program, if it has one."""
@@ -278,6 +283,14 @@ def _fused_fields(a: Attacker) -> Events:
     parts = ("has_", "lut_", "res_", "pool_", "is_wide", "is_swapped", "src_", "num_src_", "ring_")
     names = [name for name in record.fields if name.startswith(parts)]
     yield a.poke(BEFORE, addr, a.spoil(record, raw, names))
+
+
+def _fused_pool(a: Attacker) -> Events:
+    """The pool of a convolution, or one where there is none."""
+    descriptors = [part for part in a.descriptors() if part[2] is NN]
+    if descriptors:
+        addr, raw, _ = a.pick(descriptors)
+        yield a.poke(BEFORE, addr, a.spoil(NN, raw, [name for name in NN.fields if name.startswith("pool_")]))
 
 
 def _random_descriptor(a: Attacker) -> Events:
@@ -440,6 +453,7 @@ KINDS: dict[str, Callable[[Attacker], Events]] = {
     "bits of a descriptor": _descriptor_bits,
     "fields of a descriptor": _descriptor_fields,
     "fields of what is fused": _fused_fields,
+    "fused pool": _fused_pool,
     "a random descriptor": _random_descriptor,
     "tap table": _table_of_bytes("tap", TAP_BYTES),
     "stream directory": _table_of_records("stream", STREAM),

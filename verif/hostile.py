@@ -413,7 +413,7 @@ def draw_case(config: NpuConfig, seed_text: str) -> Case | None:
     """A random case, always the same for a seed; None when it is too large."""
     drawn: list[tuple[Graph, MemoryModel, int]] = []
     graphs = st.sampled_from(
-        [layer_graphs()] * 6 + [cut_graphs(), tp_graphs(), fused_pool_graphs(), residual_graphs()]
+        [layer_graphs()] * 6 + [cut_graphs(), tp_graphs(), residual_graphs()] + [fused_pool_graphs()] * 2
     ).flatmap(lambda graphs: graphs)
 
     @seed(seed_text)

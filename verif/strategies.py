@@ -150,10 +150,11 @@ def fully_connected_graphs(draw, dtypes=dtypes):
 
 @st.composite
 def pool_graphs(draw, dtypes=dtypes, kinds=("MAX_POOL_2D", "AVERAGE_POOL_2D")):
-    """Maximum or average pooling of any window and stride."""
+    """Maximum or average pooling of any window and stride, and more often of those that networks have."""
     maker = GraphMaker(draw(seeds), draw(dtypes))
     height, width, num_ic = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 20))
-    kernel_h, kernel_w, stride_h, stride_w = draw(st.tuples(*[st.integers(1, 6)] * 4))
+    usual = st.sampled_from([(2, 2, 2, 2), (3, 3, 2, 2), (1, 2, 1, 2)])
+    kernel_h, kernel_w, stride_h, stride_w = draw(st.one_of(st.tuples(*[st.integers(1, 6)] * 4), usual))
     kernel_h, kernel_w, is_same = min(kernel_h, height), min(kernel_w, width), draw(st.booleans())
     source = maker.tensor((1, height, width, num_ic))
     sizes = (
@@ -411,17 +412,19 @@ def state_graphs(draw):
 @st.composite
 def fused_pool_graphs(draw):
     """A convolution, perhaps through a table (not of int16), and a maximum pool of stride 2 without pads on its
-    outputs; fused where the NN engine can.
+    outputs; most often one that the NN engine can fuse.
     """
     graph = draw(conv_graphs(max_kernel=4))
+    size = draw(st.sampled_from([2, 3]))
+    if draw(st.sampled_from([True, True, True, False])):
+        graph = _grown(graph, draw(st.integers(size, 12)))
     maker = GraphMaker(draw(seeds), graph.tensors[0].dtype.type)
     maker.tensors, maker.ops = list(graph.tensors), list(graph.ops)
     last = graph.outputs[0]
     _, height, width, num_oc = shape = maker.tensors[last].shape
     if maker.dtype != np.int16 and draw(st.booleans()):
         last = maker.op("LEAKY_RELU", (last,), shape, alpha=0.2)
-    is_odd = height % 2 == width % 2 == 1
-    size = min(draw(st.sampled_from([2, 3, 3, 3] if is_odd else [2, 2, 2, 3])), height, width)
+    size = min(size, height, width)
     target = maker.op(
         "MAX_POOL_2D",
         (last,),
@@ -434,6 +437,18 @@ def fused_pool_graphs(draw):
         activation=draw(st.sampled_from(["NONE", "RELU6"])),
     )
     return maker.graph(graph.inputs, [target])
+
+
+def _grown(graph, least):
+    """A convolution with larger extents, so that its outputs are at least `least`."""
+    (op,), tensors = graph.ops, list(graph.tensors)
+    source, target = (tensors[index] for index in (op.inputs[0], op.outputs[0]))
+    more = [max(0, least - extent) for extent in target.shape[1:3]]
+    for tensor, steps in ((source, (op.options["stride_h"], op.options["stride_w"])), (target, (1, 1))):
+        batch, height, width, num_c = tensor.shape
+        shape = batch, height + more[0] * steps[0], width + more[1] * steps[1], num_c
+        tensors[tensor.index] = replace(tensor, shape=shape)
+    return replace(graph, tensors=tuple(tensors))
 
 
 def layer_graphs():

@@ -200,6 +200,6 @@ FETCHED = Metric(
 )
 WRITTEN = Metric("bytes written / twin's", lambda setup, found, twin: found.write_bytes / twin.write_bytes, ".3f")
 POOL_FUSED = Metric("pool is fused", lambda setup, found, twin: int("fused" in found.engines), "d", is_floor=True)
-POOL_ON_TP = Metric("pool is left to TP", lambda setup, found, twin: int("tp" in found.engines), "d", is_floor=True)
+POOL_ALONE = Metric("pool is a layer", lambda setup, found, twin: int("fused" not in found.engines), "d", is_floor=True)
 SPEEDUP = Metric("twin's cycles / cycles", lambda setup, found, twin: twin.cycles / found.cycles, ".2f", is_floor=True)
 REFUSED = Metric("refused by name", lambda setup, found, twin: int(bool(found.refusal)), "d", is_floor=True)

@@ -17,8 +17,8 @@ from .case import (
     EXTRA_READ,
     FETCHED,
     IDEAL_CYCLES,
+    POOL_ALONE,
     POOL_FUSED,
-    POOL_ON_TP,
     REFUSED,
     ROOFLINE,
     SPEEDUP,
@@ -207,24 +207,24 @@ def _fused(npu: NpuConfig) -> Iterator[Case]:
 
 POOLS = (
     ("2x2", (16, 16), True),
-    ("2x2", (15, 16), False),
-    ("2x2", (16, 15), False),
+    ("2x2", (15, 16), True),
+    ("2x2", (16, 15), True),
     ("2x2", (8, 66), True),
     ("3x3", (9, 61), True),
-    ("3x3", (9, 62), False),
+    ("3x3", (9, 62), True),
     ("3x3", (9, 63), True),
-    ("3x3", (9, 64), False),
+    ("3x3", (9, 64), True),
     ("3x3", (9, 65), False),
     ("3x3", (3, 3), True),
-    ("3x3", (8, 9), False),
+    ("3x3", (8, 9), True),
 )
 """Window, outputs of the convolution, whether the rule allows to fuse them."""
 WIDE_POOLS = (
     ("2x2", (8, 66), True),
     ("3x3", (9, 29), True),
-    ("3x3", (9, 30), False),
+    ("3x3", (9, 30), True),
     ("3x3", (9, 31), True),
-    ("3x3", (9, 32), False),
+    ("3x3", (9, 32), True),
     ("3x3", (9, 33), False),
 )
 """The same of int16."""
@@ -240,7 +240,7 @@ def _fused_and_pools(npu: NpuConfig) -> Iterator[Case]:
                 "pools at the limits",
                 f"{dtype}, {window} pool of {_by(hw)}",
                 setup,
-                POOL_FUSED if is_legal else POOL_ON_TP,
+                POOL_FUSED if is_legal else POOL_ALONE,
                 1,
             )
     for window, hw, dtype in (

@@ -22,10 +22,11 @@ from convoy.spec.config import NpuConfig
 
 __all__ = ["EXPANSIONS", "expand"]
 
-_CONV_EXPANSIONS = CONV_EXPANSIONS | {kind: forms + CONV_EXPANSIONS[kind] for kind, forms in POOL_EXPANSIONS.items()}
-EXPANSIONS: dict[str, tuple[Expansion, ...]] = _CONV_EXPANSIONS | DENSE_EXPANSIONS | MOVE_EXPANSIONS | TABLE_EXPANSIONS
+EXPANSIONS: dict[str, tuple[Expansion, ...]] = (
+    CONV_EXPANSIONS | DENSE_EXPANSIONS | MOVE_EXPANSIONS | POOL_EXPANSIONS | TABLE_EXPANSIONS
+)
 """By kind of operator; the first that gives what the NPU takes is taken."""
-_ONNX_EXPANSIONS = _CONV_EXPANSIONS | {kind: MOVE_EXPANSIONS[kind] for kind in ("TRANSPOSE", "BROADCAST_TO")}
+_ONNX_EXPANSIONS = CONV_EXPANSIONS | {kind: EXPANSIONS[kind] for kind in ("BROADCAST_TO", "MAX_POOL_2D", "TRANSPOSE")}
 """Those of them in which no arithmetic of LiteRT's is."""
 
 

@@ -24,9 +24,11 @@ from convoy.driver.lower.work import (
     Work,
     ZoomWork,
     composed,
+    is_rising,
 )
-from convoy.driver.plan.cost import pool_cycles, table_cycles, tp_cycles
+from convoy.driver.plan.cost import table_cycles, tp_cycles
 from convoy.driver.plan.phases import native_parts
+from convoy.driver.plan.pools import alone_cycles
 from convoy.driver.plan.swap import nn_cycles, swap_work
 from convoy.driver.plan.tile import tile_work
 from convoy.spec.config import NpuConfig
@@ -81,9 +83,9 @@ def pool_refusal(conv: ConvWork, config: NpuConfig) -> str | None:
 
 
 def is_pool_cheaper_alone(before: ConvWork, pooled: ConvWork, pool: PoolWork, config: NpuConfig) -> bool:
-    """Do a convolution with swapped operands and a pool on the tensor processor take less time than one with a pool?"""
+    """Do a convolution with swapped operands and a pool of its own take less time than one with a pool?"""
     swapped = swap_work(before, config)
-    return swapped is not None and swapped.is_faster(nn_cycles(pooled, config) - pool_cycles(pool, config))
+    return swapped is not None and swapped.is_faster(nn_cycles(pooled, config) - alone_cycles(pool, config))
 
 
 class _Fuser:
@@ -145,7 +147,7 @@ class _Fuser:
             return obstacle
         if isinstance(before, ConvWork) and before.residual is not None:
             return "a sum is fused there, which comes last"
-        if isinstance(before, ConvWork) and before.pool_size and not _is_rising(work.lut):
+        if isinstance(before, ConvWork) and before.pool_size and not is_rising(work.lut):
             return "a pool is fused there, which comes last"
         if isinstance(before, MovesWork):
             number = self.graph.ops[root].outputs.index(self._origin(operand))
@@ -189,15 +191,13 @@ class _Fuser:
         return refusal
 
     def _described(self, work: PoolWork, operand: int) -> FusedPool:
+        """The pool, of the rows and columns that windows have."""
         rows, cols = work.rows, work.cols
-        has_pads = any(
-            axis.pad > 0 or (axis.size_out - 1) * axis.stride + axis.kernel > axis.size_in for axis in (rows, cols)
-        )
         return FusedPool(
             (rows.kernel, cols.kernel),
             (rows.stride, cols.stride),
-            has_pads,
-            (rows.size_in, cols.size_in),
+            any(axis.pad > 0 or axis.end > 0 for axis in (rows, cols)),
+            (rows.size_in + rows.end, cols.size_in + cols.end),
             self.graph.tensors[operand].dtype.itemsize,
         )
 
@@ -248,7 +248,14 @@ class _Fuser:
 
 
 def _pooled(conv: ConvWork, pool: PoolWork) -> ConvWork:
-    """A convolution with a pool, whose clamp goes into the convolution's clamp or table."""
+    """A convolution with a pool, whose clamp goes into the convolution's clamp or table: it makes only the rows and
+    columns that windows have.
+    """
+    rows, cols = (
+        replace(axis, size_out=read.size_in + read.end)
+        for axis, read in zip((conv.rows, conv.cols), (pool.rows, pool.cols), strict=True)
+    )
+    conv = replace(conv, rows=rows, cols=cols)
     if conv.lut is not None:
         return replace(conv, pool_size=pool.rows.kernel, lut=np.clip(conv.lut, pool.act_min, pool.act_max))
     return replace(
@@ -257,11 +264,6 @@ def _pooled(conv: ConvWork, pool: PoolWork) -> ConvWork:
         act_min=max(conv.act_min, pool.act_min),
         act_max=min(conv.act_max, pool.act_max),
     )
-
-
-def _is_rising(lut: np.ndarray) -> bool:
-    """A table that never falls; the maximum of its values is its value of the maximum."""
-    return bool((np.diff(np.roll(lut, 128).astype(int)) >= 0).all())
 
 
 _IS_INPUT = "its operand is an input of the network"

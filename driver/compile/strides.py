@@ -11,9 +11,8 @@ import numpy as np
 
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import ConvWork, FusedWork, PoolWork, Work
-from convoy.driver.plan.cost import pool_cycles
 from convoy.driver.plan.phases import SplitConv, Splits, is_native, split_conv, stride_choices
-from convoy.driver.plan.pools import Pools, PoolSteps, best_pool
+from convoy.driver.plan.pools import Pools, PoolSteps, best_pool, works_cycles
 from convoy.driver.plan.schedule import PhaseWork
 from convoy.driver.plan.sums import CutConv, TurnedConv, best_sum
 from convoy.driver.plan.swap import swap_work
@@ -60,13 +59,8 @@ def _form_cycles(split: SplitConv | CutConv | TurnedConv | Pools, config: NpuCon
     if isinstance(split, SplitConv):
         return _split_cycles(split, config)
     if isinstance(split, Pools):
-        parts: Sequence[ConvWork | PoolWork] = split.works
-    else:
-        parts = split.parts if isinstance(split, CutConv) else (split.work,)
-    return sum(
-        pool_cycles(part, config) if isinstance(part, PoolWork) else tile_work(part, config).cost.cycles
-        for part in parts
-    )
+        return works_cycles(split.works, config)
+    return works_cycles(split.parts if isinstance(split, CutConv) else (split.work,), config)
 
 
 def _split_of(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | Pools | None:

@@ -12,8 +12,9 @@ from convoy.driver.graph.graph import Op, Quant, Tensor
 
 from .operands import MAX_PAD, MAX_TAPS, integers, nhwc, require, require_same_quant, weight_constant
 from .operators import num_taps, transposed_kernels, window_axis
+from .origins import PADS, origins
 from .parts import Expansion, Parts
-from .work import Axis
+from .work import NATIVE_STRIDES, Axis
 
 __all__ = ["CONV_EXPANSIONS"]
 
@@ -101,8 +102,7 @@ def _inside(axis: Axis) -> range:
 
 def _behind(axis: Axis) -> int:
     """Pads behind the image that outputs need."""
-    extent = (axis.size_out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
-    return max(extent - axis.pad - axis.size_in, 0)
+    return max(axis.end, 0)
 
 
 def _is_wide_padded(axes: Sequence[Axis]) -> bool:
@@ -270,6 +270,55 @@ def _unpadded(parts: Parts) -> bool:
     return True
 
 
+MAX_LEAD = 4
+"""Pixels of no use before an image that a kernel may have zero taps for: more make windows larger than a copy is worth.
+"""
+
+
+def _unmoved(parts: Parts) -> bool:
+    """A convolution of a slice, of pads around it and of pools of one pixel, which nobody else reads, reads the pixels
+    where they are: at a stride of its own, and with zero taps for those that come before them.
+    """
+    op, (rows, cols) = parts.op, _axes(parts, parts.op)
+    zero_point = int(parts[op.inputs[0]].quantisation.zero_point[0])
+    for origin in reversed([*origins(parts, op.inputs[0])]):
+        seen = origin.axes(parts, rows, cols)
+        is_pad = all(other.kind in PADS for other in origin.ops)
+        if seen is None or is_pad or origin.fill not in (None, zero_point):
+            continue
+        is_coarser = any(axis.stride > old.stride for axis, old in zip(seen, (rows, cols), strict=True))
+        has_steps = all(axis.stride in NATIVE_STRIDES or axis.kernel == 1 for axis in seen)
+        if max(-axis.pad for axis in seen) > MAX_LEAD or (is_coarser and not has_steps):
+            continue
+        kernels, axes = _led(parts, op, seen)
+        options = {name: value for name, value in op.options.items() if name != "padding"} | {"macs": _macs(parts, op)}
+        for name, axis in zip("hw", axes, strict=True):
+            options |= {f"stride_{name}": axis.stride, f"dilation_{name}": axis.dilation}
+        options["pads"] = axes[0].pad, axes[0].end, axes[1].pad, axes[1].end
+        parts.op = replace(op, inputs=(origin.source, kernels, *op.inputs[2:]), options=options)
+        parts.unread |= {other.index for other in origin.ops}
+        if kernels != op.inputs[1] or not any(form(parts) for form in (_grouped, _padded, _patched)):
+            parts.add(op.kind, parts.op.inputs, op.outputs, **options)
+        parts.note(origin.note)
+        return True
+    return False
+
+
+def _led(parts: Parts, op: Op, axes: Sequence[Axis]) -> tuple[int, list[Axis]]:
+    """Kernels that begin with zero taps where an image begins with pixels of no use, and the axes with them."""
+    if min(axis.pad for axis in axes) >= 0:
+        return op.inputs[1], [*axes]
+    weights, zero_point = weight_constant(parts.graph, op)
+    apart = [-axis.pad if axis.kernel == 1 and axis.pad < 0 else axis.dilation for axis in axes]
+    leads = [max(0, -(axis.pad // step)) for axis, step in zip(axes, apart, strict=True)]
+    values = np.pad(weights.values, [(0, 0), *((lead, 0) for lead in leads), (0, 0)], constant_values=zero_point)
+    led = [
+        replace(axis, kernel=axis.kernel + lead, dilation=step, pad=axis.pad + lead * step)
+        for axis, lead, step in zip(axes, leads, apart, strict=True)
+    ]
+    return _weights(parts, weights, values, weights.quantisation.axis), led
+
+
 def _framed(parts: Parts, tensor: int) -> tuple[int, np.ndarray, set[int]] | None:
     """The image in a frame of zero points that a PAD makes of it, perhaps seen otherwise: its tensor, the frame of its
     NHWC axes, int64 (4, 2), and the indices of the operators. None if there is no such frame.
@@ -279,7 +328,7 @@ def _framed(parts: Parts, tensor: int) -> tuple[int, np.ndarray, set[int]] | Non
     while (op := makers.get(tensor)) is not None and op.kind in RESHAPES:
         found.add(op.index)
         (tensor, *_) = op.inputs
-    if op is None or op.part is not None or op.kind not in ("PAD", "PADV2"):
+    if op is None or op.part is not None or op.kind not in PADS:
         return None
     source, padded = parts[op.inputs[0]], parts[op.outputs[0]]
     pads = integers(parts.graph, op.inputs[1], (np.int8, np.int16, np.int32, np.int64)).reshape(-1, 2).astype(np.int64)
@@ -473,8 +522,8 @@ def _transposed_wide(parts: Parts) -> bool:
 
 
 CONV_EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
-    "CONV_2D": (_unpadded, _grouped, _padded, _patched),
-    "DEPTHWISE_CONV_2D": (_unpadded, _padded, _patched),
+    "CONV_2D": (_unmoved, _unpadded, _grouped, _padded, _patched),
+    "DEPTHWISE_CONV_2D": (_unmoved, _unpadded, _padded, _patched),
     "BATCH_TO_SPACE_ND": (_dilated,),
     "TRANSPOSE_CONV": (_transposed_wide,),
 }

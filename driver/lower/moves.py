@@ -30,7 +30,7 @@ from .work import (
     ZoomWork,
 )
 
-__all__ = ["MOVE_LOWERINGS"]
+__all__ = ["MOVE_LOWERINGS", "slice_index"]
 
 MAX_ZOOM = TP.fields["stride_h"].max
 
@@ -191,8 +191,15 @@ def _lower_mirror_pad(graph: Graph, op: Op) -> MovesWork:
     return _moves(graph, op, source, [index])
 
 
-def _lower_slice(graph: Graph, op: Op) -> MovesWork:
-    source = moved(graph, op.inputs[0])
+def slice_index(graph: Graph, op: Op) -> list[np.ndarray]:
+    """The elements that a SLICE or STRIDED_SLICE takes of each axis.
+
+    Raises
+    ------
+    GraphError
+        When it is no slice of its source, or its result has another shape.
+    """
+    source = graph.tensors[op.inputs[0]]
     begins, ends = (integers(graph, index).reshape(-1).tolist() for index in op.inputs[1:3])
     if op.kind == "SLICE":
         require(len(begins) == len(ends) == len(source.shape), "the slice has another number of axes")
@@ -207,7 +214,11 @@ def _lower_slice(graph: Graph, op: Op) -> MovesWork:
         [count for count in counts if count > 1] == [size for size in target.shape if size > 1],
         f"the slice has {counts} elements, its tensor {list(target.shape)}",
     )
-    return _moves(graph, op, source, [index])
+    return index
+
+
+def _lower_slice(graph: Graph, op: Op) -> MovesWork:
+    return _moves(graph, op, moved(graph, op.inputs[0]), [slice_index(graph, op)])
 
 
 def _strided_slices(

@@ -460,6 +460,7 @@ def _lower_pool(graph: Graph, op: Op) -> PoolWork:
         act_max,
         op.options.get("is_half_up", False),
         is_wide=source.dtype == np.int16,
+        fill=op.options.get("fill"),
     )
 
 

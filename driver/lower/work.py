@@ -12,6 +12,7 @@ from convoy.driver.graph.graph import Graph, GraphError, Op
 from convoy.spec.isa import FRACTION_BITS, TP, Rounding, TpOp
 
 __all__ = [
+    "NATIVE_STRIDES",
     "AssignWork",
     "Axis",
     "ConcatWork",
@@ -39,12 +40,22 @@ __all__ = [
     "ZoomPiece",
     "ZoomWork",
     "composed",
+    "is_rising",
 ]
+
+
+NATIVE_STRIDES = 1, 2
+"""Strides of the NN engine; of others the tensor processor takes a factor: it splits the image into phases first."""
 
 
 def composed(first: np.ndarray | None, then: np.ndarray) -> np.ndarray:
     """Two tables one after the other as one: int8 (256,), entry `x & 255` for the element x."""
     return then if first is None else then[first.view("u1")]
+
+
+def is_rising(lut: np.ndarray) -> bool:
+    """Does a table, as of `composed`, never fall? The maximum of its values is its value of the maximum then."""
+    return bool((np.diff(np.roll(lut, 128).astype(int)) >= 0).all())
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,12 @@ class Axis:
     def max_shift(self) -> int:
         """Largest shift of a tap within its phase plane."""
         return max(shift for _, shift in self.taps)
+
+    @property
+    def end(self) -> int:
+        """Where the pixels that outputs need end, counted from the end of the image: that many pads, if positive."""
+        extent = (self.size_out - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
+        return extent - self.pad - self.size_in
 
     @property
     def is_plain(self) -> bool:
@@ -250,6 +267,8 @@ class PoolWork:
     """Arithmetic fields of the TP descriptor, for MEAN."""
     part: tuple[range, range] | None = None
     """Rows and columns of the result that are made; None: all."""
+    fill: int | None = None
+    """What windows have beyond the image, which only the NN engine does; None: nothing."""
 
     @property
     def value_bytes(self) -> int:

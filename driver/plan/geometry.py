@@ -7,10 +7,7 @@ from functools import cached_property
 
 from convoy.driver.lower.work import Axis, ConvWork
 
-__all__ = ["NATIVE_STRIDES", "ChannelPart", "Geometry", "GroupShape", "Stripe"]
-
-NATIVE_STRIDES = 1, 2
-"""Strides of the NN engine; of others the tensor processor takes a factor: it splits the image into phases first."""
+__all__ = ["ChannelPart", "Geometry", "GroupShape", "Stripe"]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from itertools import groupby, product
 
 import numpy as np
 
-from convoy.driver.lower.work import Axis, ConvWork
+from convoy.driver.lower.work import NATIVE_STRIDES, Axis, ConvWork
 from convoy.spec.config import NpuConfig
 
-from .geometry import NATIVE_STRIDES
 from .pools import Pools, PoolSteps
 from .sums import CutConv, TurnedConv
 

@@ -1,10 +1,10 @@
-"""Averages on the NN engine, as depthwise convolutions; maxima of large windows in two steps; and sums of pixels on the
-tensor processor, as pools.
+"""Averages on the NN engine, as depthwise convolutions; maxima there, as the pool of a convolution that changes
+nothing, or in two steps; and sums of pixels on the tensor processor, as pools.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,15 +13,14 @@ import numpy as np
 
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.operands import MAX_PAD, MAX_TAPS
-from convoy.driver.lower.work import Axis, ConvWork, PoolWork
+from convoy.driver.lower.work import NATIVE_STRIDES, Axis, ConvWork, PoolWork, is_rising
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import PARAM, TP, Rounding, TpOp
 
 from .cost import pool_cycles
-from .geometry import NATIVE_STRIDES
 from .tile import tile_work
 
-__all__ = ["PoolSteps", "Pools", "average_multiplier", "best_pool", "summing_pool"]
+__all__ = ["PoolSteps", "Pools", "alone_cycles", "average_multiplier", "best_pool", "summing_pool", "works_cycles"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,45 @@ class PoolSteps:
 
 def best_pool(work: PoolWork, config: NpuConfig) -> Pools | PoolSteps | None:
     """The form in which a pool is estimated to take least time; None if that is its own."""
-    if work.op == TpOp.MAX_POOL and work.rows.kernel * work.cols.kernel > 1:
-        return _best_steps(work, config)
-    return _best_average(work, config)
+    is_average = work.op != TpOp.MAX_POOL or work.rows.kernel * work.cols.kernel == 1
+    if work.fill is not None:
+        return _on_nn_engine(_averaging_conv(work) if is_average else _pooling_conv(work), (), np.inf, config)
+    if is_average:
+        return _on_nn_engine(_averaging_conv(work), tuple(_edges(work)), pool_cycles(work, config), config)
+    steps, conv = _best_steps(work, config), _pooling_conv(work)
+    limit = works_cycles(steps.works if steps else (work,), config)
+    return _on_nn_engine(conv, (), limit, config) or steps
+
+
+def alone_cycles(work: PoolWork, config: NpuConfig) -> float:
+    """Estimated cycles of a pool in its best form."""
+    form = best_pool(work, config)
+    return works_cycles(form.works if form else (work,), config)
+
+
+def works_cycles(works: Sequence[ConvWork | PoolWork], config: NpuConfig) -> float:
+    """Estimated cycles of works, one after another.
+
+    Raises
+    ------
+    GraphError
+        When a convolution cannot be tiled.
+    """
+    return sum(
+        pool_cycles(work, config) if isinstance(work, PoolWork) else tile_work(work, config).cost.cycles
+        for work in works
+    )
+
+
+def _on_nn_engine(conv: ConvWork | None, edges: tuple[PoolWork, ...], limit: float, config: NpuConfig) -> Pools | None:
+    """A convolution and what the tensor processor makes again of its result, if that is estimated to take less than
+    `limit` cycles.
+    """
+    if conv is not None:
+        with suppress(GraphError):
+            if works_cycles((conv, *edges), config) < limit:
+                return Pools((conv, *edges))
+    return None
 
 
 def _best_steps(work: PoolWork, config: NpuConfig) -> PoolSteps | None:
@@ -68,22 +103,6 @@ def _kept(size: int) -> Axis:
     return Axis(size, size)
 
 
-def _best_average(work: PoolWork, config: NpuConfig) -> Pools | None:
-    """An average as a depthwise convolution, where that is estimated to take less time; None where it is not, or not
-    exact.
-
-    Windows that reach beyond the image have fewer pixels: the tensor processor makes those again.
-    """
-    if (conv := _averaging_conv(work)) is None:
-        return None
-    edges = tuple(_edges(work))
-    with suppress(GraphError):
-        cycles = tile_work(conv, config).cost.cycles + sum(pool_cycles(edge, config) for edge in edges)
-        if cycles < pool_cycles(work, config):
-            return Pools((conv, *edges))
-    return None
-
-
 @lru_cache(maxsize=1024)
 def average_multiplier(count: int, farthest: int) -> tuple[int, int] | None:
     """`(q, e)` by which single rounding gives `sum / count`, rounded half away from zero, for all sums of at most
@@ -104,13 +123,12 @@ def _averaging_conv(work: PoolWork) -> ConvWork | None:
     NN engine has none.
     """
     axes, count = (work.rows, work.cols), work.rows.kernel * work.cols.kernel
-    behind = [(axis.size_out - 1) * axis.stride + axis.kernel - axis.pad - axis.size_in for axis in axes]
     if (
         (work.op != TpOp.AVG_POOL and count > 1)
         or work.is_wide
         or count > MAX_TAPS
         or any(axis.stride not in NATIVE_STRIDES for axis in axes)
-        or max(*behind, work.rows.pad, work.cols.pad) > MAX_PAD
+        or max(max(axis.pad, axis.end) for axis in axes) > MAX_PAD
     ):
         return None
     # Of halves rounded up, sums are counted from that of all lowest values: then none is negative.
@@ -118,21 +136,72 @@ def _averaging_conv(work: PoolWork) -> ConvWork | None:
     factor = average_multiplier(count, count * 256)
     if factor is None:
         return None
+    return _depthwise(work, (work.rows, work.cols), factor, -lowest * count, zero_points=(work.fill or 0, lowest))
+
+
+def _pooling_conv(work: PoolWork) -> ConvWork | None:
+    """A maximum as the pool of a convolution with kernels of one tap, 1, which hands on the pixels and has pads of the
+    lowest value where windows reach beyond the image; None if the NN engine has none, as of int16, whose pads are 0.
+    Windows that have what is beyond the image get that.
+    """
+    if work.lut is not None and not is_rising(work.lut):
+        return None
+    rows, cols = work.rows, work.cols
+    if (
+        work.fill is None
+        and rows.is_plain
+        and (cols.kernel, cols.stride, cols.pad, cols.size_in) == (2, 2, 0, 2 * cols.size_out)
+    ):
+        rows, cols = Axis(1, 1), Axis(rows.size_in * cols.size_in, rows.size_in * cols.size_out, 2, 2)
+    for size in (2, 3):
+        if work.fill is not None and (rows.kernel, cols.kernel) != (size, size):
+            continue
+        handed = [_handed_on(axis, size, 0 if work.is_wide and work.fill is None else MAX_PAD) for axis in (rows, cols)]
+        if (axes := [axis for axis in handed if axis is not None]) == handed:
+            beyond = 0 if work.is_wide else np.iinfo(np.int8).min if work.fill is None else work.fill
+            conv = _depthwise(work, axes, _UNCHANGED, -beyond, zero_points=(beyond, beyond))
+            return replace(conv, pool_size=size)
+    return None
+
+
+def _handed_on(axis: Axis, size: int, max_pad: int) -> Axis | None:
+    """What a convolution has to hand on, with at most so many pads, for a pool with windows of `size` at a stride of
+    2, if that is this one.
+    """
+    num_pixels = (axis.size_out - 1) * 2 + size
+    is_whole = axis.size_out == 1 and axis.pad + axis.size_in <= min(axis.kernel, size)
+    is_legal = is_whole or (axis.kernel == size and (axis.stride == 2 or axis.size_out == 1))
+    if not is_legal or max(axis.pad, num_pixels - axis.pad - axis.size_in) > max_pad:
+        return None
+    return Axis(axis.size_in, num_pixels, pad=axis.pad)
+
+
+_UNCHANGED = 1 << 30, 1
+"""`(q, e)` of a factor of 1."""
+
+
+def _depthwise(
+    work: PoolWork, axes: Sequence[Axis], factor: tuple[int, int], bias: int, zero_points: tuple[int, int]
+) -> ConvWork:
+    """The sums of windows of one channel each, and `bias`, times a factor, in place of a pool."""
+    rows, cols = axes
     return ConvWork(
         work.num_ic,
-        *axes,
+        rows,
+        cols,
         is_depthwise=work.num_ic > 1,
-        weights=np.ones((work.num_ic, work.rows.kernel, work.cols.kernel, 1), np.int16),
-        bias=np.full(work.num_ic, -lowest * count, np.int64),
+        weights=np.ones((work.num_ic, rows.kernel, cols.kernel, 1), np.int16),
+        bias=np.full(work.num_ic, bias, np.int64),
         mult=np.full(work.num_ic, factor[0], np.int64),
         exponent=np.full(work.num_ic, factor[1], np.int64),
-        zero_point_in=0,
-        zero_point_out=lowest,
+        zero_point_in=zero_points[0],
+        zero_point_out=zero_points[1],
         act_min=work.act_min,
         act_max=work.act_max,
         rounding=Rounding.SINGLE,
-        in_shape=(1, work.rows.size_in, work.cols.size_in, work.num_ic),
+        in_shape=(1, rows.size_in, cols.size_in, work.num_ic),
         lut=work.lut,
+        is_wide=work.is_wide,
     )
 
 

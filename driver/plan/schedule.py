@@ -452,6 +452,8 @@ class _Scheduler:
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
         split = self.splits.get(position)
+        if work.fill is not None and not isinstance(split, Pools):
+            raise GraphError("the NN engine does not take the pool, and no other has its pads")
         if isinstance(split, Pools):
             target = self._pooled(value, work)
             for image, made in zip(self._images(value), self._images(target), strict=True):

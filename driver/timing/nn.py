@@ -508,7 +508,9 @@ class NnTimer:
             visits = -(-num_pos // config.post_lanes) + num_vec - -(-num_pos // config.num_lanes)
         else:
             visits = rows * -(-min(width, num_pos) // config.post_lanes)
+        value_bytes, pieces = 1 + d["is_wide"], 0
         if d["pool_size"]:
+            pieces = rows * -(-width * value_bytes // config.pool_lanes)
             rows, width = max(1, rows // 2), (width - d["pool_size"]) // 2 + 1
             num_bytes = rows * width
         num_runs = 1 if (d["is_flat"] and not d["pool_size"]) or width == d["out_pitch_row_bytes"] else rows
@@ -517,10 +519,9 @@ class NnTimer:
         )
         beats = num_runs * num_beats(num_bytes / num_runs, is_aligned, config)
         sums = -(-num_bytes // config.residual_lanes) + fitted.RESIDUAL_UNIT_CYCLES if d["has_residual"] else 0
-        value_bytes = 1 + d["is_wide"]
         shared_sums = max(sums, beats + num_runs * config.max_burst_beats) if sums else 0
         return _Unit(
-            max(visits * value_bytes, PARAM.num_bytes / config.port_bytes),
+            max(visits * value_bytes, pieces, PARAM.num_bytes / config.port_bytes),
             sums,
             beats * value_bytes,
             num_runs * value_bytes,

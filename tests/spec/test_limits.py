@@ -22,7 +22,7 @@ def test_the_width_of_a_3x3_pool(line_bytes, element_bytes):
     assert broken(width - 2) is None
     assert broken(width) == (
         f"a fused 3x3 pool takes rows of fewer than {line_bytes} bytes (`pool_line_bytes`); "
-        f"this is a 3x3 pool of stride 2x2 on 5x{width}"
+        f"this is a 3x3 pool of stride 2x2 reading 5x{width}"
     )
 
 

@@ -12,6 +12,7 @@ from convoy.driver.plan.cost import pool_cycles
 from convoy.driver.plan.pools import PoolSteps, average_multiplier, best_pool, summing_pool
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import TpOp
+from convoy.verif.graphs import GraphMaker, evaluate, random_values, run_plan
 from convoy.verif.litert import pool_model
 from convoy.verif.models import check_model, one_op
 
@@ -89,6 +90,52 @@ def test_averages_on_the_nn_engine(shape, kernel, stride, padding, config, dtype
         pool_model("AVERAGE_POOL_2D", shape, kernel, stride, (0.05, 7), padding, "RELU", dtype=dtype), config
     )
     assert "nn" in plan.steps[0].engines[0]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+@pytest.mark.parametrize("config", [Q, SMALL], ids=["Q", "small"])
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "padding"),
+    [
+        ((1, 24, 22, 9), (2, 2), (2, 2), "VALID"),
+        ((1, 25, 23, 9), (2, 2), (2, 2), "VALID"),
+        ((1, 25, 23, 9), (2, 2), (2, 2), "SAME"),
+        ((1, 24, 22, 9), (3, 3), (2, 2), "VALID"),
+        ((1, 24, 22, 9), (3, 3), (2, 2), "SAME"),
+        ((1, 25, 25, 9), (3, 3), (2, 2), "SAME"),
+        ((1, 10, 131, 9), (3, 3), (2, 2), "SAME"),
+        ((1, 1, 301, 9), (1, 3), (1, 2), "SAME"),
+        ((1, 1, 300, 9), (1, 2), (1, 2), "VALID"),
+        ((1, 19, 40, 9), (1, 2), (1, 2), "VALID"),
+        ((1, 40, 19, 9), (2, 1), (2, 1), "VALID"),
+    ],
+)
+def test_maxima_on_the_nn_engine(shape, kernel, stride, padding, config, dtype):
+    """Pixels or rows that no window has, pads, rows longer than the line memory, and one axis alone."""
+    zero_point = 0 if dtype == np.int16 else 7
+    plan = check_model(
+        pool_model("MAX_POOL_2D", shape, kernel, stride, (0.05, zero_point), padding, "RELU", dtype), config
+    )
+    if config is Q and (dtype == np.int8 or (padding == "VALID" and shape[1] == 24)):
+        assert plan.steps[0].engines[0].startswith("nn")
+
+
+def test_tables_of_maxima():
+    """One that falls is for the maximum, one that never does for every pixel too."""
+    pool = replace(average((2, 2), (24, 24), stride=2), op=TpOp.MAX_POOL)
+    rising = np.roll(np.arange(-128, 128), -128).astype(np.int8)
+    assert isinstance(best_pool(replace(pool, lut=rising), Q).works[0], ConvWork)
+    assert best_pool(replace(pool, lut=~rising), Q) is None
+    for kind, is_pool in (("LOGISTIC", False), ("GELU", True)):
+        maker = GraphMaker(3)
+        source = maker.tensor((1, 24, 24, 9))
+        options = {"padding": "VALID", "filter_h": 2, "filter_w": 2, "stride_h": 2, "stride_w": 2}
+        maxima = maker.op("MAX_POOL_2D", (source,), (1, 12, 12, 9), **options)
+        last = maker.op(kind, (maxima,), (1, 12, 12, 9), **({"approximate": False} if is_pool else {}))
+        graph, inputs = maker.graph([source], [last]), None
+        plan, inputs = compile_graph(graph, Q), random_values(graph, 0)
+        np.testing.assert_array_equal(run_plan(plan, dict(inputs))[last], evaluate(graph, inputs)[last])
+        assert ("nn" in plan.steps[0].engines[0]) != is_pool
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
