@@ -339,8 +339,8 @@ def _lower_depth_to_space(graph: Graph, op: Op) -> InterleaveWork:
         num_c % (block * block) == 0 and shape == (1, height * block, width * block, num_c // (block * block)),
         f"blocks of {block} of {source.shape} do not give {target.shape}",
     )
-    is_by_channel = op.options.get("is_by_channel", False)
-    return InterleaveWork(shape[3], block, block, (height, width), shape[1:3], is_by_channel)
+    order = (2, 0, 1) if op.options.get("is_by_channel", False) else (0, 1, 2)
+    return InterleaveWork(shape[3], block, block, (height, width), shape[1:3], order)
 
 
 def _lower_transpose(graph: Graph, op: Op) -> TransposeWork:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -92,9 +93,8 @@ class Axis:
 
 @dataclass(frozen=True)
 class InterleaveWork:
-    """Blocks of channels put next to one another on the TP engine: pixel (y, x) of channel (dy*block_w + dx)*num_c +
-    c, or c*block_h*block_w + dy*block_w + dx, becomes pixel (y*block_h + dy, x*block_w + dx) of channel c, where that
-    lies inside the result.
+    """Blocks of channels put next to one another on the TP engine: pixel (y, x) of the source channel of places (dy, dx)
+    and channel c becomes pixel (y*block_h + dy, x*block_w + dx) of channel c, where that lies inside the result.
     """
 
     num_c: int
@@ -105,12 +105,43 @@ class InterleaveWork:
     """Rows and columns of the source."""
     size_out: tuple[int, int]
     """Rows and columns of the result."""
-    is_by_channel: bool = False
-    """What becomes one channel follows one another in the source."""
-    is_transposed: bool = False
-    """Images are stored with rows and columns exchanged."""
+    order: tuple[int, int, int] = (0, 1, 2)
+    """What counts the source channels, outermost first: dy (0), dx (1) and c (2)."""
     lut: np.ndarray | None = None
     """Table that the outputs are looked up in."""
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Of dy, dx and c."""
+        return self.block_h, self.block_w, self.num_c
+
+    @property
+    def channel_steps(self) -> tuple[int, int, int]:
+        """Source channels from one dy, dx and c to the next."""
+        dy, dx, c = (
+            prod(self.counts[inner] for inner in self.order[self.order.index(axis) + 1 :]) for axis in range(3)
+        )
+        return dy, dx, c
+
+    @property
+    def whole_size(self) -> tuple[int, int]:
+        """Rows and columns of the result if all pixels of the source are inside."""
+        return self.size_in[0] * self.block_h, self.size_in[1] * self.block_w
+
+    def oriented(self, is_transposed: bool) -> InterleaveWork:
+        """The same work on images stored with rows and columns exchanged."""
+        if not is_transposed:
+            return self
+        (height_in, width_in), (height_out, width_out) = self.size_in, self.size_out
+        first, second, third = ((1, 0, 2)[axis] for axis in self.order)
+        return replace(
+            self,
+            block_h=self.block_w,
+            block_w=self.block_h,
+            size_in=(width_in, height_in),
+            size_out=(width_out, height_out),
+            order=(first, second, third),
+        )
 
 
 @dataclass(frozen=True)
@@ -225,8 +256,23 @@ class ConvWork:
         """The same work on images stored with rows and columns exchanged."""
         if not is_transposed:
             return self
-        return replace(
+        turned = replace(
             self, rows=self.cols, cols=self.rows, weights=np.ascontiguousarray(self.weights.transpose(0, 2, 1, 3))
+        )
+        return turned if self.interleave is None else turned._with_places_exchanged(self.interleave)
+
+    def _with_places_exchanged(self, interleave: InterleaveWork) -> ConvWork:
+        """The outputs in the order in which the transposed form of `interleave` counts them by row, column and
+        channel.
+        """
+        order = np.arange(self.num_oc).reshape(interleave.counts).swapaxes(0, 1).ravel()
+        return replace(
+            self,
+            weights=self.weights[order],
+            bias=self.bias[order],
+            mult=self.mult[order],
+            exponent=self.exponent[order],
+            interleave=replace(interleave.oriented(True), order=(0, 1, 2)),
         )
 
 

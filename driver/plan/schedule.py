@@ -383,7 +383,7 @@ class _Scheduler:
         elif work.interleave is None:
             self._define(op, position, target)
         else:
-            self._interleaved(op, position, work.interleave, target)
+            self._interleaved(op, position, self._oriented(work).interleave, target)
 
     def _conv_image(self, op: Op, position: int, work: ConvWork, sources: list[Value], target: Value) -> None:
         """The convolution of one image."""
@@ -593,12 +593,14 @@ class _Scheduler:
         return Value(len(self.buffers) - 1, shape, layout)
 
     def _interleave(self, op: Op, position: int, work: InterleaveWork) -> None:
-        self._interleaved(op, position, work, self._converted(op, position, self._value(op.inputs[0]), self.native))
+        value = self._converted(op, position, self._value(op.inputs[0]), self.native)
+        self._interleaved(op, position, work.oriented(self.is_transposed), value)
 
     def _interleaved(self, op: Op, position: int, work: InterleaveWork, value: Value) -> None:
-        """The result of `op`, interleaved from `value`."""
-        target = self._new((value.shape[0], *work.size_out, work.num_c), self.native)
-        self._task_each(op, position, replace(work, is_transposed=self.is_transposed), (value,), target)
+        """The result of `op`, interleaved from `value`; `work` is in the orientation of the schedule."""
+        height, width = work.oriented(self.is_transposed).size_out
+        target = self._new((value.shape[0], height, width, work.num_c), self.native)
+        self._task_each(op, position, work, (value,), target)
         self._define(op, position, target)
 
     def _zoom(self, op: Op, position: int, work: ZoomWork) -> None:
