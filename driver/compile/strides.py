@@ -10,7 +10,16 @@ from contextlib import suppress
 import numpy as np
 
 from convoy.driver.graph.graph import GraphError
-from convoy.driver.lower.work import ConvWork, FusedWork, PoolWork, Work
+from convoy.driver.lower.work import (
+    ConvWork,
+    FusedWork,
+    InterleaveWork,
+    PoolWork,
+    RepeatWork,
+    ResizeWork,
+    Work,
+    ZoomWork,
+)
 from convoy.driver.plan.cost import pool_cycles
 from convoy.driver.plan.phases import SplitConv, Splits, is_native, split_conv, stride_choices
 from convoy.driver.plan.pools import Pools, PoolSteps, best_pool
@@ -18,9 +27,10 @@ from convoy.driver.plan.schedule import PhaseWork
 from convoy.driver.plan.sums import CutConv, TurnedConv, best_sum
 from convoy.driver.plan.swap import swap_work
 from convoy.driver.plan.tile import tile_work
+from convoy.driver.plan.turns import Steps, image_forms
 from convoy.spec.config import NpuConfig
 
-from .weigh import conv_cycles, striped_planes
+from .weigh import conv_cycles, steps_cycles, striped_planes, work_cycles
 
 __all__ = ["choose_strides"]
 
@@ -35,12 +45,37 @@ def choose_strides(works: Sequence[Work | FusedWork], config: NpuConfig, *, is_t
     that take least without have none.
     """
     splits: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps | None] = {}
+    moves: dict[int, Steps] = {}
     for position, work in enumerate(works):
         if isinstance(work, ConvWork):
             splits[position] = _choose_split(work.oriented(is_transposed), config)
         elif isinstance(work, PoolWork):
             splits[position] = best_pool(work.oriented(is_transposed), config)
-    return Splits(is_transposed, {position: split for position, split in splits.items() if split is not None})
+        move = _image_move(work, is_transposed=is_transposed)
+        if move is not None and (steps := _choose_steps(move, config)) is not None:
+            moves[position] = steps
+    return Splits(is_transposed, {position: split for position, split in splits.items() if split is not None}, moves)
+
+
+def _image_move(work: Work | FusedWork, *, is_transposed: bool) -> InterleaveWork | RepeatWork | ZoomWork | None:
+    """What the tensor processor does to interleave or resize images, behind a convolution too."""
+    if isinstance(work, ConvWork):
+        return None if work.interleave is None else work.oriented(is_transposed).interleave
+    if isinstance(work, ResizeWork):
+        return work.repeated(is_transposed)
+    return work.oriented(is_transposed) if isinstance(work, InterleaveWork | ZoomWork) else None
+
+
+def _choose_steps(move: InterleaveWork | RepeatWork | ZoomWork, config: NpuConfig) -> Steps | None:
+    """The steps that are estimated to take least time; None if that is one."""
+    best, limit = None, np.inf
+    with suppress(GraphError):
+        limit = work_cycles(move, 0, config)
+    for steps in image_forms(move):
+        with suppress(GraphError):
+            if (cycles := steps_cycles(steps, config)) < limit:
+                best, limit = steps, cycles
+    return best
 
 
 def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | Pools | None:

@@ -13,10 +13,10 @@ from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ElementwiseWork, PoolWork
 from convoy.driver.plan import fitted
 from convoy.driver.plan.blocks import block_sizes
-from convoy.driver.plan.cost import pool_channel_cycles, table_cycles, tp_copy_bytes, tp_group_bytes
-from convoy.driver.plan.orders import CopyWork
+from convoy.driver.plan.cost import pool_channel_cycles, run_cycles, table_cycles, tp_copy_bytes, tp_group_bytes
+from convoy.driver.plan.orders import Box, CopyWork
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import NUM_TP_LANES
+from convoy.spec.cycles import MAX_WRITES, NUM_TP_LANES
 from convoy.spec.isa import TP, TpOp
 
 __all__ = ["BLANK", "copy_blocks", "elementwise_blocks", "flat_blocks", "pool_blocks"]
@@ -251,12 +251,18 @@ def _find_runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tupl
     return first, run, count, pitch
 
 
-def _copy_box(
-    sizes: tuple[int, int, int], source: tuple[int, ...], target: tuple[int, ...], limit: int, config: NpuConfig
-) -> tuple[int, int, int]:
+def _part_runs(array: Box, order: tuple[int, ...], box: Sequence[tuple[int, int]]) -> tuple[int, int, int, int] | None:
+    """`_find_runs` of a box of what `array` says, whose axes lie in this order in memory."""
+    return _find_runs(
+        tuple(array[axis][0] for axis in order), tuple((array[axis][1] + box[axis][0], box[axis][1]) for axis in order)
+    )
+
+
+def _copy_box(work: CopyWork, limit: int, config: NpuConfig) -> tuple[int, int, int]:
     """Extents (h, w, c) of the box that copies fastest among those of at most `limit` bytes that both orders can say
     as runs. A row or column less may let neighbours of the result lie in different banks.
     """
+    sizes, source, target = work.sizes, work.source, work.target
     height, width, channels = sizes
     candidates: list[tuple[int, int, int]] = [
         (min(height, limit // (width * channels)), width, channels),
@@ -275,16 +281,15 @@ def _copy_box(
         if min(extents) < 1 or size > limit:
             continue
         box = [(0, extent) for extent in extents]
-        load, made = (
-            _find_runs(tuple(sizes[a] for a in order), tuple(box[a] for a in order)) for order in (source, target)
-        )
+        load, made = (_part_runs(array, order, box) for array, order in zip(work.boxes, (source, target), strict=True))
         if load is not None and made is not None:
             num_blocks = prod(-(-whole // extent) for whole, extent in zip(sizes, extents, strict=True))
             step = prod(extents[axis] for axis in source[source.index(target[2]) + 1 :])
             lanes = tp_copy_bytes(step, config)
             elements = extents[target[0]] * extents[target[1]] * max(2, -(-extents[target[2]] // lanes))
             loads, writes = (
-                count * (-(-run // config.port_bytes) + fitted.TP_RUN_BEATS) for _, run, count, _ in (load, made)
+                run_cycles(count, run, max_flying, config)
+                for (_, run, count, _), max_flying in ((load, config.max_reads), (made, MAX_WRITES))
             )
             cost = num_blocks * (max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES)
             if cost < best_cost:
@@ -311,7 +316,7 @@ def copy_blocks(
     `row_ends`, in which steps the rows are read, with fewer bytes or a few more.
     """
     sizes, source, target = work.sizes, work.source, work.target
-    extents = _copy_box(sizes, source, target, limit, config)
+    extents = _copy_box(work, limit, config)
     parts = [
         [(first, min(extent, size - first)) for first in range(0, size, extent)]
         for size, extent in zip(sizes, extents, strict=True)
@@ -320,8 +325,10 @@ def copy_blocks(
     if source[0] == rows and [len(part) > 1 for part in parts] == [axis == rows for axis in range(3)] and row_ends:
         parts[rows] = list(_row_parts(work, row_ends, config))
     for box in product(*parts):
-        first, run, count, pitch = _runs(tuple(sizes[a] for a in source), tuple(box[a] for a in source))
-        out_first, out_run, _, out_pitch = _runs(tuple(sizes[a] for a in target), tuple(box[a] for a in target))
+        load, made = (_part_runs(array, order, box) for array, order in zip(work.boxes, (source, target), strict=True))
+        if load is None or made is None:
+            raise ValueError(f"box {box} of {work} is not one level of runs")
+        (first, run, count, pitch), (out_first, out_run, _, out_pitch) = load, made
         inner = {source[2]: 1, source[1]: box[source[2]][1], source[0]: box[source[2]][1] * box[source[1]][1]}
         steps = {f"step_{n}": inner[axis] for n, axis in enumerate(target)} | {
             f"num_{n}": box[axis][1] for n, axis in enumerate(target)

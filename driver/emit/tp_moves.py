@@ -103,26 +103,42 @@ def repeat_blocks(work: RepeatWork, addr: int, out_addr: int, config: NpuConfig)
         When a row of the source exceeds half of the buffer.
     """
     limit = config.tp_buffer_bytes // 2
-    if work.width > limit:
-        raise GraphError(f"a row of {work.width} pixels exceeds half of the TP buffer of 2 x {limit} bytes")
-    out_width, step = work.width * work.times_w, limit // work.width
+    width, times_h, times_w = work.width, work.times_h, work.times_w
+    if width > limit:
+        raise GraphError(f"a row of {width} pixels exceeds half of the TP buffer of 2 x {limit} bytes")
+    if width == 1:
+        times_h, times_w = 1, times_h * times_w
+    out_width, step = width * times_w, limit // width
     for first in range(0, work.num_rows, step):
         num_rows = min(step, work.num_rows - first)
-        for copy in range(work.times_h):
-            yield BLANK | {
-                "op": TpOp.COPY,
-                "a_addr": addr + first * work.width,
-                "a_run_bytes": num_rows * work.width,
-                "num_0": num_rows,
-                "num_1": work.width,
-                "num_2": work.times_w,
-                "step_0": work.width,
+        fields = BLANK | {
+            "op": TpOp.COPY,
+            "a_addr": addr + first * width,
+            "a_run_bytes": num_rows * width,
+            "num_0": num_rows,
+            "step_0": width,
+            "out_addr": out_addr + first * times_h * out_width,
+        }
+        if times_w == 1:
+            yield fields | {
+                "num_1": times_h,
+                "num_2": width,
+                "step_2": 1,
+                "tile_ih": times_h,
+                "tile_iw": width,
+                "out_run_bytes": num_rows * times_h * width,
+            }
+            continue
+        for copy in range(times_h):
+            yield fields | {
+                "num_1": width,
+                "num_2": times_w,
                 "step_1": 1,
-                "tile_ih": work.width,
-                "tile_iw": work.times_w,
-                "out_addr": out_addr + (first * work.times_h + copy) * out_width,
+                "tile_ih": width,
+                "tile_iw": times_w,
+                "out_addr": fields["out_addr"] + copy * out_width,
                 "out_run_bytes": out_width,
-                "out_pitch_bytes": work.times_h * out_width,
+                "out_pitch_bytes": times_h * out_width,
             }
 
 

@@ -411,13 +411,18 @@ def _lower_resize(graph: Graph, op: Op) -> ResizeWork | ZoomWork:
         require(source.dtype == np.int8, only_factors)
         require(not op.options.get("is_half_up"), "LiteRT interpolates uint8 in float32; the NPU takes int8")
         rows, cols = (_bilinear_axis(op, *size) for size in sizes)
-        return ZoomWork(TpOp.BILINEAR, source.shape[3], rows, cols)
-    nearest = op.options.get("pixels") or [_nearest_pixels(op, *size) for size in sizes]
+        if any(axis.places[1].any() for axis in (rows, cols)):
+            return ZoomWork(TpOp.BILINEAR, source.shape[3], rows, cols)
+        nearest = [axis.places[0] for axis in (rows, cols)]
+    else:
+        nearest = op.options.get("pixels") or [_nearest_pixels(op, *size) for size in sizes]
     if all(
         size_out % size_in == 0 and np.array_equal(pixels, np.arange(size_out) // (size_out // size_in))
         for pixels, (size_in, size_out) in zip(nearest, sizes, strict=True)
     ):
-        return ResizeWork(*(size_out // size_in for size_in, size_out in sizes))
+        times_h, times_w = (size_out // size_in for size_in, size_out in sizes)
+        _, height, width, num_c = nhwc(source.shape)
+        return ResizeWork(source.dtype.itemsize * num_c, (height, width), times_h, times_w)
     require(source.dtype == np.int8, only_factors)
     rows, cols = (_nearest_axis(pixels, *size) for pixels, size in zip(nearest, sizes, strict=True))
     return ZoomWork(TpOp.MAX_POOL, source.shape[3], rows, cols)

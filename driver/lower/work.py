@@ -93,8 +93,8 @@ class Axis:
 
 @dataclass(frozen=True)
 class InterleaveWork:
-    """Blocks of channels put next to one another on the TP engine: pixel (y, x) of the source channel of places (dy, dx)
-    and channel c becomes pixel (y*block_h + dy, x*block_w + dx) of channel c, where that lies inside the result.
+    """Blocks of channels put next to one another on the TP engine: pixel (y, x) of the source channel that dy, dx and c
+    count becomes pixel (y*block_h + dy, x*block_w + dx) of channel c, where that lies inside the result.
     """
 
     num_c: int
@@ -528,6 +528,16 @@ class ZoomAxis:
         high = min((start + (count - 1) * piece.step >> FRACTION_BITS) + 1, self.size_in - 1)
         return low, high - low + 1, start - (low << FRACTION_BITS)
 
+    @property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each output the first pixel that counts, and the weight of the one behind it in 2**-FRACTION_BITS; int64
+        (size_out,).
+        """
+        place = np.concatenate([piece.start + np.arange(piece.count) * piece.step for piece in self.pieces])
+        pixel = place >> FRACTION_BITS
+        has_next = (pixel >= 0) & (pixel + 1 < self.size_in)
+        return np.maximum(pixel, 0), np.where(has_next, place & ((1 << FRACTION_BITS) - 1), 0)
+
 
 @dataclass(frozen=True)
 class ZoomWork:
@@ -559,8 +569,19 @@ class TransposeWork:
 class ResizeWork:
     """Nearest neighbours at whole factors."""
 
+    num_planes: int
+    """Channels, or of int16 twice as many."""
+    size_in: tuple[int, int]
+    """Rows and columns of the source."""
     times_h: int
     times_w: int
+
+    def repeated(self, is_transposed: bool) -> RepeatWork:
+        """What the TP engine does; columns may be stored as rows."""
+        height, width = self.size_in
+        if is_transposed:
+            return RepeatWork(self.num_planes * width, height, self.times_w, self.times_h)
+        return RepeatWork(self.num_planes * height, width, self.times_h, self.times_w)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from .phases import PhaseSplit, SplitConv, Splits
 from .pools import Pools, PoolSteps
 from .sums import CutConv, TurnedConv
 
-__all__ = ["Buffer", "ConvTask", "HostTask", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
+__all__ = ["Buffer", "ConvTask", "HostTask", "PhaseWork", "Schedule", "Task", "TpWork", "Value", "schedule"]
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class _State:
 
 class _Scheduler:
     def __init__(self, graph: Graph, splits: Splits, edge_inputs: frozenset[int]):
-        self.graph, self.splits, self.edge_inputs = graph, splits.convs, edge_inputs
+        self.graph, self.splits, self.edge_inputs = graph, splits, edge_inputs
         self.is_transposed = splits.is_transposed
         self.native = "planar_transposed" if self.is_transposed else "planar"
         self.tasks: list[Task | HostTask] = []
@@ -367,7 +367,7 @@ class _Scheduler:
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
         value = self._images_of(op, position, op.inputs[work.source], work.in_shape)
         batch = value.shape[0]
-        split = self.splits.get(position)
+        split = self.splits.convs.get(position)
         if isinstance(split, TurnedConv):
             sources = [self._turned(op, position, value, work.value_bytes)]
         else:
@@ -380,14 +380,14 @@ class _Scheduler:
             self._conv_image(op, position, work, images, made)
         if work.pool_size:  # the result of the pool, which takes it from here
             self.values[op.outputs[0]] = target
-        elif work.interleave is None:
+        elif (interleave := work.interleave and self._oriented(work).interleave) is None:
             self._define(op, position, target)
         else:
-            self._interleaved(op, position, self._oriented(work).interleave, target)
+            self._interleaved(op, position, interleave, target)
 
     def _conv_image(self, op: Op, position: int, work: ConvWork, sources: list[Value], target: Value) -> None:
         """The convolution of one image."""
-        split = self.splits.get(position)
+        split = self.splits.convs.get(position)
         if isinstance(split, Pools):
             self._pools_image(op, position, split, sources, target)
         elif split is None or isinstance(split, TurnedConv):
@@ -451,7 +451,7 @@ class _Scheduler:
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        split = self.splits.get(position)
+        split = self.splits.convs.get(position)
         if isinstance(split, Pools):
             target = self._pooled(value, work)
             for image, made in zip(self._images(value), self._images(target), strict=True):
@@ -470,12 +470,17 @@ class _Scheduler:
 
     def _pools_image(self, op: Op, position: int, pools: Pools, sources: list[Value], target: Value) -> None:
         """The works in place of one, on one image."""
-        buffers = tuple(value.buffer for value in sources)
-        for work in pools.works:
+        self._works(op, position, pools.works, tuple(value.buffer for value in sources), target)
+
+    def _works(
+        self, op: Op, position: int, works: Sequence[TpWork | ConvWork], sources: tuple[int, ...], target: Value
+    ) -> None:
+        """Works that each make a part of the target."""
+        for work in works:
             if isinstance(work, ConvWork):
-                self._append(ConvTask(op, position, work, buffers, target.buffer))
+                self._append(ConvTask(op, position, work, sources, target.buffer))
             else:
-                self._append(Task(op, position, work, buffers, target.buffer))
+                self._append(Task(op, position, work, sources, target.buffer))
 
     def _extreme(self, op: Op, position: int, work: ExtremeWork) -> None:
         value = self._images_of(op, position, op.inputs[0], work.in_shape)
@@ -600,14 +605,26 @@ class _Scheduler:
         """The result of `op`, interleaved from `value`; `work` is in the orientation of the schedule."""
         height, width = work.oriented(self.is_transposed).size_out
         target = self._new((value.shape[0], height, width, work.num_c), self.native)
-        self._task_each(op, position, work, (value,), target)
+        self._stepwise(op, position, work, value, target)
+
+    def _stepwise(self, op: Op, position: int, work: TpWork, value: Value, target: Value) -> None:
+        """`work` for each image of a batch, in the steps that are chosen for it."""
+        if (chosen := self.splits.moves.get(position)) is None:
+            self._task_each(op, position, work, (value,), target)
+        else:
+            for image, made in zip(self._images(value), self._images(target), strict=True):
+                *before, last = chosen.steps
+                for step in before:
+                    buffer = self._new((1, 1, 1, step.num_bytes), "linear")
+                    self._works(op, position, step.works, (image.buffer,), buffer)
+                    image = buffer
+                self._works(op, position, last.works, (image.buffer,), made)
         self._define(op, position, target)
 
     def _zoom(self, op: Op, position: int, work: ZoomWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
         target = self._new((value.shape[0], work.rows.size_out, work.cols.size_out, work.num_ic), self.native)
-        self._task_each(op, position, work.oriented(self.is_transposed), (value,), target)
-        self._define(op, position, target)
+        self._stepwise(op, position, work.oriented(self.is_transposed), value, target)
 
     def _transpose(self, op: Op, position: int, work: TransposeWork) -> None:
         """Another order of the same bytes: a copy, or nothing where the layout has it already and the NPU has work
@@ -653,13 +670,10 @@ class _Scheduler:
 
     def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        batch, height, width, channels = value.shape
-        target = self._new((batch, height * work.times_h, width * work.times_w, channels), self.native)
-        repeat = RepeatWork(channels * height, width, work.times_h, work.times_w)
-        if self.is_transposed:
-            repeat = RepeatWork(channels * width, height, work.times_w, work.times_h)
-        self._task_each(op, position, repeat, (value,), target)
-        self._define(op, position, target)
+        height, width = work.size_in
+        shape = value.shape[0], height * work.times_h, width * work.times_w, work.num_planes
+        target = self._new(shape, self.native)
+        self._stepwise(op, position, work.repeated(self.is_transposed), value, target)
 
     def _concat(self, op: Op, position: int, work: ConcatWork) -> None:
         """Channels of the result are where its parts are made; what cannot be made there is copied."""
