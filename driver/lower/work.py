@@ -98,7 +98,7 @@ class InterleaveWork:
     """
 
     num_c: int
-    """Channels of the result."""
+    """Channels of the result, or of int16 twice as many."""
     block_h: int
     block_w: int
     size_in: tuple[int, int]
@@ -265,7 +265,7 @@ class ConvWork:
         """The outputs in the order in which the transposed form of `interleave` counts them by row, column and
         channel.
         """
-        order = np.arange(self.num_oc).reshape(interleave.counts).swapaxes(0, 1).ravel()
+        order = np.arange(self.num_oc).reshape(interleave.block_h, interleave.block_w, -1).swapaxes(0, 1).ravel()
         return replace(
             self,
             weights=self.weights[order],
