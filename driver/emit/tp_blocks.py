@@ -258,6 +258,10 @@ def _part_runs(array: Box, order: tuple[int, ...], box: Sequence[tuple[int, int]
     )
 
 
+_Places = tuple[tuple[int, int], ...]
+"""(first, number) along each axis."""
+
+
 @dataclass(frozen=True)
 class _Load:
     """How a box gets into the buffer: runs of the source, and bytes there from one index of each axis to the next."""
@@ -323,16 +327,19 @@ def _copy_box(work: CopyWork, limit: int, config: NpuConfig) -> tuple[tuple[int,
         candidates += [(height, min(width, limit // (height * num_c)), num_c)]
     candidates += [(h - (axis == 0), w - (axis == 1), c - (axis == 2)) for h, w, c in candidates for axis in range(3)]
     candidates = [extents for extents in dict.fromkeys(candidates) if min(extents) >= 1]
-    choices = [(extents, False) for extents in candidates] + [(_for_spread(work, each), True) for each in candidates]
+    choices = [(extents, False) for extents in candidates]
+    choices += [(extents, True) for each in candidates for extents in _for_spread(work, each)]
     return min(dict.fromkeys(choices), key=lambda choice: _box_cycles(work, choice[0], choice[1], limit, config))
 
 
-def _for_spread(work: CopyWork, extents: tuple[int, int, int]) -> tuple[int, int, int]:
-    """A box that takes about as many bytes when it is spread."""
-    inner = work.target[2]
-    size = prod(extents[axis] for axis in work.source[work.source.index(inner) + 1 :])
-    h, w, c = (max(1, extent * size // (size + 1)) if axis == inner else extent for axis, extent in enumerate(extents))
-    return h, w, c
+def _for_spread(work: CopyWork, extents: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
+    """Boxes that take about as many bytes when they are spread: less of one of the axes around what is spread."""
+    place = work.source.index(work.target[2]) + 1
+    size = prod(extents[axis] for axis in work.source[place:])
+    for less in work.source[:place]:
+        h, w, c = (extent * size // (size + 1) if axis == less else extent for axis, extent in enumerate(extents))
+        if min(h, w, c) >= 1:
+            yield h, w, c
 
 
 def _box_cycles(work: CopyWork, extents: tuple[int, int, int], is_spread: bool, limit: int, config: NpuConfig) -> float:
@@ -346,9 +353,23 @@ def _box_cycles(work: CopyWork, extents: tuple[int, int, int], is_spread: bool, 
     outer = extents[target[0]] * extents[target[1]]
     elements = outer * max(2, -(-extents[target[2]] // lanes))
     loads = run_cycles(load.count, load.run, config.max_reads, config)
-    writes = run_cycles(made[2], made[1], MAX_WRITES, config)
-    rest = (fitted.TP_BLOCK_CYCLES + MIN_WINDOW_CYCLES * outer) * is_spread
-    return num_blocks * (max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES) + rest
+    groups = outer * -(-extents[target[2]] // NUM_TP_LANES) + made[2] * (made[1] % NUM_TP_LANES > 0)
+    writes = max(run_cycles(made[2], made[1], MAX_WRITES, config), groups)
+    total = num_blocks * (max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES)
+    if is_spread:
+        axis, count = _last_spread(work, extents)
+        total += (
+            fitted.TP_BLOCK_CYCLES
+            + (elements if axis != target[2] else MIN_WINDOW_CYCLES * outer) * count / extents[axis]
+        )
+    return total
+
+
+def _last_spread(work: CopyWork, extents: Sequence[int]) -> tuple[int, int]:
+    """The axis of a spread box, and how many of its last places, that are left out where there is no byte behind."""
+    around = work.source[: work.source.index(work.target[2]) + 1]
+    axis = next((axis for axis in around if extents[axis] > 1), work.target[2])
+    return axis, min(extents[axis], NUM_TP_LANES if axis == work.target[2] else 1)
 
 
 def _row_parts(work: CopyWork, ends: Sequence[int], config: NpuConfig) -> Iterator[tuple[int, int]]:
@@ -401,25 +422,22 @@ def copy_blocks(
             )
 
 
-def _loads(
-    work: CopyWork, box: tuple[tuple[int, int], ...], is_spread: bool
-) -> Iterator[tuple[tuple[tuple[int, int], ...], _Load | None]]:
+def _loads(work: CopyWork, box: tuple[tuple[int, int], ...], is_spread: bool) -> list[tuple[_Places, _Load | None]]:
     """A box, or two parts of it, and how each is loaded. What is spread reads a byte behind its last one: where that is
-    behind the source, the last ones of its innermost axis are not spread.
+    behind the source, the last part is not spread, or nothing is.
     """
     if not is_spread:
-        yield box, _packed(work, box)
-        return
-    inner = work.target[2]
-    (first, extent), load = box[inner], _spread(work, box)
-    if load is None or load.end <= prod(size for size, _ in work.boxes[0]):
-        yield box, load
-        return
-    kept = max(0, extent - NUM_TP_LANES)
-    for place, count, form in ((first, kept, _spread), (first + kept, extent - kept, _packed)):
-        if count:
-            part = (*box[:inner], (place, count), *box[inner + 1 :])
-            yield part, form(work, part)
+        return [(box, _packed(work, box))]
+    if (load := _spread(work, box)) is None or load.end <= prod(size for size, _ in work.boxes[0]):
+        return [(box, load)]
+    axis, count = _last_spread(work, [extent for _, extent in box])
+    first, extent = box[axis]
+    parts = [
+        (*box[:axis], part, *box[axis + 1 :]) for part in ((first, extent - count), (first + extent - count, count))
+    ]
+    if extent == count or any(_part_runs(work.boxes[1], work.target, part) is None for part in parts):
+        return [(box, _packed(work, box))]
+    return [(parts[0], _spread(work, parts[0])), (parts[1], _packed(work, parts[1]))]
 
 
 def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
