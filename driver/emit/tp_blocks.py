@@ -396,7 +396,8 @@ def copy_blocks(
         for size, extent in zip(work.sizes, extents, strict=True)
     ]
     rows = target[1]
-    if work.source[0] == rows and [len(part) > 1 for part in parts] == [axis == rows for axis in range(3)] and row_ends:
+    has_rows = row_ends and row_ends[-1] <= work.sizes[rows]  # other axes are in no order of rows
+    if has_rows and work.source[0] == rows and [len(part) > 1 for part in parts] == [axis == rows for axis in range(3)]:
         parts[rows] = list(_row_parts(work, row_ends, config))
     for box in product(*parts):
         for part, load in _loads(work, box, is_spread):

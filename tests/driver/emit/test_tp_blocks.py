@@ -79,3 +79,10 @@ def test_neighbours_that_would_share_a_bank_are_spread():
         for width in (32, 33)
     ]
     assert cycles[0] < cycles[1] < 1.25 * 512 * 33 / 4
+
+
+def test_a_copy_of_other_axes_has_no_rows_to_end_at():
+    """Channels in another order, which a convolution of 12 rows reads."""
+    work = CopyWork((2, 24, 144), (0, 1, 2), (1, 0, 2))
+    blocks = list(copy_blocks(work, 0, 0, 4096, Q, row_ends=[3, 6, 12]))
+    assert sum(block["num_0"] * block["num_1"] * block["num_2"] for block in blocks) == 2 * 24 * 144
