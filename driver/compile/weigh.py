@@ -29,7 +29,7 @@ from convoy.driver.plan.phases import PhaseSplit
 from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task, TpWork
 from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling, striped_tilings, tile_work
-from convoy.driver.plan.turns import Steps
+from convoy.driver.plan.turns import Step, Steps
 from convoy.spec.config import NpuConfig
 
 __all__ = [
@@ -207,19 +207,29 @@ def work_cycles(work: TpWork | ConvWork, num_bytes: int, config: NpuConfig) -> f
 
 
 def steps_cycles(steps: Steps, config: NpuConfig) -> float:
-    """Estimated cycles of works step by step; those of a step follow one another without a pause.
+    """Estimated cycles of works step by step: each begins when those before it have begun, what it reads is made and
+    its engine is free.
 
     Raises
     ------
     GraphError
         When there is no room for one of them.
     """
-    total = 0.0
+    begun, free, done = 0.0, {True: 0.0, False: 0.0}, list[float]()
     for step in steps.steps:
-        for work in step.works:
-            if isinstance(work, ConvWork):
-                total += tile_work(work, config).cost.cycles
-            else:
-                is_first = work is step.works[0]
-                total += work_cycles(work, step.num_bytes, config) - fitted.TP_START_CYCLES * (not is_first)
+        is_conv = isinstance(step.works[0], ConvWork)
+        begun = max(begun, free[is_conv], done[step.source] if step.source >= 0 else 0.0)
+        free[is_conv] = begun + _step_cycles(step, config)
+        done.append(free[is_conv])
+    return max(done)
+
+
+def _step_cycles(step: Step, config: NpuConfig) -> float:
+    """Estimated cycles of the works of a step, which follow one another without a pause."""
+    total = 0.0
+    for number, work in enumerate(step.works):
+        if isinstance(work, ConvWork):
+            total += tile_work(work, config).cost.cycles
+        else:
+            total += work_cycles(work, step.num_bytes, config) - fitted.TP_START_CYCLES * (number > 0)
     return total

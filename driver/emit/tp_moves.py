@@ -159,18 +159,18 @@ def interleave_blocks(work: InterleaveWork, addr: int, out_addr: int, config: Np
     plane = height * width
     num_planes = limit // (work.block_w * plane)  # of each phase
     is_even = out_h == work.whole_size[0]
-    for dy in range(min(work.block_h, out_h)):
+    for number, dy in enumerate(work.rows_made):
         rows = -(-(out_h - dy) // work.block_h)
         if is_even and c_step > 1 and num_planes > 1 and out_w == work.whole_size[1]:
             for channel in range(0, work.num_c, num_planes):
-                source = addr + (dy * dy_step + channel * c_step) * plane
+                source = addr + (number * dy_step + channel * c_step) * plane
                 yield _interleaved_planes(
                     work, min(num_planes, work.num_c - channel), source, out_addr + (channel * out_h + dy) * out_w
                 )
             continue
         count, channels = (work.num_c * rows, 1) if is_even and c_step == 1 else (rows, work.num_c)
         for channel, first in product(range(channels), range(0, count, num_rows)):
-            source = addr + (dy * dy_step + channel * c_step) * plane + first * width
+            source = addr + (number * dy_step + channel * c_step) * plane + first * width
             target = out_addr + (channel * out_h + first * work.block_h + dy) * out_w
             yield from _interleaved_rows(work, min(num_rows, count - first), source, dx_step * plane, target)
 

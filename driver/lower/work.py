@@ -109,6 +109,13 @@ class InterleaveWork:
     """What counts the source channels, outermost first: dy (0), dx (1) and c (2)."""
     lut: np.ndarray | None = None
     """Table that the outputs are looked up in."""
+    only_dy: int | None = None
+    """The row within a block that is made, of which alone the source has the channels; None: all."""
+
+    @property
+    def rows_made(self) -> range:
+        """Rows within a block that are made, in the order of their source channels."""
+        return range(self.block_h) if self.only_dy is None else range(self.only_dy, self.only_dy + 1)
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -122,6 +129,11 @@ class InterleaveWork:
             prod(self.counts[inner] for inner in self.order[self.order.index(axis) + 1 :]) for axis in range(3)
         )
         return dy, dx, c
+
+    @property
+    def num_out(self) -> int:
+        """Bytes of the result."""
+        return self.num_c * self.size_out[0] * self.size_out[1]
 
     @property
     def whole_size(self) -> tuple[int, int]:

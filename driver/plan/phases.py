@@ -96,7 +96,7 @@ class Splits:
 
     is_transposed: bool
     """Images are stored with columns as rows."""
-    convs: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps]
+    convs: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps | Steps]
     """By position of the operator; convolutions that the NN engine runs as they are, and pools that the tensor
     processor makes in one step, have no entry.
     """

@@ -41,6 +41,7 @@ from .orders import AXES, CopyWork, Shape, memory_axes, order_steps, reordered
 from .phases import PhaseSplit, SplitConv, Splits
 from .pools import Pools, PoolSteps
 from .sums import CutConv, TurnedConv
+from .turns import Steps
 
 __all__ = ["Buffer", "ConvTask", "HostTask", "PhaseWork", "Schedule", "Task", "TpWork", "Value", "schedule"]
 
@@ -140,6 +141,9 @@ class Schedule:
     while the convolution is computed, as far as it has not come yet.
     """
 
+    beside: frozenset[int] = frozenset()
+    """Numbers of convolutions that do not read what the task just before makes, and begin behind its first block."""
+
     def before(self, number: int) -> Task | None:
         """The task that is done while task `number` is, if there is one."""
         task = self.tasks[number - 1] if number in self.ahead else None
@@ -193,6 +197,8 @@ class _Scheduler:
         """By position, the variables whose value at the start of the run nothing reads from there on."""
         self.segment_start = 0
         """Number of the first task since the host's last one."""
+        self.beside: set[int] = set()
+        """As `Schedule.beside`."""
         self.busy_until = -1
         """Position of the last operator before the host's next one that certainly is a task of the NPU; -1: none."""
 
@@ -253,6 +259,7 @@ class _Scheduler:
             frozenset(self.fused),
             {number: state.place for number, state in self.states.items()},
             frozenset(ahead),
+            frozenset(self.beside),
         )
 
     def _ahead(self) -> Iterator[tuple[int, Task]]:
@@ -374,6 +381,12 @@ class _Scheduler:
             sources = [self._converted(op, position, value, self.native)]
         if work.residual is not None:
             sources.append(self._converted(op, position, self._value(work.residual.tensor), self.native))
+        if isinstance(split, Steps) and work.interleave is not None:
+            height, width = work.interleave.size_out
+            target = self._new((batch, height, width, work.interleave.num_c), self.native)
+            self._steps(op, position, split, sources[0], target)
+            self._define(op, position, target)
+            return
         made_shape = split.work.out_shape if isinstance(split, TurnedConv) else work.out_shape
         target = self._new(_with_extent(_in_bytes(made_shape, work.value_bytes), 0, batch), self.native)
         for *images, made in zip(*map(self._images, (*sources, target)), strict=True):
@@ -612,14 +625,21 @@ class _Scheduler:
         if (chosen := self.splits.moves.get(position)) is None:
             self._task_each(op, position, work, (value,), target)
         else:
-            for image, made in zip(self._images(value), self._images(target), strict=True):
-                *before, last = chosen.steps
-                for step in before:
-                    buffer = self._new((1, 1, 1, step.num_bytes), "linear")
-                    self._works(op, position, step.works, (image.buffer,), buffer)
-                    image = buffer
-                self._works(op, position, last.works, (image.buffer,), made)
+            self._steps(op, position, chosen, value, target)
         self._define(op, position, target)
+
+    def _steps(self, op: Op, position: int, chosen: Steps, value: Value, target: Value) -> None:
+        """The steps that are chosen for each image of a batch."""
+        for image, made in zip(self._images(value), self._images(target), strict=True):
+            buffers = list[Value]()
+            for step in chosen.steps:
+                source = image if step.source < 0 else buffers[step.source]
+                buffers.append(made if step.is_result else self._new((1, 1, 1, step.num_bytes), "linear"))
+                if isinstance(step.works[0], ConvWork) and buffers[:-1] and buffers[-2].buffer != source.buffer:
+                    self.beside.add(len(self.tasks))
+                    for before in buffers[:-1]:  # the tensor processor still reads what was made before
+                        self.buffers[before.buffer].last = len(self.tasks)
+                self._works(op, position, step.works, (source.buffer,), buffers[-1])
 
     def _zoom(self, op: Op, position: int, work: ZoomWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)

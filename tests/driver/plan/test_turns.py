@@ -12,11 +12,12 @@ from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.emit.descriptors import work_blocks
 from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.lower.work import ConvWork, InterleaveWork, ZoomAxis, ZoomPiece, ZoomWork
-from convoy.driver.plan.turns import Step, Steps, image_forms
+from convoy.driver.plan.turns import conv_forms, image_forms, one_step
 from convoy.golden.memory import MemoryView
 from convoy.golden.tp import execute_tp
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import FRACTION_BITS, HEADER, TP, Opcode, TpOp
+from convoy.verif.litert import ModelBuilder
 from convoy.verif.models import check_model, one_op
 from convoy.verif.strategies import configs
 
@@ -33,12 +34,17 @@ def requantised(sums, mult, exponent):
 
 
 def forced(number):
-    """Makes the compiler take form `number` of each image that has so many, whatever it costs."""
+    """Makes the compiler take form `number` of each image and convolution that has so many, whatever it costs."""
 
-    def forms(work):
-        return list(image_forms(work))[number : number + 1]
+    def chosen(forms):
+        return lambda work: list(forms(work))[number : number + 1]
 
-    return mock.patch.multiple(strides, image_forms=forms, steps_cycles=lambda steps, config: 0.0)
+    return mock.patch.multiple(
+        strides,
+        image_forms=chosen(image_forms),
+        conv_forms=chosen(conv_forms),
+        steps_cycles=lambda steps, config: -len(steps.steps),
+    )
 
 
 def check(number, model, config):
@@ -61,12 +67,49 @@ def test_repeated_pixels(number, height, width, num_c, times_h, times_w, config)
 
 
 @PROPERTY
-@given(sizes, sizes, channels, *[st.sampled_from([1, 2, 4, 8])] * 2, st.sampled_from(MODES), configs())
-def test_interpolated_pixels(height, width, num_c, times_h, times_w, mode, config):
+@given(
+    st.integers(0, 1), sizes, sizes, channels, *[st.sampled_from([1, 2, 4, 8])] * 2, st.sampled_from(MODES), configs()
+)
+def test_interpolated_pixels(number, height, width, num_c, times_h, times_w, mode, config):
     out = height * times_h, width * times_w
     if "alignCorners" in mode:
         out = (height - 1) * times_h + 1, (width - 1) * times_w + 1
-    check(0, one_op("RESIZE_BILINEAR", (1, height, width, num_c), (1, *out, num_c), [out], **mode), config)
+    check(number, one_op("RESIZE_BILINEAR", (1, height, width, num_c), (1, *out, num_c), [out], **mode), config)
+
+
+@PROPERTY
+@given(
+    st.integers(0, 1), *[st.tuples(sizes, sizes)] * 2, channels, st.tuples(*[st.integers(1, 3)] * 2), st.integers(0, 1)
+)
+def test_transposed_convolutions_in_parts(number, size, kernel, num_c, stride, padding):
+    """Each row within a stride is a convolution, and interleaved while the next one is computed."""
+    check(number, transposed(size, 3, num_c, kernel, stride, padding), Q)
+
+
+def transposed(size, num_ic, num_oc, kernel, stride, padding):
+    builder, rng = ModelBuilder(), np.random.default_rng(num_oc)
+    out = [
+        n * step if padding == 0 else (n - 1) * step + taps for n, step, taps in zip(size, stride, kernel, strict=True)
+    ]
+    shape = builder.tensor((4,), np.int32, data=np.array([1, *out, num_oc]))
+    values = rng.integers(-127, 128, (num_oc, *kernel, num_ic))
+    weights = builder.tensor(values.shape, np.int8, 0.01, 0, data=values)
+    source = builder.tensor((1, *size, num_ic), np.int8, 0.05, 3)
+    target = builder.tensor((1, *out, num_oc), np.int8, 0.1, -4)
+    options = {"padding": padding, "strideH": stride[0], "strideW": stride[1]}
+    builder.op("TRANSPOSE_CONV", [shape, weights, source], [target], **options)
+    return builder.finish([source], [target])
+
+
+def test_a_part_is_computed_while_the_one_before_is_interleaved():
+    """The second convolution comes behind the first block that interleaves, and does not wait for it."""
+    plan = compile_graph(read_tflite(transposed((24, 24), 32, 16, (2, 2), (2, 2), 0)), Q)
+    headers = [HEADER.decode(raw[: HEADER.num_bytes]) for raw in plan.steps[0].program.descriptors]
+    place = next(n for n, header in enumerate(headers) if header["opcode"] == Opcode.TP and header["wait_nn"])
+    assert headers[place + 1]["opcode"] == Opcode.NN
+    assert not headers[place + 1]["wait_tp"]
+    behind = next(header for header in headers[place + 1 :] if header["opcode"] == Opcode.TP)
+    assert not behind["wait_nn"]
 
 
 @pytest.mark.parametrize("config", [Q, NpuConfig(tp_buffer_bytes=1024)], ids=["Q", "small"])
@@ -82,13 +125,12 @@ def test_every_order_of_planes_is_interleaved(order, size_out, config):
         turned = work.oriented(is_transposed)
         want = image[:, : size_out[0], : size_out[1]].swapaxes(1, 1 + is_transposed)
         start = source.reshape(-1, 3, 5).swapaxes(1, 1 + is_transposed)
-        one = Steps((Step(want.size, (turned,)),))
-        for steps in (one, *image_forms(turned)):
+        for steps in (one_step(turned), *image_forms(turned)):
             memory = np.zeros((len(steps.steps) + 1) * num_bytes, np.uint8)
             memory[:num_bytes] = start.ravel()
-            for number, step in enumerate(steps.steps):
+            for number, step in enumerate(steps.steps, 1):
                 for each in step.works:
-                    addrs = [number * num_bytes], (number + 1) * num_bytes
+                    addrs = [(step.source + 1) * num_bytes], number * num_bytes
                     for block in work_blocks(each, *addrs, step.num_bytes, config):
                         execute_tp(config, MemoryView(memory), block)
             made = memory[len(steps.steps) * num_bytes :]
@@ -109,8 +151,10 @@ def test_interpolation_is_exact_for_every_sum(factor, is_centred):
     divides by as the tensor processor does.
     """
     work = zoom(factor, ((1 << FRACTION_BITS) // factor - (1 << FRACTION_BITS)) // 2 if is_centred else 0)
-    (steps,) = image_forms(work)
+    steps, in_parts = image_forms(work)
     (conv,) = (each for step in steps.steps for each in step.works if isinstance(each, ConvWork))
+    parts = [each for step in in_parts.steps for each in step.works if isinstance(each, ConvWork)]
+    np.testing.assert_array_equal(np.concatenate([part.weights for part in parts]), conv.weights)
     low, fraction = work.cols.places
     count = int(conv.weights[0].sum())
     ratio = (1 << 2 * FRACTION_BITS) // count
