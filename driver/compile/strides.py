@@ -4,22 +4,32 @@ pools are made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import numpy as np
 
 from convoy.driver.graph.graph import GraphError
-from convoy.driver.lower.work import ConvWork, FusedWork, PoolWork, Work
+from convoy.driver.lower.work import (
+    ConvWork,
+    FusedWork,
+    InterleaveWork,
+    PoolWork,
+    RepeatWork,
+    ResizeWork,
+    Work,
+    ZoomWork,
+)
 from convoy.driver.plan.phases import SplitConv, Splits, is_native, split_conv, stride_choices
 from convoy.driver.plan.pools import Pools, PoolSteps, best_pool, works_cycles
 from convoy.driver.plan.schedule import PhaseWork
 from convoy.driver.plan.sums import CutConv, TurnedConv, best_sum
 from convoy.driver.plan.swap import swap_work
 from convoy.driver.plan.tile import tile_work
+from convoy.driver.plan.turns import Steps, chain, conv_forms, image_forms, one_step
 from convoy.spec.config import NpuConfig
 
-from .weigh import conv_cycles, striped_planes
+from .weigh import conv_cycles, steps_cycles, striped_planes
 
 __all__ = ["choose_strides"]
 
@@ -33,13 +43,60 @@ def choose_strides(works: Sequence[Work | FusedWork], config: NpuConfig, *, is_t
     """The split of every convolution and pool with which it is estimated to take least time in this orientation; those
     that take least without have none.
     """
-    splits: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps | None] = {}
+    splits: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps | Steps | None] = {}
+    moves: dict[int, Steps] = {}
     for position, work in enumerate(works):
         if isinstance(work, ConvWork):
             splits[position] = _choose_split(work.oriented(is_transposed), config)
         elif isinstance(work, PoolWork):
             splits[position] = best_pool(work.oriented(is_transposed), config)
-    return Splits(is_transposed, {position: split for position, split in splits.items() if split is not None})
+        if (move := _image_move(work, is_transposed=is_transposed)) is None:
+            continue
+        if (steps := _choose_steps(move, config)) is not None:
+            moves[position] = steps
+        if isinstance(work, ConvWork) and splits[position] is None:
+            splits[position] = _choose_parts(work.oriented(is_transposed), steps or one_step(move), config)
+    return Splits(is_transposed, {position: split for position, split in splits.items() if split is not None}, moves)
+
+
+def _image_move(work: Work | FusedWork, *, is_transposed: bool) -> InterleaveWork | RepeatWork | ZoomWork | None:
+    """What the tensor processor does to interleave or resize images, behind a convolution too."""
+    if isinstance(work, ConvWork):
+        return None if work.interleave is None else work.oriented(is_transposed).interleave
+    if isinstance(work, ResizeWork):
+        return work.repeated(is_transposed)
+    return work.oriented(is_transposed) if isinstance(work, InterleaveWork | ZoomWork) else None
+
+
+def _choose_steps(move: InterleaveWork | RepeatWork | ZoomWork, config: NpuConfig) -> Steps | None:
+    """The steps that are estimated to take least time; None if that is one."""
+    limit = np.inf
+    with suppress(GraphError):
+        limit = steps_cycles(one_step(move), config)
+    return _cheapest_steps(image_forms(move), limit, config)
+
+
+def _choose_parts(work: ConvWork, steps: Steps, config: NpuConfig) -> Steps | None:
+    """The form in which a convolution and what interleaves its outputs work at the same time, if that is estimated to
+    take less time than one after the other, in these steps.
+    """
+    with suppress(GraphError):
+        swapped = swap_work(work, config)
+        if swapped is not None and swapped.is_faster(tile_work(work, config).cost.cycles):
+            return None
+        whole = chain((work.num_oc, [work]), *((step.num_bytes, step.works) for step in steps.steps))
+        return _cheapest_steps(conv_forms(work), steps_cycles(whole, config), config)
+    return None
+
+
+def _cheapest_steps(forms: Iterable[Steps], limit: float, config: NpuConfig) -> Steps | None:
+    """The first of the forms that are estimated to take least time, if that is less than `limit` cycles."""
+    best = None
+    for steps in forms:
+        with suppress(GraphError):
+            if (cycles := steps_cycles(steps, config)) < limit:
+                best, limit = steps, cycles
+    return best
 
 
 def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | TurnedConv | Pools | None:

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from convoy.driver.emit.ahead import blocks_ahead
-from convoy.driver.emit.descriptors import phase_blocks, row_ends, tp_blocks
+from convoy.driver.emit.descriptors import phase_blocks, row_ends, tp_blocks, work_blocks
 from convoy.driver.emit.tp_phases import split_blocks
 from convoy.driver.lower.work import (
     ConvWork,
@@ -26,12 +26,23 @@ from convoy.driver.plan import fitted
 from convoy.driver.plan.cost import block_cycles, pool_cycles, tp_cycles
 from convoy.driver.plan.orders import CopyWork
 from convoy.driver.plan.phases import PhaseSplit
-from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
+from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task, TpWork
 from convoy.driver.plan.swap import SwappedTiling
-from convoy.driver.plan.tile import Tiling, striped_tilings
+from convoy.driver.plan.tile import Tiling, striped_tilings, tile_work
+from convoy.driver.plan.turns import Step, Steps
 from convoy.spec.config import NpuConfig
 
-__all__ = ["PlanesAhead", "TaskAhead", "conv_cycles", "op_cycles", "striped", "striped_planes", "tp_task_cycles"]
+__all__ = [
+    "PlanesAhead",
+    "TaskAhead",
+    "conv_cycles",
+    "op_cycles",
+    "steps_cycles",
+    "striped",
+    "striped_planes",
+    "tp_task_cycles",
+    "work_cycles",
+]
 
 NUMS_OF_STRIPES = 2, 4, 8, 16
 """Of a convolution that works while its input is still made."""
@@ -169,7 +180,11 @@ def _phase_cycles(work: ConvWork, phases: PhaseWork | None, tiling: Tiling, conf
 
 def tp_task_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
     """Estimated cycles of a task that is not a convolution."""
-    work = task.work
+    return work_cycles(task.work, 0, config)
+
+
+def work_cycles(work: TpWork | ConvWork, num_bytes: int, config: NpuConfig) -> float:
+    """Estimated cycles of a work of the tensor processor that makes `num_bytes`; 0 of others."""
     if isinstance(work, PoolWork):
         return pool_cycles(work, config)
     if isinstance(work, ElementwiseWork) and work.is_plain_sum:
@@ -184,7 +199,37 @@ def tp_task_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
             config,
         )
     if isinstance(work, (CopyWork, ElementwiseWork, InterleaveWork, MoveWork, RepeatWork)):
+        sources = [0] * (2 if isinstance(work, ElementwiseWork) else 1)
         return fitted.TP_START_CYCLES + sum(
-            block_cycles(block, config) for block in tp_blocks(task, [0] * len(schedule.buffers), 0, config)
+            block_cycles(block, config) for block in work_blocks(work, sources, 0, num_bytes, config)
         )
     return 0.0
+
+
+def steps_cycles(steps: Steps, config: NpuConfig) -> float:
+    """Estimated cycles of works step by step: each begins when those before it have begun, what it reads is made and
+    its engine is free.
+
+    Raises
+    ------
+    GraphError
+        When there is no room for one of them.
+    """
+    begun, free, done = 0.0, {True: 0.0, False: 0.0}, list[float]()
+    for step in steps.steps:
+        is_conv = isinstance(step.works[0], ConvWork)
+        begun = max(begun, free[is_conv], done[step.source] if step.source >= 0 else 0.0)
+        free[is_conv] = begun + _step_cycles(step, config)
+        done.append(free[is_conv])
+    return max(done)
+
+
+def _step_cycles(step: Step, config: NpuConfig) -> float:
+    """Estimated cycles of the works of a step, which follow one another without a pause."""
+    total = 0.0
+    for number, work in enumerate(step.works):
+        if isinstance(work, ConvWork):
+            total += tile_work(work, config).cost.cycles
+        else:
+            total += work_cycles(work, step.num_bytes, config) - fitted.TP_START_CYCLES * (number > 0)
+    return total

@@ -18,7 +18,7 @@ from convoy.driver.lower.work import (
 )
 from convoy.driver.plan.geometry import Stripe
 from convoy.driver.plan.orders import CopyWork
-from convoy.driver.plan.schedule import PhaseWork, Task
+from convoy.driver.plan.schedule import PhaseWork, Task, TpWork
 from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
@@ -29,7 +29,7 @@ from .tp_blocks import copy_blocks, elementwise_blocks, flat_blocks, pool_blocks
 from .tp_moves import interleave_blocks, move_blocks, repeat_blocks, zoom_blocks
 from .tp_phases import split_blocks
 
-__all__ = ["Emitter", "SwappedTables", "Tables", "nn_fields", "phase_blocks", "row_ends", "tp_blocks"]
+__all__ = ["Emitter", "SwappedTables", "Tables", "nn_fields", "phase_blocks", "row_ends", "tp_blocks", "work_blocks"]
 
 
 MIN_PART_BYTES = 1024
@@ -197,35 +197,48 @@ def tp_blocks(
     constant_addr: int = 0,
     row_ends: Sequence[int] = (),
 ) -> list[dict[str, int]]:
-    """TP descriptors' fields of a task, without header and buffer half; `addrs` of all buffers, `num_bytes` of the
-    target.
-
-    `constant_addr`: of the operand that is constant, in the order of the task's axes. `row_ends`: what is read of the
-    target, step by step, as from the function of this name; a copy has at least about as many blocks.
-    """
+    """`work_blocks` of a task; `addrs` of all buffers, `num_bytes` of the target."""
     if task.target is None:
         raise ValueError(f"{type(task.work).__name__} has no target: it makes no TP descriptors")
-    sources, target = [addrs[index] for index in task.sources], addrs[task.target]
-    if isinstance(task.work, CopyWork):
+    sources = [addrs[index] for index in task.sources]
+    return work_blocks(task.work, sources, addrs[task.target], num_bytes, config, constant_addr, row_ends)
+
+
+def work_blocks(
+    work: TpWork | ConvWork,
+    sources: Sequence[int],
+    target: int,
+    num_bytes: int,
+    config: NpuConfig,
+    constant_addr: int = 0,
+    row_ends: Sequence[int] = (),
+) -> list[dict[str, int]]:
+    """TP descriptors' fields of a work, without header and buffer half, from addresses of what it reads to that of the
+    `num_bytes` that it makes.
+
+    `constant_addr`: of the operand that is constant, in the order of the work's axes. `row_ends`: what is read of the
+    target, step by step, as from the function of this name; a copy has at least about as many blocks.
+    """
+    if isinstance(work, CopyWork):
         limit = min(config.tp_buffer_bytes // 2, max(MIN_PART_BYTES, -(-num_bytes // max(1, len(row_ends)))))
-        return list(copy_blocks(task.work, sources[0], target, limit, config, row_ends))
-    if isinstance(task.work, LutWork):
-        return list(flat_blocks(num_bytes, sources[0], target, config, task.work.lut))
-    if isinstance(task.work, ElementwiseWork):
+        return list(copy_blocks(work, sources[0], target, limit, config, row_ends))
+    if isinstance(work, LutWork):
+        return list(flat_blocks(num_bytes, sources[0], target, config, work.lut))
+    if isinstance(work, ElementwiseWork):
         operands = iter(sources)
-        a_addr, b_addr = (next(operands) if values is None else constant_addr for values in task.work.constants)
-        return list(elementwise_blocks(task.work, a_addr, b_addr, target, config))
-    if isinstance(task.work, MoveWork):
-        return list(move_blocks(task.work, sources[0], target, config))
-    if isinstance(task.work, InterleaveWork):
-        return list(interleave_blocks(task.work, sources[0], target, config))
-    if isinstance(task.work, ZoomWork):
-        return list(zoom_blocks(task.work, sources[0], target, config))
-    if isinstance(task.work, RepeatWork):
-        return list(repeat_blocks(task.work, sources[0], target, config))
-    if isinstance(task.work, PoolWork):
-        return list(pool_blocks(task.work, sources[0], target, config))
-    raise ValueError(f"{type(task.work).__name__} is no work of the tensor processor")
+        a_addr, b_addr = (next(operands) if values is None else constant_addr for values in work.constants)
+        return list(elementwise_blocks(work, a_addr, b_addr, target, config))
+    if isinstance(work, MoveWork):
+        return list(move_blocks(work, sources[0], target, config))
+    if isinstance(work, InterleaveWork):
+        return list(interleave_blocks(work, sources[0], target, config))
+    if isinstance(work, ZoomWork):
+        return list(zoom_blocks(work, sources[0], target, config))
+    if isinstance(work, RepeatWork):
+        return list(repeat_blocks(work, sources[0], target, config))
+    if isinstance(work, PoolWork):
+        return list(pool_blocks(work, sources[0], target, config))
+    raise ValueError(f"{type(work).__name__} is no work of the tensor processor")
 
 
 def row_ends(work: ConvWork, tiling: Tiling) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from math import inf, prod
 
@@ -13,10 +13,10 @@ from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ElementwiseWork, PoolWork
 from convoy.driver.plan import fitted
 from convoy.driver.plan.blocks import block_sizes
-from convoy.driver.plan.cost import pool_channel_cycles, table_cycles, tp_copy_bytes, tp_group_bytes
-from convoy.driver.plan.orders import CopyWork
+from convoy.driver.plan.cost import pool_channel_cycles, run_cycles, table_cycles, tp_copy_bytes, tp_group_bytes
+from convoy.driver.plan.orders import Box, CopyWork
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import NUM_TP_LANES
+from convoy.spec.cycles import MAX_WRITES, MIN_WINDOW_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import TP, TpOp
 
 __all__ = ["BLANK", "copy_blocks", "elementwise_blocks", "flat_blocks", "pool_blocks"]
@@ -251,13 +251,70 @@ def _find_runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tupl
     return first, run, count, pitch
 
 
-def _copy_box(
-    sizes: tuple[int, int, int], source: tuple[int, ...], target: tuple[int, ...], limit: int, config: NpuConfig
-) -> tuple[int, int, int]:
-    """Extents (h, w, c) of the box that copies fastest among those of at most `limit` bytes that both orders can say
-    as runs. A row or column less may let neighbours of the result lie in different banks.
+def _part_runs(array: Box, order: tuple[int, ...], box: Sequence[tuple[int, int]]) -> tuple[int, int, int, int] | None:
+    """`_find_runs` of a box of what `array` says, whose axes lie in this order in memory."""
+    return _find_runs(
+        tuple(array[axis][0] for axis in order), tuple((array[axis][1] + box[axis][0], box[axis][1]) for axis in order)
+    )
+
+
+_Places = tuple[tuple[int, int], ...]
+"""(first, number) along each axis."""
+
+
+@dataclass(frozen=True)
+class _Load:
+    """How a box gets into the buffer: runs of the source, and bytes there from one index of each axis to the next."""
+
+    first: int
+    run: int
+    count: int
+    pitch: int
+    steps: dict[int, int]
+
+    @property
+    def end(self) -> int:
+        """The byte of the source behind the last one that is read."""
+        return self.first + (self.count - 1) * self.pitch + self.run
+
+
+def _packed(work: CopyWork, box: Sequence[tuple[int, int]]) -> _Load | None:
+    """The bytes of a box one behind the other; None where one level of runs cannot say that."""
+    if (runs := _part_runs(work.boxes[0], work.source, box)) is None:
+        return None
+    outer, middle, inner = work.source
+    return _Load(*runs, {inner: 1, middle: box[inner][1], outer: box[inner][1] * box[middle][1]})
+
+
+def _spread(work: CopyWork, box: Sequence[tuple[int, int]]) -> _Load | None:
+    """The same with one byte more, of those that follow, for each index of the innermost axis of the target: so that
+    its neighbours lie in different banks.
     """
-    height, width, channels = sizes
+    place = work.source.index(work.target[2]) + 1
+    axes = work.source[place:], work.source[:place]
+    inside, around = (
+        _part_runs(
+            work.boxes[0],
+            work.source,
+            [(first, extent if axis in kept else 1) for axis, (first, extent) in enumerate(box)],
+        )
+        for kept in axes
+    )
+    if inside is None or around is None or inside[2] > 1 or around[1] > 1:
+        return None
+    steps, step = dict[int, int](), 1
+    for axis in reversed(work.source):
+        step += axis == work.target[2]
+        steps[axis] = step
+        step *= box[axis][1]
+    return _Load(inside[0], inside[1] + 1, around[2], around[3], steps)
+
+
+def _copy_box(work: CopyWork, limit: int, config: NpuConfig) -> tuple[tuple[int, int, int], bool]:
+    """Extents (h, w, c) of the box that copies fastest among those of at most `limit` bytes that both orders can say
+    as runs, and whether it is spread. A row or column less may let neighbours of the result lie in different banks.
+    """
+    height, width, channels = work.sizes
     candidates: list[tuple[int, int, int]] = [
         (min(height, limit // (width * channels)), width, channels),
         (height, min(width, limit // (height * channels)), channels),
@@ -269,27 +326,50 @@ def _copy_box(
         candidates += [(min(height, limit // (width * num_c)), width, num_c)]
         candidates += [(height, min(width, limit // (height * num_c)), num_c)]
     candidates += [(h - (axis == 0), w - (axis == 1), c - (axis == 2)) for h, w, c in candidates for axis in range(3)]
-    best, best_cost = (1, 1, 1), inf
-    for extents in dict.fromkeys(candidates):
-        size = int(np.prod(extents))
-        if min(extents) < 1 or size > limit:
-            continue
-        box = [(0, extent) for extent in extents]
-        load, made = (
-            _find_runs(tuple(sizes[a] for a in order), tuple(box[a] for a in order)) for order in (source, target)
+    candidates = [extents for extents in dict.fromkeys(candidates) if min(extents) >= 1]
+    choices = [(extents, False) for extents in candidates]
+    choices += [(extents, True) for each in candidates for extents in _for_spread(work, each)]
+    return min(dict.fromkeys(choices), key=lambda choice: _box_cycles(work, choice[0], choice[1], limit, config))
+
+
+def _for_spread(work: CopyWork, extents: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
+    """Boxes that take about as many bytes when they are spread: less of one of the axes around what is spread."""
+    place = work.source.index(work.target[2]) + 1
+    size = prod(extents[axis] for axis in work.source[place:])
+    for less in work.source[:place]:
+        h, w, c = (extent * size // (size + 1) if axis == less else extent for axis, extent in enumerate(extents))
+        if min(h, w, c) >= 1:
+            yield h, w, c
+
+
+def _box_cycles(work: CopyWork, extents: tuple[int, int, int], is_spread: bool, limit: int, config: NpuConfig) -> float:
+    """Estimated cycles of a copy in such boxes; infinite where that cannot be."""
+    target, box = work.target, [(0, extent) for extent in extents]
+    load, made = (_spread if is_spread else _packed)(work, box), _part_runs(work.boxes[1], target, box)
+    if load is None or made is None or load.run * load.count > limit:
+        return inf
+    num_blocks = prod(-(-whole // extent) for whole, extent in zip(work.sizes, extents, strict=True))
+    lanes = tp_copy_bytes(load.steps[target[2]], config)
+    outer = extents[target[0]] * extents[target[1]]
+    elements = outer * max(2, -(-extents[target[2]] // lanes))
+    loads = run_cycles(load.count, load.run, config.max_reads, config)
+    groups = outer * -(-extents[target[2]] // NUM_TP_LANES) + made[2] * (made[1] % NUM_TP_LANES > 0)
+    writes = max(run_cycles(made[2], made[1], MAX_WRITES, config), groups)
+    total = num_blocks * (max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES)
+    if is_spread:
+        axis, count = _last_spread(work, extents)
+        total += (
+            fitted.TP_BLOCK_CYCLES
+            + (elements if axis != target[2] else MIN_WINDOW_CYCLES * outer) * count / extents[axis]
         )
-        if load is not None and made is not None:
-            num_blocks = prod(-(-whole // extent) for whole, extent in zip(sizes, extents, strict=True))
-            step = prod(extents[axis] for axis in source[source.index(target[2]) + 1 :])
-            lanes = tp_copy_bytes(step, config)
-            elements = extents[target[0]] * extents[target[1]] * max(2, -(-extents[target[2]] // lanes))
-            loads, writes = (
-                count * (-(-run // config.port_bytes) + fitted.TP_RUN_BEATS) for _, run, count, _ in (load, made)
-            )
-            cost = num_blocks * (max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES)
-            if cost < best_cost:
-                best, best_cost = extents, cost
-    return best
+    return total
+
+
+def _last_spread(work: CopyWork, extents: Sequence[int]) -> tuple[int, int]:
+    """The axis of a spread box, and how many of its last places, that are left out where there is no byte behind."""
+    around = work.source[: work.source.index(work.target[2]) + 1]
+    axis = next((axis for axis in around if extents[axis] > 1), work.target[2])
+    return axis, min(extents[axis], NUM_TP_LANES if axis == work.target[2] else 1)
 
 
 def _row_parts(work: CopyWork, ends: Sequence[int], config: NpuConfig) -> Iterator[tuple[int, int]]:
@@ -310,38 +390,55 @@ def copy_blocks(
     """A tensor from one order of axes to another, in blocks of at most `limit` bytes. Those of whole rows end at
     `row_ends`, in which steps the rows are read, with fewer bytes or a few more.
     """
-    sizes, source, target = work.sizes, work.source, work.target
-    extents = _copy_box(sizes, source, target, limit, config)
+    (extents, is_spread), target = _copy_box(work, limit, config), work.target
     parts = [
         [(first, min(extent, size - first)) for first in range(0, size, extent)]
-        for size, extent in zip(sizes, extents, strict=True)
+        for size, extent in zip(work.sizes, extents, strict=True)
     ]
     rows = target[1]
-    if source[0] == rows and [len(part) > 1 for part in parts] == [axis == rows for axis in range(3)] and row_ends:
+    has_rows = row_ends and row_ends[-1] <= work.sizes[rows]  # other axes are in no order of rows
+    if has_rows and work.source[0] == rows and [len(part) > 1 for part in parts] == [axis == rows for axis in range(3)]:
         parts[rows] = list(_row_parts(work, row_ends, config))
     for box in product(*parts):
-        first, run, count, pitch = _runs(tuple(sizes[a] for a in source), tuple(box[a] for a in source))
-        out_first, out_run, _, out_pitch = _runs(tuple(sizes[a] for a in target), tuple(box[a] for a in target))
-        inner = {source[2]: 1, source[1]: box[source[2]][1], source[0]: box[source[2]][1] * box[source[1]][1]}
-        steps = {f"step_{n}": inner[axis] for n, axis in enumerate(target)} | {
-            f"num_{n}": box[axis][1] for n, axis in enumerate(target)
-        }
-        yield (
-            BLANK
-            | steps
-            | {
-                "op": TpOp.COPY,
-                "a_addr": addr + first,
-                "a_run_bytes": run,
-                "num_a_runs": count,
-                "a_pitch_bytes": pitch,
-                "tile_ih": steps["num_1"],
-                "tile_iw": steps["num_2"],
-                "out_addr": out_addr + out_first,
-                "out_run_bytes": out_run,
-                "out_pitch_bytes": out_pitch,
-            }
-        )
+        for part, load in _loads(work, box, is_spread):
+            made = _part_runs(work.boxes[1], target, part)
+            if load is None or made is None:
+                raise ValueError(f"box {part} of {work} is not one level of runs")
+            yield (
+                BLANK
+                | {f"step_{n}": load.steps[axis] for n, axis in enumerate(target)}
+                | {f"num_{n}": part[axis][1] for n, axis in enumerate(target)}
+                | {
+                    "op": TpOp.COPY,
+                    "a_addr": addr + load.first,
+                    "a_run_bytes": load.run,
+                    "num_a_runs": load.count,
+                    "a_pitch_bytes": load.pitch,
+                    "tile_ih": part[target[1]][1],
+                    "tile_iw": part[target[2]][1],
+                    "out_addr": out_addr + made[0],
+                    "out_run_bytes": made[1],
+                    "out_pitch_bytes": made[3],
+                }
+            )
+
+
+def _loads(work: CopyWork, box: tuple[tuple[int, int], ...], is_spread: bool) -> list[tuple[_Places, _Load | None]]:
+    """A box, or two parts of it, and how each is loaded. What is spread reads a byte behind its last one: where that is
+    behind the source, the last part is not spread, or nothing is.
+    """
+    if not is_spread:
+        return [(box, _packed(work, box))]
+    if (load := _spread(work, box)) is None or load.end <= prod(size for size, _ in work.boxes[0]):
+        return [(box, load)]
+    axis, count = _last_spread(work, [extent for _, extent in box])
+    first, extent = box[axis]
+    parts = [
+        (*box[:axis], part, *box[axis + 1 :]) for part in ((first, extent - count), (first + extent - count, count))
+    ]
+    if extent == count or any(_part_runs(work.boxes[1], work.target, part) is None for part in parts):
+        return [(box, _packed(work, box))]
+    return [(parts[0], _spread(work, parts[0])), (parts[1], _packed(work, parts[1]))]
 
 
 def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:

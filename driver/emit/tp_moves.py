@@ -103,31 +103,48 @@ def repeat_blocks(work: RepeatWork, addr: int, out_addr: int, config: NpuConfig)
         When a row of the source exceeds half of the buffer.
     """
     limit = config.tp_buffer_bytes // 2
-    if work.width > limit:
-        raise GraphError(f"a row of {work.width} pixels exceeds half of the TP buffer of 2 x {limit} bytes")
-    out_width, step = work.width * work.times_w, limit // work.width
+    width, times_h, times_w = work.width, work.times_h, work.times_w
+    if width > limit:
+        raise GraphError(f"a row of {width} pixels exceeds half of the TP buffer of 2 x {limit} bytes")
+    if width == 1:
+        times_h, times_w = 1, times_h * times_w
+    out_width, step = width * times_w, limit // width
     for first in range(0, work.num_rows, step):
         num_rows = min(step, work.num_rows - first)
-        for copy in range(work.times_h):
-            yield BLANK | {
-                "op": TpOp.COPY,
-                "a_addr": addr + first * work.width,
-                "a_run_bytes": num_rows * work.width,
-                "num_0": num_rows,
-                "num_1": work.width,
-                "num_2": work.times_w,
-                "step_0": work.width,
+        fields = BLANK | {
+            "op": TpOp.COPY,
+            "a_addr": addr + first * width,
+            "a_run_bytes": num_rows * width,
+            "num_0": num_rows,
+            "step_0": width,
+            "out_addr": out_addr + first * times_h * out_width,
+        }
+        if times_w == 1:
+            yield fields | {
+                "num_1": times_h,
+                "num_2": width,
+                "step_2": 1,
+                "tile_ih": times_h,
+                "tile_iw": width,
+                "out_run_bytes": num_rows * times_h * width,
+            }
+            continue
+        for copy in range(times_h):
+            yield fields | {
+                "num_1": width,
+                "num_2": times_w,
                 "step_1": 1,
-                "tile_ih": work.width,
-                "tile_iw": work.times_w,
-                "out_addr": out_addr + (first * work.times_h + copy) * out_width,
+                "tile_ih": width,
+                "tile_iw": times_w,
+                "out_addr": fields["out_addr"] + copy * out_width,
                 "out_run_bytes": out_width,
-                "out_pitch_bytes": work.times_h * out_width,
+                "out_pitch_bytes": times_h * out_width,
             }
 
 
 def interleave_blocks(work: InterleaveWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
-    """Fields of TP descriptors that put blocks of planes next to one another; each makes rows of one channel.
+    """Fields of TP descriptors that put blocks of planes next to one another; each makes rows of one phase, of as many
+    channels as are evenly spaced in source and result.
 
     Raises
     ------
@@ -135,54 +152,81 @@ def interleave_blocks(work: InterleaveWork, addr: int, out_addr: int, config: Np
         When the rows that an output row is made of exceed half of the buffer.
     """
     limit = config.tp_buffer_bytes // 2
-    (height, width), (out_h, out_w) = (
-        size[::-1] if work.is_transposed else size for size in (work.size_in, work.size_out)
-    )
-    block_h, block_w = (work.block_w, work.block_h) if work.is_transposed else (work.block_h, work.block_w)
-    row_step, col_step = (1, work.block_w) if work.is_transposed else (work.block_w, 1)
-    channel_step, block_step = (block_h * block_w, 1) if work.is_by_channel else (1, work.num_c)
-    num_rows = limit // (block_w * width)
+    (height, width), (out_h, out_w), (dy_step, dx_step, c_step) = work.size_in, work.size_out, work.channel_steps
+    num_rows = limit // (work.block_w * width)
     if num_rows == 0:
-        raise GraphError(f"{block_w} rows of {width} pixels exceed half of the TP buffer of 2 x {limit} bytes")
+        raise GraphError(f"{work.block_w} rows of {width} pixels exceed half of the TP buffer of 2 x {limit} bytes")
     plane = height * width
-    parts = [(0, out_w // block_w, block_w)] * (out_w >= block_w) + [(out_w // block_w, 1, out_w % block_w)] * (
-        out_w % block_w > 0
-    )
-    for channel, dy in ((channel, dy) for channel in range(work.num_c) for dy in range(min(block_h, out_h))):
-        rows = -(-(out_h - dy) // block_h)
-        for first in range(0, rows, num_rows):
-            count = min(num_rows, rows - first)
-            for column, columns, phases in parts:
-                loops = {
-                    "num_0": count,
-                    "num_1": columns,
-                    "num_2": phases,
-                    "step_0": width,
-                    "step_1": 1,
-                    "step_2": count * width,
-                }
-                if phases == 1:
-                    loops = {"num_1": count, "num_2": columns, "step_1": width, "step_2": 1}
-                yield (
-                    BLANK
-                    | loops
-                    | {
-                        "op": TpOp.COPY,
-                        "a_addr": addr
-                        + (dy * row_step * block_step + channel * channel_step) * plane
-                        + first * width
-                        + column,
-                        "a_run_bytes": count * width - column,
-                        "num_a_runs": phases,
-                        "a_pitch_bytes": col_step * block_step * plane,
-                        "step_2": loops["step_2"] - column * (phases > 1),
-                        "tile_ih": loops["num_1"],
-                        "tile_iw": loops["num_2"],
-                        "out_addr": out_addr + (channel * out_h + first * block_h + dy) * out_w + column * block_w,
-                        "out_run_bytes": columns * phases,
-                        "out_pitch_bytes": block_h * out_w,
-                    }
+    num_planes = limit // (work.block_w * plane)  # of each phase
+    is_even = out_h == work.whole_size[0]
+    for number, dy in enumerate(work.rows_made):
+        rows = -(-(out_h - dy) // work.block_h)
+        if is_even and c_step > 1 and num_planes > 1 and out_w == work.whole_size[1]:
+            for channel in range(0, work.num_c, num_planes):
+                source = addr + (number * dy_step + channel * c_step) * plane
+                yield _interleaved_planes(
+                    work, min(num_planes, work.num_c - channel), source, out_addr + (channel * out_h + dy) * out_w
                 )
+            continue
+        count, channels = (work.num_c * rows, 1) if is_even and c_step == 1 else (rows, work.num_c)
+        for channel, first in product(range(channels), range(0, count, num_rows)):
+            source = addr + (number * dy_step + channel * c_step) * plane + first * width
+            target = out_addr + (channel * out_h + first * work.block_h + dy) * out_w
+            yield from _interleaved_rows(work, min(num_rows, count - first), source, dx_step * plane, target)
+
+
+def _interleaved_planes(work: InterleaveWork, num_c: int, addr: int, out_addr: int) -> dict[str, int]:
+    """Rows of one phase of whole channels, the column phases of which are evenly spaced in the source."""
+    (height, width), (_, dx_step, c_step), phases = work.size_in, work.channel_steps, work.block_w
+    plane = height * width
+    is_run = dx_step == 1
+    return BLANK | {
+        "op": TpOp.COPY,
+        "a_addr": addr,
+        "a_run_bytes": phases * plane if is_run else plane,
+        "num_a_runs": num_c if is_run else num_c * phases,
+        "a_pitch_bytes": (c_step if is_run else dx_step) * plane,
+        "num_0": num_c,
+        "num_1": plane,
+        "num_2": phases,
+        "step_0": phases * plane,
+        "step_1": 1,
+        "step_2": plane,
+        "tile_ih": plane,
+        "tile_iw": phases,
+        "out_addr": out_addr,
+        "out_run_bytes": width * phases,
+        "out_pitch_bytes": work.block_h * width * phases,
+    }
+
+
+def _interleaved_rows(
+    work: InterleaveWork, count: int, addr: int, pitch: int, out_addr: int
+) -> Iterator[dict[str, int]]:
+    """`count` rows of one phase that follow one another in the source, where column phases are `pitch` bytes apart."""
+    width, out_w, block_w = work.size_in[1], work.size_out[1], work.block_w
+    whole, rest = divmod(out_w, block_w)
+    for column, columns, phases in [(0, whole, block_w)] * (whole > 0) + [(whole, 1, rest)] * (rest > 0):
+        loaded = count * width - column
+        loops = {"num_0": count, "num_1": columns, "num_2": phases, "step_0": width, "step_1": 1, "step_2": loaded}
+        if phases == 1:
+            loops = {"num_1": count, "num_2": columns, "step_1": width, "step_2": 1}
+        yield (
+            BLANK
+            | loops
+            | {
+                "op": TpOp.COPY,
+                "a_addr": addr + column,
+                "a_run_bytes": loaded,
+                "num_a_runs": phases,
+                "a_pitch_bytes": pitch,
+                "tile_ih": loops["num_1"],
+                "tile_iw": loops["num_2"],
+                "out_addr": out_addr + column * block_w,
+                "out_run_bytes": columns * phases,
+                "out_pitch_bytes": work.block_h * out_w,
+            }
+        )
 
 
 def zoom_blocks(work: ZoomWork, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:

@@ -11,7 +11,7 @@ import numpy as np
 from convoy.driver.graph.graph import Op, Quant, Tensor
 
 from .operands import MAX_PAD, MAX_TAPS, integers, nhwc, require, require_same_quant, weight_constant
-from .operators import num_taps, transposed_kernels, window_axis
+from .operators import num_taps, window_axis
 from .origins import PADS, origins
 from .parts import Expansion, Parts
 from .work import NATIVE_STRIDES, Axis
@@ -487,44 +487,9 @@ def _spread(
     return ((1, sizes[0][0], sizes[1][0], source[-1]), (1, sizes[0][1], sizes[1][1], target[-1]), axes)
 
 
-def _transposed_wide(parts: Parts) -> bool:
-    """A transposed convolution of int16: one of stride 1 for every place within a stride, whose channels then become
-    pixels.
-    """
-    op, source = parts.op, parts.op.inputs[2]
-    if parts[source].dtype != np.int16:
-        return False
-    (target,), (weights, _) = op.outputs, weight_constant(parts.graph, op)
-    in_shape, out_shape = _images(parts[source]), _images(parts[target])
-    strides, (batch, num_oc) = (op.options["stride_h"], op.options["stride_w"]), (out_shape[0], out_shape[3])
-    _require_room(weights.values.size * strides[0] * strides[1])
-    kernels, rows, cols = transposed_kernels(op, in_shape, out_shape, weights.values)
-    copies, quant = strides[0] * strides[1], weights.quantisation
-    if quant.scale.size > 1:
-        quant = Quant(np.tile(quant.scale, copies), np.tile(quant.zero_point, copies))
-    inputs = [source, parts.constant(kernels, quant)]
-    if len(op.inputs) > 3 and op.inputs[3] >= 0:
-        inputs.append(parts.constant(np.tile(parts[op.inputs[3]].values, copies)))
-    made = parts.tensor((batch, rows.size_out, cols.size_out, copies * num_oc), target)
-    pads = rows.pad, _behind(rows), cols.pad, _behind(cols)
-    macs = int(np.prod(in_shape[:3]) * np.prod(weights.shape))
-    options = {"stride_h": 1, "stride_w": 1, "pads": pads, "activation": op.options["activation"], "macs": macs}
-    parts.add("CONV_2D", inputs, (made,), **options)
-    whole = batch, rows.size_out * strides[0], cols.size_out * strides[1], num_oc
-    is_cropped = whole != out_shape
-    turned = parts.tensor(whole, target) if is_cropped else target
-    view = batch, rows.size_out, cols.size_out, *strides, num_oc
-    parts.add("TRANSPOSE", (made,), (turned,), view=view, order=(0, 1, 3, 2, 4, 5))
-    if is_cropped:
-        begins, sizes = (parts.constant(np.array(values, np.int32)) for values in ((0,) * 4, parts[target].shape))
-        parts.add("SLICE", (turned, begins, sizes), (target,))
-    return True
-
-
 CONV_EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
     "CONV_2D": (_unmoved, _unpadded, _grouped, _padded, _patched),
     "DEPTHWISE_CONV_2D": (_unmoved, _unpadded, _padded, _patched),
     "BATCH_TO_SPACE_ND": (_dilated,),
-    "TRANSPOSE_CONV": (_transposed_wide,),
 }
 """By kind of operator."""

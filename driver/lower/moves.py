@@ -350,8 +350,8 @@ def _lower_depth_to_space(graph: Graph, op: Op) -> InterleaveWork:
         num_c % (block * block) == 0 and shape == (1, height * block, width * block, num_c // (block * block)),
         f"blocks of {block} of {source.shape} do not give {target.shape}",
     )
-    is_by_channel = op.options.get("is_by_channel", False)
-    return InterleaveWork(shape[3], block, block, (height, width), shape[1:3], is_by_channel)
+    order = (2, 0, 1) if op.options.get("is_by_channel", False) else (0, 1, 2)
+    return InterleaveWork(shape[3], block, block, (height, width), shape[1:3], order)
 
 
 def _lower_transpose(graph: Graph, op: Op) -> TransposeWork:
@@ -422,13 +422,18 @@ def _lower_resize(graph: Graph, op: Op) -> ResizeWork | ZoomWork:
         require(source.dtype == np.int8, only_factors)
         require(not op.options.get("is_half_up"), "LiteRT interpolates uint8 in float32; the NPU takes int8")
         rows, cols = (_bilinear_axis(op, *size) for size in sizes)
-        return ZoomWork(TpOp.BILINEAR, source.shape[3], rows, cols)
-    nearest = op.options.get("pixels") or [_nearest_pixels(op, *size) for size in sizes]
+        if any(axis.places[1].any() for axis in (rows, cols)):
+            return ZoomWork(TpOp.BILINEAR, source.shape[3], rows, cols)
+        nearest = [axis.places[0] for axis in (rows, cols)]
+    else:
+        nearest = op.options.get("pixels") or [_nearest_pixels(op, *size) for size in sizes]
     if all(
         size_out % size_in == 0 and np.array_equal(pixels, np.arange(size_out) // (size_out // size_in))
         for pixels, (size_in, size_out) in zip(nearest, sizes, strict=True)
     ):
-        return ResizeWork(*(size_out // size_in for size_in, size_out in sizes))
+        times_h, times_w = (size_out // size_in for size_in, size_out in sizes)
+        _, height, width, num_c = nhwc(source.shape)
+        return ResizeWork(source.dtype.itemsize * num_c, (height, width), times_h, times_w)
     require(source.dtype == np.int8, only_factors)
     rows, cols = (_nearest_axis(pixels, *size) for pixels, size in zip(nearest, sizes, strict=True))
     return ZoomWork(TpOp.MAX_POOL, source.shape[3], rows, cols)

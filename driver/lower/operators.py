@@ -313,20 +313,14 @@ def _lower_conv(graph: Graph, op: Op) -> ConvWork:
     rows = conv_axis(op, "h", in_shape[1], out_shape[1], kernel_h)
     cols = conv_axis(op, "w", in_shape[2], out_shape[2], kernel_w)
     check_axes(rows, cols)
-    is_wide, has_int32 = (
-        source.dtype == np.int16,
-        len(op.inputs) > 2 and op.inputs[2] >= 0 and graph.tensors[op.inputs[2]].dtype == np.int32,
-    )
-    return _conv_work(
-        graph,
-        op,
-        kernels,
-        rows,
-        cols,
-        in_shape,
-        is_depthwise,
-        Rounding.HALF_UP if is_wide and not has_int32 else Rounding.DOUBLE,
-    )
+    return _conv_work(graph, op, kernels, rows, cols, in_shape, is_depthwise, _conv_rounding(graph, op))
+
+
+def _conv_rounding(graph: Graph, op: Op) -> Rounding:
+    """How LiteRT rounds the sums of a convolution with inputs (source, weights, bias)."""
+    has_int32 = len(op.inputs) > 2 and op.inputs[2] >= 0 and graph.tensors[op.inputs[2]].dtype == np.int32
+    is_wide = graph.tensors[op.inputs[0]].dtype == np.int16
+    return Rounding.HALF_UP if is_wide and not has_int32 else Rounding.DOUBLE
 
 
 def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork:
@@ -357,9 +351,9 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
     """
     require(len(op.inputs) >= 3, f"{len(op.inputs)} inputs")
     source, (weights, zero_point), target = (
-        activation(graph, op.inputs[2]),
+        activation(graph, op.inputs[2], is_wide_ok=True),
         weight_constant(graph, op),
-        activation(graph, op.outputs[0]),
+        activation(graph, op.outputs[0], is_wide_ok=True),
     )
     in_shape, out_shape = image(source), image(target)
     require(len(weights.shape) == 4, f"{weights.name!r} has {len(weights.shape)} axes")
@@ -371,15 +365,13 @@ def _lower_transpose_conv(graph: Graph, op: Op) -> ConvWork | HostWork:
     kernels, rows, cols = transposed_kernels(op, in_shape, out_shape, centred(weights, zero_point))
     stride_h, stride_w = op.options["stride_h"], op.options["stride_w"]
     check_axes(rows, cols)
-    inputs = op.inputs[2], op.inputs[1], *op.inputs[3:]
-    work = _conv_work(
-        graph, replace(op, inputs=inputs), kernels, rows, cols, in_shape, False, Rounding.DOUBLE, stride_h * stride_w
-    )
+    op = replace(op, inputs=(op.inputs[2], op.inputs[1], *op.inputs[3:]))
+    work = _conv_work(graph, op, kernels, rows, cols, in_shape, False, _conv_rounding(graph, op), stride_h * stride_w)
     if isinstance(work, HostWork):
         return work
     has_strides = (stride_h, stride_w) != (1, 1)
     interleave = (
-        InterleaveWork(num_oc, stride_h, stride_w, (rows.size_out, cols.size_out), out_shape[1:3])
+        InterleaveWork(work.value_bytes * num_oc, stride_h, stride_w, (rows.size_out, cols.size_out), out_shape[1:3])
         if has_strides
         else None
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -109,25 +110,67 @@ class Axis:
 
 @dataclass(frozen=True)
 class InterleaveWork:
-    """Blocks of channels put next to one another on the TP engine: pixel (y, x) of channel (dy*block_w + dx)*num_c +
-    c, or c*block_h*block_w + dy*block_w + dx, becomes pixel (y*block_h + dy, x*block_w + dx) of channel c, where that
-    lies inside the result.
+    """Blocks of channels put next to one another on the TP engine: pixel (y, x) of the source channel that dy, dx and c
+    count becomes pixel (y*block_h + dy, x*block_w + dx) of channel c, where that lies inside the result.
     """
 
     num_c: int
-    """Channels of the result."""
+    """Channels of the result, or of int16 twice as many."""
     block_h: int
     block_w: int
     size_in: tuple[int, int]
     """Rows and columns of the source."""
     size_out: tuple[int, int]
     """Rows and columns of the result."""
-    is_by_channel: bool = False
-    """What becomes one channel follows one another in the source."""
-    is_transposed: bool = False
-    """Images are stored with rows and columns exchanged."""
+    order: tuple[int, int, int] = (0, 1, 2)
+    """What counts the source channels, outermost first: dy (0), dx (1) and c (2)."""
     lut: np.ndarray | None = None
     """Table that the outputs are looked up in."""
+    only_dy: int | None = None
+    """The row within a block that is made, of which alone the source has the channels; None: all."""
+
+    @property
+    def rows_made(self) -> range:
+        """Rows within a block that are made, in the order of their source channels."""
+        return range(self.block_h) if self.only_dy is None else range(self.only_dy, self.only_dy + 1)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Of dy, dx and c."""
+        return self.block_h, self.block_w, self.num_c
+
+    @property
+    def channel_steps(self) -> tuple[int, int, int]:
+        """Source channels from one dy, dx and c to the next."""
+        dy, dx, c = (
+            prod(self.counts[inner] for inner in self.order[self.order.index(axis) + 1 :]) for axis in range(3)
+        )
+        return dy, dx, c
+
+    @property
+    def num_out(self) -> int:
+        """Bytes of the result."""
+        return self.num_c * self.size_out[0] * self.size_out[1]
+
+    @property
+    def whole_size(self) -> tuple[int, int]:
+        """Rows and columns of the result if all pixels of the source are inside."""
+        return self.size_in[0] * self.block_h, self.size_in[1] * self.block_w
+
+    def oriented(self, is_transposed: bool) -> InterleaveWork:
+        """The same work on images stored with rows and columns exchanged."""
+        if not is_transposed:
+            return self
+        (height_in, width_in), (height_out, width_out) = self.size_in, self.size_out
+        first, second, third = ((1, 0, 2)[axis] for axis in self.order)
+        return replace(
+            self,
+            block_h=self.block_w,
+            block_w=self.block_h,
+            size_in=(width_in, height_in),
+            size_out=(width_out, height_out),
+            order=(first, second, third),
+        )
 
 
 @dataclass(frozen=True)
@@ -242,8 +285,23 @@ class ConvWork:
         """The same work on images stored with rows and columns exchanged."""
         if not is_transposed:
             return self
-        return replace(
+        turned = replace(
             self, rows=self.cols, cols=self.rows, weights=np.ascontiguousarray(self.weights.transpose(0, 2, 1, 3))
+        )
+        return turned if self.interleave is None else turned._with_places_exchanged(self.interleave)
+
+    def _with_places_exchanged(self, interleave: InterleaveWork) -> ConvWork:
+        """The outputs in the order in which the transposed form of `interleave` counts them by row, column and
+        channel.
+        """
+        order = np.arange(self.num_oc).reshape(interleave.block_h, interleave.block_w, -1).swapaxes(0, 1).ravel()
+        return replace(
+            self,
+            weights=self.weights[order],
+            bias=self.bias[order],
+            mult=self.mult[order],
+            exponent=self.exponent[order],
+            interleave=replace(interleave.oriented(True), order=(0, 1, 2)),
         )
 
 
@@ -501,6 +559,16 @@ class ZoomAxis:
         high = min((start + (count - 1) * piece.step >> FRACTION_BITS) + 1, self.size_in - 1)
         return low, high - low + 1, start - (low << FRACTION_BITS)
 
+    @property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each output the first pixel that counts, and the weight of the one behind it in 2**-FRACTION_BITS; int64
+        (size_out,).
+        """
+        place = np.concatenate([piece.start + np.arange(piece.count) * piece.step for piece in self.pieces])
+        pixel = place >> FRACTION_BITS
+        has_next = (pixel >= 0) & (pixel + 1 < self.size_in)
+        return np.maximum(pixel, 0), np.where(has_next, place & ((1 << FRACTION_BITS) - 1), 0)
+
 
 @dataclass(frozen=True)
 class ZoomWork:
@@ -532,8 +600,19 @@ class TransposeWork:
 class ResizeWork:
     """Nearest neighbours at whole factors."""
 
+    num_planes: int
+    """Channels, or of int16 twice as many."""
+    size_in: tuple[int, int]
+    """Rows and columns of the source."""
     times_h: int
     times_w: int
+
+    def repeated(self, is_transposed: bool) -> RepeatWork:
+        """What the TP engine does; columns may be stored as rows."""
+        height, width = self.size_in
+        if is_transposed:
+            return RepeatWork(self.num_planes * width, height, self.times_w, self.times_h)
+        return RepeatWork(self.num_planes * height, width, self.times_h, self.times_w)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MIN_FILL_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
+from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MAX_WRITES, MIN_FILL_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import LUT_BYTES, MAX_RUN_BITS, PARAM, TpOp
 
 from . import fitted
@@ -354,10 +354,19 @@ def tp_copy_bytes(step: int, config: NpuConfig) -> int:
     return NUM_TP_LANES if step == 0 or step % config.port_bytes else 2
 
 
+def run_cycles(num_runs: int, run_bytes: int, max_flying: int, config: NpuConfig) -> float:
+    """Estimated cycles to load or to write runs of so many bytes, with `max_flying` of them on their way at a time."""
+    beats = num_runs * (-(-run_bytes // config.port_bytes) + fitted.TP_RUN_BEATS)
+    return max(beats, (num_runs - 1) * fitted.TP_TRIP_CYCLES / max_flying)
+
+
 def block_cycles(block: dict[str, int], config: NpuConfig) -> float:
     """Estimated cycles of a descriptor other than a pool: its load or its elements, whichever are more."""
-    load = sum(block[f"num_{name}_runs"] * (-(-block[f"{name}_run_bytes"] // config.port_bytes) + 1) for name in "ab")
+    loads = ((block[f"num_{name}_runs"], block[f"{name}_run_bytes"]) for name in "ab")
+    load = sum(run_cycles(*runs, config.max_reads, config) for runs in loads)
     steps = [block["step_2"]] + [block["b_step_2"]] * (block["b_run_bytes"] > 0)
     lanes = tp_copy_bytes(steps[0], config) if block["op"] == TpOp.COPY else tp_group_bytes(steps, config)
-    row = max(2, (1 + block["is_wide"]) * -(-block["num_2"] // lanes))
-    return max(load, block["num_0"] * block["num_1"] * row) + fitted.TP_BLOCK_CYCLES
+    rows = block["num_0"] * block["num_1"]
+    elements = rows * max(2, (1 + block["is_wide"]) * -(-block["num_2"] // lanes))
+    write = run_cycles(rows * block["num_2"] // block["out_run_bytes"], block["out_run_bytes"], MAX_WRITES, config)
+    return max(load, elements, write) + fitted.TP_BLOCK_CYCLES

@@ -13,6 +13,8 @@ TP_RUN_CYCLES = 4
 """What a run costs beyond a cycle per byte, to choose between shapes of blocks."""
 TP_RUN_BEATS = 2
 """And beyond its beats: the one that it shares, and its turn at the port, which others use too."""
+TP_TRIP_CYCLES = 40
+"""From a request to its answer, of which there are several at a time."""
 
 LAYER_CYCLES = 450
 """A descriptor's fetch, tables, first window and last write."""

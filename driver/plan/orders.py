@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import prod
 
-__all__ = ["AXES", "CopyWork", "Shape", "memory_axes", "order_steps", "reordered"]
+import numpy as np
+
+__all__ = ["AXES", "Box", "CopyWork", "Shape", "memory_axes", "order_steps", "reordered"]
 
 Shape = tuple[int, int, int, int]
 """NHWC."""
@@ -16,13 +18,29 @@ AXES: dict[str, tuple[int, int, int]] = {"linear": (0, 1, 2), "planar": (2, 0, 1
 """Order in memory of (h, w, c), outermost first, by `Placement.layout`."""
 
 
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""(extent of the whole, first place in it) along three axes."""
+
+
 @dataclass(frozen=True)
 class CopyWork:
-    """A change of layout on the TP engine."""
+    """A change of the order of axes on the TP engine, perhaps of a part of an array into a part of another one."""
 
     sizes: tuple[int, int, int]
     source: tuple[int, ...]
     target: tuple[int, ...]
+    source_box: Box | None = None
+    """Where in its array the source is; None: all of it."""
+    target_box: Box | None = None
+    lut: np.ndarray | None = None
+    """Table that the elements are looked up in."""
+
+    @property
+    def boxes(self) -> tuple[Box, Box]:
+        """Where source and target are in their arrays."""
+        a, b, c = self.sizes
+        whole = (a, 0), (b, 0), (c, 0)
+        return self.source_box or whole, self.target_box or whole
 
 
 def memory_axes(sizes: Sequence[int], shape: Shape, layout: str) -> list[int] | None:

@@ -4,7 +4,7 @@ stride 1 runs over them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby, product
 
 import numpy as np
@@ -14,6 +14,7 @@ from convoy.spec.config import NpuConfig
 
 from .pools import Pools, PoolSteps
 from .sums import CutConv, TurnedConv
+from .turns import Steps
 
 __all__ = [
     "AxisPhases",
@@ -94,10 +95,12 @@ class Splits:
 
     is_transposed: bool
     """Images are stored with columns as rows."""
-    convs: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps]
+    convs: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps | Steps]
     """By position of the operator; convolutions that the NN engine runs as they are, and pools that the tensor
     processor makes in one step, have no entry.
     """
+    moves: dict[int, Steps] = field(default_factory=dict)
+    """By position of the operator, how images are interleaved and resized; those in one step have no entry."""
 
 
 def is_native(work: ConvWork) -> bool:

@@ -41,8 +41,9 @@ from .orders import AXES, CopyWork, Shape, memory_axes, order_steps, reordered
 from .phases import PhaseSplit, SplitConv, Splits
 from .pools import Pools, PoolSteps
 from .sums import CutConv, TurnedConv
+from .turns import Steps
 
-__all__ = ["Buffer", "ConvTask", "HostTask", "PhaseWork", "Schedule", "Task", "Value", "schedule"]
+__all__ = ["Buffer", "ConvTask", "HostTask", "PhaseWork", "Schedule", "Task", "TpWork", "Value", "schedule"]
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,9 @@ class Schedule:
     while the convolution is computed, as far as it has not come yet.
     """
 
+    beside: frozenset[int] = frozenset()
+    """Numbers of convolutions that do not read what the task just before makes, and begin behind its first block."""
+
     def before(self, number: int) -> Task | None:
         """The task that is done while task `number` is, if there is one."""
         task = self.tasks[number - 1] if number in self.ahead else None
@@ -176,7 +180,7 @@ class _State:
 
 class _Scheduler:
     def __init__(self, graph: Graph, splits: Splits, edge_inputs: frozenset[int]):
-        self.graph, self.splits, self.edge_inputs = graph, splits.convs, edge_inputs
+        self.graph, self.splits, self.edge_inputs = graph, splits, edge_inputs
         self.is_transposed = splits.is_transposed
         self.native = "planar_transposed" if self.is_transposed else "planar"
         self.tasks: list[Task | HostTask] = []
@@ -193,6 +197,8 @@ class _Scheduler:
         """By position, the variables whose value at the start of the run nothing reads from there on."""
         self.segment_start = 0
         """Number of the first task since the host's last one."""
+        self.beside: set[int] = set()
+        """As `Schedule.beside`."""
         self.busy_until = -1
         """Position of the last operator before the host's next one that certainly is a task of the NPU; -1: none."""
 
@@ -253,6 +259,7 @@ class _Scheduler:
             frozenset(self.fused),
             {number: state.place for number, state in self.states.items()},
             frozenset(ahead),
+            frozenset(self.beside),
         )
 
     def _ahead(self) -> Iterator[tuple[int, Task]]:
@@ -367,27 +374,33 @@ class _Scheduler:
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
         value = self._images_of(op, position, op.inputs[work.source], work.in_shape)
         batch = value.shape[0]
-        split = self.splits.get(position)
+        split = self.splits.convs.get(position)
         if isinstance(split, TurnedConv):
             sources = [self._turned(op, position, value, work.value_bytes)]
         else:
             sources = [self._converted(op, position, value, self.native)]
         if work.residual is not None:
             sources.append(self._converted(op, position, self._value(work.residual.tensor), self.native))
+        if isinstance(split, Steps) and work.interleave is not None:
+            height, width = work.interleave.size_out
+            target = self._new((batch, height, width, work.interleave.num_c), self.native)
+            self._steps(op, position, split, sources[0], target)
+            self._define(op, position, target)
+            return
         made_shape = split.work.out_shape if isinstance(split, TurnedConv) else work.out_shape
         target = self._new(_with_extent(_in_bytes(made_shape, work.value_bytes), 0, batch), self.native)
         for *images, made in zip(*map(self._images, (*sources, target)), strict=True):
             self._conv_image(op, position, work, images, made)
         if work.pool_size:  # the result of the pool, which takes it from here
             self.values[op.outputs[0]] = target
-        elif work.interleave is None:
+        elif (interleave := work.interleave and self._oriented(work).interleave) is None:
             self._define(op, position, target)
         else:
-            self._interleaved(op, position, work.interleave, target)
+            self._interleaved(op, position, interleave, target)
 
     def _conv_image(self, op: Op, position: int, work: ConvWork, sources: list[Value], target: Value) -> None:
         """The convolution of one image."""
-        split = self.splits.get(position)
+        split = self.splits.convs.get(position)
         if isinstance(split, Pools):
             self._pools_image(op, position, split, sources, target)
         elif split is None or isinstance(split, TurnedConv):
@@ -451,7 +464,7 @@ class _Scheduler:
 
     def _pool(self, op: Op, position: int, work: PoolWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        split = self.splits.get(position)
+        split = self.splits.convs.get(position)
         if work.fill is not None and not isinstance(split, Pools):
             raise GraphError("the NN engine does not take the pool, and no other has its pads")
         if isinstance(split, Pools):
@@ -472,12 +485,17 @@ class _Scheduler:
 
     def _pools_image(self, op: Op, position: int, pools: Pools, sources: list[Value], target: Value) -> None:
         """The works in place of one, on one image."""
-        buffers = tuple(value.buffer for value in sources)
-        for work in pools.works:
+        self._works(op, position, pools.works, tuple(value.buffer for value in sources), target)
+
+    def _works(
+        self, op: Op, position: int, works: Sequence[TpWork | ConvWork], sources: tuple[int, ...], target: Value
+    ) -> None:
+        """Works that each make a part of the target."""
+        for work in works:
             if isinstance(work, ConvWork):
-                self._append(ConvTask(op, position, work, buffers, target.buffer))
+                self._append(ConvTask(op, position, work, sources, target.buffer))
             else:
-                self._append(Task(op, position, work, buffers, target.buffer))
+                self._append(Task(op, position, work, sources, target.buffer))
 
     def _extreme(self, op: Op, position: int, work: ExtremeWork) -> None:
         value = self._images_of(op, position, op.inputs[0], work.in_shape)
@@ -595,19 +613,40 @@ class _Scheduler:
         return Value(len(self.buffers) - 1, shape, layout)
 
     def _interleave(self, op: Op, position: int, work: InterleaveWork) -> None:
-        self._interleaved(op, position, work, self._converted(op, position, self._value(op.inputs[0]), self.native))
+        value = self._converted(op, position, self._value(op.inputs[0]), self.native)
+        self._interleaved(op, position, work.oriented(self.is_transposed), value)
 
     def _interleaved(self, op: Op, position: int, work: InterleaveWork, value: Value) -> None:
-        """The result of `op`, interleaved from `value`."""
-        target = self._new((value.shape[0], *work.size_out, work.num_c), self.native)
-        self._task_each(op, position, replace(work, is_transposed=self.is_transposed), (value,), target)
+        """The result of `op`, interleaved from `value`; `work` is in the orientation of the schedule."""
+        height, width = work.oriented(self.is_transposed).size_out
+        target = self._new((value.shape[0], height, width, work.num_c), self.native)
+        self._stepwise(op, position, work, value, target)
+
+    def _stepwise(self, op: Op, position: int, work: TpWork, value: Value, target: Value) -> None:
+        """`work` for each image of a batch, in the steps that are chosen for it."""
+        if (chosen := self.splits.moves.get(position)) is None:
+            self._task_each(op, position, work, (value,), target)
+        else:
+            self._steps(op, position, chosen, value, target)
         self._define(op, position, target)
+
+    def _steps(self, op: Op, position: int, chosen: Steps, value: Value, target: Value) -> None:
+        """The steps that are chosen for each image of a batch."""
+        for image, made in zip(self._images(value), self._images(target), strict=True):
+            buffers = list[Value]()
+            for step in chosen.steps:
+                source = image if step.source < 0 else buffers[step.source]
+                buffers.append(made if step.is_result else self._new((1, 1, 1, step.num_bytes), "linear"))
+                if isinstance(step.works[0], ConvWork) and buffers[:-1] and buffers[-2].buffer != source.buffer:
+                    self.beside.add(len(self.tasks))
+                    for before in buffers[:-1]:  # the tensor processor still reads what was made before
+                        self.buffers[before.buffer].last = len(self.tasks)
+                self._works(op, position, step.works, (source.buffer,), buffers[-1])
 
     def _zoom(self, op: Op, position: int, work: ZoomWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
         target = self._new((value.shape[0], work.rows.size_out, work.cols.size_out, work.num_ic), self.native)
-        self._task_each(op, position, work.oriented(self.is_transposed), (value,), target)
-        self._define(op, position, target)
+        self._stepwise(op, position, work.oriented(self.is_transposed), value, target)
 
     def _transpose(self, op: Op, position: int, work: TransposeWork) -> None:
         """Another order of the same bytes: a copy, or nothing where the layout has it already and the NPU has work
@@ -653,13 +692,10 @@ class _Scheduler:
 
     def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
-        batch, height, width, channels = value.shape
-        target = self._new((batch, height * work.times_h, width * work.times_w, channels), self.native)
-        repeat = RepeatWork(channels * height, width, work.times_h, work.times_w)
-        if self.is_transposed:
-            repeat = RepeatWork(channels * width, height, work.times_w, work.times_h)
-        self._task_each(op, position, repeat, (value,), target)
-        self._define(op, position, target)
+        height, width = work.size_in
+        shape = value.shape[0], height * work.times_h, width * work.times_w, work.num_planes
+        target = self._new(shape, self.native)
+        self._stepwise(op, position, work.repeated(self.is_transposed), value, target)
 
     def _concat(self, op: Op, position: int, work: ConcatWork) -> None:
         """Channels of the result are where its parts are made; what cannot be made there is copied."""

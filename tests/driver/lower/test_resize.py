@@ -242,6 +242,6 @@ def test_rows_and_columns_of_int16_exchanged():
 
 def test_interpolation_is_one_descriptor():
     plan = compile_graph(
-        read_tflite(one_op("RESIZE_BILINEAR", (1, 8, 8, 16), (1, 16, 16, 16), [(16, 16)])), PRESETS["Q"]
+        read_tflite(one_op("RESIZE_BILINEAR", (1, 8, 8, 16), (1, 24, 24, 16), [(24, 24)])), PRESETS["Q"]
     )
     assert [TP.decode(raw)["op"] for raw in plan.steps[0].program.descriptors].count(TpOp.BILINEAR) == 1
