@@ -187,6 +187,8 @@ class _Scheduler:
         self.copies: dict[tuple[Value, str], Value] = {}
         self.oriented: dict[int, ConvWork] = {}
         """By identity of the work."""
+        self.flat: dict[int, ConvWork] = {}
+        """The same."""
         self.parts: dict[tuple[int, int], range] = {}
         """By buffer and batch, the buffers of the images."""
         self.due: dict[int, list[int]] = {}
@@ -366,10 +368,18 @@ class _Scheduler:
 
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
         value = self._images_of(op, position, op.inputs[work.source], work.in_shape)
-        batch = value.shape[0]
         split = self.splits.get(position)
+        batch = value.shape[0]
+        if split is None and work.covers_image and self._same_order(value.shape, value.layout, "linear"):
+            work = self.flat.setdefault(id(work), work.flat)
+            shape = _with_extent(_in_bytes(work.in_shape, work.value_bytes), 0, batch)
+            value = self._reshaped(op, position, value, shape)
         if isinstance(split, TurnedConv):
             sources = [self._turned(op, position, value, work.value_bytes)]
+        elif isinstance(split, SplitConv) and split.is_of_columns:
+            height, width = split.split.rows.size_in, split.split.cols.size_in
+            value = self._converted(op, position, value, "linear")
+            sources = [self._reshaped(op, position, value, (batch, height, width, 1))]
         else:
             sources = [self._converted(op, position, value, self.native)]
         if work.residual is not None:
