@@ -317,7 +317,8 @@ def copy_blocks(
         for size, extent in zip(sizes, extents, strict=True)
     ]
     rows = target[1]
-    if source[0] == rows and [len(part) > 1 for part in parts] == [axis == rows for axis in range(3)] and row_ends:
+    is_rows = source[0] == rows and max(row_ends, default=0) <= sizes[rows]  # else the axis is none of rows
+    if is_rows and [len(part) > 1 for part in parts] == [axis == rows for axis in range(3)] and row_ends:
         parts[rows] = list(_row_parts(work, row_ends, config))
     for box in product(*parts):
         first, run, count, pitch = _runs(tuple(sizes[a] for a in source), tuple(box[a] for a in source))

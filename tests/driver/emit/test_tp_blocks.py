@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from convoy.driver.emit.tp_blocks import pool_blocks
+from convoy.driver.emit.tp_blocks import copy_blocks, pool_blocks
 from convoy.driver.lower.work import Axis, PoolWork
 from convoy.driver.plan.cost import pool_cycles
+from convoy.driver.plan.orders import CopyWork
 from convoy.spec.config import PRESETS
 from convoy.spec.isa import TpOp
 
@@ -31,3 +32,11 @@ def test_a_pool_is_loaded_while_its_first_channels_are_processed(is_wide):
 
 def test_few_channels_are_one_block():
     assert len(list(pool_blocks(global_average(8, 5), 0, 1 << 16, Q))) == 1
+
+
+def test_rows_of_another_axis_are_not_parts_of_a_copy():
+    """Groups of channels exchanged with the channels of a group, for a convolution that reads rows of pixels."""
+    work = CopyWork((2, 24, 144), (0, 1, 2), (1, 0, 2))
+    blocks = list(copy_blocks(work, 0, 0, 4096, Q, row_ends=[5, 9, 12]))
+    loaded = np.concatenate([np.arange(block["a_addr"], block["a_addr"] + block["a_run_bytes"]) for block in blocks])
+    assert np.array_equal(np.sort(loaded), np.arange(2 * 24 * 144))
