@@ -24,7 +24,7 @@ from .lowering import lower_graph
 from .order import choose_order
 from .orientation import choose_orientation
 from .segments import find_segments
-from .strides import choose_strides
+from .strides import choose_strides, readers_in_order
 from .tilings import choose_tilings
 
 __all__ = ["Compiled", "compile_graph", "compile_with_costs"]
@@ -121,7 +121,11 @@ def _compile(
     ordered = choose_order(expanded, lower_graph(expanded, refused, is_strict=is_strict))
     expanded, works = ordered.graph, ordered.works
     fusions = choose_fusions(expanded, works, config) if is_fusing else Fusions(works, {})
-    splits = [choose_strides(fusions.works, config, is_transposed=is_transposed) for is_transposed in (False, True)]
+    in_order = readers_in_order(expanded, fusions.works, edge_inputs)
+    splits = [
+        choose_strides(fusions.works, config, is_transposed=is_transposed, in_order=in_order)
+        for is_transposed in (False, True)
+    ]
     schedules = [schedule(expanded, fusions.works, split, edge_inputs=edge_inputs) for split in splits]
     tilings = [choose_tilings(expanded, made, config) for made in schedules]
     chosen = choose_orientation(tilings, config)

@@ -6,21 +6,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
-from convoy.driver.graph.graph import GraphError
+from convoy.driver.graph.graph import Graph, GraphError
 from convoy.driver.lower.work import (
     ConvWork,
     FusedWork,
+    HostWork,
     InterleaveWork,
+    LutWork,
     PoolWork,
     RepeatWork,
+    ReshapeWork,
     ResizeWork,
     Work,
     ZoomWork,
 )
-from convoy.driver.plan.phases import SplitConv, Splits, is_native, split_conv, stride_choices
+from convoy.driver.plan.cost import tp_cycles
+from convoy.driver.plan.phases import SplitConv, Splits, in_columns, is_native, split_conv, stride_choices
 from convoy.driver.plan.pools import Pools, PoolSteps, best_pool, works_cycles
 from convoy.driver.plan.schedule import PhaseWork
 from convoy.driver.plan.sums import CutConv, TurnedConv, best_sum
@@ -31,7 +36,7 @@ from convoy.spec.config import NpuConfig
 
 from .weigh import conv_cycles, steps_cycles, striped_planes
 
-__all__ = ["choose_strides"]
+__all__ = ["choose_strides", "readers_in_order"]
 
 SPLIT_GAIN = 1.5
 """The tensor processor splits a convolution of native strides only if it is estimated to be so many times as fast
@@ -39,15 +44,36 @@ then.
 """
 
 
-def choose_strides(works: Sequence[Work | FusedWork], config: NpuConfig, *, is_transposed: bool) -> Splits:
+def readers_in_order(graph: Graph, works: Sequence[Work | FusedWork], edge_inputs: frozenset[int]) -> frozenset[int]:
+    """Positions of the operators of `graph` whose first input is in the order of tensors: `edge_inputs`, results of the
+    host, and what is made of these element by element or only seen otherwise.
+    """
+    found, positions = set(edge_inputs), list[int]()
+    for position, (op, work) in enumerate(zip(graph.ops, works, strict=True)):
+        is_like_source = isinstance(work, ReshapeWork | LutWork) and op.inputs[0] in found
+        if isinstance(work, HostWork) or is_like_source:
+            found |= set(op.outputs)
+        if op.inputs and op.inputs[0] in found:
+            positions.append(position)
+    return frozenset(positions)
+
+
+def choose_strides(
+    works: Sequence[Work | FusedWork], config: NpuConfig, *, is_transposed: bool, in_order: frozenset[int] = frozenset()
+) -> Splits:
     """The split of every convolution and pool with which it is estimated to take least time in this orientation; those
     that take least without have none.
+
+    `in_order`: positions of operators that read an image in the order of tensors.
     """
     splits: dict[int, SplitConv | CutConv | TurnedConv | Pools | PoolSteps | Steps | None] = {}
     moves: dict[int, Steps] = {}
     for position, work in enumerate(works):
         if isinstance(work, ConvWork):
-            splits[position] = _choose_split(work.oriented(is_transposed), config)
+            split = _choose_split(work.oriented(is_transposed), config)
+            if position in in_order and not is_transposed and (split is None or isinstance(split, SplitConv)):
+                split = _choose_columns(work, split, config) or split
+            splits[position] = split
         elif isinstance(work, PoolWork):
             splits[position] = best_pool(work.oriented(is_transposed), config)
         if (move := _image_move(work, is_transposed=is_transposed)) is None:
@@ -109,6 +135,26 @@ def _choose_split(work: ConvWork, config: NpuConfig) -> SplitConv | CutConv | Tu
         if split is None or not swapped.is_faster(_form_cycles(split, config)):
             return split
     return None
+
+
+def _choose_columns(work: ConvWork, split: SplitConv | None, config: NpuConfig) -> SplitConv | None:
+    """The split of an image in the order of tensors, in columns, if that takes less time than a copy into planes and
+    then `split`.
+    """
+    wide = in_columns(work)
+    if wide is None or is_native(work):
+        return None
+    ahead = tp_cycles("copy", work.num_in_bytes, work.num_in_bytes, config)
+    swapped = swap_work(work, config)
+    if split is not None:
+        cycles = _split_cycles(split, config)
+    elif swapped is not None:
+        cycles = swapped.cost.cycles
+    else:
+        cycles = np.inf
+    choices = [split_conv(wide, strides, config) for strides in stride_choices(wide)]
+    found = _cheapest(choices, ahead + cycles, config)
+    return found and replace(found, is_of_columns=True)
 
 
 def _form_cycles(split: SplitConv | CutConv | TurnedConv | Pools, config: NpuConfig) -> float:

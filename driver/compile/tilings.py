@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from convoy.driver.graph.graph import Graph, GraphError
 from convoy.driver.lower.operands import Refusal
-from convoy.driver.lower.work import Axis, ConvWork
+from convoy.driver.lower.work import ConvWork
 from convoy.driver.plan.phases import is_native
 from convoy.driver.plan.schedule import ConvTask, HostTask, Schedule, Task
-from convoy.driver.plan.swap import SwappedTiling, swap_work
+from convoy.driver.plan.swap import SwappedTiling, plain_form, swap_form, swap_work
 from convoy.driver.plan.tile import Tiling, tile_work
 from convoy.spec.config import NpuConfig
 
@@ -39,7 +38,7 @@ class Tiled:
 def choose_tilings(graph: Graph, schedule: Schedule, config: NpuConfig) -> Tiled:
     """The cheapest tiling of every convolution of a schedule for `graph`, with its operands swapped or not.
 
-    A layer on a single pixel with too many channels for the stripe memory is folded: its task has other work then.
+    A layer on a single pixel is folded: its task has other work then.
     """
     tasks: list[Task | HostTask] = []
     tilings: dict[int, Tiling | SwappedTiling] = {}
@@ -81,25 +80,14 @@ def _choose(task: ConvTask, config: NpuConfig) -> tuple[ConvWork, Tiling | Swapp
             form, tiling = _tile(task.work, config)
             if not swapped.is_faster(tiling.cost.cycles):
                 return form, tiling
-    return task.work, swapped
+    return swap_form(task.work), swapped
 
 
 def _tile(work: ConvWork, config: NpuConfig) -> tuple[ConvWork, Tiling]:
-    """The first form of a convolution that can be tiled, and its tiling; the refusal of the convolution itself if none
-    can.
+    """A convolution and its tiling, as a row if it is a layer on one pixel; the refusal of the convolution itself if
+    neither can be tiled.
     """
-    try:
-        return work, tile_work(work, config)
-    except GraphError:
-        for form in _foldings(work, config):
-            with suppress(GraphError):
-                return form, tile_work(form, config)
-        raise
-
-
-def _foldings(work: ConvWork, config: NpuConfig) -> Iterator[ConvWork]:
-    """Other forms of the work, if it is a fully connected layer on one pixel."""
-    if work.rows == work.cols == Axis(1, 1) and not work.is_depthwise and not work.is_wide:
-        yield from (
-            work.folded(num_taps) for num_taps in range(2, config.num_lanes * 4 + 1) if work.num_ic % num_taps == 0
-        )
+    row = plain_form(work, config)
+    with suppress(GraphError):
+        return row, tile_work(row, config)
+    return work, tile_work(work, config)

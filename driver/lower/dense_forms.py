@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from convoy.driver.graph.as_int8 import signed_view
 from convoy.driver.graph.graph import Quant
 
-from .operands import require
+from .conv_forms import RESHAPES
+from .operands import MAX_TAPS, require, require_same_quant
 from .operators import inexact_channels
 from .parts import Expansion, Parts
 
@@ -52,5 +55,27 @@ def _channels(parts: Parts, index: int, channels: np.ndarray) -> int:
     return parts.constant(tensor.values.reshape(num_oc, *tensor.shape[1:])[channels], quant)
 
 
-DENSE_EXPANSIONS: dict[str, tuple[Expansion, ...]] = {"FULLY_CONNECTED": (_split_by_exactness,)}
+def _of_image(parts: Parts) -> bool:
+    """A layer that takes a whole image reads it as it is, with a kernel of its size, before it is seen as a row."""
+    op = parts.op
+    if "is_image" in op.options or op.index in parts.narrow:
+        return False
+    makers = {output: maker for maker in parts.graph.ops for output in maker.outputs}
+    tensor, found = op.inputs[0], set[int]()
+    while (maker := makers.get(tensor)) is not None and maker.kind in RESHAPES and maker.part is None:
+        found.add(maker.index)
+        tensor = maker.inputs[0]
+    source, shape = parts[tensor], parts[tensor].shape
+    if len(shape) != 4 or shape[0] != 1 or not 1 < shape[1] * shape[2] <= MAX_TAPS or source.data is not None:
+        return False
+    if int(np.prod(shape)) != parts[op.inputs[1]].shape[-1]:
+        return False
+    require_same_quant(source, parts[op.inputs[0]])
+    parts.op, parts.unread = replace(op, inputs=(tensor, *op.inputs[1:])), found
+    parts.add(op.kind, parts.op.inputs, op.outputs, **op.options, is_image=True)
+    parts.note("with the RESHAPE before it" if found else op.note)
+    return True
+
+
+DENSE_EXPANSIONS: dict[str, tuple[Expansion, ...]] = {"FULLY_CONNECTED": (_split_by_exactness, _of_image)}
 """By kind of operator."""

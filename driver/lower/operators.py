@@ -332,13 +332,17 @@ def _lower_fully_connected(graph: Graph, op: Op) -> ConvWork:
     batch = size // num_ic
     target = graph.tensors[op.outputs[0]]
     require(int(np.prod(target.shape)) == batch * num_oc, f"output shape {target.shape} is not {batch} x {num_oc}")
+    rows, cols, in_shape = Axis(1, 1), Axis(batch, batch), (1, 1, batch, num_ic)
+    if "is_image" in op.options:
+        in_shape = image(source)
+        rows, cols = (Axis(size, 1, size) for size in in_shape[1:3])
     return _conv_work(
         graph,
         op,
-        centred(weights, zero_point).reshape(num_oc, 1, 1, num_ic),
-        Axis(1, 1),
-        Axis(batch, batch),
-        (1, 1, batch, num_ic),
+        centred(weights, zero_point).reshape(num_oc, rows.kernel, cols.kernel, in_shape[3]),
+        rows,
+        cols,
+        in_shape,
         False,
         Rounding.SINGLE,
     )

@@ -277,6 +277,23 @@ class ConvWork:
         )
 
     @property
+    def covers_image(self) -> bool:
+        """Is the kernel the whole image, for one output pixel that each element has a weight for?"""
+        axes = self.rows, self.cols
+        is_whole = all(
+            (axis.size_in, axis.size_out, axis.dilation, axis.pad) == (axis.kernel, 1, 1, 0) for axis in axes
+        )
+        return is_whole and not self.is_depthwise
+
+    @property
+    def flat(self) -> ConvWork:
+        """The same work, of a kernel that covers the image, on elements in the order of tensors: a channel each."""
+        num_ic = self.num_ic * self.rows.size_in * self.cols.size_in
+        weights = self.weights.reshape(self.num_oc, 1, 1, num_ic)
+        in_shape = 1, 1, 1, num_ic
+        return replace(self, num_ic=num_ic, rows=Axis(1, 1), cols=Axis(1, 1), weights=weights, in_shape=in_shape)
+
+    @property
     def multiplier(self) -> int:
         """Output channels per input channel of a depthwise convolution."""
         return self.num_oc // self.num_ic

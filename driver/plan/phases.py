@@ -21,6 +21,7 @@ __all__ = [
     "PhaseSplit",
     "SplitConv",
     "Splits",
+    "in_columns",
     "is_native",
     "native_parts",
     "split_conv",
@@ -87,6 +88,8 @@ class SplitConv:
     split: PhaseSplit
     parts: tuple[tuple[ConvWork, range], ...]
     """Convolutions over the planes, each with the channels whose planes are made for it."""
+    is_of_columns: bool = False
+    """Of an `in_columns` convolution."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,19 @@ class Splits:
 def is_native(work: ConvWork) -> bool:
     """Does the NN engine have the strides of this convolution?"""
     return work.rows.stride in NATIVE_STRIDES and work.cols.stride in NATIVE_STRIDES
+
+
+def in_columns(work: ConvWork) -> ConvWork | None:
+    """A convolution on an image in the order of tensors as one on a single plane, which has a column for each channel
+    of a pixel; None where that is none.
+    """
+    if work.is_depthwise or work.is_wide or (work.cols.dilation > 1 and work.cols.kernel > 1):
+        return None
+    cols, count = work.cols, work.num_ic
+    wide = Axis(cols.size_in * count, cols.size_out, cols.kernel * count, cols.stride * count, pad=cols.pad * count)
+    weights = work.weights.reshape(work.num_oc, work.rows.kernel, wide.kernel, 1)
+    in_shape = 1, work.rows.size_in, wide.size_in, 1
+    return replace(work, num_ic=1, cols=wide, weights=weights, in_shape=in_shape)
 
 
 def stride_choices(work: ConvWork) -> list[tuple[int, int]]:

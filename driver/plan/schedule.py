@@ -191,6 +191,8 @@ class _Scheduler:
         self.copies: dict[tuple[Value, str], Value] = {}
         self.oriented: dict[int, ConvWork] = {}
         """By identity of the work."""
+        self.flat: dict[int, ConvWork] = {}
+        """The same."""
         self.parts: dict[tuple[int, int], range] = {}
         """By buffer and batch, the buffers of the images."""
         self.due: dict[int, list[int]] = {}
@@ -366,6 +368,8 @@ class _Scheduler:
     def _reshaped(self, op: Op, position: int, value: Value, shape: Shape) -> Value:
         if value.shape == shape:
             return value
+        if value.shape[::3] == shape[::3] and self._same_order(value.shape, value.layout, "planar"):
+            return Value(value.buffer, shape, "planar")
         value = self._converted(op, position, value, "linear") if value.layout != "linear" else value
         return Value(value.buffer, shape, "linear")
 
@@ -373,10 +377,18 @@ class _Scheduler:
 
     def _conv(self, op: Op, position: int, work: ConvWork) -> None:
         value = self._images_of(op, position, op.inputs[work.source], work.in_shape)
-        batch = value.shape[0]
         split = self.splits.convs.get(position)
+        batch = value.shape[0]
+        if split is None and work.covers_image and self._same_order(value.shape, value.layout, "linear"):
+            work = self.flat.setdefault(id(work), work.flat)
+            shape = _with_extent(_in_bytes(work.in_shape, work.value_bytes), 0, batch)
+            value = self._reshaped(op, position, value, shape)
         if isinstance(split, TurnedConv):
             sources = [self._turned(op, position, value, work.value_bytes)]
+        elif isinstance(split, SplitConv) and split.is_of_columns:
+            height, width = split.split.rows.size_in, split.split.cols.size_in
+            value = self._converted(op, position, value, "linear")
+            sources = [self._reshaped(op, position, value, (batch, height, width, 1))]
         else:
             sources = [self._converted(op, position, value, self.native)]
         if work.residual is not None:
@@ -676,7 +688,7 @@ class _Scheduler:
             value = self._converted(op, position, value, "linear")
             source = [axis for axis, size in enumerate(sizes) if size > 1]
         layout = self.native if self.native in wanted else "linear"
-        if self._is_only_moved(op.outputs[0]):  # a copy of whole runs
+        if self._is_only_read_by(op.outputs[0], _MOVING):  # a copy of whole runs
             layout = next((name for name, axes in wanted.items() if axes[-1:] == source[-1:]), layout)
         for step in order_steps(source, wanted[layout]):
             target = self._new(shape, layout)
@@ -685,10 +697,9 @@ class _Scheduler:
             value, source = target, step
         self._define(op, position, value)
 
-    def _is_only_moved(self, index: int) -> bool:
-        """Do all readers of a tensor only move its values?"""
-        kinds = {op.kind for op in self.graph.ops if index in op.inputs}
-        return index not in self.graph.outputs and kinds <= _MOVING
+    def _is_only_read_by(self, index: int, kinds: frozenset[str]) -> bool:
+        """Are all readers of a tensor operators of some kinds?"""
+        return index not in self.graph.outputs and {op.kind for op in self.graph.ops if index in op.inputs} <= kinds
 
     def _resize(self, op: Op, position: int, work: ResizeWork) -> None:
         value = self._converted(op, position, self._value(op.inputs[0]), self.native)
@@ -757,8 +768,10 @@ class _Scheduler:
         return True
 
     def _reshape(self, op: Op, position: int, work: ReshapeWork) -> None:
-        shape = self._byte_shape(op.outputs[0])
-        self._define(op, position, self._reshaped(op, position, self._value(op.inputs[0]), shape))
+        value, shape = self._value(op.inputs[0]), self._byte_shape(op.outputs[0])
+        if self._is_only_read_by(op.outputs[0], _CUTTING):  # rows are in one piece then
+            value = self._converted(op, position, value, "linear")
+        self._define(op, position, self._reshaped(op, position, value, shape))
 
     # Variables
 
@@ -866,7 +879,8 @@ class _Scheduler:
         self.values[op.outputs[number]] = self._reshaped(op, position, value, shape)
 
 
-_MOVING = {"RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "CONCATENATION", "QUANTIZE"}
+_CUTTING = frozenset(["SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "UNPACK"])
+_MOVING = _CUTTING | {"RESHAPE", "TRANSPOSE", "CONCATENATION", "QUANTIZE"}
 
 
 def _in_bytes(shape: Shape, value_bytes: int) -> Shape:

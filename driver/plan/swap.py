@@ -22,8 +22,20 @@ from .geometry import Geometry
 from .phases import native_parts
 from .tile import tile_work
 
-__all__ = ["SwappedJob", "SwappedTiling", "met_by_cores", "nn_cycles", "swap_obstacle", "swap_work", "tap_cycles"]
+__all__ = [
+    "SwappedJob",
+    "SwappedTiling",
+    "met_by_cores",
+    "nn_cycles",
+    "plain_form",
+    "swap_form",
+    "swap_obstacle",
+    "swap_work",
+    "tap_cycles",
+]
 
+ROW_WORDS = 4
+"""Of the window of a layer on one pixel, at most."""
 MAX_POSITION_TILES = 4
 """Each reads the weights again; with more of them lanes of pixels are full."""
 
@@ -98,14 +110,33 @@ def met_by_cores(in_rows: np.ndarray, in_cols: np.ndarray, num_cores: int) -> np
     return dealt.reshape(len(dealt), -1, num_cores).sum(axis=1, dtype=np.int64)
 
 
+def swap_form(work: ConvWork) -> ConvWork:
+    """The form in which a convolution as stored is computed with its operands swapped: a layer on one pixel is a row,
+    for each channel costs the gather a cycle.
+    """
+    return _as_row(work, min(NN.fields["src_kernel_w"].max, MAX_SRC_PLANE_BYTES))
+
+
+def plain_form(work: ConvWork, config: NpuConfig) -> ConvWork:
+    """The same of the plain form: a row of some words has one window, and is denser in the stripe."""
+    return _as_row(work, ROW_WORDS * config.num_lanes)
+
+
+def _as_row(work: ConvWork, most: int) -> ConvWork:
+    """A layer of 8 bits on one pixel as a row of at most `most` pixels of as few channels as can be."""
+    if not (work.rows == work.cols == Axis(1, 1)) or work.is_depthwise or work.is_wide:
+        return work
+    return work.folded(max(count for count in range(1, most + 1) if work.num_ic % count == 0))
+
+
 def swap_work(work: ConvWork, config: NpuConfig) -> SwappedTiling | None:
-    """The cheapest tiling of a convolution as stored with its operands swapped; None where that cannot be.
+    """The cheapest tiling of the `swap_form` of a convolution with its operands swapped; None where that cannot be.
 
     Equal geometries are tiled once.
     """
     if work.is_depthwise or work.is_wide or work.pool_size or work.pieces is not None or not _has_narrow_weights(work):
         return None
-    return _swap_once(Geometry.of(work), config)
+    return _swap_once(Geometry.of(swap_form(work)), config)
 
 
 def swap_obstacle(work: ConvWork, config: NpuConfig) -> str | None:
@@ -130,7 +161,7 @@ def nn_cycles(work: ConvWork, config: NpuConfig) -> float:
     """
     swapped = swap_work(work, config)
     try:
-        cycles = sum(tile_work(part, config).cost.cycles for part in native_parts(work, config))
+        cycles = sum(tile_work(plain_form(part, config), config).cost.cycles for part in native_parts(work, config))
     except GraphError:
         if swapped is None:
             raise

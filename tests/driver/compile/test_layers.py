@@ -2,6 +2,7 @@
 against the golden layers.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,10 +16,10 @@ from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import ConvWork
 from convoy.driver.plan.cost import words_per_row
-from convoy.driver.plan.phases import Splits, split_conv, stride_choices
+from convoy.driver.plan.phases import Splits, in_columns, split_conv, stride_choices
 from convoy.driver.plan.tile import tile_work
 from convoy.spec.config import PRESETS, NpuConfig
-from convoy.spec.isa import NN, Opcode
+from convoy.spec.isa import NN, TP, Opcode
 from convoy.verif.graphs import GraphMaker, evaluate, random_values, run_plan
 from convoy.verif.strategies import configs, layer_graphs, out_size
 
@@ -55,21 +56,26 @@ def test_layers(graph, config):
         check(graph, config)
 
 
-def share_of_strides(number, works, config, *, is_transposed):
-    """Choice `number` for every convolution, whatever it costs."""
+def share_of_strides(number, works, config, *, is_transposed, in_order):
+    """Strides that the tensor processor takes by a number, not by cost; by an odd one of images in columns where they
+    are in the order of tensors.
+    """
     splits = {}
     for position, work in enumerate(works):
         if isinstance(work, ConvWork):
-            stored = work.oriented(is_transposed)
+            is_wide = number % 2 and position in in_order and not is_transposed
+            wide = in_columns(work) if is_wide else None
+            stored = wide or work.oriented(is_transposed)
             choices = stride_choices(stored)
-            strides = choices[number % len(choices)]
-            if strides != (stored.rows.stride, stored.cols.stride):
-                splits[position] = split_conv(stored, strides, config)
+            strides = choices[number // 2 % len(choices)]
+            if wide or strides != (stored.rows.stride, stored.cols.stride):
+                split = split_conv(stored, strides, config)
+                splits[position] = replace(split, is_of_columns=wide is not None)
     return Splits(is_transposed, splits)
 
 
 @PROPERTY
-@given(layer_graphs(), configs(), st.integers(0, 3))
+@given(layer_graphs(), configs(), st.integers(0, 7))
 def test_any_share_of_the_strides(graph, config, number):
     """Whatever the tensor processor takes of the strides, native ones too, the result is the same."""
     with pytest.MonkeyPatch.context() as patch:
@@ -189,6 +195,35 @@ def test_a_window_of_one_phase_holds_more_pixels():
     assert [{num_ic for num_ic, _ in stripes} for stripes in found] == [{2 * 2 * 2}, {2}]
     assert sum(num_groups for _, num_groups in found[0]) == 2
     check(large, PRESETS["Q"])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+@pytest.mark.parametrize(
+    ("size", "num_ic", "kernel", "stride", "pads"),
+    [
+        ((28, 28), 3, (7, 7), (7, 7), (0, 0, 0, 0)),
+        ((30, 23), 4, (4, 5), (4, 5), (1, 2, 0, 3)),
+        ((20, 21), 2, (7, 7), (4, 3), (3, 3, 2, 1)),
+        ((1, 90), 3, (1, 9), (1, 3), (0, 0, 4, 4)),
+        ((40, 33), 1, (8, 8), (8, 8), (0, 0, 0, 0)),
+    ],
+    ids=["patches", "pads", "overlapping", "row", "one channel"],
+)
+def test_an_image_in_the_order_of_tensors_becomes_planes_at_once(size, num_ic, kernel, stride, pads, dtype):
+    """One tensor processor's descriptor at most moves a byte."""
+    graph = strided(*size, num_ic, 16, kernel, stride, pads, dtype=dtype)
+    check(graph, PRESETS["Q"])
+    (step,) = compile_graph(graph, PRESETS["Q"]).steps
+    moves = [TP.decode(raw) for raw in step.program.descriptors if raw[0] == Opcode.TP]
+    assert all(not move["wait_tp"] for move in moves)
+
+
+def test_images_of_a_batch_in_columns():
+    """The same with a plane of columns for each image."""
+    maker = GraphMaker(3)
+    source, weights = maker.tensor((3, 16, 16, 3)), maker.weights((8, 4, 4, 3), 8, 0)
+    result = maker.op("CONV_2D", (source, weights, -1), (3, 4, 4, 8), padding="SAME", stride_h=4, stride_w=4)
+    check(maker.graph([source], [result]), PRESETS["Q"])
 
 
 def test_only_the_rows_that_are_read_are_made():

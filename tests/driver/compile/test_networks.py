@@ -205,6 +205,24 @@ def test_reshape_at_the_edges():
     assert plan.steps[0].engines[2] == "tp"
 
 
+def test_pixels_in_a_row_stay_where_they_are():
+    """Planes of an image are planes of one row of its pixels; rows that are cut apart are made in one piece."""
+    maker = GraphMaker(6)
+    source = maker.tensor((1, 7, 6, 5))
+    image = conv(maker, source, 6)
+    row = maker.op("RESHAPE", (image,), (1, 42, 6))
+    layer = maker.op("FULLY_CONNECTED", (row, maker.weights((9, 6), 1, 0), -1), (1, 42, 9), keep_num_dims=True)
+    steps = maker.op("RESHAPE", (layer,), (42, 9))
+    parts = [
+        maker.op("SLICE", (steps, maker.constant((first, 0)), maker.constant((21, 9))), (21, 9)) for first in (0, 21)
+    ]
+    graph = maker.graph([source], [maker.op("ADD", parts, (21, 9))])
+    plan = compile_graph(graph, PRESETS["Q"], keep_tensors=True)
+    check(graph, plan)
+    engines = [plan.steps[0].engines[op.index] for op in graph.ops[1:6]]
+    assert [engines[0], engines[2:]] == ["alias", ["tp", "alias", "alias"]]
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [

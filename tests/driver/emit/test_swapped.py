@@ -99,9 +99,11 @@ def test_shapes(graph, config):
 
 @pytest.mark.usefixtures("swapping")
 def test_taps_that_meet_pads_only_are_left_out():
-    """Of a kernel of 3 x 3 on one pixel one tap is left, of one of 3 x 5 on a row its middle row."""
+    """Of a kernel of 3 x 3 on one pixel one tap is left and the channels are a row, of one of 3 x 5 on a row its middle
+    row.
+    """
     (job,) = check(conv((1, 1), 4, 8, (3, 3), pads=(1, 1, 1, 1)), PRESETS["Q"])
-    assert (job["src_kernel_h"], job["src_kernel_w"], job["num_z"]) == (1, 1, 4)
+    assert (job["num_src_planes"], job["src_kernel_h"], job["src_kernel_w"], job["num_z"]) == (1, 1, 4, 4)
     (job,) = check(conv((1, 3), 4, 8, (3, 5), pads=(1, 1, 2, 2)), PRESETS["Q"])
     assert (job["src_kernel_h"], job["src_kernel_w"], job["src_start_y"], job["src_start_x"]) == (1, 5, 0, -2)
 

@@ -133,3 +133,52 @@ def test_a_thousand_channels_of_int16_are_given_up_at_once():
     assert isinstance(work, HostWork)
     assert "most channels" in work.reason
     assert perf_counter() - start < 1
+
+
+def image_layer(dtype, *, size=(5, 4), has_pool=True, is_seen_as_row=True, is_read_twice=False):
+    """A file of a fully connected layer that takes a whole image of 6 channels, behind a pool; with factors that are
+    exact.
+    """
+    maker, shape, num_ic = GraphMaker(7, dtype), (1, *size, 6), 6 * size[0] * size[1]
+    tensor = first = maker.tensor(shape, scale=2**-6)
+    if has_pool:
+        window = {"filter_h": 2, "filter_w": 2, "stride_h": 1, "stride_w": 1}
+        tensor = maker.op("MAX_POOL_2D", (tensor,), shape, padding="SAME", activation="NONE", **window)
+    row = maker.op("RESHAPE", (tensor, maker.constant((1, num_ic))), (1, num_ic), new_shape=(1, num_ic))
+    weights = maker.weights((9, num_ic), 9, 0)
+    quant = maker.tensors[weights].quant
+    quant = replace(quant, scale=np.full(quant.scale.shape, 2**-8, np.float32))
+    maker.tensors[weights] = replace(maker.tensors[weights], quant=quant)
+    source = row if is_seen_as_row else tensor
+    result = maker.op("FULLY_CONNECTED", (source, weights), (1, 9), activation="NONE", keep_num_dims=False)
+    quant = replace(maker.tensors[result].quant, scale=np.array([0.25], np.float32))
+    maker.tensors[result] = replace(maker.tensors[result], quant=quant)
+    return write_tflite(maker.graph([first], [result, row] if is_read_twice else [result]))
+
+
+def engines(plan):
+    """By kind of the operators."""
+    (step,) = plan.steps
+    return {op.kind: step.engines[op.index] for op in plan.graph.ops}
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
+@pytest.mark.parametrize("is_seen_as_row", [True, False], ids=["row", "image"])
+def test_an_image_is_read_as_it_is(dtype, is_seen_as_row):
+    found = engines(check_model(image_layer(dtype, is_seen_as_row=is_seen_as_row), Q))
+    assert found["FULLY_CONNECTED"] in ("nn", "swapped")
+    assert "RESHAPE" not in found
+
+
+def test_an_image_in_the_order_of_tensors_is_read_as_a_row():
+    assert engines(check_model(image_layer(np.int8, has_pool=False), Q)) == {"FULLY_CONNECTED": "swapped"}
+
+
+def test_a_row_that_is_a_result_too_is_made():
+    found = engines(check_model(image_layer(np.int8, is_read_twice=True), Q))
+    assert (found["RESHAPE"], found["FULLY_CONNECTED"]) == ("tp", "swapped")
+
+
+def test_an_image_that_windows_do_not_hold_is_a_row():
+    small = Q.with_(num_lanes=8, post_lanes=4, window_words=16)
+    assert engines(check_model(image_layer(np.int16, size=(10, 15)), small))["RESHAPE"] == "tp"
