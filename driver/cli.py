@@ -1,4 +1,5 @@
-"""The command `convoy`: run, layer, estimate, profile, compile, operators, prune, quantize, verilog, info, bench.
+"""The command `convoy`: run, layer, estimate, profile, compare, compile, operators, prune, quantize, verilog, info,
+bench.
 
 Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report
 says so); 1 a tensor differs from the reference, or an error in Convoy itself; 2 the model, an input or an option is
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from convoy.driver.graph.graph import Graph
     from convoy.driver.graph.onnx_reader import OnnxModel
     from convoy.driver.graph.tflite_reader import TfliteModel
+    from convoy.driver.report.deployment import Clock
     from convoy.driver.runtime.device import Device, MemoryModel
     from convoy.driver.runtime.session import Execution
 
@@ -137,6 +140,16 @@ Json = Annotated[
         "--json", metavar="FILE", help="Write the report to this file; - for stdout.", autocompletion=complete_files
     ),
 ]
+ClockOption = Annotated[
+    str | None,
+    typer.Option(
+        "--clock", metavar="62MHz", help="Clock frequency, for milliseconds.", show_default="the placed preset's"
+    ),
+]
+Csv = Annotated[
+    Path | None,
+    typer.Option("--csv", metavar="FILE", help="Write the layers as a table.", autocompletion=complete_files),
+]
 Save = Annotated[
     Path | None,
     typer.Option("--save", metavar="DIR", help="Write every tensor into this folder.", autocompletion=complete_files),
@@ -192,7 +205,9 @@ def run(
     ] = None,
     save: Save = None,
     waves: Waves = None,
+    clock: ClockOption = None,
     json_path: Json = None,
+    csv: Csv = None,
     memory: Memory = MemoryKind.SPLIT,
     latency: Latency = 32,
     stall: Stall = 0,
@@ -213,6 +228,7 @@ def run(
     """Run a network and compare every tensor with the reference."""
     from convoy.driver.graph.reader import load_network
     from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.report.deployment import clock_of
     from convoy.driver.workload.inputs import load_input, load_steps, random_inputs
 
     if input_path is not None and seed is not None:
@@ -220,7 +236,7 @@ def run(
     _start(reference)
     if layers is not None and steps > 1:
         raise GraphError("--layers and --steps exclude each other")
-    _check(device, waves, read=(model, input_path, config), json_path=json_path, save=save)
+    _check(device, waves, read=(model, input_path, config), json_path=json_path, save=save, csv=csv)
     npu, loaded = load_config(config), load_network(model, parse_shapes(shape or ()))
     graph = loaded.graph
     selected = _parse_layers(layers, graph)
@@ -234,10 +250,19 @@ def run(
     else:
         inputs = [{tensors[0].index: values} for values in load_steps(input_path, tensors[0], steps)]
     job = _Job(
-        graph, loaded, str(model), npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference
+        graph,
+        loaded,
+        str(model),
+        npu,
+        config,
+        device,
+        _memory_model(memory, latency, stall, seed),
+        waves,
+        reference,
+        clock_of(clock, npu),
     )
     found = job.run(inputs, selected, workers=_workers(jobs, scheduler, waves), is_strict=strict)
-    return _finish(job, found, save, json_path)
+    return _finish(job, found, save, json_path, csv)
 
 
 @app.command()
@@ -273,16 +298,19 @@ def layer(
     seed: Seed = None,
     save: Save = None,
     waves: Waves = None,
+    clock: ClockOption = None,
     json_path: Json = None,
+    csv: Csv = None,
     memory: Memory = MemoryKind.SPLIT,
     latency: Latency = 32,
     stall: Stall = 0,
 ) -> int:
     """Run one layer with random weights, of any shape."""
+    from convoy.driver.report.deployment import clock_of
     from convoy.driver.workload.inputs import random_inputs
     from convoy.driver.workload.synthetic import LayerSpec, make_layer
 
-    _check(device, waves, read=(config,), json_path=json_path, save=save)
+    _check(device, waves, read=(config,), json_path=json_path, save=save, csv=csv)
     _start(reference)
     npu = load_config(config)
     height, width, num_ic = _ints("--input", extents, "x", 3)
@@ -316,8 +344,9 @@ def layer(
         _memory_model(memory, latency, stall, seed),
         waves,
         reference,
+        clock_of(clock, npu),
     )
-    return _finish(job, job.run([inputs], None, is_inside=True), save, json_path)
+    return _finish(job, job.run([inputs], None, is_inside=True), save, json_path, csv)
 
 
 @app.command(name="estimate")
@@ -327,37 +356,19 @@ def estimate_command(
     config: Config = "Q",
     strict: Strict = False,
     latency: Latency = 32,
+    clock: ClockOption = None,
     json_path: Json = None,
+    csv: Csv = None,
 ) -> int:
     """Predict what `run` reports, without simulation.
 
     Cycles, bytes and lost cycles of every layer, within 3 % for a network and 10 % for a layer.
     """
-    from convoy.driver.compile.pipeline import compile_graph
-    from convoy.driver.graph.reader import read_network
-    from convoy.driver.graph.tflite_shapes import parse_shapes
-    from convoy.driver.report.report import build_report, print_report
-    from convoy.driver.report.tables import stdout_console
-    from convoy.driver.runtime.device import MemoryModel
-    from convoy.driver.timing.estimate import Estimator, estimate
+    from .network import load
 
-    _check(None, read=(model, config), json_path=json_path)
-    plan = compile_graph(
-        read_network(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True, is_strict=strict
-    )
-    memory = MemoryModel(latency_cycles=latency)
-    report, _ = build_report(
-        plan,
-        Estimator(memory),
-        estimate(plan, memory),
-        model=str(model),
-        config=config,
-        device_name="estimate",
-        reference=ReferenceName.NONE,
-        expected=None,
-    )
-    if not _write_json(report, json_path):
-        print_report(report, stdout_console())
+    _check(None, read=(model, config), json_path=json_path, csv=csv)
+    network = load(model, config, shapes=shape or (), clock=clock, latency=latency, strict=strict)
+    _show(network.estimate(), json_path, csv)
     return 0
 
 
@@ -390,64 +401,26 @@ def profile(
             "--trace", metavar="FILE", help="Write a timeline for ui.perfetto.dev.", autocompletion=complete_files
         ),
     ] = None,
+    clock: ClockOption = None,
     json_path: Json = None,
+    csv: Csv = None,
 ) -> int:
     """Show where cycles go, as charts and a timeline."""
-    from convoy.driver.compile.pipeline import compile_graph
-    from convoy.driver.graph.reader import read_network
-    from convoy.driver.graph.tflite_shapes import parse_shapes
-    from convoy.driver.report.profile import timeline, write_profile_page
-    from convoy.driver.report.report import build_report, print_report
-    from convoy.driver.report.tables import stdout_console
-    from convoy.driver.runtime.device import MemoryModel
-    from convoy.driver.runtime.session import Session, plan_inputs
-    from convoy.driver.timing.estimate import Estimator, estimate
-    from convoy.driver.workload.inputs import random_inputs
-
-    from .devices import open_device
+    from .network import load
 
     _check(
         "native" if source == ProfileSource.NATIVE else None,
         read=(model, config),
         json_path=json_path,
+        csv=csv,
         files={"--html": html, "--trace": trace},
     )
     if html is not None:
         from .report import html_page as page  # noqa: F401 - what it needs may not be installed
-    plan, memory = (
-        compile_graph(
-            read_network(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True, is_strict=strict
-        ),
-        MemoryModel(latency_cycles=latency),
-    )
-    if source == ProfileSource.MODEL:
-        device_name, execution = "estimate", estimate(plan, memory)
-    else:
-        device_name = str(source)
-        with spinner("running") as status:
-            device = open_device(device_name, plan.config, memory, progress=status.step)
-            try:
-                execution = Session(plan, device).run(
-                    random_inputs([plan.graph.tensors[index] for index in plan_inputs(plan)], 0)
-                )
-            finally:
-                device.close()
-    report, _ = build_report(
-        plan,
-        Estimator(memory),
-        execution,
-        model=str(model),
-        config=config,
-        device_name=device_name,
-        reference=ReferenceName.NONE,
-        expected=None,
-    )
-    if html is not None:
-        write_profile_page(html, plan, compile_graph(plan.graph, plan.config), report)
-    if trace is not None:
-        write_file(trace, timeline(plan, report, execution, memory))
-    if not _write_json(report, json_path):
-        print_report(report, stdout_console())
+    network = load(model, config, shapes=shape or (), clock=clock, latency=latency, strict=strict)
+    with spinner("running") as status:
+        report = network.profile(html, trace, device=source, progress=status.step)
+    _show(report, json_path, csv)
     return 0
 
 
@@ -520,6 +493,30 @@ def operators(
     rows = needs(graph, compile_graph(graph, load_config(config)))
     if not _write_json({"model": str(model), "config": config, "operators": rows}, json_path):
         print_needs(rows, stdout_console())
+    return 0
+
+
+@app.command()
+def compare(
+    first: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A.json", help="Report that --json wrote.", show_default=False, autocompletion=complete_files
+        ),
+    ],
+    second: Annotated[
+        Path, typer.Argument(metavar="B.json", help="Another.", show_default=False, autocompletion=complete_files)
+    ],
+    json_path: Json = None,
+) -> int:
+    """Compare two reports of run, estimate or profile, layer by layer."""
+    from convoy.driver.report.difference import difference, print_difference, read_report
+    from convoy.driver.report.tables import stdout_console
+
+    _check(None, read=(first, second), json_path=json_path)
+    found = difference(read_report(first), read_report(second))
+    if not _write_json(found, json_path):
+        print_difference(found, stdout_console())
     return 0
 
 
@@ -663,8 +660,10 @@ class _Job:
         memory_model: MemoryModel,
         waves: Path | None,
         reference: str,
+        clock: Clock | None,
     ):
         self.graph, self.model, self.model_name, self.npu, self.config_name = graph, model, model_name, npu, config_name
+        self.clock = clock
         self.device_name, self.memory_model, self.waves, self.reference = device_name, memory_model, waves, reference
 
     def run(
@@ -681,6 +680,7 @@ class _Job:
         the layout of the NPU. `workers`: run the layers independently on these. `is_strict`: as in `compile_graph`.
         """
         from convoy.driver.compile.pipeline import compile_graph
+        from convoy.driver.report.deployment import memory_needs
         from convoy.driver.report.report import build_report, join_steps
         from convoy.driver.runtime.session import Session, plan_inputs
 
@@ -725,11 +725,13 @@ class _Job:
                 reference=reference.name if reference else str(self.reference),
                 expected=expected,
                 reference_note=reference.note if reference else None,
+                clock=self.clock,
             )
 
         if workers is not None:
             merged, device, execution = self._run_parts(plan, steps, workers)
-            return *report(merged, device, execution, steps[0]), self._tensors_of_file(execution)
+            found, mismatches = report(merged, device, execution, steps[0])
+            return found | memory_needs(plan), mismatches, self._tensors_of_file(execution)
         outcomes = []
         with spinner(f"running on {self.device_name}") as status, _device(self, status) as device:
             session = Session(
@@ -845,14 +847,12 @@ def _workers(jobs: int | None, scheduler: str | None, waves: Path | None) -> _Wo
     return _Workers(jobs or 1, scheduler)
 
 
-def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | None, json_path: Path | None) -> int:
+def _finish(
+    job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | None, json_path: Path | None, csv: Path | None
+) -> int:
     """Show and store a report; the exit code."""
     report, mismatches, tensors = outcome
-    if not _write_json(report, json_path):
-        from convoy.driver.report.report import print_report
-        from convoy.driver.report.tables import stdout_console
-
-        print_report(report, stdout_console())
+    _show(report, json_path, csv)
     if report["bit_exact"] is None and report["reference_note"]:
         typer.echo(f"convoy: not compared: {report['reference_note']}", err=True)
     for mismatch in mismatches:
@@ -864,11 +864,24 @@ def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | 
     return 1 if mismatches else 0
 
 
-def _write_json(report: dict[str, Any], path: Path | None) -> bool:
+def _show(report: Mapping[str, Any], json_path: Path | None, csv: Path | None) -> None:
+    """A report in the files that are wanted, and on the terminal if its JSON does not go there."""
+    if csv is not None:
+        from convoy.driver.report.csv_table import layers_csv
+
+        write_file(csv, layers_csv(report))
+    if not _write_json(report, json_path):
+        from convoy.driver.report.report import print_report
+        from convoy.driver.report.tables import stdout_console
+
+        print_report(report, stdout_console())
+
+
+def _write_json(report: Mapping[str, Any], path: Path | None) -> bool:
     """Write a report; True if it went to stdout, where nothing else may go then."""
     if path is None:
         return False
-    text = json.dumps(report, indent=2) + "\n"
+    text = json.dumps(dict(report), indent=2) + "\n"
     if str(path) == "-":
         typer.echo(text, nl=False)
         return True
@@ -883,6 +896,7 @@ def _check(
     read: tuple[Path | str | None, ...],
     json_path: Path | None,
     save: Path | None = None,
+    csv: Path | None = None,
     files: dict[str, Path | None] | None = None,
 ) -> None:
     """Refuse, before any work, a device whose tools are missing and outputs that could not be written; `read` are
@@ -898,7 +912,7 @@ def _check(
     json_file = None if json_path is None or str(json_path) == "-" else json_path
     check_outputs(
         (Path(path) for path in read if path is not None),
-        {"--json": json_file, "--waves": waves, **(files or {})},
+        {"--json": json_file, "--csv": csv, "--waves": waves, **(files or {})},
         {"--save": save},
     )
 

@@ -38,6 +38,7 @@ FLOORS = (
     ("report",),
     ("workload",),
     ("devices",),
+    ("network",),
     ("parallel", "outcome"),
     ("bench",),
     ("cli",),
