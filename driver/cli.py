@@ -1,5 +1,5 @@
-"""The command `convoy`: run, layer, estimate, profile, compare, compile, operators, prune, quantize, verilog, info,
-bench.
+"""The command `convoy`: run, layer, estimate, profile, advise, compare, compile, operators, prune, quantize, verilog,
+info, bench.
 
 Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report
 says so); 1 a tensor differs from the reference, or an error in Convoy itself; 2 the model, an input or an option is
@@ -493,6 +493,84 @@ def operators(
     rows = needs(graph, compile_graph(graph, load_config(config)))
     if not _write_json({"model": str(model), "config": config, "operators": rows}, json_path):
         print_needs(rows, stdout_console())
+    return 0
+
+
+@app.command()
+def advise(
+    model: Model,
+    shape: ShapeOption = None,
+    config: Config = "Q",
+    latency: Latency = 32,
+    apply: Annotated[
+        int,
+        typer.Option("--apply", metavar="N", min=0, max=1000, help="Make the N changes that win most; see --output."),
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write the changed network here.", autocompletion=complete_files
+        ),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run both networks on the RTL: the cycles before and after.")
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write the advice as a page (extra plots).", autocompletion=complete_files
+        ),
+    ] = None,
+    json_path: Json = None,
+) -> int:
+    """Say what in a network breaks a rule, what that costs, what to change, and what it wins.
+
+    Changes are tried in the whole network by the timing model. Weights that a change adds are drawn from those that
+    are there: the cycles are those of a trained network, the results are not.
+    """
+    from convoy.driver.advise.show import advice_report, print_advice, print_applied, write_advice_page
+    from convoy.driver.report.tables import stdout_console
+
+    from .advise.advisor import advise as find_advice
+    from .advise.advisor import apply as apply_advice
+    from .network import changed, load
+
+    if bool(apply) != (output is not None):
+        raise GraphError("--apply N and --output FILE belong together")
+    if measure and not apply:
+        raise GraphError("--measure compares with what --apply N changes; give both")
+    _check(
+        "native" if measure else None,
+        read=(model, config),
+        json_path=json_path,
+        files={"--output": output, "--html": html},
+    )
+    if html is not None:
+        from .report import html_page as page  # noqa: F401 - what it needs may not be installed
+    network = load(model, config, shapes=shape or (), latency=latency)
+    with bar("advising") as progress:
+        advised = find_advice(network.loaded.graph, network.config, network.memory, progress)
+    report = {"model": str(model), "config": config} | advice_report(advised)
+    console = stdout_console()
+    if html is not None:
+        write_advice_page(html, str(model), advised)
+    if output is not None:
+        graph, done = apply_advice(network.loaded.graph, advised.advice, apply)
+        other = changed(network, graph, output)
+        measured = None
+        if measure:
+            with spinner("running") as status:
+                before, after = (each.profile(progress=status.step).cycles or 0 for each in (network, other))
+                measured = before, after
+        report["applied"] = {
+            "changes": [{"number": one.finding.number, "change": option.change.text} for one, option in done],
+            "estimated_cycles": [advised.cycles, other.estimate().cycles],
+            "measured_cycles": measured and list(measured),
+        }
+    if not _write_json(report, json_path):
+        print_advice(advised, console)
+        if output is not None:
+            print_applied(done, advised.cycles, report["applied"]["estimated_cycles"][1], measured, console)
     return 0
 
 

@@ -19,9 +19,10 @@ from .compile.pipeline import compile_graph
 from .devices import check_device, open_device
 from .errors import GraphError
 from .files import write_file
-from .graph.graph import Tensor
+from .graph.graph import Graph, Tensor
 from .graph.reader import load_network
 from .graph.tflite_shapes import parse_shapes
+from .graph.tflite_writer import write_tflite
 from .report.csv_table import layers_csv
 from .report.deployment import Clock, clock_of
 from .report.profile import timeline, write_profile_page
@@ -35,7 +36,7 @@ from .workload.reference import Compared
 if TYPE_CHECKING:
     from .emit.program import Plan
 
-__all__ = ["Network", "Outputs", "Report", "Stream", "TensorInfo", "load"]
+__all__ = ["Network", "Outputs", "Report", "Stream", "TensorInfo", "changed", "load"]
 
 TABLE_WIDTH = 160
 """Columns of a report as text."""
@@ -364,6 +365,25 @@ def load(
     loaded = load_network(Path(model), parse_shapes(shapes))
     plan = compile_graph(loaded.graph, npu, keep_tensors=True, is_strict=strict)
     return Network(Path(model), npu.name, clock, MemoryModel(latency_cycles=latency), plan, loaded)
+
+
+def changed(network: Network, graph: Graph, path: Path) -> Network:
+    """Another network than one that was loaded, written to a TFLite file and loaded from it.
+
+    Raises
+    ------
+    GraphError
+        When it has an operator that cannot be written, or no other result than the file can be made.
+    """
+    write_file(path, write_tflite(graph))
+    return Network(
+        path,
+        network.config.name,
+        None,
+        network.memory,
+        compile_graph((loaded := load_network(path)).graph, network.config, keep_tensors=True),
+        loaded,
+    )
 
 
 def _info(tensor: Tensor) -> TensorInfo:
