@@ -183,6 +183,15 @@ def run(
         ),
     ] = None,
     seed: Seed = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Names of the classes, one per line: the largest are shown.",
+            autocompletion=complete_files,
+        ),
+    ] = None,
     device: DeviceOption = DeviceName.NATIVE,
     config: Config = "Q",
     strict: Strict = False,
@@ -228,15 +237,17 @@ def run(
     """Run a network and compare every tensor with the reference."""
     from convoy.driver.graph.reader import load_network
     from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.report.answers import load_labels
     from convoy.driver.report.deployment import clock_of
     from convoy.driver.workload.inputs import load_input, load_steps, random_inputs
 
     if input_path is not None and seed is not None:
         raise GraphError("--input and --seed exclude each other")
+    names = None if labels is None else load_labels(labels)
     _start(reference)
     if layers is not None and steps > 1:
         raise GraphError("--layers and --steps exclude each other")
-    _check(device, waves, read=(model, input_path, config), json_path=json_path, save=save, csv=csv)
+    _check(device, waves, read=(model, input_path, labels, config), json_path=json_path, save=save, csv=csv)
     npu, loaded = load_config(config), load_network(model, parse_shapes(shape or ()))
     graph = loaded.graph
     selected = _parse_layers(layers, graph)
@@ -262,7 +273,8 @@ def run(
         clock_of(clock, npu),
     )
     found = job.run(inputs, selected, workers=_workers(jobs, scheduler, waves), is_strict=strict)
-    return _finish(job, found, save, json_path, csv)
+    shown = _answers(job, found[2], names, is_wanted=labels is not None or input_path is not None)
+    return _finish(job, (found[0] | shown, *found[1:]), save, json_path, csv)
 
 
 @app.command()
@@ -923,6 +935,21 @@ def _workers(jobs: int | None, scheduler: str | None, waves: Path | None) -> _Wo
     if waves is not None:
         raise GraphError("--waves needs one device for all layers; leave out --jobs and --scheduler")
     return _Workers(jobs or 1, scheduler)
+
+
+def _answers(job: _Job, tensors: dict, labels: list[str] | None, is_wanted: bool) -> dict[str, Any]:
+    """`answers`, if a network that was given something, or labels, has one output which is a vector of classes."""
+    from convoy.driver.report.answers import answers, real_values
+
+    outputs = [index for index in job.graph.outputs if index in tensors]
+    if not is_wanted or len(outputs) != 1 or len(job.graph.outputs) != 1:
+        if labels is not None:
+            raise GraphError("--labels names the classes of a network's only output")
+        return {}
+    found = answers(real_values(tensors[outputs[0]], job.graph.tensors[outputs[0]]), labels)
+    if found is None and labels is not None:
+        raise GraphError("--labels names classes, but the network's output is not a vector of them")
+    return {} if found is None else {"answers": [asdict(answer) for answer in found]}
 
 
 def _finish(

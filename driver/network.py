@@ -23,6 +23,7 @@ from .graph.graph import Graph, Tensor
 from .graph.reader import load_network
 from .graph.tflite_shapes import parse_shapes
 from .graph.tflite_writer import write_tflite
+from .report.answers import NUM_ANSWERS, Answer, answers, real_values
 from .report.csv_table import layers_csv
 from .report.deployment import Clock, clock_of
 from .report.profile import timeline, write_profile_page
@@ -150,10 +151,22 @@ class Outputs(Mapping[str, np.ndarray]):
     def real(self, name: str | None = None) -> np.ndarray:
         """`value` in real numbers, float32: quantised integers are `scale * (value - zero_point)`."""
         name = self._only(name)
-        value, quant = self._values[name], self._tensors[name].quant
-        if quant is None or value.dtype.kind == "f":
-            return value.astype(np.float32)
-        return ((value.astype(np.float64) - quant.zero_point) * quant.scale).astype(np.float32)
+        return real_values(self._values[name], self._tensors[name])
+
+    def top(
+        self, number: int = NUM_ANSWERS, labels: Sequence[str] | None = None, name: str | None = None
+    ) -> list[Answer]:
+        """The classes with the largest values of an output that is a vector of them.
+
+        Raises
+        ------
+        GraphError
+            When it is no such vector, or there are not as many labels.
+        """
+        found = answers(self.real(name), labels, number)
+        if found is None:
+            raise GraphError(f"output {self._only(name)} is not a vector of classes")
+        return found
 
     def _only(self, name: str | None) -> str:
         if name is None and len(self) == 1:

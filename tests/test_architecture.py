@@ -77,7 +77,7 @@ TESTED_ELSEWHERE = {
     "hw/tp/load.py": ("hw/tp/test_engine.py", "TpEngine", "whole descriptors, stalling memory"),
     "hw/tp/process.py": ("hw/tp/test_engine.py", "TpEngine", "whole descriptors, and their cycles"),
     "driver/advise/rules.py": ("driver/advise/test_advisor.py", "advise", "each rule on a network that breaks it"),
-    "driver/advise/show.py": ("driver/advise/test_advisor.py", '"advise"', "the command's text and JSON"),
+    "driver/advise/show.py": ("driver/advise/test_advisor.py", "applied", "the command's text and JSON"),
     "driver/bench/case.py": ("driver/bench/test_contract.py", "bench.case", "the rows of the contract"),
     "driver/bench/cli.py": ("driver/bench/test_contract.py", "bench", "its commands, run"),
     "driver/bench/measure.py": ("driver/bench/test_contract.py", "bench.measure", "the rows of the contract"),

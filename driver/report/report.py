@@ -16,6 +16,7 @@ from convoy.driver.plan.macs import LaneMacs, dense_macs
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Execution
 
+from .answers import Answer
 from .cycle_causes import cycle_split, largest_loss, no_split, total_split
 from .deployment import Clock, memory_needs, time_needs
 from .floor import Floor, find_floors
@@ -450,4 +451,6 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     }[report["bit_exact"]]
     note = f"; {report['reference_note']}" if report["reference_note"] else ""
     lines.append(f"reference {report['reference']}: {exact}{note}")
+    if "answers" in report:
+        lines.append("answer: " + ", ".join(str(Answer(**answer)) for answer in report["answers"]))
     return lines
