@@ -1,5 +1,5 @@
-"""The command `convoy`: run, layer, estimate, profile, advise, compare, compile, operators, prune, quantize, verilog,
-info, bench.
+"""The command `convoy`: run, layer, estimate, profile, advise, sweep, compare, compile, operators, prune, quantize,
+verilog, info, bench.
 
 Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report
 says so); 1 a tensor differs from the reference, or an error in Convoy itself; 2 the model, an input or an option is
@@ -272,7 +272,7 @@ def run(
         reference,
         clock_of(clock, npu),
     )
-    found = job.run(inputs, selected, workers=_workers(jobs, scheduler, waves), is_strict=strict)
+    found = job.run(inputs, selected, workers=_layer_workers(jobs, scheduler, waves), is_strict=strict)
     shown = _answers(job, found[2], names, is_wanted=labels is not None or input_path is not None)
     return _finish(job, (found[0] | shown, *found[1:]), save, json_path, csv)
 
@@ -583,6 +583,73 @@ def advise(
         print_advice(advised, console)
         if output is not None:
             print_applied(done, advised.cycles, report["applied"]["estimated_cycles"][1], measured, console)
+    return 0
+
+
+@app.command()
+def sweep(
+    model: Model,
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="PARAMETER=N,N...",
+            help="Values of a parameter of the NPU (convoy info lists them); repeat for others.",
+            show_default=False,
+        ),
+    ],
+    shape: ShapeOption = None,
+    config: Config = "Q",
+    latency: Latency = 32,
+    clock: ClockOption = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", metavar="N", min=1, max=256, help="Processes.", show_default="all cores")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Or the workers of a Dask scheduler.")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write chart and table (extra plots).", autocompletion=complete_files
+        ),
+    ] = None,
+    json_path: Json = None,
+    csv: Csv = None,
+) -> int:
+    """Estimate a network on every combination of parameters; those not set are of --config."""
+    import os
+
+    from convoy.driver.graph.reader import read_network
+    from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.report.deployment import parse_clock
+    from convoy.driver.report.tables import stdout_console
+    from convoy.driver.runtime.device import MemoryModel
+
+    from .bench import sweep as bench
+
+    _check(None, read=(model, config), json_path=json_path, csv=csv, files={"--html": html})
+    if html is not None:
+        from .report import html_page as page  # noqa: F401 - what it needs may not be installed
+    choices = bench.configurations(load_config(config), settings)
+    workers = _workers(jobs if jobs or scheduler else os.cpu_count(), scheduler)
+    graph = read_network(model, parse_shapes(shape or ()))
+    frequency = None if clock is None else parse_clock(clock)
+    with workers.executor() as executor, bar(text := "estimating") as show:
+        points = bench.sweep(
+            graph,
+            choices,
+            MemoryModel(latency_cycles=latency),
+            frequency,
+            executor,
+            lambda done: show(text, done, len(choices)),
+        )
+    if html is not None:
+        bench.write_sweep_page(html, str(model), points)
+    if csv is not None:
+        write_file(csv, bench.write_points(points))
+    if not _write_json({"model": str(model), "config": config, "points": bench.records(points)}, json_path):
+        bench.print_points(points, stdout_console())
     return 0
 
 
@@ -927,13 +994,18 @@ class _Workers:
             yield client.get_executor(pure=False)
 
 
-def _workers(jobs: int | None, scheduler: str | None, waves: Path | None) -> _Workers | None:
+def _layer_workers(jobs: int | None, scheduler: str | None, waves: Path | None) -> _Workers | None:
+    """Where layers run by themselves; None: all one behind another on one device."""
     if jobs is None and scheduler is None:
         return None
-    if jobs is not None and scheduler is not None:
-        raise GraphError("--jobs and --scheduler exclude each other")
     if waves is not None:
         raise GraphError("--waves needs one device for all layers; leave out --jobs and --scheduler")
+    return _workers(jobs, scheduler)
+
+
+def _workers(jobs: int | None, scheduler: str | None) -> _Workers:
+    if jobs is not None and scheduler is not None:
+        raise GraphError("--jobs and --scheduler exclude each other")
     return _Workers(jobs or 1, scheduler)
 
 
