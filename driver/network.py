@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from .report.report import Mismatch, build_report, layer_cells, print_report, su
 from .runtime.device import MemoryModel
 from .runtime.session import Execution, Session
 from .timing.estimate import Estimator, estimate
-from .workload.inputs import quantise_real, random_inputs
+from .workload.inputs import load_input, quantise_real, random_inputs
 from .workload.reference import Compared
 
 if TYPE_CHECKING:
@@ -123,11 +124,16 @@ class Outputs(Mapping[str, np.ndarray]):
     """
 
     def __init__(
-        self, tensors: Sequence[Tensor], values: Sequence[np.ndarray], report: Report, mismatches: Sequence[Mismatch]
+        self,
+        tensors: Sequence[Tensor],
+        values: Sequence[np.ndarray],
+        report: Report,
+        mismatches: Sequence[Mismatch],
+        inputs: Sequence[np.ndarray] = (),
     ):
         self._tensors = {tensor.name: tensor for tensor in tensors}
         self._values = {tensor.name: value for tensor, value in zip(tensors, values, strict=True)}
-        self.report, self.mismatches = report, tuple(mismatches)
+        self.report, self.mismatches, self._inputs = report, tuple(mismatches), tuple(inputs)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._values[name]
@@ -178,8 +184,37 @@ class Outputs(Mapping[str, np.ndarray]):
     def __repr__(self) -> str:
         return "\n".join(f"{name}: {value.dtype} {list(value.shape)}" for name, value in self.items())
 
+    def _repr_html_(self) -> str:
+        """For notebooks: inputs that are images, and the classes with the largest values."""
+        texts = [_picture(value) for value in self._inputs]
+        for name in self:
+            texts.append(f"<p>{html.escape(name)}: {self[name].dtype} {list(self[name].shape)}</p>")
+            found = answers(self.real(name)) or []
+            most = max((abs(answer.value) for answer in found), default=0) or 1
+            for answer in found:
+                width = round(100 * max(0.0, answer.value) / most)
+                bar = f'<div style="background:#6baed6;height:.8em;width:{width}%"></div>'
+                texts.append(f'<div style="max-width:20em">{html.escape(str(answer))}{bar}</div>')
+        return "".join(texts)
 
-Value = np.ndarray | Sequence[Any] | Mapping[str, Any]
+
+def _picture(value: np.ndarray) -> str:
+    """An image of 1 or 3 channels as an element of a page; nothing of other values."""
+    from PIL import Image
+
+    if value.ndim == 4 and value.shape[1] in (1, 3) and value.shape[3] not in (1, 3):
+        value = value.transpose(0, 2, 3, 1)
+    if value.ndim != 4 or value.shape[0] != 1 or value.shape[3] not in (1, 3) or min(value.shape[1:3]) < 2:
+        return ""
+    low, high = float(value.min()), float(value.max())
+    pixels = ((value[0].astype(np.float64) - low) * 255 / ((high - low) or 1)).astype(np.uint8)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image.save(file := io.BytesIO(), "PNG")
+    style = "image-rendering:pixelated;min-width:8em;max-width:20em"
+    return f'<img style="{style}" src="data:image/png;base64,{b64encode(file.getvalue()).decode()}">'
+
+
+Value = np.ndarray | str | Path | Sequence[Any] | Mapping[str, Any]
 """Of one input; or of several, by name or in order."""
 
 
@@ -205,7 +240,8 @@ class Network:
         ----------
         x
             The value of the network's input: its shape, or that without the batch axis; its dtype, or real numbers,
-            which are quantised. Of several inputs a dictionary by name, or a list. None: random values.
+            which are quantised; or the path of an image or a `.npy` file, as `convoy run --input` takes it. Of several
+            inputs a dictionary by name, or a list. None: random values.
         device : `native` (the RTL, compiled), `golden` (exact, without cycles), `icarus` or `pysim`
         reference : compare every tensor with the network's own runtime, as `convoy run` does
 
@@ -290,10 +326,10 @@ class Network:
         elif len(tensors) == 1:
             given = [x]
         else:
-            given = list(x)
+            given = list(x) if isinstance(x, Sequence | np.ndarray) and not isinstance(x, str) else [x]
             if len(given) != len(tensors):
                 raise GraphError(f"the network has {len(tensors)} inputs ({names}), but {len(given)} values are given")
-        return {tensor.index: _fitted(np.asarray(value), tensor) for tensor, value in zip(tensors, given, strict=True)}
+        return {tensor.index: _fitted(value, tensor) for tensor, value in zip(tensors, given, strict=True)}
 
     def __repr__(self) -> str:
         shapes = "; ".join(f"{info.name} {info.dtype} {list(info.shape)}" for info in (*self.inputs, *self.outputs))
@@ -332,7 +368,9 @@ class Stream:
         )
         graph = network.plan.graph
         tensors = [graph.tensors[index] for index in graph.outputs]
-        return Outputs(tensors, [self.last.tensors[tensor.index] for tensor in tensors], report, mismatches)
+        return Outputs(
+            tensors, [self.last.tensors[tensor.index] for tensor in tensors], report, mismatches, list(values.values())
+        )
 
     def reset(self) -> None:
         """Variables have their first values again."""
@@ -406,8 +444,11 @@ def _info(tensor: Tensor) -> TensorInfo:
     return TensorInfo(tensor.name, tensor.shape, tensor.dtype, float(quant.scale[0]), int(quant.zero_point[0]))
 
 
-def _fitted(value: np.ndarray, tensor: Tensor) -> np.ndarray:
+def _fitted(given: Any, tensor: Tensor) -> np.ndarray:
     """A value in the shape and dtype of an input."""
+    if isinstance(given, str | Path):
+        return load_input(Path(given), tensor)
+    value = np.asarray(given)
     if value.shape not in (tensor.shape, tensor.shape[1:]):
         raise GraphError(f"input {tensor.name}: shape {list(value.shape)} does not fit {list(tensor.shape)}")
     value = value.reshape(tensor.shape)
