@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console, JustifyMethod
 
-from convoy.driver.report.tables import print_table
+from convoy.driver.report.tables import print_table, short_name
 
 from .advisor import Advice, Advised, Option
 
@@ -75,11 +75,6 @@ def print_advice(advised: Advised, console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     columns: dict[str, JustifyMethod] = {"zero weights": "right", "cycles": "right", "of now": "right"}
     print_table(console, columns, _sparsity_rows(advised))
-
-
-def short_name(name: str) -> str:
-    """The name of a tensor for people: converters join all names that it ever had, with their scopes."""
-    return name.split(";")[-1].rstrip("/").rsplit("/", 2)[-2 if "/" in name.split(";")[-1] else -1]
 
 
 def _lines(advised: Advised) -> Iterator[str]:
@@ -160,7 +155,7 @@ def write_advice_page(path: Path, model: str, advised: Advised) -> None:
         (
             finding.number,
             finding.op,
-            finding.name,
+            short_name(finding.name),
             f"{finding.title} (rule {finding.rule})" if finding.rule else finding.title,
             _problem(one, advised.cycles),
             "; ".join(_options(one, advised.cycles)),
