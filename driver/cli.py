@@ -683,8 +683,19 @@ def prune(
     output: NewFile,
     shape: ShapeOption = None,
     share: Annotated[
-        float, typer.Option("--share", metavar="S", help="Share of each convolution's weights that is zero afterwards.")
-    ] = 0.75,
+        float | None,
+        typer.Option(
+            "--share",
+            metavar="S",
+            help="Share of each convolution's weights that is zero afterwards.",
+            show_default="0.75",
+        ),
+    ] = None,
+    target: Annotated[
+        int | None,
+        typer.Option("--target-cycles", metavar="N", min=1, help="The least share with at most N cycles, estimated."),
+    ] = None,
+    config: Config = "Q",
 ) -> int:
     """Set the smallest weights to zero, to see what zeros save.
 
@@ -694,13 +705,33 @@ def prune(
     from convoy.driver.graph.tflite_reader import load_tflite
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.report.tables import stdout_console
-    from convoy.driver.workload.prune import print_pruned, prune_file
+    from convoy.driver.workload.prune import least_share, print_pruned, prune_file
 
-    check_outputs((model,), {"--output": output})
-    pruned, layers = prune_file(load_tflite(model, parse_shapes(shape or ())).data, share)
+    if share is not None and target is not None:
+        raise GraphError("--share and --target-cycles exclude each other")
+    check_outputs((model, Path(config)), {"--output": output})
+    data = load_tflite(model, parse_shapes(shape or ())).data
+    if target is not None:
+        cycles = _estimated(load_config(config))
+        with bar(text := "looking for the share") as show:
+            tried = least_share(data, target, cycles, lambda done: show(text, done, done))
+        for one, found in sorted(tried.items()):
+            typer.echo(f"{one:.0%} zero weights: {found:,} cycles")
+        share = list(tried)[-1]
+    pruned, layers = prune_file(data, 0.75 if share is None else share)
     write_file(output, pruned)
     print_pruned(layers, stdout_console())
     return 0
+
+
+def _estimated(npu: NpuConfig):
+    """A function from a TFLite file to its estimated cycles."""
+    from convoy.driver.compile.pipeline import compile_graph
+    from convoy.driver.graph.tflite_reader import read_tflite
+    from convoy.driver.runtime.device import MemoryModel
+    from convoy.driver.timing.estimate import estimate
+
+    return lambda data: estimate(compile_graph(read_tflite(data), npu), MemoryModel()).cycles
 
 
 @app.command()

@@ -15,6 +15,7 @@ import numpy as np
 from convoy.driver.errors import GraphError
 from convoy.driver.graph.check import check_graph
 from convoy.driver.graph.graph import Graph, Op, Quant, Tensor
+from convoy.driver.workload.prune import smallest_to_zero
 
 __all__ = [
     "CannotEdit",
@@ -407,12 +408,8 @@ def prune_weights(share: float) -> Edit:
                 continue
             if weights.quant is None or weights.dtype.kind not in "iu":
                 continue
-            axis = (-1, *(1 for _ in weights.shape[1:]))
-            zero = np.broadcast_to(weights.quant.zero_point.reshape(axis), weights.shape)
-            size = np.abs((weights.values - zero) * weights.quant.scale.reshape(axis)).reshape(-1)
-            dropped = np.argsort(size, kind="stable")[: int(np.ceil(share * size.size))]
-            data = weights.values.copy()
-            data.reshape(-1)[dropped] = zero.reshape(-1)[dropped].astype(data.dtype)
+            quant = weights.quant
+            data, _ = smallest_to_zero(weights.values, quant.scale, quant.zero_point, share)
             new = draft.constant(weights.index, data, weights.quant)
             draft.ops[number] = replace(op, inputs=(op.inputs[0], new, *op.inputs[2:]))
         return draft.graph()
