@@ -155,7 +155,13 @@ Save = Annotated[
     typer.Option("--save", metavar="DIR", help="Write every tensor into this folder.", autocompletion=complete_files),
 ]
 Waves = Annotated[
-    Path | None, typer.Option("--waves", metavar="FILE", help="Write waveforms (VCD).", autocompletion=complete_files)
+    Path | None,
+    typer.Option(
+        "--waves",
+        metavar="FILE",
+        help="Write waveforms (VCD), and beside them layouts for GTKWave and Surfer.",
+        autocompletion=complete_files,
+    ),
 ]
 Reference = Annotated[
     ReferenceName,
@@ -994,6 +1000,11 @@ def _device(job: _Job, status):
         yield device
     finally:
         device.close()
+        if job.waves is not None:
+            from .devices.wave_layout import write_layouts
+
+            for path in write_layouts(job.waves):
+                typer.echo(f"convoy: {path}: layout of the waves for a viewer", err=True)
 
 
 @dataclass(frozen=True)
