@@ -245,7 +245,7 @@ def _pools(at: _Place) -> Iterator[Finding]:
     window, stride = (options["filter_h"], options["filter_w"]), (options["stride_h"], options["stride_w"])
     if at.op.kind == "AVERAGE_POOL_2D" and at.graph.tensors[at.op.outputs[0]].shape[1:3] == (1, 1):
         return
-    why = (at.layer or {}).get("note", "only maximum pools of stride 2 are fused")
+    why = (at.layer or {}).get("note", "only maximum pools of stride 2 are fused").removeprefix("not fused: ")
     changes = [
         Change("2x2 maximum pools one after another", edits.with_pools_in_steps(at.name), keeps_function=True),
         Change("a 2x2 maximum pool of stride 2, which is fused", edits.with_pool_window(at.name, 2)),

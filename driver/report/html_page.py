@@ -58,8 +58,6 @@ const options = {actions: false, theme: isDark ? "dark" : undefined,
 {% endif %}{% endfor %}<footer><p>{{ origin }}</p></footer></body></html>
 """
 LEGEND_COLUMNS = 5
-LONG_TEXT = 24
-"""Columns with a longer text are aligned left."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Section:
 
     def style(self, column: int) -> Markup:
         """The class of a column's cells."""
-        is_text = any(len(row[column]) > LONG_TEXT for row in self.rows)
+        is_text = any(character.isalpha() for row in self.rows for character in row[column])
         return Markup(' class="text"' if is_text else "")
 
 
