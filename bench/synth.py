@@ -33,6 +33,7 @@ from convoy.spec.config import load_config
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "synth"
 NPU = "convoy.hw.npu:Npu"
+PART = "Lattice ECP5 LFE5U-85F, speed grade 6"
 DEVICE = {"LUT4": 83640, "MULT18X18D": 156, "DP16KD": 208}
 """What an LFE5U-85F has."""
 PACKAGE, CLOCK_PIN, PINS = "CABGA381", "G2", "pins.lpf"
@@ -238,7 +239,7 @@ def report(results: dict[str, Result], mhz: int) -> str:
         "Written by `make synth` (`bench/synth.py`); do not edit.",
         "",
         *filled(
-            "Device: Lattice ECP5 LFE5U-85F, speed grade 6. The whole NPU, flattened, behind a shift-register harness "
+            f"Device: {PART}. The whole NPU, flattened, behind a shift-register harness "
             "of two pins (some hundred flip-flops and LUTs, included in the figures). Package "
             f"{PACKAGE}, clock at pin {CLOCK_PIN}, constraint {mhz} MHz; placements: {placements}. Tools: {versions}."
         ),
@@ -278,6 +279,18 @@ def report(results: dict[str, Result], mhz: int) -> str:
     return "\n".join(lines)
 
 
+def placed(results: dict[str, Result]) -> str:
+    """`driver/report/placed.toml`: the clock of each preset that was placed, by which reports give milliseconds."""
+    lines = [
+        "# Clock frequencies that presets have reached, placed and routed. Written by bench/synth.py; do not edit."
+    ]
+    for name, result in results.items():
+        if result.fmax_mhz:
+            median = statistics.median(result.fmax_mhz)
+            lines += ["", f"[{name}]", f"mhz = {median:.1f}", f'device = "{PART}"', f"seeds = {len(result.fmax_mhz)}"]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -302,9 +315,9 @@ def main() -> None:
             results = json.loads(results_file.read_text()) if results_file.is_file() else {}
             results[config_name] = asdict(result)
             results_file.write_text(json.dumps(results, indent=1))
-            (ROOT / "docs" / "synthesis.md").write_text(
-                report({name: Result(**values) for name, values in sorted(results.items())}, args.mhz)
-            )
+            known = {name: Result(**values) for name, values in sorted(results.items())}
+            (ROOT / "docs" / "synthesis.md").write_text(report(known, args.mhz))
+            (ROOT / "driver" / "report" / "placed.toml").write_text(placed(known))
 
 
 if __name__ == "__main__":

@@ -21,12 +21,14 @@ FROM_ROOT = {
 }
 """Files of the repository's root that are pages, and where."""
 API = {
+    "driver": ("driver.network",),
     "spec.config": ("spec.config",),
     "spec.isa": ("spec.isa",),
     "spec.csr": ("spec.csr",),
     "driver.graph": ("driver.graph.graph", "driver.graph.tflite_reader", "driver.graph.tflite_shapes"),
     "driver.compile": ("driver.compile.pipeline", "driver.emit.program"),
     "driver.runtime": ("driver.runtime.session", "driver.runtime.device"),
+    "driver.advise": ("driver.advise.advisor", "driver.advise.rules", "driver.advise.edits"),
     "driver.devices": ("driver.devices",),
     "driver.workload": (
         "driver.workload.inputs",

@@ -1,4 +1,4 @@
-"""Compiler, devices, runtime and command line.
+"""Compiler, devices, runtime and command line; `load` is the way in from Python.
 
 A module that has moved is still found under its former name, with a `DeprecationWarning`.
 """
@@ -11,8 +11,12 @@ import warnings
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from .network import Network, Outputs, Report, Stream, load
+
+__all__ = ["Network", "Outputs", "Report", "Stream", "load"]
 
 _FORMER_NAMES = {
     "device": "runtime.device",
@@ -36,6 +40,15 @@ class _FormerName(MetaPathFinder, Loader):
         warnings.warn(f"{module.__name__} is {new_name} now", DeprecationWarning, stacklevel=2)
         new = importlib.import_module(new_name)
         vars(module).update({name: value for name, value in vars(new).items() if not name.startswith("__")})
+
+
+def __getattr__(name: str) -> Any:
+    """What `network` defines, and the version, when they are first asked for: commands start without them."""
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("convoy-npu")
+    if name in __all__:
+        return getattr(importlib.import_module(".network", __name__), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")
 
 
 sys.meta_path.append(_FormerName())

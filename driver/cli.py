@@ -1,4 +1,5 @@
-"""The command `convoy`: run, layer, estimate, profile, compile, operators, prune, quantize, verilog, info, bench.
+"""The command `convoy`: run, layer, estimate, profile, advise, sweep, compare, compile, operators, prune, quantize,
+verilog, info, bench.
 
 Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report
 says so); 1 a tensor differs from the reference, or an error in Convoy itself; 2 the model, an input or an option is
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from convoy.driver.graph.graph import Graph
     from convoy.driver.graph.onnx_reader import OnnxModel
     from convoy.driver.graph.tflite_reader import TfliteModel
+    from convoy.driver.report.deployment import Clock
     from convoy.driver.runtime.device import Device, MemoryModel
     from convoy.driver.runtime.session import Execution
 
@@ -137,12 +140,28 @@ Json = Annotated[
         "--json", metavar="FILE", help="Write the report to this file; - for stdout.", autocompletion=complete_files
     ),
 ]
+ClockOption = Annotated[
+    str | None,
+    typer.Option(
+        "--clock", metavar="62MHz", help="Clock frequency, for milliseconds.", show_default="the placed preset's"
+    ),
+]
+Csv = Annotated[
+    Path | None,
+    typer.Option("--csv", metavar="FILE", help="Write the layers as a table.", autocompletion=complete_files),
+]
 Save = Annotated[
     Path | None,
     typer.Option("--save", metavar="DIR", help="Write every tensor into this folder.", autocompletion=complete_files),
 ]
 Waves = Annotated[
-    Path | None, typer.Option("--waves", metavar="FILE", help="Write waveforms (VCD).", autocompletion=complete_files)
+    Path | None,
+    typer.Option(
+        "--waves",
+        metavar="FILE",
+        help="Write waveforms (VCD), and beside them layouts for GTKWave and Surfer.",
+        autocompletion=complete_files,
+    ),
 ]
 Reference = Annotated[
     ReferenceName,
@@ -170,6 +189,15 @@ def run(
         ),
     ] = None,
     seed: Seed = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Names of the classes, one per line: the largest are shown.",
+            autocompletion=complete_files,
+        ),
+    ] = None,
     device: DeviceOption = DeviceName.NATIVE,
     config: Config = "Q",
     strict: Strict = False,
@@ -192,7 +220,9 @@ def run(
     ] = None,
     save: Save = None,
     waves: Waves = None,
+    clock: ClockOption = None,
     json_path: Json = None,
+    csv: Csv = None,
     memory: Memory = MemoryKind.SPLIT,
     latency: Latency = 32,
     stall: Stall = 0,
@@ -213,14 +243,17 @@ def run(
     """Run a network and compare every tensor with the reference."""
     from convoy.driver.graph.reader import load_network
     from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.report.answers import load_labels
+    from convoy.driver.report.deployment import clock_of
     from convoy.driver.workload.inputs import load_input, load_steps, random_inputs
 
     if input_path is not None and seed is not None:
         raise GraphError("--input and --seed exclude each other")
+    names = None if labels is None else load_labels(labels)
     _start(reference)
     if layers is not None and steps > 1:
         raise GraphError("--layers and --steps exclude each other")
-    _check(device, waves, read=(model, input_path, config), json_path=json_path, save=save)
+    _check(device, waves, read=(model, input_path, labels, config), json_path=json_path, save=save, csv=csv)
     npu, loaded = load_config(config), load_network(model, parse_shapes(shape or ()))
     graph = loaded.graph
     selected = _parse_layers(layers, graph)
@@ -234,10 +267,20 @@ def run(
     else:
         inputs = [{tensors[0].index: values} for values in load_steps(input_path, tensors[0], steps)]
     job = _Job(
-        graph, loaded, str(model), npu, config, device, _memory_model(memory, latency, stall, seed), waves, reference
+        graph,
+        loaded,
+        str(model),
+        npu,
+        config,
+        device,
+        _memory_model(memory, latency, stall, seed),
+        waves,
+        reference,
+        clock_of(clock, npu),
     )
-    found = job.run(inputs, selected, workers=_workers(jobs, scheduler, waves), is_strict=strict)
-    return _finish(job, found, save, json_path)
+    found = job.run(inputs, selected, workers=_layer_workers(jobs, scheduler, waves), is_strict=strict)
+    shown = _answers(job, found[2], names, is_wanted=labels is not None or input_path is not None)
+    return _finish(job, (found[0] | shown, *found[1:]), save, json_path, csv)
 
 
 @app.command()
@@ -273,16 +316,19 @@ def layer(
     seed: Seed = None,
     save: Save = None,
     waves: Waves = None,
+    clock: ClockOption = None,
     json_path: Json = None,
+    csv: Csv = None,
     memory: Memory = MemoryKind.SPLIT,
     latency: Latency = 32,
     stall: Stall = 0,
 ) -> int:
     """Run one layer with random weights, of any shape."""
+    from convoy.driver.report.deployment import clock_of
     from convoy.driver.workload.inputs import random_inputs
     from convoy.driver.workload.synthetic import LayerSpec, make_layer
 
-    _check(device, waves, read=(config,), json_path=json_path, save=save)
+    _check(device, waves, read=(config,), json_path=json_path, save=save, csv=csv)
     _start(reference)
     npu = load_config(config)
     height, width, num_ic = _ints("--input", extents, "x", 3)
@@ -316,8 +362,9 @@ def layer(
         _memory_model(memory, latency, stall, seed),
         waves,
         reference,
+        clock_of(clock, npu),
     )
-    return _finish(job, job.run([inputs], None, is_inside=True), save, json_path)
+    return _finish(job, job.run([inputs], None, is_inside=True), save, json_path, csv)
 
 
 @app.command(name="estimate")
@@ -327,37 +374,19 @@ def estimate_command(
     config: Config = "Q",
     strict: Strict = False,
     latency: Latency = 32,
+    clock: ClockOption = None,
     json_path: Json = None,
+    csv: Csv = None,
 ) -> int:
     """Predict what `run` reports, without simulation.
 
     Cycles, bytes and lost cycles of every layer, within 3 % for a network and 10 % for a layer.
     """
-    from convoy.driver.compile.pipeline import compile_graph
-    from convoy.driver.graph.reader import read_network
-    from convoy.driver.graph.tflite_shapes import parse_shapes
-    from convoy.driver.report.report import build_report, print_report
-    from convoy.driver.report.tables import stdout_console
-    from convoy.driver.runtime.device import MemoryModel
-    from convoy.driver.timing.estimate import Estimator, estimate
+    from .network import load
 
-    _check(None, read=(model, config), json_path=json_path)
-    plan = compile_graph(
-        read_network(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True, is_strict=strict
-    )
-    memory = MemoryModel(latency_cycles=latency)
-    report, _ = build_report(
-        plan,
-        Estimator(memory),
-        estimate(plan, memory),
-        model=str(model),
-        config=config,
-        device_name="estimate",
-        reference=ReferenceName.NONE,
-        expected=None,
-    )
-    if not _write_json(report, json_path):
-        print_report(report, stdout_console())
+    _check(None, read=(model, config), json_path=json_path, csv=csv)
+    network = load(model, config, shapes=shape or (), clock=clock, latency=latency, strict=strict)
+    _show(network.estimate(), json_path, csv)
     return 0
 
 
@@ -390,64 +419,26 @@ def profile(
             "--trace", metavar="FILE", help="Write a timeline for ui.perfetto.dev.", autocompletion=complete_files
         ),
     ] = None,
+    clock: ClockOption = None,
     json_path: Json = None,
+    csv: Csv = None,
 ) -> int:
     """Show where cycles go, as charts and a timeline."""
-    from convoy.driver.compile.pipeline import compile_graph
-    from convoy.driver.graph.reader import read_network
-    from convoy.driver.graph.tflite_shapes import parse_shapes
-    from convoy.driver.report.profile import timeline, write_profile_page
-    from convoy.driver.report.report import build_report, print_report
-    from convoy.driver.report.tables import stdout_console
-    from convoy.driver.runtime.device import MemoryModel
-    from convoy.driver.runtime.session import Session, plan_inputs
-    from convoy.driver.timing.estimate import Estimator, estimate
-    from convoy.driver.workload.inputs import random_inputs
-
-    from .devices import open_device
+    from .network import load
 
     _check(
         "native" if source == ProfileSource.NATIVE else None,
         read=(model, config),
         json_path=json_path,
+        csv=csv,
         files={"--html": html, "--trace": trace},
     )
     if html is not None:
         from .report import html_page as page  # noqa: F401 - what it needs may not be installed
-    plan, memory = (
-        compile_graph(
-            read_network(model, parse_shapes(shape or ())), load_config(config), keep_tensors=True, is_strict=strict
-        ),
-        MemoryModel(latency_cycles=latency),
-    )
-    if source == ProfileSource.MODEL:
-        device_name, execution = "estimate", estimate(plan, memory)
-    else:
-        device_name = str(source)
-        with spinner("running") as status:
-            device = open_device(device_name, plan.config, memory, progress=status.step)
-            try:
-                execution = Session(plan, device).run(
-                    random_inputs([plan.graph.tensors[index] for index in plan_inputs(plan)], 0)
-                )
-            finally:
-                device.close()
-    report, _ = build_report(
-        plan,
-        Estimator(memory),
-        execution,
-        model=str(model),
-        config=config,
-        device_name=device_name,
-        reference=ReferenceName.NONE,
-        expected=None,
-    )
-    if html is not None:
-        write_profile_page(html, plan, compile_graph(plan.graph, plan.config), report)
-    if trace is not None:
-        write_file(trace, timeline(plan, report, execution, memory))
-    if not _write_json(report, json_path):
-        print_report(report, stdout_console())
+    network = load(model, config, shapes=shape or (), clock=clock, latency=latency, strict=strict)
+    with spinner("running") as status:
+        report = network.profile(html, trace, device=source, progress=status.step)
+    _show(report, json_path, csv)
     return 0
 
 
@@ -524,13 +515,193 @@ def operators(
 
 
 @app.command()
+def advise(
+    model: Model,
+    shape: ShapeOption = None,
+    config: Config = "Q",
+    latency: Latency = 32,
+    apply: Annotated[
+        int,
+        typer.Option("--apply", metavar="N", min=0, max=1000, help="Make the N changes that win most; see --output."),
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write the changed network here.", autocompletion=complete_files
+        ),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run both networks on the RTL: the cycles before and after.")
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write the advice as a page (extra plots).", autocompletion=complete_files
+        ),
+    ] = None,
+    json_path: Json = None,
+) -> int:
+    """Say what in a network breaks a rule, what that costs, what to change, and what it wins.
+
+    Changes are tried in the whole network by the timing model. Weights that a change adds are drawn from those that
+    are there: the cycles are those of a trained network, the results are not.
+    """
+    from convoy.driver.advise.show import advice_report, print_advice, print_applied, write_advice_page
+    from convoy.driver.report.tables import stdout_console
+
+    from .advise.advisor import advise as find_advice
+    from .advise.advisor import apply as apply_advice
+    from .network import changed, load
+
+    if bool(apply) != (output is not None):
+        raise GraphError("--apply N and --output FILE belong together")
+    if measure and not apply:
+        raise GraphError("--measure compares with what --apply N changes; give both")
+    _check(
+        "native" if measure else None,
+        read=(model, config),
+        json_path=json_path,
+        files={"--output": output, "--html": html},
+    )
+    if html is not None:
+        from .report import html_page as page  # noqa: F401 - what it needs may not be installed
+    network = load(model, config, shapes=shape or (), latency=latency)
+    with bar("advising") as progress:
+        advised = find_advice(network.loaded.graph, network.config, network.memory, progress)
+    report = {"model": str(model), "config": config} | advice_report(advised)
+    console = stdout_console()
+    if html is not None:
+        write_advice_page(html, str(model), advised)
+    if output is not None:
+        graph, done = apply_advice(network.loaded.graph, advised.advice, apply)
+        other = changed(network, graph, output)
+        measured = None
+        if measure:
+            with spinner("running") as status:
+                before, after = (each.profile(progress=status.step).cycles or 0 for each in (network, other))
+                measured = before, after
+        report["applied"] = {
+            "changes": [{"number": one.finding.number, "change": option.change.text} for one, option in done],
+            "estimated_cycles": [advised.cycles, other.estimate().cycles],
+            "measured_cycles": measured and list(measured),
+        }
+    if not _write_json(report, json_path):
+        print_advice(advised, console)
+        if output is not None:
+            print_applied(done, advised.cycles, report["applied"]["estimated_cycles"][1], measured, console)
+    return 0
+
+
+@app.command()
+def sweep(
+    model: Model,
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="PARAMETER=N,N...",
+            help="Values of a parameter of the NPU (convoy info lists them); repeat for others.",
+            show_default=False,
+        ),
+    ],
+    shape: ShapeOption = None,
+    config: Config = "Q",
+    latency: Latency = 32,
+    clock: ClockOption = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", metavar="N", min=1, max=256, help="Processes.", show_default="all cores")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Or the workers of a Dask scheduler.")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write chart and table (extra plots).", autocompletion=complete_files
+        ),
+    ] = None,
+    json_path: Json = None,
+    csv: Csv = None,
+) -> int:
+    """Estimate a network on every combination of parameters; those not set are of --config."""
+    import os
+
+    from convoy.driver.graph.reader import read_network
+    from convoy.driver.graph.tflite_shapes import parse_shapes
+    from convoy.driver.report.deployment import parse_clock
+    from convoy.driver.report.tables import stdout_console
+    from convoy.driver.runtime.device import MemoryModel
+
+    from .bench import sweep as bench
+
+    _check(None, read=(model, config), json_path=json_path, csv=csv, files={"--html": html})
+    if html is not None:
+        from .report import html_page as page  # noqa: F401 - what it needs may not be installed
+    choices = bench.configurations(load_config(config), settings)
+    workers = _workers(jobs if jobs or scheduler else os.cpu_count(), scheduler)
+    graph = read_network(model, parse_shapes(shape or ()))
+    frequency = None if clock is None else parse_clock(clock)
+    with workers.executor() as executor, bar(text := "estimating") as show:
+        points = bench.sweep(
+            graph,
+            choices,
+            MemoryModel(latency_cycles=latency),
+            frequency,
+            executor,
+            lambda done: show(text, done, len(choices)),
+        )
+    if html is not None:
+        bench.write_sweep_page(html, str(model), points)
+    if csv is not None:
+        write_file(csv, bench.write_points(points))
+    if not _write_json({"model": str(model), "config": config, "points": bench.records(points)}, json_path):
+        bench.print_points(points, stdout_console())
+    return 0
+
+
+@app.command()
+def compare(
+    first: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A.json", help="Report that --json wrote.", show_default=False, autocompletion=complete_files
+        ),
+    ],
+    second: Annotated[
+        Path, typer.Argument(metavar="B.json", help="Another.", show_default=False, autocompletion=complete_files)
+    ],
+    json_path: Json = None,
+) -> int:
+    """Compare two reports of run, estimate or profile, layer by layer."""
+    from convoy.driver.report.difference import difference, print_difference, read_report
+    from convoy.driver.report.tables import stdout_console
+
+    _check(None, read=(first, second), json_path=json_path)
+    found = difference(read_report(first), read_report(second))
+    if not _write_json(found, json_path):
+        print_difference(found, stdout_console())
+    return 0
+
+
+@app.command()
 def prune(
     model: Model,
     output: NewFile,
     shape: ShapeOption = None,
     share: Annotated[
-        float, typer.Option("--share", metavar="S", help="Share of each convolution's weights that is zero afterwards.")
-    ] = 0.75,
+        float | None,
+        typer.Option(
+            "--share",
+            metavar="S",
+            help="Share of each convolution's weights that is zero afterwards.",
+            show_default="0.75",
+        ),
+    ] = None,
+    target: Annotated[
+        int | None,
+        typer.Option("--target-cycles", metavar="N", min=1, help="The least share with at most N cycles, estimated."),
+    ] = None,
+    config: Config = "Q",
 ) -> int:
     """Set the smallest weights to zero, to see what zeros save.
 
@@ -540,13 +711,33 @@ def prune(
     from convoy.driver.graph.tflite_reader import load_tflite
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.report.tables import stdout_console
-    from convoy.driver.workload.prune import print_pruned, prune_file
+    from convoy.driver.workload.prune import least_share, print_pruned, prune_file
 
-    check_outputs((model,), {"--output": output})
-    pruned, layers = prune_file(load_tflite(model, parse_shapes(shape or ())).data, share)
+    if share is not None and target is not None:
+        raise GraphError("--share and --target-cycles exclude each other")
+    check_outputs((model, Path(config)), {"--output": output})
+    data = load_tflite(model, parse_shapes(shape or ())).data
+    if target is not None:
+        cycles = _estimated(load_config(config))
+        with bar(text := "looking for the share") as show:
+            tried = least_share(data, target, cycles, lambda done: show(text, done, done))
+        for one, found in sorted(tried.items()):
+            typer.echo(f"{one:.0%} zero weights: {found:,} cycles")
+        share = list(tried)[-1]
+    pruned, layers = prune_file(data, 0.75 if share is None else share)
     write_file(output, pruned)
     print_pruned(layers, stdout_console())
     return 0
+
+
+def _estimated(npu: NpuConfig):
+    """A function from a TFLite file to its estimated cycles."""
+    from convoy.driver.compile.pipeline import compile_graph
+    from convoy.driver.graph.tflite_reader import read_tflite
+    from convoy.driver.runtime.device import MemoryModel
+    from convoy.driver.timing.estimate import estimate
+
+    return lambda data: estimate(compile_graph(read_tflite(data), npu), MemoryModel()).cycles
 
 
 @app.command()
@@ -663,8 +854,10 @@ class _Job:
         memory_model: MemoryModel,
         waves: Path | None,
         reference: str,
+        clock: Clock | None,
     ):
         self.graph, self.model, self.model_name, self.npu, self.config_name = graph, model, model_name, npu, config_name
+        self.clock = clock
         self.device_name, self.memory_model, self.waves, self.reference = device_name, memory_model, waves, reference
 
     def run(
@@ -681,6 +874,7 @@ class _Job:
         the layout of the NPU. `workers`: run the layers independently on these. `is_strict`: as in `compile_graph`.
         """
         from convoy.driver.compile.pipeline import compile_graph
+        from convoy.driver.report.deployment import memory_needs
         from convoy.driver.report.report import build_report, join_steps
         from convoy.driver.runtime.session import Session, plan_inputs
 
@@ -725,11 +919,13 @@ class _Job:
                 reference=reference.name if reference else str(self.reference),
                 expected=expected,
                 reference_note=reference.note if reference else None,
+                clock=self.clock,
             )
 
         if workers is not None:
             merged, device, execution = self._run_parts(plan, steps, workers)
-            return *report(merged, device, execution, steps[0]), self._tensors_of_file(execution)
+            found, mismatches = report(merged, device, execution, steps[0])
+            return found | memory_needs(plan), mismatches, self._tensors_of_file(execution)
         outcomes = []
         with spinner(f"running on {self.device_name}") as status, _device(self, status) as device:
             session = Session(
@@ -804,6 +1000,11 @@ def _device(job: _Job, status):
         yield device
     finally:
         device.close()
+        if job.waves is not None:
+            from .devices.wave_layout import write_layouts
+
+            for path in write_layouts(job.waves):
+                typer.echo(f"convoy: {path}: layout of the waves for a viewer", err=True)
 
 
 @dataclass(frozen=True)
@@ -835,24 +1036,42 @@ class _Workers:
             yield client.get_executor(pure=False)
 
 
-def _workers(jobs: int | None, scheduler: str | None, waves: Path | None) -> _Workers | None:
+def _layer_workers(jobs: int | None, scheduler: str | None, waves: Path | None) -> _Workers | None:
+    """Where layers run by themselves; None: all one behind another on one device."""
     if jobs is None and scheduler is None:
         return None
-    if jobs is not None and scheduler is not None:
-        raise GraphError("--jobs and --scheduler exclude each other")
     if waves is not None:
         raise GraphError("--waves needs one device for all layers; leave out --jobs and --scheduler")
+    return _workers(jobs, scheduler)
+
+
+def _workers(jobs: int | None, scheduler: str | None) -> _Workers:
+    if jobs is not None and scheduler is not None:
+        raise GraphError("--jobs and --scheduler exclude each other")
     return _Workers(jobs or 1, scheduler)
 
 
-def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | None, json_path: Path | None) -> int:
+def _answers(job: _Job, tensors: dict, labels: list[str] | None, is_wanted: bool) -> dict[str, Any]:
+    """`answers`, if a network that was given something, or labels, has one output which is a vector of classes."""
+    from convoy.driver.report.answers import answers, real_values
+
+    outputs = [index for index in job.graph.outputs if index in tensors]
+    if not is_wanted or len(outputs) != 1 or len(job.graph.outputs) != 1:
+        if labels is not None:
+            raise GraphError("--labels names the classes of a network's only output")
+        return {}
+    found = answers(real_values(tensors[outputs[0]], job.graph.tensors[outputs[0]]), labels)
+    if found is None and labels is not None:
+        raise GraphError("--labels names classes, but the network's output is not a vector of them")
+    return {} if found is None else {"answers": [asdict(answer) for answer in found]}
+
+
+def _finish(
+    job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | None, json_path: Path | None, csv: Path | None
+) -> int:
     """Show and store a report; the exit code."""
     report, mismatches, tensors = outcome
-    if not _write_json(report, json_path):
-        from convoy.driver.report.report import print_report
-        from convoy.driver.report.tables import stdout_console
-
-        print_report(report, stdout_console())
+    _show(report, json_path, csv)
     if report["bit_exact"] is None and report["reference_note"]:
         typer.echo(f"convoy: not compared: {report['reference_note']}", err=True)
     for mismatch in mismatches:
@@ -864,11 +1083,24 @@ def _finish(job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | 
     return 1 if mismatches else 0
 
 
-def _write_json(report: dict[str, Any], path: Path | None) -> bool:
+def _show(report: Mapping[str, Any], json_path: Path | None, csv: Path | None) -> None:
+    """A report in the files that are wanted, and on the terminal if its JSON does not go there."""
+    if csv is not None:
+        from convoy.driver.report.csv_table import layers_csv
+
+        write_file(csv, layers_csv(report))
+    if not _write_json(report, json_path):
+        from convoy.driver.report.report import print_report
+        from convoy.driver.report.tables import stdout_console
+
+        print_report(report, stdout_console())
+
+
+def _write_json(report: Mapping[str, Any], path: Path | None) -> bool:
     """Write a report; True if it went to stdout, where nothing else may go then."""
     if path is None:
         return False
-    text = json.dumps(report, indent=2) + "\n"
+    text = json.dumps(dict(report), indent=2) + "\n"
     if str(path) == "-":
         typer.echo(text, nl=False)
         return True
@@ -883,6 +1115,7 @@ def _check(
     read: tuple[Path | str | None, ...],
     json_path: Path | None,
     save: Path | None = None,
+    csv: Path | None = None,
     files: dict[str, Path | None] | None = None,
 ) -> None:
     """Refuse, before any work, a device whose tools are missing and outputs that could not be written; `read` are
@@ -898,7 +1131,7 @@ def _check(
     json_file = None if json_path is None or str(json_path) == "-" else json_path
     check_outputs(
         (Path(path) for path in read if path is not None),
-        {"--json": json_file, "--waves": waves, **(files or {})},
+        {"--json": json_file, "--csv": csv, "--waves": waves, **(files or {})},
         {"--save": save},
     )
 

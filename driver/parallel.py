@@ -123,4 +123,4 @@ def merge_parts(graph: Graph, parts: list[Part]) -> Part:
         total.counted += execution.counted
         total.seconds += execution.seconds
     memory_bytes = max(plan.memory_bytes for plan, _ in parts)
-    return Plan(graph, parts[0][0].config, tuple(steps), {}, memory_bytes, notes, doubts=doubts), total
+    return Plan(graph, parts[0][0].config, tuple(steps), {}, memory_bytes, notes=notes, doubts=doubts), total

@@ -1,5 +1,5 @@
-"""Every command that README.md, the tutorial and CONTRIBUTING.md show in a fence: it runs on small inputs, or at least
-its target, options and files exist.
+"""Every command that README.md, the tutorial, the pages for users and CONTRIBUTING.md show in a fence: it runs on small
+inputs, or at least its target, options and files exist.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from convoy.driver import cli
 from convoy.verif.litert import ModelBuilder
@@ -23,9 +24,10 @@ from convoy.verif.operators import edited
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "examples" / "digits_int8.tflite"
-PAGES = ("README.md", "docs/tutorial.md", "CONTRIBUTING.md")
+USERS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "users").glob("*.md"))
+PAGES = ("README.md", "docs/tutorial.md", *USERS, "CONTRIBUTING.md")
 STEPS = 49
-SMALLER = {"--device pysim --waves layer.vcd": "--device golden"}
+SMALLER = {"--device pysim --waves layer.vcd": "--device golden", " --measure": ""}
 """Options, and in their place others with less to do."""
 TOO_LONG = ("bench ", "--scheduler ", "verilog ")
 """Commands with one of these are not run: minutes of RTL, other machines, or Yosys (`tests/hw/test_emit.py`)."""
@@ -73,6 +75,8 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("commands")
     shutil.copy(DIGITS, path / "model.tflite")
     (path / "open.tflite").write_bytes(open_sized())
+    (path / "labels.txt").write_text("".join(f"{digit}\n" for digit in range(10)))
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(path / "digit.png")
     np.save(path / "features.npy", np.zeros((STEPS, 1, 8, 8, 1), np.int8))
     return path
 

@@ -84,7 +84,9 @@ def emit_plan(
     }
     said = {op.index: op.note for op in graph.ops if op.note}
     notes = said | {index: f"{said[index]}; {note}" if index in said else note for index, note in notes.items()}
-    return Plan(graph, config, tuple(steps), placements, arena.end, notes, tuple(_keeps(graph, schedule, addrs)))
+    activation_bytes = place_buffers(schedule.buffers, keep_all=False)[1] if keep_tensors else end
+    keeps = tuple(_keeps(graph, schedule, addrs))
+    return Plan(graph, config, tuple(steps), placements, arena.end, activation_bytes, notes, keeps)
 
 
 def _keeps(graph: Graph, schedule: Schedule, addrs: list[int]) -> Iterator[Keep]:

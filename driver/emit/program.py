@@ -146,6 +146,8 @@ class Plan:
     placements: dict[int, Placement]
     memory_bytes: int
     """Size of the memory that the plan uses, from address 0."""
+    activation_bytes: int = 0
+    """Of it, what activations take when dead ones are overwritten, as they are in a deployed network."""
     notes: dict[int, str] = field(default_factory=dict)
     """By operator index: what it was fused with, or why not."""
     keeps: tuple[Keep, ...] = ()

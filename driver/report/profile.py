@@ -151,7 +151,7 @@ def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[s
     """
     from .host_report import share_line
     from .html_page import Section, write_page
-    from .profile_charts import LABELS, losses, memory, roofline, traffic, utilisation
+    from .profile_charts import losses, memory, roofline, traffic, utilisation
     from .report import COLUMN_MEANINGS, layer_cells, summary
     from .tables import meanings_text
 
@@ -171,7 +171,7 @@ def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[s
             "Roofline",
             "Speed against bytes moved: no layer can be above the line, which is what the memory port (left) or the "
             "multipliers (right) allow. Only zero weights, which are counted but skipped, take a layer above it. The "
-            f"{LABELS} layers with most cycles have their number and how many times their floor they take.",
+            "largest layers, as many as there is room for, have their number and how many times their floor they take.",
             [roofline(report)],
         ),
         Section(
@@ -211,6 +211,6 @@ def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[s
     write_page(
         path,
         f"Profile of {Path(report['model']).name}",
-        " ".join(f"{line}." for line in summary(report)[-2:]),
+        " ".join(f"{line[0].upper()}{line[1:]}." for line in summary(report)[-5:]),
         sections,
     )

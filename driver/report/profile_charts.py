@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import log10
 from typing import Any
 
 from .html_page import alt
+from .tables import short_name
 
 __all__ = ["losses", "memory", "roofline", "traffic", "utilisation"]
 
-WIDTH, BAR = 760, 20
-LABELS = 12
-"""Layers of the roofline that are named."""
+WIDTH, BAR, LABEL_LIMIT = 760, 20, 140
+ROOFLINE_HEIGHT, NARROW = 360, 300
+"""Pixels; the width is that of a phone's page."""
+LABEL_FONT, LABEL_SHIFTS = 9, (-11, 13)
 COLOURS = {
     "useful": "#08519c",
     "edge": "#6baed6",
@@ -59,7 +62,7 @@ def utilisation(report: Mapping[str, Any]) -> alt.LayerChart:
         if layer["macs"]
     ]
     source = alt.Data(values=values)
-    y = alt.Y("layer:N", sort=None, title=None, axis=alt.Axis(labelLimit=300))
+    y = alt.Y("layer:N", sort=None, title=None, axis=alt.Axis(labelLimit=LABEL_LIMIT))
     bars = (
         alt.Chart(source)
         .mark_bar(color=COLOURS["useful"])
@@ -87,7 +90,6 @@ def roofline(report: Mapping[str, Any]) -> alt.LayerChart:
         for layer in _layers(report)
         if layer["macs"] and layer["floor_cycles"]
     ]
-    largest = sorted(points, key=lambda point: point["cycles"])[-LABELS:]
     ends = [point["intensity"] for point in points] or [1.0]
     low, high = min(*ends, 1.0) / 2, max(*ends, 2 * peak / port_bytes) * 2
     roof = [{"intensity": place, "speed": min(peak, port_bytes * place)} for place in (low, peak / port_bytes, high)]
@@ -108,15 +110,40 @@ def roofline(report: Mapping[str, Any]) -> alt.LayerChart:
             tooltip=["layer:N", "cycles:Q", "floor:Q", "times the floor:Q", "speed:Q", "intensity:Q"],
         )
     )
-    labels = alt.Chart(alt.Data(values=largest)).mark_text(dy=-10, fontSize=9).encode(x=x, y=y, text="label:N")
-    return (line + dots + labels).properties(width=WIDTH, height=360)
+    labels = [
+        alt.Chart(alt.Data(values=some)).mark_text(dy=shift, fontSize=LABEL_FONT).encode(x=x, y=y, text="label:N")
+        for shift, some in _placed_labels(points, low, high).items()
+    ]
+    return sum(labels, line + dots).properties(width=WIDTH, height=ROOFLINE_HEIGHT)
+
+
+def _placed_labels(points: Sequence[Mapping[str, Any]], low: float, high: float) -> dict[int, list[Mapping[str, Any]]]:
+    """Points by how far above or below them, in pixels, their labels lie: the largest points first, those that have
+    room, on a page as narrow as a phone.
+    """
+    found: dict[int, list[Mapping[str, Any]]] = {shift: [] for shift in LABEL_SHIFTS}
+    taken: list[tuple[float, float, float]] = []
+    speeds = [point["speed"] for point in points] or [1.0]
+    bottom, top = log10(min(speeds)), log10(max(*speeds, 10 * min(speeds)))
+    for point in sorted(points, key=lambda point: -point["cycles"]):
+        x = NARROW * (log10(point["intensity"]) - log10(low)) / (log10(high) - log10(low))
+        y = ROOFLINE_HEIGHT * (1 - (log10(point["speed"]) - bottom) / (top - bottom))
+        half = len(point["label"]) * LABEL_FONT / 3
+        for shift, members in found.items():
+            box = x, y + shift, half
+            if all(abs(x - ox) > half + ow or abs(box[1] - oy) > LABEL_FONT + 3 for ox, oy, ow in taken):
+                members.append(point)
+                taken.append(box)
+                break
+    return found
 
 
 def memory(pieces: Sequence[Mapping[str, Any]]) -> alt.Chart:
     """A bar for each piece of memory, from its first byte to its last."""
-    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=300))
+    values = [dict(piece) | {"piece": f"{number} {short_name(piece['name'])}"} for number, piece in enumerate(pieces)]
+    y = alt.Y("piece:N", sort=None, title=None, axis=alt.Axis(labelLimit=LABEL_LIMIT))
     return (
-        alt.Chart(alt.Data(values=list(pieces)))
+        alt.Chart(alt.Data(values=values))
         .mark_bar()
         .encode(
             x=alt.X("start:Q", title="address"),
@@ -149,7 +176,7 @@ def _stack(values: list[dict[str, Any]], quantity: str, colours: Mapping[str, st
         .mark_bar()
         .encode(
             x=alt.X(f"sum({quantity}):Q", title=quantity, stack="zero"),
-            y=alt.Y("layer:N", sort=None, title=None, axis=alt.Axis(labelLimit=300)),
+            y=alt.Y("layer:N", sort=None, title=None, axis=alt.Axis(labelLimit=LABEL_LIMIT)),
             color=colour,
             order="order:Q",
             tooltip=["layer:N", "what:N", f"{quantity}:Q"],

@@ -16,7 +16,9 @@ from convoy.driver.plan.macs import LaneMacs, dense_macs
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Execution
 
+from .answers import Answer
 from .cycle_causes import cycle_split, largest_loss, no_split, total_split
+from .deployment import Clock, memory_needs, time_needs
 from .floor import Floor, find_floors
 from .host_report import host_groups, host_lines, notes, remedy, share_line, shares
 from .tables import print_meanings, print_table
@@ -102,6 +104,7 @@ def build_report(
     reference: str,
     expected: Mapping[int, np.ndarray] | None,
     reference_note: str | None = None,
+    clock: Clock | None = None,
 ) -> tuple[dict[str, Any], list[Mismatch]]:
     """The report of a run and the tensors that differ.
 
@@ -114,6 +117,8 @@ def build_report(
         a result that was fused away. On a device without timing all that derives from cycles is None.
     reference_note
         Why there is no reference though the user wanted one, or what was changed for it.
+    clock
+        For milliseconds.
 
     Raises
     ------
@@ -196,7 +201,10 @@ def build_report(
         "cycles": execution.cycles if has_timing else None,
         "end_cycles": end_cycles if has_timing else None,
         **(total_split(layers, execution.cycles) if has_timing else no_split()),
+        **time_needs(execution.cycles if has_timing else None, clock),
+        **memory_needs(plan),
         **total,
+        "bytes_per_inference": total["read_bytes"] + total["write_bytes"],
         "host_macs": sum(op["macs"] for op in host_ops),
         "utilisation": utilisation(total["macs"], execution.cycles),
         "bit_exact": None if expected is None else not mismatches and not at_ties,
@@ -384,6 +392,24 @@ def _floor_line(report: Mapping[str, Any]) -> str:
     )
 
 
+def _time_line(report: Mapping[str, Any]) -> str:
+    """Milliseconds, or how to get them."""
+    if report["milliseconds"] is None:
+        return "time: this configuration was not placed; give a clock frequency (--clock 100MHz) for milliseconds"
+    return (
+        f"time: {report['milliseconds']:,.3f} ms, {report['inferences_per_second']:,.1f} inferences per second of the "
+        f"NPU at {report['clock_mhz']:g} MHz ({report['clock_source']})"
+    )
+
+
+def _memory_line(report: Mapping[str, Any]) -> str:
+    return (
+        f"memory to deploy: {report['memory_bytes']:,} bytes: activations {report['activation_bytes']:,}, constants "
+        f"{report['constant_bytes']:,}, program {report['program_bytes']:,}; moved per inference: "
+        f"{report['bytes_per_inference']:,} bytes"
+    )
+
+
 def summary(report: Mapping[str, Any]) -> list[str]:
     """What a report says besides its table, in lines."""
     lines = list(report.get("notes", ()))
@@ -405,6 +431,8 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         f"{report['macs']:,} MACs, {cost}"
     )
     lines += [_floor_line(report)] if report["floor_bytes"] else []
+    lines += [_time_line(report)] if report["cycles"] else []
+    lines.append(_memory_line(report))
     lines += [
         f"{layer['op']} (operator {layer['index']}): at ties its results may differ by one from the reference's; "
         f"{layer['num_at_ties']:,} do"
@@ -423,4 +451,6 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     }[report["bit_exact"]]
     note = f"; {report['reference_note']}" if report["reference_note"] else ""
     lines.append(f"reference {report['reference']}: {exact}{note}")
+    if "answers" in report:
+        lines.append("answer: " + ", ".join(str(Answer(**answer)) for answer in report["answers"]))
     return lines

@@ -12,7 +12,7 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["meanings_text", "print_meanings", "print_table", "stdout_console"]
+__all__ = ["meanings_text", "print_meanings", "print_table", "short_name", "stdout_console"]
 
 UNLIMITED = 1_000_000
 """Columns of what is not a terminal."""
@@ -20,8 +20,17 @@ GAP = 2
 """Blanks between two columns."""
 MIN_TEXT = 8
 """Columns of text are folded to no fewer characters than this."""
+_UNTELLING = ("ReadVariableOp", "resource")
+"""Last parts of names that say nothing of the operator."""
 GOOD_TEXT = 32
 """Columns are left out rather than that text is folded to fewer characters than this."""
+
+
+def short_name(name: str) -> str:
+    """A tensor's name for people: converters join all names that an operator ever had, with their scopes."""
+    names = [[part for part in one.split("/") if part] for one in name.split(";")]
+    parts = next((parts for parts in reversed(names) if parts and parts[-1] not in _UNTELLING), names[0])
+    return parts[max(0, len(parts) - 2)] if parts else name
 
 
 def stdout_console() -> Console:

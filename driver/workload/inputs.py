@@ -23,6 +23,8 @@ _IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Decoders that run no other program and fetch no other file."""
 _IMAGE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 """Modes of 8 bits a sample and less; Pillow saturates others."""
+_SOUNDS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"FORM")
+"""First bytes of files of sounds."""
 _IMAGE_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 
 
@@ -160,6 +162,12 @@ def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
                 f"{path}: has more than the {MAX_PIXELS:,} pixels that are taken; make it smaller"
             ) from None
         except UnidentifiedImageError:
+            file.seek(0)
+            if (head := file.read(12)).startswith(_SOUNDS) and head[8:12] != b"WEBP":
+                raise GraphError(
+                    f"{path}: is a sound; the network takes {tensor.dtype} {list(tensor.shape)}: make its features "
+                    "as in training, and give them as a .npy file"
+                ) from None
             raise GraphError(f"{path}: cannot be read as an image: it is none of {', '.join(_IMAGE_FORMATS)}") from None
         except Exception as error:  # whatever the decoders make of bytes that are not an image
             raise GraphError(f"{path}: cannot be read as an image: {_first_line(error)}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,9 @@ from convoy.driver.graph.graph import GraphError
 from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.report.tables import print_meanings, print_table
 
-__all__ = ["PrunedLayer", "print_pruned", "prune_file"]
+__all__ = ["PrunedLayer", "least_share", "print_pruned", "prune_file", "smallest_to_zero"]
 
+SHARE_STEPS = 100
 _DATA_SLOT = 4
 """Where the table of a buffer says where its data are."""
 
@@ -81,7 +83,7 @@ def prune_file(model: bytes, share: float) -> tuple[bytes, list[PrunedLayer]]:
                 f"operator {op.index} CONV_2D: {tensor.name!r} needs one scale and zero point, or one per output "
                 f"channel, with zero points in {limits.min}..{limits.max}"
             )
-        weights, layer = _prune(tensor.data, scale, zero_point, share)
+        weights, layer = smallest_to_zero(tensor.data, scale, zero_point, share)
         record = file.Buffers(number)._tab
         start = record.Vector(record.Offset(_DATA_SLOT))
         pruned[start : start + weights.nbytes] = weights.tobytes()
@@ -91,14 +93,14 @@ def prune_file(model: bytes, share: float) -> tuple[bytes, list[PrunedLayer]]:
     return bytes(pruned), layers
 
 
-def _prune(
+def smallest_to_zero(
     weights: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, share: float
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Weights (OC, KH, KW, IC) with enough zeros, and the number of zeros before and after.
+    """Weights, output channels outermost, with the smallest of them zero, and the number of zeros before and after.
 
     One scale and zero point, or one per output channel.
     """
-    per_channel = (-1, 1, 1, 1)
+    per_channel = (-1, *(1 for _ in weights.shape[1:]))
     zero = np.broadcast_to(zero_point.reshape(per_channel), weights.shape)
     magnitude = np.abs((weights - zero) * scale.reshape(per_channel)).reshape(-1)
     order = np.argsort(-magnitude, kind="stable")
@@ -106,6 +108,42 @@ def _prune(
     pruned = weights.copy()
     pruned.reshape(-1)[dropped] = zero.reshape(-1)[dropped]
     return pruned, (int(np.sum(weights == zero)), int(np.sum(pruned == zero)))
+
+
+def least_share(
+    model: bytes, target: int, cycles: Callable[[bytes], int], progress: Callable[[int], None] = lambda done: None
+) -> dict[float, int]:
+    """Cycles by share of zero weights, as far as it had to be looked for; the last one is the least share, in steps of
+    1 / SHARE_STEPS, with at most `target` cycles.
+
+    Parameters
+    ----------
+    cycles : of a file
+    progress : called with the number of shares that were tried
+
+    Raises
+    ------
+    GraphError
+        As from `prune_file`, and when even without weights there are more cycles.
+    """
+    tried: dict[int, int] = {}
+
+    def reaches(step: int) -> bool:
+        tried[step] = cycles(prune_file(model, step / SHARE_STEPS)[0])
+        progress(len(tried))
+        return tried[step] <= target
+
+    if not reaches(SHARE_STEPS):
+        raise GraphError(
+            f"{target:,} cycles: with all weights of its convolutions zero the network takes {tried[SHARE_STEPS]:,}; "
+            "the rest is for other operators, see `convoy advise`"
+        )
+    low, high = -1, SHARE_STEPS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    rest = sorted(step for step in tried if step != high)
+    return {step / SHARE_STEPS: tried[step] for step in (*rest, high)}
 
 
 def print_pruned(layers: list[PrunedLayer], console: Console) -> None:

@@ -179,13 +179,16 @@ def test_page(profiled, tmp_path):
     deployed = compile_graph(plan.graph, plan.config)
     write_profile_page(tmp_path / "p.html", plan, deployed, report)
     page = (tmp_path / "p.html").read_text()
-    charts = [json.loads(text) for text in re.findall(r'vegaEmbed\("#chart-\d+-\d+", (.*)\)</script>', page)]
-    assert len(charts) == page.count('<div id="chart-') == 5
+    charts = [json.loads(text) for text in re.findall(r'vegaEmbed\("#chart-\d+-\d+", (.*), options\)</script>', page)]
+    assert len(charts) == page.count('id="chart-') == 5
     values = charts[0]["data"]["values"]
     assert sum(value["cycles"] for value in values) == sum(layer["cycles"] for layer in report["layers"])
     assert not re.search(r'(src|href)="http', page)
     assert f"{plan_report(deployed)['memory_bytes']:,} bytes, as `convoy compile` makes it" in page
     assert max(piece["end"] for piece in charts[4]["data"]["values"]) <= deployed.memory_bytes < plan.memory_bytes
-    assert f"<td>SOFTMAX</td><td>0</td><td>{report['host_ops'][0]['reason']}</td>" in page
-    assert "<td>9</td><td>SOFTMAX</td><td>cpu</td><td>-</td>" in page
+    cells = re.sub(' class="text"', "", page)
+    assert f"<td>SOFTMAX</td><td>0</td><td>{report['host_ops'][0]['reason']}</td>" in cells
+    assert "<td>9</td><td>SOFTMAX</td><td>cpu</td><td>-</td>" in cells
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    assert all(chart["width"] == "container" for chart in charts)
     assert all(f"<h2>{heading}</h2>" in page for heading in ("Roofline", "Utilisation", "Traffic", "Memory", "Layers"))

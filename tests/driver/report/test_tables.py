@@ -26,7 +26,7 @@ from convoy.driver.report import plan_report
 from convoy.driver.report import report as report_module
 from convoy.driver.report.plan_report import print_plan
 from convoy.driver.report.report import build_report, print_report
-from convoy.driver.report.tables import meanings_text, print_table, stdout_console
+from convoy.driver.report.tables import meanings_text, print_table, short_name, stdout_console
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.timing.estimate import Estimator, estimate
 from convoy.driver.workload.prune import PrunedLayer, print_pruned
@@ -173,3 +173,18 @@ def test_columns_are_left_out_in_their_order_and_named():
     assert show(23) == ["#        one        two", "1  1,000,000  2,000,000", "2          1          2"]
     assert show(22) == ["#        two", "1  2,000,000", "2          2", "no room for one"]
     assert show(11) == ["#", "1", "2", "no room for one, two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("model/activation_1/Relu;model/batch_norm_1/FusedBatchNormV3;model/conv2d_1/Conv2D", "conv2d_1"),
+        ("model/dense/MatMul;model/dense/BiasAdd/ReadVariableOp", "dense"),
+        ("output", "output"),
+        ("/conv1/Conv_output_0", "conv1"),
+        ("", ""),
+        (";/", ";/"),
+    ],
+)
+def test_short_names(name, short):
+    assert short_name(name) == short

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.graph.tflite_writer import write_tflite
-from convoy.driver.workload.prune import prune_file
+from convoy.driver.workload.prune import least_share, prune_file
 from convoy.verif.graphs import GraphMaker
 from convoy.verif.operators import edited
 
@@ -127,3 +127,20 @@ def test_refusals():
     )
     with pytest.raises(GraphError, match="the network has no CONV_2D to prune"):
         prune_file(write_tflite(maker.graph([source], [pool])), 0.5)
+
+
+def test_the_least_share_for_a_target():
+    model = DIGITS.read_bytes()
+
+    def cycles(data):
+        graph = read_tflite(data)
+        convs = [op for op in graph.ops if op.kind == "CONV_2D"]
+        return sum(int(np.count_nonzero(graph.tensors[op.inputs[1]].data)) for op in convs)
+
+    dense = cycles(model)
+    tried = least_share(model, dense // 2, cycles)
+    share = list(tried)[-1]
+    assert tried[share] <= dense // 2 < cycles(prune_file(model, share - 0.01)[0])
+    assert list(least_share(model, dense, cycles))[-1] == 0
+    with pytest.raises(GraphError, match="with all weights of its convolutions zero the network takes 7"):
+        least_share(model, 1, lambda data: 7)

@@ -1,0 +1,273 @@
+"""A network on many configurations of the NPU: cycles, time and what each configuration is made of."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, as_completed
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, JustifyMethod
+
+from convoy.driver.compile.pipeline import compile_graph
+from convoy.driver.emit.program import NpuStep, Plan
+from convoy.driver.errors import GraphError
+from convoy.driver.graph.graph import Graph
+from convoy.driver.plan.macs import dense_macs
+from convoy.driver.report.config_report import config_report
+from convoy.driver.report.deployment import Clock, placed_clock, time_needs
+from convoy.driver.report.tables import print_meanings, print_table
+from convoy.driver.runtime.device import MemoryModel
+from convoy.driver.timing.estimate import estimate
+from convoy.spec.config import ConfigError, NpuConfig
+
+__all__ = [
+    "Point",
+    "configurations",
+    "mark_best",
+    "print_points",
+    "records",
+    "sweep",
+    "write_points",
+    "write_sweep_page",
+]
+
+MOST_POINTS = 1000
+"""Configurations of one sweep."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A configuration and what a network costs on it."""
+
+    parameters: dict[str, int]
+    """Those that were varied."""
+    multipliers: int
+    memory_bytes: int
+    """In the NPU: stripes, windows, accumulators, queues, lines of pools, buffer of the tensor processor."""
+    cycles: int | None
+    milliseconds: float | None
+    read_write_bytes: int | None
+    """Over the memory port, per inference."""
+    utilisation: float | None
+    refusal: str | None = None
+    """Why the configuration is illegal, or the network does not run on it."""
+    is_best: bool = False
+    """No other has fewer cycles with as few multipliers and as few bytes of memory."""
+
+
+def configurations(base: NpuConfig, settings: Sequence[str]) -> list[tuple[dict[str, int], NpuConfig | str]]:
+    """Every combination of values, each with its configuration, or why it is illegal.
+
+    Parameters
+    ----------
+    settings : `name=value,value...` with the names of `NpuConfig`
+
+    Raises
+    ------
+    GraphError
+        When a setting is not of that form, names no parameter or one twice, or there are too many combinations.
+    """
+    known, chosen = [field.name for field in fields(NpuConfig)], dict[str, list[int]]()
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        values = [value.strip() for value in text.split(",")]
+        if not separator or not all(value.isdecimal() and len(value) < 10 for value in values):
+            raise GraphError(f"--set {setting}: give PARAMETER=VALUE,VALUE..., such as num_cores=1,2,4")
+        if name not in known or name in chosen:
+            problem = "is given twice" if name in chosen else f"is no parameter; there are {', '.join(known)}"
+            raise GraphError(f"--set {setting}: {name!r} {problem}")
+        chosen[name] = list(dict.fromkeys(map(int, values)))
+    number = 1
+    for numbers in chosen.values():
+        number *= len(numbers)
+    if not chosen or number > MOST_POINTS:
+        raise GraphError(f"{number if chosen else 'no'} configurations; give --set for 1 to {MOST_POINTS} of them")
+    found: list[tuple[dict[str, int], NpuConfig | str]] = []
+    for combination in product(*chosen.values()):
+        parameters = dict(zip(chosen, combination, strict=True))
+        try:
+            found.append((parameters, base.with_(**parameters)))
+        except ConfigError as error:
+            found.append((parameters, str(error)))
+    return found
+
+
+def sweep(
+    graph: Graph,
+    choices: Sequence[tuple[dict[str, int], NpuConfig | str]],
+    memory: MemoryModel,
+    clock: Clock | None,
+    executor: Executor,
+    on_done: Callable[[int], None] = lambda done: None,
+) -> list[Point]:
+    """A point for each choice, in order, estimated by the workers of `executor`; `on_done` is called with the number
+    that is done.
+    """
+    futures = {
+        executor.submit(_point, graph, parameters, config, memory, clock): number
+        for number, (parameters, config) in enumerate(choices)
+    }
+    points: dict[int, Point] = {}
+    try:
+        for future in as_completed(futures):
+            points[futures[future]] = future.result()
+            on_done(len(points))
+    finally:
+        for future in futures:
+            future.cancel()
+    return mark_best([points[number] for number in range(len(choices))])
+
+
+def _point(
+    graph: Graph, parameters: dict[str, int], config: NpuConfig | str, memory: MemoryModel, clock: Clock | None
+) -> Point:
+    if isinstance(config, str):
+        return Point(parameters, 0, 0, None, None, None, None, config)
+    sizes = (config.macs_per_cycle, _memory_bytes(config))
+    try:
+        plan = compile_graph(graph, config)
+    except GraphError as error:
+        return Point(parameters, *sizes, None, None, None, None, str(error))
+    execution = estimate(plan, memory)
+    moved = sum(cost.traffic.read_bytes + cost.traffic.write_bytes for cost in execution.costs.values())
+    macs = sum(_macs(plan))
+    needs = time_needs(execution.cycles, clock or placed_clock(config))
+    use = macs / (execution.cycles * config.macs_per_cycle) if execution.cycles else None
+    return Point(parameters, *sizes, execution.cycles, needs["milliseconds"], moved, use)
+
+
+def _macs(plan: Plan) -> list[int]:
+    """Of each layer of the NPU."""
+    ops = {op.index: op for op in plan.graph.ops}
+    return [
+        dense_macs(plan.graph, ops[index]) for step in plan.steps if isinstance(step, NpuStep) for index in step.layers
+    ]
+
+
+def _memory_bytes(config: NpuConfig) -> int:
+    derived = config_report(config)["derived"]
+    return (
+        config.stripe_bytes
+        + config.tp_buffer_bytes
+        + config.pool_channels * config.pool_line_bytes // 2
+        + derived["window_bytes"]
+        + derived["accumulator_bytes"]
+        + derived["weight_fifo_bytes"]
+    )
+
+
+def mark_best(points: Sequence[Point]) -> list[Point]:
+    """The points, those marked that no other one is better than: fewer cycles, or as many with fewer multipliers or
+    fewer bytes of memory.
+    """
+
+    def sizes(point: Point) -> tuple[int, int, int]:
+        return point.cycles or 0, point.multipliers, point.memory_bytes
+
+    def beats(one: Point, other: Point) -> bool:
+        pairs = list(zip(sizes(one), sizes(other), strict=True))
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+    ran = [point for point in points if point.cycles is not None]
+    return [
+        replace(point, is_best=point.cycles is not None and not any(beats(other, point) for other in ran))
+        for point in points
+    ]
+
+
+_MEANINGS = {
+    "multipliers": "multiply-accumulates per cycle at most",
+    "memory B": "in the NPU",
+    "port B": "over the memory port, per inference",
+    "use": "share of the multipliers' peak",
+    "best": "no other configuration has fewer cycles with as few multipliers and as little memory",
+}
+
+
+def print_points(points: Sequence[Point], console: Console) -> None:
+    """The points as a table."""
+    names = list(points[0].parameters)
+    columns: dict[str, JustifyMethod] = dict.fromkeys(
+        (*names, "multipliers", "memory B", "cycles", "ms", "port B", "use"), "right"
+    )
+    columns |= {"best": "center", "remark": "left"}
+    rows = [
+        [
+            *(str(point.parameters[name]) for name in names),
+            f"{point.multipliers:,}" if point.multipliers else "-",
+            f"{point.memory_bytes:,}" if point.memory_bytes else "-",
+            "-" if point.cycles is None else f"{point.cycles:,}",
+            "-" if point.milliseconds is None else f"{point.milliseconds:,.3f}",
+            "-" if point.read_write_bytes is None else f"{point.read_write_bytes:,}",
+            "-" if point.utilisation is None else f"{point.utilisation:.1%}",
+            "*" if point.is_best else "",
+            point.refusal or "",
+        ]
+        for point in points
+    ]
+    if not any(point.refusal for point in points):
+        del columns["remark"]
+        rows = [row[:-1] for row in rows]
+    print_table(console, columns, rows, ("port B", "use"))
+    print_meanings(console, _MEANINGS)
+
+
+def records(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """The points for JSON."""
+    return [asdict(point) for point in points]
+
+
+def write_points(points: Sequence[Point]) -> str:
+    """The points as CSV, a column for each parameter that was varied."""
+    rows = [point.pop("parameters") | point for point in records(points)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:
+    """Cycles over multipliers, the best ones joined by a line, and the table; needs the extra `plots`."""
+    from convoy.driver.report.html_page import Section, alt, write_page
+
+    names = list(points[0].parameters)
+    ran = [point for point in points if point.cycles is not None]
+    values = [
+        asdict(point) | {"label": ", ".join(f"{name} {value}" for name, value in point.parameters.items())}
+        for point in ran
+    ]
+    base = alt.Chart(alt.Data(values=values)).encode(
+        x=alt.X("multipliers:Q", scale=alt.Scale(type="log", base=2), title="multipliers"),
+        y=alt.Y("cycles:Q", scale=alt.Scale(type="log"), title="cycles"),
+    )
+    dots = base.mark_circle(size=90).encode(
+        color=alt.Color("is_best:N", title="best", scale=alt.Scale(domain=[True, False], range=["#08519c", "#bbbbbb"])),
+        tooltip=["label:N", "cycles:Q", "memory_bytes:Q", "milliseconds:Q"],
+    )
+    front = base.transform_filter("datum.is_best").mark_line(color="#08519c", opacity=0.4)
+    rows = [
+        [
+            *(str(point.parameters[name]) for name in names),
+            f"{point.multipliers:,}",
+            f"{point.memory_bytes:,}",
+            f"{point.cycles:,}",
+            "-" if point.milliseconds is None else f"{point.milliseconds:,.3f}",
+            "yes" if point.is_best else "",
+        ]
+        for point in ran
+    ]
+    write_page(
+        path,
+        f"{Path(model).name} on {len(points)} configurations",
+        "Cycles are estimates of the timing model. Hover over a dot for its parameters.",
+        [
+            Section("Cycles and multipliers", "", [(front + dots).properties(width=560, height=320)]),
+            Section("Configurations", "", (), (*names, "multipliers", "memory B", "cycles", "ms", "best"), rows),
+        ],
+    )
