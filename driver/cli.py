@@ -631,6 +631,16 @@ def verilog(
             show_default="accumulators=block",
         ),
     ] = None,
+    addr_bits: Annotated[
+        int | None,
+        typer.Option(
+            "--addr-bits",
+            min=32,
+            max=64,
+            help="Address bits of the memory port; the NPU uses 4 GiB from the parameter BASE_ADDRESS on.",
+            show_default="32",
+        ),
+    ] = None,
 ) -> int:
     """Write the NPU in Verilog-2005: as an IP with what tools need beside it, or the bare design."""
     is_folder = output is not None and is_folder_name("--output", output)
@@ -643,8 +653,8 @@ def verilog(
     from convoy.driver.report.config_report import commit, installed
 
     name, names, styles = prefix_of(Path(config).stem, prefix), parse_names(rename or ()), parse_ram(ram or ())
-    if not is_folder and (prefix or rename or ram):
-        raise GraphError("--prefix, --rename and --ram are for the IP; give a folder: --output FOLDER")
+    if not is_folder and (prefix or rename or ram or addr_bits):
+        raise GraphError("--prefix, --rename, --ram and --addr-bits are for the IP; give a folder: --output FOLDER")
     with spinner("emitting Verilog") as status:
         text = npu_verilog(npu, status.step)
     if output is None:
@@ -656,9 +666,17 @@ def verilog(
 
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
-        version = installed("convoy-npu")
         files = ip_files(
-            npu, text, TOP, VERILATOR_WAIVERS, name=name, names=names, ram=styles, version=version, commit=commit()
+            npu,
+            text,
+            TOP,
+            VERILATOR_WAIVERS,
+            name=name,
+            names=names,
+            ram=styles,
+            addr_bits=addr_bits or 32,
+            version=installed("convoy-npu"),
+            commit=commit(),
         )
         for file, content in files.items():
             write_file(output / file, content)

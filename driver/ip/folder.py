@@ -6,17 +6,18 @@ import re
 from collections.abc import Iterable, Mapping
 
 from convoy.driver.errors import GraphError
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import PAGE_BYTES, NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS, REGISTERS
 
 from .ipxact import ipxact
 from .systemrdl import systemrdl
 from .verilog import (
+    CORE_NAMES,
     RAM_STYLES,
     RAM_UNITS,
     Port,
     find_ports,
-    outer_name,
+    outer_port,
     top_module,
     verilog_2005,
     with_prefix,
@@ -107,6 +108,7 @@ def ip_files(
     name: str,
     names: Mapping[str, str],
     ram: Mapping[str, str],
+    addr_bits: int,
     version: str,
     commit: str | None,
 ) -> dict[str, str]:
@@ -118,10 +120,11 @@ def ip_files(
     waivers : classes of Verilator's warnings about it -> why they are accepted
     name : of the new top module; all other modules begin with it
     names, ram : from `parse_names`, `parse_ram`
+    addr_bits : of the memory port, at least 32
     version, commit : of Convoy
     """
     core = f"{name}_core"
-    ports = sorted(find_ports(verilog, top), key=lambda port: _place(port, names))
+    ports = sorted(find_ports(verilog, top), key=_place)
     header = [
         f"{name}: Convoy NPU, configuration {config.name}",
         f"Written by `convoy verilog`, version {version}{f', commit {commit}' if commit else ''}; do not edit.",
@@ -133,25 +136,19 @@ def ip_files(
     comment = "".join(f"// {line}".rstrip() + "\n" for line in header)
     accepted = {**waivers, "INITIALDLY": START_WAIVER}
     return {
-        f"{name}.v": f"{comment}\n{top_module(ports, name, core, names)}\n{design}",
+        f"{name}.v": f"{comment}\n{top_module(ports, name, core, names, addr_bits)}\n{design}",
         f"{name}.vlt": _waiver_file(name, accepted),
         f"{name}.core": _fusesoc(name, version),
         f"{name}.rdl": systemrdl(name, header[:3]),
-        "component.xml": ipxact(name, version, ports, names, _addr_bits(ports)),
-        "README.md": _readme(config, name, ports, names, ram, header),
+        "component.xml": ipxact(name, version, ports, names, addr_bits),
+        "README.md": _readme(config, name, [outer_port(port, names, addr_bits) for port in ports], names, ram, header),
     }
 
 
-def _place(port: Port, names: Mapping[str, str]) -> int:
+def _place(port: Port) -> int:
     """Clock, reset and interrupt first, then the buses."""
-    outside = outer_name(port.name, names)
-    return next(
-        place for place, (key, new) in enumerate(names.items()) if outside == new or port.name.startswith(f"{key}__")
-    )
-
-
-def _addr_bits(ports: list[Port]) -> int:
-    return next(port.width for port in ports if port.name == "m_axi__araddr")
+    bus = port.name.partition("__")[0]
+    return list(DEFAULT_NAMES).index(CORE_NAMES.get(bus, bus))
 
 
 def _waiver_file(name: str, waivers: Mapping[str, str]) -> str:
@@ -189,13 +186,12 @@ targets:
 def _readme(
     config: NpuConfig, name: str, ports: list[Port], names: Mapping[str, str], ram: Mapping[str, str], header: list[str]
 ) -> str:
-    wires = [(port, outer_name(port.name, names)) for port in ports]
-    table = "\n".join(f"| `{outside}` | {'in' if port.is_input else 'out'} | {port.width} |" for port, outside in wires)
+    table = "\n".join(f"| `{port.name}` | {'in' if port.is_input else 'out'} | {port.width} |" for port in ports)
     parameters = "\n".join(f"| `{key}` | {value} |" for key, value in config.to_dict().items())
     registers = "\n".join(f"| 0x{r.addr:02X} | {r.name} | {r.access} |" for r in REGISTERS.values())
     memories = "\n".join(f"| `{unit}` | {ram.get(unit, AUTO)} | {about.doc} |" for unit, about in RAM_UNITS.items())
     max_burst = f"{config.max_burst_beats} beats of {config.port_bits} bits"
-    instance = ",\n".join(f"    .{outside}({outside})" for _, outside in wires)
+    instance = ",\n".join(f"    .{port.name}({port.name})" for port in ports)
     return f"""# {name}
 
 {header[0].partition(": ")[2]}. {header[1]} How to integrate it: `docs/integration.md` of Convoy.
@@ -215,6 +211,9 @@ def _readme(
 * `{names["irq"]}`: interrupt, a level, active high
 * `{names["s_axil"]}_*`: registers, an AXI4-Lite subordinate of {1 << CSR_ADDR_BITS} bytes
 * `{names["m_axi"]}_*`: memory, an AXI4 manager: INCR bursts of up to {max_burst}, one ID
+
+Parameter `BASE_ADDRESS`, a multiple of {PAGE_BYTES}, is added to every address of the memory: the NPU's own begin at 0
+and have 32 bits.
 
 | port | direction | bits |
 | -- | -- | -- |

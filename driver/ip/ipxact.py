@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from convoy.spec.csr import CSR_ADDR_BITS, REGISTERS
 
 from .systemrdl import fields_of, register_doc
-from .verilog import Port, outer_name
+from .verilog import Port, outer_port
 
 __all__ = ["ipxact"]
 
@@ -35,8 +35,8 @@ def ipxact(name: str, version: str, ports: list[Port], names: Mapping[str, str],
     Parameters
     ----------
     name : the top module, and the Verilog file without `.v`
-    ports : those of the core, which `names` renames (`convoy.driver.ip.verilog.outer_name`)
-    addr_bits : of the memory port
+    ports : those of the core
+    names, addr_bits : of `convoy.driver.ip.verilog.outer_port`
     """
     ElementTree.register_namespace("ipxact", NAMESPACE)
     root = ElementTree.Element(_tag("component"))
@@ -44,12 +44,12 @@ def ipxact(name: str, version: str, ports: list[Port], names: Mapping[str, str],
         _add(root, tag, value)
     interfaces = _add(root, "busInterfaces")
     for bus in BUSES:
-        _bus_interface(interfaces, bus, ports, names)
+        _bus_interface(interfaces, bus, ports, names, addr_bits)
     space = _add(_add(root, "addressSpaces"), "addressSpace")
     for tag, text in (("name", ADDRESS_SPACE), ("range", 1 << addr_bits), ("width", addr_bits)):
         _add(space, tag, text)
     _memory_map(_add(_add(root, "memoryMaps"), "memoryMap"))
-    _model(_add(root, "model"), name, ports, names)
+    _model(_add(root, "model"), name, [outer_port(port, names, addr_bits) for port in ports])
     files = _add(_add(root, "fileSets"), "fileSet")
     _add(files, "name", FILE_SET)
     file = _add(files, "file")
@@ -60,7 +60,9 @@ def ipxact(name: str, version: str, ports: list[Port], names: Mapping[str, str],
     return ElementTree.tostring(root, "unicode", xml_declaration=True) + "\n"
 
 
-def _bus_interface(parent: ElementTree.Element, bus: str, ports: list[Port], names: Mapping[str, str]) -> None:
+def _bus_interface(
+    parent: ElementTree.Element, bus: str, ports: list[Port], names: Mapping[str, str], addr_bits: int
+) -> None:
     (vendor, library, version), definition = BUSES[bus]
 
     def reference(parent: ElementTree.Element, tag: str, suffix: str = "") -> None:
@@ -75,7 +77,7 @@ def _bus_interface(parent: ElementTree.Element, bus: str, ports: list[Port], nam
     wires = {names[bus]: LOGICAL[bus]} if bus in LOGICAL else {}
     if bus not in LOGICAL:
         wires = {names["aclk"]: "ACLK", names["aresetn"]: "ARESETn"} | {
-            outer_name(port.name, names): port.name.partition("__")[2].upper()
+            outer_port(port, names, addr_bits).name: port.name.partition("__")[2].upper()
             for port in ports
             if port.name.startswith(f"{bus}__")
         }
@@ -139,18 +141,21 @@ def _memory_map(memory_map: ElementTree.Element) -> None:
     _add(memory_map, "addressUnitBits", 8)
 
 
-def _model(model: ElementTree.Element, name: str, ports: list[Port], names: Mapping[str, str]) -> None:
+def _model(model: ElementTree.Element, name: str, ports: list[Port]) -> None:
     view = _add(_add(model, "views"), "view")
     _add(view, "name", INSTANCE)
     _add(view, "componentInstantiationRef", INSTANCE)
     instance = _add(_add(model, "instantiations"), "componentInstantiation")
     for tag, text in (("name", INSTANCE), ("language", "verilog"), ("moduleName", name)):
         _add(instance, tag, text)
+    parameter = _add(_add(instance, "moduleParameters"), "moduleParameter")
+    _add(parameter, "name", "BASE_ADDRESS")
+    _add(parameter, "value", 0)
     _add(_add(instance, "fileSetRef"), "localName", FILE_SET)
     listed = _add(model, "ports")
     for port in ports:
         entry = _add(listed, "port")
-        _add(entry, "name", outer_name(port.name, names))
+        _add(entry, "name", port.name)
         wire = _add(entry, "wire")
         _add(wire, "direction", "in" if port.is_input else "out")
         if port.bits:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from convoy.spec.config import PAGE_BYTES
+
 __all__ = [
     "RAM_STYLES",
     "RAM_UNITS",
@@ -17,6 +19,8 @@ __all__ = [
     "with_ram_styles",
 ]
 
+CORE_NAMES = {"clk": "aclk", "rst": "aresetn"}
+"""What the top module calls these ports of the core, if nothing else is said."""
 START = "\\$start "
 """Register of a module that changes once, when the simulation starts."""
 _TRIGGER = re.compile(r"\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ")
@@ -160,41 +164,66 @@ def _styled(module: str, top: str, styles: Mapping[str, str]) -> str:
     return _MEMORY.sub(marked, module) if wanted else module
 
 
-def top_module(ports: list[Port], name: str, core: str, names: Mapping[str, str]) -> str:
-    """A module around `core` with an active-low reset and the names of ports that tools recognise.
+def outer_port(port: Port, names: Mapping[str, str], addr_bits: int) -> Port:
+    """A port of the core as the top module has it: renamed, addresses of the memory `addr_bits` wide."""
+    bus, _, member = port.name.partition("__")
+    if not member:
+        return Port(names[CORE_NAMES.get(bus, bus)], port.width, port.is_input)
+    return Port(f"{names[bus]}_{member}", addr_bits if is_memory_address(port) else port.width, port.is_input)
+
+
+def is_memory_address(port: Port) -> bool:
+    """Does the port of the core give an address of the memory?"""
+    return port.name in ("m_axi__araddr", "m_axi__awaddr")
+
+
+def top_module(ports: list[Port], name: str, core: str, names: Mapping[str, str], addr_bits: int) -> str:
+    """A module around `core` with an active-low reset, the names of ports that tools recognise, and a parameter that is
+    added to the addresses of the memory.
 
     Parameters
     ----------
     ports : those of `core`
-    names : what `outer_name` calls a port's bus or the port -> its name
+    names : of `outer_port`
+    addr_bits : of the memory, at least those of `core`
     """
-    outer = [(port, outer_name(port.name, names)) for port in ports]
-    clock, reset = names["aclk"], names["aresetn"]
     attributes = {
-        "clk": [
-            f'(* X_INTERFACE_INFO = "xilinx.com:signal:clock:1.0 {clock} CLK" *)',
-            f'(* X_INTERFACE_PARAMETER = "ASSOCIATED_BUSIF {names["s_axil"]}:{names["m_axi"]}, '
-            f'ASSOCIATED_RESET {reset}" *)',
-        ],
-        "rst": [
-            f'(* X_INTERFACE_INFO = "xilinx.com:signal:reset:1.0 {reset} RST" *)',
-            '(* X_INTERFACE_PARAMETER = "POLARITY ACTIVE_LOW" *)',
-        ],
-        "irq": [
-            f'(* X_INTERFACE_INFO = "xilinx.com:signal:interrupt:1.0 {names["irq"]} INTERRUPT" *)',
-            '(* X_INTERFACE_PARAMETER = "SENSITIVITY LEVEL_HIGH" *)',
-        ],
+        "clk": (
+            f"xilinx.com:signal:clock:1.0 {names['aclk']} CLK",
+            f"ASSOCIATED_BUSIF {names['s_axil']}:{names['m_axi']}, ASSOCIATED_RESET {names['aresetn']}",
+        ),
+        "rst": (f"xilinx.com:signal:reset:1.0 {names['aresetn']} RST", "POLARITY ACTIVE_LOW"),
+        "irq": (f"xilinx.com:signal:interrupt:1.0 {names['irq']} INTERRUPT", "SENSITIVITY LEVEL_HIGH"),
     }
-    lines = []
-    for number, (port, name_outside) in enumerate(outer):
-        lines += [f"  {attribute}" for attribute in attributes.get(port.name, [])]
+    declared, wires, joins = [], [], []
+    for port in ports:
+        outer = outer_port(port, names, addr_bits)
+        if port.name in attributes:
+            info, parameter = attributes[port.name]
+            declared.append(f'  (* X_INTERFACE_INFO = "{info}" *)\n  (* X_INTERFACE_PARAMETER = "{parameter}" *)\n')
+        else:
+            declared.append("")
         flow = "input  wire" if port.is_input else "output wire"
-        lines.append(f"  {flow} {port.bits:7} {name_outside}{',' if number + 1 < len(outer) else ''}")
-    joins = [f"    .{port.name}({'!' * (port.name == 'rst')}{outside})" for port, outside in outer]
-    return "\n".join([f"module {name} (", *lines, ");", f"  {core} core (", ",\n".join(joins), "  );", "endmodule", ""])
-
-
-def outer_name(name: str, names: Mapping[str, str]) -> str:
-    """The name outside of a port of the core."""
-    bus, _, member = name.partition("__")
-    return f"{names[bus]}_{member}" if member else names[{"clk": "aclk", "rst": "aresetn"}.get(name, name)]
+        declared[-1] += f"  {flow} {outer.bits:7} {outer.name}"
+        if is_memory_address(port):
+            inner = f"core_{port.name.rpartition('_')[2]}"
+            wires += [f"  wire {port.bits} {inner};", f"  assign {outer.name} = BASE_ADDRESS + {inner};"]
+        else:
+            inner = f"!{outer.name}" if port.name == "rst" else outer.name
+        joins.append(f"    .{port.name}({inner})")
+    return "\n".join(
+        [
+            f"module {name} #(",
+            f"  parameter [{addr_bits - 1}:0] BASE_ADDRESS = 0  // of what the NPU knows as address 0; a multiple of "
+            f"{PAGE_BYTES}",
+            ") (",
+            ",\n".join(declared),
+            ");",
+            *wires,
+            f"  {core} core (",
+            ",\n".join(joins),
+            "  );",
+            "endmodule",
+            "",
+        ]
+    )

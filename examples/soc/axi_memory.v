@@ -4,6 +4,7 @@ module axi_memory #(
   parameter DATA_BITS = 64,
   parameter ID_BITS = 4,
   parameter SIZE_BYTES = 65536,
+  parameter [31:0] BASE = 0,
   parameter LATENCY_CYCLES = 4  // from a read address to its first beat
 ) (
   input  wire                   aclk,
@@ -64,7 +65,7 @@ module axi_memory #(
     end else if (!is_reading) begin
       if (s_axi_arvalid) begin
         is_reading <= 1'b1;
-        read_addr <= s_axi_araddr;
+        read_addr <= s_axi_araddr - BASE;
         read_beats_left <= s_axi_arlen;
         s_axi_rid <= s_axi_arid;
         wait_cycles <= LATENCY_CYCLES - 1;
@@ -94,7 +95,7 @@ module axi_memory #(
       if (s_axi_awvalid && s_axi_awready) begin
         is_writing <= 1'b1;
         is_write_error <= 1'b0;
-        write_addr <= s_axi_awaddr;
+        write_addr <= s_axi_awaddr - BASE;
         s_axi_bid <= s_axi_awid;
       end
       if (s_axi_wvalid && s_axi_wready) begin

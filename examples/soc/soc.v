@@ -2,7 +2,8 @@
 
 module soc #(
   parameter DATA_BITS = 64,
-  parameter MEMORY_BYTES = 65536
+  parameter MEMORY_BYTES = 65536,
+  parameter [31:0] MEMORY_BASE = 32'h8000_0000
 ) (
   input  wire        aclk,
   input  wire        aresetn,
@@ -33,7 +34,7 @@ module soc #(
   wire [1:0]             bresp, rresp;
   wire awvalid, awready, wlast, wvalid, wready, bvalid, bready, arvalid, arready, rlast, rvalid, rready;
 
-  npu npu (
+  npu #(.BASE_ADDRESS(MEMORY_BASE)) npu (
     .aclk(aclk), .aresetn(aresetn), .irq(irq),
     .s_axil_awaddr(s_axil_awaddr), .s_axil_awprot(3'b000),
     .s_axil_awvalid(s_axil_awvalid), .s_axil_awready(s_axil_awready),
@@ -54,7 +55,7 @@ module soc #(
     .m_axi_rvalid(rvalid), .m_axi_rready(rready)
   );
 
-  axi_memory #(.DATA_BITS(DATA_BITS), .SIZE_BYTES(MEMORY_BYTES)) memory (
+  axi_memory #(.DATA_BITS(DATA_BITS), .SIZE_BYTES(MEMORY_BYTES), .BASE(MEMORY_BASE)) memory (
     .aclk(aclk), .aresetn(aresetn),
     .s_axi_awid(awid), .s_axi_awaddr(awaddr), .s_axi_awlen(awlen), .s_axi_awvalid(awvalid), .s_axi_awready(awready),
     .s_axi_wdata(wdata), .s_axi_wstrb(wstrb), .s_axi_wlast(wlast), .s_axi_wvalid(wvalid), .s_axi_wready(wready),

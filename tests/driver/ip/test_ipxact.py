@@ -14,13 +14,14 @@ PORTS = [
     Port("rst", 1, True),
     Port("irq", 1, False),
     Port("s_axil__awaddr", 12, True),
+    Port("m_axi__araddr", 32, False),
     Port("m_axi__rdata", 64, True),
 ]
 
 
 @pytest.fixture(scope="module")
 def root():
-    return ElementTree.fromstring(ipxact("npu", "1.2", PORTS, parse_names(["m_axi=mem", "aclk=clk"]), 32))
+    return ElementTree.fromstring(ipxact("npu", "1.2", PORTS, parse_names(["m_axi=mem", "aclk=clk"]), 40))
 
 
 def texts(node, path):
@@ -28,9 +29,9 @@ def texts(node, path):
 
 
 def test_ports(root):
-    assert texts(root, "model/ports/port/name") == ["clk", "aresetn", "irq", "s_axil_awaddr", "mem_rdata"]
-    assert texts(root, "model/ports/port/wire/direction") == ["in", "in", "out", "in", "in"]
-    assert texts(root, "model/ports/port/wire/vectors/vector/left") == ["11", "63"]
+    assert texts(root, "model/ports/port/name") == ["clk", "aresetn", "irq", "s_axil_awaddr", "mem_araddr", "mem_rdata"]
+    assert texts(root, "model/ports/port/wire/direction") == ["in", "in", "out", "in", "out", "in"]
+    assert texts(root, "model/ports/port/wire/vectors/vector/left") == ["11", "39", "63"]
 
 
 def test_bus_interfaces(root):
@@ -43,8 +44,8 @@ def test_bus_interfaces(root):
         ["irq"],
     ]
     maps = "abstractionTypes/abstractionType/portMaps/portMap"
-    assert texts(interfaces[1], f"{maps}/logicalPort/name") == ["ACLK", "ARESETn", "RDATA"]
-    assert texts(interfaces[1], f"{maps}/physicalPort/name") == ["clk", "aresetn", "mem_rdata"]
+    assert texts(interfaces[1], f"{maps}/logicalPort/name") == ["ACLK", "ARESETn", "ARADDR", "RDATA"]
+    assert texts(interfaces[1], f"{maps}/physicalPort/name") == ["clk", "aresetn", "mem_araddr", "mem_rdata"]
     assert texts(interfaces[2], "parameters/parameter/value") == ["s_axil:mem", "aresetn"]
 
 
@@ -52,4 +53,5 @@ def test_registers(root):
     block = "memoryMaps/memoryMap/addressBlock"
     assert texts(root, f"{block}/register/name") == list(REGISTERS)
     assert texts(root, f"{block}/register/addressOffset") == [str(register.addr) for register in REGISTERS.values()]
+    assert texts(root, "addressSpaces/addressSpace/range") == [str(1 << 40)]
     assert texts(root, f"{block}/range") == [str(1 << CSR_ADDR_BITS)]
