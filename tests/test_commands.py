@@ -23,7 +23,7 @@ from convoy.verif.operators import edited
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "examples" / "digits_int8.tflite"
-PAGES = ("README.md", "docs/tutorial.md", "CONTRIBUTING.md")
+PAGES = ("README.md", "docs/tutorial.md", "docs/integration.md", "CONTRIBUTING.md")
 STEPS = 49
 SMALLER = {"--device pysim --waves layer.vcd": "--device golden"}
 """Options, and in their place others with less to do."""

@@ -175,11 +175,10 @@ targets:
   lint:
     filesets: [waivers, rtl]
     toplevel: {name}
-    default_tool: verilator
-    tools:
-      verilator:
-        mode: lint-only
-        verilator_options: [-Wall]
+    flow: lint
+    flow_options:
+      tool: verilator
+      verilator_options: [-Wall]
 """
 
 
