@@ -85,8 +85,8 @@ zoo: setup $(VENV)/.plots  ## networks from real converters, run and written to 
 	test -n "$(ZOO_PYTHON)" || $(ZOO)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/zoo/requirements.txt
 	$(BIN)/python bench/zoo/run.py --python $(call given,ZOO_PYTHON,$(ZOO)/bin/python) --config $(CONFIG) --jobs $(WORKERS) $(addprefix --model ,$(MODELS))
 
-verilog: setup  ## write build/convoy_npu_$(CONFIG).v (CONFIG=Q: preset or TOML file)
-	$(BIN)/python -m convoy.hw.emit $(CONFIG) -o build/convoy_npu_$(basename $(notdir $(CONFIG))).v
+verilog: setup  ## write the IP into build/ip (CONFIG=Q: preset or TOML file)
+	$(BIN)/convoy verilog --config $(CONFIG) --output build/ip
 
 reference: setup  ## write docs/reference from spec
 	$(BIN)/python -m convoy.verif.refdoc

@@ -26,7 +26,7 @@ from convoy.spec.config import NpuConfig, load_config
 
 from .complete import complete_config, complete_files, config_help
 from .errors import DeviceError, GraphError
-from .files import check_outputs, write_file
+from .files import check_outputs, is_folder_name, write_file, writing
 from .outcome import exit_code_of
 
 if TYPE_CHECKING:
@@ -796,24 +796,85 @@ def verilog(
         typer.Option(
             "--output",
             "-o",
-            metavar="FILE",
-            help="Write to this file.",
-            show_default="stdout",
+            metavar="FOLDER|FILE.v",
+            help="Write the IP into this folder, or the bare Verilog to this file.",
+            show_default="the bare Verilog to stdout",
             autocompletion=complete_files,
         ),
     ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--prefix",
+            metavar="NAME",
+            help="Name of the top module, with which all others begin.",
+            show_default="convoy_npu_CONFIG",
+        ),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--rename", metavar="OLD=NEW", help="Another name for aclk, aresetn, irq, s_axil or m_axi."),
+    ] = None,
+    ram: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ram",
+            metavar="UNIT=STYLE",
+            help="Ask synthesis for block or distributed memory, or leave it to the tool (auto); the folder's README "
+            "lists the units.",
+            show_default="accumulators=block",
+        ),
+    ] = None,
+    addr_bits: Annotated[
+        int | None,
+        typer.Option(
+            "--addr-bits",
+            min=32,
+            max=64,
+            help="Address bits of the memory port; the NPU uses 4 GiB from the parameter BASE_ADDRESS on.",
+            show_default="32",
+        ),
+    ] = None,
 ) -> int:
-    """Emit the NPU as synthesisable Verilog."""
-    check_outputs((Path(config),), {"--output": output})
+    """Write the NPU in Verilog-2005: as an IP with what tools need beside it, or the bare design."""
+    is_folder = output is not None and is_folder_name("--output", output)
+    outputs = {"--output": output}
+    check_outputs((Path(config),), {} if is_folder else outputs, outputs if is_folder else {})
     npu = load_config(config)
-    from convoy.driver.devices.verilator import npu_verilog
+    from convoy.driver.devices.verilator import TOP, npu_verilog
+    from convoy.driver.ip.folder import ip_files, parse_names, parse_ram, prefix_of
+    from convoy.driver.ip.verilog import verilog_2005
+    from convoy.driver.report.config_report import commit, installed
 
+    name, names, styles = prefix_of(Path(config).stem, prefix), parse_names(rename or ()), parse_ram(ram or ())
+    if not is_folder and (prefix or rename or ram or addr_bits):
+        raise GraphError("--prefix, --rename, --ram and --addr-bits are for the IP; give a folder: --output FOLDER")
     with spinner("emitting Verilog") as status:
         text = npu_verilog(npu, status.step)
     if output is None:
-        typer.echo(text, nl=False)
+        typer.echo(verilog_2005(text), nl=False)
+    elif not is_folder:
+        write_file(output, verilog_2005(text))
     else:
-        write_file(output, text)
+        from convoy.hw.emit import VERILATOR_WAIVERS
+
+        with writing(output):
+            output.mkdir(parents=True, exist_ok=True)
+        files = ip_files(
+            npu,
+            text,
+            TOP,
+            VERILATOR_WAIVERS,
+            name=name,
+            names=names,
+            ram=styles,
+            addr_bits=addr_bits or 32,
+            version=installed("convoy-npu"),
+            commit=commit(),
+        )
+        for file, content in files.items():
+            write_file(output / file, content)
+        typer.echo(f"{output}: {', '.join(files)}", err=True)
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import IO
 
 from .errors import GraphError
 
-__all__ = ["check_outputs", "open_file", "read_file", "write_file", "writing"]
+__all__ = ["check_outputs", "is_folder_name", "open_file", "read_file", "write_file", "writing"]
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -96,6 +96,17 @@ def check_outputs(
             raise GraphError(f"{option} {path}: {existing} is not a folder")
         if not os.access(existing, os.W_OK | os.X_OK):
             raise GraphError(f"{option} {path}: no permission to write in {existing}")
+
+
+def is_folder_name(option: str, path: Path) -> bool:
+    """Is this a folder, or, of what does not exist yet, the name of one: without a suffix?
+
+    Raises
+    ------
+    GraphError
+        When the system does not take it as a path.
+    """
+    return path.is_dir() if _exists(option, path) else not path.suffix
 
 
 def write_file(path: Path, content: bytes | str) -> None:

@@ -1,11 +1,7 @@
-"""Verilog and RTLIL of an NPU, cached in the user's cache directory (or `CONVOY_CACHE_DIR`).
-
-`python -m convoy.hw.emit CONFIG -o FILE` writes the Verilog of a preset or a TOML configuration.
-"""
+"""Verilog and RTLIL of an NPU, cached in the user's cache directory (or `CONVOY_CACHE_DIR`)."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import hashlib
@@ -24,7 +20,7 @@ from amaranth.hdl import Elaboratable
 
 import convoy.hw
 import convoy.spec
-from convoy.spec.config import NpuConfig, load_config
+from convoy.spec.config import NpuConfig
 
 __all__ = ["TOP", "VERILATOR_WAIVERS", "gated_verilog", "rtlil", "source_hash", "verilog"]
 
@@ -132,18 +128,3 @@ def _cached(
         file.write(text)
     os.replace(file.name, path)
     return text
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Write the Verilog of an NPU.")
-    parser.add_argument("config", help="a preset (S, D, Q, O, X) or a TOML file of NpuConfig parameters")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the Verilog file to write")
-    args = parser.parse_args()
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(verilog(load_config(args.config)))
-    print(f"{args.output}: module {TOP}, config {args.config}")
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .docs import member_docs
 from .enums import IntEnum, IntFlag
 from .isa import COMPLETION
 
@@ -17,6 +18,7 @@ __all__ = [
     "WINDOW_ALIGN_BYTES",
     "Control",
     "Error",
+    "Field",
     "Register",
     "Status",
     "WindowControl",
@@ -111,6 +113,30 @@ DESCRIPTOR_ERRORS = (Error.OPCODE, Error.MALFORMED, Error.POOL)
 
 
 @dataclass(frozen=True)
+class Field:
+    """Bits `lsb` .. `lsb + width - 1` of a register. `values` names what they may hold, if that has names."""
+
+    name: str
+    lsb: int
+    width: int
+    doc: str = ""
+    values: type[IntEnum] | None = None
+
+
+def _flags(flags: type[IntFlag]) -> tuple[Field, ...]:
+    """A field for each flag."""
+    docs = member_docs(flags)
+    return tuple(Field(name, flag.bit_length() - 1, 1, docs[name]) for name, flag in flags.__members__.items())
+
+
+_CONFIG0 = tuple(
+    Field(name, 8 * number, 8, f"`NpuConfig.{name}`.")
+    for number, name in enumerate(("num_cores", "num_lanes", "port_bytes", "post_lanes"))
+)
+_IRQ = Field("IRQ", 0, 1, "The interrupt.")
+
+
+@dataclass(frozen=True)
 class Register:
     """One register.
 
@@ -121,6 +147,8 @@ class Register:
     doc : meaning
     locked_by : the register whose `WindowControl.LOCK` makes it read-only
     is_held : writes are ignored while STATUS shows BUSY or STOPPING: a program keeps what stood there at its doorbell
+    fields : its parts; none: it is one value of 32 bits
+    value : what it always reads, if that is always the same
     """
 
     name: str
@@ -129,6 +157,8 @@ class Register:
     doc: str
     locked_by: str | None = None
     is_held: bool = False
+    fields: tuple[Field, ...] = ()
+    value: int | None = None
 
 
 def _window(number: int) -> tuple[Register, ...]:
@@ -159,6 +189,7 @@ def _window(number: int) -> tuple[Register, ...]:
             "else a burst must lie in one window that allows it.",
             lock,
             is_held=True,
+            fields=_flags(WindowControl),
         ),
     )
 
@@ -166,17 +197,31 @@ def _window(number: int) -> tuple[Register, ...]:
 REGISTERS = {
     register.name: register
     for register in (
-        Register("ID", 0x00, "ro", "`ID`, to recognise the NPU."),
+        Register("ID", 0x00, "ro", "`ID`, to recognise the NPU.", value=ID),
         Register(
-            "CONFIG0", 0x04, "ro", "num_cores in bits 7:0, num_lanes in 15:8, port_bytes in 23:16, post_lanes in 31:24."
+            "CONFIG0",
+            0x04,
+            "ro",
+            ", ".join(
+                f"{field.name} in {'bits ' * (field.lsb == 0)}{field.lsb + field.width - 1}:{field.lsb}"
+                for field in _CONFIG0
+            )
+            + ".",
+            fields=_CONFIG0,
         ),
-        Register("CONTROL", 0x08, "wo", "`Control`."),
-        Register("STATUS", 0x0C, "ro", "`Status`."),
-        Register("IRQ_ENABLE", 0x10, "rw", "Bit 0: the interrupt line follows IRQ_STATUS."),
+        Register("CONTROL", 0x08, "wo", "`Control`.", fields=_flags(Control)),
+        Register("STATUS", 0x0C, "ro", "`Status`.", fields=_flags(Status)),
         Register(
-            "IRQ_STATUS", 0x14, "w1c", "Bit 0: a program has ended, all its writes acknowledged, or has been stopped."
+            "IRQ_ENABLE", 0x10, "rw", "Bit 0: the interrupt line follows IRQ_STATUS.", fields=(Field("IRQ", 0, 1),)
         ),
-        Register("ERROR", 0x18, "ro", "`Error`."),
+        Register(
+            "IRQ_STATUS",
+            0x14,
+            "w1c",
+            "Bit 0: a program has ended, all its writes acknowledged, or has been stopped.",
+            fields=(_IRQ,),
+        ),
+        Register("ERROR", 0x18, "ro", "`Error`.", fields=(Field("ERROR", 0, 8, values=Error),)),
         Register("ERROR_ADDR", 0x1C, "ro", "The address that goes with ERROR."),
         Register(
             "PROGRAM_BASE",

@@ -37,7 +37,7 @@ FLOORS = (
     ("timing",),
     ("report",),
     ("workload",),
-    ("devices",),
+    ("devices", "ip"),
     ("advise",),
     ("network",),
     ("parallel", "outcome"),

