@@ -22,7 +22,7 @@ from convoy.spec import config, csr, isa, limits
 
 from .operators import NO_REFERENCE
 
-__all__ = ["pages", "where_tested", "where_tested_onnx"]
+__all__ = ["member_docs", "pages", "where_tested", "where_tested_onnx"]
 
 ALL_DTYPES = "tests/driver/lower/test_tensor_rules.py"
 """Runs a file of every operator in every dtype (`convoy.verif.operators`)."""
@@ -177,7 +177,7 @@ def _descriptors() -> str:
 
 
 def _configuration() -> str:
-    docs = _member_docs(config.NpuConfig)
+    docs = member_docs(config.NpuConfig)
     presets = config.PRESETS
     lines = [
         "# Configuration",
@@ -214,7 +214,7 @@ def _limits() -> str:
 
 
 def _enum(enum) -> list[str]:
-    docs = _member_docs(enum)
+    docs = member_docs(enum)
     return [
         "| value | name | meaning |",
         "|---|---|---|",
@@ -226,7 +226,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _member_docs(owner: type) -> dict[str, str]:
+def member_docs(owner: type) -> dict[str, str]:
     """The string that stands below each member in the source of a class."""
     return _docs_below(ast.parse(inspect.getsource(owner)).body[0].body)
 

@@ -126,7 +126,7 @@ def print_plan(report: dict[str, Any], console: Console) -> None:
 
 
 def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
-    """`memory.bin` (from address 0, constants in place) and `plan.json` (programs and placements)."""
+    """`memory.bin` (from address `plan.base`, constants in place) and `plan.json` (programs and placements)."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     memory = np.zeros(plan.memory_bytes, np.uint8)
@@ -134,12 +134,21 @@ def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
     for step in plan.steps:
         if isinstance(step, NpuStep):
             for addr, data in step.program.image:
-                memory[addr : addr + len(data)] = np.frombuffer(data, np.uint8)
+                memory[addr - plan.base : addr - plan.base + len(data)] = np.frombuffer(data, np.uint8)
             programs.append(
                 {
                     "program_addr": step.program.program_addr,
                     "program_count": len(step.program.descriptors),
                     "record_addr": step.program.record_addr,
+                    "windows": [
+                        {
+                            "base": window.base,
+                            "limit": window.limit,
+                            "read": window.is_readable,
+                            "write": window.is_writable,
+                        }
+                        for window in step.program.windows
+                    ],
                 }
             )
     placements = [
@@ -153,9 +162,8 @@ def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
         for index, place in sorted(plan.placements.items())
     ]
     write_file(folder / "memory.bin", memory.tobytes())
-    write_file(
-        folder / "plan.json", json.dumps(report | {"programs": programs, "placements": placements}, indent=2) + "\n"
-    )
+    found = report | {"base": plan.base, "programs": programs, "placements": placements}
+    write_file(folder / "plan.json", json.dumps(found, indent=2) + "\n")
 
 
 def save_tensors(graph: Graph, tensors: dict[int, np.ndarray], report: dict[str, Any], folder: Path) -> None:
