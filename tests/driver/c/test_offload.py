@@ -21,7 +21,11 @@ def network(*kinds):
     maker = GraphMaker(2)
     value = first = maker.tensor(SHAPE)
     for kind in kinds:
-        value = maker.op(kind, (value,), SHAPE, **({"beta": 1.0} if kind == "SOFTMAX" else {}))
+        inputs, options = (value,), {}
+        if kind == "CONV_2D":
+            inputs = (value, maker.weights((3, 1, 1, 3), 3, 0), maker.bias(3, 3))
+            options = {"stride_h": 1, "stride_w": 1, "padding": "SAME", "activation": "NONE"}
+        value = maker.op(kind, inputs, SHAPE, **options | ({"beta": 1.0} if kind == "SOFTMAX" else {}))
         if kind == "SOFTMAX":
             probability = Quant(np.array([1 / 256], np.float32), np.array([-128]))
             maker.tensors[value] = replace(maker.tensors[value], quant=probability)
@@ -32,18 +36,29 @@ def kinds_of(ops):
     return [op.kind for op, _ in ops]
 
 
-def test_operators_of_the_cpu_at_the_edges_are_left_out():
-    plan = network("SOFTMAX", "LOGISTIC", "SOFTMAX")
+@pytest.mark.parametrize(
+    ("kinds", "before", "after"),
+    [
+        (("CONV_2D", "TANH"), [], []),
+        (("SOFTMAX", "CONV_2D", "SOFTMAX"), ["SOFTMAX"], ["SOFTMAX"]),
+        (("SOFTMAX", "TANH"), ["SOFTMAX"], []),
+        (("CONV_2D", "SOFTMAX", "TANH"), [], ["SOFTMAX", "TANH"]),  # as of results of uint8
+        (("TANH", "SOFTMAX", "CONV_2D"), ["TANH", "SOFTMAX"], []),
+    ],
+)
+def test_what_is_left_out_at_the_edges(kinds, before, after):
+    plan = network(*kinds)
     found = find_offload(plan)
-    assert (kinds_of(found.before), kinds_of(found.after)) == (["SOFTMAX"], ["SOFTMAX"])
-    assert [plan.graph.ops[index].kind for step in found.steps for index in step.layers] == ["LOGISTIC"]
-    (op,) = (op for op in plan.graph.ops if op.kind == "LOGISTIC")
-    assert (found.inputs, found.outputs) == (op.inputs, op.outputs)
+    assert (kinds_of(found.before), kinds_of(found.after)) == (before, after)
+    ops = {op.index: op for op in plan.graph.ops}
+    layers = [ops[index] for step in found.steps for index in step.layers]
+    assert [op.kind for op in layers] == list(kinds[len(before) : len(kinds) - len(after)])
+    assert (found.inputs, found.outputs) == (layers[0].inputs[:1], layers[-1].outputs)
 
 
 def test_operators_of_the_cpu_between_are_refused():
-    with pytest.raises(GraphError, match=r"operator 1 SOFTMAX \('t2'\): SOFTMAX is not supported by the NPU \(usual"):
-        find_offload(network("LOGISTIC", "SOFTMAX", "LOGISTIC"))
+    with pytest.raises(GraphError, match=r"operator 1 SOFTMAX \('t\d+'\): SOFTMAX is not supported .* \(usual"):
+        find_offload(network("CONV_2D", "SOFTMAX", "CONV_2D"))
 
 
 def test_networks_of_the_cpu_alone_are_refused():
