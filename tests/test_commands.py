@@ -1,5 +1,5 @@
-"""Every command that README.md, the tutorial and CONTRIBUTING.md show in a fence: it runs on small inputs, or at least
-its target, options and files exist.
+"""Every command that README.md, the tutorial, the page on C and CONTRIBUTING.md show in a fence: it runs on small
+inputs, or at least its target, options and files exist.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from convoy.verif.operators import edited
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "examples" / "digits_int8.tflite"
-PAGES = ("README.md", "docs/tutorial.md", "CONTRIBUTING.md")
+PAGES = ("README.md", "docs/tutorial.md", "docs/c-runtime.md", "CONTRIBUTING.md")
 STEPS = 49
 SMALLER = {"--device pysim --waves layer.vcd": "--device golden"}
 """Options, and in their place others with less to do."""

@@ -24,6 +24,7 @@ from convoy.driver.workload.inputs import random_inputs
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import REGISTERS, Error, Status
 from convoy.verif.c_host import C_FLAGS, RUNTIME, CHost, compile_c, host_compiler
+from convoy.verif.c_sizes import TARGETS
 from convoy.verif.graphs import GraphMaker
 
 pytestmark = pytest.mark.c_compiler
@@ -31,11 +32,6 @@ DIGITS = Path(__file__).parents[3] / "examples" / "digits_int8.tflite"
 S = PRESETS["S"]
 BASE = 0x100000
 ELSEWHERE = 0x40000
-CROSS_COMPILERS = {
-    "cortex-m4": ["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb"],
-    "rv32imac": ["riscv64-unknown-elf-gcc", "-march=rv32imac", "-mabi=ilp32"],
-    "rv64imac": ["riscv64-unknown-elf-gcc", "-march=rv64imac", "-mabi=lp64"],
-}
 
 
 def conv(dtype, shape, batch=1):
@@ -301,9 +297,9 @@ def test_what_is_written_compiles_alone(plans, tmp_path, suffix):
     compile_c(host_compiler(), "-fsyntax-only", RUNTIME / "convoy.c")
 
 
-@pytest.mark.parametrize("target", CROSS_COMPILERS)
+@pytest.mark.parametrize("target", TARGETS)
 def test_other_targets(tmp_path, target):
-    command = CROSS_COMPILERS[target]
+    command = TARGETS[target]
     if shutil.which(command[0]) is None:
         pytest.skip(f"needs {command[0]}: apt-get install gcc-{command[0].removesuffix('-gcc')}")
     compile_c(command, "-Os", "-c", "-o", tmp_path / "convoy.o", RUNTIME / "convoy.c")
