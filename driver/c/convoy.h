@@ -22,6 +22,10 @@
 
 #include "convoy_regs.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define CONVOY_MAX_DIMS 8u
 /* Alignment of the memory of a network, and of constants that stay where they are. At multiples of 4096 bursts are cut
  * the same way wherever the network lies, so that a run takes the same cycles. */
@@ -210,5 +214,9 @@ void convoy_port_clean(void *start, size_t num_bytes);
 
 /* Let the CPU see what the NPU has written there: throw away the lines of the cache. */
 void convoy_port_invalidate(void *start, size_t num_bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

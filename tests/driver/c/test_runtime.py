@@ -24,7 +24,7 @@ from convoy.driver.workload.inputs import random_inputs
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import REGISTERS, Error, Status
 from convoy.verif.c_host import C_FLAGS, RUNTIME, CHost, compile_c, host_compiler
-from convoy.verif.c_sizes import TARGETS
+from convoy.verif.c_sizes import PAGE, TARGETS
 from convoy.verif.graphs import GraphMaker
 
 pytestmark = pytest.mark.c_compiler
@@ -67,7 +67,7 @@ def accumulator():
 NETWORKS = {
     "digits": lambda: read_tflite(DIGITS),
     "narrow": lambda: conv(np.int8, (5, 7, 3)),
-    "tall": lambda: conv(np.int8, (40, 3, 4)),
+    "tall": lambda: conv(np.int8, (24, 3, 4)),
     "bytes": lambda: conv(np.uint8, (6, 6, 2)),
     "wide": lambda: conv(np.int16, (6, 5, 3)),
     "batch": lambda: conv(np.int8, (4, 4, 3), batch=3),
@@ -295,6 +295,21 @@ def test_what_is_written_compiles_alone(plans, tmp_path, suffix):
         )
         compile_c(host_compiler(), "-fsyntax-only", source, *([path] if suffix == ".c" else []))
     compile_c(host_compiler(), "-fsyntax-only", RUNTIME / "convoy.c")
+
+
+def test_the_page_compiles(plans, tmp_path):
+    """The program that it shows; and C++ takes the headers."""
+    fences = re.findall(r"^```c\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (program,) = (fence for fence in fences if fence.startswith("#include"))
+    write_c_arrays(plans["digits"], find_offload(plans["digits"]), "digits.tflite", tmp_path / "digits.c")
+    source = tmp_path / "page.c"
+    given = "#include <stdint.h>\n#include <stdio.h>\nint largest(const int8_t *scores, int count);\n"
+    source.write_text(given + program)
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", str(RUNTIME)]
+    (tmp_path / "page.cc").write_text('#include "digits.h"\nint inputs() { return digits_network.num_inputs; }\n')
+    for command in ([*host_compiler(), *flags, source], ["g++", *flags[1:], tmp_path / "page.cc"]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("target", TARGETS)
