@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from convoy.driver.emit.program import HostStep, NpuStep, Plan
 from convoy.driver.errors import GraphError
 from convoy.driver.graph.graph import Op
-from convoy.driver.lower.operands import describe
 from convoy.driver.plan.macs import dense_macs
-from convoy.driver.report.host_report import remedy
+from convoy.driver.report.host_report import host_lines, remedy
 
 __all__ = ["Offload", "find_offload"]
 
@@ -42,24 +41,26 @@ def find_offload(plan: Plan) -> Offload:
     Raises
     ------
     GraphError
-        When the NPU executes nothing, or operators of the CPU stand between multiplications of the NPU; the message
-        names them.
+        When the NPU executes nothing, or the CPU has to work between multiplications or multiplies itself; the message
+        names its operators, the reasons and the remedies.
     """
     runs = _runs(plan)
     if not runs:
         raise GraphError("no operator of the network runs on the NPU; `convoy operators MODEL` says why")
-    main = max(runs, key=lambda run: (_num_macs(plan, run), _num_ops(plan, run)))
-    multiplying = [run for run in runs if _num_macs(plan, run)] or [main]
-    if len(multiplying) > 1:
-        between = [
-            f"{describe(plan.graph, op)}: {step_reason}" + (f" ({advice})" if (advice := remedy(step_reason)) else "")
-            for step in plan.steps[multiplying[0].start : multiplying[-1].stop]
-            if isinstance(step, HostStep)
-            for op, step_reason in zip(step.ops, step.reasons, strict=True)
-        ]
+    main = max(runs, key=lambda run: (_num_macs(plan, run), sum(len(_ops(plan, plan.steps[n])) for n in run)))
+    multiplying = [n for n in range(len(plan.steps)) if _num_macs(plan, [n])] or main
+    if multiplying[0] < main.start or multiplying[-1] >= main.stop:
+        lines = host_lines(
+            [
+                {"op": op.title, "number": op.number, "reason": reason, "remedy": remedy(reason), "group": 0}
+                for step in plan.steps[min(multiplying[0], main.start) : max(multiplying[-1] + 1, main.stop)]
+                if isinstance(step, HostStep)
+                for op, reason in zip(step.ops, step.reasons, strict=True)
+            ]
+        )
         raise GraphError(
-            "the C runtime executes no operators of the CPU, and there are some between those of the NPU: "
-            + "; ".join(between)
+            "the C runtime executes what the NPU does, and the network needs the CPU between its first and last "
+            f"multiplication: {'; '.join(lines)}"
         )
     steps = [step for step in plan.steps[main.start : main.stop] if isinstance(step, NpuStep)]
     layers = [op for step in steps for op in _ops(plan, step)]
@@ -96,11 +97,7 @@ def _ops(plan: Plan, step: NpuStep | HostStep) -> Sequence[Op]:
     return [ops[index] for index in step.layers]
 
 
-def _num_ops(plan: Plan, run: range) -> int:
-    return sum(len(_ops(plan, plan.steps[n])) for n in run)
-
-
-def _num_macs(plan: Plan, run: range) -> int:
+def _num_macs(plan: Plan, run: Iterable[int]) -> int:
     return sum(dense_macs(plan.graph, op) for n in run for op in _ops(plan, plan.steps[n]))
 
 

@@ -57,8 +57,17 @@ def test_what_is_left_out_at_the_edges(kinds, before, after):
 
 
 def test_operators_of_the_cpu_between_are_refused():
-    with pytest.raises(GraphError, match=r"operator 1 SOFTMAX \('t\d+'\): SOFTMAX is not supported .* \(usual"):
+    expected = r"SOFTMAX \(operator 1\) runs on the CPU: SOFTMAX is not supported by the NPU \(usual at the end"
+    with pytest.raises(GraphError, match=expected):
         find_offload(network("CONV_2D", "SOFTMAX", "CONV_2D"))
+
+
+def test_what_the_cpu_multiplies_is_not_left_to_the_application():
+    plan = network("SOFTMAX", "CONV_2D")
+    host = plan.steps[0]
+    ops = tuple(replace(op, options=op.options | {"macs": 100}) for op in host.ops)
+    with pytest.raises(GraphError, match=r"between its first and last multiplication: SOFTMAX \(operator 0\)"):
+        find_offload(replace(plan, steps=(replace(host, ops=ops), *plan.steps[1:])))
 
 
 def test_networks_of_the_cpu_alone_are_refused():
