@@ -452,6 +452,15 @@ def compile_command(
             autocompletion=complete_files,
         ),
     ] = None,
+    constants: Annotated[
+        Path | None,
+        typer.Option(
+            "--constants",
+            metavar="FILE",
+            help="With --c-array: write weights and tables into this file instead, as bytes.",
+            autocompletion=complete_files,
+        ),
+    ] = None,
     json_path: Json = None,
 ) -> int:
     """Compile a network; show what becomes of each operator."""
@@ -464,11 +473,13 @@ def compile_command(
     from convoy.driver.report.plan_report import plan_report, print_plan, save_plan
     from convoy.driver.report.tables import stdout_console
 
-    files: dict[str, Path | None] = {}
+    files: dict[str, Path | None] = {"--constants": constants}
+    if constants is not None and c_array is None:
+        raise GraphError("--constants is a part of what --c-array writes; give that too")
     if c_array is not None:
         c_name(c_array)
         header = c_array.with_suffix(".h")
-        files = {"--c-array": c_array, "--c-array, header": header if header != c_array else None}
+        files |= {"--c-array": c_array, "--c-array, header": header if header != c_array else None}
     if base is not None and save is None:
         raise GraphError("--base is the address of what --save writes; C arrays are moved when they are loaded")
     address = _address("--base", base or "0")
@@ -480,7 +491,7 @@ def compile_command(
     if save is not None:
         save_plan(relocated(plan, address), report, save)
     if c_array is not None and offload is not None:
-        write_c_arrays(plan, offload, str(model), c_array)
+        write_c_arrays(plan, offload, str(model), c_array, constants)
         report |= {"left_to_application": left_out(offload)}
     if not _write_json(report, json_path):
         print_plan(report, stdout_console())

@@ -90,12 +90,14 @@ class CHost:
         ]
 
     @staticmethod
-    def build(folder: Path, plans: Mapping[str, Plan]) -> None:
-        """Compile the runtime with networks for memory from address 0, by the names that they have in C."""
+    def build(folder: Path, plans: Mapping[str, Plan], constants: Path | None = None) -> None:
+        """Compile the runtime with networks for memory from address 0, by the names that they have in C; `constants`:
+        with the only one's in that file.
+        """
         sources = []
         for name, plan in plans.items():
             sources.append(folder / f"{name}.c")
-            write_c_arrays(plan, find_offload(plan), name, sources[-1])
+            write_c_arrays(plan, find_offload(plan), name, sources[-1], constants)
         mine = Path(__file__).with_suffix(".c")
         compile_c(host_compiler(), "-shared", "-fPIC", "-o", folder / LIBRARY, RUNTIME / "convoy.c", mine, *sources)
 

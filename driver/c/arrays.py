@@ -30,6 +30,7 @@ MAX_DIMS = 8
 """`CONVOY_MAX_DIMS`."""
 DTYPES = {"int8": "CONVOY_INT8", "uint8": "CONVOY_UINT8", "int16": "CONVOY_INT16", "bool": "CONVOY_BOOL"}
 LAYOUTS = {"linear": "CONVOY_LINEAR", "planar": "CONVOY_PLANAR", "planar_transposed": "CONVOY_PLANAR_TRANSPOSED"}
+WORDS_PER_LINE = 9
 OWN_NAME = "convoy"
 """How the names of the runtime begin."""
 
@@ -73,28 +74,29 @@ def left_out(found: Offload) -> list[str]:
     ]
 
 
-def write_c_arrays(plan: Plan, found: Offload, model: str, path: Path) -> list[Path]:
-    """Write a network into a `.c` file with a header beside it, or into a header alone; the files written.
+def write_c_arrays(plan: Plan, found: Offload, model: str, path: Path, constants: Path | None = None) -> None:
+    """Write a network into a `.c` file with a header beside it, or into a header alone.
 
     Parameters
     ----------
     plan : for memory from address 0
     found : what of it the runtime executes
     model : the network's file
+    constants : write them here, as bytes, and not as C
 
     Raises
     ------
     GraphError
         As from `c_files`, and when a file cannot be written.
     """
-    files = c_files(plan, found, model, path)
-    for each, text in files.items():
+    for each, text in c_files(plan, found, model, path, has_constants=constants is None).items():
         write_file(each, text)
-    return list(files)
+    if constants is not None:
+        write_file(constants, layout_of([step.program for step in found.steps]).constants)
 
 
-def c_files(plan: Plan, found: Offload, model: str, path: Path) -> dict[Path, str]:
-    """The text of each file that `write_c_arrays` writes.
+def c_files(plan: Plan, found: Offload, model: str, path: Path, *, has_constants: bool = True) -> dict[Path, str]:
+    """The text of each file that `write_c_arrays` writes, with constants or without.
 
     Raises
     ------
@@ -113,7 +115,7 @@ def c_files(plan: Plan, found: Offload, model: str, path: Path) -> dict[Path, st
         "activation_bytes": f"{layout.activation_bytes}u",
         "constants_offset": f"{layout.constants_offset}u",
         "constant_bytes": f"{len(layout.constants)}u",
-        "constants": f"{name}_constants",
+        "constants": f"{name}_constants" if has_constants else "NULL",
         "num_descriptors": f"{len(layout.descriptors)}u",
         "descriptors": f"{name}_descriptors",
         "num_records": f"{layout.num_records}u",
@@ -128,7 +130,9 @@ def c_files(plan: Plan, found: Offload, model: str, path: Path) -> dict[Path, st
         fields |= {f"num_{kind}": f"{len(rows)}u", kind: f"{name}_{kind}" if rows else "NULL"}
     initials = {number: each.initial for number, each in enumerate(variables) if each.initial}
     tables = [
-        _words(f"CONVOY_CONSTANTS static const _Alignas(CONVOY_ALIGN) uint32_t {name}_constants", layout.constants),
+        _words(f"CONVOY_CONSTANTS static const _Alignas(CONVOY_ALIGN) uint32_t {name}_constants", layout.constants)
+        if has_constants
+        else [],
         _words(f"static const uint32_t {name}_descriptors", b"".join(layout.descriptors)),
         *(_words(f"static const uint32_t {name}_initial_{number}", data) for number, data in initials.items()),
         _table("convoy_program", f"{name}_programs", [f"{first}u, {count}u" for first, count in layout.programs]),
@@ -252,12 +256,9 @@ def _table(kind: str, name: str, rows: Sequence[str]) -> list[str]:
 
 def _words(declaration: str, data: bytes) -> list[str]:
     """An array of bytes as little-endian words; one of zero if there are none, as C has no empty array."""
-    words = [f"{word:#x}" for word in np.frombuffer(data + bytes(-len(data) % 4) or bytes(4), "<u4").tolist()]
-    return [
-        f"{declaration}[] = {{",
-        *wrap(", ".join(words), LINE_COLUMNS, initial_indent="    ", subsequent_indent="    "),
-        "};",
-    ]
+    words = np.frombuffer(data + bytes(-len(data) % 4) or bytes(4), "<u4").tolist()
+    rows = (words[start : start + WORDS_PER_LINE] for start in range(0, len(words), WORDS_PER_LINE))
+    return [f"{declaration}[] = {{", *(f"    {', '.join(map(hex, row))}," for row in rows), "};"]
 
 
 def _text(text: str) -> str:

@@ -129,6 +129,7 @@ static int check_place(uint32_t addr, uint32_t num_bytes, uint32_t needed) {
 int convoy_load(convoy_instance *instance, convoy_npu *npu, const convoy_network *network, convoy_memory memory) {
     const int status = check_place(memory.addr, memory.num_bytes, network->memory_bytes);
     if (status) return status;
+    if (!network->constants) return CONVOY_NO_CONSTANTS;
     uint8_t *constants = (uint8_t *)memory.start + network->constants_offset;
     memcpy(constants, network->constants, network->constant_bytes);
     convoy_port_clean(constants, network->constant_bytes);
@@ -315,6 +316,7 @@ const char *convoy_error_name(int status) {
         NAME(CONVOY_BUSY)
         NAME(CONVOY_MISALIGNED)
         NAME(CONVOY_NO_MEMORY)
+        NAME(CONVOY_NO_CONSTANTS)
         NAME(CONVOY_STUCK)
         NAME(CONVOY_GAVE_UP)
 #undef NAME

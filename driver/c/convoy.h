@@ -45,6 +45,7 @@ enum convoy_status {
     CONVOY_BUSY,            /* a run is under way on this NPU: wait for it */
     CONVOY_MISALIGNED,      /* memory or constants do not begin at a multiple of CONVOY_ALIGN */
     CONVOY_NO_MEMORY,       /* the memory is smaller than the network needs, or does not end below 4 GiB */
+    CONVOY_NO_CONSTANTS,    /* they were written into a file (--constants): convoy_load_in_place */
     CONVOY_STUCK,           /* the memory does not answer bursts under way: reset it and the NPU together */
     CONVOY_GAVE_UP          /* `convoy_port_wait` ended the wait; `convoy_reset` before the next run */
 };
@@ -94,7 +95,7 @@ typedef struct {
     uint32_t activation_bytes;      /* inputs, outputs, variables and what is between */
     uint32_t constants_offset;      /* multiple of CONVOY_ALIGN */
     uint32_t constant_bytes;
-    const uint32_t *constants;      /* weights and tables */
+    const uint32_t *constants;      /* weights and tables; NULL: they are in a file */
     uint32_t num_descriptors;
     const uint32_t *descriptors;
     uint32_t num_records;           /* the most descriptors of a program */
@@ -145,7 +146,7 @@ int convoy_reset(convoy_npu *npu);
 
 /* Copy a network into memory, `network->memory_bytes` of it, and give its variables their first values. Several
  * networks, or one several times, may be loaded, each in memory of its own.
- * CONVOY_OTHER_CONFIG, CONVOY_MISALIGNED, CONVOY_NO_MEMORY. */
+ * CONVOY_OTHER_CONFIG, CONVOY_MISALIGNED, CONVOY_NO_MEMORY, CONVOY_NO_CONSTANTS. */
 int convoy_load(convoy_instance *instance, convoy_npu *npu, const convoy_network *network, convoy_memory memory);
 
 /* The same, but constants stay where the NPU sees them at `constants_addr`: in flash, say, or with another instance of

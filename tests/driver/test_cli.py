@@ -318,6 +318,10 @@ def test_compile_to_c(convoy, tmp_path):
     assert code == 0
     assert len(json.loads(out)["left_to_application"]) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.c", "digits.h", "one.h"]
+    code, _, _ = convoy("compile", DIGITS, "--c-array", tmp_path / "small.c", "--constants", tmp_path / "w.bin")
+    assert code == 0
+    assert ".constants = NULL," in (tmp_path / "small.c").read_text()
+    assert f".constant_bytes = {(tmp_path / 'w.bin').stat().st_size}u" in (tmp_path / "small.c").read_text()
     code, out, _ = convoy("c-runtime", tmp_path / "npu")
     assert code == 0
     assert sorted(path.name for path in (tmp_path / "npu").iterdir()) == ["convoy.c", "convoy.h", "convoy_regs.h"]
@@ -328,6 +332,8 @@ def test_compile_to_c(convoy, tmp_path):
     [
         ("--c-array net.txt", "name a file that ends in .c"),
         ("--c-array convoy.c", "are the runtime's; give another one"),
+        ("--constants w.bin", "--constants is a part of what --c-array writes"),
+        ("--c-array net.c --constants net.c", "would overwrite the output of"),
         ("--base 4096", "--base is the address of what --save writes"),
         ("--base x --save out", "give an address such as 0x80000000"),
         ("--base 100 --save out", "base 0x64: give a multiple of 4096"),

@@ -42,7 +42,7 @@ def test_words_are_the_constants(plan):
         ("descriptors", b"".join(layout_of([step.program for step in found.steps]).descriptors)),
     ):
         block = re.search(rf"digits_{name}\[\] = {{(.*?)}};", text, re.DOTALL).group(1)
-        words = np.array([int(word, 16) for word in block.split(",")], "<u4")
+        words = np.array([int(word, 16) for word in re.findall(r"0x\w+", block)], "<u4")
         assert words.tobytes() == expected
 
 

@@ -189,6 +189,17 @@ def test_what_cannot_be_loaded(host):
     assert host.error_name(host.load(0, "digits")) == "CONVOY_NO_MEMORY"
 
 
+def test_constants_in_a_file_are_missed(plans, tmp_path):
+    constants = tmp_path / "constants.bin"
+    CHost.build(tmp_path, {"digits": plans["digits"]}, constants)
+    host = CHost(tmp_path, open_device("golden", S), BASE)
+    assert host.call("open", 0) == 0
+    assert host.error_name(host.load(0, "digits")) == "CONVOY_NO_CONSTANTS"
+    host.device.write_memory(0x8000, constants.read_bytes())
+    assert host.load(0, "digits", constants_addr=0x8000) == 0
+    check(host, plans["digits"])
+
+
 def test_another_npu_is_told(library):
     host = CHost(library, open_device("golden", PRESETS["Q"]), BASE)
     assert host.call("open", 0) == 0
