@@ -41,6 +41,8 @@ void host_limits(int slot, uint32_t watchdog_cycles, uint32_t timeout_cycles);
 const convoy_tensor *host_tensor(int slot, int kind, uint32_t number);
 void host_write(int slot, const convoy_tensor *tensor, const void *values);
 void host_read(int slot, const convoy_tensor *tensor, void *values);
+int32_t host_quantised(int slot, float real);
+float host_real(int slot, int32_t value);
 int host_start(int slot);
 int host_run(int slot);
 int host_poll(void);
@@ -82,6 +84,11 @@ void host_write(int slot, const convoy_tensor *tensor, const void *values) {
 }
 
 void host_read(int slot, const convoy_tensor *tensor, void *values) { convoy_read(&instances[slot], tensor, values); }
+
+/* Of the first input. */
+int32_t host_quantised(int slot, float real) { return convoy_quantised(&instances[slot].network->inputs[0], real); }
+
+float host_real(int slot, int32_t value) { return convoy_real(&instances[slot].network->inputs[0], value); }
 
 int host_start(int slot) { return convoy_start(&instances[slot]); }
 

@@ -80,6 +80,7 @@ class CHost:
         self._library = ctypes.CDLL(str(folder / LIBRARY))
         self._library.convoy_error_name.restype = ctypes.c_char_p
         self._library.host_tensor.restype = ctypes.c_void_p
+        self._library.host_real.restype = ctypes.c_float
         u32, void = ctypes.c_uint32, ctypes.c_void_p
         self._hooks = [
             self._hook("read32", u32, self._read32, u32),
@@ -135,6 +136,14 @@ class CHost:
         raw = np.empty_like(np.ascontiguousarray(like))
         self._library.host_read(slot, tensor, ctypes.c_void_p(raw.ctypes.data))
         return raw
+
+    def quantised(self, slot: int, real: float) -> int:
+        """`convoy_quantised` for the first input."""
+        return self._library.host_quantised(slot, ctypes.c_float(real))
+
+    def real(self, slot: int, value: int) -> float:
+        """`convoy_real` for the first input."""
+        return self._library.host_real(slot, ctypes.c_int32(value))
 
     def _hook(self, name: str, result, function: Callable, *arguments):
         def guarded(*values):

@@ -264,6 +264,7 @@ int convoy_start(convoy_instance *instance) {
 
 void convoy_irq(convoy_npu *npu) {
     convoy_instance *instance = npu->running;
+    if (!convoy_port_read32(npu, CONVOY_REG_IRQ_STATUS)) return; /* another device's interrupt */
     const uint32_t status = convoy_port_read32(npu, CONVOY_REG_STATUS);
     convoy_port_write32(npu, CONVOY_REG_IRQ_STATUS, 1);
     if (!instance) return;
@@ -283,7 +284,7 @@ void convoy_irq(convoy_npu *npu) {
 }
 
 int convoy_poll(convoy_npu *npu) {
-    if (!npu->has_interrupt && npu->running && convoy_port_read32(npu, CONVOY_REG_IRQ_STATUS)) convoy_irq(npu);
+    if (!npu->has_interrupt && npu->running) convoy_irq(npu);
     return npu->status;
 }
 

@@ -179,7 +179,8 @@ int convoy_wait(convoy_npu *npu);
 /* Start a run and wait for its end. */
 int convoy_run(convoy_instance *instance);
 
-/* To be called at the NPU's interrupt. Starts the next program of the network, or ends the run. */
+/* To be called at the NPU's interrupt. Starts the next program of the network, or ends the run; does nothing at an
+ * interrupt that is not the NPU's. */
 void convoy_irq(convoy_npu *npu);
 
 /* "CONVOY_OK", "BUS_READ", ... of what a function returned; never NULL. */

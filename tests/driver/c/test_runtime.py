@@ -20,7 +20,7 @@ from convoy.driver.graph.graph import Variable
 from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.runtime.device import DeviceError
 from convoy.driver.runtime.session import Session
-from convoy.driver.workload.inputs import random_inputs
+from convoy.driver.workload.inputs import quantise_real, random_inputs
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import REGISTERS, Error, Status
 from convoy.verif.c_host import C_FLAGS, RUNTIME, CHost, compile_c, host_compiler
@@ -249,7 +249,10 @@ def test_one_run_at_a_time(host):
     assert host.load(0, "digits") == 0
     assert host.call("start", 0) == 0
     assert host.error_name(host.call("start", 0)) == "CONVOY_BUSY"
+    host.overrides["IRQ_STATUS"] = 0
+    host.call("irq")  # another device's
     assert host.error_name(host.call("poll")) == "CONVOY_RUNNING"
+    host.overrides.clear()
     host.call("irq")
     assert host.call("poll") == 0
     host.call("irq")  # of nothing
@@ -271,6 +274,20 @@ def test_waiting_ends(host):
     host.overrides.clear()
     assert host.call("reset") == 0
     assert host.call("run", 0) == 0
+
+
+def test_real_numbers(host, plans):
+    for name in ("digits", "bytes", "wide"):
+        assert host.load(0, name) == 0
+        (index,) = plans[name].graph.inputs
+        tensor = plans[name].graph.tensors[index]
+        real = np.random.default_rng(1).uniform(-9, 9, 200).astype(np.float32)
+        values = quantise_real(real, replace(tensor, shape=real.shape))
+        assert [host.quantised(0, float(x)) for x in real] == values.tolist()
+        found = [host.real(0, int(value)) for value in values]
+        scale, zero_point = tensor.quantisation.scale[0], int(tensor.quantisation.zero_point[0])
+        assert found == (scale * (values.astype(np.int32) - zero_point).astype(np.float32)).tolist()
+        assert len(set(values.tolist())) > 2
 
 
 def test_limits_reach_the_npu(host):
