@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ from convoy.driver.c.layout import layout_of
 from convoy.driver.c.offload import find_offload
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
+from convoy.driver.graph.graph import Variable
 from convoy.driver.graph.tflite_reader import read_tflite
+from convoy.driver.graph.tflite_writer import write_tflite
 from convoy.driver.workload.inputs import random_inputs
 from convoy.driver.workload.reference import run_reference
 from convoy.spec.config import PRESETS
 from convoy.verif.c_host import CHost
+from convoy.verif.graphs import GraphMaker
 
 pytestmark = pytest.mark.c_compiler
 ROOT = Path(__file__).parents[2]
@@ -26,14 +30,36 @@ BASE = 0x100000
 CONSTANTS = 0x8000
 
 
-def test_the_example(tmp_path):
+def make(folder, *arguments):
+    """What a target of the example prints."""
     if shutil.which("make") is None:
         pytest.skip("needs make")
-    command = ["make", "-C", ROOT / "examples" / "c", "run", f"BUILD={tmp_path}", f"PYTHON={sys.executable}"]
+    command = ["make", "-C", ROOT / "examples" / "c", *arguments, f"BUILD={folder}", f"PYTHON={sys.executable}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "10 of 10 results equal LiteRT's" in done.stdout
-    assert "with a limit of 1000 cycles: TIMEOUT; without: a 3 is taken for a 3; scores equal" in done.stdout
+    return done.stdout
+
+
+def test_digits(tmp_path):
+    printed = make(tmp_path, "run")
+    assert "10 of 10 results equal LiteRT's" in printed
+    assert "with a limit of 1000 cycles: TIMEOUT; without: a 3 is taken for a 3; scores equal" in printed
+
+
+def test_any_network(tmp_path):
+    """One that keeps a variable."""
+    maker = GraphMaker(1)
+    shape = 1, 3, 4, 5
+    source = maker.tensor(shape, zero_point=2)
+    total = maker.op("ADD", (maker.read(0, shape, zero_point=2), source), shape, activation="NONE")
+    maker.assign(0, total)
+    initial = np.random.default_rng(1).integers(-40, 40, shape).astype(np.int8)
+    variables = (Variable("total", shape, initial.dtype, initial),)
+    path = tmp_path / "network.tflite"
+    path.write_bytes(write_tflite(replace(maker.graph([source], [total]), variables=variables)))
+    printed = make(tmp_path, "check", f"MODEL={path}", "STEPS=3")
+    assert printed.count("60 bytes equal") == 3
+    assert "all outputs are equal" in printed
 
 
 def test_faults_and_windows(tmp_path):
