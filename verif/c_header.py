@@ -11,15 +11,14 @@ import re
 import textwrap
 from pathlib import Path
 
-from convoy.driver.c.arrays import isa_code
-from convoy.driver.emit.relocate import DESCRIPTORS, address_fields
+from convoy.driver.c.arrays import format_code
+from convoy.driver.emit.relocate import DESCRIPTORS, address_fields, lsb
 from convoy.driver.report.markdown import LINE_COLUMNS
 from convoy.spec import csr, isa
-from convoy.spec.record import Record
 
 from .refdoc import member_docs
 
-__all__ = ["HEADER_PATH", "header", "lsb"]
+__all__ = ["HEADER_PATH", "header"]
 
 HEADER_PATH = Path(__file__).parents[1] / "driver" / "c" / "convoy_regs.h"
 C_NAMES = {
@@ -39,8 +38,8 @@ def header() -> str:
         "#ifndef CONVOY_REGS_H",
         "#define CONVOY_REGS_H",
         "",
-        *_comment("Changes whenever the layout of descriptors does: networks and runtime must be of one version."),
-        f"#define CONVOY_ISA {isa_code():#010x}u",
+        *_comment("Changes whenever what this header says of descriptors does: a network must have been made for it."),
+        f"#define CONVOY_FORMAT {format_code():#010x}u",
         "",
         *_comment("Value of the register ID."),
         f"#define CONVOY_ID {csr.ID:#010x}u",
@@ -84,12 +83,6 @@ def header() -> str:
         "#endif",
     ]
     return "\n".join(lines) + "\n"
-
-
-def lsb(record: Record, name: str) -> int:
-    """The bit of a record from which on a field lies."""
-    names = list(record.fields)
-    return sum(record.fields[each].bits for each in names[: names.index(name)])
 
 
 def _registers() -> list[str]:

@@ -12,6 +12,7 @@ from textwrap import wrap
 import numpy as np
 
 from convoy.driver.emit.program import Keep, Placement, Plan
+from convoy.driver.emit.relocate import DESCRIPTORS, address_fields, lsb
 from convoy.driver.errors import GraphError
 from convoy.driver.files import write_file
 from convoy.driver.graph.graph import Quant
@@ -19,12 +20,12 @@ from convoy.driver.report.config_report import installed
 from convoy.driver.report.markdown import LINE_COLUMNS
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import config_word, timeout_limit, watchdog_limit
-from convoy.spec.isa import RECORDS
+from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES
 
 from .layout import layout_of
 from .offload import Offload
 
-__all__ = ["DTYPES", "LAYOUTS", "MAX_DIMS", "c_files", "c_name", "isa_code", "left_out", "write_c_arrays"]
+__all__ = ["DTYPES", "LAYOUTS", "MAX_DIMS", "c_files", "c_name", "format_code", "left_out", "write_c_arrays"]
 
 MAX_DIMS = 8
 """`CONVOY_MAX_DIMS`."""
@@ -35,13 +36,15 @@ OWN_NAME = "convoy"
 """How the names of the runtime begin."""
 
 
-def isa_code() -> int:
-    """A number that changes with the layout of descriptors and tables: `CONVOY_ISA`."""
-    layouts = [
-        (record.name, record.num_bytes, [(field.name, field.bits, field.signed) for field in record.fields.values()])
-        for record in RECORDS
+def format_code() -> int:
+    """A number that changes with what the runtime knows of descriptors, where their addresses are and their size:
+    `CONVOY_FORMAT`.
+    """
+    places = [
+        (int(opcode), [(lsb(record, name), record.fields[name].bits) for name in address_fields(record)])
+        for opcode, record in DESCRIPTORS.items()
     ]
-    return zlib.crc32(repr(layouts).encode())
+    return zlib.crc32(repr((places, DESCRIPTOR_BYTES, COMPLETION.num_bytes)).encode())
 
 
 def c_name(path: Path) -> str:
@@ -167,7 +170,7 @@ def c_files(plan: Plan, found: Offload, model: str, path: Path, *, has_constants
         "",
         '#include "convoy.h"',
         "",
-        f"#if CONVOY_ISA != {isa_code():#010x}u",
+        f"#if CONVOY_FORMAT != {format_code():#010x}u",
         '#error "the runtime is of another version of Convoy than the compiler of this network"',
         "#endif",
         "",

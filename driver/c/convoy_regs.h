@@ -2,8 +2,8 @@
 #ifndef CONVOY_REGS_H
 #define CONVOY_REGS_H
 
-/* Changes whenever the layout of descriptors does: networks and runtime must be of one version. */
-#define CONVOY_ISA 0x9a66759au
+/* Changes whenever what this header says of descriptors does: a network must have been made for it. */
+#define CONVOY_FORMAT 0xd19aa5a3u
 
 /* Value of the register ID. */
 #define CONVOY_ID 0x434e5659u

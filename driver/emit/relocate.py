@@ -12,7 +12,7 @@ from convoy.spec.record import Record
 
 from .program import HostStep, MemoryWindow, Placement, Plan, Program
 
-__all__ = ["ADDRESS_SPACE_BYTES", "DESCRIPTORS", "address_fields", "relocated", "with_addresses"]
+__all__ = ["ADDRESS_SPACE_BYTES", "DESCRIPTORS", "address_fields", "lsb", "relocated", "with_addresses"]
 
 DESCRIPTORS: dict[int, Record] = {Opcode.NN: NN, Opcode.TP: TP}
 """By opcode."""
@@ -23,6 +23,12 @@ ADDRESS_SPACE_BYTES = 1 << 32
 def address_fields(record: Record) -> list[str]:
     """The fields of a descriptor that hold an address, whether it is used or not."""
     return [name for name in record.fields if name.endswith("_addr")]
+
+
+def lsb(record: Record, name: str) -> int:
+    """The bit of a record from which on a field lies."""
+    names = list(record.fields)
+    return sum(record.fields[each].bits for each in names[: names.index(name)])
 
 
 def with_addresses(descriptor: bytes, move: Callable[[int], int]) -> bytes:

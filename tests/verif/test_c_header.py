@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from convoy.spec import csr, isa
-from convoy.verif.c_header import HEADER_PATH, header, lsb
+from convoy.verif.c_header import HEADER_PATH, header
 from convoy.verif.c_host import compile_c, host_compiler
 
 
@@ -34,10 +34,3 @@ def test_a_compiler_sees_the_same_values(tmp_path):
     lines = [f'_Static_assert({name} == {int(value)}, "{name}");' for name, value in expected.items()]
     source.write_text("\n".join(['#include "convoy_regs.h"', *lines, ""]))
     compile_c(host_compiler(), "-fsyntax-only", source)
-
-
-def test_lsb():
-    assert lsb(isa.NN, "opcode") == 0
-    assert lsb(isa.NN, "tap_addr") == 32
-    value = isa.COMPLETION.encode(**dict.fromkeys(isa.COMPLETION.fields, 0) | {"read_bytes": 1})
-    assert int.from_bytes(value, "little") == 1 << lsb(isa.COMPLETION, "read_bytes")

@@ -352,7 +352,7 @@ def test_other_targets(tmp_path, target):
 def test_versions_must_agree(plans, tmp_path):
     path = tmp_path / "digits.h"
     write_c_arrays(plans["digits"], find_offload(plans["digits"]), "digits.tflite", path)
-    path.write_text(re.sub(r"(CONVOY_ISA != 0x)\w+", r"\g<1>1", path.read_text()))
+    path.write_text(re.sub(r"(CONVOY_FORMAT != 0x)\w+", r"\g<1>1", path.read_text()))
     source = tmp_path / "use.c"
     source.write_text('#include "digits.h"\n')
     command = [*host_compiler(), *C_FLAGS, "-I", str(RUNTIME), "-fsyntax-only", str(source)]

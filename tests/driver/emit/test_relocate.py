@@ -9,11 +9,12 @@ import pytest
 
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
-from convoy.driver.emit.relocate import ADDRESS_SPACE_BYTES, relocated
+from convoy.driver.emit.relocate import ADDRESS_SPACE_BYTES, lsb, relocated
 from convoy.driver.graph.graph import GraphError, Variable
 from convoy.driver.runtime.session import Session
 from convoy.driver.workload.inputs import random_inputs
 from convoy.spec.config import PAGE_BYTES, PRESETS
+from convoy.spec.isa import COMPLETION, NN
 from convoy.verif.graphs import GraphMaker
 
 S = PRESETS["S"]
@@ -75,3 +76,10 @@ def test_bases_that_are_refused(plan):
     with pytest.raises(GraphError, match=f"do not end below 4 GiB; give at most {most:#x}"):
         relocated(plan, most + PAGE_BYTES)
     assert relocated(plan, most).steps[0].program.windows[-1].limit < ADDRESS_SPACE_BYTES
+
+
+def test_lsb():
+    assert lsb(NN, "opcode") == 0
+    assert lsb(NN, "tap_addr") == 32
+    value = COMPLETION.encode(**dict.fromkeys(COMPLETION.fields, 0) | {"read_bytes": 1})
+    assert int.from_bytes(value, "little") == 1 << lsb(COMPLETION, "read_bytes")
