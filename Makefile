@@ -88,8 +88,9 @@ zoo: setup $(VENV)/.plots  ## networks from real converters, run and written to 
 verilog: setup  ## write the IP into build/ip (CONFIG=Q: preset or TOML file)
 	$(BIN)/convoy verilog --config $(CONFIG) --output build/ip
 
-reference: setup  ## write docs/reference from spec
+reference: setup  ## write docs/reference and driver/c/convoy_regs.h from spec
 	$(BIN)/python -m convoy.verif.refdoc
+	$(BIN)/python -m convoy.verif.c_header
 
 $(VENV)/.docs: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'

@@ -1,4 +1,4 @@
-"""The command `convoy`: run, layer, estimate, profile, advise, sweep, compare, compile, operators, prune, quantize,
+"""The command `convoy`: run, layer, estimate, profile, advise, sweep, compare, compile, c-runtime, operators, prune, quantize,
 verilog, info, bench.
 
 Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report
@@ -457,23 +457,80 @@ def compile_command(
             autocompletion=complete_files,
         ),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="0x80000000", help="With --save: the address of the memory.", show_default="0"),
+    ] = None,
+    c_array: Annotated[
+        Path | None,
+        typer.Option(
+            "--c-array",
+            metavar="FILE.c|FILE.h",
+            help="Write the network as C, for the runtime that `convoy c-runtime` writes.",
+            autocompletion=complete_files,
+        ),
+    ] = None,
+    constants: Annotated[
+        Path | None,
+        typer.Option(
+            "--constants",
+            metavar="FILE",
+            help="With --c-array: write weights and tables into this file instead, as bytes.",
+            autocompletion=complete_files,
+        ),
+    ] = None,
     json_path: Json = None,
 ) -> int:
     """Compile a network; show what becomes of each operator."""
+    from convoy.driver.c.arrays import c_name, left_out, write_c_arrays
+    from convoy.driver.c.offload import find_offload
     from convoy.driver.compile.pipeline import compile_graph
+    from convoy.driver.emit.relocate import relocated
     from convoy.driver.graph.reader import read_network
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.report.plan_report import plan_report, print_plan, save_plan
     from convoy.driver.report.tables import stdout_console
 
-    _check(None, read=(model, config), json_path=json_path, save=save)
+    files: dict[str, Path | None] = {"--constants": constants}
+    if constants is not None and c_array is None:
+        raise GraphError("--constants is a part of what --c-array writes; give that too")
+    if c_array is not None:
+        c_name(c_array)
+        header = c_array.with_suffix(".h")
+        files |= {"--c-array": c_array, "--c-array, header": header if header != c_array else None}
+    if base is not None and save is None:
+        raise GraphError("--base is the address of what --save writes; C arrays are moved when they are loaded")
+    address = _address("--base", base or "0")
+    _check(None, read=(model, config), json_path=json_path, save=save, files=files)
     graph = read_network(model, parse_shapes(shape or ()))
     plan = compile_graph(graph, load_config(config), is_strict=strict)
+    offload = find_offload(plan) if c_array is not None else None
     report = {"model": str(model), "config": config} | plan_report(plan)
+    if save is not None:
+        save_plan(relocated(plan, address), report, save)
+    if c_array is not None and offload is not None:
+        write_c_arrays(plan, offload, str(model), c_array, constants)
+        report |= {"left_to_application": left_out(offload)}
     if not _write_json(report, json_path):
         print_plan(report, stdout_console())
-    if save is not None:
-        save_plan(plan, report, save)
+        for line in report.get("left_to_application", ()):
+            typer.echo(line)
+    return 0
+
+
+@app.command(name="c-runtime")
+def c_runtime(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to.", autocompletion=complete_files)],
+) -> int:
+    """Write the C runtime: convoy.c, convoy.h and convoy_regs.h, for a CPU beside the NPU."""
+    from convoy.driver.c import runtime_files
+
+    check_outputs((), {}, {"FOLDER": folder})
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, text in runtime_files().items():
+        write_file(folder / name, text)
+        typer.echo(str(folder / name))
     return 0
 
 
@@ -1213,6 +1270,19 @@ def _ints(option: str, text: str, separator: str, count: int) -> tuple[int, ...]
     if max(len(part.strip()) for part in parts) > MAX_DIGITS:
         raise GraphError(f"{option} {text}: give numbers of at most {MAX_DIGITS} digits")
     return tuple(int(part) for part in parts)
+
+
+def _address(option: str, text: str) -> int:
+    """An address, in any of Python's notations."""
+    try:
+        if len(text) > MAX_DIGITS:
+            raise ValueError
+        address = int(text, 0)
+        if address < 0:
+            raise ValueError
+    except ValueError:
+        raise GraphError(f"{option} {text}: give an address such as 0x80000000") from None
+    return address
 
 
 def _parse_layers(text: str | None, graph: Graph) -> range | None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from convoy.driver.report import progress
+from convoy.verif.c_host import host_compiler
 
 settings.register_profile(
     "convoy",
@@ -20,15 +21,22 @@ settings.register_profile(
 )
 settings.load_profile("convoy")
 
+TOOLS = {
+    "icarus": ("Icarus Verilog", "iverilog", "iverilog"),
+    "c_compiler": ("a C compiler", host_compiler()[0], "gcc"),
+}
+"""By marker: title, command, and the package that has it."""
+
 
 def pytest_runtest_setup(item):
-    """Skip a test that needs Icarus Verilog where there is none; where CI says so (`CONVOY_CI=1`, set by .ci/run),
-    that is an error.
+    """Skip a test that needs a tool where there is none; where CI says so (`CONVOY_CI=1`, set by .ci/run), that is an
+    error.
     """
-    if item.get_closest_marker("icarus") and shutil.which("iverilog") is None:
-        if os.environ.get("CONVOY_CI") == "1":
-            pytest.fail("needs Icarus Verilog, which CI has to install: apt-get install iverilog", pytrace=False)
-        pytest.skip("needs Icarus Verilog: apt-get install iverilog")
+    for marker, (title, command, package) in TOOLS.items():
+        if item.get_closest_marker(marker) and shutil.which(command) is None:
+            if os.environ.get("CONVOY_CI") == "1":
+                pytest.fail(f"needs {title}, which CI has to install: apt-get install {package}", pytrace=False)
+            pytest.skip(f"needs {title}: apt-get install {package}")
 
 
 @pytest.fixture(autouse=True)

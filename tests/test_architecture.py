@@ -37,6 +37,7 @@ FLOORS = (
     ("timing",),
     ("report",),
     ("workload",),
+    ("c",),
     ("devices", "ip"),
     ("advise",),
     ("network",),

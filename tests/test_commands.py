@@ -25,7 +25,7 @@ from convoy.verif.operators import edited
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "examples" / "digits_int8.tflite"
 USERS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "users").glob("*.md"))
-PAGES = ("README.md", "docs/tutorial.md", "docs/integration.md", *USERS, "CONTRIBUTING.md")
+PAGES = ("README.md", "docs/tutorial.md", "docs/integration.md", "docs/c-runtime.md", *USERS, "CONTRIBUTING.md")
 STEPS = 49
 SMALLER = {"--device pysim --waves layer.vcd": "--device golden", " --measure": ""}
 """Options, and in their place others with less to do."""

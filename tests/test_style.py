@@ -11,7 +11,7 @@ import pytest
 from convoy.driver.report.markdown import LINE_COLUMNS
 
 ROOT = Path(__file__).parents[1]
-PATTERNS = ("*.md", "*.py", "*.toml", "*.cc", "*.h")
+PATTERNS = ("*.md", "*.py", "*.toml", "*.c", "*.cc", "*.h")
 ONE_URL = re.compile(r"\W*(?:\[[^\]]*\]:? ?\(?)?https?://\S+")
 
 

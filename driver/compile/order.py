@@ -34,18 +34,18 @@ class _Side(Enum):
 
 
 def choose_order(graph: Graph, works: Sequence[Work]) -> Ordered:
-    """An order of the operators in which the host works as seldom as the data allow; the given one where no other is
-    better. What NPU and host each do stays in the given order as far as it can.
+    """An order of the operators in which the host works as seldom as the data allow, and then the NPU; the given one
+    where no other is better. What NPU and host each do stays in the given order as far as it can.
 
     An operator without multiplications whose operands and readers are all with the host stays there too.
     """
     works = _with_islands(graph, works)
     sides = [_side(work) for work in works]
     given = list(range(len(works)))
-    if _num_host_turns(sides, given) > 1:
+    if _num_turns(sides, given) > (1, 2):
         before = _predecessors(graph)
         orders = [given, *(_greedy(sides, before, first) for first in (_Side.NPU, _Side.HOST))]
-        given = min(orders, key=lambda order: _num_host_turns(sides, order))
+        given = min(orders, key=lambda order: _num_turns(sides, order))
     ops = tuple(graph.ops[position] for position in given)
     return Ordered(replace(graph, ops=ops), tuple(works[position] for position in given))
 
@@ -56,10 +56,10 @@ def _side(work: Work) -> _Side:
     return _Side.EITHER if isinstance(work, ReshapeWork) else _Side.NPU
 
 
-def _num_host_turns(sides: Sequence[_Side], order: Sequence[int]) -> int:
-    """How often the host works, between programs of the NPU, before or behind them."""
-    turns = [sides[position] for position in order if sides[position] != _Side.EITHER]
-    return sum(side == _Side.HOST for side, _ in groupby(turns))
+def _num_turns(sides: Sequence[_Side], order: Sequence[int]) -> tuple[int, int]:
+    """How often the host works, between programs of the NPU, before or behind them; and how often one of both."""
+    turns = [side for side, _ in groupby(sides[p] for p in order if sides[p] != _Side.EITHER)]
+    return turns.count(_Side.HOST), len(turns)
 
 
 def _predecessors(graph: Graph) -> list[set[int]]:

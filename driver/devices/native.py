@@ -46,6 +46,11 @@ class NativeDevice:
         Units at rest are simulated all the same: slower, and nothing else may change. For tests; not with `waves` or
         `verilog`.
 
+    Members
+    -------
+    library : Path
+        The compiled model, with the interface in C at the end of native.cc.
+
     Raises
     ------
     DeviceError
@@ -75,6 +80,7 @@ class NativeDevice:
                 train=self._train if is_trained else None,
                 progress=progress,
             )
+        self.library = library
         self._library = _load(library)
         self._npu = self._library.convoy_create(
             memory_model.latency_cycles,

@@ -145,7 +145,7 @@ class Plan:
     steps: tuple[NpuStep | HostStep, ...]
     placements: dict[int, Placement]
     memory_bytes: int
-    """Size of the memory that the plan uses, from address 0."""
+    """Size of the memory that the plan uses, from `base` on."""
     activation_bytes: int = 0
     """Of it, what activations take when dead ones are overwritten, as they are in a deployed network."""
     notes: dict[int, str] = field(default_factory=dict)
@@ -153,6 +153,8 @@ class Plan:
     keeps: tuple[Keep, ...] = ()
     doubts: dict[int, int] = field(default_factory=dict)
     """By operator index: sums of channels, or pairs of operands, whose result may differ by one from the runtime's."""
+    base: int = 0
+    """The address at which its memory begins."""
 
     @property
     def doubtful(self) -> frozenset[int]:

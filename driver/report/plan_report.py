@@ -128,8 +128,8 @@ def print_plan(report: dict[str, Any], console: Console) -> None:
 
 
 def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
-    """`memory.bin` (from address 0, constants and first values of variables in place) and `plan.json` (programs, with
-    the registers of their memory windows; placements; the tensors to fill in before a run).
+    """`memory.bin` (from address `plan.base`, constants and first values of variables in place) and `plan.json`
+    (programs, with the registers of their memory windows; placements; the tensors to fill in before a run).
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
     for step in plan.steps:
         if isinstance(step, NpuStep):
             for addr, data in step.program.image:
-                memory[addr : addr + len(data)] = np.frombuffer(data, np.uint8)
+                memory[addr - plan.base : addr - plan.base + len(data)] = np.frombuffer(data, np.uint8)
             programs.append(
                 {
                     "program_addr": step.program.program_addr,
@@ -150,7 +150,9 @@ def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
     for keep in plan.keeps:
         if keep.initial is not None:
             place = keep.placement
-            memory[place.addr : place.addr + place.num_bytes] = np.frombuffer(place.pack(keep.initial), np.uint8)
+            memory[place.addr - plan.base : place.addr - plan.base + place.num_bytes] = np.frombuffer(
+                place.pack(keep.initial), np.uint8
+            )
     placements = [
         {
             "tensor": index,
@@ -163,7 +165,7 @@ def save_plan(plan: Plan, report: dict[str, Any], folder: Path) -> None:
         for index, place in sorted(plan.placements.items())
     ]
     write_file(folder / "memory.bin", memory.tobytes())
-    saved = report | {"programs": programs, "placements": placements, "inputs": plan_inputs(plan)}
+    saved = report | {"base": plan.base, "programs": programs, "placements": placements, "inputs": plan_inputs(plan)}
     write_file(folder / "plan.json", json.dumps(saved, indent=2) + "\n")
 
 

@@ -18,9 +18,9 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Status, WindowControl
 from convoy.spec.isa import CAUSE_FIELDS, COMPLETION, Cause, Opcode
 
-from .device import Device, DeviceError, npu_error
+from .device import Device, DeviceError, MemoryModel, npu_error
 
-__all__ = ["Execution", "LayerCost", "Session", "plan_inputs", "watchdog_limit"]
+__all__ = ["Execution", "LayerCost", "Session", "config_word", "plan_inputs", "timeout_limit", "watchdog_limit"]
 
 MAX_POLLS = 10_000
 """Reads of STATUS until the driver gives up waiting for the NPU to become idle."""
@@ -71,6 +71,20 @@ def watchdog_limit(config: NpuConfig) -> int:
     weights = config.weight_fifo_beats * config.port_bytes * config.num_acc_entries
     pools = config.max_burst_beats * config.port_bytes * config.tp_buffer_bytes
     return min(100_000 + 2 * (weights + pools), 2**32 - 1)
+
+
+def timeout_limit(plan: Plan, model: MemoryModel | None, watchdog_cycles: int) -> int:
+    """Far more cycles than any step of a plan can take on this memory, so that a hang is told from a long run."""
+    macs = sum(dense_macs(plan.graph, op) for op in _plan_ops(plan))
+    work = 1_000_000 + 20 * macs // plan.config.macs_per_cycle + 100 * plan.memory_bytes
+    if model is not None:
+        work = work * (1 + model.latency_cycles // 32) * 100 // max(1, 100 - model.stall_percent)
+    return work + watchdog_cycles
+
+
+def config_word(config: NpuConfig) -> int:
+    """What register CONFIG0 of this NPU holds."""
+    return config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
 
 
 def plan_inputs(plan: Plan) -> list[int]:
@@ -144,12 +158,11 @@ class Session:
         found = self._read("ID")
         if found != ID:
             raise DeviceError(f"the device identifies itself as {found:#x}, not as a Convoy NPU ({ID:#x})")
-        config = plan.config
-        expected = config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
+        expected = config_word(plan.config)
         if (found := self._read("CONFIG0")) != expected:
             raise DeviceError(f"the device's configuration is {found:#010x}, but the plan is for {expected:#010x}")
         if plan.memory_bytes:
-            device.write_memory(plan.memory_bytes - 1, b"\0")
+            device.write_memory(plan.base + plan.memory_bytes - 1, b"\0")
         for step in plan.steps:
             if isinstance(step, NpuStep):
                 for addr, data in step.program.image:
@@ -343,13 +356,7 @@ class Session:
         execution.counted += Traffic(before["read_bytes"], before["write_bytes"], before["weight_bytes"])
 
     def _max_cycles(self) -> int:
-        """Far more cycles than any step of the plan can take, so that a hang is told from a long run."""
-        model, config = self.device.memory_model, self.plan.config
-        macs = sum(dense_macs(self.plan.graph, op) for op in _plan_ops(self.plan))
-        work = 1_000_000 + 20 * macs // config.macs_per_cycle + 100 * self.plan.memory_bytes
-        if model is not None:
-            work = work * (1 + model.latency_cycles // 32) * 100 // max(1, 100 - model.stall_percent)
-        return work + self._watchdog_cycles
+        return timeout_limit(self.plan, self.device.memory_model, self._watchdog_cycles)
 
     def _read(self, name: str) -> int:
         return self.device.read32(REGISTERS[name].addr)

@@ -295,6 +295,61 @@ def test_compile(convoy, tmp_path):
     assert [place["name"] for place in plan["placements"] if place["tensor"] in plan["inputs"]] == ["input"]
 
 
+def test_compile_for_another_address(convoy, tmp_path):
+    for name, options in (("low", ""), ("high", "--base 0x80000000")):
+        assert convoy("compile", DIGITS, options, "--save", tmp_path / name)[0] == 0
+    low, high = (json.loads((tmp_path / name / "plan.json").read_text()) for name in ("low", "high"))
+    assert (low["base"], high["base"]) == (0, 0x80000000)
+    assert high["programs"][0]["program_addr"] - low["programs"][0]["program_addr"] == 0x80000000
+    assert high["programs"][0]["windows"][0]["base"] == 0x80000000
+    memories = [np.fromfile(tmp_path / name / "memory.bin", np.uint8) for name in ("low", "high")]
+    assert len(memories[0]) == len(memories[1])
+    program = low["programs"][0]
+    descriptors = slice(program["program_addr"], program["record_addr"])
+    assert not np.array_equal(memories[0][descriptors], memories[1][descriptors])
+    memories[0][descriptors] = memories[1][descriptors] = 0
+    assert np.array_equal(*memories)
+
+
+def test_compile_to_c(convoy, tmp_path):
+    code, out, _ = convoy("compile", DIGITS, "--c-array", tmp_path / "digits.c")
+    assert code == 0
+    assert "left to the application, behind the NPU's: operator 9 SOFTMAX" in out
+    assert "convoy_network digits_network = {" in (tmp_path / "digits.c").read_text()
+    code, out, _ = convoy("compile", DIGITS, "--c-array", tmp_path / "one.h", "--json -")
+    assert code == 0
+    assert len(json.loads(out)["left_to_application"]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.c", "digits.h", "one.h"]
+    code, _, _ = convoy("compile", DIGITS, "--c-array", tmp_path / "small.c", "--constants", tmp_path / "w.bin")
+    assert code == 0
+    assert ".constants = NULL," in (tmp_path / "small.c").read_text()
+    assert f".constant_bytes = {(tmp_path / 'w.bin').stat().st_size}u" in (tmp_path / "small.c").read_text()
+    code, out, _ = convoy("c-runtime", tmp_path / "npu")
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / "npu").iterdir()) == ["convoy.c", "convoy.h", "convoy_regs.h"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--c-array net.txt", "name a file that ends in .c"),
+        ("--c-array convoy.c", "are the runtime's; give another one"),
+        ("--constants w.bin", "--constants is a part of what --c-array writes"),
+        ("--c-array net.c --constants net.c", "would overwrite the output of"),
+        ("--base 4096", "--base is the address of what --save writes"),
+        ("--base x --save out", "give an address such as 0x80000000"),
+        ("--base 100 --save out", "base 0x64: give a multiple of 4096"),
+        ("--c-array none/net.c", "is not a folder; create it first"),
+    ],
+)
+def test_compile_refuses(convoy, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = convoy("compile", DIGITS, options)
+    assert code == 2
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_compile_prints_a_table(convoy):
     code, out, _ = convoy("compile", DIGITS)
     assert code == 0

@@ -34,7 +34,9 @@ def wheel(tmp_path_factory) -> Path:
 def test_every_module_is_in_the_wheel(wheel):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     folders = [ROOT / name for name in ("spec", "golden", "hw", "driver", "verif")]
-    sources = {path for folder in folders for suffix in ("py", "cc", "h") for path in folder.rglob(f"*.{suffix}")}
+    sources = {
+        path for folder in folders for suffix in ("py", "c", "cc", "h", "toml") for path in folder.rglob(f"*.{suffix}")
+    }
     assert packed == {f"convoy/{path.relative_to(ROOT)}" for path in sources}
 
 

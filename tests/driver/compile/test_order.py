@@ -60,6 +60,12 @@ def test_without_gain_the_order_stays():
     assert [op.index for op in choose_order(graph, works).graph.ops] == [0, 1, 2, 3]
 
 
+def test_what_nothing_waits_for_comes_last():
+    """So that the NPU has one program, not two."""
+    graph, works = network("nhn", [(0, 1)])
+    assert [op.index for op in choose_order(graph, works).graph.ops] == [0, 2, 1]
+
+
 def heads(num_heads: int = 3) -> bytes:
     """Each head is SOFTMAX on the host between two LOGISTICs of the NPU, one head after the other."""
     builder = ModelBuilder()
