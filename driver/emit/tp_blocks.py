@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import product
 from math import inf, prod
 
@@ -251,6 +252,7 @@ def _find_runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tupl
     return first, run, count, pitch
 
 
+@lru_cache(maxsize=1024)
 def _copy_box(
     sizes: tuple[int, int, int], source: tuple[int, ...], target: tuple[int, ...], limit: int, config: NpuConfig
 ) -> tuple[int, int, int]:
@@ -271,7 +273,7 @@ def _copy_box(
     candidates += [(h - (axis == 0), w - (axis == 1), c - (axis == 2)) for h, w, c in candidates for axis in range(3)]
     best, best_cost = (1, 1, 1), inf
     for extents in dict.fromkeys(candidates):
-        size = int(np.prod(extents))
+        size = prod(extents)
         if min(extents) < 1 or size > limit:
             continue
         box = [(0, extent) for extent in extents]
@@ -281,15 +283,45 @@ def _copy_box(
         if load is not None and made is not None:
             num_blocks = prod(-(-whole // extent) for whole, extent in zip(sizes, extents, strict=True))
             step = prod(extents[axis] for axis in source[source.index(target[2]) + 1 :])
+            slow = 0.0
+            if num_blocks > 1 and _is_spread(sizes, source, target, box, limit, config):
+                last = prod((whole - 1) % extent + 1 for whole, extent in zip(sizes, extents, strict=True))
+                slow = last / tp_copy_bytes(step, config) - last / NUM_TP_LANES
+                step += 1
+                load = 0, step, extents[source[0]], 0
             lanes = tp_copy_bytes(step, config)
             elements = extents[target[0]] * extents[target[1]] * max(2, -(-extents[target[2]] // lanes))
             loads, writes = (
                 count * (-(-run // config.port_bytes) + fitted.TP_RUN_BEATS) for _, run, count, _ in (load, made)
             )
-            cost = num_blocks * (max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES)
+            # The last ones may be smaller
+            share = prod(sizes) / (num_blocks * size)
+            cost = num_blocks * (share * max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES) + slow
             if cost < best_cost:
                 best, best_cost = extents, cost
     return best
+
+
+def _is_spread(
+    sizes: tuple[int, int, int],
+    source: tuple[int, ...],
+    target: tuple[int, ...],
+    box: Sequence[tuple[int, int]],
+    limit: int,
+    config: NpuConfig,
+) -> bool:
+    """Is a box better read in runs of a byte more than it has in each part of the outermost axis, because neighbours of
+    the result lie in one bank else? Not where that were behind the end of the tensor, or the box is no such runs.
+    """
+    outer, middle, inner = (box[axis][1] for axis in source)
+    step = middle * inner
+    if target[2] != source[0] or step % config.port_bytes or tp_copy_bytes(step, config) == NUM_TP_LANES:
+        return False
+    is_run = middle == 1 or inner == sizes[source[2]]
+    last = (sum(box[source[0]]) - 1, sum(box[source[1]]) - 1, sum(box[source[2]]) - 1)
+    is_end = all(place == sizes[axis] - 1 for place, axis in zip(last, source, strict=True))
+    num_beats = step // config.port_bytes + 1 + fitted.TP_RUN_BEATS
+    return is_run and not is_end and outer * (step + 1) <= limit and num_beats < step // tp_copy_bytes(step, config)
 
 
 def _row_parts(work: CopyWork, ends: Sequence[int], config: NpuConfig) -> Iterator[tuple[int, int]]:
@@ -324,6 +356,9 @@ def copy_blocks(
         first, run, count, pitch = _runs(tuple(sizes[a] for a in source), tuple(box[a] for a in source))
         out_first, out_run, _, out_pitch = _runs(tuple(sizes[a] for a in target), tuple(box[a] for a in target))
         inner = {source[2]: 1, source[1]: box[source[2]][1], source[0]: box[source[2]][1] * box[source[1]][1]}
+        if _is_spread(sizes, source, target, box, limit, config):
+            inner[source[0]] = run = inner[source[0]] + 1
+            count, pitch = box[source[0]][1], sizes[source[1]] * sizes[source[2]]
         steps = {f"step_{n}": inner[axis] for n, axis in enumerate(target)} | {
             f"num_{n}": box[axis][1] for n, axis in enumerate(target)
         }

@@ -40,3 +40,24 @@ def test_rows_of_another_axis_are_not_parts_of_a_copy():
     blocks = list(copy_blocks(work, 0, 0, 4096, Q, row_ends=[5, 9, 12]))
     loaded = np.concatenate([np.arange(block["a_addr"], block["a_addr"] + block["a_run_bytes"]) for block in blocks])
     assert np.array_equal(np.sort(loaded), np.arange(2 * 24 * 144))
+
+
+@pytest.mark.parametrize("size", [(24, 24, 12), (8, 8, 32), (4, 2, 9), (1, 64, 24), (16, 1, 8)])
+def test_neighbours_of_a_result_lie_in_different_banks(size):
+    """Planes become pixels with their channels: what is loaded with a byte more for each channel is inside the tensor,
+    and most of the result is made from it.
+    """
+    height, width, channels = size
+    image = np.random.default_rng(0).integers(0, 256, height * width * channels, np.uint8)
+    made, spread = np.zeros_like(image), 0
+    for block in copy_blocks(CopyWork(size, (2, 0, 1), (0, 1, 2)), 0, 0, 8192, Q):
+        starts = block["a_addr"] + np.arange(block["num_a_runs"]) * block["a_pitch_bytes"]
+        loaded = image[starts[:, None] + np.arange(block["a_run_bytes"])].ravel()
+        places = sum(np.ix_(*(np.arange(block[f"num_{n}"]) * block[f"step_{n}"] for n in range(3))))
+        runs = loaded[places].reshape(-1, block["out_run_bytes"])
+        for number, run in enumerate(runs):
+            first = block["out_addr"] + number * block["out_pitch_bytes"]
+            made[first : first + len(run)] = run
+        spread += places.size * (block["step_2"] % Q.port_bytes > 0)
+    assert np.array_equal(made, image.reshape(channels, height, width).transpose(1, 2, 0).ravel())
+    assert spread > image.size // 2 or width * height * channels < 512
