@@ -1,5 +1,5 @@
-"""The command `convoy`: run, layer, estimate, profile, advise, sweep, compare, compile, c-runtime, operators, prune, quantize,
-verilog, info, bench.
+"""The command `convoy`: run, layer, estimate, profile, advise, sweep, compare, compile, c-runtime, operators, prune,
+quantize, verilog, info, bench.
 
 Exit codes: 0 all went well and every compared tensor is equal (when LiteRT cannot run the network, none is: the report
 says so); 1 a tensor differs from the reference, or an error in Convoy itself; 2 the model, an input or an option is

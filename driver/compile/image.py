@@ -181,6 +181,7 @@ class _ProgramWriter:
 
         It may write activations and records, and read activations and constants.
         """
+        self._emitter.flush()
         descriptors, arena = self._emitter.descriptors, self._arena
         if len(descriptors) > MAX_DESCRIPTORS:
             raise GraphError(f"{len(descriptors)} descriptors; the limit of a program is {MAX_DESCRIPTORS}")

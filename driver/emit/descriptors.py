@@ -281,6 +281,9 @@ class Emitter:
     A task waits for the other engine when it touches what that wrote or writes what that touches, and for its own
     engine when it reads what that wrote (one engine's writes, and its reads against later writes, are in order anyway).
     The wait is on the first descriptor.
+
+    The tensor processor takes a block when it is done with the one before, and what is behind that has to wait: a
+    convolution that has nothing to do with the blocks before it comes behind the first of them.
     """
 
     def __init__(self, config: NpuConfig):
@@ -288,6 +291,8 @@ class Emitter:
         self.descriptors: list[bytes] = []
         self.ops: list[int] = []
         self._half = 0
+        self._held: list[tuple[Task, dict[str, int]]] = []
+        """Blocks of the tensor processor that nothing has had to wait for."""
         self._stripes: list[range] = []
         """Words that the descriptor before may still read when the next one is loaded."""
         self._is_high = False
@@ -322,6 +327,8 @@ class Emitter:
         in_addr, out_addr, res_addr = reads[0].start, writes.start, reads[-1].start
         tp_waits = self._waits(Opcode.TP, block_reads, block_writes) if any(blocks) else {}
         waits = self._waits(Opcode.NN, reads, writes)
+        if tp_waits or any(blocks) or "wait_tp" in waits:
+            self.flush()
         all_blocks, num_needed, num_added = list(chain(*blocks)), 0, 0
         for stripe, before in zip(tiling.stripes, blocks, strict=True):
             num_needed += len(before)
@@ -349,6 +356,7 @@ class Emitter:
                     **self._header(Opcode.NN, task, waits), **constants, **fields, **lut, **self._stripe_place(stripe)
                 ),
             )
+            self.flush()
             waits = {}
 
     def add_swapped(
@@ -365,6 +373,8 @@ class Emitter:
         if not isinstance(work, ConvWork):
             raise ValueError(f"{type(work).__name__} is no work of the NN engine")
         waits = self._waits(_GATHER, reads, writes)
+        if "wait_tp" in waits:
+            self.flush()
         for job in tiling.jobs:
             fields = swapped_fields(
                 work,
@@ -380,14 +390,20 @@ class Emitter:
             place = self._ring_place(tiling.num_z, fields["channel_words"])
             header = self._header(Opcode.NN, task, waits)
             self._append(task, NN.encode(**header, tap_addr=tables.tap_addr, **fields, **lut, **place))
+            self.flush()
             waits = {}
 
     def add_tp(self, task: Task, blocks: list[dict[str, int]], reads: list[range], writes: range) -> None:
-        """Append the blocks of a TP task."""
-        waits = self._waits(Opcode.TP, reads, writes)
-        for fields in blocks:
-            self._append_tp(task, fields, waits)
-            waits = {}
+        """Append the blocks of a TP task, the first of them at once."""
+        self.flush()
+        self._append_tp(task, blocks[0], self._waits(Opcode.TP, reads, writes))
+        self._held = [(task, fields) for fields in blocks[1:]]
+
+    def flush(self) -> None:
+        """Append the blocks that are still to be appended."""
+        for task, fields in self._held:
+            self._append_tp(task, fields, {})
+        self._held = []
 
     def _append_tp(self, task: Task, fields: dict[str, int], waits: dict[str, int]) -> None:
         self._append(task, TP.encode(**self._header(Opcode.TP, task, waits), **fields, buffer_half=self._half))

@@ -205,6 +205,21 @@ def test_reshape_at_the_edges():
     assert plan.steps[0].engines[2] == "tp"
 
 
+def test_a_convolution_does_not_wait_for_blocks_before_it():
+    """Pixels with their channels are made in several blocks; the next convolution comes behind the first of them."""
+    maker = GraphMaker(4)
+    source = maker.tensor((1, 24, 24, 3))
+    boxes = conv(maker, source, 12)
+    rows = maker.op("RESHAPE", (boxes,), (1, 1728, 4))
+    graph = maker.graph([source], [rows, conv(maker, source, 8)])
+    plan = compile_graph(graph, PRESETS["Q"], keep_tensors=True)
+    check(graph, plan)
+    program = plan.steps[0].program
+    engines = [raw[0] for raw, op in zip(program.descriptors, program.ops, strict=True) if op]
+    assert engines[:3] == [Opcode.TP, Opcode.NN, Opcode.TP]
+    assert not HEADER.decode(program.descriptors[list(program.ops).index(2)][: HEADER.num_bytes])["wait_tp"]
+
+
 def test_pixels_in_a_row_stay_where_they_are():
     """Planes of an image are planes of one row of its pixels; rows that are cut apart are made in one piece."""
     maker = GraphMaker(6)
