@@ -23,10 +23,10 @@ from convoy.driver.lower.work import (
     ZoomWork,
 )
 from convoy.driver.plan import fitted
-from convoy.driver.plan.cost import block_cycles, pool_cycles, tp_cycles
+from convoy.driver.plan.cost import block_cycles, copy_cycles, pool_cycles, tp_cycles
 from convoy.driver.plan.orders import CopyWork
 from convoy.driver.plan.phases import PhaseSplit
-from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task, TpWork
+from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
 from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling, striped_tilings, tile_work
 from convoy.driver.plan.turns import Step, Steps
@@ -41,7 +41,6 @@ __all__ = [
     "striped",
     "striped_planes",
     "tp_task_cycles",
-    "work_cycles",
 ]
 
 NUMS_OF_STRIPES = 2, 4, 8, 16
@@ -180,11 +179,7 @@ def _phase_cycles(work: ConvWork, phases: PhaseWork | None, tiling: Tiling, conf
 
 def tp_task_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
     """Estimated cycles of a task that is not a convolution."""
-    return work_cycles(task.work, 0, config)
-
-
-def work_cycles(work: TpWork | ConvWork, num_bytes: int, config: NpuConfig) -> float:
-    """Estimated cycles of a work of the tensor processor that makes `num_bytes`; 0 of others."""
+    work = task.work
     if isinstance(work, PoolWork):
         return pool_cycles(work, config)
     if isinstance(work, ElementwiseWork) and work.is_plain_sum:
@@ -192,18 +187,17 @@ def work_cycles(work: TpWork | ConvWork, num_bytes: int, config: NpuConfig) -> f
     if isinstance(work, LutWork):
         return tp_cycles("copy", work.num_elements, work.num_elements, config)
     if isinstance(work, ZoomWork):
-        return tp_cycles(
-            "zoom",
-            work.num_ic * work.rows.size_out * work.cols.size_out,
-            work.num_ic * work.rows.size_in * work.cols.size_in,
-            config,
-        )
+        return _zoom_cycles(work, config)
     if isinstance(work, (CopyWork, ElementwiseWork, InterleaveWork, MoveWork, RepeatWork)):
-        sources = [0] * (2 if isinstance(work, ElementwiseWork) else 1)
         return fitted.TP_START_CYCLES + sum(
-            block_cycles(block, config) for block in work_blocks(work, sources, 0, num_bytes, config)
+            block_cycles(block, config) for block in tp_blocks(task, [0] * len(schedule.buffers), 0, config)
         )
     return 0.0
+
+
+def _zoom_cycles(work: ZoomWork, config: NpuConfig) -> float:
+    (height_in, height), (width_in, width) = ((axis.size_in, axis.size_out) for axis in (work.rows, work.cols))
+    return tp_cycles("zoom", work.num_ic * height * width, work.num_ic * height_in * width_in, config)
 
 
 def steps_cycles(steps: Steps, config: NpuConfig) -> float:
@@ -227,9 +221,13 @@ def steps_cycles(steps: Steps, config: NpuConfig) -> float:
 def _step_cycles(step: Step, config: NpuConfig) -> float:
     """Estimated cycles of the works of a step, which follow one another without a pause."""
     total = 0.0
-    for number, work in enumerate(step.works):
+    for work in step.works:
         if isinstance(work, ConvWork):
             total += tile_work(work, config).cost.cycles
+        elif isinstance(work, ZoomWork):
+            total += _zoom_cycles(work, config)
         else:
-            total += work_cycles(work, step.num_bytes, config) - fitted.TP_START_CYCLES * (number > 0)
+            blocks = work_blocks(work, [0], 0, step.num_bytes, config)
+            total += sum(copy_cycles(block, config) for block in blocks)
+            total += fitted.TP_START_CYCLES * (work is step.works[0])
     return total

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "TilingCost",
     "WeightLoad",
     "block_cycles",
+    "copy_cycles",
     "least_cycles",
     "pool_channel_cycles",
     "pool_cycles",
@@ -362,11 +364,16 @@ def run_cycles(num_runs: int, run_bytes: int, max_flying: int, config: NpuConfig
 
 def block_cycles(block: dict[str, int], config: NpuConfig) -> float:
     """Estimated cycles of a descriptor other than a pool: its load or its elements, whichever are more."""
-    loads = ((block[f"num_{name}_runs"], block[f"{name}_run_bytes"]) for name in "ab")
-    load = sum(run_cycles(*runs, config.max_reads, config) for runs in loads)
+    load = sum(block[f"num_{name}_runs"] * (-(-block[f"{name}_run_bytes"] // config.port_bytes) + 1) for name in "ab")
     steps = [block["step_2"]] + [block["b_step_2"]] * (block["b_run_bytes"] > 0)
     lanes = tp_copy_bytes(steps[0], config) if block["op"] == TpOp.COPY else tp_group_bytes(steps, config)
-    rows = block["num_0"] * block["num_1"]
-    elements = rows * max(2, (1 + block["is_wide"]) * -(-block["num_2"] // lanes))
-    write = run_cycles(rows * block["num_2"] // block["out_run_bytes"], block["out_run_bytes"], MAX_WRITES, config)
-    return max(load, elements, write) + fitted.TP_BLOCK_CYCLES
+    row = max(2, (1 + block["is_wide"]) * -(-block["num_2"] // lanes))
+    return max(load, block["num_0"] * block["num_1"] * row) + fitted.TP_BLOCK_CYCLES
+
+
+def copy_cycles(block: dict[str, int], config: NpuConfig) -> float:
+    """The same of a `COPY`, the runs of which may be as short as they are."""
+    num_out = prod(block[f"num_{n}"] for n in range(3))
+    load = run_cycles(block["num_a_runs"], block["a_run_bytes"], config.max_reads, config)
+    write = run_cycles(num_out // block["out_run_bytes"], block["out_run_bytes"], MAX_WRITES, config)
+    return max(block_cycles(block, config), max(load, write) + fitted.TP_BLOCK_CYCLES)
