@@ -54,7 +54,7 @@ def elementwise_blocks(
     step = min(sizes[level], (limit - fixed) // (least - fixed)) if least > fixed else sizes[level]
     steps = {f"{prefix}step_{n}": strides[operand][n] for operand, prefix in enumerate(("", "b_")) for n in range(3)}
     group = tp_group_bytes([each[2] for each in strides], config)
-    walk = 1 / group if level == 2 else prod(sizes[level + 1 : 2]) * max(2, -(-sizes[2] // group))
+    walk = 1 / group if level == 2 else prod(sizes[level + 1 : 2]) * -(-sizes[2] // group)
     ramp = block_sizes(
         sizes[level],
         step,
@@ -282,7 +282,7 @@ def _copy_box(
             num_blocks = prod(-(-whole // extent) for whole, extent in zip(sizes, extents, strict=True))
             step = prod(extents[axis] for axis in source[source.index(target[2]) + 1 :])
             lanes = tp_copy_bytes(step, config)
-            elements = extents[target[0]] * extents[target[1]] * max(2, -(-extents[target[2]] // lanes))
+            elements = extents[target[0]] * extents[target[1]] * -(-extents[target[2]] // lanes)
             loads, writes = (
                 count * (-(-run // config.port_bytes) + fitted.TP_RUN_BEATS) for _, run, count, _ in (load, made)
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MIN_FILL_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
+from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MIN_FILL_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import LUT_BYTES, MAX_RUN_BITS, PARAM, TpOp
 
 from . import fitted
@@ -33,6 +33,7 @@ __all__ = [
     "tp_copy_bytes",
     "tp_cycles",
     "tp_group_bytes",
+    "tp_window_cycles",
     "words_per_row",
 ]
 
@@ -325,8 +326,7 @@ def pool_channel_cycles(work: PoolWork, config: NpuConfig) -> tuple[float, float
         for axis, made in zip((work.rows, work.cols), work.made, strict=True)
         for first in [np.array(made) * axis.stride - axis.pad]
     )
-    least = AVERAGE_CYCLES_WIDE if work.op == TpOp.AVG_POOL and work.is_wide else MIN_WINDOW_CYCLES
-    windows = float(np.maximum(np.outer(rows, -(-cols // NUM_TP_LANES)), least).sum())
+    windows: float = tp_window_cycles(work.op, work.is_wide, rows, cols, work.cols.kernel)
     if len(cols) < work.cols.size_out:  # runs of a few bytes
         windows = max(windows, float(fitted.TP_RUN_CYCLES * len(rows)))
     num_rows = work.rows.clip(work.made[0].start, len(rows))[1]
@@ -338,6 +338,19 @@ def pool_channel_cycles(work: PoolWork, config: NpuConfig) -> tuple[float, float
 def table_cycles(config: NpuConfig) -> float:
     """Estimate of what a lookup table costs each descriptor of the tensor processor, which loads it anew."""
     return fitted.TP_BLOCK_CYCLES + LUT_BYTES / config.port_bytes
+
+
+def tp_window_cycles(op: TpOp, is_wide: bool, rows: np.ndarray, cols: np.ndarray, kernel_w: int) -> int:
+    """Cycles of windows of so many rows and columns, each with each, of kernels `kernel_w` wide. In pools of int8 both
+    gathers read: two rows, where a kernel is no wider than a gather, or twice the columns.
+    """
+    if is_wide or op == TpOp.BILINEAR:
+        cycles = np.outer(rows, -(-cols // NUM_TP_LANES))
+    elif kernel_w <= NUM_TP_LANES:
+        cycles = np.outer(-(-rows // 2), np.ones_like(cols))
+    else:
+        cycles = np.outer(rows, -(-cols // (2 * NUM_TP_LANES)))
+    return int(np.maximum(cycles, AVERAGE_CYCLES_WIDE if op == TpOp.AVG_POOL and is_wide else 1).sum())
 
 
 def tp_group_bytes(steps: Iterable[int], config: NpuConfig) -> int:
@@ -359,5 +372,5 @@ def block_cycles(block: dict[str, int], config: NpuConfig) -> float:
     load = sum(block[f"num_{name}_runs"] * (-(-block[f"{name}_run_bytes"] // config.port_bytes) + 1) for name in "ab")
     steps = [block["step_2"]] + [block["b_step_2"]] * (block["b_run_bytes"] > 0)
     lanes = tp_copy_bytes(steps[0], config) if block["op"] == TpOp.COPY else tp_group_bytes(steps, config)
-    row = max(2, (1 + block["is_wide"]) * -(-block["num_2"] // lanes))
+    row = (1 + block["is_wide"]) * -(-block["num_2"] // lanes)
     return max(load, block["num_0"] * block["num_1"] * row) + fitted.TP_BLOCK_CYCLES

@@ -121,7 +121,7 @@ class PoolReduce(wiring.Component):
     Parameters
     ----------
     num_lanes : int
-        Elements of a group.
+        Elements of a group of int16; a group of int8 has up to twice as many.
 
     Members
     -------
@@ -129,10 +129,10 @@ class PoolReduce(wiring.Component):
         Fields of the descriptor, constant while groups are in flight.
     en : In(1)
         Strobe for a group.
-    elements : In(num_lanes x signed(16))
-        Of int16 with `is_wide`, else of int8.
-    count : In
-        Elements in use, the first ones; 0 .. num_lanes.
+    bytes : In(2 x num_lanes x signed(8))
+        Elements of int8; with `is_wide` low and high bytes of int16.
+    counts : In(2 x 0 .. num_lanes)
+        Bytes in use of each half, the first ones; of int16 the second is 0.
     window_last, last : In(1)
         The group ends its window; it is the last one of the descriptor.
     valid : Out(1)
@@ -153,8 +153,8 @@ class PoolReduce(wiring.Component):
             {
                 "job": In(_JOB),
                 "en": In(1),
-                "elements": In(data.ArrayLayout(signed(_ELEMENT_BITS), num_lanes)),
-                "count": In(range(num_lanes + 1)),
+                "bytes": In(data.ArrayLayout(data.ArrayLayout(signed(8), num_lanes), 2)),
+                "counts": In(data.ArrayLayout(range(num_lanes + 1), 2)),
                 "window_last": In(1),
                 "last": In(1),
                 "valid": Out(1),
@@ -173,56 +173,55 @@ class PoolReduce(wiring.Component):
         m.d.comb += [is_average.eq(job.op == TpOp.AVG_POOL), is_maximum.eq(job.op == TpOp.MAX_POOL)]
         m.d.comb += zero_point.eq(Mux(job.op == TpOp.MEAN, job.a_zero_point, 0))
 
-        # Elements not in use become neutral: 0 in a sum, the least of all in a maximum.
-        least = -(1 << (_ELEMENT_BITS - 1))
-        values = [
-            Signal(signed(_ELEMENT_BITS), reset_less=True, name=f"value{lane}") for lane in range(len(self.elements))
-        ]
-        values_en, values_last, values_count = Signal(), Signal(), Signal.like(self.count)
-        m.d.sync += [values_en.eq(self.en), values_last.eq(self.window_last), values_count.eq(self.count)]
+        # Bytes not in use become neutral: 0 in a sum, the least of all in a maximum.
+        lanes, least = len(self.bytes[0]), -(1 << 7)
+        num_second = Mux(job.is_wide, self.counts[0], self.counts[1])
+        neutrals = Mux(is_maximum & ~job.is_wide, least, 0), Mux(is_maximum, least, 0)
+        firsts, seconds = (
+            [Signal(signed(9), reset_less=True, name=f"{name}{lane}") for lane in range(lanes)]
+            for name in ("first", "second")
+        )
+        values_en, values_last, values_count = Signal(), Signal(), Signal(range(2 * lanes + 1), reset_less=True)
         m.d.sync += [
-            value.eq(
-                Mux(
-                    lane < self.count,
-                    truncate(self.elements[lane] - zero_point, value.shape()),
-                    Mux(is_maximum, least, 0),
-                )
-            )
-            for lane, value in enumerate(values)
+            values_en.eq(self.en),
+            values_last.eq(self.window_last),
+            values_count.eq(self.counts[0] + self.counts[1]),
         ]
+        for values, elements, count, neutral in zip(
+            (firsts, seconds), self.bytes, (self.counts[0], num_second), neutrals, strict=True
+        ):
+            m.d.sync += [
+                value.eq(Mux(lane < count, truncate(elements[lane] - zero_point, value.shape()), neutral))
+                for lane, value in enumerate(values)
+            ]
 
-        # Maxima and sums of pairs, then of the group, then of the window
-        pairs_en, pairs_last, pairs_count = Signal(), Signal(), Signal.like(self.count, reset_less=True)
-        pairs = [values[lane : lane + 2] for lane in range(0, len(values), 2)]
-        pair_maxima = [Signal(signed(_ELEMENT_BITS), reset_less=True, name=f"pair_max{n}") for n in range(len(pairs))]
-        pair_sums = [Signal(signed(_ELEMENT_BITS + 1), reset_less=True, name=f"pair_sum{n}") for n in range(len(pairs))]
+        # The maximum or sum of pairs of elements, then of the group, then of the window
+        elements = [
+            Mux(job.is_wide, Cat(first[:8], second[:8]).as_signed(), _combine(first, second, is_maximum))
+            for first, second in zip(firsts, seconds, strict=True)
+        ]
+        pairs = [_combine(elements[lane], elements[lane + 1], is_maximum) for lane in range(0, lanes, 2)]
+        pairs_en, pairs_last, pairs_count = Signal(), Signal(), Signal.like(values_count)
+        pair_values = [Signal(pair.shape(), reset_less=True, name=f"pair{n}") for n, pair in enumerate(pairs)]
         m.d.sync += [
             pairs_en.eq(values_en),
             pairs_last.eq(values_last),
             pairs_count.eq(values_count),
-            *(maximum.eq(_tree(pair, _larger)) for maximum, pair in zip(pair_maxima, pairs, strict=True)),
-            *(total.eq(sum(pair)) for total, pair in zip(pair_sums, pairs, strict=True)),
+            *(value.eq(pair) for value, pair in zip(pair_values, pairs, strict=True)),
         ]
-
-        group_en, group_last = Signal(), Signal()
-        group_max, group_count = (
-            Signal(signed(_ELEMENT_BITS), reset_less=True),
-            Signal.like(self.count, reset_less=True),
-        )
-        group_sum = Signal(signed(_ELEMENT_BITS + len(values).bit_length()), reset_less=True)
+        group = pair_values
+        while len(group) > 1:
+            group = [_combine(group[n], group[n + 1], is_maximum) for n in range(0, len(group), 2)]
+        group_en, group_last, group_count = Signal(), Signal(), Signal.like(values_count)
+        group_value = Signal(group[0].shape(), reset_less=True)
         m.d.sync += [
             group_en.eq(pairs_en),
             group_last.eq(pairs_last),
             group_count.eq(pairs_count),
-            group_max.eq(_tree(pair_maxima, _larger)),
-            group_sum.eq(sum(pair_sums)),
+            group_value.eq(group[0]),
         ]
 
-        window_max, window_sum, window_count = (
-            Signal(signed(_ELEMENT_BITS), reset_less=True),
-            Signal(signed(_SUM_BITS), reset_less=True),
-            Signal(_COUNT_BITS, reset_less=True),
-        )
+        window, window_count = Signal(signed(_SUM_BITS), reset_less=True), Signal(_COUNT_BITS, reset_less=True)
         window_en, is_first = Signal(), Signal(init=1)
         values_is_final, pairs_is_final, group_is_final, window_is_final = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
@@ -235,36 +234,33 @@ class PoolReduce(wiring.Component):
         with m.If(group_en):
             m.d.sync += [
                 is_first.eq(group_last),
-                window_max.eq(Mux(~is_first & (window_max > group_max), window_max, group_max)),
-                window_sum.eq(Mux(is_first, 0, window_sum) + group_sum),
+                window.eq(
+                    Mux(is_first, group_value, truncate(_combine(window, group_value, is_maximum), window.shape()))
+                ),
                 window_count.eq(Mux(is_first, 0, window_count) + group_count),
             ]
 
         m.submodules.average = average = Average()
         m.d.comb += [
             average.en.eq(window_en & is_average),
-            average.total.eq(window_sum),
+            average.total.eq(window),
             average.count.eq(window_count),
             average.last.eq(window_is_final),
             average.is_half_up.eq(job.is_half_up),
             average.is_wide.eq(job.is_wide),
         ]
         value = Signal(signed(_ELEMENT_BITS + 1))
-        m.d.comb += value.eq(Mux(is_average, average.quotient, window_max))
+        m.d.comb += value.eq(Mux(is_average, average.quotient, truncate(window, self.result.shape())))
         m.d.sync += [
             self.valid.eq(Mux(is_average, average.valid, window_en)),
             self.result.eq(truncate(clamp(value, job), self.result.shape())),
             self.result_last.eq(Mux(is_average, average.quotient_last, window_is_final)),
         ]
-        m.d.comb += [self.total_en.eq(window_en), self.total.eq(window_sum), self.total_last.eq(window_is_final)]
+        m.d.comb += [self.total_en.eq(window_en), self.total.eq(window), self.total_last.eq(window_is_final)]
         return m
 
 
-def _larger(a, b):
-    return Mux(a > b, a, b)
-
-
-def _tree(values, combine):
-    while len(values) > 1:
-        values = [combine(*values[i : i + 2]) if i + 1 < len(values) else values[i] for i in range(0, len(values), 2)]
-    return values[0]
+def _combine(a, b, is_maximum):
+    """Their maximum, of as many bits as an element has at most, or their sum."""
+    low_a, low_b = (truncate(each, signed(_ELEMENT_BITS)) for each in (a, b))
+    return Mux(is_maximum, Mux(low_a > low_b, low_a, low_b), a + b)

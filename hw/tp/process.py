@@ -19,7 +19,7 @@ from .blend import Blend, BlendWeights
 from .buffer import TpBuffer
 from .math_lane import MathLane
 from .pool import Average, PoolReduce
-from .walk import GroupWalk, WindowWalk, is_pool, pair_mode
+from .walk import GroupWalk, WindowWalk, is_pool, pair_mode, pool_mode
 
 __all__ = ["Process", "result_layout"]
 
@@ -135,7 +135,15 @@ class Process(wiring.Component):
         for signal, mode in zip((halves, pairs), pair_mode(step, lanes, self._config.port_bytes), strict=True):
             m.d.comb += signal.eq((job.op == TpOp.COPY) & mode)
         pair_offset = Mux(halves, step << exact_log2(lanes // 2), step)
-        first_b = Mux(halves | pairs, pair_offset, Mux(is_wide_pool, job.a_high_bytes, self.loaded.p))
+        two_rows, two_groups = pool_mode(job, lanes)
+        first_b = self.loaded.p
+        for mode, offset in (
+            (halves | pairs, pair_offset),
+            (is_wide_pool, job.a_high_bytes),
+            (two_rows, job.tile_iw),
+            (two_groups, lanes),
+        ):
+            first_b = Mux(mode, offset, first_b)
         is_end = Signal()
         with m.FSM():
             with m.State("IDLE"):
@@ -166,10 +174,7 @@ class Process(wiring.Component):
         a_addr, b_addr = Signal(half_bits), Signal(half_bits)
         m.d.comb += [
             a_addr.eq(groups.p.addr + Mux(is_high, job.a_high_bytes[:half_bits], 0)),
-            b_addr.eq(
-                Mux(is_wide_pool | halves | pairs, groups.p.addr, groups.p.addr_b)
-                + Mux(is_high, b_high_offset, b_offset)
-            ),
+            b_addr.eq(Mux(has_b, groups.p.addr_b, groups.p.addr) + Mux(is_high, b_high_offset, b_offset)),
         ]
         m.d.sync += [
             self.read_addr[0].eq(Cat(a_addr, job.buffer_half)),
@@ -181,6 +186,7 @@ class Process(wiring.Component):
             "en": is_issued & ~is_low,
             "is_low": is_low,
             "count": groups.p.count,
+            "count_b": groups.p.count_b,
             "fill": groups.p.is_fill,
             "window_last": groups.p.window_last,
             "last": groups.p.last,
@@ -245,6 +251,7 @@ class Process(wiring.Component):
             Signal.like(Value.cast(read_a), reset_less=True),
             Signal.like(Value.cast(read_b), reset_less=True),
         )
+        count_b = tags.pop("count_b")
         with m.If(tags.pop("is_low")):
             m.d.sync += [low_a.eq(Value.cast(read_a)), low_b.eq(Value.cast(read_b))]
         maths, extremes, is_minimum, is_weighted = (
@@ -291,12 +298,9 @@ class Process(wiring.Component):
         m.submodules.pool = pool = PoolReduce(num_lanes=self._num_lanes)
         _assign(m, pool.job, job)
         m.d.comb += [
-            element.eq(Mux(job.is_wide, Cat(low, high).as_signed(), low))
-            for element, low, high in zip(pool.elements, read_a, read_b, strict=True)
-        ]
-        m.d.comb += [
+            pool.bytes.eq(self.read_data),
             pool.en.eq(tags["en"] & is_pool(job.op) & ~is_weighted),
-            pool.count.eq(tags["count"]),
+            pool.counts.eq(Cat(tags["count"], count_b)),
             pool.window_last.eq(tags["window_last"]),
             pool.last.eq(tags["last"]),
         ]

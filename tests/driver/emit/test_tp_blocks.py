@@ -24,7 +24,7 @@ def test_a_pool_is_loaded_while_its_first_channels_are_processed(is_wide):
     blocks = list(pool_blocks(work, 0, 1 << 16, Q))
     loaded = [block["num_a_runs"] * block["a_run_bytes"] for block in blocks[::num_bytes]]
     assert sum(loaded) == 64 * 81 * num_bytes
-    assert loaded[0] < sum(loaded) // 4
+    assert loaded[0] <= sum(loaded) // 4
     assert [block["a_addr"] for block in blocks[::num_bytes]] == [0, *np.cumsum(loaded)[:-1].tolist()]
     assert pool_cycles(work, Q) < 64 * 81 * num_bytes / Q.port_bytes + 64 * 21 * num_bytes + 200
 
