@@ -210,7 +210,7 @@ def tp_blocks(
         limit = min(config.tp_buffer_bytes // 2, max(MIN_PART_BYTES, -(-num_bytes // max(1, len(row_ends)))))
         return list(copy_blocks(task.work, sources[0], target, limit, config, row_ends))
     if isinstance(task.work, LutWork):
-        return list(flat_blocks(num_bytes, sources[0], target, config, task.work.lut))
+        return list(flat_blocks(num_bytes, sources[0], target, config))
     if isinstance(task.work, ElementwiseWork):
         operands = iter(sources)
         a_addr, b_addr = (next(operands) if values is None else constant_addr for values in task.work.constants)

@@ -14,7 +14,6 @@ from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MIN_FILL_CYCLES, NUM_TP_LANE
 from convoy.spec.isa import LUT_BYTES, MAX_RUN_BITS, PARAM, TpOp
 
 from . import fitted
-from .blocks import block_sizes, blocks_cycles
 
 if TYPE_CHECKING:
     from convoy.driver.lower.work import PoolWork
@@ -26,7 +25,6 @@ __all__ = [
     "WeightLoad",
     "block_cycles",
     "least_cycles",
-    "pool_channel_cycles",
     "pool_cycles",
     "table_cycles",
     "tiling_cost",
@@ -304,23 +302,13 @@ def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfi
 
 
 def pool_cycles(work: PoolWork, config: NpuConfig) -> float:
-    """Estimated cycles of a pool on the tensor processor: what it loads or its windows, whichever are more; infinite
-    where its buffer does not hold what a window needs.
+    """Estimated cycles of a pool on the tensor processor: what it loads or its windows, whichever are more, for these
+    follow the load; infinite where its buffer does not hold what a window needs.
     """
     work, limit = work.flat, config.tp_buffer_bytes // 2
     width = work.cols.size_in if work.is_wide else min(work.cols.kernel, work.cols.size_in)
     if work.value_bytes * min(work.rows.kernel, work.rows.size_in) * width > limit:
         return np.inf
-    load, process, overhead = costs = pool_channel_cycles(work, config)
-    if (most := int(limit / (load * config.port_bytes))) >= 1:
-        return fitted.TP_START_CYCLES + blocks_cycles(block_sizes(work.num_ic, most, *costs), *costs)
-    num_blocks = -(-int(load * work.num_ic * config.port_bytes) // limit)
-    load, process = work.num_ic * load, work.num_ic * process
-    return fitted.TP_START_CYCLES + max(load, process) + min(load, process) / num_blocks + overhead * num_blocks
-
-
-def pool_channel_cycles(work: PoolWork, config: NpuConfig) -> tuple[float, float, float]:
-    """Estimated cycles to load a channel of a pool and to process it, and what a block of channels costs besides."""
     rows, cols = (
         np.minimum(first + axis.kernel, axis.size_in) - np.maximum(first, 0)
         for axis, made in zip((work.rows, work.cols), work.made, strict=True)
@@ -329,10 +317,15 @@ def pool_channel_cycles(work: PoolWork, config: NpuConfig) -> tuple[float, float
     windows: float = tp_window_cycles(work.op, work.is_wide, rows, cols, work.cols.kernel)
     if len(cols) < work.cols.size_out:  # runs of a few bytes
         windows = max(windows, float(fitted.TP_RUN_CYCLES * len(rows)))
-    num_rows = work.rows.clip(work.made[0].start, len(rows))[1]
-    load = work.value_bytes**2 * num_rows * work.cols.size_in / config.port_bytes
+    # Of int16 each block is loaded and processed twice.
+    num_bytes = work.value_bytes * work.rows.clip(work.made[0].start, len(rows))[1] * work.cols.size_in
+    most = limit // num_bytes
+    num_blocks = -(-work.num_ic // most) if most else -(-work.num_ic * num_bytes // limit)
     table = 0 if work.lut is None else table_cycles(config)
-    return load, work.value_bytes * windows, work.value_bytes * (fitted.TP_BLOCK_CYCLES + table)
+    channel = max(num_bytes / config.port_bytes, windows)
+    return fitted.TP_START_CYCLES + work.value_bytes * (
+        work.num_ic * channel + (fitted.TP_BLOCK_CYCLES + table) * num_blocks
+    )
 
 
 def table_cycles(config: NpuConfig) -> float:

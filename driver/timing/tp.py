@@ -23,7 +23,7 @@ from convoy.spec.cycles import (
     POOL_CYCLES,
     SCALE_CYCLES,
 )
-from convoy.spec.isa import FRACTION_BITS, LUT_BYTES, TP_TWO_OPERANDS, TpOp
+from convoy.spec.isa import FRACTION_BITS, LUT_BYTES, TP_TWO_OPERANDS, TP_WINDOWS, TpOp
 
 from . import fitted
 from .nn import Slice, num_beats, port_cycles
@@ -31,8 +31,8 @@ from .port import READ_TRIP_CYCLES, RUN_CYCLES, WRITE_TRIP_CYCLES, SharedPort, T
 
 __all__ = ["TpTimer"]
 
-COPY_CYCLES = fitted.TP_WALK_CYCLES + 1 + GATHER_CYCLES + 1 + LUT_CYCLES
-"""From the start of a copy to its first result: the walk, a register, the buffer, a register, the lookup table."""
+COPY_CYCLES = 1 + GATHER_CYCLES + 1 + LUT_CYCLES
+"""From a group of a copy to its result: a register, the buffer, a register, the lookup table."""
 TP_READ_CYCLES = fitted.TP_LOAD_CYCLES + RUN_CYCLES
 """From a job to the first beat of its operands in the buffer, beyond the memory's latency."""
 
@@ -61,7 +61,12 @@ class TpTimer:
         load_start = self._load(d, offered)
         taken = max(offered, self.processed + 1)
         lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
-        started = max(taken + fitted.TP_JOB_CYCLES + lut, self.loaded + fitted.TP_LOADED_CYCLES)
+        walked, loaded = taken + fitted.TP_JOB_CYCLES + lut, self.loaded + fitted.TP_LOADED_CYCLES
+        if d["op"] in TP_TWO_OPERANDS:
+            started = max(walked, loaded) + fitted.TP_WALK_CYCLES
+        else:  # the first group waits for its bytes
+            there = self.loads[-1].start + fitted.TP_LOADED_CYCLES if _is_in_order(d) else loaded
+            started = max(walked + fitted.TP_WALK_CYCLES, there)
         num_bytes = d["num_0"] * d["num_1"] * d["num_2"]
         num_runs = num_bytes // d["out_run_bytes"]
         output = max(
@@ -74,7 +79,7 @@ class TpTimer:
                 config,
             ),
         )
-        processed = started + COPY_CYCLES + self._arithmetic(d) + max(self._elements(d), output)
+        processed = max(started + max(self._elements(d), output), loaded) + COPY_CYCLES + self._arithmetic(d)
         output_taken = max(offered, self.written)
         self.processed_before, self.processed = self.processed, processed
         self.written = max(processed, output_taken + output) + fitted.TP_WRITE_CYCLES
@@ -148,6 +153,11 @@ class TpTimer:
             return outer * (1 + d["is_wide"]) * -(-d["num_2"] // lanes)
         rows, cols = _clipped(d, "y", "h", d["num_1"]), _clipped(d, "x", "w", d["num_2"])
         return d["num_0"] * tp_window_cycles(TpOp(d["op"]), bool(d["is_wide"]), rows, cols, d["kernel_w"])
+
+
+def _is_in_order(d: dict[str, int]) -> bool:
+    """Do groups follow the load, because their bytes are neighbours?"""
+    return d["op"] in TP_WINDOWS or d["step_2"] == 1
 
 
 def _clipped(d: dict[str, int], axis: str, extent: str, num: int) -> np.ndarray:
