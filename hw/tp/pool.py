@@ -1,5 +1,7 @@
 """Pooling: groups of elements reduced to a maximum or an average."""
 
+from functools import reduce
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -175,7 +177,7 @@ class PoolReduce(wiring.Component):
 
         # Bytes not in use become neutral: 0 in a sum, the least of all in a maximum.
         lanes, least = len(self.bytes[0]), -(1 << 7)
-        num_second = Mux(job.is_wide, self.counts[0], self.counts[1])
+        num_seconds = Mux(job.is_wide, self.counts[0], self.counts[1])
         neutrals = Mux(is_maximum & ~job.is_wide, least, 0), Mux(is_maximum, least, 0)
         firsts, seconds = (
             [Signal(signed(9), reset_less=True, name=f"{name}{lane}") for lane in range(lanes)]
@@ -187,41 +189,56 @@ class PoolReduce(wiring.Component):
             values_last.eq(self.window_last),
             values_count.eq(self.counts[0] + self.counts[1]),
         ]
-        for values, elements, count, neutral in zip(
-            (firsts, seconds), self.bytes, (self.counts[0], num_second), neutrals, strict=True
-        ):
-            m.d.sync += [
-                value.eq(Mux(lane < count, truncate(elements[lane] - zero_point, value.shape()), neutral))
-                for lane, value in enumerate(values)
-            ]
+        for lane, (first, second) in enumerate(zip(*self.bytes, strict=True)):
+            low = Cat(first, first[-1] & ~job.is_wide).as_signed()
+            for value, byte, count, neutral in (
+                (firsts[lane], low, self.counts[0], neutrals[0]),
+                (seconds[lane], second, num_seconds, neutrals[1]),
+            ):
+                m.d.sync += value.eq(Mux(lane < count, truncate(byte - zero_point, value.shape()), neutral))
 
-        # The maximum or sum of pairs of elements, then of the group, then of the window
-        elements = [
-            Mux(job.is_wide, Cat(first[:8], second[:8]).as_signed(), _combine(first, second, is_maximum))
-            for first, second in zip(firsts, seconds, strict=True)
-        ]
-        pairs = [_combine(elements[lane], elements[lane + 1], is_maximum) for lane in range(0, lanes, 2)]
+        # Maxima and sums of pairs, then of the group, then of the window; of the firsts and of the seconds, which
+        # become one at the end of the group.
         pairs_en, pairs_last, pairs_count = Signal(), Signal(), Signal.like(values_count)
-        pair_values = [Signal(pair.shape(), reset_less=True, name=f"pair{n}") for n, pair in enumerate(pairs)]
-        m.d.sync += [
-            pairs_en.eq(values_en),
-            pairs_last.eq(values_last),
-            pairs_count.eq(values_count),
-            *(value.eq(pair) for value, pair in zip(pair_values, pairs, strict=True)),
-        ]
-        group = pair_values
-        while len(group) > 1:
-            group = [_combine(group[n], group[n + 1], is_maximum) for n in range(0, len(group), 2)]
+        m.d.sync += [pairs_en.eq(values_en), pairs_last.eq(values_last), pairs_count.eq(values_count)]
+        pair_maxima, pair_sums = [], []
+        for lane in range(0, lanes, 2):
+            here = [(firsts[n], seconds[n]) for n in (lane, lane + 1)]
+            maxima, sums = (
+                [Signal(signed(bits), reset_less=True, name=f"{name}{lane // 2}_{half}") for half in range(2)]
+                for name, bits in (("pair_max", 9), ("pair_sum", 10))
+            )
+            m.d.sync += [
+                *(register.eq(value) for register, value in zip(maxima, _larger(*here, job.is_wide), strict=True)),
+                *(register.eq(sum(values)) for register, values in zip(sums, zip(*here, strict=True), strict=True)),
+            ]
+            pair_maxima.append(tuple(maxima))
+            pair_sums.append(sums)
+
         group_en, group_last, group_count = Signal(), Signal(), Signal.like(values_count)
-        group_value = Signal(group[0].shape(), reset_less=True)
+        group_max = Signal(signed(_ELEMENT_BITS), reset_less=True)
+        group_sum = Signal(signed(_ELEMENT_BITS + lanes.bit_length()), reset_less=True)
+        first_max, second_max = reduce(lambda a, b: _larger(a, b, job.is_wide), pair_maxima)
+        first_sum, second_sum = (sum(sums) for sums in zip(*pair_sums, strict=True))
         m.d.sync += [
             group_en.eq(pairs_en),
             group_last.eq(pairs_last),
             group_count.eq(pairs_count),
-            group_value.eq(group[0]),
+            group_max.eq(
+                Mux(
+                    job.is_wide,
+                    Cat(first_max[:8], second_max[:8]).as_signed(),
+                    Mux(first_max > second_max, first_max, second_max),
+                )
+            ),
+            group_sum.eq(truncate(first_sum + Mux(job.is_wide, second_sum << 8, second_sum), group_sum.shape())),
         ]
 
-        window, window_count = Signal(signed(_SUM_BITS), reset_less=True), Signal(_COUNT_BITS, reset_less=True)
+        window_max, window_sum, window_count = (
+            Signal(signed(_ELEMENT_BITS), reset_less=True),
+            Signal(signed(_SUM_BITS), reset_less=True),
+            Signal(_COUNT_BITS, reset_less=True),
+        )
         window_en, is_first = Signal(), Signal(init=1)
         values_is_final, pairs_is_final, group_is_final, window_is_final = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
@@ -234,33 +251,37 @@ class PoolReduce(wiring.Component):
         with m.If(group_en):
             m.d.sync += [
                 is_first.eq(group_last),
-                window.eq(
-                    Mux(is_first, group_value, truncate(_combine(window, group_value, is_maximum), window.shape()))
-                ),
+                window_max.eq(Mux(~is_first & (window_max > group_max), window_max, group_max)),
+                window_sum.eq(Mux(is_first, 0, window_sum) + group_sum),
                 window_count.eq(Mux(is_first, 0, window_count) + group_count),
             ]
 
         m.submodules.average = average = Average()
         m.d.comb += [
             average.en.eq(window_en & is_average),
-            average.total.eq(window),
+            average.total.eq(window_sum),
             average.count.eq(window_count),
             average.last.eq(window_is_final),
             average.is_half_up.eq(job.is_half_up),
             average.is_wide.eq(job.is_wide),
         ]
         value = Signal(signed(_ELEMENT_BITS + 1))
-        m.d.comb += value.eq(Mux(is_average, average.quotient, truncate(window, self.result.shape())))
+        m.d.comb += value.eq(Mux(is_average, average.quotient, window_max))
         m.d.sync += [
             self.valid.eq(Mux(is_average, average.valid, window_en)),
             self.result.eq(truncate(clamp(value, job), self.result.shape())),
             self.result_last.eq(Mux(is_average, average.quotient_last, window_is_final)),
         ]
-        m.d.comb += [self.total_en.eq(window_en), self.total.eq(window), self.total_last.eq(window_is_final)]
+        m.d.comb += [self.total_en.eq(window_en), self.total.eq(window_sum), self.total_last.eq(window_is_final)]
         return m
 
 
-def _combine(a, b, is_maximum):
-    """Their maximum, of as many bits as an element has at most, or their sum."""
-    low_a, low_b = (truncate(each, signed(_ELEMENT_BITS)) for each in (a, b))
-    return Mux(is_maximum, Mux(low_a > low_b, low_a, low_b), a + b)
+def _larger(a, b, is_wide):
+    """The larger first and the larger second of two pairs, or the larger pair of low and high bytes."""
+    (first_a, second_a), (first_b, second_b) = a, b
+    is_first_a, is_second_a = first_a > first_b, second_a > second_b
+    is_a = is_second_a | ((second_a == second_b) & is_first_a)
+    return (
+        Mux(Mux(is_wide, is_a, is_first_a), first_a, first_b),
+        Mux(Mux(is_wide, is_a, is_second_a), second_a, second_b),
+    )

@@ -142,6 +142,12 @@ class WindowWalk(wiring.Component):
         is_last = Signal()  # the window or row that is cut
         m.d.comb += [can_emit.eq(~self.windows.valid | self.windows.ready), multiplier.b.eq(job.tile_iw)]
         m.d.comb += multiplier.is_held.eq(~can_emit)  # its product belongs to the window that is offered
+        of_place = [
+            multiplier.a.eq(y.frac),
+            multiplier.b.eq(x.frac),
+            multiplier.take_a.eq(clip),
+            multiplier.take_b.eq(clip),
+        ]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [load.eq(1), multiplier.a.eq(job.start_y), multiplier.take_a.eq(1), multiplier.take_b.eq(1)]
@@ -157,15 +163,14 @@ class WindowWalk(wiring.Component):
                 m.d.comb += addresses.load_step.eq(1)
                 m.next = "CLIP"
             with m.State("CLIP"):
-                m.d.comb += clip.eq(1)
+                m.d.comb += [clip.eq(1), *of_place]
                 m.next = "EMIT"
             with m.State("EMIT"):
+                m.d.comb += of_place
                 m.d.comb += [emit.eq(can_emit), clip.eq(can_emit & ~parts.has_more & ~is_last)]
                 with m.If(can_emit & ~parts.has_more & is_last):
                     m.next = "IDLE"
         with m.If(clip):
-            m.d.comb += [multiplier.a.eq(y.frac), multiplier.b.eq(x.frac)]
-            m.d.comb += [multiplier.take_a.eq(1), multiplier.take_b.eq(1)]
             m.d.sync += is_last.eq(loops.is_last)
 
         pool = Signal()
