@@ -30,6 +30,7 @@ from convoy.driver.plan.schedule import ConvTask, PhaseWork, Schedule, Task
 from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling, striped_tilings
 from convoy.spec.config import NpuConfig
+from convoy.spec.isa import TpOp
 
 __all__ = ["PlanesAhead", "TaskAhead", "conv_cycles", "op_cycles", "striped", "striped_planes", "tp_task_cycles"]
 
@@ -178,7 +179,7 @@ def tp_task_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
         return tp_cycles("copy", work.num_elements, work.num_elements, config)
     if isinstance(work, ZoomWork):
         return tp_cycles(
-            "zoom",
+            "zoom" if work.op == TpOp.BILINEAR else "nearest",
             work.num_ic * work.rows.size_out * work.cols.size_out,
             work.num_ic * work.rows.size_in * work.cols.size_in,
             config,

@@ -156,8 +156,8 @@ class TpTimer:
 
 
 def _is_in_order(d: dict[str, int]) -> bool:
-    """Do groups follow the load, because their bytes are neighbours?"""
-    return d["op"] in TP_WINDOWS or d["step_2"] == 1
+    """Do groups follow the load, because their bytes are neighbours or one byte?"""
+    return d["op"] in TP_WINDOWS or d["step_2"] in (0, 1)
 
 
 def _clipped(d: dict[str, int], axis: str, extent: str, num: int) -> np.ndarray:

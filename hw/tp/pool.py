@@ -209,7 +209,10 @@ class PoolReduce(wiring.Component):
                 for name, bits in (("pair_max", 9), ("pair_sum", 10))
             )
             m.d.sync += [
-                *(register.eq(value) for register, value in zip(maxima, _larger(*here, job.is_wide), strict=True)),
+                *(
+                    register.eq(value)
+                    for register, value in zip(maxima, _larger(here[0], here[1], job.is_wide), strict=True)
+                ),
                 *(register.eq(sum(values)) for register, values in zip(sums, zip(*here, strict=True), strict=True)),
             ]
             pair_maxima.append(tuple(maxima))

@@ -66,16 +66,16 @@ class Process(wiring.Component):
     """Walks through a half of the buffer and computes.
 
     Groups are issued only when the result queue has room for them, so nothing behind the walk ever stalls. The next
-    descriptor starts when the pipeline is empty, and when its lookup table, if it has one, has been fetched. Windows
-    and copies of neighbours then follow the load: a group is issued when its bytes are in the buffer. Others wait until
-    all bytes are.
+    descriptor starts when the pipeline is empty, and when its lookup table, if it has one, has been fetched. Windows,
+    and copies with a step of 1 or 0, then follow the load: a group is issued when its bytes are in the buffer. Others
+    wait until all bytes are.
 
-    Latency: about 14 cycles from `loaded` to the first result, 9 where groups wait for the load, `ADD`, `SUB` and `MUL`
-    `ARITHMETIC_CYCLES` more, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES`, `MEAN` `MEAN_CYCLES`.
-    Throughput: pools, `BILINEAR`: `num_lanes` pixels of a window row per cycle, and at least two cycles per window
-    (averages of int16: those of `Average`); others: a group of `num_lanes` elements per cycle (one element if a step
-    puts lanes into one bank, in `COPY` two if it puts all into one; of int16: two cycles), and at least two cycles per
-    iteration of the outer loops.
+    Latency: about 14 cycles from `loaded` to the first result of operations with two operands, `ADD`, `SUB` and `MUL`
+    `ARITHMETIC_CYCLES` more; 9 of others, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES` more, `MEAN` `MEAN_CYCLES`.
+    Throughput: pools of int8: `2 * num_lanes` pixels of a window row, or `num_lanes` of each of two rows, per cycle;
+    of int16, and `BILINEAR`: `num_lanes` pixels of a row (averages of int16: at least the cycles of `Average` per
+    window); others: a group of `num_lanes` elements of a row per cycle (one element if a step puts lanes into one bank,
+    in `COPY` two if it puts all into one; of int16: two cycles).
 
     Parameters
     ----------
@@ -212,15 +212,12 @@ class Process(wiring.Component):
 
     def _is_there(self, m, group, step, b_offset, is_loaded, *, has_b):
         """Are the bytes of a group in the buffer? With the last group all bytes are, so that no load goes on behind
-        it. The second gather's bytes, if there are any, lie `b_offset` behind those of the first.
+        it. The second gather's bytes, if there are any, lie `b_offset` behind those of the first. Steps are 1 or 0
+        where groups follow the load.
         """
         in_order, limit = Signal(), Signal(signed(len(self.num_there) + 2))
-        m.d.sync += [in_order.eq((step == 1) & ~has_b), limit.eq(self.num_there - b_offset - self._num_lanes)]
-        return (
-            is_loaded
-            | self.loaded.valid
-            | (~group.last & (group.is_fill | (in_order & (group.addr.as_unsigned() <= limit))))
-        )
+        m.d.sync += [in_order.eq(~step[1:].any() & ~has_b), limit.eq(self.num_there - b_offset - self._num_lanes)]
+        return is_loaded | self.loaded.valid | (~group.last & (group.is_fill | (in_order & (group.addr <= limit))))
 
     def _issue(self, m, job, groups, is_there, is_pair):
         """Let a group go when it `is_there` and its result will find room, and windows of int16 to be averaged not

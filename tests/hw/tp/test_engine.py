@@ -326,6 +326,7 @@ def test_bilinear_takes_two_cycles_per_output():
 
 
 def test_means_read_eight_pixels_per_cycle():
+    """While they are loaded, which takes as long."""
     config = NpuConfig()
     job = BLANK | {
         "op": TpOp.MEAN,
@@ -346,8 +347,7 @@ def test_means_read_eight_pixels_per_cycle():
         "out_addr": 2 * AREA_BYTES,
     }
     (done,) = run(config, [job], random.Random(3).randbytes(3 * AREA_BYTES))
-    load_cycles = 125 * 64 // config.port_bytes
-    assert done <= load_cycles + 64 * 16 + 120
+    assert done <= 64 * 16 + 120
 
 
 @pytest.mark.parametrize(("kernel", "cycles"), [(2, 1), (3, 2)])
@@ -371,7 +371,7 @@ def test_averages_of_small_windows(kernel, cycles):
         "out_addr": 2 * AREA_BYTES,
     }
     (done,) = run(config, [job], random.Random(6).randbytes(3 * AREA_BYTES))
-    assert done <= 2 * 16 * 16 // config.port_bytes + 2 * (17 - kernel) ** 2 * cycles + 120
+    assert done <= 2 * (17 - kernel) ** 2 * cycles + 120
 
 
 @pytest.mark.parametrize(("step", "rate"), [(3, 4), (4, 4), (8, 2)])
