@@ -122,12 +122,14 @@ class Hazards:
         self._reader[self._engine].set(what, index, self._number)
 
     def write(self, what: str, index: np.ndarray) -> None:
-        """The descriptor writes its results: each byte once, for the hardware has an order of its own."""
+        """The descriptor writes its results: each byte once, for the hardware has an order of its own, and none that it
+        reads, for it may write the first results while it reads on.
+        """
         other = Opcode.TP if self._engine is Opcode.NN else Opcode.NN
         done = self._done[self._engine, other]
         self._check(what, "writes", self._writer[other].get(index), done, "written by", self._remedy(other))
         self._check(what, "writes", self._reader[other].get(index), done, "read by", self._remedy(other))
-        if self._engine is Opcode.NN and (self._reader[Opcode.NN].get(index) == self._number).any():
+        if (self._reader[self._engine].get(index) == self._number).any():
             raise MachineError(
                 f"{what}: the descriptor writes bytes that it reads itself; its loader may still be reading"
             )

@@ -25,7 +25,6 @@ __all__ = [
     "MAX_WRITES",
     "MEAN_CYCLES",
     "MIN_FILL_CYCLES",
-    "MIN_WINDOW_CYCLES",
     "NUM_RESETS",
     "NUM_TP_LANES",
     "OPERAND_DEPTH_BYTES",
@@ -113,8 +112,6 @@ EXTREME_CYCLES = 1
 """Of a maximum or minimum of two operands."""
 POOL_CYCLES = 5
 """From the last group of a window to its maximum, or, with those of the average, to that."""
-MIN_WINDOW_CYCLES = 2
-"""From a window to the next one at the earliest."""
 MEAN_CYCLES = POOL_CYCLES - 1 + SCALE_CYCLES + 2
 """From the last group of a window to its sum, which is scaled as that of two operands is."""
 AVERAGE_CYCLES, AVERAGE_CYCLES_WIDE = 10, 18

@@ -31,6 +31,7 @@ from convoy.driver.plan.swap import SwappedTiling
 from convoy.driver.plan.tile import Tiling, striped_tilings, tile_work
 from convoy.driver.plan.turns import Step, Steps
 from convoy.spec.config import NpuConfig
+from convoy.spec.isa import TpOp
 
 __all__ = [
     "PlanesAhead",
@@ -197,7 +198,8 @@ def tp_task_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
 
 def _zoom_cycles(work: ZoomWork, config: NpuConfig) -> float:
     (height_in, height), (width_in, width) = ((axis.size_in, axis.size_out) for axis in (work.rows, work.cols))
-    return tp_cycles("zoom", work.num_ic * height * width, work.num_ic * height_in * width_in, config)
+    name = "zoom" if work.op == TpOp.BILINEAR else "nearest"
+    return tp_cycles(name, work.num_ic * height * width, work.num_ic * height_in * width_in, config)
 
 
 def steps_cycles(steps: Steps, config: NpuConfig) -> float:

@@ -223,7 +223,7 @@ def work_blocks(
         limit = min(config.tp_buffer_bytes // 2, max(MIN_PART_BYTES, -(-num_bytes // max(1, len(row_ends)))))
         return list(copy_blocks(work, sources[0], target, limit, config, row_ends))
     if isinstance(work, LutWork):
-        return list(flat_blocks(num_bytes, sources[0], target, config, work.lut))
+        return list(flat_blocks(num_bytes, sources[0], target, config))
     if isinstance(work, ElementwiseWork):
         operands = iter(sources)
         a_addr, b_addr = (next(operands) if values is None else constant_addr for values in work.constants)

@@ -13,10 +13,10 @@ from convoy.driver.graph.graph import GraphError
 from convoy.driver.lower.work import Axis, ElementwiseWork, PoolWork
 from convoy.driver.plan import fitted
 from convoy.driver.plan.blocks import block_sizes
-from convoy.driver.plan.cost import pool_channel_cycles, run_cycles, table_cycles, tp_copy_bytes, tp_group_bytes
+from convoy.driver.plan.cost import run_cycles, table_cycles, tp_copy_bytes, tp_group_bytes
 from convoy.driver.plan.orders import Box, CopyWork
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import MAX_WRITES, MIN_WINDOW_CYCLES, NUM_TP_LANES
+from convoy.spec.cycles import MAX_WRITES, NUM_TP_LANES
 from convoy.spec.isa import TP, TpOp
 
 __all__ = ["BLANK", "copy_blocks", "elementwise_blocks", "flat_blocks", "pool_blocks"]
@@ -54,13 +54,13 @@ def elementwise_blocks(
     step = min(sizes[level], (limit - fixed) // (least - fixed)) if least > fixed else sizes[level]
     steps = {f"{prefix}step_{n}": strides[operand][n] for operand, prefix in enumerate(("", "b_")) for n in range(3)}
     group = tp_group_bytes([each[2] for each in strides], config)
-    walk = 1 / group if level == 2 else prod(sizes[level + 1 : 2]) * max(2, -(-sizes[2] // group))
+    walk = 1 / group if level == 2 else prod(sizes[level + 1 : 2]) * -(-sizes[2] // group)
     ramp = block_sizes(
         sizes[level],
         step,
         (least - fixed) / config.port_bytes,
         walk,
-        _overhead(work.lut, config),
+        fitted.TP_BLOCK_CYCLES + (0 if work.lut is None else table_cycles(config)),
         config.port_bytes if level == 2 else 1,
     )
     for outer in np.ndindex(*sizes[:level]):
@@ -188,19 +188,11 @@ def _merged_loops(work: ElementwiseWork) -> tuple[list[int], list[list[int]]]:
     return [size for size, _ in loops], [[steps[n] for _, steps in loops] for n in (0, 1)]
 
 
-def _overhead(lut: np.ndarray | None, config: NpuConfig) -> float:
-    """Cycles of a block besides loading and computing; each loads its table again."""
-    return fitted.TP_BLOCK_CYCLES + (0 if lut is None else table_cycles(config))
-
-
-def flat_blocks(
-    num_bytes: int, addr: int, out_addr: int, config: NpuConfig, lut: np.ndarray | None = None
-) -> Iterator[dict[str, int]]:
-    """A contiguous tensor, element by element in order; perhaps looked up in a table."""
-    most, first = config.tp_buffer_bytes // 2, 0
-    for size in block_sizes(
-        num_bytes, most, 1 / config.port_bytes, 1 / NUM_TP_LANES, _overhead(lut, config), config.port_bytes
-    ):
+def flat_blocks(num_bytes: int, addr: int, out_addr: int, config: NpuConfig) -> Iterator[dict[str, int]]:
+    """A contiguous tensor, element by element in order."""
+    most = config.tp_buffer_bytes // 2
+    for first in range(0, num_bytes, most):
+        size = min(most, num_bytes - first)
         yield BLANK | {
             "op": TpOp.COPY,
             "a_addr": addr + first,
@@ -212,7 +204,6 @@ def flat_blocks(
             "out_addr": out_addr + first,
             "out_run_bytes": size,
         }
-        first += size
 
 
 def _runs(sizes: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> tuple[int, int, int, int]:
@@ -351,17 +342,14 @@ def _box_cycles(work: CopyWork, extents: tuple[int, int, int], is_spread: bool, 
     num_blocks = prod(-(-whole // extent) for whole, extent in zip(work.sizes, extents, strict=True))
     lanes = tp_copy_bytes(load.steps[target[2]], config)
     outer = extents[target[0]] * extents[target[1]]
-    elements = outer * max(2, -(-extents[target[2]] // lanes))
+    elements = outer * -(-extents[target[2]] // lanes)
     loads = run_cycles(load.count, load.run, config.max_reads, config)
     groups = outer * -(-extents[target[2]] // NUM_TP_LANES) + made[2] * (made[1] % NUM_TP_LANES > 0)
     writes = max(run_cycles(made[2], made[1], MAX_WRITES, config), groups)
     total = num_blocks * (max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES)
     if is_spread:
         axis, count = _last_spread(work, extents)
-        total += (
-            fitted.TP_BLOCK_CYCLES
-            + (elements if axis != target[2] else MIN_WINDOW_CYCLES * outer) * count / extents[axis]
-        )
+        total += fitted.TP_BLOCK_CYCLES + (elements if axis != target[2] else outer) * count / extents[axis]
     return total
 
 
@@ -454,8 +442,12 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
     rows, cols = work.rows, work.cols
     rows_out, cols_out = work.made
     num_c, num_oh, num_ow = _pool_tile(work, limit // num_bytes)
-    for (c, tile_c), oy, ox in product(_pool_channels(work, num_c, config), rows_out[::num_oh], cols_out[::num_ow]):
-        tile_oh, tile_ow = min(num_oh, rows_out.stop - oy), min(num_ow, cols_out.stop - ox)
+    for c, oy, ox in product(range(0, work.num_ic, num_c), rows_out[::num_oh], cols_out[::num_ow]):
+        tile_c, tile_oh, tile_ow = (
+            min(num_c, work.num_ic - c),
+            min(num_oh, rows_out.stop - oy),
+            min(num_ow, cols_out.stop - ox),
+        )
         first_y, tile_ih, pad_top = rows.clip(oy, tile_oh)
         first_x, tile_iw, pad_left = cols.clip(ox, tile_ow)
         if num_ow == len(cols_out):
@@ -511,14 +503,6 @@ def pool_blocks(work: PoolWork, addr: int, out_addr: int, config: NpuConfig) -> 
                 "out_run_bytes": out_run,
                 "out_pitch_bytes": num_bytes * out_run if tile_c > 1 else out_pitch,
             }
-
-
-def _pool_channels(work: PoolWork, most: int, config: NpuConfig) -> Iterator[tuple[int, int]]:
-    """(first, number) of the channels of each of the blocks, which have `most` at most."""
-    first = 0
-    for count in block_sizes(work.num_ic, most, *pool_channel_cycles(work, config)):
-        yield first, count
-        first += count
 
 
 def _pool_tile(work: PoolWork, limit: int) -> tuple[int, int, int]:

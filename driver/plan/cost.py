@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MAX_WRITES, MIN_FILL_CYCLES, MIN_WINDOW_CYCLES, NUM_TP_LANES
+from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MAX_WRITES, MIN_FILL_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import LUT_BYTES, MAX_RUN_BITS, PARAM, TpOp
 
 from . import fitted
-from .blocks import block_sizes, blocks_cycles
 
 if TYPE_CHECKING:
     from convoy.driver.lower.work import PoolWork
@@ -28,13 +27,13 @@ __all__ = [
     "block_cycles",
     "copy_cycles",
     "least_cycles",
-    "pool_channel_cycles",
     "pool_cycles",
     "table_cycles",
     "tiling_cost",
     "tp_copy_bytes",
     "tp_cycles",
     "tp_group_bytes",
+    "tp_window_cycles",
     "words_per_row",
 ]
 
@@ -305,41 +304,48 @@ def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfi
 
 
 def pool_cycles(work: PoolWork, config: NpuConfig) -> float:
-    """Estimated cycles of a pool on the tensor processor: what it loads or its windows, whichever are more; infinite
-    where its buffer does not hold what a window needs.
+    """Estimated cycles of a pool on the tensor processor: what it loads or its windows, whichever are more, for these
+    follow the load; infinite where its buffer does not hold what a window needs.
     """
     work, limit = work.flat, config.tp_buffer_bytes // 2
     width = work.cols.size_in if work.is_wide else min(work.cols.kernel, work.cols.size_in)
     if work.value_bytes * min(work.rows.kernel, work.rows.size_in) * width > limit:
         return np.inf
-    load, process, overhead = costs = pool_channel_cycles(work, config)
-    if (most := int(limit / (load * config.port_bytes))) >= 1:
-        return fitted.TP_START_CYCLES + blocks_cycles(block_sizes(work.num_ic, most, *costs), *costs)
-    num_blocks = -(-int(load * work.num_ic * config.port_bytes) // limit)
-    load, process = work.num_ic * load, work.num_ic * process
-    return fitted.TP_START_CYCLES + max(load, process) + min(load, process) / num_blocks + overhead * num_blocks
-
-
-def pool_channel_cycles(work: PoolWork, config: NpuConfig) -> tuple[float, float, float]:
-    """Estimated cycles to load a channel of a pool and to process it, and what a block of channels costs besides."""
     rows, cols = (
         np.minimum(first + axis.kernel, axis.size_in) - np.maximum(first, 0)
         for axis, made in zip((work.rows, work.cols), work.made, strict=True)
         for first in [np.array(made) * axis.stride - axis.pad]
     )
-    least = AVERAGE_CYCLES_WIDE if work.op == TpOp.AVG_POOL and work.is_wide else MIN_WINDOW_CYCLES
-    windows = float(np.maximum(np.outer(rows, -(-cols // NUM_TP_LANES)), least).sum())
+    windows: float = tp_window_cycles(work.op, work.is_wide, rows, cols, work.cols.kernel)
     if len(cols) < work.cols.size_out:  # runs of a few bytes
         windows = max(windows, float(fitted.TP_RUN_CYCLES * len(rows)))
-    num_rows = work.rows.clip(work.made[0].start, len(rows))[1]
-    load = work.value_bytes**2 * num_rows * work.cols.size_in / config.port_bytes
+    # Of int16 each block is loaded and processed twice.
+    num_bytes = work.value_bytes * work.rows.clip(work.made[0].start, len(rows))[1] * work.cols.size_in
+    most = limit // num_bytes
+    num_blocks = -(-work.num_ic // most) if most else -(-work.num_ic * num_bytes // limit)
     table = 0 if work.lut is None else table_cycles(config)
-    return load, work.value_bytes * windows, work.value_bytes * (fitted.TP_BLOCK_CYCLES + table)
+    channel = max(num_bytes / config.port_bytes, windows)
+    return fitted.TP_START_CYCLES + work.value_bytes * (
+        work.num_ic * channel + (fitted.TP_BLOCK_CYCLES + table) * num_blocks
+    )
 
 
 def table_cycles(config: NpuConfig) -> float:
     """Estimate of what a lookup table costs each descriptor of the tensor processor, which loads it anew."""
     return fitted.TP_BLOCK_CYCLES + LUT_BYTES / config.port_bytes
+
+
+def tp_window_cycles(op: TpOp, is_wide: bool, rows: np.ndarray, cols: np.ndarray, kernel_w: int) -> int:
+    """Cycles of windows of so many rows and columns, each with each, of kernels `kernel_w` wide. In pools of int8 both
+    gathers read: two rows, where a kernel is no wider than a gather, or twice the columns.
+    """
+    if is_wide or op == TpOp.BILINEAR:
+        cycles = np.outer(rows, -(-cols // NUM_TP_LANES))
+    elif kernel_w <= NUM_TP_LANES:
+        cycles = np.outer(-(-rows // 2), np.ones_like(cols))
+    else:
+        cycles = np.outer(rows, -(-cols // (2 * NUM_TP_LANES)))
+    return int(np.maximum(cycles, AVERAGE_CYCLES_WIDE if op == TpOp.AVG_POOL and is_wide else 1).sum())
 
 
 def tp_group_bytes(steps: Iterable[int], config: NpuConfig) -> int:
@@ -367,7 +373,7 @@ def block_cycles(block: dict[str, int], config: NpuConfig) -> float:
     load = sum(block[f"num_{name}_runs"] * (-(-block[f"{name}_run_bytes"] // config.port_bytes) + 1) for name in "ab")
     steps = [block["step_2"]] + [block["b_step_2"]] * (block["b_run_bytes"] > 0)
     lanes = tp_copy_bytes(steps[0], config) if block["op"] == TpOp.COPY else tp_group_bytes(steps, config)
-    row = max(2, (1 + block["is_wide"]) * -(-block["num_2"] // lanes))
+    row = (1 + block["is_wide"]) * -(-block["num_2"] // lanes)
     return max(load, block["num_0"] * block["num_1"] * row) + fitted.TP_BLOCK_CYCLES
 
 

@@ -7,7 +7,7 @@ TP_START_CYCLES = 200
 """From the last write that a TP task waits for to its first output."""
 TP_BLOCK_CYCLES = 60
 """What a TP descriptor costs beyond its bytes."""
-TP_BYTE_CYCLES = {"copy": 0.25, "add": 0.3, "zoom": 2.0}
+TP_BYTE_CYCLES = {"copy": 0.25, "add": 0.3, "zoom": 2.0, "nearest": 1.0}
 """Cycles per output byte."""
 TP_RUN_CYCLES = 4
 """What a run costs beyond a cycle per byte, to choose between shapes of blocks."""

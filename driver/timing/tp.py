@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from convoy.driver.plan.cost import tp_copy_bytes, tp_group_bytes
+import numpy as np
+
+from convoy.driver.plan.cost import tp_copy_bytes, tp_group_bytes, tp_window_cycles
 from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import (
@@ -16,13 +18,12 @@ from convoy.spec.cycles import (
     LUT_CYCLES,
     MAX_WRITES,
     MEAN_CYCLES,
-    MIN_WINDOW_CYCLES,
     NUM_TP_LANES,
     OPERAND_DEPTH_BYTES,
     POOL_CYCLES,
     SCALE_CYCLES,
 )
-from convoy.spec.isa import FRACTION_BITS, LUT_BYTES, TP_TWO_OPERANDS, TpOp
+from convoy.spec.isa import FRACTION_BITS, LUT_BYTES, TP_TWO_OPERANDS, TP_WINDOWS, TpOp
 
 from . import fitted
 from .nn import Slice, num_beats, port_cycles
@@ -30,8 +31,8 @@ from .port import READ_TRIP_CYCLES, RUN_CYCLES, WRITE_TRIP_CYCLES, SharedPort, T
 
 __all__ = ["TpTimer"]
 
-COPY_CYCLES = fitted.TP_WALK_CYCLES + 1 + GATHER_CYCLES + 1 + LUT_CYCLES
-"""From the start of a copy to its first result: the walk, a register, the buffer, a register, the lookup table."""
+COPY_CYCLES = 1 + GATHER_CYCLES + 1 + LUT_CYCLES
+"""From a group of a copy to its result: a register, the buffer, a register, the lookup table."""
 TP_READ_CYCLES = fitted.TP_LOAD_CYCLES + RUN_CYCLES
 """From a job to the first beat of its operands in the buffer, beyond the memory's latency."""
 
@@ -60,7 +61,12 @@ class TpTimer:
         load_start = self._load(d, offered)
         taken = max(offered, self.processed + 1)
         lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
-        started = max(taken + fitted.TP_JOB_CYCLES + lut, self.loaded + fitted.TP_LOADED_CYCLES)
+        walked, loaded = taken + fitted.TP_JOB_CYCLES + lut, self.loaded + fitted.TP_LOADED_CYCLES
+        if d["op"] in TP_TWO_OPERANDS:
+            started = max(walked, loaded) + fitted.TP_WALK_CYCLES
+        else:  # the first group waits for its bytes
+            there = self.loads[-1].start + fitted.TP_LOADED_CYCLES if _is_in_order(d) else loaded
+            started = max(walked + fitted.TP_WALK_CYCLES, there)
         num_bytes = d["num_0"] * d["num_1"] * d["num_2"]
         num_runs = num_bytes // d["out_run_bytes"]
         output = max(
@@ -73,7 +79,7 @@ class TpTimer:
                 config,
             ),
         )
-        processed = started + COPY_CYCLES + self._arithmetic(d) + max(self._elements(d), output)
+        processed = max(started + max(self._elements(d), output), loaded) + COPY_CYCLES + self._arithmetic(d)
         output_taken = max(offered, self.written)
         self.processed_before, self.processed = self.processed, processed
         self.written = max(processed, output_taken + output) + fitted.TP_WRITE_CYCLES
@@ -130,8 +136,7 @@ class TpTimer:
         behind = d["num_2"] - before - inside
         groups = -(-before // NUM_TP_LANES) - (-inside // lanes) - (-behind // NUM_TP_LANES)
         num_inside = min(d["num_1"] + d["start_y"], d["tile_ih"])
-        cuts = (before > 0) + (behind > 0)
-        return num_inside * max(2 + cuts, groups) + (d["num_1"] - num_inside) * max(2, -(-d["num_2"] // NUM_TP_LANES))
+        return num_inside * groups - (d["num_1"] - num_inside) * (-d["num_2"] // NUM_TP_LANES)
 
     def _groups(self, d: dict[str, int]) -> float:
         """Results that the process hands over."""
@@ -145,21 +150,18 @@ class TpTimer:
             if d["op"] == TpOp.COPY:
                 return d["num_0"] * self._copied_rows(d, tp_copy_bytes(d["step_2"], self.config))
             lanes = tp_group_bytes([d["step_2"], d["b_step_2"]], self.config)
-            return outer * max(2, (1 + d["is_wide"]) * -(-d["num_2"] // lanes))
-        least = AVERAGE_CYCLES_WIDE if d["op"] == TpOp.AVG_POOL and d["is_wide"] else MIN_WINDOW_CYCLES
-        rows = [_clipped(_place(d, "y", "h", n), d["kernel_h"], d["tile_ih"]) for n in range(d["num_1"])]
-        cols = [
-            -(-_clipped(_place(d, "x", "w", n), d["kernel_w"], d["tile_iw"]) // NUM_TP_LANES) for n in range(d["num_2"])
-        ]
-        return d["num_0"] * sum(max(least, row * col) for row in rows for col in cols)
+            return outer * (1 + d["is_wide"]) * -(-d["num_2"] // lanes)
+        rows, cols = _clipped(d, "y", "h", d["num_1"]), _clipped(d, "x", "w", d["num_2"])
+        return d["num_0"] * tp_window_cycles(TpOp(d["op"]), bool(d["is_wide"]), rows, cols, d["kernel_w"])
 
 
-def _place(d: dict[str, int], axis: str, extent: str, n: int) -> int:
-    """Row or column of the image where the n-th window begins."""
+def _is_in_order(d: dict[str, int]) -> bool:
+    """Do groups follow the load, because their bytes are neighbours or one byte?"""
+    return d["op"] in TP_WINDOWS or d["step_2"] in (0, 1)
+
+
+def _clipped(d: dict[str, int], axis: str, extent: str, num: int) -> np.ndarray:
+    """Rows or columns of each of `num` windows that are inside the image."""
     start, step = ((d[name] << FRACTION_BITS) + d[f"{name}_frac"] for name in (f"start_{axis}", f"stride_{extent}"))
-    return start + n * step >> FRACTION_BITS
-
-
-def _clipped(start: int, kernel: int, size: int) -> int:
-    """Pixels of a window that are inside the image."""
-    return min(start + kernel, size) - max(start, 0)
+    first = start + np.arange(num) * step >> FRACTION_BITS
+    return np.minimum(first + d[f"kernel_{extent}"], d[f"tile_i{extent}"]) - np.maximum(first, 0)

@@ -65,6 +65,7 @@ class TpEngine(wiring.Component):
         wiring.connect(m, output.port, wiring.flipped(self.write))
         m.d.comb += [
             load.freed.eq(process.freed),
+            process.num_there.eq(load.num_there),
             buffer.write_en.eq(load.write_en),
             buffer.write_addr.eq(load.write_addr),
             buffer.write_data.eq(load.write_data),

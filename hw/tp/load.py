@@ -46,6 +46,9 @@ class Load(wiring.Component):
         For `TpBuffer`.
     loaded : Out(stream of log2(tp_buffer_bytes) bits)
         For each descriptor, when its last beat has gone to the buffer at least a cycle before: the bytes of operand A.
+    num_there : Out(log2(tp_buffer_bytes))
+        Bytes of the descriptor that is being loaded that have gone to the buffer at least a cycle before; 0 before the
+        first and from when it is in `loaded`.
     freed : In(1)
         Strobe for each descriptor whose half is no longer read.
     """
@@ -63,6 +66,7 @@ class Load(wiring.Component):
                 "write_skip": Out(range(config.port_bytes)),
                 "write_count": Out(range(config.port_bytes + 1)),
                 "loaded": Out(stream.Signature(addr_bits)),
+                "num_there": Out(addr_bits),
                 "freed": In(1),
             }
         )
@@ -135,6 +139,7 @@ class Load(wiring.Component):
         run, is_b = Signal(16), Signal()
         is_operand_end, is_end = Signal(), Signal()
         m.d.comb += [
+            self.num_there.eq(position),
             beats.ready.eq(expected.valid),
             end.eq(position + beats.p.count),
             is_operand_end.eq(beats.p.last & (run == Mux(is_b, expected.p.last_b_run, expected.p.last_a_run))),

@@ -1,5 +1,7 @@
 """Pooling: groups of elements reduced to a maximum or an average."""
 
+from functools import reduce
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -121,7 +123,7 @@ class PoolReduce(wiring.Component):
     Parameters
     ----------
     num_lanes : int
-        Elements of a group.
+        Elements of a group of int16; a group of int8 has up to twice as many.
 
     Members
     -------
@@ -129,10 +131,10 @@ class PoolReduce(wiring.Component):
         Fields of the descriptor, constant while groups are in flight.
     en : In(1)
         Strobe for a group.
-    elements : In(num_lanes x signed(16))
-        Of int16 with `is_wide`, else of int8.
-    count : In
-        Elements in use, the first ones; 0 .. num_lanes.
+    bytes : In(2 x num_lanes x signed(8))
+        Elements of int8; with `is_wide` low and high bytes of int16.
+    counts : In(2 x 0 .. num_lanes)
+        Bytes in use of each half, the first ones; of int16 the second is 0.
     window_last, last : In(1)
         The group ends its window; it is the last one of the descriptor.
     valid : Out(1)
@@ -153,8 +155,8 @@ class PoolReduce(wiring.Component):
             {
                 "job": In(_JOB),
                 "en": In(1),
-                "elements": In(data.ArrayLayout(signed(_ELEMENT_BITS), num_lanes)),
-                "count": In(range(num_lanes + 1)),
+                "bytes": In(data.ArrayLayout(data.ArrayLayout(signed(8), num_lanes), 2)),
+                "counts": In(data.ArrayLayout(range(num_lanes + 1), 2)),
                 "window_last": In(1),
                 "last": In(1),
                 "valid": Out(1),
@@ -173,49 +175,66 @@ class PoolReduce(wiring.Component):
         m.d.comb += [is_average.eq(job.op == TpOp.AVG_POOL), is_maximum.eq(job.op == TpOp.MAX_POOL)]
         m.d.comb += zero_point.eq(Mux(job.op == TpOp.MEAN, job.a_zero_point, 0))
 
-        # Elements not in use become neutral: 0 in a sum, the least of all in a maximum.
-        least = -(1 << (_ELEMENT_BITS - 1))
-        values = [
-            Signal(signed(_ELEMENT_BITS), reset_less=True, name=f"value{lane}") for lane in range(len(self.elements))
-        ]
-        values_en, values_last, values_count = Signal(), Signal(), Signal.like(self.count)
-        m.d.sync += [values_en.eq(self.en), values_last.eq(self.window_last), values_count.eq(self.count)]
-        m.d.sync += [
-            value.eq(
-                Mux(
-                    lane < self.count,
-                    truncate(self.elements[lane] - zero_point, value.shape()),
-                    Mux(is_maximum, least, 0),
-                )
-            )
-            for lane, value in enumerate(values)
-        ]
-
-        # Maxima and sums of pairs, then of the group, then of the window
-        pairs_en, pairs_last, pairs_count = Signal(), Signal(), Signal.like(self.count, reset_less=True)
-        pairs = [values[lane : lane + 2] for lane in range(0, len(values), 2)]
-        pair_maxima = [Signal(signed(_ELEMENT_BITS), reset_less=True, name=f"pair_max{n}") for n in range(len(pairs))]
-        pair_sums = [Signal(signed(_ELEMENT_BITS + 1), reset_less=True, name=f"pair_sum{n}") for n in range(len(pairs))]
-        m.d.sync += [
-            pairs_en.eq(values_en),
-            pairs_last.eq(values_last),
-            pairs_count.eq(values_count),
-            *(maximum.eq(_tree(pair, _larger)) for maximum, pair in zip(pair_maxima, pairs, strict=True)),
-            *(total.eq(sum(pair)) for total, pair in zip(pair_sums, pairs, strict=True)),
-        ]
-
-        group_en, group_last = Signal(), Signal()
-        group_max, group_count = (
-            Signal(signed(_ELEMENT_BITS), reset_less=True),
-            Signal.like(self.count, reset_less=True),
+        # Bytes not in use become neutral: 0 in a sum, the least of all in a maximum.
+        lanes, least = len(self.bytes[0]), -(1 << 7)
+        num_seconds = Mux(job.is_wide, self.counts[0], self.counts[1])
+        neutrals = Mux(is_maximum & ~job.is_wide, least, 0), Mux(is_maximum, least, 0)
+        firsts, seconds = (
+            [Signal(signed(9), reset_less=True, name=f"{name}{lane}") for lane in range(lanes)]
+            for name in ("first", "second")
         )
-        group_sum = Signal(signed(_ELEMENT_BITS + len(values).bit_length()), reset_less=True)
+        values_en, values_last, values_count = Signal(), Signal(), Signal(range(2 * lanes + 1), reset_less=True)
+        m.d.sync += [
+            values_en.eq(self.en),
+            values_last.eq(self.window_last),
+            values_count.eq(self.counts[0] + self.counts[1]),
+        ]
+        for lane, (first, second) in enumerate(zip(*self.bytes, strict=True)):
+            low = Cat(first, first[-1] & ~job.is_wide).as_signed()
+            for value, byte, count, neutral in (
+                (firsts[lane], low, self.counts[0], neutrals[0]),
+                (seconds[lane], second, num_seconds, neutrals[1]),
+            ):
+                m.d.sync += value.eq(Mux(lane < count, truncate(byte - zero_point, value.shape()), neutral))
+
+        # Maxima and sums of pairs, then of the group, then of the window; of the firsts and of the seconds, which
+        # become one at the end of the group.
+        pairs_en, pairs_last, pairs_count = Signal(), Signal(), Signal.like(values_count)
+        m.d.sync += [pairs_en.eq(values_en), pairs_last.eq(values_last), pairs_count.eq(values_count)]
+        pair_maxima, pair_sums = [], []
+        for lane in range(0, lanes, 2):
+            here = [(firsts[n], seconds[n]) for n in (lane, lane + 1)]
+            maxima, sums = (
+                [Signal(signed(bits), reset_less=True, name=f"{name}{lane // 2}_{half}") for half in range(2)]
+                for name, bits in (("pair_max", 9), ("pair_sum", 10))
+            )
+            m.d.sync += [
+                *(
+                    register.eq(value)
+                    for register, value in zip(maxima, _larger(here[0], here[1], job.is_wide), strict=True)
+                ),
+                *(register.eq(sum(values)) for register, values in zip(sums, zip(*here, strict=True), strict=True)),
+            ]
+            pair_maxima.append(tuple(maxima))
+            pair_sums.append(sums)
+
+        group_en, group_last, group_count = Signal(), Signal(), Signal.like(values_count)
+        group_max = Signal(signed(_ELEMENT_BITS), reset_less=True)
+        group_sum = Signal(signed(_ELEMENT_BITS + lanes.bit_length()), reset_less=True)
+        first_max, second_max = reduce(lambda a, b: _larger(a, b, job.is_wide), pair_maxima)
+        first_sum, second_sum = (sum(sums) for sums in zip(*pair_sums, strict=True))
         m.d.sync += [
             group_en.eq(pairs_en),
             group_last.eq(pairs_last),
             group_count.eq(pairs_count),
-            group_max.eq(_tree(pair_maxima, _larger)),
-            group_sum.eq(sum(pair_sums)),
+            group_max.eq(
+                Mux(
+                    job.is_wide,
+                    Cat(first_max[:8], second_max[:8]).as_signed(),
+                    Mux(first_max > second_max, first_max, second_max),
+                )
+            ),
+            group_sum.eq(truncate(first_sum + Mux(job.is_wide, second_sum << 8, second_sum), group_sum.shape())),
         ]
 
         window_max, window_sum, window_count = (
@@ -260,11 +279,12 @@ class PoolReduce(wiring.Component):
         return m
 
 
-def _larger(a, b):
-    return Mux(a > b, a, b)
-
-
-def _tree(values, combine):
-    while len(values) > 1:
-        values = [combine(*values[i : i + 2]) if i + 1 < len(values) else values[i] for i in range(0, len(values), 2)]
-    return values[0]
+def _larger(a, b, is_wide):
+    """The larger first and the larger second of two pairs, or the larger pair of low and high bytes."""
+    (first_a, second_a), (first_b, second_b) = a, b
+    is_first_a, is_second_a = first_a > first_b, second_a > second_b
+    is_a = is_second_a | ((second_a == second_b) & is_first_a)
+    return (
+        Mux(Mux(is_wide, is_a, is_first_a), first_a, first_b),
+        Mux(Mux(is_wide, is_a, is_second_a), second_a, second_b),
+    )

@@ -19,7 +19,7 @@ from .blend import Blend, BlendWeights
 from .buffer import TpBuffer
 from .math_lane import MathLane
 from .pool import Average, PoolReduce
-from .walk import GroupWalk, WindowWalk, is_pool, pair_mode
+from .walk import GroupWalk, WindowWalk, is_pool, pair_mode, pool_mode
 
 __all__ = ["Process", "result_layout"]
 
@@ -63,17 +63,19 @@ def result_layout(num_lanes: int) -> data.StructLayout:
 
 
 class Process(wiring.Component):
-    """Walks through the loaded half of the buffer and computes.
+    """Walks through a half of the buffer and computes.
 
     Groups are issued only when the result queue has room for them, so nothing behind the walk ever stalls. The next
-    descriptor starts when the pipeline is empty, and when its lookup table, if it has one, has been fetched.
+    descriptor starts when the pipeline is empty, and when its lookup table, if it has one, has been fetched. Windows,
+    and copies with a step of 1 or 0, then follow the load: a group is issued when its bytes are in the buffer. Others
+    wait until all bytes are.
 
-    Latency: about 14 cycles from `loaded` to the first result, `ADD`, `SUB` and `MUL`
-    `ARITHMETIC_CYCLES` more, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES`, `MEAN` `MEAN_CYCLES`.
-    Throughput: pools, `BILINEAR`: `num_lanes` pixels of a window row per cycle, and at least two cycles per window
-    (averages of int16: those of `Average`); others: a group of `num_lanes` elements per cycle (one element if a step
-    puts lanes into one bank, in `COPY` two if it puts all into one; of int16: two cycles), and at least two cycles per
-    iteration of the outer loops.
+    Latency: about 14 cycles from `loaded` to the first result of operations with two operands, `ADD`, `SUB` and `MUL`
+    `ARITHMETIC_CYCLES` more; 9 of others, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES` more, `MEAN` `MEAN_CYCLES`.
+    Throughput: pools of int8: `2 * num_lanes` pixels of a window row, or `num_lanes` of each of two rows, per cycle;
+    of int16, and `BILINEAR`: `num_lanes` pixels of a row (averages of int16: at least the cycles of `Average` per
+    window); others: a group of `num_lanes` elements of a row per cycle (one element if a step puts lanes into one bank,
+    in `COPY` two if it puts all into one; of int16: two cycles).
 
     Parameters
     ----------
@@ -86,6 +88,9 @@ class Process(wiring.Component):
         Fields of the descriptor.
     loaded : In(stream)
         Bytes of operand A, for each descriptor that is in the buffer.
+    num_there : In
+        Bytes of the next one after those that were taken from `loaded` which are in the buffer; anything while
+        `loaded` has that one.
     freed : Out(1)
         Strobe when the descriptor's half is no longer read.
     read_addr, read_count, read_step, read_data
@@ -105,6 +110,7 @@ class Process(wiring.Component):
             {
                 "job": In(stream.Signature(_JOB)),
                 "loaded": In(stream.Signature(addr_bits)),
+                "num_there": In(addr_bits),
                 "freed": Out(1),
                 "read_addr": Out(data.ArrayLayout(addr_bits, 2)),
                 "read_count": Out(range(num_lanes + 1)),
@@ -135,8 +141,12 @@ class Process(wiring.Component):
         for signal, mode in zip((halves, pairs), pair_mode(step, lanes, self._config.port_bytes), strict=True):
             m.d.comb += signal.eq((job.op == TpOp.COPY) & mode)
         pair_offset = Mux(halves, step << exact_log2(lanes // 2), step)
-        first_b = Mux(halves | pairs, pair_offset, Mux(is_wide_pool, job.a_high_bytes, self.loaded.p))
-        is_end = Signal()
+        two_rows, _ = pool_mode(job, lanes)
+        first_b = Mux(has_b, self.loaded.p, lanes)
+        for mode, offset in ((halves | pairs, pair_offset), (is_wide_pool, job.a_high_bytes), (two_rows, job.tile_iw)):
+            first_b = Mux(mode, offset, first_b)
+        is_loaded, is_end = Signal(), Signal()
+        m.d.sync += is_loaded.eq(is_loaded | (self.loaded.valid & self.loaded.ready))
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(1)
@@ -144,32 +154,33 @@ class Process(wiring.Component):
                 with m.If(self.job.valid):
                     m.next = "WAIT"
             with m.State("WAIT"):
-                can_start = lut.is_ready & ~lut.start
-                m.d.comb += [self.loaded.ready.eq(can_start), window_walk.start.eq(self.loaded.valid & can_start)]
+                can_start = lut.is_ready & ~lut.start & (self.loaded.valid | ~has_b)
+                m.d.comb += [self.loaded.ready.eq(can_start & has_b), window_walk.start.eq(can_start)]
                 m.d.sync += [
                     b_offset.eq(truncate(first_b, b_offset.shape())),
                     b_high_offset.eq(truncate(self.loaded.p + job.b_high_bytes, b_high_offset.shape())),
                     lut.start.eq(0),
                 ]
-                with m.If(self.loaded.valid & can_start):
+                with m.If(can_start):
                     m.next = "RUN"
-            with m.State("RUN"), m.If(is_end):
-                m.d.comb += self.freed.eq(1)
-                m.next = "IDLE"
+            with m.State("RUN"):
+                m.d.comb += self.loaded.ready.eq(~is_loaded)
+                with m.If(is_end):
+                    m.d.comb += self.freed.eq(1)
+                    m.d.sync += is_loaded.eq(0)
+                    m.next = "IDLE"
         _assign(m, window_walk.job, job)
         _assign(m, group_walk.job, job)
         _assign(m, lut.job, job)
 
         groups = group_walk.groups
-        is_issued, is_high = self._issue(m, job, groups, is_pair)
+        is_there = self._is_there(m, groups.p, group_walk.steps[0], b_offset, is_loaded, has_b=has_b)
+        is_issued, is_high = self._issue(m, job, groups, is_there, is_pair)
         m.d.comb += [self.read_step.eq(group_walk.steps), group_walk.place_in.eq(window_walk.place)]
         a_addr, b_addr = Signal(half_bits), Signal(half_bits)
         m.d.comb += [
             a_addr.eq(groups.p.addr + Mux(is_high, job.a_high_bytes[:half_bits], 0)),
-            b_addr.eq(
-                Mux(is_wide_pool | halves | pairs, groups.p.addr, groups.p.addr_b)
-                + Mux(is_high, b_high_offset, b_offset)
-            ),
+            b_addr.eq(Mux(has_b, groups.p.addr_b, groups.p.addr) + Mux(is_high, b_high_offset, b_offset)),
         ]
         m.d.sync += [
             self.read_addr[0].eq(Cat(a_addr, job.buffer_half)),
@@ -181,6 +192,7 @@ class Process(wiring.Component):
             "en": is_issued & ~is_low,
             "is_low": is_low,
             "count": groups.p.count,
+            "count_b": groups.p.count_b,
             "fill": groups.p.is_fill,
             "window_last": groups.p.window_last,
             "last": groups.p.last,
@@ -198,9 +210,18 @@ class Process(wiring.Component):
         m.d.comb += is_end.eq(queue.i.valid & queue.i.p.last)
         return m
 
-    def _issue(self, m, job, groups, is_pair):
-        """Let a group go when its result will find room, and windows of int16 to be averaged not faster than the
-        divider; those that `is_pair` twice.
+    def _is_there(self, m, group, step, b_offset, is_loaded, *, has_b):
+        """Are the bytes of a group in the buffer? With the last group all bytes are, so that no load goes on behind
+        it. The second gather's bytes, if there are any, lie `b_offset` behind those of the first. Steps are 1 or 0
+        where groups follow the load.
+        """
+        in_order, limit = Signal(), Signal(signed(len(self.num_there) + 2))
+        m.d.sync += [in_order.eq(~step[1:].any() & ~has_b), limit.eq(self.num_there - b_offset - self._num_lanes)]
+        return is_loaded | self.loaded.valid | (~group.last & (group.is_fill | (in_order & (group.addr <= limit))))
+
+    def _issue(self, m, job, groups, is_there, is_pair):
+        """Let a group go when it `is_there` and its result will find room, and windows of int16 to be averaged not
+        faster than the divider; those that `is_pair` twice.
 
         Whether a group goes, and whether for the second time.
         """
@@ -211,7 +232,7 @@ class Process(wiring.Component):
         m.d.comb += [
             is_spaced.eq((job.op == TpOp.AVG_POOL) & job.is_wide),
             gives_result.eq(groups.p.window_last | ~is_pool(job.op)),
-            can_issue.eq((room != 0) & ~(is_spaced & groups.p.window_last & (pause != 0))),
+            can_issue.eq(is_there & (room != 0) & ~(is_spaced & groups.p.window_last & (pause != 0))),
             groups.ready.eq(can_issue & (is_high | ~is_pair)),
             is_issued.eq(groups.valid & can_issue),
         ]
@@ -245,6 +266,7 @@ class Process(wiring.Component):
             Signal.like(Value.cast(read_a), reset_less=True),
             Signal.like(Value.cast(read_b), reset_less=True),
         )
+        count_b = tags.pop("count_b")
         with m.If(tags.pop("is_low")):
             m.d.sync += [low_a.eq(Value.cast(read_a)), low_b.eq(Value.cast(read_b))]
         maths, extremes, is_minimum, is_weighted = (
@@ -291,12 +313,9 @@ class Process(wiring.Component):
         m.submodules.pool = pool = PoolReduce(num_lanes=self._num_lanes)
         _assign(m, pool.job, job)
         m.d.comb += [
-            element.eq(Mux(job.is_wide, Cat(low, high).as_signed(), low))
-            for element, low, high in zip(pool.elements, read_a, read_b, strict=True)
-        ]
-        m.d.comb += [
+            pool.bytes.eq(self.read_data),
             pool.en.eq(tags["en"] & is_pool(job.op) & ~is_weighted),
-            pool.count.eq(tags["count"]),
+            pool.counts.eq(Cat(tags["count"], count_b)),
             pool.window_last.eq(tags["window_last"]),
             pool.last.eq(tags["last"]),
         ]

@@ -33,7 +33,7 @@ _WINDOW_JOB = TP.subset(
     "tile_ih",
     "tile_iw",
 )
-_GROUP_JOB = TP.subset("op", "step_2", "b_step_2", "tile_iw")
+_GROUP_JOB = TP.subset("op", "step_2", "b_step_2", "kernel_w", "tile_iw", "is_wide")
 
 
 def is_pool(op) -> Value:
@@ -58,7 +58,8 @@ def window_layout(addr_bits: int) -> data.StructLayout:
 
 
 def group_layout(addr_bits: int, num_lanes: int) -> data.StructLayout:
-    """Up to `num_lanes` bytes that are read at once: `count` bytes from `addr`, a step apart, and from `addr_b`.
+    """Up to `num_lanes` bytes that are read at once: `count` bytes from `addr`, a step apart, and from `addr_b`; in
+    pools of int8 the second gather takes `count_b` bytes more of the window, from where `pool_mode` says.
 
     `is_row_0`: of the first row of its window. `is_fill`: nothing is read, the bytes are outside the image.
     `window_last` ends a window, `last` the descriptor.
@@ -68,6 +69,7 @@ def group_layout(addr_bits: int, num_lanes: int) -> data.StructLayout:
             "addr": addr_bits,
             "addr_b": addr_bits,
             "count": range(num_lanes + 1),
+            "count_b": range(num_lanes + 1),
             "is_row_0": 1,
             "is_fill": 1,
             "window_last": 1,
@@ -88,13 +90,12 @@ class WindowWalk(wiring.Component):
     | `PRODUCT` | 1 | it multiplies them, and takes `stride_h` |
     | `ROW_START` | 2 | the product is the first row; the next one is made |
     | `ROW_STEP` | 3 | the product is the step from row to row |
-    | `CLIP` | 4, 6, 8 ... | the window or row is cut to the image; the multiplier takes the fractions of the place |
-    | `EMIT` | 5, 7, 9 ... | the window goes to `windows`, the product to `place`; loops, axes and addresses go on |
+    | `CLIP` | 4 | the window or row is cut to the image; the multiplier takes the fractions of the place; all goes on |
+    | `EMIT` | 5, 6, 7 ... | the window goes to `windows`, the product to `place`; the next one is cut as in `CLIP` |
 
     `EMIT` lasts while the window before is not taken, and a cycle more for each further part of a row.
 
-    Latency: 6 cycles from `start` to the first window. Throughput: a window in two cycles, further parts of a row in
-    one each.
+    Latency: 6 cycles from `start` to the first window. Throughput: a window, or a part of a row, per cycle.
 
     Parameters
     ----------
@@ -138,8 +139,15 @@ class WindowWalk(wiring.Component):
         clip = Signal()
         emit = Signal()
         can_emit = Signal()
+        is_last = Signal()  # the window or row that is cut
         m.d.comb += [can_emit.eq(~self.windows.valid | self.windows.ready), multiplier.b.eq(job.tile_iw)]
         m.d.comb += multiplier.is_held.eq(~can_emit)  # its product belongs to the window that is offered
+        of_place = [
+            multiplier.a.eq(y.frac),
+            multiplier.b.eq(x.frac),
+            multiplier.take_a.eq(clip),
+            multiplier.take_b.eq(clip),
+        ]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [load.eq(1), multiplier.a.eq(job.start_y), multiplier.take_a.eq(1), multiplier.take_b.eq(1)]
@@ -155,17 +163,15 @@ class WindowWalk(wiring.Component):
                 m.d.comb += addresses.load_step.eq(1)
                 m.next = "CLIP"
             with m.State("CLIP"):
-                m.d.comb += [clip.eq(1), multiplier.a.eq(y.frac), multiplier.b.eq(x.frac)]
-                m.d.comb += [multiplier.take_a.eq(1), multiplier.take_b.eq(1)]
+                m.d.comb += [clip.eq(1), *of_place]
                 m.next = "EMIT"
-            with m.State("EMIT"), m.If(can_emit):
-                m.d.comb += emit.eq(1)
-                with m.If(parts.has_more):
-                    m.next = "EMIT"
-                with m.Elif(loops.is_last):
+            with m.State("EMIT"):
+                m.d.comb += of_place
+                m.d.comb += [emit.eq(can_emit), clip.eq(can_emit & ~parts.has_more & ~is_last)]
+                with m.If(can_emit & ~parts.has_more & is_last):
                     m.next = "IDLE"
-                with m.Else():
-                    m.next = "CLIP"
+        with m.If(clip):
+            m.d.sync += is_last.eq(loops.is_last)
 
         pool = Signal()
         is_copy = Signal()
@@ -174,7 +180,7 @@ class WindowWalk(wiring.Component):
             m.d.comb += [unit.is_pool.eq(pool), *(unit.job[name].eq(job[name]) for name, _ in unit.job.shape())]
         m.d.comb += [
             loops.load.eq(load),
-            loops.step.eq(emit & ~parts.has_more),
+            loops.step.eq(clip),
             addresses.is_copy.eq(is_copy),
             addresses.product.eq(truncate(multiplier.product, addresses.product.shape())),
             addresses.load.eq(load),
@@ -189,8 +195,7 @@ class WindowWalk(wiring.Component):
             parts.take.eq(emit),
         ]
         self._connect_axes(m, load, clip, loops, y, x, pool=pool, is_copy=is_copy)
-        is_last = loops.is_last & ~parts.has_more
-        self._emit(m, emit, addresses, y, x, parts, multiplier, pool=pool, is_last=is_last)
+        self._emit(m, emit, addresses, y, x, parts, multiplier, pool=pool, is_last=is_last & ~parts.has_more)
         return m
 
     def _connect_axes(self, m, load, clip, loops, y, x, *, pool, is_copy):
@@ -257,8 +262,18 @@ def pair_mode(step: Signal, num_lanes: int, num_banks: int) -> tuple[Value, Valu
     return is_conflict & step[free_bits], is_conflict & ~step[free_bits]
 
 
+def pool_mode(job, num_lanes: int) -> tuple[Value, Value]:
+    """What the second gather takes of a window of int8, if it does: the next row, where a row has no more than
+    `num_lanes` columns, or the next `num_lanes` columns.
+    """
+    is_pair = is_pool(job.op) & (job.op != TpOp.BILINEAR) & ~job.is_wide
+    is_narrow = job.kernel_w <= num_lanes
+    return is_pair & is_narrow, is_pair & ~is_narrow
+
+
 class GroupWalk(wiring.Component):
-    """Cuts windows into groups of bytes that the buffer reads at once: row by row, up to `num_lanes` columns each.
+    """Cuts windows into groups of bytes that the buffer reads at once: row by row, up to `num_lanes` columns each; in
+    pools of int8 of two rows, or twice as many columns, as `pool_mode` says.
 
     Columns are `step_2` bytes apart (pools, `BILINEAR`: 1), `b_step_2` in operand B, rows `tile_iw`. When a step would
     put two lanes into one bank, groups have one byte; a step of 0 does not, all lanes then read one byte. `COPY`, which
@@ -319,6 +334,7 @@ class GroupWalk(wiring.Component):
 
         # Lanes 0 .. num_lanes-1 hit different banks unless the step has too many factors of two.
         is_wide, is_two = Signal(), Signal()
+        is_two_rows, is_two_groups = Signal(), Signal()
         is_copy, halves, pairs = Signal(), Signal(), Signal()
         free_bits = (self._num_banks // lanes).bit_length()
         steps = self.steps[0], self.steps[1]
@@ -332,9 +348,10 @@ class GroupWalk(wiring.Component):
             steps[1].eq(truncate(Mux(is_pool(job.op), 1, Mux(is_copy, job.step_2, job.b_step_2)), steps[1].shape())),
             is_wide.eq(Cat(each[:free_bits].any() | (each == 0) for each in steps).all() | (is_copy & halves)),
             is_two.eq(is_copy & pairs),
+            Cat(is_two_rows, is_two_groups).eq(Cat(*pool_mode(job, lanes))),
         ]
         m.d.sync += [
-            total.eq(truncate(Mux(is_wide, each * lanes, Mux(is_two, each << 1, each)), total.shape()))
+            total.eq(truncate(Mux(is_wide, each * lanes << is_two_groups, Mux(is_two, each << 1, each)), total.shape()))
             for total, each in zip(group_steps, steps, strict=True)
         ]
 
@@ -350,13 +367,22 @@ class GroupWalk(wiring.Component):
         num_cols = Signal(16)
         cols_left = Signal(16)
         rows_left = Signal(16)
+        row_step = Signal.like(groups.p.addr)
         num_full = Signal(range(lanes + 1))
+        rest = Signal(range(2 * lanes + 1))  # columns of the last group of a row
+        num_next = Signal.like(groups.p.count)  # of the second gather, where it takes the next columns
+        m.d.sync += row_step.eq(truncate(job.tile_iw << is_two_rows, row_step.shape()))
         m.d.comb += [
             is_full.eq(is_wide | is_fill),
             num_full.eq(Mux(is_full, lanes, Mux(is_two, 2, 1))),
             is_window_end.eq(is_row_end & is_last_row),
+            rest.eq(truncate(cols_left, rest.shape())),
+            num_next.eq(Mux(~is_row_end, lanes, Mux(rest > lanes, truncate(rest - lanes, num_next.shape()), 0))),
             groups.valid.eq(is_active),
-            groups.p.count.eq(truncate(Mux(is_row_end, cols_left, num_full), groups.p.count.shape())),
+            groups.p.count.eq(Mux(is_row_end & (rest <= lanes), truncate(rest, groups.p.count.shape()), num_full)),
+            groups.p.count_b.eq(
+                Mux(is_two_rows, Mux(is_last_row & ~rows_left[1], 0, groups.p.count), Mux(is_two_groups, num_next, 0))
+            ),
             groups.p.is_fill.eq(is_fill),
             groups.p.window_last.eq(is_window_end),
             groups.p.last.eq(is_window_end & is_last),
@@ -367,9 +393,12 @@ class GroupWalk(wiring.Component):
         is_row_0 = Signal()
         m.d.comb += [groups.p.addr.eq(addr), groups.p.addr_b.eq(addr_b), groups.p.is_row_0.eq(is_row_0)]
 
-        is_first_short = Mux(
-            is_wide | windows.p.is_fill, windows.p.num_cols <= lanes, windows.p.num_cols <= Mux(is_two, 2, 1)
-        )
+        def fits(cols, is_full, num_groups):
+            """Are these columns no more than so many groups?"""
+            num_full = Mux(is_two_groups, 2 * lanes, Mux(is_full, lanes, Mux(is_two, 2, 1)))
+            return cols <= num_full * num_groups
+
+        is_first_short = fits(windows.p.num_cols, is_wide | windows.p.is_fill, 1)
         with m.If(windows.ready):
             m.d.sync += [
                 is_active.eq(windows.valid),
@@ -383,26 +412,26 @@ class GroupWalk(wiring.Component):
                 num_cols.eq(windows.p.num_cols),
                 cols_left.eq(windows.p.num_cols),
                 rows_left.eq(windows.p.num_rows),
-                is_last_row.eq(windows.p.num_rows <= 1),
+                is_last_row.eq(windows.p.num_rows <= Mux(is_two_rows, 2, 1)),
                 is_row_end.eq(is_first_short),
                 is_short.eq(is_first_short),
             ]
         with m.Elif(groups.ready):
             with m.If(is_row_end):
                 m.d.sync += [
-                    row_addr.eq(truncate(row_addr + job.tile_iw, row_addr.shape())),
-                    addr.eq(truncate(row_addr + job.tile_iw, addr.shape())),
+                    row_addr.eq(row_addr + row_step),
+                    addr.eq(row_addr + row_step),
                     cols_left.eq(num_cols),
-                    rows_left.eq(rows_left - 1),
+                    rows_left.eq(rows_left - Mux(is_two_rows, 2, 1)),
                     is_row_0.eq(0),
-                    is_last_row.eq(rows_left <= 2),
+                    is_last_row.eq(rows_left <= Mux(is_two_rows, 4, 2)),
                     is_row_end.eq(is_short),
                 ]
             with m.Else():
                 m.d.sync += [
-                    is_row_end.eq(Mux(is_full, cols_left <= 2 * lanes, cols_left <= Mux(is_two, 4, 2))),
+                    is_row_end.eq(fits(cols_left, is_full, 2)),
                     addr.eq(addr + group_steps[0]),
                     addr_b.eq(addr_b + group_steps[1]),
-                    cols_left.eq(cols_left - groups.p.count),
+                    cols_left.eq(cols_left - Mux(is_two_groups, 2 * lanes, num_full)),
                 ]
         return m

@@ -575,6 +575,8 @@ def test_hazards_within_an_engine():
     image.run(NN.encode(**fields), NN.encode(**second | dict(wait_nn=1)))
     with pytest.raises(MachineError, match=r"NN.out_addr: the descriptor writes bytes that it reads itself"):
         image.run(NN.encode(**fields | dict(out_addr=ACT_ADDR)))
+    with pytest.raises(MachineError, match=r"TP.out_addr: the descriptor writes bytes that it reads itself"):
+        image.run(copy(ACT_ADDR, ACT_ADDR + 4))
 
 
 def test_hazards_between_engines():

@@ -24,14 +24,15 @@ def global_average(num_ic, size, *, is_wide=False) -> PoolWork:
 
 
 @pytest.mark.parametrize("is_wide", [False, True])
-def test_a_pool_is_loaded_while_its_first_channels_are_processed(is_wide):
+def test_blocks_of_a_pool_are_as_large_as_half_of_the_buffer(is_wide):
+    """Their windows follow the load."""
     work, num_bytes = global_average(64, 9, is_wide=is_wide), 1 + is_wide
     blocks = list(pool_blocks(work, 0, 1 << 16, Q))
     loaded = [block["num_a_runs"] * block["a_run_bytes"] for block in blocks[::num_bytes]]
     assert sum(loaded) == 64 * 81 * num_bytes
-    assert loaded[0] < sum(loaded) // 4
+    assert loaded[0] + 81 * num_bytes > Q.tp_buffer_bytes // 2 or len(loaded) == 1
     assert [block["a_addr"] for block in blocks[::num_bytes]] == [0, *np.cumsum(loaded)[:-1].tolist()]
-    assert pool_cycles(work, Q) < 64 * 81 * num_bytes / Q.port_bytes + 64 * 21 * num_bytes + 200
+    assert pool_cycles(work, Q) < max(64 * 81 * num_bytes**2 / Q.port_bytes, 64 * 21 * num_bytes) + 500
 
 
 def test_few_channels_are_one_block():

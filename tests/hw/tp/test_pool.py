@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from amaranth.sim import Simulator
 
 from convoy.hw.tp.pool import Average, PoolReduce
@@ -161,8 +162,8 @@ def test_maximum_of_back_to_back_windows_ignores_unused_lanes():
         results, first_cycle = [], None
         for cycle, (values, count) in enumerate([*windows, *[[(0, 0, 0, 0), 0]] * POOL_CYCLES]):
             ctx.set(dut.en, count > 0)
-            ctx.set(dut.elements, list(values))
-            ctx.set(dut.count, count)
+            ctx.set(dut.bytes, [list(values), [0] * 4])
+            ctx.set(dut.counts, [count, 0])
             ctx.set(dut.window_last, 1)
             ctx.set(dut.last, values == windows[-1][0])
             _, _, valid, result, last = await ctx.tick().sample(dut.valid, dut.result, dut.result_last)
@@ -171,5 +172,40 @@ def test_maximum_of_back_to_back_windows_ignores_unused_lanes():
                 results.append((result, last))
         assert first_cycle == POOL_CYCLES
         assert results == [(-3, 0), (-70, 0), (4, 0), (-100, 1)]
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize(("op", "is_wide"), [(TpOp.MAX_POOL, 0), (TpOp.MAX_POOL, 1), (TpOp.MEAN, 0), (TpOp.MEAN, 1)])
+def test_both_halves_of_a_group(op, is_wide):
+    """Windows of one to three groups: twice the elements of int8, or high bytes; the extremes are among them."""
+    dut, rng = PoolReduce(num_lanes=4), random.Random(4)
+    low, high = (-(1 << 15), (1 << 15) - 1) if is_wide else (-128, 127)
+    zero_point = 0 if is_wide else -128
+    groups, expected = [], []
+    for length in [1, 4, 3, 5, 8, 13, 24, 2, 16] * 4:
+        size = min(length, 12) if is_wide else length
+        window = [rng.choice([low, low, low + 1, high, rng.randint(low, high)]) for _ in range(size)]
+        expected.append(max(window) if op is TpOp.MAX_POOL else sum(window) - size * zero_point)
+        step = 4 if is_wide else 8
+        for first in range(0, size, step):
+            part = window[first : first + step]
+            pairs = [[each & 255 for each in part], [each >> 8 for each in part]] if is_wide else [part[:4], part[4:]]
+            pairs = [[each - 256 * (each > 127) for each in half] + [99] * (4 - len(half)) for half in pairs]
+            groups.append((pairs, (min(len(part), 4), max(len(part) - 4, 0)), first + step >= size))
+
+    async def bench(ctx):
+        ctx.set(dut.job, {"op": op, "is_wide": is_wide, "act_min": low, "act_max": high, "a_zero_point": zero_point})
+        found = []
+        for cycle in range(len(groups) + POOL_CYCLES):
+            halves, counts, is_last = groups[min(cycle, len(groups) - 1)]
+            ctx.set(dut.en, cycle < len(groups))
+            ctx.set(dut.bytes, halves)
+            ctx.set(dut.counts, list(counts))
+            ctx.set(dut.window_last, is_last)
+            signals = (dut.valid, dut.result) if op is TpOp.MAX_POOL else (dut.total_en, dut.total)
+            _, _, valid, value = await ctx.tick().sample(*signals)
+            found += [value] * valid
+        assert found == expected
 
     simulate(dut, bench)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoy.hw.tp.walk import GroupWalk, WindowWalk
-from convoy.spec.isa import TP, TP_TWO_OPERANDS, TpOp
+from convoy.spec.isa import TP, TP_TWO_OPERANDS, TP_WIDE, TP_WINDOWS, TpOp
 
 ADDR_BITS, LANES, BANKS = 12, 4, 8
 
@@ -72,6 +72,8 @@ def walk(job, stall):
     wiring.connect(m, window.windows, group.windows)
     m.d.comb += group.place_in.eq(window.place)
     windows, cycles = [([], [])], 0
+    is_pair = job["op"] in TP_WINDOWS and job["op"] is not TpOp.BILINEAR and not job["is_wide"]
+    is_two_rows, is_two_groups = is_pair and job["kernel_w"] <= LANES, is_pair and job["kernel_w"] > LANES
 
     async def bench(ctx):
         nonlocal cycles
@@ -93,6 +95,13 @@ def walk(job, stall):
                     for first, step in zip((p.addr, p.addr_b), steps, strict=True)
                 )
                 gathers = [addrs, addrs_b]
+                if is_two_rows or is_two_groups:
+                    offset = job["tile_iw"] if is_two_rows else LANES
+                    gathers[1] = [(p.addr + offset + lane) % (1 << ADDR_BITS) for lane in range(p.count_b)]
+                    assert p.count_b <= p.count
+                    assert is_two_rows or p.count == LANES or not p.count_b
+                else:
+                    assert p.count_b == 0 or job["op"] in (TpOp.COPY, *TP_TWO_OPERANDS)
                 if job["op"] is TpOp.COPY and any(pair_modes(steps[0])):
                     half = LANES // 2 if pair_modes(steps[0])[0] else 1
                     assert p.is_fill or p.count <= 2 * half
@@ -101,6 +110,8 @@ def walk(job, stall):
                 assert p.is_row_0 or job["op"] not in (TpOp.COPY, *TP_TWO_OPERANDS)
                 window_addrs, window_b = windows[-1]
                 window_addrs += [None] * p.count if p.is_fill else addrs
+                if is_two_rows or is_two_groups:
+                    window_addrs += gathers[1]
                 if job["op"] in TP_TWO_OPERANDS:
                     window_b += addrs_b
                 elif job["op"] is TpOp.BILINEAR:
@@ -137,6 +148,8 @@ def jobs(draw):
     }
     if job["op"] is TpOp.BILINEAR:
         job |= {"kernel_h": 2, "kernel_w": 2}
+    if job["op"] in TP_WIDE:
+        job["is_wide"] = number(0, 1)
     if job["op"] is TpOp.COPY:
         job |= {
             "start_y": min(job["start_y"], 0),
@@ -251,16 +264,42 @@ def test_both_gathers_read_where_lanes_share_a_bank(step, count):
     assert cycles <= 64 // count + 10
 
 
-def test_short_rows_take_two_cycles_each():
+@pytest.mark.parametrize("columns", [3, 8])
+def test_rows_take_a_cycle_per_group(columns):
     job = dict.fromkeys(TP.fields, 0) | {
         "op": TpOp.COPY,
         "num_0": 4,
         "num_1": 25,
-        "num_2": 8,
+        "num_2": columns,
         "step_0": 200,
         "step_1": 8,
         "step_2": 1,
         "tile_ih": 25,
-        "tile_iw": 8,
+        "tile_iw": columns,
     }
-    assert walk(job, [1])[1] <= 200 + 10
+    assert walk(job, [1])[1] <= 100 * -(-columns // LANES) + 10
+
+
+@pytest.mark.parametrize(
+    ("kernel", "is_wide", "count"),
+    [((2, 2), 0, 1), ((2, 2), 1, 2), ((3, 3), 0, 2), ((3, 3), 1, 3), ((4, 5), 0, 4), ((1, 20), 0, 3), ((1, 20), 1, 5)],
+)
+def test_cycles_of_windows(kernel, is_wide, count):
+    """Two rows at once, or eight columns; of int16 the second gather reads high bytes."""
+    job = dict.fromkeys(TP.fields, 0) | {
+        "op": TpOp.MAX_POOL,
+        "is_wide": is_wide,
+        "num_0": 2,
+        "num_1": 5,
+        "num_2": 6,
+        "step_0": 800,
+        "kernel_h": kernel[0],
+        "kernel_w": kernel[1],
+        "stride_h": 2,
+        "stride_w": 1,
+        "tile_ih": 20,
+        "tile_iw": 40,
+    }
+    windows, cycles = walk(job, [1])
+    assert windows == list(expected_groups(job))
+    assert cycles <= 60 * count + 10
