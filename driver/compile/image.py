@@ -66,11 +66,8 @@ def emit_plan(
                     try:
                         if isinstance(task, ConvTask):
                             writer.add_conv(task, tiled.tilings[number], schedule.before(number))
-                            writer.end_tp()
                         elif isinstance(task, Task) and number + 1 not in schedule.ahead:
-                            writer.begin_tp(task)
-                            if number + 1 not in schedule.beside:
-                                writer.end_tp()
+                            writer.add_tp(task)
                     except (EncodeError, GraphError) as error:
                         raise Refusal(graph, task.op, str(error)) from error
             steps.append(writer.step(graph, segment, MemoryWindow(0, end, is_readable=True, is_writable=True)))
@@ -106,8 +103,6 @@ class _ProgramWriter:
         arena.pieces = []
         self._constants_addr = arena.end
         self._emitter = Emitter(config)
-        self._begun: Task | None = None
-        self._rest: list[dict[str, int]] = []
         self._streams: dict[int, LayerStreams] = {}
         self._known: dict[tuple[str, int], Any] = {}
         """Where constants lie, by what they are and the identity of what they are of: the images of a batch share."""
@@ -116,19 +111,9 @@ class _ProgramWriter:
         self._weight_bytes: dict[int, int] = {}
         self._macs: dict[int, LaneMacs] = {}
 
-    def begin_tp(self, task: Task) -> None:
-        """The first block of a task of the TP engine on whole buffers; `end_tp` adds the others."""
+    def add_tp(self, task: Task) -> None:
+        """A task of the TP engine on whole buffers."""
         blocks = self._tp_blocks(task)
-        self._begun, self._rest = task, blocks[1:]
-        self._add_blocks(task, blocks[:1])
-
-    def end_tp(self) -> None:
-        """What is left of the task that was begun last."""
-        if self._begun is not None:
-            self._add_blocks(self._begun, self._rest)
-        self._begun = None
-
-    def _add_blocks(self, task: Task, blocks: list[dict[str, int]]) -> None:
         self._emitter.add_tp(task, blocks, [self._span(b) for b in task.sources], self._span(task.target))
 
     def _tp_blocks(self, task: Task, ends: Sequence[int] = ()) -> list[dict[str, int]]:
@@ -154,7 +139,7 @@ class _ProgramWriter:
         lut = self._put_lut(task)
         if isinstance(tiling, SwappedTiling):
             if before is not None:
-                self._add_blocks(before, self._tp_blocks(before))
+                self.add_tp(before)
             self._engines.setdefault(index, set()).add("swapped")
             self._macs[index] = self._macs.get(index, LaneMacs()) + swapped_lane_macs(tiling, self._config)
             self._emitter.add_swapped(task, tiling, self._put_swapped(task, tiling), lut, reads, writes)

@@ -141,9 +141,6 @@ class Schedule:
     while the convolution is computed, as far as it has not come yet.
     """
 
-    beside: frozenset[int] = frozenset()
-    """Numbers of convolutions that do not read what the task just before makes, and begin behind its first block."""
-
     def before(self, number: int) -> Task | None:
         """The task that is done while task `number` is, if there is one."""
         task = self.tasks[number - 1] if number in self.ahead else None
@@ -199,8 +196,6 @@ class _Scheduler:
         """By position, the variables whose value at the start of the run nothing reads from there on."""
         self.segment_start = 0
         """Number of the first task since the host's last one."""
-        self.beside: set[int] = set()
-        """As `Schedule.beside`."""
         self.busy_until = -1
         """Position of the last operator before the host's next one that certainly is a task of the NPU; -1: none."""
 
@@ -261,7 +256,6 @@ class _Scheduler:
             frozenset(self.fused),
             {number: state.place for number, state in self.states.items()},
             frozenset(ahead),
-            frozenset(self.beside),
         )
 
     def _ahead(self) -> Iterator[tuple[int, Task]]:
@@ -650,7 +644,6 @@ class _Scheduler:
                 source = image if step.source < 0 else buffers[step.source]
                 buffers.append(made if step.is_result else self._new((1, 1, 1, step.num_bytes), "linear"))
                 if isinstance(step.works[0], ConvWork) and buffers[:-1] and buffers[-2].buffer != source.buffer:
-                    self.beside.add(len(self.tasks))
                     for before in buffers[:-1]:  # the tensor processor still reads what was made before
                         self.buffers[before.buffer].last = len(self.tasks)
                 self._works(op, position, step.works, (source.buffer,), buffers[-1])
