@@ -8,6 +8,7 @@ import pytest
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.lower.work import Axis, ConvWork, PoolWork
+from convoy.driver.plan import pools
 from convoy.driver.plan.cost import pool_cycles
 from convoy.driver.plan.pools import PoolSteps, average_multiplier, best_pool, summing_pool
 from convoy.spec.config import PRESETS, NpuConfig
@@ -73,6 +74,12 @@ def test_other_averages_stay_pools(work):
     assert best_pool(work, Q) is None
 
 
+@pytest.fixture
+def slow_pools(monkeypatch):
+    """What the NN engine can do of pools is left to it."""
+    monkeypatch.setattr(pools, "pool_cycles", lambda work, config: 100 * pool_cycles(work, config))
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
 @pytest.mark.parametrize("config", [Q, SMALL], ids=["Q", "small"])
 @pytest.mark.parametrize(
@@ -85,6 +92,7 @@ def test_other_averages_stay_pools(work):
         ((1, 40, 40, 14), (4, 4), (2, 2), "VALID"),
     ],
 )
+@pytest.mark.usefixtures("slow_pools")
 def test_averages_on_the_nn_engine(shape, kernel, stride, padding, config, dtype):
     plan = check_model(
         pool_model("AVERAGE_POOL_2D", shape, kernel, stride, (0.05, 7), padding, "RELU", dtype=dtype), config
@@ -110,6 +118,7 @@ def test_averages_on_the_nn_engine(shape, kernel, stride, padding, config, dtype
         ((1, 40, 19, 9), (2, 1), (2, 1), "VALID"),
     ],
 )
+@pytest.mark.usefixtures("slow_pools")
 def test_maxima_on_the_nn_engine(shape, kernel, stride, padding, config, dtype):
     """Pixels or rows that no window has, pads, rows longer than the line memory, and one axis alone."""
     zero_point = 0 if dtype == np.int16 else 7
