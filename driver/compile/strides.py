@@ -11,7 +11,16 @@ from dataclasses import replace
 import numpy as np
 
 from convoy.driver.graph.graph import Graph, GraphError
-from convoy.driver.lower.work import ConvWork, FusedWork, HostWork, LutWork, PoolWork, ReshapeWork, Work
+from convoy.driver.lower.work import (
+    ConvWork,
+    ElementwiseWork,
+    FusedWork,
+    HostWork,
+    LutWork,
+    PoolWork,
+    ReshapeWork,
+    Work,
+)
 from convoy.driver.plan.cost import pool_cycles, tp_cycles
 from convoy.driver.plan.phases import SplitConv, Splits, in_columns, is_native, split_conv, stride_choices
 from convoy.driver.plan.pools import Pools, PoolSteps, best_pool
@@ -38,6 +47,9 @@ def readers_in_order(graph: Graph, works: Sequence[Work | FusedWork], edge_input
     found, positions = set(edge_inputs), list[int]()
     for position, (op, work) in enumerate(zip(graph.ops, works, strict=True)):
         is_like_source = isinstance(work, ReshapeWork | LutWork) and op.inputs[0] in found
+        if isinstance(work, ElementwiseWork) and not work.is_wide:
+            read = [index for index, values in zip(op.inputs, work.constants, strict=False) if values is None]
+            is_like_source = found.issuperset(read)
         if isinstance(work, HostWork) or is_like_source:
             found |= set(op.outputs)
         if op.inputs and op.inputs[0] in found:

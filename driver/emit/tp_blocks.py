@@ -15,7 +15,7 @@ from convoy.driver.lower.work import Axis, ElementwiseWork, PoolWork
 from convoy.driver.plan import fitted
 from convoy.driver.plan.blocks import block_sizes
 from convoy.driver.plan.cost import pool_channel_cycles, table_cycles, tp_copy_bytes, tp_group_bytes
-from convoy.driver.plan.orders import CopyWork
+from convoy.driver.plan.orders import AXES, CopyWork
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import NUM_TP_LANES
 from convoy.spec.isa import TP, TpOp
@@ -283,7 +283,9 @@ def _copy_box(
         if load is not None and made is not None:
             num_blocks = prod(-(-whole // extent) for whole, extent in zip(sizes, extents, strict=True))
             step = prod(extents[axis] for axis in source[source.index(target[2]) + 1 :])
-            slow = 0.0
+            share, slow = 1.0, 0.0
+            if source != AXES["linear"]:  # the last ones may be smaller; stripes decide on what is made ahead
+                share = prod(sizes) / (num_blocks * size)
             if num_blocks > 1 and _is_spread(sizes, source, target, box, limit, config):
                 last = prod((whole - 1) % extent + 1 for whole, extent in zip(sizes, extents, strict=True))
                 slow = last / tp_copy_bytes(step, config) - last / NUM_TP_LANES
@@ -294,8 +296,6 @@ def _copy_box(
             loads, writes = (
                 count * (-(-run // config.port_bytes) + fitted.TP_RUN_BEATS) for _, run, count, _ in (load, made)
             )
-            # The last ones may be smaller
-            share = prod(sizes) / (num_blocks * size)
             cost = num_blocks * (share * max(loads, elements, writes) + fitted.TP_BLOCK_CYCLES) + slow
             if cost < best_cost:
                 best, best_cost = extents, cost
@@ -311,11 +311,13 @@ def _is_spread(
     config: NpuConfig,
 ) -> bool:
     """Is a box better read in runs of a byte more than it has in each part of the outermost axis, because neighbours of
-    the result lie in one bank else? Not where that were behind the end of the tensor, or the box is no such runs.
+    the result lie in one bank else? Not where that were behind the end of the tensor, or the box is no such runs; nor
+    for what is made ahead of a convolution, row by row.
     """
     outer, middle, inner = (box[axis][1] for axis in source)
     step = middle * inner
-    if target[2] != source[0] or step % config.port_bytes or tp_copy_bytes(step, config) == NUM_TP_LANES:
+    is_ahead = (source, target) == (AXES["linear"], AXES["planar_transposed"])  # whose rows stripes wait for
+    if is_ahead or target[2] != source[0] or step % config.port_bytes or tp_copy_bytes(step, config) == NUM_TP_LANES:
         return False
     is_run = middle == 1 or inner == sizes[source[2]]
     last = (sum(box[source[0]]) - 1, sum(box[source[1]]) - 1, sum(box[source[2]]) - 1)
