@@ -13,6 +13,7 @@ import numpy as np
 from convoy.driver.graph.graph import Graph, GraphError
 from convoy.driver.lower.work import (
     ConvWork,
+    ElementwiseWork,
     FusedWork,
     HostWork,
     InterleaveWork,
@@ -51,6 +52,9 @@ def readers_in_order(graph: Graph, works: Sequence[Work | FusedWork], edge_input
     found, positions = set(edge_inputs), list[int]()
     for position, (op, work) in enumerate(zip(graph.ops, works, strict=True)):
         is_like_source = isinstance(work, ReshapeWork | LutWork) and op.inputs[0] in found
+        if isinstance(work, ElementwiseWork) and not work.is_wide:
+            read = [index for index, values in zip(op.inputs, work.constants, strict=False) if values is None]
+            is_like_source = found.issuperset(read)
         if isinstance(work, HostWork) or is_like_source:
             found |= set(op.outputs)
         if op.inputs and op.inputs[0] in found:

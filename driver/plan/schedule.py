@@ -762,7 +762,7 @@ class _Scheduler:
 
     def _reshape(self, op: Op, position: int, work: ReshapeWork) -> None:
         value, shape = self._value(op.inputs[0]), self._byte_shape(op.outputs[0])
-        if self._is_only_read_by(op.outputs[0], _CUTTING):  # rows are in one piece then
+        if value.shape != shape and self._is_only_read_by(op.outputs[0], _CUTTING):  # rows are in one piece then
             value = self._converted(op, position, value, "linear")
         self._define(op, position, self._reshaped(op, position, value, shape))
 

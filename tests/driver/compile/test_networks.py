@@ -227,11 +227,10 @@ def test_pixels_in_a_row_stay_where_they_are():
     image = conv(maker, source, 6)
     row = maker.op("RESHAPE", (image,), (1, 42, 6))
     layer = maker.op("FULLY_CONNECTED", (row, maker.weights((9, 6), 1, 0), -1), (1, 42, 9), keep_num_dims=True)
-    steps = maker.op("RESHAPE", (layer,), (42, 9))
-    parts = [
-        maker.op("SLICE", (steps, maker.constant((first, 0)), maker.constant((21, 9))), (21, 9)) for first in (0, 21)
-    ]
-    graph = maker.graph([source], [maker.op("ADD", parts, (21, 9))])
+    steps = maker.op("RESHAPE", (layer,), (42, 1, 9))
+    half = 21, 1, 9
+    parts = [maker.op("SLICE", (steps, maker.constant((n, 0, 0)), maker.constant(half)), half) for n in (0, 21)]
+    graph = maker.graph([source], [maker.op("ADD", parts, half)])
     plan = compile_graph(graph, PRESETS["Q"], keep_tensors=True)
     check(graph, plan)
     engines = [plan.steps[0].engines[op.index] for op in graph.ops[1:6]]

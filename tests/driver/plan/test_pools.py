@@ -129,6 +129,7 @@ def test_maxima_on_the_nn_engine(shape, kernel, stride, padding, config, dtype):
         assert plan.steps[0].engines[0].startswith("nn")
 
 
+@pytest.mark.usefixtures("slow_pools")
 def test_tables_of_maxima():
     """One that falls is for the maximum, one that never does for every pixel too."""
     pool = replace(average((2, 2), (24, 24), stride=2), op=TpOp.MAX_POOL)

@@ -1,5 +1,7 @@
 """What the units do for a job with swapped operands, counted by hand."""
 
+import numpy as np
+
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.timing.swapped import core_cycles
 from convoy.driver.workload.synthetic import LayerSpec, make_layer
@@ -27,4 +29,4 @@ def test_pads_cost_no_cycles_of_the_cores():
 def test_a_core_without_a_position_takes_its_zero_in_a_cycle():
     fields = job(LayerSpec("conv", (1, 1, 640), 32, (1, 1)))
     assert (fields["num_kernels"], fields["num_vec"]) == (1, 2)
-    assert core_cycles(fields, Q).tolist() == [[2, 1, 1, 1]]
+    assert np.unique(core_cycles(fields, Q), axis=0).tolist() == [[2, 1, 1, 1]]
