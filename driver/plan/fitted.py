@@ -14,6 +14,11 @@ TP_RUN_CYCLES = 4
 TP_RUN_BEATS = 2
 """And beyond its beats: the one that it shares, and its turn at the port, which others use too."""
 
+ROUND_TRIP_CYCLES = 100
+"""From the last work of an operator to the first of one that waits for it, to choose an order."""
+INTERLEAVE_GAIN = 0.97
+"""Of the time of the given order, that another one must stay below: both are known roughly only."""
+
 LAYER_CYCLES = 450
 """A descriptor's fetch, tables, first window and last write."""
 NEXT_STRIPE_CYCLES = 55
