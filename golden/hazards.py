@@ -7,6 +7,8 @@ that it depends on.
 
 from __future__ import annotations
 
+from enum import Enum
+
 import numpy as np
 
 from convoy.spec.isa import Opcode
@@ -61,13 +63,21 @@ class _Numbers:
         self._numbers[self._places[pages] + (index & ((1 << _BLOCK_LOG2) - 1))] = number
 
 
+class _Waiter(Enum):
+    """What a descriptor's waits hold."""
+
+    DISPATCH = "dispatch"
+    LOAD = "load"
+    GATHER = "gather"
+
+
 class Hazards:
     """Follows one program; `begin` each descriptor, then report its accesses. Descriptors are numbered from 1 inside.
 
-    What is known to be complete when a descriptor touches memory: `wait_tp`, but for `tp_ahead` descriptors, and
-    `wait_nn` on a TP descriptor, hold the dispatcher and so everything that follows; `wait_nn` on an NN descriptor
-    holds the loader and so only NN descriptors, or, where operands are swapped, the gathering of activations and so
-    only such descriptors.
+    What is known to be complete when a descriptor touches memory: `wait_nn` and, but for `tp_ahead` descriptors,
+    `wait_tp` on a TP descriptor hold the dispatcher and so everything that follows; on an NN descriptor they hold the
+    loader and so only NN descriptors, or, where operands are swapped, the gathering of activations and so only such
+    descriptors.
 
     Parameters
     ----------
@@ -78,28 +88,25 @@ class Hazards:
     def __init__(self, num_bytes: int) -> None:
         self._writer = {engine: _Numbers(num_bytes) for engine in Opcode}
         self._reader = {engine: _Numbers(num_bytes) for engine in Opcode}
-        self._done = {(engine, other): 0 for engine in Opcode for other in Opcode}
-        self._done_swapped = 0
-        self._engine, self._number, self._is_swapped = Opcode.NN, 0, False
+        self._done = {(waiter, other): 0 for waiter in _Waiter for other in Opcode}
+        self._engine, self._number, self._waiter = Opcode.NN, 0, _Waiter.LOAD
         self._tp_numbers: list[int] = []
 
     def begin(self, index: int, d: dict[str, int], is_swapped: bool = False) -> None:
         """The descriptor with this index and these header fields starts."""
-        self._engine, self._number, self._is_swapped = Opcode(d["opcode"]), index + 1, is_swapped
+        self._engine, self._number = Opcode(d["opcode"]), index + 1
+        self._waiter = _Waiter.GATHER if is_swapped else _Waiter.LOAD if self._engine is Opcode.NN else _Waiter.DISPATCH
+        done = {}
         if d["wait_tp"]:
             latest = self._tp_numbers[len(self._tp_numbers) - d["tp_ahead"] :] if d["tp_ahead"] else []
-            done = min([self._number, *latest]) - 1
-            for engine in Opcode:
-                self._done[engine, Opcode.TP] = max(done, self._done[engine, Opcode.TP])
+            done[Opcode.TP] = min([self._number, *latest]) - 1
+        if d["wait_nn"]:
+            done[Opcode.NN] = index
+        for waiter in _Waiter if self._waiter is _Waiter.DISPATCH else (self._waiter,):
+            for other, number in done.items():
+                self._done[waiter, other] = max(number, self._done[waiter, other])
         if self._engine is Opcode.TP:
             self._tp_numbers.append(self._number)
-        if d["wait_nn"]:
-            if not is_swapped:
-                self._done[Opcode.NN, Opcode.NN] = index
-            if self._engine is Opcode.TP or is_swapped:
-                self._done_swapped = index
-            if self._engine is Opcode.TP:
-                self._done[Opcode.TP, Opcode.NN] = index
 
     def read_constant(self, what: str, span: slice) -> None:
         """Descriptors, tables and weights are prefetched without waiting: the program must not have written them."""
@@ -116,8 +123,7 @@ class Hazards:
     def read(self, what: str, index: np.ndarray) -> None:
         """The descriptor reads activations."""
         for other in Opcode:
-            does_gather = self._is_swapped and other is Opcode.NN
-            done = self._done_swapped if does_gather else self._done[self._engine, other]
+            done = self._done[self._waiter, other]
             self._check(what, "reads", self._writer[other].get(index), done, "written by", self._remedy(other))
         self._reader[self._engine].set(what, index, self._number)
 
@@ -126,7 +132,7 @@ class Hazards:
         reads, for it may write the first results while it reads on.
         """
         other = Opcode.TP if self._engine is Opcode.NN else Opcode.NN
-        done = self._done[self._engine, other]
+        done = self._done[self._waiter, other]
         self._check(what, "writes", self._writer[other].get(index), done, "written by", self._remedy(other))
         self._check(what, "writes", self._reader[other].get(index), done, "read by", self._remedy(other))
         if (self._reader[self._engine].get(index) == self._number).any():

@@ -94,6 +94,9 @@ class Npu(wiring.Component):
         m.d.comb += [
             self.irq.eq(control.irq),
             nn.unit_resets.eq(control.resets[2:]),
+            tp.is_released.eq(control.tp_released),
+            nn.tp_due.eq(control.nn_due),
+            nn.tp_done.eq(tp.done),
             control.nn_done.eq(nn.done),
             control.tp_done.eq(tp.done),
             control.activity.eq(nn.activity),

@@ -21,6 +21,7 @@ __all__ = [
     "GATHER_CYCLES",
     "INTERRUPT_CYCLES",
     "LOW_BEATS",
+    "LOW_PARAM_RECORDS",
     "LUT_CYCLES",
     "MAX_WRITES",
     "MEAN_CYCLES",
@@ -64,6 +65,8 @@ INTERRUPT_CYCLES = RESET_CYCLES + 4
 """From a stopped program's last answer of the bus to the interrupt."""
 LOW_BEATS = 32
 """A weight queue that holds less is filled even while pixels or parameters are to be read."""
+LOW_PARAM_RECORDS = 16
+"""Of the queue of parameters, that are fetched even while pixels are to be read: those are needed first."""
 ACT_DEPTH_BEATS, TABLE_DEPTH_BEATS, PARAM_DEPTH_RECORDS, OPERAND_DEPTH_BYTES = 64, 32, 32, 512
 """Queues of the loader, of the tables, of the parameters, and of operands of TP and of residuals, each; two bursts
 if that is more.

@@ -151,7 +151,7 @@ class Cause(IntEnum, shape=3):
     DISPATCH = 6
     """There is no job: descriptors are being fetched, or completion records written."""
     TP = 7
-    """There is no job, and the tensor processor is at work."""
+    """There is no job, and the tensor processor is at work; or a job waits for what that makes."""
 
 
 CAUSE_FIELDS = {cause: f"{cause.name.lower()}_cycles" for cause in Cause}
@@ -161,7 +161,7 @@ CAUSE_FIELDS = {cause: f"{cause.name.lower()}_cycles" for cause in Cause}
 _HEADER = (
     Field("opcode", 8, "`Opcode`."),
     Field("wait_nn", 1, "Read no activation before every earlier NN descriptor has completed."),
-    Field("wait_tp", 1, "Start nothing before every earlier TP descriptor has completed."),
+    Field("wait_tp", 1, "Read no activation before every earlier TP descriptor has completed."),
     Field("tp_ahead", 3, "With `wait_tp`: so many of the latest of those TP descriptors need not have completed."),
     Field("reserved", 3, "Zero."),
     Field("tag", 16, "Free for software: the layer's number."),

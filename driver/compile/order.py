@@ -11,7 +11,7 @@ from itertools import groupby
 from convoy.driver.graph.graph import Graph
 from convoy.driver.lower.work import AssignWork, ConvWork, HostWork, ReadWork, ReshapeWork, Work
 
-__all__ = ["Ordered", "choose_order"]
+__all__ = ["Ordered", "choose_order", "predecessors"]
 
 BETWEEN_HOST = "what it reads and who reads it are with the host; moving that would cost more than its work"
 
@@ -43,7 +43,7 @@ def choose_order(graph: Graph, works: Sequence[Work]) -> Ordered:
     sides = [_side(work) for work in works]
     given = list(range(len(works)))
     if _num_turns(sides, given) > (1, 2):
-        before = _predecessors(graph)
+        before = predecessors(graph)
         orders = [given, *(_greedy(sides, before, first) for first in (_Side.NPU, _Side.HOST))]
         given = min(orders, key=lambda order: _num_turns(sides, order))
     ops = tuple(graph.ops[position] for position in given)
@@ -62,7 +62,7 @@ def _num_turns(sides: Sequence[_Side], order: Sequence[int]) -> tuple[int, int]:
     return turns.count(_Side.HOST), len(turns)
 
 
-def _predecessors(graph: Graph) -> list[set[int]]:
+def predecessors(graph: Graph) -> list[set[int]]:
     """By position: the positions of what must come first. Accesses to one variable, or one state, keep their order."""
     makers: dict[int, int] = {}
     last: dict[tuple[str, int], int] = {}

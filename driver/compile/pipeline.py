@@ -19,6 +19,7 @@ from .expand import expand
 from .fuse import Fusions, choose_fusions
 from .hoist import hoist_functions
 from .image import emit_plan
+from .interleave import interleave
 from .join import join_functions
 from .lowering import lower_graph
 from .order import choose_order
@@ -118,7 +119,7 @@ def _compile(
 ) -> Compiled:
     joined = hoist_functions(join_functions(graph, refused)) if is_fusing else graph
     expanded = expand(joined, config, frozenset(refused), narrow, is_absorbing=is_fusing)
-    ordered = choose_order(expanded, lower_graph(expanded, refused, is_strict=is_strict))
+    ordered = interleave(choose_order(expanded, lower_graph(expanded, refused, is_strict=is_strict)), config)
     expanded, works = ordered.graph, ordered.works
     fusions = choose_fusions(expanded, works, config) if is_fusing else Fusions(works, {})
     in_order = readers_in_order(expanded, fusions.works, edge_inputs)

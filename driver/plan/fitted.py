@@ -16,6 +16,11 @@ TP_RUN_BEATS = 2
 TP_TRIP_CYCLES = 40
 """From a request to its answer, of which there are several at a time."""
 
+ROUND_TRIP_CYCLES = 100
+"""From the last work of an operator to the first of one that waits for it, to choose an order."""
+INTERLEAVE_GAIN = 0.97
+"""Of the time of the given order, that another one must stay below: both are known roughly only."""
+
 LAYER_CYCLES = 450
 """A descriptor's fetch, tables, first window and last write."""
 NEXT_STRIPE_CYCLES = 55

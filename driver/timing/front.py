@@ -59,19 +59,19 @@ class _Front:
     def time(self, index: int) -> Timed:
         """The next descriptor."""
         raw, header = self.program.descriptors[index], self._header(index)
-        offered = self._offer(header)
+        offered, released = self._offer(), self._released(header)
         if header["opcode"] == Opcode.NN:
             fields = NN.decode(raw)
             if fields["is_swapped"]:
-                accepted, completed, spent = self.nn.time_swapped(fields, offered)
+                accepted, completed, spent = self.nn.time_swapped(fields, offered, released)
             else:
                 streams = self.program.streams[fields["stream_addr"]]
-                accepted, completed, spent = self.nn.time(fields, streams, offered, self._following(index))
+                accepted, completed, spent = self.nn.time(fields, streams, offered, released, self._following(index))
             timed = Timed(index, Opcode.NN, accepted, completed, spent, tuple(self.nn.slices))
             self.nn.slices.clear()
         else:
             self.tp.rivals = self.nn.loads[-NUM_RIVALS:]
-            accepted, completed = self.tp.time(TP.decode(raw), offered)
+            accepted, completed = self.tp.time(TP.decode(raw), offered, released)
             timed = Timed(index, Opcode.TP, accepted, completed, None, tuple(self.tp.slices))
             self.tp.slices.clear()
         self.taken = accepted
@@ -83,14 +83,18 @@ class _Front:
     def _header(self, index: int) -> dict[str, int]:
         return HEADER.decode(self.program.descriptors[index][: HEADER.num_bytes])
 
-    def _offer(self, header: dict[str, int]) -> float:
-        """When the next descriptor has been fetched and checked, and what it waits for is done."""
+    def _offer(self) -> float:
+        """When the next descriptor has been fetched and checked."""
         fetched = max(self.taken + self.num_beats, self.arrived) + 1
         self.arrived = fetched + self.latency + NEXT_FETCH_CYCLES + min(self.num_beats, self.config.max_burst_beats)
+        return fetched + CHECK_CYCLES
+
+    def _released(self, header: dict[str, int]) -> float:
+        """When what the next descriptor waits for is done, beside what one for NN waits for of its own engine."""
         waits = [done + 1 for done in self.tp_done[: len(self.tp_done) - header["tp_ahead"]][-1:]] * header["wait_tp"]
         if header["opcode"] == Opcode.TP:
             waits += [self.done[Opcode.NN] + 1] * header["wait_nn"]
-        return max([fetched + CHECK_CYCLES, *waits])
+        return max(waits, default=0.0)
 
     def _following(self, index: int) -> Following:
         """What comes behind a descriptor."""
@@ -100,18 +104,14 @@ class _Front:
             fields = NN.decode(rest[0])
             streams = self.program.streams[fields["stream_addr"]]
         return Following(
-            len(rest),
-            streams,
-            fields,
-            lambda accepted: self._next_offer(index, accepted),
-            lambda accepted, load: self._tp_loads(index, accepted, load),
+            len(rest), streams, fields, self._next_offer, lambda accepted, load: self._tp_loads(index, accepted, load)
         )
 
-    def _next_offer(self, index: int, accepted: float) -> float:
-        """When the descriptor behind `index` could be offered if that were accepted at some time."""
+    def _next_offer(self, accepted: float) -> float:
+        """When the next descriptor could be offered if the one in work were accepted at some time."""
         ahead = copy(self)
         ahead.taken = accepted
-        return ahead._offer(self._header(index + 1))
+        return ahead._offer()
 
     def _tp_loads(self, index: int, accepted: float, load: Transfer) -> list[Transfer]:
         """What the tensor processor reads while the loader reads for the job of descriptor `index`, in descriptors
@@ -125,15 +125,15 @@ class _Front:
         for number, raw in enumerate(self.program.descriptors[index + 1 :], index + 1):
             header = self._header(number)
             is_nn = header["opcode"] == Opcode.NN
-            if header["wait_tp" if is_nn else "wait_nn"] or (is_nn and num_jobs == NUM_AHEAD):
+            if (header["wait_nn"] and not is_nn) or (is_nn and num_jobs == NUM_AHEAD):
                 break
             if loads and Delay(self.tp.port, load, loads[:-1])(load.end) < loads[-1].start:
                 break
-            offered = ahead._offer(header)
+            offered = ahead._offer()
             if is_nn:
                 num_jobs, ahead.taken = num_jobs + 1, offered + 1
             else:
-                ahead.taken, ahead.done[Opcode.TP] = ahead.tp.time(TP.decode(raw), offered)
+                ahead.taken, ahead.done[Opcode.TP] = ahead.tp.time(TP.decode(raw), offered, ahead._released(header))
         return [
             replace(each, rate=each.rate + self.num_beats / (each.end - each.start)) for each in loads
         ]  # a descriptor comes with each

@@ -125,8 +125,8 @@ class _Pixels:
     first: float
     per_channel: float
     num_ic: int
-    is_held: bool
-    """Results of earlier jobs held the loader up."""
+    cause: Cause
+    """What held the loader up, if it was more than the bus."""
     start: Start | None = None
     """Weights too, when the engine was idle."""
     channels: tuple[float, ...] = ()
@@ -167,9 +167,11 @@ class NnTimer:
         """Of weights for the next job, still to come."""
 
     def time(
-        self, d: dict[str, int], layer: LayerStreams, ready: float, following: Following
+        self, d: dict[str, int], layer: LayerStreams, ready: float, released: float, following: Following
     ) -> tuple[float, float, Spent]:
-        """(accepted, completed, spent) of a descriptor offered at `ready`."""
+        """(accepted, completed, spent) of a descriptor offered at `ready`, for which the tensor processor has made what
+        it reads at `released`.
+        """
         config, spent = self.config, Spent()
         accepted = max(ready, self.load_taken, self.fetch_taken, self.drain_taken) + 1
         self.ahead_bursts = (
@@ -177,7 +179,7 @@ class NnTimer:
             if following.streams
             else 0
         )
-        pixels = self._load(d, accepted, layer, following)
+        pixels = self._load(d, accepted, released, layer, following)
         self.fetched = self._first_fetch(d, accepted)
         self.ends = [max(end, accepted + fitted.CORE_JOB_CYCLES) for end in self.ends]
         self.fill_free = max(self.fill_free, accepted + fitted.FILLER_JOB_CYCLES, *self.releases[-1:])
@@ -209,13 +211,15 @@ class NnTimer:
         self.completed = max(self.completed, max(self.drained + RESULT_CYCLES, self.written) + self.write_trip)
         return accepted, self.completed, spent
 
-    def time_swapped(self, d: dict[str, int], ready: float) -> tuple[float, float, Spent]:
+    def time_swapped(self, d: dict[str, int], ready: float, released: float) -> tuple[float, float, Spent]:
         """The same of a descriptor with swapped operands, if no activation is zero."""
         config, spent = self.config, Spent()
         accepted = max(ready, self.load_taken, self.fetch_taken, self.drain_taken) + 1
         first, per_channel = self._load_image(d, accepted)
         self.fetch_taken = max(accepted, self.fetched)
-        gather = max(self.fetch_taken + self.read_trip + fitted.TABLE_CYCLES, (self.completed + 1) * d["wait_nn"])
+        gather = max(
+            self.fetch_taken + self.read_trip + fitted.TABLE_CYCLES, released, (self.completed + 1) * d["wait_nn"]
+        )
         self.ends = [max(end, accepted + fitted.CORE_JOB_CYCLES, self.buffers[0]) for end in self.ends]
         self.fill_free = max(self.fill_free, accepted + fitted.FILLER_JOB_CYCLES, *self.releases[-1:])
         end = self._swapped_windows(d, first, per_channel, gather + self.read_trip, spent)
@@ -289,11 +293,13 @@ class NnTimer:
         beats = num_pos / config.port_bytes
         return _Unit(max(num_pos, PARAM.num_bytes / config.port_bytes), sums, beats, 1, max(sums, beats))
 
-    def _load(self, d: dict[str, int], accepted: float, layer: LayerStreams, following: Following) -> _Pixels:
+    def _load(
+        self, d: dict[str, int], accepted: float, released: float, layer: LayerStreams, following: Following
+    ) -> _Pixels:
         """Start the loader."""
         config = self.config
-        waits = [self.completed] * d["wait_nn"] + [self.fill_free] * d["load_after_fill"]
-        self.load_taken = max(accepted + 1, *waits, self.load_taken)
+        held = [released, *[self.completed] * d["wait_nn"], *[self.fill_free] * d["load_after_fill"]]
+        self.load_taken = max(accepted + 1, *held, self.load_taken)
         lanes, rows = config.num_lanes, np.arange(d["tile_rows"]) * d["pitch_row"] % config.num_lanes
         segments = int(((rows + d["tile_cols"] - 1) // lanes + 1).sum())
         stored = [
@@ -303,6 +309,7 @@ class NnTimer:
         writes = segments * sum(max(1, count) for count in stored)
         num_runs = d["num_act_inner"] * d["num_act_outer"]
         is_held, is_cold = self.load_taken > accepted + 1, self.completed <= accepted
+        has_weights = self._first_fetch(d, accepted) + self.read_trip <= self.load_taken  # when the loader begins
         gaps = 0  # a full segment waits until the bytes of the one before have left the queue
         if d["stride_w_log2"] and 2 * lanes > 3 * config.port_bytes:
             gaps = d["num_ic"] * d["tile_ih"] * (d["tile_cols"] // lanes)
@@ -315,11 +322,13 @@ class NnTimer:
                 Load(d, layer, num_vec, max(writes, gaps / d["num_ic"]), compute + VISIT_CYCLES),
                 self._next(following, accepted),
             )
-            if is_held:
+            if is_held and (has_weights or not is_cold):
                 port_free = max(self.load_taken + self._queued_beats(d, layer, accepted), self.load_end)
                 loaded = simulate_load(load, self.load_taken, port_free, behind, self.latency, config)
             else:
-                loaded = start = simulate_start(load, accepted, following.num_descriptors, behind, self.latency, config)
+                loaded = start = simulate_start(
+                    load, accepted, self.load_taken, following.num_descriptors, behind, self.latency, config
+                )
             channels, self.loaded = loaded.channels, loaded
             self.ahead_bursts -= loaded.num_next_bursts
         else:
@@ -336,7 +345,8 @@ class NnTimer:
                 self.load_taken + self.read_trip + fitted.FIRST_PLACE_CYCLES, self.load_end + fitted.LOAD_GAP_CYCLES
             )
             per_channel = max((beats + max(contended, gaps)) / d["num_ic"], writes)
-        pixels = _Pixels(first, per_channel, d["num_ic"], is_held, start, channels)
+        waits = Cause.BUS if not is_held else Cause.TP if released >= self.completed else Cause.DRAIN
+        pixels = _Pixels(first, per_channel, d["num_ic"], waits, start, channels)
         begin, end = self.load_taken + self.read_trip if channels else first, pixels.loaded(d["num_ic"])
         beats = num_runs * num_beats(d["act_run_bytes"], False, config)
         alone = Transfer(
@@ -476,11 +486,7 @@ class NnTimer:
                 cause = Cause.WINDOW
                 if begin > self.fill_free:
                     cause = (
-                        Cause.IMBALANCE
-                        if begin > loaded
-                        else Cause.DRAIN
-                        if pixels.is_held and begin <= pixels.loaded(0)
-                        else Cause.BUS
+                        Cause.IMBALANCE if begin > loaded else pixels.cause if begin <= pixels.loaded(0) else Cause.BUS
                     )
                 self.fill_free = begin + max(words, MIN_FILL_CYCLES)
                 filled = begin + words + FILLED_CYCLES

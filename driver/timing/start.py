@@ -451,14 +451,20 @@ class Load:
 
 
 def simulate_start(
-    load: Load, accepted: float, num_following: int, following: Next | None, latency_cycles: int, config: NpuConfig
+    load: Load,
+    accepted: float,
+    start: float,
+    num_following: int,
+    following: Next | None,
+    latency_cycles: int,
+    config: NpuConfig,
 ) -> Start:
-    """The beginning of a job that an idle engine accepts at `accepted`; `num_following` descriptors are behind it,
-    the first of them is `following` if it is for this engine. The next descriptors are fetched, and the tables,
-    weights and parameters of the next job.
+    """The beginning of a job that an idle engine accepts at `accepted`, and whose loader takes it at `start`;
+    `num_following` descriptors are behind it, the first of them is `following` if it is for this engine. The next
+    descriptors are fetched, and the tables, weights and parameters of the next job.
     """
     d, request = load.fields, accepted + REQUEST_CYCLES
-    pixels, tables = load.pixels(request, config), _Tables(request, d, config)
+    pixels, tables = load.pixels(start + REQUEST_CYCLES - 1, config), _Tables(request, d, config)
     kernels = (d["num_kernels"] if d["num_sb"] > 1 else d["num_kernels_last"]) * config.num_cores
     run_beats = -(-kernels * PARAM.num_bytes // config.port_bytes)
     depth = max(PARAM_DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)

@@ -54,11 +54,11 @@ class TpTimer:
         self.rivals: list[Transfer] = []
         """What the NN engine reads."""
 
-    def time(self, d: dict[str, int], ready: float) -> tuple[float, float]:
-        """(accepted, completed) of a descriptor offered at `ready`."""
+    def time(self, d: dict[str, int], ready: float, released: float) -> tuple[float, float]:
+        """(accepted, completed) of a descriptor offered at `ready` that is not loaded before `released`."""
         config = self.config
         offered = max(ready, self.accepted) + 1
-        load_start = self._load(d, offered)
+        load_start = self._load(d, max(offered, released + 1))
         taken = max(offered, self.processed + 1)
         lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
         walked, loaded = taken + fitted.TP_JOB_CYCLES + lut, self.loaded + fitted.TP_LOADED_CYCLES

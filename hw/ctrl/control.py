@@ -10,6 +10,7 @@ from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.lib.idle import resettable, rested
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.nn.activity import Activity
+from convoy.hw.nn.tp_wait import TpDue
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl
 from convoy.spec.csr import Control as ControlBits
@@ -42,6 +43,10 @@ class Control(wiring.Component):
         Descriptors and completion records.
     nn, tp : Out, streams of `NN.layout` and `TP.layout`
         Jobs for the engines.
+    tp_released : Out
+        With a job for TP: it may begin.
+    nn_due : Out
+        With a job for NN: how many TP jobs it waits for.
     nn_done, tp_done : In
         High for one cycle when the engine has completed its oldest job and all its writes have been acknowledged.
     bus_faults : In, array of 2 streams of `Fault`
@@ -65,6 +70,8 @@ class Control(wiring.Component):
                 "write": Out(WritePort(config)),
                 "nn": Out(stream.Signature(NN.layout)),
                 "tp": Out(stream.Signature(TP.layout)),
+                "tp_released": Out(1),
+                "nn_due": Out(TpDue),
                 "nn_done": In(1),
                 "tp_done": In(1),
                 "bus_faults": In(stream.Signature(Fault, always_ready=True)).array(2),
@@ -121,6 +128,8 @@ class Control(wiring.Component):
             fetch.enable.eq(supervisor.is_fetching),
             fetch.base.eq(csr_bank.program_base & ~(DESCRIPTOR_BYTES - 1)),
             fetch.count.eq(truncate(csr_bank.program_count, fetch.count.shape())),
+            self.tp_released.eq(dispatch.tp_released),
+            self.nn_due.eq(dispatch.nn_due),
             dispatch.nn_done.eq(self.nn_done),
             dispatch.tp_done.eq(self.tp_done),
             recorder.totals.eq(counters.totals),

@@ -1,9 +1,10 @@
 """Hands descriptors to the engines, in order, when what they wait for is done."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Mux
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.nn.tp_wait import TpDue
 from convoy.spec.isa import HEADER, NN, TP, Opcode
 
 from .descriptor_fetch import Fetched
@@ -15,10 +16,10 @@ __all__ = ["Dispatch"]
 class Dispatch(wiring.Component):
     """Gives each descriptor to its engine and says which are complete.
 
-    A descriptor with `wait_tp` is held, and all after it, until the TP engine has completed everything it was given,
-    but for the last `tp_ahead` jobs; a TP descriptor with `wait_nn` likewise, without exception, for the NN engine.
-    `wait_nn` of an NN descriptor is left to the engine. At most eight descriptors per engine are under way. Latency: a
-    job is offered, from a register, in the cycle after its descriptor is.
+    A TP job with `wait_tp` is offered, and all descriptors after it are held, but it is not released until the TP
+    engine has completed everything it was given, but for the last `tp_ahead` jobs; one with `wait_nn` likewise, without
+    exception, for the NN engine. The waits of an NN descriptor are left to the engine. At most eight descriptors per
+    engine are under way. Latency: a job is offered, from a register, in the cycle after its descriptor is.
 
     Members
     -------
@@ -26,6 +27,10 @@ class Dispatch(wiring.Component):
         Checked: every opcode exists.
     nn, tp : Out, streams of `NN.layout` and `TP.layout`
         Jobs. A job offered is not withdrawn, unless the program is stopped, a cycle after its descriptor.
+    tp_released : Out
+        With a job for TP: it may begin; the engine does not take it before.
+    nn_due : Out
+        With a job for NN: how many TP jobs, the oldest ones that are not complete, it waits for.
     nn_done, tp_done : In
         High for one cycle when the engine has completed its oldest job.
     is_tp_busy : Out
@@ -39,6 +44,8 @@ class Dispatch(wiring.Component):
     descriptors: In(stream.Signature(Fetched))
     nn: Out(stream.Signature(NN.layout))
     tp: Out(stream.Signature(TP.layout))
+    tp_released: Out(1)
+    nn_due: Out(TpDue)
     nn_done: In(1)
     tp_done: In(1)
     is_tp_busy: Out(1)
@@ -70,11 +77,13 @@ class Dispatch(wiring.Component):
             self.is_idle.eq(nn_ledger.is_empty & tp_ledger.is_empty),
         ]
         is_released = ~header.wait_tp | (tp_ledger.num_running <= header.tp_ahead)
+        m.d.comb += self.nn_due.eq(Mux(is_released, 0, tp_ledger.num_running - header.tp_ahead))
         m.d.comb += descriptors.ready.eq((self.nn.valid & self.nn.ready) | (self.tp.valid & self.tp.ready))
         m.d.sync += [self.nn.valid.eq(0), self.tp.valid.eq(0)]
+        m.d.sync += self.tp_released.eq(is_released & (~header.wait_nn | nn_ledger.is_done))
         with m.If(descriptors.valid & ~descriptors.ready), m.Switch(header.opcode):
             with m.Case(Opcode.NN):
-                m.d.sync += self.nn.valid.eq(is_released & nn_ledger.has_room)
+                m.d.sync += self.nn.valid.eq(nn_ledger.has_room)
             with m.Case(Opcode.TP):
-                m.d.sync += self.tp.valid.eq(is_released & (~header.wait_nn | nn_ledger.is_done) & tp_ledger.has_room)
+                m.d.sync += self.tp.valid.eq(tp_ledger.has_room)
         return m

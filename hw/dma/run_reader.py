@@ -31,6 +31,8 @@ class RunReader(wiring.Component):
         Port width and burst length.
     depth_beats
         Beats that may be requested or queued, at least `max_burst_beats`.
+    low_beats
+        Those that `hold` leaves.
 
     Members
     -------
@@ -40,6 +42,10 @@ class RunReader(wiring.Component):
         The memory.
     beats
         `SkipBeat(port_bytes)`: the beats of the runs, each of at least one byte.
+    is_requesting : Out(1)
+        A run has been taken and is not yet requested to its end.
+    hold : In(1)
+        Request nothing while there are `low_beats` requested or queued; from the next cycle on.
 
     Raises
     ------
@@ -47,16 +53,18 @@ class RunReader(wiring.Component):
         When the longest burst does not fit in `depth_beats`.
     """
 
-    def __init__(self, config: NpuConfig, depth_beats: int):
+    def __init__(self, config: NpuConfig, depth_beats: int, low_beats: int = 0):
         if depth_beats < config.max_burst_beats:
             raise ValueError(f"depth_beats = {depth_beats} cannot hold a burst of {config.max_burst_beats} beats")
         self.config = config
-        self.depth_beats = depth_beats
+        self.depth_beats, self.low_beats = depth_beats, low_beats
         super().__init__(
             {
                 "runs": In(stream.Signature(Run)),
                 "port": Out(ReadPort(config)),
                 "beats": Out(stream.Signature(SkipBeat(config.port_bytes))),
+                "is_requesting": Out(1),
+                "hold": In(1),
             }
         )
 
@@ -92,11 +100,12 @@ class RunReader(wiring.Component):
             Signal(range(self.depth_beats + 1), init=self.depth_beats),
             Signal(range(self.depth_beats + 1)),
         )
-        has_room = Signal(init=1)  # for the longest burst
+        has_room = Signal(init=1)  # for the longest burst, and none more urgent
         can_request = has_room & pending.i.ready
         is_requested = bursts.valid & bursts.ready
         is_taken = queue.o.valid & queue.o.ready
         m.d.comb += [
+            self.is_requesting.eq(~splitter.runs.ready | split.valid | self.port.bursts.valid),
             bursts.p.eq(split.p.burst),
             bursts.valid.eq(split.valid & can_request),
             split.ready.eq(bursts.ready & can_request),
@@ -110,7 +119,8 @@ class RunReader(wiring.Component):
         m.d.comb += next_room.eq(
             truncate(room + is_taken - Mux(is_requested, split.p.burst.last_beat + 1, 0), next_room.shape())
         )
-        m.d.sync += [room.eq(next_room), has_room.eq(next_room >= self.config.max_burst_beats)]
+        is_held = self.hold & (next_room <= self.depth_beats - self.low_beats)
+        m.d.sync += [room.eq(next_room), has_room.eq((next_room >= self.config.max_burst_beats) & ~is_held)]
 
         # Arrival: mark the bytes of the run and queue the beat.
         head = pending.o

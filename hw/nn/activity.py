@@ -29,11 +29,11 @@ class CoreState(IntEnum, shape=3):
 
 STATE_CAUSES = {
     CoreState.BUSY: (Cause.BUSY,),
-    CoreState.BEATS: (Cause.BUS, Cause.DRAIN),
+    CoreState.BEATS: (Cause.BUS, Cause.DRAIN, Cause.TP),
     CoreState.DECODER: (Cause.WEIGHTS,),
     CoreState.JOB: (Cause.DISPATCH, Cause.TP, Cause.DRAIN, Cause.IMBALANCE),
     CoreState.BUFFER: (Cause.DRAIN, Cause.IMBALANCE),
-    CoreState.WINDOW: (Cause.WINDOW, Cause.BUS, Cause.DRAIN, Cause.IMBALANCE),
+    CoreState.WINDOW: (Cause.WINDOW, Cause.BUS, Cause.DRAIN, Cause.TP, Cause.IMBALANCE),
 }
 """The causes that a state may have. Where there are several, it is the rest of the machine that decides, and for all
 cores alike.
@@ -64,6 +64,7 @@ class ActivityMonitor(wiring.Component):
     is_open : In(1), the engine has a job that is not complete
     fill_waits_load, fill_waits_slot : In(1), the filler waits for pixels; for a core to release a window
     load_waits, fetch_waits : In(1), the loader, the gathering of activations waits for the completion of earlier jobs
+    load_waits_tp, fetch_waits_tp : In(1), with these: of the tensor processor
     finished : In(num_cores bits), cores that have finished the oldest group that is not drained
     activity : Out(Activity), one cycle later
     """
@@ -79,6 +80,8 @@ class ActivityMonitor(wiring.Component):
                 "fill_waits_slot": In(1),
                 "load_waits": In(1),
                 "fetch_waits": In(1),
+                "load_waits_tp": In(1),
+                "fetch_waits_tp": In(1),
                 "finished": In(config.num_cores),
                 "activity": Out(
                     Activity(config),
@@ -105,12 +108,14 @@ class ActivityMonitor(wiring.Component):
             ),
             self.activity.buffer.eq(Mux(is_any_finished & ~self.finished.all(), Cause.IMBALANCE, Cause.DRAIN)),
         ]
-        m.d.sync += self.activity.beats.eq(Mux(self.fetch_waits, Cause.DRAIN, Cause.BUS))
+        maker = Mux(self.fetch_waits_tp, Cause.TP, Cause.DRAIN)
+        m.d.sync += self.activity.beats.eq(Mux(self.fetch_waits, maker, Cause.BUS))
         waits_job = self.fill_waits_load & self.load_waits
         with m.If(self.fill_waits_load & ~self.load_waits):
             m.d.sync += self.activity.window.eq(Cause.BUS)
         with m.Elif((waits_job | self.fill_waits_slot) & is_any_busy):
             m.d.sync += self.activity.window.eq(Cause.IMBALANCE)
         with m.Else():
-            m.d.sync += self.activity.window.eq(Mux(waits_job, Cause.DRAIN, Cause.WINDOW))
+            maker = Mux(self.load_waits_tp, Cause.TP, Cause.DRAIN)
+            m.d.sync += self.activity.window.eq(Mux(waits_job, maker, Cause.WINDOW))
         return m

@@ -23,6 +23,7 @@ from .job import JobSlot
 from .loader import LOADER_FIELDS, Loader
 from .param_fetch import PARAM_FIELDS, ParamFetcher
 from .stripe import StripeMemory
+from .tp_wait import TpDue, TpWait
 from .weight_fetch import FETCH_FIELDS, WeightFetcher
 
 __all__ = ["NnEngine"]
@@ -38,6 +39,8 @@ class NnEngine(wiring.Component):
     Members
     -------
     job : In(stream of NN.layout)
+    tp_due : In, with a job: how many jobs of the tensor processor, the oldest ones that are not complete, it waits for
+    tp_done : In(1), strobe: the tensor processor has completed one
     read_acts, read_weights, read_tables, read_params, read_lut, read_residual : Out(ReadPort)
     write : Out(WritePort)
     done : Out(1), strobe: a descriptor is complete and its writes are acknowledged; in order
@@ -53,6 +56,8 @@ class NnEngine(wiring.Component):
         super().__init__(
             {
                 "job": In(stream.Signature(NN.layout)),
+                "tp_due": In(TpDue),
+                "tp_done": In(1),
                 "read_acts": Out(ReadPort(config)),
                 "read_weights": Out(ReadPort(config)),
                 "read_tables": Out(ReadPort(config)),
@@ -104,7 +109,9 @@ class NnEngine(wiring.Component):
         wiring.connect(m, drain.read_residual, wiring.flipped(self.read_residual))
         wiring.connect(m, writer.port, wiring.flipped(self.write))
         wiring.connect(m, params.params, drain.params)
-        # Weights are fetched far ahead; they need not be while pixels or parameters are waited for
+        # Parameters are needed last, and weights are fetched far ahead: they need not be while pixels, or parameters,
+        # are waited for
+        m.d.sync += params.gives_way.eq(loader.is_reading)
         m.d.sync += fetch.gives_way.eq(loader.is_reading | params.port.bursts.valid)
         wiring.connect(m, drain.chunks, writer.chunks)
         m.d.comb += [
@@ -170,24 +177,40 @@ class NnEngine(wiring.Component):
             Signal(4),
         )  # descriptors accepted and not complete; whose windows are not all read
         num_fetched = Signal(4)  # descriptors that the fetcher has taken and that are not complete
-        may_load = Signal()
+        may_load, fetch_taken = Signal(), Signal()
+        m.submodules.load_wait, m.submodules.slot_wait, m.submodules.gather_wait = (
+            load_wait,
+            slot_wait,
+            gather_wait,
+        ) = TpWait(), TpWait(), TpWait()
+        # One that waits for the loader, one that waits for the fetcher, and the one that this is at
+        for wait, begins, due in (
+            (load_wait, accepted, self.tp_due),
+            (slot_wait, accepted, self.tp_due),
+            (gather_wait, fetch_taken, slot_wait.left),
+        ):
+            m.d.comb += [wait.load.eq(begins), wait.due.eq(due), wait.done.eq(self.tp_done)]
         m.d.comb += [
             accepted.eq(self.job.valid & self.job.ready),
+            fetch_taken.eq(fetch.job.valid & fetch.job.ready),
             may_load.eq(
-                (~load.payload.wait_nn | load.payload.is_swapped | (num_open == 1))
+                (load.payload.is_swapped | (load_wait.is_over & (~load.payload.wait_nn | (num_open == 1))))
                 & (~load.payload.load_after_fill | (num_unfilled == 1))
             ),
             fetch.is_oldest.eq(num_fetched == 1),
+            fetch.is_made.eq(gather_wait.is_over),
             loader.job.valid.eq(load.valid & may_load),
             load.ready.eq(loader.job.ready & may_load),
             monitor.load_waits.eq(load.valid & ~may_load),
+            monitor.load_waits_tp.eq(~load.payload.is_swapped & ~load_wait.is_over),
             monitor.fetch_waits.eq(fetch.waits),
+            monitor.fetch_waits_tp.eq(~gather_wait.is_over),
             monitor.is_open.eq(num_open != 0),
         ]
         m.d.sync += [
             num_open.eq(num_open + accepted - writer.done),
             num_unfilled.eq(num_unfilled + accepted - filler.done),
-            num_fetched.eq(num_fetched + (fetch.job.valid & fetch.job.ready) - writer.done),
+            num_fetched.eq(num_fetched + fetch_taken - writer.done),
         ]
 
     def _connect_stripe(self, m, loader, stripe, filler):

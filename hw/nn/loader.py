@@ -633,6 +633,6 @@ class Loader(wiring.Component):
             ring.take.eq(placer.take),
             self.channel_done.eq(placer.channel_done),
             self.done.eq(placer.done),
-            self.is_reading.eq(walk.runs.valid | ~reader.runs.ready | reader.port.bursts.valid),
+            self.is_reading.eq(walk.runs.valid | reader.is_requesting),
         ]
         return m

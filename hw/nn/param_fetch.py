@@ -10,7 +10,7 @@ from convoy.hw.dma.record_assembler import RecordAssembler
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.types import Run
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import PARAM_DEPTH_RECORDS
+from convoy.spec.cycles import LOW_PARAM_RECORDS, PARAM_DEPTH_RECORDS
 from convoy.spec.isa import NN, PARAM
 
 __all__ = ["PARAM_FIELDS", "ParamFetcher"]
@@ -73,6 +73,7 @@ class ParamFetcher(wiring.Component):
     job : In(stream of NN.subset(*PARAM_FIELDS))
     port : Out(ReadPort)
     params : Out(stream of PARAM.layout)
+    gives_way : In(1), pixels are urgent: fetch only while fewer than `LOW_PARAM_RECORDS` are requested or here
     """
 
     def __init__(self, config: NpuConfig):
@@ -82,6 +83,7 @@ class ParamFetcher(wiring.Component):
                 "job": In(stream.Signature(NN.subset(*PARAM_FIELDS))),
                 "port": Out(ReadPort(config)),
                 "params": Out(stream.Signature(PARAM.layout)),
+                "gives_way": In(1),
             }
         )
 
@@ -90,13 +92,15 @@ class ParamFetcher(wiring.Component):
         config = self._config
         depth_beats = max(PARAM_DEPTH_RECORDS * PARAM.num_bytes // config.port_bytes, 2 * config.max_burst_beats)
         m.submodules.runs = runs = _ParamRuns(config)
-        m.submodules.reader = reader = RunReader(config, depth_beats)
+        low_beats = -(-LOW_PARAM_RECORDS * PARAM.num_bytes // config.port_bytes)
+        m.submodules.reader = reader = RunReader(config, depth_beats, low_beats)
         m.submodules.assembler = assembler = RecordAssembler(config, PARAM.num_bytes)
         wiring.connect(m, wiring.flipped(self.job), runs.job)
         wiring.connect(m, runs.runs, reader.runs)
         wiring.connect(m, reader.port, wiring.flipped(self.port))
         wiring.connect(m, reader.beats, assembler.beats)
         m.d.comb += [
+            reader.hold.eq(self.gives_way),
             self.params.valid.eq(assembler.records.valid),
             self.params.payload.eq(assembler.records.payload[: PARAM.num_bits]),
             assembler.records.ready.eq(self.params.ready),

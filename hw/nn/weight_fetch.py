@@ -53,6 +53,7 @@ class WeightFetcher(wiring.Component):
     job : In(stream of FETCH_FIELDS)
     tables, weights : Out(ReadPort), tap table and directory, or source; weight streams
     is_oldest : In(1), every job before the one in work is complete
+    is_made : In(1), the tensor processor has made what it waits for
     waits : Out(1), activations are to be gathered that are not in memory yet
     gives_way : In(1), other reads are urgent: fetch only for queues that hold less than `LOW_BEATS`
     tap_write : Out(TapWrite), to all cores; banks alternate, starting with bank 0
@@ -71,6 +72,7 @@ class WeightFetcher(wiring.Component):
                 "tables": Out(ReadPort(config)),
                 "weights": Out(ReadPort(config)),
                 "is_oldest": In(1),
+                "is_made": In(1, init=1),
                 "waits": Out(1),
                 "gives_way": In(1),
                 "tap_write": Out(TapWrite),
@@ -177,7 +179,7 @@ class WeightFetcher(wiring.Component):
                     with m.If(job.is_swapped):
                         m.next = "SOURCE"
             with m.State("SOURCE"):
-                m.d.comb += self.waits.eq(job.wait_nn & ~self.is_oldest)
+                m.d.comb += self.waits.eq(~self.is_made | (job.wait_nn & ~self.is_oldest))
                 with m.If(streams.is_quiet & ~self.waits):
                     m.d.comb += gather.start.eq(1)
                     m.d.sync += has_directory.eq(0)

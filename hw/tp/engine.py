@@ -22,13 +22,15 @@ class TpEngine(wiring.Component):
 
     Loading, processing and writing are units of their own; each has the fields it needs in registers of its own, and
     loads one descriptor ahead into the other half of the buffer. A descriptor is accepted when all three units have
-    taken it.
+    taken it. One that is not released is not loaded; its table, if it has one, is.
 
     Throughput: the slowest of the three; see `Load`, `Process`, `Output`.
 
     Members
     -------
     job : In(stream of `TP.layout`)
+    is_released : In(1)
+        What the job at `job` waits for is done.
     read, read_lut : Out(ReadPort)
     write : Out(WritePort)
     done : Out(1)
@@ -40,6 +42,7 @@ class TpEngine(wiring.Component):
         super().__init__(
             {
                 "job": In(stream.Signature(TP.layout)),
+                "is_released": In(1, init=1),
                 "read": Out(ReadPort(config)),
                 "read_lut": Out(ReadPort(config)),
                 "write": Out(WritePort(config)),
@@ -64,6 +67,7 @@ class TpEngine(wiring.Component):
         wiring.connect(m, process.results, output.results)
         wiring.connect(m, output.port, wiring.flipped(self.write))
         m.d.comb += [
+            load.is_released.eq(self.is_released),
             load.freed.eq(process.freed),
             process.num_there.eq(load.num_there),
             buffer.write_en.eq(load.write_en),

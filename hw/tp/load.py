@@ -41,6 +41,8 @@ class Load(wiring.Component):
     -------
     job : In(stream)
         Fields of the descriptor.
+    is_released : In(1)
+        With a job: it may be read.
     port : Out(ReadPort)
     write_en, write_addr, write_data, write_skip, write_count : Out
         For `TpBuffer`.
@@ -59,6 +61,7 @@ class Load(wiring.Component):
         super().__init__(
             {
                 "job": In(stream.Signature(_JOB)),
+                "is_released": In(1, init=1),
                 "port": Out(ReadPort(config)),
                 "write_en": Out(1),
                 "write_addr": Out(addr_bits),
@@ -111,7 +114,7 @@ class Load(wiring.Component):
                     walks.p.run_bytes.eq(job.a_run_bytes),
                     walks.p.num_inner.eq(job.num_a_runs),
                     walks.p.pitch_inner_bytes.eq(job.a_pitch_bytes),
-                    walks.valid.eq(self.job.valid & can_start & expected.ready),
+                    walks.valid.eq(self.job.valid & self.is_released & can_start & expected.ready),
                     is_start.eq(walks.valid & walks.ready),
                     expected.valid.eq(is_start),
                     self.job.ready.eq(is_start & ~has_b),

@@ -598,6 +598,14 @@ def test_hazards_between_engines():
     with pytest.raises(MachineError, match=r"NN.act_addr: reads bytes written by descriptor 0.*: set wait_tp"):
         image.run(copy(OUT_ADDR, ACT_ADDR), layer)
     image.run(copy(OUT_ADDR, ACT_ADDR), NN.encode(**fields | dict(wait_tp=1)))
+    with pytest.raises(
+        MachineError, match=r"TP.a_addr: reads bytes written by descriptor 0"
+    ):  # nor does it when it waits for TP
+        image.run(
+            copy(OUT_ADDR, OUT_ADDR + 0x200),
+            NN.encode(**fields | dict(wait_tp=1)),
+            copy(OUT_ADDR + 0x200, OUT_ADDR + 0x300, half=1),
+        )
     with pytest.raises(MachineError, match=r"NN.param_addr: reads ahead bytes written by descriptor 0"):
         image.run(copy(OUT_ADDR, fields["param_addr"]), NN.encode(**fields | dict(wait_tp=1)))
 

@@ -41,7 +41,13 @@ def pointwise(**changes):
 
 def start(num_following=0, following=None, stream=STREAM, **changes):
     return simulate_start(
-        Load(pointwise(**changes), layer(stream), 2, 1.0, 50.0), ACCEPTED, num_following, following, LATENCY, Q
+        Load(pointwise(**changes), layer(stream), 2, 1.0, 50.0),
+        ACCEPTED,
+        ACCEPTED + 1,
+        num_following,
+        following,
+        LATENCY,
+        Q,
     )
 
 

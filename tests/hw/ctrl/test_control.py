@@ -20,14 +20,16 @@ CONFIG = PRESETS["Q"]
 
 
 class Bench:
-    """Runs programs; `events` holds ("start" or "done", engine, tag) in the order seen, `cycles` the cycle of each."""
+    """Runs programs; `events` holds ("start" or "done", engine, tag) in the order seen, `dues` by tag how many TP jobs
+    each NN job was said to wait for.
+    """
 
     def __init__(self, descriptors, *, stall=0.0, seed=0, max_engine_cycles=30, num_jobs=2):
         self.dut = control.Control(CONFIG)
         self.rng = random.Random(seed)
         self.max_engine_cycles = max_engine_cycles
         self.num_jobs = num_jobs
-        self.events = []
+        self.events, self.dues = [], {}
         self.queues = []
         self.quiet_cycles = 60  # from the order to stop until the reads under way have ended, at most
         self.is_bus_busy = False
@@ -75,12 +77,15 @@ class Bench:
             while True:
                 finishes = bool(queue) and self.cycle >= queue[0][0]
                 is_ready = len(queue) < self.num_jobs and self.rng.random() < 0.7
+                is_ready &= name == "nn" or ctx.get(self.dut.tp_released)
                 ctx.set(job.ready, is_ready)
                 ctx.set(done, finishes)
                 if finishes:
                     self.events.append(("done", name, queue.pop(0)[1]))
-                _, _, valid, tag = await ctx.tick().sample(job.valid, job.p.tag)
+                _, _, valid, tag, due = await ctx.tick().sample(job.valid, job.p.tag, self.dut.nn_due)
                 if valid and is_ready:
+                    if name == "nn":
+                        self.dues[tag] = due
                     after = max([self.cycle, *(until for until, _ in queue)])
                     queue.append((after + self.rng.randint(1, self.max_engine_cycles), tag))
                     self.events.append(("start", name, tag))
@@ -117,8 +122,10 @@ def descriptor(opcode, tag, *, wait_nn=0, wait_tp=0, tp_ahead=0):
     return smallest(wait_nn=wait_nn, wait_tp=wait_tp, tp_ahead=tp_ahead, tag=tag)
 
 
-def check_order(events, program):
-    """Every job started once, per engine in order, and not before what it waits for; done before the end."""
+def check_order(events, dues, program):
+    """Every job started once, per engine in order, and a TP job not before what it waits for; done before the end. An
+    NN job is told how many TP jobs it waits for, counting one that is done in this very cycle or not.
+    """
     for engine, opcode in (("nn", Opcode.NN), ("tp", Opcode.TP)):
         tags = [tag for tag, (op, *_) in enumerate(program) if op == opcode]
         for kind in ("start", "done"):
@@ -126,12 +133,16 @@ def check_order(events, program):
     for tag, (opcode, wait_nn, wait_tp, tp_ahead) in enumerate(program):
         own = "nn" if opcode == Opcode.NN else "tp"
         before = events[: events.index(("start", own, tag))]
+        num_awaited = 0
         for earlier, (op, *_) in enumerate(program[:tag]):
             num_later = sum(later == Opcode.TP for later, *_ in program[earlier + 1 : tag])
             if op == Opcode.TP and wait_tp and num_later >= tp_ahead:
-                assert ("done", "tp", earlier) in before
+                assert opcode == Opcode.NN or ("done", "tp", earlier) in before
+                num_awaited += ("done", "tp", earlier) not in before
             if op == Opcode.NN and opcode == Opcode.TP and wait_nn:
                 assert ("done", "nn", earlier) in before
+        if opcode == Opcode.NN:
+            assert dues[tag] - num_awaited in (0, 1)
 
 
 PROGRAM = st.lists(
@@ -156,7 +167,7 @@ def test_program(program, stall, seed, max_engine_cycles, num_jobs):
             bench.memory[RECORD_BASE:] = bytes(len(bench.memory) - RECORD_BASE)
             await bench.start(ctx, len(program))
             await bench.wait(ctx)
-            check_order(bench.events, program)
+            check_order(bench.events, bench.dues, program)
             cycles = await bench.read(ctx, "CYCLES")
             times = {tag: bench.record(tag)["cycle"] for tag in range(len(program))}
             assert all(0 < time <= cycles for time in times.values())

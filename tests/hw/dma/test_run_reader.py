@@ -84,6 +84,26 @@ def test_requests_never_exceed_the_queue():
     assert memory.bursts == [(8, 16), (136, 16)]
 
 
+def test_held_reader_requests_what_is_low_only():
+    config = NpuConfig()
+    dut = RunReader(config, 64, 24)
+    memory = ReadPortMemory(config, dut.port, CONTENTS)
+
+    async def sender(ctx):
+        ctx.set(dut.hold, 1)
+        assert not ctx.get(dut.is_requesting)
+        await send(ctx, dut.runs, [{"addr": 8, "num_bytes": 384}])
+        await ctx.tick().repeat(40)
+        assert memory.bursts == [(8, 16), (136, 16)]
+        assert ctx.get(dut.is_requesting)
+        ctx.set(dut.hold, 0)
+        await ctx.tick().repeat(6)
+        assert memory.bursts[2:] == [(264, 16)]
+        assert not ctx.get(dut.is_requesting)
+
+    simulate(dut, sender, background=[memory.process])
+
+
 def test_queue_must_hold_a_burst():
     with pytest.raises(ValueError, match="depth_beats = 8 cannot hold a burst of 16 beats"):
         RunReader(NpuConfig(), 8)

@@ -26,6 +26,9 @@ IDLE, BUSY, WINDOW = (CoreState.JOB,) * 2, (CoreState.BUSY, CoreState.WINDOW), (
         (WINDOW, {}, {"window": Cause.WINDOW}),
         (WINDOW, {}, {"beats": Cause.BUS}),
         (WINDOW, {"fetch_waits": 1}, {"beats": Cause.DRAIN}),
+        (WINDOW, {"fill_waits_load": 1, "load_waits": 1, "load_waits_tp": 1}, {"window": Cause.TP}),
+        (WINDOW, {"fill_waits_load": 1, "load_waits_tp": 1}, {"window": Cause.BUS}),
+        (WINDOW, {"fetch_waits": 1, "fetch_waits_tp": 1}, {"beats": Cause.TP}),
     ],
 )
 def test_causes(states, inputs, cause):

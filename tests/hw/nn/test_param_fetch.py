@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from convoy.hw.nn.param_fetch import ParamFetcher
 from convoy.spec.config import NpuConfig
+from convoy.spec.cycles import LOW_PARAM_RECORDS
 from convoy.spec.isa import PARAM
 from convoy.verif.pysim import ReadPortMemory, always, receive, send, simulate, sometimes
 
@@ -71,3 +72,22 @@ def test_throughput(port_bits, cycles_per_record):
     wanted, seen, cycles = run(NpuConfig(port_bits=port_bits), [job])
     assert seen == wanted
     assert cycles[-1] - cycles[0] <= cycles_per_record * (len(wanted) - 1)
+
+
+def test_pixels_go_first():
+    config, beats = NpuConfig(), LOW_PARAM_RECORDS * PARAM.num_bytes // NpuConfig().port_bytes
+    dut = ParamFetcher(config)
+    memory = ReadPortMemory(config, dut.port, bytearray(1 << 13))
+    job = {"param_addr": 0, "num_sb": 1, "num_groups": 4, "num_kernels": 8, "num_kernels_last": 8}
+
+    async def testbench(ctx):
+        ctx.set(dut.gives_way, 1)
+        await send(ctx, dut.job, [job])
+        await ctx.tick().repeat(60)
+        held = sum(length for _, length in memory.bursts)
+        assert beats <= held <= beats + config.max_burst_beats  # the first record has left the queue
+        ctx.set(dut.gives_way, 0)
+        await ctx.tick().repeat(60)
+        assert sum(length for _, length in memory.bursts) > held
+
+    simulate(dut, testbench, background=[memory.process])

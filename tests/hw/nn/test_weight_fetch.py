@@ -205,8 +205,8 @@ def test_fetcher_gives_way():
     may_start=st.booleans(),
 )
 def test_activations_come_between_weights(num_cores, port_bits, seed, may_start):
-    """A swapped descriptor among others: its tokens come after the beats of the one before, and, with `wait_nn`, not
-    before all earlier ones are complete.
+    """A swapped descriptor among others: its tokens come after the beats of the one before, not before the tensor
+    processor has made what they are, and, with `wait_nn`, not before all earlier ones are complete.
     """
     config = NpuConfig(num_cores=num_cores, port_bits=port_bits, weight_fifo_beats=32)
     rng = random.Random(seed)
@@ -219,7 +219,7 @@ def test_activations_come_between_weights(num_cores, port_bits, seed, may_start)
     tokens = swapped_tokens(layer, num_cores)
     dut = WeightFetcher(config)
     seen, level = [[] for _ in range(num_cores)], [0] * num_cores
-    done_at = rng.randrange(400, 900)
+    done_at, made_at = rng.randrange(400, 900), rng.randrange(900)
 
     async def give_jobs(ctx):
         await send(ctx, dut.job, [plain, swapped, plain])
@@ -229,6 +229,7 @@ def test_activations_come_between_weights(num_cores, port_bits, seed, may_start)
         while sum(map(len, seen)) < num_cores * (80 + len(tokens[0])):
             cycle += 1
             ctx.set(dut.is_oldest, cycle > done_at)
+            ctx.set(dut.is_made, cycle > made_at)
             taken = [have > 0 and rng.random() < 0.7 for have in level]
             ctx.set(dut.taken, sum(take << core for core, take in enumerate(taken)))
             _, _, en, beats = await ctx.tick().sample(dut.beat_en, dut.beats)
@@ -236,7 +237,7 @@ def test_activations_come_between_weights(num_cores, port_bits, seed, may_start)
                 level[core] += (en >> core & 1) - taken[core]
                 assert level[core] <= config.weight_fifo_beats
                 if en >> core & 1:
-                    assert not beats.is_byte or may_start or cycle > done_at
+                    assert not beats.is_byte or (cycle > made_at and (may_start or cycle > done_at))
                     seen[core].append((beats.data & 0xFFFF, bool(beats.last)) if beats.is_byte else None)
 
     servers = [ReadPortMemory(config, port, image.bytes, go=always) for port in (dut.tables, dut.weights)]

@@ -212,6 +212,32 @@ def test_descriptors_match_the_golden_machine(port_bits):
     check()
 
 
+def test_a_job_that_waits_reads_its_table_only():
+    config = NpuConfig(tp_buffer_bytes=1024)
+    job = BLANK | {"a_run_bytes": 8, "num_2": 8, "step_2": 1, "tile_ih": 1, "tile_iw": 8, "out_run_bytes": 8}
+    job |= {"out_addr": AREA_BYTES, "has_lut": 1, "lut_addr": 2 * AREA_BYTES}
+    dut, memory = TpEngine(config), bytearray(3 * AREA_BYTES)
+    reader, tables = (ReadPortMemory(config, port, memory) for port in (dut.read, dut.read_lut))
+    writer = WritePortMemory(config, dut.write, memory)
+
+    async def testbench(ctx):
+        ctx.set(dut.is_released, 0)
+        ctx.set(dut.job.p, job)
+        ctx.set(dut.job.valid, 1)
+        for _ in range(80):
+            await ctx.tick()
+            assert not ctx.get(dut.job.ready)
+        assert tables.bursts
+        assert not reader.bursts
+        ctx.set(dut.is_released, 1)
+        await ctx.tick().until(dut.job.ready)
+        ctx.set(dut.job.valid, 0)
+        await ctx.tick().until(dut.done)
+        assert reader.bursts
+
+    simulate(dut, testbench, background=[reader.process, tables.process, writer.process])
+
+
 def test_add_takes_a_cycle_per_four_elements():
     config = NpuConfig()
     total = config.tp_buffer_bytes // 4
