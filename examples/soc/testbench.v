@@ -3,10 +3,14 @@
 
 `timescale 1ns / 1ps
 
+`ifndef MEMORY_BYTE
+`define MEMORY_BYTE(i) soc.memory.bytes[i]
+`endif
+
 module testbench;
   `include "program.vh"
 
-  localparam MAX_CYCLES = 10_000_000;
+  localparam MAX_CYCLES = 10_000_000, MAX_ANSWER_CYCLES = 1000;
 
   reg aclk = 0, aresetn = 0;
   always #5 aclk = !aclk;
@@ -30,6 +34,16 @@ module testbench;
 
   // Signals change at falling edges; what is ready then is taken at the rising edge that follows
   reg is_addr_taken, is_data_taken;
+
+  // An access of a register that takes too long, and a program that does not end, end the simulation
+  integer answer_cycles = 0, total_cycles = 0;
+
+  always @(posedge aclk) begin
+    total_cycles <= total_cycles + 1;
+    answer_cycles <= bready || rready ? answer_cycles + 1 : 0;
+    if (answer_cycles == MAX_ANSWER_CYCLES) fail("a register does not answer");
+    if (total_cycles == MAX_CYCLES) fail("the interrupt does not come");
+  end
 
   task write_register(input [31:0] addr, input [31:0] value);
     begin
@@ -69,6 +83,7 @@ module testbench;
     end
   endtask
 
+  reg [7:0]  image [0:MEMORY_BYTES-1];
   reg [7:0]  expected [0:MEMORY_BYTES-1];
   reg [31:0] value, cycles;
   integer    i, num_wrong;
@@ -78,8 +93,9 @@ module testbench;
       $dumpfile("waves.vcd");
       $dumpvars(0, testbench);
     end
-    $readmemh("memory.hex", soc.memory.bytes);
+    $readmemh("memory.hex", image);
     $readmemh("expected.hex", expected);
+    for (i = 0; i < MEMORY_BYTES; i = i + 1) `MEMORY_BYTE(i) = image[i];
     repeat (4) @(negedge aclk);
     aresetn = 1;
 
@@ -96,7 +112,7 @@ module testbench;
     end
     write_register(REG_IRQ_STATUS, 1);
     write_register(REG_IRQ_ENABLE, 1);
-    write_register(REG_TIMEOUT, MAX_CYCLES);
+    write_register(REG_TIMEOUT, MAX_CYCLES / 4);
     write_register(REG_PROGRAM_BASE, PROGRAM_BASE);
     write_register(REG_PROGRAM_COUNT, PROGRAM_COUNT);
     write_register(REG_RECORD_BASE, RECORD_BASE);
@@ -116,8 +132,8 @@ module testbench;
 
     num_wrong = 0;
     for (i = 0; i < MEMORY_BYTES; i = i + 1)
-      if ((i < RECORD_BASE || i >= RECORD_END) && soc.memory.bytes[i] !== expected[i]) begin
-        if (num_wrong == 0) $display("address %h: %h, expected %h", i, soc.memory.bytes[i], expected[i]);
+      if ((i < RECORD_BASE || i >= RECORD_END) && `MEMORY_BYTE(i) !== expected[i]) begin
+        if (num_wrong == 0) $display("address %h: %h, expected %h", i, `MEMORY_BYTE(i), expected[i]);
         num_wrong = num_wrong + 1;
       end
     if (num_wrong != 0) fail("the memory is not as expected");

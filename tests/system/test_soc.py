@@ -1,4 +1,4 @@
-"""The example system, as its makefile builds and runs it: a small network on a small NPU, in Icarus Verilog."""
+"""The example systems, as their makefiles build and run them: a small network on a small NPU, in Icarus Verilog."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from convoy.spec.config import NpuConfig
 from convoy.verif.litert import ModelBuilder
 
-FOLDER = Path(__file__).parents[2] / "examples" / "soc"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIG = NpuConfig(
     num_cores=1,
     num_lanes=8,
@@ -37,33 +37,47 @@ def small_network() -> bytes:
     return builder.finish([image], [result])
 
 
-@pytest.mark.icarus
-def test_the_example_system(tmp_path):
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the network and the configuration."""
     if shutil.which("make") is None:
         pytest.skip("needs make")
     (tmp_path / "network.tflite").write_bytes(small_network())
     (tmp_path / "small.toml").write_text("".join(f"{key} = {value}\n" for key, value in CONFIG.to_dict().items()))
+    return tmp_path
 
+
+def run(example: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The example's `make run` in that folder."""
     settings = {
-        "BUILD": tmp_path / "build",
-        "CONFIG": tmp_path / "small.toml",
-        "MODEL": tmp_path / "network.tflite",
+        "BUILD": folder / "build",
+        "CONFIG": folder / "small.toml",
+        "MODEL": folder / "network.tflite",
         "BIN": Path(sys.executable).parent,
         "SIM": "icarus",
     }
+    command = ["make", "-C", EXAMPLES / example, "run", *(f"{name}={value}" for name, value in settings.items())]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    def run() -> subprocess.CompletedProcess[str]:
-        command = ["make", "-C", FOLDER, "run", *(f"{name}={value}" for name, value in settings.items())]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    done = run()
+@pytest.mark.icarus
+def test_the_system_in_verilog(folder):
+    done = run("soc", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASS: " in done.stdout
     assert "warning" not in done.stdout + done.stderr
 
-    lines = (tmp_path / "build" / "expected.hex").read_text().splitlines()
-    lines[0] = f"{int(lines[0], 16) ^ 1:02x}"
-    (tmp_path / "build" / "expected.hex").write_text("\n".join(lines) + "\n")
-    done = run()
+    expected = folder / "build" / "expected.hex"
+    first, *others = expected.read_text().split()
+    expected.write_text("\n".join([f"{int(first, 16) ^ 1:02x}", *others]))
+    done = run("soc", folder)
     assert done.returncode != 0
     assert "FAIL: the memory is not as expected" in done.stdout
+
+
+@pytest.mark.icarus
+def test_the_system_of_litex(folder):
+    pytest.importorskip("litex", reason="needs LiteX: pip install 'convoy-npu[litex]'", exc_type=ImportError)
+    done = run("litex", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASS: " in done.stdout
