@@ -188,7 +188,7 @@ def run_example(
 
 def modes_of(graph: Graph, compiled: Compiled, memory_model: MemoryModel | None = None) -> set[str]:
     """What an example exercises, as "subject: value"."""
-    found = set(_plan_modes(graph, compiled)) | set(_config_modes(compiled.plan.config))
+    found = set(_plan_modes(compiled)) | set(_config_modes(compiled.plan.config))
     for op in graph.ops:
         found.add(f"operator: {op.kind}")
         dtype = graph.tensors[(op.outputs or op.inputs)[0]].dtype
@@ -282,9 +282,10 @@ def _resize_modes(graph: Graph, op: Op) -> Iterator[str]:
         )
 
 
-def _plan_modes(graph: Graph, compiled: Compiled) -> Iterator[str]:
+def _plan_modes(compiled: Compiled) -> Iterator[str]:
     plan = compiled.plan
-    kinds = {op.index: op.kind for op in graph.ops}
+    ops = {op.index: op for op in plan.graph.ops}
+    numbered = {op.number: op for op in plan.graph.ops}
     for step in plan.steps:
         if isinstance(step, HostStep):
             yield "engine: host"
@@ -298,17 +299,14 @@ def _plan_modes(graph: Graph, compiled: Compiled) -> Iterator[str]:
                         yield "zero runs: over several kernels"
     for index, note in plan.notes.items():
         if note.startswith("fused into operator "):
-            root = kinds[int(note.removeprefix("fused into operator ").split()[0])]
-            fused = (
-                f"{'table' if kinds[index] in LUT_KINDS else kinds[index]} into "
-                f"{'convolution' if root in _CONVOLUTIONS else root}"
-            )
+            root, kind = numbered[note.removeprefix("fused into operator ").split()[0]].kind, ops[index].kind
+            fused = f"{'table' if kind in LUT_KINDS else kind} into {'convolution' if root in _CONVOLUTIONS else root}"
             yield f"fused: {fused}"
-            if graph.tensors[graph.ops[index].outputs[0]].dtype == np.int16:
+            if plan.graph.tensors[ops[index].outputs[0]].dtype == np.int16:
                 yield f"fused of int16: {fused}"
     for index, tiling in compiled.tilings.items():
-        options, axes = graph.ops[index].options, (tiling.geometry.rows, tiling.geometry.cols)
-        if kinds[index] in _CONVOLUTIONS:
+        options, axes = ops[index].options, (tiling.geometry.rows, tiling.geometry.cols)
+        if ops[index].kind in _CONVOLUTIONS:
             for axis, stored in zip("wh" if compiled.is_transposed else "hw", axes, strict=True):
                 strides = f"{options.get(f'stride_{axis}', 1) // stored.stride} x {stored.stride}"
                 yield f"stride on TP x on NN: {strides}"
