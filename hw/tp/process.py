@@ -321,7 +321,8 @@ class Process(wiring.Component):
         ]
 
         m.d.comb += maths[0].total.eq(pool.total)
-        mean_tags = _delay(m, {"en": pool.total_en, "last": pool.total_last}, MathLane.TOTAL_CYCLES, "mean")
+        total_tags = {"en": pool.total_en & (job.op == TpOp.MEAN), "last": pool.total_last}
+        mean_tags = _delay(m, total_tags, MathLane.TOTAL_CYCLES, "mean")
 
         result = {"count": Signal.like(results.p.count), "last": Signal()}
         with m.Switch(job.op):

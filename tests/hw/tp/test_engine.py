@@ -23,8 +23,9 @@ BLANK = (
 )
 
 
-def run(config, jobs, memory, *, latency_cycles=3, go=always):
-    """Executes the descriptors on the engine; the cycle of each `done`.
+def run(config, jobs, memory, *, latency_cycles=3, go=always, is_waiting=False):
+    """Executes the descriptors on the engine; the cycle of each `done`. With `is_waiting` each is released some time
+    after the one before is done.
 
     Asserts that memory is right at every `done`.
     """
@@ -41,9 +42,15 @@ def run(config, jobs, memory, *, latency_cycles=3, go=always):
     done_cycles = []
 
     async def feed(ctx):
-        for job in jobs:
+        for number, job in enumerate(jobs):
             ctx.set(dut.job.p, job)
             ctx.set(dut.job.valid, 1)
+            if is_waiting:
+                ctx.set(dut.is_released, 0)
+                while len(done_cycles) < number:
+                    await ctx.tick()
+                await ctx.tick().repeat(30)
+                ctx.set(dut.is_released, 1)
             await ctx.tick().until(dut.job.ready)
             ctx.set(dut.job.valid, 0)
 
@@ -210,6 +217,28 @@ def test_descriptors_match_the_golden_machine(port_bits):
         assert len(run(config, program, memory, latency_cycles=latency_cycles, go=go)) == len(program)
 
     check()
+
+
+@pytest.mark.parametrize("first", [TpOp.COPY, TpOp.ADD, TpOp.MAX_POOL, TpOp.AVG_POOL, TpOp.MEAN])
+def test_nothing_is_left_of_the_operation_before(first):
+    """Each operation behind each other one, begun while it waits for that."""
+    config = NpuConfig(tp_buffer_bytes=1024)
+    shape = {"a_run_bytes": 60, "num_0": 3, "step_0": 20, "tile_ih": 2, "tile_iw": 10, "out_run_bytes": 3}
+    window = {"kernel_h": 2, "kernel_w": 2, "stride_h": 1, "stride_w": 1}
+    row = {"num_2": 20, "step_2": 1, "tile_ih": 1, "tile_iw": 20, "out_run_bytes": 60}
+    pair = {"b_run_bytes": 60, "b_step_0": 20, "b_step_2": 1, "b_mult": 1 << 30}
+    scaled = {"a_mult": 1 << 30, "out_mult": 1 << 30, "out_shift": 1}
+    order = [op for second in TpOp for op in (first, second)]
+    program = [
+        BLANK
+        | shape
+        | scaled
+        | {"op": op, "buffer_half": number % 2, "out_addr": (2 + number) * AREA_BYTES}
+        | (row if op is TpOp.COPY else row | pair if op in TP_TWO_OPERANDS else window)
+        for number, op in enumerate(order)
+    ]
+    memory = random.Random(first).randbytes((2 + len(program)) * AREA_BYTES)
+    assert len(run(config, program, memory, is_waiting=True)) == len(program)
 
 
 def test_a_job_that_waits_reads_its_table_only():
