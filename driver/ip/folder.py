@@ -13,8 +13,10 @@ from .ipxact import ipxact
 from .systemrdl import systemrdl
 from .verilog import (
     CORE_NAMES,
+    KEYWORDS,
     RAM_STYLES,
     RAM_UNITS,
+    TAKEN,
     Port,
     find_ports,
     outer_port,
@@ -48,8 +50,11 @@ def parse_names(options: Iterable[str]) -> dict[str, str]:
         if old not in names:
             raise GraphError(f"--rename {option}: give OLD=NEW, OLD one of {', '.join(names)}")
         names[old] = _identifier(f"--rename {option}", new)
-    if len(set(names.values())) != len(names):
-        raise GraphError(f"--rename: two ports would be called {_twice(names.values())}; give different names")
+    buses = tuple(f"{names[bus]}_" for bus in ("s_axil", "m_axi"))
+    for old, new in names.items():
+        others = {names[other] for other in names if other != old}
+        if new in others | TAKEN or new.startswith(buses):
+            raise GraphError(f"--rename: {new} is the name of something else in the top module; give another")
     return names
 
 
@@ -91,12 +96,9 @@ def prefix_of(config_name: str, prefix: str | None) -> str:
 def _identifier(option: str, name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
         raise GraphError(f"{option}: a name is a letter, then up to 63 letters, digits and underscores")
+    if name in KEYWORDS.split():
+        raise GraphError(f"{option}: {name} is a word of Verilog; give another")
     return name
-
-
-def _twice(names: Iterable[str]) -> str:
-    seen = list(names)
-    return next(name for name in seen if seen.count(name) > 1)
 
 
 def ip_files(

@@ -30,7 +30,7 @@ def register_doc(register: Register) -> str:
 
 def systemrdl(name: str, header: list[str]) -> str:
     """An address map called `name`; `header` is a comment, line by line."""
-    lines = [*(f"// {line}".rstrip() for line in header), "", "enum error_e {"]
+    lines = [*(f"// {line}".rstrip() for line in header), "", f"enum {name}_error_e {{"]
     docs = member_docs(Error)
     lines += [f"  {error.name} = 8'd{error.value} {{ desc = {_text(docs[error.name])}; }};" for error in Error]
     lines += [
@@ -45,7 +45,7 @@ def systemrdl(name: str, header: list[str]) -> str:
     for register in REGISTERS.values():
         lines += ["", "  reg {", f"    desc = {_text(register_doc(register))};"]
         for field in fields_of(register):
-            encode = " encode = error_e;" if field.values is Error else ""
+            encode = f" encode = {name}_error_e;" if field.values is Error else ""
             doc = f" desc = {_text(field.doc)};" if field.doc else ""
             place = f"{field.name}[{field.lsb + field.width - 1}:{field.lsb}]"
             access = (

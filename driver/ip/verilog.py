@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from convoy.spec.config import PAGE_BYTES
 
 __all__ = [
+    "CORE_NAMES",
+    "KEYWORDS",
     "RAM_STYLES",
     "RAM_UNITS",
+    "TAKEN",
     "Port",
     "find_ports",
     "top_module",
@@ -19,6 +22,20 @@ __all__ = [
     "with_ram_styles",
 ]
 
+KEYWORDS = (
+    "always and assign automatic begin buf bufif0 bufif1 case casex casez cell cmos config deassign default "
+    "defparam design disable edge else end endcase endconfig endfunction endgenerate endmodule endprimitive "
+    "endspecify endtable endtask event for force forever fork function generate genvar highz0 highz1 if ifnone "
+    "incdir include initial inout input instance integer join large liblist library localparam macromodule medium "
+    "module nand negedge nmos nor noshowcancelled not notif0 notif1 or output parameter pmos posedge primitive "
+    "pull0 pull1 pulldown pullup pulsestyle_ondetect pulsestyle_onevent rcmos real realtime reg release repeat "
+    "rnmos rpmos rtran rtranif0 rtranif1 scalared showcancelled signed small specify specparam strong0 strong1 "
+    "supply0 supply1 table task time tran tranif0 tranif1 tri tri0 tri1 triand trior trireg unsigned use uwire "
+    "vectored wait wand weak0 weak1 while wire wor xnor xor"
+)
+"""Of Verilog-2005, separated by spaces."""
+TAKEN = frozenset(("BASE_ADDRESS", "core", "core_araddr", "core_awaddr"))
+"""Names that the top module has for other things than ports."""
 CORE_NAMES = {"clk": "aclk", "rst": "aresetn"}
 """What the top module calls these ports of the core, if nothing else is said."""
 START = "\\$start "

@@ -86,7 +86,10 @@ def test_one_file(folder, tmp_path):
     [
         (["--rename", "clk=x"], "--rename clk=x: give OLD=NEW, OLD one of aclk"),
         (["--rename", "aclk=1x"], "a name is a letter"),
-        (["--rename", "aclk=irq"], "two ports would be called irq"),
+        (["--rename", "aclk=irq"], "--rename: irq is the name of something else in the top module"),
+        (["--rename", "aclk=m_axi_araddr"], "--rename: m_axi_araddr is the name of something else"),
+        (["--rename", "irq=core"], "--rename: core is the name of something else"),
+        (["--rename", "irq=wire"], "--rename irq=wire: wire is a word of Verilog"),
         (["--prefix", "a b"], "--prefix a b: a name is a letter"),
         (["--ram", "stripe=lut"], "--ram stripe=lut: give UNIT=STYLE, UNIT one of accumulators"),
         (["--ram", "windows=block"], "they are read without a clock edge; use distributed or auto"),
