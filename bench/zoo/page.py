@@ -218,5 +218,5 @@ def _chart(rows: Sequence[dict[str, Any]]) -> alt.TopLevelMixin:
                 legend=alt.Legend(orient="top"),
             ),
         )
-        .properties(width=560, height=alt.Step(13))
+        .properties(width=560, height=alt.Step(13), padding={"left": 40, "right": 20, "top": 5, "bottom": 5})
     )
