@@ -308,7 +308,9 @@ def _plan_modes(compiled: Compiled) -> Iterator[str]:
         options, axes = ops[index].options, (tiling.geometry.rows, tiling.geometry.cols)
         if ops[index].kind in _CONVOLUTIONS:
             for axis, stored in zip("wh" if compiled.is_transposed else "hw", axes, strict=True):
-                strides = f"{options.get(f'stride_{axis}', 1) // stored.stride} x {stored.stride}"
+                stride = options.get(f"stride_{axis}", 1)
+                on_tp = stride // stored.stride if stride % stored.stride == 0 else "columns of all channels"
+                strides = f"{on_tp} x {stored.stride}"
                 yield f"stride on TP x on NN: {strides}"
                 if tiling.geometry.value_bytes == 2:
                     yield f"stride of int16 on TP x on NN: {strides}"

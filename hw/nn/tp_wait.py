@@ -1,13 +1,13 @@
 """Jobs of the tensor processor that a job of the NN engine waits for."""
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Module, Mux, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 __all__ = ["TpDue", "TpWait"]
 
-TpDue = range(9)
-"""A number of them, as many as can be under way."""
+TpDue = unsigned(4)
+"""A number of them, at most as many as can be under way."""
 
 
 class TpWait(wiring.Component):

@@ -79,8 +79,8 @@ def test_modes_of_strides_runs_and_kernels():
     large as may be.
     """
     maker = GraphMaker(2)
-    source, bias = maker.tensor((1, 47, 41, 2)), maker.bias(9, 2)
-    weights = maker.weights((9, 43, 10, 2), 9, 0, 0.02)
+    source, bias = maker.tensor((1, 47, 41, 3)), maker.bias(9, 2)
+    weights = maker.weights((9, 43, 10, 3), 9, 0, 0.02)
     target = maker.op(
         "CONV_2D", (source, weights, bias), (1, 2, 32, 9), stride_h=4, stride_w=1, padding="VALID", activation="NONE"
     )

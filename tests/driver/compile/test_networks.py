@@ -208,9 +208,9 @@ def test_reshape_at_the_edges():
 def test_a_convolution_does_not_wait_for_blocks_before_it():
     """Pixels with their channels are made in several blocks; the next convolution comes behind the first of them."""
     maker = GraphMaker(4)
-    source = maker.tensor((1, 24, 24, 3))
+    source = maker.tensor((1, 40, 40, 3))
     boxes = conv(maker, source, 12)
-    rows = maker.op("RESHAPE", (boxes,), (1, 1728, 4))
+    rows = maker.op("RESHAPE", (boxes,), (1, 4800, 4))
     graph = maker.graph([source], [rows, conv(maker, source, 8)])
     plan = compile_graph(graph, PRESETS["Q"], keep_tensors=True)
     check(graph, plan)

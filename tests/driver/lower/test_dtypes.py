@@ -167,7 +167,7 @@ def test_int16_that_is_refused():
             "'input' is int16 with a zero point; use 0",
         ),
         (
-            pool_model("MAX_POOL_2D", (1, 900, 900, 1), (2, 2), (2, 2), quant, dtype=np.int16),
+            pool_model("MAX_POOL_2D", (1, 900, 900, 1), (2, 2), (3, 3), quant, dtype=np.int16),
             "the 2 rows of 900 int16 of a pooling window exceed half of the TP buffer of 2 x 512 bytes",
         ),
     ):
