@@ -183,7 +183,8 @@ class PoolReduce(wiring.Component):
             [Signal(signed(9), reset_less=True, name=f"{name}{lane}") for lane in range(lanes)]
             for name in ("first", "second")
         )
-        values_en, values_last, values_count = Signal(), Signal(), Signal(range(2 * lanes + 1), reset_less=True)
+        values_en, values_last = Signal(), Signal()
+        values_count = Signal((2 * lanes).bit_length(), reset_less=True)
         m.d.sync += [
             values_en.eq(self.en),
             values_last.eq(self.window_last),
