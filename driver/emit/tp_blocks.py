@@ -249,10 +249,6 @@ def _part_runs(array: Box, order: tuple[int, ...], box: Sequence[tuple[int, int]
     )
 
 
-_UNESTIMATED = (0, 1, 2), (2, 1, 0)
-"""Orders of an image that becomes planes of columns: spread, it loads beside a convolution's pixels, which the timing
-model takes for too fast.
-"""
 _Places = tuple[tuple[int, int], ...]
 """(first, number) along each axis."""
 
@@ -323,7 +319,8 @@ def _copy_box(work: CopyWork, limit: int, config: NpuConfig) -> tuple[tuple[int,
     candidates += [(h - (axis == 0), w - (axis == 1), c - (axis == 2)) for h, w, c in candidates for axis in range(3)]
     candidates = [extents for extents in dict.fromkeys(candidates) if min(extents) >= 1]
     choices = [(extents, False) for extents in candidates]
-    if (work.source, work.target) != _UNESTIMATED:
+    # Pixels that become planes are loaded beside a convolution's, which the timing model takes for too fast
+    if work.source != (0, 1, 2) or work.target[0] != 2:
         choices += [(extents, True) for each in candidates for extents in _for_spread(work, each)]
     return min(dict.fromkeys(choices), key=lambda choice: _box_cycles(work, choice[0], choice[1], limit, config))
 
