@@ -51,7 +51,8 @@ def test_wake_words(name, device_name):
             for op in graph.ops:
                 for index in op.outputs:
                     if index not in execution.tensors:
-                        assert "is not stored" in plan.notes[op.index]
+                        is_view = op.kind in ("RESHAPE", "STRIDED_SLICE")  # what reads it takes its source as it is
+                        assert is_view or "is not stored" in plan.notes[op.index]
                         continue
                     np.testing.assert_array_equal(
                         execution.tensors[index],
