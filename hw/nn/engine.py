@@ -121,6 +121,7 @@ class NnEngine(wiring.Component):
             loader_rest.done.eq(loader.done),
             params_rest.offered.eq(
                 (params.job.valid & params.job.ready)
+                | params.gives_way  # when that ends what it has held back is requested
                 | params.port.bursts.valid
                 | params.port.beats.valid
                 | (params.params.valid & params.params.ready)
