@@ -11,32 +11,50 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from enum import StrEnum
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from convoy.driver.bench.cli import bench_app
-from convoy.driver.report.progress import bar, restore_interrupt, spinner
-from convoy.spec.config import NpuConfig, load_config
+from convoy.driver.report.progress import bar, spinner
+from convoy.spec.config import load_config
 
-from .complete import complete_config, complete_files, config_help
-from .errors import DeviceError, GraphError
+from .complete import complete_files
+from .errors import GraphError
 from .files import check_outputs, is_folder_name, write_file, writing
+from .job import Job, choose_workers, layer_workers, start_reference
+from .options import (
+    ClockOption,
+    Config,
+    Csv,
+    DeviceName,
+    DeviceOption,
+    Html,
+    Json,
+    Latency,
+    Memory,
+    MemoryKind,
+    Model,
+    NewFile,
+    QuantizedType,
+    Reference,
+    ReferenceName,
+    Save,
+    Scheduler,
+    Seed,
+    ShapeOption,
+    Stall,
+    Strict,
+    Waves,
+)
 from .outcome import exit_code_of
 
 if TYPE_CHECKING:
-    from convoy.driver.emit.program import Plan
     from convoy.driver.graph.graph import Graph
-    from convoy.driver.graph.onnx_reader import OnnxModel
-    from convoy.driver.graph.tflite_reader import TfliteModel
-    from convoy.driver.report.deployment import Clock
-    from convoy.driver.runtime.device import Device, MemoryModel
-    from convoy.driver.runtime.session import Execution
+    from convoy.driver.runtime.device import MemoryModel
 
 __all__ = ["app", "main"]
 
@@ -61,118 +79,6 @@ def _convoy(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
     return 0
-
-
-class DeviceName(StrEnum):
-    """Where the NPU is."""
-
-    GOLDEN = "golden"
-    PYSIM = "pysim"
-    ICARUS = "icarus"
-    NATIVE = "native"
-
-
-class ReferenceName(StrEnum):
-    """What tensors are compared with."""
-
-    LITERT = "litert"
-    NONE = "none"
-
-
-class QuantizedType(StrEnum):
-    """Types of activations that a network can be quantised to."""
-
-    INT8 = "int8"
-    UINT8 = "uint8"
-
-
-class MemoryKind(StrEnum):
-    """How reads and writes get at the memory."""
-
-    SPLIT = "split"
-    SHARED = "shared"
-
-
-Model = Annotated[
-    Path,
-    typer.Argument(metavar="MODEL", help="TFLite or ONNX file.", show_default=False, autocompletion=complete_files),
-]
-NewFile = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Write the new network here.",
-        show_default=False,
-        autocompletion=complete_files,
-    ),
-]
-ShapeOption = Annotated[
-    list[str] | None,
-    typer.Option("--shape", metavar="[INPUT=]1x96x96x3", help="Shape of an input of unknown size; once per input."),
-]
-Strict = Annotated[
-    bool,
-    typer.Option("--strict", help="Refuse a network with operators that the NPU does not take (else: on the CPU)."),
-]
-Config = Annotated[
-    str, typer.Option("--config", metavar="S|D|Q|O|X|FILE.toml", help=config_help(), autocompletion=complete_config)
-]
-DeviceOption = Annotated[
-    DeviceName,
-    typer.Option(
-        "--device",
-        help=(
-            "native: the RTL, compiled; golden: exact results without cycles; pysim, icarus: the RTL in other "
-            "simulators."
-        ),
-    ),
-]
-Latency = Annotated[int, typer.Option("--latency", min=1, max=10000, help="Memory latency in cycles.")]
-Stall = Annotated[int, typer.Option("--stall", min=0, max=99, help="Chance in percent that the memory stalls a beat.")]
-Memory = Annotated[
-    MemoryKind, typer.Option("--memory", help="One beat per cycle for reads and one for writes, or one shared by both.")
-]
-Json = Annotated[
-    Path | None,
-    typer.Option(
-        "--json", metavar="FILE", help="Write the report to this file; - for stdout.", autocompletion=complete_files
-    ),
-]
-ClockOption = Annotated[
-    str | None,
-    typer.Option(
-        "--clock", metavar="62MHz", help="Clock frequency, for milliseconds.", show_default="the placed preset's"
-    ),
-]
-Csv = Annotated[
-    Path | None,
-    typer.Option("--csv", metavar="FILE", help="Write the layers as a table.", autocompletion=complete_files),
-]
-Save = Annotated[
-    Path | None,
-    typer.Option("--save", metavar="DIR", help="Write every tensor into this folder.", autocompletion=complete_files),
-]
-Waves = Annotated[
-    Path | None,
-    typer.Option(
-        "--waves",
-        metavar="FILE",
-        help="Write waveforms (VCD), and beside them layouts for GTKWave and Surfer.",
-        autocompletion=complete_files,
-    ),
-]
-Reference = Annotated[
-    ReferenceName,
-    typer.Option(
-        "--reference", help="Compare with the network's own runtime (LiteRT's reference kernels, onnxruntime), or not."
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option("--seed", min=0, max=2**63 - 1, metavar="N", help="Seed of random values.", show_default="0"),
-]
 
 
 @app.command()
@@ -236,9 +142,7 @@ def run(
             help="Simulate the layers independently in N processes, inputs from the golden model.",
         ),
     ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="The same on the workers of a Dask scheduler.")
-    ] = None,
+    scheduler: Scheduler = None,
 ) -> int:
     """Run a network and compare every tensor with the reference."""
     from convoy.driver.graph.reader import load_network
@@ -250,7 +154,7 @@ def run(
     if input_path is not None and seed is not None:
         raise GraphError("--input and --seed exclude each other")
     names = None if labels is None else load_labels(labels)
-    _start(reference)
+    start_reference(reference)
     if layers is not None and steps > 1:
         raise GraphError("--layers and --steps exclude each other")
     _check(device, waves, read=(model, input_path, labels, config), json_path=json_path, save=save, csv=csv)
@@ -266,7 +170,7 @@ def run(
         inputs = [{tensors[0].index: load_input(input_path, tensors[0])}]
     else:
         inputs = [{tensors[0].index: values} for values in load_steps(input_path, tensors[0], steps)]
-    job = _Job(
+    job = Job(
         graph,
         loaded,
         str(model),
@@ -278,7 +182,7 @@ def run(
         reference,
         clock_of(clock, npu),
     )
-    found = job.run(inputs, selected, workers=_layer_workers(jobs, scheduler, waves), is_strict=strict)
+    found = job.run(inputs, selected, workers=layer_workers(jobs, scheduler, waves), is_strict=strict)
     shown = _answers(job, found[2], names, is_wanted=labels is not None or input_path is not None)
     return _finish(job, (found[0] | shown, *found[1:]), save, json_path, csv)
 
@@ -329,7 +233,7 @@ def layer(
     from convoy.driver.workload.synthetic import LayerSpec, make_layer
 
     _check(device, waves, read=(config,), json_path=json_path, save=save, csv=csv)
-    _start(reference)
+    start_reference(reference)
     npu = load_config(config)
     height, width, num_ic = _ints("--input", extents, "x", 3)
     kernel_h, kernel_w = _ints("--kernel", kernel, "x", 2)
@@ -352,7 +256,7 @@ def layer(
     )
     made = make_layer(spec, seed or 0)
     inputs = random_inputs([made.graph.tensors[0]], seed or 0)
-    job = _Job(
+    job = Job(
         made.graph,
         made.reference_model,
         made.graph.name,
@@ -407,12 +311,7 @@ def profile(
         ProfileSource, typer.Option("--device", help="native simulates the RTL; model estimates, in seconds.")
     ] = ProfileSource.NATIVE,
     latency: Latency = 32,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            "--html", metavar="FILE", help="Write charts as one HTML page (extra plots).", autocompletion=complete_files
-        ),
-    ] = None,
+    html: Html = None,
     trace: Annotated[
         Path | None,
         typer.Option(
@@ -590,12 +489,7 @@ def advise(
     measure: Annotated[
         bool, typer.Option("--measure", help="Run both networks on the RTL: the cycles before and after.")
     ] = False,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            "--html", metavar="FILE", help="Write the advice as a page (extra plots).", autocompletion=complete_files
-        ),
-    ] = None,
+    html: Html = None,
     json_path: Json = None,
 ) -> int:
     """Say what in a network breaks a rule, what that costs, what to change, and what it wins.
@@ -624,13 +518,13 @@ def advise(
         from .report import html_page as page  # noqa: F401 - what it needs may not be installed
     network = load(model, config, shapes=shape or (), latency=latency)
     with bar("advising") as progress:
-        advised = find_advice(network.loaded.graph, network.config, network.memory, progress)
+        advised = find_advice(network, progress)
     report = {"model": str(model), "config": config} | advice_report(advised)
     console = stdout_console()
     if html is not None:
         write_advice_page(html, str(model), advised)
     if output is not None:
-        graph, done = apply_advice(network.loaded.graph, advised.advice, apply)
+        graph, done = apply_advice(network.graph, advised.advice, apply)
         other = changed(network, graph, output)
         measured = None
         if measure:
@@ -668,15 +562,8 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option("--jobs", metavar="N", min=1, max=256, help="Processes.", show_default="all cores")
     ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Or the workers of a Dask scheduler.")
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            "--html", metavar="FILE", help="Write chart and table (extra plots).", autocompletion=complete_files
-        ),
-    ] = None,
+    scheduler: Scheduler = None,
+    html: Html = None,
     json_path: Json = None,
     csv: Csv = None,
 ) -> int:
@@ -695,7 +582,7 @@ def sweep(
     if html is not None:
         from .report import html_page as page  # noqa: F401 - what it needs may not be installed
     choices = bench.configurations(load_config(config), settings)
-    workers = _workers(jobs if jobs or scheduler else os.cpu_count(), scheduler)
+    workers = choose_workers(jobs if jobs or scheduler else os.cpu_count(), scheduler)
     graph = read_network(model, parse_shapes(shape or ()))
     frequency = None if clock is None else parse_clock(clock)
     with workers.executor() as executor, bar(text := "estimating") as show:
@@ -710,7 +597,7 @@ def sweep(
     if html is not None:
         bench.write_sweep_page(html, str(model), points)
     if csv is not None:
-        write_file(csv, bench.write_points(points))
+        write_file(csv, bench.points_csv(points))
     if not _write_json({"model": str(model), "config": config, "points": bench.records(points)}, json_path):
         bench.print_points(points, stdout_console())
     return 0
@@ -765,9 +652,11 @@ def prune(
     Only those of 2D convolutions, and without training: the cycles are those of a trained network with as many zeros,
     the accuracy is not.
     """
-    from convoy.driver.graph.tflite_reader import load_tflite
+    from convoy.driver.graph.tflite_reader import load_tflite, read_tflite
     from convoy.driver.graph.tflite_shapes import parse_shapes
     from convoy.driver.report.tables import stdout_console
+    from convoy.driver.runtime.device import MemoryModel
+    from convoy.driver.timing.estimate import estimated_cycles
     from convoy.driver.workload.prune import least_share, print_pruned, prune_file
 
     if share is not None and target is not None:
@@ -775,7 +664,11 @@ def prune(
     check_outputs((model, Path(config)), {"--output": output})
     data = load_tflite(model, parse_shapes(shape or ())).data
     if target is not None:
-        cycles = _estimated(load_config(config))
+        npu = load_config(config)
+
+        def cycles(pruned: bytes) -> int:
+            return estimated_cycles(read_tflite(pruned), npu, MemoryModel())
+
         with bar(text := "looking for the share") as show:
             tried = least_share(data, target, cycles, lambda done: show(text, done, done))
         for one, found in sorted(tried.items()):
@@ -785,16 +678,6 @@ def prune(
     write_file(output, pruned)
     print_pruned(layers, stdout_console())
     return 0
-
-
-def _estimated(npu: NpuConfig):
-    """A function from a TFLite file to its estimated cycles."""
-    from convoy.driver.compile.pipeline import compile_graph
-    from convoy.driver.graph.tflite_reader import read_tflite
-    from convoy.driver.runtime.device import MemoryModel
-    from convoy.driver.timing.estimate import estimate
-
-    return lambda data: estimate(compile_graph(read_tflite(data), npu), MemoryModel()).cycles
 
 
 @app.command()
@@ -950,226 +833,7 @@ def info(config: Config = "Q", json_path: Json = None) -> int:
     return 0
 
 
-def _start(reference: str) -> None:
-    """Let the reference's process get ready while something else is done."""
-    if reference != ReferenceName.NONE:
-        from convoy.driver.litert.process import start_server
-
-        start_server()
-
-
-class _Job:
-    """One network on one device; `run` compiles, runs and compares."""
-
-    def __init__(
-        self,
-        graph: Graph,
-        model: bytes | TfliteModel | OnnxModel,
-        model_name: str,
-        npu: NpuConfig,
-        config_name: str,
-        device_name: str,
-        memory_model: MemoryModel,
-        waves: Path | None,
-        reference: str,
-        clock: Clock | None,
-    ):
-        self.graph, self.model, self.model_name, self.npu, self.config_name = graph, model, model_name, npu, config_name
-        self.clock = clock
-        self.device_name, self.memory_model, self.waves, self.reference = device_name, memory_model, waves, reference
-
-    def run(
-        self,
-        steps: list[dict],
-        selected: range | None,
-        is_inside: bool = False,
-        workers: _Workers | None = None,
-        is_strict: bool = False,
-    ) -> tuple[dict[str, Any], list, dict]:
-        """Report, tensors that differ, and all of the file's tensors of the last step; `selected` operators only.
-
-        `steps` are the inputs of each step. `is_inside`: as in the middle of a network, where the inputs are already in
-        the layout of the NPU. `workers`: run the layers independently on these. `is_strict`: as in `compile_graph`.
-        """
-        from convoy.driver.compile.pipeline import compile_graph
-        from convoy.driver.report.deployment import memory_needs
-        from convoy.driver.report.report import build_report, join_steps
-        from convoy.driver.runtime.session import Session, plan_inputs
-
-        with spinner("compiling"):
-            if is_inside:
-                plan = compile_graph(
-                    replace(self.graph, inputs=()),
-                    self.npu,
-                    keep_tensors=True,
-                    layers=range(len(self.graph.ops)),
-                    is_strict=True,
-                )
-            else:
-                plan = compile_graph(self.graph, self.npu, keep_tensors=True, layers=selected, is_strict=is_strict)
-        reference = None
-        if self.reference != ReferenceName.NONE:
-            from convoy.driver.workload.reference import Compared
-
-            reference = Compared(self.model, plan.doubtful)
-        if selected is not None:
-            missing = set(plan_inputs(plan)) - set(steps[0])
-            steps = [
-                steps[0]
-                | {
-                    index: value
-                    for index, value in self._golden_tensors(self.graph, steps[0]).items()
-                    if index in missing
-                }
-            ]
-
-        def report(plan: Plan, device: Device, execution: Execution, inputs: dict) -> tuple[dict[str, Any], list]:
-            expected = (
-                reference.run([inputs[index] for index in self.graph.inputs], execution.tensors) if reference else None
-            )
-            return build_report(
-                plan,
-                device,
-                execution,
-                model=self.model_name,
-                config=self.config_name,
-                device_name=str(self.device_name),
-                reference=reference.name if reference else str(self.reference),
-                expected=expected,
-                reference_note=reference.note if reference else None,
-                clock=self.clock,
-            )
-
-        if workers is not None:
-            merged, device, execution = self._run_parts(plan, steps, workers)
-            found, mismatches = report(merged, device, execution, steps[0])
-            return found | memory_needs(plan), mismatches, self._tensors_of_file(execution)
-        outcomes = []
-        with spinner(f"running on {self.device_name}") as status, _device(self, status) as device:
-            session = Session(
-                plan, device, progress=lambda cycles: status(f"running on {self.device_name}: {cycles:,} cycles")
-            )
-            for inputs in steps:
-                execution = session.run(inputs)
-                outcomes.append(report(plan, device, execution, inputs))
-        return *join_steps(outcomes), self._tensors_of_file(execution)
-
-    def _tensors_of_file(self, execution: Execution) -> dict:
-        return {index: values for index, values in execution.tensors.items() if index < len(self.graph.tensors)}
-
-    def _run_parts(self, plan: Plan, steps: list[dict], workers: _Workers) -> tuple[Plan, Device, Execution]:
-        """The parts of a plan, each by itself on one of the workers: the plan and execution that they amount to, and
-        a device like theirs, closed.
-        """
-        from .parallel import parts_of, run_parts
-
-        graph = replace(plan.graph, inputs=self.graph.inputs)
-        if len(steps) > 1 or self.graph.variables:
-            raise GraphError(
-                "layers of a network with variables or of several steps depend on one another; leave out --jobs and "
-                "--scheduler"
-            )
-        tensors = self._golden_tensors(plan.graph, steps[0]) | steps[0]
-        parts = parts_of(plan)
-        with workers.executor() as executor:
-            with spinner(f"preparing {self.device_name}") as status, _device(self, status) as device:
-                pass
-            with bar(text := f"running on {self.device_name}") as show:
-                numbers = count(1)
-                show(text, 0, len(parts))
-                merged, execution = run_parts(
-                    graph,
-                    self.npu,
-                    parts,
-                    tensors,
-                    str(self.device_name),
-                    self.memory_model,
-                    executor,
-                    lambda _: show(text, next(numbers), len(parts)),
-                )
-        return merged, device, execution
-
-    def _golden_tensors(self, graph: Graph, inputs: dict) -> dict:
-        """Every tensor of a network, from the golden model."""
-        from convoy.driver.compile.pipeline import compile_graph
-        from convoy.driver.runtime.session import Session
-
-        from .devices import open_device
-
-        with spinner("running the golden model"):
-            plan = compile_graph(graph, self.npu, keep_tensors=True, layers=None, is_fusing=False)
-            device = open_device("golden", self.npu)
-            try:
-                return Session(plan, device).run(inputs).tensors
-            finally:
-                device.close()
-
-
-@contextmanager
-def _device(job: _Job, status):
-    """The job's device, closed in the end."""
-    from .devices import open_device
-
-    try:
-        device = open_device(str(job.device_name), job.npu, job.memory_model, waves=job.waves, progress=status.step)
-    except ValueError as error:
-        raise GraphError(str(error)) from None
-    try:
-        yield device
-    finally:
-        device.close()
-        if job.waves is not None:
-            from .devices.wave_layout import write_layouts
-
-            for path in write_layouts(job.waves):
-                typer.echo(f"convoy: {path}: layout of the waves for a viewer", err=True)
-
-
-@dataclass(frozen=True)
-class _Workers:
-    """Processes of this machine, or the workers of a Dask scheduler."""
-
-    jobs: int
-    scheduler: str | None
-
-    @contextmanager
-    def executor(self):
-        """An `Executor` on them while the block runs."""
-        if self.scheduler is None:
-            from concurrent.futures import ProcessPoolExecutor
-            from multiprocessing import get_context
-
-            with ProcessPoolExecutor(self.jobs, get_context("spawn"), restore_interrupt) as executor:
-                yield executor
-            return
-        try:
-            from distributed import Client
-        except ImportError:
-            raise DeviceError("--scheduler needs Dask: pip install 'convoy-npu[dask]'") from None
-        try:
-            client = Client(self.scheduler, timeout="10s")
-        except (OSError, ValueError) as error:
-            raise DeviceError(f"no Dask scheduler answers at {self.scheduler}: {error}") from None
-        with client:
-            yield client.get_executor(pure=False)
-
-
-def _layer_workers(jobs: int | None, scheduler: str | None, waves: Path | None) -> _Workers | None:
-    """Where layers run by themselves; None: all one behind another on one device."""
-    if jobs is None and scheduler is None:
-        return None
-    if waves is not None:
-        raise GraphError("--waves needs one device for all layers; leave out --jobs and --scheduler")
-    return _workers(jobs, scheduler)
-
-
-def _workers(jobs: int | None, scheduler: str | None) -> _Workers:
-    if jobs is not None and scheduler is not None:
-        raise GraphError("--jobs and --scheduler exclude each other")
-    return _Workers(jobs or 1, scheduler)
-
-
-def _answers(job: _Job, tensors: dict, labels: list[str] | None, is_wanted: bool) -> dict[str, Any]:
+def _answers(job: Job, tensors: dict, labels: list[str] | None, is_wanted: bool) -> dict[str, Any]:
     """`answers`, if a network that was given something, or labels, has one output which is a vector of classes."""
     from convoy.driver.report.answers import answers, real_values
 
@@ -1185,7 +849,7 @@ def _answers(job: _Job, tensors: dict, labels: list[str] | None, is_wanted: bool
 
 
 def _finish(
-    job: _Job, outcome: tuple[dict[str, Any], list, dict], save: Path | None, json_path: Path | None, csv: Path | None
+    job: Job, outcome: tuple[dict[str, Any], list, dict], save: Path | None, json_path: Path | None, csv: Path | None
 ) -> int:
     """Show and store a report; the exit code."""
     report, mismatches, tensors = outcome

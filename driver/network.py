@@ -28,10 +28,10 @@ from .report.answers import NUM_ANSWERS, Answer, answers, real_values
 from .report.csv_table import layers_csv
 from .report.deployment import Clock, clock_of
 from .report.profile import timeline, write_profile_page
-from .report.report import Mismatch, build_report, layer_cells, print_report, summary
+from .report.report import Mismatch, build_report, estimate_report, layer_cells, print_report, summary
 from .runtime.device import MemoryModel
 from .runtime.session import Execution, Session
-from .timing.estimate import Estimator, estimate
+from .timing.estimate import estimate
 from .workload.inputs import load_input, quantise_real, random_inputs
 from .workload.reference import Compared
 
@@ -229,9 +229,9 @@ class Network:
         self.clock: Clock | None = clock_of(clock, plan.config)
         self.memory = memory
         self._model, self._config_name, self.loaded = str(model), config, loaded
-        self._graph = loaded.graph
-        self.inputs = [_info(self._graph.tensors[index]) for index in self._graph.inputs]
-        self.outputs = [_info(self._graph.tensors[index]) for index in self._graph.outputs]
+        self.graph = loaded.graph
+        self.inputs = [_info(self.graph.tensors[index]) for index in self.graph.inputs]
+        self.outputs = [_info(self.graph.tensors[index]) for index in self.graph.outputs]
 
     def run(self, x: Value | None = None, *, device: str = "native", reference: bool = False) -> Outputs:
         """Run once; variables of the network begin with their first values.
@@ -267,7 +267,9 @@ class Network:
 
     def estimate(self) -> Report:
         """What a run will cost, without one: within 3 % for a network and 10 % for a layer."""
-        return self.report_of("estimate", Estimator(self.memory), estimate(self.plan, self.memory))[0]
+        return Report(
+            estimate_report(self.plan, self.memory, model=self._model, config=self._config_name, clock=self.clock)
+        )
 
     def profile(
         self,
@@ -285,8 +287,7 @@ class Network:
         trace : write a timeline for ui.perfetto.dev into this file
         """
         if device == "model":
-            execution = estimate(self.plan, self.memory)
-            report = self.report_of("estimate", Estimator(self.memory), execution)[0]
+            report, execution = self.estimate(), estimate(self.plan, self.memory)
         else:
             with self.stream(device=device, progress=progress) as stream:
                 report = stream.run().report
@@ -315,7 +316,7 @@ class Network:
 
     def values_of(self, x: Value | None, seed: int) -> dict[int, np.ndarray]:
         """A value for each input, by tensor: `x` as for `run`, random ones of this seed without."""
-        tensors = [self._graph.tensors[index] for index in self._graph.inputs]
+        tensors = [self.graph.tensors[index] for index in self.graph.inputs]
         if x is None:
             return random_inputs(tensors, seed)
         names = ", ".join(tensor.name for tensor in tensors)

@@ -27,6 +27,7 @@ SPEC_PACKAGES = {"amaranth"}
 
 FLOORS = (
     ("errors", "complete"),
+    ("options",),
     ("files", "litert", "ort"),
     ("graph",),
     ("lower",),
@@ -39,10 +40,11 @@ FLOORS = (
     ("workload",),
     ("c",),
     ("devices", "ip"),
-    ("advise",),
     ("network",),
     ("parallel", "outcome"),
+    ("job",),
     ("bench",),
+    ("advise",),
     ("cli",),
 )
 """Folders and files of the driver from the ground up; each imports only what stands below it, or in the same folder."""
@@ -79,6 +81,8 @@ TESTED_ELSEWHERE = {
     "hw/tp/process.py": ("hw/tp/test_engine.py", "TpEngine", "whole descriptors, and their cycles"),
     "driver/advise/rules.py": ("driver/advise/test_advisor.py", "advise", "each rule on a network that breaks it"),
     "driver/advise/show.py": ("driver/advise/test_advisor.py", "applied", "the command's text and JSON"),
+    "driver/job.py": ("driver/test_cli.py", "convoy", "what `run` and `layer` do"),
+    "driver/options.py": ("test_commands.py", "options", "every option that a page shows"),
     "driver/bench/case.py": ("driver/bench/test_contract.py", "bench.case", "the rows of the contract"),
     "driver/bench/cli.py": ("driver/bench/test_contract.py", "bench", "its commands, run"),
     "driver/bench/measure.py": ("driver/bench/test_contract.py", "bench.measure", "the rows of the contract"),

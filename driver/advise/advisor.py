@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.errors import GraphError
 from convoy.driver.graph.graph import Graph, Runtime
-from convoy.driver.report.report import build_report
+from convoy.driver.network import Network
 from convoy.driver.runtime.device import MemoryModel
-from convoy.driver.timing.estimate import Estimator, estimate
+from convoy.driver.timing.estimate import estimate, estimated_cycles
 from convoy.driver.workload.synthetic import LayerSpec, make_layer
 from convoy.spec.config import NpuConfig
 
@@ -68,24 +67,20 @@ class Advised:
     """Cycles by share of zero weights; None where the compiler refuses it."""
 
 
-def advise(
-    graph: Graph, config: NpuConfig, memory: MemoryModel, progress: Progress = lambda text, done, total: None
-) -> Advised:
-    """Ask the rules of each operator, and try each change.
+def advise(network: Network, progress: Progress = lambda text, done, total: None) -> Advised:
+    """Ask the rules of each operator of a TFLite network, and try each change.
 
-    Parameters
-    ----------
-    graph : a TFLite network, as it was read
-    progress : called with a text, what is done, and how much there is to do
+    `progress` is called with a text, what is done, and how much there is to do.
 
     Raises
     ------
     GraphError
-        When the network is one of onnxruntime's, or the compiler refuses it.
+        When the network is one of onnxruntime's.
     """
+    graph, config, memory = network.graph, network.config, network.memory
     if graph.runtime != Runtime.LITERT:
         raise GraphError("advice is for TFLite networks; convert the network to TFLite")
-    report = _report(graph, config, memory)
+    report = network.estimate()
     base = report["cycles"]
     known: dict[LayerSpec, float | None] = {}
 
@@ -109,7 +104,7 @@ def advise(
     sparsity: dict[float, int | None] = {0.0: base}
     for share in SHARES:
         try:
-            sparsity[share] = _cycles(prune_weights(share)(graph), config, memory)
+            sparsity[share] = estimated_cycles(prune_weights(share)(graph), config, memory)
         except GraphError:
             sparsity[share] = None
     return Advised(base, tuple(sorted(advice, key=lambda one: (-one.gain, -(one.finding.cost or 0)))), sparsity)
@@ -138,28 +133,9 @@ def _tried(change: Change, graph: Graph, base: int, config: NpuConfig, memory: M
     if change.edit is None or not is_tried:
         return Option(change, None)
     try:
-        return Option(change, base - _cycles(change.edit(graph), config, memory))
+        return Option(change, base - estimated_cycles(change.edit(graph), config, memory))
     except GraphError as error:
         return Option(change, None, str(error))
-
-
-def _report(graph: Graph, config: NpuConfig, memory: MemoryModel) -> dict[str, Any]:
-    plan = compile_graph(graph, config, keep_tensors=True)
-    report, _ = build_report(
-        plan,
-        Estimator(memory),
-        estimate(plan, memory),
-        model=graph.name,
-        config=config.name,
-        device_name="estimate",
-        reference="none",
-        expected=None,
-    )
-    return report
-
-
-def _cycles(graph: Graph, config: NpuConfig, memory: MemoryModel) -> int:
-    return estimate(compile_graph(graph, config, keep_tensors=True), memory).cycles
 
 
 def _layer_cycles(spec: LayerSpec, config: NpuConfig, memory: MemoryModel) -> float | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 
@@ -37,6 +38,7 @@ __all__ = [
 
 Edit = Callable[[Graph], Graph]
 """Finds its operator by the name of the operator's output, so that edits may follow one another."""
+P = ParamSpec("P")
 SEED = 0
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _SAME_CHANNELS = frozenset(
@@ -56,21 +58,30 @@ class _Draft:
     """A graph while it is changed."""
 
     def __init__(self, graph: Graph):
-        self._graph, self.tensors, self.ops = graph, list(graph.tensors), list(graph.ops)
+        self.before, self.tensors, self.ops = graph, list(graph.tensors), list(graph.ops)
 
-    def add(self, name: str, shape: tuple[int, ...], like: Tensor, data: np.ndarray | None = None) -> int:
-        """A tensor of the dtype and quantisation of another one."""
-        index = len(self.tensors)
-        dtype = like.dtype if data is None else data.dtype
-        self.tensors.append(Tensor(index, name, shape, dtype, like.quant if data is None else None, data))
-        return index
+    def add(self, name: str, shape: tuple[int, ...], like: Tensor) -> int:
+        """An activation of the dtype and quantisation of another one."""
+        self.tensors.append(Tensor(len(self.tensors), name, shape, like.dtype, like.quant))
+        return len(self.tensors) - 1
 
     def constant(self, old: int, data: np.ndarray, quant: Quant | None) -> int:
         """A new constant in place of an old one, which others may read."""
-        tensor = self.tensors[old]
         index = len(self.tensors)
-        self.tensors.append(replace(tensor, index=index, shape=data.shape, data=data, quant=quant))
+        self.tensors.append(replace(self.tensors[old], index=index, shape=data.shape, data=data, quant=quant))
         return index
+
+    def name_of(self, op: Op) -> str:
+        return self.before.name_of(op)
+
+    def weights(self, op: Op) -> Tensor:
+        """Of a convolution or a fully connected layer."""
+        return self.tensors[op.inputs[1]]
+
+    def with_weights(self, op: Op, data: np.ndarray) -> Op:
+        """The operator with others of the same quantisation."""
+        new = self.constant(op.inputs[1], data, self.weights(op).quant)
+        return replace(op, inputs=(op.inputs[0], new, *op.inputs[2:]))
 
     def position(self, op: Op) -> int:
         return next(number for number, other in enumerate(self.ops) if other is op)
@@ -83,7 +94,7 @@ class _Draft:
     def graph(self) -> Graph:
         """The new graph, its operators numbered from 0; `CannotEdit` if it contradicts itself."""
         ops = tuple(replace(op, index=number, raw=op.raw) for number, op in enumerate(self.ops))
-        made = replace(self._graph, tensors=tuple(self.tensors), ops=ops)
+        made = replace(self.before, tensors=tuple(self.tensors), ops=ops)
         try:
             check_graph(made)
         except GraphError as error:
@@ -97,6 +108,21 @@ def producer(graph: Graph, name: str) -> Op:
         if op.outputs and graph.tensors[op.outputs[0]].name == name:
             return op
     raise CannotEdit(f"no operator makes {name!r} any more")
+
+
+def _on_operator(change: Callable[Concatenate[_Draft, Op, P], None]) -> Callable[Concatenate[str, P], Edit]:
+    """Of a change of a draft at an operator: the edit at the operator that makes a tensor of that name."""
+
+    @wraps(change)
+    def edit_of(name: str, *args: P.args, **kwargs: P.kwargs) -> Edit:
+        def edit(graph: Graph) -> Graph:
+            draft = _Draft(graph)
+            change(draft, producer(graph, name), *args, **kwargs)
+            return draft.graph()
+
+        return edit
+
+    return edit_of
 
 
 def kernel_of(graph: Graph, op: Op) -> tuple[int, int]:
@@ -124,18 +150,13 @@ def _cut_quant(quant: Quant | None, channels: int) -> Quant | None:
     )
 
 
-def with_channels(name: str, channels: int) -> Edit:
+@_on_operator
+def with_channels(draft: _Draft, op: Op, channels: int) -> None:
     """The convolution that makes `name` with another number of output channels, and all that reads them."""
-
-    def edit(graph: Graph) -> Graph:
-        op, draft = producer(graph, name), _Draft(graph)
-        if op.kind != "CONV_2D":
-            raise CannotEdit(f"{op.kind} has as many channels as what it reads")
-        _cut_outputs(draft, op, channels, axis=0)
-        _cut_readers(draft, op.outputs[0], channels, frozenset(graph.outputs))
-        return draft.graph()
-
-    return edit
+    if op.kind != "CONV_2D":
+        raise CannotEdit(f"{op.kind} has as many channels as what it reads")
+    _cut_outputs(draft, op, channels, axis=0)
+    _cut_readers(draft, op.outputs[0], channels, frozenset(draft.before.outputs))
 
 
 def _cut_outputs(draft: _Draft, op: Op, channels: int, axis: int) -> None:
@@ -157,83 +178,67 @@ def _cut_readers(draft: _Draft, tensor: int, channels: int, outputs: frozenset[i
     """What reads a tensor whose channels have changed."""
     if tensor in outputs:
         raise CannotEdit("its channels are an output of the network")
+    had = draft.before.tensors[tensor].shape[-1]
     for op in [op for op in draft.ops if tensor in op.inputs]:
         if op.kind in ("CONV_2D", "FULLY_CONNECTED"):
-            weights = draft.tensors[op.inputs[1]]
-            if op.inputs[0] != tensor or weights.data is None:
-                raise CannotEdit(f"{op.kind} reads it as weights")
-            new = draft.constant(weights.index, _per_channel(weights.values, channels, -1), weights.quant)
-            draft.ops[draft.position(op)] = replace(op, inputs=(op.inputs[0], new, *op.inputs[2:]))
+            weights = draft.weights(op)
+            if op.inputs[0] != tensor or weights.data is None or weights.shape[-1] != had:
+                raise CannotEdit(f"{op.kind} reads its channels in groups, with its pixels or as weights")
+            draft.put(op, draft.with_weights(op, _per_channel(weights.values, channels, -1)))
         elif op.kind == "DEPTHWISE_CONV_2D":
             made = channels * op.options["depth_multiplier"]
             _cut_outputs(draft, op, made, axis=3)
             _cut_readers(draft, op.outputs[0], made, outputs)
         elif op.kind in _SAME_CHANNELS:
             output = draft.tensors[op.outputs[0]]
-            rank = len(draft.tensors[tensor].shape)
-            if op.kind == "MEAN" and any(axis % rank == rank - 1 for axis in draft.tensors[op.inputs[1]].values.flat):
-                raise CannotEdit("MEAN is over its channels")
+            if output.shape[-1] != had or (op.kind == "MEAN" and _is_over_channels(draft, op)):
+                raise CannotEdit(f"{op.kind} changes its channels")
             draft.tensors[output.index] = replace(output, shape=(*output.shape[:-1], channels))
             _cut_readers(draft, output.index, channels, outputs)
         else:
             raise CannotEdit(f"{op.kind} reads its channels")
 
 
-def with_kernel(name: str, kernel: tuple[int, int]) -> Edit:
+def _is_over_channels(draft: _Draft, op: Op) -> bool:
+    """Of a mean."""
+    rank = len(draft.tensors[op.inputs[0]].shape)
+    return any(axis % rank == rank - 1 for axis in draft.tensors[op.inputs[1]].values.flat)
+
+
+@_on_operator
+def with_kernel(draft: _Draft, op: Op, kernel: tuple[int, int]) -> None:
     """The convolution that makes `name` with another kernel; its output keeps its size by padding."""
-
-    def edit(graph: Graph) -> Graph:
-        op, draft = producer(graph, name), _Draft(graph)
-        weights = draft.tensors[op.inputs[1]]
-        first, _, _, last = weights.shape
-        options = dict(op.options)
-        if options.get("padding") != "SAME":
-            raise CannotEdit("without padding another kernel makes another size")
-        new = draft.constant(weights.index, _drawn(weights.values, (first, *kernel, last)), weights.quant)
-        draft.put(op, replace(op, inputs=(op.inputs[0], new, *op.inputs[2:]), options=options))
-        return draft.graph()
-
-    return edit
+    if op.options.get("padding") != "SAME":
+        raise CannotEdit("without padding another kernel makes another size")
+    weights = draft.weights(op)
+    first, _, _, last = weights.shape
+    draft.put(op, draft.with_weights(op, _drawn(weights.values, (first, *kernel, last))))
 
 
-def with_stacked_kernels(name: str) -> Edit:
+@_on_operator
+def with_stacked_kernels(draft: _Draft, op: Op) -> None:
     """Two convolutions of 3x3 in place of one of 5x5 that is padded and has stride 1."""
-
-    def edit(graph: Graph) -> Graph:
-        op, draft = producer(graph, name), _Draft(graph)
-        if op.options.get("padding") != "SAME" or (op.options["stride_h"], op.options["stride_w"]) != (1, 1):
-            raise CannotEdit("only padded kernels at stride 1 are split")
-        weights, output = draft.tensors[op.inputs[1]], draft.tensors[op.outputs[0]]
-        first, _, _, last = weights.shape
-        middle = draft.add(f"{name}/first", output.shape, output)
-        outer = draft.constant(weights.index, _drawn(weights.values, (first, 3, 3, last)), weights.quant)
-        depth = last if op.kind == "DEPTHWISE_CONV_2D" else first
-        inner_shape = (first, 3, 3, depth)
-        inner = draft.constant(weights.index, _drawn(weights.values, inner_shape), weights.quant)
-        options = dict(op.options)
-        second = options | ({"depth_multiplier": 1} if op.kind == "DEPTHWISE_CONV_2D" else {})
-        draft.put(
-            op,
-            replace(op, inputs=(op.inputs[0], outer, *op.inputs[2:]), outputs=(middle,), options=options),
-            replace(op, inputs=(middle, inner, *op.inputs[2:]), options=second),
-        )
-        return draft.graph()
-
-    return edit
+    if op.options.get("padding") != "SAME" or (op.options["stride_h"], op.options["stride_w"]) != (1, 1):
+        raise CannotEdit("only padded kernels at stride 1 are split")
+    weights, output = draft.weights(op), draft.tensors[op.outputs[0]]
+    first, _, _, last = weights.shape
+    middle = draft.add(f"{draft.name_of(op)}/first", output.shape, output)
+    outer = draft.with_weights(op, _drawn(weights.values, (first, 3, 3, last)))
+    is_depthwise = op.kind == "DEPTHWISE_CONV_2D"
+    inner = draft.with_weights(op, _drawn(weights.values, (first, 3, 3, last if is_depthwise else first)))
+    options = op.options | ({"depth_multiplier": 1} if is_depthwise else {})
+    draft.put(
+        op, replace(outer, outputs=(middle,)), replace(inner, inputs=(middle, *inner.inputs[1:]), options=options)
+    )
 
 
-def with_activation(name: str, activation: str) -> Edit:
+@_on_operator
+def with_activation(draft: _Draft, op: Op, activation: str) -> None:
     """The operator that makes `name` with another fused activation."""
-
-    def edit(graph: Graph) -> Graph:
-        op, draft = producer(graph, name), _Draft(graph)
-        draft.put(op, replace(op, options=op.options | {"activation": activation}))
-        return draft.graph()
-
-    return edit
+    draft.put(op, replace(op, options=op.options | {"activation": activation}))
 
 
-def _pool(draft: _Draft, source: int, made: int, window: tuple[int, int], stride: tuple[int, int], padding: str) -> Op:
+def _pool(source: int, made: int, window: tuple[int, int], stride: tuple[int, int], padding: str) -> Op:
     options: dict[str, Any] = {
         "padding": padding,
         "filter_h": window[0],
@@ -253,148 +258,114 @@ def _without_stride(options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {**options, "stride_h": 1, "stride_w": 1, **more}
 
 
-def with_pool_before(name: str) -> Edit:
+@_on_operator
+def with_pool_before(draft: _Draft, op: Op) -> None:
     """A convolution of a larger stride as a maximum pool with that stride, and a convolution of stride 1 behind it."""
-
-    def edit(graph: Graph) -> Graph:
-        op, draft = producer(graph, name), _Draft(graph)
-        source, output = draft.tensors[op.inputs[0]], draft.tensors[op.outputs[0]]
-        stride, weights = _strides(op), draft.tensors[op.inputs[1]]
-        first, rows, cols, last = weights.shape
-        sizes = [-(-size // step) for size, step in zip(source.shape[1:3], stride, strict=True)]
-        wanted = output.shape[1:3]
-        is_padded = tuple(sizes) == tuple(wanted)
-        kernel = (min(rows, sizes[0]), min(cols, sizes[1]))
-        if not is_padded:
-            kernel = (sizes[0] - wanted[0] + 1, sizes[1] - wanted[1] + 1)
-            if not (1 <= kernel[0] <= rows and 1 <= kernel[1] <= cols):
-                raise CannotEdit("no kernel on the smaller image makes as many outputs")
-        small = draft.add(f"{name}/pooled", (source.shape[0], *sizes, source.shape[3]), source)
-        inputs = list(op.inputs)
-        inputs[0] = small
-        if kernel != (rows, cols):
-            inputs[1] = draft.constant(weights.index, _drawn(weights.values, (first, *kernel, last)), weights.quant)
-        options = _without_stride(op.options, padding="SAME" if is_padded else "VALID")
-        draft.put(
-            op,
-            _pool(draft, source.index, small, stride, stride, "SAME"),
-            replace(op, inputs=tuple(inputs), options=options),
-        )
-        return draft.graph()
-
-    return edit
+    source, output = draft.tensors[op.inputs[0]], draft.tensors[op.outputs[0]]
+    stride, weights = _strides(op), draft.weights(op)
+    first, rows, cols, last = weights.shape
+    sizes = [-(-size // step) for size, step in zip(source.shape[1:3], stride, strict=True)]
+    wanted = output.shape[1:3]
+    is_padded = tuple(sizes) == tuple(wanted)
+    kernel = (min(rows, sizes[0]), min(cols, sizes[1]))
+    if not is_padded:
+        kernel = (sizes[0] - wanted[0] + 1, sizes[1] - wanted[1] + 1)
+        if not (1 <= kernel[0] <= rows and 1 <= kernel[1] <= cols):
+            raise CannotEdit("no kernel on the smaller image makes as many outputs")
+    small = draft.add(f"{draft.name_of(op)}/pooled", (source.shape[0], *sizes, source.shape[3]), source)
+    conv = op if kernel == (rows, cols) else draft.with_weights(op, _drawn(weights.values, (first, *kernel, last)))
+    options = _without_stride(op.options, padding="SAME" if is_padded else "VALID")
+    draft.put(
+        op,
+        _pool(source.index, small, stride, stride, "SAME"),
+        replace(conv, inputs=(small, *conv.inputs[1:]), options=options),
+    )
 
 
-def with_pool_behind(name: str) -> Edit:
+@_on_operator
+def with_pool_behind(draft: _Draft, op: Op) -> None:
     """A convolution of a larger stride as one of stride 1, and a maximum pool with that stride behind it."""
-
-    def edit(graph: Graph) -> Graph:
-        op, draft = producer(graph, name), _Draft(graph)
-        source, output = draft.tensors[op.inputs[0]], draft.tensors[op.outputs[0]]
-        stride, kernel = _strides(op), kernel_of(graph, op)
-        is_padded = op.options["padding"] == "SAME"
-        spans = [
-            (taps - 1) * op.options.get(key, 1) for taps, key in zip(kernel, ("dilation_h", "dilation_w"), strict=True)
-        ]
-        sizes = [size if is_padded else size - span for size, span in zip(source.shape[1:3], spans, strict=True)]
-        large = draft.add(f"{name}/all", (output.shape[0], *sizes, output.shape[3]), output)
-        draft.put(
-            op,
-            replace(op, outputs=(large,), options=_without_stride(op.options)),
-            _pool(draft, large, output.index, stride, stride, "SAME"),
-        )
-        return draft.graph()
-
-    return edit
+    source, output = draft.tensors[op.inputs[0]], draft.tensors[op.outputs[0]]
+    stride, kernel = _strides(op), kernel_of(draft.before, op)
+    is_padded = op.options["padding"] == "SAME"
+    spans = [
+        (taps - 1) * op.options.get(key, 1) for taps, key in zip(kernel, ("dilation_h", "dilation_w"), strict=True)
+    ]
+    sizes = [size if is_padded else size - span for size, span in zip(source.shape[1:3], spans, strict=True)]
+    large = draft.add(f"{draft.name_of(op)}/all", (output.shape[0], *sizes, output.shape[3]), output)
+    draft.put(
+        op,
+        replace(op, outputs=(large,), options=_without_stride(op.options)),
+        _pool(large, output.index, stride, stride, "SAME"),
+    )
 
 
-def with_pool_window(name: str, window: int) -> Edit:
+@_on_operator
+def with_pool_window(draft: _Draft, op: Op, window: int) -> None:
     """A maximum pool that can be fused in place of another pool: stride 2, no pads, the same outputs."""
-
-    def edit(graph: Graph) -> Graph:
-        op, draft = producer(graph, name), _Draft(graph)
-        source, output = draft.tensors[op.inputs[0]], draft.tensors[op.outputs[0]]
-        if [(size - window) // 2 + 1 for size in source.shape[1:3]] != list(output.shape[1:3]):
-            raise CannotEdit(f"a {window}x{window} pool of stride 2 makes another size")
-        pool = _pool(draft, source.index, output.index, (window, window), (2, 2), "VALID")
-        draft.put(op, replace(pool, options=pool.options | {"activation": op.options.get("activation", "NONE")}))
-        return draft.graph()
-
-    return edit
+    source, output = draft.tensors[op.inputs[0]], draft.tensors[op.outputs[0]]
+    if [(size - window) // 2 + 1 for size in source.shape[1:3]] != list(output.shape[1:3]):
+        raise CannotEdit(f"a {window}x{window} pool of stride 2 makes another size")
+    pool = _pool(source.index, output.index, (window, window), (2, 2), "VALID")
+    draft.put(op, replace(pool, options=pool.options | {"activation": op.options.get("activation", "NONE")}))
 
 
-def with_pools_in_steps(name: str) -> Edit:
+@_on_operator
+def with_pools_in_steps(draft: _Draft, op: Op) -> None:
     """Maximum pools of 2x2 in place of one of 4x4, 8x8 ... with as large a stride: the same function."""
-
-    def edit(graph: Graph) -> Graph:
-        op, draft = producer(graph, name), _Draft(graph)
-        size = op.options["filter_h"]
-        sizes = {size, op.options["filter_w"], *_strides(op)}
-        if op.kind != "MAX_POOL_2D" or len(sizes) > 1 or size < 4 or size & (size - 1):
-            raise CannotEdit("only windows of 4x4, 8x8 ... with as large a stride are split")
-        source, output = draft.tensors[op.inputs[0]], draft.tensors[op.outputs[0]]
-        if any(extent % size for extent in source.shape[1:3]):
-            raise CannotEdit("windows that reach beyond the image are not split")
-        steps, shape, before = [], source.shape, source.index
-        while size > 1:
-            size //= 2
-            shape = (shape[0], shape[1] // 2, shape[2] // 2, shape[3])
-            made = output.index if size == 1 else draft.add(f"{name}/{size}", shape, source)
-            steps.append(_pool(draft, before, made, (2, 2), (2, 2), "VALID"))
-            before = made
-        steps[-1] = replace(steps[-1], options=steps[-1].options | {"activation": op.options["activation"]})
-        draft.put(op, *steps)
-        return draft.graph()
-
-    return edit
+    size = op.options["filter_h"]
+    sizes = {size, op.options["filter_w"], *_strides(op)}
+    if op.kind != "MAX_POOL_2D" or len(sizes) > 1 or size < 4 or size & (size - 1):
+        raise CannotEdit("only windows of 4x4, 8x8 ... with as large a stride are split")
+    source, output = draft.tensors[op.inputs[0]], draft.tensors[op.outputs[0]]
+    if any(extent % size for extent in source.shape[1:3]):
+        raise CannotEdit("windows that reach beyond the image are not split")
+    steps, shape, before = [], source.shape, source.index
+    while size > 1:
+        size //= 2
+        shape = (shape[0], shape[1] // 2, shape[2] // 2, shape[3])
+        made = output.index if size == 1 else draft.add(f"{draft.name_of(op)}/{size}", shape, source)
+        steps.append(_pool(before, made, (2, 2), (2, 2), "VALID"))
+        before = made
+    steps[-1] = replace(steps[-1], options=steps[-1].options | {"activation": op.options["activation"]})
+    draft.put(op, *steps)
 
 
-def pooled_by_stride(name: str) -> Edit:
+@_on_operator
+def pooled_by_stride(draft: _Draft, pool: Op) -> None:
     """A convolution of stride 2 in place of one of stride 1 and the pool of stride 2 that makes `name`."""
-
-    def edit(graph: Graph) -> Graph:
-        pool, draft = producer(graph, name), _Draft(graph)
-        source, output = draft.tensors[pool.inputs[0]], draft.tensors[pool.outputs[0]]
-        makers = [op for op in graph.ops if source.index in op.outputs]
-        readers = [op for op in graph.ops if source.index in op.inputs]
-        if (
-            len(makers) != 1
-            or makers[0].kind not in CONVOLUTIONS
-            or len(readers) != 1
-            or source.index in graph.outputs
-            or source.quant is None
-        ):
-            raise CannotEdit("the pool does not follow a convolution alone")
-        conv = makers[0]
-        if _strides(conv) != (1, 1) or conv.options.get("padding") != "SAME":
-            raise CannotEdit("only a padded convolution of stride 1 takes the stride of the pool")
-        if [-(-size // 2) for size in draft.tensors[conv.inputs[0]].shape[1:3]] != list(output.shape[1:3]):
-            raise CannotEdit("a convolution of stride 2 makes another size")
-        activation = pool.options.get("activation", "NONE")
-        options = conv.options | {"stride_h": 2, "stride_w": 2}
-        options |= {"activation": activation} if options.get("activation", "NONE") == "NONE" else {}
-        draft.ops.remove(pool)
-        draft.put(conv, replace(conv, outputs=pool.outputs, options=options))
-        return draft.graph()
-
-    return edit
+    source, output = draft.tensors[pool.inputs[0]], draft.tensors[pool.outputs[0]]
+    makers = [op for op in draft.before.ops if source.index in op.outputs]
+    readers = [op for op in draft.before.ops if source.index in op.inputs]
+    if (
+        len(makers) != 1
+        or makers[0].kind not in CONVOLUTIONS
+        or len(readers) != 1
+        or source.index in draft.before.outputs
+        or source.quant is None
+    ):
+        raise CannotEdit("the pool does not follow a convolution alone")
+    conv = makers[0]
+    if _strides(conv) != (1, 1) or conv.options.get("padding") != "SAME":
+        raise CannotEdit("only a padded convolution of stride 1 takes the stride of the pool")
+    if [-(-size // 2) for size in draft.tensors[conv.inputs[0]].shape[1:3]] != list(output.shape[1:3]):
+        raise CannotEdit("a convolution of stride 2 makes another size")
+    activation = pool.options.get("activation", "NONE")
+    options = conv.options | {"stride_h": 2, "stride_w": 2}
+    options |= {"activation": activation} if options.get("activation", "NONE") == "NONE" else {}
+    draft.put(pool)
+    draft.put(conv, replace(conv, outputs=pool.outputs, options=options))
 
 
-def as_dense(name: str) -> Edit:
+@_on_operator
+def as_dense(draft: _Draft, op: Op) -> None:
     """A 2D convolution in place of the depthwise one that makes `name`."""
-
-    def edit(graph: Graph) -> Graph:
-        op, draft = producer(graph, name), _Draft(graph)
-        weights, source = draft.tensors[op.inputs[1]], draft.tensors[op.inputs[0]]
-        _, rows, cols, channels = weights.shape
-        data = _drawn(weights.values, (channels, rows, cols, source.shape[3]))
-        quant = weights.quant and replace(weights.quant, axis=0)
-        new = draft.constant(weights.index, data, quant)
-        options = {key: value for key, value in op.options.items() if key != "depth_multiplier"}
-        draft.put(op, replace(op, kind="CONV_2D", inputs=(op.inputs[0], new, *op.inputs[2:]), options=options))
-        return draft.graph()
-
-    return edit
+    weights, source = draft.weights(op), draft.tensors[op.inputs[0]]
+    _, rows, cols, channels = weights.shape
+    dense = draft.with_weights(op, _drawn(weights.values, (channels, rows, cols, source.shape[3])))
+    draft.tensors[-1] = replace(draft.tensors[-1], quant=weights.quant and replace(weights.quant, axis=0))
+    options = {key: value for key, value in op.options.items() if key != "depth_multiplier"}
+    draft.put(op, replace(dense, kind="CONV_2D", options=options))
 
 
 def prune_weights(share: float) -> Edit:
@@ -402,16 +373,12 @@ def prune_weights(share: float) -> Edit:
 
     def edit(graph: Graph) -> Graph:
         draft = _Draft(graph)
-        for number, op in enumerate(draft.ops):
-            weights = draft.tensors[op.inputs[1]] if len(op.inputs) > 1 and op.inputs[1] >= 0 else None
-            if op.kind not in ("CONV_2D", "FULLY_CONNECTED") or weights is None or weights.data is None:
-                continue
-            if weights.quant is None or weights.dtype.kind not in "iu":
-                continue
-            quant = weights.quant
-            data, _ = smallest_to_zero(weights.values, quant.scale, quant.zero_point, share)
-            new = draft.constant(weights.index, data, weights.quant)
-            draft.ops[number] = replace(op, inputs=(op.inputs[0], new, *op.inputs[2:]))
+        for op in graph.ops:
+            if op.kind in ("CONV_2D", "FULLY_CONNECTED") and (quant := draft.weights(op).quant) is not None:
+                weights = draft.weights(op)
+                if weights.data is not None and weights.dtype.kind in "iu":
+                    data, _ = smallest_to_zero(weights.data, quant.scale, quant.zero_point, share)
+                    draft.put(op, draft.with_weights(op, data))
         return draft.graph()
 
     return edit

@@ -5,7 +5,7 @@ The tips are those of `docs/rules`; the costs are of twins of the layer, which k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -109,12 +109,9 @@ class _Place:
         kernel = kernel_of(self.graph, op)
         strides = (op.options["stride_h"], op.options["stride_w"])
         dilation = (op.options.get("dilation_h", 1), op.options.get("dilation_w", 1))
-        pads: list[int] = []
-        for size, out, taps, step, gap in zip(
-            source.shape[1:3], output.shape[1:3], kernel, strides, dilation, strict=True
-        ):
-            missing = max(0, (out - 1) * step + (taps - 1) * gap + 1 - size) if op.options["padding"] == "SAME" else 0
-            pads += [missing // 2, missing - missing // 2]
+        is_padded = op.options["padding"] == "SAME"
+        sizes, made = source.shape[1:3], output.shape[1:3]
+        pads = _pads(sizes, made, kernel, strides, dilation) if is_padded else (0, 0, 0, 0)
         zero = int(weights.quant.zero_point[0])
         try:
             return LayerSpec(
@@ -123,7 +120,7 @@ class _Place:
                 output.shape[3],
                 kernel,
                 strides,
-                (pads[0], pads[1], pads[2], pads[3]),
+                pads,
                 max(float(np.mean(weights.data != zero)), 1 / weights.data.size),
                 _ACTIVATIONS.get(op.options.get("activation", "NONE"), "relu"),
                 dilation,
@@ -208,7 +205,9 @@ def _kernels(at: _Place) -> Iterator[Finding]:
     taps = rows * cols
     if (rows, cols) in ((1, 1), (BEST_KERNEL, BEST_KERNEL)) or max(spec.stride) > max(NATIVE_STRIDES):
         return
-    best = replace(spec, kernel=(BEST_KERNEL, BEST_KERNEL), pads=_pads_of(spec, (BEST_KERNEL, BEST_KERNEL)))
+    square = (BEST_KERNEL, BEST_KERNEL)
+    pads = _pads(spec.input_hwc[:2], spec.output_hw, square, spec.stride, spec.dilation)
+    best = replace(spec, kernel=square, pads=pads)
     cost = at.over(best, factor=taps / BEST_KERNEL**2)
     changes = []
     if rows != cols:
@@ -227,15 +226,16 @@ def _kernels(at: _Place) -> Iterator[Finding]:
     )
 
 
-def _pads_of(spec: LayerSpec, kernel: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Pads with which another kernel makes as many outputs."""
-    found: list[int] = []
-    for size, out, step, gap, taps in zip(
-        spec.input_hwc[:2], spec.output_hw, spec.stride, spec.dilation, kernel, strict=True
-    ):
-        missing = max(0, (out - 1) * step + (taps - 1) * gap + 1 - size)
-        found += [missing // 2, missing - missing // 2]
-    return found[0], found[1], found[2], found[3]
+def _pads(
+    sizes: Sequence[int], made: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """Pads with which an image of such `sizes` gives outputs of the sizes `made`, as TFLite's SAME has them."""
+    missing = [
+        max(0, (out - 1) * step + (taps - 1) * gap + 1 - size)
+        for size, out, taps, step, gap in zip(sizes, made, kernel, strides, dilation, strict=True)
+    ]
+    (top, left), (bottom, right) = [each // 2 for each in missing], [each - each // 2 for each in missing]
+    return top, bottom, left, right
 
 
 def _pools(at: _Place) -> Iterator[Finding]:

@@ -8,23 +8,13 @@ from typing import Any
 
 from rich.console import Console, JustifyMethod
 
+from convoy.driver.bench.contract import RULES
 from convoy.driver.report.tables import print_table, short_name
 
 from .advisor import Advice, Advised, Option
 
 __all__ = ["advice_report", "print_advice", "print_applied", "write_advice_page"]
 
-RULES = {
-    1: "padding costs nothing",
-    2: "strides 1 and 2 are native",
-    3: "output channels are dealt to cores",
-    4: "kernels of any shape",
-    5: "activations and most maximum pools are fused",
-    6: "depthwise layers",
-    7: "zero weights are skipped",
-    8: "8 and 16 bits",
-}
-"""Titles of `docs/rules`, by number."""
 _RETRAIN = "another function: train it again"
 _SAME = "keeps the function"
 
@@ -80,7 +70,7 @@ def print_advice(advised: Advised, console: Console) -> None:
 def _lines(advised: Advised) -> Iterator[str]:
     for rank, one in enumerate(advised.advice, 1):
         finding = one.finding
-        rule = f" (rule {finding.rule}: {RULES[finding.rule]})" if finding.rule else ""
+        rule = f" (rule {finding.rule}: {RULES[finding.rule].title})" if finding.rule else ""
         yield f"{rank}. operator {finding.number} {finding.op} {short_name(finding.name)}: {finding.title}{rule}"
         yield f"   {_problem(one, advised.cycles)}"
         yield from (f"   - {text}" for text in _options(one, advised.cycles))

@@ -11,10 +11,9 @@ from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.devices import open_device
 from convoy.driver.graph.graph import GraphError
 from convoy.driver.graph.reader import load_network
-from convoy.driver.report.report import build_report
+from convoy.driver.report.report import build_report, estimate_report
 from convoy.driver.runtime.device import DeviceError, MemoryModel
 from convoy.driver.runtime.session import Session
-from convoy.driver.timing.estimate import Estimator, estimate
 from convoy.driver.workload.inputs import random_inputs
 from convoy.driver.workload.reference import Compared
 from convoy.spec.config import NpuConfig
@@ -56,8 +55,8 @@ def _run(model: Path, npu: NpuConfig, rtl_cycles: int) -> dict[str, Any]:
     begin = time.process_time()
     plan = compile_graph(loaded.graph, npu, keep_tensors=True)
     seconds = time.process_time() - begin
-    estimated = estimate(plan, memory)
-    device_name = "native" if estimated.cycles <= rtl_cycles else "golden"
+    timed = estimate_report(plan, memory, model=model.name, config=npu.name)
+    device_name = "native" if timed["cycles"] <= rtl_cycles else "golden"
     inputs = random_inputs([plan.graph.tensors[index] for index in plan.graph.inputs], SEED)
     device = open_device(device_name, npu, memory)
     try:
@@ -77,16 +76,6 @@ def _run(model: Path, npu: NpuConfig, rtl_cycles: int) -> dict[str, Any]:
         expected=expected,
         reference_note=reference.note,
     )
-    timed, _ = build_report(
-        plan,
-        Estimator(memory),
-        estimated,
-        model=model.name,
-        config=npu.name,
-        device_name="model",
-        reference="none",
-        expected=None,
-    )
     reasons = Counter((op["op"], op["reason"]) for op in report["host_ops"])
     kinds = sorted({kind for kind, _ in reasons})
     program = find_peer()
@@ -100,8 +89,8 @@ def _run(model: Path, npu: NpuConfig, rtl_cycles: int) -> dict[str, Any]:
         "host_macs": report["host_macs"],
         "host_ops": [{"op": kind, "reason": reason, "number": number} for (kind, reason), number in reasons.items()],
         "num_ops": len(plan.graph.ops),
-        "cycles": execution.cycles if device_name == "native" else estimated.cycles,
-        "estimated_cycles": estimated.cycles,
+        "cycles": execution.cycles if device_name == "native" else timed["cycles"],
+        "estimated_cycles": timed["cycles"],
         "floor_cycles": timed["floor_cycles"],
         "worst": _worst(timed),
         "peer_cycles": peer.cycles if peer and not peer.refusal else None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,27 +12,17 @@ from typing import Any
 from rich.console import Console, JustifyMethod
 
 from convoy.driver.compile.pipeline import compile_graph
-from convoy.driver.emit.program import NpuStep, Plan
 from convoy.driver.errors import GraphError
 from convoy.driver.graph.graph import Graph
-from convoy.driver.plan.macs import dense_macs
 from convoy.driver.report.config_report import config_report
-from convoy.driver.report.deployment import Clock, placed_clock, time_needs
+from convoy.driver.report.csv_table import csv_text
+from convoy.driver.report.deployment import Clock, placed_clock
+from convoy.driver.report.report import estimate_report
 from convoy.driver.report.tables import print_meanings, print_table
 from convoy.driver.runtime.device import MemoryModel
-from convoy.driver.timing.estimate import estimate
 from convoy.spec.config import ConfigError, NpuConfig
 
-__all__ = [
-    "Point",
-    "configurations",
-    "mark_best",
-    "print_points",
-    "records",
-    "sweep",
-    "write_points",
-    "write_sweep_page",
-]
+__all__ = ["Point", "configurations", "mark_best", "points_csv", "print_points", "records", "sweep", "write_sweep_page"]
 
 MOST_POINTS = 1000
 """Configurations of one sweep."""
@@ -51,7 +39,7 @@ class Point:
     """In the NPU: stripes, windows, accumulators, queues, lines of pools, buffer of the tensor processor."""
     cycles: int | None
     milliseconds: float | None
-    read_write_bytes: int | None
+    bytes_per_inference: int | None
     """Over the memory port, per inference."""
     utilisation: float | None
     refusal: str | None = None
@@ -133,20 +121,9 @@ def _point(
         plan = compile_graph(graph, config)
     except GraphError as error:
         return Point(parameters, *sizes, None, None, None, None, str(error))
-    execution = estimate(plan, memory)
-    moved = sum(cost.traffic.read_bytes + cost.traffic.write_bytes for cost in execution.costs.values())
-    macs = sum(_macs(plan))
-    needs = time_needs(execution.cycles, clock or placed_clock(config))
-    use = macs / (execution.cycles * config.macs_per_cycle) if execution.cycles else None
-    return Point(parameters, *sizes, execution.cycles, needs["milliseconds"], moved, use)
-
-
-def _macs(plan: Plan) -> list[int]:
-    """Of each layer of the NPU."""
-    ops = {op.index: op for op in plan.graph.ops}
-    return [
-        dense_macs(plan.graph, ops[index]) for step in plan.steps if isinstance(step, NpuStep) for index in step.layers
-    ]
+    report = estimate_report(plan, memory, model=graph.name, config=config.name, clock=clock or placed_clock(config))
+    figures = ("cycles", "milliseconds", "bytes_per_inference", "utilisation")
+    return Point(parameters, *sizes, *(report[name] for name in figures))
 
 
 def _memory_bytes(config: NpuConfig) -> int:
@@ -203,7 +180,7 @@ def print_points(points: Sequence[Point], console: Console) -> None:
             f"{point.memory_bytes:,}" if point.memory_bytes else "-",
             "-" if point.cycles is None else f"{point.cycles:,}",
             "-" if point.milliseconds is None else f"{point.milliseconds:,.3f}",
-            "-" if point.read_write_bytes is None else f"{point.read_write_bytes:,}",
+            "-" if point.bytes_per_inference is None else f"{point.bytes_per_inference:,}",
             "-" if point.utilisation is None else f"{point.utilisation:.1%}",
             "*" if point.is_best else "",
             point.refusal or "",
@@ -222,14 +199,9 @@ def records(points: Sequence[Point]) -> list[dict[str, Any]]:
     return [asdict(point) for point in points]
 
 
-def write_points(points: Sequence[Point]) -> str:
+def points_csv(points: Sequence[Point]) -> str:
     """The points as CSV, a column for each parameter that was varied."""
-    rows = [point.pop("parameters") | point for point in records(points)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([point.pop("parameters") | point for point in records(points)])
 
 
 def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:

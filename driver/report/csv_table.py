@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["layers_csv"]
+__all__ = ["csv_text", "layers_csv"]
 
 LOST = "lost_"
 """Before the name of a cause."""
@@ -19,6 +19,11 @@ def layers_csv(report: Mapping[str, Any]) -> str:
     """
     rows = [_flat(entry) for entry in (*report["layers"], *report["host_ops"])]
     rows.sort(key=lambda row: [int(part) for part in row["number"].split(".")])
+    return csv_text(rows)
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV; the first line has the names that any of them has, in the order in which they come."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()

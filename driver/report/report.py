@@ -15,6 +15,7 @@ from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime
 from convoy.driver.plan.macs import LaneMacs, dense_macs
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Execution
+from convoy.driver.timing.estimate import Estimator, estimate
 
 from .answers import Answer
 from .cycle_causes import cycle_split, largest_loss, no_split, total_split
@@ -28,6 +29,7 @@ __all__ = [
     "Mismatch",
     "build_report",
     "compare",
+    "estimate_report",
     "join_steps",
     "layer_cells",
     "print_report",
@@ -220,6 +222,23 @@ def build_report(
         "host_ops": host_ops,
         "layers": sorted(layers, key=lambda layer: ops[layer["index"]].place),
     }, sorted(mismatches, key=lambda mismatch: mismatch.op)
+
+
+def estimate_report(
+    plan: Plan, memory: MemoryModel, *, model: str, config: str, clock: Clock | None = None
+) -> dict[str, Any]:
+    """The report of a run that was not made, from the timing model."""
+    return build_report(
+        plan,
+        Estimator(memory),
+        estimate(plan, memory),
+        model=model,
+        config=config,
+        device_name="estimate",
+        reference="none",
+        expected=None,
+        clock=clock,
+    )[0]
 
 
 def join_steps(outcomes: Sequence[tuple[dict[str, Any], list[Mismatch]]]) -> tuple[dict[str, Any], list[Mismatch]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.emit.program import NpuStep, Plan, Program
 from convoy.driver.emit.traffic import descriptor_traffic
+from convoy.driver.graph.graph import Graph
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Execution, LayerCost
 from convoy.spec.config import NpuConfig
@@ -14,7 +16,7 @@ from convoy.spec.isa import Cause, Opcode
 
 from .front import Timed, end_cycles, time_program
 
-__all__ = ["Estimator", "estimate"]
+__all__ = ["Estimator", "estimate", "estimated_cycles"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,17 @@ def estimate(plan: Plan, memory: MemoryModel) -> Execution:
                 execution.cycles += booked + end_cycles(plan.config, memory)
     execution.seconds = time.perf_counter() - started
     return execution
+
+
+def estimated_cycles(graph: Graph, config: NpuConfig, memory: MemoryModel) -> int:
+    """Of a network, compiled as `convoy run` compiles it.
+
+    Raises
+    ------
+    GraphError
+        When it cannot be compiled.
+    """
+    return estimate(compile_graph(graph, config, keep_tensors=True), memory).cycles
 
 
 def _book(execution: Execution, program: Program, times: list[Timed], config: NpuConfig) -> int:

@@ -61,6 +61,15 @@ class Layers:
             **options,
         )
 
+    def dense(self, name, channels):
+        """A fully connected layer on all that there is."""
+        source, depth = self.last, int(np.prod(self.shape))
+        weights = self.builder.tensor(
+            (channels, depth), np.int8, 0.01, 0, 0, self.rng.integers(-127, 128, (channels, depth)), f"{name}/weights"
+        )
+        self.last = self.builder.tensor((1, channels), np.int8, 0.1, 0, name=name)
+        self.builder.op("FULLY_CONNECTED", [source, weights, -1], [self.last])
+
     def pool(self, name, window, stride, padding):
         """A maximum pool."""
         source = self.last

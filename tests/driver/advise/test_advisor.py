@@ -11,31 +11,34 @@ import pytest
 import convoy.driver
 from convoy.driver.advise.advisor import advise, apply
 from convoy.driver.cli import app
-from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.errors import GraphError
 from convoy.driver.graph.graph import Runtime
-from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.runtime.device import MemoryModel
-from convoy.driver.timing.estimate import estimate
+from convoy.driver.timing.estimate import estimated_cycles
 from convoy.spec.config import PRESETS
 
 from .networks import offender
 
-CONFIG, MEMORY = PRESETS["Q"], MemoryModel()
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("advise") / "model.tflite"
+    path.write_bytes(offender())
+    return convoy.driver.load(path)
 
 
 @pytest.fixture(scope="module")
-def graph():
-    return read_tflite(offender())
+def graph(network):
+    return network.graph
 
 
 @pytest.fixture(scope="module")
-def advised(graph):
-    return advise(graph, CONFIG, MEMORY)
+def advised(network):
+    return advise(network)
 
 
 def cycles(graph):
-    return estimate(compile_graph(graph, CONFIG, keep_tensors=True), MEMORY).cycles
+    return estimated_cycles(graph, PRESETS["Q"], MemoryModel())
 
 
 def test_every_offence_is_named_with_its_cost(advised):
@@ -94,6 +97,7 @@ def test_options_that_belong_together(args, tmp_path):
         app(["advise", str(tmp_path / "model.tflite"), *args], standalone_mode=False)
 
 
-def test_networks_of_another_runtime(graph):
+def test_networks_of_another_runtime(network, monkeypatch):
+    monkeypatch.setattr(network, "graph", replace(network.graph, runtime=Runtime.ONNXRUNTIME))
     with pytest.raises(GraphError, match="advice is for TFLite networks"):
-        advise(replace(graph, runtime=Runtime.ONNXRUNTIME), CONFIG, MEMORY)
+        advise(network)

@@ -81,6 +81,14 @@ def test_as_many_weights_are_zero():
             assert np.mean(pruned.tensors[op.inputs[1]].values == 0) >= 0.75
 
 
+def test_channels_that_are_read_with_their_pixels():
+    layers = Layers((1, 4, 4, 4))
+    layers.conv("conv", 7, (1, 1))
+    layers.dense("dense", 3)
+    with pytest.raises(edits.CannotEdit, match="FULLY_CONNECTED reads its channels in groups, with its pixels"):
+        edits.with_channels("conv", 4)(read_tflite(layers.finish()))
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
