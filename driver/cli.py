@@ -284,7 +284,8 @@ def estimate_command(
 ) -> int:
     """Predict what `run` reports, without simulation.
 
-    Cycles, bytes and lost cycles of every layer, within 3 % for a network and 10 % for a layer.
+    Cycles, bytes and lost cycles of every layer, within 3 % for most networks and 10 % for a
+    layer; `run` measures.
     """
     from .network import load
 

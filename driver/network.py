@@ -266,7 +266,7 @@ class Network:
         return Stream(self, device, reference, progress)
 
     def estimate(self) -> Report:
-        """What a run will cost, without one: within 3 % for a network and 10 % for a layer."""
+        """What a run will cost, without one: within 3 % for most networks and 10 % for a layer."""
         return Report(
             estimate_report(self.plan, self.memory, model=self._model, config=self._config_name, clock=self.clock)
         )

@@ -12,7 +12,7 @@ from rich.console import Console, JustifyMethod
 from convoy.driver.errors import GraphError
 from convoy.driver.files import read_file
 
-from .tables import print_table
+from .tables import print_table, short_name
 
 __all__ = ["difference", "print_difference", "read_report"]
 
@@ -135,7 +135,7 @@ def _cells(layer: Mapping[str, Any]) -> list[str]:
     return [
         layer["number"],
         layer["op"],
-        layer["name"],
+        short_name(layer["name"]),
         " > ".join(engines),
         *_pair(layer["cycles"]),
         *(_number(value) for value in _bytes(layer)),
