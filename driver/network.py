@@ -29,7 +29,7 @@ from .report.csv_table import layers_csv
 from .report.deployment import Clock, clock_of
 from .report.profile import timeline, write_profile_page
 from .report.report import Mismatch, build_report, estimate_report, layer_cells, print_report, summary
-from .runtime.device import MemoryModel
+from .runtime.device import Device, MemoryModel
 from .runtime.session import Execution, Session
 from .timing.estimate import estimate
 from .workload.inputs import load_input, quantise_real, random_inputs
@@ -233,7 +233,7 @@ class Network:
         self.inputs = [_info(self.graph.tensors[index]) for index in self.graph.inputs]
         self.outputs = [_info(self.graph.tensors[index]) for index in self.graph.outputs]
 
-    def run(self, x: Value | None = None, *, device: str = "native", reference: bool = False) -> Outputs:
+    def run(self, x: Value | None = None, *, device: str | Device = "native", reference: bool = False) -> Outputs:
         """Run once; variables of the network begin with their first values.
 
         Parameters
@@ -242,7 +242,8 @@ class Network:
             The value of the network's input: its shape, or that without the batch axis; its dtype, or real numbers,
             which are quantised; or the path of an image or a `.npy` file, as `convoy run --input` takes it. Of several
             inputs a dictionary by name, or a list. None: random values.
-        device : `native` (the RTL, compiled), `golden` (exact, without cycles), `icarus` or `pysim`
+        device : `native` (the RTL, compiled), `golden` (exact, without cycles), `icarus` or `pysim`; or one of your
+            own, such as a board, which stays open
         reference : compare every tensor with the network's own runtime, as `convoy run` does
 
         Raises
@@ -256,7 +257,7 @@ class Network:
             return stream.run(x)
 
     def stream(
-        self, *, device: str = "native", reference: bool = False, progress: Callable[[str], None] | None = None
+        self, *, device: str | Device = "native", reference: bool = False, progress: Callable[[str], None] | None = None
     ) -> Stream:
         """The network on a device that stays open: each `run` begins with the variables that the one before left.
 
@@ -340,13 +341,19 @@ class Network:
 class Stream:
     """A network on an open device: runs one after another, with variables kept from one to the next."""
 
-    def __init__(self, network: Network, device: str, reference: bool, progress: Callable[[str], None] | None = None):
-        try:
-            check_device(device, None)
-            self._device = open_device(device, network.config, network.memory, progress=progress)
-        except ValueError as error:
-            raise GraphError(str(error)) from None
-        self._network, self._name, self._runs = network, device, 0
+    def __init__(
+        self, network: Network, device: str | Device, reference: bool, progress: Callable[[str], None] | None = None
+    ):
+        self._is_own = isinstance(device, str)
+        if isinstance(device, str):
+            try:
+                check_device(device, None)
+                self._device = open_device(device, network.config, network.memory, progress=progress)
+            except ValueError as error:
+                raise GraphError(str(error)) from None
+        else:
+            self._device = device
+        self._network, self._name, self._runs = network, device if isinstance(device, str) else type(device).__name__, 0
         self._compared = Compared(network.loaded, network.plan.doubtful) if reference else None
         self._session = Session(network.plan, self._device)
         self.last = Execution()
@@ -378,8 +385,9 @@ class Stream:
         self._session.reset_state()
 
     def close(self) -> None:
-        """Release the device."""
-        self._device.close()
+        """Release the device, unless it was given open."""
+        if self._is_own:
+            self._device.close()
 
     def __enter__(self) -> Stream:
         return self

@@ -22,6 +22,7 @@ from .verilog import (
     outer_port,
     top_module,
     verilog_2005,
+    with_free_collisions,
     with_prefix,
     with_ram_styles,
 )
@@ -134,7 +135,7 @@ def ip_files(
         "",
         *(f"{parameter} = {value}" for parameter, value in config.to_dict().items()),
     ]
-    design = with_prefix(verilog_2005(with_ram_styles(verilog, top, ram)), top, name)
+    design = with_prefix(verilog_2005(with_ram_styles(with_free_collisions(verilog), top, ram)), top, name)
     comment = "".join(f"// {line}".rstrip() + "\n" for line in header)
     accepted = {**waivers, "INITIALDLY": START_WAIVER}
     return {

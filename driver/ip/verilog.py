@@ -18,6 +18,7 @@ __all__ = [
     "find_ports",
     "top_module",
     "verilog_2005",
+    "with_free_collisions",
     "with_prefix",
     "with_ram_styles",
 ]
@@ -179,6 +180,13 @@ def _styled(module: str, top: str, styles: Mapping[str, str]) -> str:
         return "".join([*attributes, memory[0]])
 
     return _MEMORY.sub(marked, module) if wanted else module
+
+
+def with_free_collisions(verilog: str) -> str:
+    """The same design, whose memories say that no result depends on what they give when they are read where they are
+    being written: without that word Yosys puts a bypass around each block memory.
+    """
+    return _MEMORY.sub(lambda memory: f"  (* no_rw_check *)\n{memory[0]}", verilog)
 
 
 def outer_port(port: Port, names: Mapping[str, str], addr_bits: int) -> Port:

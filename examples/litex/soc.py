@@ -30,22 +30,26 @@ class Clocks(LiteXModule):
         self.comb += [self.cd_sys.clk.eq(platform.request("aclk")), self.cd_sys.rst.eq(~platform.request("aresetn"))]
 
 
-class Soc(SoCMini):
-    """NPU and memory on a bus of 32 bits, with an AXI4-Lite port for whoever is the processor; LiteX converts the NPU's
-    bursts.
-    """
+class NpuSoc(SoCMini):
+    """NPU and memory on a bus of 32 bits that waits for a master; LiteX converts the NPU's bursts."""
 
-    def __init__(self, platform, ip: Path, memory_bytes: int):
-        self.crg = Clocks(platform)
+    def __init__(self, platform, ip: Path, memory_bytes: int, clk_freq: int, clocks: LiteXModule):
+        self.crg = clocks
         super().__init__(
-            platform, clk_freq=int(100e6), bus_standard="axi-lite", bus_data_width=32, with_uart=False, with_ctrl=False
+            platform, clk_freq=clk_freq, bus_standard="axi-lite", bus_data_width=32, with_uart=False, with_ctrl=False
         )
         self.npu = npu = ConvoyNpu(platform, ip, base_address=MEMORY_BASE)
         self.bus.add_master("npu", npu.memory)
         self.bus.add_slave("npu", npu.registers, SoCRegion(REGISTERS_BASE, REGISTER_BYTES, cached=False))
         self.add_ram("main_ram", MEMORY_BASE, memory_bytes)
-        self.comb += platform.request("irq").eq(npu.irq)
 
+
+class Soc(NpuSoc):
+    """The system with an AXI4-Lite port for whoever is the processor."""
+
+    def __init__(self, platform, ip: Path, memory_bytes: int):
+        super().__init__(platform, ip, memory_bytes, int(100e6), Clocks(platform))
+        self.comb += platform.request("irq").eq(self.npu.irq)
         processor = AXILiteInterface(data_width=32, address_width=32)
         platform.add_extension(processor.get_ios("s_axil"))
         self.comb += processor.connect_to_pads(platform.request("s_axil"), mode="slave")

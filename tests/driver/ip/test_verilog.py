@@ -15,6 +15,7 @@ from convoy.driver.ip.verilog import (
     find_ports,
     top_module,
     verilog_2005,
+    with_free_collisions,
     with_prefix,
     with_ram_styles,
 )
@@ -100,6 +101,14 @@ def test_every_unit_has_its_memories(emitted):
         if int(memory.split("[")[1].split(":")[0]) * int(memory.split("[")[2].split(":")[0]) > 8192
     ]
     assert set(large) <= {memory for found in marked.values() for memory in found}
+
+
+def test_memories_without_bypasses(emitted):
+    """Each is said to give anything when it is read where it is written."""
+    text = with_free_collisions(emitted)
+    memories = re.findall(r"^(.*)\n  reg .* \[\d+:0\];$", text, re.MULTILINE)
+    assert memories
+    assert {line.strip() for line in memories} == {"(* no_rw_check *)"}
 
 
 def test_what_may_be_a_block(emitted):
