@@ -37,6 +37,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1100p
 table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 2rem; overflow-wrap: normal }
 th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top }
 th:first-child, td:first-child, .text { text-align: left } .text { min-width: 4em }
+td:not(.text) { white-space: nowrap }
 tr.missed td { color: var(--missed); font-weight: 600 }
 .long { min-width: 16em }
 @media (max-width: 600px) {
