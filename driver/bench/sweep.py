@@ -95,6 +95,11 @@ def sweep(
 ) -> list[Point]:
     """A point for each choice, in order, estimated by the workers of `executor`; `on_done` is called with the number
     that is done.
+
+    Raises
+    ------
+    GraphError
+        When none is legal and runs the network.
     """
     futures = {
         executor.submit(_point, graph, parameters, config, memory, clock): number
@@ -108,6 +113,8 @@ def sweep(
     finally:
         for future in futures:
             future.cancel()
+    if all(point.refusal for point in points.values()):
+        raise GraphError(f"nothing to compare: {points[0].refusal}")
     return mark_best([points[number] for number in range(len(choices))])
 
 
