@@ -1,5 +1,5 @@
-"""Every command that README.md, the tutorial, the pages for users and CONTRIBUTING.md show in a fence: it runs on small
-inputs, or at least its target, options and files exist.
+"""Every command that a page shows in a fence: it runs on small inputs; or its target, options and files exist, and
+another test, which is looked up, or CI runs it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -23,29 +24,69 @@ from convoy.verif.litert import ModelBuilder
 from convoy.verif.operators import edited
 
 ROOT = Path(__file__).parents[1]
+CI = (ROOT / ".ci" / "run").read_text()
+TESTS = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py") if path.name != Path(__file__).name)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DIGITS = ROOT / "examples" / "digits_int8.tflite"
-USERS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "users").glob("*.md"))
-PAGES = ("README.md", "docs/tutorial.md", "docs/integration.md", "docs/c-runtime.md", *USERS, "CONTRIBUTING.md")
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md"))
+    if "build" not in path.parts
+)
+STRICT = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/users/")
+"""Pages where a fence without a language holds commands and nothing else."""
+OURS = ("convoy", "make", "pytest", "python")
 STEPS = 49
-SMALLER = {"--device pysim --waves layer.vcd": "--device golden", " --measure": ""}
+SMALLER = {"--device pysim": "", "--waves layer.vcd": "--device golden", " --measure": ""}
 """Options, and in their place others with less to do."""
-TOO_LONG = ("bench ", "--scheduler ", "verilog ")
-"""Commands with one of these are not run: minutes of RTL, other machines, or Yosys (`tests/hw/test_emit.py`)."""
+ELSEWHERE = {
+    "bench contract": "tests/driver/bench/test_contract.py",
+    "bench speed": "tests/driver/bench/test_speed.py",
+    "--scheduler": "tests/driver/test_parallel.py",
+    "verilog ": "tests/driver/ip/test_folder.py",
+    ".onnx": "tests/driver/test_cli_onnx.py",
+    "iverilog": "tests/driver/ip/test_verilog.py",
+    "verilator": "tests/driver/ip/test_folder.py",
+    "fusesoc": "tests/driver/ip/test_folder.py",
+    "peakrdl": "tests/driver/ip/test_systemrdl.py",
+}
+"""Commands with one of these take minutes of RTL, other machines, or packages that not everyone has; and the test that
+runs what they run.
+"""
+UNTESTED = {"git": "", "cd": "", "pip": ""}
+"""Tools of others that are not run: `pip` would install, and its extras are looked up."""
+LONG = {
+    "bench/synth.py": "place and route: hours",
+    "bench/zoo/run.py": "TensorFlow and PyTorch",
+    "bench/speed.py": "simulates MLPerf Tiny networks, which are not part of this",
+}
+"""Scripts that no test runs, and why."""
 DEVICES = {"run": "golden", "layer": "golden", "profile": "model"}
 """The device of a command that names none. Networks are the digits, or one of unknown size with --shape."""
 
 
-def fences(page: str) -> list[str]:
-    """The text in each fence of a page."""
+def fences(page: str, language: str) -> list[str]:
+    """The text in each fence of a page that is marked as of this language."""
     text = (ROOT / page).read_text().replace("\\\n", " ")
-    return re.findall(r"^ *```[^\n]*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^ *```([^\n]*)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    return [inside for name, inside in found if name.strip() == language]
+
+
+def lines_of(fence: str) -> list[str]:
+    """Its commands, without comments and without `.venv/bin/`."""
+    parts = [part for line in fence.splitlines() for part in re.sub(r"(^|\s+)#.*", "", line).split(" && ")]
+    return [found for part in parts if (found := part.strip().removeprefix("$ ").removeprefix(".venv/bin/"))]
+
+
+def is_tool(line: str) -> bool:
+    """Does the line begin with a tool that pages may show?"""
+    return line.split()[0] in (*OURS, *ELSEWHERE, *UNTESTED)
 
 
 def commands() -> list[str]:
-    """The commands of all pages, each once, without comments and without `.venv/bin/`."""
-    lines = [line for page in PAGES for fence in fences(page) for line in fence.splitlines()]
-    parts = [part for line in lines for part in re.sub(r"\s+#.*", "", line).split(" && ")]
-    return list(dict.fromkeys(part.strip().removeprefix("$ ").removeprefix(".venv/bin/") for part in parts))
+    """The commands of all pages, each once."""
+    shown = [lines_of(fence) for page in PAGES for fence in fences(page, "")]
+    return list(dict.fromkeys(line for lines in shown if lines and is_tool(lines[0]) for line in lines))
 
 
 def named(tool: str) -> list[str]:
@@ -96,7 +137,7 @@ def convoy(folder, monkeypatch, capsys):
 
 
 def is_run(command: str) -> bool:
-    return not command.startswith("-") and not any(text in f"{command} " for text in TOO_LONG)
+    return not command.startswith("-") and not any(text in f"{command} " for text in ELSEWHERE)
 
 
 @pytest.mark.parametrize("command", [command for command in named("convoy") if is_run(command)])
@@ -125,20 +166,75 @@ def test_options_exist(convoy, command):
 
 
 @pytest.mark.parametrize("command", named("make"))
-def test_targets_exist(command):
+def test_targets_are_run(command):
+    """By CI, or the module or the example behind the target by a test."""
     if shutil.which("make") is None:
         pytest.skip("needs make")
-    done = subprocess.run(["make", "-n", *shlex.split(command)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("command", [*named("pytest"), *named("python")])
-def test_files_and_modules_exist(command):
     words = shlex.split(command)
-    paths = [word.split("::")[0] for word in words if "/" in word]
-    modules = [after for word, after in pairwise(words) if word == "-m" and "." in after]
-    assert [path for path in paths if not (ROOT / path).exists()] == []
-    assert [module for module in modules if find_spec(module) is None] == []
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)
+    if words[0] == "-C":
+        assert f'"{words[1].split("/")[1]}"' in TESTS
+        assert done.returncode == 0 or "say which" in done.stdout + done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    if f"make {words[0]}" not in CI:
+        check_started(done.stdout)
+
+
+def check_started(text: str) -> None:
+    """The modules and scripts of Convoy that are started are there, and tests run them."""
+    for module in re.findall(r"-m (convoy\.[\w.]+)", text):
+        assert find_spec(module) is not None
+        room, *names = module.split(".")[1:]
+        test = ROOT / "tests" / room
+        paths = (test / f"test_{names[0]}.py", test / names[0], ROOT / "tests" / f"test_{names[-1]}.py")
+        assert any(path.exists() for path in paths) or f"make {names[-1]}" in CI, module
+    for script in re.findall(r"(?:bench|examples)/[\w/]+\.py", text):
+        assert (ROOT / script).exists()
+        assert script in LONG or Path(script).stem in TESTS, script
+
+
+@pytest.mark.parametrize("command", named("pytest"))
+def test_tests_exist(command):
+    words = shlex.split(command)
+    paths = [ROOT / word.split("::")[0] for word in words if "/" in word]
+    files = [file for path in paths for file in (path.rglob("test_*.py") if path.is_dir() else [path])]
+    text = "".join(file.read_text() for file in (*files, *(ROOT / "docs" / "recipes").glob("*.patch")))
+    chosen = [after for word, after in pairwise(words) if word == "-k"] + re.findall(r"::(\w+)", command)
+    assert [word for word in chosen if word not in text] == []
+
+
+@pytest.mark.parametrize("command", named("python"))
+def test_scripts_are_run(command):
+    check_started(command)
+
+
+def test_tools_of_others():
+    """A test runs them; what `pip` installs are extras that exist."""
+    for text, test in ELSEWHERE.items():
+        assert text.split()[-1] in (ROOT / test).read_text(), text
+    extras = re.findall(r"\[(\w+)\]", "".join(named("pip")))
+    assert extras
+    assert set(extras) <= PROJECT["project"]["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith(STRICT)])
+def test_no_command_is_left_out(page):
+    """All lines are commands of known tools, or their fence says what else they are."""
+    shown = [line for fence in fences(page, "") for line in lines_of(fence)]
+    assert [line for line in shown if not is_tool(line)] == []
+
+
+def test_pages_for_users_begin_with_a_command_and_end_with_a_result():
+    pages = [page for page in PAGES if page.startswith("docs/users/")]
+    assert len(pages) == 5
+    for page in pages:
+        text = (ROOT / page).read_text()
+        assert is_tool(lines_of(fences(page, "")[0])[0])
+        assert text.index("```") < text.index("\n## "), page
+        assert text.rindex("\n## ") == text.index("\n## The result\n"), page
+        assert page.removeprefix("docs/") in (ROOT / "mkdocs.yml").read_text()
+        assert f"]({page})" in (ROOT / "README.md").read_text()
 
 
 def test_python_runs(convoy, folder):
@@ -148,7 +244,8 @@ def test_python_runs(convoy, folder):
     for layer in report["layers"]:  # the golden model has no times
         layer |= {"cycles": 1, "utilisation": 0.5}
     (folder / "report.json").write_text(json.dumps(report))
-    texts = [fence for page in PAGES for fence in fences(page) if fence.startswith("import ")]
+    texts = [fence for page in PAGES for fence in fences(page, "python") if fence.startswith("import ")]
+    assert len(texts) > 1
     for text in texts:
         done = subprocess.run([sys.executable, "-c", text], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -130,9 +130,9 @@ def _channels(rows: list[Row]) -> alt.LayerChart:
         x=alt.X("channels:Q", title="output channels", axis=alt.Axis(tickMinStep=1)),
         y=alt.Y("cycles:Q", title="cycles"),
     )
-    colour = alt.Color("is_full:N", title="multiple of the cores", scale=alt.Scale(range=["#9ecae1", "#08519c"]))
+    colour = alt.Color("is_full:N", title="multiple of the cores", scale=alt.Scale(range=["#9ecae1", "#2171b5"]))
     return (
-        base.mark_line(interpolate="step-before", color="#bbb")
+        base.mark_line(interpolate="step-before", color="#999")
         + base.mark_point(filled=True, size=60).encode(color=colour)
     ).properties(width=WIDTH, height=HEIGHT)
 
@@ -142,12 +142,12 @@ def _scaling(rows: list[Row]) -> alt.LayerChart:
     x = alt.X("cores:Q", scale=alt.Scale(type="log", base=2), title="cores", axis=alt.Axis(values=[2, 4, 8, 16]))
     y = alt.Y("value:Q", scale=alt.Scale(type="log", base=2), title="times as fast as one core")
     points = alt.Chart(source).mark_line(point={"size": 70}).encode(x=x, y=y)
-    ideal = alt.Chart(source).mark_line(color="#bbb").encode(x=x, y=alt.Y("cores:Q"))
+    ideal = alt.Chart(source).mark_line(color="#999").encode(x=x, y=alt.Y("cores:Q"))
     return (ideal + points + _limits(source, "line", x=x, y="limit:Q")).properties(width=WIDTH, height=HEIGHT)
 
 
 def _kernels(rows: list[Row]) -> alt.LayerChart:
-    colour = alt.Color("shape:N", title="kernel", scale=alt.Scale(range=["#6baed6", "#08519c"]))
+    colour = alt.Color("shape:N", title="kernel", scale=alt.Scale(range=["#6baed6", "#2171b5"]))
     return _bars(
         rows,
         "utilisation",
@@ -185,7 +185,7 @@ def _depthwise(rows: list[Row]) -> alt.FacetChart:
         .encode(
             x=alt.X("value:Q", title=None, axis=alt.Axis(format="%")),
             y=y,
-            color=alt.Color("what:N", title=None, sort=None, scale=alt.Scale(range=["#08519c", "#9ecae1"])),
+            color=alt.Color("what:N", title=None, sort=None, scale=alt.Scale(range=["#2171b5", "#9ecae1"])),
         )
     )
     layers = alt.layer(bars, _limits(source, "tick", x="limit:Q", y=y)).properties(width=WIDTH, height=36)
@@ -194,7 +194,7 @@ def _depthwise(rows: list[Row]) -> alt.FacetChart:
             "name:N",
             sort=[row.case.name for row in rows],
             title=None,
-            header=alt.Header(labelAngle=0, labelAlign="left", labelLimit=320),
+            header=alt.Header(labelOrient="top", labelAnchor="start", labelLimit=320),
         ),
         spacing=6,
     )
@@ -225,7 +225,7 @@ def _sparse(rows: list[Row]) -> alt.LayerChart:
                 scale=alt.Scale(domain=[0, 1]),
                 axis=alt.Axis(format="%"),
             ),
-            color=alt.Color("metric:N", title=None, scale=alt.Scale(range=["#08519c", "#e08214"])),
+            color=alt.Color("metric:N", title=None, scale=alt.Scale(range=["#2171b5", "#e08214"])),
         )
     )
     return (lines + _limits(source, "line", x=x, y="limit:Q")).properties(width=WIDTH, height=HEIGHT)

@@ -155,14 +155,14 @@ def speed_charts(rows: Sequence[Speed]) -> list[alt.TopLevelMixin]:
                 color=alt.Color(
                     "machine:N",
                     title=None,
-                    scale=alt.Scale(range=["#08519c", "#e08214"]),
+                    scale=alt.Scale(range=["#2171b5", "#e08214"]),
                     legend=alt.Legend(orient="top"),
                 ),
             )
         )
         charts.append(
             bars.properties(width=280, height=220)
-            .facet(column=alt.Column("network:N", title=None, sort=networks), columns=3)
+            .facet(alt.Facet("network:N", title=None, sort=networks), columns=4)
             .resolve_scale(y="independent")
         )
     return charts

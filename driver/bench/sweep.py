@@ -18,7 +18,7 @@ from convoy.driver.report.config_report import config_report
 from convoy.driver.report.csv_table import csv_text
 from convoy.driver.report.deployment import Clock, placed_clock
 from convoy.driver.report.report import estimate_report
-from convoy.driver.report.tables import print_meanings, print_table
+from convoy.driver.report.tables import meanings_text, print_meanings, print_table
 from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import ConfigError, NpuConfig
 
@@ -95,6 +95,11 @@ def sweep(
 ) -> list[Point]:
     """A point for each choice, in order, estimated by the workers of `executor`; `on_done` is called with the number
     that is done.
+
+    Raises
+    ------
+    GraphError
+        When none is legal and runs the network.
     """
     futures = {
         executor.submit(_point, graph, parameters, config, memory, clock): number
@@ -108,6 +113,8 @@ def sweep(
     finally:
         for future in futures:
             future.cancel()
+    if all(point.refusal for point in points.values()):
+        raise GraphError(f"nothing to compare: {points[0].refusal}")
     return mark_best([points[number] for number in range(len(choices))])
 
 
@@ -166,8 +173,8 @@ _MEANINGS = {
 }
 
 
-def print_points(points: Sequence[Point], console: Console) -> None:
-    """The points as a table."""
+def _table(points: Sequence[Point]) -> tuple[dict[str, JustifyMethod], list[list[str]]]:
+    """Columns and rows; a column of refusals if there are any."""
     names = list(points[0].parameters)
     columns: dict[str, JustifyMethod] = dict.fromkeys(
         (*names, "multipliers", "memory B", "cycles", "ms", "port B", "use"), "right"
@@ -190,6 +197,12 @@ def print_points(points: Sequence[Point], console: Console) -> None:
     if not any(point.refusal for point in points):
         del columns["remark"]
         rows = [row[:-1] for row in rows]
+    return columns, rows
+
+
+def print_points(points: Sequence[Point], console: Console) -> None:
+    """The points as a table."""
+    columns, rows = _table(points)
     print_table(console, columns, rows, ("port B", "use"))
     print_meanings(console, _MEANINGS)
 
@@ -208,38 +221,38 @@ def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:
     """Cycles over multipliers, the best ones joined by a line, and the table; needs the extra `plots`."""
     from convoy.driver.report.html_page import Section, alt, write_page
 
-    names = list(points[0].parameters)
     ran = [point for point in points if point.cycles is not None]
     values = [
-        asdict(point) | {"label": ", ".join(f"{name} {value}" for name, value in point.parameters.items())}
+        asdict(point)
+        | {
+            "label": ", ".join(f"{name} {value}" for name, value in point.parameters.items()),
+            "kind": "best" if point.is_best else "others",
+        }
         for point in ran
     ]
     base = alt.Chart(alt.Data(values=values)).encode(
-        x=alt.X("multipliers:Q", scale=alt.Scale(type="log", base=2), title="multipliers"),
-        y=alt.Y("cycles:Q", scale=alt.Scale(type="log"), title="cycles"),
+        x=alt.X(
+            "multipliers:Q",
+            scale=alt.Scale(type="log", nice=False, padding=30),
+            axis=alt.Axis(values=sorted({point.multipliers for point in ran if point.multipliers})),
+            title="multipliers",
+        ),
+        y=alt.Y("cycles:Q", scale=alt.Scale(type="log", nice=False, padding=20), title="cycles"),
     )
-    dots = base.mark_circle(size=90).encode(
-        color=alt.Color("is_best:N", title="best", scale=alt.Scale(domain=[True, False], range=["#08519c", "#bbbbbb"])),
+    dots = base.mark_circle(size=90, opacity=1).encode(
+        color=alt.Color(
+            "kind:N", title=None, sort=None, scale=alt.Scale(domain=["best", "others"], range=["#2171b5", "#999999"])
+        ),
         tooltip=["label:N", "cycles:Q", "memory_bytes:Q", "milliseconds:Q"],
     )
-    front = base.transform_filter("datum.is_best").mark_line(color="#08519c", opacity=0.4)
-    rows = [
-        [
-            *(str(point.parameters[name]) for name in names),
-            f"{point.multipliers:,}",
-            f"{point.memory_bytes:,}",
-            f"{point.cycles:,}",
-            "-" if point.milliseconds is None else f"{point.milliseconds:,.3f}",
-            "yes" if point.is_best else "",
-        ]
-        for point in ran
-    ]
+    front = base.transform_filter("datum.is_best").mark_line(color="#2171b5", opacity=0.4)
+    columns, rows = _table(points)
     write_page(
         path,
         f"{Path(model).name} on {len(points)} configurations",
         "Cycles are estimates of the timing model. Hover over a dot for its parameters.",
         [
             Section("Cycles and multipliers", "", [(front + dots).properties(width=560, height=320)]),
-            Section("Configurations", "", (), (*names, "multipliers", "memory B", "cycles", "ms", "best"), rows),
+            Section("Configurations", meanings_text(_MEANINGS), (), tuple(columns), rows),
         ],
     )

@@ -54,8 +54,9 @@ def read_report(path: Path) -> dict[str, Any]:
     GraphError
         When the file cannot be read or is not such a report.
     """
+    text = read_file(path, MAX_BYTES)
     try:
-        report = json.loads(read_file(path, MAX_BYTES))
+        report = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise GraphError(f"{path}: is not JSON ({error}); give a report that --json wrote") from None
     layers = report.get("layers") if isinstance(report, dict) else None

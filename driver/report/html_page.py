@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ try:
     import altair as alt
     import jinja2
     import vl_convert
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 except ImportError as error:
     raise GraphError(f"plots need {error.name}; run: pip install 'convoy-npu[plots]'") from None
 
@@ -32,32 +33,52 @@ _PAGE = """<!doctype html>
 @media (prefers-color-scheme: dark) { :root { --text: #ddd; --back: #1b1c20; --line: #444; --missed: #ff6b81 } }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1100px; padding: 0 1rem; color: var(--text);
   background: var(--back); overflow-wrap: anywhere }
-.chart { width: 100% } .wide { overflow-x: auto }
+.chart { width: 100% } .chart, .wide { overflow-x: auto } code { font-size: .95em }
 table { border-collapse: collapse; font-size: 13px; margin: 1rem 0 2rem; overflow-wrap: normal }
 th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top }
-th:first-child, td:first-child, .text { text-align: left } .text { min-width: 8em }
+th:first-child, td:first-child, .text { text-align: left } .text { min-width: 4em }
+td:not(.text) { white-space: nowrap }
 tr.missed td { color: var(--missed); font-weight: 600 }
+.long { min-width: 16em }
+@media (max-width: 600px) {
+  body { margin: 1rem auto } h1 { font-size: 1.6rem }
+  .cards tr:first-child { display: none } .cards, .cards tbody, .cards tr, .cards td { display: block; width: auto }
+  .cards tr { border-bottom: 1px solid var(--line); padding: .5rem 0 } .cards td { border: 0; text-align: left }
+  .cards td:empty { display: none } .cards td::before { content: attr(data-column) ": "; opacity: .7 }
+}
 footer { border-top: 1px solid var(--line); font-size: 13px }
 </style><script>{{ script | safe }}</script></head><body><h1>{{ title }}</h1>
-<p>{{ intro }}</p>
+<p>{{ intro | marked }}</p>
 <script>
 const isDark = matchMedia("(prefers-color-scheme: dark)").matches
-const options = {actions: false, theme: isDark ? "dark" : undefined, 
+const options = {actions: false, theme: isDark ? "dark" : undefined,
   config: {background: "transparent", text: {color: isDark ? "#ddd" : "#222"},
     axis: isDark ? {gridColor: "#3a3c42"} : {}}}
+function draw(id, spec) {  // as wide as the page: legends of as many columns, charts of a series below one another
+  const width = document.getElementById(id).clientWidth
+  spec.config.legend.columns = Math.max(1, Math.floor(width / {{ legend_width }}))
+  if (spec.spec) {
+    spec.spec.width = Math.min(spec.spec.width, width - {{ axis_width }})
+    if (spec.columns) spec.columns = Math.max(1, Math.floor(width / (spec.spec.width + {{ axis_width }})))
+  }
+  vegaEmbed("#" + id, spec, options)
+}
 </script>
 {% for section in sections %}{% set number = loop.index %}<h2>{{ section.heading }}</h2>
-{% if section.text %}<p>{{ section.text }}</p>
+{% if section.text %}<p>{{ section.text | marked }}</p>
 {% endif %}{% for spec in section.specs() %}<div class="chart" id="chart-{{ number }}-{{ loop.index }}"></div>
-<script>vegaEmbed("#chart-{{ number }}-{{ loop.index }}", {{ spec | tojson }}, options)</script>
-{% endfor %}{% if section.rows %}<div class="wide"><table><tr>
-{% for column in section.columns %}<th{{ section.style(loop.index0) }}>{{ column }}</th>{% endfor %}</tr>
+<script>draw("chart-{{ number }}-{{ loop.index }}", {{ spec | tojson }})</script>
+{% endfor %}{% if section.rows %}<div class="wide"><table{% if section.is_prose %} class="cards"{% endif %}><tr>
+{% for column in section.columns %}<th{{ section.attributes(loop.index0) }}>{{ column }}</th>{% endfor %}</tr>
 {% for texts in section.rows %}<tr{% if loop.index0 in section.missed %} class="missed"{% endif %}>
-{% for text in texts %}<td{{ section.style(loop.index0) }}>{{ text }}</td>{% endfor %}</tr>
+{% for text in texts %}<td{{ section.attributes(loop.index0) }}>{{ text | marked }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>
 {% endif %}{% endfor %}<footer><p>{{ origin }}</p></footer></body></html>
 """
-LEGEND_COLUMNS = 5
+LEGEND_WIDTH, AXIS_WIDTH = 110, 80
+"""Pixels for an entry of a legend, and beside each chart of a series."""
+LONG = 40
+"""Characters from which on a text gets a wide column, and on a phone its table a card for each row."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +100,28 @@ class Section:
             if "mark" in spec or "layer" in spec:
                 spec |= {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
             legend = spec.get("config", {}).get("legend", {})
-            config = spec.get("config", {}) | {"legend": legend | {"orient": "bottom", "columns": LEGEND_COLUMNS}}
+            place = {
+                "orient": "bottom",
+                "layout": {"bottom": {"anchor": "start", "bounds": "full", "direction": "vertical"}},
+            }
+            config = spec.get("config", {}) | {"legend": legend | place}
             found.append(spec | {"config": config})
         return found
 
-    def style(self, column: int) -> Markup:
-        """The class of a column's cells."""
+    def attributes(self, column: int) -> Markup:
+        """The class of a column's cells, and for cards its name."""
         is_text = any(character.isalpha() for row in self.rows for character in row[column])
-        return Markup(' class="text"' if is_text else "")
+        kinds = ["text"] * is_text + ["long"] * self._is_long(column)
+        name = Markup(' data-column="{}"').format(self.columns[column]) if self.is_prose else Markup()
+        return (Markup(' class="{}"').format(" ".join(kinds)) if kinds else Markup()) + name
+
+    @property
+    def is_prose(self) -> bool:
+        """Does the table have long texts?"""
+        return any(self._is_long(column) for column in range(len(self.columns)))
+
+    def _is_long(self, column: int) -> bool:
+        return any(len(row[column]) > LONG for row in self.rows)
 
 
 def write_page(path: Path, title: str, intro: str, sections: Sequence[Section]) -> None:
@@ -94,8 +129,24 @@ def write_page(path: Path, title: str, intro: str, sections: Sequence[Section]) 
     script = vl_convert.javascript_bundle(  # type: ignore[call-arg]  # its stub forgets that the snippet is optional
         vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
     )
-    page = jinja2.Environment(autoescape=True).from_string(_PAGE)
-    write_file(path, page.render(title=title, intro=intro, sections=sections, script=script, origin=_origin()))
+    environment = jinja2.Environment(autoescape=True)
+    environment.filters["marked"] = _marked
+    page = environment.from_string(_PAGE)
+    text = page.render(
+        title=title,
+        intro=intro,
+        sections=sections,
+        script=script,
+        origin=_origin(),
+        legend_width=LEGEND_WIDTH,
+        axis_width=AXIS_WIDTH,
+    )
+    write_file(path, text)
+
+
+def _marked(text: str) -> Markup:
+    """What stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _origin() -> str:

@@ -169,9 +169,10 @@ def write_profile_page(path: Path, plan: Plan, deployed: Plan, report: Mapping[s
         ),
         Section(
             "Roofline",
-            "Speed against bytes moved: no layer can be above the line, which is what the memory port (left) or the "
-            "multipliers (right) allow. Only zero weights, which are counted but skipped, take a layer above it. The "
-            "largest layers, as many as there is room for, have their number and how many times their floor they take.",
+            "Speed against bytes read or written, whichever are more: no layer can be above the line, which is what "
+            "the memory port (left) or the multipliers (right) allow. Only zero weights, which are counted but "
+            "skipped, take a layer above it. The larger a dot, the more cycles the layer takes. The largest layers, "
+            "as many as there is room for, have their number and how many times their floor they take.",
             [roofline(report)],
         ),
         Section(

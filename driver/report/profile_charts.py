@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log10
+from math import ceil, floor, log10, pi, sqrt
 from typing import Any
 
 from .html_page import alt
@@ -14,20 +14,22 @@ __all__ = ["losses", "memory", "roofline", "traffic", "utilisation"]
 WIDTH, BAR, LABEL_LIMIT = 760, 20, 140
 ROOFLINE_HEIGHT, NARROW = 360, 300
 """Pixels; the width is that of a phone's page."""
-LABEL_FONT, LABEL_SHIFTS = 9, (-11, 13)
+DOTS = 30, 500
+"""Areas in square pixels of a layer without cycles and of the largest one."""
+LABEL_FONT, LABEL_GAP = 9, 6
 COLOURS = {
-    "useful": "#08519c",
+    "useful": "#2171b5",
     "edge": "#6baed6",
-    "weights": "#fdd0a2",
-    "window": "#fdae6b",
-    "imbalance": "#f16913",
-    "drain": "#a63603",
-    "bus": "#74c476",
-    "dispatch": "#969696",
-    "tp": "#9e9ac8",
+    "weights": "#fdae6b",
+    "window": "#f16913",
+    "imbalance": "#d6336c",
+    "drain": "#b5501f",
+    "bus": "#4daf4a",
+    "dispatch": "#8c8c8c",
+    "tp": "#9467bd",
 }
-PORT_COLOURS = {"weights": "#fd8d3c", "other reads": "#74c476", "writes": "#6baed6"}
-KIND_COLOURS = {"activations": "#6baed6", "constants": "#fd8d3c", "descriptors": "#9e9ac8", "records": "#969696"}
+PORT_COLOURS = {"weights": "#fd8d3c", "other reads": "#4daf4a", "writes": "#6baed6"}
+KIND_COLOURS = {"activations": "#6baed6", "constants": "#fd8d3c", "descriptors": "#9467bd", "records": "#8c8c8c"}
 
 
 def losses(report: Mapping[str, Any]) -> alt.Chart:
@@ -68,7 +70,7 @@ def utilisation(report: Mapping[str, Any]) -> alt.LayerChart:
         .mark_bar(color=COLOURS["useful"])
         .encode(x=alt.X("use:Q", title="utilisation (tick: busy)", axis=alt.Axis(format="%")), y=y)
     )
-    ticks = alt.Chart(source).mark_tick(color=COLOURS["drain"], thickness=2, size=BAR - 4).encode(x="busy:Q", y=y)
+    ticks = alt.Chart(source).mark_tick(color=COLOURS["window"], thickness=2, size=BAR - 4).encode(x="busy:Q", y=y)
     return (bars + ticks).properties(width=WIDTH, height={"step": BAR})
 
 
@@ -77,6 +79,7 @@ def roofline(report: Mapping[str, Any]) -> alt.LayerChart:
     line of the memory port. The layers that take most cycles say how many times their floor they take.
     """
     peak, port_bytes = report["cores"] * report["lanes"], report["port_bits"] // 8
+    largest = max((layer["cycles"] for layer in _layers(report)), default=1)
     points = [
         {
             "layer": _name(layer),
@@ -86,19 +89,18 @@ def roofline(report: Mapping[str, Any]) -> alt.LayerChart:
             "floor": layer["floor_cycles"],
             "times the floor": (times := layer["cycles"] / layer["floor_cycles"]),
             "label": f"{layer['number']}: {times:.2f}",
+            "size": DOTS[0] + (DOTS[1] - DOTS[0]) * layer["cycles"] / largest,
         }
         for layer in _layers(report)
         if layer["macs"] and layer["floor_cycles"]
     ]
     ends = [point["intensity"] for point in points] or [1.0]
     low, high = min(*ends, 1.0) / 2, max(*ends, 2 * peak / port_bytes) * 2
+    speeds = [point["speed"] for point in points] or [1.0]
+    slowest, fastest = 10 ** floor(log10(min(*speeds, port_bytes * low))), 10 ** ceil(log10(max(*speeds, peak)))
     roof = [{"intensity": place, "speed": min(peak, port_bytes * place)} for place in (low, peak / port_bytes, high)]
-    x = alt.X(
-        "intensity:Q",
-        title="multiplications per byte read or written, whichever are more",
-        scale=alt.Scale(type="log", domain=[low, high]),
-    )
-    y = alt.Y("speed:Q", title="multiplications per cycle", scale=alt.Scale(type="log"))
+    x = alt.X("intensity:Q", title="multiplications per byte", scale=alt.Scale(type="log", domain=[low, high]))
+    y = alt.Y("speed:Q", title="multiplications per cycle", scale=alt.Scale(type="log", domain=[slowest, fastest]))
     line = alt.Chart(alt.Data(values=roof)).mark_line(color=COLOURS["drain"]).encode(x=x, y=y)
     dots = (
         alt.Chart(alt.Data(values=points))
@@ -106,34 +108,42 @@ def roofline(report: Mapping[str, Any]) -> alt.LayerChart:
         .encode(
             x=x,
             y=y,
-            size=alt.Size("cycles:Q", scale=alt.Scale(range=[30, 500])),
+            size=alt.Size("size:Q", scale=None),
             tooltip=["layer:N", "cycles:Q", "floor:Q", "times the floor:Q", "speed:Q", "intensity:Q"],
         )
     )
-    labels = [
-        alt.Chart(alt.Data(values=some)).mark_text(dy=shift, fontSize=LABEL_FONT).encode(x=x, y=y, text="label:N")
-        for shift, some in _placed_labels(points, low, high).items()
-    ]
-    return sum(labels, line + dots).properties(width=WIDTH, height=ROOFLINE_HEIGHT)
+    labels = (
+        alt.Chart(alt.Data(values=_labels(points, ((low, high), (slowest, fastest)))))
+        .mark_text(dy=alt.ExprRef("datum.shift"), fontSize=LABEL_FONT)
+        .encode(x=x, y=y, text="label:N")
+    )
+    return (line + dots + labels).properties(width=WIDTH, height=ROOFLINE_HEIGHT)
 
 
-def _placed_labels(points: Sequence[Mapping[str, Any]], low: float, high: float) -> dict[int, list[Mapping[str, Any]]]:
-    """Points by how far above or below them, in pixels, their labels lie: the largest points first, those that have
-    room, on a page as narrow as a phone.
+def _labels(
+    points: Sequence[Mapping[str, Any]], domains: tuple[tuple[float, float], tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """The points that have room for a label, on a page as narrow as a phone, the largest first; `shift` is how far
+    above or below them it lies, in pixels.
     """
-    found: dict[int, list[Mapping[str, Any]]] = {shift: [] for shift in LABEL_SHIFTS}
-    taken: list[tuple[float, float, float]] = []
-    speeds = [point["speed"] for point in points] or [1.0]
-    bottom, top = log10(min(speeds)), log10(max(*speeds, 10 * min(speeds)))
-    for point in sorted(points, key=lambda point: -point["cycles"]):
-        x = NARROW * (log10(point["intensity"]) - log10(low)) / (log10(high) - log10(low))
-        y = ROOFLINE_HEIGHT * (1 - (log10(point["speed"]) - bottom) / (top - bottom))
-        half = len(point["label"]) * LABEL_FONT / 3
-        for shift, members in found.items():
-            box = x, y + shift, half
-            if all(abs(x - ox) > half + ow or abs(box[1] - oy) > LABEL_FONT + 3 for ox, oy, ow in taken):
-                members.append(point)
-                taken.append(box)
+    found: list[dict[str, Any]] = []
+    width, height = log10(domains[0][1] / domains[0][0]), log10(domains[1][1] / domains[1][0])
+    dots = [
+        (
+            NARROW * log10(point["intensity"] / domains[0][0]) / width,
+            -ROOFLINE_HEIGHT * log10(point["speed"] / domains[1][0]) / height,
+            radius := sqrt(point["size"] / pi),
+            radius,
+        )
+        for point in points
+    ]
+    taken = list(dots)
+    for point, (x, y, radius, _) in sorted(zip(points, dots, strict=True), key=lambda pair: -pair[0]["cycles"]):
+        half, high = len(point["label"]) * LABEL_FONT / 3, LABEL_FONT / 2
+        for shift in (-radius - LABEL_GAP, radius + LABEL_GAP):
+            if all(abs(x - ox) > half + ow or abs(y + shift - oy) > high + oh for ox, oy, ow, oh in taken):
+                found.append(dict(point) | {"shift": shift})
+                taken.append((x, y + shift, half, high))
                 break
     return found
 

@@ -108,7 +108,7 @@ def test_table_json_and_page(bench, tmp_path):
     assert (refused["cycles"], refused["bit_exact"], refused["ok"]) == (None, None, True)
     assert "exceed the stripe memory of 4096 bytes" in refused["refusal"]
     page = (tmp_path / "page.html").read_text()
-    assert page.count('vegaEmbed("#chart-1-1"') == 1
+    assert page.count('draw("chart-1-1"') == 1
     code, out, _ = bench("--jobs", 2, "--json", "-")
     assert (code, json.loads(out)) == (0, report)
 

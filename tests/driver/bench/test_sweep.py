@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import convoy.driver
-from convoy.driver.bench.sweep import Point, configurations, mark_best, sweep
+from convoy.driver.bench.sweep import Point, configurations, mark_best, sweep, write_sweep_page
 from convoy.driver.cli import app
 from convoy.driver.errors import GraphError
 from convoy.driver.graph.reader import read_network
@@ -61,6 +61,23 @@ def test_best_points():
 def test_settings_that_do_not_fit(settings, message):
     with pytest.raises(GraphError, match=message):
         configurations(PRESETS["Q"], settings)
+
+
+def test_nothing_to_compare():
+    choices = configurations(PRESETS["S"], ["num_cores=3"])
+    with ThreadPoolExecutor(1) as executor, pytest.raises(GraphError, match="nothing to compare: num_cores = 3 is not"):
+        sweep(read_network(DIGITS), choices, MemoryModel(), None, executor)
+
+
+def test_the_page_says_what_was_refused(tmp_path):
+    pytest.importorskip("altair", reason="needs the extra plots")
+    refused = Point({"num_cores": 3}, 0, 0, None, None, None, None, "num_cores = 3 is not legal")
+    ran = Point({"num_cores": 4}, 64, 129024, 7407, 0.5, 38158, 0.486)
+    write_sweep_page(tmp_path / "page.html", "folder/model.tflite", mark_best([ran, refused]))
+    page = (tmp_path / "page.html").read_text()
+    assert "<h1>model.tflite on 2 configurations</h1>" in page
+    assert "num_cores = 3 is not legal</td>" in page
+    assert ">7,407</td><td>0.500</td>" in page
 
 
 def test_the_command(tmp_path, capsys):

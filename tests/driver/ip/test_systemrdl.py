@@ -1,6 +1,10 @@
 """The register map in SystemRDL has every register, field and error of `convoy.spec.csr`."""
 
 import re
+import subprocess
+import sys
+
+import pytest
 
 from convoy.driver.ip.systemrdl import systemrdl
 from convoy.spec.csr import ID, REGISTERS, Error
@@ -32,3 +36,14 @@ def test_fields_do_not_overlap():
         bits = [bit for field in register.fields for bit in range(field.lsb, field.lsb + field.width)]
         assert len(set(bits)) == len(bits)
         assert all(bit < 32 for bit in bits)
+
+
+def test_peakrdl_reads_it(tmp_path):
+    """The C header that PeakRDL makes of it has every register at its place."""
+    pytest.importorskip("peakrdl", reason="needs PeakRDL: pip install peakrdl")
+    (tmp_path / "npu.rdl").write_text(systemrdl("npu", ["a header"]))
+    command = [sys.executable, "-m", "peakrdl", "c-header", "npu.rdl", "-o", "npu.h"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    members = re.findall(r"^    \w[\w ]* (\w+)(?:\[\d+\])?;$", (tmp_path / "npu.h").read_text(), re.MULTILINE)
+    assert [name for name in members if not name.startswith("RESERVED")] == [*REGISTERS]

@@ -56,3 +56,9 @@ def test_what_is_no_report(text, tmp_path):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(GraphError, match=r"a\.json: is not "):
         read_report(tmp_path / "a.json")
+
+
+def test_a_report_that_is_not_there(tmp_path):
+    with pytest.raises(GraphError, match=r"a\.json: cannot be read: No such file") as caught:
+        read_report(tmp_path / "a.json")
+    assert "JSON" not in str(caught.value)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from subprocess import CalledProcessError
 
+import numpy as np
 import pytest
 
 from convoy.driver.compile.pipeline import compile_graph
@@ -179,16 +180,47 @@ def test_page(profiled, tmp_path):
     deployed = compile_graph(plan.graph, plan.config)
     write_profile_page(tmp_path / "p.html", plan, deployed, report)
     page = (tmp_path / "p.html").read_text()
-    charts = [json.loads(text) for text in re.findall(r'vegaEmbed\("#chart-\d+-\d+", (.*), options\)</script>', page)]
+    charts = [json.loads(text) for text in re.findall(r'draw\("chart-\d+-\d+", (.*)\)</script>', page)]
     assert len(charts) == page.count('id="chart-') == 5
     values = charts[0]["data"]["values"]
     assert sum(value["cycles"] for value in values) == sum(layer["cycles"] for layer in report["layers"])
     assert not re.search(r'(src|href)="http', page)
-    assert f"{plan_report(deployed)['memory_bytes']:,} bytes, as `convoy compile` makes it" in page
+    assert f"{plan_report(deployed)['memory_bytes']:,} bytes, as <code>convoy compile</code> makes it" in page
     assert max(piece["end"] for piece in charts[4]["data"]["values"]) <= deployed.memory_bytes < plan.memory_bytes
-    cells = re.sub(' class="text"', "", page)
+    cells = re.sub(' (class|data-column)="[^"]*"', "", page)
+    assert 'data-column="remedy">usual at the end' in page  # a card for each row on a phone
     assert f"<td>SOFTMAX</td><td>0</td><td>{report['host_ops'][0]['reason']}</td>" in cells
     assert "<td>9</td><td>SOFTMAX</td><td>cpu</td><td>-</td>" in cells
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
     assert all(chart["width"] == "container" for chart in charts)
     assert all(f"<h2>{heading}</h2>" in page for heading in ("Roofline", "Utilisation", "Traffic", "Memory", "Layers"))
+
+
+def test_labels_of_the_roofline_hide_nothing():
+    """Dots lie close together: those that have room have a label, on no dot and on no other label."""
+    pytest.importorskip("altair", reason="needs the extra plots")
+    from convoy.driver.report import profile_charts as charts
+
+    rng = np.random.default_rng(3)
+    report = {"cores": 4, "lanes": 16, "port_bits": 64, "layers": []}
+    for number in range(60):
+        macs, cycles = int(rng.integers(1, 10**6)), int(rng.integers(2000, 20000))
+        report["layers"].append(
+            {"number": str(number), "op": "CONV_2D", "macs": macs, "cycles": cycles, "floor_cycles": cycles // 2}
+            | {"read_bytes": int(rng.integers(1, 10**5)), "write_bytes": 0}
+        )
+    line, dots, labels = charts.roofline(report).to_dict()["layer"]
+    (left, right), (bottom, top) = (dots["encoding"][axis]["scale"]["domain"] for axis in "xy")
+
+    def place(point, shift=0.0):
+        x = charts.NARROW * np.log(point["intensity"] / left) / np.log(right / left)
+        return x, charts.ROOFLINE_HEIGHT * np.log(top / point["speed"]) / np.log(top / bottom) + shift
+
+    shown = labels["data"]["values"]
+    assert 3 < len(shown) < 60
+    for label in shown:
+        x, y = place(label, label["shift"])
+        for dot in dots["data"]["values"]:
+            other_x, other_y = place(dot)
+            assert np.hypot(x - other_x, y - other_y) > np.sqrt(dot["size"] / np.pi)
+    assert min(point["speed"] for point in line["data"]["values"]) >= bottom
