@@ -70,8 +70,9 @@ $(VENV)/.formal: $(VENV)/.setup
 formal: setup $(VENV)/.formal  ## unbounded proofs: no burst leaves the memory windows or breaks AXI4's rules
 	$(BIN)/python -m convoy.verif.formal
 
-synth: setup $(VENV)/.synth  ## area and Fmax on an ECP5, written to docs/synthesis.md
-	$(BIN)/python bench/synth.py
+synth: setup $(VENV)/.synth  ## area and Fmax on an ECP5; UNIT=post.requant CONFIG=S SEEDS=1: of one unit, printed
+	$(BIN)/python bench/synth/run.py $(addprefix --unit ,$(UNIT)) $(addprefix --config ,$(call given,CONFIG,)) \
+		$(addprefix --seeds ,$(SEEDS))
 
 $(VENV)/.plots: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plots]'
