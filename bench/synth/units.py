@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from amaranth.hdl import (
     Cat,
@@ -16,16 +17,19 @@ from amaranth.hdl import (
     Value,
 )
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.npu import Npu
 from convoy.spec.config import NpuConfig
 
-__all__ = ["Harness", "find_unit", "units"]
+__all__ = ["WHOLE", "Harness", "Part", "find_unit", "memories", "parts", "short_names", "units"]
 
 WHOLE = "npu"
 """The name of the NPU itself."""
 PACKAGE = "convoy.hw."
+OPENED = ("npu", "nn.engine", "nn.core", "nn.drain", "tp.engine", "ctrl.control")
+"""Units, by their short names, whose parts are counted one by one."""
 
 
 class Harness(wiring.Component):
@@ -66,12 +70,18 @@ class Harness(wiring.Component):
 
 def units(config: NpuConfig) -> dict[str, wiring.Component]:
     """Every unit of an NPU by its place (`nn.core_0.decoder`), the NPU itself as `npu`, in the order of the design."""
-    return dict(_walk(Fragment.get(Npu(config), None), ()))
+    found = _walk(Fragment.get(Npu(config), None), ())
+    return {place: unit for place, unit in found if type(unit).__module__.startswith(PACKAGE)}
+
+
+def memories(config: NpuConfig) -> list[Memory]:
+    """Every memory of an NPU."""
+    return [unit for _, unit in _walk(Fragment.get(Npu(config), None), ()) if isinstance(unit, Memory)]
 
 
 def _walk(fragment: Fragment, path: tuple[str, ...]) -> Iterator[tuple[str, wiring.Component]]:
     for origin in fragment.origins or ():
-        if isinstance(origin, wiring.Component) and type(origin).__module__.startswith(PACKAGE):
+        if isinstance(origin, wiring.Component):
             yield ".".join(path) or WHOLE, origin
     for inner, name, _ in fragment.subfragments:
         if name:
@@ -89,6 +99,38 @@ def short_names(found: dict[str, wiring.Component]) -> dict[str, str]:
         if type(found[outermost]) is not type(unit):
             names.setdefault(f"{file}.{name}", place)
     return names
+
+
+@dataclass(frozen=True)
+class Part:
+    """A unit that is counted alone, or what an opened unit has besides its parts."""
+
+    name: str
+    """Its short name."""
+    unit: wiring.Component
+    boxes: tuple[str, ...]
+    """Places of its parts, seen from it, which are counted for themselves."""
+
+
+def parts(config: NpuConfig) -> list[Part]:
+    """What an NPU is made of, each once for every time that it is there."""
+    found = units(config)
+    names = {place: name for name, place in short_names(found).items()}
+    name_of_class = {type(found[place]): name for place, name in names.items()}
+    opened = [place for place, unit in found.items() if name_of_class[type(unit)] in OPENED]
+    counted = []
+    for place, unit in found.items():
+        parent = place.rpartition(".")[0] or (WHOLE if place != WHOLE else "")
+        is_small = name_of_class[type(unit)].startswith("lib.")
+        if place in opened or (parent in opened and not is_small):
+            counted.append(place)
+    result = []
+    for place in counted:
+        prefix = "" if place == WHOLE else f"{place}."
+        inner = [other.removeprefix(prefix) for other in counted if other.startswith(prefix) and other != place]
+        boxes = tuple(other for other in inner if "." not in other and other != WHOLE) if place in opened else ()
+        result.append(Part(name_of_class[type(found[place])], found[place], boxes))
+    return result
 
 
 def find_unit(config: NpuConfig, name: str) -> wiring.Component:
