@@ -82,7 +82,7 @@ def main() -> None:
     if liberty is None:
         print("no library for chips: apt-get install qflow-tech-osu018, or --liberty FILE", file=sys.stderr)
     technologies = [ECP5, XC7, *([chip(liberty.resolve())] if liberty else [])]
-    results_file = BUILD / "results.json"
+    results_file = BUILD / "presets.json"
     for config_name in args.config or ["S", "D", "Q"]:
         name, config = Path(config_name).stem, load_config(config_name)
         seeds = 3 if args.seeds is None else args.seeds
@@ -103,7 +103,8 @@ def main() -> None:
         results_file.write_text(json.dumps(results, indent=1))
         known = {key: Result.of_json(values) for key, values in results.items()}
         (ROOT / "docs" / "synthesis.md").write_text(page(known, liberty and liberty.stem))
-        (ROOT / "driver" / "report" / "placed.toml").write_text(placed(known))
+        if seeds:
+            (ROOT / "driver" / "report" / "placed.toml").write_text(placed(known))
 
 
 if __name__ == "__main__":
