@@ -138,7 +138,7 @@ def _others(results: Results, liberty: str | None) -> list[str]:
         row += [_number(cells[column]) for column in ("of them RAM", "FF", "CARRY4")]
         row += [f"{cells['BRAM36']:,.1f}", _number(cells["DSP48"])]
         if liberty:
-            gates = total(result.units[liberty])["GE"]
+            gates = total(result.units[liberty])["GE"] if liberty in result.units else 0
             row += [_number(gates), _number(gates / result.macs), _number(result.memory_bits / 1024)]
         rows.append(row)
     header = ["configuration", "MAC", "LUT6", "LUT6 per MAC", "of them RAM", "FF", "CARRY4", "BRAM36", "DSP48"]

@@ -71,8 +71,8 @@ class Placement:
     critical_path: list[str]
 
 
-def run(*command: str, log: Path, has_own_log: bool = False, cwd: Path = BUILD) -> None:
-    """Run one of the tools next to the Python interpreter, in a folder; its output goes to `log`.
+def run(*command: str, log: Path, has_own_log: bool = False) -> None:
+    """Run one of the tools next to the Python interpreter; its output goes to `log`.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def run(*command: str, log: Path, has_own_log: bool = False, cwd: Path = BUILD) 
     with output.open("w") as file:
         try:
             done = subprocess.run(
-                [tool, *command[1:]], cwd=cwd, stdout=file, stderr=subprocess.STDOUT, check=False, timeout=SECONDS
+                [tool, *command[1:]], cwd=BUILD, stdout=file, stderr=subprocess.STDOUT, check=False, timeout=SECONDS
             )
         except subprocess.TimeoutExpired:
             raise SystemExit(f"{command[0]} took more than {SECONDS:,} s, see {log}") from None
