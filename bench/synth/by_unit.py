@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 from amaranth.hdl import Shape
 from technologies import Technology
-from tools import map_unit
-from units import memories, parts
+from tools import Netlist, harnessed, map_design
+from units import WHOLE, memories, modules, part_design, parts, units
 
 from convoy.spec.config import NpuConfig
 
@@ -24,15 +25,26 @@ class Row:
     figures: dict[str, float]
 
 
+@cache
+def designs(config: NpuConfig) -> list[tuple[str, str]]:
+    """The parts of an NPU: their names and RTLIL."""
+    found = units(config)
+    design = modules(harnessed(found[WHOLE]))
+    return [(part.name, part_design(design, part)) for part in parts(found)]
+
+
 def by_unit(config: NpuConfig, technology: Technology, workers: int) -> Iterator[Row]:
     """The units of an NPU, each mapped alone, those of an opened unit left out of it."""
-    found = parts(config)
+    found = designs(config)
+
+    def map_part(named: tuple[str, str]) -> Netlist:
+        name, text = named
+        return map_design(text, name.replace(".", "_"), technology)
+
     with ThreadPoolExecutor(workers) as pool:
-        mapped = pool.map(
-            lambda part: map_unit(part.unit, part.name.replace(".", "_"), technology, boxes=part.boxes), found
-        )
+        mapped = pool.map(map_part, found)
         figures = [tuple(technology.figures(netlist.cells).items()) for netlist in mapped]
-    rows = Counter(zip((part.name for part in found), figures, strict=True))
+    rows = Counter(zip((name for name, _ in found), figures, strict=True))
     for (name, cells), count in rows.items():
         yield Row(name, count, dict(cells))
 

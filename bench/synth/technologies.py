@@ -29,7 +29,7 @@ class Technology:
 
     name: str
     script: str
-    """Commands of Yosys."""
+    """Commands of Yosys, with a place for the top module."""
     figures: Callable[[Cells], dict[str, float]]
     """The columns that are shown, of the cells."""
     stat: str = "stat -json"
@@ -69,8 +69,8 @@ def _xc7_figures(cells: Cells) -> dict[str, float]:
     }
 
 
-ECP5 = Technology("ecp5", "synth_ecp5 -top top", _ecp5_figures)
-XC7 = Technology("xc7", "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top top.unit", _xc7_figures)
+ECP5 = Technology("ecp5", "synth_ecp5 -top {top}", _ecp5_figures)
+XC7 = Technology("xc7", "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}", _xc7_figures)
 
 
 def chip(liberty: Path) -> Technology:
@@ -85,7 +85,7 @@ def chip(liberty: Path) -> Technology:
         return {"GE": cells.get("area", 0) / nand2, "flip-flops": _count(cells, ".*DFF.*")}
 
     script = (
-        "synth -flatten -booth -top top.unit -run :fine; opt -fast -full; opt -undriven -fine; techmap; opt -fast; "
+        "synth -flatten -booth -top {{top}} -run :fine; opt -fast -full; opt -undriven -fine; techmap; opt -fast; "
         f"dfflibmap -liberty {liberty.name}; abc -liberty {liberty.name}; opt_clean"
     )
     return Technology(liberty.stem, script, figures, f"stat -json -liberty {liberty.name}", text)

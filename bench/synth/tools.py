@@ -15,7 +15,7 @@ from threading import Lock
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 from technologies import ECP5, Technology
-from units import Harness
+from units import HARNESSED, Harness
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "synth"
@@ -97,20 +97,23 @@ def run(*command: str, log: Path, has_own_log: bool = False) -> None:
         raise SystemExit(f"{command[0]} ended with {done.returncode}, see {log}:\n{last}")
 
 
-def map_unit(
-    unit: wiring.Component,
-    label: str,
-    technology: Technology = ECP5,
-    *,
-    boxes: tuple[str, ...] = (),
-    is_placed: bool = False,
+def map_unit(unit: wiring.Component, label: str, technology: Technology = ECP5, *, is_placed: bool = False) -> Netlist:
+    """Map a unit, in its harness, to a technology. Writes the netlist if the unit is to be placed."""
+    return map_design(harnessed(unit), label, technology, top="top", is_placed=is_placed)
+
+
+def harnessed(unit: wiring.Component) -> str:
+    """RTLIL of a unit in its harness."""
+    return plain_names(rtlil.convert(Harness(unit), name="top", emit_src=False))
+
+
+def map_design(
+    text: str, label: str, technology: Technology, *, top: str = HARNESSED, is_placed: bool = False
 ) -> Netlist:
-    """Map a unit, in its harness, to a technology; those of its parts that are in `boxes` are left out. Writes the
-    netlist if the unit is to be placed.
-    """
+    """Map a design of RTLIL with a unit in it to a technology."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    text = plain_names(rtlil.convert(Harness(unit), name="top", emit_src=False))
-    facts = (text, *boxes, technology.script, technology.stat, NO_COLLISIONS, versions())
+    script = technology.script.format(top=top)
+    facts = (text, script, technology.stat, technology.liberty, NO_COLLISIONS, versions())
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
     stem = f"{label}-{technology.name}-{key}"
     netlist, stat = BUILD / f"{stem}.json", BUILD / f"{stem}.stat.json"
@@ -125,8 +128,7 @@ def map_unit(
                 NO_COLLISIONS,
                 NO_BYPASS_LEFT,
                 KEEP_UNIT,
-                *(f"blackbox top.unit.{box}" for box in boxes),
-                technology.script,
+                script,
                 f"tee -q -o {stat.name} {technology.stat}",
                 *((FLATTEN, f"write_json {netlist.name}") if is_placed else ()),
             )

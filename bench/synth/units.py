@@ -1,6 +1,7 @@
 """The units of an NPU, each by a short name, and the harness that puts one of them behind two pins."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,10 +24,24 @@ from amaranth.lib.wiring import In, Out
 from convoy.hw.npu import Npu
 from convoy.spec.config import NpuConfig
 
-__all__ = ["WHOLE", "Harness", "Part", "find_unit", "memories", "parts", "short_names", "units"]
+__all__ = [
+    "HARNESSED",
+    "WHOLE",
+    "Harness",
+    "Part",
+    "find_unit",
+    "memories",
+    "modules",
+    "part_design",
+    "parts",
+    "short_names",
+    "units",
+]
 
 WHOLE = "npu"
 """The name of the NPU itself."""
+HARNESSED = "top.unit"
+"""The module of what is in a harness."""
 PACKAGE = "convoy.hw."
 OPENED = ("npu", "nn.engine", "nn.core", "nn.drain", "tp.engine", "ctrl.control")
 """Units, by their short names, whose parts are counted one by one."""
@@ -107,30 +122,64 @@ class Part:
 
     name: str
     """Its short name."""
-    unit: wiring.Component
+    place: str
     boxes: tuple[str, ...]
-    """Places of its parts, seen from it, which are counted for themselves."""
+    """Names of its parts, which are counted for themselves."""
 
 
-def parts(config: NpuConfig) -> list[Part]:
-    """What an NPU is made of, each once for every time that it is there."""
-    found = units(config)
-    names = {place: name for name, place in short_names(found).items()}
-    name_of_class = {type(found[place]): name for place, name in names.items()}
-    opened = [place for place, unit in found.items() if name_of_class[type(unit)] in OPENED]
-    counted = []
-    for place, unit in found.items():
-        parent = place.rpartition(".")[0] or (WHOLE if place != WHOLE else "")
-        is_small = name_of_class[type(unit)].startswith("lib.")
-        if place in opened or (parent in opened and not is_small):
-            counted.append(place)
-    result = []
-    for place in counted:
-        prefix = "" if place == WHOLE else f"{place}."
-        inner = [other.removeprefix(prefix) for other in counted if other.startswith(prefix) and other != place]
-        boxes = tuple(other for other in inner if "." not in other and other != WHOLE) if place in opened else ()
-        result.append(Part(name_of_class[type(found[place])], found[place], boxes))
-    return result
+def parts(found: dict[str, wiring.Component]) -> list[Part]:
+    """What an NPU is made of, of its units."""
+    names = {type(found[place]): name for name, place in short_names(found).items()}
+    opened = {place for place, unit in found.items() if names[type(unit)] in OPENED}
+
+    def is_counted(place: str) -> bool:
+        is_small = names[type(found[place])].startswith("lib.")
+        return place in opened or (_parent(place) in opened and not is_small)
+
+    counted = [place for place in found if is_counted(place)]
+    return [
+        Part(
+            names[type(found[place])],
+            place,
+            tuple(inner.rpartition(".")[2] for inner in counted if place in opened and _parent(inner) == place),
+        )
+        for place in counted
+    ]
+
+
+def _parent(place: str) -> str:
+    return "" if place == WHOLE else place.rpartition(".")[0] or WHOLE
+
+
+def modules(rtlil: str) -> dict[str, str]:
+    """The modules of a design by name, each with its attributes."""
+    found = {}
+    for text in re.split(r"(?<=^end\n)", rtlil, flags=re.MULTILINE):
+        if name := re.search(r"^module \\(\S+)$", text, re.MULTILINE):
+            found[name[1]] = text
+    return found
+
+
+def part_design(found: dict[str, str], part: Part) -> str:
+    """The design of a part of the NPU in its harness, with the part as `top.unit`; of its boxes only the ports.
+
+    A module's name ends in `$` and a number where the name was taken.
+    """
+    plain = {re.sub(r"\$\d+", "", name): name for name in found}
+    place = HARNESSED if part.place == WHOLE else f"{HARNESSED}.{part.place}"
+    root, boxes = plain[place], {plain[f"{place}.{box}"] for box in part.boxes}
+    texts, waiting = [], [root]
+    while waiting:
+        name = waiting.pop()
+        text = found[name]
+        if name in boxes:
+            lines = text.splitlines(keepends=True)
+            ports = (line for line in lines if re.match(r"module|end$|  wire .*(in|out)put", line))
+            text = "attribute \\blackbox 1\n" + "".join(ports)
+        else:
+            waiting += [inner for inner in re.findall(r"^  cell \\(\S+) ", text, re.MULTILINE) if inner in found]
+        texts.append(re.sub(rf"(?<=\\){re.escape(root)}(?=[. \n])", HARNESSED, text))
+    return "".join(texts)
 
 
 def find_unit(config: NpuConfig, name: str) -> wiring.Component:

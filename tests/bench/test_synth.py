@@ -92,20 +92,52 @@ def test_an_unknown_unit_lists_the_names(monkeypatch, found):
         units.find_unit(SMALL, "nn.requant")
 
 
-def test_parts_are_the_whole(monkeypatch, found):
-    import units
+def test_parts_are_the_whole(found):
+    from units import parts
 
-    monkeypatch.setattr(units, "units", lambda config: found)
-    parts = units.parts(SMALL)
-    names = [part.name for part in parts]
+    made_of = parts(found)
+    names = [part.name for part in made_of]
     assert names.count("nn.window") == names.count("nn.core") == SMALL.num_cores
-    places = {id(unit): place for place, unit in found.items()}
-    counted = {places[id(part.unit)] for part in parts}
-    for part in parts:
-        prefix = "" if part.name == "npu" else places[id(part.unit)] + "."
-        assert {prefix + box for box in part.boxes} <= counted
-    boxes = sum(len(part.boxes) for part in parts)
-    assert boxes == len(parts) - 1, "each is left out of the one around it, but for the NPU"
+    places = {part.place for part in made_of}
+    boxes = {box if part.place == "npu" else f"{part.place}.{box}" for part in made_of for box in part.boxes}
+    assert boxes == places - {"npu"}, "each is left out of the one around it"
+
+
+def test_the_design_of_a_part():
+    from units import Part, modules, part_design
+
+    design = """
+attribute \\top 1
+module \\top
+  cell \\top.unit \\unit
+  end
+end
+module \\top.unit
+  cell \\top.unit.a \\a
+  end
+end
+attribute \\generator "x"
+module \\top.unit.a
+  wire width 2 input 0 \\i
+  wire width 2 \\inner
+  cell \\top.unit.a.b$3 \\b
+  end
+  cell \\top.unit.a.c \\c
+  end
+end
+module \\top.unit.a.b$3
+  wire width 1 input 0 \\i
+  wire width 2 \\inner
+end
+module \\top.unit.a.c
+end
+"""
+    found = modules(design)
+    assert list(found) == ["top", "top.unit", "top.unit.a", "top.unit.a.b$3", "top.unit.a.c"]
+    part = part_design(found, Part("x", "a", ("b",)))
+    assert list(modules(part)) == ["top.unit", "top.unit.c", "top.unit.b$3"]
+    assert part.count("inner") == 1, "a box has ports only"
+    assert "blackbox 1\nmodule \\top.unit.b$3" in part
 
 
 def test_names_without_brackets():
