@@ -16,7 +16,7 @@ TYPED := convoy.spec convoy.golden convoy.hw convoy.driver
 
 given = $(if $(filter command% environment%,$(origin $(1))),$($(1)),$(2))
 
-.PHONY: help setup demo test sim campaign hostile nightly lint formal synth contract zoo verilog reference docs recipes diagrams
+.PHONY: help setup demo test sim campaign hostile nightly lint formal synth survey contract zoo verilog reference docs recipes diagrams
 .PHONY: clean distclean
 .DEFAULT_GOAL := help
 
@@ -70,8 +70,12 @@ $(VENV)/.formal: $(VENV)/.setup
 formal: setup $(VENV)/.formal  ## unbounded proofs: no burst leaves the memory windows or breaks AXI4's rules
 	$(BIN)/python -m convoy.verif.formal
 
-synth: setup $(VENV)/.synth  ## area and Fmax on an ECP5, written to docs/synthesis.md
-	$(BIN)/python bench/synth.py
+synth: setup $(VENV)/.synth  ## area and Fmax, written to docs/synthesis.md; UNIT=post.requant CONFIG=S SEEDS=1: one unit
+	$(BIN)/python bench/synth/run.py $(addprefix --unit ,$(UNIT)) $(addprefix --config ,$(call given,CONFIG,)) \
+		$(addprefix --seeds ,$(SEEDS)) $(addprefix --model ,$(MODELS)) --workers $(WORKERS)
+
+survey: setup $(VENV)/.synth  ## area of many configurations, from which `convoy sweep` estimates; WORKERS=2
+	$(BIN)/python bench/synth/survey.py --workers $(WORKERS)
 
 $(VENV)/.plots: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plots]'

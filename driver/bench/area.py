@@ -1,0 +1,139 @@
+"""What a configuration takes on a Lattice ECP5, estimated: a linear model over configurations that were mapped.
+
+`mapped.csv` has their parameters and cells; `make survey` writes it again. Each kind of cell is a sum of terms that
+grow with a parameter. The terms' factors are those of least relative squares.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from convoy.spec.config import NpuConfig
+
+__all__ = ["COLUMNS", "Area", "Fit", "area_model", "estimate_area", "fit", "read_mapped"]
+
+MAPPED = Path(__file__).with_name("mapped.csv")
+BLOCK_BITS = 36
+"""Width of a block memory (DP16KD) of `BLOCK_WORDS` words."""
+BLOCK_WORDS = 512
+
+
+def _blocks(num_bits: int, num_words: int) -> int:
+    """Block memories of a memory: side by side at full width, or each narrower and deeper, whichever takes fewer."""
+    shapes = [(BLOCK_BITS >> k, BLOCK_WORDS << k) for k in range(3)] + [(4 >> k, 4096 << k) for k in range(3)]
+    return min(-(-num_bits // bits) * -(-num_words // words) for bits, words in shapes)
+
+
+Terms = dict[str, Callable[[NpuConfig], float]]
+LOGIC: Terms = {
+    "once": lambda c: 1,
+    "byte of the port": lambda c: c.port_bytes,
+    "lane of a core": lambda c: c.num_lanes,
+    "lane of the drain": lambda c: c.post_lanes,
+    "core": lambda c: c.num_cores,
+    "lane of all cores": lambda c: c.macs_per_cycle,
+    "byte of the windows": lambda c: c.macs_per_cycle * c.window_words,
+}
+"""What look-up tables grow with, and each of it."""
+MULTIPLIERS: Terms = {
+    "once": lambda c: 1,
+    "lane of the drain": lambda c: c.post_lanes,
+    "lane of a fused sum": lambda c: c.residual_lanes,
+    "lane of all cores": lambda c: c.macs_per_cycle,
+}
+BLOCKS: Terms = {
+    "once": lambda c: 1,
+    "lane of the drain": lambda c: c.post_lanes,
+    "byte of the port": lambda c: c.port_bytes,
+    "block of the stripes": lambda c: _blocks(8 * c.num_lanes, c.stripe_words),
+    "block of the accumulators": lambda c: c.num_cores * 2 * _blocks(32 * c.num_lanes, c.num_acc_entries),
+    "block of the weight queues": lambda c: c.num_cores * _blocks(c.port_bits, c.weight_fifo_beats),
+    "block of the TP buffer": lambda c: 8 * _blocks(8, c.tp_buffer_bytes // 8),
+    "block of the pool's lines": lambda c: _blocks(8, c.pool_max_row_bytes // 2),
+}
+COLUMNS: dict[str, Terms] = {"LUT4": LOGIC, "sites": LOGIC, "DP16KD": BLOCKS, "MULT18X18D": MULTIPLIERS}
+"""The columns that are estimated, and the terms of each."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A column of the model."""
+
+    factors: dict[str, float]
+    """Cells for each of a term."""
+    mean_error: float
+    max_error: float
+    """Of configurations that the fit had not seen: each left out in turn; shares of what they take."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """What a configuration takes."""
+
+    lut4: int
+    sites: int
+    """Sites of look-up tables: one per LUT4, two per carry cell, six per distributed RAM of 16 x 4 bits."""
+    block_rams: int
+    """Of 16 Kbit (DP16KD)."""
+    dsp_blocks: int
+    """Multipliers of 18 x 18 bits (MULT18X18D)."""
+
+
+def read_mapped(text: str) -> list[tuple[NpuConfig, dict[str, int]]]:
+    """Configurations and their cells, of a file with a column for each parameter and each kind of cell. Parameters
+    without a column have their default.
+    """
+    rows = list(csv.DictReader(text.splitlines()))
+    known = {field.name: type(field.default) for field in fields(NpuConfig) if field.name in rows[0]}
+    return [
+        (
+            NpuConfig(**{name: kind(int(row[name])) for name, kind in known.items()}),
+            {name: int(row[name]) for name in COLUMNS},
+        )
+        for row in rows
+    ]
+
+
+def _solve(terms: Terms, configs: list[NpuConfig], cells: np.ndarray) -> np.ndarray:
+    design = np.array([[term(config) for term in terms.values()] for config in configs], float)
+    return np.linalg.lstsq(design / cells[:, None], np.ones(len(cells)))[0]
+
+
+def _value(terms: Terms, factors: np.ndarray, config: NpuConfig) -> float:
+    return float(sum(factor * term(config) for factor, term in zip(factors, terms.values(), strict=True)))
+
+
+def fit(terms: Terms, configs: list[NpuConfig], cells: list[int]) -> Fit:
+    """The factors of least relative squares, and the errors of those left out."""
+    seen = np.array(cells, float)
+    errors = []
+    for index, config in enumerate(configs):
+        others = np.delete(seen, index)
+        factors = _solve(terms, configs[:index] + configs[index + 1 :], others)
+        errors.append(abs(_value(terms, factors, config) / seen[index] - 1))
+    factors = _solve(terms, configs, seen)
+    named = dict(zip(terms, map(float, factors), strict=True))
+    return Fit(named, float(np.mean(errors)), max(errors))
+
+
+@cache
+def area_model() -> dict[str, Fit]:
+    """The model, by column."""
+    mapped = read_mapped(MAPPED.read_text())
+    configs = [config for config, _ in mapped]
+    return {name: fit(terms, configs, [cells[name] for _, cells in mapped]) for name, terms in COLUMNS.items()}
+
+
+def estimate_area(config: NpuConfig) -> Area:
+    """What a configuration takes, whole numbers."""
+    values = []
+    for name, found in area_model().items():
+        terms = COLUMNS[name]
+        values.append(max(0, round(sum(found.factors[term] * terms[term](config) for term in terms))))
+    return Area(*values)

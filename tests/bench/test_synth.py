@@ -1,0 +1,203 @@
+"""Figures of synthesis: the units of an NPU, cells of Yosys' reports, and the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from convoy.spec.config import PRESETS
+
+SMALL = PRESETS["S"].with_(num_cores=2, num_lanes=8)
+STAT = """
+{"modules": {
+  "\\\\top": {"num_cells_by_type": {"LUT4": 9}},
+  "\\\\top.unit": {"num_cells_by_type": {"LUT4": 10, "CCU2C": 3, "TRELLIS_DPR16X4": 2, "TRELLIS_FF": 7}, "area": 48.0}
+}}
+"""
+LIBERTY = """
+cell (INVX1) { area : 16; }
+cell ( "NAND2X1" ) {
+  cell_footprint : "nand2";
+  area : 24;
+  pin(A) { direction : input; }
+}
+cell (NAND2X2) { area : 32; }
+"""
+
+
+@pytest.fixture(autouse=True)
+def _beside_the_scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench" / "synth"))
+
+
+@pytest.fixture(scope="module")
+def found():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "bench" / "synth"))
+        from units import units
+
+        return units(SMALL)
+
+
+def test_cells_of_a_unit_are_without_its_harness():
+    from technologies import ECP5
+    from tools import unit_cells
+
+    cells = unit_cells(STAT)
+    assert cells["area"] == 48
+    figures = ECP5.figures(cells)
+    assert figures["LUT4"] == 10
+    assert figures["sites"] == 10 + 2 * 3 + 6 * 2
+
+
+def test_luts_of_xilinx_hold_distributed_memories_too():
+    from technologies import XC7
+
+    figures = XC7.figures({"LUT2": 1, "LUT6": 2, "RAM32M": 3, "SRL16E": 1, "FDRE": 5, "RAMB18E1": 1, "RAMB36E1": 2})
+    assert figures["LUT6"] == 3 + 4 * 3 + 1
+    assert figures["of them RAM"] == 4 * 3 + 1
+    assert (figures["FF"], figures["BRAM36"]) == (5, 2.5)
+
+
+def test_gates_are_as_large_as_the_smallest_nand(tmp_path):
+    from technologies import chip, nand2_area
+
+    assert nand2_area(LIBERTY) == 24
+    path = tmp_path / "cells.lib"
+    path.write_text(LIBERTY)
+    assert chip(path).figures({"area": 48.0, "DFFPOSX1": 3}) == {"GE": 2, "flip-flops": 3}
+    with pytest.raises(SystemExit, match="NAND2"):
+        nand2_area("cell (INVX1) { area : 16; }")
+
+
+def test_units_have_short_names(found):
+    from units import short_names
+
+    names = short_names(found)
+    assert names["nn.window"] == "nn.core_0.window"
+    assert names["post.requant"] == "nn.drain.requantiser"
+    assert names["post.requant.Lane"] == "nn.drain.requantiser.lane_0"
+    assert names["npu"] == "npu"
+
+
+def test_an_unknown_unit_lists_the_names(monkeypatch, found):
+    import units
+
+    monkeypatch.setattr(units, "units", lambda config: found)
+    assert type(units.find_unit(SMALL, "nn.decoder")).__name__ == "TokenDecoder"
+    assert units.find_unit(SMALL, "nn.core_1.acc") is found["nn.core_1.acc"]
+    with pytest.raises(SystemExit, match=r"(?s)no unit 'nn.requant'; did you mean post.requant.*tp.process"):
+        units.find_unit(SMALL, "nn.requant")
+
+
+def test_parts_are_the_whole(found):
+    from units import parts
+
+    made_of = parts(found)
+    names = [part.name for part in made_of]
+    assert names.count("nn.window") == names.count("nn.core") == SMALL.num_cores
+    places = {part.place for part in made_of}
+    boxes = {box if part.place == "npu" else f"{part.place}.{box}" for part in made_of for box in part.boxes}
+    assert boxes == places - {"npu"}, "each is left out of the one around it"
+
+
+def test_the_design_of_a_part():
+    from units import Part, modules, part_design
+
+    design = """
+attribute \\top 1
+module \\top
+  cell \\top.unit \\unit
+  end
+end
+module \\top.unit
+  cell \\top.unit.a \\a
+  end
+end
+attribute \\generator "x"
+module \\top.unit.a
+  wire width 2 input 0 \\i
+  wire width 2 \\inner
+  cell \\top.unit.a.b$3 \\b
+  end
+  cell \\top.unit.a.c \\c
+  end
+end
+module \\top.unit.a.b$3
+  wire width 1 input 0 \\i
+  wire width 2 \\inner
+end
+module \\top.unit.a.c
+end
+"""
+    found = modules(design)
+    assert list(found) == ["top", "top.unit", "top.unit.a", "top.unit.a.b$3", "top.unit.a.c"]
+    part = part_design(found, Part("x", "a", ("b",)))
+    assert list(modules(part)) == ["top.unit", "top.unit.c", "top.unit.b$3"]
+    assert part.count("inner") == 1, "a box has ports only"
+    assert "blackbox 1\nmodule \\top.unit.b$3" in part
+
+
+def test_names_without_brackets():
+    from tools import plain_names
+
+    assert plain_names("wire width 3 \\places[1]\nconnect \\places [1] \\a[0].b") == (
+        "wire width 3 \\places_1\nconnect \\places [1] \\a_0.b"
+    )
+
+
+def test_rows_are_scaled_to_the_whole():
+    from by_unit import Row, scaled, total
+
+    rows = [Row("a", 2, {"LUT4": 10, "DP16KD": 0}), Row("b", 1, {"LUT4": 30, "DP16KD": 0})]
+    assert total(rows) == {"LUT4": 50, "DP16KD": 0}
+    assert total(scaled(rows, {"LUT4": 40, "DP16KD": 0})) == pytest.approx({"LUT4": 40, "DP16KD": 0})
+
+
+def test_sums_of_units_become_wholes():
+    from survey import rows_of
+
+    sums = [{"LUT4": 100, "DPR16X4": 0}, {"LUT4": 200, "DPR16X4": 4}, {"LUT4": 50, "DPR16X4": 2}]
+    wholes = [{"LUT4": 90, "DPR16X4": 0}, {"LUT4": 170, "DPR16X4": 4}]
+    assert rows_of(sums, wholes) == [*wholes, {"LUT4": 44, "DPR16X4": 2}]
+
+
+def test_the_survey_can_be_read_again(tmp_path):
+    from survey import write
+
+    from convoy.driver.bench.area import COLUMNS, read_mapped
+
+    cells = dict.fromkeys(COLUMNS, 7)
+    write(tmp_path / "mapped.csv", [SMALL], [cells])
+    assert read_mapped((tmp_path / "mapped.csv").read_text()) == [(SMALL, cells)]
+
+
+def test_the_page():
+    from by_unit import Row
+    from page import Result, page, placed
+    from technologies import ECP5, XC7
+
+    cells = {"LUT4": 100, "TRELLIS_FF": 50, "MULT18X18D": 16, "DP16KD": 8}
+    units = {
+        "ecp5": [Row("nn.window", 1, ECP5.figures(cells))],
+        "xc7": [Row("nn.window", 1, XC7.figures({"LUT6": 80, "DSP48E1": 16}))],
+        "cells": [Row("nn.window", 1, {"GE": 1600.0, "flip-flops": 50})],
+    }
+    result = Result(16, 2048, ECP5.figures(cells), [50.0, 60.0, 70.0], ["1.0 ns logic"], {"digits": 60_000}, units)
+    again = Result.of_json(json.loads(json.dumps(result.__dict__, default=lambda row: row.__dict__)))
+    assert again == result
+    text = page({"S": result}, "cells")
+    assert "| S | 60.0 MHz | 1.000 |" in text
+    assert "| S | 16 | 80 | 5 |" in text
+    assert "| 1,600 | 100 | 2 |" in text
+    assert "[S]\nmhz = 60.0" in placed({"S": result})
+
+
+def test_a_path_is_described_by_its_hops():
+    from tools import describe_path
+
+    hop = {"delay": 1.5, "type": "routing", "net": "unit.a"}
+    facts = {"critical_paths": [{"from": "x", "to": "y"}, {"from": "clk", "to": "clk", "path": [hop]}]}
+    assert describe_path(facts) == ["  1.50 ns  routing  unit.a"]
