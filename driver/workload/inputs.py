@@ -154,11 +154,6 @@ def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
             f"{path}: the input {tensor.name} {list(tensor.shape)} is not an image of 1 or 3 channels; give a .npy file"
         )
     batch, height, width, channels = tensor.shape
-    if batch != 1:
-        raise GraphError(
-            f"{path}: is one image, and the input {tensor.name} takes {batch} at once; give a .npy file of "
-            f"{list(tensor.shape)}"
-        )
     with open_file(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -186,6 +181,11 @@ def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
         )
     if mode not in _IMAGE_MODES:
         raise GraphError(f"{path}: has more than 8 bits a sample ({mode}); save it with 8, or give a .npy file")
+    if batch != 1:
+        raise GraphError(
+            f"{path}: is one image, and the input {tensor.name} takes {batch} at once; give a .npy file of "
+            f"{list(tensor.shape)}"
+        )
     low, high = _image_range(tensor)
     return quantise_real(pixels.reshape(tensor.shape) / 255 * (high - low) + low, tensor)
 
