@@ -32,7 +32,7 @@ from .report.report import Mismatch, build_report, estimate_report, layer_cells,
 from .runtime.device import Device, MemoryModel
 from .runtime.session import Execution, Session
 from .timing.estimate import estimate
-from .workload.inputs import load_input, quantise_real, random_inputs
+from .workload.inputs import fits, load_input, quantise_real, random_inputs
 from .workload.reference import Compared
 
 if TYPE_CHECKING:
@@ -239,8 +239,8 @@ class Network:
         Parameters
         ----------
         x
-            The value of the network's input: its shape, or that without the batch axis; its dtype, or real numbers,
-            which are quantised; or the path of an image or a `.npy` file, as `convoy run --input` takes it. Of several
+            The value of the network's input: its shape, axes of 1 may be left out; its dtype, or real numbers, which
+            are quantised; or the path of an image or a `.npy` file, as `convoy run --input` takes it. Of several
             inputs a dictionary by name, or a list. None: random values.
         device : `native` (the RTL, compiled), `golden` (exact, without cycles), `icarus` or `pysim`; or one of your
             own, such as a board, which stays open
@@ -458,7 +458,7 @@ def _fitted(given: Any, tensor: Tensor) -> np.ndarray:
     if isinstance(given, str | Path):
         return load_input(Path(given), tensor)
     value = np.asarray(given)
-    if value.shape not in (tensor.shape, tensor.shape[1:]):
+    if not fits(value.shape, tensor.shape):
         raise GraphError(f"input {tensor.name}: shape {list(value.shape)} does not fit {list(tensor.shape)}")
     value = value.reshape(tensor.shape)
     if value.dtype == tensor.dtype:

@@ -56,7 +56,7 @@ const options = {actions: false, theme: isDark ? "dark" : undefined,
     axis: isDark ? {gridColor: "#3a3c42"} : {}}}
 function draw(id, spec) {  // as wide as the page: legends of as many columns, charts of a series below one another
   const width = document.getElementById(id).clientWidth
-  spec.config.legend.columns = Math.max(1, Math.floor(width / {{ legend_width }}))
+  spec.config.legend.columns = Math.max(1, Math.floor((width - {{ labels_width }}) / {{ legend_width }}))
   if (spec.spec) {
     spec.spec.width = Math.min(spec.spec.width, width - {{ axis_width }})
     if (spec.columns) spec.columns = Math.max(1, Math.floor(width / (spec.spec.width + {{ axis_width }})))
@@ -75,8 +75,8 @@ function draw(id, spec) {  // as wide as the page: legends of as many columns, c
 {% endfor %}</table></div>
 {% endif %}{% endfor %}<footer><p>{{ origin }}</p></footer></body></html>
 """
-LEGEND_WIDTH, AXIS_WIDTH = 110, 80
-"""Pixels for an entry of a legend, and beside each chart of a series."""
+LEGEND_WIDTH, LABELS_WIDTH, AXIS_WIDTH = 90, 140, 80
+"""Pixels for an entry of a legend, left of bars with names, and left of each chart of a series."""
 LONG = 40
 """Characters from which on a text gets a wide column, and on a phone its table a card for each row."""
 
@@ -100,11 +100,7 @@ class Section:
             if "mark" in spec or "layer" in spec:
                 spec |= {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
             legend = spec.get("config", {}).get("legend", {})
-            place = {
-                "orient": "bottom",
-                "layout": {"bottom": {"anchor": "start", "bounds": "full", "direction": "vertical"}},
-            }
-            config = spec.get("config", {}) | {"legend": legend | place}
+            config = spec.get("config", {}) | {"legend": legend | {"orient": "bottom"}}
             found.append(spec | {"config": config})
         return found
 
@@ -139,6 +135,7 @@ def write_page(path: Path, title: str, intro: str, sections: Sequence[Section]) 
         script=script,
         origin=_origin(),
         legend_width=LEGEND_WIDTH,
+        labels_width=LABELS_WIDTH,
         axis_width=AXIS_WIDTH,
     )
     write_file(path, text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from convoy.driver.files import open_file
 from convoy.driver.graph.graph import GraphError, Tensor
 
-__all__ = ["load_input", "load_steps", "quantise_real", "random_inputs"]
+__all__ = ["fits", "load_input", "load_steps", "quantise_real", "random_inputs"]
 
 MAX_PIXELS = 1 << 26
 """Images of more pixels are refused."""
@@ -66,7 +66,7 @@ def quantise_real(values: np.ndarray, tensor: Tensor) -> np.ndarray:
 def load_input(path: Path, tensor: Tensor) -> np.ndarray:
     """The value of `tensor` from a file.
 
-    `.npy`: values of the tensor's dtype are taken as they are, floats are quantised; the batch axis may be left out.
+    `.npy`: values of the tensor's dtype are taken as they are, floats are quantised; axes of 1 may be left out.
     Anything else is an image, channels first if the tensor has them so, resized to its rows and columns; its pixels are
     mapped to 0..1, -1..1 or 0..255, whichever is nearest to what the tensor can represent.
 
@@ -76,7 +76,7 @@ def load_input(path: Path, tensor: Tensor) -> np.ndarray:
         When the file cannot be read or does not fit; the message names it.
     """
     if path.suffix.lower() in _ARRAY_SUFFIXES:
-        return _load_array(path, tensor, (tensor.shape, tensor.shape[1:])).reshape(tensor.shape)
+        return _load_array(path, tensor, tensor.shape)
     return _load_image(path, tensor)
 
 
@@ -93,12 +93,16 @@ def load_steps(path: Path, tensor: Tensor, num_steps: int) -> list[np.ndarray]:
         raise GraphError(
             f"{path}: an image is one input; give a .npy file with {num_steps} inputs along its first axis"
         )
-    values = _load_array(path, tensor, ((num_steps, *tensor.shape), (num_steps, *tensor.shape[1:])))
-    return list(values.reshape((num_steps, *tensor.shape)))
+    return list(_load_array(path, tensor, (num_steps, *tensor.shape)))
 
 
-def _load_array(path: Path, tensor: Tensor, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
-    """The array in a file, which has one of the `shapes`, in the dtype of `tensor`.
+def fits(given: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Are the shapes the same but for axes of 1, so that values keep their order?"""
+    return [size for size in given if size != 1] == [size for size in wanted if size != 1]
+
+
+def _load_array(path: Path, tensor: Tensor, wanted: tuple[int, ...]) -> np.ndarray:
+    """The array in a file in the shape `wanted`, which it has but for axes of 1, and in the dtype of `tensor`.
 
     Its header is judged before memory is taken for its values.
     """
@@ -117,10 +121,10 @@ def _load_array(path: Path, tensor: Tensor, shapes: tuple[tuple[int, ...], ...])
             raise GraphError(
                 f"{path}: cannot be read as a numpy array: damaged header ({_first_line(error)})"
             ) from None
-        if shape not in shapes:
+        if not fits(shape, wanted):
             raise GraphError(
                 f"{path}: shape {_shape_text(shape)} does not fit the input {tensor.name} {list(tensor.shape)}; give "
-                f"{list(shapes[0])}"
+                f"{list(wanted)}"
             )
         if dtype != tensor.dtype and dtype.kind != "f":
             raise GraphError(
@@ -128,7 +132,7 @@ def _load_array(path: Path, tensor: Tensor, shapes: tuple[tuple[int, ...], ...])
             )
         file.seek(0)
         try:
-            values = npy.read_array(file, allow_pickle=False)
+            values = npy.read_array(file, allow_pickle=False).reshape(wanted)
         except (OSError, ValueError, EOFError) as error:
             raise GraphError(f"{path}: cannot be read as a numpy array: {_first_line(error)}") from None
     if dtype == tensor.dtype:
@@ -149,7 +153,7 @@ def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
         raise GraphError(
             f"{path}: the input {tensor.name} {list(tensor.shape)} is not an image of 1 or 3 channels; give a .npy file"
         )
-    _, height, width, channels = tensor.shape
+    batch, height, width, channels = tensor.shape
     with open_file(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -177,6 +181,11 @@ def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
         )
     if mode not in _IMAGE_MODES:
         raise GraphError(f"{path}: has more than 8 bits a sample ({mode}); save it with 8, or give a .npy file")
+    if batch != 1:
+        raise GraphError(
+            f"{path}: is one image, and the input {tensor.name} takes {batch} at once; give a .npy file of "
+            f"{list(tensor.shape)}"
+        )
     low, high = _image_range(tensor)
     return quantise_real(pixels.reshape(tensor.shape) / 255 * (high - low) + low, tensor)
 

@@ -88,6 +88,17 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, values, message):
         load_input(tmp_path / "x.npy", tensor((1, 2, 2, 3)))
 
 
+def test_one_input_is_not_a_batch(tmp_path):
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(
+        GraphError, match=r"is one image, and the input x takes 4 at once; give a \.npy file of \[4, 2,"
+    ):
+        load_input(tmp_path / "x.png", tensor((4, 2, 2, 3)))
+    np.save(tmp_path / "x.npy", np.zeros((2, 2, 3), np.float32))
+    with pytest.raises(GraphError, match=r"shape \[2, 2, 3\] does not fit the input x \[4, 2, 2, 3\]"):
+        load_input(tmp_path / "x.npy", tensor((4, 2, 2, 3)))
+
+
 def test_successive_inputs_lie_along_the_first_axis(tmp_path):
     values = np.arange(-12, 12, dtype=np.int8).reshape(4, 2, 3)
     np.save(tmp_path / "x.npy", values)

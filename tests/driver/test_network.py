@@ -67,6 +67,14 @@ def test_a_profile_writes_its_timeline(network, tmp_path):
     assert (tmp_path / "trace").stat().st_size > 0
 
 
+def test_axes_of_1_may_be_left_out(network, tmp_path):
+    real = np.random.default_rng(2).uniform(0, 1, (8, 8))
+    expected = network.run(real.reshape(1, 8, 8, 1), device="golden").value()
+    np.save(tmp_path / "real.npy", real)
+    for value in (real, tmp_path / "real.npy", real.tolist()):
+        np.testing.assert_array_equal(network.run(value, device="golden").value(), expected)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
