@@ -260,9 +260,7 @@ def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:
     ]
     base = alt.Chart(alt.Data(values=values)).encode(
         x=alt.X(
-            "sites:Q",
-            scale=alt.Scale(type="log", nice=False, padding=30),
-            title="sites of LUTs on an ECP5 (estimate)",
+            "sites:Q", scale=alt.Scale(type="log", nice=False, padding=30), title="sites of LUTs on an ECP5 (estimate)"
         ),
         y=alt.Y("cycles:Q", scale=alt.Scale(type="log", nice=False, padding=20), title="cycles"),
     )

@@ -50,3 +50,7 @@ NEXT_SWAPPED_CYCLES = 30
 """What remains of that between its jobs."""
 SWAP_GAIN = 0.95
 """Of the estimate of the plain form, which is a little high, that the swapped one must stay below."""
+SWAP_LOSS = 1.15
+"""The same if no activation is zero, which is not foreseen of a tensor without negative values."""
+ZERO_SHARE = 0.5
+"""Of the activations of a tensor without negative values, as a ReLU makes it: nobody knows them before a run."""

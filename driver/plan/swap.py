@@ -25,6 +25,7 @@ from .tile import tile_work
 __all__ = [
     "SwappedJob",
     "SwappedTiling",
+    "expected_zeros",
     "met_by_cores",
     "nn_cycles",
     "plain_form",
@@ -32,12 +33,15 @@ __all__ = [
     "swap_obstacle",
     "swap_work",
     "tap_cycles",
+    "token_cycles",
 ]
 
 ROW_WORDS = 4
 """Of the window of a layer on one pixel, at most."""
 MAX_POSITION_TILES = 4
 """Each reads the weights again; with more of them lanes of pixels are full."""
+LEAST_VALUE = -128
+"""The zero point of what a ReLU makes."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ class SwappedTiling:
     geometry: Geometry
     jobs: tuple[SwappedJob, ...]
     cost: TilingCost
+    """If no activation is zero."""
+    expected_cycles: float
+    """With as many zeros as are expected."""
 
     @cached_property
     def row_taps(self) -> range:
@@ -89,8 +96,10 @@ class SwappedTiling:
         return self.geometry.num_ic * len(self.row_taps) * len(self.col_taps)
 
     def is_faster(self, cycles: float) -> bool:
-        """Is it clearly faster than a plain form that is estimated to take so many cycles?"""
-        return self.cost.cycles < fitted.SWAP_GAIN * cycles
+        """Is it clearly faster than a plain form that is estimated to take so many cycles, as far as zeros can be
+        foreseen, and not much slower without any?
+        """
+        return self.expected_cycles < fitted.SWAP_GAIN * cycles and self.cost.cycles < fitted.SWAP_LOSS * cycles
 
     def num_tokens(self, job: SwappedJob, num_cores: int) -> np.ndarray:
         """Pixels that each core meets with each tap of an input channel; int64 (taps, cores)."""
@@ -108,6 +117,20 @@ def met_by_cores(in_rows: np.ndarray, in_cols: np.ndarray, num_cores: int) -> np
     is_inside = (in_rows[:, None, :, None] & in_cols[None, :, None, :]).reshape(-1, num_pos)
     dealt = np.pad(is_inside, ((0, 0), (0, -num_pos % num_cores)))
     return dealt.reshape(len(dealt), -1, num_cores).sum(axis=1, dtype=np.int64)
+
+
+def expected_zeros(zero_point: int) -> float:
+    """How many of the activations of a tensor with this zero point, in a byte with a sign, are expected to be zero."""
+    return fitted.ZERO_SHARE * (zero_point == LEAST_VALUE)
+
+
+def token_cycles(tokens: np.ndarray, num_vec: int, num_kernels: int) -> np.ndarray:
+    """Cycles of cores that meet so many activations which are not zero at each tap of a plane; float.
+
+    An activation takes T cycles. The decoder needs one for each, also for a zero, which it drops: if K activations are
+    zero independently of one another with probability p, runs of zeros longer than T - 1 cost K * p**T cycles.
+    """
+    return tokens * num_vec + num_kernels * (1 - tokens / num_kernels) ** num_vec
 
 
 def swap_form(work: ConvWork) -> ConvWork:
@@ -136,7 +159,7 @@ def swap_work(work: ConvWork, config: NpuConfig) -> SwappedTiling | None:
     """
     if work.is_depthwise or work.is_wide or work.pool_size or work.pieces is not None or not _has_narrow_weights(work):
         return None
-    return _swap_once(Geometry.of(swap_form(work)), config)
+    return _swap_once(Geometry.of(swap_form(work)), expected_zeros(work.zero_point_in), config)
 
 
 def swap_obstacle(work: ConvWork, config: NpuConfig) -> str | None:
@@ -170,16 +193,19 @@ def nn_cycles(work: ConvWork, config: NpuConfig) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _swap_once(geometry: Geometry, config: NpuConfig) -> SwappedTiling | None:
+def _swap_once(geometry: Geometry, zeros: float, config: NpuConfig) -> SwappedTiling | None:
     if not _is_sayable(geometry):
         return None
     tilings = [
-        SwappedTiling(geometry, tuple(_jobs(geometry, rows, cols, num_vec * config.num_lanes)), _NO_COST)
+        SwappedTiling(geometry, tuple(_jobs(geometry, rows, cols, num_vec * config.num_lanes)), _NO_COST, 0.0)
         for rows, cols in _position_tiles(geometry, config)
         for num_vec in _vector_counts(geometry, -(-rows * cols // config.num_cores), config)
     ]
-    costed = [replace(tiling, cost=_cost(tiling, config)) for tiling in tilings]
-    return min(costed, key=lambda tiling: tiling.cost.cycles, default=None)
+    costed = [
+        replace(tiling, cost=_cost(tiling, 0.0, config), expected_cycles=_cost(tiling, zeros, config).cycles)
+        for tiling in tilings
+    ]
+    return min(costed, key=lambda tiling: tiling.expected_cycles, default=None)
 
 
 _NO_COST = TilingCost(*(0.0,) * len(fields(TilingCost)))
@@ -252,9 +278,9 @@ def tap_cycles(num_pos: int, config: NpuConfig) -> int:
     return num_pos + (num_pos % config.num_cores != 0)
 
 
-def _cost(tiling: SwappedTiling, config: NpuConfig) -> TilingCost:
-    """Estimate, if no activation is zero: each job takes as long as the slowest of the port, the filler, the cores
-    and the gather, and is drained while the next one is computed.
+def _cost(tiling: SwappedTiling, zeros: float, config: NpuConfig) -> TilingCost:
+    """Estimate, if this part of the activations is zero: each job takes as long as the slowest of the port, the filler,
+    the cores and the gather, and is drained while the next one is computed.
     """
     geometry = tiling.geometry
     source_bytes = geometry.num_ic * geometry.rows.size_in * geometry.cols.size_in
@@ -262,7 +288,8 @@ def _cost(tiling: SwappedTiling, config: NpuConfig) -> TilingCost:
     for job in tiling.jobs:
         num_vec = job.num_vec(config)
         tokens = tiling.num_tokens(job, config.num_cores)
-        compute = geometry.num_ic * int(np.maximum(tokens * num_vec, 1).sum(axis=0).max())
+        met = token_cycles((1 - zeros) * tokens, num_vec, job.num_kernels(config))
+        compute = geometry.num_ic * float(np.maximum(met, 1).sum(axis=0).max())
         fill = tiling.num_z * max(num_vec, MIN_FILL_CYCLES)
         gather = tiling.num_z * tap_cycles(job.num_pos, config) + geometry.num_ic
         num_bytes = job.num_oc * (tiling.num_z + PARAM.num_bytes) + source_bytes + DESCRIPTOR_BYTES

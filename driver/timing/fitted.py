@@ -53,9 +53,6 @@ RESIDUAL_CYCLES = 8
 DRAIN_QUEUE_CHUNKS = 100
 """Chunks that the drain may be ahead of the port."""
 
-ZERO_SHARE = 0.5
-"""Of the activations of a tensor without negative values, as a ReLU makes it: nobody knows them before a run."""
-
 TP_JOB_CYCLES = 3
 """From a job at the tensor processor to its walk, if its operands are there."""
 TP_LOAD_CYCLES = 4

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from convoy.driver.plan.swap import met_by_cores
+from convoy.driver.plan.swap import expected_zeros, met_by_cores, token_cycles
 from convoy.spec.config import NpuConfig
 
-from . import fitted
-
 __all__ = ["core_cycles", "num_tokens", "zero_share"]
-
-LEAST_VALUE = -128
-"""The zero point of what a ReLU makes."""
 
 
 def _is_inside(d: dict[str, int], axis: str, side: str) -> np.ndarray:
@@ -24,7 +19,7 @@ def _is_inside(d: dict[str, int], axis: str, side: str) -> np.ndarray:
 
 def zero_share(d: dict[str, int]) -> float:
     """How many of the activations of a job are expected to be zero."""
-    return fitted.ZERO_SHARE * (d["wgt_zero_point"] == LEAST_VALUE)
+    return expected_zeros(d["wgt_zero_point"])
 
 
 def num_tokens(d: dict[str, int], config: NpuConfig) -> np.ndarray:
@@ -33,11 +28,5 @@ def num_tokens(d: dict[str, int], config: NpuConfig) -> np.ndarray:
 
 
 def core_cycles(d: dict[str, int], config: NpuConfig) -> np.ndarray:
-    """Cycles of each core for each tap of a plane, as far as zeros can be foreseen; float (taps, cores).
-
-    An activation takes T cycles. The decoder needs one for each, also for a zero, which it drops: if K activations are
-    zero independently of one another with probability p, runs of zeros longer than T - 1 cost K * p**T cycles.
-    """
-    num_vec, num_kernels = d["num_vec"], d["num_kernels"]
-    met = num_tokens(d, config)
-    return met * num_vec + num_kernels * (1 - met / num_kernels) ** num_vec
+    """Cycles of each core for each tap of a plane, as far as zeros can be foreseen; float (taps, cores)."""
+    return token_cycles(num_tokens(d, config), d["num_vec"], d["num_kernels"])

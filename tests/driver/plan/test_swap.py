@@ -105,3 +105,17 @@ def test_tokens_of_pads_are_not_counted():
 
 def test_a_round_that_is_not_full_takes_a_cycle_more():
     assert [tap_cycles(num_pos, Q) for num_pos in (1, 4, 49)] == [2, 4, 50]
+
+
+def test_zeros_behind_a_relu_are_foreseen():
+    """Half of such activations is expected to be zero, which only swapped operands skip; a tensor that may be negative
+    has none, and without any the form must not be much slower.
+    """
+    work = work_of(LayerSpec("conv", (8, 8, 64), 64, (3, 3), pads=(1,) * 4))
+    signed, rectified = (swap_work(replace(work, zero_point_in=value), PRESETS["S"]) for value in (0, -128))
+    dense = signed.cost.cycles
+    assert signed.expected_cycles == dense
+    assert rectified.expected_cycles < 0.6 * dense
+    assert not signed.is_faster(dense / 1.1)
+    assert rectified.is_faster(dense / 1.1)
+    assert not rectified.is_faster(dense / 1.2)
