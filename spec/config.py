@@ -7,8 +7,9 @@ import reprlib
 import stat
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
-__all__ = ["MIN_TP_BUFFER_BYTES", "PAGE_BYTES", "PRESETS", "ConfigError", "NpuConfig", "load_config"]
+__all__ = ["FEATURES", "MIN_TP_BUFFER_BYTES", "PAGE_BYTES", "PRESETS", "ConfigError", "NpuConfig", "load_config"]
 
 
 PAGE_BYTES = 4096
@@ -65,6 +66,18 @@ class NpuConfig:
     """Longest AXI burst the NPU issues. A power of two, 1..256."""
     max_reads: int = 8
     """Read bursts in flight at once. 1..32."""
+    has_int16: bool = True
+    """Activations of int16. Without: the CPU computes those operators."""
+    has_residual: bool = True
+    """Sums fused behind a convolution. Without: the tensor processor adds."""
+    has_fused_pool: bool = True
+    """Maximum pools fused behind a convolution. Without: the tensor processor makes them."""
+    has_lut: bool = True
+    """Lookup tables behind a convolution. Without: the tensor processor looks up."""
+    has_descriptor_check: bool = True
+    """Descriptors are checked before they start. Without: only the memory windows, the watchdog and TIMEOUT stop a
+    program that breaks a rule.
+    """
 
     def __post_init__(self) -> None:
         def is_pow2(value: int) -> bool:
@@ -76,7 +89,10 @@ class NpuConfig:
 
         for field in fields(self):
             value = getattr(self, field.name)
-            check(field.name, isinstance(value, int) and not isinstance(value, bool), "use an integer")
+            if field.name in FEATURES:
+                check(field.name, isinstance(value, bool), "use true or false")
+            else:
+                check(field.name, isinstance(value, int) and not isinstance(value, bool), "use an integer")
         check("num_cores", self.num_cores in (1, 2, 4, 8, 16), "use 1, 2, 4, 8 or 16")
         check("num_lanes", self.num_lanes in (8, 16, 32), "use 8, 16 or 32")
         check(
@@ -179,11 +195,17 @@ class NpuConfig:
         """All parameters by name."""
         return asdict(self)
 
-    def with_(self, **changes: int) -> NpuConfig:
+    def to_toml(self) -> str:
+        """The TOML file of all parameters, a line each."""
+        return "".join(f"{name} = {str(value).lower()}\n" for name, value in self.to_dict().items())
+
+    def with_(self, **changes: Any) -> NpuConfig:
         """A copy with some parameters changed, validated again."""
         return replace(self, **changes)
 
 
+FEATURES = tuple(field.name for field in fields(NpuConfig) if isinstance(field.default, bool))
+"""Parameters that are true or false: units that an instance may lack."""
 PRESETS: dict[str, NpuConfig] = {
     "S": NpuConfig(num_cores=1, post_lanes=2),
     "D": NpuConfig(num_cores=2, post_lanes=4),
@@ -224,7 +246,7 @@ def load_config(text: str) -> NpuConfig:
     except ValueError:
         raise ConfigError(f"{label}: a number of too many digits") from None
     except RecursionError:
-        raise ConfigError(f"{label}: nested too deeply; a configuration is a list of parameters and integers") from None
+        raise ConfigError(f"{label}: nested too deeply; a configuration is a list of parameters") from None
     known = {field.name for field in fields(NpuConfig)}
     if unknown := sorted(set(values) - known):
         raise ConfigError(

@@ -12,7 +12,7 @@ from convoy.hw.lib.narrow import truncate
 from convoy.hw.nn.activity import Activity
 from convoy.hw.nn.tp_wait import TpDue
 from convoy.spec.config import NpuConfig
-from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl
+from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl, config_values
 from convoy.spec.csr import Control as ControlBits
 from convoy.spec.cycles import NUM_RESETS
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, NN, TP
@@ -208,12 +208,10 @@ class Control(wiring.Component):
         ]
 
     def _elaborate_registers(self, m, csr_bank, supervisor, counters):
-        config = self._config
-        config0 = config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
         m.d.comb += [
+            *(getattr(csr_bank, name.lower()).eq(value) for name, value in config_values(self._config).items()),
             csr_bank.id.eq(ID),
             csr_bank.is_busy.eq(supervisor.is_busy | supervisor.is_stopping),
-            csr_bank.config0.eq(config0),
             csr_bank.status.eq(Cat(supervisor.is_busy, supervisor.error.code != Error.NONE, supervisor.is_stopping)),
             csr_bank.error.eq(supervisor.error.code),
             csr_bank.error_addr.eq(supervisor.error.addr),
