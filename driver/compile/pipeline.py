@@ -21,7 +21,7 @@ from .hoist import hoist_functions
 from .image import emit_plan
 from .interleave import interleave
 from .join import join_functions
-from .lowering import lower_graph
+from .lowering import left_out, lower_graph
 from .order import choose_order
 from .orientation import choose_orientation
 from .segments import find_segments
@@ -89,7 +89,7 @@ def compile_with_costs(
     it to the host.
     """
     part = cut(graph, layers) if layers is not None else graph
-    edge_inputs, refused, narrow = frozenset(graph.inputs), dict[int, str](), set[int]()
+    edge_inputs, refused, narrow = frozenset(graph.inputs), left_out(part, config), set[int]()
     reasons = dict[int, str]()
     while True:
         try:
