@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from convoy.driver.graph.as_int8 import signed_view
 from convoy.driver.graph.graph import Graph, GraphError, Op, Runtime
 from convoy.driver.lower.operands import describe
 from convoy.driver.lower.operators import lower_op
 from convoy.driver.lower.tensor_rules import check_tensors, tensor_obstacle
 from convoy.driver.lower.work import HostWork, Work
-from convoy.spec.config import NpuConfig
 
-__all__ = ["left_out", "lower_graph"]
-
-
-def left_out(graph: Graph, config: NpuConfig) -> dict[int, str]:
-    """Why operators go to the host that an NPU with all features would take, by their indices."""
-    if config.has_int16:
-        return {}
-    reasons = {}
-    for op in graph.ops:
-        for index in (*op.inputs, *op.outputs):
-            tensor = graph.tensors[index] if index >= 0 else None
-            if tensor is not None and tensor.is_activation and tensor.dtype == np.int16:
-                reasons[op.index] = f"{tensor.name!r} is int16, and this NPU has has_int16 = false"
-    return reasons
+__all__ = ["lower_graph"]
 
 
 def lower_graph(graph: Graph, refused: dict[int, str] | None = None, *, is_strict: bool = False) -> tuple[Work, ...]:
