@@ -59,6 +59,8 @@ class NpuConfig:
     """Output channels with a line buffer: a 3x3 pool over several groups takes superblocks of at most so many. A
     power of two, num_cores..4096.
     """
+    tp_lanes: int = 4
+    """Elements of two tensors whose sum, product or maximum the tensor processor computes per cycle. 1, 2 or 4."""
     tp_buffer_bytes: int = 16384
     """Local memory of the tensor processor, two halves used alternately. A power of two of at least 1024."""
     max_burst_beats: int = 16
@@ -133,6 +135,7 @@ class NpuConfig:
             is_pow2(self.pool_channels) and self.num_cores <= self.pool_channels <= 4096,
             f"use a power of two, {self.num_cores} (num_cores) .. 4096",
         )
+        check("tp_lanes", self.tp_lanes in (1, 2, 4), "use 1, 2 or 4")
         check(
             "tp_buffer_bytes",
             is_pow2(self.tp_buffer_bytes) and MIN_TP_BUFFER_BYTES <= self.tp_buffer_bytes <= 1 << 16,

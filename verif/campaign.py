@@ -61,6 +61,7 @@ RTL_CONFIGS = {
         stripe_bytes=4096,
         window_words=32,
         weight_fifo_beats=32,
+        tp_lanes=2,
         tp_buffer_bytes=1024,
         max_reads=3,
         pool_line_bytes=32,
@@ -72,10 +73,13 @@ RTL_CONFIGS = {
         num_acc_entries=32,
         stripe_bytes=16384,
         window_words=32,
+        tp_lanes=1,
         tp_buffer_bytes=4096,
         **dict.fromkeys(FEATURES, False),
     ),
-    "wide": NpuConfig(num_cores=1, num_lanes=32, port_bits=32, post_lanes=16, stripe_bytes=8192, max_burst_beats=4),
+    "wide": NpuConfig(
+        num_cores=1, num_lanes=32, port_bits=32, post_lanes=16, stripe_bytes=8192, max_burst_beats=4, tp_lanes=1
+    ),
 }
 """Few and far apart: each is compiled once."""
 LIMITS = ("window memory", "stripe memory", "TP buffer", "cannot be applied exactly")
