@@ -6,6 +6,7 @@ import os
 import reprlib
 import stat
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -189,7 +190,7 @@ class NpuConfig:
     @property
     def chunk_lanes(self) -> int:
         """Bytes of a chunk that the drain writes: at least the two that the fused pool makes in a cycle."""
-        return max(2, self.post_lanes)
+        return max(2, self.post_lanes) if self.has_fused_pool else self.post_lanes
 
     @property
     def pool_max_row_bytes(self) -> int:
@@ -200,6 +201,10 @@ class NpuConfig:
     def name(self) -> str:
         """The preset's letter, or `custom`."""
         return next((letter for letter, preset in PRESETS.items() if preset == self), "custom")
+
+    def absent(self, features: Mapping[str, str]) -> list[str]:
+        """Fields of a descriptor that must be 0, as this NPU lacks what they need; `features` by field."""
+        return [name for name, feature in features.items() if not getattr(self, feature)]
 
     def to_dict(self) -> dict[str, int]:
         """All parameters by name."""

@@ -99,8 +99,8 @@ class Error(IntEnum, shape=8):
     else of the oldest write, else 0.
     """
     MALFORMED = 7
-    """A descriptor breaks a rule of the instruction set and was not started; ERROR_ADDR is its address. Earlier
-    descriptors have completed. Or PROGRAM_COUNT is not legal; ERROR_ADDR is PROGRAM_BASE.
+    """A descriptor breaks a rule of the instruction set, or needs what FEATURES lacks, and was not started; ERROR_ADDR
+    is its address. Earlier descriptors have completed. Or PROGRAM_COUNT is not legal; ERROR_ADDR is PROGRAM_BASE.
     """
     POOL = 8
     """The fused pool of a descriptor breaks a rule of pools, and nothing else is wrong; the same happens as with

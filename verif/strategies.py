@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from convoy.driver.graph.graph import Op, Variable
 from convoy.driver.runtime.device import MemoryModel
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import FEATURES, NpuConfig
 
 from .graphs import GraphMaker
 
@@ -56,6 +56,7 @@ def configs(draw) -> NpuConfig:
         tp_buffer_bytes=draw(st.sampled_from([1024, 16384])),
         pool_line_bytes=draw(st.sampled_from([16, 64])),
         pool_channels=draw(st.sampled_from([16, 64])),
+        **dict.fromkeys(draw(st.sampled_from([(), (), (), *((name,) for name in FEATURES), FEATURES])), False),
     )
 
 

@@ -110,8 +110,9 @@ enum convoy_error {
     /* Neither bus nor engines moved for WATCHDOG cycles; ERROR_ADDR is the address of the oldest read under way,
      * else of the oldest write, else 0. */
     CONVOY_ERROR_WATCHDOG = 6,
-    /* A descriptor breaks a rule of the instruction set and was not started; ERROR_ADDR is its address. Earlier
-     * descriptors have completed. Or PROGRAM_COUNT is not legal; ERROR_ADDR is PROGRAM_BASE. */
+    /* A descriptor breaks a rule of the instruction set, or needs what FEATURES lacks, and was not started;
+     * ERROR_ADDR is its address. Earlier descriptors have completed. Or PROGRAM_COUNT is not legal; ERROR_ADDR is
+     * PROGRAM_BASE. */
     CONVOY_ERROR_MALFORMED = 7,
     /* The fused pool of a descriptor breaks a rule of pools, and nothing else is wrong; the same happens as with
      * MALFORMED. */
