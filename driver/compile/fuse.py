@@ -33,7 +33,7 @@ from convoy.driver.plan.swap import nn_cycles, swap_work
 from convoy.driver.plan.tile import tile_work
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TpOp
-from convoy.spec.limits import FusedPool, broken_limit
+from convoy.spec.limits import FusedPool, broken_limit, missing_unit
 
 __all__ = ["Fusions", "choose_fusions"]
 
@@ -69,7 +69,9 @@ def is_sum_cheaper_fused(alone: ConvWork, fused: ConvWork, add: ElementwiseWork,
         cycles_alone, cycles_fused = (nn_cycles(conv, config) for conv in (alone, fused))
     except GraphError:
         return False
-    return cycles_fused < cycles_alone + tp_cycles("add", add.num_elements, 2 * add.num_elements, config)
+    return bool(missing_unit(add.op, config)) or cycles_fused < cycles_alone + tp_cycles(
+        "add", add.num_elements, 2 * add.num_elements, config
+    )
 
 
 def pool_refusal(conv: ConvWork, config: NpuConfig) -> str | None:
@@ -145,6 +147,8 @@ class _Fuser:
             return self._foreign(root)
         if obstacle := self._obstacle(operand, root, position):
             return obstacle
+        if not self.config.has_lut and (isinstance(before, ConvWork) or getattr(before, "fill", None) is not None):
+            return "the NN engine has no tables (has_lut = false)"
         if isinstance(before, ConvWork) and before.residual is not None:
             return "a sum is fused there, which comes last"
         if isinstance(before, ConvWork) and before.pool_size and not is_rising(work.lut):
@@ -203,6 +207,8 @@ class _Fuser:
 
     def _add(self, position: int, op: Op, work: ElementwiseWork) -> str | None:
         """Into the operand that is made last, else into the other one."""
+        if not self.config.has_residual:
+            return "the NN engine adds no second operand (has_residual = false)"
         roots = [self._root(index) for index in op.inputs[:2]]
         last, first = sorted((0, 1), key=roots.__getitem__, reverse=True)
         obstacle = self._add_into(last, roots[last], roots[first], position, op, work)

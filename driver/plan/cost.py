@@ -13,6 +13,7 @@ import numpy as np
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MAX_WRITES, MIN_FILL_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import LUT_BYTES, MAX_RUN_BITS, PARAM, TpOp
+from convoy.spec.limits import missing_unit
 
 from . import fitted
 
@@ -296,17 +297,20 @@ def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfi
     """Estimate of a TP task of `kind` (a key of `fitted.TP_BYTE_CYCLES`) that loads `num_loaded_bytes` and makes
     `num_bytes`.
     """
+    fewer_lanes = 1 / config.tp_lanes - 1 / NUM_TP_LANES if kind == "add" else 0
     return (
         fitted.TP_START_CYCLES
-        + fitted.TP_BYTE_CYCLES[kind] * num_bytes
+        + (fitted.TP_BYTE_CYCLES[kind] + fewer_lanes) * num_bytes
         + fitted.TP_BLOCK_CYCLES * -(-num_loaded_bytes // (config.tp_buffer_bytes // 2))
     )
 
 
 def pool_cycles(work: PoolWork, config: NpuConfig) -> float:
     """Estimated cycles of a pool on the tensor processor: what it loads or its windows, whichever are more, for these
-    follow the load; infinite where its buffer does not hold what a window needs.
+    follow the load; infinite where its buffer does not hold what a window needs, or it has no pools.
     """
+    if missing_unit(work.op, config):
+        return np.inf
     work, limit = work.flat, config.tp_buffer_bytes // 2
     width = work.cols.size_in if work.is_wide else min(work.cols.kernel, work.cols.size_in)
     if work.value_bytes * min(work.rows.kernel, work.rows.size_in) * width > limit:
@@ -349,10 +353,11 @@ def tp_window_cycles(op: TpOp, is_wide: bool, rows: np.ndarray, cols: np.ndarray
 
 
 def tp_group_bytes(steps: Iterable[int], config: NpuConfig) -> int:
-    """Elements of 8 bits that the tensor processor walks over in a cycle, with neighbours of each operand so many bytes
-    apart: one where that puts lanes into one bank of its buffer.
+    """Elements of 8 bits of two operands that the tensor processor walks over in a cycle, with neighbours of each
+    operand so many bytes apart: one where that puts lanes into one bank of its buffer.
     """
-    return NUM_TP_LANES if all(step == 0 or step % (config.port_bytes // 2) for step in steps) else 1
+    lanes = config.tp_lanes
+    return lanes if all(step == 0 or step % (2 * config.port_bytes // lanes) for step in steps) else 1
 
 
 def tp_copy_bytes(step: int, config: NpuConfig) -> int:

@@ -9,7 +9,7 @@ from convoy.golden.memory import MachineError, PoolError
 from convoy.golden.nn_check import check_nn
 from convoy.golden.tp_check import check_tp
 from convoy.hw.ctrl.check import DescriptorCheck
-from convoy.spec.config import PRESETS
+from convoy.spec.config import FEATURES, PRESETS
 from convoy.spec.csr import Error
 from convoy.spec.isa import (
     HEADER,
@@ -20,6 +20,8 @@ from convoy.spec.isa import (
     NN_SWAPPED_AT_LEAST_ONE,
     TP,
     TP_INT8,
+    TP_OP_FEATURES,
+    TP_TWO_OPERANDS,
     Opcode,
     TpOp,
 )
@@ -32,9 +34,9 @@ SAMPLES = int(os.environ.get("CONVOY_EXAMPLES", "60"))
 ADDR = 0x1280
 
 
-def verdicts(descriptors):
+def verdicts(descriptors, config=CONFIG):
     """What becomes of each descriptor: `Error.NONE` if it passes; and the cycles until then."""
-    dut = DescriptorCheck(CONFIG)
+    dut = DescriptorCheck(config)
     found = []
 
     async def testbench(ctx):
@@ -298,6 +300,26 @@ def test_pools(good, bad):
     assert codes == [Error.NONE] + [Error.POOL] * len(bad) + [Error.MALFORMED] * len(bad)
 
 
+def test_nothing_is_asked_of_what_is_lacking():
+    """Each of these is legal where it is not."""
+    lean = CONFIG.with_(**dict.fromkeys(FEATURES, False))
+    lut, square = {"has_lut": 1, "lut_addr": 256}, pool(2, 2, 2, 2)
+    asking = [
+        *((smallest_nn(**fields), Error.MALFORMED) for fields in (WIDE, RESIDUAL, lut, square | WIDE)),
+        (smallest_nn(**square), Error.POOL),
+        (smallest_tp(op=TpOp.MAXIMUM, b_run_bytes=1, num_b_runs=1, is_wide=1), Error.MALFORMED),
+    ]
+    for raw, error in asking:
+        record, check = (NN, check_nn) if raw[0] == Opcode.NN else (TP, check_tp)
+        check(CONFIG, record.decode(raw))
+        with pytest.raises(PoolError if error == Error.POOL else MachineError, match="has_"):
+            check(lean, record.decode(raw))
+    legal = [(smallest_nn(), Error.NONE), (smallest_tp(**lut), Error.NONE)]
+    assert [code for code, _ in verdicts([raw for raw, _ in asking + legal], lean)] == [
+        error for _, error in asking + legal
+    ]
+
+
 WINDOW = {"kernel_h": 1, "kernel_w": 1, "tile_ih": 1, "tile_iw": 1}
 
 
@@ -348,6 +370,22 @@ WINDOW = {"kernel_h": 1, "kernel_w": 1, "tile_ih": 1, "tile_iw": 1}
 )
 def test_tp(changes, code):
     assert verdict(smallest_tp(**changes)) == code
+
+
+@pytest.mark.parametrize("unit", ["tp_has_arithmetic", "tp_has_pools", "tp_has_resize"])
+def test_operations_that_the_tensor_processor_lacks(unit):
+    config = CONFIG.with_(**{unit: False})
+    window = {"kernel_h": 2, "kernel_w": 2, "tile_ih": 2, "tile_iw": 2}
+    operand = {"b_run_bytes": 1, "num_b_runs": 1}
+    raws = {op: smallest_tp(op=op, **window, **(operand if op in TP_TWO_OPERANDS else {})) for op in TpOp}
+    lacking = {op for op in TpOp if unit in TP_OP_FEATURES[op]}
+    codes = [code for code, _ in verdicts(raws.values(), config)]
+    assert codes == [Error.MALFORMED if op in lacking else Error.NONE for op in TpOp]
+    for op in lacking:
+        with pytest.raises(MachineError, match=f"no {op.name}, for it has {unit} = false"):
+            check_tp(config, TP.decode(raws[op]))
+    for op in set(TpOp) - lacking:
+        check_tp(config, TP.decode(raws[op]))
 
 
 def test_large_fields_are_taken_for_nothing_else():
