@@ -17,6 +17,7 @@ from convoy.spec.isa import (
     TP_WINDOWS,
     TpOp,
 )
+from convoy.spec.limits import missing_unit
 
 from .budget import MAX_OUTPUTS, require_at_most
 from .memory import MachineError
@@ -35,6 +36,8 @@ def check_tp(config: NpuConfig, d: dict[str, int]) -> None:
     """
     _require(d["op"] in set(TpOp), f"op = {d['op']} is unknown: use 0..{max(TpOp).value}")
     op = TpOp(d["op"])
+    missing = missing_unit(op, config)
+    _require(missing is None, f"op = {d['op']}: this NPU has no {op.name}, for it has {missing} = false")
     for name in config.absent(TP_FEATURES):
         _require(d[name] == 0, f"{name} = {d[name]}: use 0, this NPU has {TP_FEATURES[name]} = false")
     needed = TP_AT_LEAST_ONE + TP_B_AT_LEAST_ONE * (op in TP_TWO_OPERANDS) + TP_POOL_AT_LEAST_ONE * (op in TP_WINDOWS)

@@ -88,6 +88,16 @@ class NpuConfig:
     """Descriptors are checked before they start. Without: only the memory windows, the watchdog and TIMEOUT stop a
     program that breaks a rule.
     """
+    tp_has_arithmetic: bool = True
+    """Sums, products and maxima of two tensors on the tensor processor. Without: the NN engine adds behind a
+    convolution, and the CPU does the rest.
+    """
+    tp_has_pools: bool = True
+    """Pools on the tensor processor. Without: the NN engine pools where that is exact, else the CPU."""
+    tp_has_resize: bool = True
+    """Interpolation on the tensor processor, by its arithmetic. Without: the NN engine interpolates where it can,
+    else the CPU.
+    """
 
     def __post_init__(self) -> None:
         def is_pow2(value: int) -> bool:

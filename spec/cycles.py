@@ -109,13 +109,13 @@ ARITHMETIC_CYCLES = 2 * SCALE_CYCLES + 2
 
 NUM_TP_LANES = 4
 """Bytes that each gather of the tensor processor reads per cycle."""
-GATHER_CYCLES = 3
+GATHER_CYCLES = 4
 """From addresses at the buffer of the tensor processor to their bytes."""
 EXTREME_CYCLES = 1
 """Of a maximum or minimum of two operands."""
-POOL_CYCLES = 5
+POOL_CYCLES = 7
 """From the last group of a window to its maximum, or, with those of the average, to that."""
-MEAN_CYCLES = POOL_CYCLES - 1 + SCALE_CYCLES + 2
+MEAN_CYCLES = POOL_CYCLES - 2 + SCALE_CYCLES + 2
 """From the last group of a window to its sum, which is scaled as that of two operands is."""
 AVERAGE_CYCLES, AVERAGE_CYCLES_WIDE = 10, 18
 """Of a division; of int16, where it takes one at a time."""

@@ -46,6 +46,7 @@ __all__ = [
     "TP_B_AT_LEAST_ONE",
     "TP_FEATURES",
     "TP_INT8",
+    "TP_OP_FEATURES",
     "TP_POOL_AT_LEAST_ONE",
     "TP_TWO_OPERANDS",
     "TP_WIDE",
@@ -627,6 +628,15 @@ TP_B_AT_LEAST_ONE = ("b_run_bytes", "num_b_runs")
 """They need these too."""
 TP_WINDOWS = (TpOp.MAX_POOL, TpOp.AVG_POOL, TpOp.MEAN, TpOp.BILINEAR)
 """Operations on windows: pools and BILINEAR."""
+TP_OP_FEATURES: dict[TpOp, tuple[str, ...]] = {
+    TpOp.COPY: (),
+    **dict.fromkeys(TP_TWO_OPERANDS, ("tp_has_arithmetic",)),
+    TpOp.MAX_POOL: ("tp_has_pools",),
+    TpOp.AVG_POOL: ("tp_has_pools",),
+    TpOp.MEAN: ("tp_has_pools", "tp_has_arithmetic"),
+    TpOp.BILINEAR: ("tp_has_resize", "tp_has_arithmetic"),
+}
+"""Parameters of `NpuConfig` without which there is no such operation."""
 TP_POOL_AT_LEAST_ONE = ("kernel_h", "kernel_w", "tile_ih", "tile_iw")
 """`TP_WINDOWS` need these."""
 TP_INT8 = ("a_zero_point", "b_zero_point", "zero_point_out")

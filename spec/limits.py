@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .config import NpuConfig
+from .isa import TP_OP_FEATURES, TpOp
 
-__all__ = ["FUSED_POOL_LIMITS", "FusedPool", "broken_limit", "limit_text"]
+__all__ = ["FUSED_POOL_LIMITS", "FusedPool", "broken_limit", "limit_text", "missing_unit"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class FusedPool:
             f"{self.kernel[0]}x{self.kernel[1]} pool of stride {self.stride[0]}x{self.stride[1]} reading "
             f"{self.size_in[0]}x{self.size_in[1]}"
         )
+
+
+def missing_unit(op: TpOp, config: NpuConfig) -> str | None:
+    """The parameter without which the tensor processor has no `op`, if it is false."""
+    return next((name for name in TP_OP_FEATURES[op] if not getattr(config, name)), None)
 
 
 def _unit(pool: FusedPool, config: NpuConfig) -> bool:

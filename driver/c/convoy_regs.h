@@ -44,7 +44,7 @@
  * If bursts under way do not end, the interrupt comes after twice as many cycles, with STOPPING set. */
 #define CONVOY_REG_TIMEOUT 0x03cu
 /* ro: What this NPU has: has_int16 in bit 0, has_residual in bit 1, has_fused_pool in bit 2, has_lut in bit 3,
- * has_descriptor_check in bit 4. */
+ * has_descriptor_check in bit 4, tp_has_arithmetic in bit 5, tp_has_pools in bit 6, tp_has_resize in bit 7. */
 #define CONVOY_REG_FEATURES 0x080u
 /* rw, held while BUSY or STOPPING: First byte of the memory window, a multiple of 32. */
 #define CONVOY_REG_WINDOW_BASE(n) (0x040u + 0x10u * (n))
@@ -86,7 +86,10 @@
     X(RESIDUAL, 1) \
     X(FUSED_POOL, 2) \
     X(LUT, 3) \
-    X(DESCRIPTOR_CHECK, 4)
+    X(DESCRIPTOR_CHECK, 4) \
+    X(TP_HAS_ARITHMETIC, 5) \
+    X(TP_HAS_POOLS, 6) \
+    X(TP_HAS_RESIZE, 7)
 
 /* ERROR: why the NPU stopped. */
 enum convoy_error {

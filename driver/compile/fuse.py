@@ -33,7 +33,7 @@ from convoy.driver.plan.swap import nn_cycles, swap_work
 from convoy.driver.plan.tile import tile_work
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TpOp
-from convoy.spec.limits import FusedPool, broken_limit
+from convoy.spec.limits import FusedPool, broken_limit, missing_unit
 
 __all__ = ["Fusions", "choose_fusions"]
 
@@ -69,7 +69,9 @@ def is_sum_cheaper_fused(alone: ConvWork, fused: ConvWork, add: ElementwiseWork,
         cycles_alone, cycles_fused = (nn_cycles(conv, config) for conv in (alone, fused))
     except GraphError:
         return False
-    return cycles_fused < cycles_alone + tp_cycles("add", add.num_elements, 2 * add.num_elements, config)
+    return bool(missing_unit(add.op, config)) or cycles_fused < cycles_alone + tp_cycles(
+        "add", add.num_elements, 2 * add.num_elements, config
+    )
 
 
 def pool_refusal(conv: ConvWork, config: NpuConfig) -> str | None:

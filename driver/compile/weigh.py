@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
+from math import inf, prod
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from convoy.driver.plan.tile import Tiling, striped_tilings, tile_work
 from convoy.driver.plan.turns import Step, Steps
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TpOp
+from convoy.spec.limits import missing_unit
 
 __all__ = [
     "PlanesAhead",
@@ -198,6 +199,8 @@ def tp_task_cycles(task: Task, schedule: Schedule, config: NpuConfig) -> float:
 
 def _zoom_cycles(work: ZoomWork, config: NpuConfig) -> float:
     (height_in, height), (width_in, width) = ((axis.size_in, axis.size_out) for axis in (work.rows, work.cols))
+    if missing_unit(work.op, config):
+        return inf
     name = "zoom" if work.op == TpOp.BILINEAR else "nearest"
     return tp_cycles(name, work.num_ic * height * width, work.num_ic * height_in * width_in, config)
 

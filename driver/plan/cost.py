@@ -13,6 +13,7 @@ import numpy as np
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MAX_WRITES, MIN_FILL_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import LUT_BYTES, MAX_RUN_BITS, PARAM, TpOp
+from convoy.spec.limits import missing_unit
 
 from . import fitted
 
@@ -306,8 +307,10 @@ def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfi
 
 def pool_cycles(work: PoolWork, config: NpuConfig) -> float:
     """Estimated cycles of a pool on the tensor processor: what it loads or its windows, whichever are more, for these
-    follow the load; infinite where its buffer does not hold what a window needs.
+    follow the load; infinite where its buffer does not hold what a window needs, or it has no pools.
     """
+    if missing_unit(work.op, config):
+        return np.inf
     work, limit = work.flat, config.tp_buffer_bytes // 2
     width = work.cols.size_in if work.is_wide else min(work.cols.kernel, work.cols.size_in)
     if work.value_bytes * min(work.rows.kernel, work.rows.size_in) * width > limit:

@@ -41,6 +41,7 @@ from convoy.spec.isa import (
     Rounding,
     TpOp,
 )
+from convoy.spec.limits import missing_unit
 
 from .descriptor_fetch import Fetched
 from .fault import Fault
@@ -318,6 +319,7 @@ class DescriptorCheck(wiring.Component):
         can_be_wide = Cat(d.op == op for op in TP_WIDE).any()
         limit = self._config.tp_buffer_bytes // 2
         return [
+            *(d.op == op for op in TpOp if missing_unit(op, self._config)),
             *(d[name] == 0 for name in TP_AT_LEAST_ONE),
             *(d[name] for name in self._config.absent(TP_FEATURES)),
             *(has_b & (d[name] == 0) for name in TP_B_AT_LEAST_ONE),

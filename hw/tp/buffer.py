@@ -1,11 +1,13 @@
 """The TP engine's local memory: byte banks, written a beat at a time, gathered a group at a time."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.delay import delay
+from convoy.hw.lib.multiple import multiple
 from convoy.hw.lib.narrow import truncate
 from convoy.spec import cycles
 
@@ -16,7 +18,7 @@ class TpBuffer(wiring.Component):
     """`num_bytes` of memory in `num_banks` banks of one byte: the bank of an address is the address mod `num_banks`.
 
     A beat of `num_banks` bytes is written in one cycle at any alignment. Two gathers read `num_lanes` bytes each per
-    cycle; the lanes of a gather must lie in different banks, or at one address.
+    cycle; of the lanes of a gather that lie in one bank, at different addresses, only the first one gets its byte.
 
     Latency: a beat can be read 2 cycles after `write_en`; the bytes of a gather are there `GATHER_CYCLES` after its
     address. Throughput: one write and both gathers every cycle.
@@ -36,14 +38,12 @@ class TpBuffer(wiring.Component):
     write_skip, write_count : In
         0 .. num_banks-1, 0 .. num_banks; together at most num_banks.
     read_addr : In(array of 2 addresses)
-        Address of lane 0 of each gather.
-    read_count : In
-        Lanes in use, 0 .. num_lanes; lane i is at `read_addr + i * read_step`, within the same half.
+        Address of lane 0 of each gather; lane i is at `read_addr + i * read_step`, within the same half.
     read_step : In(array of 2)
         Bytes from lane to lane of each gather, constant from two cycles before its address. With 0 all lanes read one
         byte.
     read_data : Out(2 x num_lanes bytes)
-        The bytes, signed; those of lanes not in use are undefined.
+        The bytes, signed.
     """
 
     GATHER_CYCLES = cycles.GATHER_CYCLES
@@ -59,7 +59,6 @@ class TpBuffer(wiring.Component):
                 "write_skip": In(range(num_banks)),
                 "write_count": In(range(num_banks + 1)),
                 "read_addr": In(data.ArrayLayout(addr_bits, 2)),
-                "read_count": In(range(num_lanes + 1)),
                 "read_step": In(data.ArrayLayout(addr_bits - 1, 2)),
                 "read_data": Out(data.ArrayLayout(data.ArrayLayout(signed(8), num_lanes), 2)),
             }
@@ -95,30 +94,41 @@ class TpBuffer(wiring.Component):
             ]
 
     def _gather(self, m, gather, ports):
-        """Lane addresses; then each bank takes the word of the lane that falls to it; then each lane the byte of its
-        bank.
+        """Lane addresses, and which lane falls to which bank; then each bank takes the word of its lane, in two cycles,
+        for block memories are slow; then each lane the byte of its bank.
         """
         bank_bits = exact_log2(self._num_banks)
         base = self.read_addr[gather]
         half_bits = len(base) - 1
-        offset = [Signal(half_bits, reset_less=True, name=f"offset{gather}_{lane}") for lane in range(self._num_lanes)]
-        words, select = [0] * len(ports), []
+        banks, words, half = [], [], Signal(reset_less=True, name=f"half{gather}")
+        m.d.sync += half.eq(base[half_bits])
         for lane in range(self._num_lanes):
-            is_used = Signal(name=f"is_used{gather}_{lane}")
-            addr = Signal(len(base), reset_less=True, name=f"addr{gather}_{lane}")
-            bank = Signal(bank_bits, reset_less=True, name=f"bank{gather}_{lane}")
-            within = (base[:half_bits] + offset[lane])[:half_bits]
-            m.d.sync += [
-                offset[lane].eq(truncate(self.read_step[gather] * lane, offset[lane].shape())),
-                is_used.eq(lane < self.read_count),
-                addr.eq(Cat(within, base[half_bits])),
-                bank.eq(addr[:bank_bits]),
-            ]
-            select.append(bank)
-            for index in range(len(ports)):
-                words[index] |= Mux(is_used & (addr[:bank_bits] == index), addr[bank_bits:], 0)
-        for port, word in zip(ports, words, strict=True):
-            m.d.comb += port.addr.eq(word)
-        read = Array(port.data for port in ports)
-        for lane, bank in enumerate(select):
-            m.d.sync += self.read_data[gather][lane].eq(read[bank])
+            within = Signal(half_bits, name=f"within{gather}_{lane}")
+            if lane:
+                offset = Signal(half_bits, reset_less=True, name=f"offset{gather}_{lane}")
+                m.d.sync += offset.eq(truncate(multiple(self.read_step[gather], lane), offset.shape()))
+                m.d.comb += within.eq(truncate(base[:half_bits] + offset, within.shape()))
+            else:
+                m.d.comb += within.eq(base[:half_bits])
+            word = Signal(half_bits - bank_bits, reset_less=True, name=f"word{gather}_{lane}")
+            m.d.sync += word.eq(within[bank_bits:])
+            banks.append(within[:bank_bits])
+            words.append(word)
+        for index, port in enumerate(ports):
+            lane = Signal(range(self._num_lanes), reset_less=True, name=f"lane{gather}_{index}")
+            first = Const(self._num_lanes - 1)
+            for number, bank in reversed(list(enumerate(banks[:-1]))):
+                first = Mux(bank == index, number, first)
+            m.d.sync += lane.eq(first)
+            m.d.comb += port.addr.eq(Cat(_choose(words, lane), half))
+        read = [delay(m, port.data, 1, name=f"read{gather}_{n}", reset_less=True) for n, port in enumerate(ports)]
+        for lane, bank in enumerate(banks):
+            select = delay(m, bank, 3, name=f"select{gather}_{lane}", reset_less=True)
+            m.d.sync += self.read_data[gather][lane].eq(_choose(read, select))
+
+
+def _choose(values, index: Value) -> Value:
+    """The one of `values`, a power of two of them, that `index` says, by a tree of muxes."""
+    for bit in index:
+        values = [Mux(bit, odd, even) for even, odd in zip(values[::2], values[1::2], strict=True)]
+    return values[0]

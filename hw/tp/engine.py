@@ -76,7 +76,6 @@ class TpEngine(wiring.Component):
             buffer.write_skip.eq(load.write_skip),
             buffer.write_count.eq(load.write_count),
             buffer.read_addr.eq(process.read_addr),
-            buffer.read_count.eq(process.read_count),
             buffer.read_step.eq(process.read_step),
             process.read_data.eq(buffer.read_data),
             self.done.eq(output.done),

@@ -1,6 +1,6 @@
 """TFLite's int8 ADD, SUB and MUL, and weighted sums, on one set of multipliers."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -24,6 +24,11 @@ class MathLane(wiring.Component):
     Latency: `PIPELINE_CYCLES`; of `row`: `ROW_CYCLES`; from `total` to y: `TOTAL_CYCLES`. Throughput: one element per
     cycle.
 
+    Parameters
+    ----------
+    has_windows : bool
+        Whether the lane does `BILINEAR` and `MEAN`; `weight_a`, `weight_b`, `total` and `row` are for those.
+
     Members
     -------
     job : In
@@ -41,18 +46,22 @@ class MathLane(wiring.Component):
     PIPELINE_CYCLES = AddLane.PIPELINE_CYCLES
     TOTAL_CYCLES = PIPELINE_CYCLES - ROW_CYCLES
 
-    def __init__(self):
+    def __init__(self, *, has_windows: bool):
+        self._has_windows = has_windows
+        windows = {
+            "weight_a": In(PIXEL_WEIGHT_BITS),
+            "weight_b": In(PIXEL_WEIGHT_BITS),
+            "total": In(signed(32)),
+            "row": Out(signed(32)),
+        }
         super().__init__(
             {
                 "job": In(TP.subset("op", "is_wide", *ADD_FIELDS)),
                 "a": In(signed(16)),
                 "b": In(signed(16)),
-                "weight_a": In(PIXEL_WEIGHT_BITS),
-                "weight_b": In(PIXEL_WEIGHT_BITS),
-                "total": In(signed(32)),
                 "y": Out(signed(16)),
-                "row": Out(signed(32)),
             }
+            | (windows if has_windows else {})
         )
 
     def elaborate(self, platform):
@@ -99,17 +108,25 @@ class MathLane(wiring.Component):
             scale_a.shift.eq(Mux(is_mul, 0, job.a_shift)),
             scale_b.shift.eq(Mux(is_mul, 0, job.b_shift)),
         ]
+        augend, addend = Signal.like(scale_a.y), Signal.like(scale_b.y)
         mult_a, mult_b = data_register(m, scale_a.mult), data_register(m, scale_b.mult)
         m.d.sync += [
             half_factor.eq(Mux(job.is_wide, wide_half << drop_bits, narrow_half << product_shift << factor_shift)),
-            mult_a.eq(Mux(is_weighted, self.weight_a << factor_shift, Mux(is_mul, product_factor, job.a_mult))),
-            mult_b.eq(Mux(is_weighted, self.weight_b << factor_shift, Mux(is_mul, half_factor, job.b_mult))),
+            mult_a.eq(Mux(is_mul, product_factor, job.a_mult)),
+            mult_b.eq(Mux(is_mul, half_factor, job.b_mult)),
         ]
+        m.d.comb += [augend.eq(scale_a.y), addend.eq(scale_b.y ^ subtracts.replicate(len(scale_b.y)))]
+        if self._has_windows:
+            with m.If(is_weighted):
+                m.d.sync += [mult_a.eq(self.weight_a << factor_shift), mult_b.eq(self.weight_b << factor_shift)]
+            with m.If(is_mean):
+                m.d.comb += [augend.eq(self.total), addend.eq(0)]
+            m.d.comb += self.row.eq(scale_out.x)
         m.d.comb += [
-            scale_out.x.eq(Mux(is_mean, self.total, Mux(subtracts, scale_a.y - scale_b.y, scale_a.y + scale_b.y))),
+            # One adder, with a carry into its lowest bit.
+            scale_out.x.eq(truncate((Cat(1, augend) + Cat(subtracts, addend)) >> 1, scale_out.x.shape())),
             scale_out.mult.eq(job.out_mult),
             scale_out.shift.eq(job.out_shift),
-            self.row.eq(scale_out.x),
         ]
         result, y = Signal(signed(len(scale_out.y) + 1), reset_less=True), data_register(m, self.y)
         m.d.sync += [

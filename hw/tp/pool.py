@@ -66,15 +66,17 @@ class Average(wiring.Component):
             {"work": work_bits, "divisor": _COUNT_BITS, "is_negative": 1, "last": 1, "is_second": 1}
         )
         taken, taken_en, dividend = Signal(state, reset_less=True), Signal(), Signal(work_bits)
-        half = (taken.divisor - (taken.is_negative & self.is_half_up)) >> 1
+        # |total| and half of the divisor in one sum: -x is ~x + 1, and the half of a negative total that is rounded up
+        # is that of the divisor less 1.
+        one = Mux(taken.is_negative, ~self.is_half_up | taken.divisor[0], 0)
         m.d.sync += [
             taken_en.eq(self.en),
-            taken.work.eq(truncate(Mux(self.total < 0, -self.total, self.total), work_bits)),
+            taken.work.eq(self.total ^ (self.total < 0).replicate(work_bits)),
             taken.divisor.eq(self.count),
             taken.is_negative.eq(self.total < 0),
             taken.last.eq(self.last),
         ]
-        m.d.comb += dividend.eq(truncate(taken.work + half, work_bits))
+        m.d.comb += dividend.eq(truncate((Cat(1, taken.work) + Cat(one, taken.divisor >> 1)) >> 1, work_bits))
 
         stages = [Signal(state, reset_less=True, name=f"stage{n}") for n in range(_STAGES + 1)]
         stages_en = [Signal(name=f"stage{n}_en") for n in range(_STAGES + 1)]
@@ -116,7 +118,8 @@ class Average(wiring.Component):
 class PoolReduce(wiring.Component):
     """Maximum or average of windows that arrive in groups of elements, clamped, or their sum.
 
-    Latency: `POOL_CYCLES` from the last group of a window, and for averages that of `Average`; of `total` a cycle less.
+    Latency: `POOL_CYCLES` from the last group of a window, and for averages that of `Average`; of `total` two cycles
+    less.
     Throughput: a group per cycle; the ends of windows of int16 to be averaged must be at least the latency of `Average`
     apart.
 
@@ -196,7 +199,7 @@ class PoolReduce(wiring.Component):
                 (firsts[lane], low, self.counts[0], neutrals[0]),
                 (seconds[lane], second, num_seconds, neutrals[1]),
             ):
-                m.d.sync += value.eq(Mux(lane < count, truncate(byte - zero_point, value.shape()), neutral))
+                m.d.sync += value.eq(Mux(lane < count, byte, neutral))
 
         # Maxima and sums of pairs, then of the group, then of the window; of the firsts and of the seconds, which
         # become one at the end of the group.
@@ -219,15 +222,26 @@ class PoolReduce(wiring.Component):
             pair_maxima.append(tuple(maxima))
             pair_sums.append(sums)
 
+        # The best and the sum of the firsts and of the seconds.
+        halves_en, halves_last, halves_count = Signal(), Signal(), Signal.like(values_count)
+        maxima = [Signal(signed(9), reset_less=True, name=f"half_max{half}") for half in range(2)]
+        sums = [Signal(signed(9 + lanes.bit_length()), reset_less=True, name=f"half_sum{half}") for half in range(2)]
+        m.d.sync += [halves_en.eq(pairs_en), halves_last.eq(pairs_last), halves_count.eq(pairs_count)]
+        for register, value in zip(maxima, reduce(lambda a, b: _larger(a, b, job.is_wide), pair_maxima), strict=True):
+            m.d.sync += register.eq(value)
+        for register, values in zip(sums, zip(*pair_sums, strict=True), strict=True):
+            m.d.sync += register.eq(sum(values))
+
         group_en, group_last, group_count = Signal(), Signal(), Signal.like(values_count)
         group_max = Signal(signed(_ELEMENT_BITS), reset_less=True)
         group_sum = Signal(signed(_ELEMENT_BITS + lanes.bit_length()), reset_less=True)
-        first_max, second_max = reduce(lambda a, b: _larger(a, b, job.is_wide), pair_maxima)
-        first_sum, second_sum = (sum(sums) for sums in zip(*pair_sums, strict=True))
+        zero_points = Signal(signed(len(zero_point) + len(values_count)), reset_less=True)
+        (first_max, second_max), (first_sum, second_sum) = maxima, sums
         m.d.sync += [
-            group_en.eq(pairs_en),
-            group_last.eq(pairs_last),
-            group_count.eq(pairs_count),
+            zero_points.eq(zero_point * pairs_count),
+            group_en.eq(halves_en),
+            group_last.eq(halves_last),
+            group_count.eq(halves_count),
             group_max.eq(
                 Mux(
                     job.is_wide,
@@ -235,7 +249,9 @@ class PoolReduce(wiring.Component):
                     Mux(first_max > second_max, first_max, second_max),
                 )
             ),
-            group_sum.eq(truncate(first_sum + Mux(job.is_wide, second_sum << 8, second_sum), group_sum.shape())),
+            group_sum.eq(
+                truncate(first_sum - zero_points + Mux(job.is_wide, second_sum << 8, second_sum), group_sum.shape())
+            ),
         ]
 
         window_max, window_sum, window_count = (
@@ -244,12 +260,15 @@ class PoolReduce(wiring.Component):
             Signal(_COUNT_BITS, reset_less=True),
         )
         window_en, is_first = Signal(), Signal(init=1)
-        values_is_final, pairs_is_final, group_is_final, window_is_final = Signal(), Signal(), Signal(), Signal()
+        values_is_final, pairs_is_final, halves_is_final, group_is_final, window_is_final = (
+            Signal(name=f"{name}_is_final") for name in ("values", "pairs", "halves", "group", "window")
+        )
         m.d.sync += [
             window_en.eq(group_en & group_last),
             values_is_final.eq(self.last),
             pairs_is_final.eq(values_is_final),
-            group_is_final.eq(pairs_is_final),
+            halves_is_final.eq(pairs_is_final),
+            group_is_final.eq(halves_is_final),
             window_is_final.eq(group_is_final),
         ]
         with m.If(group_en):
@@ -269,12 +288,14 @@ class PoolReduce(wiring.Component):
             average.is_half_up.eq(job.is_half_up),
             average.is_wide.eq(job.is_wide),
         ]
-        value = Signal(signed(_ELEMENT_BITS + 1))
-        m.d.comb += value.eq(Mux(is_average, average.quotient, window_max))
+        value, value_en, value_last = Signal(signed(_ELEMENT_BITS + 1), reset_less=True), Signal(), Signal()
         m.d.sync += [
-            self.valid.eq(Mux(is_average, average.valid, window_en)),
+            value_en.eq(Mux(is_average, average.valid, window_en)),
+            value.eq(Mux(is_average, average.quotient, window_max)),
+            value_last.eq(Mux(is_average, average.quotient_last, window_is_final)),
+            self.valid.eq(value_en),
             self.result.eq(truncate(clamp(value, job), self.result.shape())),
-            self.result_last.eq(Mux(is_average, average.quotient_last, window_is_final)),
+            self.result_last.eq(value_last),
         ]
         m.d.comb += [self.total_en.eq(window_en), self.total.eq(window_sum), self.total_last.eq(window_is_final)]
         return m

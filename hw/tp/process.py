@@ -1,6 +1,8 @@
 """Turns the bytes in the buffer into the bytes to write."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from dataclasses import dataclass
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -13,7 +15,8 @@ from convoy.hw.post.add import ADD_FIELDS
 from convoy.hw.post.lut import LUT_FIELDS, Lut
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import EXTREME_CYCLES, NUM_TP_LANES
-from convoy.spec.isa import TP, TP_TWO_OPERANDS, TpOp
+from convoy.spec.isa import TP, TP_TWO_OPERANDS, TP_WINDOWS, TpOp
+from convoy.spec.limits import missing_unit
 
 from .blend import Blend, BlendWeights
 from .buffer import TpBuffer
@@ -70,8 +73,8 @@ class Process(wiring.Component):
     and copies with a step of 1 or 0, then follow the load: a group is issued when its bytes are in the buffer. Others
     wait until all bytes are.
 
-    Latency: about 14 cycles from `loaded` to the first result of operations with two operands, `ADD`, `SUB` and `MUL`
-    `ARITHMETIC_CYCLES` more; 9 of others, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES` more, `MEAN` `MEAN_CYCLES`.
+    Latency: about 15 cycles from `loaded` to the first result of operations with two operands, `ADD`, `SUB` and `MUL`
+    `ARITHMETIC_CYCLES` more; 10 of others, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES` more, `MEAN` `MEAN_CYCLES`.
     Throughput: pools of int8: `2 * num_lanes` pixels of a window row, or `num_lanes` of each of two rows, per cycle;
     of int16, and `BILINEAR`: `num_lanes` pixels of a row (averages of int16: at least the cycles of `Average` per
     window); others: a group of `num_lanes` elements of a row per cycle, of two operands `tp_lanes` (one element if a
@@ -93,7 +96,7 @@ class Process(wiring.Component):
         `loaded` has that one.
     freed : Out(1)
         Strobe when the descriptor's half is no longer read.
-    read_addr, read_count, read_step, read_data
+    read_addr, read_step, read_data
         A gather of `TpBuffer` for A and one for B.
     results : Out(stream of `result_layout`)
         `count` is at least 1.
@@ -113,7 +116,6 @@ class Process(wiring.Component):
                 "num_there": In(addr_bits),
                 "freed": Out(1),
                 "read_addr": Out(data.ArrayLayout(addr_bits, 2)),
-                "read_count": Out(range(num_lanes + 1)),
                 "read_step": Out(data.ArrayLayout(addr_bits - 1, 2)),
                 "read_data": In(data.ArrayLayout(data.ArrayLayout(signed(8), num_lanes), 2)),
                 "results": Out(stream.Signature(result_layout(num_lanes))),
@@ -124,9 +126,14 @@ class Process(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         lanes, half_bits = self._num_lanes, exact_log2(self._config.tp_buffer_bytes) - 1
-        m.submodules.window_walk = window_walk = WindowWalk(half_bits)
+        windows = tuple(filter(self._has, TP_WINDOWS))
+        m.submodules.window_walk = window_walk = WindowWalk(half_bits, windows=windows)
         m.submodules.group_walk = group_walk = GroupWalk(
-            half_bits, num_lanes=lanes, num_math_lanes=self._config.tp_lanes, num_banks=self._config.port_bytes
+            half_bits,
+            num_lanes=lanes,
+            num_math_lanes=self._config.tp_lanes,
+            num_banks=self._config.port_bytes,
+            windows=windows,
         )
         m.submodules.queue = queue = Queue(result_layout(lanes), self.QUEUE_DEPTH)
         wiring.connect(m, window_walk.windows, group_walk.windows)
@@ -143,7 +150,7 @@ class Process(wiring.Component):
         for signal, mode in zip((halves, pairs), pair_mode(step, lanes, self._config.port_bytes), strict=True):
             m.d.comb += signal.eq((job.op == TpOp.COPY) & mode)
         pair_offset = Mux(halves, step << exact_log2(lanes // 2), step)
-        two_rows, _ = pool_mode(job, lanes)
+        two_rows, _ = pool_mode(job, lanes, windows)
         first_b = Mux(has_b, self.loaded.p, lanes)
         for mode, offset in ((halves | pairs, pair_offset), (is_wide_pool, job.a_high_bytes), (two_rows, job.tile_iw)):
             first_b = Mux(mode, offset, first_b)
@@ -177,7 +184,7 @@ class Process(wiring.Component):
 
         groups = group_walk.groups
         is_there = self._is_there(m, groups.p, group_walk.steps[0], b_offset, is_loaded, has_b=has_b)
-        is_issued, is_high = self._issue(m, job, groups, is_there, is_pair)
+        is_issued, is_high = self._issue(m, job, groups, is_there, is_pair, windows)
         m.d.comb += [self.read_step.eq(group_walk.steps), group_walk.place_in.eq(window_walk.place)]
         a_addr, b_addr = Signal(half_bits), Signal(half_bits)
         m.d.comb += [
@@ -187,7 +194,6 @@ class Process(wiring.Component):
         m.d.sync += [
             self.read_addr[0].eq(Cat(a_addr, job.buffer_half)),
             self.read_addr[1].eq(Cat(b_addr, job.buffer_half)),
-            self.read_count.eq(Mux(halves, lanes // 2, Mux(pairs, 1, groups.p.count))),
         ]
         is_low = is_pair & ~is_high
         tags = {
@@ -200,7 +206,7 @@ class Process(wiring.Component):
             "last": groups.p.last,
         }
         tags = _delay(m, tags, 1 + TpBuffer.GATHER_CYCLES, "gather")
-        weights = self._weights(m, groups.p.is_row_0, group_walk.place)
+        weights = self._weights(m, groups.p.is_row_0, group_walk.place) if self._has(TpOp.BILINEAR) else None
         half = lanes // 2
         read_a, read_b = self.read_data
         copied = Mux(
@@ -221,7 +227,7 @@ class Process(wiring.Component):
         m.d.sync += [in_order.eq(~step[1:].any() & ~has_b), limit.eq(self.num_there - b_offset - self._num_lanes)]
         return is_loaded | self.loaded.valid | (~group.last & (group.is_fill | (in_order & (group.addr <= limit))))
 
-    def _issue(self, m, job, groups, is_there, is_pair):
+    def _issue(self, m, job, groups, is_there, is_pair, windows):
         """Let a group go when it `is_there` and its result will find room, and windows of int16 to be averaged not
         faster than the divider; those that `is_pair` twice.
 
@@ -232,8 +238,8 @@ class Process(wiring.Component):
         is_high = Signal()
         gives_result, is_spaced, can_issue, is_issued = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            is_spaced.eq((job.op == TpOp.AVG_POOL) & job.is_wide),
-            gives_result.eq(groups.p.window_last | ~is_pool(job.op)),
+            is_spaced.eq((job.op == TpOp.AVG_POOL) & job.is_wide if self._has(TpOp.AVG_POOL) else 0),
+            gives_result.eq(groups.p.window_last | ~is_pool(job.op, windows)),
             can_issue.eq(is_there & (room != 0) & ~(is_spaced & groups.p.window_last & (pause != 0))),
             groups.ready.eq(can_issue & (is_high | ~is_pair)),
             is_issued.eq(groups.valid & can_issue),
@@ -263,110 +269,25 @@ class Process(wiring.Component):
 
     def _compute(self, m, job, tags, weights, copied, lut, results):
         """The bytes that were read or the fill, or what is made of them, looked up if need be, into the queue."""
-        read_a, read_b = self.read_data
-        num_math_lanes = self._config.tp_lanes
-        low_a, low_b = (
-            [Signal(8, reset_less=True, name=f"low_{name}_{lane}") for lane in range(num_math_lanes)] for name in "ab"
-        )
-        count_b = tags.pop("count_b")
-        with m.If(tags.pop("is_low")):
-            m.d.sync += [
-                low.eq(read[lane]) for lows, read in ((low_a, read_a), (low_b, read_b)) for lane, low in enumerate(lows)
-            ]
-        maths, extremes, is_minimum, is_weighted = (
-            [],
-            [],
-            Signal(),
-            Signal(),
-        )  # extremes: a cycle after the elements, which are compared first
-        m.d.comb += [is_minimum.eq(job.op == TpOp.MINIMUM), is_weighted.eq(job.op == TpOp.BILINEAR)]
-        for lane in range(num_math_lanes):
-            a, b = read_a[lane], read_b[lane]
-            m.submodules[f"math{lane}"] = math = MathLane()
-            _assign(m, math.job, job)
-            m.d.comb += [
-                math.a.eq(Mux(job.is_wide, Cat(low_a[lane], a).as_signed(), a)),
-                math.b.eq(Mux(job.is_wide, Cat(low_b[lane], b).as_signed(), b)),
-            ]
-            maths.append(math)
-            is_b = Signal(name=f"is_b_{lane}")
-            byte_a, byte_b = (
-                Signal(8, reset_less=True, name=f"byte_a_{lane}"),
-                Signal(8, reset_less=True, name=f"byte_b_{lane}"),
-            )
-            m.d.sync += [
-                is_b.eq((math.a < math.b) ^ is_minimum),
-                byte_a.eq(Mux(job.is_high, math.a[8:], math.a[:8])),
-                byte_b.eq(Mux(job.is_high, math.b[8:], math.b[:8])),
-            ]
-            extremes.append(Mux(is_b, byte_b, byte_a))
-            if lane == 0:
-                m.d.comb += [math.weight_a.eq(weights["a"]), math.weight_b.eq(weights["b"])]
-                with m.If(is_weighted):
-                    m.d.comb += math.b.eq(read_a[1])
-        sum_tags = _delay(m, tags | {"en": tags["en"] & _is_math(job.op)}, MathLane.PIPELINE_CYCLES, "math")
-        row_tags = _delay(m, tags | {"en": tags["en"] & is_weighted}, MathLane.ROW_CYCLES, "row")
-        extreme_tags = _delay(m, tags, EXTREME_CYCLES, "extreme")
-        m.submodules.blend = blend = Blend()
-        m.d.comb += [
-            blend.en.eq(row_tags["en"]),
-            blend.row.eq(maths[0].row),
-            blend.window_last.eq(row_tags["window_last"]),
-            blend.last.eq(row_tags["last"]),
-        ]
-
-        m.submodules.pool = pool = PoolReduce(num_lanes=self._num_lanes)
-        _assign(m, pool.job, job)
-        m.d.comb += [
-            pool.bytes.eq(self.read_data),
-            pool.en.eq(tags["en"] & is_pool(job.op) & ~is_weighted),
-            pool.counts.eq(Cat(tags["count"], count_b)),
-            pool.window_last.eq(tags["window_last"]),
-            pool.last.eq(tags["last"]),
-        ]
-
-        m.d.comb += maths[0].total.eq(pool.total)
-        total_tags = {"en": pool.total_en & (job.op == TpOp.MEAN), "last": pool.total_last}
-        mean_tags = _delay(m, total_tags, MathLane.TOTAL_CYCLES, "mean")
+        count_b, is_low = tags.pop("count_b"), tags.pop("is_low")
+        pool = self._pool(m, job, tags, count_b) if self._has(TpOp.MAX_POOL) else None
+        makers = self._arithmetic(m, job, tags, is_low, weights, pool) if self._has(TpOp.ADD) else []
+        if pool is not None:
+            pooled = Mux(job.is_high, pool.result[8:], pool.result[:8])
+            makers.append(_Maker((TpOp.MAX_POOL, TpOp.AVG_POOL), pool.valid, pooled, 1, pool.result_last))
+        filled = Mux(tags["fill"], job.zero_point_out[:8].replicate(self._num_lanes), copied)
+        makers.append(_Maker((TpOp.COPY,), tags["en"], filled, tags["count"], tags["last"]))
 
         result = {"count": Signal.like(results.p.count), "last": Signal()}
         with m.Switch(job.op):
-            with m.Case(TpOp.COPY):
-                m.d.sync += [
-                    lut.valid.eq(tags["en"]),
-                    lut.lanes.eq(Mux(tags["fill"], job.zero_point_out[:8].replicate(self._num_lanes), copied)),
-                    result["count"].eq(tags["count"]),
-                    result["last"].eq(tags["last"]),
-                ]
-            with m.Case(TpOp.MAXIMUM, TpOp.MINIMUM):
-                m.d.sync += [
-                    lut.valid.eq(extreme_tags["en"]),
-                    lut.lanes.eq(Cat(extremes)),
-                    result["count"].eq(extreme_tags["count"]),
-                    result["last"].eq(extreme_tags["last"]),
-                ]
-            with m.Case(TpOp.BILINEAR):
-                m.d.sync += [
-                    lut.valid.eq(blend.valid),
-                    lut.lanes.eq(blend.result),
-                    result["count"].eq(1),
-                    result["last"].eq(blend.result_last),
-                ]
-            with m.Case(TpOp.ADD, TpOp.SUB, TpOp.MUL, TpOp.MEAN):
-                is_mean = job.op == TpOp.MEAN
-                m.d.sync += [
-                    lut.valid.eq(Mux(is_mean, mean_tags["en"], sum_tags["en"])),
-                    lut.lanes.eq(Cat(Mux(job.is_high, math.y[8:], math.y[:8]) for math in maths)),
-                    result["count"].eq(Mux(is_mean, 1, sum_tags["count"])),
-                    result["last"].eq(Mux(is_mean, mean_tags["last"], sum_tags["last"])),
-                ]
-            with m.Default():
-                m.d.sync += [
-                    lut.valid.eq(pool.valid),
-                    lut.lanes.eq(Mux(job.is_high, pool.result[8:], pool.result[:8])),
-                    result["count"].eq(1),
-                    result["last"].eq(pool.result_last),
-                ]
+            for maker in makers:
+                with m.Case(*maker.ops):
+                    m.d.sync += [
+                        lut.valid.eq(maker.valid),
+                        lut.lanes.eq(maker.bytes),
+                        result["count"].eq(maker.count),
+                        result["last"].eq(maker.last),
+                    ]
         result = _delay(m, result, Lut.PIPELINE_CYCLES, "lut")
         m.d.comb += [
             results.valid.eq(lut.out_valid),
@@ -374,6 +295,102 @@ class Process(wiring.Component):
             results.p.count.eq(result["count"]),
             results.p.last.eq(result["last"]),
         ]
+
+    def _has(self, op: TpOp) -> bool:
+        return missing_unit(op, self._config) is None
+
+    def _arithmetic(self, m, job, tags, is_low, weights, pool):
+        """Operations on two operands, with low bytes of int16 that are kept till the high ones are there; by the first
+        lane `BILINEAR` and `MEAN`.
+        """
+        read_a, read_b = self.read_data
+        num_lanes = self._config.tp_lanes
+        low_a, low_b = (
+            [Signal(8, reset_less=True, name=f"low_{name}_{lane}") for lane in range(num_lanes)] for name in "ab"
+        )
+        with m.If(is_low):
+            m.d.sync += [
+                low.eq(read[lane]) for lows, read in ((low_a, read_a), (low_b, read_b)) for lane, low in enumerate(lows)
+            ]
+        is_minimum, is_weighted, is_mean = Signal(), Signal(), Signal()
+        m.d.comb += [
+            is_minimum.eq(job.op == TpOp.MINIMUM),
+            is_weighted.eq(job.op == TpOp.BILINEAR),
+            is_mean.eq(job.op == TpOp.MEAN),
+        ]
+        maths, extremes = [], []  # extremes: a cycle after the elements, which are compared first
+        for lane in range(num_lanes):
+            a, b = read_a[lane], read_b[lane]
+            m.submodules[f"math{lane}"] = math = MathLane(has_windows=lane == 0)
+            _assign(m, math.job, job)
+            m.d.comb += [
+                math.a.eq(Mux(job.is_wide, Cat(low_a[lane], a).as_signed(), a)),
+                math.b.eq(Mux(job.is_wide, Cat(low_b[lane], b).as_signed(), b)),
+            ]
+            maths.append(math)
+            is_b = Signal(name=f"is_b_{lane}")
+            byte_a, byte_b = (Signal(8, reset_less=True, name=f"byte_{name}_{lane}") for name in "ab")
+            m.d.sync += [
+                is_b.eq((math.a < math.b) ^ is_minimum),
+                byte_a.eq(Mux(job.is_high, math.a[8:], math.a[:8])),
+                byte_b.eq(Mux(job.is_high, math.b[8:], math.b[:8])),
+            ]
+            extremes.append(Mux(is_b, byte_b, byte_a))
+        extreme_tags = _delay(m, tags, EXTREME_CYCLES, "extreme")
+        sum_tags = _delay(m, tags | {"en": tags["en"] & _is_math(job.op)}, MathLane.PIPELINE_CYCLES, "math")
+        bytes_out = Cat(Mux(job.is_high, math.y[8:], math.y[:8]) for math in maths)
+        makers = [
+            _Maker(
+                (TpOp.MAXIMUM, TpOp.MINIMUM),
+                extreme_tags["en"],
+                Cat(extremes),
+                extreme_tags["count"],
+                extreme_tags["last"],
+            ),
+            _Maker((TpOp.ADD, TpOp.SUB, TpOp.MUL), sum_tags["en"], bytes_out, sum_tags["count"], sum_tags["last"]),
+        ]
+        if self._has(TpOp.MEAN):
+            m.d.comb += maths[0].total.eq(pool.total)
+            total_tags = {"en": pool.total_en & is_mean, "last": pool.total_last}
+            mean_tags = _delay(m, total_tags, MathLane.TOTAL_CYCLES, "mean")
+            makers.append(_Maker((TpOp.MEAN,), mean_tags["en"], bytes_out, 1, mean_tags["last"]))
+        if self._has(TpOp.BILINEAR):
+            m.submodules.blend = blend = Blend()
+            m.d.comb += [maths[0].weight_a.eq(weights["a"]), maths[0].weight_b.eq(weights["b"])]
+            with m.If(is_weighted):
+                m.d.comb += maths[0].b.eq(read_a[1])
+            row_tags = _delay(m, tags | {"en": tags["en"] & is_weighted}, MathLane.ROW_CYCLES, "row")
+            m.d.comb += [
+                blend.en.eq(row_tags["en"]),
+                blend.row.eq(maths[0].row),
+                blend.window_last.eq(row_tags["window_last"]),
+                blend.last.eq(row_tags["last"]),
+            ]
+            makers.append(_Maker((TpOp.BILINEAR,), blend.valid, blend.result, 1, blend.result_last))
+        return makers
+
+    def _pool(self, m, job, tags, count_b):
+        m.submodules.pool = pool = PoolReduce(num_lanes=self._num_lanes)
+        _assign(m, pool.job, job)
+        m.d.comb += [
+            pool.bytes.eq(self.read_data),
+            pool.en.eq(tags["en"] & is_pool(job.op) & (job.op != TpOp.BILINEAR)),
+            pool.counts.eq(Cat(tags["count"], count_b)),
+            pool.window_last.eq(tags["window_last"]),
+            pool.last.eq(tags["last"]),
+        ]
+        return pool
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Where the bytes of a result of some operations come from."""
+
+    ops: tuple[TpOp, ...]
+    valid: Value
+    bytes: Value
+    count: ValueLike
+    last: Value
 
 
 def _is_math(op):

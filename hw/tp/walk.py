@@ -36,9 +36,11 @@ _WINDOW_JOB = TP.subset(
 _GROUP_JOB = TP.subset("op", "step_2", "b_step_2", "kernel_w", "tile_iw", "is_wide")
 
 
-def is_pool(op) -> Value:
-    """Whether `op`, a `TpOp` value, reduces a window to one byte."""
-    return Cat(op == each for each in TP_WINDOWS).any()
+def is_pool(op, windows: tuple[TpOp, ...] = TP_WINDOWS) -> Value:
+    """Whether `op`, a `TpOp` value, reduces a window to one byte; `windows` are the operations of that kind that there
+    are.
+    """
+    return Cat(op == each for each in windows).any()
 
 
 Place = data.StructLayout({"frac_y": FRACTION_BITS, "frac_x": FRACTION_BITS, "product": 2 * FRACTION_BITS})
@@ -101,11 +103,13 @@ class WindowWalk(wiring.Component):
     ----------
     addr_bits : int
         Bits of an address within a buffer half; addresses are computed modulo this.
+    windows : tuple of TpOp
+        The operations on windows that there are.
 
     Members
     -------
     job : In(fields of the descriptor)
-        Constant from `start` to the last window. Every `num_*` is at least 1.
+        Constant from the cycle before `start` to the last window. Every `num_*` is at least 1.
     start : In(1)
         Strobe, only when the last window of the previous descriptor has been taken.
     windows : Out(stream of `window_layout`)
@@ -114,8 +118,8 @@ class WindowWalk(wiring.Component):
         Of the window that is offered; for `BILINEAR`.
     """
 
-    def __init__(self, addr_bits: int):
-        self._addr_bits = addr_bits
+    def __init__(self, addr_bits: int, *, windows: tuple[TpOp, ...] = TP_WINDOWS):
+        self._addr_bits, self._windows = addr_bits, windows
         super().__init__(
             {
                 "job": In(_WINDOW_JOB),
@@ -175,7 +179,7 @@ class WindowWalk(wiring.Component):
 
         pool = Signal()
         is_copy = Signal()
-        m.d.comb += [pool.eq(is_pool(job.op)), is_copy.eq(job.op == TpOp.COPY)]
+        m.d.sync += [pool.eq(is_pool(job.op, self._windows)), is_copy.eq(job.op == TpOp.COPY)]
         for unit in (loops, addresses, parts):
             m.d.comb += [unit.is_pool.eq(pool), *(unit.job[name].eq(job[name]) for name, _ in unit.job.shape())]
         m.d.comb += [
@@ -262,11 +266,11 @@ def pair_mode(step: Signal, num_lanes: int, num_banks: int) -> tuple[Value, Valu
     return is_conflict & step[free_bits], is_conflict & ~step[free_bits]
 
 
-def pool_mode(job, num_lanes: int) -> tuple[Value, Value]:
+def pool_mode(job, num_lanes: int, windows: tuple[TpOp, ...] = TP_WINDOWS) -> tuple[Value, Value]:
     """What the second gather takes of a window of int8, if it does: the next row, where a row has no more than
     `num_lanes` columns, or the next `num_lanes` columns.
     """
-    is_pair = is_pool(job.op) & (job.op != TpOp.BILINEAR) & ~job.is_wide
+    is_pair = is_pool(job.op, windows) & (job.op != TpOp.BILINEAR) & ~job.is_wide
     is_narrow = job.kernel_w <= num_lanes
     return is_pair & is_narrow, is_pair & ~is_narrow
 
@@ -300,6 +304,8 @@ class GroupWalk(wiring.Component):
         Elements of a group of two operands: `num_lanes`, 2 or 1.
     num_banks : int
         Banks of the buffer, a power of two of at least `num_lanes`.
+    windows : tuple of TpOp
+        The operations on windows that there are.
 
     Members
     -------
@@ -317,8 +323,17 @@ class GroupWalk(wiring.Component):
         Bytes from lane to lane of A and of B, constant during a descriptor; the same in `COPY`.
     """
 
-    def __init__(self, addr_bits: int, *, num_lanes: int, num_math_lanes: int, num_banks: int):
+    def __init__(
+        self,
+        addr_bits: int,
+        *,
+        num_lanes: int,
+        num_math_lanes: int,
+        num_banks: int,
+        windows: tuple[TpOp, ...] = TP_WINDOWS,
+    ):
         self._num_lanes, self._num_math_lanes, self._num_banks = num_lanes, num_math_lanes, num_banks
+        self._windows = windows
         super().__init__(
             {
                 "job": In(_GROUP_JOB),
@@ -339,7 +354,7 @@ class GroupWalk(wiring.Component):
         is_wide, is_two = Signal(), Signal()
         is_two_rows, is_two_groups = Signal(), Signal()
         is_copy, halves, pairs = Signal(), Signal(), Signal()
-        math_lanes = self._num_math_lanes
+        math_lanes, has_windows = self._num_math_lanes, is_pool(job.op, self._windows)
         steps = self.steps[0], self.steps[1]
         m.d.comb += [
             is_copy.eq(job.op == TpOp.COPY),
@@ -354,11 +369,11 @@ class GroupWalk(wiring.Component):
 
         group_steps = [Signal.like(each, name=f"group_step_{n}") for n, each in enumerate(steps)]
         m.d.sync += [
-            steps[0].eq(truncate(Mux(is_pool(job.op), 1, job.step_2), steps[0].shape())),
-            steps[1].eq(truncate(Mux(is_pool(job.op), 1, Mux(is_copy, job.step_2, job.b_step_2)), steps[1].shape())),
+            steps[0].eq(truncate(Mux(has_windows, 1, job.step_2), steps[0].shape())),
+            steps[1].eq(truncate(Mux(has_windows, 1, Mux(is_copy, job.step_2, job.b_step_2)), steps[1].shape())),
             is_wide.eq(Mux(has_b, is_free(math_lanes) & (math_lanes == lanes), is_free(lanes) | (is_copy & halves))),
             is_two.eq(Mux(has_b, is_free(2) & (math_lanes == 2), is_copy & pairs)),
-            Cat(is_two_rows, is_two_groups).eq(Cat(*pool_mode(job, lanes))),
+            Cat(is_two_rows, is_two_groups).eq(Cat(*pool_mode(job, lanes, self._windows))),
         ]
         m.d.sync += [
             total.eq(truncate(Mux(is_wide, each * lanes << is_two_groups, Mux(is_two, each << 1, each)), total.shape()))

@@ -117,7 +117,7 @@ class Axis(wiring.Component):
         Fraction of the place, or 0 where the window is clipped, because the other row or column then counts alone.
     low : Out(16)
         First pixel inside, from `clip` to `clip`.
-    count : Out(signed(28))
+    count : Out(signed(18))
         Pixels inside, not positive if there is none, from `clip` to `clip`.
     """
 
@@ -136,19 +136,22 @@ class Axis(wiring.Component):
     has_carry: Out(1)
     frac: Out(FRACTION_BITS)
     low: Out(16)
-    count: Out(signed(28))
+    count: Out(signed(18))
 
     def elaborate(self, platform):
         m = Module()
-        first = Signal(signed(26))  # the place
+        # A window with a pixel inside begins less than its size before the image, and before the image's end.
+        first = Signal(signed(17))  # the place
         first_frac = Signal(FRACTION_BITS)
-        following = Signal(signed(26 + FRACTION_BITS))  # the next place, with its fraction
-        end = Signal(signed(27))  # behind the window
-        high = Signal(signed(27))  # `end`, cut to the image
+        following = Signal(signed(17 + FRACTION_BITS))  # the next place, with its fraction
+        end = Signal(signed(18))  # behind the window
+        high = Signal(signed(18))  # `end`, cut to the image
         is_beyond = Signal()
         m.d.comb += [
             end.eq(first + self.kernel),
-            following.eq(Cat(first_frac, first).as_signed() + Cat(self.stride_frac, self.stride)),
+            following.eq(
+                truncate(Cat(first_frac, first).as_signed() + Cat(self.stride_frac, self.stride), following.shape())
+            ),
             is_beyond.eq(end > self.extent),
             self.is_before.eq(first < 0),
             self.is_inside.eq(~self.is_before & (first < self.extent)),
@@ -269,7 +272,7 @@ class RowAddresses(wiring.Component):
     is_above : In(1)
         With `clip` and `next_row`: the row lies above the image. Windows then begin at row 0, and COPY stays there.
     has_carry : In(1)
-        With `next_row`: the next row is one further than the stride.
+        With `next_row`, in pools: the next row is one further than the stride.
     clip : In(1)
         Strobe.
     addr : Out(addr_bits)
@@ -302,21 +305,23 @@ class RowAddresses(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job = self.job
-        plane, row, first_row, row_step, plane_b, row_b = (
-            Signal(self._addr_bits, name=name) for name in ("plane", "row", "first_row", "row_step", "plane_b", "row_b")
+        plane, row, first_row, row_step, long_step, plane_b, row_b = (
+            Signal(self._addr_bits, name=name)
+            for name in ("plane", "row", "first_row", "row_step", "long_step", "plane_b", "row_b")
         )
         with m.If(self.load):
             m.d.sync += [plane.eq(0), plane_b.eq(0), row_b.eq(0)]
         with m.If(self.load_row):
             m.d.sync += [row.eq(Mux(self.is_pool, self.product, 0)), first_row.eq(Mux(self.is_pool, self.product, 0))]
         with m.If(self.load_step):
-            m.d.sync += row_step.eq(truncate(Mux(self.is_pool, self.product, job.step_1), row_step.shape()))
+            m.d.sync += [
+                row_step.eq(truncate(Mux(self.is_pool, self.product, job.step_1), row_step.shape())),
+                long_step.eq(truncate(self.product + job.tile_iw, long_step.shape())),
+            ]
         with m.If(self.next_row):
             m.d.sync += row_b.eq(truncate(row_b + job.b_step_1, row_b.shape()))
             with m.If(~(self.is_copy & self.is_above)):
-                m.d.sync += row.eq(
-                    truncate(row + row_step + Mux(self.is_pool & self.has_carry, job.tile_iw, 0), row.shape())
-                )
+                m.d.sync += row.eq(truncate(row + Mux(self.has_carry, long_step, row_step), row.shape()))
         with m.If(self.next_plane):
             m.d.sync += [
                 plane.eq(truncate(plane + job.step_0, plane.shape())),

@@ -20,6 +20,8 @@ from convoy.spec.isa import (
     NN_SWAPPED_AT_LEAST_ONE,
     TP,
     TP_INT8,
+    TP_OP_FEATURES,
+    TP_TWO_OPERANDS,
     Opcode,
     TpOp,
 )
@@ -368,6 +370,22 @@ WINDOW = {"kernel_h": 1, "kernel_w": 1, "tile_ih": 1, "tile_iw": 1}
 )
 def test_tp(changes, code):
     assert verdict(smallest_tp(**changes)) == code
+
+
+@pytest.mark.parametrize("unit", ["tp_has_arithmetic", "tp_has_pools", "tp_has_resize"])
+def test_operations_that_the_tensor_processor_lacks(unit):
+    config = CONFIG.with_(**{unit: False})
+    window = {"kernel_h": 2, "kernel_w": 2, "tile_ih": 2, "tile_iw": 2}
+    operand = {"b_run_bytes": 1, "num_b_runs": 1}
+    raws = {op: smallest_tp(op=op, **window, **(operand if op in TP_TWO_OPERANDS else {})) for op in TpOp}
+    lacking = {op for op in TpOp if unit in TP_OP_FEATURES[op]}
+    codes = [code for code, _ in verdicts(raws.values(), config)]
+    assert codes == [Error.MALFORMED if op in lacking else Error.NONE for op in TpOp]
+    for op in lacking:
+        with pytest.raises(MachineError, match=f"no {op.name}, for it has {unit} = false"):
+            check_tp(config, TP.decode(raws[op]))
+    for op in set(TpOp) - lacking:
+        check_tp(config, TP.decode(raws[op]))
 
 
 def test_large_fields_are_taken_for_nothing_else():

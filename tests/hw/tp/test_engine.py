@@ -12,7 +12,7 @@ from convoy.golden.memory import MemoryView
 from convoy.golden.tp import execute_tp
 from convoy.hw.tp.engine import TpEngine
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import TP, TP_TWO_OPERANDS, TP_WIDE, TpOp
+from convoy.spec.isa import TP, TP_OP_FEATURES, TP_TWO_OPERANDS, TP_WIDE, TpOp
 from convoy.verif.pysim import ReadPortMemory, WritePortMemory, always, monitor, simulate, sometimes
 
 AREA_BYTES = 4096
@@ -219,28 +219,48 @@ def test_descriptors_match_the_golden_machine(port_bits, tp_lanes):
     check()
 
 
+def small_jobs(ops):
+    """A descriptor of each of these operations, one after another."""
+    shape = {"a_run_bytes": 60, "num_0": 3, "step_0": 20, "tile_ih": 2, "tile_iw": 10, "out_run_bytes": 3}
+    window = {"kernel_h": 2, "kernel_w": 2, "stride_h": 1, "stride_w": 1}
+    row = {"num_2": 20, "step_2": 1, "tile_ih": 1, "tile_iw": 20, "out_run_bytes": 60}
+    pair = {"b_run_bytes": 60, "b_step_0": 20, "b_step_2": 1, "b_mult": 1 << 30}
+    scaled = {"a_mult": 1 << 30, "out_mult": 1 << 30, "out_shift": 1}
+    return [
+        BLANK
+        | shape
+        | scaled
+        | {"op": op, "buffer_half": number % 2, "out_addr": (2 + number) * AREA_BYTES}
+        | (row if op is TpOp.COPY else row | pair if op in TP_TWO_OPERANDS else window)
+        for number, op in enumerate(ops)
+    ]
+
+
 @pytest.mark.parametrize(
     ("first", "tp_lanes"), [(TpOp.COPY, 2), (TpOp.ADD, 4), (TpOp.MAX_POOL, 1), (TpOp.AVG_POOL, 4), (TpOp.MEAN, 4)]
 )
 def test_nothing_is_left_of_the_operation_before(first, tp_lanes):
     """Each operation behind each other one, begun while it waits for that."""
     config = NpuConfig(tp_buffer_bytes=1024, tp_lanes=tp_lanes)
-    shape = {"a_run_bytes": 60, "num_0": 3, "step_0": 20, "tile_ih": 2, "tile_iw": 10, "out_run_bytes": 3}
-    window = {"kernel_h": 2, "kernel_w": 2, "stride_h": 1, "stride_w": 1}
-    row = {"num_2": 20, "step_2": 1, "tile_ih": 1, "tile_iw": 20, "out_run_bytes": 60}
-    pair = {"b_run_bytes": 60, "b_step_0": 20, "b_step_2": 1, "b_mult": 1 << 30}
-    scaled = {"a_mult": 1 << 30, "out_mult": 1 << 30, "out_shift": 1}
-    order = [op for second in TpOp for op in (first, second)]
-    program = [
-        BLANK
-        | shape
-        | scaled
-        | {"op": op, "buffer_half": number % 2, "out_addr": (2 + number) * AREA_BYTES}
-        | (row if op is TpOp.COPY else row | pair if op in TP_TWO_OPERANDS else window)
-        for number, op in enumerate(order)
-    ]
+    program = small_jobs([op for second in TpOp for op in (first, second)])
     memory = random.Random(first).randbytes((2 + len(program)) * AREA_BYTES)
     assert len(run(config, program, memory, is_waiting=True)) == len(program)
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        ("tp_has_arithmetic",),
+        ("tp_has_pools",),
+        ("tp_has_resize",),
+        ("tp_has_pools", "tp_has_resize", "tp_has_arithmetic"),
+    ],
+)
+def test_what_an_engine_without_units_still_does(units):
+    config = NpuConfig(tp_buffer_bytes=1024, **dict.fromkeys(units, False))
+    program = small_jobs([op for op in TpOp if not set(units).intersection(TP_OP_FEATURES[op])] * 2)
+    memory = random.Random(3).randbytes((2 + len(program)) * AREA_BYTES)
+    assert len(run(config, program, memory)) == len(program)
 
 
 def test_a_job_that_waits_reads_its_table_only():

@@ -58,7 +58,7 @@ def test_scaling_matches_a_value_worked_out_by_hand():
 )
 def test_lanes_match_tflite(lane, op, is_wide):
     rng = random.Random(1)
-    dut = lane()
+    dut = lane(has_windows=is_wide == 0) if lane is MathLane else lane()
     least, most = (-32768, 32767) if is_wide else (-128, 127)
 
     def job():
@@ -113,7 +113,7 @@ def test_lanes_match_tflite(lane, op, is_wide):
 
 def test_weighted_rows():
     """By hand: half of 100 and half of -27, exactly; all of -128."""
-    dut = MathLane()
+    dut = MathLane(has_windows=True)
     cases = [(100, -27, 1 << 19, 1 << 19), (-128, 99, 1 << 20, 0), (127, -128, 341 * 1023, 683 * 1023)]
 
     async def bench(ctx):

@@ -82,6 +82,7 @@ def walk(job, stall, math_lanes=LANES):
         for target in (window.job, group.job):
             for name, _ in target.shape():
                 ctx.set(target[name], job[name])
+        await ctx.tick()
         ctx.set(window.start, 1)
         await ctx.tick()
         ctx.set(window.start, 0)
@@ -230,6 +231,7 @@ def test_first_window_after_six_cycles():
     async def bench(ctx):
         for name, _ in dut.job.shape():
             ctx.set(dut.job[name], job[name])
+        await ctx.tick()
         ctx.set(dut.start, 1)
         cycles = 0
         while not ctx.get(dut.windows.valid):
