@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from convoy.spec.config import PRESETS
+from convoy.spec.config import LEAN_PRESETS, PRESETS
 
 __all__ = ["complete_config", "complete_files", "config_help"]
 
@@ -12,7 +12,7 @@ __all__ = ["complete_config", "complete_files", "config_help"]
 def complete_config(incomplete: str) -> list[str]:
     """Presets, also the last one of several; where there is none, the shell completes files."""
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in PRESETS if name.startswith(last)]
+    return [f"{before}{comma}{name}" for name in PRESETS | LEAN_PRESETS if name.startswith(last)]
 
 
 def complete_files(incomplete: str) -> list[str]:
@@ -23,4 +23,5 @@ def complete_files(incomplete: str) -> list[str]:
 def config_help() -> str:
     """The help text of `--config`."""
     presets = ", ".join(f"{name}: {npu.macs_per_cycle}" for name, npu in PRESETS.items())
-    return f"The NPU: a preset (multipliers: {presets}) or a TOML file of parameters."
+    lean = ", ".join(LEAN_PRESETS)
+    return f"The NPU: a preset (multipliers: {presets}; with less in them: {lean}) or a TOML file of parameters."

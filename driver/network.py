@@ -410,7 +410,7 @@ def load(
     Parameters
     ----------
     model : a TFLite or ONNX file
-    config : a preset (`S`, `D`, `Q`, `O`, `X`), a TOML file of parameters, or a configuration
+    config : a preset (`S`, `D`, `Q`, `O`, `X`; lean `SL` ...), a TOML file of parameters, or a configuration
     shapes : of inputs of unknown size, as `[INPUT=]1x96x96x3`
     clock : a frequency such as `100MHz`, for milliseconds; None: that of the placed preset, if it was placed
     latency : of the memory, in cycles

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-__all__ = ["FEATURES", "MIN_TP_BUFFER_BYTES", "PAGE_BYTES", "PRESETS", "ConfigError", "NpuConfig", "load_config"]
+__all__ = [
+    "FEATURES",
+    "LEAN_PRESETS",
+    "MIN_TP_BUFFER_BYTES",
+    "PAGE_BYTES",
+    "PRESETS",
+    "ConfigError",
+    "NpuConfig",
+    "load_config",
+]
 
 
 PAGE_BYTES = 4096
@@ -199,8 +208,8 @@ class NpuConfig:
 
     @property
     def name(self) -> str:
-        """The preset's letter, or `custom`."""
-        return next((letter for letter, preset in PRESETS.items() if preset == self), "custom")
+        """The preset's name, or `custom`."""
+        return next((name for name, preset in (PRESETS | LEAN_PRESETS).items() if preset == self), "custom")
 
     def absent(self, features: Mapping[str, str]) -> list[str]:
         """Fields of a descriptor that must be 0, as this NPU lacks what they need; `features` by field."""
@@ -231,16 +240,32 @@ PRESETS: dict[str, NpuConfig] = {
 """The presets of the family: single, dual, quad (the default), octa, sixteen (X)."""
 
 
+LEAN_PRESETS: dict[str, NpuConfig] = {
+    f"{name}L": preset.with_(
+        post_lanes=preset.post_lanes // 2,
+        window_words=32,
+        pool_channels=32,
+        tp_lanes=1,
+        tp_buffer_bytes=8192,
+        weight_fifo_beats=128,
+        has_int16=False,
+        has_residual=False,
+    )
+    for name, preset in PRESETS.items()
+}
+"""The same sizes with less in them: SL, DL, QL, OL, XL (docs/lean.md says what that costs)."""
+
+
 def load_config(text: str) -> NpuConfig:
-    """A preset by its letter, or a TOML file of `NpuConfig` parameters (those left out keep their defaults).
+    """A preset by its name, or a TOML file of `NpuConfig` parameters (those left out keep their defaults).
 
     Raises
     ------
     ConfigError
         When there is no such preset or file, or the file holds an unknown parameter or an illegal value.
     """
-    if text in PRESETS:
-        return PRESETS[text]
+    if text in PRESETS | LEAN_PRESETS:
+        return (PRESETS | LEAN_PRESETS)[text]
     label = f"config {text or repr(text)}"
     try:
         with open(text, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
@@ -251,7 +276,7 @@ def load_config(text: str) -> NpuConfig:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{label} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not is_file:
-        raise ConfigError(f"{label} is neither a preset ({', '.join(PRESETS)}) nor a TOML file")
+        raise ConfigError(f"{label} is neither a preset ({', '.join(PRESETS | LEAN_PRESETS)}) nor a TOML file")
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{label}: more than {MAX_CONFIG_BYTES:,} bytes; a configuration is a few lines")
     try:

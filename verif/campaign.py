@@ -34,7 +34,7 @@ from convoy.driver.runtime.session import Session
 from convoy.driver.workload.inputs import random_inputs
 from convoy.driver.workload.reference import Reference
 from convoy.spec.config import FEATURES, PRESETS, NpuConfig
-from convoy.spec.isa import MAX_RUN_BITS, NN, Opcode
+from convoy.spec.isa import MAX_RUN_BITS, NN, NN_FEATURES, Opcode
 
 from .strategies import LUT_OPTIONS, TABLE_ROOTS, configs, cut_graphs, layer_graphs, memory_models, state_graphs
 from .tp_strategies import tp_graphs
@@ -75,7 +75,7 @@ RTL_CONFIGS = {
         window_words=32,
         tp_lanes=1,
         tp_buffer_bytes=4096,
-        **dict.fromkeys(FEATURES, False),
+        **dict.fromkeys((*NN_FEATURES.values(), "has_descriptor_check", "tp_has_resize"), False),
     ),
     "wide": NpuConfig(
         num_cores=1, num_lanes=32, port_bits=32, post_lanes=16, stripe_bytes=8192, max_burst_beats=4, tp_lanes=1

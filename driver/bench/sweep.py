@@ -157,7 +157,7 @@ def _memory_bytes(config: NpuConfig) -> int:
     return (
         config.stripe_bytes
         + config.tp_buffer_bytes
-        + config.pool_channels * config.pool_line_bytes // 2
+        + config.pool_channels * config.pool_line_bytes // 2 * config.has_fused_pool
         + derived["window_bytes"]
         + derived["accumulator_bytes"]
         + derived["weight_fifo_bytes"]

@@ -44,14 +44,9 @@ FREE_CYCLES = RELEASE_CYCLES + 1
 VISIT_CYCLES = FINISH_CYCLES + fitted.GROUP_SEEN_CYCLES
 """From the last weight of a group to the first visit of its drain."""
 RESULT_CYCLES = (
-    2 * DRAIN_FAN_OUT_CYCLES
-    + ACC_READ_CYCLES
-    + REQUANTISE_CYCLES
-    + LUT_CYCLES
-    + COMPRESS_CYCLES
-    + fitted.CHUNK_WRITE_CYCLES
+    2 * DRAIN_FAN_OUT_CYCLES + ACC_READ_CYCLES + REQUANTISE_CYCLES + COMPRESS_CYCLES + fitted.CHUNK_WRITE_CYCLES
 )
-"""From an accumulator to the port."""
+"""From an accumulator to the port; more with tables."""
 NUM_LOADS = 2
 """Jobs whose pixels are loaded while the weights of one are fetched: its own and those of the job before."""
 
@@ -149,6 +144,7 @@ class NnTimer:
             memory.latency_cycles + READ_TRIP_CYCLES,
             memory.latency_cycles + WRITE_TRIP_CYCLES,
         )
+        self.result_cycles = RESULT_CYCLES + LUT_CYCLES * config.has_lut
         self.load_taken = self.load_end = self.fill_free = self.fetched = self.fetch_taken = self.drain_taken = (
             self.drained
         ) = self.added = self.written = self.completed = 0.0
@@ -208,7 +204,7 @@ class NnTimer:
                 self._drain(
                     start, num_units, units[is_last], layer.num_runs[sb] / num_units if d["num_groups"] == 1 else 1.0
                 )
-        self.completed = max(self.completed, max(self.drained + RESULT_CYCLES, self.written) + self.write_trip)
+        self.completed = max(self.completed, max(self.drained + self.result_cycles, self.written) + self.write_trip)
         return accepted, self.completed, spent
 
     def time_swapped(self, d: dict[str, int], ready: float, released: float) -> tuple[float, float, Spent]:
@@ -228,7 +224,7 @@ class NnTimer:
         start = max(end + VISIT_CYCLES, self.drained + fitted.GROUP_GAP_CYCLES, drain_ready)
         self.drain_taken = max(self.drained, accepted)
         self._drain(start, d["tile_iw"], self._swapped_unit(d), 1 / d["tile_iw"])
-        self.completed = max(self.completed, max(self.drained + RESULT_CYCLES, self.written) + self.write_trip)
+        self.completed = max(self.completed, max(self.drained + self.result_cycles, self.written) + self.write_trip)
         return accepted, self.completed, spent
 
     def _load_image(self, d: dict[str, int], accepted: float) -> tuple[float, float]:
@@ -546,11 +542,11 @@ class NnTimer:
                 self.loaded.queue_cycles(start) if self.loaded else self.config.max_reads * self.config.max_burst_beats
             )  # of weights for the next job
             self.added = max(self.added, start + self.read_trip + queued + fitted.RESIDUAL_CYCLES) + sums
-        self.written = max(self.written + port, start + RESULT_CYCLES + port, self.added if sums else 0.0)
+        self.written = max(self.written + port, start + self.result_cycles + port, self.added if sums else 0.0)
         ahead = fitted.DRAIN_QUEUE_CHUNKS * max(port, sums) / visits
-        self.drained = max(start + visits, self.written - RESULT_CYCLES - ahead)
+        self.drained = max(start + visits, self.written - self.result_cycles - ahead)
         self.buffers = [self.buffers[1], self.drained + fitted.GROUP_FREE_CYCLES]
         self.slices += [
             Slice("drain", start, self.drained),
-            Slice("writer", max(start + RESULT_CYCLES, self.written - max(port, sums)), self.written),
+            Slice("writer", max(start + self.result_cycles, self.written - max(port, sums)), self.written),
         ]

@@ -525,8 +525,8 @@ def cli_version() -> str:
     ("words", "expected"),
     [
         ("convoy ver", ["verilog"]),
-        ("convoy run m --config ", ["S", "D", "Q", "O", "X"]),
-        ("convoy bench speed m --config Q,", ["Q,S", "Q,D", "Q,Q", "Q,O", "Q,X"]),
+        ("convoy run m --config ", ["S", "D", "Q", "O", "X", "SL", "DL", "QL", "OL", "XL"]),
+        ("convoy bench speed m --config Q,Q", ["Q,Q", "Q,QL"]),
         ("convoy run m --device n", ["native"]),
         ("convoy profile m --device ", ["native", "model"]),
         ("convoy run ", []),

@@ -30,6 +30,15 @@ def test_illegal_values_are_named_with_the_remedy(change, message):
         NpuConfig(**change)
 
 
+@pytest.mark.parametrize("full", PRESETS)
+def test_lean_presets_have_less(full):
+    lean = load_config(f"{full}L")
+    assert lean.name == f"{full}L"
+    changed = {name for name, value in lean.to_dict().items() if value != getattr(PRESETS[full], name)}
+    assert changed >= {"post_lanes", "has_int16"}
+    assert all(getattr(lean, name) < getattr(PRESETS[full], name) for name in changed)
+
+
 def test_toml_file(tmp_path):
     path = tmp_path / "small.toml"
     path.write_text("num_cores = 2\nport_bits = 128\n")

@@ -9,13 +9,15 @@ from convoy.driver.compile.pipeline import compile_graph, compile_with_costs
 from convoy.driver.emit.program import HostStep
 from convoy.driver.errors import GraphError
 from convoy.driver.runtime.device import MemoryModel
-from convoy.spec.config import FEATURES, PRESETS, NpuConfig
+from convoy.spec.config import PRESETS, NpuConfig
 from convoy.spec.isa import NN, NN_FEATURES, TP, TP_FEATURES, Opcode
 from convoy.verif.campaign import RTL_CONFIGS, reference_graph, run_example
 from convoy.verif.estimates import compare
 from convoy.verif.graphs import GraphMaker
 
-LACKING = {name: (name,) for name in FEATURES} | {"all": FEATURES}
+UNITS = (*NN_FEATURES.values(), "has_descriptor_check")
+"""Those of the tensor processor are in `test_missing_units.py`."""
+LACKING = {name: (name,) for name in UNITS} | {"all": UNITS}
 
 
 def network(dtype=np.int8, size=13, channels=16):

@@ -3,11 +3,13 @@
 import random
 from dataclasses import dataclass
 
+import pytest
 from amaranth.sim import Simulator
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from convoy.hw.nn.drain import DrainChunks
+from convoy.hw.nn.drain import DrainChunks, drain_ports
+from convoy.spec.isa import NN_FEATURES
 from convoy.verif.drain_jobs import WIDE, config_of, configs, entries_of, geometries, make_job, positions, walk
 
 
@@ -285,6 +287,26 @@ def test_pools(data, config, seed, stall):
     """A job with a pool, and one with or without."""
     jobs = [data.draw(pools(config)), data.draw(st.one_of(pools(config), geometries(config)))]
     check(config, jobs, seed=seed, stall=stall)
+
+
+@pytest.mark.parametrize("lacking", [*((name,) for name in NN_FEATURES.values()), tuple(NN_FEATURES.values())])
+@settings(deadline=None, max_examples=2, derandomize=True)
+@given(st.data(), st.integers(0, 99), st.sampled_from([0.0, 0.3]))
+def test_without_a_unit(lacking, data, seed, stall):
+    """Jobs that do not need it, and no ports but of those that are there."""
+    config = config_of(num_cores=1, num_lanes=8, post_lanes=2).with_(**dict.fromkeys(lacking, False))
+    has_pool, is_wide = "has_fused_pool" not in lacking, None if "has_int16" not in lacking else False
+    jobs = [data.draw(geometries(config, is_wide=is_wide)) for _ in range(2)]
+    if has_pool:
+        jobs.append(data.draw(pools(config).filter(lambda job: config.has_int16 or not job["is_wide"])))
+    check(config, jobs, seed=seed, stall=stall)
+    assert {*drain_ports(config)} == {"read_lut", "read_residual"} - {f"read_{name[4:]}" for name in lacking}
+
+
+def test_many_cores_take_turns_for_one_lane():
+    config = config_of(num_cores=16, num_lanes=8, post_lanes=1)
+    job = make_job(num_vec=1, num_vec_last=1, num_pos=8, num_pos_last=8, drain_pitch=8, tile_ow=8)
+    assert check(config, [job], valid=1.0).cycles <= 16 * 8 + 45
 
 
 def test_sustains_a_chunk_per_cycle():
