@@ -1,12 +1,14 @@
 """The double-buffered accumulators of a core."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.lib.register import data_register
 from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 
@@ -69,7 +71,6 @@ class Accumulators(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        drain_sums = data_register(m, self.drain_sums)
         vector = data.ArrayLayout(signed(ACC_BITS), config.num_lanes)
 
         place = Cat(self.add_entry, self.add_buffer)
@@ -145,6 +146,11 @@ class Accumulators(wiring.Component):
         ]
         old = data.View(vector, from_memory | from_last | from_newest)
         m.d.comb += [sums[lane].eq(old[lane] + self.products[lane]) for lane in range(config.num_lanes)]
-        has_sums = has_drained & ~counted_as_zero(buffer)
-        m.d.sync += drain_sums.eq(Mux(has_sums, stored[1].word_select(chunk, config.post_lanes * ACC_BITS), 0))
+        has_sums, sums_bits = has_drained & ~counted_as_zero(buffer), config.post_lanes * ACC_BITS
+        chunks = []
+        for number in range(config.num_lanes // config.post_lanes):
+            drained = Signal(sums_bits, reset_less=True, name=f"drained_{number}")
+            m.d.sync += drained.eq(Mux(has_sums & (chunk == number), stored[1].word_select(number, sums_bits), 0))
+            chunks.append(drained)
+        m.d.comb += self.drain_sums.eq(reduce(or_, chunks))
         return m
