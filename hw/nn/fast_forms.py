@@ -41,7 +41,7 @@ class WindowOfWords(WindowMemory):
                 write.addr.eq(self.write.word * num_words + number),
                 write.data.eq(Cat(self.write.data[number * word_lanes : (number + 1) * word_lanes])),
             ]
-        early = self.READ_CYCLES - 2
+        early = self.ADDRESS_CYCLES
         pixel = delay(m, self.pixel, early, name="pixel", reset_less=True)
         split_log2 = delay(m, self.split_log2, early, name="split_log2", reset_less=True)
         split_words = delay(m, self.split_words, early, name="split_words", reset_less=True)
@@ -76,7 +76,10 @@ class WindowOfWords(WindowMemory):
                     m.d.sync += [value.eq(shape) for value, shape in zip(values, shapes[split], strict=True)]
             with m.Default():
                 m.d.sync += [value.eq(shape) for value, shape in zip(values, shapes[0], strict=True)]
-        m.d.sync += pixels.eq(Cat(values))
+        late = self.READ_CYCLES - early - 2  # behind the register of the values, in front of that of the output
+        m.d.sync += pixels.eq(
+            Cat(delay(m, value, late, name=f"late_{value.name}", reset_less=True) for value in values)
+        )
         return m
 
 

@@ -1,5 +1,8 @@
 """Window memory of a core: P banks of one pixel and a rotation, so that any P neighbouring pixels come in one cycle."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -12,6 +15,9 @@ from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 
 __all__ = ["WindowMemory", "WindowWrite"]
+
+BLOCK_WORDS = 16
+"""Words of the memories that a bank is made of: the fewest that a configuration has, and what look-up tables hold."""
 
 
 def WindowWrite(config: NpuConfig) -> data.StructLayout:
@@ -36,7 +42,9 @@ class WindowMemory(wiring.Component):
     Latency: `READ_CYCLES`. Throughput: one vector per cycle.
     """
 
-    READ_CYCLES = 4
+    ADDRESS_CYCLES = 2
+    """Of those before the memory is read."""
+    READ_CYCLES = 5
 
     def __init__(self, config: NpuConfig):
         self._config = config
@@ -87,27 +95,34 @@ class WindowMemory(wiring.Component):
                     for part, begin in enumerate(begins, -1):
                         m.d.comb += begin.eq((next_words if part < first else words)[(part - first) % 4])
         late_first = delay(m, self.pixel[:lanes_log2], self.READ_CYCLES - 1, name="first")
+        block_bits, num_blocks = exact_log2(BLOCK_WORDS), depth // BLOCK_WORDS
         read_data = []
         for bank in range(num_lanes):
             part, bank_column = divmod(bank, num_lanes // 4)
             address = Signal(word_bits, reset_less=True, name=f"address_{bank}")
             m.d.sync += address.eq(Mux(is_below[bank_column], begins[part], begins[part + 1]))
 
-            # Stage 3: read
-            memory = Memory(shape=unsigned(8), depth=depth, init=[])
-            m.submodules[f"bank_{bank}"] = memory
-            write, read = memory.write_port(), memory.read_port(domain="comb")
-            m.d.comb += [
-                write.en.eq(self.write.en),
-                write.addr.eq(self.write.word),
-                write.data.eq(self.write.data[bank]),
-                read.addr.eq(address),
-            ]
-            value = Signal(8, reset_less=True, name=f"value_{bank}")
-            m.d.sync += value.eq(read.data)
-            read_data.append(value)
+            # Stage 3: read; blocks of other words give zero
+            values = []
+            for block in range(num_blocks):
+                memory = Memory(shape=unsigned(8), depth=BLOCK_WORDS, init=[])
+                m.submodules[f"bank_{bank}_{block}"] = memory
+                write, read = memory.write_port(), memory.read_port(domain="comb")
+                m.d.comb += [
+                    write.en.eq(self.write.en & (self.write.word[block_bits:] == block)),
+                    write.addr.eq(self.write.word[:block_bits]),
+                    write.data.eq(self.write.data[bank]),
+                    read.addr.eq(address[:block_bits]),
+                ]
+                value = Signal(8, reset_less=True, name=f"value_{bank}_{block}")
+                m.d.sync += value.eq(Mux(address[block_bits:] == block, read.data, 0))
+                values.append(value)
+            # Stage 4: the byte of the bank
+            byte = Signal(8, reset_less=True, name=f"byte_{bank}")
+            m.d.sync += byte.eq(reduce(or_, values))
+            read_data.append(byte)
 
-        # Stage 4: rotate bank order into lane order
+        # Stage 5: rotate bank order into lane order
         stage = Cat(read_data)
         for bit in range(lanes_log2):
             rotated = Signal(8 * num_lanes, name=f"rotated_{bit}")
