@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import Burst
 from convoy.hw.lib.narrow import truncate
-from convoy.hw.lib.queue import Queue
+from convoy.hw.lib.stage import Stage
 from convoy.spec.config import PAGE_BYTES, NpuConfig
 
 from .types import Run
@@ -52,11 +52,9 @@ class BurstSplitter(wiring.Component):
         port_log2 = exact_log2(self.config.port_bytes)
         burst_log2 = exact_log2(self.config.max_burst_beats)
         page_log2 = exact_log2(PAGE_BYTES) - port_log2
-        m.submodules.queue = queue = Queue(
-            run_burst(self.config), 2
-        )  # so that the next run's sums do not wait for the word that this burst may go
-        wiring.connect(m, queue.o, wiring.flipped(self.bursts))
-        run, out = self.runs.p, queue.i.p
+        m.submodules.stage = stage = Stage(run_burst(self.config))
+        wiring.connect(m, stage.o, wiring.flipped(self.bursts))
+        run, out = self.runs.p, stage.i.p
 
         is_busy = Signal()
         is_first = Signal()
@@ -84,8 +82,8 @@ class BurstSplitter(wiring.Component):
         ]
 
         m.d.comb += [
-            self.runs.ready.eq(~is_busy | (queue.i.ready & is_last)),
-            queue.i.valid.eq(is_busy),
+            self.runs.ready.eq(~is_busy | (stage.i.ready & is_last)),
+            stage.i.valid.eq(is_busy),
             out.burst.addr.eq(beat_addr << port_log2),
             out.burst.last_beat.eq(Mux(is_last, left[:burst_log2], limit)),
             out.is_first.eq(is_first),
@@ -93,7 +91,7 @@ class BurstSplitter(wiring.Component):
             out.first_byte.eq(first_byte),
             out.last_byte.eq(last_byte),
         ]
-        with m.If(is_busy & queue.i.ready):
+        with m.If(is_busy & stage.i.ready):
             m.d.sync += [*set_next, is_first.eq(0), is_busy.eq(~is_last)]
         with m.If(self.runs.valid & self.runs.ready):
             start = Signal(signed(port_log2 + 1))
