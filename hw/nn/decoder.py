@@ -445,6 +445,8 @@ class _Position(wiring.Component):
         tap_left, kz_left, z_left = Signal(TAP_BITS), Signal(_KERNEL_BITS), Signal(17)  # that follow, at each level
         tap_rest, kz_rest = Signal(signed(TAP_BITS + 1)), Signal(signed(_KERNEL_BITS + 1))
         tap_carry, kz_step, kz_carry = Signal(), Signal(len(token.kernels)), Signal()
+        # What a carry changes does not wait for it
+        wrapped_kernel, wrapped_left = Signal(signed(_KERNEL_BITS + 1)), Signal(_KERNEL_BITS + 1)
         m.d.comb += [
             tap_rest.eq(tap_left - token.taps),
             tap_carry.eq(tap_rest < 0),
@@ -453,7 +455,9 @@ class _Position(wiring.Component):
             kz_carry.eq(kz_rest < 0),
             located.value.eq(token.value),
             located.taps_left.eq(tap_rest + Mux(tap_carry, job.num_taps, 0)),
-            located.kernel.eq(kernel + kz_step - Mux(kz_carry & ~job.is_depthwise, kernels_per_z, 0)),
+            wrapped_kernel.eq(Mux(job.is_depthwise, kernel, kernel - kernels_per_z)),
+            wrapped_left.eq(kz_left + kernels_per_z),
+            located.kernel.eq(Mux(kz_carry, wrapped_kernel + kz_step, kernel + kz_step)),
             located.is_new_window.eq(kz_carry),
             self.is_end.eq((tap_left == 0) & (kz_left == 0) & (z_left == 0)),
         ]
@@ -469,7 +473,7 @@ class _Position(wiring.Component):
                 tap_left.eq(located.taps_left),
                 kernel.eq(located.kernel),
                 z_left.eq(z_left - kz_carry),
-                kz_left.eq(kz_rest + Mux(kz_carry, kernels_per_z, 0)),
+                kz_left.eq(Mux(kz_carry, wrapped_left - kz_step, kz_rest)),
             ]
         return m
 
