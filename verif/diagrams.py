@@ -241,8 +241,8 @@ def group() -> dict[str, Any]:
     tracer.bit("group drained", core.group_drained)
 
     async def give(ctx: Any) -> None:
-        for tap, offset in enumerate((0, 1)):
-            ctx.set(core.tap_write, {"en": 1, "bank": 0, "tap": tap, "offset": offset})
+        for taps_left, offset in enumerate((1, 0)):
+            ctx.set(core.tap_write, {"en": 1, "bank": 0, "taps_left": taps_left, "offset": offset})
             await ctx.tick()
         ctx.set(core.tap_write.en, 0)
         await send(ctx, core.job, [fields])

@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import Burst
 from convoy.hw.lib.narrow import truncate
-from convoy.hw.lib.queue import Queue
+from convoy.hw.lib.stage import Stage
 from convoy.spec.config import PAGE_BYTES, NpuConfig
 
 from .types import Run
@@ -52,11 +52,9 @@ class BurstSplitter(wiring.Component):
         port_log2 = exact_log2(self.config.port_bytes)
         burst_log2 = exact_log2(self.config.max_burst_beats)
         page_log2 = exact_log2(PAGE_BYTES) - port_log2
-        m.submodules.queue = queue = Queue(
-            run_burst(self.config), 2
-        )  # so that the next run's sums do not wait for the word that this burst may go
-        wiring.connect(m, queue.o, wiring.flipped(self.bursts))
-        run, out = self.runs.p, queue.i.p
+        m.submodules.stage = stage = Stage(run_burst(self.config))
+        wiring.connect(m, stage.o, wiring.flipped(self.bursts))
+        run, out = self.runs.p, stage.i.p
 
         is_busy = Signal()
         is_first = Signal()
@@ -76,16 +74,17 @@ class BurstSplitter(wiring.Component):
             next_left.eq(left + rest),
             next_limit.eq(Mux(is_last_block, ~next_addr[:burst_log2], self.config.max_burst_beats - 1)),
         ]
-        set_next = [
-            beat_addr.eq(next_addr),
-            left.eq(next_left),
-            limit.eq(next_limit),
-            is_last.eq(~next_left[len(limit) :].any() & (next_left[: len(limit)] <= next_limit)),
-        ]
+        # A run begins behind the last burst of the one before; whether it is there, and whether that burst may go, is
+        # not waited for
+        does_begin, may_move = ~is_busy | is_last, ~is_busy | stage.i.ready
+        start, end = Signal(signed(port_log2 + 1)), Signal(33)
+        m.d.comb += [start.eq(run.addr[:port_log2] - 1), end.eq(run.num_bytes + start)]
+        with m.If(does_begin):
+            m.d.comb += [next_addr.eq(run.addr[port_log2:]), next_left.eq(end[port_log2:])]
 
         m.d.comb += [
-            self.runs.ready.eq(~is_busy | (queue.i.ready & is_last)),
-            queue.i.valid.eq(is_busy),
+            self.runs.ready.eq(may_move & does_begin),
+            stage.i.valid.eq(is_busy),
             out.burst.addr.eq(beat_addr << port_log2),
             out.burst.last_beat.eq(Mux(is_last, left[:burst_log2], limit)),
             out.is_first.eq(is_first),
@@ -93,22 +92,15 @@ class BurstSplitter(wiring.Component):
             out.first_byte.eq(first_byte),
             out.last_byte.eq(last_byte),
         ]
-        with m.If(is_busy & queue.i.ready):
-            m.d.sync += [*set_next, is_first.eq(0), is_busy.eq(~is_last)]
-        with m.If(self.runs.valid & self.runs.ready):
-            start = Signal(signed(port_log2 + 1))
-            end = Signal(33)
-            m.d.comb += [
-                start.eq(run.addr[:port_log2] - 1),
-                end.eq(run.num_bytes + start),
-                next_addr.eq(run.addr[port_log2:]),
-                next_left.eq(end[port_log2:]),
-            ]
+        with m.If(may_move):
             m.d.sync += [
-                *set_next,
-                first_byte.eq(run.addr[:port_log2]),
-                last_byte.eq(end[:port_log2]),
-                is_first.eq(1),
-                is_busy.eq(1),
+                beat_addr.eq(next_addr),
+                left.eq(next_left),
+                limit.eq(next_limit),
+                is_last.eq(~next_left[len(limit) :].any() & (next_left[: len(limit)] <= next_limit)),
+                is_first.eq(does_begin),
+                is_busy.eq(~does_begin | self.runs.valid),
             ]
+            with m.If(does_begin):
+                m.d.sync += [first_byte.eq(run.addr[:port_log2]), last_byte.eq(end[:port_log2])]
         return m

@@ -15,6 +15,9 @@ from .types import Run, SkipBeat
 
 __all__ = ["Run", "RunReader", "SkipBeat"]
 
+BLOCK_DEPTH = 64
+"""Of a queue in block memory at least: tools make shallower ones of look-up tables."""
+
 
 class RunReader(wiring.Component):
     """Reads runs of bytes and delivers their beats, in order, with the bytes that do not belong to the run marked.
@@ -72,7 +75,7 @@ class RunReader(wiring.Component):
         m = Module()
         port_bytes = self.config.port_bytes
         m.submodules.splitter = splitter = BurstSplitter(self.config)
-        m.submodules.queue = queue = Queue(SkipBeat(port_bytes), self.depth_beats, is_block=True)
+        m.submodules.queue = queue = Queue(SkipBeat(port_bytes), max(self.depth_beats, BLOCK_DEPTH), is_block=True)
         m.submodules.pending = pending = Queue(
             data.StructLayout(
                 {

@@ -1,12 +1,14 @@
 """The double-buffered accumulators of a core."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.lib.register import data_register
 from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 
@@ -23,19 +25,19 @@ class Accumulators(wiring.Component):
     | cycle | work |
     | -- | -- |
     | 0 | `add_en`; the sums are read |
-    | 1 | the products come and are added; the sums go back to the memory and to a register |
-    | 2 | and from there to the drain's memory |
+    | 1 | into a register |
+    | 2 | the products come and are added; the sums go back to the memory |
 
-    The memory is there twice, once for each of its readers. A sum that is added to in the very next cycle is not in
-    the memory yet, and comes from the register.
+    The memory is there twice, once for each of its readers. A sum that is added to in one of the next two cycles is not
+    in the memory when it is read, and goes to a register of its own; those that are not asked are zero.
 
     Members
     -------
-    add_en, add_entry, add_buffer, products : In; an addition, its products one cycle after the rest (`PRODUCT_CYCLES`)
+    add_en, add_entry, add_buffer, products : In; an addition, its products `PRODUCT_CYCLES` after the rest
     drain_en, drain_entry, drain_chunk, drain_buffer : In; a read of `post_lanes` sums of an entry of a buffer that is
         not being added to
-    drain_sums : Out(post_lanes sums), `DRAIN_CYCLES` later; `drain_clear` : In(1), zeroes the entry, which may be read
-        in the same cycle
+    drain_sums : Out(post_lanes sums), `DRAIN_CYCLES` later, else zero; `drain_clear` : In(1), zeroes the entry, which
+        may be read in the same cycle
     is_clear : Out(1), every entry is zero: `num_acc_entries` cycles after a reset, which may come amid additions;
         nothing may be added before
 
@@ -43,7 +45,7 @@ class Accumulators(wiring.Component):
     cycle.
     """
 
-    PRODUCT_CYCLES = 1
+    PRODUCT_CYCLES = 2
     ADD_CYCLES = 3
     DRAIN_CYCLES = cycles.ACC_READ_CYCLES
 
@@ -69,20 +71,22 @@ class Accumulators(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        drain_sums = data_register(m, self.drain_sums)
         vector = data.ArrayLayout(signed(ACC_BITS), config.num_lanes)
 
         place = Cat(self.add_entry, self.add_buffer)
-        late_en, late_place, is_repeated = Signal(), Signal.like(place), Signal()
-        newest_en, newest_place = Signal(), Signal.like(place)
+        # The last two additions; where the sums of the last one are: in the memory, or still on the way
+        last_en, last_place = Signal(), Signal.like(place)
+        adds, add_place = Signal(), Signal.like(place)
+        is_near, is_far = Signal(), Signal()
         has_drained, chunk, buffer = Signal(), Signal.like(self.drain_chunk), Signal()
         swept_entry = Signal.like(self.drain_entry)
         m.d.sync += [
-            late_en.eq(self.add_en),
-            late_place.eq(place),
-            is_repeated.eq(late_en & (late_place == place)),
-            newest_en.eq(late_en),
-            newest_place.eq(late_place),
+            last_en.eq(self.add_en),
+            last_place.eq(place),
+            adds.eq(last_en),
+            add_place.eq(last_place),
+            is_near.eq(last_en & (last_place == place)),
+            is_far.eq(adds & (add_place == place) & ~(last_en & (last_place == place))),
             has_drained.eq(self.drain_en),
             chunk.eq(self.drain_chunk),
             buffer.eq(self.drain_buffer),
@@ -90,20 +94,20 @@ class Accumulators(wiring.Component):
         with m.If(~self.is_clear):
             m.d.sync += [swept_entry.eq(swept_entry + 1), self.is_clear.eq(swept_entry.all())]
 
-        sums, newest = Signal(vector), Signal(vector, reset_less=True)
+        sums = Signal(vector)
         stored = []
-        for name, write_en, write_place, written, read_en, read_place in (
-            ("add", late_en, late_place, sums, self.add_en, place),
-            ("drain", newest_en, newest_place, newest, self.drain_en, Cat(self.drain_entry, self.drain_buffer)),
+        for name, read_en, read_place in (
+            ("add", self.add_en, place),
+            ("drain", self.drain_en, Cat(self.drain_entry, self.drain_buffer)),
         ):
             m.submodules[f"{name}_memory"] = memory = Memory(
                 shape=config.num_lanes * ACC_BITS, depth=2 * config.num_acc_entries, init=[]
             )
             write, read = memory.write_port(), memory.read_port()
             m.d.comb += [
-                write.en.eq(write_en),
-                write.addr.eq(write_place),
-                write.data.eq(written),
+                write.en.eq(adds),
+                write.addr.eq(add_place),
+                write.data.eq(sums),
                 read.en.eq(read_en),
                 read.addr.eq(read_place),
             ]
@@ -125,14 +129,28 @@ class Accumulators(wiring.Component):
             m.d.sync += was_zero.eq(look.data)
             is_zero.append(was_zero)
 
-        is_first = Signal()  # the first addition to the entry
-        m.d.comb += is_first.eq(Mux(late_place[-1], is_zero[1], is_zero[0]))
-        old = data.View(vector, Mux(is_first, 0, Mux(is_repeated, newest, stored[0])))
+        def counted_as_zero(buffer):
+            return Mux(buffer, is_zero[1], is_zero[0])
+
+        # Zeros come from the registers' resets: a gate for each bit joins what is left
+        newest, from_memory, from_last, from_newest = (
+            Signal(len(Value.cast(sums)), reset_less=True, name=name)
+            for name in ("newest", "from_memory", "from_last", "from_newest")
+        )
+        is_stored = ~is_near & ~is_far & ~counted_as_zero(last_place[-1])
+        m.d.sync += [
+            newest.eq(sums),
+            from_memory.eq(Mux(is_stored, stored[0], 0)),
+            from_last.eq(Mux(is_near, sums, 0)),
+            from_newest.eq(Mux(is_far, newest, 0)),
+        ]
+        old = data.View(vector, from_memory | from_last | from_newest)
         m.d.comb += [sums[lane].eq(old[lane] + self.products[lane]) for lane in range(config.num_lanes)]
-        with m.If(late_en):
-            m.d.sync += newest.eq(sums)
-        with m.If(has_drained):
-            m.d.sync += drain_sums.eq(stored[1].word_select(chunk, config.post_lanes * ACC_BITS))
-            with m.If(Mux(buffer, is_zero[1], is_zero[0])):
-                m.d.sync += drain_sums.eq(0)
+        has_sums, sums_bits = has_drained & ~counted_as_zero(buffer), config.post_lanes * ACC_BITS
+        chunks = []
+        for number in range(config.num_lanes // config.post_lanes):
+            drained = Signal(sums_bits, reset_less=True, name=f"drained_{number}")
+            m.d.sync += drained.eq(Mux(has_sums & (chunk == number), stored[1].word_select(number, sums_bits), 0))
+            chunks.append(drained)
+        m.d.comb += self.drain_sums.eq(reduce(or_, chunks))
         return m

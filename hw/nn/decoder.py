@@ -1,6 +1,6 @@
 """Weight streams: from port beats to tokens, from tokens to weights with their place."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -13,7 +13,16 @@ from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS, NN
 
-__all__ = ["DECODER_FIELDS", "WEIGHT_BITS", "TapWrite", "TokenBits", "TokenDecoder", "WeightBeat", "WeightPlace"]
+__all__ = [
+    "DECODER_FIELDS",
+    "TAP_BITS",
+    "WEIGHT_BITS",
+    "TapWrite",
+    "TokenBits",
+    "TokenDecoder",
+    "WeightBeat",
+    "WeightPlace",
+]
 
 DECODER_FIELDS = (
     "num_sb",
@@ -39,18 +48,18 @@ _KERNEL_BITS = 9
 
 
 def WeightBeat(config: NpuConfig) -> data.StructLayout:
-    """A beat of a weight stream; `last` on the stream's last beat. With `is_byte` it has the first byte only, the next
-    one is 0.
+    """A beat of a weight stream; `last` on the stream's last beat. With `is_byte`, as all beats of a stream have or
+    none, it is one byte, at the beginning of its first and of its second part of `TOKEN_PART_BITS`.
     """
     return data.StructLayout({"data": config.port_bits, "last": 1, "is_byte": 1})
 
 
 class TapWrite(data.Struct):
-    """A write of the tap tables of all cores."""
+    """A write of the tap tables of all cores, in which a tap is known by how many follow it in a kernel."""
 
     en: 1
     bank: 1
-    tap: TAP_BITS
+    taps_left: TAP_BITS
     offset: 16
 
 
@@ -154,11 +163,13 @@ class TokenBits(wiring.Component):
 
     | cycle | work |
     | -- | -- |
-    | 0 | half a beat goes behind the bits that are left |
-    | 1 | a token is cut off in front and its step divided (stage C) |
-    | 2 | `tokens` |
+    | 0 | half of the buffer is filled with a part of a beat |
+    | 1 | a token is cut out (stage B) |
+    | 2 | and its step divided (stage C) |
+    | 3 | `tokens` |
 
-    Latency: 2 cycles from beat to token. Throughput: one token, and half a beat (a beat with `is_byte`), per cycle.
+    Latency: 3 cycles from beat to token. Throughput: one token, and one part of a beat (a beat with `is_byte`), per
+    cycle.
 
     Members
     -------
@@ -166,7 +177,7 @@ class TokenBits(wiring.Component):
     en : In(1)
         Cut tokens.
     run_bits : In(3)
-        Constant from the cycle before `en` until `flush`.
+        Constant from `en` until `flush`.
     num_taps : In(TAP_BITS)
         The same.
     flush : In(1)
@@ -177,10 +188,10 @@ class TokenBits(wiring.Component):
         Low when nothing inside would change.
     """
 
-    HALF_BITS = cycles.TOKEN_PART_BITS
+    PART_BITS = cycles.TOKEN_PART_BITS
 
     def __init__(self, config: NpuConfig):
-        self._num_halves = config.port_bits // self.HALF_BITS
+        self._num_parts = config.port_bits // self.PART_BITS
         super().__init__(
             {
                 "beats": In(stream.Signature(WeightBeat(config))),
@@ -196,74 +207,82 @@ class TokenBits(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.divider = divider = StepDivider()
-        bits = Signal(cycles.TOKEN_BUFFER_BITS)
-        level = Signal(range(cycles.TOKEN_BUFFER_BITS + 1))
-        index = Signal(range(self._num_halves))
+        buffer_bits, part_bits, beat = cycles.TOKEN_BUFFER_BITS, self.PART_BITS, self.beats.payload
+        assert buffer_bits == 2 * part_bits
+        # A ring: parts are written to its halves in turn, tokens are read from bit `first` on
+        bits, first = Signal(buffer_bits, reset_less=True), Signal(range(buffer_bits))
+        level = Signal(range(buffer_bits + 1))
+        index = Signal(range(self._num_parts))
         is_ended = Signal()  # the whole last beat has been taken in
-        num_bits, run = Signal(4), Signal(MAX_RUN_BITS)
-        m.d.comb += num_bits.eq(8 + self.run_bits)
-
-        half, appended = Signal(self.HALF_BITS), Signal(cycles.TOKEN_BUFFER_BITS)
-        can_append = Signal()
+        is_byte = Signal(reset_less=True)  # the stream's parts are a token each
+        num_bits, run_mask = Signal(5), Signal(MAX_RUN_BITS)
+        can_append, take, has_spare = Signal(), Signal(), Signal()
         m.d.comb += [
-            half.eq(self.beats.payload.data.word_select(index, self.HALF_BITS)),
-            can_append.eq(self.beats.valid & ~is_ended & (level <= cycles.TOKEN_BUFFER_BITS - self.HALF_BITS)),
-        ]
-        # A half goes behind the bits while a token is cut off in front
-        take = Signal()
-        spare = Signal(
-            Token, reset_less=True
-        )  # a token cut when the one before was not taken: `ready` reaches no further
-        has_spare = Signal()
-        m.d.comb += [
+            num_bits.eq(Mux(is_byte, part_bits, 8 + self.run_bits)),
+            run_mask.eq((1 << self.run_bits) - 1),
+            can_append.eq(self.beats.valid & ~is_ended & (level <= buffer_bits - part_bits)),
             take.eq(self.en & (level >= num_bits) & ~has_spare),
-            appended.eq(bits | Mux(can_append, truncate(half << level[: exact_log2(self.HALF_BITS) + 1], 32), 0)),
         ]
-        is_byte = self.beats.payload.is_byte
-        num_appended = Mux(can_append, Mux(is_byte, 8, self.HALF_BITS), 0)
-        m.d.sync += [bits.eq(appended), level.eq(level + num_appended - Mux(take, num_bits, 0))]
-        for width in range(MAX_RUN_BITS + 1):
-            with m.If(self.run_bits == width):
-                m.d.comb += run.eq(bits[8 : 8 + width])
-                with m.If(take):
-                    m.d.sync += bits.eq(appended >> (8 + width))
+        for half in range(2):
+            parts = [beat.data.word_select(number, part_bits) for number in range(half, self._num_parts, 2)]
+            with m.If(can_append & (index[0] == half)):
+                m.d.sync += bits.word_select(half, part_bits).eq(Array(parts)[index[1:]])
+        with m.If(can_append):
+            m.d.sync += is_byte.eq(beat.is_byte)
+        m.d.sync += [
+            first.eq(first + Mux(take, num_bits, 0)),
+            level.eq(level + Mux(can_append, part_bits, 0) - Mux(take, num_bits, 0)),
+        ]
 
-        cut = Signal(Token)
+        # Only the bits that a token may need go through the stages that turn the ring
+        cut, spare, token = (Signal(8 + MAX_RUN_BITS, reset_less=True, name=name) for name in ("cut", "spare", "token"))
+        turned = bits
+        for bit in reversed(range(len(first))):
+            num_turned = len(cut) + (1 << bit) - 1
+            wrapped = Cat(turned, turned)
+            turned = Mux(first[bit], wrapped[1 << bit :][:num_turned], wrapped[:num_turned])
+        # A token cut when the one before was not taken is spare: `ready` reaches no further
+        has_token, can_divide = Signal(), Signal()
         m.d.comb += [
-            divider.num_taps.eq(self.num_taps),
-            divider.run.eq(run),
-            cut.value.eq(bits[:8]),
-            cut.kernels.eq(divider.kernels),
-            cut.next_kernels.eq(divider.next_kernels),
-            cut.taps.eq(divider.taps),
+            cut.eq(turned & Cat(Const(-1, 8), run_mask)),
+            can_divide.eq(~self.tokens.valid | self.tokens.ready),
         ]
-        with m.If(self.tokens.ready | ~self.tokens.valid):
-            m.d.sync += [
-                self.tokens.valid.eq(take | has_spare),
-                self.tokens.payload.eq(Mux(has_spare, spare, cut)),
-                has_spare.eq(0),
-            ]
+        with m.If(can_divide | ~has_token):
+            m.d.sync += [has_token.eq(take | has_spare), token.eq(Mux(has_spare, spare, cut)), has_spare.eq(0)]
         with m.Elif(take):
             m.d.sync += has_spare.eq(1)
         with m.If(~has_spare):
             m.d.sync += spare.eq(cut)
 
+        divided = data_register(m, self.tokens.payload)
+        m.d.comb += [divider.num_taps.eq(self.num_taps), divider.run.eq(token[8:])]
+        with m.If(can_divide):
+            m.d.sync += [
+                self.tokens.valid.eq(has_token),
+                divided.value.eq(token[:8]),
+                divided.kernels.eq(divider.kernels),
+                divided.next_kernels.eq(divider.next_kernels),
+                divided.taps.eq(divider.taps),
+            ]
+
         with m.If(self.flush):
             m.d.comb += self.beats.ready.eq(~is_ended)
-            m.d.sync += [bits.eq(0), level.eq(0), index.eq(0), is_ended.eq(0), self.tokens.valid.eq(0), has_spare.eq(0)]
+            m.d.sync += [
+                register.eq(0) for register in (first, level, index, is_ended, has_spare, has_token, self.tokens.valid)
+            ]
         with m.Elif(can_append):
-            is_last_half = is_byte | (index == self._num_halves - 1)
-            m.d.comb += self.beats.ready.eq(is_last_half)
-            m.d.sync += [index.eq(Mux(is_last_half, 0, index + 1)), is_ended.eq(is_last_half & self.beats.payload.last)]
-        m.d.comb += self.is_active.eq(self.flush | can_append | take | (self.tokens.valid & self.tokens.ready))
+            is_last_part = beat.is_byte | (index == self._num_parts - 1)
+            m.d.comb += self.beats.ready.eq(is_last_part)
+            m.d.sync += [index.eq(Mux(beat.is_byte, ~index[0], index + 1)), is_ended.eq(is_last_part & beat.last)]
+        m.d.comb += self.is_active.eq(self.flush | can_append | take | (can_divide & (has_token | self.tokens.valid)))
         return m
 
 
 def _located_layout() -> data.StructLayout:
-    """A token with its position: its stored byte, its tap, its kernel (depthwise: of all windows' kernels), and whether
-    it is the first of its window.
+    """A token with its position: its stored byte, the taps of its kernel that follow, its kernel (depthwise: of all
+    windows' kernels), and whether it is the first of its window.
     """
-    return data.StructLayout({"value": 8, "tap": TAP_BITS, "kernel": _KERNEL_BITS, "is_new_window": 1})
+    return data.StructLayout({"value": 8, "taps_left": TAP_BITS, "kernel": _KERNEL_BITS, "is_new_window": 1})
 
 
 class _Groups(wiring.Component):
@@ -274,10 +293,10 @@ class _Groups(wiring.Component):
     | IDLE | take a job; `fields` and `bank` are its a cycle later |
     | SUPERBLOCK | windows and kernels of a superblock |
     | GROUP | `start` |
-    | RUN | `run`, until `is_end` |
-    | FLUSH | `flush`; on to the next group, superblock or job |
+    | RUN | `run`, until `is_end`: `flush` |
+    | NEXT | on to the next group, superblock or job |
 
-    Latency: 3 cycles from a job to its first `run`. Throughput: three cycles are lost between groups (FLUSH, GROUP and
+    Latency: 3 cycles from a job to its first `run`. Throughput: three cycles are lost between groups (NEXT, GROUP and
     the one that sees `is_end`), four between superblocks.
 
     Members
@@ -297,6 +316,8 @@ class _Groups(wiring.Component):
         Kernels that use a window, in the superblock.
     start : Out(1)
         Strobe: a group begins.
+    has_job : Out(1)
+        The next tokens are those of `fields`.
     run : Out(1)
         The group's tokens may go.
     flush : Out(1)
@@ -317,6 +338,7 @@ class _Groups(wiring.Component):
                 "num_z": Out(16),
                 "kernels_per_z": Out(_KERNEL_BITS),
                 "start": Out(1),
+                "has_job": Out(1),
                 "run": Out(1),
                 "flush": Out(1),
                 "is_stepping": Out(1),
@@ -326,10 +348,11 @@ class _Groups(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job = data_register(m, self.fields)
-        sb, group = Signal(16), Signal(16)
+        sb_left, group_left = Signal(16), Signal(16)  # with the one in work
+        m.d.comb += self.has_job.eq(1)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += self.job.ready.eq(self.may_take)
+                m.d.comb += [self.job.ready.eq(self.may_take), self.has_job.eq(0)]
                 with m.If(self.job.valid & self.job.ready):
                     m.d.comb += self.is_stepping.eq(1)
                     new = self.job.payload
@@ -337,13 +360,13 @@ class _Groups(wiring.Component):
                         job.eq(new),
                         # An entry for each half vector: at most num_acc_entries
                         job.num_vec.eq(truncate(new.num_vec << new.is_wide, 9)),
-                        sb.eq(0),
-                        group.eq(0),
+                        sb_left.eq(new.num_sb),
+                        group_left.eq(new.num_groups),
                         self.bank.eq(~self.bank),
                     ]
                     m.next = "SUPERBLOCK"
             with m.State("SUPERBLOCK"):
-                is_last_sb = sb == job.num_sb - 1
+                is_last_sb = sb_left == 1
                 m.d.sync += [
                     self.num_z.eq(Mux(is_last_sb, job.num_z_last, job.num_z)),
                     self.kernels_per_z.eq(Mux(is_last_sb, job.kernels_per_z_last, job.kernels_per_z)),
@@ -356,16 +379,16 @@ class _Groups(wiring.Component):
             with m.State("RUN"):
                 m.d.comb += self.run.eq(1)
                 with m.If(self.is_end):
-                    m.d.comb += self.is_stepping.eq(1)
-                    m.next = "FLUSH"
-            with m.State("FLUSH"):
-                m.d.comb += [self.flush.eq(1), self.is_stepping.eq(1)]
-                m.d.sync += group.eq(group + 1)
+                    m.d.comb += [self.flush.eq(1), self.is_stepping.eq(1)]
+                    m.next = "NEXT"
+            with m.State("NEXT"):
+                m.d.comb += self.is_stepping.eq(1)
+                m.d.sync += group_left.eq(group_left - 1)
                 m.next = "GROUP"
-                with m.If(group == job.num_groups - 1):
-                    m.d.sync += [group.eq(0), sb.eq(sb + 1)]
+                with m.If(group_left == 1):
+                    m.d.sync += [group_left.eq(job.num_groups), sb_left.eq(sb_left - 1)]
                     m.next = "SUPERBLOCK"
-                    with m.If(sb == job.num_sb - 1):
+                    with m.If(sb_left == 1):
                         m.next = "IDLE"
         return m
 
@@ -418,22 +441,28 @@ class _Position(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job, token, located, kernels_per_z = self.job, self.token, self.located, self.kernels_per_z
-        tap, kernel = Signal(TAP_BITS), Signal(_KERNEL_BITS)
+        kernel = Signal(_KERNEL_BITS)
         tap_left, kz_left, z_left = Signal(TAP_BITS), Signal(_KERNEL_BITS), Signal(17)  # that follow, at each level
+        tap_rest, kz_rest = Signal(signed(TAP_BITS + 1)), Signal(signed(_KERNEL_BITS + 1))
         tap_carry, kz_step, kz_carry = Signal(), Signal(len(token.kernels)), Signal()
+        # What a carry changes does not wait for it
+        wrapped_kernel, wrapped_left = Signal(signed(_KERNEL_BITS + 1)), Signal(_KERNEL_BITS + 1)
         m.d.comb += [
-            tap_carry.eq(token.taps > tap_left),
+            tap_rest.eq(tap_left - token.taps),
+            tap_carry.eq(tap_rest < 0),
             kz_step.eq(Mux(tap_carry, token.next_kernels, token.kernels)),
-            kz_carry.eq(kz_step > kz_left),
+            kz_rest.eq(kz_left - kz_step),
+            kz_carry.eq(kz_rest < 0),
             located.value.eq(token.value),
-            located.tap.eq(Mux(tap_carry, tap + token.taps - job.num_taps, tap + token.taps)),
-            located.kernel.eq(Mux(kz_carry & ~job.is_depthwise, kernel + kz_step - kernels_per_z, kernel + kz_step)),
+            located.taps_left.eq(tap_rest + Mux(tap_carry, job.num_taps, 0)),
+            wrapped_kernel.eq(Mux(job.is_depthwise, kernel, kernel - kernels_per_z)),
+            wrapped_left.eq(kz_left + kernels_per_z),
+            located.kernel.eq(Mux(kz_carry, wrapped_kernel + kz_step, kernel + kz_step)),
             located.is_new_window.eq(kz_carry),
             self.is_end.eq((tap_left == 0) & (kz_left == 0) & (z_left == 0)),
         ]
         with m.If(self.start):
             m.d.sync += [
-                tap.eq(job.num_taps - 1),
                 tap_left.eq(0),
                 kz_left.eq(0),
                 z_left.eq(self.num_z),
@@ -441,11 +470,10 @@ class _Position(wiring.Component):
             ]
         with m.Elif(self.take):
             m.d.sync += [
-                tap.eq(located.tap),
+                tap_left.eq(located.taps_left),
                 kernel.eq(located.kernel),
                 z_left.eq(z_left - kz_carry),
-                tap_left.eq(Mux(tap_carry, tap_left + job.num_taps - token.taps, tap_left - token.taps)),
-                kz_left.eq(Mux(kz_carry, kz_left + kernels_per_z - kz_step, kz_left - kz_step)),
+                kz_left.eq(Mux(kz_carry, wrapped_left - kz_step, kz_rest)),
             ]
         return m
 
@@ -513,9 +541,9 @@ class _Places(wiring.Component):
         tap_write, tap_read = taps.write_port(), taps.read_port()
         m.d.comb += [
             tap_write.en.eq(self.tap_write.en),
-            tap_write.addr.eq(Cat(self.tap_write.tap, self.tap_write.bank)),
+            tap_write.addr.eq(Cat(self.tap_write.taps_left, self.tap_write.bank)),
             tap_write.data.eq(self.tap_write.offset),
-            tap_read.addr.eq(Cat(token.tap, self.bank)),
+            tap_read.addr.eq(Cat(token.taps_left, self.bank)),
             tap_read.en.eq(take),
         ]
 
@@ -552,13 +580,14 @@ class TokenDecoder(wiring.Component):
 
     | stage | cycle | work | unit |
     | -- | -- | -- | -- |
-    | C | 0 | cut a token; whole kernels and taps of its step | `TokenBits` |
-    | D | 1 | advance (z, kz, tap) by them; read the tap table | `_Position` |
-    | E | 2 | accumulator entry; drop what says nothing | `_Places` |
-    | F | 3 | output register | `_Places` |
-    | Q | 4 | `weights` | |
+    | B | 0 | cut a token | `TokenBits` |
+    | C | 1 | whole kernels and taps of its step | `TokenBits` |
+    | D | 2 | advance (z, kz, tap) by them; read the tap table | `_Position` |
+    | E | 3 | accumulator entry; drop what says nothing | `_Places` |
+    | F | 4 | output register | `_Places` |
+    | Q | 5 | `weights` | |
 
-    Latency: 4 cycles from token to weight. Throughput: one token per cycle; three cycles are lost between groups, four
+    Latency: 5 cycles from token to weight. Throughput: one token per cycle; three cycles are lost between groups, four
     between superblocks.
 
     Members
@@ -602,7 +631,7 @@ class TokenDecoder(wiring.Component):
             groups.is_end.eq(position.is_end & places.tokens.ready),
             bits.run_bits.eq(job.run_bits),
             bits.num_taps.eq(job.num_taps),
-            bits.en.eq(groups.run),
+            bits.en.eq(groups.has_job),
             bits.flush.eq(groups.flush),
             bits.tokens.ready.eq(take),
             position.job.num_taps.eq(job.num_taps),

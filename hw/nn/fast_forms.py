@@ -41,7 +41,7 @@ class WindowOfWords(WindowMemory):
                 write.addr.eq(self.write.word * num_words + number),
                 write.data.eq(Cat(self.write.data[number * word_lanes : (number + 1) * word_lanes])),
             ]
-        early = self.READ_CYCLES - 2
+        early = self.ADDRESS_CYCLES
         pixel = delay(m, self.pixel, early, name="pixel", reset_less=True)
         split_log2 = delay(m, self.split_log2, early, name="split_log2", reset_less=True)
         split_words = delay(m, self.split_words, early, name="split_words", reset_less=True)
@@ -76,7 +76,10 @@ class WindowOfWords(WindowMemory):
                     m.d.sync += [value.eq(shape) for value, shape in zip(values, shapes[split], strict=True)]
             with m.Default():
                 m.d.sync += [value.eq(shape) for value, shape in zip(values, shapes[0], strict=True)]
-        m.d.sync += pixels.eq(Cat(values))
+        late = self.READ_CYCLES - early - 2  # behind the register of the values, in front of that of the output
+        m.d.sync += pixels.eq(
+            Cat(delay(m, value, late, name=f"late_{value.name}", reset_less=True) for value in values)
+        )
         return m
 
 
@@ -100,8 +103,8 @@ class WideLanes(Lanes):
 class SummedInPlace(Accumulators):
     """`Accumulators` in one memory, in which an addition reads and writes its entry with the same clock edge.
 
-    That is the edge between those with which the hardware reads and writes it. The sums are the same wherever they may
-    be looked at: an entry is neither added to nor drained while an addition to it is under way.
+    That is the edge with which the hardware writes it. The sums are the same wherever they may be looked at: an entry
+    is not drained while an addition to it is under way.
     """
 
     def elaborate(self, platform):
@@ -126,16 +129,17 @@ class SummedInPlace(Accumulators):
                 note.data.eq(~self.is_clear if number == 0 else 1),
             ]
 
-        def registered(en, addr, name):
-            """The access in the next cycle, and whether its entry counts as zero."""
+        def later(en, addr, cycles, name):
+            """The access some cycles later, and whether its entry counted as zero."""
             look = zeros.read_port(domain="comb")
             is_zero = Signal(name=f"{name}_zero")
             m.d.comb += look.addr.eq(addr)
             with m.If(en):
                 m.d.sync += is_zero.eq(look.data)
-            return delay(m, en, 1, name=f"{name}_en"), delay(m, addr, 1, name=f"{name}_addr"), is_zero
+            en, addr = delay(m, en, cycles, name=f"{name}_en"), delay(m, addr, cycles, name=f"{name}_addr")
+            return en, addr, delay(m, is_zero, cycles - 1, name=f"late_{name}_zero")
 
-        add_en, add_addr, is_first = registered(self.add_en, added, "add")
+        add_en, add_addr, is_first = later(self.add_en, added, self.PRODUCT_CYCLES, "add")
         old, write = memory.read_port(domain="comb"), memory.write_port()
         sums = [Signal(ACC_BITS, name=f"sum_{lane}") for lane in range(config.num_lanes)]
         m.d.comb += [
@@ -149,15 +153,15 @@ class SummedInPlace(Accumulators):
             ),
         ]
 
-        drain_en, drain_addr, is_zero = registered(self.drain_en, drained, "drain")
+        drain_en, drain_addr, is_zero = later(self.drain_en, drained, 1, "drain")
         chunk = delay(m, self.drain_chunk, 1, name="chunk")
         read = memory.read_port(domain="comb")
         m.d.comb += read.addr.eq(drain_addr)
-        with m.If(drain_en), m.Switch(chunk):
+        m.d.sync += drain_sums.eq(0)
+        with m.If(drain_en & ~is_zero), m.Switch(chunk):
             for number in range(config.num_lanes // config.post_lanes):
                 with m.Case(number):
-                    part = read.data.word_select(number, config.post_lanes * ACC_BITS)
-                    m.d.sync += drain_sums.eq(Mux(is_zero, 0, part))
+                    m.d.sync += drain_sums.eq(read.data.word_select(number, config.post_lanes * ACC_BITS))
         return m
 
 

@@ -184,7 +184,7 @@ class _Walk(wiring.Component):
         m = Module()
         num_cores = self._config.num_cores
         new, job, base = self.new, data_register(m, self.fields), self.base
-        sb_left, group, z, slot = Signal(16), Signal(16), Signal(16), Signal(9)
+        sb_left, group_left, z_left, slot = Signal(16), Signal(16), Signal(16), Signal(9)  # with the one in work
         core = Signal(range(max(num_cores, 2)))
         group_pixel, num_z = Signal(16), Signal(16)
         sb_base, sb_channel = Signal.like(base), Signal.like(self.channel)  # of the superblock's first channel
@@ -203,23 +203,26 @@ class _Walk(wiring.Component):
         ]
         # What `step` decides on follows a cycle after what the last one did
         m.d.sync += [
-            is_last_z.eq(z + 1 == num_z),
+            is_last_z.eq(z_left == 1),
             is_last_slot.eq(slot == job.num_slots - 1),
-            is_last_group.eq(group == job.num_groups - 1),
-            is_last_sb.eq(sb_left == 0),
-            is_next_sb_last.eq(sb_left == 1),
+            is_last_group.eq(group_left == 1),
+            is_last_sb.eq(sb_left == 1),
+            is_next_sb_last.eq(sb_left == 2),
         ]
 
+        first_num_z = Mux(new.num_sb == 1, new.num_z_last, new.num_z)
         with m.If(self.start):
             m.d.sync += [
                 job.eq(new),
                 # Two channels of bytes are together in the stripe memory: the sum has no more bits
                 job.channel_words.eq(truncate(new.channel_words << new.is_wide, 16)),
                 job.num_ic.eq(new.num_ic >> new.is_wide),
-                *(register.eq(0) for register in (group, z, slot, core, group_pixel, self.channel, sb_channel)),
+                *(register.eq(0) for register in (slot, core, group_pixel, self.channel, sb_channel)),
                 self.has_window.eq(1),
-                sb_left.eq(new.num_sb - 1),
-                num_z.eq(Mux(new.num_sb == 1, new.num_z_last, new.num_z)),
+                sb_left.eq(new.num_sb),
+                group_left.eq(new.num_groups),
+                num_z.eq(first_num_z),
+                z_left.eq(first_num_z),
                 base.eq(truncate(new.stripe_word, base.shape())),
                 sb_base.eq(truncate(new.stripe_word, base.shape())),
             ]
@@ -230,20 +233,20 @@ class _Walk(wiring.Component):
             with m.Else():
                 m.d.sync += [core.eq(0), slot.eq(Mux(is_last_slot, 0, slot + 1))]
                 with m.If(~is_last_z):
-                    m.d.sync += z.eq(z + 1)
+                    m.d.sync += z_left.eq(z_left - 1)
                 with m.Else():
-                    m.d.sync += z.eq(0)
+                    m.d.sync += z_left.eq(num_z)
                     with m.If(~is_last_group):
                         m.d.sync += [
-                            group.eq(group + 1),
+                            group_left.eq(group_left - 1),
                             group_pixel.eq(group_pixel + job.group_step),
                             base.eq(sb_base),
                             self.channel.eq(sb_channel),
                         ]
                     with m.Else():
-                        m.d.sync += [group.eq(0), group_pixel.eq(0), sb_left.eq(sb_left - 1)]
+                        m.d.sync += [group_left.eq(job.num_groups), group_pixel.eq(0), sb_left.eq(sb_left - 1)]
                         with m.If(is_next_sb_last):
-                            m.d.sync += num_z.eq(job.num_z_last)
+                            m.d.sync += [num_z.eq(job.num_z_last), z_left.eq(job.num_z_last)]
                         with m.If(job.is_depthwise):
                             m.d.sync += [sb_base.eq(next_base), sb_channel.eq(next_channel)]
                         with m.Else():

@@ -107,27 +107,27 @@ class _Groups(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job, new = data_register(m, self.fields), self.job.payload
-        sb, group, group_pixel = Signal(16), Signal(16), Signal(16)
+        sb_left, group_left, group_pixel = Signal(16), Signal(16), Signal.like(self.remainder)  # with the one in work
         m.d.comb += [
             self.job.ready.eq(~self.is_busy),
             self.is_new.eq(self.job.valid & self.job.ready),
-            self.remainder.eq(truncate(group_pixel, self.remainder.shape())),
+            self.remainder.eq(group_pixel),
         ]
         with m.If(self.finish):
-            with m.If(group != job.num_groups - 1):
+            with m.If(group_left != 1):
                 m.d.sync += [
-                    group.eq(group + 1),
+                    group_left.eq(group_left - 1),
                     group_pixel.eq(group_pixel + job.group_step),
-                    self.num_vec.eq(Mux(group == job.num_groups - 2, job.num_vec_last, job.num_vec)),
+                    self.num_vec.eq(Mux(group_left == 2, job.num_vec_last, job.num_vec)),
                 ]
             with m.Else():
                 m.d.sync += [
-                    group.eq(0),
+                    group_left.eq(job.num_groups),
                     group_pixel.eq(0),
-                    sb.eq(sb + 1),
+                    sb_left.eq(sb_left - 1),
                     self.num_vec.eq(Mux(job.num_groups == 1, job.num_vec_last, job.num_vec)),
                 ]
-                with m.If(sb == job.num_sb - 1):
+                with m.If(sb_left == 1):
                     m.d.sync += self.is_busy.eq(0)
         with m.If(self.is_new):
             first_vec = Mux(new.num_groups == 1, new.num_vec_last, new.num_vec)
@@ -138,8 +138,8 @@ class _Groups(wiring.Component):
                 job.num_vec_last.eq(truncate(new.num_vec_last << new.is_wide, 9)),
                 self.num_vec.eq(truncate(first_vec << new.is_wide, 9)),
                 self.is_busy.eq(1),
-                sb.eq(0),
-                group.eq(0),
+                sb_left.eq(new.num_sb),
+                group_left.eq(new.num_groups),
                 group_pixel.eq(0),
             ]
         return m

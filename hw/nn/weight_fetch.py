@@ -13,10 +13,10 @@ from convoy.hw.lib.idle import Rest, rested
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import PAGE_BYTES, NpuConfig
-from convoy.spec.cycles import LOW_BEATS, TABLE_DEPTH_BEATS
+from convoy.spec.cycles import LOW_BEATS, TABLE_DEPTH_BEATS, TOKEN_PART_BITS
 from convoy.spec.isa import NN, STREAM, TABLE_ALIGN_BYTES, TAP_BYTES
 
-from .decoder import TapWrite, WeightBeat
+from .decoder import TAP_BITS, TapWrite, WeightBeat
 from .gather import GATHER_FIELDS, Gather
 
 __all__ = ["FETCH_FIELDS", "WeightFetcher"]
@@ -120,13 +120,14 @@ class WeightFetcher(wiring.Component):
         ]
         with m.If(gather.en.any()):
             m.d.comb += [
-                self.beats.data[:16].eq(gather.token),
+                *(self.beats.data.word_select(part, TOKEN_PART_BITS).eq(gather.token) for part in range(2)),
                 self.beats.last.eq(gather.last),
                 self.beats.is_byte.eq(1),
             ]
 
         job = Signal(self.job.payload.shape(), reset_less=True)
-        tap, core, sb, bank = Signal(9), Signal(range(max(config.num_cores, 2))), Signal(16), Signal()
+        tap, taps_left = Signal(_TAPS_LOG2), Signal(TAP_BITS)
+        core, sb_left, bank = Signal(range(max(config.num_cores, 2))), Signal(16), Signal()
         records, runs = assembler.records, reader.runs
         m.d.comb += [
             streams.wgt_addr.eq(job.wgt_addr),
@@ -151,7 +152,13 @@ class WeightFetcher(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(1)
                 with m.If(self.job.valid):
-                    m.d.sync += [job.eq(self.job.payload), tap.eq(0), core.eq(0), sb.eq(0)]
+                    m.d.sync += [
+                        job.eq(self.job.payload),
+                        tap.eq(0),
+                        taps_left.eq(self.job.payload.num_taps - 1),
+                        core.eq(0),
+                        sb_left.eq(self.job.payload.num_sb),
+                    ]
                     m.next = "READ_TAPS"
             with m.State("READ_TAPS"):
                 num_records = (job.num_taps + _RECORD_TAPS - 1) >> _TAPS_LOG2
@@ -164,14 +171,15 @@ class WeightFetcher(wiring.Component):
                     m.d.sync += has_directory.eq(job.is_swapped)
                     m.next = "TAPS"
             with m.State("TAPS"), m.If(records.valid):
-                is_last_tap = tap == job.num_taps - 1
-                m.d.comb += records.ready.eq(tap[:_TAPS_LOG2].all() | is_last_tap)
+                is_last_tap = taps_left == 0
+                m.d.comb += records.ready.eq(tap.all() | is_last_tap)
                 m.d.sync += [
                     self.tap_write.en.eq(1),
                     self.tap_write.bank.eq(bank),
-                    self.tap_write.tap.eq(tap),
-                    self.tap_write.offset.eq(records.payload.word_select(tap[:_TAPS_LOG2], 8 * TAP_BYTES)),
+                    self.tap_write.taps_left.eq(taps_left),
+                    self.tap_write.offset.eq(records.payload.word_select(tap, 8 * TAP_BYTES)),
                     tap.eq(tap + 1),
+                    taps_left.eq(taps_left - 1),
                 ]
                 with m.If(is_last_tap):
                     m.d.sync += bank.eq(~bank)
@@ -196,9 +204,9 @@ class WeightFetcher(wiring.Component):
                 m.d.comb += streams.start.eq(1)
                 m.next = "FETCH"
             with m.State("FETCH"), m.If(streams.is_idle):
-                m.d.sync += sb.eq(sb + 1)
+                m.d.sync += sb_left.eq(sb_left - 1)
                 m.next = "STREAMS"
-                with m.If(sb == job.num_sb - 1):
+                with m.If(sb_left == 1):
                     m.next = "IDLE"
         return m
 

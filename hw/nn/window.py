@@ -1,5 +1,8 @@
 """Window memory of a core: P banks of one pixel and a rotation, so that any P neighbouring pixels come in one cycle."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -12,6 +15,9 @@ from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
 
 __all__ = ["WindowMemory", "WindowWrite"]
+
+BLOCK_WORDS = 16
+"""Words of the memories that a bank is made of: the fewest that a configuration has, and what look-up tables hold."""
 
 
 def WindowWrite(config: NpuConfig) -> data.StructLayout:
@@ -36,7 +42,9 @@ class WindowMemory(wiring.Component):
     Latency: `READ_CYCLES`. Throughput: one vector per cycle.
     """
 
-    READ_CYCLES = 4
+    ADDRESS_CYCLES = 2
+    """Of those before the memory is read."""
+    READ_CYCLES = 5
 
     def __init__(self, config: NpuConfig):
         self._config = config
@@ -55,51 +63,66 @@ class WindowMemory(wiring.Component):
         pixels = data_register(m, self.pixels)
         num_lanes, depth = self._config.num_lanes, self._config.window_words
         lanes_log2, word_bits = exact_log2(num_lanes), exact_log2(depth)
-        first = self.pixel[:lanes_log2]
+        column = self.pixel[: lanes_log2 - 2]
+        quarter = self.pixel[lanes_log2 - 2 : lanes_log2]
         word = self.pixel[lanes_log2:]
 
-        # Stage 1: the word of each row of the vector, and the one after it; which row and which of the two each bank
-        # needs
-        rows = [Signal(word_bits, name=f"row_{r}") for r in range(4)]
-        next_rows = [Signal(word_bits, name=f"next_row_{r}") for r in range(4)]
-        offsets = (0, self.split_words, self.split_words << 1, self.split_words + (self.split_words << 1))
-        for row, next_row, offset in zip(rows, next_rows, offsets, strict=True):
-            first_word = truncate(word + offset, word_bits)
-            m.d.sync += [row.eq(first_word), next_row.eq(first_word + 1)]
-        halves = self._in_banks(m, first, 1)  # lanes of the vector's second half
-        quarters = self._in_banks(m, first, 2)  # of its second and fourth quarter
-        is_next, row_low, row_high = Signal(num_lanes), Signal(num_lanes), Signal(num_lanes)
-        m.d.sync += [
-            is_next.eq((1 << first) - 1),
-            row_low.eq(Mux(self.split_log2 == 2, quarters, Mux(self.split_log2 == 1, halves, 0))),
-            row_high.eq(Mux(self.split_log2 == 2, halves, 0)),
-        ]
+        # Stage 1: the word of each quarter of the vector, and the one after it
+        is_halved, is_quartered = self.split_log2 == 1, self.split_log2 == 2
+        split = truncate(self.split_words, word_bits)
+        offsets = (
+            Const(0),
+            Mux(is_quartered, split, 0),
+            Mux(is_quartered, split << 1, Mux(is_halved, split, 0)),
+            Mux(is_quartered, split + (split << 1), Mux(is_halved, split, 0)),
+        )
+        words = [Signal(word_bits, name=f"word_{part}") for part in range(4)]
+        next_words = [Signal(word_bits, name=f"next_word_{part}") for part in range(4)]
+        for part_word, next_word, offset in zip(words, next_words, offsets, strict=True):
+            part_begin = truncate(word + offset, word_bits)
+            m.d.sync += [part_word.eq(part_begin), next_word.eq(part_begin + 1)]
+        late_quarter = Signal.like(quarter)
+        is_below = Signal(num_lanes // 4)  # the columns before that of lane 0
+        m.d.sync += [late_quarter.eq(quarter), is_below.eq((1 << column) - 1)]
 
-        # Stage 2: each bank's address
-        late_first = delay(m, first, self.READ_CYCLES - 1, name="first")
+        # Stage 2: each bank's address. The banks are four quarters too, of as many columns. Lanes of a vector's quarter
+        # are in the quarter of banks where its first lane is and, in the columns below that lane's, in the one
+        # after it
+        begins = [Signal(word_bits, name=f"begin_{part}") for part in range(-1, 4)]
+        with m.Switch(late_quarter):
+            for first in range(4):
+                with m.Case(first):
+                    for part, begin in enumerate(begins, -1):
+                        m.d.comb += begin.eq((next_words if part < first else words)[(part - first) % 4])
+        late_first = delay(m, self.pixel[:lanes_log2], self.READ_CYCLES - 1, name="first")
+        block_bits, num_blocks = exact_log2(BLOCK_WORDS), depth // BLOCK_WORDS
         read_data = []
         for bank in range(num_lanes):
+            part, bank_column = divmod(bank, num_lanes // 4)
             address = Signal(word_bits, reset_less=True, name=f"address_{bank}")
-            with m.Switch(Cat(is_next[bank], row_low[bank], row_high[bank])):
-                for choice in range(8):
-                    with m.Case(choice):
-                        m.d.sync += address.eq((next_rows if choice & 1 else rows)[choice >> 1])
+            m.d.sync += address.eq(Mux(is_below[bank_column], begins[part], begins[part + 1]))
 
-            # Stage 3: read
-            memory = Memory(shape=unsigned(8), depth=depth, init=[])
-            m.submodules[f"bank_{bank}"] = memory
-            write, read = memory.write_port(), memory.read_port(domain="comb")
-            m.d.comb += [
-                write.en.eq(self.write.en),
-                write.addr.eq(self.write.word),
-                write.data.eq(self.write.data[bank]),
-                read.addr.eq(address),
-            ]
-            value = Signal(8, reset_less=True, name=f"value_{bank}")
-            m.d.sync += value.eq(read.data)
-            read_data.append(value)
+            # Stage 3: read; blocks of other words give zero
+            values = []
+            for block in range(num_blocks):
+                memory = Memory(shape=unsigned(8), depth=BLOCK_WORDS, init=[])
+                m.submodules[f"bank_{bank}_{block}"] = memory
+                write, read = memory.write_port(), memory.read_port(domain="comb")
+                m.d.comb += [
+                    write.en.eq(self.write.en & (self.write.word[block_bits:] == block)),
+                    write.addr.eq(self.write.word[:block_bits]),
+                    write.data.eq(self.write.data[bank]),
+                    read.addr.eq(address[:block_bits]),
+                ]
+                value = Signal(8, reset_less=True, name=f"value_{bank}_{block}")
+                m.d.sync += value.eq(Mux(address[block_bits:] == block, read.data, 0))
+                values.append(value)
+            # Stage 4: the byte of the bank
+            byte = Signal(8, reset_less=True, name=f"byte_{bank}")
+            m.d.sync += byte.eq(reduce(or_, values))
+            read_data.append(byte)
 
-        # Stage 4: rotate bank order into lane order
+        # Stage 5: rotate bank order into lane order
         stage = Cat(read_data)
         for bit in range(lanes_log2):
             rotated = Signal(8 * num_lanes, name=f"rotated_{bit}")
@@ -107,15 +130,3 @@ class WindowMemory(wiring.Component):
             stage = rotated
         m.d.sync += pixels.eq(stage)
         return m
-
-    def _in_banks(self, m, first, split_log2):
-        """One bit per bank: whether the lane that it serves, lane 0 being in bank `first`, is in an odd row of a
-        vector of 2**split_log2 rows.
-        """
-        num_lanes = self._config.num_lanes
-        stage = Const(sum(1 << lane for lane in range(num_lanes) if lane // (num_lanes >> split_log2) & 1), num_lanes)
-        for bit in range(len(first)):
-            rotated = Signal(num_lanes, name=f"odd_{split_log2}_{bit}")
-            m.d.comb += rotated.eq(Mux(first[bit], stage.rotate_left(1 << bit), stage))
-            stage = rotated
-        return stage

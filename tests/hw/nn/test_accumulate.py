@@ -1,7 +1,6 @@
 """The accumulators: sums at the ends of their range, two buffers, and clearing."""
 
 import random
-from itertools import pairwise
 
 from convoy.hw.nn.accumulate import ACC_BITS, Accumulators
 from convoy.spec.config import NpuConfig
@@ -18,9 +17,8 @@ async def add(ctx, dut, entry, buffer, products):
     ctx.set(dut.add_buffer, buffer)
     await ctx.tick()
     ctx.set(dut.add_en, 0)
-    assert dut.PRODUCT_CYCLES == 1
-    ctx.set(dut.products, products)
-    for _ in range(dut.ADD_CYCLES - 1):
+    for cycle in range(1, dut.ADD_CYCLES):
+        ctx.set(dut.products, products if cycle == dut.PRODUCT_CYCLES else [0] * CONFIG.num_lanes)
         await ctx.tick()
 
 
@@ -68,7 +66,7 @@ def test_sums_of_two_buffers():
 def test_an_addition_per_cycle_to_any_entry():
     dut, rng = Accumulators(CONFIG), random.Random(1)
     additions = [
-        (rng.randrange(2), rng.randrange(2), [rng.randrange(-99, 99) for _ in range(CONFIG.num_lanes)])
+        (rng.randrange(3), rng.randrange(2), [rng.randrange(-99, 99) for _ in range(CONFIG.num_lanes)])
         if rng.randrange(4)
         else None
         for _ in range(200)
@@ -77,13 +75,14 @@ def test_an_addition_per_cycle_to_any_entry():
     async def testbench(ctx):
         await ctx.tick().until(dut.is_clear)
         expected = {}
-        for now, before in pairwise([None, *additions, None]):
-            ctx.set(dut.add_en, before is not None)
-            if before:
-                ctx.set(dut.add_entry, before[0])
-                ctx.set(dut.add_buffer, before[1])
-            if now:
-                *place, products = now
+        none = [None] * dut.PRODUCT_CYCLES
+        for begun, added in zip([*additions, *none], [*none, *additions], strict=True):
+            ctx.set(dut.add_en, begun is not None)
+            if begun:
+                ctx.set(dut.add_entry, begun[0])
+                ctx.set(dut.add_buffer, begun[1])
+            if added:
+                *place, products = added
                 ctx.set(dut.products, products)
                 old = expected.get(tuple(place), [0] * CONFIG.num_lanes)
                 expected[tuple(place)] = [a + b for a, b in zip(old, products, strict=True)]

@@ -152,8 +152,8 @@ class Bench:
 
     async def jobs(self, ctx):
         dut = self.dut
-        for n, offset in enumerate(self.scenario.taps):
-            ctx.set(dut.tap_write, {"en": 1, "bank": 0, "tap": n, "offset": int(offset)})
+        for taps_left, offset in enumerate(reversed(self.scenario.taps)):
+            ctx.set(dut.tap_write, {"en": 1, "bank": 0, "taps_left": taps_left, "offset": int(offset)})
             await ctx.tick()
         ctx.set(dut.tap_write, TapWrite.const({}))
         ctx.set(dut.job.payload, self.scenario.fields)

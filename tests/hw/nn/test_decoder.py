@@ -118,8 +118,8 @@ def test_decoder_gives_the_weights_in_their_places(job, density, stall, seed):
     found, groups = [], []
 
     async def testbench(ctx):
-        for n, offset in enumerate(offsets):
-            ctx.set(dut.tap_write, {"en": 1, "bank": 0, "tap": n, "offset": offset})
+        for taps_left, offset in enumerate(reversed(offsets)):
+            ctx.set(dut.tap_write, {"en": 1, "bank": 0, "taps_left": taps_left, "offset": offset})
             await ctx.tick()
         ctx.set(dut.tap_write, TapWrite.const({}))
         await send(ctx, dut.job, [job])

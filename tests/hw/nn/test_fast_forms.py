@@ -83,18 +83,18 @@ def test_accumulators(seed):
     """Additions as close as they may be to each other and to the drain of the other buffer, and resets amid them."""
     config = NpuConfig(num_lanes=8, post_lanes=4, num_acc_entries=16)
     rng = random.Random(seed)
-    stimuli, since_reset, phase, recent, buffer = [], 0, 0, [], 0
+    stimuli, since_reset, phase, recent, buffer = [], 0, 0, 0, 0
     for _ in range(800):
         values = {"products": [rng.randrange(-(1 << 31), 1 << 31) for _ in range(8)], "add_buffer": buffer}
         values |= {"drain_buffer": 1 - buffer, "drain_entry": rng.randrange(16), "drain_chunk": rng.randrange(2)}
         if rng.randrange(200) == 0:
             values["reset"], since_reset = 1, 0
         elif since_reset > 16:
-            entry = rng.randrange(16)
-            adds = phase < 20 and rng.randrange(4) > 0 and entry not in recent[-2:]
+            entry = rng.randrange(16) if rng.randrange(2) else recent
+            adds = phase < 20 and rng.randrange(4) > 0
             values |= {"add_en": adds, "add_entry": entry}
             values |= {"drain_en": rng.randrange(4) > 0, "drain_clear": rng.randrange(8) == 0}
-            recent.append(entry if adds else None)
+            recent = rng.choice([recent, entry])
             if phase == 20 + Accumulators.ADD_CYCLES:
                 buffer, phase = 1 - buffer, 0
             phase += 1

@@ -45,7 +45,10 @@ def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed,
             "num_groups": rng.randrange(1, 4),
         }
         jobs.append(job)
-        taps += [(n % 2, tap, int.from_bytes(memory[base + 2 * tap :][:2], "little")) for tap in range(job["num_taps"])]
+        taps += [
+            (n % 2, job["num_taps"] - 1 - tap, int.from_bytes(memory[base + 2 * tap :][:2], "little"))
+            for tap in range(job["num_taps"])
+        ]
         for s in range(job["num_sb"]):
             for core in range(num_cores):
                 offset, num_beats = rng.randrange(0x80) * 32, rng.randrange(1, 40)
@@ -79,7 +82,7 @@ def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed,
                 level[core] += 1
                 assert level[core] <= config.weight_fifo_beats
             if tap.en:
-                seen_taps.append((tap.bank, tap.tap, tap.offset))
+                seen_taps.append((tap.bank, tap.taps_left, tap.offset))
 
     servers = [ReadPortMemory(config, port, memory, go=sometimes(rng, 1 - stall)) for port in (dut.tables, dut.weights)]
     simulate(dut, give_jobs, watch, background=[server.process for server in servers])
