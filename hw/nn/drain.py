@@ -37,7 +37,8 @@ class DrainChunks(wiring.Component):
 
     Throughput: one chunk of `post_lanes` positions per cycle, per two cycles if is_wide; a row of each kernel begins a
     new chunk; one cycle per vector of an output channel that does not exist; about 4 cycles per group. The next job is
-    taken when the chunks of the last one have left; a job with a lookup table starts when that has been fetched. With a
+    taken when the chunks of the last one have left; a job with a lookup table starts when that has been fetched,
+    which begins while the one before is drained. With a
     residual `Residual` sets the pace, and with a pool `Pool` where rows are no multiples of `post_lanes`; its results
     leave some 16 cycles later.
 
@@ -147,7 +148,7 @@ class DrainChunks(wiring.Component):
             has_mask.eq(walker.emit),
         ]
         m.d.comb += [
-            has_chunks.eq((num_free != depth) | lut.start | ~lut.is_ready),
+            has_chunks.eq((num_free != depth) | lut.is_active),
             walker_rest.offered.eq(walker.units.valid | walker.prepare | walker.is_active),
         ]
 
@@ -187,7 +188,11 @@ class DrainChunks(wiring.Component):
 
         wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
         m.d.sync += lut.start.eq(sequencer.job.valid & sequencer.job.ready)
-        m.d.comb += [lut.job[name].eq(sequencer.fields[name]) for name in LUT_FIELDS]
+        m.d.comb += [
+            *(lut.next_job[name].eq(self.job.p[name]) for name in LUT_FIELDS),
+            lut.has_next.eq(self.job.valid),
+            lut.has_lut.eq(sequencer.fields.has_lut),
+        ]
 
         scale = delay(m, walker.scale, self._acc_read_cycles, name="scale", reset_less=True)
         m.d.comb += [
