@@ -57,7 +57,7 @@ sim: setup  ## cocotb tests of the NPU; SIM=verilator|icarus CONFIG=S SEED=n TES
 campaign: setup  ## random layers against LiteRT on golden model and RTL; SEED=1 EXAMPLES=2000 RTL_EXAMPLES=300
 	$(BIN)/python -m convoy.verif.campaign --seed $(SEED) --golden $(EXAMPLES) --native $(RTL_EXAMPLES) --workers $(WORKERS)
 
-hostile: setup  ## hostile jobs on the compiled RTL of two configurations; SEED=1 JOBS=20000 WORKERS=2
+hostile: setup  ## hostile jobs on the compiled RTL of three configurations; SEED=1 JOBS=20000 WORKERS=2
 	$(BIN)/python -m convoy.verif.hostile --seed $(SEED) --jobs $(JOBS) --workers $(WORKERS)
 
 nightly: setup  ## all long campaigns, with a page of results in build/nightly; SEED=1 WORKERS=2

@@ -9,6 +9,7 @@ from convoy.spec.isa import (
     MAX_SRC_PLANE_BYTES,
     MAX_STEP_KERNELS,
     NN_AT_LEAST_ONE,
+    NN_FEATURES,
     NN_INT8,
     NN_RESIDUAL_AT_LEAST_ONE,
     NN_RESIDUAL_INT8,
@@ -37,6 +38,9 @@ def check_nn(config: NpuConfig, d: dict[str, int]) -> None:
     MachineError
         Naming the field, its value and what is legal.
     """
+    for name in config.absent(NN_FEATURES):
+        if name != "pool_size":  # of which `FUSED_POOL_LIMITS` speak
+            _require(d[name] == 0, f"{name} = {d[name]}: use 0, this NPU has {NN_FEATURES[name]} = false")
     for name in NN_AT_LEAST_ONE:
         _require(d[name] >= 1, f"{name} = 0: use at least 1")
     for name in NN_TABLES:

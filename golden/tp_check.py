@@ -9,6 +9,7 @@ from convoy.spec.isa import (
     MAX_PRODUCT_SHIFT_WIDE,
     TP_AT_LEAST_ONE,
     TP_B_AT_LEAST_ONE,
+    TP_FEATURES,
     TP_INT8,
     TP_POOL_AT_LEAST_ONE,
     TP_TWO_OPERANDS,
@@ -34,6 +35,8 @@ def check_tp(config: NpuConfig, d: dict[str, int]) -> None:
     """
     _require(d["op"] in set(TpOp), f"op = {d['op']} is unknown: use 0..{max(TpOp).value}")
     op = TpOp(d["op"])
+    for name in config.absent(TP_FEATURES):
+        _require(d[name] == 0, f"{name} = {d[name]}: use 0, this NPU has {TP_FEATURES[name]} = false")
     needed = TP_AT_LEAST_ONE + TP_B_AT_LEAST_ONE * (op in TP_TWO_OPERANDS) + TP_POOL_AT_LEAST_ONE * (op in TP_WINDOWS)
     for name in needed:
         _require(d[name] >= 1, f"{name} = 0: use at least 1 for {op.name}")

@@ -9,6 +9,7 @@ from convoy.hw.bus.read_mux import ReadMux
 from convoy.hw.bus.write_mux import WriteMux
 from convoy.hw.ctrl.control import Control
 from convoy.hw.lib.idle import Rest, resettable, rested
+from convoy.hw.nn.drain import drain_ports
 from convoy.hw.nn.engine import NnEngine
 from convoy.hw.tp.engine import TpEngine
 from convoy.spec.config import NpuConfig
@@ -69,8 +70,7 @@ class Npu(wiring.Component):
             nn.read_params,
             nn.read_acts,
             nn.read_weights,
-            nn.read_lut,
-            nn.read_residual,
+            *(getattr(nn, name) for name in drain_ports(config)),
             tp.read,
             tp.read_lut,
         )

@@ -6,9 +6,11 @@ import os
 import reprlib
 import stat
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
-__all__ = ["MIN_TP_BUFFER_BYTES", "PAGE_BYTES", "PRESETS", "ConfigError", "NpuConfig", "load_config"]
+__all__ = ["FEATURES", "MIN_TP_BUFFER_BYTES", "PAGE_BYTES", "PRESETS", "ConfigError", "NpuConfig", "load_config"]
 
 
 PAGE_BYTES = 4096
@@ -57,12 +59,26 @@ class NpuConfig:
     """Output channels with a line buffer: a 3x3 pool over several groups takes superblocks of at most so many. A
     power of two, num_cores..4096.
     """
+    tp_lanes: int = 4
+    """Elements of two tensors whose sum, product or maximum the tensor processor computes per cycle. 1, 2 or 4."""
     tp_buffer_bytes: int = 16384
     """Local memory of the tensor processor, two halves used alternately. A power of two of at least 1024."""
     max_burst_beats: int = 16
     """Longest AXI burst the NPU issues. A power of two, 1..256."""
     max_reads: int = 8
     """Read bursts in flight at once. 1..32."""
+    has_int16: bool = True
+    """Activations of int16. Without: the CPU computes those operators."""
+    has_residual: bool = True
+    """Sums fused behind a convolution. Without: the tensor processor adds."""
+    has_fused_pool: bool = True
+    """Maximum pools fused behind a convolution. Without: the tensor processor makes them."""
+    has_lut: bool = True
+    """Lookup tables behind a convolution. Without: the tensor processor looks up."""
+    has_descriptor_check: bool = True
+    """Descriptors are checked before they start. Without: only the memory windows, the watchdog and TIMEOUT stop a
+    program that breaks a rule.
+    """
 
     def __post_init__(self) -> None:
         def is_pow2(value: int) -> bool:
@@ -74,7 +90,10 @@ class NpuConfig:
 
         for field in fields(self):
             value = getattr(self, field.name)
-            check(field.name, isinstance(value, int) and not isinstance(value, bool), "use an integer")
+            if field.name in FEATURES:
+                check(field.name, isinstance(value, bool), "use true or false")
+            else:
+                check(field.name, isinstance(value, int) and not isinstance(value, bool), "use an integer")
         check("num_cores", self.num_cores in (1, 2, 4, 8, 16), "use 1, 2, 4, 8 or 16")
         check("num_lanes", self.num_lanes in (8, 16, 32), "use 8, 16 or 32")
         check(
@@ -116,6 +135,7 @@ class NpuConfig:
             is_pow2(self.pool_channels) and self.num_cores <= self.pool_channels <= 4096,
             f"use a power of two, {self.num_cores} (num_cores) .. 4096",
         )
+        check("tp_lanes", self.tp_lanes in (1, 2, 4), "use 1, 2 or 4")
         check(
             "tp_buffer_bytes",
             is_pow2(self.tp_buffer_bytes) and MIN_TP_BUFFER_BYTES <= self.tp_buffer_bytes <= 1 << 16,
@@ -160,7 +180,7 @@ class NpuConfig:
     @property
     def chunk_lanes(self) -> int:
         """Bytes of a chunk that the drain writes: at least the two that the fused pool makes in a cycle."""
-        return max(2, self.post_lanes)
+        return max(2, self.post_lanes) if self.has_fused_pool else self.post_lanes
 
     @property
     def pool_max_row_bytes(self) -> int:
@@ -172,15 +192,25 @@ class NpuConfig:
         """The preset's letter, or `custom`."""
         return next((letter for letter, preset in PRESETS.items() if preset == self), "custom")
 
+    def absent(self, features: Mapping[str, str]) -> list[str]:
+        """Fields of a descriptor that must be 0, as this NPU lacks what they need; `features` by field."""
+        return [name for name, feature in features.items() if not getattr(self, feature)]
+
     def to_dict(self) -> dict[str, int]:
         """All parameters by name."""
         return asdict(self)
 
-    def with_(self, **changes: int) -> NpuConfig:
+    def to_toml(self) -> str:
+        """The TOML file of all parameters, a line each."""
+        return "".join(f"{name} = {str(value).lower()}\n" for name, value in self.to_dict().items())
+
+    def with_(self, **changes: Any) -> NpuConfig:
         """A copy with some parameters changed, validated again."""
         return replace(self, **changes)
 
 
+FEATURES = tuple(field.name for field in fields(NpuConfig) if isinstance(field.default, bool))
+"""Parameters that are true or false: units that an instance may lack."""
 PRESETS: dict[str, NpuConfig] = {
     "S": NpuConfig(num_cores=1, post_lanes=2),
     "D": NpuConfig(num_cores=2, post_lanes=4),
@@ -221,7 +251,7 @@ def load_config(text: str) -> NpuConfig:
     except ValueError:
         raise ConfigError(f"{label}: a number of too many digits") from None
     except RecursionError:
-        raise ConfigError(f"{label}: nested too deeply; a configuration is a list of parameters and integers") from None
+        raise ConfigError(f"{label}: nested too deeply; a configuration is a list of parameters") from None
     known = {field.name for field in fields(NpuConfig)}
     if unknown := sorted(set(values) - known):
         raise ConfigError(

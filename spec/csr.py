@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .config import FEATURES, NpuConfig
 from .docs import member_docs
 from .enums import IntEnum, IntFlag
 from .isa import COMPLETION
@@ -22,6 +23,7 @@ __all__ = [
     "Register",
     "Status",
     "WindowControl",
+    "config_values",
 ]
 
 ID = 0x434E5659
@@ -97,8 +99,8 @@ class Error(IntEnum, shape=8):
     else of the oldest write, else 0.
     """
     MALFORMED = 7
-    """A descriptor breaks a rule of the instruction set and was not started; ERROR_ADDR is its address. Earlier
-    descriptors have completed. Or PROGRAM_COUNT is not legal; ERROR_ADDR is PROGRAM_BASE.
+    """A descriptor breaks a rule of the instruction set, or needs what FEATURES lacks, and was not started; ERROR_ADDR
+    is its address. Earlier descriptors have completed. Or PROGRAM_COUNT is not legal; ERROR_ADDR is PROGRAM_BASE.
     """
     POOL = 8
     """The fused pool of a descriptor breaks a rule of pools, and nothing else is wrong; the same happens as with
@@ -133,6 +135,7 @@ _CONFIG0 = tuple(
     Field(name, 8 * number, 8, f"`NpuConfig.{name}`.")
     for number, name in enumerate(("num_cores", "num_lanes", "port_bytes", "post_lanes"))
 )
+_FEATURES = tuple(Field(name, number, 1, f"`NpuConfig.{name}`.") for number, name in enumerate(FEATURES))
 _IRQ = Field("IRQ", 0, 1, "The interrupt.")
 
 
@@ -268,5 +271,20 @@ REGISTERS = {
             "do not end, the interrupt comes after twice as many cycles, with STOPPING set.",
         ),
         *(register for number in range(NUM_WINDOWS) for register in _window(number)),
+        Register(
+            "FEATURES",
+            0x80,
+            "ro",
+            f"What this NPU has: {', '.join(f'{field.name} in bit {field.lsb}' for field in _FEATURES)}.",
+            fields=_FEATURES,
+        ),
     )
 }
+
+
+def config_values(config: NpuConfig) -> dict[str, int]:
+    """What the registers hold that tell the configuration, by name."""
+    return {
+        name: sum(int(getattr(config, field.name)) << field.lsb for field in REGISTERS[name].fields)
+        for name in ("CONFIG0", "FEATURES")
+    }

@@ -113,7 +113,7 @@ ARITHMETIC_CYCLES = 2 * SCALE_CYCLES + 2
 """Of a sum, a difference or a product: operands are scaled, then the result."""
 
 NUM_TP_LANES = 4
-"""Bytes that the tensor processor takes from each operand per cycle."""
+"""Bytes that each gather of the tensor processor reads per cycle."""
 GATHER_CYCLES = 3
 """From addresses at the buffer of the tensor processor to their bytes."""
 EXTREME_CYCLES = 1

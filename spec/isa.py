@@ -28,6 +28,7 @@ __all__ = [
     "MAX_STEP_KERNELS",
     "NN",
     "NN_AT_LEAST_ONE",
+    "NN_FEATURES",
     "NN_INT8",
     "NN_RESIDUAL_AT_LEAST_ONE",
     "NN_RESIDUAL_INT8",
@@ -43,6 +44,7 @@ __all__ = [
     "TP",
     "TP_AT_LEAST_ONE",
     "TP_B_AT_LEAST_ONE",
+    "TP_FEATURES",
     "TP_INT8",
     "TP_POOL_AT_LEAST_ONE",
     "TP_TWO_OPERANDS",
@@ -486,6 +488,13 @@ points too).
 """
 NN_RESIDUAL_INT8 = ("res_a_zero_point", "res_b_zero_point", "res_zero_point_out", "res_act_min", "res_act_max")
 """With `has_residual` these too."""
+NN_FEATURES = {
+    "is_wide": "has_int16",
+    "has_residual": "has_residual",
+    "has_lut": "has_lut",
+    "pool_size": "has_fused_pool",
+}
+"""Fields of `NN` that must be 0 where the NPU lacks a feature, and that."""
 NN_TABLES = ("tap_addr", "stream_addr", "wgt_addr", "param_addr")
 """Fields of `NN` that must be aligned to `TABLE_ALIGN_BYTES`."""
 TABLE_ALIGN_BYTES = 32
@@ -606,6 +615,8 @@ TP = Record(
 )
 """One block on the TP engine: load into the buffer, process one element per cycle, write."""
 
+TP_FEATURES = {"is_wide": "has_int16"}
+"""The same of `TP`."""
 TP_AT_LEAST_ONE = ("a_run_bytes", "num_a_runs", "num_0", "num_1", "num_2", "out_run_bytes")
 """Fields of `TP` that must not be 0."""
 TP_TWO_OPERANDS = (TpOp.ADD, TpOp.SUB, TpOp.MUL, TpOp.MAXIMUM, TpOp.MINIMUM)

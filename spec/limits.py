@@ -33,6 +33,11 @@ class FusedPool:
         )
 
 
+def _unit(pool: FusedPool, config: NpuConfig) -> bool:
+    """only an NPU that has the unit fuses pools (`has_fused_pool`)"""
+    return config.has_fused_pool
+
+
 def _window(pool: FusedPool, config: NpuConfig) -> bool:
     """a fused pool has a 2x2 or 3x3 window"""
     return pool.kernel in ((2, 2), (3, 3))
@@ -63,7 +68,15 @@ def _width(pool: FusedPool, config: NpuConfig) -> bool:
     return pool.kernel != (3, 3) or pool.size_in[1] * pool.element_bytes < config.pool_line_bytes
 
 
-FUSED_POOL_LIMITS: tuple[Callable[[FusedPool, NpuConfig], bool], ...] = (_window, _stride, _pads, _even, _odd, _width)
+FUSED_POOL_LIMITS: tuple[Callable[[FusedPool, NpuConfig], bool], ...] = (
+    _unit,
+    _window,
+    _stride,
+    _pads,
+    _even,
+    _odd,
+    _width,
+)
 """What makes a maximum pool legal in the drain of the NN engine; any other one is a layer of its own."""
 
 

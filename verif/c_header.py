@@ -49,6 +49,13 @@ def header() -> str:
         *_bits("STATUS", csr.Status),
         *_bits("WINDOW", csr.WindowControl),
         "",
+        "/* X(name, bit) for each bit of FEATURES. */",
+        "#define CONVOY_FEATURES(X) \\",
+        " \\\n".join(
+            f"    X({field.name.removeprefix('has_').upper()}, {field.lsb})"
+            for field in csr.REGISTERS["FEATURES"].fields
+        ),
+        "",
         "/* ERROR: why the NPU stopped. */",
         "enum convoy_error {",
     ]

@@ -33,7 +33,7 @@ from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.runtime.session import Session
 from convoy.driver.workload.inputs import random_inputs
 from convoy.driver.workload.reference import Reference
-from convoy.spec.config import PRESETS, NpuConfig
+from convoy.spec.config import FEATURES, PRESETS, NpuConfig
 from convoy.spec.isa import MAX_RUN_BITS, NN, Opcode
 
 from .strategies import LUT_OPTIONS, TABLE_ROOTS, configs, cut_graphs, layer_graphs, memory_models, state_graphs
@@ -61,12 +61,25 @@ RTL_CONFIGS = {
         stripe_bytes=4096,
         window_words=32,
         weight_fifo_beats=32,
+        tp_lanes=2,
         tp_buffer_bytes=1024,
         max_reads=3,
         pool_line_bytes=32,
         pool_channels=8,
     ),
-    "wide": NpuConfig(num_cores=1, num_lanes=32, port_bits=32, post_lanes=16, stripe_bytes=8192, max_burst_beats=4),
+    "lean": NpuConfig(
+        num_lanes=8,
+        post_lanes=1,
+        num_acc_entries=32,
+        stripe_bytes=16384,
+        window_words=32,
+        tp_lanes=1,
+        tp_buffer_bytes=4096,
+        **dict.fromkeys(FEATURES, False),
+    ),
+    "wide": NpuConfig(
+        num_cores=1, num_lanes=32, port_bits=32, post_lanes=16, stripe_bytes=8192, max_burst_beats=4, tp_lanes=1
+    ),
 }
 """Few and far apart: each is compiled once."""
 LIMITS = ("window memory", "stripe memory", "TP buffer", "cannot be applied exactly")
@@ -333,6 +346,7 @@ def _config_modes(config: NpuConfig) -> Iterator[str]:
     yield f"post lanes: {config.post_lanes}"
     yield f"stripe bytes: {config.stripe_bytes}"
     yield f"TP buffer bytes: {config.tp_buffer_bytes}"
+    yield from (f"lacks: {name}" for name in FEATURES if not getattr(config, name))
 
 
 def required_modes(device_name: str) -> set[str]:
@@ -418,6 +432,7 @@ def required_modes(device_name: str) -> set[str]:
             "post lanes": [1, 4, 8, 16],
             "stripe bytes": [4096, 65536],
             "TP buffer bytes": [1024, 16384],
+            "lacks": FEATURES,
         }
     else:
         values |= {
@@ -512,6 +527,8 @@ def campaign(
         example = write_tflite(reference_graph(graph)), config, memory_model, input_seed, keep_tensors
         if example in seen:
             return
+        if not config.has_int16:
+            graph = reference_graph(graph)  # the CPU takes what TFLite can say
         compiled = compile_or_reject(graph, config, keep_tensors)
         modes = modes_of(graph, compiled, None if device_name == "golden" else memory_model)
         if coverage.is_covered(modes, num_examples) and not failures:

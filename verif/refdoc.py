@@ -188,7 +188,7 @@ def _configuration() -> str:
         f"|---|{'---|' * len(presets)}---|",
     ]
     for field in fields(config.NpuConfig):
-        values = " | ".join(str(getattr(preset, field.name)) for preset in presets.values())
+        values = " | ".join(str(getattr(preset, field.name)).lower() for preset in presets.values())
         lines.append(f"| `{field.name}` | {values} | {_cell(docs[field.name])} |")
     return "\n".join(lines) + "\n"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from convoy.driver.graph.graph import Op, Variable
 from convoy.driver.runtime.device import MemoryModel
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import FEATURES, NpuConfig
 
 from .graphs import GraphMaker
 
@@ -52,9 +52,11 @@ def configs(draw) -> NpuConfig:
         stripe_bytes=draw(st.sampled_from([4096, 65536])),
         window_words=draw(st.sampled_from([32, 64])),
         port_bits=draw(st.sampled_from([32, 64, 256])),
+        tp_lanes=draw(st.sampled_from([1, 2, 4])),
         tp_buffer_bytes=draw(st.sampled_from([1024, 16384])),
         pool_line_bytes=draw(st.sampled_from([16, 64])),
         pool_channels=draw(st.sampled_from([16, 64])),
+        **dict.fromkeys(draw(st.sampled_from([(), (), (), *((name,) for name in FEATURES), FEATURES])), False),
     )
 
 

@@ -64,12 +64,14 @@ def configurations(base: NpuConfig, settings: Sequence[str]) -> list[tuple[dict[
     for setting in settings:
         name, separator, text = setting.partition("=")
         values = [value.strip() for value in text.split(",")]
-        if not separator or not all(value.isdecimal() and len(value) < 10 for value in values):
-            raise GraphError(f"--set {setting}: give PARAMETER=VALUE,VALUE..., such as num_cores=1,2,4")
+        if not separator or not all(_is_value(value) for value in values):
+            raise GraphError(
+                f"--set {setting}: give PARAMETER=VALUE,VALUE..., such as num_cores=1,2,4 or has_int16=true,false"
+            )
         if name not in known or name in chosen:
             problem = "is given twice" if name in chosen else f"is no parameter; there are {', '.join(known)}"
             raise GraphError(f"--set {setting}: {name!r} {problem}")
-        chosen[name] = list(dict.fromkeys(map(int, values)))
+        chosen[name] = list(dict.fromkeys(map(_value, values)))
     number = 1
     for numbers in chosen.values():
         number *= len(numbers)
@@ -83,6 +85,17 @@ def configurations(base: NpuConfig, settings: Sequence[str]) -> list[tuple[dict[
         except ConfigError as error:
             found.append((parameters, str(error)))
     return found
+
+
+_WORDS = {"true": True, "false": False}
+
+
+def _is_value(text: str) -> bool:
+    return text in _WORDS or (text.isdecimal() and len(text) < 10)
+
+
+def _value(text: str) -> int:
+    return _WORDS[text] if text in _WORDS else int(text)
 
 
 def sweep(
@@ -175,7 +188,7 @@ def print_points(points: Sequence[Point], console: Console) -> None:
     columns |= {"best": "center", "remark": "left"}
     rows = [
         [
-            *(str(point.parameters[name]) for name in names),
+            *(str(point.parameters[name]).lower() for name in names),
             f"{point.multipliers:,}" if point.multipliers else "-",
             f"{point.memory_bytes:,}" if point.memory_bytes else "-",
             "-" if point.cycles is None else f"{point.cycles:,}",
@@ -211,7 +224,7 @@ def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:
     names = list(points[0].parameters)
     ran = [point for point in points if point.cycles is not None]
     values = [
-        asdict(point) | {"label": ", ".join(f"{name} {value}" for name, value in point.parameters.items())}
+        asdict(point) | {"label": ", ".join(f"{name} {str(value).lower()}" for name, value in point.parameters.items())}
         for point in ran
     ]
     base = alt.Chart(alt.Data(values=values)).encode(
@@ -225,7 +238,7 @@ def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:
     front = base.transform_filter("datum.is_best").mark_line(color="#08519c", opacity=0.4)
     rows = [
         [
-            *(str(point.parameters[name]) for name in names),
+            *(str(point.parameters[name]).lower() for name in names),
             f"{point.multipliers:,}",
             f"{point.memory_bytes:,}",
             f"{point.cycles:,}",

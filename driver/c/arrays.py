@@ -19,7 +19,8 @@ from convoy.driver.graph.graph import Quant
 from convoy.driver.report.config_report import installed
 from convoy.driver.report.markdown import LINE_COLUMNS
 from convoy.driver.runtime.device import MemoryModel
-from convoy.driver.runtime.session import config_word, timeout_limit, watchdog_limit
+from convoy.driver.runtime.session import timeout_limit, watchdog_limit
+from convoy.spec.csr import config_values
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES
 
 from .layout import layout_of
@@ -111,10 +112,11 @@ def c_files(plan: Plan, found: Offload, model: str, path: Path, *, has_constants
     layout = layout_of([step.program for step in found.steps])
     inputs, outputs = ([_activation(plan, index) for index in each] for each in (found.inputs, found.outputs))
     variables = [_Variable.of(plan, keep) for keep in plan.keeps]
-    watchdog = watchdog_limit(plan.config)
+    watchdog, registers = watchdog_limit(plan.config), config_values(plan.config)
     fields = {
         "name": _text(name),
-        "config": f"{config_word(plan.config):#010x}u",
+        "config": f"{registers['CONFIG0']:#010x}u",
+        "features": f"{registers['FEATURES']:#x}u",
         "activation_bytes": f"{layout.activation_bytes}u",
         "constants_offset": f"{layout.constants_offset}u",
         "constant_bytes": f"{len(layout.constants)}u",

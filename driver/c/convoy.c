@@ -101,6 +101,11 @@ static int load(convoy_instance *instance, convoy_npu *npu, const convoy_network
     const uint32_t descriptors = network->constants_offset + constant_bytes;
     const uint32_t num_bytes = network->num_descriptors * CONVOY_DESCRIPTOR_BYTES;
     if (convoy_port_read32(npu, CONVOY_REG_CONFIG0) != network->config) return CONVOY_OTHER_CONFIG;
+    const uint32_t missing = network->features & ~convoy_port_read32(npu, CONVOY_REG_FEATURES);
+#define LACKS(name, bit) \
+    if (missing >> (bit) & 1) return CONVOY_LACKS_##name;
+    CONVOY_FEATURES(LACKS)
+#undef LACKS
     *instance = (convoy_instance){
         .npu = npu,
         .network = network,
@@ -321,6 +326,11 @@ const char *convoy_error_name(int status) {
         NAME(CONVOY_STUCK)
         NAME(CONVOY_GAVE_UP)
 #undef NAME
+#define LACKS(name, bit) \
+    case CONVOY_LACKS_##name: \
+        return "CONVOY_LACKS_" #name;
+        CONVOY_FEATURES(LACKS)
+#undef LACKS
         default:
             return "unknown";
     }

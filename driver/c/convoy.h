@@ -47,7 +47,11 @@ enum convoy_status {
     CONVOY_NO_MEMORY,       /* the memory is smaller than the network needs, or does not end below 4 GiB */
     CONVOY_NO_CONSTANTS,    /* they were written into a file (--constants): convoy_load_in_place */
     CONVOY_STUCK,           /* the memory does not answer bursts under way: reset it and the NPU together */
-    CONVOY_GAVE_UP          /* `convoy_port_wait` ended the wait; `convoy_reset` before the next run */
+    CONVOY_GAVE_UP,         /* `convoy_port_wait` ended the wait; `convoy_reset` before the next run */
+/* CONVOY_LACKS_...: the NPU was made without what the network was compiled for; compile for a configuration without */
+#define CONVOY_LACKS(name, bit) CONVOY_LACKS_##name = 0x200 + (bit),
+    CONVOY_FEATURES(CONVOY_LACKS)
+#undef CONVOY_LACKS
 };
 
 enum convoy_dtype { CONVOY_INT8, CONVOY_UINT8, CONVOY_INT16, CONVOY_BOOL };
@@ -92,6 +96,7 @@ typedef struct {
 typedef struct {
     const char *name;
     uint32_t config;                /* what CONFIG0 of the NPU must hold */
+    uint32_t features;              /* bits that its FEATURES must have set */
     uint32_t activation_bytes;      /* inputs, outputs, variables and what is between */
     uint32_t constants_offset;      /* multiple of CONVOY_ALIGN */
     uint32_t constant_bytes;
@@ -146,7 +151,7 @@ int convoy_reset(convoy_npu *npu);
 
 /* Copy a network into memory, `network->memory_bytes` of it, and give its variables their first values. Several
  * networks, or one several times, may be loaded, each in memory of its own.
- * CONVOY_OTHER_CONFIG, CONVOY_MISALIGNED, CONVOY_NO_MEMORY, CONVOY_NO_CONSTANTS. */
+ * CONVOY_OTHER_CONFIG, CONVOY_LACKS_..., CONVOY_MISALIGNED, CONVOY_NO_MEMORY, CONVOY_NO_CONSTANTS. */
 int convoy_load(convoy_instance *instance, convoy_npu *npu, const convoy_network *network, convoy_memory memory);
 
 /* The same, but constants stay where the NPU sees them at `constants_addr`: in flash, say, or with another instance of

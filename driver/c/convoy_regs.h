@@ -43,6 +43,9 @@
 /* rw: Cycles from the doorbell after which a program is stopped with CONVOY_ERROR_TIMEOUT, whatever moves; 0: never.
  * If bursts under way do not end, the interrupt comes after twice as many cycles, with STOPPING set. */
 #define CONVOY_REG_TIMEOUT 0x03cu
+/* ro: What this NPU has: has_int16 in bit 0, has_residual in bit 1, has_fused_pool in bit 2, has_lut in bit 3,
+ * has_descriptor_check in bit 4. */
+#define CONVOY_REG_FEATURES 0x080u
 /* rw, held while BUSY or STOPPING: First byte of the memory window, a multiple of 32. */
 #define CONVOY_REG_WINDOW_BASE(n) (0x040u + 0x10u * (n))
 /* rw, held while BUSY or STOPPING: The byte after the window's last one, a multiple of 32. */
@@ -77,6 +80,14 @@
  * unlock. */
 #define CONVOY_WINDOW_LOCK 0x4u
 
+/* X(name, bit) for each bit of FEATURES. */
+#define CONVOY_FEATURES(X) \
+    X(INT16, 0) \
+    X(RESIDUAL, 1) \
+    X(FUSED_POOL, 2) \
+    X(LUT, 3) \
+    X(DESCRIPTOR_CHECK, 4)
+
 /* ERROR: why the NPU stopped. */
 enum convoy_error {
     /* No error. */
@@ -96,8 +107,9 @@ enum convoy_error {
     /* Neither bus nor engines moved for WATCHDOG cycles; ERROR_ADDR is the address of the oldest read under way,
      * else of the oldest write, else 0. */
     CONVOY_ERROR_WATCHDOG = 6,
-    /* A descriptor breaks a rule of the instruction set and was not started; ERROR_ADDR is its address. Earlier
-     * descriptors have completed. Or PROGRAM_COUNT is not legal; ERROR_ADDR is PROGRAM_BASE. */
+    /* A descriptor breaks a rule of the instruction set, or needs what FEATURES lacks, and was not started;
+     * ERROR_ADDR is its address. Earlier descriptors have completed. Or PROGRAM_COUNT is not legal; ERROR_ADDR is
+     * PROGRAM_BASE. */
     CONVOY_ERROR_MALFORMED = 7,
     /* The fused pool of a descriptor breaks a rule of pools, and nothing else is wrong; the same happens as with
      * MALFORMED. */

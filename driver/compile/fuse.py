@@ -145,6 +145,8 @@ class _Fuser:
             return self._foreign(root)
         if obstacle := self._obstacle(operand, root, position):
             return obstacle
+        if not self.config.has_lut and (isinstance(before, ConvWork) or getattr(before, "fill", None) is not None):
+            return "the NN engine has no tables (has_lut = false)"
         if isinstance(before, ConvWork) and before.residual is not None:
             return "a sum is fused there, which comes last"
         if isinstance(before, ConvWork) and before.pool_size and not is_rising(work.lut):
@@ -203,6 +205,8 @@ class _Fuser:
 
     def _add(self, position: int, op: Op, work: ElementwiseWork) -> str | None:
         """Into the operand that is made last, else into the other one."""
+        if not self.config.has_residual:
+            return "the NN engine adds no second operand (has_residual = false)"
         roots = [self._root(index) for index in op.inputs[:2]]
         last, first = sorted((0, 1), key=roots.__getitem__, reverse=True)
         obstacle = self._add_into(last, roots[last], roots[first], position, op, work)

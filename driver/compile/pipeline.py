@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from convoy.driver.emit.program import Plan
 from convoy.driver.graph.graph import Graph
 from convoy.driver.lower.operands import Refusal
@@ -89,7 +91,7 @@ def compile_with_costs(
     it to the host.
     """
     part = cut(graph, layers) if layers is not None else graph
-    edge_inputs, refused, narrow = frozenset(graph.inputs), dict[int, str](), set[int]()
+    edge_inputs, refused, narrow = frozenset(graph.inputs), _left_out(part, config), set[int]()
     reasons = dict[int, str]()
     while True:
         try:
@@ -135,6 +137,19 @@ def _compile(
     plan = emit_plan(expanded, config, chosen.tiled, segments, notes, keep_tensors=keep_tensors)
     plan = replace(plan, doubts=_doubts(expanded, works, plan.placements))
     return Compiled(plan, chosen.cycles, chosen.tiled.tilings_by_op, chosen.tiled.schedule.is_transposed)
+
+
+def _left_out(graph: Graph, config: NpuConfig) -> dict[int, str]:
+    """Why operators go to the host that an NPU with all features would take, by their indices."""
+    if config.has_int16:
+        return {}
+    reasons = {}
+    for op in graph.ops:
+        for index in (*op.inputs, *op.outputs):
+            tensor = graph.tensors[index] if index >= 0 else None
+            if tensor is not None and tensor.is_activation and tensor.dtype == np.int16:
+                reasons[op.index] = f"{tensor.name!r} is int16, and this NPU has has_int16 = false"
+    return reasons
 
 
 def _with_obstacles(notes: dict[int, str], schedule: Schedule, config: NpuConfig) -> dict[int, str]:

@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 from convoy.driver.runtime.device import DeviceError, MemoryModel
 from convoy.spec.config import NpuConfig
-from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, WINDOW_ALIGN_BYTES, Control, Status, WindowControl
+from convoy.spec.csr import (
+    ID,
+    NUM_WINDOWS,
+    REGISTERS,
+    WINDOW_ALIGN_BYTES,
+    Control,
+    Status,
+    WindowControl,
+    config_values,
+)
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES
 
 from .bus_model import SparseMemory
@@ -47,11 +56,7 @@ class GoldenDevice:
         self.explanation = ""
         self._memory = SparseMemory()
         self._machine = Machine(config, self._memory.array)
-        self._values = dict.fromkeys(REGISTERS, 0)
-        self._values["ID"] = ID
-        self._values["CONFIG0"] = (
-            config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
-        )
+        self._values = dict.fromkeys(REGISTERS, 0) | {"ID": ID} | config_values(config)
 
     def read32(self, addr: int) -> int:
         """Read a CSR.

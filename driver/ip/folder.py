@@ -132,7 +132,7 @@ def ip_files(
         f"Written by `convoy verilog`, version {version}{f', commit {commit}' if commit else ''}; do not edit.",
         "SPDX-License-Identifier: Apache-2.0",
         "",
-        *(f"{parameter} = {value}" for parameter, value in config.to_dict().items()),
+        *config.to_toml().splitlines(),
     ]
     design = with_prefix(verilog_2005(with_ram_styles(verilog, top, ram)), top, name)
     comment = "".join(f"// {line}".rstrip() + "\n" for line in header)
@@ -188,7 +188,7 @@ def _readme(
     config: NpuConfig, name: str, ports: list[Port], names: Mapping[str, str], ram: Mapping[str, str], header: list[str]
 ) -> str:
     table = "\n".join(f"| `{port.name}` | {'in' if port.is_input else 'out'} | {port.width} |" for port in ports)
-    parameters = "\n".join(f"| `{key}` | {value} |" for key, value in config.to_dict().items())
+    parameters = "\n".join(f"| `{key}` | {str(value).lower()} |" for key, value in config.to_dict().items())
     registers = "\n".join(f"| 0x{r.addr:02X} | {r.name} | {r.access} |" for r in REGISTERS.values())
     memories = "\n".join(f"| `{unit}` | {ram.get(unit, AUTO)} | {about.doc} |" for unit, about in RAM_UNITS.items())
     max_burst = f"{config.max_burst_beats} beats of {config.port_bits} bits"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from convoy.driver.graph.graph import Op
+from convoy.spec.config import NpuConfig
 
 from .operands import nhwc
 from .operators import window_axis
@@ -33,7 +34,7 @@ def _unmoved(parts: Parts) -> bool:
             continue
         dtype = parts[op.inputs[0]].dtype
         is_least = origin.fill is None or (op.kind == "MAX_POOL_2D" and origin.fill == np.iinfo(dtype).min)
-        if not is_least and not _has_filled(op, origin, (rows, cols), axes, dtype):
+        if not is_least and not _has_filled(op, origin, (rows, cols), axes, dtype, parts.config):
             continue
         options = {name: value for name, value in op.options.items() if name != "padding"}
         options |= {f"stride_{name}": axis.stride for name, axis in zip("hw", axes, strict=True)}
@@ -47,14 +48,16 @@ def _unmoved(parts: Parts) -> bool:
     return False
 
 
-def _has_filled(op: Op, origin: Origin, own: tuple[Axis, Axis], axes: tuple[Axis, Axis], dtype: np.dtype) -> bool:
+def _has_filled(
+    op: Op, origin: Origin, own: tuple[Axis, Axis], axes: tuple[Axis, Axis], dtype: np.dtype, config: NpuConfig
+) -> bool:
     """Has the NN engine the pool with pads of a value, which its windows count?"""
     has_own_pads = any(axis.pad > 0 or axis.end > 0 for axis in own)
     if has_own_pads or origin.fill is None or any(axis.stride not in NATIVE_STRIDES for axis in axes):
         return False
     if op.kind == "AVERAGE_POOL_2D":
         return dtype != np.int16
-    return all(axis.stride == 2 and axis.kernel == axes[0].kernel in (2, 3) for axis in axes)
+    return config.has_fused_pool and all(axis.stride == 2 and axis.kernel == axes[0].kernel in (2, 3) for axis in axes)
 
 
 POOL_EXPANSIONS: dict[str, tuple[Expansion, ...]] = {"MAX_POOL_2D": (_unmoved,), "AVERAGE_POOL_2D": (_unmoved,)}

@@ -296,9 +296,10 @@ def tp_cycles(kind: str, num_bytes: int, num_loaded_bytes: int, config: NpuConfi
     """Estimate of a TP task of `kind` (a key of `fitted.TP_BYTE_CYCLES`) that loads `num_loaded_bytes` and makes
     `num_bytes`.
     """
+    fewer_lanes = 1 / config.tp_lanes - 1 / NUM_TP_LANES if kind == "add" else 0
     return (
         fitted.TP_START_CYCLES
-        + fitted.TP_BYTE_CYCLES[kind] * num_bytes
+        + (fitted.TP_BYTE_CYCLES[kind] + fewer_lanes) * num_bytes
         + fitted.TP_BLOCK_CYCLES * -(-num_loaded_bytes // (config.tp_buffer_bytes // 2))
     )
 
@@ -349,10 +350,11 @@ def tp_window_cycles(op: TpOp, is_wide: bool, rows: np.ndarray, cols: np.ndarray
 
 
 def tp_group_bytes(steps: Iterable[int], config: NpuConfig) -> int:
-    """Elements of 8 bits that the tensor processor walks over in a cycle, with neighbours of each operand so many bytes
-    apart: one where that puts lanes into one bank of its buffer.
+    """Elements of 8 bits of two operands that the tensor processor walks over in a cycle, with neighbours of each
+    operand so many bytes apart: one where that puts lanes into one bank of its buffer.
     """
-    return NUM_TP_LANES if all(step == 0 or step % (config.port_bytes // 2) for step in steps) else 1
+    lanes = config.tp_lanes
+    return lanes if all(step == 0 or step % (2 * config.port_bytes // lanes) for step in steps) else 1
 
 
 def tp_copy_bytes(step: int, config: NpuConfig) -> int:

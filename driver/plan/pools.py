@@ -73,9 +73,14 @@ def works_cycles(works: Sequence[ConvWork | PoolWork], config: NpuConfig) -> flo
 
 def _on_nn_engine(conv: ConvWork | None, edges: tuple[PoolWork, ...], limit: float, config: NpuConfig) -> Pools | None:
     """A convolution and what the tensor processor makes again of its result, if that is estimated to take less than
-    `limit` cycles.
+    `limit` cycles, and the NN engine has the units for it.
     """
-    if conv is not None:
+    if (
+        conv is not None
+        and (config.has_lut or conv.lut is None)
+        and (config.has_fused_pool or not conv.pool_size)
+        and (config.has_int16 or not conv.is_wide)
+    ):
         with suppress(GraphError):
             if works_cycles((conv, *edges), config) < limit:
                 return Pools((conv, *edges))

@@ -26,6 +26,7 @@ REMEDIES = {
     "not on float": _QUANTISE_TOO,
     "not on int": "use int8 activations",
     "tables of 256 bytes": "use int8 activations",
+    "has_int16 = false": "use int8 activations there, or an NPU with has_int16",
     "is int16": "use int8 activations there",
     "keeps a state of its own": "unroll the loop, or keep the state with READ_VARIABLE and ASSIGN_VARIABLE",
     "; the limit is 1..": "stay within the limit, or do it in several layers",

@@ -15,12 +15,12 @@ from convoy.driver.lower.host_ops import HostGroup, host_group
 from convoy.driver.lower.onnx_host import OnnxHostGroup
 from convoy.driver.plan.macs import dense_macs
 from convoy.spec.config import NpuConfig
-from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Status, WindowControl
+from convoy.spec.csr import ID, NUM_WINDOWS, REGISTERS, Control, Status, WindowControl, config_values
 from convoy.spec.isa import CAUSE_FIELDS, COMPLETION, Cause, Opcode
 
 from .device import Device, DeviceError, MemoryModel, npu_error
 
-__all__ = ["Execution", "LayerCost", "Session", "config_word", "plan_inputs", "timeout_limit", "watchdog_limit"]
+__all__ = ["Execution", "LayerCost", "Session", "plan_inputs", "timeout_limit", "watchdog_limit"]
 
 MAX_POLLS = 10_000
 """Reads of STATUS until the driver gives up waiting for the NPU to become idle."""
@@ -80,11 +80,6 @@ def timeout_limit(plan: Plan, model: MemoryModel | None, watchdog_cycles: int) -
     if model is not None:
         work = work * (1 + model.latency_cycles // 32) * 100 // max(1, 100 - model.stall_percent)
     return work + watchdog_cycles
-
-
-def config_word(config: NpuConfig) -> int:
-    """What register CONFIG0 of this NPU holds."""
-    return config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
 
 
 def plan_inputs(plan: Plan) -> list[int]:
@@ -158,9 +153,17 @@ class Session:
         found = self._read("ID")
         if found != ID:
             raise DeviceError(f"the device identifies itself as {found:#x}, not as a Convoy NPU ({ID:#x})")
-        expected = config_word(plan.config)
-        if (found := self._read("CONFIG0")) != expected:
-            raise DeviceError(f"the device's configuration is {found:#010x}, but the plan is for {expected:#010x}")
+        expected = config_values(plan.config)
+        if (found := self._read("CONFIG0")) != expected["CONFIG0"]:
+            raise DeviceError(
+                f"the device's configuration is {found:#010x}, but the plan is for {expected['CONFIG0']:#010x}"
+            )
+        missing = expected["FEATURES"] & ~self._read("FEATURES")
+        if names := [field.name for field in REGISTERS["FEATURES"].fields if missing >> field.lsb & 1]:
+            raise DeviceError(
+                f"the plan is for an NPU with {', '.join(names)}, which the device lacks: compile for a configuration "
+                "in which they are false"
+            )
         if plan.memory_bytes:
             device.write_memory(plan.base + plan.memory_bytes - 1, b"\0")
         for step in plan.steps:

@@ -87,7 +87,7 @@ class _Front:
         """When the next descriptor has been fetched and checked."""
         fetched = max(self.taken + self.num_beats, self.arrived) + 1
         self.arrived = fetched + self.latency + NEXT_FETCH_CYCLES + min(self.num_beats, self.config.max_burst_beats)
-        return fetched + CHECK_CYCLES
+        return fetched + CHECK_CYCLES * self.config.has_descriptor_check
 
     def _released(self, header: dict[str, int]) -> float:
         """When what the next descriptor waits for is done, beside what one for NN waits for of its own engine."""

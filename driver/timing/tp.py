@@ -141,7 +141,9 @@ class TpTimer:
     def _groups(self, d: dict[str, int]) -> float:
         """Results that the process hands over."""
         outer = d["num_0"] * d["num_1"]
-        return outer * (-(-d["num_2"] // NUM_TP_LANES) if d["op"] in (TpOp.COPY, *TP_TWO_OPERANDS) else d["num_2"])
+        if d["op"] in TP_TWO_OPERANDS:
+            return outer * -(-d["num_2"] // self.config.tp_lanes)
+        return outer * (-(-d["num_2"] // NUM_TP_LANES) if d["op"] == TpOp.COPY else d["num_2"])
 
     def _elements(self, d: dict[str, int]) -> float:
         """Cycles of the walk."""

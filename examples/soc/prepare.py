@@ -14,7 +14,7 @@ from convoy.driver.devices import open_device
 from convoy.driver.emit.program import Placement
 from convoy.driver.runtime.device import Device, MemoryModel
 from convoy.spec.config import load_config
-from convoy.spec.csr import ID, REGISTERS, Control, Status
+from convoy.spec.csr import ID, REGISTERS, Control, Status, config_values
 from convoy.spec.isa import COMPLETION
 
 
@@ -70,7 +70,7 @@ def constants(program: dict, memory_bytes: int, device: Device) -> str:
     record_end = program["record_addr"] + COMPLETION.num_bytes * program["program_count"]
     values = {f"REG_{name}": register.addr for name, register in REGISTERS.items()} | {
         "ID": ID,
-        "CONFIG0": device.read32(REGISTERS["CONFIG0"].addr),
+        **config_values(device.config),
         "PORT_BITS": device.config.port_bits,
         "CONTROL_DOORBELL": Control.DOORBELL,
         "STATUS_ERROR": Status.ERROR,

@@ -103,6 +103,8 @@ module testbench;
     if (value != ID) fail("this is no Convoy NPU");
     read_register(REG_CONFIG0, value);
     if (value != CONFIG0) fail("the program is for another configuration");
+    read_register(REG_FEATURES, value);
+    if ((FEATURES & ~value) != 0) fail("the NPU lacks what the program was compiled for");
 
     // The NPU may touch nothing but these windows
     for (i = 0; i < NUM_WINDOWS; i = i + 1) begin

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -21,6 +21,7 @@ from convoy.spec.isa import (
     MAX_STEP_KERNELS,
     NN,
     NN_AT_LEAST_ONE,
+    NN_FEATURES,
     NN_INT8,
     NN_RESIDUAL_AT_LEAST_ONE,
     NN_RESIDUAL_INT8,
@@ -30,6 +31,7 @@ from convoy.spec.isa import (
     TP,
     TP_AT_LEAST_ONE,
     TP_B_AT_LEAST_ONE,
+    TP_FEATURES,
     TP_INT8,
     TP_POOL_AT_LEAST_ONE,
     TP_TWO_OPERANDS,
@@ -90,7 +92,8 @@ class DescriptorCheck(wiring.Component):
 
     Checked, as `check_nn` and `check_tp` of the golden model do it: opcodes and enumerations; counts that must not be
     0; alignment of tables; memories that would be exceeded (accumulators, windows, stripe, TP buffer); the phases, the
-    pads and the pitches of a stripe; run_bits; zero points and clamps; what int16 does not allow; all of a fused pool.
+    pads and the pitches of a stripe; run_bits; zero points and clamps; what int16 does not allow; all of a fused pool;
+    that nothing is asked of units which the NPU lacks.
 
     Left to the golden model: what concerns several descriptors, or a descriptor and its tables; that as many bytes are
     read as the stripe holds; that the counts of a swapped descriptor multiply up, and its stripe is one row a plane;
@@ -242,6 +245,7 @@ class DescriptorCheck(wiring.Component):
         pitch = (config.num_lanes >> d.split_log2) + (d.split_words << exact_log2(config.num_lanes))
         plane_words = d.phase_words << _phases_log2(d)
         breaches = [d[name] == 0 for name in NN_AT_LEAST_ONE]
+        breaches += [d[name] for name in config.absent(NN_FEATURES) if name != "pool_size"]
         breaches += [d[name][: exact_log2(TABLE_ALIGN_BYTES)] != 0 for name in NN_TABLES]
         breaches += [_is_beyond_int8(d[name]) for name in NN_INT8]
         breaches += [d.has_residual & (d[name] == 0) for name in NN_RESIDUAL_AT_LEAST_ONE]
@@ -285,6 +289,8 @@ class DescriptorCheck(wiring.Component):
     def _pool_breaches(self, d):
         """The same for the fused pool of an `NN` descriptor that has one; `spec.limits` explains the first rules."""
         config = self._config
+        if not config.has_fused_pool:
+            return [Const(1)]
         is_three, is_single, is_part = d.pool_size == 3, d.num_groups == 1, d.pool_continues | d.pool_is_open
         keeps_rows = is_part | (~is_single & (is_three | d.pool_rows[0]))
         max_kernels, row_bytes = config.pool_channels // config.num_cores, d.tile_ow << d.is_wide
@@ -312,6 +318,7 @@ class DescriptorCheck(wiring.Component):
         limit = self._config.tp_buffer_bytes // 2
         return [
             *(d[name] == 0 for name in TP_AT_LEAST_ONE),
+            *(d[name] for name in self._config.absent(TP_FEATURES)),
             *(has_b & (d[name] == 0) for name in TP_B_AT_LEAST_ONE),
             *(has_windows & (d[name] == 0) for name in TP_POOL_AT_LEAST_ONE),
             *(_is_beyond_int8(d[name]) for name in TP_INT8),

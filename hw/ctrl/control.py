@@ -12,7 +12,7 @@ from convoy.hw.lib.narrow import truncate
 from convoy.hw.nn.activity import Activity
 from convoy.hw.nn.tp_wait import TpDue
 from convoy.spec.config import NpuConfig
-from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl
+from convoy.spec.csr import CSR_ADDR_BITS, ID, NUM_WINDOWS, Error, WindowControl, config_values
 from convoy.spec.csr import Control as ControlBits
 from convoy.spec.cycles import NUM_RESETS
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, NN, TP
@@ -93,17 +93,12 @@ class Control(wiring.Component):
         m.submodules.counters = counters = Counters(config)
         m.submodules.watchdog = watchdog = Watchdog()
         m.submodules.timeout = timeout = Timeout()
-        fetch, check, dispatch, recorder = Fetch(config), DescriptorCheck(config), Dispatch(), Recorder(config)
-        resting_fetch, resting_check = (
-            rested(fetch, fetch.is_active, platform, "fetch"),
-            rested(check, check.is_active, platform, "check"),
-        )
-        for name, unit in (
-            ("fetch", resting_fetch),
-            ("check", resting_check),
-            ("dispatch", dispatch),
-            ("recorder", recorder),
-        ):
+        fetch, dispatch, recorder = Fetch(config), Dispatch(), Recorder(config)
+        check = DescriptorCheck(config) if config.has_descriptor_check else None
+        units = {"fetch": rested(fetch, fetch.is_active, platform, "fetch"), "dispatch": dispatch, "recorder": recorder}
+        if check is not None:
+            units["check"] = rested(check, check.is_active, platform, "check")
+        for name, unit in units.items():
             m.submodules[name] = resettable(unit, supervisor.engine_reset, platform)
 
         def connect(inner, outer):
@@ -114,15 +109,18 @@ class Control(wiring.Component):
         connect(recorder.write, self.write)
         connect(dispatch.nn, self.nn)
         connect(dispatch.tp, self.tp)
-        wiring.connect(m, fetch.descriptors, check.i)
-        wiring.connect(m, check.o, dispatch.descriptors)
+        if check is None:
+            wiring.connect(m, fetch.descriptors, dispatch.descriptors)
+        else:
+            wiring.connect(m, fetch.descriptors, check.i)
+            wiring.connect(m, check.o, dispatch.descriptors)
         for source, sink in zip(dispatch.completed, recorder.completed, strict=True):
             wiring.connect(m, source, sink)
 
         m.d.sync += self.resets.eq(truncate(Cat(supervisor.engine_reset, self.resets), self.resets.shape()))
         self._elaborate_registers(m, csr_bank, supervisor, counters)
         self._elaborate_windows(m, csr_bank)
-        self._elaborate_faults(m, supervisor, watchdog, timeout, fetch, csr_bank.program_count, check.fault)
+        self._elaborate_faults(m, supervisor, watchdog, timeout, fetch, csr_bank.program_count, check)
         m.d.comb += [
             fetch.start.eq(supervisor.start),
             fetch.enable.eq(supervisor.is_fetching),
@@ -164,7 +162,7 @@ class Control(wiring.Component):
                     window.enable.eq((control & enable) != 0),
                 ]
 
-    def _elaborate_faults(self, m, supervisor, watchdog, timeout, fetch, program_count, descriptor_fault):
+    def _elaborate_faults(self, m, supervisor, watchdog, timeout, fetch, program_count, check):
         """Report the first fault; stop the channels."""
         has_wrong_count = Signal()
         m.d.sync += has_wrong_count.eq(
@@ -180,7 +178,8 @@ class Control(wiring.Component):
             (guard.violation, code, guard.violation_addr)
             for guard, code in zip(self.guards, (Error.ACCESS_READ, Error.ACCESS_WRITE), strict=True)
         ]
-        faults.append((descriptor_fault.valid, descriptor_fault.p.code, descriptor_fault.p.addr))
+        if check is not None:
+            faults.append((check.fault.valid, check.fault.p.code, check.fault.p.addr))
         faults.append((has_wrong_count, Error.MALFORMED, fetch.base))
         faults.append((watchdog.expired, Error.WATCHDOG, oldest_addr))
         faults.append((timeout.expired, Error.TIMEOUT, 0))
@@ -208,12 +207,10 @@ class Control(wiring.Component):
         ]
 
     def _elaborate_registers(self, m, csr_bank, supervisor, counters):
-        config = self._config
-        config0 = config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
         m.d.comb += [
+            *(getattr(csr_bank, name.lower()).eq(value) for name, value in config_values(self._config).items()),
             csr_bank.id.eq(ID),
             csr_bank.is_busy.eq(supervisor.is_busy | supervisor.is_stopping),
-            csr_bank.config0.eq(config0),
             csr_bank.status.eq(Cat(supervisor.is_busy, supervisor.error.code != Error.NONE, supervisor.is_stopping)),
             csr_bank.error.eq(supervisor.error.code),
             csr_bank.error_addr.eq(supervisor.error.addr),

@@ -24,7 +24,7 @@ class Dispatch(wiring.Component):
     Members
     -------
     descriptors : In, stream of `Fetched`
-        Checked: every opcode exists.
+        One with an opcode that does not exist is never taken.
     nn, tp : Out, streams of `NN.layout` and `TP.layout`
         Jobs. A job offered is not withdrawn, unless the program is stopped, a cycle after its descriptor.
     tp_released : Out

@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Member, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import ReadPort
@@ -22,12 +22,20 @@ from convoy.spec.isa import NN, PARAM
 from .drain_units import DRAIN_FIELDS, SCALE_FIELDS, UnitSequencer, place_layout, unit_layout
 from .drain_walk import Walker
 
-__all__ = ["DrainChunks"]
+__all__ = ["DrainChunks", "drain_ports"]
+
+
+def drain_ports(config: NpuConfig) -> dict[str, Member]:
+    """The read ports of the units that the drain has: `read_lut` for lookup tables, `read_residual` for second operands
+    of sums.
+    """
+    ports = {"read_lut": config.has_lut, "read_residual": config.has_residual}
+    return {name: Out(ReadPort(config)) for name, is_there in ports.items() if is_there}
 
 
 class DrainChunks(wiring.Component):
     """Reads, requantises, looks up and compresses the accumulators of finished groups, and adds a residual or pools,
-    into chunks for `ChunkWriter`.
+    into chunks for `ChunkWriter`. What the configuration lacks is left out, and so are its cycles.
 
     The loops are those of "Drain" in docs/architecture.md. Beyond what is written there the descriptor must obey:
     `post_lanes <= num_lanes >> split_log2`; without `is_flat` no chunk reaches into the next row, whatever
@@ -80,10 +88,8 @@ class DrainChunks(wiring.Component):
         The `post_lanes` accumulators, `acc_read_cycles` cycles after `acc_read`.
     chunks : Out(stream of Chunk(chunk_lanes))
         One `last` per job; such a chunk may be empty.
-    read_lut : Out(ReadPort)
-        For lookup tables.
-    read_residual : Out(ReadPort)
-        For second operands.
+    read_lut, read_residual : Out(ReadPort)
+        Those of `drain_ports`.
     """
 
     FIFO_DEPTH = 64
@@ -104,8 +110,7 @@ class DrainChunks(wiring.Component):
                 "acc_lane": Out(range(num_parts)),
                 "acc_data": In(data.ArrayLayout(signed(32), config.post_lanes)),
                 "chunks": Out(stream.Signature(Chunk(config.chunk_lanes))),
-                "read_lut": Out(ReadPort(config)),
-                "read_residual": Out(ReadPort(config)),
+                **drain_ports(config),
             }
         )
 
@@ -116,11 +121,8 @@ class DrainChunks(wiring.Component):
         walker = Walker(config)
         m.submodules.walker_rest = walker_rest = Rest(tail_cycles=3)
         m.submodules.walker = rested(walker, walker_rest.is_active, platform, "walk")
-        requantiser, lut, compressor = (
-            Requantiser(config, config.post_lanes),
-            Lut(config, config.post_lanes),
-            Compressor(config.post_lanes),
-        )
+        requantiser, compressor = Requantiser(config, config.post_lanes), Compressor(config.post_lanes)
+        lut = Lut(config, config.post_lanes) if config.has_lut else None
         masks = fifo.SyncFIFO(width=config.post_lanes, depth=depth)
         places = fifo.SyncFIFO(width=place_layout().size, depth=depth)
         results = fifo.SyncFIFO(width=len(compressor.out) + len(compressor.count), depth=depth)
@@ -133,11 +135,8 @@ class DrainChunks(wiring.Component):
             ("places", places),
             ("results", results),
         ):
-            m.submodules[name] = rested(unit, has_chunks, platform, "post")
-        residual = Residual(config)
-        m.submodules.residual = rested(residual, residual.job.has_residual, platform, "residual")
-        pool = Pool(config)
-        m.submodules.pool = rested(pool, pool.job.pool_size != 0, platform, "pool")
+            if unit is not None:
+                m.submodules[name] = rested(unit, has_chunks, platform, "post")
 
         # Every chunk issued has its room in the queues.
         num_free = Signal(range(depth + 1), init=depth)
@@ -148,34 +147,24 @@ class DrainChunks(wiring.Component):
             has_mask.eq(walker.emit),
         ]
         m.d.comb += [
-            has_chunks.eq((num_free != depth) | lut.is_active),
+            has_chunks.eq((num_free != depth) | (0 if lut is None else lut.is_active)),
             walker_rest.offered.eq(walker.units.valid | walker.prepare | walker.is_active),
         ]
 
         wiring.connect(m, wiring.flipped(self.job), sequencer.job)
         wiring.connect(m, wiring.flipped(self.params), sequencer.params)
-        self._connect_units(m, sequencer, walker, residual, pool)
-        splitter = ByteSplitter(config.chunk_lanes)
-        m.submodules.splitter = rested(splitter, splitter.is_wide, platform, "split")
-        wiring.connect(m, pool.o, splitter.i)
-        wiring.connect(m, splitter.o, wiring.flipped(self.chunks))
         m.submodules.chunks = chunks = Queue(
             Chunk(config.post_lanes), 2
         )  # keeps what comes behind off the paths in front
-        wiring.connect(m, chunks.o, residual.i)
         is_interleaved = sequencer.fields.is_wide & (sequencer.fields.pool_size != 0)
+        behind_is_idle = self._connect_behind(m, platform, sequencer, walker, chunks.o, is_interleaved)
         m.d.comb += [
             walker.is_interleaved.eq(is_interleaved),
             requantiser.is_interleaved.eq(is_interleaved),
-            splitter.has_both.eq(is_interleaved),
-            splitter.is_wide.eq(sequencer.fields.is_wide),
-            splitter.high_bytes.eq(sequencer.fields.out_high_bytes),
-            sequencer.is_quiet.eq(
-                (num_free == depth) & residual.is_idle & pool.is_idle & splitter.is_idle & ~chunks.o.valid
-            ),
+            sequencer.is_quiet.eq((num_free == depth) & behind_is_idle & ~chunks.o.valid),
             sequencer.group_valid.eq(self.group_valid),
             sequencer.group_done.eq(walker.group_done),
-            sequencer.is_prepared.eq(walker.is_prepared & lut.is_ready),
+            sequencer.is_prepared.eq(walker.is_prepared & (1 if lut is None else lut.is_ready)),
             walker.prepare.eq(sequencer.prepare),
             walker.fields.eq(sequencer.fields),
             walker.group.eq(sequencer.group),
@@ -186,13 +175,17 @@ class DrainChunks(wiring.Component):
             ),
         ]
 
-        wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
-        m.d.sync += lut.start.eq(sequencer.job.valid & sequencer.job.ready)
-        m.d.comb += [
-            *(lut.next_job[name].eq(self.job.p[name]) for name in LUT_FIELDS),
-            lut.has_next.eq(self.job.valid),
-            lut.has_lut.eq(sequencer.fields.has_lut),
-        ]
+        if lut is not None:
+            wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
+            m.d.sync += lut.start.eq(sequencer.job.valid & sequencer.job.ready)
+            m.d.comb += [
+                *(lut.next_job[name].eq(self.job.p[name]) for name in LUT_FIELDS),
+                lut.has_next.eq(self.job.valid),
+                lut.has_lut.eq(sequencer.fields.has_lut),
+                lut.valid.eq(requantiser.out_valid),
+                lut.lanes.eq(requantiser.outs),
+            ]
+        looked_up = requantiser if lut is None else lut
 
         scale = delay(m, walker.scale, self._acc_read_cycles, name="scale", reset_less=True)
         m.d.comb += [
@@ -206,13 +199,11 @@ class DrainChunks(wiring.Component):
             ),
             masks.w_en.eq(has_mask),
             masks.w_data.eq(walker.mask),
-            masks.r_en.eq(lut.out_valid),
+            masks.r_en.eq(looked_up.out_valid),
             places.w_en.eq(walker.emit),
             places.w_data.eq(walker.place),
-            lut.valid.eq(requantiser.out_valid),
-            lut.lanes.eq(requantiser.outs),
-            compressor.valid.eq(lut.out_valid),
-            compressor.lanes.eq(lut.outs),
+            compressor.valid.eq(looked_up.out_valid),
+            compressor.lanes.eq(looked_up.outs),
             compressor.mask.eq(masks.r_data),
             results.w_en.eq(compressor.out_valid),
             results.w_data.eq(Cat(compressor.out, compressor.count)),
@@ -228,26 +219,61 @@ class DrainChunks(wiring.Component):
         ]
         return m
 
-    def _connect_units(self, m, sequencer, walker, residual, pool):
-        """The walker, the residual and the pool see the same units; the latter only those that make outputs."""
+    def _connect_behind(self, m, platform, sequencer, walker, chunks, is_interleaved):
+        """Residual, pool and splitter one after another behind `chunks`; a value that is high while nothing is in them.
+
+        The walker, the residual and the pool see the same units; the latter only those that make outputs.
+        """
+        config, fields = self._config, sequencer.fields
         m.submodules.units = units = Queue(
-            unit_layout(self._config), 2
+            unit_layout(config), 2
         )  # keeps the walk's decisions off the path to the parameters
         wiring.connect(m, sequencer.units, units.i)
-        unit, fields = units.o.p, sequencer.fields
-        has_room = residual.units.ready & pool.units.ready
+        unit, followers, idle = units.o.p, [], []
+
+        if config.has_residual:
+            residual = Residual(config)
+            m.submodules.residual = rested(residual, residual.job.has_residual, platform, "residual")
+            m.d.comb += [
+                residual.units.p.addr.eq(unit.addr),
+                residual.units.p.is_last_group.eq(unit.is_last_group),
+                *(residual.job[name].eq(fields[name]) for name, _ in residual.job.shape()),
+            ]
+            wiring.connect(m, residual.port, wiring.flipped(self.read_residual))
+            wiring.connect(m, chunks, residual.i)
+            chunks = residual.o
+            followers.append((residual.units, fields.has_residual))
+            idle.append(residual.is_idle)
+        if config.has_fused_pool:
+            pool = Pool(config)
+            m.submodules.pool = rested(pool, pool.job.pool_size != 0, platform, "pool")
+            m.d.comb += [
+                *(pool.units.p[name].eq(unit[name]) for name, _ in pool.units.p.shape()),
+                *(pool.job[name].eq(fields[name]) for name, _ in pool.job.shape()),
+            ]
+            wiring.connect(m, chunks, pool.i)
+            chunks = pool.o
+            followers.append((pool.units, fields.pool_size != 0))
+            idle.append(pool.is_idle)
+        if config.has_int16:
+            splitter = ByteSplitter(config.chunk_lanes)
+            m.submodules.splitter = rested(splitter, splitter.is_wide, platform, "split")
+            m.d.comb += [
+                splitter.has_both.eq(is_interleaved),
+                splitter.is_wide.eq(fields.is_wide),
+                splitter.high_bytes.eq(fields.out_high_bytes),
+            ]
+            wiring.connect(m, chunks, splitter.i)
+            chunks = splitter.o
+            idle.append(splitter.is_idle)
+        wiring.connect(m, chunks, wiring.flipped(self.chunks))
+
+        has_room = Cat(each.ready for each, _ in followers).all()
         is_taken = units.o.valid & walker.units.ready & unit.is_valid & has_room
         m.d.comb += [
             walker.units.p.eq(unit),
             walker.units.valid.eq(units.o.valid & has_room),
             units.o.ready.eq(walker.units.ready & has_room),
-            residual.units.p.addr.eq(unit.addr),
-            residual.units.p.is_last_group.eq(unit.is_last_group),
-            residual.units.valid.eq(is_taken & fields.has_residual),
-            *(pool.units.p[name].eq(unit[name]) for name, _ in pool.units.p.shape()),
-            pool.units.valid.eq(is_taken & (fields.pool_size != 0)),
-            *(residual.job[name].eq(fields[name]) for name, _ in residual.job.shape()),
-            *(pool.job[name].eq(fields[name]) for name, _ in pool.job.shape()),
+            *(each.valid.eq(is_taken & is_wanted) for each, is_wanted in followers),
         ]
-        wiring.connect(m, residual.port, wiring.flipped(self.read_residual))
-        wiring.connect(m, residual.o, pool.i)
+        return Cat(idle).all()

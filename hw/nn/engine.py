@@ -12,11 +12,11 @@ from convoy.hw.lib.register import data_register
 from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import UNIT_RESET_GROUPS
-from convoy.spec.isa import NN
+from convoy.spec.isa import NN, NN_FEATURES
 
 from .activity import Activity, ActivityMonitor
 from .core import Core
-from .drain import DrainChunks
+from .drain import DrainChunks, drain_ports
 from .drain_units import DRAIN_FIELDS
 from .filler import FILLER_FIELDS, Filler
 from .job import JobSlot
@@ -41,7 +41,7 @@ class NnEngine(wiring.Component):
     job : In(stream of NN.layout)
     tp_due : In, with a job: how many jobs of the tensor processor, the oldest ones that are not complete, it waits for
     tp_done : In(1), strobe: the tensor processor has completed one
-    read_acts, read_weights, read_tables, read_params, read_lut, read_residual : Out(ReadPort)
+    read_acts, read_weights, read_tables, read_params, and those of `drain_ports` : Out(ReadPort)
     write : Out(WritePort)
     done : Out(1), strobe: a descriptor is complete and its writes are acknowledged; in order
     activity : Out(Activity), what the cores did two cycles before
@@ -62,8 +62,7 @@ class NnEngine(wiring.Component):
                 "read_weights": Out(ReadPort(config)),
                 "read_tables": Out(ReadPort(config)),
                 "read_params": Out(ReadPort(config)),
-                "read_lut": Out(ReadPort(config)),
-                "read_residual": Out(ReadPort(config)),
+                **drain_ports(config),
                 "write": Out(WritePort(config)),
                 "done": Out(1),
                 "activity": Out(Activity(config)),
@@ -105,8 +104,8 @@ class NnEngine(wiring.Component):
         wiring.connect(m, fetch.weights, wiring.flipped(self.read_weights))
         wiring.connect(m, fetch.tables, wiring.flipped(self.read_tables))
         wiring.connect(m, params.port, wiring.flipped(self.read_params))
-        wiring.connect(m, drain.read_lut, wiring.flipped(self.read_lut))
-        wiring.connect(m, drain.read_residual, wiring.flipped(self.read_residual))
+        for name in drain_ports(config):
+            wiring.connect(m, getattr(drain, name), wiring.flipped(getattr(self, name)))
         wiring.connect(m, writer.port, wiring.flipped(self.write))
         wiring.connect(m, params.params, drain.params)
         # Parameters are needed last, and weights are fetched far ahead: they need not be while pixels, or parameters,
@@ -165,12 +164,13 @@ class NnEngine(wiring.Component):
             else:
                 m.d.comb += [unit_job.valid.eq(slot.o.valid), slot.o.ready.eq(unit_job.ready)]
         inputs += [core.job for core in cores]
+        absent = self._config.absent(NN_FEATURES)
 
         m.d.comb += self.job.ready.eq(Cat(job.ready for job in inputs).all())
         for job in inputs:
             m.d.comb += job.valid.eq(self.job.valid & self.job.ready)
             for name, _ in job.payload.shape():
-                m.d.comb += job.payload[name].eq(self.job.payload[name])
+                m.d.comb += job.payload[name].eq(0 if name in absent else self.job.payload[name])
 
         accepted = Signal()
         num_open, num_unfilled = (

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import NUM_TP_LANES
-from convoy.spec.isa import TP
+from convoy.spec.isa import TP, TP_FEATURES
 
 from .buffer import TpBuffer
 from .load import Load
@@ -85,11 +85,11 @@ class TpEngine(wiring.Component):
 
     def _fork(self, m, units):
         """Offer the descriptor to each unit until it has taken it."""
-        is_taken = Signal(len(units))
+        is_taken, absent = Signal(len(units)), self._config.absent(TP_FEATURES)
         for index, unit in enumerate(units):
             m.d.comb += unit.valid.eq(self.job.valid & ~is_taken[index])
             for name, _ in unit.p.shape():
-                m.d.comb += unit.p[name].eq(self.job.p[name])
+                m.d.comb += unit.p[name].eq(0 if name in absent else self.job.p[name])
             with m.If(unit.valid & unit.ready):
                 m.d.sync += is_taken[index].eq(1)
         m.d.comb += self.job.ready.eq(

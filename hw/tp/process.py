@@ -74,8 +74,8 @@ class Process(wiring.Component):
     `ARITHMETIC_CYCLES` more; 9 of others, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES` more, `MEAN` `MEAN_CYCLES`.
     Throughput: pools of int8: `2 * num_lanes` pixels of a window row, or `num_lanes` of each of two rows, per cycle;
     of int16, and `BILINEAR`: `num_lanes` pixels of a row (averages of int16: at least the cycles of `Average` per
-    window); others: a group of `num_lanes` elements of a row per cycle (one element if a step puts lanes into one bank,
-    in `COPY` two if it puts all into one; of int16: two cycles).
+    window); others: a group of `num_lanes` elements of a row per cycle, of two operands `tp_lanes` (one element if a
+    step puts lanes into one bank, in `COPY` two if it puts all into one; of int16: two cycles).
 
     Parameters
     ----------
@@ -125,7 +125,9 @@ class Process(wiring.Component):
         m = Module()
         lanes, half_bits = self._num_lanes, exact_log2(self._config.tp_buffer_bytes) - 1
         m.submodules.window_walk = window_walk = WindowWalk(half_bits)
-        m.submodules.group_walk = group_walk = GroupWalk(half_bits, num_lanes=lanes, num_banks=self._config.port_bytes)
+        m.submodules.group_walk = group_walk = GroupWalk(
+            half_bits, num_lanes=lanes, num_math_lanes=self._config.tp_lanes, num_banks=self._config.port_bytes
+        )
         m.submodules.queue = queue = Queue(result_layout(lanes), self.QUEUE_DEPTH)
         wiring.connect(m, window_walk.windows, group_walk.windows)
         m.submodules.lut = lut = Lut(self._config, lanes)
@@ -263,13 +265,15 @@ class Process(wiring.Component):
     def _compute(self, m, job, tags, weights, copied, lut, results):
         """The bytes that were read or the fill, or what is made of them, looked up if need be, into the queue."""
         read_a, read_b = self.read_data
+        num_math_lanes = self._config.tp_lanes
         low_a, low_b = (
-            Signal.like(Value.cast(read_a), reset_less=True),
-            Signal.like(Value.cast(read_b), reset_less=True),
+            [Signal(8, reset_less=True, name=f"low_{name}_{lane}") for lane in range(num_math_lanes)] for name in "ab"
         )
         count_b = tags.pop("count_b")
         with m.If(tags.pop("is_low")):
-            m.d.sync += [low_a.eq(Value.cast(read_a)), low_b.eq(Value.cast(read_b))]
+            m.d.sync += [
+                low.eq(read[lane]) for lows, read in ((low_a, read_a), (low_b, read_b)) for lane, low in enumerate(lows)
+            ]
         maths, extremes, is_minimum, is_weighted = (
             [],
             [],
@@ -277,12 +281,13 @@ class Process(wiring.Component):
             Signal(),
         )  # extremes: a cycle after the elements, which are compared first
         m.d.comb += [is_minimum.eq(job.op == TpOp.MINIMUM), is_weighted.eq(job.op == TpOp.BILINEAR)]
-        for lane, (a, b) in enumerate(zip(read_a, read_b, strict=True)):
+        for lane in range(num_math_lanes):
+            a, b = read_a[lane], read_b[lane]
             m.submodules[f"math{lane}"] = math = MathLane()
             _assign(m, math.job, job)
             m.d.comb += [
-                math.a.eq(Mux(job.is_wide, Cat(low_a.word_select(lane, 8), a).as_signed(), a)),
-                math.b.eq(Mux(job.is_wide, Cat(low_b.word_select(lane, 8), b).as_signed(), b)),
+                math.a.eq(Mux(job.is_wide, Cat(low_a[lane], a).as_signed(), a)),
+                math.b.eq(Mux(job.is_wide, Cat(low_b[lane], b).as_signed(), b)),
             ]
             maths.append(math)
             is_b = Signal(name=f"is_b_{lane}")

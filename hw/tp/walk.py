@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.lib.narrow import truncate
-from convoy.spec.isa import FRACTION_BITS, TP, TP_WINDOWS, TpOp
+from convoy.spec.isa import FRACTION_BITS, TP, TP_TWO_OPERANDS, TP_WINDOWS, TpOp
 
 from .window_position import Axis, Loops, Multiplier, RowAddresses, RowParts
 
@@ -275,10 +275,11 @@ class GroupWalk(wiring.Component):
     """Cuts windows into groups of bytes that the buffer reads at once: row by row, up to `num_lanes` columns each; in
     pools of int8 of two rows, or twice as many columns, as `pool_mode` says.
 
-    Columns are `step_2` bytes apart (pools, `BILINEAR`: 1), `b_step_2` in operand B, rows `tile_iw`. When a step would
-    put two lanes into one bank, groups have one byte; a step of 0 does not, all lanes then read one byte. `COPY`, which
-    has no operand B, reads with both gathers then, as `pair_mode` says: its groups have two bytes, or are full. Nothing
-    is read for bytes outside the image, so their groups are always full.
+    Columns are `step_2` bytes apart (pools, `BILINEAR`: 1), `b_step_2` in operand B, rows `tile_iw`. Groups of two
+    operands have up to `num_math_lanes`. When a step would put two lanes into one bank, groups have one byte; a step of
+    0 does not, all lanes then read one byte. `COPY`, which has no operand B, reads with both gathers then, as
+    `pair_mode` says: its groups have two bytes, or are full. Nothing is read for bytes outside the image, so their
+    groups are always full.
 
     | cycle | what happens |
     | -- | -- |
@@ -295,6 +296,8 @@ class GroupWalk(wiring.Component):
         Bits of an address within a buffer half.
     num_lanes : int
         Bytes of a group, a power of two.
+    num_math_lanes : int
+        Elements of a group of two operands: `num_lanes`, 2 or 1.
     num_banks : int
         Banks of the buffer, a power of two of at least `num_lanes`.
 
@@ -314,8 +317,8 @@ class GroupWalk(wiring.Component):
         Bytes from lane to lane of A and of B, constant during a descriptor; the same in `COPY`.
     """
 
-    def __init__(self, addr_bits: int, *, num_lanes: int, num_banks: int):
-        self._num_lanes, self._num_banks = num_lanes, num_banks
+    def __init__(self, addr_bits: int, *, num_lanes: int, num_math_lanes: int, num_banks: int):
+        self._num_lanes, self._num_math_lanes, self._num_banks = num_lanes, num_math_lanes, num_banks
         super().__init__(
             {
                 "job": In(_GROUP_JOB),
@@ -332,22 +335,29 @@ class GroupWalk(wiring.Component):
         job, windows, groups = self.job, self.windows, self.groups
         lanes = self._num_lanes
 
-        # Lanes 0 .. num_lanes-1 hit different banks unless the step has too many factors of two.
+        # Neighbouring lanes hit different banks unless the step has too many factors of two.
         is_wide, is_two = Signal(), Signal()
         is_two_rows, is_two_groups = Signal(), Signal()
         is_copy, halves, pairs = Signal(), Signal(), Signal()
-        free_bits = (self._num_banks // lanes).bit_length()
+        math_lanes = self._num_math_lanes
         steps = self.steps[0], self.steps[1]
         m.d.comb += [
             is_copy.eq(job.op == TpOp.COPY),
             Cat(halves, pairs).eq(Cat(*pair_mode(steps[0], lanes, self._num_banks))),
         ]
+        has_b = Cat(job.op == op for op in TP_TWO_OPERANDS).any()
+
+        def is_free(num_lanes):
+            """Do so many lanes hit different banks?"""
+            free_bits = (self._num_banks // num_lanes).bit_length()
+            return Cat(each[:free_bits].any() | (each == 0) for each in steps).all()
+
         group_steps = [Signal.like(each, name=f"group_step_{n}") for n, each in enumerate(steps)]
         m.d.sync += [
             steps[0].eq(truncate(Mux(is_pool(job.op), 1, job.step_2), steps[0].shape())),
             steps[1].eq(truncate(Mux(is_pool(job.op), 1, Mux(is_copy, job.step_2, job.b_step_2)), steps[1].shape())),
-            is_wide.eq(Cat(each[:free_bits].any() | (each == 0) for each in steps).all() | (is_copy & halves)),
-            is_two.eq(is_copy & pairs),
+            is_wide.eq(Mux(has_b, is_free(math_lanes) & (math_lanes == lanes), is_free(lanes) | (is_copy & halves))),
+            is_two.eq(Mux(has_b, is_free(2) & (math_lanes == 2), is_copy & pairs)),
             Cat(is_two_rows, is_two_groups).eq(Cat(*pool_mode(job, lanes))),
         ]
         m.d.sync += [

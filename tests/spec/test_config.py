@@ -2,7 +2,7 @@
 
 import pytest
 
-from convoy.spec.config import PRESETS, ConfigError, NpuConfig, load_config
+from convoy.spec.config import FEATURES, PRESETS, ConfigError, NpuConfig, load_config
 
 
 @pytest.mark.parametrize(("name", "num_cores"), [("S", 1), ("D", 2), ("Q", 4), ("O", 8), ("X", 16)])
@@ -22,6 +22,7 @@ def test_presets_scale_cores(name, num_cores):
         ({"port_bits": 48}, "port_bits = 48 is not legal"),
         ({"max_burst_beats": 64, "weight_fifo_beats": 32}, r"use at most weight_fifo_beats \(32\)"),
         ({"stripe_bytes": True}, "stripe_bytes = True is not legal: use an integer"),
+        ({"has_int16": 1}, "has_int16 = 1 is not legal: use true or false"),
     ],
 )
 def test_illegal_values_are_named_with_the_remedy(change, message):
@@ -36,6 +37,9 @@ def test_toml_file(tmp_path):
     path.write_text("cores = 2\n")
     with pytest.raises(ConfigError, match="unknown parameter 'cores'"):
         load_config(str(path))
+    lean = PRESETS["Q"].with_(**dict.fromkeys(FEATURES, False))
+    path.write_text(lean.to_toml())
+    assert load_config(str(path)) == lean != PRESETS["Q"]
     path.write_text("num_cores = = 2\n")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_config(str(path))

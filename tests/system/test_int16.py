@@ -11,6 +11,7 @@ from convoy.verif.campaign import RTL_CONFIGS, run_example
 from convoy.verif.graphs import GraphMaker
 from convoy.verif.strategies import out_size
 
+WITH_INT16 = [name for name, config in RTL_CONFIGS.items() if config.has_int16]
 STALLING = MemoryModel(latency_cycles=7, stall_percent=30, seed=3)
 
 
@@ -21,7 +22,7 @@ def check(graph, name, memory=MemoryModel()):
     return compiled.plan
 
 
-@pytest.mark.parametrize("name", RTL_CONFIGS)
+@pytest.mark.parametrize("name", WITH_INT16)
 @pytest.mark.parametrize("kind", ["ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"])
 @pytest.mark.parametrize("b_shape", [(1, 9, 11, 6), (1, 1, 1, 6), (1, 9, 1, 1)])
 def test_operations_on_two_tensors(name, kind, b_shape):
@@ -41,7 +42,7 @@ def test_operations_on_two_tensors(name, kind, b_shape):
     assert set(plan.steps[0].engines.values()) == {"tp"}
 
 
-@pytest.mark.parametrize("name", RTL_CONFIGS)
+@pytest.mark.parametrize("name", WITH_INT16)
 @pytest.mark.parametrize(("stride", "kernel"), [((3, 3), (3, 3)), ((5, 1), (4, 2)), ((4, 7), (3, 9)), ((8, 6), (2, 2))])
 @pytest.mark.parametrize("is_depthwise", [False, True])
 def test_strides_that_the_core_does_not_have(name, stride, kernel, is_depthwise):
@@ -63,7 +64,7 @@ def test_strides_that_the_core_does_not_have(name, stride, kernel, is_depthwise)
     assert check(maker.graph([source], [last]), name).steps[0].engines == {0: "nn+tp"}
 
 
-@pytest.mark.parametrize("name", RTL_CONFIGS)
+@pytest.mark.parametrize("name", WITH_INT16)
 @pytest.mark.parametrize(("extent", "size"), [(12, 2), (15, 3)])
 @pytest.mark.parametrize("stride", [1, 3])
 def test_fused_pools(name, extent, size, stride):

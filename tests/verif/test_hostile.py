@@ -153,6 +153,6 @@ def test_what_never_occurred():
     coverage = Coverage()
     coverage.kinds.update(list(KINDS))
     coverage.ends.update(list(Error.__members__))
-    assert coverage.missing() == ["soft reset"]
+    assert coverage.missing(CONFIG) == ["soft reset"]
     del coverage.kinds["noise"]
-    assert coverage.missing() == ["noise", "soft reset"]
+    assert coverage.missing(CONFIG) == ["noise", "soft reset"]

@@ -34,7 +34,7 @@ ONE_TEST = "registers_while_busy"
 def simulate(tmp_path, monkeypatch, capsys):
     """Run the command; its exit code, what it printed, and the digests of its tests."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.toml").write_text("".join(f"{name} = {value}\n" for name, value in CONFIG.to_dict().items()))
+    (tmp_path / "small.toml").write_text(CONFIG.to_toml())
 
     def run(*arguments):
         code = main(["--config", "small.toml", "--seed", str(SEED), *arguments])

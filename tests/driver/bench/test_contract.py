@@ -76,7 +76,7 @@ def small_cases(npu):
 def bench(monkeypatch, capsys, tmp_path):
     """Runs `convoy bench contract` with few small cases: (exit code, stdout, stderr)."""
     config = tmp_path / "small.toml"
-    config.write_text("".join(f"{name} = {value}\n" for name, value in CONFIG.to_dict().items()))
+    config.write_text(CONFIG.to_toml())
     for module in (contract, show, plots):
         monkeypatch.setattr(module, "RULES", {1: contract.Rule("Few cases", small_cases)})
 

@@ -125,7 +125,7 @@ def test_cycles_beside_those_of_a_peer(bench, vela, tmp_path):
 def test_the_rtl_is_exact_and_a_peer_of_its_size_does_not_exist(bench, vela, tmp_path):
     vela()
     config = tmp_path / "small.toml"
-    config.write_text("".join(f"{name} = {value}\n" for name, value in RTL_CONFIGS["small"].to_dict().items()))
+    config.write_text(RTL_CONFIGS["small"].to_toml())
     code, out, _ = bench(DIGITS, "--config", config, "--jobs", 1, "--json", "-")
     (row,) = json.loads(out)["rows"]
     assert (code, row["bit_exact"], row["peer"], row["ratio"]) == (0, True, None, None)

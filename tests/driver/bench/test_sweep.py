@@ -41,6 +41,12 @@ def test_every_combination_is_estimated_as_by_itself():
             assert point.multipliers == config.macs_per_cycle
 
 
+def test_features_are_true_or_false():
+    choices = configurations(PRESETS["Q"], ["has_int16=true,false", "num_cores=1"])
+    assert [config.has_int16 for _, config in choices] == [True, False]
+    assert "use true or false" in configurations(PRESETS["Q"], ["has_int16=1"])[0][1]
+
+
 def test_best_points():
     points = mark_best([point(100, 16, 10), point(90, 32, 10), point(95, 32, 9), point(90, 64, 10), point(None, 1, 1)])
     assert [each.is_best for each in points] == [True, True, True, False, False]
@@ -53,6 +59,7 @@ def test_best_points():
         (["num_cores"], "give PARAMETER=VALUE"),
         (["num_cores=1,,2"], "give PARAMETER=VALUE"),
         (["num_cores=-1"], "give PARAMETER=VALUE"),
+        (["has_lut=yes"], "has_int16=true,false"),
         (["cores=1"], "'cores' is no parameter; there are num_cores"),
         (["num_cores=1", "num_cores=2"], "'num_cores' is given twice"),
         (["max_reads=" + ",".join(map(str, range(1001)))], "1001 configurations"),

@@ -21,8 +21,8 @@ from convoy.driver.graph.tflite_reader import read_tflite
 from convoy.driver.runtime.device import DeviceError
 from convoy.driver.runtime.session import Session
 from convoy.driver.workload.inputs import quantise_real, random_inputs
-from convoy.spec.config import PRESETS
-from convoy.spec.csr import REGISTERS, Error, Status
+from convoy.spec.config import FEATURES, PRESETS
+from convoy.spec.csr import REGISTERS, Error, Status, config_values
 from convoy.verif.c_host import C_FLAGS, RUNTIME, CHost, compile_c, host_compiler
 from convoy.verif.c_sizes import PAGE, TARGETS
 from convoy.verif.graphs import GraphMaker
@@ -204,6 +204,8 @@ def test_another_npu_is_told(library):
     host = CHost(library, open_device("golden", PRESETS["Q"]), BASE)
     assert host.call("open", 0) == 0
     assert host.error_name(host.load(0, "digits")) == "CONVOY_OTHER_CONFIG"
+    host.overrides |= config_values(S.with_(has_lut=False))
+    assert host.error_name(host.load(0, "digits")) == "CONVOY_LACKS_LUT"
     host.overrides["ID"] = 0
     assert host.error_name(host.call("open", 0)) == "CONVOY_NO_NPU"
 
@@ -240,7 +242,10 @@ def test_every_status_has_a_name(host):
     text = (RUNTIME / "convoy.h").read_text()
     enum = text[text.index("enum convoy_status") : text.index("enum convoy_dtype")]
     names = re.findall(r"^    (CONVOY_\w+)", enum, re.MULTILINE)[1:]
+    names.remove("CONVOY_FEATURES")
     assert [host.error_name(0x100 + number) for number in range(len(names) + 1)] == [*names, "unknown"]
+    lacks = [f"CONVOY_LACKS_{name.removeprefix('has_').upper()}" for name in FEATURES]
+    assert [host.error_name(0x200 + number) for number in range(len(lacks) + 1)] == [*lacks, "unknown"]
     assert host.error_name(-1) == "unknown"
 
 

@@ -201,6 +201,7 @@ def test_costs_are_differences_in_order_of_completion(graph, plan):
     [
         ({"ID": 1}, "identifies itself as 0x1"),
         ({"CONFIG0": 5}, "configuration is 0x00000005"),
+        ({"FEATURES": 0}, "has_int16, .*which the device lacks: compile for"),
         ({"STATUS": 2, "ERROR": Error.BUS_READ, "ERROR_ADDR": 0x40}, "error BUS_READ at address 0x40"),
         (
             {"STATUS": 2, "ERROR": Error.ACCESS_WRITE, "ERROR_ADDR": 0x80},

@@ -9,7 +9,7 @@ from convoy.golden.memory import MachineError, PoolError
 from convoy.golden.nn_check import check_nn
 from convoy.golden.tp_check import check_tp
 from convoy.hw.ctrl.check import DescriptorCheck
-from convoy.spec.config import PRESETS
+from convoy.spec.config import FEATURES, PRESETS
 from convoy.spec.csr import Error
 from convoy.spec.isa import (
     HEADER,
@@ -32,9 +32,9 @@ SAMPLES = int(os.environ.get("CONVOY_EXAMPLES", "60"))
 ADDR = 0x1280
 
 
-def verdicts(descriptors):
+def verdicts(descriptors, config=CONFIG):
     """What becomes of each descriptor: `Error.NONE` if it passes; and the cycles until then."""
-    dut = DescriptorCheck(CONFIG)
+    dut = DescriptorCheck(config)
     found = []
 
     async def testbench(ctx):
@@ -296,6 +296,26 @@ def test_pools(good, bad):
         )
     ]
     assert codes == [Error.NONE] + [Error.POOL] * len(bad) + [Error.MALFORMED] * len(bad)
+
+
+def test_nothing_is_asked_of_what_is_lacking():
+    """Each of these is legal where it is not."""
+    lean = CONFIG.with_(**dict.fromkeys(FEATURES, False))
+    lut, square = {"has_lut": 1, "lut_addr": 256}, pool(2, 2, 2, 2)
+    asking = [
+        *((smallest_nn(**fields), Error.MALFORMED) for fields in (WIDE, RESIDUAL, lut, square | WIDE)),
+        (smallest_nn(**square), Error.POOL),
+        (smallest_tp(op=TpOp.MAXIMUM, b_run_bytes=1, num_b_runs=1, is_wide=1), Error.MALFORMED),
+    ]
+    for raw, error in asking:
+        record, check = (NN, check_nn) if raw[0] == Opcode.NN else (TP, check_tp)
+        check(CONFIG, record.decode(raw))
+        with pytest.raises(PoolError if error == Error.POOL else MachineError, match="has_"):
+            check(lean, record.decode(raw))
+    legal = [(smallest_nn(), Error.NONE), (smallest_tp(**lut), Error.NONE)]
+    assert [code for code, _ in verdicts([raw for raw, _ in asking + legal], lean)] == [
+        error for _, error in asking + legal
+    ]
 
 
 WINDOW = {"kernel_h": 1, "kernel_w": 1, "tile_ih": 1, "tile_iw": 1}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoy.hw.ctrl import control
-from convoy.spec.config import PRESETS
+from convoy.spec.config import FEATURES, PRESETS
 from convoy.spec.csr import ID, REGISTERS, Control, Error, Status, WindowControl
 from convoy.spec.cycles import INTERRUPT_CYCLES
 from convoy.spec.isa import COMPLETION, DESCRIPTOR_BYTES, Opcode
@@ -186,6 +186,7 @@ def test_identity():
     async def testbench(ctx, bench):
         assert await bench.read(ctx, "ID") == ID
         assert await bench.read(ctx, "CONFIG0") == 4 | 16 << 8 | 8 << 16 | 8 << 24
+        assert await bench.read(ctx, "FEATURES") == (1 << len(FEATURES)) - 1
 
     Bench([]).run(testbench)
 

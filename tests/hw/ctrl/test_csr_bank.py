@@ -80,7 +80,7 @@ def test_write_one_to_clear():
     simulate(bench)
 
 
-@pytest.mark.parametrize("addr", [0x4C, 0x7C, 0x80, 0x80C, 0xFFC])
+@pytest.mark.parametrize("addr", [0x4C, 0x7C, 0x84, 0x80C, 0xFFC])
 def test_unmapped(addr):
     async def bench(ctx, dut, manager):
         before = ctx.get(Cat(getattr(dut, register.name.lower()) for register in of("rw")))

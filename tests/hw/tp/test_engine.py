@@ -199,9 +199,9 @@ def jobs(draw, config, index):
     return job
 
 
-@pytest.mark.parametrize("port_bits", [32, 64, 128])
-def test_descriptors_match_the_golden_machine(port_bits):
-    config = NpuConfig(port_bits=port_bits, tp_buffer_bytes=1024)
+@pytest.mark.parametrize(("port_bits", "tp_lanes"), [(32, 4), (64, 4), (64, 2), (128, 1)])
+def test_descriptors_match_the_golden_machine(port_bits, tp_lanes):
+    config = NpuConfig(port_bits=port_bits, tp_lanes=tp_lanes, tp_buffer_bytes=1024)
 
     @settings(max_examples=5, deadline=None, derandomize=True)
     @given(
@@ -219,10 +219,12 @@ def test_descriptors_match_the_golden_machine(port_bits):
     check()
 
 
-@pytest.mark.parametrize("first", [TpOp.COPY, TpOp.ADD, TpOp.MAX_POOL, TpOp.AVG_POOL, TpOp.MEAN])
-def test_nothing_is_left_of_the_operation_before(first):
+@pytest.mark.parametrize(
+    ("first", "tp_lanes"), [(TpOp.COPY, 2), (TpOp.ADD, 4), (TpOp.MAX_POOL, 1), (TpOp.AVG_POOL, 4), (TpOp.MEAN, 4)]
+)
+def test_nothing_is_left_of_the_operation_before(first, tp_lanes):
     """Each operation behind each other one, begun while it waits for that."""
-    config = NpuConfig(tp_buffer_bytes=1024)
+    config = NpuConfig(tp_buffer_bytes=1024, tp_lanes=tp_lanes)
     shape = {"a_run_bytes": 60, "num_0": 3, "step_0": 20, "tile_ih": 2, "tile_iw": 10, "out_run_bytes": 3}
     window = {"kernel_h": 2, "kernel_w": 2, "stride_h": 1, "stride_w": 1}
     row = {"num_2": 20, "step_2": 1, "tile_ih": 1, "tile_iw": 20, "out_run_bytes": 60}
@@ -267,9 +269,10 @@ def test_a_job_that_waits_reads_its_table_only():
     simulate(dut, testbench, background=[reader.process, tables.process, writer.process])
 
 
-def test_add_takes_a_cycle_per_four_elements():
-    config = NpuConfig()
-    total = config.tp_buffer_bytes // 4
+@pytest.mark.parametrize("tp_lanes", [4, 2, 1])
+def test_add_takes_a_cycle_per_group_of_lanes(tp_lanes):
+    config = NpuConfig(tp_lanes=tp_lanes)
+    total = tp_lanes * config.tp_buffer_bytes // 16
     job = BLANK | {
         "op": TpOp.ADD,
         "a_addr": 3,
@@ -288,8 +291,8 @@ def test_add_takes_a_cycle_per_four_elements():
     }
     program = [job | {"buffer_half": half, "out_addr": job["out_addr"] + half * 4 * AREA_BYTES} for half in (0, 1)]
     first, second = run(config, program, random.Random(2).randbytes(16 * AREA_BYTES))
-    assert first <= total // 4 + total // 4 + 120
-    assert second - first <= total // 4 + 60
+    assert first <= total // 4 + total // tp_lanes + 120
+    assert total // tp_lanes <= second - first <= total // tp_lanes + 60
 
 
 @pytest.mark.parametrize("op", TP_TWO_OPERANDS)

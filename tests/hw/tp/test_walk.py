@@ -9,7 +9,9 @@ from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convoy.driver.plan.cost import tp_group_bytes
 from convoy.hw.tp.walk import GroupWalk, WindowWalk
+from convoy.spec.config import NpuConfig
 from convoy.spec.isa import TP, TP_TWO_OPERANDS, TP_WIDE, TP_WINDOWS, TpOp
 
 ADDR_BITS, LANES, BANKS = 12, 4, 8
@@ -62,13 +64,13 @@ def pair_modes(step):
     return is_conflict and step % BANKS != 0, is_conflict and step % BANKS == 0
 
 
-def walk(job, stall):
+def walk(job, stall, math_lanes=LANES):
     """The windows that the hardware walks through, as `expected_groups`, and the cycles from start to the last
     group.
     """
     m = Module()
     m.submodules.window = window = WindowWalk(ADDR_BITS)
-    m.submodules.group = group = GroupWalk(ADDR_BITS, num_lanes=LANES, num_banks=BANKS)
+    m.submodules.group = group = GroupWalk(ADDR_BITS, num_lanes=LANES, num_math_lanes=math_lanes, num_banks=BANKS)
     wiring.connect(m, window.windows, group.windows)
     m.d.comb += group.place_in.eq(window.place)
     windows, cycles = [([], [])], 0
@@ -161,9 +163,9 @@ def jobs(draw):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(jobs(), st.sampled_from([[1], [1, 0], [0, 0, 1, 1, 0]]))
-def test_addresses_are_those_of_the_loops(job, stall):
-    windows, _ = walk(job, stall)
+@given(jobs(), st.sampled_from([[1], [1, 0], [0, 0, 1, 1, 0]]), st.sampled_from([4, 2, 1]))
+def test_addresses_are_those_of_the_loops(job, stall, math_lanes):
+    windows, _ = walk(job, stall, math_lanes)
     assert windows == list(expected_groups(job))
 
 
@@ -262,6 +264,17 @@ def test_both_gathers_read_where_lanes_share_a_bank(step, count):
     windows, cycles = walk(job | {"tile_ih": 1, "tile_iw": 64}, [1])
     assert windows == list(expected_groups(job | {"tile_ih": 1, "tile_iw": 64}))
     assert cycles <= 64 // count + 10
+
+
+@pytest.mark.parametrize("math_lanes", [4, 2, 1])
+@pytest.mark.parametrize(("step", "step_b"), [(0, 1), (1, 3), (BANKS // 2, 1), (1, BANKS)])
+def test_lanes_of_two_operands(step, step_b, math_lanes):
+    row = {"op": TpOp.MAXIMUM, "num_0": 1, "num_1": 1, "num_2": 64, "step_2": step, "b_step_2": step_b}
+    job = dict.fromkeys(TP.fields, 0) | row
+    windows, cycles = walk(job, [1], math_lanes)
+    assert windows == list(expected_groups(job))
+    lanes = tp_group_bytes([step, step_b], NpuConfig(port_bits=8 * BANKS, tp_lanes=math_lanes))
+    assert 64 // lanes <= cycles <= 64 // lanes + 10
 
 
 @pytest.mark.parametrize("columns", [3, 8])

@@ -6,7 +6,7 @@ from cocotb.triggers import ClockCycles
 from cocotbext.axi import AxiResp
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.csr import CSR_ADDR_BITS, ID, REGISTERS, Control, Status, WindowControl
+from convoy.spec.csr import CSR_ADDR_BITS, ID, REGISTERS, Control, Status, WindowControl, config_values
 from convoy.verif.sim.coverage import ACCESSES
 from convoy.verif.sim.environment import Environment, sim_test
 from convoy.verif.sim.networks import KINDS
@@ -19,8 +19,7 @@ NUM_ACCESSES = 80
 
 def reset_values(config: NpuConfig) -> dict[str, int]:
     """What each register reads after a reset."""
-    config0 = config.num_cores | config.num_lanes << 8 | config.port_bytes << 16 | config.post_lanes << 24
-    return dict.fromkeys(REGISTERS, 0) | {"ID": ID, "CONFIG0": config0}
+    return dict.fromkeys(REGISTERS, 0) | {"ID": ID} | config_values(config)
 
 
 async def check_values(env: Environment, values: dict[str, int]) -> None:
