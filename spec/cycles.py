@@ -22,7 +22,9 @@ __all__ = [
     "INTERRUPT_CYCLES",
     "LOW_BEATS",
     "LOW_PARAM_RECORDS",
+    "LUT_BURST_BEATS",
     "LUT_CYCLES",
+    "LUT_ROW_BYTES",
     "MAX_WRITES",
     "MEAN_CYCLES",
     "MIN_FILL_CYCLES",
@@ -49,7 +51,7 @@ __all__ = [
     "WRITE_RETURN_CYCLES",
 ]
 
-CHECK_CYCLES = 11
+CHECK_CYCLES = 12
 """From a descriptor's arrival at the check to its offer to an engine."""
 UNIT_RESET_GROUPS = 4
 """Groups of cores and other units of the NN engine, each with a reset from a register of its own: one net does not
@@ -102,6 +104,9 @@ ACC_READ_CYCLES = 2
 
 REQUANTISE_CYCLES, LUT_CYCLES, COMPRESS_CYCLES = 13, 2, 2
 """From sums to bytes, through a lookup table, and to a chunk without the gaps between rows."""
+LUT_ROW_BYTES, LUT_BURST_BEATS = 2, 16
+"""Of a lookup table: what is written into its memories in a cycle, and the longest burst that is asked for at a time.
+"""
 SCALE_CYCLES = 6
 """Of a product with a multiplier, rounded twice."""
 ARITHMETIC_CYCLES = 2 * SCALE_CYCLES + 2

@@ -57,7 +57,7 @@ class _Sum:
     """`a * b + c <= limit`, or with `is_equal` `==`; `is_needed` says whether the rule holds for the descriptor at
     hand.
 
-    With `is_more`, the product of the rule before is added too.
+    With `is_more`, it is the product of the rule before that is added, and not `c`.
     """
 
     is_needed: ValueLike
@@ -115,7 +115,7 @@ class DescriptorCheck(wiring.Component):
         Low when nothing inside would change: the unit may rest.
     """
 
-    PIPELINE_CYCLES = 2
+    PIPELINE_CYCLES = 3
     LATENCY_CYCLES = CHECK_CYCLES
     NUM_SUMS = LATENCY_CYCLES - PIPELINE_CYCLES
     """From the arrival of a descriptor at `i` to the verdict."""
@@ -197,12 +197,11 @@ class DescriptorCheck(wiring.Component):
                         chosen.is_equal.eq(each.is_equal),
                         chosen.is_more.eq(each.is_more),
                     ]
-        total = Signal(SUM_BITS)
-        is_wrong = Signal()
-        m.d.comb += total.eq(product + second.addend + Mux(second.is_more, product_before, 0))
+        summed, total, is_wrong = Signal(kind, reset_less=True), Signal(SUM_BITS, reset_less=True), Signal()
+        m.d.sync += [total.eq(product + Mux(second.is_more, product_before, second.addend)), summed.eq(second)]
         with m.If(step < self.PIPELINE_CYCLES):
             m.d.sync += is_wrong.eq(0)
-        with m.Elif(second.is_needed & ((total > second.limit) | (second.is_equal & (total != second.limit)))):
+        with m.Elif(summed.is_needed & ((total > summed.limit) | (summed.is_equal & (total != summed.limit)))):
             m.d.sync += is_wrong.eq(1)
         return is_wrong
 

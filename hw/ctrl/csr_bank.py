@@ -81,8 +81,9 @@ class CsrBank(wiring.Component):
                     select = select & ((getattr(self, register.locked_by.lower()) & WindowControl.LOCK.value) == 0)
                 if register.is_held:
                     select = select & ~self.is_busy
-                with m.If(select):
-                    m.d.sync += member.eq((member & ~mask) | (value & mask))
+                for byte, is_written in enumerate(strobe):
+                    with m.If(select & is_written):
+                        m.d.sync += member.word_select(byte, 8).eq(value.word_select(byte, 8))
             elif register.access == "wo":
                 with m.If(select):
                     m.d.comb += member.eq(value & mask)

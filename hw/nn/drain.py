@@ -45,14 +45,15 @@ class DrainChunks(wiring.Component):
 
     Throughput: one chunk of `post_lanes` positions per cycle, per two cycles if is_wide; a row of each kernel begins a
     new chunk; one cycle per vector of an output channel that does not exist; about 4 cycles per group. The next job is
-    taken when the chunks of the last one have left; a job with a lookup table starts when that has been fetched. With a
+    taken when the chunks of the last one have left; a job with a lookup table starts when that has been fetched,
+    which begins while the one before is drained. With a
     residual `Residual` sets the pace, and with a pool `Pool` where rows are no multiples of `post_lanes`; its results
     leave some 16 cycles later.
 
     | cycle | what happens to a chunk |
     | -- | -- |
     | 0 | `Walker` visits an entry, if there is room in the queues for what comes of it |
-    | 1 | the read: `acc_read`; its place is queued, a cycle later its mask |
+    | 1 | the read: `acc_read`; its place is queued, a cycle later its mask is known |
     | 1 + `acc_read_cycles` | the accumulators are here and go through `Requantiser`, `Lut`, `Compressor` |
     | then | the bytes are queued; with their place they go to `Residual`, `Pool` and `ByteSplitter` in turn |
 
@@ -122,7 +123,6 @@ class DrainChunks(wiring.Component):
         m.submodules.walker = rested(walker, walker_rest.is_active, platform, "walk")
         requantiser, compressor = Requantiser(config, config.post_lanes), Compressor(config.post_lanes)
         lut = Lut(config, config.post_lanes) if config.has_lut else None
-        masks = fifo.SyncFIFO(width=config.post_lanes, depth=depth)
         places = fifo.SyncFIFO(width=place_layout().size, depth=depth)
         results = fifo.SyncFIFO(width=len(compressor.out) + len(compressor.count), depth=depth)
         has_chunks = Signal()  # between the walker and the residual
@@ -130,7 +130,6 @@ class DrainChunks(wiring.Component):
             ("requantiser", requantiser),
             ("lut", lut),
             ("compressor", compressor),
-            ("masks", masks),
             ("places", places),
             ("results", results),
         ):
@@ -139,14 +138,13 @@ class DrainChunks(wiring.Component):
 
         # Every chunk issued has its room in the queues.
         num_free = Signal(range(depth + 1), init=depth)
-        can_issue, has_mask, is_taken = Signal(init=1), Signal(), Signal()
+        can_issue, is_taken = Signal(init=1), Signal()
         m.d.sync += [
             num_free.eq(num_free - walker.is_emitted + is_taken),
             can_issue.eq(num_free > Mux(sequencer.fields.is_wide, 2, 1)),
-            has_mask.eq(walker.emit),
         ]
         m.d.comb += [
-            has_chunks.eq((num_free != depth) | (0 if lut is None else lut.start | ~lut.is_ready)),
+            has_chunks.eq((num_free != depth) | (0 if lut is None else lut.is_active)),
             walker_rest.offered.eq(walker.units.valid | walker.prepare | walker.is_active),
         ]
 
@@ -178,11 +176,15 @@ class DrainChunks(wiring.Component):
             wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
             m.d.sync += lut.start.eq(sequencer.job.valid & sequencer.job.ready)
             m.d.comb += [
-                *(lut.job[name].eq(sequencer.fields[name]) for name in LUT_FIELDS),
+                *(lut.next_job[name].eq(self.job.p[name]) for name in LUT_FIELDS),
+                lut.has_next.eq(self.job.valid),
+                lut.has_lut.eq(sequencer.fields.has_lut),
                 lut.valid.eq(requantiser.out_valid),
                 lut.lanes.eq(requantiser.outs),
             ]
         looked_up = requantiser if lut is None else lut
+        mask = delay(m, walker.mask, self._mask_cycles(), name="mask", reset_less=True)
+        mask_of_wide = delay(m, mask, 1, name="mask_of_wide", reset_less=True)
 
         scale = delay(m, walker.scale, self._acc_read_cycles, name="scale", reset_less=True)
         m.d.comb += [
@@ -194,14 +196,11 @@ class DrainChunks(wiring.Component):
                 getattr(requantiser, name).eq(sequencer.fields[name])
                 for name in ("is_wide", "rounding", "zero_point_out", "act_min", "act_max")
             ),
-            masks.w_en.eq(has_mask),
-            masks.w_data.eq(walker.mask),
-            masks.r_en.eq(looked_up.out_valid),
             places.w_en.eq(walker.emit),
             places.w_data.eq(walker.place),
             compressor.valid.eq(looked_up.out_valid),
             compressor.lanes.eq(looked_up.outs),
-            compressor.mask.eq(masks.r_data),
+            compressor.mask.eq(Mux(sequencer.fields.is_wide, mask_of_wide, mask)),
             results.w_en.eq(compressor.out_valid),
             results.w_data.eq(Cat(compressor.out, compressor.count)),
         ]
@@ -215,6 +214,10 @@ class DrainChunks(wiring.Component):
             Cat(chunks.i.p.addr, chunks.i.p.start, chunks.i.p.last).eq(places.r_data),
         ]
         return m
+
+    def _mask_cycles(self) -> int:
+        """From the mask of a chunk, a cycle after the read, to its bytes at the compressor."""
+        return self._acc_read_cycles + Requantiser.PIPELINE_CYCLES + self._config.has_lut * Lut.PIPELINE_CYCLES - 1
 
     def _connect_behind(self, m, platform, sequencer, walker, chunks, is_interleaved):
         """Residual, pool and splitter one after another behind `chunks`; a value that is high while nothing is in them.

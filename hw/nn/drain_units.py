@@ -11,7 +11,7 @@ from convoy.hw.post.fused_pool import POOL_FIELDS
 from convoy.hw.post.lut import LUT_FIELDS
 from convoy.hw.post.residual import RESIDUAL_FIELDS
 from convoy.spec.config import NpuConfig
-from convoy.spec.isa import NN, PARAM
+from convoy.spec.isa import NN, NN_FEATURES, PARAM
 
 __all__ = ["DRAIN_FIELDS", "GROUP_LAYOUT", "SCALE_FIELDS", "Row", "UnitSequencer", "place_layout", "unit_layout"]
 
@@ -218,7 +218,10 @@ class UnitSequencer(wiring.Component):
                     group_addr.eq(self.job.payload.out_addr),
                 ]
                 with m.If(self.job.valid & self.is_quiet):
-                    m.d.sync += job.eq(self.job.payload)
+                    m.d.sync += [
+                        job.eq(self.job.payload),
+                        *(job[name].eq(0) for name in self._config.absent(NN_FEATURES)),
+                    ]
                     m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.comb += self.prepare.eq(1)

@@ -16,7 +16,7 @@ from itertools import pairwise
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from convoy.hw.lib.narrow import truncate
 from convoy.spec.config import NpuConfig
@@ -461,7 +461,8 @@ class _LaneMask(wiring.Component):
         num_lanes = self._num_lanes
         below = Signal(num_lanes)  # the lanes below the row's width
         in_use = Signal(num_lanes)
-        lanes = Cat(self.width > i for i in range(num_lanes))
+        low_bits = ceil_log2(num_lanes)
+        lanes = Cat(self.width[low_bits:].any() | (self.width[:low_bits] > i) for i in range(num_lanes))
         full = Mux(self.is_short, lanes, (1 << num_lanes) - 1)
         does_count = self.is_flat & ~self.is_swapped
         doubled = Cat(bit.replicate(2) for bit in in_use)

@@ -2,7 +2,9 @@
 adder and the TP engine.
 """
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+import itertools
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -71,31 +73,45 @@ class ScaleDown(wiring.Component):
 
         x = Signal.like(self.x, reset_less=True)
         m.d.sync += x.eq(self.x)
-        parts = [(x, 0)]
-        if self._x_bits > x_low_bits + 1:
-            parts = [(x[:x_low_bits], 0), (x[x_low_bits:].as_signed(), x_low_bits)]
+        factors = self.mult[:mult_low_bits], self.mult[mult_low_bits:]
+        has_parts = self._x_bits > x_low_bits + 1
+        x_parts = (x[:x_low_bits], x[x_low_bits:].as_signed()) if has_parts else (x,)
+        pairs = list(itertools.product(x_parts, factors))
+        products = [
+            Signal(signed(len(part) + len(factor) + 1), reset_less=True, name=f"product_{i}")
+            for i, (part, factor) in enumerate(pairs)
+        ]
+        m.d.sync += [product.eq(part * factor) for product, (part, factor) in zip(products, pairs, strict=True)]
 
-        sums = []
-        for name, factor in (("low", self.mult[:mult_low_bits]), ("high", self.mult[mult_low_bits:])):
-            products = []
-            for part, lsb in parts:
-                product = Signal(signed(len(part) + len(factor) + 1), reset_less=True, name=f"product_{name}_{lsb}")
-                m.d.sync += product.eq(part * factor)
-                products.append(product << lsb)
-            partial = Signal(signed(total_bits), reset_less=True, name=f"sum_{name}")
-            m.d.sync += partial.eq(sum(products))
-            sums.append(partial)
-
+        # Of four products the lowest and the highest lie side by side.
+        outer = Signal(signed(total_bits), reset_less=True)
+        inner = Signal(signed(total_bits - mult_low_bits), reset_less=True)
+        if has_parts:
+            low_low, low_high, high_low, high_high = products
+            m.d.sync += [
+                outer.eq(truncate(Cat(low_low[: x_low_bits + mult_low_bits], high_high).as_signed(), outer.shape())),
+                inner.eq(low_high + (high_low << (x_low_bits - mult_low_bits))),
+            ]
+        else:
+            m.d.sync += [outer.eq(products[0]), inner.eq(products[1])]
         total = Signal(signed(total_bits))
         m.d.comb += total.eq(
-            truncate(sums[0] + (sums[1] << mult_low_bits) + (1 << (self._drop_bits - 1)), total.shape())
+            Cat(
+                outer[:mult_low_bits],
+                truncate(outer[mult_low_bits:].as_signed() + inner, signed(total_bits - mult_low_bits)),
+            ).as_signed()
         )
-        high, rounded = Signal(self.y.shape(), reset_less=True), Signal(signed(len(self.y) + 1), reset_less=True)
-        half, y = Signal(31, reset_less=True), data_register(m, self.y)
+
+        # Both roundings in one sum, in units of half an `h`: 1 for the first and 2**shift for the second, 2 less of a
+        # negative `h`. (A negative product that the first one makes 0 counts as negative: the second leaves it 0.)
+        doubled = Signal(signed(len(self.y) + 1), reset_less=True)
+        below = Signal(32, reset_less=True)  # the bits below that of 2**shift
+        at = Cat(~below[:1], below[:-1] & ~below[1:])
+        rounded, y = Signal(signed(len(self.y) + 1), reset_less=True), data_register(m, self.y)
         m.d.sync += [
-            half.eq((1 << self.shift) >> 1),
-            high.eq(total >> self._drop_bits),
-            rounded.eq(high + half - ((high < 0) & (self.shift != 0))),
+            doubled.eq(total >> (self._drop_bits - 1)),
+            below.eq(~truncate(Const(-1, 32) << self.shift, below.shape())),
+            rounded.eq((doubled + (Mux(doubled < 0, below, at) | 1)) >> 1),
             y.eq(truncate(rounded >> self.shift, y.shape())),
         ]
         return m

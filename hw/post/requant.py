@@ -59,18 +59,21 @@ class _Lane(wiring.Component):
 
         # The product of the high sum, 8 bits up, and that of the low sum a cycle before; the lowest 8 bits only matter
         # to a tie.
-        low_product, total_product = Signal(signed(63), reset_less=True), Signal(signed(64))
-        m.d.comb += total_product.eq(product)
-        with m.If(self.is_wide):
-            m.d.sync += low_product.eq(product)
-            m.d.comb += total_product.eq(product + (low_product >> 8))
+        low_product, has_low_rest = Signal(signed(55), reset_less=True), Signal(reset_less=True)
+        total_product, has_rest_below = Signal(signed(64), reset_less=True), Signal(reset_less=True)
+        m.d.sync += [
+            low_product.eq(Mux(self.is_wide, product >> 8, 0)),
+            has_low_rest.eq(self.is_wide & product[:8].any()),
+            total_product.eq(product + low_product),
+            has_rest_below.eq(has_low_rest),
+        ]
 
         # The right shift by 31 + R, its last bit still to be rounded off: 30 bits now, R later, 1 at the end.
         # With is_float 24 bits more stay below, and fewer above.
         quotient = Signal(signed(_QUOTIENT_BITS), reset_less=True)
         is_tie_below, has_rest = Signal(reset_less=True), Signal()
         m.d.comb += has_rest.eq(
-            total_product[:22].any() | Mux(self.is_wide, low_product[:8].any(), total_product[22:30].any())
+            total_product[:22].any() | has_rest_below | (~self.is_wide & total_product[22:30].any())
         )
         m.d.sync += [
             quotient.eq(
@@ -82,23 +85,18 @@ class _Lane(wiring.Component):
             ),
             is_tie_below.eq((total_product < 0) & ~has_rest & ~self.is_half_up),
         ]
-        nudged = Signal(signed(_QUOTIENT_BITS), reset_less=True)
-        m.d.sync += nudged.eq(
-            quotient + Mux(self.is_single, Cat(is_tie_below, is_tie_below).as_signed(), Const(1, signed(2)))
+        # Rounded once: a negative tie goes down. Rounded twice: one half for the first time, and a negative result is
+        # one less for the second. (One that becomes 0 the first time counts as negative: it stays 0.)
+        is_less = Mux(self.is_single, is_tie_below, (quotient < 0) & self.has_shift)
+        nudged, halves = Signal(signed(_QUOTIENT_BITS)), Signal(signed(_QUOTIENT_BITS), reset_less=True)
+        m.d.comb += nudged.eq(
+            truncate(quotient + Cat(is_tie_below | ~self.is_single, is_less).as_signed(), nudged.shape())
         )
-        halves = Signal(signed(_QUOTIENT_BITS), reset_less=True)
-        m.d.sync += halves.eq(
-            truncate(
-                Cat(
-                    nudged[0] & self.is_single, nudged[1:] - (~self.is_single & (nudged < 0) & self.has_shift)
-                ).as_signed(),
-                halves.shape(),
-            )
-        )
+        m.d.sync += halves.eq(Cat(nudged[0] & self.is_single, nudged[1:]).as_signed())
         shifted = Signal(signed(_QUOTIENT_BITS), reset_less=True)
         m.d.sync += shifted.eq(halves >> self.shift_right)
         has_float_rest = Signal(reset_less=True)
-        dropped = delay(m, total_product[:_FLOAT_DROPPED_BITS].any(), 3, name="dropped", reset_less=True)
+        dropped = delay(m, total_product[:_FLOAT_DROPPED_BITS].any(), 2, name="dropped", reset_less=True)
         m.d.sync += has_float_rest.eq(dropped | (halves[:31] & self.shifted_out).any())
         addend, has_carry = self._addend(m, shifted, has_float_rest)
         total_shifted = Signal(signed(_QUOTIENT_BITS + 1), reset_less=True)
@@ -106,8 +104,8 @@ class _Lane(wiring.Component):
 
         # A value beyond `small` is clamped whatever the zero point; a product beyond the quotient of is_float too.
         fits = total_product[FLOAT_PRODUCT_BITS - 1 :].all() | ~total_product[FLOAT_PRODUCT_BITS - 1 :].any()
-        is_beyond = delay(m, ~fits, 5, name="is_beyond", reset_less=True)
-        is_below = delay(m, total_product[-1], 5, name="is_below", reset_less=True)
+        is_beyond = delay(m, ~fits, 4, name="is_beyond", reset_less=True)
+        is_below = delay(m, total_product[-1], 4, name="is_below", reset_less=True)
         small = Signal(signed(_OUT_BITS), reset_less=True)
         with m.If(~self.is_float):
             m.d.sync += small.eq(saturate(total_shifted >> 1, small.shape()))
