@@ -141,6 +141,8 @@ def _others(results: Results, liberty: str | None) -> list[str]:
             gates = total(result.units[liberty])["GE"] if liberty in result.units else 0
             row += [_number(gates), _number(gates / result.macs), _number(result.memory_bits / 1024)]
         rows.append(row)
+    if not rows:
+        return []
     header = ["configuration", "MAC", "LUT6", "LUT6 per MAC", "of them RAM", "FF", "CARRY4", "BRAM36", "DSP48"]
     header += ["GE", "GE per MAC", "memory Kbit"] if liberty else []
     lines += [
@@ -221,10 +223,18 @@ def page(results: Results, liberty: str | None) -> str:
             lines += _by_unit(name, result)
     lines += _others(results, liberty)
     lines += _model()
-    lines += ["## Critical paths", ""]
     for name, result in results.items():
         if result.critical_path:
-            lines += [f"{name}, first seed:", "", "```", *result.critical_path, "```", ""]
+            lines += [
+                f"## Critical path of {name}",
+                "",
+                "Of the first seed.",
+                "",
+                "```",
+                *result.critical_path,
+                "```",
+                "",
+            ]
     return "\n".join(lines)
 
 

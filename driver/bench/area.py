@@ -33,14 +33,14 @@ def _blocks(num_bits: int, num_words: int) -> int:
 Terms = dict[str, Callable[[NpuConfig], float]]
 LOGIC: Terms = {
     "once": lambda c: 1,
-    "byte of the port": lambda c: c.port_bytes,
-    "lane of a core": lambda c: c.num_lanes,
-    "lane of the drain": lambda c: c.post_lanes,
-    "core": lambda c: c.num_cores,
     "lane of all cores": lambda c: c.macs_per_cycle,
+    "lane of the drain": lambda c: c.post_lanes,
+    "byte of the port": lambda c: c.port_bytes,
+    "core": lambda c: c.num_cores,
     "byte of the windows": lambda c: c.macs_per_cycle * c.window_words,
+    "lane of a core": lambda c: c.num_lanes,
 }
-"""What look-up tables grow with, and each of it."""
+"""What look-up tables grow with, for each of it; the first ones are used when few configurations were mapped."""
 MULTIPLIERS: Terms = {
     "once": lambda c: 1,
     "lane of the drain": lambda c: c.post_lanes,
@@ -49,13 +49,13 @@ MULTIPLIERS: Terms = {
 }
 BLOCKS: Terms = {
     "once": lambda c: 1,
-    "lane of the drain": lambda c: c.post_lanes,
-    "byte of the port": lambda c: c.port_bytes,
     "block of the stripes": lambda c: _blocks(8 * c.num_lanes, c.stripe_words),
     "block of the accumulators": lambda c: c.num_cores * 2 * _blocks(32 * c.num_lanes, c.num_acc_entries),
     "block of the weight queues": lambda c: c.num_cores * _blocks(c.port_bits, c.weight_fifo_beats),
     "block of the TP buffer": lambda c: 8 * _blocks(8, c.tp_buffer_bytes // 8),
     "block of the pool's lines": lambda c: _blocks(8, c.pool_max_row_bytes // 2),
+    "byte of the port": lambda c: c.port_bytes,
+    "lane of the drain": lambda c: c.post_lanes,
 }
 COLUMNS: dict[str, Terms] = {"LUT4": LOGIC, "sites": LOGIC, "DP16KD": BLOCKS, "MULT18X18D": MULTIPLIERS}
 """The columns that are estimated, and the terms of each."""
@@ -90,10 +90,10 @@ def read_mapped(text: str) -> list[tuple[NpuConfig, dict[str, int]]]:
     without a column have their default.
     """
     rows = list(csv.DictReader(text.splitlines()))
-    known = {field.name: type(field.default) for field in fields(NpuConfig) if field.name in rows[0]}
+    known = {field.name: isinstance(field.default, bool) for field in fields(NpuConfig) if field.name in rows[0]}
     return [
         (
-            NpuConfig(**{name: kind(int(row[name])) for name, kind in known.items()}),
+            NpuConfig(**{name: bool(int(row[name])) if is_bool else int(row[name]) for name, is_bool in known.items()}),
             {name: int(row[name]) for name in COLUMNS},
         )
         for row in rows
@@ -110,7 +110,11 @@ def _value(terms: Terms, factors: np.ndarray, config: NpuConfig) -> float:
 
 
 def fit(terms: Terms, configs: list[NpuConfig], cells: list[int]) -> Fit:
-    """The factors of least relative squares, and the errors of those left out."""
+    """The factors of least relative squares, and the errors of those left out.
+
+    There are at least two configurations more than terms: the first terms are used, the others are 0.
+    """
+    terms = dict(list(terms.items())[: max(1, len(configs) - 2)])
     seen = np.array(cells, float)
     errors = []
     for index, config in enumerate(configs):
@@ -135,5 +139,5 @@ def estimate_area(config: NpuConfig) -> Area:
     values = []
     for name, found in area_model().items():
         terms = COLUMNS[name]
-        values.append(max(0, round(sum(found.factors[term] * terms[term](config) for term in terms))))
+        values.append(max(0, round(sum(factor * terms[term](config) for term, factor in found.factors.items()))))
     return Area(*values)

@@ -68,7 +68,7 @@ def test_gates_are_as_large_as_the_smallest_nand(tmp_path):
     path = tmp_path / "cells.lib"
     path.write_text(LIBERTY)
     assert chip(path).figures({"area": 48.0, "DFFPOSX1": 3}) == {"GE": 2, "flip-flops": 3}
-    with pytest.raises(SystemExit, match="NAND2"):
+    with pytest.raises(ValueError, match="NAND2"):
         nand2_area("cell (INVX1) { area : 16; }")
 
 
@@ -88,7 +88,7 @@ def test_an_unknown_unit_lists_the_names(monkeypatch, found):
     monkeypatch.setattr(units, "units", lambda config: found)
     assert type(units.find_unit(SMALL, "nn.decoder")).__name__ == "TokenDecoder"
     assert units.find_unit(SMALL, "nn.core_1.acc") is found["nn.core_1.acc"]
-    with pytest.raises(SystemExit, match=r"(?s)no unit 'nn.requant'; did you mean post.requant.*tp.process"):
+    with pytest.raises(ValueError, match=r"(?s)no unit 'nn.requant'; did you mean post.requant.*tp.process"):
         units.find_unit(SMALL, "nn.requant")
 
 
