@@ -87,7 +87,7 @@ def chip(liberty: Path) -> Technology:
         return {"GE": cells.get("area", 0) / nand2, "flip-flops": _count(cells, ".*DFF.*")}
 
     script = (
-        "synth -flatten -booth -top {{top}} -run :fine; opt -fast -full; opt -undriven -fine; techmap; opt -fast; "
+        "synth -flatten -booth -top {top} -run :fine; opt -fast -full; opt -undriven -fine; techmap; opt -fast; "
         f"dfflibmap -liberty {liberty.name}; abc -liberty {liberty.name}; opt_clean"
     )
     return Technology(liberty.stem, script, figures, f"stat -json -liberty {liberty.name}", text)

@@ -67,7 +67,10 @@ def test_gates_are_as_large_as_the_smallest_nand(tmp_path):
     assert nand2_area(LIBERTY) == 24
     path = tmp_path / "cells.lib"
     path.write_text(LIBERTY)
-    assert chip(path).figures({"area": 48.0, "DFFPOSX1": 3}) == {"GE": 2, "flip-flops": 3}
+    technology = chip(path)
+    assert technology.figures({"area": 48.0, "DFFPOSX1": 3}) == {"GE": 2, "flip-flops": 3}
+    assert "-top top.unit -run" in technology.script.format(top="top.unit")
+    assert "abc -liberty cells.lib" in technology.script
     with pytest.raises(ValueError, match="NAND2"):
         nand2_area("cell (INVX1) { area : 16; }")
 
