@@ -114,9 +114,9 @@ def _value(terms: Terms, factors: np.ndarray, config: NpuConfig) -> float:
 def fit(terms: Terms, configs: list[NpuConfig], cells: list[int]) -> Fit:
     """The factors of least relative squares, and the errors of those left out.
 
-    There are at least two configurations more than terms: the first terms are used, the others are 0.
+    There are more configurations than terms: the first terms are used, the others are 0.
     """
-    terms = dict(list(terms.items())[: max(1, len(configs) - 2)])
+    terms = dict(list(terms.items())[: max(1, len(configs) - 1)])
     seen = np.array(cells, float)
     errors = []
     for index, config in enumerate(configs):
