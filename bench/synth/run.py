@@ -107,7 +107,7 @@ def main(args: argparse.Namespace) -> None:
         name, config = Path(config_name).stem, load_config(config_name)
         seeds = 3 if args.seeds is None else args.seeds
         whole, placements = synthesise(WHOLE, config_name, lattice, seeds, args.mhz or WHOLE_MHZ, args.workers)
-        units = {each.name: list(by_unit(config, each, args.workers)) for each in technologies}
+        units = {each.name: by_unit(config, each, args.workers) for each in technologies}
         units[ECP5.name] = units.pop(lattice.name)
         print_units(name, units[ECP5.name], whole)
         result = Result(

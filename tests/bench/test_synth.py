@@ -159,6 +159,13 @@ def test_rows_are_scaled_to_the_whole():
     assert total(scaled(rows, {"LUT4": 40, "DP16KD": 0})) == pytest.approx({"LUT4": 40, "DP16KD": 0})
 
 
+def test_units_of_a_name_are_one_row():
+    from by_unit import Row, merged
+
+    rows = [Row("a", 3, {"LUT4": 10}), Row("b", 1, {"LUT4": 5}), Row("a", 1, {"LUT4": 14})]
+    assert merged(rows) == [Row("a", 4, {"LUT4": 11}), Row("b", 1, {"LUT4": 5})]
+
+
 def test_sums_of_units_become_wholes():
     from survey import rows_of
 
