@@ -1,7 +1,7 @@
 """The units of an NPU, each mapped alone, and their sum."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +13,7 @@ from units import WHOLE, memories, modules, part_design, parts, units
 
 from convoy.spec.config import NpuConfig
 
-__all__ = ["Row", "by_unit", "memory_bits", "scaled", "total"]
+__all__ = ["Row", "by_unit", "memory_bits", "merged", "scaled", "total"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def designs(config: NpuConfig) -> list[tuple[str, str]]:
     return [(part.name, part_design(design, part)) for part in parts(found)]
 
 
-def by_unit(config: NpuConfig, technology: Technology, workers: int) -> Iterator[Row]:
+def by_unit(config: NpuConfig, technology: Technology, workers: int) -> list[Row]:
     """The units of an NPU, each mapped alone, those of an opened unit left out of it."""
     found = designs(config)
 
@@ -43,10 +43,20 @@ def by_unit(config: NpuConfig, technology: Technology, workers: int) -> Iterator
 
     with ThreadPoolExecutor(workers) as pool:
         mapped = pool.map(map_part, found)
-        figures = [tuple(technology.figures(netlist.cells).items()) for netlist in mapped]
-    rows = Counter(zip((name for name, _ in found), figures, strict=True))
-    for (name, cells), count in rows.items():
-        yield Row(name, count, dict(cells))
+        figures = [technology.figures(netlist.cells) for netlist in mapped]
+    return merged(Row(name, 1, cells) for (name, _), cells in zip(found, figures, strict=True))
+
+
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """A row for each name, with the mean of what one takes."""
+    by_name: dict[str, list[Row]] = {}
+    for row in rows:
+        by_name.setdefault(row.name, []).append(row)
+    return [
+        Row(name, count, {column: value / count for column, value in total(same).items()})
+        for name, same in by_name.items()
+        if (count := sum(row.count for row in same))
+    ]
 
 
 def total(rows: Iterable[Row]) -> dict[str, float]:

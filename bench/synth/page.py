@@ -118,7 +118,8 @@ def _by_unit(name: str, result: Result) -> list[str]:
         ),
         *filled(
             "Each unit was mapped alone, and its figures multiplied so that they add up to the whole: LUT4 by "
-            f"{result.whole['LUT4'] / sums['LUT4']:.3f}, sites by {result.whole['sites'] / sums['sites']:.3f}. A unit "
+            f"{result.whole['LUT4'] / sums['LUT4']:.3f}, sites by {result.whole['sites'] / sums['sites']:.3f} "
+            "(alone, a unit does not know which of its inputs are constant and which outputs nobody reads). A unit "
             "is named after its file in `hw/`. What is counted is all of that name; `nn.core`, `nn.engine`, "
             "`nn.drain`, `tp.engine`, `ctrl.control` and `npu` are what they have besides the units in them."
         ),
@@ -141,6 +142,8 @@ def _others(results: Results, liberty: str | None) -> list[str]:
             gates = total(result.units[liberty])["GE"] if liberty in result.units else 0
             row += [_number(gates), _number(gates / result.macs), _number(result.memory_bits / 1024)]
         rows.append(row)
+    if not rows:
+        return []
     header = ["configuration", "MAC", "LUT6", "LUT6 per MAC", "of them RAM", "FF", "CARRY4", "BRAM36", "DSP48"]
     header += ["GE", "GE per MAC", "memory Kbit"] if liberty else []
     lines += [
@@ -188,7 +191,7 @@ def _model() -> list[str]:
     for column, found in area_model().items():
         factors = ", ".join(f"{factor:,.2f} per {name}" for name, factor in found.factors.items() if name != "once")
         rows.append(
-            [column, f"{found.factors['once']:,.0f}", factors, f"{found.mean_error:.1%}", f"{found.max_error:.1%}"]
+            [column, f"{round(found.factors['once']):,}", factors, f"{found.mean_error:.1%}", f"{found.max_error:.1%}"]
         )
     assert {row[0] for row in rows} == set(COLUMNS)
     return [
@@ -221,10 +224,18 @@ def page(results: Results, liberty: str | None) -> str:
             lines += _by_unit(name, result)
     lines += _others(results, liberty)
     lines += _model()
-    lines += ["## Critical paths", ""]
     for name, result in results.items():
         if result.critical_path:
-            lines += [f"{name}, first seed:", "", "```", *result.critical_path, "```", ""]
+            lines += [
+                f"## Critical path of {name}",
+                "",
+                "Of the first seed.",
+                "",
+                "```",
+                *result.critical_path,
+                "```",
+                "",
+            ]
     return "\n".join(lines)
 
 

@@ -20,11 +20,12 @@ from pathlib import Path
 
 from by_unit import Row, by_unit, memory_bits, scaled
 from page import Result, page, placed
-from technologies import ECP5, XC7, chip
+from technologies import ECP5, ECP5_NARROW, XC7, Technology, chip
 from tools import BUILD, ROOT, Placement, map_unit, place_unit
 from units import WHOLE, find_unit
 
 from convoy.driver import load
+from convoy.driver.errors import GraphError
 from convoy.spec.config import load_config
 
 DIGITS = ROOT / "examples" / "digits_int8.tflite"
@@ -35,12 +36,16 @@ UNIT_MHZ, WHOLE_MHZ = 110, 60
 """Clock constraints."""
 
 
-def synthesise(unit: str, config_name: str, seeds: int, mhz: int, workers: int) -> tuple[dict, list[Placement]]:
+def synthesise(
+    unit: str, config_name: str, technology: Technology, seeds: int, mhz: int, workers: int
+) -> tuple[dict[str, float], list[Placement]]:
     """Map a unit and place it once per seed; prints and returns its figures."""
     begin = time.monotonic()
     label = f"{Path(config_name).stem}-{unit}"
-    netlist = map_unit(find_unit(load_config(config_name), unit), re.sub(r"\W", "_", label), is_placed=seeds > 0)
-    figures = ECP5.figures(netlist.cells)
+    netlist = map_unit(
+        find_unit(load_config(config_name), unit), re.sub(r"\W", "_", label), technology, is_placed=seeds > 0
+    )
+    figures = technology.figures(netlist.cells)
     table = "  ".join(f"{column} {count:,}" for column, count in figures.items())
     print(f"{config_name} {unit}: {table}  ({time.monotonic() - begin:.0f} s)", flush=True)
     placements = place_unit(netlist, seeds, mhz, workers) if seeds else []
@@ -61,8 +66,8 @@ def print_units(name: str, rows: list[Row], whole: dict[str, float]) -> None:
         print(f"{name} {row.count:3} x {row.name:<20} {sites / whole['sites']:6.1%}  {cells}", flush=True)
 
 
-def main() -> None:
-    """The command line."""
+def arguments() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", action="append", help="preset or TOML file; may be repeated (default: S, D and Q)")
     parser.add_argument("--unit", help="only this unit, such as nn.window; nothing is written (default: the NPU)")
@@ -70,24 +75,40 @@ def main() -> None:
     parser.add_argument("--mhz", type=int, help=f"clock constraint (default: {WHOLE_MHZ}, of a unit {UNIT_MHZ})")
     parser.add_argument("--workers", type=int, default=2, help="tools side by side")
     parser.add_argument("--model", action="append", default=[], type=Path, help="network to give milliseconds of")
+    parser.add_argument("--ecp5", action="store_true", help="leave the other technologies out")
     parser.add_argument("--liberty", type=Path, help=f"library for chips (default: {LIBERTY}, if it is there)")
-    args = parser.parse_args()
+    parser.add_argument("--nowidelut", action="store_true", help="without multiplexers that join LUTs")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Do what the command line says.
+
+    Raises
+    ------
+    ValueError, GraphError
+        When there is no such unit, configuration, library or network.
+    """
+    lattice = ECP5_NARROW if args.nowidelut else ECP5
     if args.unit:
         for config_name in args.config or ["Q"]:
-            synthesise(args.unit, config_name, args.seeds or 0, args.mhz or UNIT_MHZ, args.workers)
+            synthesise(args.unit, config_name, lattice, args.seeds or 0, args.mhz or UNIT_MHZ, args.workers)
         return
     if args.liberty and not args.liberty.is_file():
-        raise SystemExit(f"--liberty {args.liberty}: no such file")
+        raise ValueError(f"--liberty {args.liberty}: no such file")
     liberty = args.liberty or (LIBERTY if LIBERTY.is_file() else None)
-    if liberty is None:
-        print("no library for chips: apt-get install qflow-tech-osu018, or --liberty FILE", file=sys.stderr)
-    technologies = [ECP5, XC7, *([chip(liberty.resolve())] if liberty else [])]
+    technologies = [lattice]
+    if not args.ecp5:
+        technologies += [XC7, *([chip(liberty)] if liberty else [])]
+        if liberty is None:
+            print("no library for chips: apt-get install qflow-tech-osu018, or --liberty FILE", file=sys.stderr)
     results_file = BUILD / "presets.json"
     for config_name in args.config or ["S", "D", "Q"]:
         name, config = Path(config_name).stem, load_config(config_name)
         seeds = 3 if args.seeds is None else args.seeds
-        whole, placements = synthesise(WHOLE, config_name, seeds, args.mhz or WHOLE_MHZ, args.workers)
-        units = {technology.name: list(by_unit(config, technology, args.workers)) for technology in technologies}
+        whole, placements = synthesise(WHOLE, config_name, lattice, seeds, args.mhz or WHOLE_MHZ, args.workers)
+        units = {each.name: by_unit(config, each, args.workers) for each in technologies}
+        units[ECP5.name] = units.pop(lattice.name)
         print_units(name, units[ECP5.name], whole)
         result = Result(
             config.macs_per_cycle,
@@ -108,4 +129,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = arguments()
+    try:
+        main(parser.parse_args())
+    except (ValueError, GraphError) as error:
+        parser.error(str(error))

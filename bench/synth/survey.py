@@ -33,11 +33,12 @@ VARIED = [
     SMALL.with_(port_bits=128),
     SMALL.with_(num_cores=4),
     SMALL.with_(num_cores=2, num_lanes=8, post_lanes=4),
+    SMALL.with_(num_cores=2, num_lanes=32),
     SMALL.with_(num_acc_entries=256, weight_fifo_beats=1024),
     SMALL.with_(stripe_bytes=16384, tp_buffer_bytes=4096, pool_channels=16, pool_line_bytes=32),
     SMALL.with_(max_burst_beats=64, max_reads=2),
 ]
-"""S with each of its parameters varied."""
+"""S with each of its parameters varied, and several cores with more and fewer lanes."""
 
 
 def rows_of(sums: list[dict[str, float]], wholes: list[dict[str, float]]) -> list[dict[str, int]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DEVICE", "ECP5", "PART", "XC7", "Technology", "chip", "nand2_area"]
+__all__ = ["DEVICE", "ECP5", "ECP5_NARROW", "PART", "XC7", "Technology", "chip", "nand2_area"]
 
 Cells = dict[str, float]
 """Cells of a unit by Yosys' types, and `area` where a library gives areas."""
@@ -70,6 +70,8 @@ def _xc7_figures(cells: Cells) -> dict[str, float]:
 
 
 ECP5 = Technology("ecp5", "synth_ecp5 -top {top}", _ecp5_figures)
+ECP5_NARROW = Technology("ecp5n", "synth_ecp5 -nowidelut -top {top}", _ecp5_figures)
+"""Without the multiplexers that join LUTs (PFUMX, L6MUX21)."""
 XC7 = Technology("xc7", "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}", _xc7_figures)
 
 
@@ -85,7 +87,7 @@ def chip(liberty: Path) -> Technology:
         return {"GE": cells.get("area", 0) / nand2, "flip-flops": _count(cells, ".*DFF.*")}
 
     script = (
-        "synth -flatten -booth -top {{top}} -run :fine; opt -fast -full; opt -undriven -fine; techmap; opt -fast; "
+        "synth -flatten -booth -top {top} -run :fine; opt -fast -full; opt -undriven -fine; techmap; opt -fast; "
         f"dfflibmap -liberty {liberty.name}; abc -liberty {liberty.name}; opt_clean"
     )
     return Technology(liberty.stem, script, figures, f"stat -json -liberty {liberty.name}", text)
@@ -96,10 +98,10 @@ def nand2_area(liberty: str) -> float:
 
     Raises
     ------
-    SystemExit
+    ValueError
         When the library has none of the usual names (NAND2X1, nand2_1 ...).
     """
     found = re.findall(r"cell\s*\(\s*\"?\w*?nand2\w*?\"?\s*\)\s*{.*?\barea\s*:\s*([\d.]+)", liberty, re.S | re.I)
     if not found:
-        raise SystemExit("the library has no cell named after NAND2")
+        raise ValueError("the library has no cell named after NAND2")
     return min(map(float, found))

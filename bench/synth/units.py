@@ -163,7 +163,8 @@ def modules(rtlil: str) -> dict[str, str]:
 def part_design(found: dict[str, str], part: Part) -> str:
     """The design of a part of the NPU in its harness, with the part as `top.unit`; of its boxes only the ports.
 
-    A module's name ends in `$` and a number where the name was taken.
+    A module's name ends in `$` and a number where the name was taken. Ports without a name are counted anew, and
+    all take the first reset: equal parts of one or of different NPUs are one text.
     """
     plain = {re.sub(r"\$\d+", "", name): name for name in found}
     place = HARNESSED if part.place == WHOLE else f"{HARNESSED}.{part.place}"
@@ -179,7 +180,9 @@ def part_design(found: dict[str, str], part: Part) -> str:
         else:
             waiting += [inner for inner in re.findall(r"^  cell \\(\S+) ", text, re.MULTILINE) if inner in found]
         texts.append(re.sub(rf"(?<=\\){re.escape(root)}(?=[. \n])", HARNESSED, text))
-    return "".join(texts)
+    numbers: dict[str, str] = {}
+    text = re.sub(r"(?<=\\resets )\[\d+\]", "[0]", "".join(texts))
+    return re.sub(r"\\port\$[\d$]+", lambda port: numbers.setdefault(port[0], f"\\port${len(numbers)}"), text)
 
 
 def find_unit(config: NpuConfig, name: str) -> wiring.Component:
@@ -187,7 +190,7 @@ def find_unit(config: NpuConfig, name: str) -> wiring.Component:
 
     Raises
     ------
-    SystemExit
+    ValueError
         When there is none; lists the names.
     """
     found = units(config)
@@ -196,5 +199,5 @@ def find_unit(config: NpuConfig, name: str) -> wiring.Component:
     if place not in found:
         near = difflib.get_close_matches(name, [*names, *found], 3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise SystemExit(f"no unit {name!r}{hint}\nunits: {' '.join(sorted(names))}\nor a place such as nn.core_0.acc")
+        raise ValueError(f"no unit {name!r}{hint}\nunits: {' '.join(sorted(names))}\nor a place such as nn.core_0.acc")
     return found[place]

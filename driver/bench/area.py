@@ -19,44 +19,46 @@ from convoy.spec.config import NpuConfig
 __all__ = ["COLUMNS", "Area", "Fit", "area_model", "estimate_area", "fit", "read_mapped"]
 
 MAPPED = Path(__file__).with_name("mapped.csv")
-BLOCK_BITS = 36
-"""Width of a block memory (DP16KD) of `BLOCK_WORDS` words."""
-BLOCK_WORDS = 512
+BLOCK_SHAPES = {512: 36, 1024: 18, 2048: 9, 4096: 4, 8192: 2, 16384: 1}
+"""Bits of a word of a block memory (DP16KD) by the number of its words."""
 
 
 def _blocks(num_bits: int, num_words: int) -> int:
-    """Block memories of a memory: side by side at full width, or each narrower and deeper, whichever takes fewer."""
-    shapes = [(BLOCK_BITS >> k, BLOCK_WORDS << k) for k in range(3)] + [(4 >> k, 4096 << k) for k in range(3)]
-    return min(-(-num_bits // bits) * -(-num_words // words) for bits, words in shapes)
+    """Block memories of a memory: side by side, of its depth."""
+    depth = next((words for words in BLOCK_SHAPES if num_words <= words), max(BLOCK_SHAPES))
+    return -(-num_bits // BLOCK_SHAPES[depth]) * -(-num_words // depth)
 
 
 Terms = dict[str, Callable[[NpuConfig], float]]
 LOGIC: Terms = {
     "once": lambda c: 1,
-    "byte of the port": lambda c: c.port_bytes,
-    "lane of a core": lambda c: c.num_lanes,
-    "lane of the drain": lambda c: c.post_lanes,
-    "core": lambda c: c.num_cores,
     "lane of all cores": lambda c: c.macs_per_cycle,
+    "lane of the drain": lambda c: c.post_lanes,
+    "byte of the port": lambda c: c.port_bytes,
+    "core": lambda c: c.num_cores,
     "byte of the windows": lambda c: c.macs_per_cycle * c.window_words,
+    "lane of a core": lambda c: c.num_lanes,
 }
-"""What look-up tables grow with, and each of it."""
+"""What look-up tables grow with, for each of it; the first ones are used when few configurations were mapped."""
 MULTIPLIERS: Terms = {
     "once": lambda c: 1,
+    "lane of all cores": lambda c: c.macs_per_cycle,
     "lane of the drain": lambda c: c.post_lanes,
     "lane of a fused sum": lambda c: c.residual_lanes,
-    "lane of all cores": lambda c: c.macs_per_cycle,
 }
-BLOCKS: Terms = {
-    "once": lambda c: 1,
-    "lane of the drain": lambda c: c.post_lanes,
-    "byte of the port": lambda c: c.port_bytes,
-    "block of the stripes": lambda c: _blocks(8 * c.num_lanes, c.stripe_words),
-    "block of the accumulators": lambda c: c.num_cores * 2 * _blocks(32 * c.num_lanes, c.num_acc_entries),
-    "block of the weight queues": lambda c: c.num_cores * _blocks(c.port_bits, c.weight_fifo_beats),
-    "block of the TP buffer": lambda c: 8 * _blocks(8, c.tp_buffer_bytes // 8),
-    "block of the pool's lines": lambda c: _blocks(8, c.pool_max_row_bytes // 2),
-}
+PORT_QUEUES, TP_BANKS = 7, 8
+"""Queues of beats at the port, in blocks; banks of the buffer of the tensor processor, each twice."""
+
+
+def _memory_blocks(c: NpuConfig) -> int:
+    of_core = 2 * _blocks(32 * c.num_lanes, c.num_acc_entries) + _blocks(c.port_bits, c.weight_fifo_beats) + 1
+    buffer = 2 * TP_BANKS * _blocks(8, c.tp_buffer_bytes // TP_BANKS)
+    lines = _blocks(8, c.pool_max_row_bytes // 2)
+    stripes, queues = _blocks(8 * c.num_lanes, c.stripe_words), PORT_QUEUES * _blocks(c.port_bits, 1)
+    return c.num_cores * of_core + buffer + lines + stripes + queues
+
+
+BLOCKS: Terms = {"once": lambda c: 1, "block of a large memory": _memory_blocks}
 COLUMNS: dict[str, Terms] = {"LUT4": LOGIC, "sites": LOGIC, "DP16KD": BLOCKS, "MULT18X18D": MULTIPLIERS}
 """The columns that are estimated, and the terms of each."""
 
@@ -90,10 +92,10 @@ def read_mapped(text: str) -> list[tuple[NpuConfig, dict[str, int]]]:
     without a column have their default.
     """
     rows = list(csv.DictReader(text.splitlines()))
-    known = {field.name: type(field.default) for field in fields(NpuConfig) if field.name in rows[0]}
+    known = {field.name: isinstance(field.default, bool) for field in fields(NpuConfig) if field.name in rows[0]}
     return [
         (
-            NpuConfig(**{name: kind(int(row[name])) for name, kind in known.items()}),
+            NpuConfig(**{name: bool(int(row[name])) if is_bool else int(row[name]) for name, is_bool in known.items()}),
             {name: int(row[name]) for name in COLUMNS},
         )
         for row in rows
@@ -110,7 +112,11 @@ def _value(terms: Terms, factors: np.ndarray, config: NpuConfig) -> float:
 
 
 def fit(terms: Terms, configs: list[NpuConfig], cells: list[int]) -> Fit:
-    """The factors of least relative squares, and the errors of those left out."""
+    """The factors of least relative squares, and the errors of those left out.
+
+    There are more configurations than terms: the first terms are used, the others are 0.
+    """
+    terms = dict(list(terms.items())[: max(1, len(configs) - 1)])
     seen = np.array(cells, float)
     errors = []
     for index, config in enumerate(configs):
@@ -135,5 +141,5 @@ def estimate_area(config: NpuConfig) -> Area:
     values = []
     for name, found in area_model().items():
         terms = COLUMNS[name]
-        values.append(max(0, round(sum(found.factors[term] * terms[term](config) for term in terms))))
+        values.append(max(0, round(sum(factor * terms[term](config) for term, factor in found.factors.items()))))
     return Area(*values)

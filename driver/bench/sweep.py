@@ -198,9 +198,10 @@ _AREA = {"LUT4 (estimate)": "lut4", "sites": "sites", "BRAM": "block_rams", "DSP
 
 def area_error() -> str:
     """How far estimates of the area are off."""
-    model = area_model()
+    titles = ("LUT4", "sites", "BRAM", "DSP")
     errors = (
-        f"{name} {found.mean_error:.1%} on average, {found.max_error:.1%} at most" for name, found in model.items()
+        f"{title} {found.mean_error:.1%} on average, {found.max_error:.1%} at most"
+        for title, found in zip(titles, area_model().values(), strict=True)
     )
     return (
         f"Estimates of the area are off by: {'; '.join(errors)} (of mapped configurations, each left out of the fit)."

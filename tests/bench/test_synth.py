@@ -67,8 +67,11 @@ def test_gates_are_as_large_as_the_smallest_nand(tmp_path):
     assert nand2_area(LIBERTY) == 24
     path = tmp_path / "cells.lib"
     path.write_text(LIBERTY)
-    assert chip(path).figures({"area": 48.0, "DFFPOSX1": 3}) == {"GE": 2, "flip-flops": 3}
-    with pytest.raises(SystemExit, match="NAND2"):
+    technology = chip(path)
+    assert technology.figures({"area": 48.0, "DFFPOSX1": 3}) == {"GE": 2, "flip-flops": 3}
+    assert "-top top.unit -run" in technology.script.format(top="top.unit")
+    assert "abc -liberty cells.lib" in technology.script
+    with pytest.raises(ValueError, match="NAND2"):
         nand2_area("cell (INVX1) { area : 16; }")
 
 
@@ -88,7 +91,7 @@ def test_an_unknown_unit_lists_the_names(monkeypatch, found):
     monkeypatch.setattr(units, "units", lambda config: found)
     assert type(units.find_unit(SMALL, "nn.decoder")).__name__ == "TokenDecoder"
     assert units.find_unit(SMALL, "nn.core_1.acc") is found["nn.core_1.acc"]
-    with pytest.raises(SystemExit, match=r"(?s)no unit 'nn.requant'; did you mean post.requant.*tp.process"):
+    with pytest.raises(ValueError, match=r"(?s)no unit 'nn.requant'; did you mean post.requant.*tp.process"):
         units.find_unit(SMALL, "nn.requant")
 
 
@@ -154,6 +157,13 @@ def test_rows_are_scaled_to_the_whole():
     rows = [Row("a", 2, {"LUT4": 10, "DP16KD": 0}), Row("b", 1, {"LUT4": 30, "DP16KD": 0})]
     assert total(rows) == {"LUT4": 50, "DP16KD": 0}
     assert total(scaled(rows, {"LUT4": 40, "DP16KD": 0})) == pytest.approx({"LUT4": 40, "DP16KD": 0})
+
+
+def test_units_of_a_name_are_one_row():
+    from by_unit import Row, merged
+
+    rows = [Row("a", 3, {"LUT4": 10}), Row("b", 1, {"LUT4": 5}), Row("a", 1, {"LUT4": 14})]
+    assert merged(rows) == [Row("a", 4, {"LUT4": 11}), Row("b", 1, {"LUT4": 5})]
 
 
 def test_sums_of_units_become_wholes():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import convoy.driver
+from convoy.driver.bench.area import area_model, estimate_area
 from convoy.driver.bench.sweep import Point, configurations, mark_best, sweep, write_sweep_page
 from convoy.driver.cli import app
 from convoy.driver.errors import GraphError
@@ -20,8 +21,8 @@ from convoy.spec.config import PRESETS
 DIGITS = Path(__file__).parents[3] / "examples" / "digits_int8.tflite"
 
 
-def point(cycles, multipliers, memory_bytes):
-    return Point({}, multipliers, memory_bytes, cycles, None, 0, 0.5)
+def point(cycles, sites, block_rams):
+    return Point({}, 16, 1024, cycles, None, 0, 0.5, sites, sites, block_rams, 16)
 
 
 def test_every_combination_is_estimated_as_by_itself():
@@ -39,6 +40,7 @@ def test_every_combination_is_estimated_as_by_itself():
             plan = convoy.driver.load(DIGITS, config).estimate()
             assert point.cycles == pytest.approx(plan.cycles, rel=0.02)  # deployed, tensors share memory
             assert point.multipliers == config.macs_per_cycle
+            assert point.sites == estimate_area(config).sites
 
 
 def test_features_are_true_or_false():
@@ -96,4 +98,8 @@ def test_the_command(tmp_path, capsys):
     assert [int(row["num_cores"]) for row in rows] == [1, 4]
     assert [int(row["cycles"]) for row in rows] == [point["cycles"] for point in points]
     assert points[0]["milliseconds"] == pytest.approx(points[0]["cycles"] / 1000)
-    assert f"{points[0]['cycles']:,}" in capsys.readouterr().out
+    assert [int(row["lut4"]) for row in rows] == [point["lut4"] for point in points]
+    printed = capsys.readouterr().out
+    assert f"{points[0]['cycles']:,}" in printed
+    assert f"{points[0]['sites']:,}" in printed
+    assert f"LUT4 {area_model()['LUT4'].mean_error:.1%} on average" in printed
