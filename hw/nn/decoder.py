@@ -472,9 +472,10 @@ class _Position(wiring.Component):
             m.d.sync += [
                 tap_left.eq(located.taps_left),
                 kernel.eq(located.kernel),
-                z_left.eq(z_left - kz_carry),
                 kz_left.eq(Mux(kz_carry, wrapped_left - kz_step, kz_rest)),
             ]
+            with m.If(kz_carry):
+                m.d.sync += z_left.eq(z_left - 1)
         return m
 
 

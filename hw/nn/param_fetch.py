@@ -32,8 +32,9 @@ class _ParamRuns(wiring.Component):
         m = Module()
         job = Signal.like(self.job.payload, reset_less=True)
         sb_left, group_left = Signal(16), Signal(16)  # superblocks after this one, groups after this one
+        is_last_sb = Signal()
         run = self.runs.payload
-        num_kernels = Mux(sb_left == 0, job.num_kernels_last, job.num_kernels)
+        num_kernels = Mux(is_last_sb, job.num_kernels_last, job.num_kernels)
         m.d.comb += [
             self.job.ready.eq(~self.runs.valid),
             run.num_bytes.eq(
@@ -47,6 +48,7 @@ class _ParamRuns(wiring.Component):
                 self.runs.valid.eq(self.job.valid),
                 run.addr.eq(load.param_addr),
                 sb_left.eq(load.num_sb - 1),
+                is_last_sb.eq(load.num_sb == 1),
                 group_left.eq(load.num_groups - 1),
             ]
         with m.Elif(self.runs.ready):
@@ -55,8 +57,9 @@ class _ParamRuns(wiring.Component):
                 m.d.sync += [
                     group_left.eq(job.num_groups - 1),
                     sb_left.eq(sb_left - 1),
+                    is_last_sb.eq(sb_left == 1),
                     run.addr.eq(run.addr + run.num_bytes),
-                    self.runs.valid.eq(sb_left != 0),
+                    self.runs.valid.eq(~is_last_sb),
                 ]
         return m
 
