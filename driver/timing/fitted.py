@@ -50,7 +50,7 @@ RESIDUAL_UNIT_CYCLES = 4
 """Between the second operands of two channels."""
 RESIDUAL_CYCLES = 8
 """From a unit to the request of its second operand, and from the operand to its sum."""
-DRAIN_QUEUE_CHUNKS = 100
+DRAIN_QUEUE_CHUNKS = 68
 """Chunks that the drain may be ahead of the port."""
 
 TP_JOB_CYCLES = 3

@@ -92,7 +92,8 @@ class DrainChunks(wiring.Component):
         Those of `drain_ports`.
     """
 
-    FIFO_DEPTH = 64
+    FIFO_DEPTH = 32
+    """Chunks on their way; more than the cycles, some 26, until one that leaves allows the next one."""
 
     def __init__(self, config: NpuConfig, acc_read_cycles: int = 2):
         self._config, self._acc_read_cycles = config, acc_read_cycles
