@@ -69,7 +69,9 @@ def print_units(name: str, rows: list[Row], whole: dict[str, float]) -> None:
 def arguments() -> argparse.ArgumentParser:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", action="append", help="preset or TOML file; may be repeated (default: S, D and Q)")
+    parser.add_argument(
+        "--config", action="append", help="preset or TOML file; may be repeated (default: S, D, Q and QL)"
+    )
     parser.add_argument("--unit", help="only this unit, such as nn.window; nothing is written (default: the NPU)")
     parser.add_argument("--seeds", type=int, help="placements; 0: area only (default: 3, of a unit 0)")
     parser.add_argument("--mhz", type=int, help=f"clock constraint (default: {WHOLE_MHZ}, of a unit {UNIT_MHZ})")
@@ -103,7 +105,7 @@ def main(args: argparse.Namespace) -> None:
         if liberty is None:
             print("no library for chips: apt-get install qflow-tech-osu018, or --liberty FILE", file=sys.stderr)
     results_file = BUILD / "presets.json"
-    for config_name in args.config or ["S", "D", "Q"]:
+    for config_name in args.config or ["S", "D", "Q", "QL"]:
         name, config = Path(config_name).stem, load_config(config_name)
         seeds = 3 if args.seeds is None else args.seeds
         whole, placements = synthesise(WHOLE, config_name, lattice, seeds, args.mhz or WHOLE_MHZ, args.workers)

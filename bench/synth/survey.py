@@ -9,6 +9,7 @@ that changes is applied to the others.
 import argparse
 import csv
 import statistics
+from dataclasses import fields
 from pathlib import Path
 
 from by_unit import by_unit, total
@@ -17,7 +18,7 @@ from tools import ROOT, map_unit
 from units import WHOLE, find_unit
 
 from convoy.driver.report.progress import bar
-from convoy.spec.config import PRESETS, NpuConfig
+from convoy.spec.config import LEAN_PRESETS, PRESETS, NpuConfig
 
 TARGET = ROOT / "driver" / "bench" / "mapped.csv"
 WHOLES = [PRESETS[name] for name in "SDQ"]
@@ -37,6 +38,11 @@ VARIED = [
     SMALL.with_(num_acc_entries=256, weight_fifo_beats=1024),
     SMALL.with_(stripe_bytes=16384, tp_buffer_bytes=4096, pool_channels=16, pool_line_bytes=32),
     SMALL.with_(max_burst_beats=64, max_reads=2),
+    SMALL.with_(tp_lanes=1),
+    SMALL.with_(tp_lanes=2, num_cores=2),
+    *(SMALL.with_(**{field.name: False}) for field in fields(NpuConfig) if field.default is True),
+    *(PRESETS["Q"].with_(**{field.name: False}) for field in fields(NpuConfig) if field.default is True),
+    *LEAN_PRESETS.values(),
 ]
 """S with each of its parameters varied, and several cores with more and fewer lanes."""
 

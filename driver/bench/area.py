@@ -38,6 +38,15 @@ LOGIC: Terms = {
     "core": lambda c: c.num_cores,
     "byte of the windows": lambda c: c.macs_per_cycle * c.window_words,
     "lane of a core": lambda c: c.num_lanes,
+    "lane of the tensor processor": lambda c: c.tp_lanes,
+    "lane of the drain without int16": lambda c: c.post_lanes * (not c.has_int16),
+    "lane of the drain without tables": lambda c: c.post_lanes * (not c.has_lut),
+    "lane of fused sums left out": lambda c: c.residual_lanes * (not c.has_residual),
+    "lane of fused pools left out": lambda c: c.pool_lanes * (not c.has_fused_pool),
+    "check of descriptors left out": lambda c: not c.has_descriptor_check,
+    "arithmetic of the tensor processor left out": lambda c: not c.tp_has_arithmetic,
+    "pools of the tensor processor left out": lambda c: not c.tp_has_pools,
+    "resizing of the tensor processor left out": lambda c: not c.tp_has_resize,
 }
 """What look-up tables grow with, for each of it; the first ones are used when few configurations were mapped."""
 MULTIPLIERS: Terms = {
@@ -45,6 +54,10 @@ MULTIPLIERS: Terms = {
     "lane of all cores": lambda c: c.macs_per_cycle,
     "lane of the drain": lambda c: c.post_lanes,
     "lane of a fused sum": lambda c: c.residual_lanes,
+    "lane of the tensor processor": lambda c: c.tp_lanes,
+    "lane of the drain without int16": lambda c: c.post_lanes * (not c.has_int16),
+    "lane of fused sums left out": lambda c: c.residual_lanes * (not c.has_residual),
+    "arithmetic of the tensor processor left out": lambda c: not c.tp_has_arithmetic,
 }
 PORT_QUEUES, TP_BANKS = 7, 8
 """Queues of beats at the port, in blocks; banks of the buffer of the tensor processor, each twice."""
