@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,13 +107,12 @@ def read_mapped(text: str) -> list[tuple[NpuConfig, dict[str, int]]]:
     """
     rows = list(csv.DictReader(text.splitlines()))
     known = {field.name: isinstance(field.default, bool) for field in fields(NpuConfig) if field.name in rows[0]}
-    return [
-        (
-            NpuConfig(**{name: bool(int(row[name])) if is_bool else int(row[name]) for name, is_bool in known.items()}),
-            {name: int(row[name]) for name in COLUMNS},
-        )
-        for row in rows
-    ]
+    found = list[tuple[NpuConfig, dict[str, int]]]()
+    for row in rows:
+        values: dict[str, Any] = {name: int(row[name]) for name in known}
+        values |= {name: bool(values[name]) for name, is_bool in known.items() if is_bool}
+        found.append((NpuConfig(**values), {name: int(row[name]) for name in COLUMNS}))
+    return found
 
 
 def _solve(terms: Terms, configs: list[NpuConfig], cells: np.ndarray) -> np.ndarray:
