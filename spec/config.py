@@ -249,7 +249,6 @@ LEAN_PRESETS: dict[str, NpuConfig] = {
         tp_buffer_bytes=8192,
         weight_fifo_beats=128,
         has_int16=False,
-        has_residual=False,
     )
     for name, preset in PRESETS.items()
 }
