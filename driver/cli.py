@@ -540,7 +540,7 @@ def advise(
     if not _write_json(report, json_path):
         print_advice(advised, console)
         if output is not None:
-            print_applied(done, advised.cycles, report["applied"]["estimated_cycles"][1], measured, console)
+            print_applied(done, apply, advised.cycles, report["applied"]["estimated_cycles"][1], measured, console)
     return 0
 
 

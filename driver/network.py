@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from rich.console import Console
@@ -32,10 +32,12 @@ from .report.report import Mismatch, build_report, estimate_report, layer_cells,
 from .runtime.device import Device, MemoryModel
 from .runtime.session import Execution, Session
 from .timing.estimate import estimate
-from .workload.inputs import fits, load_input, quantise_real, random_inputs
+from .workload.inputs import fits, image_value, load_input, quantise_real, random_inputs
 from .workload.reference import Compared
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from .emit.program import Plan
 
 __all__ = ["Network", "Outputs", "Report", "Stream", "TensorInfo", "changed", "load"]
@@ -214,8 +216,8 @@ def _picture(value: np.ndarray) -> str:
     return f'<img style="{style}" src="data:image/png;base64,{b64encode(file.getvalue()).decode()}">'
 
 
-Value = np.ndarray | str | Path | Sequence[Any] | Mapping[str, Any]
-"""Of one input; or of several, by name or in order."""
+Value: TypeAlias = "np.ndarray | str | Path | Image | Sequence[Any] | Mapping[str, Any]"
+"""Of one input, an image of Pillow too; or of several, by name or in order."""
 
 
 class Network:
@@ -457,6 +459,8 @@ def _fitted(given: Any, tensor: Tensor) -> np.ndarray:
     """A value in the shape and dtype of an input."""
     if isinstance(given, str | Path):
         return load_input(Path(given), tensor)
+    if hasattr(given, "convert") and hasattr(given, "size"):
+        return image_value(given, tensor, "the image")
     value = np.asarray(given)
     if not fits(value.shape, tensor.shape):
         raise GraphError(f"input {tensor.name}: shape {list(value.shape)} does not fit {list(tensor.shape)}")

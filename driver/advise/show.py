@@ -119,9 +119,14 @@ def _ratio(cycles: int | None, base: int) -> str:
 
 
 def print_applied(
-    done: Sequence[tuple[Advice, Option]], before: int, after: int, measured: tuple[int, int] | None, console: Console
+    done: Sequence[tuple[Advice, Option]],
+    wanted: int,
+    before: int,
+    after: int,
+    measured: tuple[int, int] | None,
+    console: Console,
 ) -> None:
-    """What was changed, and cycles before and after, estimated and measured."""
+    """What was changed of so many changes that were wanted, and cycles before and after, estimated and measured."""
     for one, option in done:
         kind = _SAME if option.change.keeps_function else f"{_RETRAIN}, its new weights are random"
         finding = one.finding
@@ -132,6 +137,8 @@ def print_applied(
             markup=False,
             soft_wrap=True,
         )
+    if len(done) < wanted:
+        console.print(f"applied: {len(done)} of {wanted}; there are no more changes that can be made", highlight=False)
     console.print(f"estimated: {before:,} cycles before, {after:,} after", highlight=False)
     if measured is not None:
         console.print(f"measured on the RTL: {measured[0]:,} cycles before, {measured[1]:,} after", highlight=False)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib import format as npy
@@ -13,7 +14,10 @@ from numpy.lib import format as npy
 from convoy.driver.files import open_file
 from convoy.driver.graph.graph import GraphError, Tensor
 
-__all__ = ["fits", "load_input", "load_steps", "quantise_real", "random_inputs"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["fits", "image_value", "load_input", "load_steps", "quantise_real", "random_inputs"]
 
 MAX_PIXELS = 1 << 26
 """Images of more pixels are refused."""
@@ -145,22 +149,10 @@ def _load_array(path: Path, tensor: Tensor, wanted: tuple[int, ...]) -> np.ndarr
 def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
-    if len(tensor.shape) == 4 and tensor.shape[3] not in (1, 3) and tensor.shape[1] in (1, 3):
-        batch, channels, height, width = tensor.shape
-        values = _load_image(path, replace(tensor, shape=(batch, height, width, channels)))
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-    if len(tensor.shape) != 4 or tensor.shape[3] not in (1, 3):
-        raise GraphError(
-            f"{path}: the input {tensor.name} {list(tensor.shape)} is not an image of 1 or 3 channels; give a .npy file"
-        )
-    batch, height, width, channels = tensor.shape
     with open_file(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(file, formats=_IMAGE_FORMATS)
-            mode, (num_columns, num_rows) = image.mode, image.size
-            if num_columns * num_rows <= MAX_PIXELS and mode in _IMAGE_MODES:
-                pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)), np.float64)
+            return image_value(Image.open(file, formats=_IMAGE_FORMATS), tensor, str(path))
         except Image.DecompressionBombError:
             raise GraphError(
                 f"{path}: has more than the {MAX_PIXELS:,} pixels that are taken; make it smaller"
@@ -173,19 +165,45 @@ def _load_image(path: Path, tensor: Tensor) -> np.ndarray:
                     "as in training, and give them as a .npy file"
                 ) from None
             raise GraphError(f"{path}: cannot be read as an image: it is none of {', '.join(_IMAGE_FORMATS)}") from None
+        except GraphError:
+            raise
         except Exception as error:  # whatever the decoders make of bytes that are not an image
             raise GraphError(f"{path}: cannot be read as an image: {_first_line(error)}") from None
+
+
+def image_value(image: Image, tensor: Tensor, name: str) -> np.ndarray:
+    """The value of `tensor` from an open image of Pillow, as `load_input` makes it.
+
+    Raises
+    ------
+    GraphError
+        When the tensor takes no image or not this one; the message begins with `name`.
+    """
+    if len(tensor.shape) == 4 and tensor.shape[3] not in (1, 3) and tensor.shape[1] in (1, 3):
+        batch, channels, height, width = tensor.shape
+        values = image_value(image, replace(tensor, shape=(batch, height, width, channels)), name)
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+    if len(tensor.shape) != 4 or tensor.shape[3] not in (1, 3):
+        raise GraphError(
+            f"{name}: the input {tensor.name} {list(tensor.shape)} is not an image of 1 or 3 channels; give a .npy file"
+        )
+    batch, height, width, channels = tensor.shape
+    num_columns, num_rows = image.size
     if num_columns * num_rows > MAX_PIXELS:
         raise GraphError(
-            f"{path}: has {num_columns:,} x {num_rows:,} pixels; at most {MAX_PIXELS:,} are taken, make it smaller"
+            f"{name}: has {num_columns:,} x {num_rows:,} pixels; at most {MAX_PIXELS:,} are taken, make it smaller"
         )
-    if mode not in _IMAGE_MODES:
-        raise GraphError(f"{path}: has more than 8 bits a sample ({mode}); save it with 8, or give a .npy file")
+    if image.mode not in _IMAGE_MODES:
+        raise GraphError(f"{name}: has more than 8 bits a sample ({image.mode}); save it with 8, or give a .npy file")
     if batch != 1:
         raise GraphError(
-            f"{path}: is one image, and the input {tensor.name} takes {batch} at once; give a .npy file of "
+            f"{name}: is one image, and the input {tensor.name} takes {batch} at once; give a .npy file of "
             f"{list(tensor.shape)}"
         )
+    try:
+        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)), np.float64)
+    except Exception as error:  # whatever the decoders make of bytes that are not an image
+        raise GraphError(f"{name}: cannot be read as an image: {_first_line(error)}") from None
     low, high = _image_range(tensor)
     return quantise_real(pixels.reshape(tensor.shape) / 255 * (high - low) + low, tensor)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import convoy.driver
 from convoy.driver.cli import app
@@ -65,6 +66,16 @@ def test_a_profile_writes_its_timeline(network, tmp_path):
     report = network.profile(trace=tmp_path / "trace", device="model")
     assert report.cycles == network.estimate().cycles
     assert (tmp_path / "trace").stat().st_size > 0
+
+
+def test_an_image_is_taken_as_its_file_is(network, tmp_path):
+    pixels = np.random.default_rng(3).integers(0, 256, (20, 30), np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "x.png")
+    given, read = (network.run(value, device="golden").value() for value in (image, tmp_path / "x.png"))
+    np.testing.assert_array_equal(given, read)
+    with pytest.raises(GraphError, match="the image: has more than 8 bits"):
+        network.run(Image.fromarray(pixels.astype(np.int32)), device="golden")
 
 
 def test_axes_of_1_may_be_left_out(network, tmp_path):
