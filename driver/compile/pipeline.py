@@ -10,12 +10,11 @@ import numpy as np
 from convoy.driver.emit.program import Plan
 from convoy.driver.graph.graph import Graph
 from convoy.driver.lower.operands import Refusal
-from convoy.driver.lower.work import ConvWork, ElementwiseWork, PoolWork, Work, ZoomWork
+from convoy.driver.lower.work import ConvWork, ElementwiseWork, Work
 from convoy.driver.plan.schedule import ConvTask, Schedule, schedule
 from convoy.driver.plan.swap import SwappedTiling, swap_obstacle
 from convoy.driver.plan.tile import Tiling
 from convoy.spec.config import NpuConfig
-from convoy.spec.limits import missing_unit
 
 from .cut import cut
 from .expand import expand
@@ -25,6 +24,7 @@ from .image import emit_plan
 from .interleave import interleave
 from .join import join_functions
 from .lowering import lower_graph
+from .missing_units import require_units
 from .order import choose_order
 from .orientation import choose_orientation
 from .segments import find_segments
@@ -133,26 +133,12 @@ def _compile(
     schedules = [schedule(expanded, fusions.works, split, edge_inputs=edge_inputs) for split in splits]
     tilings = [choose_tilings(expanded, made, config) for made in schedules]
     chosen = choose_orientation(tilings, config)
-    _require_units(expanded, chosen.tiled.schedule, config)
+    require_units(expanded, chosen.tiled.schedule, config)
     segments = find_segments(expanded, chosen.tiled.schedule)
     notes = _with_obstacles(fusions.notes, chosen.tiled.schedule, config)
     plan = emit_plan(expanded, config, chosen.tiled, segments, notes, keep_tensors=keep_tensors)
     plan = replace(plan, doubts=_doubts(expanded, works, plan.placements))
     return Compiled(plan, chosen.cycles, chosen.tiled.tilings_by_op, chosen.tiled.schedule.is_transposed)
-
-
-def _require_units(graph: Graph, made: Schedule, config: NpuConfig) -> None:
-    """Refuse what the tensor processor of `config` was made without.
-
-    Raises
-    ------
-    Refusal
-        Naming the operator and the parameter.
-    """
-    for task in made.tasks:
-        work = task.work
-        if isinstance(work, ElementwiseWork | PoolWork | ZoomWork) and (missing := missing_unit(work.op, config)):
-            raise Refusal(graph, task.op, f"this NPU has {missing} = false")
 
 
 def _left_out(graph: Graph, config: NpuConfig) -> dict[int, str]:

@@ -72,7 +72,10 @@ class RamUnit:
 RAM_UNITS = {
     "accumulators": RamUnit(r"nn\.core_\d+\.acc", r"(add|drain)_memory", "Sums of the cores: wide and shallow."),
     "windows": RamUnit(
-        r"nn\.core_\d+\.window", r"bank_\d+", "Windows of the cores: one bank of bytes per lane.", is_registered=False
+        r"nn\.core_\d+\.window",
+        r"bank_\d+_\d+",
+        "Windows of the cores: one bank of bytes per lane.",
+        is_registered=False,
     ),
     "weights": RamUnit(r"nn\.core_\d+\.queue", "storage", "Weight queues of the cores."),
     "taps": RamUnit(r"nn\.core_\d+\.decoder\.places", "taps", "Tables of kernel positions of the cores."),

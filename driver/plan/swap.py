@@ -205,7 +205,7 @@ def _swap_once(geometry: Geometry, zeros: float, config: NpuConfig) -> SwappedTi
         replace(tiling, cost=_cost(tiling, 0.0, config), expected_cycles=_cost(tiling, zeros, config).cycles)
         for tiling in tilings
     ]
-    return min(costed, key=lambda tiling: tiling.expected_cycles, default=None)
+    return min(costed, key=lambda tiling: tiling.cost.cycles, default=None)
 
 
 _NO_COST = TilingCost(*(0.0,) * len(fields(TilingCost)))
@@ -288,8 +288,8 @@ def _cost(tiling: SwappedTiling, zeros: float, config: NpuConfig) -> TilingCost:
     for job in tiling.jobs:
         num_vec = job.num_vec(config)
         tokens = tiling.num_tokens(job, config.num_cores)
-        met = token_cycles((1 - zeros) * tokens, num_vec, job.num_kernels(config))
-        compute = geometry.num_ic * float(np.maximum(met, 1).sum(axis=0).max())
+        spent = tokens * num_vec if not zeros else token_cycles((1 - zeros) * tokens, num_vec, job.num_kernels(config))
+        compute = geometry.num_ic * float(np.maximum(spent, 1).sum(axis=0).max())
         fill = tiling.num_z * max(num_vec, MIN_FILL_CYCLES)
         gather = tiling.num_z * tap_cycles(job.num_pos, config) + geometry.num_ic
         num_bytes = job.num_oc * (tiling.num_z + PARAM.num_bytes) + source_bytes + DESCRIPTOR_BYTES

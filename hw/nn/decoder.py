@@ -219,7 +219,7 @@ class TokenBits(wiring.Component):
         can_append, take, has_spare = Signal(), Signal(), Signal()
         m.d.comb += [
             num_bits.eq(Mux(is_byte, part_bits, 8 + self.run_bits)),
-            run_mask.eq((1 << self.run_bits) - 1),
+            run_mask.eq(truncate((1 << self.run_bits) - 1, MAX_RUN_BITS)),
             can_append.eq(self.beats.valid & ~is_ended & (level <= buffer_bits - part_bits)),
             take.eq(self.en & (level >= num_bits) & ~has_spare),
         ]
@@ -454,10 +454,12 @@ class _Position(wiring.Component):
             kz_rest.eq(kz_left - kz_step),
             kz_carry.eq(kz_rest < 0),
             located.value.eq(token.value),
-            located.taps_left.eq(tap_rest + Mux(tap_carry, job.num_taps, 0)),
-            wrapped_kernel.eq(Mux(job.is_depthwise, kernel, kernel - kernels_per_z)),
+            located.taps_left.eq(truncate(tap_rest + Mux(tap_carry, job.num_taps, 0), TAP_BITS)),
+            wrapped_kernel.eq(truncate(Mux(job.is_depthwise, kernel, kernel - kernels_per_z), wrapped_kernel.shape())),
             wrapped_left.eq(kz_left + kernels_per_z),
-            located.kernel.eq(Mux(kz_carry, wrapped_kernel + kz_step, kernel + kz_step)),
+            located.kernel.eq(
+                truncate(Mux(kz_carry, wrapped_kernel + kz_step, kernel + kz_step), located.kernel.shape())
+            ),
             located.is_new_window.eq(kz_carry),
             self.is_end.eq((tap_left == 0) & (kz_left == 0) & (z_left == 0)),
         ]
@@ -472,7 +474,7 @@ class _Position(wiring.Component):
             m.d.sync += [
                 tap_left.eq(located.taps_left),
                 kernel.eq(located.kernel),
-                kz_left.eq(Mux(kz_carry, wrapped_left - kz_step, kz_rest)),
+                kz_left.eq(truncate(Mux(kz_carry, wrapped_left - kz_step, kz_rest), kz_left.shape())),
             ]
             with m.If(kz_carry):
                 m.d.sync += z_left.eq(z_left - 1)

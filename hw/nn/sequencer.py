@@ -116,8 +116,8 @@ class _Groups(wiring.Component):
         with m.If(self.finish):
             with m.If(group_left != 1):
                 m.d.sync += [
-                    group_left.eq(group_left - 1),
-                    group_pixel.eq(group_pixel + job.group_step),
+                    group_left.eq(truncate(group_left - 1, group_left.shape())),
+                    group_pixel.eq(truncate(group_pixel + job.group_step, group_pixel.shape())),
                     self.num_vec.eq(Mux(group_left == 2, job.num_vec_last, job.num_vec)),
                 ]
             with m.Else():

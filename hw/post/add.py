@@ -93,7 +93,7 @@ class ScaleDown(wiring.Component):
                 inner.eq(low_high + (high_low << (x_low_bits - mult_low_bits))),
             ]
         else:
-            m.d.sync += [outer.eq(products[0]), inner.eq(products[1])]
+            m.d.sync += [outer.eq(truncate(products[0], outer.shape())), inner.eq(truncate(products[1], inner.shape()))]
         total = Signal(signed(total_bits))
         m.d.comb += total.eq(
             Cat(

@@ -43,7 +43,7 @@ def folder(tmp_path):
     if shutil.which("make") is None:
         pytest.skip("needs make")
     (tmp_path / "network.tflite").write_bytes(small_network())
-    (tmp_path / "small.toml").write_text("".join(f"{key} = {value}\n" for key, value in CONFIG.to_dict().items()))
+    (tmp_path / "small.toml").write_text(CONFIG.to_toml())
     return tmp_path
 
 

@@ -39,7 +39,10 @@ def test_every_module_is_in_the_wheel(wheel):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     folders = [ROOT / name for name in ("spec", "golden", "hw", "driver", "verif")]
     sources = {
-        path for folder in folders for suffix in ("py", "c", "cc", "h", "toml") for path in folder.rglob(f"*.{suffix}")
+        path
+        for folder in folders
+        for suffix in ("py", "c", "cc", "h", "toml", "csv")
+        for path in folder.rglob(f"*.{suffix}")
     }
     assert packed == {f"convoy/{path.relative_to(ROOT)}" for path in sources}
 

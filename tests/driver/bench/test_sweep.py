@@ -80,7 +80,7 @@ def test_nothing_to_compare():
 
 def test_the_page_says_what_was_refused(tmp_path):
     pytest.importorskip("altair", reason="needs the extra plots")
-    refused = Point({"num_cores": 3}, 0, 0, None, None, None, None, "num_cores = 3 is not legal")
+    refused = Point({"num_cores": 3}, 0, 0, None, None, None, None, refusal="num_cores = 3 is not legal")
     ran = Point({"num_cores": 4}, 64, 129024, 7407, 0.5, 38158, 0.486)
     write_sweep_page(tmp_path / "page.html", "folder/model.tflite", mark_best([ran, refused]))
     page = (tmp_path / "page.html").read_text()

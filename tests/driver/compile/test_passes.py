@@ -28,6 +28,7 @@ LINE = (
     "strides",
     "tilings",
     "orientation",
+    "missing_units",
     "segments",
     "image",
     "pipeline",
@@ -132,7 +133,7 @@ def test_the_network_never_returns_to_a_file(layers):
     finally:
         sys.setprofile(before)
     route = [name for name, _ in groupby(visits)]
-    behind = ["order", "fuse", "strides", "schedule", "tilings", "segments", "image"]
+    behind = ["order", "fuse", "strides", "schedule", "tilings", "missing_units", "segments", "image"]
     passed = ["join", "hoist", "expand", "lowering", *behind]
     assert route == ["pipeline", *(["cut", "pipeline"] if layers else []), *passed, "pipeline"]
 

@@ -20,6 +20,7 @@ from convoy.driver.ip.verilog import (
     with_ram_styles,
 )
 from convoy.hw.bus.axi import AxiLiteSignature, AxiSignature
+from convoy.hw.nn.window import BLOCK_WORDS
 from convoy.spec.config import PRESETS
 from convoy.spec.csr import CSR_ADDR_BITS
 
@@ -94,7 +95,7 @@ def test_every_unit_has_its_memories(emitted):
     }
     assert all(marked.values())
     assert len(marked["accumulators"]) == 2 * CONFIG.num_cores
-    assert len(marked["windows"]) == CONFIG.num_cores * CONFIG.num_lanes
+    assert len(marked["windows"]) == CONFIG.num_cores * CONFIG.num_lanes * (CONFIG.window_words // BLOCK_WORDS)
     large = [
         memory
         for memory in re.findall(r"^  reg (\[\d+:0\] \w+ \[\d+:0\]);$", emitted, re.MULTILINE)

@@ -55,7 +55,9 @@ def test_operators_of_one_kind_and_reason_are_one_line():
 
 @pytest.mark.parametrize("part", REMEDIES)
 def test_each_remedy_is_for_a_reason_of_the_compiler(part):
-    text = " ".join(path.read_text() for folder in ("lower", "graph") for path in (DRIVER / folder).glob("*.py"))
+    text = " ".join(
+        path.read_text() for folder in ("lower", "graph", "compile") for path in (DRIVER / folder).glob("*.py")
+    )
     assert part in text or part.rpartition(" ")[0] in text  # the last word may be a dtype
     assert remedy(f"... {part} ...")
 
