@@ -22,9 +22,7 @@ __all__ = [
     "INTERRUPT_CYCLES",
     "LOW_BEATS",
     "LOW_PARAM_RECORDS",
-    "LUT_BURST_BEATS",
     "LUT_CYCLES",
-    "LUT_ROW_BYTES",
     "MAX_WRITES",
     "MEAN_CYCLES",
     "MIN_FILL_CYCLES",
@@ -104,9 +102,6 @@ ACC_READ_CYCLES = 2
 
 REQUANTISE_CYCLES, LUT_CYCLES, COMPRESS_CYCLES = 13, 2, 2
 """From sums to bytes, through a lookup table, and to a chunk without the gaps between rows."""
-LUT_ROW_BYTES, LUT_BURST_BEATS = 2, 16
-"""Of a lookup table: what is written into its memories in a cycle, and the longest burst that is asked for at a time.
-"""
 SCALE_CYCLES = 6
 """Of a product with a multiplier, rounded twice."""
 ARITHMETIC_CYCLES = 2 * SCALE_CYCLES + 2

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil
 
 import numpy as np
 
@@ -22,9 +21,7 @@ from convoy.spec.cycles import (
     FILL_CYCLES,
     FINISH_CYCLES,
     LOW_BEATS,
-    LUT_BURST_BEATS,
     LUT_CYCLES,
-    LUT_ROW_BYTES,
     MAX_WRITES,
     MIN_FILL_CYCLES,
     RELEASE_CYCLES,
@@ -184,7 +181,8 @@ class NnTimer:
         self.fill_free = max(self.fill_free, accepted + fitted.FILLER_JOB_CYCLES, *self.releases[-1:])
         self.releases = []
         units = [self._unit_cycles(d, suffix) for suffix in ("", "_last")]
-        drain_ready = max(self._lookup_table(d, accepted), self.drained) + fitted.DRAIN_JOB_CYCLES
+        lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
+        drain_ready = max(accepted, self.drained) + fitted.DRAIN_JOB_CYCLES + lut
         consumed: list[float] = []
         for sb in range(d["num_sb"]):
             streams = layer.counts[sb * config.num_cores : (sb + 1) * config.num_cores]
@@ -209,16 +207,9 @@ class NnTimer:
         self.completed = max(self.completed, max(self.drained + self.result_cycles, self.written) + self.write_trip)
         return accepted, self.completed, spent
 
-    def _lookup_table(self, d: dict[str, int], accepted: float) -> float:
-        """When the lookup table of a job is there, if it has one; it is fetched while the job before is drained."""
-        if not d["has_lut"]:
-            return accepted
-        burst_bytes = min(LUT_BURST_BEATS, self.config.max_burst_beats) * self.config.port_bytes
-        return accepted + ceil(LUT_BYTES / burst_bytes) * self.read_trip + LUT_BYTES / LUT_ROW_BYTES
-
     def time_swapped(self, d: dict[str, int], ready: float, released: float) -> tuple[float, float, Spent]:
         """The same of a descriptor with swapped operands, if no activation is zero."""
-        spent = Spent()
+        config, spent = self.config, Spent()
         accepted = max(ready, self.load_taken, self.fetch_taken, self.drain_taken) + 1
         first, per_channel = self._load_image(d, accepted)
         self.fetch_taken = max(accepted, self.fetched)
@@ -228,7 +219,8 @@ class NnTimer:
         self.ends = [max(end, accepted + fitted.CORE_JOB_CYCLES, self.buffers[0]) for end in self.ends]
         self.fill_free = max(self.fill_free, accepted + fitted.FILLER_JOB_CYCLES, *self.releases[-1:])
         end = self._swapped_windows(d, first, per_channel, gather + self.read_trip, spent)
-        drain_ready = max(self._lookup_table(d, accepted), self.drained) + fitted.DRAIN_JOB_CYCLES
+        lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
+        drain_ready = max(accepted, self.drained) + fitted.DRAIN_JOB_CYCLES + lut
         start = max(end + VISIT_CYCLES, self.drained + fitted.GROUP_GAP_CYCLES, drain_ready)
         self.drain_taken = max(self.drained, accepted)
         self._drain(start, d["tile_iw"], self._swapped_unit(d), 1 / d["tile_iw"])

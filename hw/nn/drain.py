@@ -45,8 +45,7 @@ class DrainChunks(wiring.Component):
 
     Throughput: one chunk of `post_lanes` positions per cycle, per two cycles if is_wide; a row of each kernel begins a
     new chunk; one cycle per vector of an output channel that does not exist; about 4 cycles per group. The next job is
-    taken when the chunks of the last one have left; a job with a lookup table starts when that has been fetched,
-    which begins while the one before is drained. With a
+    taken when the chunks of the last one have left; a job with a lookup table starts when that has been fetched. With a
     residual `Residual` sets the pace, and with a pool `Pool` where rows are no multiples of `post_lanes`; its results
     leave some 16 cycles later.
 
@@ -145,7 +144,7 @@ class DrainChunks(wiring.Component):
             can_issue.eq(num_free > Mux(sequencer.fields.is_wide, 2, 1)),
         ]
         m.d.comb += [
-            has_chunks.eq((num_free != depth) | (0 if lut is None else lut.is_active)),
+            has_chunks.eq((num_free != depth) | (0 if lut is None else lut.start | ~lut.is_ready)),
             walker_rest.offered.eq(walker.units.valid | walker.prepare | walker.is_active),
         ]
 
@@ -177,9 +176,7 @@ class DrainChunks(wiring.Component):
             wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
             m.d.sync += lut.start.eq(sequencer.job.valid & sequencer.job.ready)
             m.d.comb += [
-                *(lut.next_job[name].eq(self.job.p[name]) for name in LUT_FIELDS),
-                lut.has_next.eq(self.job.valid),
-                lut.has_lut.eq(sequencer.fields.has_lut),
+                *(lut.job[name].eq(sequencer.fields[name]) for name in LUT_FIELDS),
                 lut.valid.eq(requantiser.out_valid),
                 lut.lanes.eq(requantiser.outs),
             ]

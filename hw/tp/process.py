@@ -180,8 +180,7 @@ class Process(wiring.Component):
                     m.next = "IDLE"
         _assign(m, window_walk.job, job)
         _assign(m, group_walk.job, job)
-        _assign(m, lut.next_job, self.job.p)
-        m.d.comb += [lut.has_next.eq(self.job.valid), lut.has_lut.eq(job.has_lut)]
+        _assign(m, lut.job, job)
 
         groups = group_walk.groups
         is_there = self._is_there(m, groups.p, group_walk.steps[0], b_offset, is_loaded, has_b=has_b)
