@@ -22,10 +22,11 @@ CONFIG = CONFIGS["small"]
 READ, WRITE, LOCK = WindowControl.READ, WindowControl.WRITE, WindowControl.LOCK
 
 
-@pytest.mark.parametrize("name", ["small", "lean"])
-def test_hostile_jobs(name):
-    """Each kind of attack on each program, alone and with two others; descriptors are checked, or not."""
-    config = CONFIGS[name]
+def test_hostile_jobs():
+    """Each kind of attack on each program, alone and with two others; `make hostile` has other configurations, one that
+    does not check descriptors among them.
+    """
+    name, config = "small", CONFIG
     rng, found, ends = np.random.default_rng(SEED), set(), set()
     for number in range(EXAMPLES):
         case = draw_case(config, f"{name} {SEED}/{number}")
@@ -45,9 +46,7 @@ def test_hostile_jobs(name):
                 found.update(job.kinds)
             device.close()
     assert found == set(KINDS)
-    of_check = {Error.OPCODE, Error.MALFORMED, Error.POOL}
-    assert ends - of_check == set(Error) - of_check
-    assert not config.has_descriptor_check or ends >= {Error.OPCODE, Error.MALFORMED}
+    assert ends | {Error.POOL} == set(Error)
 
 
 @pytest.fixture(scope="module")
