@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from convoy.spec.config import NpuConfig
+from convoy.spec.config import FEATURES, NpuConfig
 
 __all__ = ["COLUMNS", "Area", "Fit", "area_model", "estimate_area", "fit", "read_mapped"]
 
@@ -149,8 +149,11 @@ def area_model() -> dict[str, Fit]:
     return {name: fit(terms, configs, [cells[name] for _, cells in mapped]) for name, terms in COLUMNS.items()}
 
 
-def estimate_area(config: NpuConfig) -> Area:
-    """What a configuration takes, whole numbers."""
+def estimate_area(config: NpuConfig) -> Area | None:
+    """What a configuration takes, whole numbers; None if it lacks a unit that all mapped ones have."""
+    mapped = [known for known, _ in read_mapped(MAPPED.read_text())]
+    if any(all(getattr(known, name) for known in mapped) and not getattr(config, name) for name in FEATURES):
+        return None
     values = []
     for name, found in area_model().items():
         terms = COLUMNS[name]

@@ -142,7 +142,9 @@ def _point(
 ) -> Point:
     if isinstance(config, str):
         return Point(parameters, 0, 0, None, None, None, None, refusal=config)
-    sizes, area = (config.macs_per_cycle, _memory_bytes(config)), asdict(estimate_area(config))
+    sizes, area = (config.macs_per_cycle, _memory_bytes(config)), {}
+    if (estimated := estimate_area(config)) is not None:
+        area = asdict(estimated)
     try:
         plan = compile_graph(graph, config)
     except GraphError as error:
@@ -166,11 +168,14 @@ def _memory_bytes(config: NpuConfig) -> int:
 
 def mark_best(points: Sequence[Point]) -> list[Point]:
     """The points, those marked that no other one is better than: fewer cycles, or as many with fewer sites or fewer
-    block memories.
+    block memories; where not all of these are known, fewer multipliers or less memory.
     """
+    has_area = all(point.sites is not None for point in points if point.cycles is not None)
 
     def sizes(point: Point) -> tuple[int, int, int]:
-        return point.cycles or 0, point.sites or 0, point.block_rams or 0
+        if has_area:
+            return point.cycles or 0, point.sites or 0, point.block_rams or 0
+        return point.cycles or 0, point.multipliers, point.memory_bytes
 
     def beats(one: Point, other: Point) -> bool:
         pairs = list(zip(sizes(one), sizes(other), strict=True))

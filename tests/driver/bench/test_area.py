@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from convoy.driver.bench.area import COLUMNS, LOGIC, MAPPED, area_model, estimate_area, fit, read_mapped
-from convoy.spec.config import PRESETS
+from convoy.spec.config import FEATURES, PRESETS
 
 SMALL = PRESETS["S"]
 VARIED = [
@@ -32,6 +32,13 @@ def test_a_sum_of_terms_is_found_again():
     found = fit(terms, VARIED, cells)
     assert found.factors == pytest.approx(factors, rel=0.01)
     assert found.mean_error <= found.max_error < 0.001
+
+
+def test_nothing_is_said_of_units_that_were_never_left_out():
+    assert estimate_area(PRESETS["S"]) is not None
+    lacking = {name for config, _ in read_mapped(MAPPED.read_text()) for name in FEATURES if not getattr(config, name)}
+    for name in FEATURES:
+        assert (estimate_area(PRESETS["S"].with_(**{name: False})) is None) == (name not in lacking)
 
 
 def test_errors_are_of_configurations_left_out():
