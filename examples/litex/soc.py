@@ -16,10 +16,8 @@ from litex.gen import LiteXModule
 from litex.soc.integration.soc import SoCRegion
 from litex.soc.integration.soc_core import SoCMini
 from litex.soc.interconnect.axi import AXILiteInterface
+from memory_map import MEMORY_BASE, REGISTERS_BASE
 from migen import ClockDomain
-
-REGISTERS_BASE = 0x3000_0000
-MEMORY_BASE = 0x4000_0000
 
 
 class Clocks(LiteXModule):

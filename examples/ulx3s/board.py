@@ -6,9 +6,15 @@ The serial port is LiteX's bridge: `UartDevice` puts registers and memory behind
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "litex"))
+
+from memory_map import MEMORY_BASE, REGISTERS_BASE
 
 from convoy.driver import load
 from convoy.driver.errors import DeviceError
@@ -16,8 +22,6 @@ from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import REGISTERS
 
-REGISTERS_BASE = 0x3000_0000
-MEMORY_BASE = 0x4000_0000
 BURST_WORDS = 64
 """Words that one request reads; the bridge counts to 255."""
 
