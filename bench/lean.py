@@ -22,7 +22,7 @@ from convoy.driver.graph.reader import read_network
 from convoy.driver.report.markdown import filled
 from convoy.driver.runtime.device import MemoryModel
 from convoy.driver.timing.estimate import estimate
-from convoy.spec.config import FEATURES, LEAN_PRESETS, PRESETS, NpuConfig
+from convoy.spec.config import ALL_PRESETS, FEATURES, LEAN_PRESETS, PRESETS, NpuConfig, value_text
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "lean.md"
@@ -45,10 +45,6 @@ def cost(model: Path, config: NpuConfig) -> tuple[int, int]:
     plan = compile_graph(read_network(model), config, keep_tensors=True)
     num_host_ops = sum(len(step.ops) for step in plan.steps if isinstance(step, HostStep))
     return estimate(plan, MemoryModel()).cycles, num_host_ops
-
-
-def shown(value: object) -> str:
-    return str(value).lower()
 
 
 def percent(ratio: float | None) -> str:
@@ -78,11 +74,11 @@ def main() -> None:
     models = list(dict.fromkeys(map(Path.resolve, [DIGITS, *options.models])))
     base = PRESETS[BASE]
     changed = {
-        f"`{name} = {shown(value)}`": base.with_(**{name: value})
+        f"`{name} = {value_text(value)}`": base.with_(**{name: value})
         for name, values in SMALLER.items()
         for value in values
     }
-    configs = list({*PRESETS.values(), *LEAN_PRESETS.values(), *changed.values()})
+    configs = list({*ALL_PRESETS.values(), *changed.values()})
     pairs = list(product(models, configs))
     with ProcessPoolExecutor(options.jobs) as pool:
         found = dict(zip(pairs, track(pool.map(cost, *zip(*pairs, strict=True)), "estimates", len(pairs)), strict=True))
@@ -96,7 +92,7 @@ def main() -> None:
 
     left_out = {
         lean: [
-            f"`{name} = {shown(value)}`"
+            f"`{name} = {value_text(value)}`"
             for name, value in LEAN_PRESETS[lean].to_dict().items()
             if value != getattr(PRESETS[full], name)
         ]

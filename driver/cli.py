@@ -20,7 +20,7 @@ import typer
 
 from convoy.driver.bench.cli import bench_app
 from convoy.driver.report.progress import bar, spinner
-from convoy.spec.config import load_config
+from convoy.spec.config import load_config, value_text
 
 from .complete import complete_files
 from .errors import GraphError
@@ -830,7 +830,7 @@ def info(config: Config = "Q", json_path: Json = None) -> int:
         for section, values in report.items():
             typer.echo(f"{section}:")
             for name, value in values.items():
-                typer.echo(f"  {name:20} {value}")
+                typer.echo(f"  {name:20} {value_text(value)}")
     return 0
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from convoy.spec.config import LEAN_PRESETS, PRESETS
+from convoy.spec.config import ALL_PRESETS, LEAN_PRESETS, PRESETS
 
 __all__ = ["complete_config", "complete_files", "config_help"]
 
@@ -12,7 +12,7 @@ __all__ = ["complete_config", "complete_files", "config_help"]
 def complete_config(incomplete: str) -> list[str]:
     """Presets, also the last one of several; where there is none, the shell completes files."""
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in PRESETS | LEAN_PRESETS if name.startswith(last)]
+    return [f"{before}{comma}{name}" for name in ALL_PRESETS if name.startswith(last)]
 
 
 def complete_files(incomplete: str) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 __all__ = [
+    "ALL_PRESETS",
     "FEATURES",
     "LEAN_PRESETS",
     "MIN_TP_BUFFER_BYTES",
@@ -19,6 +20,7 @@ __all__ = [
     "ConfigError",
     "NpuConfig",
     "load_config",
+    "value_text",
 ]
 
 
@@ -209,7 +211,7 @@ class NpuConfig:
     @property
     def name(self) -> str:
         """The preset's name, or `custom`."""
-        return next((name for name, preset in (PRESETS | LEAN_PRESETS).items() if preset == self), "custom")
+        return next((name for name, preset in ALL_PRESETS.items() if preset == self), "custom")
 
     def absent(self, features: Mapping[str, str]) -> list[str]:
         """Fields of a descriptor that must be 0, as this NPU lacks what they need; `features` by field."""
@@ -221,7 +223,7 @@ class NpuConfig:
 
     def to_toml(self) -> str:
         """The TOML file of all parameters, a line each."""
-        return "".join(f"{name} = {str(value).lower()}\n" for name, value in self.to_dict().items())
+        return "".join(f"{name} = {value_text(value)}\n" for name, value in self.to_dict().items())
 
     def with_(self, **changes: Any) -> NpuConfig:
         """A copy with some parameters changed, validated again."""
@@ -255,6 +257,15 @@ LEAN_PRESETS: dict[str, NpuConfig] = {
 """The same sizes with less in them: SL, DL, QL, OL, XL (docs/lean.md says what that costs)."""
 
 
+ALL_PRESETS = PRESETS | LEAN_PRESETS
+"""By name, as `load_config` takes them."""
+
+
+def value_text(value: object) -> str:
+    """A value as TOML and the command line have it: `true` for True."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def load_config(text: str) -> NpuConfig:
     """A preset by its name, or a TOML file of `NpuConfig` parameters (those left out keep their defaults).
 
@@ -263,8 +274,8 @@ def load_config(text: str) -> NpuConfig:
     ConfigError
         When there is no such preset or file, or the file holds an unknown parameter or an illegal value.
     """
-    if text in PRESETS | LEAN_PRESETS:
-        return (PRESETS | LEAN_PRESETS)[text]
+    if text in ALL_PRESETS:
+        return ALL_PRESETS[text]
     label = f"config {text or repr(text)}"
     try:
         with open(text, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
@@ -275,7 +286,7 @@ def load_config(text: str) -> NpuConfig:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{label} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not is_file:
-        raise ConfigError(f"{label} is neither a preset ({', '.join(PRESETS | LEAN_PRESETS)}) nor a TOML file")
+        raise ConfigError(f"{label} is neither a preset ({', '.join(ALL_PRESETS)}) nor a TOML file")
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{label}: more than {MAX_CONFIG_BYTES:,} bytes; a configuration is a few lines")
     try:

@@ -21,7 +21,7 @@ from convoy.driver.report.deployment import Clock, placed_clock
 from convoy.driver.report.report import estimate_report
 from convoy.driver.report.tables import meanings_text, print_meanings, print_table
 from convoy.driver.runtime.device import MemoryModel
-from convoy.spec.config import ConfigError, NpuConfig
+from convoy.spec.config import ConfigError, NpuConfig, value_text
 
 __all__ = ["Point", "configurations", "mark_best", "points_csv", "print_points", "records", "sweep", "write_sweep_page"]
 
@@ -227,7 +227,7 @@ def _table(points: Sequence[Point]) -> tuple[dict[str, JustifyMethod], list[list
     columns |= {"best": "center", "remark": "left"}
     rows = [
         [
-            *(str(point.parameters[name]).lower() for name in names),
+            *(value_text(point.parameters[name]) for name in names),
             f"{point.multipliers:,}" if point.multipliers else "-",
             f"{point.memory_bytes:,}" if point.memory_bytes else "-",
             *_area_cells(point),
@@ -272,7 +272,7 @@ def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:
     values = [
         asdict(point)
         | {
-            "label": ", ".join(f"{name} {str(value).lower()}" for name, value in point.parameters.items()),
+            "label": ", ".join(f"{name} {value_text(value)}" for name, value in point.parameters.items()),
             "kind": "best" if point.is_best else "others",
         }
         for point in ran
