@@ -66,6 +66,16 @@ def table(head: str, models: Sequence[Path], rows: Sequence[tuple[str, list[floa
     ]
 
 
+def preset_rows() -> list[str]:
+    """What each lean preset has less of than the full one of its size."""
+    rows = []
+    for full, lean in zip(PRESETS.values(), LEAN_PRESETS.values(), strict=True):
+        values = full.to_dict()
+        less = [f"`{name} = {value_text(value)}`" for name, value in lean.to_dict().items() if value != values[name]]
+        rows.append(f"| {lean.name} | {', '.join(less)} |")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes")
@@ -90,14 +100,6 @@ def main() -> None:
     def ratios(config: NpuConfig, full: NpuConfig) -> list[float | None]:
         return [ratio(model, config, full) for model in models]
 
-    left_out = {
-        lean: [
-            f"`{name} = {value_text(value)}`"
-            for name, value in LEAN_PRESETS[lean].to_dict().items()
-            if value != getattr(PRESETS[full], name)
-        ]
-        for full, lean in zip(PRESETS, LEAN_PRESETS, strict=True)
-    }
     lines = [
         "# Lean presets",
         "",
@@ -118,7 +120,7 @@ def main() -> None:
         "",
         "| preset | differs from its full one by |",
         "|---|---|",
-        *(f"| {lean} | {', '.join(names)} |" for lean, names in left_out.items()),
+        *preset_rows(),
         "",
         *table(
             "preset",
