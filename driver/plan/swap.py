@@ -201,11 +201,10 @@ def _swap_once(geometry: Geometry, zeros: float, config: NpuConfig) -> SwappedTi
         for rows, cols in _position_tiles(geometry, config)
         for num_vec in _vector_counts(geometry, -(-rows * cols // config.num_cores), config)
     ]
-    costed = [
-        replace(tiling, cost=_cost(tiling, 0.0, config), expected_cycles=_cost(tiling, zeros, config).cycles)
-        for tiling in tilings
-    ]
-    return min(costed, key=lambda tiling: tiling.cost.cycles, default=None)
+    costed = [replace(tiling, cost=_cost(tiling, 0.0, config)) for tiling in tilings]
+    if (best := min(costed, key=lambda tiling: tiling.cost.cycles, default=None)) is None:
+        return None
+    return replace(best, expected_cycles=_cost(best, zeros, config).cycles)
 
 
 _NO_COST = TilingCost(*(0.0,) * len(fields(TilingCost)))
