@@ -74,8 +74,8 @@ synth: setup $(VENV)/.synth  ## area and Fmax, written to docs/synthesis.md; UNI
 	$(BIN)/python bench/synth/run.py $(addprefix --unit ,$(UNIT)) $(addprefix --config ,$(call given,CONFIG,)) \
 		$(addprefix --seeds ,$(SEEDS)) $(addprefix --model ,$(MODELS)) --workers $(WORKERS)
 
-survey: setup $(VENV)/.synth  ## area of many configurations, from which `convoy sweep` estimates; WORKERS=2
-	$(BIN)/python bench/synth/survey.py --workers $(WORKERS)
+survey: setup $(VENV)/.synth  ## area of many configurations, from which `convoy sweep` estimates; FIRST=12: of so many
+	$(BIN)/python bench/synth/survey.py --workers $(WORKERS) $(addprefix --first ,$(FIRST))
 
 $(VENV)/.plots: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plots]'

@@ -1,15 +1,16 @@
 """What NPUs of many configurations take on an ECP5, written to driver/bench/mapped.csv for `convoy sweep`.
 
     make survey
+    make survey FIRST=12
 
-The units of each configuration are mapped alone, each different unit once. The presets are mapped as a whole too; what
-that changes is applied to the others.
+With a number it maps so many of its list and leaves out the rest, which takes hours. The units of each configuration
+are mapped alone, each different unit once. The presets are mapped as a whole too; what that changes is applied to the
+others.
 """
 
 import argparse
 import csv
 import statistics
-from dataclasses import fields
 from pathlib import Path
 
 from by_unit import by_unit, total
@@ -18,33 +19,36 @@ from tools import ROOT, map_unit
 from units import WHOLE, find_unit
 
 from convoy.driver.report.progress import bar
-from convoy.spec.config import LEAN_PRESETS, PRESETS, NpuConfig
+from convoy.spec.config import FEATURES, LEAN_PRESETS, PRESETS, NpuConfig
 
 TARGET = ROOT / "driver" / "bench" / "mapped.csv"
-WHOLES = [PRESETS[name] for name in "SDQ"]
+WHOLES = [PRESETS[name] for name in "SQ"]
 SMALL = PRESETS["S"]
 VARIED = [
-    SMALL.with_(num_lanes=8),
-    SMALL.with_(num_lanes=32),
-    SMALL.with_(post_lanes=1),
     SMALL.with_(post_lanes=8),
+    SMALL.with_(num_lanes=8),
+    SMALL.with_(num_cores=4),
+    SMALL.with_(tp_lanes=1),
+    *(SMALL.with_(**{name: False}) for name in FEATURES),
+    SMALL.with_(port_bits=128),
     SMALL.with_(window_words=16),
+    SMALL.with_(num_lanes=32),
+    LEAN_PRESETS["QL"],
+    SMALL.with_(post_lanes=1),
     SMALL.with_(window_words=256),
     SMALL.with_(port_bits=32),
-    SMALL.with_(port_bits=128),
-    SMALL.with_(num_cores=4),
     SMALL.with_(num_cores=2, num_lanes=8, post_lanes=4),
     SMALL.with_(num_cores=2, num_lanes=32),
     SMALL.with_(num_acc_entries=256, weight_fifo_beats=1024),
     SMALL.with_(stripe_bytes=16384, tp_buffer_bytes=4096, pool_channels=16, pool_line_bytes=32),
     SMALL.with_(max_burst_beats=64, max_reads=2),
-    SMALL.with_(tp_lanes=1),
     SMALL.with_(tp_lanes=2, num_cores=2),
-    *(SMALL.with_(**{field.name: False}) for field in fields(NpuConfig) if field.default is True),
-    *(PRESETS["Q"].with_(**{field.name: False}) for field in fields(NpuConfig) if field.default is True),
-    *LEAN_PRESETS.values(),
+    *(PRESETS["Q"].with_(**{name: False}) for name in FEATURES),
+    *(preset for name, preset in LEAN_PRESETS.items() if name != "QL"),
 ]
-"""S with each of its parameters varied, and several cores with more and fewer lanes."""
+"""S with each of its parameters varied, several cores with more and fewer lanes, and lean presets; those first that say
+most.
+"""
 
 
 def rows_of(sums: list[dict[str, float]], wholes: list[dict[str, float]]) -> list[dict[str, int]]:
@@ -74,8 +78,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2, help="units mapped side by side")
+    parser.add_argument("--first", type=int, metavar="N", help="only so many configurations beside the presets")
     args = parser.parse_args()
-    configs = WHOLES + VARIED
+    configs = WHOLES + VARIED[: args.first]
     with bar("mapping units") as show:
         sums = []
         for config in configs:

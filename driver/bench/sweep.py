@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console, JustifyMethod
 
 from convoy.driver.bench.area import area_model, estimate_area
@@ -25,6 +26,7 @@ from convoy.spec.config import ConfigError, NpuConfig, value_text
 
 __all__ = ["Point", "configurations", "mark_best", "points_csv", "print_points", "records", "sweep", "write_sweep_page"]
 
+NUM_TICKS = 6
 MOST_POINTS = 1000
 """Configurations of one sweep."""
 
@@ -166,11 +168,16 @@ def _memory_bytes(config: NpuConfig) -> int:
     )
 
 
+def _has_area(points: Sequence[Point]) -> bool:
+    """Is the area of all known that run the network?"""
+    return all(point.sites is not None for point in points if point.cycles is not None)
+
+
 def mark_best(points: Sequence[Point]) -> list[Point]:
     """The points, those marked that no other one is better than: fewer cycles, or as many with fewer sites or fewer
     block memories; where not all of these are known, fewer multipliers or less memory.
     """
-    has_area = all(point.sites is not None for point in points if point.cycles is not None)
+    has_area = _has_area(points)
 
     def sizes(point: Point) -> tuple[int, int, int]:
         if has_area:
@@ -264,11 +271,20 @@ def points_csv(points: Sequence[Point]) -> str:
     return csv_text([point.pop("parameters") | point for point in records(points)])
 
 
+def _ticks(values: Sequence[int]) -> list[float]:
+    """About so many numbers of two digits as a logarithmic axis has room for; Vega leaves most of them unlabelled."""
+    places = np.geomspace(max(min(values), 1), max(values), NUM_TICKS)
+    return sorted({float(f"{place:.1e}") for place in places})
+
+
 def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:
-    """Cycles over sites of LUTs, the best ones joined by a line, and the table; needs the extra `plots`."""
+    """Cycles over sites of LUTs, or multipliers where an area is not known, the best ones joined by a line, and the
+    table; needs the extra `plots`.
+    """
     from convoy.driver.report.html_page import Section, alt, write_page
 
     ran = [point for point in points if point.cycles is not None]
+    size, title = ("sites", "sites of LUTs on an ECP5 (estimate)") if _has_area(ran) else ("multipliers",) * 2
     values = [
         asdict(point)
         | {
@@ -279,9 +295,17 @@ def write_sweep_page(path: Path, model: str, points: Sequence[Point]) -> None:
     ]
     base = alt.Chart(alt.Data(values=values)).encode(
         x=alt.X(
-            "sites:Q", scale=alt.Scale(type="log", nice=False, padding=30), title="sites of LUTs on an ECP5 (estimate)"
+            f"{size}:Q",
+            scale=alt.Scale(type="log", nice=False, padding=30),
+            axis=alt.Axis(values=_ticks([getattr(point, size) for point in ran])),
+            title=title,
         ),
-        y=alt.Y("cycles:Q", scale=alt.Scale(type="log", nice=False, padding=20), title="cycles"),
+        y=alt.Y(
+            "cycles:Q",
+            scale=alt.Scale(type="log", nice=False, padding=20),
+            axis=alt.Axis(values=_ticks([point.cycles or 0 for point in ran])),
+            title="cycles",
+        ),
     )
     dots = base.mark_circle(size=90, opacity=1).encode(
         color=alt.Color(
