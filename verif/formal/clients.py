@@ -28,21 +28,19 @@ def burst_splitter(bench: Bench, config: NpuConfig):
     o = unit.bursts
     bench.legal(config, o.valid, o.p.burst)
     bench.stays("stays until taken", o.valid, o.ready, o.p)
-    queue = bench.opened(inside.queue)
-    bench.legal_invariant(config, queue.has_spare, queue.spare.burst)
-    bench.invariant(~queue.has_spare | o.valid)
+    stage = bench.opened(inside.stage)
     page_beats = PAGE_BYTES // config.port_bytes
     bench.invariant(~inside.is_busy | (inside.limit <= ~inside.beat_addr[: exact_log2(page_beats)]))
     bench.invariant(~inside.is_busy | ~inside.is_last | (inside.left <= inside.limit))
     bench.cover("the longest burst leaves", o.valid & o.ready & (o.p.burst.last_beat == config.max_burst_beats - 1))
-    with bench.breaking("aligned", queue, "the address is that of a byte") as m:
-        m.d.sync += queue.payload.burst.addr.eq((inside.beat_addr << exact_log2(config.port_bytes)) | 1)
+    with bench.breaking("aligned", stage, "the address is that of a byte") as m:
+        m.d.sync += stage.payload.burst.addr.eq((inside.beat_addr << exact_log2(config.port_bytes)) | 1)
     with bench.breaking(("in one page", "below 2^32"), inside, "bursts end at no page") as m:
         m.d.comb += inside.next_limit.eq(config.max_burst_beats - 1)
-    with bench.breaking("length", queue, "the longest burst has a beat too many") as m:
-        m.d.sync += queue.payload.burst.last_beat.eq(config.max_burst_beats)
-    with bench.breaking("stays until taken", queue, "the output follows the input") as m:
-        m.d.sync += queue.payload.eq(inside.queue.i.p)
+    with bench.breaking("length", stage, "the longest burst has a beat too many") as m:
+        m.d.sync += stage.payload.burst.last_beat.eq(config.max_burst_beats)
+    with bench.breaking("stays until taken", stage, "the output follows the input") as m:
+        m.d.sync += stage.payload.eq(inside.stage.i.p)
 
 
 class _Writer(wiring.Component):
@@ -120,10 +118,7 @@ def run_reader(bench: Bench, config: NpuConfig):
     bench.prove("room", ~inside.is_requested | (inside.room >= inside.split.p.burst.last_beat + 1))
     bench.invariant(inside.room + level + due == depth)
     bench.invariant(~inside.has_room | (inside.room >= config.max_burst_beats))
-    split = bench.opened(inside.splitter)
-    queue = bench.opened(split.queue)
-    bench.invariant(~split.queue.o.valid | (split.queue.o.p.burst.last_beat < config.max_burst_beats))
-    bench.invariant(~queue.has_spare | (queue.spare.burst.last_beat < config.max_burst_beats))
+    bench.invariant(~inside.split.valid | (inside.split.p.burst.last_beat < config.max_burst_beats))
     bench.cover("as much is on its way as there is room", due == depth)
     with bench.breaking("room", inside, "room is taken for granted") as m:
         m.d.sync += inside.has_room.eq(1)
