@@ -22,6 +22,8 @@ import convoy.hw
 import convoy.spec
 from convoy.spec.config import NpuConfig
 
+from .lib.reset import OwnResets
+
 __all__ = ["TOP", "VERILATOR_WAIVERS", "gated_verilog", "rtlil", "source_hash", "verilog"]
 
 TOP = "convoy_npu"
@@ -64,7 +66,7 @@ def gated_verilog(config: NpuConfig, announce: Callable[[], None] | None = None)
 
 def rtlil(config: NpuConfig) -> str:
     """Yosys RTLIL of the NPU; deterministic, without source paths."""
-    return _cached(config, "il", lambda top: rtlil_backend.convert(top, name=TOP, emit_src=False))
+    return _cached(config, "il", lambda top: rtlil_backend.convert(top, name=TOP, platform=OwnResets(), emit_src=False))
 
 
 def source_hash() -> str:
@@ -83,7 +85,9 @@ def source_hash() -> str:
 
 def _convert(top) -> str:
     os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
-    return _run_constants(verilog_backend.convert(top, name=TOP, emit_src=False, strip_internal_attrs=True))
+    return _run_constants(
+        verilog_backend.convert(top, name=TOP, platform=OwnResets(), emit_src=False, strip_internal_attrs=True)
+    )
 
 
 def _run_constants(text: str) -> str:

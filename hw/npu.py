@@ -8,7 +8,8 @@ from convoy.hw.bus.axi import AxiLiteSignature, AxiSignature
 from convoy.hw.bus.read_mux import ReadMux
 from convoy.hw.bus.write_mux import WriteMux
 from convoy.hw.ctrl.control import Control
-from convoy.hw.lib.idle import Rest, resettable, rested
+from convoy.hw.lib.idle import Rest, rested
+from convoy.hw.lib.reset import add_resettable
 from convoy.hw.nn.drain import drain_ports
 from convoy.hw.nn.engine import NnEngine
 from convoy.hw.tp.engine import TpEngine
@@ -60,9 +61,9 @@ class Npu(wiring.Component):
         tp = self._tp_engine or TpEngine(config)
         tp_rest = Rest(max_open=15, tail_cycles=63)
         tp_reset, nn_reset = control.resets[:2]
-        m.submodules.nn = resettable(nn, nn_reset, platform)
-        m.submodules.tp_rest = resettable(tp_rest, tp_reset, platform)
-        m.submodules.tp = resettable(rested(tp, tp_rest.is_active, platform, "tp"), tp_reset, platform)
+        add_resettable(m, "nn", nn, nn_reset, platform)
+        add_resettable(m, "tp_rest", tp_rest, tp_reset, platform)
+        add_resettable(m, "tp", rested(tp, tp_rest.is_active, platform, "tp"), tp_reset, platform)
 
         reads = (
             control.read,

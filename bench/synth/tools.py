@@ -18,6 +18,8 @@ from amaranth.lib import wiring
 from technologies import ECP5, Technology
 from units import HARNESSED, Harness
 
+from convoy.hw.lib.reset import OwnResets
+
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "synth"
 PACKAGE, CLOCK_PIN, PINS = "CABGA381", "G2", "pins.lpf"
@@ -107,7 +109,7 @@ def map_unit(unit: wiring.Component, label: str, technology: Technology = ECP5, 
 
 def harnessed(unit: wiring.Component) -> str:
     """RTLIL of a unit in its harness."""
-    return plain_names(rtlil.convert(Harness(unit), name="top", emit_src=False))
+    return plain_names(rtlil.convert(Harness(unit), name="top", platform=OwnResets(), emit_src=False))
 
 
 def map_design(

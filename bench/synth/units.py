@@ -163,8 +163,8 @@ def modules(rtlil: str) -> dict[str, str]:
 def part_design(found: dict[str, str], part: Part) -> str:
     """The design of a part of the NPU in its harness, with the part as `top.unit`; of its boxes only the ports.
 
-    A module's name ends in `$` and a number where the name was taken. Ports without a name are counted anew, and
-    all take the first reset: equal parts of one or of different NPUs are one text.
+    A module's name ends in `$` and a number where the name was taken. Ports without a name are counted anew, and the
+    clock is that of the harness: equal parts of one or of different NPUs are one text.
     """
     plain = {re.sub(r"\$\d+", "", name): name for name in found}
     place = HARNESSED if part.place == WHOLE else f"{HARNESSED}.{part.place}"
@@ -181,7 +181,9 @@ def part_design(found: dict[str, str], part: Part) -> str:
             waiting += [inner for inner in re.findall(r"^  cell \\(\S+) ", text, re.MULTILINE) if inner in found]
         texts.append(re.sub(rf"(?<=\\){re.escape(root)}(?=[. \n])", HARNESSED, text))
     numbers: dict[str, str] = {}
-    text = re.sub(r"(?<=\\resets )\[\d+\]", "[0]", "".join(texts))
+    text = "".join(texts)
+    if clock := re.search(r"^  wire .*input \d+ \\(\w+)_clk$", found[root], re.MULTILINE):
+        text = re.sub(rf"(?<=\\){clock[1]}(?=_(clk|rst)[ \n])", "unit", text)
     return re.sub(r"\\port\$[\d$]+", lambda port: numbers.setdefault(port[0], f"\\port${len(numbers)}"), text)
 
 

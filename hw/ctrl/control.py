@@ -7,8 +7,9 @@ from amaranth.lib.wiring import In, Out
 from convoy.hw.bus.axi import AxiLiteSignature
 from convoy.hw.bus.guard import ALIGN_LOG2, GuardSignature
 from convoy.hw.bus.port import ReadPort, WritePort
-from convoy.hw.lib.idle import resettable, rested
+from convoy.hw.lib.idle import rested
 from convoy.hw.lib.narrow import truncate
+from convoy.hw.lib.reset import add_resettable
 from convoy.hw.nn.activity import Activity
 from convoy.hw.nn.tp_wait import TpDue
 from convoy.spec.config import NpuConfig
@@ -55,7 +56,7 @@ class Control(wiring.Component):
         Of the read and the write channel.
     resets : Out(NUM_RESETS)
         Of TP, of the NN engine, of the groups of its cores: one reset in registers in a row, because it could not reach
-        all in a cycle.
+        all in a cycle. Also out of the reset of the design.
     read_beat, weight_beat, write_bytes, activity : In
         As in `Counters`.
     """
@@ -76,7 +77,7 @@ class Control(wiring.Component):
                 "tp_done": In(1),
                 "bus_faults": In(stream.Signature(Fault, always_ready=True)).array(2),
                 "guards": In(GuardSignature()).array(2),
-                "resets": Out(NUM_RESETS),
+                "resets": Out(NUM_RESETS, init=-1 % (1 << NUM_RESETS)),
                 "read_beat": In(1),
                 "weight_beat": In(1),
                 "write_bytes": In(range(config.port_bytes + 1)),
@@ -99,7 +100,7 @@ class Control(wiring.Component):
         if check is not None:
             units["check"] = rested(check, check.is_active, platform, "check")
         for name, unit in units.items():
-            m.submodules[name] = resettable(unit, supervisor.engine_reset, platform)
+            add_resettable(m, name, unit, supervisor.engine_reset, platform)
 
         def connect(inner, outer):
             wiring.connect(m, inner, wiring.flipped(outer))

@@ -54,7 +54,8 @@ class Supervisor(wiring.Component):
     is_stopping : Out
         Nothing new is to be put on the bus.
     engine_reset : Out
-        Everything that works for a program is to be reset: for `reset_stages` + 1 cycles. From a register.
+        Everything that works for a program is to be reset: for `reset_stages` + 1 cycles, and in the first one of all.
+        From a register.
     ended : Out
         High for one cycle when a program ends; `is_busy` falls with the next clock edge.
     error : Out(Fault)
@@ -76,7 +77,7 @@ class Supervisor(wiring.Component):
                 "is_busy": Out(1),
                 "is_fetching": Out(1),
                 "is_stopping": Out(1),
-                "engine_reset": Out(1),
+                "engine_reset": Out(1, init=1),
                 "ended": Out(1),
                 "error": Out(Fault),
             }
@@ -91,6 +92,7 @@ class Supervisor(wiring.Component):
         with m.FSM():
             with m.State(_State.IDLE):
                 m.d.comb += self.start.eq(self.doorbell & ~has_error & ~self.soft_reset)
+                m.d.sync += self.engine_reset.eq(0)
                 with m.If(self.soft_reset):
                     m.next = _State.STOP
                 with m.Elif(self.start):

@@ -1,12 +1,12 @@
 """Units that have nothing to do: simulators may let them stand still."""
 
-from amaranth.hdl import DomainRenamer, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import DomainRenamer, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.spec.config import NpuConfig
 
-__all__ = ["ClockGates", "Rest", "resettable", "rest_domains", "rested"]
+__all__ = ["ClockGates", "Rest", "rest_domains", "rested"]
 
 
 def rest_domains(config: NpuConfig) -> tuple[str, ...]:
@@ -64,14 +64,6 @@ def rested(unit, is_active, platform, domain: str):
             raise ValueError(f"domain {domain!r} has two conditions")
         return DomainRenamer(domain)(unit)
     return unit
-
-
-def resettable(unit, reset, platform):
-    """The unit with `reset` as a further synchronous reset, also of the units at rest in it."""
-    if isinstance(platform, ClockGates):
-        platform.resets.append(reset)
-        return ResetInserter(dict.fromkeys(("sync", *platform.domains), reset))(unit)
-    return ResetInserter(reset)(unit)
 
 
 class Rest(wiring.Component):

@@ -9,8 +9,9 @@ from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import ReadPort, WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
-from convoy.hw.lib.idle import Rest, resettable, rested
+from convoy.hw.lib.idle import Rest, rested
 from convoy.hw.lib.register import data_register
+from convoy.hw.lib.reset import add_resettable
 from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import UNIT_RESET_GROUPS
@@ -76,27 +77,27 @@ class NnEngine(wiring.Component):
         m = Module()
         config = self._config
 
-        def with_reset(unit, group):
-            return resettable(unit, self.unit_resets[group % UNIT_RESET_GROUPS], platform)
+        def add(name, unit, group):
+            add_resettable(m, name, unit, self.unit_resets[group % UNIT_RESET_GROUPS], platform)
 
         loader, filler = Loader(config), Filler(config)
         m.submodules.loader_rest = loader_rest = Rest(max_open=7, tail_cycles=63)
-        m.submodules.loader = with_reset(rested(loader, loader_rest.is_active, platform, "loader"), 1)
+        add("loader", rested(loader, loader_rest.is_active, platform, "loader"), 1)
         m.submodules.stripe = stripe = StripeMemory(config)
-        m.submodules.filler = with_reset(filler, 1)
+        add("filler", filler, 1)
         fetch = WeightFetcher(config)
-        m.submodules.fetch = with_reset(fetch, 2)
+        add("fetch", fetch, 2)
         params = ParamFetcher(config)
         m.submodules.params_rest = params_rest = Rest(tail_cycles=15)
-        m.submodules.params = with_reset(rested(params, params_rest.is_active, platform, "params"), 2)
+        add("params", rested(params, params_rest.is_active, platform, "params"), 2)
         drain = DrainChunks(config, acc_read_cycles=2 * self.FAN_OUT_CYCLES + Core.DRAIN_CYCLES)
-        m.submodules.drain = with_reset(drain, 3)
+        add("drain", drain, 3)
         writer = ChunkWriter(config, config.chunk_lanes)
         m.submodules.writer_rest = writer_rest = Rest(tail_cycles=15)
-        m.submodules.writer = with_reset(rested(writer, writer_rest.is_active, platform, "writer"), 3)
+        add("writer", rested(writer, writer_rest.is_active, platform, "writer"), 3)
         cores = [Core(config, number) for number in range(config.num_cores)]
         for number, core in enumerate(cores):
-            m.submodules[f"core_{number}"] = with_reset(core, number)
+            add(f"core_{number}", core, number)
 
         m.submodules.monitor = monitor = ActivityMonitor(config)
 

@@ -6,7 +6,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
-from convoy.hw.lib.idle import ClockGates, Rest, resettable, rest_domains, rested
+from convoy.hw.lib.idle import ClockGates, Rest, rest_domains, rested
+from convoy.hw.lib.reset import add_resettable
 from convoy.spec.config import PRESETS
 
 DOMAIN = "unit"
@@ -36,7 +37,7 @@ class Resting(wiring.Component):
         m = Module()
         counter = Counter()
         gates = ClockGates((DOMAIN,))
-        m.submodules.counter = resettable(rested(counter, self.active, gates, DOMAIN), self.reset, gates)
+        add_resettable(m, "counter", rested(counter, self.active, gates, DOMAIN), self.reset, gates)
         assert gates.is_active[DOMAIN] is self.active
         assert gates.resets == [self.reset]
         for domain, clk in (("sync", self.clk), (DOMAIN, self.rest_clk)):
