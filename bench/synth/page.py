@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from by_unit import Row, scaled, total
-from technologies import DEVICE, PART
+from technologies import DEVICE, PART, SHORT_BITS
 from tools import CLOCK_PIN, PACKAGE, versions
 
 from convoy.driver.bench.area import COLUMNS, area_model
@@ -75,7 +75,9 @@ def _wholes(results: Results) -> list[str]:
         "## Lattice ECP5",
         "",
         *filled(
-            f"Device: {PART}. Each NPU is mapped as a whole, flattened. Package {PACKAGE}, clock at pin {CLOCK_PIN}."
+            f"Device: {PART}. Each NPU is mapped as a whole, flattened, without multiplexers that join LUTs "
+            f"(`-nowidelut`), and with sums of up to {SHORT_BITS} bits in LUTs (`bench/synth/technologies.py`). Package "
+            f"{PACKAGE}, clock at pin {CLOCK_PIN}."
         ),
         "",
         *_table(header, rows),

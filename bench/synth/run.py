@@ -20,7 +20,7 @@ from pathlib import Path
 
 from by_unit import Row, by_unit, memory_bits, scaled
 from page import Result, page, placed
-from technologies import ECP5, ECP5_NARROW, XC7, Technology, chip
+from technologies import ECP5, XC7, Technology, chip
 from tools import BUILD, ROOT, Placement, map_unit, place_unit
 from units import WHOLE, find_unit
 
@@ -79,7 +79,6 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--model", action="append", default=[], type=Path, help="network to give milliseconds of")
     parser.add_argument("--ecp5", action="store_true", help="leave the other technologies out")
     parser.add_argument("--liberty", type=Path, help=f"library for chips (default: {LIBERTY}, if it is there)")
-    parser.add_argument("--nowidelut", action="store_true", help="without multiplexers that join LUTs")
     return parser
 
 
@@ -91,15 +90,14 @@ def main(args: argparse.Namespace) -> None:
     ValueError, GraphError
         When there is no such unit, configuration, library or network.
     """
-    lattice = ECP5_NARROW if args.nowidelut else ECP5
     if args.unit:
         for config_name in args.config or ["Q"]:
-            synthesise(args.unit, config_name, lattice, args.seeds or 0, args.mhz or UNIT_MHZ, args.workers)
+            synthesise(args.unit, config_name, ECP5, args.seeds or 0, args.mhz or UNIT_MHZ, args.workers)
         return
     if args.liberty and not args.liberty.is_file():
         raise ValueError(f"--liberty {args.liberty}: no such file")
     liberty = args.liberty or (LIBERTY if LIBERTY.is_file() else None)
-    technologies = [lattice]
+    technologies = [ECP5]
     if not args.ecp5:
         technologies += [XC7, *([chip(liberty)] if liberty else [])]
         if liberty is None:
@@ -108,9 +106,8 @@ def main(args: argparse.Namespace) -> None:
     for config_name in args.config or ["S", "D", "Q", "QL"]:
         name, config = Path(config_name).stem, load_config(config_name)
         seeds = 3 if args.seeds is None else args.seeds
-        whole, placements = synthesise(WHOLE, config_name, lattice, seeds, args.mhz or WHOLE_MHZ, args.workers)
+        whole, placements = synthesise(WHOLE, config_name, ECP5, seeds, args.mhz or WHOLE_MHZ, args.workers)
         units = {each.name: by_unit(config, each, args.workers) for each in technologies}
-        units[ECP5.name] = units.pop(lattice.name)
         print_units(name, units[ECP5.name], whole)
         result = Result(
             config.macs_per_cycle,

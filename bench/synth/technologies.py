@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DEVICE", "ECP5", "ECP5_NARROW", "PART", "XC7", "Technology", "chip", "nand2_area"]
+__all__ = ["DEVICE", "ECP5", "PART", "SHORT_BITS", "XC7", "Technology", "chip", "nand2_area"]
 
 Cells = dict[str, float]
 """Cells of a unit by Yosys' types, and `area` where a library gives areas."""
@@ -69,9 +69,18 @@ def _xc7_figures(cells: Cells) -> dict[str, float]:
     }
 
 
-ECP5 = Technology("ecp5", "synth_ecp5 -top {top}", _ecp5_figures)
-ECP5_NARROW = Technology("ecp5n", "synth_ecp5 -nowidelut -top {top}", _ecp5_figures)
-"""Without the multiplexers that join LUTs (PFUMX, L6MUX21)."""
+SHORT_BITS = 6
+"""Sums and compares of so many bits are made of LUTs: a carry cell takes two of them for two bits, and a chain another
+cell at its end.
+"""
+ECP5 = Technology(
+    "ecp5",
+    "synth_ecp5 -nowidelut -top {top} -run :map_gates; "
+    f"techmap t:$alu r:Y_WIDTH<={SHORT_BITS} %i; opt -full; "
+    "synth_ecp5 -nowidelut -top {top} -run map_gates:",
+    _ecp5_figures,
+)
+"""Without the multiplexers that join LUTs (PFUMX, L6MUX21), which make their neighbours harder to place."""
 XC7 = Technology("xc7", "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}", _xc7_figures)
 
 
