@@ -75,8 +75,8 @@ def _wholes(results: Results) -> list[str]:
         "## Lattice ECP5",
         "",
         *filled(
-            f"Device: {PART}. Each NPU is mapped as a whole, flattened, without multiplexers that join LUTs "
-            f"(`-nowidelut`), and with sums of up to {SHORT_BITS} bits in LUTs (`bench/synth/technologies.py`). Package "
+            f"Device: {PART}. Each NPU is mapped as a whole, flattened, with no multiplexers that join LUTs "
+            f"(`-nowidelut`), sums of up to {SHORT_BITS} bits in LUTs (`bench/synth/technologies.py`). Package "
             f"{PACKAGE}, clock at pin {CLOCK_PIN}."
         ),
         "",
