@@ -176,8 +176,8 @@ class _Taps(wiring.Component):
         m.d.comb += [
             next_plane.eq(Mux(self.start, first, plane + job.src_plane_bytes)),
             next_row.eq(row + truncate(job.src_step_tap_bytes, shape)),
-            is_row_end.eq(cols_left == 0),
-            is_plane_end.eq(is_row_end & (rows_left == 0)),
+            is_row_end.eq(cols_left == 1),
+            is_plane_end.eq(is_row_end & (rows_left == 1)),
         ]
         with m.If(self.start | (self.step & is_plane_end)):
             m.d.sync += [
@@ -186,8 +186,8 @@ class _Taps(wiring.Component):
                 place.eq(next_plane),
                 y.eq(job.src_start_y),
                 x.eq(job.src_start_x),
-                rows_left.eq(job.src_kernel_h - 1),
-                cols_left.eq(job.src_kernel_w - 1),
+                rows_left.eq(job.src_kernel_h),
+                cols_left.eq(job.src_kernel_w),
                 self.is_new_plane.eq(1),
             ]
         with m.Elif(self.step):
@@ -199,7 +199,7 @@ class _Taps(wiring.Component):
                     y.eq(y + job.src_dilation_h),
                     x.eq(job.src_start_x),
                     rows_left.eq(rows_left - 1),
-                    cols_left.eq(job.src_kernel_w - 1),
+                    cols_left.eq(job.src_kernel_w),
                 ]
             with m.Else():
                 m.d.sync += [
@@ -271,27 +271,29 @@ class _Positions(wiring.Component):
         has_position = Signal(reset_less=True)
         waiting = Signal(self._num_cores, reset_less=True)  # cores that have no token of the round yet
         next_row, turn, is_round_end = Signal(shape), Signal(self._num_cores), Signal()
+        is_last_round = data_register(m, self.is_last_round)
         m.d.comb += [
             next_row.eq(row + truncate(job.src_step_row_bytes, shape)),
             turn.eq(waiting & ~(waiting << 1)[: self._num_cores]),
             self.cores.eq(Mux(has_position, turn, waiting)),
             self.is_inside.eq(has_position & _is_within(y, job.src_ih) & _is_within(x, job.src_iw)),
             is_round_end.eq(self.cores[-1]),
-            self.is_last_round.eq(rounds_left == 0),
             self.is_end.eq(is_round_end & self.is_last_round),
         ]
         with m.If(self.step):
-            m.d.sync += [waiting.eq(Mux(is_round_end, ~0, waiting ^ turn)), rounds_left.eq(rounds_left - is_round_end)]
-            with m.If(cols_left == 0):
+            m.d.sync += waiting.eq(Mux(is_round_end, ~0, waiting ^ turn))
+            with m.If(is_round_end):
+                m.d.sync += [rounds_left.eq(rounds_left - 1), is_last_round.eq(rounds_left == 2)]
+            with m.If(cols_left == 1):
                 m.d.sync += [
                     row.eq(next_row),
                     at.eq(next_row),
                     y.eq(y + job.src_stride_h),
                     x.eq(first_x),
                     rows_left.eq(rows_left - 1),
-                    cols_left.eq(job.src_ow - 1),
+                    cols_left.eq(job.src_ow),
                 ]
-                with m.If(rows_left == 0):
+                with m.If(rows_left == 1):
                     m.d.sync += has_position.eq(0)
             with m.Else():
                 m.d.sync += [at.eq(at + job.src_stride_w), x.eq(x + job.src_stride_w), cols_left.eq(cols_left - 1)]
@@ -302,9 +304,10 @@ class _Positions(wiring.Component):
                 first_x.eq(self.x),
                 row.eq(self.place),
                 at.eq(self.place),
-                rows_left.eq(job.src_oh - 1),
-                cols_left.eq(job.src_ow - 1),
-                rounds_left.eq(job.num_kernels - 1),
+                rows_left.eq(job.src_oh),
+                cols_left.eq(job.src_ow),
+                rounds_left.eq(job.num_kernels),
+                is_last_round.eq(job.num_kernels == 1),
                 has_position.eq(1),
                 waiting.eq(~0),
             ]
@@ -373,12 +376,11 @@ class Gather(wiring.Component):
         m.submodules.taps = taps = _Taps(config)
         m.submodules.positions = positions = _Positions(config)
         z_left = Signal(16, reset_less=True)
-        next_tap, is_last_z = Signal(), Signal()
-        m.d.comb += is_last_z.eq(z_left == 0)
+        next_tap, is_last_z = Signal(), Signal(reset_less=True)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.is_idle.eq(1)
-                m.d.sync += z_left.eq(job.num_z - 1)
+                m.d.sync += [z_left.eq(job.num_z), is_last_z.eq(job.num_z == 1)]
                 with m.If(self.start):
                     m.next = "TAP"
             with m.State("TAP"), m.If(source.has_plane):
@@ -387,7 +389,7 @@ class Gather(wiring.Component):
             with m.State("DEAL"):
                 m.d.comb += positions.step.eq(self.has_room)
                 with m.If(positions.step & positions.is_end):
-                    m.d.sync += z_left.eq(z_left - 1)
+                    m.d.sync += [z_left.eq(z_left - 1), is_last_z.eq(z_left == 2)]
                     with m.If(is_last_z):
                         m.next = "REST"
                     with m.Elif(taps.is_new_plane):

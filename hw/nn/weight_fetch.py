@@ -12,6 +12,7 @@ from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.lib.idle import Rest, rested
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import PAGE_BYTES, NpuConfig
 from convoy.spec.cycles import LOW_BEATS, TABLE_DEPTH_BEATS, TOKEN_PART_BITS
 from convoy.spec.isa import NN, STREAM, TABLE_ALIGN_BYTES, TAP_BYTES
@@ -137,23 +138,19 @@ class WeightFetcher(wiring.Component):
             streams.entry.eq(records.payload[: STREAM.num_bits]),
         ]
         m.d.sync += self.tap_write.en.eq(0)
-        # The directory is requested as soon as the reader takes another run: a long tap table must be consumed before
-        # it does
-        has_directory = Signal(init=1)
-        directory_bytes = job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)
-        with m.If(~has_directory):
-            m.d.comb += [
-                runs.valid.eq(1),
-                runs.payload.addr.eq(Mux(job.is_swapped, job.src_addr, job.stream_addr)),
-                runs.payload.num_bytes.eq(Mux(job.is_swapped, job.src_bytes, directory_bytes)),
-            ]
-            m.d.sync += has_directory.eq(runs.ready)
+        run = data_register(m, runs.payload)
+        with m.If(runs.ready):
+            m.d.sync += runs.valid.eq(0)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(1)
                 with m.If(self.job.valid):
+                    num_records = (self.job.payload.num_taps + _RECORD_TAPS - 1) >> _TAPS_LOG2
                     m.d.sync += [
                         job.eq(self.job.payload),
+                        runs.valid.eq(1),
+                        run.addr.eq(self.job.payload.tap_addr),
+                        run.num_bytes.eq(num_records * STREAM_BYTES),
                         tap.eq(0),
                         taps_left.eq(self.job.payload.num_taps - 1),
                         core.eq(0),
@@ -161,14 +158,14 @@ class WeightFetcher(wiring.Component):
                     ]
                     m.next = "READ_TAPS"
             with m.State("READ_TAPS"):
-                num_records = (job.num_taps + _RECORD_TAPS - 1) >> _TAPS_LOG2
-                m.d.comb += [
-                    runs.valid.eq(1),
-                    runs.payload.addr.eq(job.tap_addr),
-                    runs.payload.num_bytes.eq(num_records * STREAM_BYTES),
-                ]
+                # The directory is requested as soon as the reader takes another run: a long tap table must be consumed
+                # before it does
                 with m.If(runs.ready):
-                    m.d.sync += has_directory.eq(job.is_swapped)
+                    m.d.sync += [
+                        runs.valid.eq(~job.is_swapped),
+                        run.addr.eq(job.stream_addr),
+                        run.num_bytes.eq(job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)),
+                    ]
                     m.next = "TAPS"
             with m.State("TAPS"), m.If(records.valid):
                 is_last_tap = taps_left == 0
@@ -190,7 +187,7 @@ class WeightFetcher(wiring.Component):
                 m.d.comb += self.waits.eq(~self.is_made | (job.wait_nn & ~self.is_oldest))
                 with m.If(streams.is_quiet & ~self.waits):
                     m.d.comb += gather.start.eq(1)
-                    m.d.sync += has_directory.eq(0)
+                    m.d.sync += [runs.valid.eq(1), run.addr.eq(job.src_addr), run.num_bytes.eq(job.src_bytes)]
                     m.next = "GATHER"
             with m.State("GATHER"), m.If(gather.is_idle):
                 m.next = "IDLE"
