@@ -157,16 +157,15 @@ class WeightFetcher(wiring.Component):
                         sb_left.eq(self.job.payload.num_sb),
                     ]
                     m.next = "READ_TAPS"
-            with m.State("READ_TAPS"):
-                # The directory is requested as soon as the reader takes another run: a long tap table must be consumed
-                # before it does
-                with m.If(runs.ready):
-                    m.d.sync += [
-                        runs.valid.eq(~job.is_swapped),
-                        run.addr.eq(job.stream_addr),
-                        run.num_bytes.eq(job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)),
-                    ]
-                    m.next = "TAPS"
+            # The directory is requested as soon as the reader takes another run: a long tap table must be consumed before
+            # it does
+            with m.State("READ_TAPS"), m.If(runs.ready):
+                m.d.sync += [
+                    runs.valid.eq(~job.is_swapped),
+                    run.addr.eq(job.stream_addr),
+                    run.num_bytes.eq(job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)),
+                ]
+                m.next = "TAPS"
             with m.State("TAPS"), m.If(records.valid):
                 is_last_tap = taps_left == 0
                 m.d.comb += records.ready.eq(tap.all() | is_last_tap)
