@@ -65,13 +65,7 @@ class BeatPacker(wiring.Component):
         # Stage 1: see whether the address jumps.
         arrived = Signal(
             data.StructLayout(
-                {
-                    "data": 8 * self.num_lanes,
-                    "count": range(self.num_lanes + 1),
-                    "addr": 32,
-                    "is_jump": 1,
-                    "is_last": 1,
-                }
+                {"data": 8 * self.num_lanes, "count": range(self.num_lanes + 1), "addr": 32, "is_jump": 1, "is_last": 1}
             ),
             reset_less=True,
         )
