@@ -224,7 +224,7 @@ class TokenBits(wiring.Component):
         m.submodules.divider = divider = StepDivider()
         buffer_bits, part_bits, beat = cycles.TOKEN_BUFFER_BITS, self.PART_BITS, self.beats.payload
         part_log2 = exact_log2(part_bits)
-        assert buffer_bits == 2 * part_bits == 4 * 8 and len(self.run_bits) == 3
+        assert buffer_bits == 2 * part_bits == 4 * 8
         # A ring: parts are written to its halves in turn, tokens are read from bit `first` on
         bits, first = Signal(buffer_bits, reset_less=True), Signal(range(buffer_bits))
         level = Signal(range(buffer_bits + 1))
@@ -468,23 +468,23 @@ class _Position(wiring.Component):
         job, token, located, kernels_per_z = self.job, self.token, self.located, self.kernels_per_z
         kernel = Signal(_KERNEL_BITS)
         tap_left, kz_left, z_left = Signal(TAP_BITS), Signal(_KERNEL_BITS), Signal(17)  # that follow, at each level
-        tap_rest, kz_rest = Signal(signed(TAP_BITS + 1)), Signal(signed(_KERNEL_BITS + 1))
+        tap_rest = Signal(signed(TAP_BITS + 1))
         tap_carry, kz_step, kz_carry = Signal(), Signal(len(token.kernels)), Signal()
-        # What a carry changes does not wait for it
-        wrapped_kernel, wrapped_left = Signal(signed(_KERNEL_BITS + 1)), Signal(_KERNEL_BITS + 1)
+        wrapped_kernel, wrapped_left = Signal(_KERNEL_BITS), Signal(_KERNEL_BITS + 1)
+        next_bits = len(token.next_kernels)
+        is_beyond_next = ~kz_left[next_bits:].any() & (kz_left[:next_bits] < token.next_kernels)
         m.d.comb += [
             tap_rest.eq(tap_left - token.taps),
             tap_carry.eq(tap_rest < 0),
             kz_step.eq(Mux(tap_carry, token.next_kernels, token.kernels)),
-            kz_rest.eq(kz_left - kz_step),
-            kz_carry.eq(kz_rest < 0),
+            # Both are compared while it is found out which of them is the step
+            kz_carry.eq(Mux(tap_carry, is_beyond_next, kz_left < token.kernels)),
             located.value.eq(token.value),
             located.taps_left.eq(truncate(tap_rest + Mux(tap_carry, job.num_taps, 0), TAP_BITS)),
-            wrapped_kernel.eq(truncate(Mux(job.is_depthwise, kernel, kernel - kernels_per_z), wrapped_kernel.shape())),
+            # kernel - kernels_per_z, which is -1 - kz_left: the first token, at -1, begins a window
+            wrapped_kernel.eq(Mux(job.is_depthwise, kernel, ~kz_left)),
             wrapped_left.eq(kz_left + kernels_per_z),
-            located.kernel.eq(
-                truncate(Mux(kz_carry, wrapped_kernel + kz_step, kernel + kz_step), located.kernel.shape())
-            ),
+            located.kernel.eq(truncate(Mux(kz_carry, wrapped_kernel, kernel) + kz_step, located.kernel.shape())),
             located.is_new_window.eq(kz_carry),
             self.is_end.eq((tap_left == 0) & (kz_left == 0) & (z_left == 0)),
         ]
@@ -493,13 +493,13 @@ class _Position(wiring.Component):
                 tap_left.eq(0),
                 kz_left.eq(0),
                 z_left.eq(self.num_z),
-                kernel.eq(Mux(job.is_depthwise, 0, kernels_per_z) - 1),
+                kernel.eq(-1),
             ]
         with m.Elif(self.take):
             m.d.sync += [
                 tap_left.eq(located.taps_left),
                 kernel.eq(located.kernel),
-                kz_left.eq(truncate(Mux(kz_carry, wrapped_left - kz_step, kz_rest), kz_left.shape())),
+                kz_left.eq(truncate(Mux(kz_carry, wrapped_left, kz_left) - kz_step, kz_left.shape())),
             ]
             with m.If(kz_carry):
                 m.d.sync += z_left.eq(z_left - 1)
