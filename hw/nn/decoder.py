@@ -1,6 +1,6 @@
 """Weight streams: from port beats to tokens, from tokens to weights with their place."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -149,17 +149,20 @@ class StepDivider(wiring.Component):
             is_never = (self.num_taps == 1) | has_many | run[MAX_RUN_BITS:].any()
             m.d.sync += least_run.eq(Mux(is_never, never, run[:MAX_RUN_BITS]))
 
-        quotient, below, rest = (
-            Signal(range(MAX_STEP_KERNELS + 1)),
-            Signal(signed(MAX_RUN_BITS + 2), init=-1),
-            Signal(MAX_RUN_BITS + 1),
-        )
-        m.d.comb += [below.eq(-1), self.next_kernels.eq(1)]
-        for count, least_run in enumerate(least_runs, 1):
-            with m.If(self.run >= least_run):
-                m.d.comb += [quotient.eq(count), self.next_kernels.eq(count + 1), below.eq(least_run)]
+        reaches = Cat(self.run >= least_run for least_run in least_runs)  # the first so many
+        rest = Signal(MAX_RUN_BITS + 1)
+
+        def below(fewest: int, most: int) -> Value:
+            """What is taken off a run that covers so many kernels."""
+            if fewest == most:
+                return least_runs[most - 1] if most else Const(-1, signed(len(rest)))
+            middle = (fewest + most + 1) // 2
+            return Mux(reaches[middle - 1], below(middle, most), below(fewest, middle - 1))
+
+        quotient = sum(reaches)
         m.d.comb += [
-            rest.eq(truncate(self.run - below, rest.shape())),
+            self.next_kernels.eq(quotient + 1),
+            rest.eq(truncate(self.run - below(0, MAX_STEP_KERNELS), rest.shape())),
             self.kernels.eq(Mux(is_single, rest, quotient)),
             self.taps.eq(Mux(is_single, 0, rest)),
         ]

@@ -101,25 +101,28 @@ class _Source(wiring.Component):
         beat_log2 = exact_log2(port_bytes)
         m.submodules.bytes = memory = Memory(shape=8 * port_bytes, depth=_BUFFER_BYTES // port_bytes, init=[])
         write, read = memory.write_port(), memory.read_port()
-        level = Signal(range(_BUFFER_BYTES + 1))  # bytes from the plane in work on
+        surplus = Signal(signed(exact_log2(_BUFFER_BYTES) + 2))  # bytes behind the plane in work, less than 0: missing
         has_room, taken, index = Signal(), Signal(), Signal(beat_log2)
         m.d.comb += [
             self.beats.ready.eq(self.is_open & ~self.is_ended & (has_room | self.is_over)),
             taken.eq(self.beats.valid & self.beats.ready),
             write.en.eq(taken),
             write.data.eq(self.beats.payload.data),
-            self.has_plane.eq((level >= self.plane_bytes) | self.is_ended),
+            self.has_plane.eq((surplus >= 0) | self.is_ended),
             read.addr.eq(self.place[beat_log2:]),
             self.value.eq(read.data.word_select(index, 8)),
         ]
         # Room for this beat, for one that comes in this cycle, and for what the first one skips
-        m.d.sync += [has_room.eq(level <= _BUFFER_BYTES - 4 * port_bytes), index.eq(self.place[:beat_log2])]
+        came, gone = Mux(taken, self.beats.payload.count, 0), Mux(self.start | self.release, self.plane_bytes, 0)
+        m.d.sync += [
+            has_room.eq(surplus <= _BUFFER_BYTES - 4 * port_bytes - self.plane_bytes),
+            index.eq(self.place[:beat_log2]),
+            surplus.eq(truncate(Mux(self.start, 0, surplus) + came - gone, surplus.shape())),
+        ]
         with m.If(self.start):
-            m.d.sync += [level.eq(0), write.addr.eq(0), self.is_ended.eq(0), has_room.eq(0)]
+            m.d.sync += [write.addr.eq(0), self.is_ended.eq(0), has_room.eq(0)]
         with m.Else():
-            came = Mux(taken, self.beats.payload.count, 0)
             m.d.sync += [
-                level.eq(truncate(level + came - Mux(self.release, self.plane_bytes, 0), level.shape())),
                 write.addr.eq(write.addr + taken),
                 self.is_ended.eq(self.is_ended | (taken & self.beats.payload.last)),
             ]

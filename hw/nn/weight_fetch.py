@@ -257,6 +257,7 @@ class WeightStreams(wiring.Component):
         config = self._config
         num_cores, depth = config.num_cores, config.weight_fifo_beats
         beat_log2, align_log2 = exact_log2(config.port_bytes), exact_log2(TABLE_ALIGN_BYTES)
+        page_log2 = exact_log2(PAGE_BYTES) - beat_log2
         # For each core what is left to read of its stream, and behind that the stream; addresses count beats
         part = data.StructLayout({"addr": 32 - beat_log2, "left": 32})
         m.submodules.cores = cores = Memory(shape=part, depth=2 * max(num_cores, 2), init=[])
@@ -289,7 +290,7 @@ class WeightStreams(wiring.Component):
             Signal.like(length),
             Signal(),
         )  # what the page and max_burst_beats permit; all that is left to read is no more
-        to_boundary = Signal(range(PAGE_BYTES // config.port_bytes + 1))
+        first_beat = Signal(exact_log2(config.max_burst_beats))  # within the page's block of max_burst_beats
         request, is_last_group = Signal(range(depth + 1)), Signal()
         with m.FSM():
             with m.State("IDLE"):
@@ -311,16 +312,16 @@ class WeightStreams(wiring.Component):
             with m.State("SIZE"):
                 left_low, left_high = chosen.left[: len(length)], chosen.left[len(length) :]
                 m.d.comb += [
-                    to_boundary.eq(PAGE_BYTES // config.port_bytes - chosen.addr[: exact_log2(PAGE_BYTES) - beat_log2]),
-                    most.eq(
-                        truncate(
-                            Mux(to_boundary < config.max_burst_beats, to_boundary, config.max_burst_beats), most.shape()
-                        )
-                    ),
+                    first_beat.eq(chosen.addr),
+                    most.eq(config.max_burst_beats),
                     is_rest.eq(~left_high.any() & (left_low <= most)),
                 ]
+                with m.If(chosen.addr[len(first_beat) : page_log2].all() & first_beat.any()):
+                    m.d.comb += most.eq(truncate(-first_beat, first_beat.shape()))
                 m.d.sync += [length.eq(Mux(is_rest, left_low, most)), is_end.eq(is_rest)]
-                with m.If(is_chosen & Mux(is_rest, free >= left_low, free >= most) & may_go & order.i.ready):
+                # The lesser of the two; which of them it is, is not waited for
+                has_room = (~left_high.any() & (free >= left_low)) | (free >= most)
+                with m.If(is_chosen & has_room & may_go & order.i.ready):
                     m.next = "REQUEST"
                 with m.Else():
                     m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))

@@ -245,7 +245,8 @@ def test_activations_come_between_weights(num_cores, port_bits, seed, may_start)
                 assert level[core] <= config.weight_fifo_beats
                 if en >> core & 1:
                     assert not beats.is_byte or (cycle > made_at and (may_start or cycle > done_at))
-                    assert beats.is_last_group and beats.is_last_sb
+                    assert beats.is_last_group
+                    assert beats.is_last_sb
                     seen[core].append((beats.data & 0xFFFF, bool(beats.last)) if beats.is_byte else None)
 
     servers = [ReadPortMemory(config, port, image.bytes, go=always) for port in (dut.tables, dut.weights)]
