@@ -5,12 +5,13 @@ _Taps -> _Positions -> reads of the source -> tokens for the queues of the cores
 """
 
 from amaranth.hdl import Module, Mux, Signal, signed
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.dma.types import SkipBeat
+from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
@@ -76,6 +77,7 @@ class _Source(wiring.Component):
     place : In(_BYTE_BITS)
         Byte to read, counted from the beginning of the first beat.
     value : Out(8)
+        It, two cycles later.
     """
 
     def __init__(self, config: NpuConfig):
@@ -102,7 +104,8 @@ class _Source(wiring.Component):
         m.submodules.bytes = memory = Memory(shape=8 * port_bytes, depth=_BUFFER_BYTES // port_bytes, init=[])
         write, read = memory.write_port(), memory.read_port()
         surplus = Signal(signed(exact_log2(_BUFFER_BYTES) + 2))  # bytes behind the plane in work, less than 0: missing
-        has_room, taken, index = Signal(), Signal(), Signal(beat_log2)
+        has_room, taken, index, word_index = Signal(), Signal(), Signal(beat_log2), Signal(beat_log2)
+        word = Signal(8 * port_bytes, reset_less=True)  # what was read, late
         m.d.comb += [
             self.beats.ready.eq(self.is_open & ~self.is_ended & (has_room | self.is_over)),
             taken.eq(self.beats.valid & self.beats.ready),
@@ -110,13 +113,15 @@ class _Source(wiring.Component):
             write.data.eq(self.beats.payload.data),
             self.has_plane.eq((surplus >= 0) | self.is_ended),
             read.addr.eq(self.place[beat_log2:]),
-            self.value.eq(read.data.word_select(index, 8)),
+            self.value.eq(word.word_select(word_index, 8)),
         ]
         # Room for this beat, for one that comes in this cycle, and for what the first one skips
         came, gone = Mux(taken, self.beats.payload.count, 0), Mux(self.start | self.release, self.plane_bytes, 0)
         m.d.sync += [
             has_room.eq(surplus <= _BUFFER_BYTES - 4 * port_bytes - self.plane_bytes),
             index.eq(self.place[:beat_log2]),
+            word_index.eq(index),
+            word.eq(read.data),
             surplus.eq(truncate(Mux(self.start, 0, surplus) + came - gone, surplus.shape())),
         ]
         with m.If(self.start):
@@ -332,7 +337,7 @@ class Gather(wiring.Component):
     | DEAL | a token per cycle, while the queues have room |
     | REST | drop what is left of the source; a source that its descriptor calls too short or too long ends here too |
 
-    Latency: 4 cycles from a plane's last beat to its first token. Throughput: one activation per cycle, and one cycle
+    Latency: 5 cycles from a plane's last beat to its first token. Throughput: one activation per cycle, and one cycle
     more for each tap where the last round is not full, one for each plane.
 
     Members
@@ -354,7 +359,7 @@ class Gather(wiring.Component):
         The cores that get it.
     """
 
-    PIPELINE_CYCLES = 2
+    PIPELINE_CYCLES = 3
     MIN_ROOM = 8
 
     def __init__(self, config: NpuConfig):
@@ -405,15 +410,18 @@ class Gather(wiring.Component):
                 with m.If(source.is_ended):
                     m.next = "IDLE"
 
-        # The byte comes a cycle later, its token is in a register then
-        cores, is_inside, is_last = Signal(config.num_cores), Signal(), Signal()
+        # The byte comes two cycles later, its token is in a register then
+        asked = Signal(data.StructLayout({"cores": config.num_cores, "is_inside": 1, "is_last": 1}))
+        m.d.comb += [
+            asked.cores.eq(Mux(positions.step, positions.cores, 0)),
+            asked.is_inside.eq(positions.is_inside),
+            asked.is_last.eq(is_last_z & positions.is_last_round),
+        ]
+        come = delay(m, asked, self.PIPELINE_CYCLES - 1, name="asked")
         m.d.sync += [
-            cores.eq(Mux(positions.step, positions.cores, 0)),
-            is_inside.eq(positions.is_inside),
-            is_last.eq(is_last_z & positions.is_last_round),
-            self.token.eq(Mux(is_inside, source.value - job.wgt_zero_point, 0)),
-            self.last.eq(is_last),
-            self.en.eq(cores),
+            self.token.eq(Mux(come.is_inside, source.value - job.wgt_zero_point, 0)),
+            self.last.eq(come.is_last),
+            self.en.eq(come.cores),
         ]
         wiring.connect(m, wiring.flipped(self.beats), source.beats)
         m.d.comb += [
