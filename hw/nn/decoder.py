@@ -492,12 +492,7 @@ class _Position(wiring.Component):
             self.is_end.eq((tap_left == 0) & (kz_left == 0) & (z_left == 0)),
         ]
         with m.If(self.start):
-            m.d.sync += [
-                tap_left.eq(0),
-                kz_left.eq(0),
-                z_left.eq(self.num_z),
-                kernel.eq(-1),
-            ]
+            m.d.sync += [tap_left.eq(0), kz_left.eq(0), z_left.eq(self.num_z), kernel.eq(-1)]
         with m.Elif(self.take):
             m.d.sync += [
                 tap_left.eq(located.taps_left),

@@ -188,9 +188,11 @@ class WeightFetcher(wiring.Component):
             with m.State("SOURCE"):
                 m.d.comb += self.waits.eq(~self.is_made | (job.wait_nn & ~self.is_oldest))
                 with m.If(streams.is_quiet & ~self.waits):
-                    m.d.comb += gather.start.eq(1)
                     m.d.sync += [runs.valid.eq(1), run.addr.eq(job.src_addr), run.num_bytes.eq(job.src_bytes)]
-                    m.next = "GATHER"
+                    m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.d.comb += gather.start.eq(1)
+                m.next = "GATHER"
             with m.State("GATHER"), m.If(gather.is_idle):
                 m.next = "IDLE"
             with m.State("STREAMS"), m.If(records.valid & streams.is_idle):
