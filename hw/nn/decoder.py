@@ -64,7 +64,7 @@ class TapWrite(data.Struct):
 
 def WeightPlace(config: NpuConfig) -> data.StructLayout:
     """A decoded weight: `entry` is the accumulator entry of its kernel's vector 0, `tap_offset` its pixel in the
-    window.
+    window, modulo the window memory.
 
     `is_new_window`: it is the first token of the next window; `is_last`: the group ends with it. A `value` of zero
     comes only with one of these. `is_last_group` and `is_last_sb` are those of the stream.
@@ -72,7 +72,7 @@ def WeightPlace(config: NpuConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "value": signed(WEIGHT_BITS),
-            "tap_offset": 16,
+            "tap_offset": exact_log2(config.window_words * config.num_lanes),
             "entry": exact_log2(config.num_acc_entries),
             "is_new_window": 1,
             "is_last": 1,
@@ -591,7 +591,7 @@ class _Places(wiring.Component):
                 placed.is_valid.eq(take),
                 placed.is_zero.eq(token.value == 0),
                 looked_up.value.eq(placed.value),
-                looked_up.tap_offset.eq(tap_read.data),
+                looked_up.tap_offset.eq(truncate(tap_read.data, output.tap_offset.shape())),
                 # A group's vectors have entries, so the product of what is in it has no more bits
                 looked_up.entry.eq(truncate(_product(placed.kernel, self.job.num_vec), output.entry.shape())),
                 looked_up.is_new_window.eq(placed.is_new_window),

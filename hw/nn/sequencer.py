@@ -479,7 +479,7 @@ class Sequencer(wiring.Component):
             vectors.restart.eq(go & is_end),
             vectors.step.eq(go & ~is_low),
             pixels.work.is_valid.eq(does_issue),
-            pixels.work.pixel.eq(truncate(head.tap_offset, pixels.offset.shape())),
+            pixels.work.pixel.eq(head.tap_offset),
             pixels.work.split_log2.eq(job.split_log2),
             pixels.work.split_words.eq(job.split_words),
             pixels.work.is_low.eq(is_low),

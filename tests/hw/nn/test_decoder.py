@@ -111,7 +111,8 @@ def test_decoder_gives_the_weights_in_their_places(job, num_sb, num_groups, dens
         for z, kz, tap in np.argwhere(weights.reshape(shape)):
             kernel = z * per_z + kz if job["is_depthwise"] else kz
             entry = (kernel * job["num_vec"] << job["is_wide"]) % config.num_acc_entries
-            places.append((int(weights.reshape(shape)[z, kz, tap]), offsets[tap], int(entry), int(z)))
+            offset = offsets[tap] % (config.window_words * config.num_lanes)
+            places.append((int(weights.reshape(shape)[z, kz, tap]), offset, int(entry), int(z)))
         for group in range(num_groups):
             flags = {"is_last_group": group == num_groups - 1, "is_last_sb": sb == num_sb - 1}
             expected.append((flags, places))
