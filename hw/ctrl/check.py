@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.lib.multiple import multiple
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import Error
 from convoy.spec.cycles import CHECK_CYCLES
@@ -49,7 +48,6 @@ from .fault import Fault
 __all__ = ["DescriptorCheck"]
 
 FACTOR_BITS = 16
-SUM_BITS = 2 * FACTOR_BITS + 2
 
 
 @dataclass
@@ -69,12 +67,28 @@ class _Sum:
     is_more: bool = False
 
 
-def _times_at_most(a, b, limit: int) -> Value:
-    """a * min(b, limit), by comparisons; b is at least 1."""
-    product = a
-    for count in range(2, limit + 1):
-        product = Mux(b >= count, multiple(a, count), product)
-    return product
+def _exceeds(value, limit: int) -> Value:
+    """value > limit, without a sum where the limit is a power of two or one less."""
+    bits = limit.bit_length()
+    if not limit & (limit + 1):
+        return value[bits:].any()
+    if not limit & (limit - 1):
+        return value[bits:].any() | (value[bits - 1] & value[: bits - 1].any())
+    return value > limit
+
+
+def _is_step_too_long(run_bits, num_taps, kernels) -> Value:
+    """Whether a step of a token may be longer than `MAX_STEP_KERNELS` or all kernels, which are at least 1; with one
+    tap than all kernels.
+    """
+    steps = [1 << min(bits, MAX_RUN_BITS) for bits in range(1 << len(run_bits))]
+    most_taps = Array(  # that are too few, by the kernels that count, the most of them first
+        Array((step - 1) // count for step in steps)[run_bits]
+        for count in (MAX_STEP_KERNELS, *range(1, MAX_STEP_KERNELS))
+    )
+    counted = Mux(_exceeds(kernels, MAX_STEP_KERNELS - 1), 0, kernels[: exact_log2(MAX_STEP_KERNELS)])
+    is_few = ~num_taps[MAX_RUN_BITS:].any() & (num_taps[:MAX_RUN_BITS] <= most_taps[counted])
+    return Mux(num_taps == 1, ~(kernels >> run_bits).any(), is_few)
 
 
 def _is_beyond_int8(value) -> Value:
@@ -180,9 +194,12 @@ class DescriptorCheck(wiring.Component):
         wrong.
         """
         assert len(sums) == self.NUM_SUMS, f"NUM_SUMS should be {len(sums)}"
-        kind = data.StructLayout({"addend": SUM_BITS, "limit": SUM_BITS, "is_needed": 1, "is_equal": 1, "is_more": 1})
+        num_bits = max(len(Value.cast(value)) for each in sums for value in (each.c, each.limit))
+        kind = data.StructLayout({"addend": num_bits, "limit": num_bits, "is_needed": 1, "is_equal": 1, "is_more": 1})
         a, b = Signal(FACTOR_BITS, reset_less=True), Signal(FACTOR_BITS, reset_less=True)
         product, product_before = Signal(2 * FACTOR_BITS, reset_less=True), Signal(2 * FACTOR_BITS, reset_less=True)
+        # A product of more bits than a limit has is beyond any
+        is_beyond, before = product[num_bits:].any(), product_before[:num_bits]
         chosen, first, second = Signal(kind), Signal(kind, reset_less=True), Signal(kind, reset_less=True)
 
         m.d.sync += [product.eq(a * b), product_before.eq(product), first.eq(chosen), second.eq(first)]
@@ -197,11 +214,19 @@ class DescriptorCheck(wiring.Component):
                         chosen.is_equal.eq(each.is_equal),
                         chosen.is_more.eq(each.is_more),
                     ]
-        summed, total, is_wrong = Signal(kind, reset_less=True), Signal(SUM_BITS, reset_less=True), Signal()
-        m.d.sync += [total.eq(product + Mux(second.is_more, product_before, second.addend)), summed.eq(second)]
+        summed, total, is_wrong = Signal(kind, reset_less=True), Signal(num_bits + 1, reset_less=True), Signal()
+        was_beyond, total_beyond = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.sync += [
+            was_beyond.eq(is_beyond),
+            total_beyond.eq(is_beyond | (second.is_more & was_beyond)),
+            total.eq(product[:num_bits] + Mux(second.is_more, before, second.addend)),
+            summed.eq(second),
+        ]
         with m.If(step < self.PIPELINE_CYCLES):
             m.d.sync += is_wrong.eq(0)
-        with m.Elif(summed.is_needed & ((total > summed.limit) | (summed.is_equal & (total != summed.limit)))):
+        with m.Elif(
+            summed.is_needed & (total_beyond | (total > summed.limit) | (summed.is_equal & (total != summed.limit)))
+        ):
             m.d.sync += is_wrong.eq(1)
         return is_wrong
 
@@ -266,7 +291,7 @@ class DescriptorCheck(wiring.Component):
             d.has_lut & (d.lut_addr[: exact_log2(LUT_BYTES)] != 0),
             d.is_wide & (d.has_lut | d.has_residual | (d.zero_point_in != 0) | d.num_ic[0]),
             (d.channel_words < plane_words) | (d.is_wide & (d.channel_words != plane_words)),
-            ~d.is_wide & ((d.act_min < -128) | (d.act_max > 127)),
+            ~d.is_wide & (_is_beyond_int8(d.act_min) | _is_beyond_int8(d.act_max)),
             d.has_residual & (d.res_act_min > d.res_act_max),
             d.tile_ow > d.drain_pitch,
             d.is_flat & ((d.split_log2 != 0) | (d.num_vec_x != d.num_vec)),
@@ -275,7 +300,7 @@ class DescriptorCheck(wiring.Component):
         is_single = (d.num_sb == 1) & (d.num_groups == 1) & ~d.is_depthwise & ~d.is_wide
         breaches += [
             (d.is_swapped | (d.ring_channels != 0)) & ~is_single,
-            d.is_swapped & (d.src_plane_bytes > MAX_SRC_PLANE_BYTES),
+            d.is_swapped & (_exceeds(d.src_plane_bytes, MAX_SRC_PLANE_BYTES)),
             d.is_swapped & (d.tile_iw > d.num_vec << exact_log2(config.num_lanes)),
             d.is_swapped & ((d.num_taps != 1) | ~d.is_flat | (d.run_bits != 0) | (d.pool_size != 0)),
         ]
@@ -283,7 +308,7 @@ class DescriptorCheck(wiring.Component):
             kernels, per_z, num_z = d[f"num_kernels{suffix}"], d[f"kernels_per_z{suffix}"], d[f"num_z{suffix}"]
             breaches += [
                 ~d.is_depthwise & ((kernels != per_z) | (num_z << d.is_wide != d.num_ic)),
-                (1 << d.run_bits) > Mux(d.num_taps == 1, per_z, _times_at_most(d.num_taps, per_z, MAX_STEP_KERNELS)),
+                _is_step_too_long(d.run_bits, d.num_taps, per_z),
             ]
         return breaches
 
@@ -300,15 +325,15 @@ class DescriptorCheck(wiring.Component):
             d.pool_size == 1,
             is_three != d.tile_ow[0],
             (is_three & ~d.pool_is_open) != is_odd,
-            is_three & ((d.tile_ow == 1) | (row_bytes >= config.pool_line_bytes)),
+            is_three & ((d.tile_ow == 1) | _exceeds(row_bytes, config.pool_line_bytes - 1)),
             is_three & is_single & ~d.pool_continues & (d.pool_rows_last == 1),
             ~is_three & is_part,
             ~is_single & (d.pool_rows == 0),
             d.pool_rows_last == 0,
             d.has_residual,
-            keeps_rows & ((d.num_kernels > max_kernels) | (d.num_kernels_last > max_kernels)),
-            keeps_rows & (row_bytes > config.pool_line_bytes),
-            row_bytes > config.pool_max_row_bytes,
+            keeps_rows & (_exceeds(d.num_kernels, max_kernels) | _exceeds(d.num_kernels_last, max_kernels)),
+            keeps_rows & _exceeds(row_bytes, config.pool_line_bytes),
+            _exceeds(row_bytes, config.pool_max_row_bytes),
         ]
 
     def _tp_breaches(self, d):
@@ -328,10 +353,11 @@ class DescriptorCheck(wiring.Component):
             ~has_b & (d.b_run_bytes != 0),
             (d.op == TpOp.BILINEAR) & ((d.kernel_h != 2) | (d.kernel_w != 2)),
             (d.op == TpOp.MUL) & ((d.b_shift > MAX_PRODUCT_SHIFT) | (d.is_wide & (d.b_shift > MAX_PRODUCT_SHIFT_WIDE))),
-            d.a_run_bytes > limit,
-            d.b_run_bytes > limit,
+            _exceeds(d.a_run_bytes, limit),
+            _exceeds(d.b_run_bytes, limit),
             (d.op != TpOp.COPY) & (d.act_min > d.act_max),
-            ~d.is_wide & (d.is_high | ((d.op != TpOp.COPY) & ((d.act_min < -128) | (d.act_max > 127)))),
+            ~d.is_wide
+            & (d.is_high | ((d.op != TpOp.COPY) & (_is_beyond_int8(d.act_min) | _is_beyond_int8(d.act_max)))),
             d.is_wide
             & (~can_be_wide | d.has_lut | (d.a_zero_point != 0) | (d.b_zero_point != 0) | (d.zero_point_out != 0)),
             d.has_lut & (d.lut_addr[: exact_log2(LUT_BYTES)] != 0),

@@ -1,6 +1,6 @@
 """Assembles chunks of bytes into beats with strobes."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -62,16 +62,10 @@ class BeatPacker(wiring.Component):
         num_bytes = port_bytes - 1 + self.num_lanes  # longest content: a partial beat and a chunk
         chunk, out = self.chunks.p, data_register(m, self.beats.p)
 
-        # Stage 1: drop the invalid bytes, see whether the address jumps.
+        # Stage 1: see whether the address jumps.
         arrived = Signal(
             data.StructLayout(
-                {
-                    "units": 9 * self.num_lanes,
-                    "count": range(self.num_lanes + 1),
-                    "addr": 32,
-                    "is_jump": 1,
-                    "is_last": 1,
-                }
+                {"data": 8 * self.num_lanes, "count": range(self.num_lanes + 1), "addr": 32, "is_jump": 1, "is_last": 1}
             ),
             reset_less=True,
         )
@@ -83,11 +77,7 @@ class BeatPacker(wiring.Component):
             m.d.sync += has_arrived.eq(self.chunks.valid)
             with m.If(self.chunks.valid):
                 m.d.sync += [
-                    arrived.units.eq(
-                        Cat(
-                            Mux(chunk.count > i, Cat(chunk.data.word_select(i, 8), 1), 0) for i in range(self.num_lanes)
-                        )
-                    ),
+                    arrived.data.eq(chunk.data),
                     arrived.count.eq(chunk.count),
                     arrived.addr.eq(chunk.addr),
                     arrived.is_jump.eq(chunk.start & (chunk.addr != next_addr)),
@@ -95,61 +85,76 @@ class BeatPacker(wiring.Component):
                     next_addr.eq(Mux(chunk.start, chunk.addr, next_addr) + chunk.count),
                 ]
 
-        # Stage 2: the content, in units of a byte and its strobe, from the start of the beat `beat_addr`; `end` is
-        # where it ends.
-        content = Signal(9 * num_bytes)
-        end = Signal(range(num_bytes + 1))
+        # Stage 2: the content in rows of a beat, from the start of the beat `beat_addr`. Its bytes are those from
+        # `begin`, in the first row, to `end`.
+        rows = [
+            [Signal(8, reset_less=True, name=f"row_{row}_{column}") for column in range(port_bytes)]
+            for row in range(-(-num_bytes // port_bytes))
+        ]
+        begin, end = Signal(port_log2), Signal(range(num_bytes + 1))
         beat_addr, next_beat_addr = (
             Signal(32 - port_log2),
             Signal(32 - port_log2),
         )  # of the content; behind the beat given last
         is_flushing = Signal()
-        units = [content[9 * i : 9 * (i + 1)] for i in range(port_bytes)]
-        has_bytes = Cat(unit[8] for unit in units).any()
         is_full = end >= port_bytes
 
         rest_end = Signal.like(end)  # what this cycle's beat leaves
-        rest = Signal.like(content)
-        m.d.comb += [
-            rest_end.eq(Mux(is_full, end - port_bytes, end)),
-            rest.eq(Mux(is_full, content >> 9 * port_bytes, content)),
-        ]
+        m.d.comb += rest_end.eq(Mux(is_full, end - port_bytes, end))
         is_free = ~self.beats.valid | self.beats.ready
         is_jump = has_arrived & arrived.is_jump & ~is_flushing
         is_job_end = is_flushing & (~is_full | (rest_end == 0))
         can_accept = (
             has_arrived & ~is_flushing & Mux(arrived.is_jump, ~is_full | (rest_end == 0), rest_end < port_bytes)
         )
-        has_beat = is_full | ((is_jump | is_flushing) & has_bytes)
+        has_beat = is_full | ((is_jump | is_flushing) & (end != begin))
         m.d.comb += is_accepted.eq(can_accept & is_free)
 
-        position = Mux(arrived.is_jump, arrived.addr[:port_log2], end[:port_log2])
-        placed = arrived.units
-        for i in range(port_log2):
-            placed = Mux(position[i], placed << (9 << i), placed)
+        position = Signal(port_log2)
+        following = Signal.like(beat_addr)
+        m.d.comb += [
+            position.eq(Mux(arrived.is_jump, arrived.addr[:port_log2], end[:port_log2])),
+            following.eq(beat_addr + 1),
+        ]
         with m.If(is_free):
             m.d.sync += [
                 self.beats.valid.eq(has_beat | is_job_end),
-                out.beat.data.eq(Cat(unit[:8] for unit in units)),
-                out.beat.strobe.eq(Cat(unit[8] for unit in units)),
+                out.beat.data.eq(Cat(rows[0])),
+                out.beat.strobe.eq(Cat((begin <= column) & (column < end) for column in range(port_bytes))),
                 out.beat_addr.eq(beat_addr),
                 out.has_beat.eq(has_beat),
                 out.is_next.eq((beat_addr == next_beat_addr) & beat_addr[: exact_log2(PAGE_BYTES) - port_log2].any()),
                 out.is_job_end.eq(is_job_end),
-                content.eq(rest),
                 end.eq(rest_end),
-                beat_addr.eq(beat_addr + is_full),
             ]
+            with m.If(is_full):
+                m.d.sync += [beat_addr.eq(following), begin.eq(0)]
             with m.If(has_beat):
-                m.d.sync += next_beat_addr.eq(beat_addr + 1)
+                m.d.sync += next_beat_addr.eq(following)
             with m.If(is_job_end):
-                m.d.sync += [is_flushing.eq(0), content.eq(0)]
+                m.d.sync += [is_flushing.eq(0), begin.eq(rest_end)]
             with m.If(can_accept):
-                m.d.sync += [
-                    content.eq(placed | Mux(arrived.is_jump, 0, rest)),
-                    end.eq(position + arrived.count),
-                    is_flushing.eq(arrived.is_last),
-                ]
+                m.d.sync += [end.eq(position + arrived.count), is_flushing.eq(arrived.is_last)]
                 with m.If(arrived.is_jump):
-                    m.d.sync += beat_addr.eq(arrived.addr[port_log2:])
+                    m.d.sync += [beat_addr.eq(arrived.addr[port_log2:]), begin.eq(position)]
+
+        # Each beat of the chunk is turned until its bytes are in the columns of their places: those left of the first
+        # byte's are in the row behind.
+        turned = []
+        for first in range(0, self.num_lanes, port_bytes):
+            part = arrived.data[8 * first :][: 8 * port_bytes]
+            part = Cat(part, Const(0, 8 * port_bytes - len(part)))
+            for bit in range(port_log2):
+                part = Mux(position[bit], part.rotate_left(8 << bit), part)
+            turned.append(part)
+        for row, row_bytes in enumerate(rows):
+            for column, byte in enumerate(row_bytes):
+                if row + 1 < len(rows):
+                    with m.If(is_free & is_full):
+                        m.d.sync += byte.eq(rows[row + 1][column])
+                is_behind = position > column
+                for part, is_here in ((row, ~is_behind), (row - 1, is_behind)):
+                    if 0 <= part < len(turned):
+                        with m.If(is_accepted & is_here):
+                            m.d.sync += byte.eq(turned[part].word_select(column, 8))
         return m

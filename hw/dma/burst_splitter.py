@@ -64,26 +64,43 @@ class BurstSplitter(wiring.Component):
         last_byte = Signal(port_log2)
 
         # The longest burst from here, less one: up to the end of the page if this is the page's last block of
-        # max_burst_beats. It and whether it is the run's last are computed with the address, a cycle ahead.
-        limit, is_last = Signal(max(1, burst_log2)), Signal()
+        # max_burst_beats; from any other block the next burst begins as far into the next one. It and whether it is the
+        # run's last are computed with the address, a cycle ahead.
+        limit, is_last = Signal(max(1, burst_log2)), Signal(init=1)  # also while there is none
         next_addr, next_left, next_limit = Signal.like(beat_addr), Signal.like(left), Signal.like(limit)
-        rest = Cat(~limit, Const(-1, len(left) - len(limit)))  # -limit - 1
-        is_last_block = next_addr[burst_log2:page_log2].all() if page_log2 > burst_log2 else 1
+        rest = Cat(~limit, Const(-1, len(left) - len(limit))).as_signed()  # -limit - 1
+        beats, more = Signal.like(left), Signal(signed(len(left)))  # next_left is their sum
+        block, is_last_block = Signal(page_log2 - burst_log2), Signal()
+        first_beat = Signal(burst_log2)  # within the block, should it be the last one
         m.d.comb += [
             next_addr.eq(truncate(beat_addr - rest, next_addr.shape())),
-            next_left.eq(left + rest),
-            next_limit.eq(Mux(is_last_block, ~next_addr[:burst_log2], self.config.max_burst_beats - 1)),
+            beats.eq(left),
+            more.eq(rest),
+            next_left.eq(truncate(beats + more, next_left.shape())),
+            block.eq(beat_addr[burst_log2:page_log2] + 1),
+            first_beat.eq(beat_addr[:burst_log2]),
+            is_last_block.eq(block.all()),
+            next_limit.eq(Mux(is_last_block, ~first_beat, self.config.max_burst_beats - 1)),
         ]
         # A run begins behind the last burst of the one before; whether it is there, and whether that burst may go, is
         # not waited for
-        does_begin, may_move = ~is_busy | is_last, ~is_busy | stage.i.ready
-        start, end = Signal(signed(port_log2 + 1)), Signal(33)
-        m.d.comb += [start.eq(run.addr[:port_log2] - 1), end.eq(run.num_bytes + start)]
-        with m.If(does_begin):
-            m.d.comb += [next_addr.eq(run.addr[port_log2:]), next_left.eq(end[port_log2:])]
+        may_move = ~is_busy | stage.i.ready
+        end = Signal(signed(port_log2 + 2))  # its last byte, from the beginning of the beat that has the first one on
+        m.d.comb += end.eq(run.addr[:port_log2] + run.num_bytes[:port_log2] - 1)
+        with m.If(is_last):
+            m.d.comb += [
+                next_addr.eq(run.addr[port_log2:]),
+                block.eq(run.addr[port_log2 + burst_log2 : port_log2 + page_log2]),
+                first_beat.eq(run.addr[port_log2 : port_log2 + burst_log2]),
+                beats.eq(run.num_bytes[port_log2:]),
+                more.eq(end >> port_log2),
+            ]
+        # Of twice the longest burst more than one is left, whatever is taken off: that sum is not waited for
+        near = burst_log2 + 1
+        is_near_end = ~beats[near:].any() & (next_left[: near + 1] <= next_limit)
 
         m.d.comb += [
-            self.runs.ready.eq(may_move & does_begin),
+            self.runs.ready.eq(may_move & is_last),
             stage.i.valid.eq(is_busy),
             out.burst.addr.eq(beat_addr << port_log2),
             out.burst.last_beat.eq(Mux(is_last, left[:burst_log2], limit)),
@@ -97,10 +114,10 @@ class BurstSplitter(wiring.Component):
                 beat_addr.eq(next_addr),
                 left.eq(next_left),
                 limit.eq(next_limit),
-                is_last.eq(~next_left[len(limit) :].any() & (next_left[: len(limit)] <= next_limit)),
-                is_first.eq(does_begin),
-                is_busy.eq(~does_begin | self.runs.valid),
+                is_last.eq(is_near_end | (is_last & ~self.runs.valid)),
+                is_first.eq(is_last),
+                is_busy.eq(~is_last | self.runs.valid),
             ]
-            with m.If(does_begin):
+            with m.If(is_last):
                 m.d.sync += [first_byte.eq(run.addr[:port_log2]), last_byte.eq(end[:port_log2])]
         return m

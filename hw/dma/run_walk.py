@@ -45,31 +45,31 @@ class RunWalk(wiring.Component):
         job = Signal(
             WalkJob, reset_less=True
         )  # addr is that of the next sequence; num_inner and num_outer are those that remain of the job
-        inner_left = Signal(16)  # runs that follow the one shown
+        inner_left = Signal(16)  # runs of the sequence, with the one shown
         outer_left = Signal(16)
         is_last = Signal()
         m.d.comb += [
-            is_last.eq((inner_left == 0) & (outer_left == 0)),
+            is_last.eq((inner_left == 1) & (outer_left == 1)),
             self.runs.p.num_bytes.eq(job.run_bytes),
             self.jobs.ready.eq(~self.runs.valid | (self.runs.ready & is_last)),
         ]
         with m.If(self.runs.valid & self.runs.ready):
             m.d.sync += [self.runs.p.addr.eq(self.runs.p.addr + job.pitch_inner_bytes), inner_left.eq(inner_left - 1)]
-            with m.If(inner_left == 0):
+            with m.If(inner_left == 1):
                 m.d.sync += [
                     self.runs.p.addr.eq(job.addr),
                     job.addr.eq(job.addr + job.pitch_outer_bytes),
-                    inner_left.eq(job.num_inner - 1),
+                    inner_left.eq(job.num_inner),
                     outer_left.eq(outer_left - 1),
-                    self.runs.valid.eq(outer_left != 0),
+                    self.runs.valid.eq(outer_left != 1),
                 ]
         with m.If(self.jobs.valid & self.jobs.ready):
             m.d.sync += [
                 job.eq(self.jobs.p),
                 job.addr.eq(self.jobs.p.addr + self.jobs.p.pitch_outer_bytes),
                 self.runs.p.addr.eq(self.jobs.p.addr),
-                inner_left.eq(self.jobs.p.num_inner - 1),
-                outer_left.eq(self.jobs.p.num_outer - 1),
+                inner_left.eq(self.jobs.p.num_inner),
+                outer_left.eq(self.jobs.p.num_outer),
                 self.runs.valid.eq(1),
             ]
         return m

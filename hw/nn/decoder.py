@@ -1,6 +1,6 @@
 """Weight streams: from port beats to tokens, from tokens to weights with their place."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -25,8 +25,6 @@ __all__ = [
 ]
 
 DECODER_FIELDS = (
-    "num_sb",
-    "num_groups",
     "num_z",
     "num_z_last",
     "kernels_per_z",
@@ -49,9 +47,10 @@ _KERNEL_BITS = 9
 
 def WeightBeat(config: NpuConfig) -> data.StructLayout:
     """A beat of a weight stream; `last` on the stream's last beat. With `is_byte`, as all beats of a stream have or
-    none, it is one byte, at the beginning of its first and of its second part of `TOKEN_PART_BITS`.
+    none, it is one byte, at the beginning of its first and of its second part of `TOKEN_PART_BITS`. All beats of a
+    stream say whether it is for the superblock's last group, and for a group of the last superblock.
     """
-    return data.StructLayout({"data": config.port_bits, "last": 1, "is_byte": 1})
+    return data.StructLayout({"data": config.port_bits, "last": 1, "is_byte": 1, "is_last_group": 1, "is_last_sb": 1})
 
 
 class TapWrite(data.Struct):
@@ -65,18 +64,20 @@ class TapWrite(data.Struct):
 
 def WeightPlace(config: NpuConfig) -> data.StructLayout:
     """A decoded weight: `entry` is the accumulator entry of its kernel's vector 0, `tap_offset` its pixel in the
-    window.
+    window, modulo the window memory.
 
     `is_new_window`: it is the first token of the next window; `is_last`: the group ends with it. A `value` of zero
-    comes only with one of these.
+    comes only with one of these. `is_last_group` and `is_last_sb` are those of the stream.
     """
     return data.StructLayout(
         {
             "value": signed(WEIGHT_BITS),
-            "tap_offset": 16,
+            "tap_offset": exact_log2(config.window_words * config.num_lanes),
             "entry": exact_log2(config.num_acc_entries),
             "is_new_window": 1,
             "is_last": 1,
+            "is_last_group": 1,
+            "is_last_sb": 1,
         }
     )
 
@@ -135,23 +136,33 @@ class StepDivider(wiring.Component):
         least_runs = [
             Signal(MAX_RUN_BITS + 1, name=f"least_run_{count}", init=never) for count in range(1, MAX_STEP_KERNELS + 1)
         ]
+        before = Signal(MAX_RUN_BITS)  # num_taps - 1, if that is a run at all
+        has_many = self.num_taps[MAX_RUN_BITS:].any() & (self.num_taps != never)
+        m.d.comb += before.eq(truncate(self.num_taps - 1, before.shape()))
         m.d.sync += is_single.eq(self.num_taps == 1)
         for count, least_run in enumerate(least_runs, 1):
-            step = multiple(self.num_taps, count)
-            run = truncate(step - 1, MAX_RUN_BITS)
-            m.d.sync += least_run.eq(Mux((self.num_taps == 1) | (step > never), never, run))
+            # Less one is the multiple of the lowest bit of `count`; what is above it is added
+            above = count & (count - 1)
+            run = Cat(Const(count - above - 1, exact_log2(count - above)), before)
+            if above:
+                run += multiple(self.num_taps[: MAX_RUN_BITS + 1], above)
+            is_never = (self.num_taps == 1) | has_many | run[MAX_RUN_BITS:].any()
+            m.d.sync += least_run.eq(Mux(is_never, never, run[:MAX_RUN_BITS]))
 
-        quotient, below, rest = (
-            Signal(range(MAX_STEP_KERNELS + 1)),
-            Signal(signed(MAX_RUN_BITS + 2), init=-1),
-            Signal(MAX_RUN_BITS + 1),
-        )
-        m.d.comb += [below.eq(-1), self.next_kernels.eq(1)]
-        for count, least_run in enumerate(least_runs, 1):
-            with m.If(self.run >= least_run):
-                m.d.comb += [quotient.eq(count), self.next_kernels.eq(count + 1), below.eq(least_run)]
+        reaches = Cat(self.run >= least_run for least_run in least_runs)  # the first so many
+        rest = Signal(MAX_RUN_BITS + 1)
+
+        def below(fewest: int, most: int) -> Value:
+            """What is taken off a run that covers so many kernels."""
+            if fewest == most:
+                return least_runs[most - 1] if most else Const(-1, signed(len(rest)))
+            middle = (fewest + most + 1) // 2
+            return Mux(reaches[middle - 1], below(middle, most), below(fewest, middle - 1))
+
+        quotient = sum(reaches)
         m.d.comb += [
-            rest.eq(truncate(self.run - below, rest.shape())),
+            self.next_kernels.eq(quotient + 1),
+            rest.eq(truncate(self.run - below(0, MAX_STEP_KERNELS), rest.shape())),
             self.kernels.eq(Mux(is_single, rest, quotient)),
             self.taps.eq(Mux(is_single, 0, rest)),
         ]
@@ -184,6 +195,10 @@ class TokenBits(wiring.Component):
         The stream has ended: drop what is left of its last beat.
     tokens : Out(stream of Token)
         Registered.
+    has_begun : Out(1)
+        A part of the stream has been taken in.
+    is_last_group, is_last_sb : Out(1)
+        Those of the stream; after `flush` for a cycle more.
     is_active : Out(1)
         Low when nothing inside would change.
     """
@@ -200,6 +215,9 @@ class TokenBits(wiring.Component):
                 "num_taps": In(TAP_BITS),
                 "flush": In(1),
                 "tokens": Out(stream.Signature(Token)),
+                "has_begun": Out(1),
+                "is_last_group": Out(1),
+                "is_last_sb": Out(1),
                 "is_active": Out(1),
             }
         )
@@ -208,31 +226,39 @@ class TokenBits(wiring.Component):
         m = Module()
         m.submodules.divider = divider = StepDivider()
         buffer_bits, part_bits, beat = cycles.TOKEN_BUFFER_BITS, self.PART_BITS, self.beats.payload
-        assert buffer_bits == 2 * part_bits
+        part_log2 = exact_log2(part_bits)
+        assert buffer_bits == 2 * part_bits == 4 * 8
         # A ring: parts are written to its halves in turn, tokens are read from bit `first` on
         bits, first = Signal(buffer_bits, reset_less=True), Signal(range(buffer_bits))
         level = Signal(range(buffer_bits + 1))
         index = Signal(range(self._num_parts))
         is_ended = Signal()  # the whole last beat has been taken in
         is_byte = Signal(reset_less=True)  # the stream's parts are a token each
-        num_bits, run_mask = Signal(5), Signal(MAX_RUN_BITS)
+        num_bits, run_mask = Signal(part_log2 + 1), Signal(MAX_RUN_BITS)
         can_append, take, has_spare = Signal(), Signal(), Signal()
+        # A token is a byte and less than a byte, or a part
+        is_here = level[part_log2:].any() | (~is_byte & level[3] & (level[:3] >= self.run_bits))
         m.d.comb += [
-            num_bits.eq(Mux(is_byte, part_bits, 8 + self.run_bits)),
+            num_bits.eq(Mux(is_byte, part_bits, 8 | self.run_bits)),
             run_mask.eq(truncate((1 << self.run_bits) - 1, MAX_RUN_BITS)),
             can_append.eq(self.beats.valid & ~is_ended & (level <= buffer_bits - part_bits)),
-            take.eq(self.en & (level >= num_bits) & ~has_spare),
+            take.eq(self.en & is_here & ~has_spare),
         ]
         for half in range(2):
             parts = [beat.data.word_select(number, part_bits) for number in range(half, self._num_parts, 2)]
             with m.If(can_append & (index[0] == half)):
                 m.d.sync += bits.word_select(half, part_bits).eq(Array(parts)[index[1:]])
+        is_last_group, is_last_sb = data_register(m, self.is_last_group), data_register(m, self.is_last_sb)
         with m.If(can_append):
-            m.d.sync += is_byte.eq(beat.is_byte)
-        m.d.sync += [
-            first.eq(first + Mux(take, num_bits, 0)),
-            level.eq(level + Mux(can_append, part_bits, 0) - Mux(take, num_bits, 0)),
-        ]
+            m.d.sync += [
+                self.has_begun.eq(1),
+                is_byte.eq(beat.is_byte),
+                is_last_group.eq(beat.is_last_group),
+                is_last_sb.eq(beat.is_last_sb),
+            ]
+        with m.If(take):
+            m.d.sync += first.eq(first + num_bits)
+        m.d.sync += level.eq(Cat(level[:part_log2], level[part_log2:] + can_append) - Mux(take, num_bits, 0))
 
         # Only the bits that a token may need go through the stages that turn the ring
         cut, spare, token = (Signal(8 + MAX_RUN_BITS, reset_less=True, name=name) for name in ("cut", "spare", "token"))
@@ -268,7 +294,8 @@ class TokenBits(wiring.Component):
         with m.If(self.flush):
             m.d.comb += self.beats.ready.eq(~is_ended)
             m.d.sync += [
-                register.eq(0) for register in (first, level, index, is_ended, has_spare, has_token, self.tokens.valid)
+                register.eq(0)
+                for register in (first, level, index, self.has_begun, is_ended, has_spare, has_token, self.tokens.valid)
             ]
         with m.Elif(can_append):
             is_last_part = beat.is_byte | (index == self._num_parts - 1)
@@ -291,7 +318,7 @@ class _Groups(wiring.Component):
     | state | work |
     | -- | -- |
     | IDLE | take a job; `fields` and `bank` are its a cycle later |
-    | SUPERBLOCK | windows and kernels of a superblock |
+    | SUPERBLOCK | wait for its first beat; windows and kernels of a superblock |
     | GROUP | `start` |
     | RUN | `run`, until `is_end`: `flush` |
     | NEXT | on to the next group, superblock or job |
@@ -304,6 +331,10 @@ class _Groups(wiring.Component):
     job : In(stream of DECODER_FIELDS)
     may_take : In(1)
         Nothing of the job before is left where its fields are read.
+    has_begun : In(1)
+        The next group's stream has, and tells the following.
+    is_last_group, is_last_sb : In(1)
+        Of the group's stream, until the cycle after `flush`.
     is_end : In(1)
         The last token of the group has gone on.
     fields : Out(DECODER_FIELDS)
@@ -332,6 +363,9 @@ class _Groups(wiring.Component):
             {
                 "job": In(stream.Signature(layout)),
                 "may_take": In(1),
+                "has_begun": In(1),
+                "is_last_group": In(1),
+                "is_last_sb": In(1),
                 "is_end": In(1),
                 "fields": Out(layout),
                 "bank": Out(1, init=1),
@@ -348,7 +382,6 @@ class _Groups(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job = data_register(m, self.fields)
-        sb_left, group_left = Signal(16), Signal(16)  # with the one in work
         m.d.comb += self.has_job.eq(1)
         with m.FSM():
             with m.State("IDLE"):
@@ -360,16 +393,13 @@ class _Groups(wiring.Component):
                         job.eq(new),
                         # An entry for each half vector: at most num_acc_entries
                         job.num_vec.eq(truncate(new.num_vec << new.is_wide, 9)),
-                        sb_left.eq(new.num_sb),
-                        group_left.eq(new.num_groups),
                         self.bank.eq(~self.bank),
                     ]
                     m.next = "SUPERBLOCK"
-            with m.State("SUPERBLOCK"):
-                is_last_sb = sb_left == 1
+            with m.State("SUPERBLOCK"), m.If(self.has_begun):
                 m.d.sync += [
-                    self.num_z.eq(Mux(is_last_sb, job.num_z_last, job.num_z)),
-                    self.kernels_per_z.eq(Mux(is_last_sb, job.kernels_per_z_last, job.kernels_per_z)),
+                    self.num_z.eq(Mux(self.is_last_sb, job.num_z_last, job.num_z)),
+                    self.kernels_per_z.eq(Mux(self.is_last_sb, job.kernels_per_z_last, job.kernels_per_z)),
                 ]
                 m.d.comb += self.is_stepping.eq(1)
                 m.next = "GROUP"
@@ -383,12 +413,10 @@ class _Groups(wiring.Component):
                     m.next = "NEXT"
             with m.State("NEXT"):
                 m.d.comb += self.is_stepping.eq(1)
-                m.d.sync += group_left.eq(group_left - 1)
                 m.next = "GROUP"
-                with m.If(group_left == 1):
-                    m.d.sync += [group_left.eq(job.num_groups), sb_left.eq(sb_left - 1)]
+                with m.If(self.is_last_group):
                     m.next = "SUPERBLOCK"
-                    with m.If(sb_left == 1):
+                    with m.If(self.is_last_sb):
                         m.next = "IDLE"
         return m
 
@@ -443,38 +471,33 @@ class _Position(wiring.Component):
         job, token, located, kernels_per_z = self.job, self.token, self.located, self.kernels_per_z
         kernel = Signal(_KERNEL_BITS)
         tap_left, kz_left, z_left = Signal(TAP_BITS), Signal(_KERNEL_BITS), Signal(17)  # that follow, at each level
-        tap_rest, kz_rest = Signal(signed(TAP_BITS + 1)), Signal(signed(_KERNEL_BITS + 1))
+        tap_rest = Signal(signed(TAP_BITS + 1))
         tap_carry, kz_step, kz_carry = Signal(), Signal(len(token.kernels)), Signal()
-        # What a carry changes does not wait for it
-        wrapped_kernel, wrapped_left = Signal(signed(_KERNEL_BITS + 1)), Signal(_KERNEL_BITS + 1)
+        wrapped_kernel, wrapped_left = Signal(_KERNEL_BITS), Signal(_KERNEL_BITS + 1)
+        next_bits = len(token.next_kernels)
+        is_beyond_next = ~kz_left[next_bits:].any() & (kz_left[:next_bits] < token.next_kernels)
         m.d.comb += [
             tap_rest.eq(tap_left - token.taps),
             tap_carry.eq(tap_rest < 0),
             kz_step.eq(Mux(tap_carry, token.next_kernels, token.kernels)),
-            kz_rest.eq(kz_left - kz_step),
-            kz_carry.eq(kz_rest < 0),
+            # Both are compared while it is found out which of them is the step
+            kz_carry.eq(Mux(tap_carry, is_beyond_next, kz_left < token.kernels)),
             located.value.eq(token.value),
             located.taps_left.eq(truncate(tap_rest + Mux(tap_carry, job.num_taps, 0), TAP_BITS)),
-            wrapped_kernel.eq(truncate(Mux(job.is_depthwise, kernel, kernel - kernels_per_z), wrapped_kernel.shape())),
+            # kernel - kernels_per_z, which is -1 - kz_left: the first token, at -1, begins a window
+            wrapped_kernel.eq(Mux(job.is_depthwise, kernel, ~kz_left)),
             wrapped_left.eq(kz_left + kernels_per_z),
-            located.kernel.eq(
-                truncate(Mux(kz_carry, wrapped_kernel + kz_step, kernel + kz_step), located.kernel.shape())
-            ),
+            located.kernel.eq(truncate(Mux(kz_carry, wrapped_kernel, kernel) + kz_step, located.kernel.shape())),
             located.is_new_window.eq(kz_carry),
             self.is_end.eq((tap_left == 0) & (kz_left == 0) & (z_left == 0)),
         ]
         with m.If(self.start):
-            m.d.sync += [
-                tap_left.eq(0),
-                kz_left.eq(0),
-                z_left.eq(self.num_z),
-                kernel.eq(Mux(job.is_depthwise, 0, kernels_per_z) - 1),
-            ]
+            m.d.sync += [tap_left.eq(0), kz_left.eq(0), z_left.eq(self.num_z), kernel.eq(-1)]
         with m.Elif(self.take):
             m.d.sync += [
                 tap_left.eq(located.taps_left),
                 kernel.eq(located.kernel),
-                kz_left.eq(truncate(Mux(kz_carry, wrapped_left - kz_step, kz_rest), kz_left.shape())),
+                kz_left.eq(truncate(Mux(kz_carry, wrapped_left, kz_left) - kz_step, kz_left.shape())),
             ]
             with m.If(kz_carry):
                 m.d.sync += z_left.eq(z_left - 1)
@@ -502,6 +525,8 @@ class _Places(wiring.Component):
         The tap table's bank to read.
     is_end : In(1)
         The token in stage E is its group's last.
+    is_last_group, is_last_sb : In(1)
+        Of the stream of the token in stage E.
     tap_write : In(TapWrite)
     weights : Out(stream of WeightPlace)
     is_busy : Out(1)
@@ -517,6 +542,8 @@ class _Places(wiring.Component):
                 "job": In(NN.subset("wgt_zero_point", "num_vec")),
                 "bank": In(1),
                 "is_end": In(1),
+                "is_last_group": In(1),
+                "is_last_sb": In(1),
                 "tap_write": In(TapWrite),
                 "weights": Out(stream.Signature(WeightPlace(config))),
                 "is_busy": Out(1),
@@ -564,11 +591,13 @@ class _Places(wiring.Component):
                 placed.is_valid.eq(take),
                 placed.is_zero.eq(token.value == 0),
                 looked_up.value.eq(placed.value),
-                looked_up.tap_offset.eq(tap_read.data),
+                looked_up.tap_offset.eq(truncate(tap_read.data, output.tap_offset.shape())),
                 # A group's vectors have entries, so the product of what is in it has no more bits
                 looked_up.entry.eq(truncate(_product(placed.kernel, self.job.num_vec), output.entry.shape())),
                 looked_up.is_new_window.eq(placed.is_new_window),
                 looked_up.is_last.eq(self.is_end),
+                looked_up.is_last_group.eq(self.is_last_group),
+                looked_up.is_last_sb.eq(self.is_last_sb),
                 is_looked_up.eq(placed.is_valid & (~placed.is_zero | placed.is_new_window | self.is_end)),
                 output.eq(looked_up),
                 self.weights.valid.eq(is_looked_up),
@@ -631,6 +660,9 @@ class TokenDecoder(wiring.Component):
         m.d.comb += [
             take.eq(places.tokens.valid & places.tokens.ready),
             groups.may_take.eq(~places.is_busy),
+            groups.has_begun.eq(bits.has_begun),
+            *(unit.is_last_group.eq(bits.is_last_group) for unit in (groups, places)),
+            *(unit.is_last_sb.eq(bits.is_last_sb) for unit in (groups, places)),
             groups.is_end.eq(position.is_end & places.tokens.ready),
             bits.run_bits.eq(job.run_bits),
             bits.num_taps.eq(job.num_taps),

@@ -5,12 +5,13 @@ _Taps -> _Positions -> reads of the source -> tokens for the queues of the cores
 """
 
 from amaranth.hdl import Module, Mux, Signal, signed
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.dma.types import SkipBeat
+from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
@@ -76,6 +77,7 @@ class _Source(wiring.Component):
     place : In(_BYTE_BITS)
         Byte to read, counted from the beginning of the first beat.
     value : Out(8)
+        It, two cycles later.
     """
 
     def __init__(self, config: NpuConfig):
@@ -101,25 +103,31 @@ class _Source(wiring.Component):
         beat_log2 = exact_log2(port_bytes)
         m.submodules.bytes = memory = Memory(shape=8 * port_bytes, depth=_BUFFER_BYTES // port_bytes, init=[])
         write, read = memory.write_port(), memory.read_port()
-        level = Signal(range(_BUFFER_BYTES + 1))  # bytes from the plane in work on
-        has_room, taken, index = Signal(), Signal(), Signal(beat_log2)
+        surplus = Signal(signed(exact_log2(_BUFFER_BYTES) + 2))  # bytes behind the plane in work, less than 0: missing
+        has_room, taken, index, word_index = Signal(), Signal(), Signal(beat_log2), Signal(beat_log2)
+        word = Signal(8 * port_bytes, reset_less=True)  # what was read, late
         m.d.comb += [
             self.beats.ready.eq(self.is_open & ~self.is_ended & (has_room | self.is_over)),
             taken.eq(self.beats.valid & self.beats.ready),
             write.en.eq(taken),
             write.data.eq(self.beats.payload.data),
-            self.has_plane.eq((level >= self.plane_bytes) | self.is_ended),
+            self.has_plane.eq((surplus >= 0) | self.is_ended),
             read.addr.eq(self.place[beat_log2:]),
-            self.value.eq(read.data.word_select(index, 8)),
+            self.value.eq(word.word_select(word_index, 8)),
         ]
         # Room for this beat, for one that comes in this cycle, and for what the first one skips
-        m.d.sync += [has_room.eq(level <= _BUFFER_BYTES - 4 * port_bytes), index.eq(self.place[:beat_log2])]
+        came, gone = Mux(taken, self.beats.payload.count, 0), Mux(self.start | self.release, self.plane_bytes, 0)
+        m.d.sync += [
+            has_room.eq(surplus <= _BUFFER_BYTES - 4 * port_bytes - self.plane_bytes),
+            index.eq(self.place[:beat_log2]),
+            word_index.eq(index),
+            word.eq(read.data),
+            surplus.eq(truncate(Mux(self.start, 0, surplus) + came - gone, surplus.shape())),
+        ]
         with m.If(self.start):
-            m.d.sync += [level.eq(0), write.addr.eq(0), self.is_ended.eq(0), has_room.eq(0)]
+            m.d.sync += [write.addr.eq(0), self.is_ended.eq(0), has_room.eq(0)]
         with m.Else():
-            came = Mux(taken, self.beats.payload.count, 0)
             m.d.sync += [
-                level.eq(truncate(level + came - Mux(self.release, self.plane_bytes, 0), level.shape())),
                 write.addr.eq(write.addr + taken),
                 self.is_ended.eq(self.is_ended | (taken & self.beats.payload.last)),
             ]
@@ -176,8 +184,8 @@ class _Taps(wiring.Component):
         m.d.comb += [
             next_plane.eq(Mux(self.start, first, plane + job.src_plane_bytes)),
             next_row.eq(row + truncate(job.src_step_tap_bytes, shape)),
-            is_row_end.eq(cols_left == 0),
-            is_plane_end.eq(is_row_end & (rows_left == 0)),
+            is_row_end.eq(cols_left == 1),
+            is_plane_end.eq(is_row_end & (rows_left == 1)),
         ]
         with m.If(self.start | (self.step & is_plane_end)):
             m.d.sync += [
@@ -186,8 +194,8 @@ class _Taps(wiring.Component):
                 place.eq(next_plane),
                 y.eq(job.src_start_y),
                 x.eq(job.src_start_x),
-                rows_left.eq(job.src_kernel_h - 1),
-                cols_left.eq(job.src_kernel_w - 1),
+                rows_left.eq(job.src_kernel_h),
+                cols_left.eq(job.src_kernel_w),
                 self.is_new_plane.eq(1),
             ]
         with m.Elif(self.step):
@@ -199,7 +207,7 @@ class _Taps(wiring.Component):
                     y.eq(y + job.src_dilation_h),
                     x.eq(job.src_start_x),
                     rows_left.eq(rows_left - 1),
-                    cols_left.eq(job.src_kernel_w - 1),
+                    cols_left.eq(job.src_kernel_w),
                 ]
             with m.Else():
                 m.d.sync += [
@@ -271,27 +279,29 @@ class _Positions(wiring.Component):
         has_position = Signal(reset_less=True)
         waiting = Signal(self._num_cores, reset_less=True)  # cores that have no token of the round yet
         next_row, turn, is_round_end = Signal(shape), Signal(self._num_cores), Signal()
+        is_last_round = data_register(m, self.is_last_round)
         m.d.comb += [
             next_row.eq(row + truncate(job.src_step_row_bytes, shape)),
             turn.eq(waiting & ~(waiting << 1)[: self._num_cores]),
             self.cores.eq(Mux(has_position, turn, waiting)),
             self.is_inside.eq(has_position & _is_within(y, job.src_ih) & _is_within(x, job.src_iw)),
             is_round_end.eq(self.cores[-1]),
-            self.is_last_round.eq(rounds_left == 0),
             self.is_end.eq(is_round_end & self.is_last_round),
         ]
         with m.If(self.step):
-            m.d.sync += [waiting.eq(Mux(is_round_end, ~0, waiting ^ turn)), rounds_left.eq(rounds_left - is_round_end)]
-            with m.If(cols_left == 0):
+            m.d.sync += waiting.eq(Mux(is_round_end, ~0, waiting ^ turn))
+            with m.If(is_round_end):
+                m.d.sync += [rounds_left.eq(rounds_left - 1), is_last_round.eq(rounds_left == 2)]
+            with m.If(cols_left == 1):
                 m.d.sync += [
                     row.eq(next_row),
                     at.eq(next_row),
                     y.eq(y + job.src_stride_h),
                     x.eq(first_x),
                     rows_left.eq(rows_left - 1),
-                    cols_left.eq(job.src_ow - 1),
+                    cols_left.eq(job.src_ow),
                 ]
-                with m.If(rows_left == 0):
+                with m.If(rows_left == 1):
                     m.d.sync += has_position.eq(0)
             with m.Else():
                 m.d.sync += [at.eq(at + job.src_stride_w), x.eq(x + job.src_stride_w), cols_left.eq(cols_left - 1)]
@@ -302,9 +312,10 @@ class _Positions(wiring.Component):
                 first_x.eq(self.x),
                 row.eq(self.place),
                 at.eq(self.place),
-                rows_left.eq(job.src_oh - 1),
-                cols_left.eq(job.src_ow - 1),
-                rounds_left.eq(job.num_kernels - 1),
+                rows_left.eq(job.src_oh),
+                cols_left.eq(job.src_ow),
+                rounds_left.eq(job.num_kernels),
+                is_last_round.eq(job.num_kernels == 1),
                 has_position.eq(1),
                 waiting.eq(~0),
             ]
@@ -326,7 +337,7 @@ class Gather(wiring.Component):
     | DEAL | a token per cycle, while the queues have room |
     | REST | drop what is left of the source; a source that its descriptor calls too short or too long ends here too |
 
-    Latency: 4 cycles from a plane's last beat to its first token. Throughput: one activation per cycle, and one cycle
+    Latency: 5 cycles from a plane's last beat to its first token. Throughput: one activation per cycle, and one cycle
     more for each tap where the last round is not full, one for each plane.
 
     Members
@@ -348,7 +359,7 @@ class Gather(wiring.Component):
         The cores that get it.
     """
 
-    PIPELINE_CYCLES = 2
+    PIPELINE_CYCLES = 3
     MIN_ROOM = 8
 
     def __init__(self, config: NpuConfig):
@@ -373,12 +384,11 @@ class Gather(wiring.Component):
         m.submodules.taps = taps = _Taps(config)
         m.submodules.positions = positions = _Positions(config)
         z_left = Signal(16, reset_less=True)
-        next_tap, is_last_z = Signal(), Signal()
-        m.d.comb += is_last_z.eq(z_left == 0)
+        next_tap, is_last_z = Signal(), Signal(reset_less=True)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.is_idle.eq(1)
-                m.d.sync += z_left.eq(job.num_z - 1)
+                m.d.sync += [z_left.eq(job.num_z), is_last_z.eq(job.num_z == 1)]
                 with m.If(self.start):
                     m.next = "TAP"
             with m.State("TAP"), m.If(source.has_plane):
@@ -387,7 +397,7 @@ class Gather(wiring.Component):
             with m.State("DEAL"):
                 m.d.comb += positions.step.eq(self.has_room)
                 with m.If(positions.step & positions.is_end):
-                    m.d.sync += z_left.eq(z_left - 1)
+                    m.d.sync += [z_left.eq(z_left - 1), is_last_z.eq(z_left == 2)]
                     with m.If(is_last_z):
                         m.next = "REST"
                     with m.Elif(taps.is_new_plane):
@@ -400,15 +410,18 @@ class Gather(wiring.Component):
                 with m.If(source.is_ended):
                     m.next = "IDLE"
 
-        # The byte comes a cycle later, its token is in a register then
-        cores, is_inside, is_last = Signal(config.num_cores), Signal(), Signal()
+        # The byte comes two cycles later, its token is in a register then
+        asked = Signal(data.StructLayout({"cores": config.num_cores, "is_inside": 1, "is_last": 1}))
+        m.d.comb += [
+            asked.cores.eq(Mux(positions.step, positions.cores, 0)),
+            asked.is_inside.eq(positions.is_inside),
+            asked.is_last.eq(is_last_z & positions.is_last_round),
+        ]
+        come = delay(m, asked, self.PIPELINE_CYCLES - 1, name="asked")
         m.d.sync += [
-            cores.eq(Mux(positions.step, positions.cores, 0)),
-            is_inside.eq(positions.is_inside),
-            is_last.eq(is_last_z & positions.is_last_round),
-            self.token.eq(Mux(is_inside, source.value - job.wgt_zero_point, 0)),
-            self.last.eq(is_last),
-            self.en.eq(cores),
+            self.token.eq(Mux(come.is_inside, source.value - job.wgt_zero_point, 0)),
+            self.last.eq(come.is_last),
+            self.en.eq(come.cores),
         ]
         wiring.connect(m, wiring.flipped(self.beats), source.beats)
         m.d.comb += [

@@ -31,7 +31,7 @@ class _ParamRuns(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job = Signal.like(self.job.payload, reset_less=True)
-        sb_left, group_left = Signal(16), Signal(16)  # superblocks after this one, groups after this one
+        sb_left, group_left = Signal(16), Signal(16)  # with the one in work
         is_last_sb = Signal()
         run = self.runs.payload
         num_kernels = Mux(is_last_sb, job.num_kernels_last, job.num_kernels)
@@ -47,17 +47,17 @@ class _ParamRuns(wiring.Component):
                 job.eq(load),
                 self.runs.valid.eq(self.job.valid),
                 run.addr.eq(load.param_addr),
-                sb_left.eq(load.num_sb - 1),
+                sb_left.eq(load.num_sb),
                 is_last_sb.eq(load.num_sb == 1),
-                group_left.eq(load.num_groups - 1),
+                group_left.eq(load.num_groups),
             ]
         with m.Elif(self.runs.ready):
             m.d.sync += group_left.eq(group_left - 1)
-            with m.If(group_left == 0):
+            with m.If(group_left == 1):
                 m.d.sync += [
-                    group_left.eq(job.num_groups - 1),
+                    group_left.eq(job.num_groups),
                     sb_left.eq(sb_left - 1),
-                    is_last_sb.eq(sb_left == 1),
+                    is_last_sb.eq(sb_left == 2),
                     run.addr.eq(run.addr + run.num_bytes),
                     self.runs.valid.eq(~is_last_sb),
                 ]

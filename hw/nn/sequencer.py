@@ -2,7 +2,7 @@
 
 The weight at the head waits until all that it needs is there; each concern has a unit of its own:
 
-    _Groups   the job, its groups, how many vectors they have
+    _Groups   the job, and where its groups begin
     _Windows  the window in use, its place in the window memory
     _Vectors  the place of a vector within the window
     _Pixels   the sum of these places, which leaves as the issue
@@ -27,8 +27,6 @@ from .decoder import WEIGHT_BITS, WeightPlace
 __all__ = ["SEQUENCER_FIELDS", "Issue", "Sequencer"]
 
 SEQUENCER_FIELDS = (
-    "num_sb",
-    "num_groups",
     "group_step",
     "num_phases",
     "seg_words",
@@ -68,8 +66,8 @@ class _Groups(wiring.Component):
 
     | cycle | work |
     | -- | -- |
-    | job taken | `is_new`; a cycle later `is_busy`, `fields` and `num_vec` are the job's |
-    | `finish` | a cycle later `num_vec` and `remainder` are the next group's, or `is_busy` is 0 |
+    | job taken | `is_new`; a cycle later `is_busy` and `fields` are the job's |
+    | `finish` | a cycle later `remainder` is the next group's, or `is_busy` is 0 |
 
     Latency: 1 cycle. Throughput: one group per cycle; a job is taken the cycle after the last `finish`.
 
@@ -78,14 +76,14 @@ class _Groups(wiring.Component):
     job : In(stream of SEQUENCER_FIELDS)
     finish : In(1)
         Strobe: the group has ended.
+    is_last_group, is_last_sb : In(1)
+        It was the superblock's last; one of the last superblock.
     fields : Out(SEQUENCER_FIELDS)
         The job, its vectors counted in halves if is_wide.
     is_new : Out(1)
         Strobe: a job is taken, its fields come in the next cycle.
     is_busy : Out(1)
         There is a job.
-    num_vec : Out(9)
-        Vectors of the group.
     remainder : Out
         Pixels by which the group's first vector lies behind the start of a word.
     """
@@ -96,10 +94,11 @@ class _Groups(wiring.Component):
             {
                 "job": In(stream.Signature(layout)),
                 "finish": In(1),
+                "is_last_group": In(1),
+                "is_last_sb": In(1),
                 "fields": Out(layout),
                 "is_new": Out(1),
                 "is_busy": Out(1),
-                "num_vec": Out(9),
                 "remainder": Out(exact_log2(config.num_lanes)),
             }
         )
@@ -107,39 +106,21 @@ class _Groups(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job, new = data_register(m, self.fields), self.job.payload
-        sb_left, group_left, group_pixel = Signal(16), Signal(16), Signal.like(self.remainder)  # with the one in work
-        m.d.comb += [
-            self.job.ready.eq(~self.is_busy),
-            self.is_new.eq(self.job.valid & self.job.ready),
-            self.remainder.eq(group_pixel),
-        ]
+        group_pixel = data_register(m, self.remainder)
+        m.d.comb += [self.job.ready.eq(~self.is_busy), self.is_new.eq(self.job.valid & self.job.ready)]
         with m.If(self.finish):
-            with m.If(group_left != 1):
-                m.d.sync += [
-                    group_left.eq(truncate(group_left - 1, group_left.shape())),
-                    group_pixel.eq(truncate(group_pixel + job.group_step, group_pixel.shape())),
-                    self.num_vec.eq(Mux(group_left == 2, job.num_vec_last, job.num_vec)),
-                ]
-            with m.Else():
-                m.d.sync += [
-                    group_left.eq(job.num_groups),
-                    group_pixel.eq(0),
-                    sb_left.eq(sb_left - 1),
-                    self.num_vec.eq(Mux(job.num_groups == 1, job.num_vec_last, job.num_vec)),
-                ]
-                with m.If(sb_left == 1):
+            m.d.sync += group_pixel.eq(truncate(group_pixel + job.group_step, group_pixel.shape()))
+            with m.If(self.is_last_group):
+                m.d.sync += group_pixel.eq(0)
+                with m.If(self.is_last_sb):
                     m.d.sync += self.is_busy.eq(0)
         with m.If(self.is_new):
-            first_vec = Mux(new.num_groups == 1, new.num_vec_last, new.num_vec)
             m.d.sync += [
                 job.eq(new),
                 # An entry for each half vector: these counts are at most num_acc_entries
                 job.num_vec.eq(truncate(new.num_vec << new.is_wide, 9)),
                 job.num_vec_last.eq(truncate(new.num_vec_last << new.is_wide, 9)),
-                self.num_vec.eq(truncate(first_vec << new.is_wide, 9)),
                 self.is_busy.eq(1),
-                sb_left.eq(new.num_sb),
-                group_left.eq(new.num_groups),
                 group_pixel.eq(0),
             ]
         return m
@@ -203,14 +184,14 @@ class _Windows(wiring.Component):
         m = Module()
         words = self.word.shape()
         slot_word = Signal(words)
-        next_slot, next_word = Signal(9), Signal(words)  # the slot that the next window is in
+        next_slot, next_word = Signal(9), Signal(words)  # the slot that the next window is in, counted from 1
         window_words, high_words = Signal(words), Signal(words)  # of a window, to its high bytes
         with m.If(self.drop):
             m.d.sync += self.has_window.eq(0)
         with m.If(self.take):
             m.d.sync += [slot_word.eq(next_word), self.has_window.eq(1)]
-            with m.If(next_slot == self.num_slots - 1):
-                m.d.sync += [next_slot.eq(0), next_word.eq(0)]
+            with m.If(next_slot == self.num_slots):
+                m.d.sync += [next_slot.eq(1), next_word.eq(0)]
             with m.Else():
                 m.d.sync += [next_slot.eq(next_slot + 1), next_word.eq(next_word + window_words)]
         with m.If(self.finish):
@@ -221,7 +202,7 @@ class _Windows(wiring.Component):
                 new.num_phases == 4, new.seg_words << 2, Mux(new.num_phases == 2, new.seg_words << 1, new.seg_words)
             )
             m.d.sync += [
-                next_slot.eq(0),
+                next_slot.eq(1),
                 next_word.eq(0),
                 # Windows fit in the window memory; one that fills it has no next slot
                 window_words.eq(truncate(half_words << new.is_wide, words)),
@@ -268,16 +249,17 @@ class _Vectors(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         shape = self.offset.shape()
-        vec_x, row, next_row, next_x = Signal(9), Signal(shape), Signal(shape), Signal(shape)
+        vec_x = Signal(9, init=1)  # counted from 1
+        row, next_row, next_x = Signal(shape), Signal(shape), Signal(shape)
         m.d.comb += [
             next_row.eq(row + truncate(self.job.step_vec_y, shape)),
             next_x.eq(self.offset + truncate(self.job.step_vec_x, shape)),
         ]
         with m.If(self.restart):
-            m.d.sync += [vec_x.eq(0), self.offset.eq(0), row.eq(0)]
+            m.d.sync += [vec_x.eq(1), self.offset.eq(0), row.eq(0)]
         with m.Elif(self.step):
-            with m.If(vec_x == self.job.num_vec_x - 1):
-                m.d.sync += [vec_x.eq(0), row.eq(next_row), self.offset.eq(next_row)]
+            with m.If(vec_x == self.job.num_vec_x):
+                m.d.sync += [vec_x.eq(1), row.eq(next_row), self.offset.eq(next_row)]
             with m.Else():
                 m.d.sync += [vec_x.eq(vec_x + 1), self.offset.eq(next_x)]
         return m
@@ -442,11 +424,11 @@ class Sequencer(wiring.Component):
         # Windows filled and not yet taken, accumulator buffers free; the buffer in use
         num_filled, num_free = Signal(range(config.window_words + 1)), Signal(range(3), init=2)
         has_buffer, buffer = Signal(), Signal()
-        # The weight at the head: `entry` is that of its vector number `vec`
+        # The weight at the head: `entry` is that of its vector number `vec`, counted from 1
         head, has_head, is_zero = Signal(self.weights.payload.shape()), Signal(), Signal()
-        entry, vec = Signal(exact_log2(config.num_acc_entries)), Signal(9)
+        entry, vec, is_first = Signal(exact_log2(config.num_acc_entries)), Signal(9, init=1), Signal(init=1)
         is_low, must_change = Signal(), Signal()
-        m.d.comb += [is_low.eq(job.is_wide & ~vec[0]), must_change.eq(head.is_new_window & (vec == 0))]
+        m.d.comb += [is_low.eq(job.is_wide & vec[0]), must_change.eq(head.is_new_window & is_first)]
 
         go, is_end, does_issue = Signal(), Signal(), Signal()
         take_buffer, finish = Signal(), Signal()  # finish: the cycle after a group's last issue
@@ -454,18 +436,20 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             go.eq(is_busy & ~finish & has_head & (~must_change | (num_filled != 0)) & (has_buffer | (num_free != 0))),
             does_issue.eq(go & ~is_zero),
-            is_end.eq(is_zero | (vec == groups.num_vec - 1)),
+            is_end.eq(is_zero | (vec == Mux(head.is_last_group, job.num_vec_last, job.num_vec))),
             self.weights.ready.eq(~has_head | (go & is_end)),
             take_buffer.eq(go & ~has_buffer),
             drop.eq(is_busy & ~finish & has_head & must_change & windows.has_window),
         ]
         m.d.sync += [
             finish.eq(go & is_end & head.is_last),
+            groups.is_last_group.eq(head.is_last_group),
+            groups.is_last_sb.eq(head.is_last_sb),
             num_filled.eq(num_filled + self.window_filled - windows.take),
             num_free.eq(num_free + self.group_drained - take_buffer),
         ]
         with m.If(go):
-            m.d.sync += [entry.eq(entry + 1), vec.eq(Mux(is_end, 0, vec + 1))]
+            m.d.sync += [entry.eq(entry + 1), vec.eq(Mux(is_end, 1, vec + 1)), is_first.eq(is_end)]
         with m.If(self.weights.ready):
             load = self.weights.payload
             m.d.sync += [
@@ -495,7 +479,7 @@ class Sequencer(wiring.Component):
             vectors.restart.eq(go & is_end),
             vectors.step.eq(go & ~is_low),
             pixels.work.is_valid.eq(does_issue),
-            pixels.work.pixel.eq(truncate(head.tap_offset, pixels.offset.shape())),
+            pixels.work.pixel.eq(head.tap_offset),
             pixels.work.split_log2.eq(job.split_log2),
             pixels.work.split_words.eq(job.split_words),
             pixels.work.is_low.eq(is_low),

@@ -1,6 +1,6 @@
 """Weight fetch: tap tables, stream directories and the weight streams of all cores."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -12,6 +12,7 @@ from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.lib.idle import Rest, rested
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
+from convoy.hw.lib.register import data_register
 from convoy.spec.config import PAGE_BYTES, NpuConfig
 from convoy.spec.cycles import LOW_BEATS, TABLE_DEPTH_BEATS, TOKEN_PART_BITS
 from convoy.spec.isa import NN, STREAM, TABLE_ALIGN_BYTES, TAP_BYTES
@@ -123,6 +124,8 @@ class WeightFetcher(wiring.Component):
                 *(self.beats.data.word_select(part, TOKEN_PART_BITS).eq(gather.token) for part in range(2)),
                 self.beats.last.eq(gather.last),
                 self.beats.is_byte.eq(1),
+                self.beats.is_last_group.eq(1),
+                self.beats.is_last_sb.eq(1),
             ]
 
         job = Signal(self.job.payload.shape(), reset_less=True)
@@ -132,44 +135,40 @@ class WeightFetcher(wiring.Component):
         m.d.comb += [
             streams.wgt_addr.eq(job.wgt_addr),
             streams.num_groups.eq(job.num_groups),
+            streams.is_last_sb.eq(sb_left == 1),
             *(gather.job[name].eq(job[name]) for name in GATHER_FIELDS),
             streams.core.eq(core),
             streams.entry.eq(records.payload[: STREAM.num_bits]),
         ]
         m.d.sync += self.tap_write.en.eq(0)
-        # The directory is requested as soon as the reader takes another run: a long tap table must be consumed before
-        # it does
-        has_directory = Signal(init=1)
-        directory_bytes = job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)
-        with m.If(~has_directory):
-            m.d.comb += [
-                runs.valid.eq(1),
-                runs.payload.addr.eq(Mux(job.is_swapped, job.src_addr, job.stream_addr)),
-                runs.payload.num_bytes.eq(Mux(job.is_swapped, job.src_bytes, directory_bytes)),
-            ]
-            m.d.sync += has_directory.eq(runs.ready)
+        run = data_register(m, runs.payload)
+        with m.If(runs.ready):
+            m.d.sync += runs.valid.eq(0)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(1)
                 with m.If(self.job.valid):
+                    num_records = (self.job.payload.num_taps + _RECORD_TAPS - 1) >> _TAPS_LOG2
                     m.d.sync += [
                         job.eq(self.job.payload),
+                        runs.valid.eq(1),
+                        run.addr.eq(self.job.payload.tap_addr),
+                        run.num_bytes.eq(num_records * STREAM_BYTES),
                         tap.eq(0),
                         taps_left.eq(self.job.payload.num_taps - 1),
                         core.eq(0),
                         sb_left.eq(self.job.payload.num_sb),
                     ]
                     m.next = "READ_TAPS"
-            with m.State("READ_TAPS"):
-                num_records = (job.num_taps + _RECORD_TAPS - 1) >> _TAPS_LOG2
-                m.d.comb += [
-                    runs.valid.eq(1),
-                    runs.payload.addr.eq(job.tap_addr),
-                    runs.payload.num_bytes.eq(num_records * STREAM_BYTES),
+            # The directory is requested as soon as the reader takes another run: a long tap table must be consumed
+            # before it does
+            with m.State("READ_TAPS"), m.If(runs.ready):
+                m.d.sync += [
+                    runs.valid.eq(~job.is_swapped),
+                    run.addr.eq(job.stream_addr),
+                    run.num_bytes.eq(job.num_sb << exact_log2(STREAM_BYTES * config.num_cores)),
                 ]
-                with m.If(runs.ready):
-                    m.d.sync += has_directory.eq(job.is_swapped)
-                    m.next = "TAPS"
+                m.next = "TAPS"
             with m.State("TAPS"), m.If(records.valid):
                 is_last_tap = taps_left == 0
                 m.d.comb += records.ready.eq(tap.all() | is_last_tap)
@@ -189,9 +188,11 @@ class WeightFetcher(wiring.Component):
             with m.State("SOURCE"):
                 m.d.comb += self.waits.eq(~self.is_made | (job.wait_nn & ~self.is_oldest))
                 with m.If(streams.is_quiet & ~self.waits):
-                    m.d.comb += gather.start.eq(1)
-                    m.d.sync += has_directory.eq(0)
-                    m.next = "GATHER"
+                    m.d.sync += [runs.valid.eq(1), run.addr.eq(job.src_addr), run.num_bytes.eq(job.src_bytes)]
+                    m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.d.comb += gather.start.eq(1)
+                m.next = "GATHER"
             with m.State("GATHER"), m.If(gather.is_idle):
                 m.next = "IDLE"
             with m.State("STREAMS"), m.If(records.valid & streams.is_idle):
@@ -218,7 +219,7 @@ class WeightStreams(wiring.Component):
     -------
     load, core, entry : In; set the stream of one core. An entry comes from memory: the low bits of its offset are
         ignored, 0 beats count as 1. `start` : In(1), with or after the last `load`; `is_idle` : Out(1), all requested
-    wgt_addr, num_groups : In, constant while not idle
+    wgt_addr, num_groups, is_last_sb : In, constant while not idle; the last goes with the beats
     gives_way : In(1), fetch only for queues that hold less than `low_beats`, counting what is requested
     port : Out(ReadPort)
     beats : Out(WeightBeat), `beat_core` : Out(core number), `beat_en` : Out(1), a beat for the queue of one core
@@ -240,6 +241,7 @@ class WeightStreams(wiring.Component):
                 "is_idle": Out(1),
                 "wgt_addr": In(32),
                 "num_groups": In(16),
+                "is_last_sb": In(1),
                 "gives_way": In(1),
                 "port": Out(ReadPort(config)),
                 "beats": Out(WeightBeat(config)),
@@ -256,14 +258,21 @@ class WeightStreams(wiring.Component):
         m = Module()
         config = self._config
         num_cores, depth = config.num_cores, config.weight_fifo_beats
-        beat_log2 = exact_log2(config.port_bytes)
-        state = data.StructLayout({"base": 32, "num_beats": 32, "addr": 32, "left": 32, "groups": 16})
-        m.submodules.cores = cores = Memory(shape=state, depth=max(num_cores, 2), init=[])
+        beat_log2, align_log2 = exact_log2(config.port_bytes), exact_log2(TABLE_ALIGN_BYTES)
+        page_log2 = exact_log2(PAGE_BYTES) - beat_log2
+        # For each core what is left to read of its stream, and behind that the stream; addresses count beats
+        part = data.StructLayout({"addr": 32 - beat_log2, "left": 32})
+        m.submodules.cores = cores = Memory(shape=part, depth=2 * max(num_cores, 2), init=[])
         write, read = cores.write_port(), cores.read_port(domain="comb")
-        is_active = Signal(num_cores)
+        m.submodules.groups = groups = Memory(shape=unsigned(16), depth=max(num_cores, 2), init=[])
+        groups_write, groups_read = groups.write_port(), groups.read_port(domain="comb")
+        is_active, is_new = Signal(num_cores), Signal(num_cores)  # there is something to read, a whole stream next
         room = Array(Signal(range(depth + 1), init=depth, name=f"room_{n}") for n in range(num_cores))
         m.submodules.order = order = Queue(
-            data.StructLayout({"core": self._core_shape, "last_beat": 8, "is_end": 1}), 2 * config.max_reads
+            data.StructLayout(
+                {"core": self._core_shape, "last_beat": 8, "is_end": 1, "is_last_group": 1, "is_last_sb": 1}
+            ),
+            2 * config.max_reads,
         )
 
         m.submodules.requests = requests = Queue(Burst, 2)  # keeps the arbiter's choice off the paths here
@@ -273,26 +282,28 @@ class WeightStreams(wiring.Component):
         # Choose a core, size its burst, request it
         turn = Signal(self._core_shape)
         chosen, is_chosen = (
-            Signal(state),
+            Signal(part),
             Signal(),
         )  # what the core whose turn it is has left to read; whether there is any
+        groups_left = Signal(16)  # and for so many groups, with this one
         free, may_go = Signal(range(depth + 1)), Signal()
         length, is_end = Signal(range(config.max_burst_beats + 1)), Signal()
         most, is_rest = (
             Signal.like(length),
             Signal(),
         )  # what the page and max_burst_beats permit; all that is left to read is no more
-        to_boundary = Signal(range(PAGE_BYTES // config.port_bytes + 1))
-        request = Signal(range(depth + 1))
+        first_beat = Signal(exact_log2(config.max_burst_beats))  # within the page's block of max_burst_beats
+        request, is_last_group = Signal(range(depth + 1)), Signal()
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.is_idle.eq(1)
                 with m.If(self.start):
-                    m.d.sync += is_active.eq(~0)
+                    m.d.sync += [is_active.eq(~0), is_new.eq(~0)]
                     m.next = "CHOOSE"
             with m.State("CHOOSE"):
                 m.d.sync += [
                     chosen.eq(read.data),
+                    groups_left.eq(groups_read.data),
                     is_chosen.eq(is_active.bit_select(turn, 1)),
                     free.eq(room[turn]),
                     may_go.eq(~self.gives_way | (room[turn] + self._low_beats > depth)),
@@ -303,16 +314,16 @@ class WeightStreams(wiring.Component):
             with m.State("SIZE"):
                 left_low, left_high = chosen.left[: len(length)], chosen.left[len(length) :]
                 m.d.comb += [
-                    to_boundary.eq(PAGE_BYTES // config.port_bytes - chosen.addr[beat_log2 : exact_log2(PAGE_BYTES)]),
-                    most.eq(
-                        truncate(
-                            Mux(to_boundary < config.max_burst_beats, to_boundary, config.max_burst_beats), most.shape()
-                        )
-                    ),
+                    first_beat.eq(chosen.addr),
+                    most.eq(config.max_burst_beats),
                     is_rest.eq(~left_high.any() & (left_low <= most)),
                 ]
+                with m.If(chosen.addr[len(first_beat) : page_log2].all() & first_beat.any()):
+                    m.d.comb += most.eq(truncate(-first_beat, first_beat.shape()))
                 m.d.sync += [length.eq(Mux(is_rest, left_low, most)), is_end.eq(is_rest)]
-                with m.If(is_chosen & Mux(is_rest, free >= left_low, free >= most) & may_go & order.i.ready):
+                # The lesser of the two; which of them it is, is not waited for
+                has_room = (~left_high.any() & (free >= left_low)) | (free >= most)
+                with m.If(is_chosen & has_room & may_go & order.i.ready):
                     m.next = "REQUEST"
                 with m.Else():
                     m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
@@ -320,41 +331,46 @@ class WeightStreams(wiring.Component):
             with m.State("REQUEST"):
                 m.d.comb += [
                     bursts.valid.eq(1),
-                    bursts.payload.addr.eq(chosen.addr),
+                    bursts.payload.addr.eq(chosen.addr << beat_log2),
                     bursts.payload.last_beat.eq(length - 1),
                     order.i.valid.eq(bursts.ready),
                     order.i.payload.core.eq(turn),
                     order.i.payload.last_beat.eq(length - 1),
                     order.i.payload.is_end.eq(is_end),
+                    order.i.payload.is_last_group.eq(is_last_group),
+                    order.i.payload.is_last_sb.eq(self.is_last_sb),
                 ]
                 with m.If(bursts.ready):
                     m.d.comb += request.eq(length)
-                    with m.If(is_end & (chosen.groups == 1)):
+                    m.d.sync += is_new.bit_select(turn, 1).eq(is_end)
+                    with m.If(is_end & is_last_group):
                         m.d.sync += is_active.bit_select(turn, 1).eq(0)
                     m.d.sync += turn.eq(Mux(turn == num_cores - 1, 0, turn + 1))
                     m.next = "CHOOSE"
-        base, num_beats = Signal(32), Signal(32)
+        base, num_beats = Signal(32 - align_log2), Signal(32)
         m.d.comb += [
-            base.eq((self.wgt_addr + self.entry.offset_bytes) & ~(TABLE_ALIGN_BYTES - 1)),
+            base.eq(self.wgt_addr[align_log2:] + self.entry.offset_bytes[align_log2:]),
             num_beats.eq(self.entry.num_beats | ~self.entry.num_beats.any()),
-            read.addr.eq(turn),
-            write.data.base.eq(chosen.base),
-            write.data.num_beats.eq(chosen.num_beats),
-            write.addr.eq(turn),
+            is_last_group.eq(groups_left == 1),
+            read.addr.eq(Cat(is_new.bit_select(turn, 1), turn)),
+            write.addr.eq(Cat(Const(0, 1), turn)),
             write.en.eq(bursts.valid & bursts.ready),
-            write.data.addr.eq(Mux(is_end, chosen.base, chosen.addr + (length << beat_log2))),
-            write.data.left.eq(Mux(is_end, chosen.num_beats, chosen.left - length)),
-            write.data.groups.eq(chosen.groups - is_end),
+            write.data.addr.eq(chosen.addr + length),
+            write.data.left.eq(chosen.left - length),
+            groups_read.addr.eq(turn),
+            groups_write.addr.eq(turn),
+            groups_write.en.eq(write.en & is_end),
+            groups_write.data.eq(groups_left - 1),
         ]
         with m.If(self.load):
             m.d.comb += [
                 write.en.eq(1),
-                write.addr.eq(self.core),
-                write.data.base.eq(base),
-                write.data.addr.eq(base),
-                write.data.num_beats.eq(num_beats),
+                write.addr.eq(Cat(Const(1, 1), self.core)),
+                write.data.addr.eq(base << (align_log2 - beat_log2)),
                 write.data.left.eq(num_beats),
-                write.data.groups.eq(self.num_groups),
+                groups_write.en.eq(1),
+                groups_write.addr.eq(self.core),
+                groups_write.data.eq(self.num_groups),
             ]
         for n in range(num_cores):
             m.d.sync += room[n].eq(room[n] + self.taken[n] - (Mux(turn == n, request, 0) | self.given[n]))
@@ -369,6 +385,8 @@ class WeightStreams(wiring.Component):
             m.d.sync += [
                 self.beats.data.eq(self.port.beats.payload),
                 self.beats.last.eq(is_burst_end & order.o.payload.is_end),
+                self.beats.is_last_group.eq(order.o.payload.is_last_group),
+                self.beats.is_last_sb.eq(order.o.payload.is_last_sb),
                 self.beat_core.eq(order.o.payload.core),
                 position.eq(Mux(is_burst_end, 0, position + 1)),
             ]

@@ -30,7 +30,10 @@ def burst_splitter(bench: Bench, config: NpuConfig):
     bench.stays("stays until taken", o.valid, o.ready, o.p)
     stage = bench.opened(inside.stage)
     page_beats = PAGE_BYTES // config.port_bytes
-    bench.invariant(~inside.is_busy | (inside.limit <= ~inside.beat_addr[: exact_log2(page_beats)]))
+    to_boundary = ~inside.beat_addr[: exact_log2(page_beats)]
+    longest = config.max_burst_beats - 1
+    bench.invariant(~inside.is_busy | (inside.limit == Mux(to_boundary > longest, longest, to_boundary)))
+    bench.invariant(inside.is_busy | inside.is_last)
     bench.invariant(~inside.is_busy | ~inside.is_last | (inside.left <= inside.limit))
     bench.cover("the longest burst leaves", o.valid & o.ready & (o.p.burst.last_beat == config.max_burst_beats - 1))
     with bench.breaking("aligned", stage, "the address is that of a byte") as m:

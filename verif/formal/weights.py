@@ -65,7 +65,7 @@ def weight_streams(bench: Bench, config: NpuConfig):
     unit = fetch.WeightStreams(config, LOW_BEATS)
     with _registers():
         inside = bench.put(unit)
-    m, burst, rows = bench.m, inside.bursts.p, inside.cores.rows[: config.num_cores]
+    m, burst, rows = bench.m, inside.bursts.p, inside.cores.rows
     is_loaded = Signal(config.num_cores)
     with m.If(unit.load):
         m.d.sync += is_loaded.bit_select(unit.core, 1).eq(1)
@@ -85,10 +85,12 @@ def weight_streams(bench: Bench, config: NpuConfig):
         bench.assume("and only where there is room (Gather)", ~unit.given[core] | (room[core] != 0))
         bench.assume("a core takes only beats that it was given", ~unit.taken[core] | (room[core] != depth))
         bench.invariant(room[core] <= depth)
-        bench.invariant(~is_loaded[core] | _is_good(config, rows[core]))
+        rest, stream = rows[2 * core], rows[2 * core + 1]
+        bench.invariant(~is_loaded[core] | (stream.left != 0))
         bench.invariant(~inside.is_active[core] | is_loaded[core])
+        bench.invariant(~inside.is_active[core] | inside.is_new[core] | (rest.left != 0))
     bench.invariant(inside.turn < config.num_cores)
-    bench.invariant(~inside.is_chosen | _is_good(config, inside.chosen))
+    bench.invariant(~inside.is_chosen | (inside.chosen.left != 0))
     bench.legal(config, inside.bursts.valid, burst)
     bench.stays("stays until taken", inside.bursts.valid, inside.bursts.ready, burst)
     bench.prove("room", ~inside.bursts.valid | (room[inside.turn] > burst.last_beat))
@@ -102,8 +104,8 @@ def weight_streams(bench: Bench, config: NpuConfig):
     )
     with bench.breaking("length", inside, "a stream of no beats is taken at its word") as broken:
         broken.d.comb += inside.num_beats.eq(unit.entry.num_beats)
-    with bench.breaking("aligned", inside, "an offset is taken at its word") as broken:
-        broken.d.comb += inside.base.eq(unit.wgt_addr + unit.entry.offset_bytes)
+    with bench.breaking("aligned", inside, "the address is that of a byte") as broken:
+        broken.d.comb += burst.addr.eq((inside.chosen.addr << exact_log2(config.port_bytes)) | 1)
     with (
         bench.breaking("stays until taken", inside, "a request stands for a cycle only") as broken,
         broken.If(inside.bursts.valid),
@@ -113,11 +115,3 @@ def weight_streams(bench: Bench, config: NpuConfig):
         broken.d.comb += inside.most.eq(config.max_burst_beats)
     with bench.breaking("room", inside, "room is taken for granted") as broken:
         broken.d.sync += inside.free.eq(depth)
-
-
-def _is_good(config: NpuConfig, stream):
-    """A core's stream as far as it is to be read: from a whole beat on, at least one."""
-    beat_log2 = exact_log2(config.port_bytes)
-    return (
-        ~stream.addr[:beat_log2].any() & ~stream.base[:beat_log2].any() & (stream.left != 0) & (stream.num_beats != 0)
-    )

@@ -9,7 +9,7 @@ from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoy.hw.nn.core import Core
+from convoy.hw.nn.core import CORE_FIELDS, Core
 from convoy.hw.nn.decoder import TapWrite
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import MAX_RUN_BITS, MAX_STEP_KERNELS
@@ -156,19 +156,21 @@ class Bench:
             ctx.set(dut.tap_write, {"en": 1, "bank": 0, "taps_left": taps_left, "offset": int(offset)})
             await ctx.tick()
         ctx.set(dut.tap_write, TapWrite.const({}))
-        ctx.set(dut.job.payload, self.scenario.fields)
+        ctx.set(dut.job.payload, {name: self.scenario.fields[name] for name in CORE_FIELDS})
         ctx.set(dut.job.valid, 1)
         await ctx.tick().until(dut.job.ready)
         ctx.set(dut.job.valid, 0)
 
     async def beats(self, ctx):
         dut, scenario = self.dut, self.scenario
-        for s, _ in scenario.groups:
+        last_sb, last_group = scenario.groups[-1]
+        for s, group in scenario.groups:
+            flags = {"is_last_group": group == last_group, "is_last_sb": s == last_sb}
             stream = encode(scenario.weights[s].ravel(), scenario.fields["run_bits"], scenario.config.port_bits)
             for n, beat in enumerate(stream):
                 if self.rand.random() < 0.3:
                     await ctx.tick().repeat(self.rand.randrange(1, 4))
-                ctx.set(dut.beats.payload, {"data": beat, "last": n == len(stream) - 1})
+                ctx.set(dut.beats.payload, flags | {"data": beat, "last": n == len(stream) - 1})
                 ctx.set(dut.beats.valid, 1)
                 await ctx.tick().until(dut.beats.ready)
                 ctx.set(dut.beats.valid, 0)

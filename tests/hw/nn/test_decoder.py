@@ -62,8 +62,6 @@ def cases(draw):
     limit = num_taps * min(last, MAX_STEP_KERNELS) if num_taps > 1 else last
     longest = min(MAX_RUN_BITS, limit.bit_length() - 1)
     return dict(
-        num_sb=draw(st.integers(1, 2)),
-        num_groups=draw(st.integers(1, 2)),
         num_z=num_z,
         num_z_last=num_z,
         kernels_per_z=kernels,
@@ -77,23 +75,30 @@ def cases(draw):
     )
 
 
-SMALL = dict(num_sb=1, num_groups=2, num_z=3, num_z_last=3, wgt_zero_point=0, is_wide=0, is_depthwise=0, num_vec=1)
+SMALL = dict(num_z=3, num_z_last=3, wgt_zero_point=0, is_wide=0, is_depthwise=0, num_vec=1)
 
 
 @settings(max_examples=60, deadline=None)
-@given(cases(), st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 0.4]), st.integers(0, 1 << 16))
+@given(
+    cases(),
+    st.integers(1, 2),
+    st.integers(1, 2),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from([0.0, 0.4]),
+    st.integers(0, 1 << 16),
+)
 @example(
-    SMALL | dict(kernels_per_z=4, kernels_per_z_last=4, num_taps=8, run_bits=5), 1.0, 0.0, 0
+    SMALL | dict(kernels_per_z=4, kernels_per_z_last=4, num_taps=8, run_bits=5), 1, 2, 1.0, 0.0, 0
 )  # a step may be a whole window
-@example(SMALL | dict(kernels_per_z=16, kernels_per_z_last=16, num_taps=9, run_bits=5), 0.0, 0.0, 0)
-@example(SMALL | dict(kernels_per_z=32, kernels_per_z_last=32, num_taps=1, run_bits=5), 0.5, 0.4, 0)
-def test_decoder_gives_the_weights_in_their_places(job, density, stall, seed):
+@example(SMALL | dict(kernels_per_z=16, kernels_per_z_last=16, num_taps=9, run_bits=5), 1, 2, 0.0, 0.0, 0)
+@example(SMALL | dict(kernels_per_z=32, kernels_per_z_last=32, num_taps=1, run_bits=5), 1, 2, 0.5, 0.4, 0)
+def test_decoder_gives_the_weights_in_their_places(job, num_sb, num_groups, density, stall, seed):
     config = NpuConfig(num_cores=1, num_acc_entries=256, port_bits=PORT_BITS)
     rng = random.Random(seed)
     offsets = [rng.randrange(1 << 16) for _ in range(job["num_taps"])]
     beats, expected = [], []
-    for sb in range(job["num_sb"]):
-        per_z = job["kernels_per_z_last"] if sb == job["num_sb"] - 1 else job["kernels_per_z"]
+    for sb in range(num_sb):
+        per_z = job["kernels_per_z_last"] if sb == num_sb - 1 else job["kernels_per_z"]
         shape = job["num_z"], per_z, job["num_taps"]
         word, num_bits = 0, 0
         for run, value in tokens(rng, int(np.prod(shape)), job["run_bits"], density):
@@ -106,11 +111,13 @@ def test_decoder_gives_the_weights_in_their_places(job, density, stall, seed):
         for z, kz, tap in np.argwhere(weights.reshape(shape)):
             kernel = z * per_z + kz if job["is_depthwise"] else kz
             entry = (kernel * job["num_vec"] << job["is_wide"]) % config.num_acc_entries
-            places.append((int(weights.reshape(shape)[z, kz, tap]), offsets[tap], int(entry), int(z)))
-        for _ in range(job["num_groups"]):
-            expected.append(places)
+            offset = offsets[tap] % (config.window_words * config.num_lanes)
+            places.append((int(weights.reshape(shape)[z, kz, tap]), offset, int(entry), int(z)))
+        for group in range(num_groups):
+            flags = {"is_last_group": group == num_groups - 1, "is_last_sb": sb == num_sb - 1}
+            expected.append((flags, places))
             beats += [
-                {"data": int.from_bytes(raw[n * 8 : n * 8 + 8].tobytes(), "little"), "last": n == num_beats - 1}
+                {"data": int.from_bytes(raw[n * 8 : n * 8 + 8].tobytes(), "little"), "last": n == num_beats - 1} | flags
                 for n in range(num_beats)
             ]
 
@@ -135,10 +142,12 @@ def test_decoder_gives_the_weights_in_their_places(job, density, stall, seed):
                 [place] = await receive(ctx, dut.weights, 1, go=sometimes(rng, 1 - stall) if stall else always)
                 assert place.value or place.is_new_window or place.is_last, "a zero that says nothing"
                 window, is_last = window + place.is_new_window, place.is_last
+                flags = {"is_last_group": place.is_last_group, "is_last_sb": place.is_last_sb}
+                assert flags == expected[len(groups)][0]
                 if place.value:
                     found.append((place.value, place.tap_offset, place.entry, window))
             assert window == job["num_z"] - 1
-            groups.append(list(found))
+            groups.append((flags, list(found)))
 
     simulate(dut, testbench, feed, collect)
     assert groups == expected

@@ -8,7 +8,7 @@ from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import FINISH_CYCLES, RELEASE_CYCLES
 from convoy.verif.pysim import send, simulate
 
-JOB = {"num_sb": 1, "num_groups": 1, "num_phases": 1, "seg_words": 1, "num_slots": 2, "num_vec": 1, "num_vec_last": 1}
+JOB = {"num_phases": 1, "seg_words": 1, "num_slots": 2, "num_vec": 1, "num_vec_last": 1}
 ISSUED = 1
 """Cycles by which `issue`, which comes from registers, is later than the end of an issue."""
 
@@ -23,7 +23,7 @@ def run(weights):
         await ctx.tick().repeat(2)
         ctx.set(dut.window_filled, 0)
         await send(ctx, dut.job, [JOB | {"num_vec_x": 1}])
-        await send(ctx, dut.weights, weights)
+        await send(ctx, dut.weights, [weight | {"is_last_group": 1, "is_last_sb": 1} for weight in weights])
         await ctx.tick().repeat(30)
 
     async def watch(ctx):

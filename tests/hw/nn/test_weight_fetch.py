@@ -60,7 +60,11 @@ def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed,
                     )
                     for i in range(num_beats)
                 ]
-                streams[core] += [(beat, i == num_beats - 1) for i, beat in enumerate(beats)] * job["num_groups"]
+                streams[core] += [
+                    (beat, i == num_beats - 1, group == job["num_groups"] - 1, s == job["num_sb"] - 1)
+                    for group in range(job["num_groups"])
+                    for i, beat in enumerate(beats)
+                ]
 
     dut = WeightFetcher(config)
     seen, seen_taps = [[] for _ in range(num_cores)], []
@@ -78,7 +82,7 @@ def test_fetcher_delivers_streams_and_taps(num_cores, port_bits, num_jobs, seed,
             if en:
                 (core,) = (core for core in range(num_cores) if en >> core & 1)
                 assert not beats.is_byte
-                seen[core].append((beats.data, bool(beats.last)))
+                seen[core].append((beats.data, beats.last, beats.is_last_group, beats.is_last_sb))
                 level[core] += 1
                 assert level[core] <= config.weight_fifo_beats
             if tap.en:
@@ -241,6 +245,8 @@ def test_activations_come_between_weights(num_cores, port_bits, seed, may_start)
                 assert level[core] <= config.weight_fifo_beats
                 if en >> core & 1:
                     assert not beats.is_byte or (cycle > made_at and (may_start or cycle > done_at))
+                    assert beats.is_last_group
+                    assert beats.is_last_sb
                     seen[core].append((beats.data & 0xFFFF, bool(beats.last)) if beats.is_byte else None)
 
     servers = [ReadPortMemory(config, port, image.bytes, go=always) for port in (dut.tables, dut.weights)]
