@@ -182,8 +182,6 @@ class DrainChunks(wiring.Component):
             ]
         looked_up = requantiser if lut is None else lut
         mask = delay(m, walker.mask, self._mask_cycles(), name="mask", reset_less=True)
-        mask_of_wide = delay(m, mask, 1, name="mask_of_wide", reset_less=True)
-
         scale = delay(m, walker.scale, self._acc_read_cycles, name="scale", reset_less=True)
         m.d.comb += [
             requantiser.valid.eq(delay(m, walker.emit, self._acc_read_cycles, name="emit")),
@@ -198,7 +196,7 @@ class DrainChunks(wiring.Component):
             places.w_data.eq(walker.place),
             compressor.valid.eq(looked_up.out_valid),
             compressor.lanes.eq(looked_up.outs),
-            compressor.mask.eq(Mux(sequencer.fields.is_wide, mask_of_wide, mask)),
+            compressor.mask.eq(mask),
             results.w_en.eq(compressor.out_valid),
             results.w_data.eq(Cat(compressor.out, compressor.count)),
         ]
