@@ -76,7 +76,6 @@ TESTED_ELSEWHERE = {
     "hw/dma/types.py": ("hw/dma/test_chunk_writer.py", "chunks", "structs, no behaviour"),
     "hw/gated_npu.py": ("system/test_rest.py", "never_rests", "cycles with and without clocks at rest"),
     "hw/nn/engine.py": ("driver/devices/test_npu.py", "native", "missing: to get one of its own"),
-    "hw/post/add.py": ("hw/tp/test_math_lane.py", "AddLane", "beside the lane that shares its parts"),
     "hw/tp/load.py": ("hw/tp/test_engine.py", "TpEngine", "whole descriptors, stalling memory"),
     "hw/tp/process.py": ("hw/tp/test_engine.py", "TpEngine", "whole descriptors, and their cycles"),
     "driver/advise/rules.py": ("driver/advise/test_advisor.py", "advise", "each rule on a network that breaks it"),

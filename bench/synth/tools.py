@@ -32,12 +32,17 @@ of it the longer the router takes, if it ends at all.
 """
 PLANNED_MULTIPLIERS = 32
 """With fewer a floorplan wins nothing."""
-NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=1'0 %i"
+NO_COLLISIONS = "; ".join(
+    f"setparam -set COLLISION_X_MASK {ports}'b{'1' * ports} t:$memrd_v2 r:CLK_ENABLE=1 %i"
+    f" r:TRANSPARENCY_MASK={ports}'b{'0' * ports} %i"
+    for ports in (1, 2)
+)
 """A block memory that is read where it is written in the same cycle says so (`transparent_for`); of all others that
 word is not used, and needs no bypass (tests/system/test_collisions.py).
 """
 NO_BYPASS_LEFT = (
-    "select -assert-none t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=1'1 %d r:COLLISION_X_MASK=1'1 %d"
+    "select -assert-none t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=1'b1 %d"
+    " r:COLLISION_X_MASK=1'b1 %d r:COLLISION_X_MASK=2'b11 %d"
 )
 """Stops when the above has missed a memory."""
 KEEP_UNIT = "setattr -mod -set keep_hierarchy 1 top.unit"

@@ -78,7 +78,7 @@ class Accumulators(wiring.Component):
         last_en, last_place = Signal(), Signal.like(place)
         adds, add_place = Signal(), Signal.like(place)
         is_near, is_far = Signal(), Signal()
-        has_drained, chunk, buffer = Signal(), Signal.like(self.drain_chunk), Signal()
+        has_drained, chunk = Signal(), Signal.like(self.drain_chunk)  # sums that are not zero
         swept_entry = Signal.like(self.drain_entry)
         m.d.sync += [
             last_en.eq(self.add_en),
@@ -87,9 +87,7 @@ class Accumulators(wiring.Component):
             add_place.eq(last_place),
             is_near.eq(last_en & (last_place == place)),
             is_far.eq(adds & (add_place == place) & ~(last_en & (last_place == place))),
-            has_drained.eq(self.drain_en),
             chunk.eq(self.drain_chunk),
-            buffer.eq(self.drain_buffer),
         ]
         with m.If(~self.is_clear):
             m.d.sync += [swept_entry.eq(swept_entry + 1), self.is_clear.eq(swept_entry.all())]
@@ -114,11 +112,11 @@ class Accumulators(wiring.Component):
             stored.append(read.data)
 
         # An entry is cleared by a note that it counts as zero until it is added to
-        is_zero = []
+        looks = []
         for number in range(2):
             m.submodules[f"zeros_{number}"] = zeros = Memory(shape=1, depth=config.num_acc_entries, init=[])
             note, look = zeros.write_port(), zeros.read_port(domain="comb")
-            does_add, was_zero = Signal(name=f"does_add_{number}"), Signal(name=f"was_zero_{number}")
+            does_add = Signal(name=f"does_add_{number}")
             m.d.comb += [
                 does_add.eq(self.add_en & (self.add_buffer == number)),
                 look.addr.eq(Mux(does_add, self.add_entry, self.drain_entry)),
@@ -126,18 +124,19 @@ class Accumulators(wiring.Component):
                 note.addr.eq(Mux(self.is_clear, look.addr, swept_entry)),
                 note.data.eq(~does_add | ~self.is_clear),
             ]
-            m.d.sync += was_zero.eq(look.data)
-            is_zero.append(was_zero)
-
-        def counted_as_zero(buffer):
-            return Mux(buffer, is_zero[1], is_zero[0])
+            looks.append(look.data)
+        added_to_zero = Signal()
+        m.d.sync += [
+            added_to_zero.eq(Mux(self.add_buffer, looks[1], looks[0])),
+            has_drained.eq(self.drain_en & ~Mux(self.drain_buffer, looks[1], looks[0])),
+        ]
 
         # Zeros come from the registers' resets: a gate for each bit joins what is left
         newest, from_memory, from_last, from_newest = (
             Signal(len(Value.cast(sums)), reset_less=True, name=name)
             for name in ("newest", "from_memory", "from_last", "from_newest")
         )
-        is_stored = ~is_near & ~is_far & ~counted_as_zero(last_place[-1])
+        is_stored = ~is_near & ~is_far & ~added_to_zero
         m.d.sync += [
             newest.eq(sums),
             from_memory.eq(Mux(is_stored, stored[0], 0)),
@@ -146,11 +145,11 @@ class Accumulators(wiring.Component):
         ]
         old = data.View(vector, from_memory | from_last | from_newest)
         m.d.comb += [sums[lane].eq(old[lane] + self.products[lane]) for lane in range(config.num_lanes)]
-        has_sums, sums_bits = has_drained & ~counted_as_zero(buffer), config.post_lanes * ACC_BITS
+        sums_bits = config.post_lanes * ACC_BITS
         chunks = []
         for number in range(config.num_lanes // config.post_lanes):
             drained = Signal(sums_bits, reset_less=True, name=f"drained_{number}")
-            m.d.sync += drained.eq(Mux(has_sums & (chunk == number), stored[1].word_select(number, sums_bits), 0))
+            m.d.sync += drained.eq(Mux(has_drained & (chunk == number), stored[1].word_select(number, sums_bits), 0))
             chunks.append(drained)
         m.d.comb += self.drain_sums.eq(reduce(or_, chunks))
         return m

@@ -122,7 +122,7 @@ class DrainChunks(wiring.Component):
         m.submodules.walker_rest = walker_rest = Rest(tail_cycles=3)
         m.submodules.walker = rested(walker, walker_rest.is_active, platform, "walk")
         requantiser, compressor = Requantiser(config, config.post_lanes), Compressor(config.post_lanes)
-        lut = Lut(config, config.post_lanes) if config.has_lut else None
+        lut = Lut(config, config.post_lanes, is_block=True) if config.has_lut else None
         places = fifo.SyncFIFO(width=place_layout().size, depth=depth)
         results = fifo.SyncFIFO(width=len(compressor.out) + len(compressor.count), depth=depth)
         has_chunks = Signal()  # between the walker and the residual
@@ -182,8 +182,6 @@ class DrainChunks(wiring.Component):
             ]
         looked_up = requantiser if lut is None else lut
         mask = delay(m, walker.mask, self._mask_cycles(), name="mask", reset_less=True)
-        mask_of_wide = delay(m, mask, 1, name="mask_of_wide", reset_less=True)
-
         scale = delay(m, walker.scale, self._acc_read_cycles, name="scale", reset_less=True)
         m.d.comb += [
             requantiser.valid.eq(delay(m, walker.emit, self._acc_read_cycles, name="emit")),
@@ -198,7 +196,7 @@ class DrainChunks(wiring.Component):
             places.w_data.eq(walker.place),
             compressor.valid.eq(looked_up.out_valid),
             compressor.lanes.eq(looked_up.outs),
-            compressor.mask.eq(Mux(sequencer.fields.is_wide, mask_of_wide, mask)),
+            compressor.mask.eq(mask),
             results.w_en.eq(compressor.out_valid),
             results.w_data.eq(Cat(compressor.out, compressor.count)),
         ]

@@ -6,14 +6,12 @@ its `step`:
     _Rows          the row of positions, its address, and whether positions are left
     _VectorPlace   the chunk and the row within a lane vector
     _Entries       the accumulator entry, and how many are left
-    _LaneColumns   the output column of each lane, for flat units
+    _LaneColumns   which lanes are columns of the output, for flat units
 
 and `_LaneMask` says which lanes of a chunk are outputs.
 """
 
-from itertools import pairwise
-
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
@@ -325,13 +323,13 @@ class _Entries(wiring.Component):
 
 
 class _LaneColumns(wiring.Component):
-    """The output column of each lane of a chunk when vectors run on across row ends, without any division.
+    """Which lanes of a chunk are columns of the output when vectors run on across row ends, without any division.
 
     | cycle | what happens |
     | -- | -- |
-    | `prepare`, `num_lanes` + 1 cycles | lane by lane: its column at position 0; `num_lanes` modulo the pitch |
-    | `restart` | the columns are those of position 0 from the next cycle on |
-    | `advance` | the columns are those of `num_lanes` positions further from the next cycle on |
+    | `prepare`, `num_lanes` + 1 cycles | lane by lane, were lane 0 at position 0; `num_lanes` modulo the pitch |
+    | `restart` | lane 0 is at position 0 from the next cycle on |
+    | `advance` | lane 0 is `num_lanes` positions further from the next cycle on |
 
     Parameters
     ----------
@@ -343,9 +341,9 @@ class _LaneColumns(wiring.Component):
     prepare : In(1)
         Held at the start of a job until `is_prepared`; low before.
     is_prepared : Out(1)
-        With `prepare`: the columns of position 0 are known.
+        With `prepare`: done.
     restart : In(1)
-        Strobe.
+        Strobe, not in the cycle after `prepare`.
     advance : In(1)
         Strobe; counts for nothing together with `restart`.
     drain_pitch : In(14)
@@ -372,32 +370,52 @@ class _LaneColumns(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        firsts = [Signal(14, name=f"first_{i}") for i in range(self._num_lanes)]
-        columns = [Signal(14, name=f"column_{i}") for i in range(self._num_lanes)]
-        index = Signal(range(self._num_lanes + 1))
+        num_lanes = self._num_lanes
+        low_bits = ceil_log2(num_lanes)
+        in_image = Signal(num_lanes)  # of the positions from the start of a row on, over as many rows as there are
+        last = Signal(14)  # column of a row
+        num_after = Signal(14)  # the first lane's position to the end of its row
+        gap = Signal(signed(15))  # columns that are no outputs
+        index = Signal(range(num_lanes + 1))
         step = Signal(14)  # num_lanes modulo the pitch
         wrapped_step = Signal(signed(15))  # that less the pitch
 
-        m.d.comb += self.is_prepared.eq(index == self._num_lanes)
+        m.d.comb += self.is_prepared.eq(index == num_lanes)
         with m.If(~self.prepare):
-            m.d.sync += [index.eq(0), step.eq(step)]
+            m.d.sync += index.eq(0)
         with m.Elif(~self.is_prepared):
-            m.d.sync += [index.eq(index + 1), firsts[-1].eq(Mux(index == 0, 0, step))]
-            m.d.sync += [low.eq(high) for low, high in pairwise(firsts)]
-            after = Signal(14)
-            m.d.comb += after.eq(Mux(index == 0, 0, step) + 1)
+            column, after, next_column = Signal(14), Signal(14), Signal(14)
+            m.d.comb += [
+                column.eq(Mux(index == 0, 0, step)),
+                after.eq(column + 1),
+                next_column.eq(Mux(after == self.drain_pitch, 0, after)),
+            ]
             m.d.sync += [
-                step.eq(Mux(after == self.drain_pitch, 0, after)),
-                wrapped_step.eq(Mux(after == self.drain_pitch, 0, after) - self.drain_pitch),
+                index.eq(index + 1),
+                in_image.eq(Cat(in_image, column < self.tile_ow)[1:]),
+                step.eq(next_column),
             ]
 
-        for i in range(self._num_lanes):
-            wrapped = Signal(signed(15), name=f"wrapped_{i}")
-            m.d.comb += [wrapped.eq(columns[i] + wrapped_step), self.mask[i].eq(columns[i] < self.tile_ow)]
-            with m.If(self.restart):
-                m.d.sync += columns[i].eq(firsts[i])
-            with m.Elif(self.advance):
-                m.d.sync += columns[i].eq(Mux(wrapped < 0, columns[i] + step, wrapped[:14]))
+        m.d.sync += [
+            wrapped_step.eq(step - self.drain_pitch),
+            last.eq(self.drain_pitch - 1),
+            gap.eq(self.drain_pitch - self.tile_ow),
+        ]
+        left = Signal(signed(15))
+        m.d.comb += left.eq(num_after - step)
+        with m.If(self.restart):
+            m.d.sync += num_after.eq(last)
+        with m.Elif(self.advance):
+            m.d.sync += num_after.eq(Mux(left < 0, num_after - wrapped_step, left[:14]))
+
+        # Lanes up to the end of the row, then those from the start of the next row on.
+        num_outputs = Signal(signed(16))  # after the first lane, to the end of its row; negative if that is none
+        m.d.comb += num_outputs.eq(num_after - gap)
+        beyond = Cat(Const(0, 1), in_image) << num_after[:low_bits]
+        for lane in range(num_lanes):
+            is_here = num_after[low_bits:].any() | (num_after[:low_bits] >= lane)
+            is_output = ~num_outputs[-1] & (num_outputs[low_bits:-1].any() | (num_outputs[:low_bits] >= lane))
+            m.d.comb += self.mask[lane].eq(Mux(is_here, is_output, beyond[lane]))
         return m
 
 

@@ -31,6 +31,8 @@ ADD_FIELDS = (
 """What an addition needs of a TP descriptor."""
 
 _ADD_JOB = TP.subset(*ADD_FIELDS)
+_SUM_BITS = 10
+"""Of the scaled sum: a value that has no room is clamped to 8 bits whatever the zero point."""
 
 
 class ScaleDown(wiring.Component):
@@ -47,6 +49,8 @@ class ScaleDown(wiring.Component):
         Width of `mult`, at most 32.
     drop_bits : int
         Bits of the product that the first rounding drops, at least 1.
+    y_bits : int, optional
+        Width of `y`, which is saturated to that; without, `y` has room for every value.
 
     Members
     -------
@@ -55,21 +59,21 @@ class ScaleDown(wiring.Component):
         From a register; that of a value one cycle after `x`.
     shift : In(5)
         Constant while values are in the pipeline.
-    y : Out(signed(x_bits + 32 - drop_bits))
+    y : Out(signed(y_bits)), of x_bits + mult_bits - drop_bits bits by default
     """
 
     PIPELINE_CYCLES = cycles.SCALE_CYCLES
 
-    def __init__(self, *, x_bits: int, drop_bits: int, mult_bits: int = 31):
-        self._x_bits, self._drop_bits = x_bits, drop_bits
-        super().__init__(
-            {"x": In(signed(x_bits)), "mult": In(mult_bits), "shift": In(5), "y": Out(signed(x_bits + 32 - drop_bits))}
-        )
+    def __init__(self, *, x_bits: int, drop_bits: int, mult_bits: int = 31, y_bits: int | None = None):
+        self._x_bits, self._total_bits, self._drop_bits = x_bits, x_bits + mult_bits, drop_bits
+        self._is_narrow = y_bits is not None
+        y_shape = signed(y_bits if self._is_narrow else self._total_bits - drop_bits)
+        super().__init__({"x": In(signed(x_bits)), "mult": In(mult_bits), "shift": In(5), "y": Out(y_shape)})
 
     def elaborate(self, platform):
         m = Module()
         x_low_bits, mult_low_bits = 17, 16
-        total_bits = self._x_bits + 32
+        total_bits = self._total_bits
 
         x = Signal.like(self.x, reset_less=True)
         m.d.sync += x.eq(self.x)
@@ -104,15 +108,18 @@ class ScaleDown(wiring.Component):
 
         # Both roundings in one sum, in units of half an `h`: 1 for the first and 2**shift for the second, 2 less of a
         # negative `h`. (A negative product that the first one makes 0 counts as negative: the second leaves it 0.)
-        doubled = Signal(signed(len(self.y) + 1), reset_less=True)
+        doubled = Signal(signed(total_bits - self._drop_bits + 1), reset_less=True)
         below = Signal(32, reset_less=True)  # the bits below that of 2**shift
         at = Cat(~below[:1], below[:-1] & ~below[1:])
-        rounded, y = Signal(signed(len(self.y) + 1), reset_less=True), data_register(m, self.y)
+        rounded, y = Signal.like(doubled), data_register(m, self.y)
+        # Of a value that has room in a narrower `y` all bits from its sign on are alike.
+        y_low, sign, above = truncate(rounded >> self.shift, y.shape()), rounded[-1], rounded[len(y) - 1 : -1]
+        is_beyond = ((above ^ sign.replicate(len(above))) & ~below[: len(above)]).any() if self._is_narrow else 0
         m.d.sync += [
             doubled.eq(total >> (self._drop_bits - 1)),
             below.eq(~truncate(Const(-1, 32) << self.shift, below.shape())),
             rounded.eq((doubled + (Mux(doubled < 0, below, at) | 1)) >> 1),
-            y.eq(truncate(rounded >> self.shift, y.shape())),
+            y.eq(Mux(is_beyond, Cat((~sign).replicate(len(y) - 1), sign).as_signed(), y_low)),
         ]
         return m
 
@@ -143,7 +150,7 @@ class AddLane(wiring.Component):
         # (x << 20) * mult rounded by 31 bits is x * mult rounded by 11.
         m.submodules.scale_a = scale_a = ScaleDown(x_bits=10, drop_bits=31 - ADD_SHIFT)
         m.submodules.scale_b = scale_b = ScaleDown(x_bits=10, drop_bits=31 - ADD_SHIFT)
-        m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31)
+        m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31, y_bits=_SUM_BITS)
         m.d.comb += [
             scale_a.x.eq(self.a - job.a_zero_point),
             scale_a.mult.eq(job.a_mult),

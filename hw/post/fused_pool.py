@@ -37,9 +37,9 @@ class PoolUnit(data.StructLayout):
 def _piece(config: NpuConfig) -> data.StructLayout:
     """Up to `pool_lanes` bytes of neighbouring outputs of a row, `count` of them: what the pipeline does with them.
 
-    `word` is their place in the line memory, `addr` that of the first maximum in memory. `is_fresh`: the line holds
-    nothing for them; `keeps_row`: it gets this row's maxima, not those with the row before; `emits`: they complete a
-    row of results; `is_first`: of a row; `starts`: results do not follow those before.
+    `word` is their place in the line memory, `addr` that of the row's first result in memory. `is_fresh`: the line
+    holds nothing for them; `keeps_row`: it gets this row's maxima, not those with the row before; `emits`: they
+    complete a row of results; `is_first`: of a row; `starts`: results do not follow those before.
     """
     return data.StructLayout(
         {
@@ -106,12 +106,9 @@ class _Cutter(wiring.Component):
             self.units.ready.eq(units.i.ready),
             units.i.p.eq(self.units.p),
         ]
-        # In a 3x3 pool the first maximum of a row lies before the row, and an even row completes the results that began
-        # two rows earlier.
-        with m.If(is_three):
-            m.d.comb += units.i.p.addr.eq(
-                self.units.p.addr - 1 - Mux(self.units.p.is_top | self.units.p.is_odd, 0, job.out_pitch_row_bytes)
-            )
+        # In a 3x3 pool an even row completes the results that began two rows earlier.
+        with m.If(is_three & ~self.units.p.is_top & ~self.units.p.is_odd):
+            m.d.comb += units.i.p.addr.eq(self.units.p.addr - job.out_pitch_row_bytes)
 
         is_active, is_odd_row, is_top = Signal(), Signal(), Signal()  # top row of the channel
         rows_left, width_left = Signal(14), Signal(15)  # to the end of the unit; bytes to the end of the row
@@ -121,7 +118,7 @@ class _Cutter(wiring.Component):
         m.d.sync += is_dense.eq(job.out_pitch_row_bytes == job.tile_ow >> 1)
         is_start, is_first, is_row_end = Signal(), Signal(), Signal()
         is_unit_end, emits = Signal(), Signal()
-        row_addr, next_addr, addr = Signal(32), Signal(32), Signal(32)
+        row_addr = Signal(32)
         line, word = Signal.like(self.piece.word), Signal.like(self.piece.word)
         m.d.comb += [
             self.is_idle.eq(~is_active & ~units.o.valid),
@@ -130,7 +127,6 @@ class _Cutter(wiring.Component):
             is_row_end.eq(width_left <= lanes),
             is_unit_end.eq(self.is_going & is_row_end & (rows_left == 1)),
             emits.eq(Mux(is_three, ~is_odd_row & ~is_top, is_odd_row)),
-            next_addr.eq(row_addr + Mux(emits, job.out_pitch_row_bytes, 0)),
         ]
         piece, acts = data_register(m, self.piece), data_register(m, self.acts)
         m.d.sync += [
@@ -138,7 +134,7 @@ class _Cutter(wiring.Component):
             acts.eq(byte_queue.data),
             piece.count.eq(need),
             piece.word.eq(word),
-            piece.addr.eq(addr),
+            piece.addr.eq(row_addr),
             piece.is_first.eq(is_first),
             piece.emits.eq(emits),
             piece.starts.eq(is_start),
@@ -152,25 +148,19 @@ class _Cutter(wiring.Component):
         with m.If(self.is_going):
             after = Signal(15)
             m.d.comb += after.eq(width_left - lanes)
-            m.d.sync += [
-                *start_row(after),
-                is_start.eq(0),
-                is_first.eq(0),
-                word.eq(word + 1),
-                addr.eq(addr + Mux(job.is_wide, lanes // 4, lanes // 2)),
-            ]
+            m.d.sync += [*start_row(after), is_start.eq(0), is_first.eq(0), word.eq(word + 1)]
             with m.If(is_row_end):
                 m.d.sync += [
                     *start_row(row_bytes),
                     is_start.eq(~is_dense),
                     is_first.eq(1),
                     word.eq(line),
-                    addr.eq(next_addr),
-                    row_addr.eq(next_addr),
                     rows_left.eq(rows_left - 1),
                     is_odd_row.eq(~is_odd_row),
                     is_top.eq(0),
                 ]
+                with m.If(emits):
+                    m.d.sync += row_addr.eq(row_addr + job.out_pitch_row_bytes)
         m.d.comb += units.o.ready.eq(~is_active | is_unit_end)
         with m.If(units.o.ready):
             unit = units.o.p
@@ -183,7 +173,6 @@ class _Cutter(wiring.Component):
                 *start_row(row_bytes),
                 is_start.eq(1),
                 is_first.eq(1),
-                addr.eq(unit.addr),
                 row_addr.eq(unit.addr),
                 line.eq(first_word),
                 word.eq(first_word),
@@ -290,7 +279,7 @@ class _Maxima(wiring.Component):
         ]
 
         # Results: a row of a 3x3 pool begins with a place that is none. The first of those that do not follow others
-        # says where they go.
+        # says where they go: to the row's address, for pieces before it in its row had none.
         drops, starts, is_late = self.is_three & with_columns.is_first, Signal(), Signal()
         count, results = Signal(range(num + 1)), Signal(8 * num)
         m.d.comb += [
@@ -303,11 +292,12 @@ class _Maxima(wiring.Component):
         out, half_bits = data_register(m, self.out), 4 * config.chunk_lanes
         m.d.sync += [
             out.data.eq(Cat(results[:half_bits], Mux(self.is_wide, results[4 * num :], results[half_bits:]))),
-            out.addr.eq(with_columns.addr + drops),
             out.count.eq(count),
             out.start.eq(starts),
             out.last.eq(0),
         ]
+        with m.If(with_columns.is_first):
+            m.d.sync += out.addr.eq(with_columns.addr)
         return m
 
 

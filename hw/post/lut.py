@@ -1,6 +1,6 @@
 """Lookup tables: any function of one byte, applied to the outputs of an engine."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -24,7 +24,9 @@ class Lut(wiring.Component):
     is none.
 
     Outputs come `PIPELINE_CYCLES` cycles after their inputs, one set per cycle. A table is there about
-    `LUT_BYTES / port_bytes` cycles and a round trip to memory after `start`. Each lane has a copy of the table.
+    `LUT_BYTES / port_bytes` cycles and a round trip to memory after `start`. Each lane has a copy of the table in
+    distributed memory; with `is_block` two lanes share a copy, in a block memory with two ports for every four bytes of
+    the memory port.
 
     Members
     -------
@@ -42,8 +44,8 @@ class Lut(wiring.Component):
     PIPELINE_CYCLES = cycles.LUT_CYCLES
     """Cycles from `valid` to `out_valid`."""
 
-    def __init__(self, config: NpuConfig, num_lanes: int):
-        self._config, self._num_lanes = config, num_lanes
+    def __init__(self, config: NpuConfig, num_lanes: int, *, is_block: bool = False):
+        self._config, self._num_lanes, self._is_block = config, num_lanes, is_block
         super().__init__(
             {
                 "job": In(NN.subset(*LUT_FIELDS)),
@@ -89,24 +91,64 @@ class Lut(wiring.Component):
             with m.If(beats.valid):
                 m.d.sync += [num_due.eq(num_due - 1), row.eq(row + 1)]
 
-        # The lookup: a row of the table, then a byte of the row.
+        # The lookup: what the memories hold at the place of a byte, then the byte of that.
         byte_bits = exact_log2(config.port_bytes)
         outs = data_register(m, self.outs)
         m.d.comb += self.out_valid.eq(delay(m, self.valid, self.PIPELINE_CYCLES, name="valid"))
+        found = self._read_blocks(m, row) if self._is_block else self._read_tables(m, row)
+        for lane, words in enumerate(found):
+            byte = Signal(8, reset_less=True, name=f"byte_{lane}")
+            place = Cat(byte[0], byte[2:byte_bits]) if self._is_block else byte[:byte_bits]
+            m.d.sync += [
+                byte.eq(self.lanes[lane]),
+                outs[lane].eq(Mux(self.job.has_lut, words.word_select(place, 8), byte)),
+            ]
+        return m
+
+    def _read_tables(self, m, row):
+        """What each lane finds a cycle later: a beat, from a memory of its own."""
+        config, beats, found = self._config, self.port.beats, []
         for lane in range(self._num_lanes):
-            table = Memory(shape=config.port_bits, depth=num_beats, init=[])
+            table = Memory(shape=config.port_bits, depth=LUT_BYTES // config.port_bytes, init=[])
             m.submodules[f"table_{lane}"] = table
             write, read = table.write_port(), table.read_port()
-            byte = Signal(8, reset_less=True, name=f"byte_{lane}")
             m.d.comb += [
                 write.addr.eq(row),
                 write.data.eq(beats.p),
                 write.en.eq(beats.valid),
-                read.addr.eq(self.lanes[lane][byte_bits:]),
+                read.addr.eq(self.lanes[lane][exact_log2(config.port_bytes) :]),
                 read.en.eq(1),
             ]
-            m.d.sync += [
-                byte.eq(self.lanes[lane]),
-                outs[lane].eq(Mux(self.job.has_lut, read.data.word_select(byte[:byte_bits], 8), byte)),
-            ]
-        return m
+            found.append(read.data)
+        return found
+
+    def _read_blocks(self, m, row):
+        """What each lane finds a cycle later: of every four bytes of a beat two. These four are in a memory with a port
+        for each of two lanes; both ports write.
+        """
+        config, beats, num_lanes = self._config, self.port.beats, self._num_lanes
+        found = [Signal(config.port_bits // 2, name=f"found_{lane}") for lane in range(num_lanes)]
+        num_rows = LUT_BYTES // config.port_bytes
+        for first in range(0, num_lanes, 2):
+            tables = [Memory(shape=16, depth=2 * num_rows, init=[]) for _ in range(config.port_bytes // 4)]
+            for part, table in enumerate(tables):
+                m.submodules[f"table_{first}_{part}"] = table
+            for side in range(2):
+                lane = first + side
+                addr = Signal(range(2 * num_rows), name=f"addr_{lane}")
+                m.d.comb += addr.eq(Cat(Const(side, 1), row))
+                if lane < num_lanes:
+                    byte = self.lanes[lane]
+                    with m.If(~beats.valid):
+                        m.d.comb += addr.eq(Cat(byte[1], byte[exact_log2(config.port_bytes) :]))
+                for part, table in enumerate(tables):
+                    write = table.write_port()
+                    m.d.comb += [
+                        write.addr.eq(addr),
+                        write.data.eq(beats.p.word_select(2 * part + side, 16)),
+                        write.en.eq(beats.valid),
+                    ]
+                    if lane < num_lanes:
+                        read = table.read_port()
+                        m.d.comb += [read.addr.eq(addr), read.en.eq(1), found[lane].word_select(part, 16).eq(read.data)]
+        return found

@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.lib.delay import delay
-from convoy.hw.lib.narrow import saturate, truncate
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
@@ -14,13 +14,18 @@ from convoy.spec.isa import FLOAT_PRODUCT_BITS, PARAM, Rounding
 __all__ = ["Requantiser"]
 
 _PART_BITS = 17
-_OUT_BITS = 19
+_OUT_BITS = 18
 _QUOTIENT_BITS = 43
 _FLOAT_DROPPED_BITS = FLOAT_PRODUCT_BITS - _QUOTIENT_BITS
 _FRACTION_BITS = 30 - _FLOAT_DROPPED_BITS
 """Of a quotient with `is_float`, below the bit that is worth one half."""
 _MAX_MAGNITUDE_BITS = 8
 """Of a result that the clamps to 8 bits leave as it is, whatever the zero point."""
+
+
+def _choose(is_limit, choice, first, second):
+    """`second` or `first`, by `choice`; with `is_limit` all bits are `choice`. A LUT of four inputs for each bit."""
+    return Mux(is_limit, choice.replicate(len(first)), Mux(choice, second, first))
 
 
 class _Lane(wiring.Component):
@@ -30,7 +35,7 @@ class _Lane(wiring.Component):
 
     acc: In(signed(32))
     bias: In(signed(32))
-    is_single: In(1)
+    is_double: In(1)
     is_half_up: In(1)
     is_float: In(1)
     is_wide: In(1)
@@ -49,72 +54,64 @@ class _Lane(wiring.Component):
         m = Module()
         total = Signal(signed(32), reset_less=True)
         m.d.sync += total.eq(self.acc + self.bias)
+        product, high_product = self._multiply(m, self._shift_left(m, total))  # two and three stages
 
-        wide = Signal(signed(39))
-        x = Signal(signed(32), reset_less=True)
-        m.d.comb += wide.eq(total << self.shift_left)
-        m.d.sync += x.eq(Mux(self.is_single, saturate(wide, x.shape()), truncate(wide, x.shape())))
-
-        product = self._multiply(m, x)  # three stages
-
-        # The product of the high sum, 8 bits up, and that of the low sum a cycle before; the lowest 8 bits only matter
-        # to a tie.
-        low_product, has_low_rest = Signal(signed(55), reset_less=True), Signal(reset_less=True)
-        total_product, has_rest_below = Signal(signed(64), reset_less=True), Signal(reset_less=True)
+        # In units of 2**8: the product of the low sum, and that of the high sum a cycle later; without is_wide the
+        # product alone. The lowest 8 bits matter to ties only, and to what is_float drops.
+        low_product, low_bits = Signal(signed(55), reset_less=True), Signal(8, reset_less=True)
+        total_product, total_bits = Signal(signed(64), reset_less=True), Signal(8, reset_less=True)
         m.d.sync += [
-            low_product.eq(Mux(self.is_wide, product >> 8, 0)),
-            has_low_rest.eq(self.is_wide & product[:8].any()),
-            total_product.eq(product + low_product),
-            has_rest_below.eq(has_low_rest),
+            Cat(low_bits, low_product).eq(product),
+            total_product.eq(high_product + low_product),
+            total_bits.eq(low_bits),
         ]
 
-        # The right shift by 31 + R, its last bit still to be rounded off: 30 bits now, R later, 1 at the end.
-        # With is_float 24 bits more stay below, and fewer above.
-        quotient = Signal(signed(_QUOTIENT_BITS), reset_less=True)
-        is_tie_below, has_rest = Signal(reset_less=True), Signal()
-        m.d.comb += has_rest.eq(
-            total_product[:22].any() | has_rest_below | (~self.is_wide & total_product[22:30].any())
-        )
+        # The right shift by 31 + R, its last bit still to be rounded off: 30 bits now, R in the next stage, 1 at the
+        # end. With is_float 24 bits more stay below, and fewer above.
+        whole = Cat(total_bits, total_product).as_signed()
+        quotient, is_negative = Signal(signed(_QUOTIENT_BITS), reset_less=True), Signal(reset_less=True)
+        has_rest, is_beyond = Signal(reset_less=True), Signal(reset_less=True)
+        shifted, was_negative = Signal(signed(_QUOTIENT_BITS), reset_less=True), Signal(reset_less=True)
+        is_more, was_beyond = Signal(reset_less=True), Signal(reset_less=True)
         m.d.sync += [
-            quotient.eq(
-                Mux(
-                    self.is_float,
-                    truncate(total_product >> _FLOAT_DROPPED_BITS, quotient.shape()),
-                    Mux(self.is_wide, total_product >> 22, total_product >> 30),
-                )
+            quotient.eq(Mux(self.is_float, truncate(whole >> _FLOAT_DROPPED_BITS, quotient.shape()), whole >> 30)),
+            has_rest.eq(whole[:_FLOAT_DROPPED_BITS].any() | (~self.is_float & whole[_FLOAT_DROPPED_BITS:30].any())),
+            is_negative.eq(whole[-1]),
+            is_beyond.eq(
+                self.is_float & ~whole[FLOAT_PRODUCT_BITS - 1 :].all() & whole[FLOAT_PRODUCT_BITS - 1 :].any()
             ),
-            is_tie_below.eq((total_product < 0) & ~has_rest & ~self.is_half_up),
+            shifted.eq(quotient >> self.shift_right),
+            was_negative.eq(is_negative),
+            was_beyond.eq(is_beyond),
         ]
-        # Rounded once: a negative tie goes down. Rounded twice: one half for the first time, and a negative result is
-        # one less for the second. (One that becomes 0 the first time counts as negative: it stays 0.)
-        is_less = Mux(self.is_single, is_tie_below, (quotient < 0) & self.has_shift)
-        nudged, halves = Signal(signed(_QUOTIENT_BITS)), Signal(signed(_QUOTIENT_BITS), reset_less=True)
-        m.d.comb += nudged.eq(
-            truncate(quotient + Cat(is_tie_below | ~self.is_single, is_less).as_signed(), nudged.shape())
-        )
-        m.d.sync += halves.eq(Cat(nudged[0] & self.is_single, nudged[1:]).as_signed())
-        shifted = Signal(signed(_QUOTIENT_BITS), reset_less=True)
-        m.d.sync += shifted.eq(halves >> self.shift_right)
-        has_float_rest = Signal(reset_less=True)
-        dropped = delay(m, total_product[:_FLOAT_DROPPED_BITS].any(), 2, name="dropped", reset_less=True)
-        m.d.sync += has_float_rest.eq(dropped | (halves[:31] & self.shifted_out).any())
-        addend, has_carry = self._addend(m, shifted, has_float_rest)
-        total_shifted = Signal(signed(_QUOTIENT_BITS + 1), reset_less=True)
-        m.d.sync += total_shifted.eq((Cat(Const(1, 1), shifted).as_signed() + Cat(has_carry, addend)) >> 1)
+        # Of the R bits: whether any is 1; of a positive quotient that is rounded twice, whether any is 0.
+        is_inverted = self.is_double & ~is_negative
+        is_any = ((quotient[:31] ^ is_inverted.replicate(31)) & self.shifted_out).any()
+        m.d.sync += is_more.eq(is_any | (has_rest & ~self.is_double))
+
+        # One more where what is dropped is at least one half. Rounded once: a negative tie goes down. Rounded twice:
+        # the first time adds half a unit of `quotient`, the second takes a unit off a negative result (one that
+        # becomes 0 the first time counts as negative: it stays 0), so what is dropped must be a unit less, or more,
+        # than one half.
+        half, is_up = shifted[0], Signal(reset_less=True)
+        with m.If(self.is_float):
+            m.d.sync += is_up.eq(self._float_carry(shifted, is_more))
+        with m.Elif(~self.is_double):
+            m.d.sync += is_up.eq(half & (self.is_half_up | ~was_negative | is_more))
+        with m.Elif(self.has_shift):
+            m.d.sync += is_up.eq(Mux(was_negative, half & is_more, half | ~is_more))
+        with m.Else():
+            m.d.sync += is_up.eq(half)
 
         # A value beyond `small` is clamped whatever the zero point; a product beyond the quotient of is_float too.
-        fits = total_product[FLOAT_PRODUCT_BITS - 1 :].all() | ~total_product[FLOAT_PRODUCT_BITS - 1 :].any()
-        is_beyond = delay(m, ~fits, 4, name="is_beyond", reset_less=True)
-        is_below = delay(m, total_product[-1], 4, name="is_below", reset_less=True)
         small = Signal(signed(_OUT_BITS), reset_less=True)
-        with m.If(~self.is_float):
-            m.d.sync += small.eq(saturate(total_shifted >> 1, small.shape()))
-        with m.Elif(is_beyond):
-            m.d.sync += small.eq(Mux(is_below, Const(-1 << (_OUT_BITS - 1)), Const((1 << (_OUT_BITS - 1)) - 1)))
-        with m.Else():
-            m.d.sync += small.eq(total_shifted >> (1 + _FRACTION_BITS))
+        above = shifted[_OUT_BITS:] ^ was_negative.replicate(_QUOTIENT_BITS - _OUT_BITS)
+        is_limit = was_beyond | (~self.is_float & above.any())
+        choice = Mux(is_limit, ~was_negative, self.is_float)
+        magnitude = _choose(is_limit, choice, shifted[1:_OUT_BITS], shifted[_FRACTION_BITS + 1 : -1])
+        m.d.sync += small.eq(Cat(magnitude, was_negative).as_signed())
         offset, out = Signal(signed(_OUT_BITS + 1), reset_less=True), data_register(m, self.out)
-        m.d.sync += offset.eq(small + self.zero_point_out)
+        m.d.sync += offset.eq((Cat(Const(1, 1), small).as_signed() + Cat(is_up, self.zero_point_out).as_signed()) >> 1)
         with m.If(offset < self.act_min):
             m.d.sync += out.eq(self.act_min)
         with m.Elif(offset > self.act_max):
@@ -123,31 +120,40 @@ class _Lane(wiring.Component):
             m.d.sync += out.eq(offset[:16].as_signed())
         return m
 
-    def _addend(self, m, shifted, has_rest):
-        """What is added to `shifted` before its last bits are dropped, and whether a half of its unit more.
+    def _shift_left(self, m, total):
+        """`total << shift_left` two cycles later, wrapped with `is_double`, else saturated."""
+        turned, x = Signal(32, reset_less=True), Signal(signed(32), reset_less=True)
+        is_limit, choice = Signal(reset_less=True), Signal(reset_less=True)
+        is_lost = Cat((total[31 - bit] ^ total[31]) & (self.shift_left >= bit) for bit in range(1, 8)).any()
+        m.d.sync += [
+            turned.eq(truncate(total << self.shift_left[:2], turned.shape())),
+            is_limit.eq(is_lost & ~self.is_double),
+            choice.eq(Mux(is_lost & ~self.is_double, ~total[31], self.shift_left[2])),
+        ]
+        low = _choose(is_limit, choice, turned[:31], Cat(Const(0, 4), turned[:27]))
+        m.d.sync += x.eq(Cat(low, Mux(is_limit, ~choice, Mux(choice, turned[27], turned[31]))).as_signed())
+        return x
 
-        One half, of the last bit. With `is_float` a product within half a unit of float32 of a tie becomes that tie,
-        which then goes to the even integer: an odd integer part gets one half and this distance, so that such products
-        go up, an even one gets one half less the distance and the least bit, so that only those beyond go up. The
-        distance is 2**(p - 24) for results from 2**p, at least those from 1/2, which is bit p + 1 of `shifted`.
+    def _float_carry(self, shifted, has_rest):
+        """Whether `shifted`, of which `has_rest` says that something is dropped below, is rounded up with `is_float`.
+
+        A product within half a unit of float32 of a tie becomes that tie, which then goes to the even integer: an odd
+        integer part gets one half and this distance, so that such products go up, an even one gets one half less the
+        distance and the least bit, so that only those beyond go up. The distance is 2**(p - 24) for results from 2**p,
+        at least those from 1/2, which is bit p + 1 of `shifted`.
         """
-        whole = shifted[_FRACTION_BITS + 1 :]
-        is_odd = whole[0]
+        fraction, whole = shifted[: _FRACTION_BITS + 1], shifted[_FRACTION_BITS + 1 :]
+        is_even = ~whole[0]
         magnitude = whole[:_MAX_MAGNITUDE_BITS] ^ shifted[-1].replicate(_MAX_MAGNITUDE_BITS)
         distance = Cat(
             ~magnitude.any(), *(magnitude[bit] & ~magnitude[bit + 1 :].any() for bit in range(_MAX_MAGNITUDE_BITS))
         )
-        sum_of_odd = Cat(distance, Const(0, _FRACTION_BITS - len(distance)), Const(1, 1))
-        addend, has_carry = Signal(_FRACTION_BITS + 1), Signal()
-        m.d.comb += [
-            addend.eq(Mux(self.is_float, sum_of_odd ^ (~is_odd).replicate(len(addend)), 1)),
-            has_carry.eq(self.is_float & ~is_odd & has_rest),
-        ]
-        return addend, has_carry
+        addend = Cat(distance, Const(0, _FRACTION_BITS - len(distance)), Const(1, 1)) ^ is_even.replicate(len(fraction))
+        return (Cat(Const(1, 1), fraction) + Cat(is_even & has_rest, addend))[-1]
 
     def _multiply(self, m, x):
         """`x * mult` three cycles later, from four products of at most 18 signed bits each (one DSP block per
-        product).
+        product); and the same with `is_wide`, else zero.
         """
         low = Cat(x[:_PART_BITS], Const(0, 1)).as_signed()
         high = x[_PART_BITS:].as_signed()
@@ -168,11 +174,11 @@ class _Lane(wiring.Component):
             outer.eq(truncate(Cat(low_low[: 2 * _PART_BITS], high_high), outer.shape())),
             inner.eq(truncate(low_high + high_low, inner.shape())),
         ]
-        product = Signal(signed(63), reset_less=True)
-        m.d.sync += product.eq(
-            truncate(Cat(outer[:_PART_BITS], outer[_PART_BITS:].as_signed() + inner), product.shape())
-        )
-        return product
+        total = Signal(signed(63))
+        product, wide_product = Signal.like(total, reset_less=True), Signal.like(total, reset_less=True)
+        m.d.comb += total.eq(truncate(Cat(outer[:_PART_BITS], outer[_PART_BITS:].as_signed() + inner), total.shape()))
+        m.d.sync += [product.eq(total), wide_product.eq(Mux(self.is_wide, total, 0))]
+        return product, wide_product
 
 
 class Requantiser(wiring.Component):
@@ -185,7 +191,7 @@ class Requantiser(wiring.Component):
     beyond `FLOAT_PRODUCT_BITS` bits is clamped; then `clamp(y + zero_point_out, act_min, act_max)`.
 
     With `is_wide` the accumulators of low bytes (`is_low`) come a cycle before those of high bytes; x*mult is then the
-    first product plus 256 times the second. The low bytes of the outputs leave `PIPELINE_CYCLES + 1` cycles after the
+    first product plus 256 times the second. The low bytes of the outputs leave `PIPELINE_CYCLES` cycles after the
     accumulators of low bytes, the high bytes a cycle later; with `is_interleaved` the low and the high byte of each of
     the lower half of the lanes in turn, then those of the upper half.
 
@@ -213,7 +219,7 @@ class Requantiser(wiring.Component):
         As in `spec.isa.NN`, but for `is_interleaved`, which needs `is_wide`; must not change while anything is in the
         pipeline. `FLOAT` only without `is_wide` and with clamps within -128..127.
     out_valid : Out(1)
-        `valid`, `PIPELINE_CYCLES` later, one more if `is_wide`.
+        `valid`, `PIPELINE_CYCLES` later.
     outs : Out(array of 8)
         The low 8 bits of the clamped values; with `is_wide` the low and the high 8 bits in turn, ordered as said above.
     """
@@ -242,33 +248,27 @@ class Requantiser(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        is_single, is_half_up, is_float = Signal(), Signal(), Signal()
-        out_valid, is_late_valid, is_late_out = (
-            delay(m, self.valid, self.PIPELINE_CYCLES, name="valid"),
-            Signal(),
-            Signal(),
-        )
+        is_double, is_half_up, is_float = Signal(), Signal(), Signal()
+        is_late_out = Signal()
         m.d.comb += [
             is_float.eq(self.rounding == Rounding.FLOAT),
-            is_half_up.eq((self.rounding == Rounding.HALF_UP) | is_float),
-            is_single.eq((self.rounding == Rounding.SINGLE) | is_half_up),
-            self.out_valid.eq(Mux(self.is_wide, is_late_valid, out_valid)),
-        ]
-        m.d.sync += [
-            is_late_valid.eq(out_valid),
+            is_half_up.eq(self.rounding == Rounding.HALF_UP),
+            is_double.eq(self.rounding == Rounding.DOUBLE),
+            self.out_valid.eq(delay(m, self.valid, self.PIPELINE_CYCLES, name="valid")),
             is_late_out.eq(self.is_wide & ~delay(m, self.is_low, self.PIPELINE_CYCLES, name="is_low")),
         ]
         shift_left = delay(m, self.param.shift_left, 1, name="shift_left", reset_less=True)
-        mult = delay(m, self.param.mult, 2, name="mult", reset_less=True)
-        shift_right = delay(m, self.param.shift_right, 6, name="shift_right", reset_less=True)
-        has_shift = Signal()
-        m.d.sync += has_shift.eq(shift_right != 0)
-        shift_right_next = delay(m, shift_right, 1, name="shift_right_next", reset_less=True)
-        shift_right_late, shifted_out = (
-            delay(m, shift_right_next, 1, name="shift_right_late", reset_less=True),
+        mult = delay(m, self.param.mult, 3, name="mult", reset_less=True)
+        shift_right = delay(m, self.param.shift_right, 8, name="shift_right", reset_less=True)
+        shift_right_late, shifted_out, has_shift = (
+            delay(m, shift_right, 1, name="shift_right_late", reset_less=True),
             Signal(31, reset_less=True),
+            Signal(reset_less=True),
         )
-        m.d.sync += shifted_out.eq(Cat(shift_right_next > bit for bit in range(len(shifted_out))))
+        m.d.sync += [
+            shifted_out.eq(Cat(shift_right > bit for bit in range(len(shifted_out)))),
+            has_shift.eq(shifted_out[0]),
+        ]
         lanes = [_Lane() for _ in range(self.num_lanes)]
         interleaved = Cat(lane.out for lane in lanes)
         for i, lane in enumerate(lanes):
@@ -277,7 +277,7 @@ class Requantiser(wiring.Component):
             m.d.comb += [
                 lane.acc.eq(self.accs[i]),
                 lane.bias.eq(self.param.bias),
-                lane.is_single.eq(is_single),
+                lane.is_double.eq(is_double),
                 lane.is_half_up.eq(is_half_up),
                 lane.is_float.eq(is_float),
                 lane.is_wide.eq(self.is_wide),

@@ -13,6 +13,9 @@ from .blend import PIXEL_WEIGHT_BITS
 
 __all__ = ["MathLane"]
 
+_SUM_BITS = 17
+"""Of the scaled sum: a value that has no room is clamped to 16 bits whatever the zero point."""
+
 
 class MathLane(wiring.Component):
     """One element of `ADD`, `SUB` or `MUL` per cycle, or a row of a `BILINEAR` window: `a * weight_a + b * weight_b`.
@@ -71,7 +74,7 @@ class MathLane(wiring.Component):
         drop_bits, narrow_shift = 31 - ADD_SHIFT_WIDE, ADD_SHIFT - ADD_SHIFT_WIDE
         m.submodules.scale_a = scale_a = ScaleDown(x_bits=16, drop_bits=drop_bits, mult_bits=32)
         m.submodules.scale_b = scale_b = ScaleDown(x_bits=16, drop_bits=drop_bits, mult_bits=32)
-        m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31)
+        m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31, y_bits=_SUM_BITS)
         subtracts, is_mul, is_weighted, is_mean = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
             subtracts.eq((job.op == TpOp.SUB) | (job.op == TpOp.MUL)),

@@ -117,7 +117,7 @@ def run_wide(pairs, rounding, act_min=-(1 << 15), act_max=(1 << 15) - 1):
         ctx.set(dut.rounding, rounding)
         ctx.set(dut.act_min, act_min)
         ctx.set(dut.act_max, act_max)
-        for cycle in range(len(cycles) + dut.PIPELINE_CYCLES + 1):
+        for cycle in range(len(cycles) + dut.PIPELINE_CYCLES):
             entry = cycles[cycle] if cycle < len(cycles) else None
             ctx.set(dut.valid, entry is not None)
             if entry is not None:
@@ -126,7 +126,7 @@ def run_wide(pairs, rounding, act_min=-(1 << 15), act_max=(1 << 15) - 1):
                 for name, value in entry[2].items():
                     ctx.set(dut.param[name], value)
             _, _, valid, outs = await ctx.tick().sample(dut.out_valid, dut.outs)
-            if cycle >= dut.PIPELINE_CYCLES + 1 and valid:
+            if cycle >= dut.PIPELINE_CYCLES and valid:
                 seen.append(outs[0])
 
     sim = Simulator(dut)
@@ -304,7 +304,7 @@ def test_order_of_the_bytes_of_pairs(is_interleaved, first, second):
         }.items():
             ctx.set(getattr(dut, name), value)
         ctx.set(dut.param.mult, 1 << 30)
-        for cycle in range(4 + dut.PIPELINE_CYCLES + 1):
+        for cycle in range(4 + dut.PIPELINE_CYCLES):
             is_low = 1 - cycle % 2
             ctx.set(dut.valid, cycle < 4)
             ctx.set(dut.is_low, is_low)
