@@ -19,6 +19,7 @@ from convoy.hw.bus.port import ReadPort
 from convoy.hw.dma.byte_ring import ByteRing
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
+from convoy.hw.lib.choose import any_of, below, gated, rotated, rotated_late
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.register import data_register
@@ -61,6 +62,8 @@ LOADER_FIELDS = _WALK_FIELDS + _PLACE_FIELDS
 """What the loader needs of an NN descriptor."""
 
 _PAD_BITS = NN.fields["pad_left"].bits
+_FINE_BITS = 2
+"""Of a rotation, that are left to the cycle after the one of the others."""
 
 
 def _segment_layout(config: NpuConfig) -> data.StructLayout:
@@ -104,8 +107,8 @@ def _piece_layout(config: NpuConfig) -> data.StructLayout:
     the others are pad.
 
     The ring must hold `num_bytes`; `num_taken` of them are dropped then. With `is_split` only every second byte of the
-    ring is used, the odd ones if `is_odd`. The first one used goes to byte `data_first` modulo the word. Without
-    `is_stored` nothing is written.
+    ring is used, the odd ones if `is_odd`; without, it never `is_odd`. The first one used goes to byte `data_first`
+    modulo the word. Without `is_stored` nothing is written.
     """
     position = range(3 * config.num_lanes + 1)
     return data.StructLayout(
@@ -384,7 +387,7 @@ class _Phases(wiring.Component):
                 piece.num_bytes.eq(source.num_bytes),
                 piece.num_taken.eq(Mux(is_final, source.num_bytes, 0)),
                 piece.is_split.eq(job.stride_w_log2),
-                piece.is_odd.eq(px ^ source.num_pad[0]),
+                piece.is_odd.eq(job.stride_w_log2 & (px ^ source.num_pad[0])),
                 piece.is_stored.eq(stored != 0),
                 piece.word.eq(source.pixel[lanes_log2:] + planes[Cat(px, source.py)]),
                 piece.first.eq(offset),
@@ -410,9 +413,9 @@ class _Placer(wiring.Component):
     | cycle | work |
     | -- | -- |
     | 0 | are there enough bytes? |
-    | 1 | choose them, each in its column |
-    | 2 | rotate; which bytes of the word are written, which are pad |
-    | 3 | pads |
+    | 1 | choose them |
+    | 2 | rotate by fours; which bytes of the word are written, which are pad |
+    | 3 | rotate, pads |
     | 4 | `write` |
 
     Latency: 4 cycles from bytes to write. Throughput: one piece per cycle.
@@ -465,58 +468,56 @@ class _Placer(wiring.Component):
             m.d.sync += armed.eq(piece)
         m.d.sync += [is_armed.eq(self.pieces.ready), self.take.eq(Mux(self.pieces.ready, piece.num_taken, 0))]
 
-        # Stage 2: which bytes, each in its column: byte n of those used, which number `start` and on in the ring, or
-        # among its even or odd bytes, is in column (start + n) % num_lanes, in the row of `start` or the one after it
-        selected, turn, placed = (
-            Signal(8 * num_lanes, reset_less=True),
-            Signal(lanes_log2, reset_less=True),
-            Signal.like(piece, reset_less=True),
-        )
+        # Stage 2: the ring's columns, twice as many as lanes, give the bytes from that of `start` on: those before its
+        # column are of the next row. Of these, byte n of those used belongs into lane (turn + n) % num_lanes: without
+        # `is_split` a byte from a column or from the one `num_lanes` further on, else every second one.
+        start, is_before = Signal.like(self.first), Signal(2 * num_lanes)
+        turn, placed = Signal(lanes_log2, reset_less=True), Signal.like(piece, reset_less=True)
         is_placed = Signal()
-        parity, start = Signal(), Signal.like(self.first)
-        m.d.comb += [
-            parity.eq(self.first[0] ^ armed.is_odd),
-            start.eq(Mux(armed.is_split, (self.first + armed.is_odd)[1 : len(self.first)], self.first)),
-        ]
+        row, column = start[lanes_log2 + 1 :], start[: lanes_log2 + 1]
+        m.d.comb += [start.eq(self.first + armed.is_odd), is_before.eq(below(column, 2 * num_lanes))]
         ring = [self.bytes.word_select(n, 8) for n in range(len(self.bytes) // 8)]
-        row_bits = len(start) - lanes_log2
-        for column in range(num_lanes):
-            rows, row = ring[column::num_lanes], Signal(row_bits, name=f"row_{column}")
-            even_rows, odd_rows = ring[2 * column :: 2 * num_lanes], ring[2 * column + 1 :: 2 * num_lanes]
-            m.d.comb += row.eq(start[lanes_log2:] + (start[:lanes_log2] > column))
-            choices = Array([*rows, *even_rows, *odd_rows])
-            split_row = row[: row_bits - 1]
-            choice = Mux(armed.is_split, Cat(split_row, parity, Const(1, 1)), Cat(row, Const(0, 1)))
-            m.d.sync += selected.word_select(column, 8).eq(choices[choice])
-        m.d.sync += [turn.eq(truncate(start - armed.data_first, lanes_log2)), placed.eq(armed), is_placed.eq(is_armed)]
-
-        # Stage 3: where
-        rotated, is_written, is_data = (
-            Signal(8 * num_lanes, reset_less=True),
-            Signal(num_lanes),
-            Signal(num_lanes, reset_less=True),
-        )
-        word, is_channel_end, is_job_end = Signal.like(piece.word), Signal(), Signal()
-        turned = selected
-        for i in range(lanes_log2):
-            turned = Mux(turn[i], turned.rotate_right(8 << i), turned)
+        whole, split = [], []
+        for n in range(2 * num_lanes):
+            byte, lane = Signal(8, name=f"column_{n}"), n % num_lanes
+            m.d.comb += byte.eq(Array(ring[n :: 2 * num_lanes])[truncate(row + is_before[n], row.shape())])
+            is_behind = is_before[lane] & ~is_before[lane + num_lanes]
+            is_lane = is_behind if n >= num_lanes else ~is_behind
+            whole.append(gated(m, byte, ~armed.is_split & is_lane, name=f"whole_{n}"))
+            split.append(gated(m, byte, armed.is_split & (column[0] == n % 2), name=f"split_{n}"))
         m.d.sync += [
-            rotated.eq(turned),
+            turn.eq(truncate(Mux(armed.is_split, start >> 1, start) - armed.data_first, lanes_log2)),
+            placed.eq(armed),
+            is_placed.eq(is_armed),
+        ]
+
+        # Stage 3: where; the bytes by fours of lanes
+        selected = Cat(
+            any_of([whole[lane], whole[lane + num_lanes], split[2 * lane], split[2 * lane + 1]])
+            for lane in range(num_lanes)
+        )
+        is_written, is_data = Signal(num_lanes), Signal(num_lanes, reset_less=True)
+        fine_turn = Signal(_FINE_BITS, reset_less=True)
+        word, is_channel_end, is_job_end = Signal.like(piece.word), Signal(), Signal()
+        coarse = rotated_late(m, selected, turn[_FINE_BITS:], 8 << _FINE_BITS, name="coarse")
+        spans = ((placed.first, placed.end), (placed.data_first, placed.data_end))
+        is_piece, is_of_ring = (below(end, num_lanes) & ~below(begin, num_lanes) for begin, end in spans)
+        m.d.sync += [
+            fine_turn.eq(turn[:_FINE_BITS]),
             word.eq(placed.word),
             is_channel_end.eq(is_placed & placed.is_channel_end),
             is_job_end.eq(is_placed & placed.is_job_end),
-            is_written.eq(
-                Cat(is_placed & placed.is_stored & (placed.first <= i) & (placed.end > i) for i in range(num_lanes))
-            ),
-            is_data.eq(Cat((placed.data_first <= i) & (placed.data_end > i) for i in range(num_lanes))),
+            is_written.eq(Mux(is_placed & placed.is_stored, is_piece, 0)),
+            is_data.eq(is_of_ring),
         ]
 
-        # Stage 4: pads, and write
+        # Stage 4: the lanes, pads, and write
+        lanes = rotated(coarse, fine_turn, 8)
         write_data = data_register(m, self.write.data)
         m.d.sync += [
             self.write.en.eq(is_written),
             self.write.word.eq(word),
-            write_data.eq(Cat(Mux(is_data[i], rotated.word_select(i, 8), self.zero_point) for i in range(num_lanes))),
+            write_data.eq(Cat(Mux(is_data[i], lanes.word_select(i, 8), self.zero_point) for i in range(num_lanes))),
             self.channel_done.eq(is_channel_end),
             self.done.eq(is_job_end),
         ]

@@ -1,14 +1,12 @@
 """Window memory of a core: P banks of one pixel and a rotation, so that any P neighbouring pixels come in one cycle."""
 
-from functools import reduce
-from operator import or_
-
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.choose import any_of, rotated, rotated_late
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
@@ -16,6 +14,8 @@ from convoy.spec.config import NpuConfig
 
 __all__ = ["WindowMemory", "WindowWrite"]
 
+_FINE_BITS = 2
+"""Of the rotation, that are left to the cycle after the one of the others."""
 BLOCK_WORDS = 16
 """Words of the memories that a bank is made of: the fewest that a configuration has, and what look-up tables hold."""
 
@@ -94,7 +94,6 @@ class WindowMemory(wiring.Component):
                 with m.Case(first):
                     for part, begin in enumerate(begins, -1):
                         m.d.comb += begin.eq((next_words if part < first else words)[(part - first) % 4])
-        late_first = delay(m, self.pixel[:lanes_log2], self.READ_CYCLES - 1, name="first")
         block_bits, num_blocks = exact_log2(BLOCK_WORDS), depth // BLOCK_WORDS
         read_data = []
         for bank in range(num_lanes):
@@ -118,15 +117,11 @@ class WindowMemory(wiring.Component):
                 m.d.sync += value.eq(Mux(address[block_bits:] == block, read.data, 0))
                 values.append(value)
             # Stage 4: the byte of the bank
-            byte = Signal(8, reset_less=True, name=f"byte_{bank}")
-            m.d.sync += byte.eq(reduce(or_, values))
-            read_data.append(byte)
+            read_data.append(any_of(values))
 
-        # Stage 5: rotate bank order into lane order
-        stage = Cat(read_data)
-        for bit in range(lanes_log2):
-            rotated = Signal(8 * num_lanes, name=f"rotated_{bit}")
-            m.d.comb += rotated.eq(Mux(late_first[bit], stage.rotate_right(8 << bit), stage))
-            stage = rotated
-        m.d.sync += pixels.eq(stage)
+        # Stages 4 and 5: rotate bank order into lane order
+        first = delay(m, self.pixel[:lanes_log2], self.READ_CYCLES - 2, name="first")
+        fine_turn = delay(m, first[:_FINE_BITS], 1, name="fine_turn")
+        coarse = rotated_late(m, Cat(read_data), first[_FINE_BITS:], 8 << _FINE_BITS, name="coarse")
+        m.d.sync += pixels.eq(rotated(coarse, fine_turn, 8))
         return m

@@ -1,17 +1,21 @@
 """The TP engine's local memory: byte banks, written a beat at a time, gathered a group at a time."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.choose import any_of, gated, one_hot, rotated, rotated_late
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.multiple import multiple
 from convoy.hw.lib.narrow import truncate
 from convoy.spec import cycles
 
 __all__ = ["TpBuffer"]
+
+_COARSE_BITS = 2
+"""Of the rotation of a beat, that are left to the cycle after the one of the others."""
 
 
 class TpBuffer(wiring.Component):
@@ -79,23 +83,20 @@ class TpBuffer(wiring.Component):
         """Rotate the beat so that every byte is in front of its bank."""
         bank_bits = exact_log2(self._num_banks)
         word, bank = self.write_addr[bank_bits:], self.write_addr[:bank_bits]
-        amount = Signal(bank_bits)
-        m.d.comb += amount.eq(bank - self.write_skip)
-        rotated = self.write_data
-        for bit in range(bank_bits):
-            rotated = Mux(amount[bit], rotated.rotate_left(8 << bit), rotated)
+        turn = Signal(bank_bits)
+        m.d.comb += turn.eq(self.write_skip - bank)
+        fine_bits = max(bank_bits - _COARSE_BITS, 0)
+        fine = rotated(self.write_data, turn[:fine_bits], 8)
+        beat = rotated_late(m, fine, turn[fine_bits:], 8 << fine_bits, name="beat")
         for index, port in enumerate(ports):
+            m.d.comb += port.data.eq(beat.word_select(index, 8))
             offset = Signal(bank_bits, name=f"offset{index}")
             m.d.comb += offset.eq(index - bank)
-            m.d.sync += [
-                port.en.eq(self.write_en & (offset < self.write_count)),
-                port.addr.eq(word + (bank > index)),
-                port.data.eq(rotated[8 * index : 8 * index + 8]),
-            ]
+            m.d.sync += [port.en.eq(self.write_en & (offset < self.write_count)), port.addr.eq(word + (bank > index))]
 
     def _gather(self, m, gather, ports):
-        """Lane addresses, and which lane falls to which bank; then each bank takes the word of its lane, in two cycles,
-        for block memories are slow; then each lane the byte of its bank.
+        """Lane addresses, and which lane falls to which bank, whose word it takes; then each lane takes its byte from
+        the banks, in two cycles, for block memories are slow.
         """
         bank_bits = exact_log2(self._num_banks)
         base = self.read_addr[gather]
@@ -110,25 +111,18 @@ class TpBuffer(wiring.Component):
                 m.d.comb += within.eq(truncate(base[:half_bits] + offset, within.shape()))
             else:
                 m.d.comb += within.eq(base[:half_bits])
-            word = Signal(half_bits - bank_bits, reset_less=True, name=f"word{gather}_{lane}")
-            m.d.sync += word.eq(within[bank_bits:])
             banks.append(within[:bank_bits])
-            words.append(word)
+            words.append(within[bank_bits:])
         for index, port in enumerate(ports):
-            lane = Signal(range(self._num_lanes), reset_less=True, name=f"lane{gather}_{index}")
-            first = Const(self._num_lanes - 1)
-            for number, bank in reversed(list(enumerate(banks[:-1]))):
-                first = Mux(bank == index, number, first)
-            m.d.sync += lane.eq(first)
-            m.d.comb += port.addr.eq(Cat(_choose(words, lane), half))
-        read = [delay(m, port.data, 1, name=f"read{gather}_{n}", reset_less=True) for n, port in enumerate(ports)]
+            is_bank = [bank == index for bank in banks]
+            word = any_of(
+                gated(m, word, is_bank[lane] & ~Cat(is_bank[:lane]).any(), name=f"word{gather}_{index}_{lane}")
+                for lane, word in enumerate(words)
+            )
+            m.d.comb += port.addr.eq(Cat(word, half))
+        pairs = [Cat(even.data, odd.data) for even, odd in zip(ports[::2], ports[1::2], strict=True)]
         for lane, bank in enumerate(banks):
-            select = delay(m, bank, 3, name=f"select{gather}_{lane}", reset_less=True)
-            m.d.sync += self.read_data[gather][lane].eq(_choose(read, select))
-
-
-def _choose(values, index: Value) -> Value:
-    """The one of `values`, a power of two of them, that `index` says, by a tree of muxes."""
-    for bit in index:
-        values = [Mux(bit, odd, even) for even, odd in zip(values[::2], values[1::2], strict=True)]
-    return values[0]
+            is_pair = one_hot(delay(m, bank, 2, name=f"select{gather}_{lane}", reset_less=True)[1:])
+            is_odd = delay(m, bank[0], 3, name=f"is_odd{gather}_{lane}", reset_less=True)
+            pair = any_of(gated(m, each, is_pair[n], name=f"pair{gather}_{lane}_{n}") for n, each in enumerate(pairs))
+            m.d.sync += self.read_data[gather][lane].eq(Mux(is_odd, pair[8:], pair[:8]))
