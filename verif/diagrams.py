@@ -200,9 +200,8 @@ def job() -> dict[str, Any]:
 
 def group() -> dict[str, Any]:
     """Two groups of a core: two windows each, two kernels of two taps, two lane vectors; one weight is zero."""
+    num_groups = 2
     fields = dict.fromkeys(CORE_FIELDS, 0) | {
-        "num_sb": 1,
-        "num_groups": 2,
         "num_z": 2,
         "num_z_last": 2,
         "num_phases": 1,
@@ -247,7 +246,8 @@ def group() -> dict[str, Any]:
         ctx.set(core.tap_write.en, 0)
         await send(ctx, core.job, [fields])
         beat = int.from_bytes(bytes(weight & 0xFF for weight in weights), "little")
-        await send(ctx, core.beats, [{"data": beat, "last": 1}] * fields["num_groups"])
+        flags = ({"is_last_group": group == num_groups - 1, "is_last_sb": 1} for group in range(num_groups))
+        await send(ctx, core.beats, [{"data": beat, "last": 1} | each for each in flags])
 
     async def count(ctx: Any) -> None:
         nonlocal num_free
@@ -257,7 +257,7 @@ def group() -> dict[str, Any]:
     async def fill(ctx: Any) -> None:
         nonlocal num_free
         await ctx.tick().until(core.job.valid & core.job.ready)
-        for window in range(fields["num_groups"] * fields["num_z"]):
+        for window in range(num_groups * fields["num_z"]):
             while not num_free:
                 await ctx.tick()
             num_free -= 1

@@ -1,12 +1,14 @@
 """Writes completion records to memory."""
 
-from amaranth.hdl import Module, Mux, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import Burst, WritePort
-from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import COMPLETION
@@ -55,19 +57,23 @@ class Recorder(wiring.Component):
         bursts, beats = requests.i, self.write.beats
 
         raw = Signal(COMPLETION.num_bits, reset_less=True)
-        addr = Signal(32, reset_less=True)
-        num_left = Signal(range(num_beats + 1))
-        num_burst_left = Signal(range(burst_beats + 1))
+        size_log2 = exact_log2(COMPLETION.num_bytes)
+        record = Signal(32 - size_log2, reset_less=True)  # its address, in records
+        turn = Signal(num_beats, init=1)  # a bit for each beat: it is the next one
         num_pending = Signal(6)
         sent = Signal()
         m.d.comb += [
             sent.eq(bursts.valid & bursts.ready),
-            bursts.p.addr.eq(addr),
+            bursts.p.addr.eq(Cat(Const(0, exact_log2(port_bytes)), _number(turn), record)),
             bursts.p.last_beat.eq(burst_beats - 1),
         ]
         m.d.sync += num_pending.eq(num_pending + sent - self.write.done)
 
-        m.d.comb += [beats.p.data.eq(truncate(raw, beats.p.data.shape())), beats.p.strobe.eq(~0)]
+        words = (raw[port_bytes * 8 * n :][: port_bytes * 8] for n in range(num_beats))
+        m.d.comb += [
+            beats.p.data.eq(reduce(or_, (Mux(is_next, word, 0) for is_next, word in zip(turn, words, strict=True)))),
+            beats.p.strobe.eq(~0),
+        ]
 
         with m.FSM():
             with m.State("TAKE"):
@@ -78,28 +84,24 @@ class Recorder(wiring.Component):
                     self.completed[1].ready.eq(~self.completed[0].valid),
                 ]
                 with m.If(self.completed[0].valid | self.completed[1].valid):
-                    m.d.sync += [
-                        raw.eq(self.totals),
-                        addr.eq(self.base + (index << exact_log2(COMPLETION.num_bytes))),
-                        num_left.eq(num_beats),
-                    ]
+                    m.d.sync += [raw.eq(self.totals), record.eq(self.base[size_log2:] + index)]
                     m.next = "BURST"
             with m.State("BURST"):
                 m.d.comb += bursts.valid.eq(num_pending != 63)
-                m.d.sync += num_burst_left.eq(burst_beats)
                 with m.If(sent):
                     m.next = "BEATS"
             with m.State("BEATS"):
                 m.d.comb += beats.valid.eq(1)
                 with m.If(beats.ready):
-                    m.d.sync += [
-                        raw.eq(raw >> self._config.port_bits),
-                        addr.eq(addr + port_bytes),
-                        num_left.eq(num_left - 1),
-                        num_burst_left.eq(num_burst_left - 1),
-                    ]
-                    with m.If(num_left == 1):
+                    m.d.sync += turn.eq(turn.rotate_left(1))
+                    with m.If(turn[-1]):
                         m.next = "TAKE"
-                    with m.Elif(num_burst_left == 1):
+                    with m.Elif(Cat(turn[burst_beats - 1 :: burst_beats]).any()):
                         m.next = "BURST"
         return m
+
+
+def _number(turn) -> Value:
+    """Which bit is high."""
+    bits = range((len(turn) - 1).bit_length())
+    return Cat(Cat(flag for n, flag in enumerate(turn) if n >> bit & 1).any() for bit in bits)
