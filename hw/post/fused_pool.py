@@ -1,6 +1,6 @@
 """The fused maximum pool: the last stage of the drain."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -308,11 +308,9 @@ def _maxima(a: list[Value], b: list[Value], is_wide: Value) -> list[Value]:
     half, flip = len(a) // 2, is_wide << 7
     takes_low, takes_high = [], []
     for low_a, low_b, high_a, high_b in zip(a[:half], b[:half], a[half:], b[half:], strict=True):
-        is_low_more, is_high_more = (
-            (low_a ^ flip).as_signed() > (low_b ^ flip).as_signed(),
-            high_a.as_signed() > high_b.as_signed(),
-        )
-        takes_high.append(is_high_more | (is_wide & is_low_more & (high_a == high_b)))
+        # One carry chain for both bytes, which a bit between them breaks.
+        is_low_more = (low_a ^ flip).as_signed() > (low_b ^ flip).as_signed()
+        takes_high.append(Cat(low_a, Const(0, 1), high_a).as_signed() > Cat(low_b, ~is_wide, high_b).as_signed())
         takes_low.append(Mux(is_wide, takes_high[-1], is_low_more))
     return [Mux(takes, *each) for takes, each in zip(takes_low + takes_high, zip(a, b, strict=True), strict=True)]
 
@@ -367,14 +365,15 @@ class Pool(wiring.Component):
         # Every piece on its way has its room in the queue.
         num_free = Signal(range(self.OUT_DEPTH + 1), init=self.OUT_DEPTH)
         is_leaving, is_empty = Signal(), Signal()
+        is_three, is_wide = Signal(reset_less=True), Signal(reset_less=True)  # near what they choose
         is_ending, is_end = Signal(), Signal()  # the job's last chunk has come; its end goes out
         m.d.comb += [
             *(cutter.job[name].eq(job[name]) for name, _ in job.shape()),
             cutter.can_issue.eq(num_free != 0),
             cutter.chunks.p.eq(self.i.p),
             cutter.chunks.valid.eq(self.i.valid & has_pool),
-            maxima.is_three.eq(job.pool_size[0]),
-            maxima.is_wide.eq(job.is_wide),
+            maxima.is_three.eq(is_three),
+            maxima.is_wide.eq(is_wide),
             maxima.valid.eq(cutter.valid),
             maxima.piece.eq(cutter.piece),
             maxima.acts.eq(cutter.acts),
@@ -385,7 +384,11 @@ class Pool(wiring.Component):
             is_end.eq(is_ending & cutter.is_idle & (num_free == self.OUT_DEPTH)),
             self.is_idle.eq(cutter.is_idle & ~is_ending & (num_free == self.OUT_DEPTH)),
         ]
-        m.d.sync += num_free.eq(num_free - cutter.is_going + is_leaving + is_empty)
+        m.d.sync += [
+            num_free.eq(num_free - cutter.is_going + is_leaving + is_empty),
+            is_three.eq(job.pool_size[0]),
+            is_wide.eq(job.is_wide),
+        ]
         with m.If(has_pool & self.i.valid & self.i.ready & self.i.p.last):
             m.d.sync += is_ending.eq(1)
         with m.Elif(is_end & self.o.ready):

@@ -87,6 +87,8 @@ class Residual(wiring.Component):
         left = Signal.like(chunk.count)
         num_free = Signal(range(self.QUEUE_DEPTH + 1), init=self.QUEUE_DEPTH)
         is_going, is_leaving, is_piece_last = Signal(), Signal(), Signal()
+        num_there = Signal.like(operand.level)
+        is_there = Cat(num_there >= count for count in range(lanes + 1))  # as many bytes of the operand
         m.d.comb += [
             left.eq(chunk.count - used),
             is_piece_last.eq(left <= lanes),
@@ -94,9 +96,8 @@ class Residual(wiring.Component):
             piece.addr.eq(chunk.addr),
             piece.start.eq(chunk.start & (used == 0)),
             piece.last.eq(chunk.last & is_piece_last),
-            is_going.eq(
-                self.i.valid & job.has_residual & (num_free != 0) & (operand.level >= piece.count + operand.take)
-            ),
+            num_there.eq(operand.level - operand.take),
+            is_going.eq(self.i.valid & job.has_residual & (num_free != 0) & is_there.bit_select(piece.count, 1)),
             tags.i.valid.eq(is_going),
             is_leaving.eq(sums.o.valid & self.o.ready),
             self.is_idle.eq(num_free == self.QUEUE_DEPTH),
