@@ -21,7 +21,7 @@ class Loops(wiring.Component):
     Members
     -------
     job : In(fields of the descriptor)
-        Constant from `load` to the last `step`. Every `num_*` is at least 1.
+        Constant from the cycle before the last `load` to the last `step`. Every `num_*` is at least 1.
     is_pool : In(1)
         Every iteration of the innermost loop is a window; otherwise all of them together are one.
     load : In(1)
@@ -49,29 +49,24 @@ class Loops(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        left_0, left_1, left_2 = (Signal(16, name=f"left_{n}") for n in range(3))  # with the one that is made
-        is_row_end = Signal()
-        is_plane_end = Signal()
+        ends = Signal(3)  # of each loop: this is its last iteration
         m.d.comb += [
-            is_row_end.eq(left_2 == 1),
-            is_plane_end.eq(is_row_end & (left_1 == 1)),
-            self.is_last.eq(is_plane_end & (left_0 == 1)),
-            self.next_col.eq(self.step & ~is_row_end),
-            self.next_row.eq(self.step & is_row_end & ~is_plane_end),
-            self.next_plane.eq(self.step & is_plane_end),
+            self.is_last.eq(ends.all()),
+            self.next_col.eq(self.step & ~ends[2]),
+            self.next_row.eq(self.step & ends[2] & ~ends[1]),
+            self.next_plane.eq(self.step & ends[2] & ends[1]),
         ]
-        with m.If(self.load):
-            m.d.sync += left_0.eq(self.job.num_0)
-        with m.Elif(self.next_plane):
-            m.d.sync += left_0.eq(left_0 - 1)
-        with m.If(self.load | self.next_plane):
-            m.d.sync += left_1.eq(self.job.num_1)
-        with m.Elif(self.next_row):
-            m.d.sync += left_1.eq(left_1 - 1)
-        with m.If(self.load | self.next_row | self.next_plane):
-            m.d.sync += left_2.eq(Mux(self.is_pool, self.job.num_2, 1))
-        with m.Elif(self.next_col):
-            m.d.sync += left_2.eq(left_2 - 1)
+        restart_1 = self.load | self.next_plane
+        restarts = self.load, restart_1, restart_1 | self.next_row
+        nexts = self.next_plane, self.next_row, self.next_col
+        for n, (restart, advance) in enumerate(zip(restarts, nexts, strict=True)):
+            count = self.job[f"num_{n}"]
+            left, is_one = Signal(16, name=f"left_{n}"), Signal(name=f"is_one_{n}")
+            m.d.sync += is_one.eq(count == 1)
+            with m.If(restart):
+                m.d.sync += [left.eq(count), ends[n].eq(is_one if n < 2 else is_one | ~self.is_pool)]
+            with m.Elif(advance):
+                m.d.sync += [left.eq(left - 1), ends[n].eq(left == 2)]
         return m
 
 
