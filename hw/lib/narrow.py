@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Const, Mux, Shape, ShapeLike, Value
 
-__all__ = ["saturate", "truncate"]
+__all__ = ["is_at_most", "saturate", "truncate"]
 
 
 def truncate(value: Value, shape: ShapeLike) -> Value:
@@ -17,6 +17,13 @@ def truncate(value: Value, shape: ShapeLike) -> Value:
         return value
     low = value[: shape.width]
     return low.as_signed() if shape.signed else low
+
+
+def is_at_most(value: Value, limit: Value) -> Value:
+    """Whether `value` is not more than a `limit` of fewer bits, neither of them negative; without a carry chain as wide
+    as `value`.
+    """
+    return ~value[len(limit) :].any() & (value[: len(limit)] <= limit)
 
 
 def saturate(value: Value, shape: ShapeLike) -> Value:

@@ -20,7 +20,7 @@ from convoy.hw.dma.byte_ring import ByteRing
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
 from convoy.hw.lib.choose import any_of, below, gated, rotated, rotated_late
-from convoy.hw.lib.narrow import truncate
+from convoy.hw.lib.narrow import is_at_most, truncate
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
@@ -185,7 +185,7 @@ class _Segments(wiring.Component):
         m.d.comb += [
             is_full.eq((job.ring_channels != 0) & (num_free < 0)),
             room.eq(num_lanes - pixel[:lanes_log2]),
-            is_row_end.eq(cols_left <= room),
+            is_row_end.eq(is_at_most(cols_left, room)),
             is_last_py.eq(py == job.stride_h_log2),
             is_channel_end.eq(is_row_end & is_last_py & (rows_left == 1)),
             is_job_end.eq(is_channel_end & (channel_left == 1)),
@@ -284,12 +284,15 @@ class _Sources(wiring.Component):
         num_pad, num_data = Signal(_PAD_BITS), Signal(16)
         width, num_bytes = Signal(range(2 * self._config.num_lanes + 1)), Signal(range(2 * self._config.num_lanes + 1))
         room = Signal(signed(max(len(width), _PAD_BITS) + 1))  # for bytes from memory
+        most = room[: len(width)]  # if there is room
         m.d.comb += [
             num_pad.eq(Mux(segment.is_row_start, job.pad_left, pad_left)),
             num_data.eq(Mux(segment.is_row_start, Mux(segment.is_data_row, job.tile_iw, 0), data_left)),
             width.eq(Mux(job.stride_w_log2, segment.num_cols << 1, segment.num_cols)),
             room.eq(width - num_pad),
-            num_bytes.eq(Mux(room < 0, 0, truncate(Mux(num_data < room, num_data, room), num_bytes.shape()))),
+            num_bytes.eq(
+                Mux(room < 0, 0, truncate(Mux(is_at_most(num_data, most), num_data, most), num_bytes.shape()))
+            ),
             self.segments.ready.eq(~self.sources.valid | self.sources.ready),
         ]
         with m.If(self.segments.ready):

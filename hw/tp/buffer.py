@@ -102,21 +102,26 @@ class TpBuffer(wiring.Component):
         base = self.read_addr[gather]
         half_bits = len(base) - 1
         banks, words, half = [], [], Signal(reset_less=True, name=f"half{gather}")
-        m.d.sync += half.eq(base[half_bits])
+        is_ignored = Signal(self._num_lanes, name=f"is_ignored{gather}")  # a lane before has the bank
+        steps = [multiple(self.read_step[gather], lane) for lane in range(1, self._num_lanes)]
+        is_alike = [step[:bank_bits] == 0 for step in steps]
+        m.d.sync += [
+            half.eq(base[half_bits]),
+            is_ignored.eq(Cat(Cat(is_alike[:lane]).any() for lane in range(self._num_lanes))),
+        ]
         for lane in range(self._num_lanes):
             within = Signal(half_bits, name=f"within{gather}_{lane}")
             if lane:
                 offset = Signal(half_bits, reset_less=True, name=f"offset{gather}_{lane}")
-                m.d.sync += offset.eq(truncate(multiple(self.read_step[gather], lane), offset.shape()))
+                m.d.sync += offset.eq(truncate(steps[lane - 1], offset.shape()))
                 m.d.comb += within.eq(truncate(base[:half_bits] + offset, within.shape()))
             else:
                 m.d.comb += within.eq(base[:half_bits])
             banks.append(within[:bank_bits])
             words.append(within[bank_bits:])
         for index, port in enumerate(ports):
-            is_bank = [bank == index for bank in banks]
             word = any_of(
-                gated(m, word, is_bank[lane] & ~Cat(is_bank[:lane]).any(), name=f"word{gather}_{index}_{lane}")
+                gated(m, word, (banks[lane] == index) & ~is_ignored[lane], name=f"word{gather}_{index}_{lane}")
                 for lane, word in enumerate(words)
             )
             m.d.comb += port.addr.eq(Cat(word, half))

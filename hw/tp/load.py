@@ -80,7 +80,7 @@ class Load(wiring.Component):
         depth_beats = max(2 * config.max_burst_beats, OPERAND_DEPTH_BYTES // config.port_bytes)
         m.submodules.walk = walk = RunWalk()
         m.submodules.reader = reader = RunReader(config, depth_beats)
-        expected_layout = data.StructLayout({"half": 1, "last_a_run": 16, "last_b_run": 16, "has_b": 1})
+        expected_layout = data.StructLayout({"half": 1, "num_a_runs": 16, "num_b_runs": 16, "has_b": 1})
         m.submodules.expected = expected = Queue(expected_layout, 2)
         m.submodules.expected_next = expected_next = Stage(expected_layout)
         m.submodules.loaded_queue = loaded = Queue(len(self.loaded.p), 2)
@@ -104,8 +104,8 @@ class Load(wiring.Component):
             walks.p.num_outer.eq(1),
             expected.p.half.eq(job.buffer_half),
             expected.p.has_b.eq(has_b),
-            expected.p.last_a_run.eq(job.num_a_runs - 1),
-            expected.p.last_b_run.eq(job.num_b_runs - 1),
+            expected.p.num_a_runs.eq(job.num_a_runs),
+            expected.p.num_b_runs.eq(job.num_b_runs),
         ]
         with m.FSM():
             with m.State("A"):
@@ -139,13 +139,13 @@ class Load(wiring.Component):
         """Pack the beats, count the runs."""
         position, end = Signal.like(self.loaded.p), Signal.like(self.loaded.p)
         num_a_bytes = Signal.like(self.loaded.p)
-        run, is_b = Signal(16), Signal()
+        run, is_b = Signal(16, init=1), Signal()  # the first run is 1
         is_operand_end, is_end = Signal(), Signal()
         m.d.comb += [
             self.num_there.eq(position),
             beats.ready.eq(expected.valid),
             end.eq(position + beats.p.count),
-            is_operand_end.eq(beats.p.last & (run == Mux(is_b, expected.p.last_b_run, expected.p.last_a_run))),
+            is_operand_end.eq(beats.p.last & (run == Mux(is_b, expected.p.num_b_runs, expected.p.num_a_runs))),
             is_end.eq(beats.valid & beats.ready & is_operand_end & (is_b | ~expected.p.has_b)),
             loaded.valid.eq(is_end),
             loaded.p.eq(Mux(is_b, num_a_bytes, end)),
@@ -161,6 +161,6 @@ class Load(wiring.Component):
             with m.If(beats.p.last):
                 m.d.sync += run.eq(run + 1)
             with m.If(is_operand_end):
-                m.d.sync += [run.eq(0), is_b.eq(1), num_a_bytes.eq(end)]
+                m.d.sync += [run.eq(1), is_b.eq(1), num_a_bytes.eq(end)]
             with m.If(is_end):
                 m.d.sync += [position.eq(0), is_b.eq(0)]

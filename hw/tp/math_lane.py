@@ -37,6 +37,7 @@ class MathLane(wiring.Component):
     job : In
         Fields of the descriptor, constant from two cycles before the first element.
     a, b : In(signed(16))
+        Elements of int8 are their high bytes.
     weight_a, weight_b : In(PIXEL_WEIGHT_BITS)
         With a and b; at most 2^20.
     total : In(signed(32))
@@ -95,8 +96,8 @@ class MathLane(wiring.Component):
         product_shift, factor_shift = job.b_shift[: MAX_PRODUCT_SHIFT.bit_length()], drop_bits - narrow_shift
         narrow_half, wide_half = 1 << (len(b) - 1), 1 << (len(self.b) - 1)
         m.d.comb += [
-            a.eq(self.a[:8].as_signed() - job.a_zero_point),
-            b.eq(self.b[:8].as_signed() - job.b_zero_point),
+            a.eq(self.a[8:].as_signed() - job.a_zero_point),
+            b.eq(self.b[8:].as_signed() - job.b_zero_point),
             x_a.eq(Mux(job.is_wide, self.a, a << narrow_shift)),
             x_b.eq(Mux(job.is_wide, self.b, b << narrow_shift)),
             product_factor.eq(

@@ -300,20 +300,23 @@ class Process(wiring.Component):
         return missing_unit(op, self._config) is None
 
     def _arithmetic(self, m, job, tags, is_low, weights, pool):
-        """Operations on two operands, with low bytes of int16 that are kept till the high ones are there; by the first
-        lane `BILINEAR` and `MEAN`.
+        """Operations on two operands, with low bytes of int16 that are kept till the high ones are there, of int8
+        zero; by the first lane `BILINEAR` and `MEAN`.
         """
         read_a, read_b = self.read_data
         num_lanes = self._config.tp_lanes
         low_a, low_b = (
             [Signal(8, reset_less=True, name=f"low_{name}_{lane}") for lane in range(num_lanes)] for name in "ab"
         )
-        with m.If(is_low):
+        with m.If(~job.is_wide):
+            m.d.sync += Cat(low_a, low_b).eq(0)
+        with m.Elif(is_low):
             m.d.sync += [
                 low.eq(read[lane]) for lows, read in ((low_a, read_a), (low_b, read_b)) for lane, low in enumerate(lows)
             ]
-        is_minimum, is_weighted, is_mean = Signal(), Signal(), Signal()
+        is_minimum, is_weighted, is_mean, gives_low = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
+            gives_low.eq(job.is_wide & ~job.is_high),
             is_minimum.eq(job.op == TpOp.MINIMUM),
             is_weighted.eq(job.op == TpOp.BILINEAR),
             is_mean.eq(job.op == TpOp.MEAN),
@@ -323,17 +326,14 @@ class Process(wiring.Component):
             a, b = read_a[lane], read_b[lane]
             m.submodules[f"math{lane}"] = math = MathLane(has_windows=lane == 0)
             _assign(m, math.job, job)
-            m.d.comb += [
-                math.a.eq(Mux(job.is_wide, Cat(low_a[lane], a).as_signed(), a)),
-                math.b.eq(Mux(job.is_wide, Cat(low_b[lane], b).as_signed(), b)),
-            ]
+            m.d.comb += [math.a.eq(Cat(low_a[lane], a)), math.b.eq(Cat(low_b[lane], b))]
             maths.append(math)
             is_b = Signal(name=f"is_b_{lane}")
             byte_a, byte_b = (Signal(8, reset_less=True, name=f"byte_{name}_{lane}") for name in "ab")
             m.d.sync += [
                 is_b.eq((math.a < math.b) ^ is_minimum),
-                byte_a.eq(Mux(job.is_high, math.a[8:], math.a[:8])),
-                byte_b.eq(Mux(job.is_high, math.b[8:], math.b[:8])),
+                byte_a.eq(Mux(gives_low, low_a[lane], a)),
+                byte_b.eq(Mux(gives_low, low_b[lane], b)),
             ]
             extremes.append(Mux(is_b, byte_b, byte_a))
         extreme_tags = _delay(m, tags, EXTREME_CYCLES, "extreme")
@@ -358,7 +358,7 @@ class Process(wiring.Component):
             m.submodules.blend = blend = Blend()
             m.d.comb += [maths[0].weight_a.eq(weights["a"]), maths[0].weight_b.eq(weights["b"])]
             with m.If(is_weighted):
-                m.d.comb += maths[0].b.eq(read_a[1])
+                m.d.comb += maths[0].b.eq(Cat(low_b[0], read_a[1]))
             row_tags = _delay(m, tags | {"en": tags["en"] & is_weighted}, MathLane.ROW_CYCLES, "row")
             m.d.comb += [
                 blend.en.eq(row_tags["en"]),

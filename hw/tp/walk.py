@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.hw.lib.narrow import truncate
+from convoy.hw.lib.narrow import is_at_most, truncate
 from convoy.spec.isa import FRACTION_BITS, TP, TP_TWO_OPERANDS, TP_WINDOWS, TpOp
 
 from .window_position import Axis, Loops, Multiplier, RowAddresses, RowParts
@@ -421,7 +421,7 @@ class GroupWalk(wiring.Component):
         def fits(cols, is_full, num_groups):
             """Are these columns no more than so many groups?"""
             num_full = Mux(is_two_groups, 2 * lanes, Mux(is_full, lanes, Mux(is_two, 2, 1)))
-            return cols <= num_full * num_groups
+            return is_at_most(cols, num_full * num_groups)
 
         is_first_short = fits(windows.p.num_cols, is_wide | windows.p.is_fill, 1)
         with m.If(windows.ready):
@@ -437,7 +437,7 @@ class GroupWalk(wiring.Component):
                 num_cols.eq(windows.p.num_cols),
                 cols_left.eq(windows.p.num_cols),
                 rows_left.eq(windows.p.num_rows),
-                is_last_row.eq(windows.p.num_rows <= Mux(is_two_rows, 2, 1)),
+                is_last_row.eq(is_at_most(windows.p.num_rows, Mux(is_two_rows, 2, 1))),
                 is_row_end.eq(is_first_short),
                 is_short.eq(is_first_short),
             ]
@@ -449,7 +449,7 @@ class GroupWalk(wiring.Component):
                     cols_left.eq(num_cols),
                     rows_left.eq(rows_left - Mux(is_two_rows, 2, 1)),
                     is_row_0.eq(0),
-                    is_last_row.eq(rows_left <= Mux(is_two_rows, 4, 2)),
+                    is_last_row.eq(is_at_most(rows_left, Mux(is_two_rows, 4, 2))),
                     is_row_end.eq(is_short),
                 ]
             with m.Else():

@@ -21,7 +21,7 @@ class Loops(wiring.Component):
     Members
     -------
     job : In(fields of the descriptor)
-        Constant from `load` to the last `step`. Every `num_*` is at least 1.
+        Constant from the cycle before the last `load` to the last `step`. Every `num_*` is at least 1.
     is_pool : In(1)
         Every iteration of the innermost loop is a window; otherwise all of them together are one.
     load : In(1)
@@ -49,29 +49,24 @@ class Loops(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        left_0, left_1, left_2 = (Signal(16, name=f"left_{n}") for n in range(3))  # iterations that follow
-        is_row_end = Signal()
-        is_plane_end = Signal()
+        ends = Signal(3)  # of each loop: this is its last iteration
         m.d.comb += [
-            is_row_end.eq(left_2 == 0),
-            is_plane_end.eq(is_row_end & (left_1 == 0)),
-            self.is_last.eq(is_plane_end & (left_0 == 0)),
-            self.next_col.eq(self.step & ~is_row_end),
-            self.next_row.eq(self.step & is_row_end & ~is_plane_end),
-            self.next_plane.eq(self.step & is_plane_end),
+            self.is_last.eq(ends.all()),
+            self.next_col.eq(self.step & ~ends[2]),
+            self.next_row.eq(self.step & ends[2] & ~ends[1]),
+            self.next_plane.eq(self.step & ends[2] & ends[1]),
         ]
-        with m.If(self.load):
-            m.d.sync += left_0.eq(self.job.num_0 - 1)
-        with m.Elif(self.next_plane):
-            m.d.sync += left_0.eq(left_0 - 1)
-        with m.If(self.load | self.next_plane):
-            m.d.sync += left_1.eq(self.job.num_1 - 1)
-        with m.Elif(self.next_row):
-            m.d.sync += left_1.eq(left_1 - 1)
-        with m.If(self.load | self.next_row | self.next_plane):
-            m.d.sync += left_2.eq(Mux(self.is_pool, self.job.num_2 - 1, 0))
-        with m.Elif(self.next_col):
-            m.d.sync += left_2.eq(left_2 - 1)
+        restart_1 = self.load | self.next_plane
+        restarts = self.load, restart_1, restart_1 | self.next_row
+        nexts = self.next_plane, self.next_row, self.next_col
+        for n, (restart, advance) in enumerate(zip(restarts, nexts, strict=True)):
+            count = self.job[f"num_{n}"]
+            left, is_one = Signal(16, name=f"left_{n}"), Signal(name=f"is_one_{n}")
+            m.d.sync += is_one.eq(count == 1)
+            with m.If(restart):
+                m.d.sync += [left.eq(count), ends[n].eq(is_one if n < 2 else is_one | ~self.is_pool)]
+            with m.Elif(advance):
+                m.d.sync += [left.eq(left - 1), ends[n].eq(left == 2)]
         return m
 
 
@@ -155,7 +150,8 @@ class Axis(wiring.Component):
             is_beyond.eq(end > self.extent),
             self.is_before.eq(first < 0),
             self.is_inside.eq(~self.is_before & (first < self.extent)),
-            self.has_carry.eq((first_frac + self.stride_frac)[FRACTION_BITS]),
+            # The bit of the sum above the fraction, without those that are added there.
+            self.has_carry.eq(following[FRACTION_BITS] ^ first[0] ^ self.stride[0]),
             self.frac.eq(Mux(self.is_before | is_beyond, 0, first_frac)),
             self.count.eq(high - self.low),
         ]
@@ -309,8 +305,15 @@ class RowAddresses(wiring.Component):
             Signal(self._addr_bits, name=name)
             for name in ("plane", "row", "first_row", "row_step", "long_step", "plane_b", "row_b")
         )
+        next_b = truncate(
+            Mux(self.next_plane, plane_b, row_b) + Mux(self.next_plane, job.b_step_0, job.b_step_1), self._addr_bits
+        )
         with m.If(self.load):
             m.d.sync += [plane.eq(0), plane_b.eq(0), row_b.eq(0)]
+        with m.Elif(self.next_row | self.next_plane):
+            m.d.sync += row_b.eq(next_b)
+            with m.If(self.next_plane):
+                m.d.sync += plane_b.eq(next_b)
         with m.If(self.load_row):
             m.d.sync += [row.eq(Mux(self.is_pool, self.product, 0)), first_row.eq(Mux(self.is_pool, self.product, 0))]
         with m.If(self.load_step):
@@ -318,22 +321,12 @@ class RowAddresses(wiring.Component):
                 row_step.eq(truncate(Mux(self.is_pool, self.product, job.step_1), row_step.shape())),
                 long_step.eq(truncate(self.product + job.tile_iw, long_step.shape())),
             ]
-        with m.If(self.next_row):
-            m.d.sync += row_b.eq(truncate(row_b + job.b_step_1, row_b.shape()))
-            with m.If(~(self.is_copy & self.is_above)):
-                m.d.sync += row.eq(truncate(row + Mux(self.has_carry, long_step, row_step), row.shape()))
+        with m.If(self.next_row), m.If(~(self.is_copy & self.is_above)):
+            m.d.sync += row.eq(truncate(row + Mux(self.has_carry, long_step, row_step), row.shape()))
         with m.If(self.next_plane):
-            m.d.sync += [
-                plane.eq(truncate(plane + job.step_0, plane.shape())),
-                plane_b.eq(truncate(plane_b + job.b_step_0, plane_b.shape())),
-                row.eq(first_row),
-                row_b.eq(0),
-            ]
+            m.d.sync += [plane.eq(truncate(plane + job.step_0, plane.shape())), row.eq(first_row)]
         with m.If(self.clip):
-            m.d.sync += [
-                self.addr.eq(plane + Mux(self.is_pool & self.is_above, 0, row)),
-                self.addr_b.eq(plane_b + row_b),
-            ]
+            m.d.sync += [self.addr.eq(plane + Mux(self.is_pool & self.is_above, 0, row)), self.addr_b.eq(row_b)]
         return m
 
 

@@ -6,7 +6,7 @@ import pytest
 from amaranth.hdl import Module, Shape, Signal, signed, unsigned
 from amaranth.sim import Simulator
 
-from convoy.hw.lib.narrow import saturate, truncate
+from convoy.hw.lib.narrow import is_at_most, saturate, truncate
 from convoy.hw.npu import Npu
 from convoy.spec.config import PRESETS, NpuConfig
 from convoy.verif.narrowing import silent_cuts
@@ -79,3 +79,21 @@ def test_silent_cuts_are_found():
     with m.Else():
         m.d.sync += counter.eq(counter + 1)
     assert len(silent_cuts(m, ROOT / "tests")) == 1
+
+
+@pytest.mark.parametrize("limit_bits", [1, 2, 3])
+def test_is_at_most(limit_bits):
+    m = Module()
+    value, limit, result = Signal(4), Signal(limit_bits), Signal()
+    m.d.comb += result.eq(is_at_most(value, limit))
+
+    async def testbench(ctx):
+        for number in range(16):
+            for most in range(1 << limit_bits):
+                ctx.set(value, number)
+                ctx.set(limit, most)
+                assert ctx.get(result) == (number <= most)
+
+    sim = Simulator(m)
+    sim.add_testbench(testbench)
+    sim.run()

@@ -60,6 +60,7 @@ def test_lanes_match_tflite(lane, op, is_wide):
     rng = random.Random(1)
     dut = lane(has_windows=is_wide == 0) if lane is MathLane else lane()
     least, most = (-32768, 32767) if is_wide else (-128, 127)
+    place = 1 << (8 if lane is MathLane and not is_wide else 0)  # of an element of int8 in the lane's operand
 
     def job():
         low, high = sorted(rng.sample(range(least, most + 1), 2)) if rng.random() < 0.5 else (least, most)
@@ -98,8 +99,8 @@ def test_lanes_match_tflite(lane, op, is_wide):
             results = []
             for cycle in range(len(pairs) + dut.PIPELINE_CYCLES):
                 a, b = pairs[min(cycle, len(pairs) - 1)]
-                ctx.set(dut.a, a)
-                ctx.set(dut.b, b)
+                ctx.set(dut.a, a * place)
+                ctx.set(dut.b, b * place)
                 if cycle >= dut.PIPELINE_CYCLES:
                     results.append(ctx.get(dut.y))
                 await ctx.tick()
@@ -115,6 +116,7 @@ def test_weighted_rows():
     """By hand: half of 100 and half of -27, exactly; all of -128."""
     dut = MathLane(has_windows=True)
     cases = [(100, -27, 1 << 19, 1 << 19), (-128, 99, 1 << 20, 0), (127, -128, 341 * 1023, 683 * 1023)]
+    operands = [(a << 8, b << 8, weight_a, weight_b) for a, b, weight_a, weight_b in cases]
 
     async def bench(ctx):
         ctx.set(dut.job.op, TpOp.BILINEAR)
@@ -122,7 +124,7 @@ def test_weighted_rows():
         rows = []
         for cycle in range(len(cases) + dut.ROW_CYCLES):
             for target, value in zip(
-                (dut.a, dut.b, dut.weight_a, dut.weight_b), cases[min(cycle, len(cases) - 1)], strict=True
+                (dut.a, dut.b, dut.weight_a, dut.weight_b), operands[min(cycle, len(cases) - 1)], strict=True
             ):
                 ctx.set(target, value)
             if cycle >= dut.ROW_CYCLES:

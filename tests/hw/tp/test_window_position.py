@@ -45,6 +45,7 @@ def test_loops_in_order(extents, is_pool):
     async def bench(ctx):
         ctx.set(dut.job, {"num_0": num_0, "num_1": num_1, "num_2": num_2})
         ctx.set(dut.is_pool, is_pool)
+        await ctx.tick()
         for _ in range(2):
             await strobe(ctx, dut.load)
             seen = []
