@@ -6,6 +6,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.bus.port import write_beat
+from convoy.hw.lib.choose import rotated
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import PAGE_BYTES, NpuConfig
 
@@ -132,9 +134,9 @@ class BeatPacker(wiring.Component):
             with m.If(has_beat):
                 m.d.sync += next_beat_addr.eq(following)
             with m.If(is_job_end):
-                m.d.sync += [is_flushing.eq(0), begin.eq(rest_end)]
+                m.d.sync += [is_flushing.eq(0), begin.eq(truncate(rest_end, begin.shape()))]
             with m.If(can_accept):
-                m.d.sync += [end.eq(position + arrived.count), is_flushing.eq(arrived.is_last)]
+                m.d.sync += [end.eq(truncate(position + arrived.count, end.shape())), is_flushing.eq(arrived.is_last)]
                 with m.If(arrived.is_jump):
                     m.d.sync += [beat_addr.eq(arrived.addr[port_log2:]), begin.eq(position)]
 
@@ -144,9 +146,7 @@ class BeatPacker(wiring.Component):
         for first in range(0, self.num_lanes, port_bytes):
             part = arrived.data[8 * first :][: 8 * port_bytes]
             part = Cat(part, Const(0, 8 * port_bytes - len(part)))
-            for bit in range(port_log2):
-                part = Mux(position[bit], part.rotate_left(8 << bit), part)
-            turned.append(part)
+            turned.append(rotated(m, part, position, 8, name=f"turned_{first}", is_left=True))
         for row, row_bytes in enumerate(rows):
             for column, byte in enumerate(row_bytes):
                 if row + 1 < len(rows):

@@ -5,6 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
+from convoy.hw.lib.choose import rotated
+
 from .byte_ring import ByteRing
 from .types import SkipBeat
 
@@ -69,12 +71,5 @@ class ByteQueue(wiring.Component):
             row = Signal(len(ring.first) - column_bits, name=f"row_{column}")
             m.d.comb += row.eq((ring.first >> column_bits) + (ring.first[:column_bits] > column))
             columns.append(Array(places[column::num_columns])[row])
-        oldest = Cat(columns)
-        for i in range(column_bits):
-            rotated = Signal(len(oldest), name=f"rotated_{i}")
-            m.d.comb += rotated.eq(oldest)
-            with m.If(ring.first[i]):
-                m.d.comb += rotated.eq(oldest.rotate_right(8 << i))
-            oldest = rotated
-        m.d.comb += self.data.eq(oldest)
+        m.d.comb += self.data.eq(rotated(m, Cat(columns), ring.first[:column_bits], 8, name="rotated"))
         return m

@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.choose import rotated
 from convoy.hw.lib.narrow import truncate
 
 from .types import SkipBeat
@@ -84,12 +85,14 @@ class ByteRing(wiring.Component):
             self.beats.ready.eq(has_room | (staged_bytes == 0)),
             turn.eq(column - beat.skip),
         ]
+        turned = rotated(m, beat.data, turn, 8, name="turned", is_left=True)
+        turned_used = rotated(m, used[:num_in_bytes], column, 1, name="used", is_left=True)
         with m.If(self.beats.ready):
             m.d.sync += [
-                columns.eq(_rotate(beat.data, turn, 8)),
+                columns.eq(turned),
                 staged_bytes.eq(arriving_bytes),
                 tail.eq(tail + arriving_bytes),
-                is_written.eq(_rotate(used[:num_in_bytes], column, 1)),
+                is_written.eq(turned_used),
                 is_next_row.eq((1 << column)[:num_in_bytes] - 1),
                 row.eq(tail >> column_bits),
             ]
@@ -107,10 +110,3 @@ class ByteRing(wiring.Component):
             self.first.eq(truncate(self.first + self.take, self.first.shape())),
         ]
         return m
-
-
-def _rotate(value, num_items, item_bits):
-    """`value` rotated left by `num_items` items, a stage of multiplexers per bit of `num_items`."""
-    for i, bit in enumerate(num_items):
-        value = Mux(bit, value.rotate_left(item_bits << i), value)
-    return value

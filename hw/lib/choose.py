@@ -37,10 +37,15 @@ def gated(m: Module, value: Value, is_chosen: Value, *, name: str) -> Signal:
     return register
 
 
-def rotated(value: Value, turn: Value, item_bits: int) -> Value:
-    """`value` rotated right by `turn` items."""
+def rotated(m: Module, value: Value, turn: Value, item_bits: int, *, name: str, is_left: bool = False) -> Value:
+    """`value` rotated right, or left, by `turn` items: a row of multiplexers for each bit of `turn`, each row a signal,
+    for what is an expression is written out wherever it is read.
+    """
     for n, bit in enumerate(turn):
-        value = Mux(bit, value.rotate_right(item_bits << n), value)
+        row = Signal(len(value), name=f"{name}_{n}")
+        by = item_bits << n
+        m.d.comb += row.eq(Mux(bit, value.rotate_left(by) if is_left else value.rotate_right(by), value))
+        value = row
     return value
 
 

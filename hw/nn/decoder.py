@@ -258,7 +258,8 @@ class TokenBits(wiring.Component):
             ]
         with m.If(take):
             m.d.sync += first.eq(first + num_bits)
-        m.d.sync += level.eq(Cat(level[:part_log2], level[part_log2:] + can_append) - Mux(take, num_bits, 0))
+        filled = Cat(level[:part_log2], level[part_log2:] + can_append)
+        m.d.sync += level.eq(truncate(filled - Mux(take, num_bits, 0), level.shape()))
 
         # Only the bits that a token may need go through the stages that turn the ring
         cut, spare, token = (Signal(8 + MAX_RUN_BITS, reset_less=True, name=name) for name in ("cut", "spare", "token"))

@@ -16,6 +16,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
+from convoy.hw.lib.choose import below
 from convoy.hw.lib.narrow import truncate
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN, PARAM
@@ -406,15 +407,18 @@ class _LaneColumns(wiring.Component):
         with m.If(self.restart):
             m.d.sync += num_after.eq(last)
         with m.Elif(self.advance):
-            m.d.sync += num_after.eq(Mux(left < 0, num_after - wrapped_step, left[:14]))
+            m.d.sync += num_after.eq(truncate(Mux(left < 0, num_after - wrapped_step, left), num_after.shape()))
 
         # Lanes up to the end of the row, then those from the start of the next row on.
         num_outputs = Signal(signed(16))  # after the first lane, to the end of its row; negative if that is none
         m.d.comb += num_outputs.eq(num_after - gap)
         beyond = Cat(Const(0, 1), in_image) << num_after[:low_bits]
+        reached, with_output = (
+            Cat(Const(1, 1), below(count[:low_bits], num_lanes - 1)) for count in (num_after, num_outputs)
+        )
         for lane in range(num_lanes):
-            is_here = num_after[low_bits:].any() | (num_after[:low_bits] >= lane)
-            is_output = ~num_outputs[-1] & (num_outputs[low_bits:-1].any() | (num_outputs[:low_bits] >= lane))
+            is_here = num_after[low_bits:].any() | reached[lane]
+            is_output = ~num_outputs[-1] & (num_outputs[low_bits:-1].any() | with_output[lane])
             m.d.comb += self.mask[lane].eq(Mux(is_here, is_output, beyond[lane]))
         return m
 
@@ -477,16 +481,16 @@ class _LaneMask(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         num_lanes = self._num_lanes
-        below = Signal(num_lanes)  # the lanes below the row's width
+        in_row = Signal(num_lanes)  # the lanes below the row's width
         in_use = Signal(num_lanes)
         low_bits = ceil_log2(num_lanes)
         lanes = Cat(self.width[low_bits:].any() | (self.width[:low_bits] > i) for i in range(num_lanes))
         full = Mux(self.is_short, lanes, (1 << num_lanes) - 1)
         does_count = self.is_flat & ~self.is_swapped
         doubled = Cat(bit.replicate(2) for bit in in_use)
-        m.d.comb += in_use.eq(below & (self.in_image | (~does_count).replicate(num_lanes)))
+        m.d.comb += in_use.eq(in_row & (self.in_image | (~does_count).replicate(num_lanes)))
         m.d.sync += [
-            below.eq(Mux(self.is_empty, 0, Mux(self.is_swapped, truncate(1 << self.lane, num_lanes), full))),
+            in_row.eq(Mux(self.is_empty, 0, Mux(self.is_swapped, truncate(1 << self.lane, num_lanes), full))),
             self.mask.eq(Mux(self.is_interleaved, Mux(self.is_low, doubled[:num_lanes], doubled[num_lanes:]), in_use)),
         ]
         return m

@@ -515,7 +515,7 @@ class _Placer(wiring.Component):
         ]
 
         # Stage 4: the lanes, pads, and write
-        lanes = rotated(coarse, fine_turn, 8)
+        lanes = rotated(m, coarse, fine_turn, 8, name="fine")
         write_data = data_register(m, self.write.data)
         m.d.sync += [
             self.write.en.eq(is_written),

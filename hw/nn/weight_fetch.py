@@ -314,7 +314,7 @@ class WeightStreams(wiring.Component):
             with m.State("SIZE"):
                 left_low, left_high = chosen.left[: len(length)], chosen.left[len(length) :]
                 m.d.comb += [
-                    first_beat.eq(chosen.addr),
+                    first_beat.eq(truncate(chosen.addr, first_beat.shape())),
                     most.eq(config.max_burst_beats),
                     is_rest.eq(~left_high.any() & (left_low <= most)),
                 ]

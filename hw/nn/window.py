@@ -123,5 +123,5 @@ class WindowMemory(wiring.Component):
         first = delay(m, self.pixel[:lanes_log2], self.READ_CYCLES - 2, name="first")
         fine_turn = delay(m, first[:_FINE_BITS], 1, name="fine_turn")
         coarse = rotated_late(m, Cat(read_data), first[_FINE_BITS:], 8 << _FINE_BITS, name="coarse")
-        m.d.sync += pixels.eq(rotated(coarse, fine_turn, 8))
+        m.d.sync += pixels.eq(rotated(m, coarse, fine_turn, 8, name="fine"))
         return m

@@ -1,6 +1,6 @@
 """The residual sum: a second operand read from memory and added to the outputs of a convolution."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -88,7 +88,8 @@ class Residual(wiring.Component):
         num_free = Signal(range(self.QUEUE_DEPTH + 1), init=self.QUEUE_DEPTH)
         is_going, is_leaving, is_piece_last = Signal(), Signal(), Signal()
         num_there = Signal.like(operand.level)
-        is_there = Cat(num_there >= count for count in range(lanes + 1))  # as many bytes of the operand
+        # As many bytes of the operand
+        is_there = Cat(Const(1, 1), (num_there >= count for count in range(1, lanes + 1)))
         m.d.comb += [
             left.eq(chunk.count - used),
             is_piece_last.eq(left <= lanes),

@@ -86,7 +86,7 @@ class TpBuffer(wiring.Component):
         turn = Signal(bank_bits)
         m.d.comb += turn.eq(self.write_skip - bank)
         fine_bits = max(bank_bits - _COARSE_BITS, 0)
-        fine = rotated(self.write_data, turn[:fine_bits], 8)
+        fine = rotated(m, self.write_data, turn[:fine_bits], 8, name="fine")
         beat = rotated_late(m, fine, turn[fine_bits:], 8 << fine_bits, name="beat")
         for index, port in enumerate(ports):
             m.d.comb += port.data.eq(beat.word_select(index, 8))

@@ -53,7 +53,7 @@ def test_rotations():
     m = Module()
     value, turn, at_once, late = Signal(8 * ITEM_BITS), Signal(3), Signal(8 * ITEM_BITS), Signal(8 * ITEM_BITS)
     m.d.comb += [
-        at_once.eq(rotated(value, turn, ITEM_BITS)),
+        at_once.eq(rotated(m, value, turn, ITEM_BITS, name="row")),
         late.eq(rotated_late(m, value, turn, ITEM_BITS, name="copy")),
     ]
     rng = random.Random(2)
