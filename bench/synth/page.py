@@ -202,7 +202,7 @@ def _model() -> list[str]:
         *filled(
             "`convoy sweep` estimates what any configuration takes on an ECP5: each column is a sum of terms, fitted "
             "to configurations that were mapped (`driver/bench/mapped.csv`, written by `make survey`). Errors are of "
-            "configurations that the fit had not seen: each is left out in turn."
+            "configurations that the fit had not seen: each is left out in turn, if the others have its terms too."
         ),
         "",
         *_table(["column", "once", "terms", "mean error", "largest error"], rows),

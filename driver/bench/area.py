@@ -85,7 +85,9 @@ class Fit:
     """Cells for each of a term."""
     mean_error: float
     max_error: float
-    """Of configurations that the fit had not seen: each left out in turn; shares of what they take."""
+    """Of configurations that the fit had not seen: each left out in turn, if the others have its terms too; shares of
+    what they take. Not a number if there is no such one.
+    """
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,20 @@ def read_mapped(text: str) -> list[tuple[NpuConfig, dict[str, int]]]:
     return found
 
 
+def _design(terms: Terms, configs: list[NpuConfig]) -> np.ndarray:
+    return np.array([[term(config) for term in terms.values()] for config in configs], float)
+
+
 def _solve(terms: Terms, configs: list[NpuConfig], cells: np.ndarray) -> np.ndarray:
-    design = np.array([[term(config) for term in terms.values()] for config in configs], float)
+    design = _design(terms, configs)
     return np.linalg.lstsq(design / cells[:, None], np.ones(len(cells)))[0]
+
+
+def _is_told(terms: Terms, config: NpuConfig, others: list[NpuConfig]) -> bool:
+    """Whether the others tell what this one takes: it has no term that is new beside theirs."""
+    design = _design(terms, [*others, config])
+    design /= np.maximum(np.abs(design).max(axis=0), 1)
+    return np.linalg.matrix_rank(design[:-1]) == np.linalg.matrix_rank(design)
 
 
 def _value(terms: Terms, factors: np.ndarray, config: NpuConfig) -> float:
@@ -133,12 +146,14 @@ def fit(terms: Terms, configs: list[NpuConfig], cells: list[int]) -> Fit:
     seen = np.array(cells, float)
     errors = []
     for index, config in enumerate(configs):
-        others = np.delete(seen, index)
-        factors = _solve(terms, configs[:index] + configs[index + 1 :], others)
+        others = configs[:index] + configs[index + 1 :]
+        if not _is_told(terms, config, others):
+            continue
+        factors = _solve(terms, others, np.delete(seen, index))
         errors.append(abs(_value(terms, factors, config) / seen[index] - 1))
     factors = _solve(terms, configs, seen)
     named = dict(zip(terms, map(float, factors), strict=True))
-    return Fit(named, float(np.mean(errors)), max(errors))
+    return Fit(named, float(np.mean(errors)) if errors else np.nan, max(errors, default=np.nan))
 
 
 @cache

@@ -215,9 +215,8 @@ def area_error() -> str:
         f"{title} {found.mean_error:.1%} on average, {found.max_error:.1%} at most"
         for title, found in zip(titles, area_model().values(), strict=True)
     )
-    return (
-        f"Estimates of the area are off by: {'; '.join(errors)} (of mapped configurations, each left out of the fit)."
-    )
+    known = "mapped configurations that share their terms with others, each left out of the fit"
+    return f"Estimates of the area are off by: {'; '.join(errors)} (of {known})."
 
 
 def _area_cells(point: Point) -> list[str]:

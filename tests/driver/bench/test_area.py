@@ -48,6 +48,15 @@ def test_errors_are_of_configurations_left_out():
     assert found.max_error == pytest.approx(0.5), "the others say 10,000"
 
 
+def test_who_alone_has_a_term_is_not_left_out():
+    terms = {"once": lambda config: 1, "wide": lambda config: config.port_bits > 64}
+    cells = [30_000 if terms["wide"](config) else 10_000 for config in VARIED]
+    assert cells.count(30_000) == 1
+    found = fit(terms, VARIED, cells)
+    assert found.factors == pytest.approx({"once": 10_000, "wide": 20_000})
+    assert found.max_error == pytest.approx(0, abs=1e-9)
+
+
 def test_mapped_configurations_are_estimated_no_worse_than_is_said():
     mapped, model = read_mapped(MAPPED.read_text()), area_model()
     assert {PRESETS["S"], PRESETS["Q"]} <= {config for config, _ in mapped}
