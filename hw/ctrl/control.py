@@ -77,7 +77,7 @@ class Control(wiring.Component):
                 "tp_done": In(1),
                 "bus_faults": In(stream.Signature(Fault, always_ready=True)).array(2),
                 "guards": In(GuardSignature()).array(2),
-                "resets": Out(NUM_RESETS, init=-1 % (1 << NUM_RESETS)),
+                "resets": Out(NUM_RESETS, init=(1 << NUM_RESETS) - 1),
                 "read_beat": In(1),
                 "weight_beat": In(1),
                 "write_bytes": In(range(config.port_bytes + 1)),

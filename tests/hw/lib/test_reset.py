@@ -11,30 +11,20 @@ from convoy.hw.lib.reset import OwnResets, add_resettable
 from convoy.verif.pysim import simulate
 
 
-class Counter(wiring.Component):
-    """Counts cycles."""
-
-    count: Out(8)
-
-    def elaborate(self, platform):
-        m = Module()
-        m.d.sync += self.count.eq(self.count + 1)
-        return m
-
-
 class Pair(wiring.Component):
-    """A counter, and one in a unit, each with a reset of its own."""
+    """A unit with two counters of cycles, one of them with a reset of its own."""
 
     outer: In(1)
     inner: In(1)
     counts: Out(8).array(2)
 
     def elaborate(self, platform):
-        m, unit, counters = Module(), Module(), (Counter(), Counter())
+        m, unit, counters = Module(), Module(), (Module(), Module())
+        for counter, count in zip(counters, self.counts, strict=True):
+            counter.d.sync += count.eq(count + 1)
         unit.submodules.near = counters[0]
         add_resettable(unit, "counter", counters[1], self.inner, platform)
         add_resettable(m, "unit", unit, self.outer, platform)
-        m.d.comb += [self.counts[number].eq(counter.count) for number, counter in enumerate(counters)]
         return m
 
 
