@@ -33,7 +33,14 @@ def run_burst(config: NpuConfig) -> data.StructLayout:
 class BurstSplitter(wiring.Component):
     """Cuts each run into bursts of at most `max_burst_beats` that do not cross a 4 KiB boundary.
 
-    Throughput: one burst per cycle, also from run to run. Latency: 2 cycles. The output is registered.
+    | cycle | work |
+    | -- | -- |
+    | 0 | how many beats the run has |
+    | 1 | its first burst, or the next one |
+    | 2 | `bursts` |
+
+    Throughput: one burst per cycle, also from run to run. Latency: 2 cycles. `runs.ready` follows `bursts.ready` in the
+    same cycle.
 
     Members
     -------
@@ -41,20 +48,36 @@ class BurstSplitter(wiring.Component):
         `Run`.
     bursts
         `run_burst`, in ascending order of address.
+    has_run : Out(1)
+        A run has been taken whose last burst has not left.
     """
 
     def __init__(self, config: NpuConfig):
         self.config = config
-        super().__init__({"runs": In(stream.Signature(Run)), "bursts": Out(stream.Signature(run_burst(config)))})
+        super().__init__(
+            {"runs": In(stream.Signature(Run)), "bursts": Out(stream.Signature(run_burst(config))), "has_run": Out(1)}
+        )
 
     def elaborate(self, platform):
         m = Module()
         port_log2 = exact_log2(self.config.port_bytes)
         burst_log2 = exact_log2(self.config.max_burst_beats)
         page_log2 = exact_log2(PAGE_BYTES) - port_log2
-        m.submodules.stage = stage = Stage(run_burst(self.config))
-        wiring.connect(m, stage.o, wiring.flipped(self.bursts))
-        run, out = self.runs.p, stage.i.p
+        # A run's beats, less one: those of its bytes and of those before it in its first beat
+        counted = data.StructLayout({"addr": 32, "num_more": 33 - port_log2, "last_byte": port_log2})
+        m.submodules.stage = stage = Stage(counted)
+        end = Signal(33)  # the run's last byte, from the beginning of its first beat on
+        before = Signal(signed(port_log2 + 1))
+        m.d.comb += [
+            before.eq(self.runs.p.addr[:port_log2] - 1),
+            end.eq(truncate(self.runs.p.num_bytes + before, end.shape())),
+            stage.i.valid.eq(self.runs.valid),
+            stage.i.p.addr.eq(self.runs.p.addr),
+            stage.i.p.num_more.eq(end >> port_log2),
+            stage.i.p.last_byte.eq(end[:port_log2]),
+            self.runs.ready.eq(stage.i.ready),
+        ]
+        run, out = stage.o.p, self.bursts.p
 
         is_busy = Signal()
         is_first = Signal()
@@ -84,24 +107,23 @@ class BurstSplitter(wiring.Component):
         ]
         # A run begins behind the last burst of the one before; whether it is there, and whether that burst may go, is
         # not waited for
-        may_move = ~is_busy | stage.i.ready
-        end = Signal(signed(port_log2 + 2))  # its last byte, from the beginning of the beat that has the first one on
-        m.d.comb += end.eq(run.addr[:port_log2] + run.num_bytes[:port_log2] - 1)
+        may_move = ~is_busy | self.bursts.ready
         with m.If(is_last):
             m.d.comb += [
                 next_addr.eq(run.addr[port_log2:]),
                 block.eq(run.addr[port_log2 + burst_log2 : port_log2 + page_log2]),
                 first_beat.eq(run.addr[port_log2 : port_log2 + burst_log2]),
-                beats.eq(run.num_bytes[port_log2:]),
-                more.eq(end >> port_log2),
+                beats.eq(run.num_more),
+                more.eq(0),
             ]
         # Of twice the longest burst more than one is left, whatever is taken off: that sum is not waited for
         near = burst_log2 + 1
         is_near_end = ~beats[near:].any() & (next_left[: near + 1] <= next_limit)
 
         m.d.comb += [
-            self.runs.ready.eq(may_move & is_last),
-            stage.i.valid.eq(is_busy),
+            stage.o.ready.eq(may_move & is_last),
+            self.bursts.valid.eq(is_busy),
+            self.has_run.eq(stage.o.valid | is_busy),
             out.burst.addr.eq(beat_addr << port_log2),
             out.burst.last_beat.eq(Mux(is_last, left[:burst_log2], limit)),
             out.is_first.eq(is_first),
@@ -114,10 +136,10 @@ class BurstSplitter(wiring.Component):
                 beat_addr.eq(next_addr),
                 left.eq(next_left),
                 limit.eq(next_limit),
-                is_last.eq(is_near_end | (is_last & ~self.runs.valid)),
+                is_last.eq(is_near_end | (is_last & ~stage.o.valid)),
                 is_first.eq(is_last),
-                is_busy.eq(~is_last | self.runs.valid),
+                is_busy.eq(~is_last | stage.o.valid),
             ]
             with m.If(is_last):
-                m.d.sync += [first_byte.eq(run.addr[:port_log2]), last_byte.eq(end[:port_log2])]
+                m.d.sync += [first_byte.eq(run.addr[:port_log2]), last_byte.eq(run.last_byte)]
         return m

@@ -76,18 +76,18 @@ class RunReader(wiring.Component):
         port_bytes = self.config.port_bytes
         m.submodules.splitter = splitter = BurstSplitter(self.config)
         m.submodules.queue = queue = Queue(SkipBeat(port_bytes), max(self.depth_beats, BLOCK_DEPTH), is_block=True)
-        m.submodules.pending = pending = Queue(
-            data.StructLayout(
-                {
-                    "last_beat": 8,
-                    "is_first": 1,
-                    "is_last": 1,
-                    "first_byte": range(port_bytes),
-                    "last_byte": range(port_bytes),
-                }
-            ),
-            self.config.max_reads + 2,
+        due = data.StructLayout(
+            {
+                "last_beat": 8,
+                "is_first": 1,
+                "is_last": 1,
+                "first_byte": range(port_bytes),
+                "last_byte": range(port_bytes),
+            }
         )
+        m.submodules.pending = pending = Queue(due, self.config.max_reads + 2)
+        m.submodules.head = head_stage = Stage(due)
+        wiring.connect(m, pending.o, head_stage.i)
         wiring.connect(m, wiring.flipped(self.runs), splitter.runs)
         m.submodules.beat = beat = Stage(SkipBeat(port_bytes))
         wiring.connect(m, queue.o, beat.i)
@@ -103,12 +103,12 @@ class RunReader(wiring.Component):
             Signal(range(self.depth_beats + 1), init=self.depth_beats),
             Signal(range(self.depth_beats + 1)),
         )
-        has_room = Signal(init=1)  # for the longest burst, and none more urgent
-        can_request = has_room & pending.i.ready
+        can_request = Signal(init=1)  # there is room for the longest burst and a place for it, and none more urgent
         is_requested = bursts.valid & bursts.ready
-        is_taken = queue.o.valid & queue.o.ready
+        is_taken = Signal()  # in the cycle before
+        m.d.sync += is_taken.eq(queue.o.valid & queue.o.ready)
         m.d.comb += [
-            self.is_requesting.eq(~splitter.runs.ready | split.valid | self.port.bursts.valid),
+            self.is_requesting.eq(splitter.has_run | self.port.bursts.valid),
             bursts.p.eq(split.p.burst),
             bursts.valid.eq(split.valid & can_request),
             split.ready.eq(bursts.ready & can_request),
@@ -123,10 +123,12 @@ class RunReader(wiring.Component):
             truncate(room + is_taken - Mux(is_requested, split.p.burst.last_beat + 1, 0), next_room.shape())
         )
         is_held = self.hold & (next_room <= self.depth_beats - self.low_beats)
-        m.d.sync += [room.eq(next_room), has_room.eq((next_room >= self.config.max_burst_beats) & ~is_held)]
+        has_room = next_room >= self.config.max_burst_beats
+        has_place = pending.level <= pending.depth - 2  # after one more, which this cycle may add
+        m.d.sync += [room.eq(next_room), can_request.eq(has_room & has_place & ~is_held)]
 
         # Arrival: mark the bytes of the run and queue the beat.
-        head = pending.o
+        head = head_stage.o
         position = Signal(8)
         is_burst_end = position == head.p.last_beat
         first_byte = Mux(head.p.is_first & (position == 0), head.p.first_byte, 0)

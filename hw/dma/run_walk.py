@@ -27,7 +27,8 @@ class WalkJob(data.Struct):
 class RunWalk(wiring.Component):
     """Lists the runs of each job, the inner index running fastest.
 
-    Throughput: one run per cycle, also from job to job. Latency: 1 cycle. The output is registered.
+    Throughput: one run per cycle, and one cycle between two jobs. Latency: 1 cycle. The output is registered, and
+    whether a job is taken does not hang on whether a run is.
 
     Members
     -------
@@ -47,12 +48,7 @@ class RunWalk(wiring.Component):
         )  # addr is that of the next sequence; num_inner and num_outer are those that remain of the job
         inner_left = Signal(16)  # runs of the sequence, with the one shown
         outer_left = Signal(16)
-        is_last = Signal()
-        m.d.comb += [
-            is_last.eq((inner_left == 1) & (outer_left == 1)),
-            self.runs.p.num_bytes.eq(job.run_bytes),
-            self.jobs.ready.eq(~self.runs.valid | (self.runs.ready & is_last)),
-        ]
+        m.d.comb += [self.runs.p.num_bytes.eq(job.run_bytes), self.jobs.ready.eq(~self.runs.valid)]
         with m.If(self.runs.valid & self.runs.ready):
             m.d.sync += [self.runs.p.addr.eq(self.runs.p.addr + job.pitch_inner_bytes), inner_left.eq(inner_left - 1)]
             with m.If(inner_left == 1):

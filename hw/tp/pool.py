@@ -176,7 +176,7 @@ class PoolReduce(wiring.Component):
         job = self.job
         is_average, is_maximum, zero_point = Signal(), Signal(), Signal.like(job.a_zero_point)
         m.d.comb += [is_average.eq(job.op == TpOp.AVG_POOL), is_maximum.eq(job.op == TpOp.MAX_POOL)]
-        m.d.comb += zero_point.eq(Mux(job.op == TpOp.MEAN, job.a_zero_point, 0))
+        m.d.sync += zero_point.eq(Mux(job.op == TpOp.MEAN, job.a_zero_point, 0))
 
         # Bytes not in use become neutral: 0 in a sum, the least of all in a maximum.
         lanes, least = len(self.bytes[0]), -(1 << 7)

@@ -28,7 +28,6 @@ def burst_splitter(bench: Bench, config: NpuConfig):
     o = unit.bursts
     bench.legal(config, o.valid, o.p.burst)
     bench.stays("stays until taken", o.valid, o.ready, o.p)
-    stage = bench.opened(inside.stage)
     page_beats = PAGE_BYTES // config.port_bytes
     to_boundary = ~inside.beat_addr[: exact_log2(page_beats)]
     longest = config.max_burst_beats - 1
@@ -36,14 +35,14 @@ def burst_splitter(bench: Bench, config: NpuConfig):
     bench.invariant(inside.is_busy | inside.is_last)
     bench.invariant(~inside.is_busy | ~inside.is_last | (inside.left <= inside.limit))
     bench.cover("the longest burst leaves", o.valid & o.ready & (o.p.burst.last_beat == config.max_burst_beats - 1))
-    with bench.breaking("aligned", stage, "the address is that of a byte") as m:
-        m.d.sync += stage.payload.burst.addr.eq((inside.beat_addr << exact_log2(config.port_bytes)) | 1)
+    with bench.breaking("aligned", inside, "the address is that of a byte") as m:
+        m.d.comb += o.p.burst.addr.eq((inside.beat_addr << exact_log2(config.port_bytes)) | 1)
     with bench.breaking(("in one page", "below 2^32"), inside, "bursts end at no page") as m:
         m.d.comb += inside.next_limit.eq(config.max_burst_beats - 1)
-    with bench.breaking("length", stage, "the longest burst has a beat too many") as m:
-        m.d.sync += stage.payload.burst.last_beat.eq(config.max_burst_beats)
-    with bench.breaking("stays until taken", stage, "the output follows the input") as m:
-        m.d.sync += stage.payload.eq(inside.stage.i.p)
+    with bench.breaking("length", inside, "the longest burst has a beat too many") as m:
+        m.d.comb += o.p.burst.last_beat.eq(config.max_burst_beats)
+    with bench.breaking("stays until taken", inside, "the address follows the input") as m:
+        m.d.sync += inside.beat_addr.eq(inside.next_addr)
 
 
 class _Writer(wiring.Component):
@@ -120,11 +119,14 @@ def run_reader(bench: Bench, config: NpuConfig):
     bench.assume("a queue that is empty gives nothing", ~inside.is_taken | (level != 0))
     bench.prove("room", ~inside.is_requested | (inside.room >= inside.split.p.burst.last_beat + 1))
     bench.invariant(inside.room + level + due == depth)
-    bench.invariant(~inside.has_room | (inside.room >= config.max_burst_beats))
+    bench.invariant(~inside.can_request | (inside.room >= config.max_burst_beats))
+    pending = inside.pending
+    bench.prove("place", ~pending.i.valid | pending.i.ready)
+    bench.invariant(~inside.can_request | (pending.level < pending.depth))
     bench.invariant(~inside.split.valid | (inside.split.p.burst.last_beat < config.max_burst_beats))
     bench.cover("as much is on its way as there is room", due == depth)
-    with bench.breaking("room", inside, "room is taken for granted") as m:
-        m.d.sync += inside.has_room.eq(1)
+    with bench.breaking(("room", "place"), inside, "room is taken for granted") as m:
+        m.d.sync += inside.can_request.eq(1)
 
 
 def descriptor_fetch(bench: Bench, config: NpuConfig):

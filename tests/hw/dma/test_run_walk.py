@@ -39,9 +39,10 @@ JOBS = [
 ]
 
 
-def test_one_run_per_cycle():
+def test_one_run_per_cycle_and_one_cycle_between_jobs():
     cycles = walk(JOBS, 1, 1, 0)
-    assert cycles == list(range(1, 1 + len(cycles)))
+    ends = [sum(len(expected_runs(job)) for job in JOBS[:n]) for n in range(1, len(JOBS))]
+    assert cycles == [1 + run + sum(run >= end for end in ends) for run in range(len(cycles))]
 
 
 @pytest.mark.parametrize("seed", range(3))
