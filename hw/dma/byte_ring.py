@@ -75,13 +75,13 @@ class ByteRing(wiring.Component):
         tail = Signal(range(num_bytes))  # the place of the next byte to arrive
         is_written, is_next_row = Signal(num_in_bytes), Signal(num_in_bytes)
         row = Signal(range(num_bytes // num_in_bytes))
-        has_room = Signal()  # for any beat, whatever is taken
+        has_room, next_level = Signal(init=1), Signal.like(self.level)  # for any beat, whatever is taken
         arriving_bytes = Mux(self.beats.valid, beat.count, 0)
         turn = Signal(column_bits)
         column = tail[:column_bits]
         used = (1 << arriving_bytes)[: num_in_bytes + 1] - 1  # a bit for each byte that arrives
         m.d.comb += [
-            has_room.eq(self.level <= num_bytes - num_in_bytes),
+            next_level.eq(truncate(self.level + Mux(has_room, staged_bytes, 0) - self.take, next_level.shape())),
             self.beats.ready.eq(has_room | (staged_bytes == 0)),
             turn.eq(column - beat.skip),
         ]
@@ -106,7 +106,8 @@ class ByteRing(wiring.Component):
                 m.d.sync += byte.eq(columns.word_select(own, 8))
             m.d.comb += self.data.word_select(place, 8).eq(byte)
         m.d.sync += [
-            self.level.eq(self.level + Mux(has_room, staged_bytes, 0) - self.take),
+            self.level.eq(next_level),
+            has_room.eq(next_level <= num_bytes - num_in_bytes),
             self.first.eq(truncate(self.first + self.take, self.first.shape())),
         ]
         return m

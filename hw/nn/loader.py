@@ -20,7 +20,7 @@ from convoy.hw.dma.byte_ring import ByteRing
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
 from convoy.hw.lib.choose import any_of, below, gated, rotated, rotated_late
-from convoy.hw.lib.narrow import is_at_most, truncate
+from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
@@ -170,22 +170,22 @@ class _Segments(wiring.Component):
         lanes_log2 = exact_log2(num_lanes)
         segment = self.segments.payload
         is_active = Signal()
-        channel_left, rows_left, cols_left = Signal(16), Signal(16), Signal(16)
+        channel_left, rows_left = Signal(16), Signal(16)
+        reach = Signal(17)  # columns from the beginning of the word to the end of the row
         pad_rows_left, data_rows_left = Signal(_PAD_BITS), Signal(16)
         py, is_row_start = Signal(), Signal()
         pixel, row_pixel, channel_pixel = (
             Signal.like(segment.pixel, name=name) for name in ("pixel", "row_pixel", "channel_pixel")
         )
 
-        room = Signal(range(num_lanes + 1))  # to the end of the word
+        column = pixel[:lanes_log2]
         is_row_end, is_last_py, is_channel_end, is_job_end, is_moving = (Signal() for _ in range(5))
         next_row, next_channel = Signal.like(pixel), Signal.like(pixel)
         # Channels of a ring after the one in work that have a place; below none if that one waits for its own
         num_free, is_full = Signal(signed(17)), Signal()
         m.d.comb += [
             is_full.eq((job.ring_channels != 0) & (num_free < 0)),
-            room.eq(num_lanes - pixel[:lanes_log2]),
-            is_row_end.eq(is_at_most(cols_left, room)),
+            is_row_end.eq(~reach[lanes_log2 + 1 :].any() & ~(reach[lanes_log2] & reach[:lanes_log2].any())),
             is_last_py.eq(py == job.stride_h_log2),
             is_channel_end.eq(is_row_end & is_last_py & (rows_left == 1)),
             is_job_end.eq(is_channel_end & (channel_left == 1)),
@@ -199,7 +199,7 @@ class _Segments(wiring.Component):
         with m.If(is_moving):
             m.d.sync += [
                 self.segments.valid.eq(1),
-                segment.num_cols.eq(Mux(is_row_end, truncate(cols_left, room.shape()), room)),
+                segment.num_cols.eq(Mux(is_row_end, reach[: lanes_log2 + 1], num_lanes) - column),
                 segment.pixel.eq(pixel),
                 segment.py.eq(py),
                 segment.is_row_start.eq(is_row_start),
@@ -207,12 +207,12 @@ class _Segments(wiring.Component):
                 segment.is_channel_end.eq(is_channel_end),
                 segment.is_job_end.eq(is_job_end),
                 is_row_start.eq(is_row_end),
-                cols_left.eq(cols_left - room),
-                pixel.eq(pixel + room),
+                reach.eq(reach - num_lanes),
+                pixel.eq((pixel[lanes_log2:] + 1) << lanes_log2),
             ]
             with m.If(is_row_end):
                 m.d.sync += [
-                    cols_left.eq(job.tile_cols),
+                    reach.eq(job.tile_cols + next_row[:lanes_log2]),
                     pixel.eq(next_row),
                     row_pixel.eq(next_row),
                     py.eq(~is_last_py),
@@ -233,6 +233,7 @@ class _Segments(wiring.Component):
         with m.If(is_channel_start):
             first = Mux(self.start, truncate(job.stripe_word << lanes_log2, pixel.shape()), next_channel)
             m.d.sync += [
+                reach.eq(job.tile_cols),  # channels begin with a word
                 pixel.eq(first),
                 row_pixel.eq(first),
                 channel_pixel.eq(first),
@@ -242,7 +243,7 @@ class _Segments(wiring.Component):
                 channel_left.eq(Mux(self.start, job.num_ic, channel_left - 1)),
             ]
         with m.If(self.start):
-            m.d.sync += [is_active.eq(1), is_row_start.eq(1), cols_left.eq(job.tile_cols), py.eq(0)]
+            m.d.sync += [is_active.eq(1), is_row_start.eq(1), py.eq(0)]
         return m
 
 
@@ -285,14 +286,14 @@ class _Sources(wiring.Component):
         width, num_bytes = Signal(range(2 * self._config.num_lanes + 1)), Signal(range(2 * self._config.num_lanes + 1))
         room = Signal(signed(max(len(width), _PAD_BITS) + 1))  # for bytes from memory
         most = room[: len(width)]  # if there is room
+        surplus = Signal(signed(17))  # of the row's bytes, over those
         m.d.comb += [
             num_pad.eq(Mux(segment.is_row_start, job.pad_left, pad_left)),
             num_data.eq(Mux(segment.is_row_start, Mux(segment.is_data_row, job.tile_iw, 0), data_left)),
             width.eq(Mux(job.stride_w_log2, segment.num_cols << 1, segment.num_cols)),
             room.eq(width - num_pad),
-            num_bytes.eq(
-                Mux(room < 0, 0, truncate(Mux(is_at_most(num_data, most), num_data, most), num_bytes.shape()))
-            ),
+            surplus.eq(num_data - most),
+            num_bytes.eq(Mux(room < 0, 0, Mux(surplus < 0, truncate(num_data, num_bytes.shape()), most))),
             self.segments.ready.eq(~self.sources.valid | self.sources.ready),
         ]
         with m.If(self.segments.ready):
@@ -306,7 +307,7 @@ class _Sources(wiring.Component):
                 source.num_pad.eq(truncate(Mux(room < 0, width, num_pad), source.num_pad.shape())),
                 source.num_bytes.eq(num_bytes),
                 pad_left.eq(Mux(room < 0, (num_pad - width)[:_PAD_BITS], 0)),
-                data_left.eq(num_data - num_bytes),
+                data_left.eq(Mux(room < 0, num_data, Mux(surplus < 0, 0, truncate(surplus, data_left.shape())))),
             ]
         return m
 
