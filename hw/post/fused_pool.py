@@ -124,7 +124,6 @@ class _Cutter(wiring.Component):
             self.is_idle.eq(~is_active & ~units.o.valid),
             self.is_going.eq(is_active & self.can_issue & (byte_queue.level >= need)),
             byte_queue.take.eq(Mux(self.is_going, need, 0)),
-            is_row_end.eq(width_left <= lanes),
             is_unit_end.eq(self.is_going & is_row_end & (rows_left == 1)),
             emits.eq(Mux(is_three, ~is_odd_row & ~is_top, is_odd_row)),
         ]
@@ -143,7 +142,12 @@ class _Cutter(wiring.Component):
         ]
 
         def start_row(width):
-            return [width_left.eq(width), need.eq(Mux(width >= lanes, lanes, width[: len(need)]))]
+            is_more = width[exact_log2(lanes) :].any()
+            return [
+                width_left.eq(width),
+                need.eq(Mux(is_more, lanes, width[: len(need)])),
+                is_row_end.eq(~is_more | (width == lanes)),
+            ]
 
         with m.If(self.is_going):
             after = Signal(15)
@@ -339,7 +343,7 @@ class Pool(wiring.Component):
         No byte is inside.
     """
 
-    OUT_DEPTH = 8
+    OUT_DEPTH = 9
 
     def __init__(self, config: NpuConfig):
         self._config = config
@@ -364,12 +368,13 @@ class Pool(wiring.Component):
 
         # Every piece on its way has its room in the queue.
         num_free = Signal(range(self.OUT_DEPTH + 1), init=self.OUT_DEPTH)
+        can_issue = Signal()  # there is room for one more than may go in this cycle
         is_leaving, is_empty = Signal(), Signal()
         is_three, is_wide = Signal(reset_less=True), Signal(reset_less=True)  # near what they choose
         is_ending, is_end = Signal(), Signal()  # the job's last chunk has come; its end goes out
         m.d.comb += [
             *(cutter.job[name].eq(job[name]) for name, _ in job.shape()),
-            cutter.can_issue.eq(num_free != 0),
+            cutter.can_issue.eq(can_issue),
             cutter.chunks.p.eq(self.i.p),
             cutter.chunks.valid.eq(self.i.valid & has_pool),
             maxima.is_three.eq(is_three),
@@ -386,6 +391,7 @@ class Pool(wiring.Component):
         ]
         m.d.sync += [
             num_free.eq(num_free - cutter.is_going + is_leaving + is_empty),
+            can_issue.eq(num_free > 1),
             is_three.eq(job.pool_size[0]),
             is_wide.eq(job.is_wide),
         ]
