@@ -193,7 +193,7 @@ def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path) -> None:
         "--placer",
         "static",
         "--router",
-        "router2",
+        "router1",
         "--freq",
         str(mhz),
         "--seed",
