@@ -1,6 +1,6 @@
 """Queues beats until they make a burst."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -34,7 +34,7 @@ class BurstBuilder(wiring.Component):
 
     QUEUE_BURSTS = 4
     MAX_REQUESTS = 16
-    MAX_JOBS = 4
+    MAX_JOBS = 6
     COUNT_BITS = 8
     """Bits of the counters of bursts; more than twice the bursts that can be queued or in flight must fit."""
 
@@ -62,24 +62,26 @@ class BurstBuilder(wiring.Component):
         beat_addr = Signal(32 - port_log2)
         last_beat, next_last_beat = Signal(8), Signal(8)
         is_joined, is_full = Signal(), Signal()  # full: last_beat is the most
-        must_close, is_closed, is_ended, can_end = Signal(), Signal(), Signal(), Signal()
+        must_close, is_closed, is_ended = Signal(), Signal(), Signal()
+        # Every queue has a place: two in the cycle before, of which that may have taken one. Beats that wait for their
+        # burst are a quarter of what there is room for, so that some leave.
+        can_go = Signal()
+        queues = beat_queue, burst_queue, job_queue
+        m.d.sync += can_go.eq(Cat(queue.level < queue.depth - 1 for queue in queues).all())
         m.d.comb += [
             next_last_beat.eq(Mux(is_joined, last_beat + 1, 0)),
             is_joined.eq(is_open & item.p.is_next & ~is_full & ~is_ending),
             must_close.eq(is_open & (is_full | is_ending | (item.valid & item.p.has_beat & ~item.p.is_next))),
-            can_end.eq(~is_ending | job_queue.i.ready),
-            burst_queue.i.valid.eq(must_close & can_end),
+            is_closed.eq(must_close & can_go),
+            burst_queue.i.valid.eq(is_closed),
             burst_queue.i.p.addr.eq(beat_addr << port_log2),
             burst_queue.i.p.last_beat.eq(last_beat),
-            is_closed.eq(burst_queue.i.valid & burst_queue.i.ready),
-            is_ended.eq(is_ending & job_queue.i.ready & (~is_open | burst_queue.i.ready)),
+            is_ended.eq(is_ending & can_go),
         ]
 
         is_taken = item.valid & item.ready
         m.d.comb += [
-            item.ready.eq(
-                (beat_queue.i.ready | ~item.p.has_beat) & (~must_close | is_closed) & (~is_ending | is_ended)
-            ),
+            item.ready.eq(can_go),
             beat_queue.i.valid.eq(is_taken & item.p.has_beat),
             beat_queue.i.p.eq(item.p.beat),
         ]

@@ -2,7 +2,7 @@
 no more than they have room for.
 """
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.utils import exact_log2
 
@@ -95,10 +95,14 @@ def burst_builder(bench: Bench, config: NpuConfig):
     bench.invariant(~builder.is_open | ((builder.beat_addr + builder.last_beat)[: len(last_taken)] == last_taken))
     bench.invariant(~builder.is_open | (builder.beat_addr[:page_log2] + builder.last_beat < 1 << page_log2))
     bench.invariant(~builder.is_open | (builder.is_full == (builder.last_beat == config.max_burst_beats - 1)))
+    bench.prove("place", Cat(~queue.i.valid | queue.i.ready for queue in builder.queues).all())
+    bench.invariant(~builder.can_go | Cat(queue.level < queue.depth for queue in builder.queues).all())
     bench.cover(
         "a burst of two beats",
         request.valid & request.ready & (request.p.last_beat == min(1, config.max_burst_beats - 1)),
     )
+    with bench.breaking("place", builder, "places are taken for granted") as m:
+        m.d.sync += builder.can_go.eq(1)
     with bench.breaking("length", builder, "bursts are never full") as m:
         m.d.sync += builder.is_full.eq(0)
     with bench.breaking(("in one page", "below 2^32"), packer, "the page is not looked at") as m:
