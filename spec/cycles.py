@@ -22,6 +22,7 @@ __all__ = [
     "INTERRUPT_CYCLES",
     "LOW_BEATS",
     "LOW_PARAM_RECORDS",
+    "LUT_BEAT_CYCLES",
     "LUT_CYCLES",
     "MAX_WRITES",
     "MEAN_CYCLES",
@@ -102,6 +103,8 @@ ACC_READ_CYCLES = 2
 
 REQUANTISE_CYCLES, LUT_CYCLES, COMPRESS_CYCLES = 13, 2, 2
 """From sums to bytes, through a lookup table, and to a chunk without the gaps between rows."""
+LUT_BEAT_CYCLES = 2
+"""To write a beat of a lookup table; one if a beat is 32 bits, which are written per cycle and memory."""
 SCALE_CYCLES = 6
 """Of a product with a multiplier, rounded twice."""
 ARITHMETIC_CYCLES = 2 * SCALE_CYCLES + 2

@@ -82,7 +82,7 @@ RAM_UNITS = {
     "stripe": RamUnit(r"nn\.stripe", "memory", "The input stripe."),
     "pool": RamUnit(r"nn\.drain\.pool\.maxima", "lines", "Line buffer of the fused pool."),
     "gather": RamUnit(r"nn\.fetch\.gather\.source", "bytes", "Input of layers whose stripe is gathered."),
-    "tables": RamUnit(r"(nn\.drain|tp\.process)\.lut", r"table_\d+", "Look-up tables of activation functions."),
+    "tables": RamUnit(r"(nn\.drain|tp\.process)\.lut", r"table_\d+_\d+", "Look-up tables of activation functions."),
     "buffer": RamUnit(r"tp\.buffer", r"bank\d+", "Local memory of the tensor processor."),
 }
 """All memories except queues of a few entries, by the name that `--ram` takes."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, MAX_WRITES, MIN_FILL_CYCLES, NUM_TP_LANES
+from convoy.spec.cycles import AVERAGE_CYCLES_WIDE, LUT_BEAT_CYCLES, MAX_WRITES, MIN_FILL_CYCLES, NUM_TP_LANES
 from convoy.spec.isa import LUT_BYTES, MAX_RUN_BITS, PARAM, TpOp
 from convoy.spec.limits import missing_unit
 
@@ -28,6 +28,7 @@ __all__ = [
     "block_cycles",
     "copy_cycles",
     "least_cycles",
+    "lut_cycles",
     "pool_cycles",
     "table_cycles",
     "tiling_cost",
@@ -336,7 +337,12 @@ def pool_cycles(work: PoolWork, config: NpuConfig) -> float:
 
 def table_cycles(config: NpuConfig) -> float:
     """Estimate of what a lookup table costs each descriptor of the tensor processor, which loads it anew."""
-    return fitted.TP_BLOCK_CYCLES + LUT_BYTES / config.port_bytes
+    return fitted.TP_BLOCK_CYCLES + lut_cycles(config)
+
+
+def lut_cycles(config: NpuConfig) -> float:
+    """What a lookup table takes, beyond the latency of memory."""
+    return min(LUT_BEAT_CYCLES, config.port_bytes // 4) * LUT_BYTES / config.port_bytes
 
 
 def tp_window_cycles(op: TpOp, is_wide: bool, rows: np.ndarray, cols: np.ndarray, kernel_w: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from convoy.driver.emit.pack import LayerStreams, StreamCounts
+from convoy.driver.plan.cost import lut_cycles
 from convoy.driver.plan.swap import tap_cycles
 from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
@@ -28,7 +29,7 @@ from convoy.spec.cycles import (
     REQUANTISE_CYCLES,
     WAITING_BURSTS,
 )
-from convoy.spec.isa import DESCRIPTOR_BYTES, LUT_BYTES, PARAM, STREAM, TAP_BYTES, Cause
+from convoy.spec.isa import DESCRIPTOR_BYTES, PARAM, STREAM, TAP_BYTES, Cause
 
 from . import fitted
 from .port import READ_TRIP_CYCLES, WRITE_TRIP_CYCLES, Delay, SharedPort, Transfer
@@ -181,7 +182,7 @@ class NnTimer:
         self.fill_free = max(self.fill_free, accepted + fitted.FILLER_JOB_CYCLES, *self.releases[-1:])
         self.releases = []
         units = [self._unit_cycles(d, suffix) for suffix in ("", "_last")]
-        lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
+        lut = self.read_trip + lut_cycles(config) if d["has_lut"] else 0
         drain_ready = max(accepted, self.drained) + fitted.DRAIN_JOB_CYCLES + lut
         consumed: list[float] = []
         for sb in range(d["num_sb"]):
@@ -219,7 +220,7 @@ class NnTimer:
         self.ends = [max(end, accepted + fitted.CORE_JOB_CYCLES, self.buffers[0]) for end in self.ends]
         self.fill_free = max(self.fill_free, accepted + fitted.FILLER_JOB_CYCLES, *self.releases[-1:])
         end = self._swapped_windows(d, first, per_channel, gather + self.read_trip, spent)
-        lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
+        lut = self.read_trip + lut_cycles(config) if d["has_lut"] else 0
         drain_ready = max(accepted, self.drained) + fitted.DRAIN_JOB_CYCLES + lut
         start = max(end + VISIT_CYCLES, self.drained + fitted.GROUP_GAP_CYCLES, drain_ready)
         self.drain_taken = max(self.drained, accepted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from convoy.driver.plan.cost import tp_copy_bytes, tp_group_bytes, tp_window_cycles
+from convoy.driver.plan.cost import lut_cycles, tp_copy_bytes, tp_group_bytes, tp_window_cycles
 from convoy.driver.runtime.device import MemoryModel
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import (
@@ -23,7 +23,7 @@ from convoy.spec.cycles import (
     POOL_CYCLES,
     SCALE_CYCLES,
 )
-from convoy.spec.isa import FRACTION_BITS, LUT_BYTES, TP_TWO_OPERANDS, TP_WINDOWS, TpOp
+from convoy.spec.isa import FRACTION_BITS, TP_TWO_OPERANDS, TP_WINDOWS, TpOp
 
 from . import fitted
 from .nn import Slice, num_beats, port_cycles
@@ -60,7 +60,7 @@ class TpTimer:
         offered = max(ready, self.accepted) + 1
         load_start = self._load(d, max(offered, released + 1))
         taken = max(offered, self.processed + 1)
-        lut = self.read_trip + LUT_BYTES / config.port_bytes if d["has_lut"] else 0
+        lut = self.read_trip + lut_cycles(config) if d["has_lut"] else 0
         walked, loaded = taken + fitted.TP_JOB_CYCLES + lut, self.loaded + fitted.TP_LOADED_CYCLES
         if d["op"] in TP_TWO_OPERANDS:
             started = max(walked, loaded) + fitted.TP_WALK_CYCLES

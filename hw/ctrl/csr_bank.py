@@ -1,10 +1,11 @@
 """The AXI4-Lite register bank, generated from `convoy.spec.csr.REGISTERS`."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.axi import AxiLiteSignature, Resp
+from convoy.hw.lib.choose import any_of, gated
 from convoy.spec.csr import CSR_ADDR_BITS, REGISTERS, WindowControl
 
 __all__ = ["CsrBank"]
@@ -14,7 +15,7 @@ class CsrBank(wiring.Component):
     """Registers of `REGISTERS` behind AXI4-Lite; unmapped addresses answer SLVERR, all others OKAY.
 
     The two low address bits are ignored, byte strobes are honoured, AW and W may come in any order. Writes to `ro`
-    registers are ignored, reads of `wo` registers give 0. One write takes 3 cycles, one read 2; they do not disturb
+    registers are ignored, reads of `wo` registers give 0. One write takes 3 cycles, one read 4; they do not disturb
     each other.
 
     Members, for each register by its name in lower case (all 32 bits wide)
@@ -97,19 +98,28 @@ class CsrBank(wiring.Component):
     def _elaborate_read(self, m):
         bus = self.bus
         addr = Signal(CSR_ADDR_BITS - 2)
-        has_addr = Signal()
-        m.d.comb += bus.arready.eq(~has_addr & ~bus.rvalid)
+        has_addr, has_select, has_value = Signal(), Signal(), Signal()
+        m.d.comb += bus.arready.eq(~(has_addr | has_select | has_value | bus.rvalid))
+        m.d.sync += [has_addr.eq(bus.arvalid & bus.arready), has_select.eq(has_addr), has_value.eq(has_select)]
         with m.If(bus.arvalid & bus.arready):
-            m.d.sync += [addr.eq(bus.araddr[2:]), has_addr.eq(1)]
+            m.d.sync += addr.eq(bus.araddr[2:])
         with m.If(bus.rvalid & bus.rready):
             m.d.sync += bus.rvalid.eq(0)
-        with m.If(has_addr):
-            m.d.sync += [has_addr.eq(0), bus.rvalid.eq(1)]
-            with m.Switch(addr):
-                for name, register in REGISTERS.items():
-                    with m.Case(register.addr >> 2):
-                        value = 0 if register.access == "wo" else getattr(self, name.lower())
-                        m.d.sync += [bus.rdata.eq(value), bus.rresp.eq(Resp.OKAY)]
-                with m.Default():
-                    m.d.sync += [bus.rdata.eq(0), bus.rresp.eq(Resp.SLVERR)]
-        return bus.arvalid | bus.rvalid | has_addr
+
+        # Of all values only the one that is read is not cleared.
+        selects = {name: Signal(name=f"read_{name.lower()}") for name in REGISTERS}
+        m.d.sync += [selects[name].eq(has_addr & (addr == register.addr >> 2)) for name, register in REGISTERS.items()]
+        values = [
+            gated(m, getattr(self, name.lower()), selects[name], name=f"value_{name.lower()}")
+            for name, register in REGISTERS.items()
+            if register.access != "wo"
+        ]
+        is_known = Signal()
+        m.d.sync += is_known.eq(Cat(selects.values()).any())
+        with m.If(has_value):
+            m.d.sync += [
+                bus.rvalid.eq(1),
+                bus.rdata.eq(any_of(values)),
+                bus.rresp.eq(Mux(is_known, Resp.OKAY, Resp.SLVERR)),
+            ]
+        return bus.arvalid | bus.rvalid | has_addr | has_select | has_value

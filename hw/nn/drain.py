@@ -122,7 +122,7 @@ class DrainChunks(wiring.Component):
         m.submodules.walker_rest = walker_rest = Rest(tail_cycles=3)
         m.submodules.walker = rested(walker, walker_rest.is_active, platform, "walk")
         requantiser, compressor = Requantiser(config, config.post_lanes), Compressor(config.post_lanes)
-        lut = Lut(config, config.post_lanes, is_block=True) if config.has_lut else None
+        lut = Lut(config, config.post_lanes) if config.has_lut else None
         places = fifo.SyncFIFO(width=place_layout().size, depth=depth)
         results = fifo.SyncFIFO(width=len(compressor.out) + len(compressor.count), depth=depth)
         has_chunks = Signal()  # between the walker and the residual

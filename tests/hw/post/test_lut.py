@@ -11,11 +11,10 @@ from convoy.verif.pysim import ReadPortMemory, monitor, simulate, sometimes
 
 
 @pytest.mark.parametrize(("port_bits", "max_burst_beats"), [(32, 16), (64, 16), (64, 1), (128, 256), (256, 4)])
-@pytest.mark.parametrize("is_block", [False, True])
-def test_bytes_are_looked_up_or_passed_on(port_bits, max_burst_beats, is_block):
+def test_bytes_are_looked_up_or_passed_on(port_bits, max_burst_beats):
     rng = random.Random(port_bits)
     config = NpuConfig(port_bits=port_bits, max_burst_beats=max_burst_beats)
-    dut = Lut(config, 3, is_block=is_block)
+    dut = Lut(config, 3)
     memory = bytearray(rng.randbytes(8 * LUT_BYTES))
     reader = ReadPortMemory(config, dut.port, memory, latency_cycles=9, go=sometimes(rng, 0.7))
 
