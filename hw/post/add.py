@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.choose import any_of, gated, one_hot
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec import cycles
@@ -31,6 +32,8 @@ ADD_FIELDS = (
 """What an addition needs of a TP descriptor."""
 
 _ADD_JOB = TP.subset(*ADD_FIELDS)
+_FINE_BITS = 3
+"""Of a shift, that are left to the cycle after that of the others."""
 _SUM_BITS = 10
 """Of the scaled sum: a value that has no room is clamped to 8 bits whatever the zero point."""
 
@@ -111,14 +114,26 @@ class ScaleDown(wiring.Component):
         doubled = Signal(signed(total_bits - self._drop_bits + 1), reset_less=True)
         below = Signal(32, reset_less=True)  # the bits below that of 2**shift
         at = Cat(~below[:1], below[:-1] & ~below[1:])
-        rounded, y = Signal.like(doubled), data_register(m, self.y)
+        # The sum goes to one of four registers, by the upper bits of the shift; the others are zero.
+        fine, is_coarse = self.shift[:_FINE_BITS], Signal(4, reset_less=True)
+        rounded, shifted, y = Signal.like(doubled), Signal.like(doubled), data_register(m, self.y)
+        coarse = [
+            gated(m, rounded, is_one, name=f"coarse_{n}").as_signed() >> (n << _FINE_BITS)
+            for n, is_one in enumerate(is_coarse)
+        ]
         # Of a value that has room in a narrower `y` all bits from its sign on are alike.
-        y_low, sign, above = truncate(rounded >> self.shift, y.shape()), rounded[-1], rounded[len(y) - 1 : -1]
-        is_beyond = ((above ^ sign.replicate(len(above))) & ~below[: len(above)]).any() if self._is_narrow else 0
+        y_low, sign, above = truncate(shifted >> fine, y.shape()), shifted[-1], shifted[len(y) - 1 : -1]
+        is_alike = ~(above ^ sign.replicate(len(above)))
+        is_dropped = Cat(fine > bit for bit in range((1 << _FINE_BITS) - 1))[: len(above)]
+        is_beyond = ~(is_alike | is_dropped).all() if self._is_narrow else 0
+        m.d.comb += [
+            rounded.eq((doubled + (Mux(doubled < 0, below, at) | 1)) >> 1),
+            shifted.eq(any_of(Cat(value, value[-1].replicate(len(shifted) - len(value))) for value in coarse)),
+        ]
         m.d.sync += [
             doubled.eq(total >> (self._drop_bits - 1)),
             below.eq(~truncate(Const(-1, 32) << self.shift, below.shape())),
-            rounded.eq((doubled + (Mux(doubled < 0, below, at) | 1)) >> 1),
+            is_coarse.eq(one_hot(self.shift[_FINE_BITS:])),
             y.eq(Mux(is_beyond, Cat((~sign).replicate(len(y) - 1), sign).as_signed(), y_low)),
         ]
         return m
