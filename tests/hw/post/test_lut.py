@@ -11,12 +11,13 @@ from convoy.verif.pysim import ReadPortMemory, monitor, simulate, sometimes
 
 
 @pytest.mark.parametrize(("port_bits", "max_burst_beats"), [(32, 16), (64, 16), (64, 1), (128, 256), (256, 4)])
-def test_bytes_are_looked_up_or_passed_on(port_bits, max_burst_beats):
+@pytest.mark.parametrize("go", [0.7, 1.0])  # or all beats back to back
+def test_bytes_are_looked_up_or_passed_on(port_bits, max_burst_beats, go):
     rng = random.Random(port_bits)
     config = NpuConfig(port_bits=port_bits, max_burst_beats=max_burst_beats)
     dut = Lut(config, 3)
     memory = bytearray(rng.randbytes(8 * LUT_BYTES))
-    reader = ReadPortMemory(config, dut.port, memory, latency_cycles=9, go=sometimes(rng, 0.7))
+    reader = ReadPortMemory(config, dut.port, memory, latency_cycles=9, go=sometimes(rng, go))
 
     async def bench(ctx):
         for addr in (512, None, 1024, 1024, None, 0):
