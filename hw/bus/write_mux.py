@@ -1,11 +1,10 @@
 """Shares the AXI write channels among the NPU's writers."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.lib.choose import any_of
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import MAX_WRITES
@@ -95,13 +94,8 @@ class WriteMux(wiring.Component):
             arbiter.next_en.eq(gate.i.ready),
             gate.i.valid.eq(arbiter.is_any),
             gate.i.p.client.eq(arbiter.index),
-            Value.cast(gate.i.p.burst).eq(
-                any_of(
-                    Mux(chosen, Value.cast(bursts_.p), 0)
-                    for bursts_, chosen in zip(bursts, arbiter.chosen, strict=True)
-                )
-            ),
-            *(bursts_.ready.eq(gate.i.ready & chosen) for bursts_, chosen in zip(bursts, arbiter.chosen, strict=True)),
+            gate.i.p.burst.eq(Array(bursts_.p for bursts_ in bursts)[arbiter.index]),
+            *(bursts_.ready.eq(gate.i.ready & (arbiter.index == i)) for i, bursts_ in enumerate(bursts)),
             gate.o.ready.eq((~axi.awvalid | axi.awready) & order.i.ready & (~is_active | is_last_moved)),
             order.i.valid.eq(gate.o.valid & gate.o.ready),
             order.i.p.client.eq(gate.o.p.client),
