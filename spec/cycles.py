@@ -50,7 +50,7 @@ __all__ = [
     "WRITE_RETURN_CYCLES",
 ]
 
-CHECK_CYCLES = 13
+CHECK_CYCLES = 12
 """From a descriptor's arrival at the check to its offer to an engine."""
 UNIT_RESET_GROUPS = 4
 """Groups of cores and other units of the NN engine, each with a reset from a register of its own: one net does not

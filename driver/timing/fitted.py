@@ -16,7 +16,7 @@ WRITE_BURST_CYCLES = 8
 DOORBELL_CYCLES = 2
 """From the doorbell to the request of the first descriptor."""
 REFETCH_CYCLES = 1
-"""From a descriptor's departure to the request of the next but one."""
+"""From a descriptor's last beat to the request of the last burst of the next one."""
 RECORD_REQUEST_CYCLES = 1
 """From a completion to the request of its record."""
 DESCRIPTOR_CYCLES = 27

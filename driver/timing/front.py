@@ -22,7 +22,7 @@ __all__ = ["Timed", "end_cycles", "time_program"]
 FIRST_FETCH_CYCLES = fitted.DOORBELL_CYCLES + ANSWER_CYCLES
 """From the doorbell to the first beat of the first descriptor, beyond the memory's latency."""
 NEXT_FETCH_CYCLES = fitted.REFETCH_CYCLES + ANSWER_CYCLES
-"""From a descriptor's departure to the first beat of the next but one, beyond the memory's latency."""
+"""From a descriptor's last beat to the first beat of the last burst of the next one, beyond the memory's latency."""
 NUM_RIVALS = 2
 """Loads of an engine that may be under way while the other one begins one."""
 NUM_AHEAD = 1
@@ -85,8 +85,8 @@ class _Front:
 
     def _offer(self) -> float:
         """When the next descriptor has been fetched and checked."""
-        fetched = max(self.taken + 1, self.arrived) + 1
-        self.arrived = max(self.arrived, self.taken + self.latency + NEXT_FETCH_CYCLES) + self.num_beats
+        fetched = max(self.taken + self.num_beats, self.arrived) + 1
+        self.arrived = fetched + self.latency + NEXT_FETCH_CYCLES + min(self.num_beats, self.config.max_burst_beats)
         return fetched + CHECK_CYCLES * self.config.has_descriptor_check
 
     def _released(self, header: dict[str, int]) -> float:

@@ -7,7 +7,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.lib.choose import any_of, gated
 from convoy.spec.config import NpuConfig
 from convoy.spec.csr import Error
 from convoy.spec.cycles import CHECK_CYCLES
@@ -130,7 +129,7 @@ class DescriptorCheck(wiring.Component):
         Low when nothing inside would change: the unit may rest.
     """
 
-    PIPELINE_CYCLES = 4
+    PIPELINE_CYCLES = 3
     LATENCY_CYCLES = CHECK_CYCLES
     NUM_SUMS = LATENCY_CYCLES - PIPELINE_CYCLES
     """From the arrival of a descriptor at `i` to the verdict."""
@@ -204,24 +203,17 @@ class DescriptorCheck(wiring.Component):
         chosen, first, second = Signal(kind), Signal(kind, reset_less=True), Signal(kind, reset_less=True)
 
         m.d.sync += [product.eq(a * b), product_before.eq(product), first.eq(chosen), second.eq(first)]
-        is_step = [Signal(name=f"is_step_{number}") for number in range(len(sums))]
-        m.d.comb += [flag.eq(step == number) for number, flag in enumerate(is_step)]
-
-        def choose(name):
-            values = (Value.cast(getattr(each, name)) for each in sums)
-            return any_of(
-                gated(m, value, flag, name=f"{name}_{number}")
-                for number, (value, flag) in enumerate(zip(values, is_step, strict=True))
-            )
-
-        m.d.sync += [a.eq(choose("a")), b.eq(choose("b"))]
-        m.d.comb += [
-            chosen.addend.eq(choose("c")),
-            chosen.limit.eq(choose("limit")),
-            chosen.is_needed.eq(choose("is_needed")),
-            chosen.is_equal.eq(choose("is_equal")),
-            chosen.is_more.eq(choose("is_more")),
-        ]
+        with m.Switch(step):
+            for number, each in enumerate(sums):
+                with m.Case(number):
+                    m.d.sync += [a.eq(each.a), b.eq(each.b)]
+                    m.d.comb += [
+                        chosen.addend.eq(each.c),
+                        chosen.limit.eq(each.limit),
+                        chosen.is_needed.eq(each.is_needed),
+                        chosen.is_equal.eq(each.is_equal),
+                        chosen.is_more.eq(each.is_more),
+                    ]
         summed, total, is_wrong = Signal(kind, reset_less=True), Signal(num_bits + 1, reset_less=True), Signal()
         was_beyond, total_beyond = Signal(reset_less=True), Signal(reset_less=True)
         m.d.sync += [

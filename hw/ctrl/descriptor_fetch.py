@@ -2,6 +2,7 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import ReadPort
@@ -21,9 +22,9 @@ class Fetched(data.Struct):
 
 
 class Fetch(wiring.Component):
-    """Fetches `count` descriptors from `base`: one stands at `descriptors`, the next one waits behind it.
+    """Fetches `count` descriptors from `base`: one stands at `descriptors`, the next one waits in a queue behind it.
 
-    A descriptor stands 2 cycles after the previous one was taken, if memory keeps up.
+    A descriptor stands `DESCRIPTOR_BYTES / port_bytes` + 1 cycles after the previous one was taken, if memory keeps up.
 
     Members
     -------
@@ -64,29 +65,22 @@ class Fetch(wiring.Component):
         bursts_log2 = (num_beats // burst_beats - 1).bit_length()
         bursts, beats = self.read.bursts, self.read.beats
 
-        # Bursts of descriptors that have not moved on to the output: those of two while it is free
-        num_bursts = num_beats // burst_beats
+        m.submodules.queue = queue = SyncFIFO(width=config.port_bits, depth=num_beats)
         num_bursts_left = Signal(16 + bursts_log2)
-        num_requested = Signal(range(2 * num_bursts + 1))
-        num_due = Signal(range(2 * num_beats + 1))
-        num_arrived = Signal(range(num_beats + 1))
-        has_descriptor = Signal()
-        requested, offers, arrived, moved = Signal(), Signal(), Signal(), Signal()
+        num_free = Signal(range(num_beats + 1), init=num_beats)
+        num_due = Signal(range(num_beats + 1))
+        num_assembled = Signal(range(num_beats + 1))
+        requested, offers, arrived, taken = Signal(), Signal(), Signal(), Signal()
         descriptor, raw = self.descriptors, data_register(m, self.descriptors.p.raw)
-        following = Signal.like(raw, reset_less=True)
+
+        # Requests: a burst is offered only when the queue has room for all of it
         m.d.comb += [
             requested.eq(bursts.valid & bursts.ready),
             arrived.eq(beats.valid),
-            offers.eq(
-                self.enable
-                & (num_bursts_left != 0)
-                & ~num_requested[-1]
-                & ~(has_descriptor & num_requested[-2])
-                & ~bursts.valid
-            ),
+            offers.eq(self.enable & (num_bursts_left != 0) & (num_free >= burst_beats) & ~bursts.valid),
         ]
         m.d.sync += [
-            num_requested.eq(num_requested + requested - Mux(moved, num_bursts, 0)),
+            num_free.eq(num_free - Mux(requested, burst_beats, 0) + taken),
             num_due.eq(num_due + Mux(requested, burst_beats, 0) - arrived),
         ]
         with m.If(requested):
@@ -95,37 +89,36 @@ class Fetch(wiring.Component):
             m.d.sync += [bursts.valid.eq(1), num_bursts_left.eq(num_bursts_left - 1)]
         m.d.comb += bursts.p.last_beat.eq(burst_beats - 1)
 
-        # Beats are shifted into the following descriptor, first beat lowest; all of it moves to the output at once
+        # Beats are shifted into the descriptor, first beat lowest
         m.d.comb += [
-            moved.eq(num_arrived[-1] & ~has_descriptor),
-            descriptor.valid.eq(has_descriptor & self.enable),
+            queue.w_data.eq(beats.payload),
+            queue.w_en.eq(arrived),
+            taken.eq(queue.r_rdy & ((num_assembled != num_beats) | ~self.enable)),
+            queue.r_en.eq(taken),
+            descriptor.valid.eq((num_assembled == num_beats) & self.enable),
             self.is_idle.eq(
-                (num_bursts_left == 0) & ~bursts.valid & (num_due == 0) & (num_arrived == 0) & ~has_descriptor
+                (num_bursts_left == 0) & ~bursts.valid & (num_due == 0) & ~queue.r_rdy & (num_assembled == 0)
             ),
         ]
-        m.d.sync += num_arrived.eq(Mux(moved, 0, num_arrived) + arrived)
-        with m.If(arrived):
-            m.d.sync += following.eq(Cat(following, beats.p)[config.port_bits :])
-        with m.If(moved):
-            m.d.sync += [raw.eq(following), has_descriptor.eq(1)]
+        with m.If(taken):
+            m.d.sync += [raw.eq(Cat(raw, queue.r_data)[config.port_bits :]), num_assembled.eq(num_assembled + 1)]
         with m.If(descriptor.valid & descriptor.ready):
             m.d.sync += [
-                has_descriptor.eq(0),
+                num_assembled.eq(0),
                 descriptor.p.index.eq(descriptor.p.index + 1),
                 descriptor.p.addr.eq(descriptor.p.addr + DESCRIPTOR_BYTES),
             ]
-        is_dropping = ~self.enable & (has_descriptor | (num_arrived != 0) | (num_bursts_left != 0))
+        is_dropping = ~self.enable & ((num_assembled != 0) | (num_bursts_left != 0))
         m.d.comb += self.is_active.eq(
-            self.start | offers | requested | arrived | moved | (descriptor.valid & descriptor.ready) | is_dropping
+            self.start | offers | requested | arrived | taken | (descriptor.valid & descriptor.ready) | is_dropping
         )
         with m.If(~self.enable):
-            m.d.sync += [has_descriptor.eq(0), num_arrived.eq(0), num_bursts_left.eq(0)]
+            m.d.sync += [num_assembled.eq(0), num_bursts_left.eq(0)]
         with m.If(self.start):
             m.d.sync += [
                 num_bursts_left.eq(self.count << bursts_log2),
                 bursts.p.addr.eq(self.base),
                 descriptor.p.addr.eq(self.base),
                 descriptor.p.index.eq(0),
-                num_requested.eq(0),
             ]
         return m

@@ -145,15 +145,15 @@ def descriptor_fetch(bench: Bench, config: NpuConfig):
     bench.legal(config, o.valid, o.p)
     bench.stays("stays until taken", o.valid, o.ready, o.p, unless=bench.past(unit.start))
     bench.assume("a program starts when the one before has ended", ~unit.start | unit.is_idle)
-    room = Mux(inside.has_descriptor, num_beats, 2 * num_beats)
-    beats = inside.num_due + inside.num_arrived
-    requested = inside.num_requested * inside.burst_beats
-    bench.prove("room", ~o.valid | (beats + inside.burst_beats <= room))
-    bench.assume("memory returns no beat that was not requested", ~inside.arrived | (inside.num_due != 0))
-    bench.prove("place", ~inside.arrived | ~inside.num_arrived[-1] | inside.moved)
-    bench.invariant(inside.num_arrived <= num_beats)
-    bench.invariant(requested + Mux(o.valid, inside.burst_beats, 0) <= room)
-    bench.invariant(beats <= requested)
+    bench.prove("room", ~o.valid | (inside.num_free >= inside.burst_beats))
+    due, level = Signal(range(num_beats + 1)), Signal(range(num_beats + 1))
+    bench.m.d.sync += [
+        due.eq(due + Mux(inside.requested, inside.burst_beats, 0) - inside.arrived),
+        level.eq(level + inside.arrived - inside.taken),
+    ]
+    bench.assume("memory returns no beat that was not requested", ~inside.arrived | (due != 0))
+    bench.assume("a queue that is empty gives nothing", ~inside.taken | (level != 0))
+    bench.invariant(inside.num_free + due + level == num_beats)
     bench.invariant(o.p.addr[: exact_log2(inside.burst_beats * config.port_bytes)] == 0)
     bench.cover("a burst leaves", o.valid & o.ready)
     with (
@@ -165,8 +165,5 @@ def descriptor_fetch(bench: Bench, config: NpuConfig):
         m.d.comb += o.p.last_beat.eq(config.max_burst_beats)
     with bench.breaking("stays until taken", inside, "the address goes on by itself") as m:
         m.d.sync += o.p.addr.eq(o.p.addr + DESCRIPTOR_BYTES)
-    with bench.breaking("room", inside, "bursts are requested while a descriptor stands") as m:
+    with bench.breaking("room", inside, "a burst is requested while one is on its way") as m:
         m.d.comb += inside.offers.eq(1)
-        m.d.sync += inside.has_descriptor.eq(1)
-    with bench.breaking("place", inside, "a beat counts as half a descriptor") as m, m.If(inside.arrived):
-        m.d.sync += inside.num_arrived.eq(inside.num_arrived + num_beats // 2)

@@ -347,7 +347,7 @@ def test_watchdog():
             await ctx.tick().repeat(40)
             bench.is_bus_busy = is_bus_hung
             ctx.set(dut.guards[0].oldest_addr, 0x1230)
-            await bench.wait(ctx, max_cycles=100 + 17 + INTERRUPT_CYCLES)
+            await bench.wait(ctx, max_cycles=100 + 15 + INTERRUPT_CYCLES)
             assert await bench.read(ctx, "ERROR") == Error.WATCHDOG
             assert await bench.read(ctx, "ERROR_ADDR") == (0x1230 if is_bus_hung else 0)
             assert await bench.read(ctx, "STATUS") == Status.ERROR | (Status.STOPPING if is_bus_hung else 0)
