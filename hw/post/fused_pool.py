@@ -8,6 +8,7 @@ from amaranth.utils import exact_log2
 
 from convoy.hw.dma.byte_queue import ByteQueue
 from convoy.hw.dma.types import Chunk
+from convoy.hw.lib.narrow import is_at_most
 from convoy.hw.lib.queue import Queue
 from convoy.hw.lib.register import data_register
 from convoy.spec.config import NpuConfig
@@ -142,12 +143,8 @@ class _Cutter(wiring.Component):
         ]
 
         def start_row(width):
-            is_more = width[exact_log2(lanes) :].any()
-            return [
-                width_left.eq(width),
-                need.eq(Mux(is_more, lanes, width[: len(need)])),
-                is_row_end.eq(~is_more | (width == lanes)),
-            ]
+            is_last = is_at_most(width, Const(lanes))
+            return [width_left.eq(width), need.eq(Mux(is_last, width[: len(need)], lanes)), is_row_end.eq(is_last)]
 
         with m.If(self.is_going):
             after = Signal(15)
