@@ -4,17 +4,18 @@ adder and the TP engine.
 
 import itertools
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from convoy.hw.lib.choose import any_of, below, gated, one_hot
+from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
 from convoy.spec import cycles
 from convoy.spec.isa import ADD_SHIFT, TP
 
-__all__ = ["ADD_FIELDS", "AddLane", "ScaleDown", "clamp"]
+__all__ = ["ADD_FIELDS", "MAX_PRESCALE", "SCALED_MULT_BITS", "AddLane", "ScaleDown", "clamp", "prescaled"]
 
 ADD_FIELDS = (
     "a_zero_point",
@@ -32,8 +33,14 @@ ADD_FIELDS = (
 """What an addition needs of a TP descriptor."""
 
 _ADD_JOB = TP.subset(*ADD_FIELDS)
-_FINE_BITS = 3
-"""Of a shift, that are left to the cycle after that of the others."""
+_FINE_BITS = 2
+"""Of a shift, the lowest, that the multiplier makes up for."""
+MAX_PRESCALE = (1 << _FINE_BITS) - 1
+"""Bits by which a multiplier is shifted left for that, at most."""
+_PART_BITS = 17
+"""Of an operand that is too wide for a multiplier, in its low part."""
+SCALED_MULT_BITS = _PART_BITS + 18
+"""Of a multiplier that has been shifted left, with a sign."""
 _SUM_BITS = 10
 """Of the scaled sum: a value that has no room is clamped to 8 bits whatever the zero point."""
 
@@ -41,7 +48,10 @@ _SUM_BITS = 10
 class ScaleDown(wiring.Component):
     """`h = (x*mult + 2^(drop_bits-1)) >> drop_bits`, then `y = h / 2^shift` rounded half away from zero.
 
-    Latency: `PIPELINE_CYCLES`. Throughput: one value per cycle. Multipliers of at most 18 x 17 bits, registered on both
+    The two lowest bits of the shift are made up for in the multiplier, which is the same for many values: `prescaled`
+    shifts that left by 3 - shift % 4, and what is left is a right shift by a multiple of four.
+
+    Latency: `PIPELINE_CYCLES`. Throughput: one value per cycle. Multipliers of at most 18 x 18 bits, registered on both
     sides.
 
     Parameters
@@ -49,40 +59,50 @@ class ScaleDown(wiring.Component):
     x_bits : int
         Width of `x`, at most 34.
     mult_bits : int
-        Width of `mult`, at most 32.
+        Bits of `mult` before it is scaled, a sign not counted.
     drop_bits : int
         Bits of the product that the first rounding drops, at least 1.
     y_bits : int, optional
-        Width of `y`, which is saturated to that; without, `y` has room for every value.
+        Width of `y`, at least 2: a value that has no room becomes one of its sign that is at least 2^(y_bits-2), or
+        less than -2^(y_bits-2). Without, `y` has room for every value.
 
     Members
     -------
     x : In(signed(x_bits))
-    mult : In(mult_bits)
-        From a register; that of a value one cycle after `x`.
+    mult : In(signed(SCALED_MULT_BITS))
+        `prescaled`, from a register; that of a value one cycle after `x`. Negative only while `shift` is 0.
     shift : In(5)
         Constant while values are in the pipeline.
+    inverts : In(1)
+        `y` is inverted bit by bit; constant as well.
     y : Out(signed(y_bits)), of x_bits + mult_bits - drop_bits bits by default
     """
 
     PIPELINE_CYCLES = cycles.SCALE_CYCLES
 
     def __init__(self, *, x_bits: int, drop_bits: int, mult_bits: int = 31, y_bits: int | None = None):
-        self._x_bits, self._total_bits, self._drop_bits = x_bits, x_bits + mult_bits, drop_bits
+        self._x_bits, self._total_bits, self._drop_bits = x_bits, x_bits + mult_bits + MAX_PRESCALE, drop_bits
         self._is_narrow = y_bits is not None
-        y_shape = signed(y_bits if self._is_narrow else self._total_bits - drop_bits)
-        super().__init__({"x": In(signed(x_bits)), "mult": In(mult_bits), "shift": In(5), "y": Out(y_shape)})
+        y_shape = signed(y_bits if self._is_narrow else x_bits + mult_bits - drop_bits)
+        super().__init__(
+            {
+                "x": In(signed(x_bits)),
+                "mult": In(signed(SCALED_MULT_BITS)),
+                "shift": In(5),
+                "inverts": In(1),
+                "y": Out(y_shape),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
-        x_low_bits, mult_low_bits = 17, 16
         total_bits = self._total_bits
 
         x = Signal.like(self.x, reset_less=True)
         m.d.sync += x.eq(self.x)
-        factors = self.mult[:mult_low_bits], self.mult[mult_low_bits:]
-        has_parts = self._x_bits > x_low_bits + 1
-        x_parts = (x[:x_low_bits], x[x_low_bits:].as_signed()) if has_parts else (x,)
+        factors = self.mult[:_PART_BITS], self.mult[_PART_BITS:].as_signed()
+        has_parts = self._x_bits > _PART_BITS + 1
+        x_parts = (x[:_PART_BITS], x[_PART_BITS:].as_signed()) if has_parts else (x,)
         pairs = list(itertools.product(x_parts, factors))
         products = [
             Signal(signed(len(part) + len(factor) + 1), reset_less=True, name=f"product_{i}")
@@ -92,51 +112,74 @@ class ScaleDown(wiring.Component):
 
         # Of four products the lowest and the highest lie side by side.
         outer = Signal(signed(total_bits), reset_less=True)
-        inner = Signal(signed(total_bits - mult_low_bits), reset_less=True)
+        inner = Signal(signed(total_bits - _PART_BITS), reset_less=True)
         if has_parts:
             low_low, low_high, high_low, high_high = products
             m.d.sync += [
-                outer.eq(truncate(Cat(low_low[: x_low_bits + mult_low_bits], high_high).as_signed(), outer.shape())),
-                inner.eq(low_high + (high_low << (x_low_bits - mult_low_bits))),
+                outer.eq(truncate(Cat(low_low[: 2 * _PART_BITS], high_high).as_signed(), outer.shape())),
+                inner.eq(truncate(low_high + high_low, inner.shape())),
             ]
         else:
             m.d.sync += [outer.eq(truncate(products[0], outer.shape())), inner.eq(truncate(products[1], inner.shape()))]
         total = Signal(signed(total_bits))
         m.d.comb += total.eq(
             Cat(
-                outer[:mult_low_bits],
-                truncate(outer[mult_low_bits:].as_signed() + inner, signed(total_bits - mult_low_bits)),
+                outer[:_PART_BITS], truncate(outer[_PART_BITS:].as_signed() + inner, signed(total_bits - _PART_BITS))
             ).as_signed()
         )
 
-        # Both roundings in one sum, in units of half an `h`: 1 for the first and 2**shift for the second, 2 less of a
-        # negative `h`. (A negative product that the first one makes 0 counts as negative: the second leaves it 0.)
+        # Both roundings in one sum, in units of half an `h`, which is bit 3 - shift % 4: 1 for the first and 2**shift
+        # for the second, 2 less of a negative `x`. (A negative product that the first one makes 0 counts as negative:
+        # the second leaves it 0.) What is added ends at one of eight places, bit 3 of a group of four.
         doubled = Signal(signed(total_bits - self._drop_bits + 1), reset_less=True)
-        under = Signal(32, reset_less=True)  # the bits below that of 2**shift
-        at = Cat(~under[:1], under[:-1] & ~under[1:])
-        # The sum goes to one of four registers, by the upper bits of the shift; the others are zero.
-        fine, is_coarse = self.shift[:_FINE_BITS], Signal(4, reset_less=True)
-        rounded, shifted, y = Signal.like(doubled), Signal.like(doubled), data_register(m, self.y)
-        coarse = [
-            gated(m, rounded, is_one, name=f"coarse_{n}").as_signed() >> (n << _FINE_BITS)
-            for n, is_one in enumerate(is_coarse)
-        ]
-        # Of a value that has room in a narrower `y` all bits from its sign on are alike.
-        y_low, sign, above = truncate(shifted >> fine, y.shape()), shifted[-1], shifted[len(y) - 1 : -1]
-        is_alike = ~(above ^ sign.replicate(len(above)))
-        is_dropped = below(fine, len(above))
-        is_beyond = ~(is_alike | is_dropped).all() if self._is_narrow else 0
-        m.d.comb += [
-            rounded.eq((doubled + (Mux(doubled < 0, under, at) | 1)) >> 1),
-            shifted.eq(any_of(Cat(value, value[-1].replicate(len(shifted) - len(value))) for value in coarse)),
-        ]
+        half, half_positive, half_negative = (
+            Signal(32, reset_less=True, name=name) for name in ("half", "half_positive", "half_negative")
+        )
+        prescale, coarse = ~self.shift[:_FINE_BITS], self.shift[_FINE_BITS:]
+        unit, last_group = one_hot(prescale), one_hot(coarse)
+        is_below = below(coarse, len(last_group))
+        ends = Cat(Cat(Const(0, MAX_PRESCALE), is_last) for is_last in last_group)
+        from_unit = Cat(~below(prescale, len(unit)), Const(-1, len(ends) - len(unit)))
+        under = Cat(
+            Cat((is_less | is_last).replicate(MAX_PRESCALE), is_less)
+            for is_less, is_last in zip(is_below, last_group, strict=True)
+        )
+        is_negative = delay(m, x[-1], 2, name="is_negative", reset_less=True)
         m.d.sync += [
             doubled.eq(total >> (self._drop_bits - 1)),
-            under.eq(below(self.shift, len(under))),
-            is_coarse.eq(one_hot(self.shift[_FINE_BITS:])),
-            y.eq(Mux(is_beyond, Cat((~sign).replicate(len(y) - 1), sign).as_signed(), y_low)),
+            half_positive.eq(unit | ends),
+            half_negative.eq(unit | (from_unit & under)),
+            half.eq(Mux(is_negative, half_negative, half_positive)),
         ]
+
+        # The sum goes to one of four registers, by the upper bits of the shift; the others are zero.
+        rounded, is_chosen = Signal(signed(len(doubled) + 1)), Signal(4, reset_less=True)
+        m.d.comb += rounded.eq(doubled + half)
+        m.d.sync += is_chosen.eq(one_hot(coarse[1:]))
+        shifted, group_bits = Signal(signed(len(rounded) - MAX_PRESCALE - 1)), 1 << _FINE_BITS
+        copies = [
+            gated(m, rounded[group_bits * (2 * n + 1) :], is_one, name=f"rounded_{n}").as_signed()
+            for n, is_one in enumerate(is_chosen)
+        ]
+        m.d.comb += shifted.eq(any_of(Cat(copy, copy[-1].replicate(len(shifted) - len(copy))) for copy in copies))
+
+        y, y_low, sign = data_register(m, self.y), Signal.like(self.y), shifted[-1]
+        m.d.comb += y_low.eq(truncate(Mux(coarse[0], shifted >> group_bits, shifted), y.shape()))
+        y_sized = y_low
+        if self._is_narrow:
+            # Of a value that has room all bits from its sign on are alike.
+            others = shifted[len(y) - 1 : -1] ^ sign.replicate(len(shifted) - len(y))
+            is_beyond = others[group_bits:].any() | (others[:group_bits].any() & ~coarse[0])
+            y_sized = Cat(y_low[:-2], Mux(is_beyond, ~sign, y_low[-2]), sign)
+        m.d.sync += y.eq(y_sized ^ self.inverts.replicate(len(y)))
         return m
+
+
+def prescaled(m: Module, mult: Value, shift: Value, *, name: str) -> Signal:
+    """A register of `mult` shifted left by 3 - shift % 4, for a `ScaleDown` with that `shift`."""
+    register = Signal(signed(SCALED_MULT_BITS), reset_less=True, name=name)
+    m.d.sync += register.eq(mult << ~shift[:_FINE_BITS])
+    return register
 
 
 class AddLane(wiring.Component):
@@ -168,13 +211,13 @@ class AddLane(wiring.Component):
         m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31, y_bits=_SUM_BITS)
         m.d.comb += [
             scale_a.x.eq(self.a - job.a_zero_point),
-            scale_a.mult.eq(job.a_mult),
+            scale_a.mult.eq(prescaled(m, job.a_mult, job.a_shift, name="mult_a")),
             scale_a.shift.eq(job.a_shift),
             scale_b.x.eq(self.b - job.b_zero_point),
-            scale_b.mult.eq(job.b_mult),
+            scale_b.mult.eq(prescaled(m, job.b_mult, job.b_shift, name="mult_b")),
             scale_b.shift.eq(job.b_shift),
             scale_out.x.eq(scale_a.y + scale_b.y),
-            scale_out.mult.eq(job.out_mult),
+            scale_out.mult.eq(prescaled(m, job.out_mult, job.out_shift, name="mult_out")),
             scale_out.shift.eq(job.out_shift),
         ]
         result, y = Signal(signed(len(scale_out.y) + 1), reset_less=True), data_register(m, self.y)

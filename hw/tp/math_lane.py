@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
-from convoy.hw.post.add import ADD_FIELDS, AddLane, ScaleDown, clamp
+from convoy.hw.post.add import ADD_FIELDS, MAX_PRESCALE, SCALED_MULT_BITS, AddLane, ScaleDown, clamp, prescaled
 from convoy.spec.isa import ADD_SHIFT, ADD_SHIFT_WIDE, MAX_PRODUCT_SHIFT, TP, TpOp
 
 from .blend import PIXEL_WEIGHT_BITS
@@ -41,7 +41,7 @@ class MathLane(wiring.Component):
     weight_a, weight_b : In(PIXEL_WEIGHT_BITS)
         With a and b; at most 2^20.
     total : In(signed(32))
-        For `MEAN`.
+        For `MEAN`; the first one at least `ROW_CYCLES` + 2 cycles after the job, for it is added to what comes of b.
     y : Out(signed(16))
     row : Out(signed(32))
     """
@@ -78,58 +78,51 @@ class MathLane(wiring.Component):
         m.submodules.scale_out = scale_out = ScaleDown(x_bits=32, drop_bits=31, y_bits=_SUM_BITS)
         subtracts, is_mul, is_weighted, is_mean = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
-            subtracts.eq((job.op == TpOp.SUB) | (job.op == TpOp.MUL)),
+            subtracts.eq(job.op == TpOp.SUB),
             is_mul.eq(job.op == TpOp.MUL),
             is_weighted.eq(job.op == TpOp.BILINEAR),
             is_mean.eq(job.op == TpOp.MEAN),
         ]
 
-        # The product of two elements is a * (b + half) - a * half, with a factor b + half that is not negative. Factors
-        # shifted left by what is dropped are exact.
-        a, b = Signal(signed(10)), Signal(signed(10))
-        x_a, x_b, product_factor, half_factor = (
-            Signal(signed(16)),
-            Signal(signed(16)),
-            Signal(32),
-            Signal(32, reset_less=True),
-        )
+        # The product of two elements is a * b with b in place of a's multiplier, and nothing of b. Factors shifted left
+        # by what is dropped are exact.
+        a, b, product_factor = Signal(signed(10)), Signal(signed(10)), Signal(signed(SCALED_MULT_BITS))
         product_shift, factor_shift = job.b_shift[: MAX_PRODUCT_SHIFT.bit_length()], drop_bits - narrow_shift
-        narrow_half, wide_half = 1 << (len(b) - 1), 1 << (len(self.b) - 1)
         m.d.comb += [
             a.eq(self.a[8:].as_signed() - job.a_zero_point),
             b.eq(self.b[8:].as_signed() - job.b_zero_point),
-            x_a.eq(Mux(job.is_wide, self.a, a << narrow_shift)),
-            x_b.eq(Mux(job.is_wide, self.b, b << narrow_shift)),
             product_factor.eq(
-                Mux(
-                    job.is_wide,
-                    (self.b.as_unsigned() ^ wide_half) << drop_bits,
-                    (b.as_unsigned() ^ narrow_half) << product_shift << factor_shift,
-                )
+                Mux(job.is_wide, self.b << drop_bits, b << product_shift << factor_shift) << MAX_PRESCALE
             ),
-            scale_a.x.eq(x_a),
-            scale_b.x.eq(Mux(is_mul, x_a, x_b)),
+            scale_a.x.eq(Mux(job.is_wide, self.a, a << narrow_shift)),
+            scale_b.x.eq(Mux(job.is_wide, self.b, b << narrow_shift)),
             scale_a.shift.eq(Mux(is_mul, 0, job.a_shift)),
-            scale_b.shift.eq(Mux(is_mul, 0, job.b_shift)),
+            scale_b.shift.eq(job.b_shift),
         ]
-        augend, addend = Signal.like(scale_a.y), Signal.like(scale_b.y)
+        augend = Signal.like(scale_a.y)
         mult_a, mult_b = data_register(m, scale_a.mult), data_register(m, scale_b.mult)
+        job_mult_a = prescaled(m, job.a_mult, job.a_shift, name="job_mult_a")
+        job_mult_b = prescaled(m, job.b_mult, job.b_shift, name="job_mult_b")
         m.d.sync += [
-            half_factor.eq(Mux(job.is_wide, wide_half << drop_bits, narrow_half << product_shift << factor_shift)),
-            mult_a.eq(Mux(is_mul, product_factor, job.a_mult)),
-            mult_b.eq(Mux(is_mul, half_factor, job.b_mult)),
+            mult_a.eq(Mux(is_mul, product_factor, job_mult_a)),
+            mult_b.eq(Mux(is_mul | is_mean, 0, job_mult_b)),
         ]
-        m.d.comb += [augend.eq(scale_a.y), addend.eq(scale_b.y ^ subtracts.replicate(len(scale_b.y)))]
+        m.d.comb += [augend.eq(scale_a.y), scale_b.inverts.eq(subtracts)]
         if self._has_windows:
             with m.If(is_weighted):
-                m.d.sync += [mult_a.eq(self.weight_a << factor_shift), mult_b.eq(self.weight_b << factor_shift)]
+                # A weight of 1 has no room with all the places by which factors are shifted: the element takes one.
+                m.d.comb += [scale_a.x.eq(a << (narrow_shift + 1)), scale_b.x.eq(b << (narrow_shift + 1))]
+                m.d.sync += [
+                    mult_a.eq(self.weight_a << (factor_shift - 1 + MAX_PRESCALE)),
+                    mult_b.eq(self.weight_b << (factor_shift - 1 + MAX_PRESCALE)),
+                ]
             with m.If(is_mean):
-                m.d.comb += [augend.eq(self.total), addend.eq(0)]
+                m.d.comb += augend.eq(self.total)
             m.d.comb += self.row.eq(scale_out.x)
         m.d.comb += [
             # One adder, with a carry into its lowest bit.
-            scale_out.x.eq(truncate((Cat(1, augend) + Cat(subtracts, addend)) >> 1, scale_out.x.shape())),
-            scale_out.mult.eq(job.out_mult),
+            scale_out.x.eq(truncate((Cat(1, augend) + Cat(subtracts, scale_b.y)) >> 1, scale_out.x.shape())),
+            scale_out.mult.eq(prescaled(m, job.out_mult, job.out_shift, name="mult_out")),
             scale_out.shift.eq(job.out_shift),
         ]
         result, y = Signal(signed(len(scale_out.y) + 1), reset_less=True), data_register(m, self.y)
