@@ -1,6 +1,9 @@
 """Round-robin arbitration."""
 
-from amaranth.hdl import Module, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,8 +24,10 @@ class RoundRobin(wiring.Component):
         The choice is taken in this cycle.
     is_any
         There is a request.
+    chosen
+        The bit of the choice, if `is_any`.
     index
-        The choice, if `is_any`.
+        Its number.
     """
 
     def __init__(self, num_requests: int):
@@ -32,22 +37,25 @@ class RoundRobin(wiring.Component):
                 "requests": In(num_requests),
                 "next_en": In(1),
                 "is_any": Out(1),
+                "chosen": Out(num_requests),
                 "index": Out(range(max(2, num_requests))),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        last = Signal.like(self.index)
-        m.d.comb += self.is_any.eq(self.requests.any())
-        # Later assignments win: nearest index last.
-        with m.Switch(last):
-            for before in range(self.num_requests):
-                with m.Case(before):
-                    for distance in range(self.num_requests, 0, -1):
-                        candidate = (before + distance) % self.num_requests
-                        with m.If(self.requests[candidate]):
-                            m.d.comb += self.index.eq(candidate)
+        is_after = Signal(self.num_requests, init=(1 << self.num_requests) - 2)  # the indices after the one chosen last
+        after = self.requests & is_after
+        m.d.comb += [
+            self.is_any.eq(self.requests.any()),
+            self.chosen.eq(Mux(after.any(), after & ~_below(after), self.requests & ~_below(self.requests))),
+            self.index.eq(reduce(or_, (Mux(bit, n, 0) for n, bit in enumerate(self.chosen)))),
+        ]
         with m.If(self.next_en & self.is_any):
-            m.d.sync += last.eq(self.index)
+            m.d.sync += is_after.eq(_below(self.chosen))
         return m
+
+
+def _below(bits: Value) -> Value:
+    """For each bit, whether one below it is set."""
+    return Cat(Const(0, 1), *(bits[:n].any() for n in range(1, len(bits))))

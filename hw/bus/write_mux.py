@@ -95,7 +95,7 @@ class WriteMux(wiring.Component):
             gate.i.valid.eq(arbiter.is_any),
             gate.i.p.client.eq(arbiter.index),
             gate.i.p.burst.eq(Array(bursts_.p for bursts_ in bursts)[arbiter.index]),
-            *(bursts_.ready.eq(gate.i.ready & (arbiter.index == i)) for i, bursts_ in enumerate(bursts)),
+            *(bursts_.ready.eq(gate.i.ready & chosen) for bursts_, chosen in zip(bursts, arbiter.chosen, strict=True)),
             gate.o.ready.eq((~axi.awvalid | axi.awready) & order.i.ready & (~is_active | is_last_moved)),
             order.i.valid.eq(gate.o.valid & gate.o.ready),
             order.i.p.client.eq(gate.o.p.client),

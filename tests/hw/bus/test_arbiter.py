@@ -22,7 +22,7 @@ def test_the_next_one_after_the_last_is_chosen(num_requests):
             if requests:
                 order = [(last + 1 + i) % num_requests for i in range(num_requests)]
                 expected = next(i for i in order if requests >> i & 1)
-                assert ctx.get(dut.index) == expected
+                assert (ctx.get(dut.index), ctx.get(dut.chosen)) == (expected, 1 << expected)
                 if is_taken:
                     choices.append(expected)
                     last = expected
