@@ -2,16 +2,16 @@
 
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from by_unit import Row, scaled, total
+from results import Result
 from technologies import DEVICE, PART, SHORT_BITS
 from tools import CLOCK_PIN, PACKAGE, versions
 
 from convoy.driver.bench.area import COLUMNS, area_model
 from convoy.driver.report.markdown import filled
 
-__all__ = ["Result", "page", "placed"]
+__all__ = ["page", "placed"]
 
 SMALL_SHARE = 0.005
 """Units of a smaller share of the sites are one row."""
@@ -19,28 +19,6 @@ PEERS = (
     "Others, in LUT6 per multiplier: NVDLA's nv_small 1,192 (76,280 on a Zynq 7020), Gemmini's array 325 to 737, AMD's "
     "DPU B512 79, which has its sums and most of its multiplexers in the DSP blocks of an UltraScale+."
 )
-
-
-@dataclass(frozen=True)
-class Result:
-    """What is known of one configuration."""
-
-    macs: int
-    memory_bits: int
-    whole: dict[str, float]
-    """Figures of the whole NPU on an ECP5."""
-    fmax_mhz: list[float]
-    critical_path: list[str]
-    cycles: dict[str, int]
-    """Of an inference, by network."""
-    units: dict[str, list[Row]] = field(default_factory=dict)
-    """Units mapped alone, by technology."""
-
-    @classmethod
-    def of_json(cls, values: dict) -> "Result":
-        """Of what `dataclasses.asdict` made."""
-        units = {name: [Row(**row) for row in rows] for name, rows in values["units"].items()}
-        return cls(**values | {"units": units})
 
 
 Results = dict[str, Result]
@@ -71,6 +49,7 @@ def _wholes(results: Results) -> list[str]:
         row += [_number(cells["MULT18X18D"]), share["MULT18X18D"], _number(cells["DP16KD"]), share["DP16KD"]]
         row += [_frequency(statistics.median, result), _frequency(min, result), str(len(result.fmax_mhz))]
         rows.append(row)
+    constraints = {name: result.constraint_mhz for name, result in results.items() if result.fmax_mhz}
     return [
         "## Lattice ECP5",
         "",
@@ -85,10 +64,20 @@ def _wholes(results: Results) -> list[str]:
             "FF are flip-flops, CCU2C carry cells, DPR16X4 distributed RAMs of 16 words of 4 bits, MULT18X18D "
             "multipliers of 18 bits, DP16KD block memories of 16 Kbit. A site holds one LUT4; a carry cell takes two, "
             "a distributed RAM six. Shares are of the device. A MAC is a multiplier of a core: one multiply-accumulate "
-            "per cycle. Fmax is the highest clock frequency of a placement."
+            "per cycle. Fmax is the highest clock frequency of a placement"
+            + "".join(f"; {name} was placed for {mhz} MHz" for name, mhz in constraints.items())
+            + "."
         ),
         "",
+        *_of_earlier(results),
     ]
+
+
+def _of_earlier(results: Results) -> list[str]:
+    earlier = [name for name, result in results.items() if not result.is_current]
+    if not earlier:
+        return []
+    return [*filled(f"Of earlier hardware, and to be mapped again: {', '.join(earlier)}."), ""]
 
 
 def _folded(rows: list[Row], column: str) -> list[Row]:

@@ -5,23 +5,22 @@
 
 With `--unit` one unit is mapped to an ECP5 out of its context, and placed and routed once per seed; its figures and
 critical path are printed. A wrong name lists the units. Without, NPUs are mapped and placed on an ECP5; their units,
-each alone, are mapped to an ECP5, to Xilinx' series 7 and to a library for chips; and `docs/synthesis.md` is written.
-Results of other configurations are kept in it.
+each alone, are mapped to an ECP5, to Xilinx' series 7 and to a library for chips; and `docs/synthesis.md` is written,
+of this and of what is known (`bench/synth/results`).
 """
 
 import argparse
-import json
 import re
 import statistics
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from by_unit import Row, by_unit, memory_bits, scaled
-from page import Result, page, placed
+from page import page, placed
+from results import Result, hardware_of, keep, known
 from technologies import ECP5, XC7, Technology, chip
-from tools import BUILD, ROOT, Placement, map_unit, place_unit
+from tools import ROOT, Placement, map_unit, place_unit
 from units import WHOLE, find_unit
 
 from convoy.driver import load
@@ -32,7 +31,7 @@ DIGITS = ROOT / "examples" / "digits_int8.tflite"
 LIBERTY = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")
 """Of Debian's package qflow-tech-osu018."""
 
-UNIT_MHZ, WHOLE_MHZ = 110, 60
+UNIT_MHZ, WHOLE_MHZ = 110, 100
 """Clock constraints."""
 
 
@@ -102,29 +101,30 @@ def main(args: argparse.Namespace) -> None:
         technologies += [XC7, *([chip(liberty)] if liberty else [])]
         if liberty is None:
             print("no library for chips: apt-get install qflow-tech-osu018, or --liberty FILE", file=sys.stderr)
-    results_file = BUILD / "presets.json"
     for config_name in args.config or ["S", "D", "Q", "QL"]:
         name, config = Path(config_name).stem, load_config(config_name)
         seeds = 3 if args.seeds is None else args.seeds
-        whole, placements = synthesise(WHOLE, config_name, ECP5, seeds, args.mhz or WHOLE_MHZ, args.workers)
+        mhz = args.mhz or WHOLE_MHZ
+        whole, placements = synthesise(WHOLE, config_name, ECP5, seeds, mhz, args.workers)
         units = {each.name: by_unit(config, each, args.workers) for each in technologies}
         print_units(name, units[ECP5.name], whole)
-        result = Result(
-            config.macs_per_cycle,
-            memory_bits(config),
-            whole,
-            [placement.mhz for placement in placements],
-            placements[0].critical_path if placements else [],
-            {model.stem: load(model, config).estimate().cycles for model in (DIGITS, *args.model)},
-            units,
+        keep(
+            name,
+            Result(
+                config.to_dict(),
+                hardware_of(config),
+                memory_bits(config),
+                whole,
+                [placement.mhz for placement in placements],
+                mhz if placements else 0,
+                placements[0].critical_path if placements else [],
+                {model.stem: load(model, config).estimate().cycles for model in (DIGITS, *args.model)},
+                units,
+            ),
         )
-        results = json.loads(results_file.read_text()) if results_file.is_file() else {}
-        results[name] = asdict(result)
-        results_file.write_text(json.dumps(results, indent=1))
-        known = {key: Result.of_json(values) for key, values in results.items()}
-        (ROOT / "docs" / "synthesis.md").write_text(page(known, liberty and liberty.stem))
-        if seeds:
-            (ROOT / "driver" / "report" / "placed.toml").write_text(placed(known))
+        results = known()
+        (ROOT / "docs" / "synthesis.md").write_text(page(results, liberty and liberty.stem))
+        (ROOT / "driver" / "report" / "placed.toml").write_text(placed(results))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -184,9 +184,10 @@ def test_the_survey_can_be_read_again(tmp_path):
     assert read_mapped((tmp_path / "mapped.csv").read_text()) == [(SMALL, cells)]
 
 
-def test_the_page():
+def test_the_page_and_what_is_known(tmp_path):
     from by_unit import Row
-    from page import Result, page, placed
+    from page import page, placed
+    from results import Result, hardware_of, keep, known
     from technologies import ECP5, XC7
 
     cells = {"LUT4": 100, "TRELLIS_FF": 50, "MULT18X18D": 16, "DP16KD": 8}
@@ -195,14 +196,34 @@ def test_the_page():
         "xc7": [Row("nn.window", 1, XC7.figures({"LUT6": 80, "DSP48E1": 16}))],
         "cells": [Row("nn.window", 1, {"GE": 1600.0, "flip-flops": 50})],
     }
-    result = Result(16, 2048, ECP5.figures(cells), [50.0, 60.0, 70.0], ["1.0 ns logic"], {"digits": 60_000}, units)
-    again = Result.of_json(json.loads(json.dumps(result.__dict__, default=lambda row: row.__dict__)))
-    assert again == result
+    result = Result(
+        SMALL.to_dict(),
+        hardware_of(SMALL),
+        2048,
+        ECP5.figures(cells),
+        [50.0, 60.0, 70.0],
+        100,
+        ["1.0 ns logic"],
+        {"digits": 60_000},
+        units,
+    )
+    keep("S", result, tmp_path)
+    assert known(tmp_path) == {"S": result}
+    keep("S", replace(result, fmax_mhz=[], cycles={"kws": 1}, units={}), tmp_path)
+    assert known(tmp_path) == {"S": replace(result, cycles={"digits": 60_000, "kws": 1})}, "of the same hardware"
+
     text = page({"S": result}, "cells")
     assert "| S | 60.0 MHz | 1.000 |" in text
+    assert "S was placed for 100 MHz" in text
     assert "| S | 16 | 80 | 5 |" in text
     assert "| 1,600 | 100 | 2 |" in text
+    assert "earlier hardware" not in text
     assert "[S]\nmhz = 60.0" in placed({"S": result})
+
+    other = replace(result, hardware="before", fmax_mhz=[])
+    keep("S", other, tmp_path)
+    assert known(tmp_path) == {"S": other}, "nothing of other hardware"
+    assert "Of earlier hardware, and to be mapped again: S." in page({"S": other}, "cells")
 
 
 def test_a_path_is_described_by_its_hops():

@@ -1,0 +1,91 @@
+"""What `make synth` has found: a file for each configuration in `bench/synth/results`, kept with the sources.
+
+A run adds to what is known of the same hardware: one without placements or without the other technologies keeps those
+of the run before. Of other hardware nothing is kept.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from by_unit import Row
+from tools import harnessed
+from units import WHOLE, find_unit
+
+from convoy.spec.config import ALL_PRESETS, NpuConfig
+
+__all__ = ["RESULTS", "Result", "hardware_of", "keep", "known"]
+
+RESULTS = Path(__file__).with_name("results")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is known of one configuration."""
+
+    config: dict[str, int | bool]
+    hardware: str
+    """Names the RTL, all of it."""
+    memory_bits: int
+    whole: dict[str, float]
+    """Figures of the whole NPU on an ECP5."""
+    fmax_mhz: list[float] = field(default_factory=list)
+    """Of each seed, from 1."""
+    constraint_mhz: int = 0
+    critical_path: list[str] = field(default_factory=list)
+    """Of the first seed."""
+    cycles: dict[str, int] = field(default_factory=dict)
+    """Of an inference, by network."""
+    units: dict[str, list[Row]] = field(default_factory=dict)
+    """Units mapped alone, by technology."""
+
+    @property
+    def macs(self) -> int:
+        """Multipliers of the cores."""
+        return NpuConfig(**self.config).macs_per_cycle
+
+    @classmethod
+    def of_json(cls, values: dict) -> "Result":
+        """Of what `dataclasses.asdict` made."""
+        units = {name: [Row(**row) for row in rows] for name, rows in values["units"].items()}
+        return cls(**values | {"units": units})
+
+    @property
+    def is_current(self) -> bool:
+        """The RTL is still that."""
+        return self.hardware == hardware_of(NpuConfig(**self.config))
+
+    def added_to(self, before: "Result") -> "Result":
+        """This, with what an earlier run has found of the same hardware besides."""
+        if self.hardware != before.hardware:
+            return self
+        fullest = max((before, self), key=lambda result: len(result.fmax_mhz))
+        return replace(
+            self,
+            fmax_mhz=fullest.fmax_mhz,
+            constraint_mhz=fullest.constraint_mhz,
+            critical_path=fullest.critical_path,
+            cycles=before.cycles | self.cycles,
+            units=before.units | self.units,
+        )
+
+
+def hardware_of(config: NpuConfig) -> str:
+    """A name for the RTL of a configuration: its hash."""
+    return hashlib.sha256(harnessed(find_unit(config, WHOLE)).encode()).hexdigest()[:12]
+
+
+def known(folder: Path = RESULTS) -> dict[str, Result]:
+    """All results by the configuration's name, presets first."""
+    found = {path.stem: Result.of_json(json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))}
+    names = [name for name in ALL_PRESETS if name in found]
+    return {name: found[name] for name in [*names, *(name for name in found if name not in names)]}
+
+
+def keep(name: str, result: Result, folder: Path = RESULTS) -> None:
+    """Write a result, with what is known of the same hardware besides."""
+    folder.mkdir(exist_ok=True)
+    if before := known(folder).get(name):
+        result = result.added_to(before)
+    (folder / f"{name}.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
