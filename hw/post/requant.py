@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from convoy.hw.lib.choose import any_of, below, gated, one_hot
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
@@ -14,13 +15,24 @@ from convoy.spec.isa import FLOAT_PRODUCT_BITS, PARAM, Rounding
 __all__ = ["Requantiser"]
 
 _PART_BITS = 17
+_FINE_BITS = 2
+"""Of the right shift, the lowest, that the multiplier makes up for."""
+_MAX_PRESCALE = (1 << _FINE_BITS) - 1
+"""Bits by which it is shifted left for that, at most."""
+_MULT_BITS = 31 + _MAX_PRESCALE
+_HALF_BIT = 30 + _MAX_PRESCALE
+"""Of a product, with a right shift by 31 + a multiple of four: the bit that is worth one half when that is 0."""
 _OUT_BITS = 18
 _QUOTIENT_BITS = 43
-_FLOAT_DROPPED_BITS = FLOAT_PRODUCT_BITS - _QUOTIENT_BITS
-_FRACTION_BITS = 30 - _FLOAT_DROPPED_BITS
+_FLOAT_DROPPED_BITS = FLOAT_PRODUCT_BITS + _MAX_PRESCALE - _QUOTIENT_BITS
+_FRACTION_BITS = _HALF_BIT - _FLOAT_DROPPED_BITS
 """Of a quotient with `is_float`, below the bit that is worth one half."""
 _MAX_MAGNITUDE_BITS = 8
 """Of a result that the clamps to 8 bits leave as it is, whatever the zero point."""
+
+
+def _groups(value, width):
+    return [value[at : at + width] for at in range(0, len(value), width)]
 
 
 def _choose(is_limit, choice, first, second):
@@ -41,9 +53,11 @@ class _Lane(wiring.Component):
     is_wide: In(1)
     shift_left: In(3)
     mult_low: In(_PART_BITS)
-    mult_high: In(31 - _PART_BITS)
-    shift_right: In(5)
-    shifted_out: In(31)
+    mult_high: In(_MULT_BITS - _PART_BITS)
+    below_half: In(_MAX_PRESCALE)
+    is_chosen: In(4)
+    is_odd: In(1)
+    shifted_out: In(7)
     has_shift: In(1)
     zero_point_out: In(signed(9))
     act_min: In(signed(16))
@@ -58,36 +72,60 @@ class _Lane(wiring.Component):
 
         # In units of 2**8: the product of the low sum, and that of the high sum a cycle later; without is_wide the
         # product alone. The lowest 8 bits matter to ties only, and to what is_float drops.
-        low_product, low_bits = Signal(signed(55), reset_less=True), Signal(8, reset_less=True)
-        total_product, total_bits = Signal(signed(64), reset_less=True), Signal(8, reset_less=True)
+        low_product, low_bits = Signal(signed(58), reset_less=True), Signal(8, reset_less=True)
+        total_product, total_bits = Signal(signed(67), reset_less=True), Signal(8, reset_less=True)
         m.d.sync += [
             Cat(low_bits, low_product).eq(product),
             total_product.eq(high_product + low_product),
             total_bits.eq(low_bits),
         ]
 
-        # The right shift by 31 + R, its last bit still to be rounded off: 30 bits now, R in the next stage, 1 at the
-        # end. With is_float 24 bits more stay below, and fewer above.
+        # The right shift by 31 + R, its last bit still to be rounded off, of a product that was shifted left by
+        # 3 - R % 4: 33 bits now, R - R % 4 in the next stage, 1 at the end. With is_float 24 bits more stay below, and
+        # fewer above. Copies of the quotient, of which all but the one of R // 8 are zero, lie shifted side by side.
         whole = Cat(total_bits, total_product).as_signed()
-        quotient, is_negative = Signal(signed(_QUOTIENT_BITS), reset_less=True), Signal(reset_less=True)
+        quotient, is_negative = Signal(signed(_QUOTIENT_BITS)), Signal(reset_less=True)
         has_rest, is_beyond = Signal(reset_less=True), Signal(reset_less=True)
         shifted, was_negative = Signal(signed(_QUOTIENT_BITS), reset_less=True), Signal(reset_less=True)
         is_more, was_beyond = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.comb += quotient.eq(
+            Mux(self.is_float, truncate(whole >> _FLOAT_DROPPED_BITS, quotient.shape()), whole >> _HALF_BIT)
+        )
+        copies = [
+            gated(m, quotient[8 * n :], is_one, name=f"quotient_{n}").as_signed()
+            for n, is_one in enumerate(self.is_chosen)
+        ]
+        merged = Signal.like(quotient)
+        m.d.comb += merged.eq(any_of(Cat(copy, copy[-1].replicate(len(merged) - len(copy))) for copy in copies))
+        # Of a product with is_float, and of the R bits of one that is rounded twice, R % 4 are here.
+        sign, fits = whole[-1], FLOAT_PRODUCT_BITS - 1
+        high, near_half = whole[fits + _MAX_PRESCALE :], whole[_HALF_BIT - _MAX_PRESCALE : _HALF_BIT]
+        is_high = (high.any() & ~high.all()) | (
+            (whole[fits : fits + _MAX_PRESCALE] ^ sign.replicate(_MAX_PRESCALE)) & self.below_half
+        ).any()
         m.d.sync += [
-            quotient.eq(Mux(self.is_float, truncate(whole >> _FLOAT_DROPPED_BITS, quotient.shape()), whole >> 30)),
-            has_rest.eq(whole[:_FLOAT_DROPPED_BITS].any() | (~self.is_float & whole[_FLOAT_DROPPED_BITS:30].any())),
-            is_negative.eq(whole[-1]),
-            is_beyond.eq(
-                self.is_float & ~whole[FLOAT_PRODUCT_BITS - 1 :].all() & whole[FLOAT_PRODUCT_BITS - 1 :].any()
+            has_rest.eq(
+                Mux(
+                    self.is_double,
+                    ((near_half ^ ~sign.replicate(_MAX_PRESCALE)) & self.below_half).any(),
+                    whole[:_FLOAT_DROPPED_BITS].any() | (~self.is_float & whole[_FLOAT_DROPPED_BITS:_HALF_BIT].any()),
+                )
             ),
-            shifted.eq(quotient >> self.shift_right),
+            is_negative.eq(sign),
+            is_beyond.eq(self.is_float & is_high),
+            shifted.eq(Mux(self.is_odd, merged >> (1 << _FINE_BITS), merged)),
             was_negative.eq(is_negative),
             was_beyond.eq(is_beyond),
         ]
-        # Of the R bits: whether any is 1; of a positive quotient that is rounded twice, whether any is 0.
+        # Of the others: whether any is 1; of a positive quotient that is rounded twice, whether any is 0.
+        low_quotient = Signal(len(self.shifted_out) << _FINE_BITS, reset_less=True)
+        m.d.sync += low_quotient.eq(quotient)
         is_inverted = self.is_double & ~is_negative
-        is_any = ((quotient[:31] ^ is_inverted.replicate(31)) & self.shifted_out).any()
-        m.d.sync += is_more.eq(is_any | (has_rest & ~self.is_double))
+        is_any = Cat(
+            Mux(is_inverted, ~group.all(), group.any()) & is_out
+            for group, is_out in zip(_groups(low_quotient, 1 << _FINE_BITS), self.shifted_out, strict=True)
+        ).any()
+        m.d.sync += is_more.eq(is_any | has_rest)
 
         # One more where what is dropped is at least one half. Rounded once: a negative tie goes down. Rounded twice:
         # the first time adds half a unit of `quotient`, the second takes a unit off a negative result (one that
@@ -152,8 +190,8 @@ class _Lane(wiring.Component):
         return (Cat(Const(1, 1), fraction) + Cat(is_even & has_rest, addend))[-1]
 
     def _multiply(self, m, x):
-        """`x * mult` three cycles later, from four products of at most 18 signed bits each (one DSP block per
-        product); and the same with `is_wide`, else zero.
+        """`x * mult` three cycles later, `mult` shifted left as the right shift asks, from four products of at most
+        18 signed bits each (one DSP block per product); and the same with `is_wide`, else zero.
         """
         low = Cat(x[:_PART_BITS], Const(0, 1)).as_signed()
         high = x[_PART_BITS:].as_signed()
@@ -168,13 +206,13 @@ class _Lane(wiring.Component):
             high_low.eq(high * mult_low),
             high_high.eq(high * mult_high),
         ]
-        outer = Signal(signed(63), reset_less=True)
-        inner = Signal(signed(2 * _PART_BITS + 1), reset_less=True)
+        outer = Signal(signed(66), reset_less=True)
+        inner = Signal(signed(2 * _PART_BITS + 2), reset_less=True)
         m.d.sync += [
             outer.eq(truncate(Cat(low_low[: 2 * _PART_BITS], high_high), outer.shape())),
             inner.eq(truncate(low_high + high_low, inner.shape())),
         ]
-        total = Signal(signed(63))
+        total = Signal(signed(66))
         product, wide_product = Signal.like(total, reset_less=True), Signal.like(total, reset_less=True)
         m.d.comb += total.eq(truncate(Cat(outer[:_PART_BITS], outer[_PART_BITS:].as_signed() + inner), total.shape()))
         m.d.sync += [product.eq(total), wide_product.eq(Mux(self.is_wide, total, 0))]
@@ -258,16 +296,25 @@ class Requantiser(wiring.Component):
             is_late_out.eq(self.is_wide & ~delay(m, self.is_low, self.PIPELINE_CYCLES, name="is_low")),
         ]
         shift_left = delay(m, self.param.shift_left, 1, name="shift_left", reset_less=True)
-        mult = delay(m, self.param.mult, 3, name="mult", reset_less=True)
-        shift_right = delay(m, self.param.shift_right, 8, name="shift_right", reset_less=True)
-        shift_right_late, shifted_out, has_shift = (
-            delay(m, shift_right, 1, name="shift_right_late", reset_less=True),
-            Signal(31, reset_less=True),
-            Signal(reset_less=True),
+        mult, mult_shift = (
+            delay(m, value, 2, name=name, reset_less=True)
+            for value, name in ((self.param.mult, "mult"), (self.param.shift_right, "mult_shift"))
         )
+        scaled_mult = Signal(_MULT_BITS, reset_less=True)
+        # Each of these from the cycle before the stage that uses it
+        shift_right = delay(m, mult_shift, 5, name="shift_right", reset_less=True)
+        below_half, is_chosen = Signal(_MAX_PRESCALE, reset_less=True), Signal(4, reset_less=True)
+        late_shift = delay(m, shift_right, 1, name="late_shift", reset_less=True)
+        is_odd, shifted_out = Signal(reset_less=True), Signal(7, reset_less=True)
+        is_shifted, has_shift = Signal(reset_less=True), Signal(reset_less=True)
         m.d.sync += [
-            shifted_out.eq(Cat(shift_right > bit for bit in range(len(shifted_out)))),
-            has_shift.eq(shifted_out[0]),
+            scaled_mult.eq(mult << ~mult_shift[:_FINE_BITS]),
+            below_half.eq(Cat(reversed(below(shift_right[:_FINE_BITS], _MAX_PRESCALE)))),
+            is_chosen.eq(one_hot(shift_right[_FINE_BITS + 1 :])),
+            is_odd.eq(late_shift[_FINE_BITS]),
+            shifted_out.eq(below(late_shift[_FINE_BITS:], len(shifted_out))),
+            is_shifted.eq(late_shift.any()),
+            has_shift.eq(is_shifted),
         ]
         lanes = [_Lane() for _ in range(self.num_lanes)]
         interleaved = Cat(lane.out for lane in lanes)
@@ -282,10 +329,12 @@ class Requantiser(wiring.Component):
                 lane.is_float.eq(is_float),
                 lane.is_wide.eq(self.is_wide),
                 lane.shift_left.eq(shift_left),
-                lane.mult_low.eq(mult[:_PART_BITS]),
-                lane.mult_high.eq(mult[_PART_BITS:]),
+                lane.mult_low.eq(scaled_mult[:_PART_BITS]),
+                lane.mult_high.eq(scaled_mult[_PART_BITS:]),
+                lane.below_half.eq(below_half),
+                lane.is_chosen.eq(is_chosen),
+                lane.is_odd.eq(is_odd),
                 lane.has_shift.eq(has_shift),
-                lane.shift_right.eq(shift_right_late),
                 lane.shifted_out.eq(shifted_out),
                 lane.zero_point_out.eq(self.zero_point_out),
                 lane.act_min.eq(self.act_min),
