@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from convoy.hw.lib.choose import any_of, rotated, rotated_late
+from convoy.hw.lib.choose import any_of, rotated_late
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
@@ -44,7 +44,7 @@ class WindowMemory(wiring.Component):
 
     ADDRESS_CYCLES = 2
     """Of those before the memory is read."""
-    READ_CYCLES = 5
+    READ_CYCLES = 6
 
     def __init__(self, config: NpuConfig):
         self._config = config
@@ -119,9 +119,9 @@ class WindowMemory(wiring.Component):
             # Stage 4: the byte of the bank
             read_data.append(any_of(values))
 
-        # Stages 4 and 5: rotate bank order into lane order
-        first = delay(m, self.pixel[:lanes_log2], self.READ_CYCLES - 2, name="first")
+        # Stages 4 to 6: rotate bank order into lane order, by rows of registers
+        first = delay(m, self.pixel[:lanes_log2], 3, name="first")
         fine_turn = delay(m, first[:_FINE_BITS], 1, name="fine_turn")
         coarse = rotated_late(m, Cat(read_data), first[_FINE_BITS:], 8 << _FINE_BITS, name="coarse")
-        m.d.sync += pixels.eq(rotated(m, coarse, fine_turn, 8, name="fine"))
+        m.d.sync += pixels.eq(rotated_late(m, coarse, fine_turn, 8, name="fine"))
         return m
