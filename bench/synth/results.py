@@ -7,12 +7,13 @@ of the run before. Of other hardware nothing is kept.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from by_unit import Row
 from tools import harnessed
-from units import WHOLE, find_unit
 
+from convoy.hw.npu import Npu
 from convoy.spec.config import ALL_PRESETS, NpuConfig
 
 __all__ = ["RESULTS", "Result", "hardware_of", "keep", "known"]
@@ -71,9 +72,10 @@ class Result:
         )
 
 
+@cache
 def hardware_of(config: NpuConfig) -> str:
     """A name for the RTL of a configuration: its hash."""
-    return hashlib.sha256(harnessed(find_unit(config, WHOLE)).encode()).hexdigest()[:12]
+    return hashlib.sha256(harnessed(Npu(config)).encode()).hexdigest()[:12]
 
 
 def known(folder: Path = RESULTS) -> dict[str, Result]:

@@ -246,6 +246,15 @@ def wire_length(log: str) -> int:
 
 
 def describe_path(facts: dict) -> list[str]:
-    """The first critical path within the clock, one line per hop."""
+    """The first critical path within the clock, one line per hop; the bits of a carry chain are one. Nets and cells are
+    named after the signal that they come from.
+    """
     path = next((p for p in facts["critical_paths"] if p["from"] == p["to"]), {"path": []})
-    return [f"{hop['delay']:6.2f} ns  {hop['type']:<8} {hop.get('net') or hop['to']['cell']}" for hop in path["path"]]
+    hops: list[tuple[str, str, float]] = []
+    for hop in path["path"]:
+        name = re.sub(r"(_LUT4|_CCU2C|_TRELLIS|\$CCU2).*", "", hop.get("net") or hop["to"]["cell"])
+        if hops and hops[-1][:2] == (hop["type"], name):
+            hops[-1] = (*hops[-1][:2], hops[-1][2] + hop["delay"])
+        elif hop["delay"]:
+            hops.append((hop["type"], name, hop["delay"]))
+    return [f"{delay:6.2f} ns  {kind:<8} {name}" for kind, name, delay in hops]

@@ -184,10 +184,11 @@ def test_the_survey_can_be_read_again(tmp_path):
     assert read_mapped((tmp_path / "mapped.csv").read_text()) == [(SMALL, cells)]
 
 
-def test_the_page_and_what_is_known(tmp_path):
+def test_the_page_and_what_is_known(tmp_path, monkeypatch):
+    import results
     from by_unit import Row
     from page import page, placed
-    from results import Result, hardware_of, keep, known
+    from results import Result, keep, known
     from technologies import ECP5, XC7
 
     cells = {"LUT4": 100, "TRELLIS_FF": 50, "MULT18X18D": 16, "DP16KD": 8}
@@ -198,7 +199,7 @@ def test_the_page_and_what_is_known(tmp_path):
     }
     result = Result(
         SMALL.to_dict(),
-        hardware_of(SMALL),
+        "today",
         2048,
         ECP5.figures(cells),
         [50.0, 60.0, 70.0],
@@ -207,6 +208,7 @@ def test_the_page_and_what_is_known(tmp_path):
         {"digits": 60_000},
         units,
     )
+    monkeypatch.setattr(results, "hardware_of", lambda config: "today")
     keep("S", result, tmp_path)
     assert known(tmp_path) == {"S": result}
     keep("S", replace(result, fmax_mhz=[], cycles={"kws": 1}, units={}), tmp_path)
@@ -229,6 +231,11 @@ def test_the_page_and_what_is_known(tmp_path):
 def test_a_path_is_described_by_its_hops():
     from tools import describe_path
 
-    hop = {"delay": 1.5, "type": "routing", "net": "unit.a"}
-    facts = {"critical_paths": [{"from": "x", "to": "y"}, {"from": "clk", "to": "clk", "path": [hop]}]}
-    assert describe_path(facts) == ["  1.50 ns  routing  unit.a"]
+    hops = [
+        {"delay": 1.5, "type": "routing", "net": "unit.a_TRELLIS_FF_Q[1]"},
+        {"delay": 0.4, "type": "logic", "to": {"cell": "unit.sum_CCU2C_S0_CIN$CCU2_COMB0"}},
+        {"delay": 0.0, "type": "routing", "net": "unit.sum_CCU2C_S0_CIN$CCU2_FCI_INT"},
+        {"delay": 0.1, "type": "logic", "to": {"cell": "unit.sum_CCU2C_S0$CCU2_COMB1"}},
+    ]
+    facts = {"critical_paths": [{"from": "x", "to": "y"}, {"from": "clk", "to": "clk", "path": hops}]}
+    assert describe_path(facts) == ["  1.50 ns  routing  unit.a", "  0.50 ns  logic    unit.sum"]
