@@ -16,7 +16,7 @@ TYPED := convoy.spec convoy.golden convoy.hw convoy.driver
 
 given = $(if $(filter command% environment%,$(origin $(1))),$($(1)),$(2))
 
-.PHONY: help setup demo test sim campaign hostile nightly lint formal synth survey contract zoo verilog reference docs recipes diagrams
+.PHONY: help setup demo test sim campaign hostile nightly lint formal synth bitstream survey contract zoo verilog reference docs recipes diagrams
 .PHONY: clean distclean
 .DEFAULT_GOAL := help
 
@@ -73,6 +73,13 @@ formal: setup $(VENV)/.formal  ## unbounded proofs: no burst leaves the memory w
 synth: setup $(VENV)/.synth  ## area and Fmax, written to docs/synthesis.md; UNIT=post.requant CONFIG=S SEEDS=1: one unit
 	$(BIN)/python bench/synth/run.py $(addprefix --unit ,$(UNIT)) $(addprefix --config ,$(call given,CONFIG,)) \
 		$(addprefix --seeds ,$(SEEDS)) $(addprefix --model ,$(MODELS)) --workers $(WORKERS)
+
+$(VENV)/.litex: $(VENV)/.setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[litex]'
+	@touch $@
+
+bitstream: setup $(VENV)/.synth $(VENV)/.litex  ## an NPU with a memory for a ULX3S board, examples/ulx3s/build/ulx3s.bit; CONFIG=S MHZ=40
+	$(MAKE) -C examples/ulx3s bitstream CONFIG=$(call given,CONFIG,S)
 
 survey: setup $(VENV)/.synth  ## area of many configurations, from which `convoy sweep` estimates; FIRST=12: of so many
 	$(BIN)/python bench/synth/survey.py --workers $(WORKERS) $(addprefix --first ,$(FIRST))

