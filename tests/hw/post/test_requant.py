@@ -152,6 +152,24 @@ def test_ties(rounding):
     check(2, sets, rounding)
 
 
+@pytest.mark.parametrize("rounding", Rounding)
+def test_every_right_shift_around_ties(rounding):
+    """1/2 and 3/2, some halves of the unit that the first of two roundings leaves more or less, and the least bit of
+    such a product; both signs.
+    """
+    sets = []
+    for shift_right in range(29):
+        unit = min(30, shift_right)  # of the factor
+        for odd in (1, 3):
+            tie = odd << (30 + shift_right - unit)
+            for halves in range(-3, 4):
+                for least in (-1, 0, 1):
+                    acc = tie + (halves << (30 - unit)) + least
+                    scale = {"bias": 0, "mult": 1 << unit, "shift_left": 0, "shift_right": shift_right}
+                    sets.append(([wrap(acc), wrap(-acc)], scale))
+    check(2, sets, rounding)
+
+
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(st.data(), st.sampled_from([1, 2, 4]), st.sampled_from(Rounding))
 def test_matches_formula(data, num_lanes, rounding):
@@ -251,11 +269,15 @@ def test_float_is_exact_around_all_ties():
 
 
 def test_float_product_that_is_too_long():
-    """The last products that count, and those beyond, of the smallest scale; the last ones of the largest."""
+    """The last products that count, and those beyond, of small scales; the last ones of the largest."""
     limit = 1 << (FLOAT_PRODUCT_BITS - 1)
-    scale = {"bias": 0, "mult": 1 << 24, "shift_left": 0, "shift_right": 31}
     sums = [limit // (1 << 24) - 1, limit // (1 << 24), -limit // (1 << 24), -limit // (1 << 24) - 1]
-    assert run(1, [([acc], scale) for acc in sums], Rounding.FLOAT) == [[0], [127], [0], [0x80]]
+    sets = [
+        ([acc], {"bias": 0, "mult": 1 << 24, "shift_left": 0, "shift_right": shift_right})
+        for shift_right in range(24, 32)
+        for acc in sums
+    ]
+    assert run(1, sets, Rounding.FLOAT) == [[0], [127], [0], [0x80]] * 8
     scale = {"bias": 0, "mult": (1 << 31) - 1, "shift_left": 0, "shift_right": 0}
     assert run(1, [([acc], scale) for acc in (limit >> 31, -(limit >> 31))], Rounding.FLOAT) == [[127], [0x80]]
 
