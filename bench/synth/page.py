@@ -177,6 +177,14 @@ def _times(results: Results) -> list[str]:
     ]
 
 
+def _shares(path: list[str]) -> str:
+    """What the hops of `describe_path` are, together."""
+    hops = [(float(hop[0]), hop[2]) for hop in map(str.split, path)]
+    total = sum(delay for delay, _ in hops)
+    wire = sum(delay for delay, kind in hops if kind == "routing")
+    return f"{total:.1f} ns, {wire:.1f} of them wire, through {sum(kind == 'logic' for _, kind in hops)} cells"
+
+
 def _model() -> list[str]:
     rows = []
     for column, found in area_model().items():
@@ -220,7 +228,7 @@ def page(results: Results, liberty: str | None) -> str:
             lines += [
                 f"## Critical path of {name}",
                 "",
-                "Of the first seed.",
+                *filled(f"Of the first seed: {_shares(result.critical_path)}."),
                 "",
                 "```",
                 *result.critical_path,

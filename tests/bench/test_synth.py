@@ -204,7 +204,7 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
         ECP5.figures(cells),
         [50.0, 60.0, 70.0],
         100,
-        ["1.0 ns logic"],
+        ["  1.50 ns  routing  unit.a", "  0.50 ns  logic    unit.sum"],
         {"digits": 60_000},
         units,
     )
@@ -219,6 +219,7 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     assert "S was placed for 100 MHz" in text
     assert "| S | 16 | 80 | 5 |" in text
     assert "| 1,600 | 100 | 2 |" in text
+    assert "Of the first seed: 2.0 ns, 1.5 of them wire, through 1 cells." in text
     assert "earlier hardware" not in text
     assert "[S]\nmhz = 60.0" in placed({"S": result})
 
