@@ -34,6 +34,8 @@ class Technology:
     """The columns that are shown, of the cells."""
     stat: str = "stat -json"
     """The command that counts the cells."""
+    sources: tuple[Path, ...] = ()
+    """Files that the commands read."""
     liberty: str = ""
     """The text of the library `<name>.lib`, if the commands read it."""
 
@@ -73,12 +75,15 @@ SHORT_BITS = 6
 """Sums and compares of so many bits are made of LUTs: a carry cell takes two of them for two bits, and a chain another
 cell at its end.
 """
+JOINED = Path(__file__).with_name("joined.v")
 ECP5 = Technology(
     "ecp5",
-    "synth_ecp5 -nowidelut -top {top} -run :map_gates; "
+    f"synth_ecp5 -nowidelut -top {{top}} -run :coarse; chtype -set joined t:*joined_*; techmap -map {JOINED.name}; "
+    "synth_ecp5 -nowidelut -top {top} -run coarse:map_gates; "
     f"techmap t:$alu r:Y_WIDTH<={SHORT_BITS} %i; opt -full; "
     "synth_ecp5 -nowidelut -top {top} -run map_gates:",
     _ecp5_figures,
+    sources=(JOINED,),
 )
 """Without the multiplexers that join LUTs (PFUMX, L6MUX21), which make their neighbours harder to place."""
 XC7 = Technology("xc7", "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf -top {top}", _xc7_figures)

@@ -127,10 +127,13 @@ def map_design(
     """Map a design of RTLIL with a unit in it to a technology."""
     BUILD.mkdir(parents=True, exist_ok=True)
     script = technology.script.format(top=top)
-    facts = (text, script, technology.stat, technology.liberty, NO_COLLISIONS, versions())
+    sources = [path.read_text() for path in technology.sources]
+    facts = (text, script, *sources, technology.stat, technology.liberty, NO_COLLISIONS, versions())
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
     stem = f"{label}-{technology.name}-{key}"
     netlist, stat = BUILD / f"{stem}.json", BUILD / f"{stem}.stat.json"
+    for path, source_text in zip(technology.sources, sources, strict=True):
+        (BUILD / path.name).write_text(source_text)
     if technology.liberty:
         (BUILD / f"{technology.name}.lib").write_text(technology.liberty)
     with _LOCKS[stem]:

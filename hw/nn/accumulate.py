@@ -1,7 +1,7 @@
 """The double-buffered accumulators of a core."""
 
 from functools import reduce
-from operator import or_
+from operator import and_
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
@@ -9,6 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.joined import JoinedDifference
 from convoy.spec import cycles
 from convoy.spec.config import NpuConfig
 
@@ -29,15 +30,16 @@ class Accumulators(wiring.Component):
     | 2 | the products come and are added; the sums go back to the memory |
 
     The memory is there twice, once for each of its readers. A sum that is added to in one of the next two cycles is not
-    in the memory when it is read, and goes to a register of its own; those that are not asked are zero.
+    in the memory when it is read, and goes to a register of its own; those that are not asked are zero. Sums are kept
+    inverted, zeros are ones: so that what is asked and the adder are one carry chain (`JoinedDifference`).
 
     Members
     -------
     add_en, add_entry, add_buffer, products : In; an addition, its products `PRODUCT_CYCLES` after the rest
     drain_en, drain_entry, drain_chunk, drain_buffer : In; a read of `post_lanes` sums of an entry of a buffer that is
         not being added to
-    drain_sums : Out(post_lanes sums), `DRAIN_CYCLES` later, else zero; `drain_clear` : In(1), zeroes the entry, which
-        may be read in the same cycle
+    drain_inverted : Out(post_lanes sums), `DRAIN_CYCLES` later, inverted, else ones; `drain_clear` : In(1), zeroes the
+        entry, which may be read in the same cycle
     is_clear : Out(1), every entry is zero: `num_acc_entries` cycles after a reset, which may come amid additions;
         nothing may be added before
 
@@ -63,7 +65,7 @@ class Accumulators(wiring.Component):
                 "drain_clear": In(1),
                 "drain_entry": In(entry),
                 "drain_chunk": In(range(config.num_lanes // config.post_lanes)),
-                "drain_sums": Out(config.post_lanes * ACC_BITS),
+                "drain_inverted": Out(config.post_lanes * ACC_BITS),
                 "is_clear": Out(1),
             }
         )
@@ -71,7 +73,7 @@ class Accumulators(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        vector = data.ArrayLayout(signed(ACC_BITS), config.num_lanes)
+        vector = data.ArrayLayout(ACC_BITS, config.num_lanes)
 
         place = Cat(self.add_entry, self.add_buffer)
         # The last two additions; where the sums of the last one are: in the memory, or still on the way
@@ -92,7 +94,7 @@ class Accumulators(wiring.Component):
         with m.If(~self.is_clear):
             m.d.sync += [swept_entry.eq(swept_entry + 1), self.is_clear.eq(swept_entry.all())]
 
-        sums = Signal(vector)
+        sums = Signal(vector)  # from here on inverted
         stored = []
         for name, read_en, read_place in (
             ("add", self.add_en, place),
@@ -131,25 +133,38 @@ class Accumulators(wiring.Component):
             has_drained.eq(self.drain_en & ~Mux(self.drain_buffer, looks[1], looks[0])),
         ]
 
-        # Zeros come from the registers' resets: a gate for each bit joins what is left
+        # Zeros are what registers are set to; they begin so, for a flip-flop begins as what it can be set to
+        zeros = [(1 << ACC_BITS) - 1] * config.num_lanes
         newest, from_memory, from_last, from_newest = (
-            Signal(len(Value.cast(sums)), reset_less=True, name=name)
+            Signal(vector, reset_less=True, init=zeros, name=name)
             for name in ("newest", "from_memory", "from_last", "from_newest")
         )
         is_stored = ~is_near & ~is_far & ~added_to_zero
         m.d.sync += [
             newest.eq(sums),
-            from_memory.eq(Mux(is_stored, stored[0], 0)),
-            from_last.eq(Mux(is_near, sums, 0)),
-            from_newest.eq(Mux(is_far, newest, 0)),
+            *(
+                Value.cast(register).eq(Mux(is_asked, Value.cast(value), -1))
+                for register, value, is_asked in (
+                    (from_memory, stored[0], is_stored),
+                    (from_last, sums, is_near),
+                    (from_newest, newest, is_far),
+                )
+            ),
         ]
-        old = data.View(vector, from_memory | from_last | from_newest)
-        m.d.comb += [sums[lane].eq(old[lane] + self.products[lane]) for lane in range(config.num_lanes)]
+        for lane in range(config.num_lanes):
+            m.submodules[f"joined_{lane}"] = joined = JoinedDifference(ACC_BITS)
+            m.d.comb += [
+                joined.a.eq(from_memory[lane]),
+                joined.b.eq(from_last[lane]),
+                joined.c.eq(from_newest[lane]),
+                joined.subtrahend.eq(self.products[lane]),
+                sums[lane].eq(joined.difference),
+            ]
         sums_bits = config.post_lanes * ACC_BITS
         chunks = []
         for number in range(config.num_lanes // config.post_lanes):
-            drained = Signal(sums_bits, reset_less=True, name=f"drained_{number}")
-            m.d.sync += drained.eq(Mux(has_drained & (chunk == number), stored[1].word_select(number, sums_bits), 0))
+            drained = Signal(sums_bits, reset_less=True, init=-1, name=f"drained_{number}")
+            m.d.sync += drained.eq(Mux(has_drained & (chunk == number), stored[1].word_select(number, sums_bits), -1))
             chunks.append(drained)
-        m.d.comb += self.drain_sums.eq(reduce(or_, chunks))
+        m.d.comb += self.drain_inverted.eq(reduce(and_, chunks))
         return m

@@ -45,7 +45,7 @@ class Core(wiring.Component):
     group_done : Out(1), strobe: a group's sums are ready; `group_drained` : In(1), strobe: they have been drained and
         cleared
     state : Out(CoreState), what it did in the cycle before
-    drain_* : access to the oldest group's accumulators, see `Accumulators`; `drain_sums` comes `DRAIN_CYCLES` later
+    drain_* : access to the oldest group's accumulators, see `Accumulators`; `drain_inverted` comes `DRAIN_CYCLES` later
 
     Throughput: one non-zero weight and vector per cycle.
     """
@@ -70,7 +70,7 @@ class Core(wiring.Component):
                 "drain_clear": In(1),
                 "drain_entry": In(exact_log2(config.num_acc_entries)),
                 "drain_chunk": In(range(config.num_lanes // config.post_lanes)),
-                "drain_sums": Out(config.post_lanes * ACC_BITS),
+                "drain_inverted": Out(config.post_lanes * ACC_BITS),
             }
         )
 
@@ -140,7 +140,7 @@ class Core(wiring.Component):
             acc.drain_clear.eq(self.drain_clear),
             acc.drain_entry.eq(self.drain_entry),
             acc.drain_chunk.eq(self.drain_chunk),
-            self.drain_sums.eq(acc.drain_sums),
+            self.drain_inverted.eq(acc.drain_inverted),
             rest.offered.eq(issue.is_valid | self.window_write.en | self.drain_en | self.drain_clear | ~acc.is_clear),
         ]
         return m

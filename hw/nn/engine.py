@@ -1,7 +1,7 @@
 """The NN engine: its units, the jobs given to them, and the counters that keep them in step."""
 
 from functools import reduce
-from operator import or_
+from operator import and_
 
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
@@ -259,5 +259,5 @@ class NnEngine(wiring.Component):
         m.d.comb += [drain.group_valid.eq(Cat(has_group).all()), monitor.finished.eq(Cat(has_group))]
 
         acc_data = data_register(m, drain.acc_data)
-        # Cores that were not asked give zero
-        m.d.sync += acc_data.eq(reduce(or_, (core.drain_sums for core in cores)))
+        # Cores that were not asked give inverted zeros
+        m.d.sync += acc_data.eq(~reduce(and_, (core.drain_inverted for core in cores)))

@@ -110,7 +110,7 @@ class SummedInPlace(Accumulators):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        drain_sums = data_register(m, self.drain_sums)
+        drain_inverted = data_register(m, self.drain_inverted)
         depth = 2 * config.num_acc_entries
         m.submodules.memory = memory = Memory(shape=config.num_lanes * ACC_BITS, depth=depth, init=[])
         m.submodules.zeros = zeros = Memory(shape=1, depth=depth, init=[])
@@ -157,11 +157,11 @@ class SummedInPlace(Accumulators):
         chunk = delay(m, self.drain_chunk, 1, name="chunk")
         read = memory.read_port(domain="comb")
         m.d.comb += read.addr.eq(drain_addr)
-        m.d.sync += drain_sums.eq(0)
+        m.d.sync += drain_inverted.eq(-1)
         with m.If(drain_en & ~is_zero), m.Switch(chunk):
             for number in range(config.num_lanes // config.post_lanes):
                 with m.Case(number):
-                    m.d.sync += drain_sums.eq(read.data.word_select(number, config.post_lanes * ACC_BITS))
+                    m.d.sync += drain_inverted.eq(~read.data.word_select(number, config.post_lanes * ACC_BITS))
         return m
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,21 @@ def test_gates_are_as_large_as_the_smallest_nand(tmp_path):
     assert "abc -liberty cells.lib" in technology.script
     with pytest.raises(ValueError, match="NAND2"):
         nand2_area("cell (INVX1) { area : 16; }")
+
+
+def test_carry_cells_subtract_from_what_is_joined():
+    """Each bit for itself, as Lattice's CCU2C has it: the LUT chooses between the carry that comes, and the one that
+    its entries for C = D = 0 give.
+    """
+    from technologies import JOINED
+
+    table = int(re.search(r"16'h([0-9a-f]{4})", JOINED.read_text())[1], 16)
+    for index in range(16):
+        subtrahend, *joined = (index >> bit & 1 for bit in range(4))
+        does_pass, made = table >> index & 1, table >> (index & 3) & 1
+        for carry in (0, 1):
+            total = min(joined) + (1 - subtrahend) + carry
+            assert (does_pass ^ carry, carry if does_pass else made) == (total & 1, total >> 1), (index, carry)
 
 
 def test_units_have_short_names(found):

@@ -36,7 +36,7 @@ async def drain(ctx, dut, entry, buffer, *, clear=False):
         ctx.set(dut.drain_clear, 0)
         for _ in range(dut.DRAIN_CYCLES - 1):
             await ctx.tick()
-        raw = ctx.get(dut.drain_sums)
+        raw = ~ctx.get(dut.drain_inverted)
         values = [raw >> ACC_BITS * lane & ((1 << ACC_BITS) - 1) for lane in range(CONFIG.post_lanes)]
         sums += [value - (value > HIGHEST) * (1 << ACC_BITS) for value in values]
     return sums
