@@ -55,8 +55,9 @@ def _wholes(results: Results) -> list[str]:
         "",
         *filled(
             f"Device: {PART}. Each NPU is mapped as a whole, flattened, with no multiplexers that join LUTs "
-            f"(`-nowidelut`), sums of up to {SHORT_BITS} bits in LUTs (`bench/synth/technologies.py`). Package "
-            f"{PACKAGE}, clock at pin {CLOCK_PIN}."
+            f"(`-nowidelut`), sums of up to {SHORT_BITS} bits in LUTs, and the adders of accumulators put together of "
+            "carry cells (`bench/synth/technologies.py`, `joined.v`). "
+            f"Package {PACKAGE}, clock at pin {CLOCK_PIN}."
         ),
         "",
         *_table(header, rows),

@@ -76,6 +76,7 @@ SHORT_BITS = 6
 cell at its end.
 """
 JOINED = Path(__file__).with_name("joined.v")
+"""What `JoinedDifference` is made of."""
 ECP5 = Technology(
     "ecp5",
     f"synth_ecp5 -nowidelut -top {{top}} -run :coarse; chtype -set joined t:*joined_*; techmap -map {JOINED.name}; "
