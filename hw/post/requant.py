@@ -119,7 +119,7 @@ class _Lane(wiring.Component):
         ]
         # Of the others: whether any is 1; of a positive quotient that is rounded twice, whether any is 0.
         low_quotient = Signal(len(self.shifted_out) << _FINE_BITS, reset_less=True)
-        m.d.sync += low_quotient.eq(quotient)
+        m.d.sync += low_quotient.eq(quotient[: len(low_quotient)])
         is_inverted = self.is_double & ~is_negative
         is_any = Cat(
             Mux(is_inverted, ~group.all(), group.any()) & is_out
@@ -202,7 +202,7 @@ class _Lane(wiring.Component):
         )
         m.d.sync += [
             low_low.eq(truncate(low * mult_low, low_low.shape())),
-            low_high.eq(low * mult_high),
+            low_high.eq(truncate(low * mult_high, low_high.shape())),
             high_low.eq(high * mult_low),
             high_high.eq(high * mult_high),
         ]
