@@ -124,7 +124,8 @@ def main(args: argparse.Namespace) -> None:
         )
         results = known()
         (ROOT / "docs" / "synthesis.md").write_text(page(results, liberty and liberty.stem))
-        (ROOT / "driver" / "report" / "placed.toml").write_text(placed(results))
+        if seeds:
+            (ROOT / "driver" / "report" / "placed.toml").write_text(placed(results))
 
 
 if __name__ == "__main__":
