@@ -4,7 +4,7 @@
 // entries for C = D = 0 are also, by A and B, the carry of a bit that does not: ~A. The first carry is the one that
 // makes an inverted number a negative one.
 module joined (a, b, c, subtrahend, difference);
-    parameter BITS = 32;
+    parameter BITS = `BITS;
     parameter [15:0] BORROW = 16'h9555;
     input [BITS-1:0] a, b, c, subtrahend;
     output [BITS-1:0] difference;

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from convoy.hw.nn.accumulate import ACC_BITS
+
 __all__ = ["DEVICE", "ECP5", "PART", "SHORT_BITS", "XC7", "Technology", "chip", "nand2_area"]
 
 Cells = dict[str, float]
@@ -79,7 +81,8 @@ JOINED = Path(__file__).with_name("joined.v")
 """What `JoinedDifference` is made of."""
 ECP5 = Technology(
     "ecp5",
-    f"synth_ecp5 -nowidelut -top {{top}} -run :coarse; chtype -set joined t:*joined_*; techmap -map {JOINED.name}; "
+    "synth_ecp5 -nowidelut -top {top} -run :coarse; "
+    f"chtype -set joined t:*joined_*; techmap -map {JOINED.name} -D BITS={ACC_BITS}; "
     "synth_ecp5 -nowidelut -top {top} -run coarse:map_gates; "
     f"techmap t:$alu r:Y_WIDTH<={SHORT_BITS} %i; opt -full; "
     "synth_ecp5 -nowidelut -top {top} -run map_gates:",

@@ -1,11 +1,10 @@
 """Round-robin arbitration."""
 
-from functools import reduce
-from operator import or_
-
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
+from convoy.hw.lib.choose import any_of
 
 __all__ = ["RoundRobin"]
 
@@ -49,7 +48,7 @@ class RoundRobin(wiring.Component):
         m.d.comb += [
             self.is_any.eq(self.requests.any()),
             self.chosen.eq(Mux(after.any(), after & ~_below(after), self.requests & ~_below(self.requests))),
-            self.index.eq(reduce(or_, (Mux(bit, n, 0) for n, bit in enumerate(self.chosen)))),
+            self.index.eq(any_of(Mux(bit, n, 0) for n, bit in enumerate(self.chosen))),
         ]
         with m.If(self.next_en & self.is_any):
             m.d.sync += is_after.eq(_below(self.chosen))

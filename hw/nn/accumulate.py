@@ -134,9 +134,9 @@ class Accumulators(wiring.Component):
         ]
 
         # Zeros are what registers are set to; they begin so, for a flip-flop begins as what it can be set to
-        zeros = [(1 << ACC_BITS) - 1] * config.num_lanes
+        inverted_zeros = [(1 << ACC_BITS) - 1] * config.num_lanes
         newest, from_memory, from_last, from_newest = (
-            Signal(vector, reset_less=True, init=zeros, name=name)
+            Signal(vector, reset_less=True, init=inverted_zeros, name=name)
             for name in ("newest", "from_memory", "from_last", "from_newest")
         )
         is_stored = ~is_near & ~is_far & ~added_to_zero

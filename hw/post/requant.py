@@ -20,6 +20,7 @@ _FINE_BITS = 2
 _MAX_PRESCALE = (1 << _FINE_BITS) - 1
 """Bits by which it is shifted left for that, at most."""
 _MULT_BITS = 31 + _MAX_PRESCALE
+_PRODUCT_BITS = 32 + _MULT_BITS
 _HALF_BIT = 30 + _MAX_PRESCALE
 """Of a product, with a right shift by 31 + a multiple of four: the bit that is worth one half when that is 0."""
 _OUT_BITS = 18
@@ -72,8 +73,8 @@ class _Lane(wiring.Component):
 
         # In units of 2**8: the product of the low sum, and that of the high sum a cycle later; without is_wide the
         # product alone. The lowest 8 bits matter to ties only, and to what is_float drops.
-        low_product, low_bits = Signal(signed(58), reset_less=True), Signal(8, reset_less=True)
-        total_product, total_bits = Signal(signed(67), reset_less=True), Signal(8, reset_less=True)
+        low_product, low_bits = Signal(signed(_PRODUCT_BITS - 8), reset_less=True), Signal(8, reset_less=True)
+        total_product, total_bits = Signal(signed(_PRODUCT_BITS + 1), reset_less=True), Signal(8, reset_less=True)
         m.d.sync += [
             Cat(low_bits, low_product).eq(product),
             total_product.eq(high_product + low_product),
@@ -206,13 +207,13 @@ class _Lane(wiring.Component):
             high_low.eq(high * mult_low),
             high_high.eq(high * mult_high),
         ]
-        outer = Signal(signed(66), reset_less=True)
+        outer = Signal(signed(_PRODUCT_BITS), reset_less=True)
         inner = Signal(signed(2 * _PART_BITS + 2), reset_less=True)
         m.d.sync += [
             outer.eq(truncate(Cat(low_low[: 2 * _PART_BITS], high_high), outer.shape())),
             inner.eq(truncate(low_high + high_low, inner.shape())),
         ]
-        total = Signal(signed(66))
+        total = Signal(signed(_PRODUCT_BITS))
         product, wide_product = Signal.like(total, reset_less=True), Signal.like(total, reset_less=True)
         m.d.comb += total.eq(truncate(Cat(outer[:_PART_BITS], outer[_PART_BITS:].as_signed() + inner), total.shape()))
         m.d.sync += [product.eq(total), wide_product.eq(Mux(self.is_wide, total, 0))]
