@@ -9,7 +9,7 @@ from operator import or_
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
-__all__ = ["any_of", "below", "gated", "one_hot", "rotated", "rotated_late"]
+__all__ = ["any_of", "below", "gated", "one_hot", "rotated", "rotated_late", "shifted_late"]
 
 
 def one_hot(index: Value) -> Value:
@@ -54,3 +54,11 @@ def rotated_late(m: Module, value: Value, turn: Value, item_bits: int, *, name: 
     return any_of(
         gated(m, value, bit, name=f"{name}_{n}").rotate_right(n * item_bits) for n, bit in enumerate(one_hot(turn))
     )
+
+
+def shifted_late(m: Module, value: Value, is_chosen: Value, step: int, *, name: str) -> Value:
+    """`value` shifted right by `step` times the number of the bit of `is_chosen` that is set, its sign kept, a cycle
+    later; by a register for each bit.
+    """
+    copies = [gated(m, value[n * step :], bit, name=f"{name}_{n}").as_signed() for n, bit in enumerate(is_chosen)]
+    return any_of(Cat(copy, copy[-1].replicate(len(value) - len(copy))) for copy in copies)

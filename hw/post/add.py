@@ -8,7 +8,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.hw.lib.choose import any_of, below, gated, one_hot
+from convoy.hw.lib.choose import below, one_hot, shifted_late
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
@@ -157,11 +157,7 @@ class ScaleDown(wiring.Component):
         m.d.comb += rounded.eq(doubled + half)
         m.d.sync += is_chosen.eq(one_hot(coarse[1:]))
         shifted, group_bits = Signal(signed(len(rounded) - MAX_PRESCALE - 1)), 1 << _FINE_BITS
-        copies = [
-            gated(m, rounded[group_bits * (2 * n + 1) :], is_one, name=f"rounded_{n}").as_signed()
-            for n, is_one in enumerate(is_chosen)
-        ]
-        m.d.comb += shifted.eq(any_of(Cat(copy, copy[-1].replicate(len(shifted) - len(copy))) for copy in copies))
+        m.d.comb += shifted.eq(shifted_late(m, rounded[group_bits:], is_chosen, 2 * group_bits, name="rounded"))
 
         y, y_low, sign = data_register(m, self.y), Signal.like(self.y), shifted[-1]
         m.d.comb += y_low.eq(truncate(Mux(coarse[0], shifted >> group_bits, shifted), y.shape()))

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from convoy.hw.lib.choose import any_of, below, gated, one_hot
+from convoy.hw.lib.choose import below, one_hot, shifted_late
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
@@ -92,12 +92,8 @@ class _Lane(wiring.Component):
         m.d.comb += quotient.eq(
             Mux(self.is_float, truncate(whole >> _FLOAT_DROPPED_BITS, quotient.shape()), whole >> _HALF_BIT)
         )
-        copies = [
-            gated(m, quotient[8 * n :], is_one, name=f"quotient_{n}").as_signed()
-            for n, is_one in enumerate(self.is_chosen)
-        ]
         merged = Signal.like(quotient)
-        m.d.comb += merged.eq(any_of(Cat(copy, copy[-1].replicate(len(merged) - len(copy))) for copy in copies))
+        m.d.comb += merged.eq(shifted_late(m, quotient, self.is_chosen, 2 << _FINE_BITS, name="quotient"))
         # Of a product with is_float, and of the R bits of one that is rounded twice, R % 4 are here.
         sign, fits = whole[-1], FLOAT_PRODUCT_BITS - 1
         high, near_half = whole[fits + _MAX_PRESCALE :], whole[_HALF_BIT - _MAX_PRESCALE : _HALF_BIT]

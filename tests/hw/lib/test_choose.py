@@ -2,9 +2,9 @@
 
 import random
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Signal, signed
 
-from convoy.hw.lib.choose import any_of, below, gated, one_hot, rotated, rotated_late
+from convoy.hw.lib.choose import any_of, below, gated, one_hot, rotated, rotated_late, shifted_late
 from convoy.verif.pysim import simulate
 
 ITEM_BITS = 8
@@ -67,5 +67,21 @@ def test_rotations():
             assert ctx.get(at_once) == turned(items, n)
             await ctx.tick()
             assert ctx.get(late) == turned(items, n)
+
+    simulate(m, bench)
+
+
+def test_values_shifted_a_cycle_later():
+    m = Module()
+    value, index, shifted = Signal(signed(12)), Signal(2), Signal(signed(12))
+    m.d.comb += shifted.eq(shifted_late(m, value, one_hot(index), 3, name="value"))
+
+    async def bench(ctx):
+        for number in (0, 1, -1, 0x7FF, -0x800, 0x2A5, -0x35A):
+            for n in range(4):
+                ctx.set(value, number)
+                ctx.set(index, n)
+                await ctx.tick()
+                assert ctx.get(shifted) == number >> 3 * n
 
     simulate(m, bench)
