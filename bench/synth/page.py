@@ -57,7 +57,9 @@ def _wholes(results: Results) -> list[str]:
             f"Device: {PART}. Each NPU is mapped as a whole, flattened, with no multiplexers that join LUTs "
             f"(`-nowidelut`), sums of up to {SHORT_BITS} bits in LUTs, and the adders of accumulators put together of "
             "carry cells (`bench/synth/technologies.py`, `joined.v`). "
-            f"Package {PACKAGE}, clock at pin {CLOCK_PIN}."
+            f"Package {PACKAGE}, clock at pin {CLOCK_PIN}. Placement is nextpnr's, in two steps: where a first one "
+            "without resets puts block memories and multipliers they stay, and registers with a reset get tiles near "
+            "by, for a tile has one reset (`bench/synth/floorplan.py`)."
         ),
         "",
         *_table(header, rows),

@@ -15,6 +15,7 @@ from threading import Lock
 
 from amaranth.back import rtlil
 from amaranth.lib import wiring
+from floorplan import planned, without_resets
 from technologies import ECP5, Technology
 from units import HARNESSED, Harness
 
@@ -30,12 +31,8 @@ PLACING = ("--85k", "--package", PACKAGE, "--speed", "6", "--placer", "static", 
 """Options of nextpnr, of which `examples/ulx3s` has the same. Its static placer takes less wire for this design than
 HeAP, and router1 ends sooner than router2, with shorter paths.
 """
-FLOORPLANS = 4
-"""Placements of the multipliers and block memories to choose from. They differ in their wire, and the more there is
-of it the longer the router takes, if it ends at all.
-"""
-PLANNED_MULTIPLIERS = 32
-"""With fewer a floorplan wins nothing."""
+PLANNED_REGISTERS = 20_000
+"""With fewer flip-flops nextpnr finds a place for all of them by itself."""
 NO_COLLISIONS = "; ".join(
     f"setparam -set COLLISION_X_MASK {ports}'b{'1' * ports} t:$memrd_v2 r:CLK_ENABLE=1 %i"
     f" r:TRANSPARENCY_MASK={ports}'b{'0' * ports} %i"
@@ -171,14 +168,14 @@ def unit_cells(stat: str) -> dict[str, float]:
 
 
 def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int) -> list[Placement]:
-    """Place and route once per seed, with a clock constraint; those with many multipliers get a floorplan."""
+    """Place and route once per seed, with a clock constraint; a large netlist gets a floorplan."""
     (BUILD / PINS).write_text(f'LOCATE COMP "clk" SITE "{CLOCK_PIN}";\n')
     stem = f"{netlist.path.stem}.{PACKAGE}.{CLOCK_PIN}.{mhz}MHz"
     reports = {seed: BUILD / f"{stem}.{seed}.report.json" for seed in range(1, seeds + 1)}
     missing = {seed: path for seed, path in reports.items() if not path.is_file()}
     if missing:
-        is_planned = netlist.cells.get("MULT18X18D", 0) >= PLANNED_MULTIPLIERS
-        source = floorplan(netlist.path, mhz, workers) if is_planned else netlist.path
+        is_planned = netlist.cells.get("TRELLIS_FF", 0) >= PLANNED_REGISTERS
+        source = floorplan(netlist.path, mhz) if is_planned else netlist.path
         place_all(source, missing, mhz, workers, "--report")
     facts = [json.loads(path.read_text()) for path in reports.values()]
     return [Placement(min(clock["achieved"] for clock in fact["fmax"].values()), describe_path(fact)) for fact in facts]
@@ -215,33 +212,18 @@ def place_all(netlist: Path, targets: dict[int, Path], mhz: int, workers: int, *
         list(pool.map(place_one, targets))
 
 
-def floorplan(netlist: Path, mhz: int, workers: int) -> Path:
-    """The netlist with its multipliers and block memories where a first placement puts them, the one with the least
-    wire of `FLOORPLANS`.
-
-    The placer moves them to their few sites only when all else has been placed around where they were; the second time
-    they stay.
-    """
-    planned = netlist.with_suffix(".planned.json")
-    if planned.is_file():
-        return planned
-    candidates = {seed: netlist.with_suffix(f".placed{seed}.json") for seed in range(1, FLOORPLANS + 1)}
-    place_all(netlist, candidates, mhz, workers, "--no-route", "--write")
-    placed = min(candidates.values(), key=lambda path: wire_length(path.with_suffix(".log").read_text()))
-    design, sites = (json.loads(path.read_text()) for path in (netlist, placed))
-    cells, places = (each["modules"]["top"]["cells"] for each in (design, sites))
-    for name, cell in cells.items():
-        if cell["type"] in ("MULT18X18D", "DP16KD"):
-            cell["attributes"]["BEL"] = places[name]["attributes"]["NEXTPNR_BEL"]
-    planned.write_text(json.dumps(design))
-    for path in candidates.values():
-        path.unlink()
-    return planned
-
-
-def wire_length(log: str) -> int:
-    """The wire of a finished placement, in nextpnr's units, from its log."""
-    return int(re.findall(r"wirelen = (\d+)", log)[-1])
+def floorplan(netlist: Path, mhz: int) -> Path:
+    """The netlist with a place for its block memories, its multipliers and what is reset, from a first placement."""
+    target = netlist.with_suffix(".planned.json")
+    if target.is_file():
+        return target
+    bare, placed = netlist.with_suffix(".bare.json"), netlist.with_suffix(".placed.json")
+    bare.write_text(json.dumps(without_resets(json.loads(netlist.read_text()))))
+    place(bare, 1, mhz, "--no-route", "--write", placed.name, log=placed.with_suffix(".log"))
+    target.write_text(json.dumps(planned(json.loads(netlist.read_text()), json.loads(placed.read_text()))))
+    bare.unlink()
+    placed.unlink()
+    return target
 
 
 def describe_path(facts: dict) -> list[str]:

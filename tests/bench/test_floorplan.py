@@ -1,0 +1,99 @@
+"""The floorplan that nextpnr gets: every register with a reset has a site that the FPGA allows."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+COLUMNS, ROWS = 12, 10
+NO_RESET = 0
+RESETS = {101: 40, 102: 9, 103: 1, 104: 8, NO_RESET: 60}
+"""Registers of each reset net."""
+ENABLES = (None, 201, 202, 203)
+
+
+@pytest.fixture
+def floorplan(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench" / "synth"))
+    import floorplan
+
+    return floorplan
+
+
+def designs(seed: int) -> tuple[dict, dict]:
+    """A netlist, and the same as nextpnr placed it without resets."""
+    rng = np.random.default_rng(seed)
+    cells, packed = {}, {}
+
+    def add(name: str, kind: str, bel: str, parameters: dict, connections: dict) -> None:
+        directions = dict.fromkeys(connections, "input")
+        cells[name] = {"type": kind, "parameters": {}, "attributes": {}, "connections": connections}
+        cells[name]["port_directions"] = directions
+        packed[name] = {"type": kind, "parameters": parameters, "attributes": {"NEXTPNR_BEL": bel}}
+
+    sites = [
+        (f"X{x}/Y{y}/SLICE{name}", index)
+        for x in range(2, 2 + COLUMNS)
+        for y in range(3, 3 + ROWS)
+        for name in "ABCD"
+        for index in range(2)
+    ]
+    rng.shuffle(sites)
+    number = 1000
+    for reset, count in RESETS.items():
+        for _ in range(count):
+            slice_name, index = sites.pop()
+            kind, enable = rng.choice(["alone", "lut", "carry"]), ENABLES[rng.integers(len(ENABLES))]
+            connections = {"DI": [number], "LSR": [reset or "0"]} | ({"CE": [enable]} if enable else {})
+            parameters = {"SD": "0" if kind == "alone" else "1 "}
+            add(f"{kind}_{number}", "TRELLIS_FF", f"{slice_name}.FF{index}", parameters, connections)
+            if kind == "lut":
+                add(f"of_{number}", "LUT4", f"{slice_name}.K{index}", {}, {"Z": [number]})
+            if kind == "carry":
+                add(f"of_{number}", "CCU2C", "", {}, {"S0": [number]})
+            number += 1
+    add("product", "MULT18X18D", "X4/Y30/MULT18_0", {}, {})
+    add("memory", "DP16KD", "X4/Y40/EBR0", {}, {})
+    return tuple({"modules": {"top": {"cells": each}}} for each in (cells, packed))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sites_are_as_the_fpga_allows(floorplan, seed):
+    design, placed = designs(seed)
+    before = copy.deepcopy(design["modules"]["top"]["cells"])
+    cells = floorplan.planned(design, placed)["modules"]["top"]["cells"]
+    bels = {name: cell["attributes"]["BEL"] for name, cell in cells.items() if cell["attributes"]}
+    assert bels.pop("product") == "X4/Y30/MULT18_0"
+    assert bels.pop("memory") == "X4/Y40/EBR0"
+    assert len(set(bels.values())) == len(bels), "a site is given once"
+
+    registers = {name for name, cell in before.items() if cell["connections"].get("LSR", ["0"]) != ["0"]}
+    fixed = {name for name in registers if not name.startswith("carry")}
+    assert {name for name in bels if not name.startswith("of_")} == fixed
+    for name in fixed:
+        if name.startswith("lut"):
+            assert bels[name.replace("lut", "of")] == bels[name].replace(".FF", ".K"), "it stays with its LUT"
+
+    resets, enables = defaultdict(set), defaultdict(set)
+    for name in fixed:
+        slice_name = bels[name].split(".")[0]
+        resets[slice_name.split("/SLICE")[0]].add(cells[name]["connections"]["LSR"][0])
+        enables[slice_name].add(cells[name]["connections"].get("CE", [None])[0])
+    assert all(len(nets) == 1 for nets in resets.values()), "a tile has one reset"
+    assert all(len(nets) == 1 for nets in enables.values()), "a slice has one enable"
+    for name, cell in before.items():
+        if name.startswith("alone"):
+            assert cells[name]["connections"]["M"] == cell["connections"]["DI"], "it is paired with no other LUT"
+    rows = {int(re.search(r"Y(\d+)", tile)[1]) for tile in resets}
+    assert rows <= set(range(3, 3 + ROWS, 2)), "every other row stays free for carry chains"
+
+
+def test_nothing_is_reset_in_the_first_placement(floorplan):
+    design, _ = designs(0)
+    cells = floorplan.without_resets(design)["modules"]["top"]["cells"]
+    assert {tuple(cell["connections"]["LSR"]) for cell in cells.values() if cell["type"] == "TRELLIS_FF"} == {("0",)}
