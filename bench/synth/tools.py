@@ -31,7 +31,7 @@ PLACING = ("--85k", "--package", PACKAGE, "--speed", "6", "--placer", "static", 
 """Options of nextpnr, of which `examples/ulx3s` has the same. Its static placer takes less wire for this design than
 HeAP, and router1 ends sooner than router2, with shorter paths.
 """
-PLANNED_REGISTERS = 20_000
+PLANNED_REGISTERS = 40_000
 """With fewer flip-flops nextpnr finds a place for all of them by itself."""
 NO_COLLISIONS = "; ".join(
     f"setparam -set COLLISION_X_MASK {ports}'b{'1' * ports} t:$memrd_v2 r:CLK_ENABLE=1 %i"
