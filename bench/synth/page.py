@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from by_unit import Row, scaled, total
 from results import Result
 from technologies import DEVICE, PART, SHORT_BITS
-from tools import CLOCK_PIN, PACKAGE, versions
+from tools import CLOCK_PIN, PACKAGE, PLANNED_REGISTERS, versions
 
 from convoy.driver.bench.area import COLUMNS, area_model
 from convoy.driver.report.markdown import filled
@@ -57,9 +57,9 @@ def _wholes(results: Results) -> list[str]:
             f"Device: {PART}. Each NPU is mapped as a whole, flattened, with no multiplexers that join LUTs "
             f"(`-nowidelut`), sums of up to {SHORT_BITS} bits in LUTs, and the adders of accumulators put together of "
             "carry cells (`bench/synth/technologies.py`, `joined.v`). "
-            f"Package {PACKAGE}, clock at pin {CLOCK_PIN}. Placement is nextpnr's, in two steps: where a first one "
-            "without resets puts block memories and multipliers they stay, and registers with a reset get tiles near "
-            "by, for a tile has one reset (`bench/synth/floorplan.py`)."
+            f"Package {PACKAGE}, clock at pin {CLOCK_PIN}. nextpnr places those of {PLANNED_REGISTERS:,} flip-flops or "
+            "more in two steps: where a first one without resets puts block memories and multipliers they stay, and "
+            "registers with a reset get tiles near by, for a tile has one reset (`bench/synth/floorplan.py`)."
         ),
         "",
         *_table(header, rows),
