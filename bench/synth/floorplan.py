@@ -31,8 +31,8 @@ class _Register:
     name: str
     lut: str | None
     enable: tuple
-    x: float
-    y: float
+    x: int
+    y: int
 
 
 def without_resets(design: dict) -> dict:
@@ -58,6 +58,11 @@ def planned(design: dict, placed: dict) -> dict:
         Of Yosys.
     placed
         The same without resets as nextpnr placed it, `--write`.
+
+    Raises
+    ------
+    ValueError
+        When there are more eights of registers than tiles.
     """
     cells, packed = _top(design), _top(placed)
     for name, cell in cells.items():
@@ -154,6 +159,11 @@ def _assign(loads: list[list[list[_Register]]], packed: Cells) -> list[tuple[int
     if len(loads) <= FULLEST * len(columns) * len(rows[::2]):
         rows = rows[::2]
     tiles = np.array([(x, y) for y in rows for x in columns])
+    if len(loads) > len(tiles):
+        raise ValueError(
+            f"registers with a reset need {len(loads)} tiles of logic, of which there are {len(tiles)}: "
+            "take a smaller NPU or fewer resets"
+        )
     centres = np.array([_centre(register for each in load for register in each) for load in loads])
     distance = np.abs(centres[:, None, :] - tiles[None, :, :]).sum(axis=2)
     _, chosen = linear_sum_assignment(distance)

@@ -154,8 +154,8 @@ def map_design(
 
 
 def plain_names(text: str) -> str:
-    """RTLIL without brackets in names: Yosys' `abc9` takes an element of an array, `places[1]`, for a bit of `places`,
-    and stops.
+    """RTLIL or Verilog without brackets in names: Yosys' `abc9` takes an element of an array, `places[1]`, for a bit of
+    `places`, and stops.
     """
     return re.sub(r"\\\S+", lambda name: name[0].replace("[", "_").replace("]", ""), text)
 

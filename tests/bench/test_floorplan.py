@@ -25,8 +25,8 @@ def floorplan(monkeypatch):
     return floorplan
 
 
-def designs(seed: int) -> tuple[dict, dict]:
-    """A netlist, and the same as nextpnr placed it without resets."""
+def designs(seed: int, columns: int = COLUMNS) -> tuple[dict, dict]:
+    """A netlist, and the same as nextpnr placed it without resets, in so many columns of tiles."""
     rng = np.random.default_rng(seed)
     cells, packed = {}, {}
 
@@ -38,7 +38,7 @@ def designs(seed: int) -> tuple[dict, dict]:
 
     sites = [
         (f"X{x}/Y{y}/SLICE{name}", index)
-        for x in range(2, 2 + COLUMNS)
+        for x in range(2, 2 + columns)
         for y in range(3, 3 + ROWS)
         for name in "ABCD"
         for index in range(2)
@@ -91,6 +91,20 @@ def test_sites_are_as_the_fpga_allows(floorplan, seed):
             assert cells[name]["connections"]["M"] == cell["connections"]["DI"], "it is paired with no other LUT"
     rows = {int(re.search(r"Y(\d+)", tile)[1]) for tile in resets}
     assert rows <= set(range(3, 3 + ROWS, 2)), "every other row stays free for carry chains"
+
+
+def test_all_rows_are_taken_before_tiles_are_too_few(floorplan):
+    cells = floorplan.planned(*designs(0, columns=2))["modules"]["top"]["cells"]
+    rows = {int(found[1]) for cell in cells.values() if (found := re.search(r"Y(\d+)/S", str(cell["attributes"])))}
+    assert rows - set(range(3, 3 + ROWS, 2))
+    many = designs(0)
+    top = many[0]["modules"]["top"]["cells"]
+    for number, cell in enumerate(each for each in top.values() if each["type"] == "TRELLIS_FF"):
+        cell["connections"]["LSR"] = [5000 + number]
+    for cell in many[1]["modules"]["top"]["cells"].values():
+        cell["attributes"]["NEXTPNR_BEL"] = re.sub(r"^X\d+", "X2", cell["attributes"]["NEXTPNR_BEL"])
+    with pytest.raises(ValueError, match=r"need \d+ tiles of logic, of which there are 10: take a smaller NPU"):
+        floorplan.planned(*many)
 
 
 def test_nothing_is_reset_in_the_first_placement(floorplan):
