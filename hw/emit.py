@@ -24,7 +24,7 @@ from convoy.spec.config import NpuConfig
 
 from .lib.reset import OwnResets
 
-__all__ = ["TOP", "VERILATOR_WAIVERS", "gated_verilog", "rtlil", "source_hash", "verilog"]
+__all__ = ["TOP", "VERILATOR_WAIVERS", "gated_verilog", "plain_names", "rtlil", "source_hash", "verilog"]
 
 TOP = "convoy_npu"
 """Name of the top-level module. Its ports are `clk`, `rst` (synchronous, active high), `irq`, `m_axi__*` and
@@ -85,9 +85,22 @@ def source_hash() -> str:
 
 def _convert(top) -> str:
     os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
-    return _run_constants(
-        verilog_backend.convert(top, name=TOP, platform=OwnResets(), emit_src=False, strip_internal_attrs=True)
-    )
+    text = verilog_backend.convert(top, name=TOP, platform=OwnResets(), emit_src=False, strip_internal_attrs=True)
+    return _run_constants(plain_names(text))
+
+
+def plain_names(text: str) -> str:
+    """Verilog or RTLIL in which `places[1]`, Amaranth's name for an element of an array, is `places_1`: Yosys' `abc9`
+    takes it for a bit of `places`, and stops.
+    """
+    taken = {name.removeprefix("\\") for name in re.findall(r"\\\S+|[A-Za-z_][\w$]*", text)}
+    plain = {}
+    for name in sorted(name for name in taken if "[" in name):
+        plain[name] = name.replace("[", "_").replace("]", "")
+        while plain[name] in taken:
+            plain[name] += "_"
+        taken.add(plain[name])
+    return re.sub(r"\\(\S+)", lambda found: "\\" + plain.get(found[1], found[1]), text)
 
 
 def _run_constants(text: str) -> str:

@@ -19,6 +19,7 @@ from floorplan import planned, without_resets
 from technologies import ECP5, Technology
 from units import HARNESSED, Harness
 
+from convoy.hw.emit import plain_names
 from convoy.hw.lib.reset import OwnResets
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,7 @@ HeAP, and router1 ends sooner than router2, with shorter paths.
 """
 PLANNED_REGISTERS = 40_000
 """With fewer flip-flops nextpnr finds a place for all of them by itself."""
+FLOORPLAN = Path(__file__).with_name("floorplan.py")
 NO_COLLISIONS = "; ".join(
     f"setparam -set COLLISION_X_MASK {ports}'b{'1' * ports} t:$memrd_v2 r:CLK_ENABLE=1 %i"
     f" r:TRANSPARENCY_MASK={ports}'b{'0' * ports} %i"
@@ -153,13 +155,6 @@ def map_design(
     return Netlist(netlist, unit_cells(stat.read_text()))
 
 
-def plain_names(text: str) -> str:
-    """RTLIL or Verilog without brackets in names: Yosys' `abc9` takes an element of an array, `places[1]`, for a bit of
-    `places`, and stops.
-    """
-    return re.sub(r"\\\S+", lambda name: name[0].replace("[", "_").replace("]", ""), text)
-
-
 def unit_cells(stat: str) -> dict[str, float]:
     """Cells of the unit by type, and its `area` if there is one, from what Yosys' `stat -json` printed."""
     modules = json.loads(stat)["modules"]
@@ -170,15 +165,16 @@ def unit_cells(stat: str) -> dict[str, float]:
 def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int) -> list[Placement]:
     """Place and route once per seed, with a clock constraint; a large netlist gets a floorplan."""
     (BUILD / PINS).write_text(f'LOCATE COMP "clk" SITE "{CLOCK_PIN}";\n')
-    stem = f"{netlist.path.stem}.{PACKAGE}.{CLOCK_PIN}.{mhz}MHz"
+    is_planned = netlist.cells.get("TRELLIS_FF", 0) >= PLANNED_REGISTERS
+    facts = (*PLACING, CLOCK_PIN, FLOORPLAN.read_text() if is_planned else "")
+    stem = f"{netlist.path.stem}.{mhz}MHz.{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:6]}"
     reports = {seed: BUILD / f"{stem}.{seed}.report.json" for seed in range(1, seeds + 1)}
     missing = {seed: path for seed, path in reports.items() if not path.is_file()}
     if missing:
-        is_planned = netlist.cells.get("TRELLIS_FF", 0) >= PLANNED_REGISTERS
-        source = floorplan(netlist.path, mhz) if is_planned else netlist.path
+        source = floorplan(netlist.path, BUILD / f"{stem}.planned.json", mhz) if is_planned else netlist.path
         place_all(source, missing, mhz, workers, "--report")
-    facts = [json.loads(path.read_text()) for path in reports.values()]
-    return [Placement(min(clock["achieved"] for clock in fact["fmax"].values()), describe_path(fact)) for fact in facts]
+    found = [json.loads(path.read_text()) for path in reports.values()]
+    return [Placement(min(clock["achieved"] for clock in each["fmax"].values()), describe_path(each)) for each in found]
 
 
 def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path) -> None:
@@ -212,9 +208,8 @@ def place_all(netlist: Path, targets: dict[int, Path], mhz: int, workers: int, *
         list(pool.map(place_one, targets))
 
 
-def floorplan(netlist: Path, mhz: int) -> Path:
-    """The netlist with a place for its block memories, its multipliers and what is reset, from a first placement."""
-    target = netlist.with_suffix(".planned.json")
+def floorplan(netlist: Path, target: Path, mhz: int) -> Path:
+    """Write the netlist with places for block memories, multipliers and what is reset, from a first placement."""
     if target.is_file():
         return target
     bare, placed = netlist.with_suffix(".bare.json"), netlist.with_suffix(".placed.json")

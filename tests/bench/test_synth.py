@@ -159,14 +159,6 @@ end
     assert "blackbox 1\nmodule \\top.unit.b$3" in part
 
 
-def test_names_without_brackets():
-    from tools import plain_names
-
-    assert plain_names("wire width 3 \\places[1]\nconnect \\places [1] \\a[0].b") == (
-        "wire width 3 \\places_1\nconnect \\places [1] \\a_0.b"
-    )
-
-
 def test_rows_are_scaled_to_the_whole():
     from by_unit import Row, scaled, total
 

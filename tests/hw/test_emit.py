@@ -31,6 +31,19 @@ def test_no_paths(source):
     assert str(Path(emit.__file__).parent) not in source.read_text()
 
 
+def test_no_brackets_in_names(source):
+    """Yosys' `abc9`, of many FPGA flows, stops at them."""
+    assert not re.findall(r"\\\S*\[\S*", source.read_text())
+
+
+def test_names_stay_apart():
+    text = "wire \\a[1] ; wire a_1; wire [1:0] \\a_1_ , \\b[0][1].c ; assign a_1 = \\a[1] ; assign d = e[1];"
+    expected = "wire \\a_1__ ; wire a_1; wire [1:0] \\a_1_ , \\b_0_1.c ; assign a_1 = \\a_1__ ; assign d = e[1];"
+    assert emit.plain_names(text) == expected
+    rtlil = "wire width 3 \\places[1]\nconnect \\places [1] \\a[0].b"
+    assert emit.plain_names(rtlil) == "wire width 3 \\places_1\nconnect \\places [1] \\a_0.b"
+
+
 def test_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CONVOY_CACHE_DIR", str(tmp_path))
     made = []
