@@ -10,7 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-__all__ = ["planned", "without_resets"]
+__all__ = ["planned", "settled", "without_resets"]
+
+HARD = ("DP16KD", "MULT18X18D")
+"""Block memories and multipliers lie in few rows. nextpnr puts them down before the logic around them has its place,
+and there they stay.
+"""
+ROUNDS = 4
+"""After so many they trade places no more."""
+EVERYWHERE = 200
+"""A net with more ends is wherever its cells are."""
 
 TILE_SLICES, SLICE_FFS = "ABCD", 2
 """Of a tile of logic: four slices of two flip-flops and two LUTs each. To nextpnr all flip-flops of a tile have one
@@ -45,6 +54,23 @@ def without_resets(design: dict) -> dict:
     return design
 
 
+def settled(design: dict, placed: dict) -> dict:
+    """The netlist with a `BEL` for block memories and multipliers: those of a kind trade places until each is where all
+    of them take the least wire to the logic of a placement. Changes `design`.
+
+    Parameters
+    ----------
+    design
+        Of Yosys.
+    placed
+        The same, or the same without resets, as nextpnr placed it, `--write`.
+    """
+    cells = _top(design)
+    for name, bel in _trade(_top(placed)).items():
+        cells[name]["attributes"]["BEL"] = bel
+    return design
+
+
 def planned(design: dict, placed: dict) -> dict:
     """The netlist with a `BEL` for block memories, multipliers, and registers with a reset. Changes `design`.
 
@@ -64,11 +90,9 @@ def planned(design: dict, placed: dict) -> dict:
     ValueError
         When there are more eights of registers than tiles.
     """
-    cells, packed = _top(design), _top(placed)
+    cells, packed = _top(settled(design, placed)), _top(placed)
     for name, cell in cells.items():
-        if cell["type"] in ("MULT18X18D", "DP16KD"):
-            cell["attributes"]["BEL"] = _bel(packed[name])
-        elif cell["type"] == "TRELLIS_FF" and not _is_paired(packed[name]):
+        if cell["type"] == "TRELLIS_FF" and not _is_paired(packed[name]):
             _keep_apart(cell)
     loads = [load for registers in _by_reset(cells, packed).values() for load in _loads(registers)]
     for load, (x, y) in zip(loads, _assign(loads, packed), strict=True):
@@ -78,6 +102,39 @@ def planned(design: dict, placed: dict) -> dict:
                 if register.lut:
                     cells[register.lut]["attributes"]["BEL"] = f"X{x}/Y{y}/SLICE{name}.K{index}"
     return design
+
+
+def _trade(packed: Cells) -> dict[str, str]:
+    """Places of block memories and multipliers after they have been exchanged, one kind after the other."""
+    tiles = {name: _tile(_bel(cell)) for name, cell in packed.items() if _bel(cell)}
+    ends = defaultdict(set)
+    for name in tiles:
+        for net in _nets(packed[name]):
+            ends[net].add(name)
+    bels = {name: _bel(cell) for name, cell in packed.items() if cell["type"] in HARD}
+    for kind in HARD * ROUNDS:
+        names = [name for name in bels if packed[name]["type"] == kind]
+        sites = [bels[name] for name in names]
+        wire = np.array([_wire(name, [ends[net] for net in _nets(packed[name])], tiles, sites) for name in names])
+        for name, index in zip(names, linear_sum_assignment(wire)[1] if names else (), strict=True):
+            bels[name] = sites[index]
+            tiles[name] = _tile(sites[index])
+    return bels
+
+
+def _nets(cell: dict) -> set[int]:
+    return {net for bits in cell["connections"].values() for net in bits if isinstance(net, int)}
+
+
+def _wire(name: str, nets: list[set[str]], tiles: dict[str, tuple[int, int]], sites: list[str]) -> np.ndarray:
+    """Half perimeters of the nets that a cell is an end of, summed, if it were at each of some sites."""
+    places = np.array([_tile(site) for site in sites])
+    total = np.zeros(len(sites))
+    for net in nets:
+        if 1 < len(net) <= EVERYWHERE:
+            others = np.array([tiles[other] for other in net if other != name])
+            total += (np.maximum(others.max(axis=0), places) - np.minimum(others.min(axis=0), places)).sum(axis=1)
+    return total
 
 
 def _is_paired(register: dict) -> bool:

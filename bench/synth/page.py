@@ -58,8 +58,9 @@ def _wholes(results: Results) -> list[str]:
             f"(`-nowidelut`), sums of up to {SHORT_BITS} bits in LUTs, and the adders of accumulators put together of "
             "carry cells (`bench/synth/technologies.py`, `joined.v`). "
             f"Package {PACKAGE}, clock at pin {CLOCK_PIN}. nextpnr places those of {PLANNED_REGISTERS:,} flip-flops or "
-            "more in two steps: where a first one without resets puts block memories and multipliers they stay, and "
-            "registers with a reset get tiles near by, for a tile has one reset (`bench/synth/floorplan.py`)."
+            "more in three steps: after a first one, without resets, block memories and multipliers trade places until "
+            "all of them are near their logic; after a second one registers with a reset get tiles near by, for a tile "
+            "has one reset (`bench/synth/floorplan.py`)."
         ),
         "",
         *_table(header, rows),

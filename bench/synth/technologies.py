@@ -108,7 +108,7 @@ def chip(liberty: Path) -> Technology:
         "synth -flatten -booth -top {top} -run :fine; opt -fast -full; opt -undriven -fine; techmap; opt -fast; "
         f"dfflibmap -liberty {liberty.name}; abc -liberty {liberty.name}; opt_clean"
     )
-    return Technology(liberty.stem, script, figures, f"stat -json -liberty {liberty.name}", text)
+    return Technology(liberty.stem, script, figures, f"stat -json -liberty {liberty.name}", liberty=text)
 
 
 def nand2_area(liberty: str) -> float:

@@ -15,7 +15,7 @@ from threading import Lock
 
 from amaranth.back import rtlil
 from amaranth.lib import wiring
-from floorplan import planned, without_resets
+from floorplan import planned, settled, without_resets
 from technologies import ECP5, Technology
 from units import HARNESSED, Harness
 
@@ -34,6 +34,10 @@ HeAP, and router1 ends sooner than router2, with shorter paths.
 """
 PLANNED_REGISTERS = 40_000
 """With fewer flip-flops nextpnr finds a place for all of them by itself."""
+BARE_PLACEMENTS = 2
+"""Placements without resets that a floorplan comes from. In the first, block memories and multipliers are put down
+before the logic; in the next they are where that logic wants them.
+"""
 FLOORPLAN = Path(__file__).with_name("floorplan.py")
 NO_COLLISIONS = "; ".join(
     f"setparam -set COLLISION_X_MASK {ports}'b{'1' * ports} t:$memrd_v2 r:CLK_ENABLE=1 %i"
@@ -209,12 +213,15 @@ def place_all(netlist: Path, targets: dict[int, Path], mhz: int, workers: int, *
 
 
 def floorplan(netlist: Path, target: Path, mhz: int) -> Path:
-    """Write the netlist with places for block memories, multipliers and what is reset, from a first placement."""
+    """Write the netlist with places for its hard blocks and for what is reset, from placements without resets."""
     if target.is_file():
         return target
-    bare, placed = netlist.with_suffix(".bare.json"), netlist.with_suffix(".placed.json")
-    bare.write_text(json.dumps(without_resets(json.loads(netlist.read_text()))))
-    place(bare, 1, mhz, "--no-route", "--write", placed.name, log=placed.with_suffix(".log"))
+    bare, placed = target.with_suffix(".bare.json"), target.with_suffix(".placed.json")
+    design = without_resets(json.loads(netlist.read_text()))
+    for _ in range(BARE_PLACEMENTS):
+        bare.write_text(json.dumps(design))
+        place(bare, 1, mhz, "--no-route", "--write", placed.name, log=placed.with_suffix(".log"))
+        design = settled(design, json.loads(placed.read_text()))
     target.write_text(json.dumps(planned(json.loads(netlist.read_text()), json.loads(placed.read_text()))))
     bare.unlink()
     placed.unlink()

