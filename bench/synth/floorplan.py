@@ -25,9 +25,9 @@ TILE_SLICES, SLICE_FFS = "ABCD", 2
 """Of a tile of logic: four slices of two flip-flops and two LUTs each. To nextpnr all flip-flops of a tile have one
 reset net, and those of a slice one clock enable (`slices_compatible` in its `ecp5/arch_place.cc`).
 """
-FULLEST = 0.7
-"""While no more than so much of every other row is filled, the rows between stay free for carry chains, which lie along
-a row.
+CHAINED = ("CCU2", "DPRAM")
+"""Modes of LUTs that lie beside each other in a fixed order: carry chains and distributed memories. While there are
+tiles enough, registers with a reset get others, so that the places of these stay free.
 """
 Net = int | str
 Cells = dict[str, dict]
@@ -211,11 +211,13 @@ def _centre(registers: Iterable[_Register]) -> np.ndarray:
 
 def _assign(loads: list[list[list[_Register]]], packed: Cells) -> list[tuple[int, int]]:
     """A tile for each load: the least sum of distances."""
-    seen = [_tile(_bel(cell)) for cell in packed.values() if "/SLICE" in _bel(cell)]
-    columns, rows = (sorted({tile[axis] for tile in seen}) for axis in (0, 1))
-    if len(loads) <= FULLEST * len(columns) * len(rows[::2]):
-        rows = rows[::2]
+    logic = {name: _tile(_bel(cell)) for name, cell in packed.items() if "/SLICE" in _bel(cell)}
+    chained = {tile for name, tile in logic.items() if packed[name]["parameters"].get("MODE") in CHAINED}
+    columns, rows = (sorted({tile[axis] for tile in logic.values()}) for axis in (0, 1))
     tiles = np.array([(x, y) for y in rows for x in columns])
+    free = np.array([tile for tile in tiles.tolist() if tuple(tile) not in chained])
+    if len(loads) <= len(free):
+        tiles = free
     if len(loads) > len(tiles):
         raise ValueError(
             f"registers with a reset need {len(loads)} tiles of logic, of which there are {len(tiles)}: "
