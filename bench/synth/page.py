@@ -92,23 +92,37 @@ def _folded(rows: list[Row], column: str) -> list[Row]:
     return [row for row in rows if row not in small] + ([Row("others", 1, total(small))] if small else [])
 
 
-def _by_unit(name: str, result: Result) -> list[str]:
+def _elsewhere(result: Result, shown: list[Row], technology: str, column: str) -> list[str]:
+    """Cells of units in another technology, those that are not shown as one."""
+    cells = {row.name: row.count * row.figures[column] for row in result.units[technology]}
+    names = {row.name for row in shown}
+    others = sum(count for name, count in cells.items() if name not in names)
+    return [_number(cells.get(row.name, others)) for row in shown]
+
+
+def _by_unit(name: str, result: Result, liberty: str | None) -> list[str]:
     rows = _folded(scaled(result.units["ecp5"], result.whole), "sites")
     columns = list(rows[0].figures)
     sums = total(result.units["ecp5"])
+    others = {
+        column: _elsewhere(result, rows, technology, column)
+        for technology, column in (("xc7", "LUT6"), (liberty, "GE"))
+        if technology in result.units
+    }
     lines = [
         f"### {name} by unit",
         "",
         *_table(
-            ["unit", "count", *columns, "share of sites"],
+            ["unit", "count", *columns, "share of sites", *others],
             [
                 [
                     row.name,
                     str(row.count),
                     *(_number(row.count * row.figures[column]) for column in columns),
                     f"{row.count * row.figures['sites'] / result.whole['sites']:.1%}",
+                    *(counts[index] for counts in others.values()),
                 ]
-                for row in rows
+                for index, row in enumerate(rows)
             ],
         ),
         *filled(
@@ -117,6 +131,7 @@ def _by_unit(name: str, result: Result) -> list[str]:
             "(alone, a unit does not know which of its inputs are constant and which outputs nobody reads). A unit "
             "is named after its file in `hw/`. What is counted is all of that name; `nn.core`, `nn.engine`, "
             "`nn.drain`, `tp.engine`, `ctrl.control` and `npu` are what they have besides the units in them."
+            + (f" {' and '.join(others)}, of other technologies, are as the unit takes alone." if others else "")
         ),
         "",
     ]
@@ -224,7 +239,7 @@ def page(results: Results, liberty: str | None) -> str:
     ]
     for name, result in results.items():
         if "ecp5" in result.units:
-            lines += _by_unit(name, result)
+            lines += _by_unit(name, result, liberty)
     lines += _others(results, liberty)
     lines += _model()
     for name, result in results.items():

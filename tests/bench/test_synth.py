@@ -276,6 +276,7 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     assert "S was placed for 100 MHz" in text
     assert "| S | 16 | 80 | 5 |" in text
     assert "| 1,600 | 100 | 2 |" in text
+    assert "| 100.0% | 80 | 1,600 |" in text, "of the unit"
     assert "Of the first seed: 2.0 ns, 1.5 of them wire, through 1 cells." in text
     assert "earlier hardware" not in text
     assert "[S]\nmhz = 60.0" in placed({"S": result})
@@ -284,6 +285,21 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     keep("S", other, tmp_path)
     assert known(tmp_path) == {"S": other}, "nothing of other hardware"
     assert "Of earlier hardware, and to be mapped again: S." in page({"S": other}, "cells")
+
+
+def test_small_units_are_one_row_in_all_technologies():
+    from by_unit import Row
+    from page import _by_unit
+    from results import Result
+
+    def rows(column: str, **counts: int) -> list[Row]:
+        return [Row(name, 2, {"LUT4": 10, column: count}) for name, count in counts.items()]
+
+    units = {"ecp5": rows("sites", large=900, small=1, tiny=2), "xc7": rows("LUT6", large=500, small=7, tiny=9)}
+    whole = {"LUT4": 60, "sites": 1806}
+    lines = _by_unit("S", Result(SMALL.to_dict(), "", 0, whole, units=units), None)
+    assert "| large | 2 | 20 | 1,800 | 99.7% | 1,000 |" in lines
+    assert "| others | 1 | 40 | 6 | 0.3% | 32 |" in lines
 
 
 def test_a_path_is_described_by_its_hops():
