@@ -61,7 +61,7 @@ class Result:
         """This, with what an earlier run has found of the same hardware besides."""
         if self.hardware != before.hardware:
             return self
-        fullest = max((before, self), key=lambda result: len(result.fmax_mhz))
+        fullest = max((self, before), key=lambda result: len(result.fmax_mhz))
         return replace(
             self,
             fmax_mhz=fullest.fmax_mhz,

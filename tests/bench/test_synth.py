@@ -270,6 +270,10 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     assert known(tmp_path) == {"S": result}
     keep("S", replace(result, fmax_mhz=[], cycles={"kws": 1}, units={}), tmp_path)
     assert known(tmp_path) == {"S": replace(result, cycles={"digits": 60_000, "kws": 1})}, "of the same hardware"
+    again = replace(result, fmax_mhz=[51.0, 61.0, 71.0], critical_path=[])
+    keep("again", result, tmp_path / "two")
+    keep("again", again, tmp_path / "two")
+    assert known(tmp_path / "two") == {"again": again}, "as many placements, of today"
 
     text = page({"S": result}, "cells")
     assert "| S | 60.0 MHz | 1.000 |" in text
