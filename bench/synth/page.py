@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from by_unit import Row, scaled, total
 from results import Result
-from technologies import DEVICE, PART, SHORT_BITS
+from technologies import DEVICE, ECP5, PART, SHORT_BITS, XC7
 from tools import CLOCK_PIN, PACKAGE, PLANNED_REGISTERS, versions
 
 from convoy.driver.bench.area import COLUMNS, area_model
@@ -30,7 +30,7 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _frequency(statistic: Callable[[list[float]], float], result: Result) -> str:
-    return f"{statistic(result.fmax_mhz):.1f} MHz" if result.fmax_mhz else "not placed"
+    return f"{statistic(result.fmax_mhz):.1f} MHz" if result.fmax_mhz else "-"
 
 
 def _number(value: float) -> str:
@@ -70,11 +70,16 @@ def _wholes(results: Results) -> list[str]:
             "a distributed RAM six. Shares are of the device. A MAC is a multiplier of a core: one multiply-accumulate "
             "per cycle. Fmax is the highest clock frequency of a placement"
             + "".join(f"; {name} was placed for {mhz} MHz" for name, mhz in constraints.items())
-            + "."
+            + f".{_unrouted(results)}"
         ),
         "",
         *_of_earlier(results),
     ]
+
+
+def _unrouted(results: Results) -> str:
+    names = [name for name, result in results.items() if not result.fmax_mhz]
+    return f" Of {' and '.join(names)} there is no placement that was routed to its end." if names else ""
 
 
 def _of_earlier(results: Results) -> list[str]:
@@ -101,12 +106,12 @@ def _elsewhere(result: Result, shown: list[Row], technology: str, column: str) -
 
 
 def _by_unit(name: str, result: Result, liberty: str | None) -> list[str]:
-    rows = _folded(scaled(result.units["ecp5"], result.whole), "sites")
+    rows = _folded(scaled(result.units[ECP5.name], result.whole), "sites")
     columns = list(rows[0].figures)
-    sums = total(result.units["ecp5"])
+    sums = total(result.units[ECP5.name])
     others = {
         column: _elsewhere(result, rows, technology, column)
-        for technology, column in (("xc7", "LUT6"), (liberty, "GE"))
+        for technology, column in ((XC7.name, "LUT6"), (liberty, "GE"))
         if technology in result.units
     }
     lines = [
@@ -142,9 +147,9 @@ def _others(results: Results, liberty: str | None) -> list[str]:
     lines = ["## Xilinx 7 and a library for chips", ""]
     rows = []
     for name, result in results.items():
-        if "xc7" not in result.units:
+        if XC7.name not in result.units:
             continue
-        cells = total(result.units["xc7"])
+        cells = total(result.units[XC7.name])
         row = [name, _number(result.macs), _number(cells["LUT6"]), _number(cells["LUT6"] / result.macs)]
         row += [_number(cells[column]) for column in ("of them RAM", "FF", "CARRY4")]
         row += [f"{cells['BRAM36']:,.1f}", _number(cells["DSP48"])]
@@ -225,8 +230,10 @@ def _model() -> list[str]:
     ]
 
 
-def page(results: Results, liberty: str | None) -> str:
+def page(results: Results) -> str:
     """The page."""
+    technologies = (name for result in results.values() for name in result.units)
+    liberty = next((name for name in technologies if name not in (ECP5.name, XC7.name)), None)
     lines = [
         "# Area and clock frequency",
         "",
@@ -238,7 +245,7 @@ def page(results: Results, liberty: str | None) -> str:
         *_times(results),
     ]
     for name, result in results.items():
-        if "ecp5" in result.units:
+        if ECP5.name in result.units:
             lines += _by_unit(name, result, liberty)
     lines += _others(results, liberty)
     lines += _model()

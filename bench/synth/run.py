@@ -123,7 +123,7 @@ def main(args: argparse.Namespace) -> None:
             ),
         )
         results = known()
-        (ROOT / "docs" / "synthesis.md").write_text(page(results, liberty and liberty.stem))
+        (ROOT / "docs" / "synthesis.md").write_text(page(results))
         if seeds:
             (ROOT / "driver" / "report" / "placed.toml").write_text(placed(results))
 

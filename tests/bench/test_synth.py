@@ -275,7 +275,7 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     keep("again", again, tmp_path / "two")
     assert known(tmp_path / "two") == {"again": again}, "as many placements, of today"
 
-    text = page({"S": result}, "cells")
+    text = page({"S": result})
     assert "| S | 60.0 MHz | 1.000 |" in text
     assert "S was placed for 100 MHz" in text
     assert "| S | 16 | 80 | 5 |" in text
@@ -283,12 +283,14 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     assert "| 100.0% | 80 | 1,600 |" in text, "of the unit"
     assert "Of the first seed: 2.0 ns, 1.5 of them wire, through 1 cells." in text
     assert "earlier hardware" not in text
+    assert "no placement" not in text
+    assert "Of Q there is no placement that was routed to its end." in page({"Q": replace(result, fmax_mhz=[])})
     assert "[S]\nmhz = 60.0" in placed({"S": result})
 
     other = replace(result, hardware="before", fmax_mhz=[])
     keep("S", other, tmp_path)
     assert known(tmp_path) == {"S": other}, "nothing of other hardware"
-    assert "Of earlier hardware, and to be mapped again: S." in page({"S": other}, "cells")
+    assert "Of earlier hardware, and to be mapped again: S." in page({"S": other})
 
 
 def test_small_units_are_one_row_in_all_technologies():
