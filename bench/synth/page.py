@@ -84,9 +84,13 @@ def _unrouted(results: Results) -> str:
 
 def _of_earlier(results: Results) -> list[str]:
     earlier = [name for name, result in results.items() if not result.is_current]
-    if not earlier:
-        return []
-    return [*filled(f"Of earlier hardware, and to be mapped again: {', '.join(earlier)}."), ""]
+    otherwise = [name for name, result in results.items() if result.fmax_mhz and not result.is_placed_so]
+    lines = []
+    if earlier:
+        lines += [*filled(f"Of earlier hardware, and to be mapped again: {', '.join(earlier)}."), ""]
+    if otherwise:
+        lines += [*filled(f"Of an earlier floorplan, and to be placed again: {', '.join(otherwise)}."), ""]
+    return lines
 
 
 def _folded(rows: list[Row], column: str) -> list[Row]:

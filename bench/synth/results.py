@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from by_unit import Row
-from tools import harnessed
+from tools import harnessed, placing
 
 from convoy.hw.npu import Npu
 from convoy.spec.config import ALL_PRESETS, NpuConfig
@@ -33,6 +33,8 @@ class Result:
     """Figures of the whole NPU on an ECP5."""
     fmax_mhz: list[float] = field(default_factory=list)
     """Of each seed, from 1."""
+    placing: str = ""
+    """How they were placed (`tools.placing`)."""
     constraint_mhz: int = 0
     critical_path: list[str] = field(default_factory=list)
     """Of the first seed."""
@@ -57,16 +59,23 @@ class Result:
         """The RTL is still that."""
         return self.hardware == hardware_of(NpuConfig(**self.config))
 
+    @property
+    def is_placed_so(self) -> bool:
+        """It would be placed the same way today."""
+        return self.placing == placing(int(self.whole["FF"]))
+
     def added_to(self, before: "Result") -> "Result":
         """This, with what an earlier run has found of the same hardware besides."""
         if self.hardware != before.hardware:
             return self
-        fullest = max((self, before), key=lambda result: len(result.fmax_mhz))
+        is_less = len(self.fmax_mhz) < len(before.fmax_mhz)
+        seen = before if is_less and self.placing in ("", before.placing) else self
         return replace(
             self,
-            fmax_mhz=fullest.fmax_mhz,
-            constraint_mhz=fullest.constraint_mhz,
-            critical_path=fullest.critical_path,
+            fmax_mhz=seen.fmax_mhz,
+            placing=seen.placing,
+            constraint_mhz=seen.constraint_mhz,
+            critical_path=seen.critical_path,
             cycles=before.cycles | self.cycles,
             units=before.units | self.units,
         )

@@ -20,7 +20,7 @@ from by_unit import Row, by_unit, memory_bits, scaled
 from page import page, placed
 from results import Result, hardware_of, keep, known
 from technologies import ECP5, XC7, Technology, chip
-from tools import ROOT, Placement, map_unit, place_unit
+from tools import ROOT, Placement, map_unit, place_unit, placing
 from units import WHOLE, find_unit
 
 from convoy.driver import load
@@ -116,6 +116,7 @@ def main(args: argparse.Namespace) -> None:
                 memory_bits(config),
                 whole,
                 [placement.mhz for placement in placements],
+                placing(int(whole["FF"])) if placements else "",
                 mhz if placements else 0,
                 placements[0].critical_path if placements else [],
                 {model.stem: load(model, config).estimate().cycles for model in (DIGITS, *args.model)},

@@ -166,15 +166,21 @@ def unit_cells(stat: str) -> dict[str, float]:
     return unit["num_cells_by_type"] | ({"area": unit["area"]} if "area" in unit else {})
 
 
+def placing(registers: int) -> str:
+    """A name for how a netlist of so many flip-flops is placed: options and floorplan."""
+    plan = f"{BARE_PLACEMENTS}{FLOORPLAN.read_text()}" if registers >= PLANNED_REGISTERS else ""
+    return hashlib.sha256(" ".join((*PLACING, CLOCK_PIN, plan)).encode()).hexdigest()[:6]
+
+
 def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int) -> list[Placement]:
     """Place and route once per seed, with a clock constraint; a large netlist gets a floorplan."""
     (BUILD / PINS).write_text(f'LOCATE COMP "clk" SITE "{CLOCK_PIN}";\n')
-    is_planned = netlist.cells.get("TRELLIS_FF", 0) >= PLANNED_REGISTERS
-    facts = (*PLACING, CLOCK_PIN, FLOORPLAN.read_text() if is_planned else "")
-    stem = f"{netlist.path.stem}.{mhz}MHz.{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:6]}"
+    registers = int(netlist.cells.get("TRELLIS_FF", 0))
+    stem = f"{netlist.path.stem}.{mhz}MHz.{placing(registers)}"
     reports = {seed: BUILD / f"{stem}.{seed}.report.json" for seed in range(1, seeds + 1)}
     missing = {seed: path for seed, path in reports.items() if not path.is_file()}
     if missing:
+        is_planned = registers >= PLANNED_REGISTERS
         source = floorplan(netlist.path, BUILD / f"{stem}.planned.json", mhz) if is_planned else netlist.path
         place_all(source, missing, mhz, workers, "--report")
     found = [json.loads(path.read_text()) for path in reports.values()]
@@ -218,10 +224,11 @@ def floorplan(netlist: Path, target: Path, mhz: int) -> Path:
         return target
     bare, placed = target.with_suffix(".bare.json"), target.with_suffix(".placed.json")
     design = without_resets(json.loads(netlist.read_text()))
-    for _ in range(BARE_PLACEMENTS):
+    for number in range(BARE_PLACEMENTS):
+        if number:
+            design = settled(design, json.loads(placed.read_text()))
         bare.write_text(json.dumps(design))
         place(bare, 1, mhz, "--no-route", "--write", placed.name, log=placed.with_suffix(".log"))
-        design = settled(design, json.loads(placed.read_text()))
     target.write_text(json.dumps(planned(json.loads(netlist.read_text()), json.loads(placed.read_text()))))
     bare.unlink()
     placed.unlink()

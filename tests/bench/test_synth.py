@@ -247,6 +247,7 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     from page import page, placed
     from results import Result, keep, known
     from technologies import ECP5, XC7
+    from tools import placing
 
     cells = {"LUT4": 100, "TRELLIS_FF": 50, "MULT18X18D": 16, "DP16KD": 8}
     units = {
@@ -260,6 +261,7 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
         2048,
         ECP5.figures(cells),
         [50.0, 60.0, 70.0],
+        placing(50),
         100,
         ["  1.50 ns  routing  unit.a", "  0.50 ns  logic    unit.sum"],
         {"digits": 60_000},
@@ -268,12 +270,17 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "hardware_of", lambda config: "today")
     keep("S", result, tmp_path)
     assert known(tmp_path) == {"S": result}
-    keep("S", replace(result, fmax_mhz=[], cycles={"kws": 1}, units={}), tmp_path)
+    keep("S", replace(result, fmax_mhz=[], placing="", cycles={"kws": 1}, units={}), tmp_path)
     assert known(tmp_path) == {"S": replace(result, cycles={"digits": 60_000, "kws": 1})}, "of the same hardware"
     again = replace(result, fmax_mhz=[51.0, 61.0, 71.0], critical_path=[])
     keep("again", result, tmp_path / "two")
     keep("again", again, tmp_path / "two")
     assert known(tmp_path / "two") == {"again": again}, "as many placements, of today"
+    fewer = replace(again, fmax_mhz=[80.0])
+    keep("again", fewer, tmp_path / "two")
+    assert known(tmp_path / "two") == {"again": again}, "fewer placements, made the same way"
+    keep("again", replace(fewer, placing="new"), tmp_path / "two")
+    assert known(tmp_path / "two")["again"].fmax_mhz == [80.0], "made in another way"
 
     text = page({"S": result})
     assert "| S | 60.0 MHz | 1.000 |" in text
@@ -284,6 +291,8 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     assert "Of the first seed: 2.0 ns, 1.5 of them wire, through 1 cells." in text
     assert "earlier hardware" not in text
     assert "no placement" not in text
+    assert "earlier floorplan" not in text
+    assert "Of an earlier floorplan, and to be placed again: S." in page({"S": replace(result, placing="before")})
     assert "Of Q there is no placement that was routed to its end." in page({"Q": replace(result, fmax_mhz=[])})
     assert "[S]\nmhz = 60.0" in placed({"S": result})
 
