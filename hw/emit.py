@@ -100,7 +100,7 @@ def plain_names(text: str) -> str:
         while plain[name] in taken:
             plain[name] += "_"
         taken.add(plain[name])
-    return re.sub(r"\\(\S+)", lambda found: "\\" + plain.get(found[1], found[1]), text)
+    return re.sub(r"(?<=\\)\S+", lambda found: plain.get(found[0], found[0]), text)
 
 
 def _run_constants(text: str) -> str:
