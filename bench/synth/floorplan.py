@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from hard_places import Cells, bel, settled, tile, top
 from scipy.optimize import linear_sum_assignment
 
-__all__ = ["planned", "settled", "without_resets"]
-
-HARD = ("DP16KD", "MULT18X18D")
-"""Block memories and multipliers lie in few rows. nextpnr puts them down before the logic around them has its place,
-and there they stay.
-"""
-ROUNDS = 4
-"""After so many they trade places no more."""
-EVERYWHERE = 200
-"""A net with more ends is wherever its cells are."""
+__all__ = ["planned", "without_resets"]
 
 TILE_SLICES, SLICE_FFS = "ABCD", 2
 """Of a tile of logic: four slices of two flip-flops and two LUTs each. To nextpnr all flip-flops of a tile have one
@@ -30,7 +21,6 @@ CHAINED = ("CCU2", "DPRAM")
 tiles enough, registers with a reset get others, so that the places of these stay free.
 """
 Net = int | str
-Cells = dict[str, dict]
 
 
 @dataclass(frozen=True)
@@ -48,26 +38,9 @@ def without_resets(design: dict) -> dict:
     """The netlist with flip-flops that are never reset, for a first placement that no reset net hinders. Changes
     `design`.
     """
-    for cell in _top(design).values():
+    for cell in top(design).values():
         if cell["type"] == "TRELLIS_FF":
             cell["connections"]["LSR"] = ["0"]
-    return design
-
-
-def settled(design: dict, placed: dict) -> dict:
-    """The netlist with a `BEL` for block memories and multipliers: those of a kind trade places until each is where all
-    of them take the least wire to the logic of a placement. Changes `design`.
-
-    Parameters
-    ----------
-    design
-        Of Yosys.
-    placed
-        The same, or the same without resets, as nextpnr placed it, `--write`.
-    """
-    cells = _top(design)
-    for name, bel in _trade(_top(placed)).items():
-        cells[name]["attributes"]["BEL"] = bel
     return design
 
 
@@ -90,7 +63,7 @@ def planned(design: dict, placed: dict) -> dict:
     ValueError
         When there are more eights of registers than tiles.
     """
-    cells, packed = _top(settled(design, placed)), _top(placed)
+    cells, packed = top(settled(design, placed)), top(placed)
     for name, cell in cells.items():
         if cell["type"] == "TRELLIS_FF" and not _is_paired(packed[name]):
             _keep_apart(cell)
@@ -104,39 +77,6 @@ def planned(design: dict, placed: dict) -> dict:
     return design
 
 
-def _trade(packed: Cells) -> dict[str, str]:
-    """Places of block memories and multipliers after they have been exchanged, one kind after the other."""
-    tiles = {name: _tile(_bel(cell)) for name, cell in packed.items() if _bel(cell)}
-    ends = defaultdict(set)
-    for name in tiles:
-        for net in _nets(packed[name]):
-            ends[net].add(name)
-    bels = {name: _bel(cell) for name, cell in packed.items() if cell["type"] in HARD}
-    for kind in HARD * ROUNDS:
-        names = [name for name in bels if packed[name]["type"] == kind]
-        sites = [bels[name] for name in names]
-        wire = np.array([_wire(name, [ends[net] for net in _nets(packed[name])], tiles, sites) for name in names])
-        for name, index in zip(names, linear_sum_assignment(wire)[1] if names else (), strict=True):
-            bels[name] = sites[index]
-            tiles[name] = _tile(sites[index])
-    return bels
-
-
-def _nets(cell: dict) -> set[int]:
-    return {net for bits in cell["connections"].values() for net in bits if isinstance(net, int)}
-
-
-def _wire(name: str, nets: list[set[str]], tiles: dict[str, tuple[int, int]], sites: list[str]) -> np.ndarray:
-    """Half perimeters of the nets that a cell is an end of, summed, if it were at each of some sites."""
-    places = np.array([_tile(site) for site in sites])
-    total = np.zeros(len(sites))
-    for net in nets:
-        if 1 < len(net) <= EVERYWHERE:
-            others = np.array([tiles[other] for other in net if other != name])
-            total += (np.maximum(others.max(axis=0), places) - np.minimum(others.min(axis=0), places)).sum(axis=1)
-    return total
-
-
 def _is_paired(register: dict) -> bool:
     """nextpnr has put it at the site of what drives it."""
     return register["parameters"]["SD"].strip() == "1"
@@ -146,10 +86,6 @@ def _keep_apart(register: dict) -> None:
     """Have nextpnr not pair it with what drives it: which one of several registers it pairs with a LUT may change."""
     for ports in (register["connections"], register["port_directions"]):
         ports["M"] = ports.pop("DI")
-
-
-def _top(design: dict) -> Cells:
-    return design["modules"]["top"]["cells"]
 
 
 def _net(cell: dict, port: str) -> Net | None:
@@ -169,19 +105,10 @@ def _by_reset(cells: Cells, packed: Cells) -> dict[tuple, list[_Register]]:
         lut = luts.get(_net(cell, "DI")) if is_paired else None
         if is_paired and not lut:
             continue
-        x, y = _tile(_bel(packed[name]))
+        x, y = tile(bel(packed[name]))
         enable = (_net(cell, "CE"), cell["parameters"].get("CEMUX"))
         found[reset, cell["parameters"].get("LSRMUX")].append(_Register(name, lut, enable, x, y))
     return found
-
-
-def _bel(cell: dict) -> str:
-    return cell["attributes"].get("NEXTPNR_BEL", "")
-
-
-def _tile(bel: str) -> tuple[int, int]:
-    x, y = re.match(r"X(\d+)/Y(\d+)/", bel).groups()
-    return int(x), int(y)
 
 
 def _loads(registers: list[_Register]) -> list[list[list[_Register]]]:
@@ -211,7 +138,7 @@ def _centre(registers: Iterable[_Register]) -> np.ndarray:
 
 def _assign(loads: list[list[list[_Register]]], packed: Cells) -> list[tuple[int, int]]:
     """A tile for each load: the least sum of distances."""
-    logic = {name: _tile(_bel(cell)) for name, cell in packed.items() if "/SLICE" in _bel(cell)}
+    logic = {name: tile(bel(cell)) for name, cell in packed.items() if "/SLICE" in bel(cell)}
     chained = {tile for name, tile in logic.items() if packed[name]["parameters"].get("MODE") in CHAINED}
     columns, rows = (sorted({tile[axis] for tile in logic.values()}) for axis in (0, 1))
     tiles = np.array([(x, y) for y in rows for x in columns])

@@ -57,10 +57,11 @@ def _wholes(results: Results) -> list[str]:
             f"Device: {PART}. Each NPU is mapped as a whole, flattened, with no multiplexers that join LUTs "
             f"(`-nowidelut`), sums of up to {SHORT_BITS} bits in LUTs, and the adders of accumulators put together of "
             "carry cells (`bench/synth/technologies.py`, `joined.v`). "
-            f"Package {PACKAGE}, clock at pin {CLOCK_PIN}. nextpnr places those of {PLANNED_REGISTERS:,} flip-flops or "
-            "more in three steps: after a first one, without resets, block memories and multipliers trade places until "
-            "all of them are near their logic; after a second one registers with a reset get tiles near by, for a tile "
-            "has one reset (`bench/synth/floorplan.py`)."
+            f"Package {PACKAGE}, clock at pin {CLOCK_PIN}. Before an NPU is placed, flip-flops behind multipliers and "
+            "block memories, which are counted here, become registers of these (`hard_registers.py`). nextpnr places "
+            f"those of {PLANNED_REGISTERS:,} flip-flops or more in three steps: after a first one, without resets, "
+            "block memories and multipliers get places where all wire is short (`hard_places.py`); after a second one "
+            "registers with a reset get tiles near by, for a tile has one reset (`floorplan.py`)."
         ),
         "",
         *_table(header, rows),

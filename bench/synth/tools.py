@@ -15,7 +15,9 @@ from threading import Lock
 
 from amaranth.back import rtlil
 from amaranth.lib import wiring
-from floorplan import planned, settled, without_resets
+from floorplan import planned, without_resets
+from hard_places import settled
+from hard_registers import with_hard_registers
 from technologies import ECP5, Technology
 from units import HARNESSED, Harness
 
@@ -38,7 +40,10 @@ BARE_PLACEMENTS = 2
 """Placements without resets that a floorplan comes from. In the first, block memories and multipliers are put down
 before the logic; in the next they are where that logic wants them.
 """
-FLOORPLAN = Path(__file__).with_name("floorplan.py")
+REGISTERS, *FLOORPLAN = (
+    Path(__file__).with_name(name) for name in ("hard_registers.py", "hard_places.py", "floorplan.py")
+)
+"""What is done to every netlist that is placed; what is done besides to a planned one."""
 NO_COLLISIONS = "; ".join(
     f"setparam -set COLLISION_X_MASK {ports}'b{'1' * ports} t:$memrd_v2 r:CLK_ENABLE=1 %i"
     f" r:TRANSPARENCY_MASK={ports}'b{'0' * ports} %i"
@@ -167,9 +172,9 @@ def unit_cells(stat: str) -> dict[str, float]:
 
 
 def placing(registers: int) -> str:
-    """A name for how a netlist of so many flip-flops is placed: options and floorplan."""
-    plan = f"{BARE_PLACEMENTS}{FLOORPLAN.read_text()}" if registers >= PLANNED_REGISTERS else ""
-    return hashlib.sha256(" ".join((*PLACING, CLOCK_PIN, plan)).encode()).hexdigest()[:6]
+    """A name for how a netlist of so many flip-flops is placed: options, registers of hard blocks, floorplan."""
+    plan = [str(BARE_PLACEMENTS), *(path.read_text() for path in FLOORPLAN)] if registers >= PLANNED_REGISTERS else []
+    return hashlib.sha256(" ".join((*PLACING, CLOCK_PIN, REGISTERS.read_text(), *plan)).encode()).hexdigest()[:6]
 
 
 def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int) -> list[Placement]:
@@ -180,8 +185,10 @@ def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int) -> list[Pla
     reports = {seed: BUILD / f"{stem}.{seed}.report.json" for seed in range(1, seeds + 1)}
     missing = {seed: path for seed, path in reports.items() if not path.is_file()}
     if missing:
-        is_planned = registers >= PLANNED_REGISTERS
-        source = floorplan(netlist.path, BUILD / f"{stem}.planned.json", mhz) if is_planned else netlist.path
+        source = BUILD / f"{stem}.json"
+        source.write_text(json.dumps(with_hard_registers(json.loads(netlist.path.read_text()))))
+        if registers >= PLANNED_REGISTERS:
+            source = floorplan(source, BUILD / f"{stem}.planned.json", mhz)
         place_all(source, missing, mhz, workers, "--report")
     found = [json.loads(path.read_text()) for path in reports.values()]
     return [Placement(min(clock["achieved"] for clock in each["fmax"].values()), describe_path(each)) for each in found]

@@ -25,6 +25,14 @@ def floorplan(monkeypatch):
     return floorplan
 
 
+@pytest.fixture
+def settled(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench" / "synth"))
+    from hard_places import settled
+
+    return settled
+
+
 def designs(seed: int, columns: int = COLUMNS) -> tuple[dict, dict]:
     """A netlist, and the same as nextpnr placed it without resets, in so many columns of tiles."""
     rng = np.random.default_rng(seed)
@@ -113,8 +121,8 @@ def test_all_tiles_are_taken_before_they_are_too_few(floorplan):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_hard_blocks_trade_places(floorplan, seed):
-    """Memories and multipliers in a circle of places, far from the registers that each is joined with."""
+def test_hard_blocks_trade_places(settled, seed):
+    """Memories and multipliers in a circle of places, far from the pins that each is joined with."""
     rng = np.random.default_rng(seed)
     kinds = ["DP16KD"] * 7 + ["MULT18X18D"] * 5
     bels = [f"X{10 * index}/Y{20 if kind == 'DP16KD' else 40}/B" for index, kind in enumerate(kinds)]
@@ -125,13 +133,35 @@ def test_hard_blocks_trade_places(floorplan, seed):
         nets = {"A": [100 + index], "CLK": [1], "B": ["x"]} | ({"C": [100 + index - 7]} if index >= 7 else {})
         packed[f"hard{index}"] = {"type": kind, "attributes": {"NEXTPNR_BEL": bel}, "connections": nets}
         for end in range(3):
-            register = {"NEXTPNR_BEL": f"X{10 * index + end}/Y30/SLICEA.FF0"}
-            connections = {"Q": [100 + index], "CLK": [1]}
-            packed[f"of{index}.{end}"] = {"type": "TRELLIS_FF", "attributes": register, "connections": connections}
-    packed["unplaced"] = {"type": "TRELLIS_FF", "attributes": {}, "connections": {"Q": [100]}}
+            pin = {"NEXTPNR_BEL": f"X{10 * index + end}/Y30/PIOA"}
+            connections = {"O": [100 + index], "CLK": [1]}
+            packed[f"of{index}.{end}"] = {"type": "TRELLIS_IO", "attributes": pin, "connections": connections}
+    packed["unplaced"] = {"type": "TRELLIS_IO", "attributes": {}, "connections": {"O": [100]}}
     design, placed = ({"modules": {"top": {"cells": each}}} for each in (cells, packed))
-    moved = floorplan.settled(design, placed)["modules"]["top"]["cells"]
+    moved = settled(design, placed)["modules"]["top"]["cells"]
     assert [cell["attributes"]["BEL"] for cell in moved.values()] == bels
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hard_blocks_take_their_logic_with_them(settled, seed):
+    """Memories in a row, each with a register beside it, which nets of its own pull to a pin far off: all wire is least
+    where each memory is at its pin, though no trade alone makes it shorter.
+    """
+    rng = np.random.default_rng(seed)
+    cells, packed = {}, {}
+    for index, place in enumerate(rng.permutation(8)):
+        pulls = {f"I{number}": [10 * index + number] for number in range(3)}
+        for name, kind, bel, connections in (
+            (f"memory{index}", "DP16KD", f"X{10 * place}/Y20/EBR", {"DOA0": [100 + index]}),
+            (f"register{index}", "TRELLIS_FF", f"X{10 * place}/Y19/SLICEA.FF0", {"DI": [100 + index]} | pulls),
+            (f"pin{index}", "TRELLIS_IO", f"X{10 * index}/Y0/PIOA", pulls),
+        ):
+            packed[name] = {"type": kind, "attributes": {"NEXTPNR_BEL": bel}, "connections": connections}
+            cells[name] = {"type": kind, "attributes": {}}
+    design, placed = ({"modules": {"top": {"cells": each}}} for each in (cells, packed))
+    moved = settled(design, placed)["modules"]["top"]["cells"]
+    for index in range(8):
+        assert moved[f"memory{index}"]["attributes"]["BEL"] == f"X{10 * index}/Y20/EBR"
 
 
 def test_nothing_is_reset_in_the_first_placement(floorplan):
