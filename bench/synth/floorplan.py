@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from hard_places import Cells, bel, settled, tile, top
+from hard_places import EVERYWHERE, Cells, bel, nets_at, nets_of, settled, tile, top
 from scipy.optimize import linear_sum_assignment
 
 __all__ = ["planned", "without_resets"]
@@ -20,6 +19,10 @@ CHAINED = ("CCU2", "DPRAM")
 """Modes of LUTs that lie beside each other in a fixed order: carry chains and distributed memories. While there are
 tiles enough, registers with a reset get others, so that the places of these stay free.
 """
+TURNS = 2
+"""Times that registers gathered in eights get tiles, and then trade sites one by one."""
+NEARNESS = 0.1
+"""Of wire, that a tile of distance from where it was is worth to a register."""
 Net = int | str
 
 
@@ -29,9 +32,17 @@ class _Register:
 
     name: str
     lut: str | None
+    reset: tuple
     enable: tuple
-    x: int
-    y: int
+
+    @property
+    def names(self) -> list[str]:
+        """Of the cells at its site."""
+        return [self.name, *([self.lut] if self.lut else [])]
+
+
+Load = list[list[_Register]]
+"""Registers of a tile, by slice."""
 
 
 def without_resets(design: dict) -> dict:
@@ -67,14 +78,87 @@ def planned(design: dict, placed: dict) -> dict:
     for name, cell in cells.items():
         if cell["type"] == "TRELLIS_FF" and not _is_paired(packed[name]):
             _keep_apart(cell)
-    loads = [load for registers in _by_reset(cells, packed).values() for load in _loads(registers)]
-    for load, (x, y) in zip(loads, _assign(loads, packed), strict=True):
+    floor = _Floor(packed)
+    loads = [load for registers in _by_reset(cells, packed).values() for load in _loads(registers, floor)]
+    for _ in range(TURNS):
+        floor.assign(loads)
+        loads = floor.traded(loads)
+    for load in loads:
         for name, slots in zip(TILE_SLICES, load, strict=False):
             for index, register in enumerate(slots):
+                x, y = floor.at[register.name]
                 cells[register.name]["attributes"]["BEL"] = f"X{x}/Y{y}/SLICE{name}.FF{index}"
                 if register.lut:
                     cells[register.lut]["attributes"]["BEL"] = f"X{x}/Y{y}/SLICE{name}.K{index}"
     return design
+
+
+class _Floor:
+    """Where the cells of a placement are, and the wire that registers take which go elsewhere."""
+
+    def __init__(self, packed: Cells):
+        self.at = {name: tile(bel(cell)) for name, cell in packed.items() if bel(cell)}
+        self._packed, self._nets = packed, nets_of(packed)
+        logic = {name: place for name, place in self.at.items() if "/SLICE" in bel(packed[name])}
+        self._columns, self._rows = (np.arange(max(place[axis] for place in logic.values()) + 1) for axis in (0, 1))
+        columns, rows = ({place[axis] for place in logic.values()} for axis in (0, 1))
+        self._tiles = [(x, y) for y in sorted(rows) for x in sorted(columns)]
+        chained = {place for name, place in logic.items() if packed[name]["parameters"].get("MODE") in CHAINED}
+        self._free = [place for place in self._tiles if place not in chained]
+
+    def assign(self, loads: list[Load]) -> None:
+        """Give each load a tile: the least wire to what is around it."""
+        if len(loads) > len(self._tiles):
+            raise ValueError(
+                f"registers with a reset need {len(loads)} tiles of logic, of which there are {len(self._tiles)}: "
+                "take a smaller NPU or fewer resets"
+            )
+        tiles = self._free if len(loads) <= len(self._free) else self._tiles
+        each = [[register for slots in load for register in slots] for load in loads]
+        chosen = linear_sum_assignment(np.array([self._wire(registers, tiles) for registers in each]))[1]
+        for registers, index in zip(each, chosen, strict=True):
+            self._put(registers, tiles[index])
+
+    def traded(self, loads: list[Load]) -> list[Load]:
+        """The loads after those registers have exchanged their sites that may: they have one reset and one enable."""
+        alike = defaultdict(list)
+        for load in loads:
+            for slots in load:
+                for register in slots:
+                    alike[register.reset, register.enable].append(register)
+        follower = {}
+        for registers in alike.values():
+            tiles = [self.at[register.name] for register in registers]
+            chosen = linear_sum_assignment(np.array([self._wire([register], tiles) for register in registers]))[1]
+            for register, index in zip(registers, chosen, strict=True):
+                follower[registers[index].name] = register
+                self._put([register], tiles[index])
+        return [[[follower[register.name] for register in slots] for slots in load] for load in loads]
+
+    def _put(self, registers: list[_Register], place: tuple[int, int]) -> None:
+        self.at |= {name: place for register in registers for name in register.names}
+
+    def _wire(self, registers: list[_Register], tiles: list[tuple[int, int]]) -> np.ndarray:
+        """Half perimeters of all their nets, summed, for each of some tiles; where these are the same, the nearest is a
+        little better.
+        """
+        own = {name for register in registers for name in register.names}
+        ends = [
+            np.array([self.at[other] for other in others])
+            for net in {net for name in own for net in nets_at(self._packed[name])}
+            if 1 < len(self._nets[net]) <= EVERYWHERE
+            and (others := [other for other in self._nets[net] if other not in own])
+        ]
+        centre = np.mean([self.at[name] for name in own], axis=0)
+        columns, rows = (
+            sum(
+                (np.maximum(end[:, axis].max(), places) - np.minimum(end[:, axis].min(), places) for end in ends),
+                NEARNESS * np.abs(places - centre[axis]),
+            )
+            for axis, places in enumerate((self._columns, self._rows))
+        )
+        x, y = np.array(tiles).T
+        return columns[x] + rows[y]
 
 
 def _is_paired(register: dict) -> bool:
@@ -105,52 +189,27 @@ def _by_reset(cells: Cells, packed: Cells) -> dict[tuple, list[_Register]]:
         lut = luts.get(_net(cell, "DI")) if is_paired else None
         if is_paired and not lut:
             continue
-        x, y = tile(bel(packed[name]))
-        enable = (_net(cell, "CE"), cell["parameters"].get("CEMUX"))
-        found[reset, cell["parameters"].get("LSRMUX")].append(_Register(name, lut, enable, x, y))
+        key = (reset, cell["parameters"].get("LSRMUX"))
+        found[key].append(_Register(name, lut, key, (_net(cell, "CE"), cell["parameters"].get("CEMUX"))))
     return found
 
 
-def _loads(registers: list[_Register]) -> list[list[list[_Register]]]:
+def _loads(registers: list[_Register], floor: _Floor) -> list[Load]:
     """Registers of one reset as tiles of slices of registers, near ones together."""
     by_enable = defaultdict(list)
     for register in registers:
         by_enable[register.enable].append(register)
-    singles = [_parts([[each] for each in group], SLICE_FFS) for group in by_enable.values()]
+    singles = [_parts([[each] for each in group], SLICE_FFS, floor) for group in by_enable.values()]
     slices = [[register for each in part for register in each] for parts in singles for part in parts]
-    return _parts(slices, len(TILE_SLICES))
+    return _parts(slices, len(TILE_SLICES), floor)
 
 
-def _parts(groups: list[list[_Register]], size: int) -> list[list[list[_Register]]]:
+def _parts(groups: list[list[_Register]], size: int, floor: _Floor) -> list[Load]:
     """Groups in parts of `size`, by halving along the longer side."""
     if len(groups) <= size:
         return [groups]
-    centres = np.array([_centre(group) for group in groups])
+    centres = np.array([np.mean([floor.at[register.name] for register in group], axis=0) for group in groups])
     axis = int(np.argmax(np.ptp(centres, axis=0)))
     order = np.argsort(centres[:, axis], kind="stable")
     half = -(-len(groups) // size) // 2 * size
-    return [part for side in (order[:half], order[half:]) for part in _parts([groups[i] for i in side], size)]
-
-
-def _centre(registers: Iterable[_Register]) -> np.ndarray:
-    return np.mean([(register.x, register.y) for register in registers], axis=0)
-
-
-def _assign(loads: list[list[list[_Register]]], packed: Cells) -> list[tuple[int, int]]:
-    """A tile for each load: the least sum of distances."""
-    logic = {name: tile(bel(cell)) for name, cell in packed.items() if "/SLICE" in bel(cell)}
-    chained = {tile for name, tile in logic.items() if packed[name]["parameters"].get("MODE") in CHAINED}
-    columns, rows = (sorted({tile[axis] for tile in logic.values()}) for axis in (0, 1))
-    tiles = np.array([(x, y) for y in rows for x in columns])
-    free = np.array([tile for tile in tiles.tolist() if tuple(tile) not in chained])
-    if len(loads) <= len(free):
-        tiles = free
-    if len(loads) > len(tiles):
-        raise ValueError(
-            f"registers with a reset need {len(loads)} tiles of logic, of which there are {len(tiles)}: "
-            "take a smaller NPU or fewer resets"
-        )
-    centres = np.array([_centre(register for each in load for register in each) for load in loads])
-    distance = np.abs(centres[:, None, :] - tiles[None, :, :]).sum(axis=2)
-    _, chosen = linear_sum_assignment(distance)
-    return [tuple(tiles[index].tolist()) for index in chosen]
+    return [part for side in (order[:half], order[half:]) for part in _parts([groups[i] for i in side], size, floor)]

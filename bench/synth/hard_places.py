@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import cg
 
-__all__ = ["bel", "settled", "tile", "top"]
+__all__ = ["EVERYWHERE", "Cells", "bel", "nets_at", "nets_of", "settled", "tile", "top"]
 
 HARD = ("DP16KD", "MULT18X18D")
 """Block memories and multipliers lie in few rows. nextpnr puts them down before the logic around them has its place,
@@ -78,6 +78,20 @@ def tile(place: str) -> tuple[int, int]:
     return int(x), int(y)
 
 
+def nets_at(cell: dict) -> set[int]:
+    """Those that a cell is an end of."""
+    return {net for nets in cell["connections"].values() for net in nets if isinstance(net, int)}
+
+
+def nets_of(packed: Cells) -> dict[int, list[str]]:
+    """The names of those placed cells that each net joins."""
+    ends = defaultdict(list)
+    for name, cell in packed.items():
+        for net in nets_at(cell) if bel(cell) else ():
+            ends[net].append(name)
+    return ends
+
+
 @dataclass(frozen=True)
 class _Wiring:
     """Which cells nets join, by their number: the nets' ends one net after the other."""
@@ -86,29 +100,30 @@ class _Wiring:
     net_of: np.ndarray
     first: np.ndarray
     """The first end of each net."""
-    nets_of: dict[int, list[np.ndarray]]
+    ends_beside: dict[int, list[np.ndarray]]
     """The cells of each net of a block memory or multiplier, without itself."""
     is_loose: np.ndarray
     """Of a cell: it is logic."""
 
 
 def _wiring(packed: Cells) -> _Wiring:
-    ends = defaultdict(set)
-    for number, cell in enumerate(packed.values()):
-        for net in {net for nets in cell["connections"].values() for net in nets if isinstance(net, int)}:
-            ends[net].add(number)
-    nets = [np.array(sorted(each)) for each in ends.values() if 1 < len(each) <= EVERYWHERE]
+    numbers = {name: number for number, name in enumerate(packed)}
+    nets = [
+        np.array([numbers[name] for name in names])
+        for names in nets_of(packed).values()
+        if 1 < len(names) <= EVERYWHERE
+    ]
     sizes = np.array([len(net) for net in nets], int)
     kinds = np.array([cell["type"] for cell in packed.values()])
-    nets_of = defaultdict(list)
+    beside = defaultdict(list)
     for net in nets:
         for cell in net[np.isin(kinds[net], HARD)]:
-            nets_of[int(cell)].append(net[net != cell])
+            beside[int(cell)].append(net[net != cell])
     return _Wiring(
         np.array([cell for net in nets for cell in net], int),
         np.repeat(np.arange(len(nets)), sizes),
         np.cumsum(sizes) - sizes,
-        nets_of,
+        beside,
         np.isin(kinds, LOGIC),
     )
 
@@ -118,7 +133,7 @@ def _traded(wiring: _Wiring, places: np.ndarray, those: np.ndarray) -> np.ndarra
     sites = places[those]
     wire = np.zeros((len(those), len(those)))
     for row, block in zip(wire, those, strict=True):
-        for others in wiring.nets_of[int(block)]:
+        for others in wiring.ends_beside[int(block)]:
             low, high = places[others].min(axis=0), places[others].max(axis=0)
             row += (np.maximum(high, sites) - np.minimum(low, sites)).sum(axis=1)
     return linear_sum_assignment(wire)[1]

@@ -164,6 +164,23 @@ def test_hard_blocks_take_their_logic_with_them(settled, seed):
         assert moved[f"memory{index}"]["attributes"]["BEL"] == f"X{10 * index}/Y20/EBR"
 
 
+def test_registers_trade_sites_with_their_like(floorplan):
+    """Of three in the wrong one of two columns those two trade that have one enable."""
+    packed, registers = {}, {}
+    for name, column, wanted, enable in (("a", 2, 9, 201), ("b", 9, 2, 201), ("c", 9, 2, 202)):
+        for cell, kind, bel in (
+            (name, "TRELLIS_FF", f"X{column}/Y3/SLICEA.FF0"),
+            (f"of_{name}", "TRELLIS_COMB", f"X{wanted}/Y3/SLICEB.LUT0"),
+        ):
+            attributes = {"NEXTPNR_BEL": bel}
+            packed[cell] = {"type": kind, "parameters": {}, "attributes": attributes, "connections": {"N": [ord(name)]}}
+        registers[name] = floorplan._Register(name, None, (101, None), (enable, None))
+    floor = floorplan._Floor(packed)
+    a, b, c = registers.values()
+    assert floor.traded([[[a]], [[b], [c]]]) == [[[b]], [[a], [c]]]
+    assert [floor.at[name] for name in "abc"] == [(9, 3), (2, 3), (9, 3)]
+
+
 def test_nothing_is_reset_in_the_first_placement(floorplan):
     design, _ = designs(0)
     cells = floorplan.without_resets(design)["modules"]["top"]["cells"]
