@@ -97,9 +97,17 @@ def chip(liberty: Path) -> Technology:
     """The cells of a library for chips, a liberty file. Memories are left out.
 
     Gate equivalents are areas as a multiple of that of a NAND of two inputs.
+
+    Raises
+    ------
+    ValueError
+        When the library has no such cell.
     """
     text = liberty.read_text()
-    nand2 = nand2_area(text)
+    try:
+        nand2 = nand2_area(text)
+    except ValueError as error:
+        raise ValueError(f"{liberty}: {error}") from None
 
     def figures(cells: Cells) -> dict[str, float]:
         return {"GE": cells.get("area", 0) / nand2, "flip-flops": _count(cells, ".*DFF.*")}
@@ -121,5 +129,8 @@ def nand2_area(liberty: str) -> float:
     """
     found = re.findall(r"cell\s*\(\s*\"?\w*?nand2\w*?\"?\s*\)\s*{.*?\barea\s*:\s*([\d.]+)", liberty, re.S | re.I)
     if not found:
-        raise ValueError("the library has no cell named after NAND2")
+        raise ValueError(
+            "no cell is named NAND2X1, nand2_1 or the like, with an area, which gate equivalents are multiples of: take a "
+            "liberty file of standard cells"
+        )
     return min(map(float, found))
