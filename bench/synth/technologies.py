@@ -130,7 +130,7 @@ def nand2_area(liberty: str) -> float:
     found = re.findall(r"cell\s*\(\s*\"?\w*?nand2\w*?\"?\s*\)\s*{.*?\barea\s*:\s*([\d.]+)", liberty, re.S | re.I)
     if not found:
         raise ValueError(
-            "no cell is named NAND2X1, nand2_1 or the like, with an area, which gate equivalents are multiples of: take a "
-            "liberty file of standard cells"
+            "no cell is named NAND2X1, nand2_1 or the like, with an area, which gate equivalents are multiples of: "
+            "take a liberty file of standard cells"
         )
     return min(map(float, found))
