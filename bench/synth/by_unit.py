@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cache
 
 from amaranth.hdl import Shape
-from technologies import Technology
-from tools import Netlist, harnessed, map_design
-from units import WHOLE, memories, modules, part_design, parts, units
+from technologies import ECP5, Technology
+from tools import Netlist, harnessed, map_design, place_unit
+from units import WHOLE, Part, memories, modules, part_design, parts, units
 
 from convoy.spec.config import NpuConfig
 
-__all__ = ["Row", "by_unit", "memory_bits", "merged", "scaled", "total"]
+__all__ = ["Row", "by_unit", "clocks", "memory_bits", "merged", "scaled", "total"]
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,47 @@ class Row:
 
 
 @cache
-def designs(config: NpuConfig) -> list[tuple[str, str]]:
-    """The parts of an NPU: their names and RTLIL."""
+def designs(config: NpuConfig) -> list[tuple[Part, str]]:
+    """The parts of an NPU and their RTLIL."""
     found = units(config)
     design = modules(harnessed(found[WHOLE]))
-    return [(part.name, part_design(design, part)) for part in parts(found)]
+    return [(part, part_design(design, part)) for part in parts(found)]
 
 
 def by_unit(config: NpuConfig, technology: Technology, workers: int) -> list[Row]:
     """The units of an NPU, each mapped alone, those of an opened unit left out of it."""
     found = designs(config)
 
-    def map_part(named: tuple[str, str]) -> Netlist:
-        name, text = named
-        return map_design(text, name.replace(".", "_"), technology)
+    def map_part(design: tuple[Part, str]) -> Netlist:
+        part, text = design
+        return map_design(text, _label(part), technology)
 
     with ThreadPoolExecutor(workers) as pool:
         mapped = pool.map(map_part, found)
         figures = [technology.figures(netlist.cells) for netlist in mapped]
-    return merged(Row(name, 1, cells) for (name, _), cells in zip(found, figures, strict=True))
+    return merged(Row(part.name, 1, cells) for (part, _), cells in zip(found, figures, strict=True))
+
+
+def clocks(config: NpuConfig, mhz: int, workers: int) -> dict[str, float]:
+    """MHz that units reach on an ECP5 when each is placed alone, with this constraint; those of opened units are not
+    placed. Prints each.
+    """
+    found = {(_label(part), text): part.name for part, text in designs(config) if not part.boxes}
+
+    def place_part(design: tuple[str, str]) -> float:
+        label, text = design
+        return place_unit(map_design(text, label, ECP5, is_placed=True), 1, mhz, 1)[0].mhz
+
+    lowest: dict[str, float] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        for name, reached in zip(found.values(), pool.map(place_part, found), strict=True):
+            print(f"{name:<20} alone: {reached:.1f} MHz", flush=True)
+            lowest[name] = min(reached, lowest.get(name, reached))
+    return lowest
+
+
+def _label(part: Part) -> str:
+    return part.name.replace(".", "_")
 
 
 def merged(rows: Iterable[Row]) -> list[Row]:

@@ -110,15 +110,24 @@ def _elsewhere(result: Result, shown: list[Row], technology: str, column: str) -
     return [_number(cells.get(row.name, others)) for row in shown]
 
 
+def _clocks(result: Result, shown: list[Row]) -> list[str]:
+    """MHz of units placed alone; of those that are not shown the lowest."""
+    names = {row.name for row in shown}
+    rest = [mhz for name, mhz in result.alone_mhz.items() if name not in names]
+    known = result.alone_mhz | ({"others": min(rest)} if rest else {})
+    return [f"{known[row.name]:.0f}" if row.name in known else "-" for row in shown]
+
+
 def _by_unit(name: str, result: Result, liberty: str | None) -> list[str]:
     rows = _folded(scaled(result.units[ECP5.name], result.whole), "sites")
     columns = list(rows[0].figures)
     sums = total(result.units[ECP5.name])
-    others = {
+    elsewhere = {
         column: _elsewhere(result, rows, technology, column)
         for technology, column in ((XC7.name, "LUT6"), (liberty, "GE"))
         if technology in result.units
     }
+    others = elsewhere | ({"MHz alone": _clocks(result, rows)} if result.alone_mhz else {})
     lines = [
         f"### {name} by unit",
         "",
@@ -141,7 +150,8 @@ def _by_unit(name: str, result: Result, liberty: str | None) -> list[str]:
             "(alone, a unit does not know which of its inputs are constant and which outputs nobody reads). A unit "
             "is named after its file in `hw/`. What is counted is all of that name; `nn.core`, `nn.engine`, "
             "`nn.drain`, `tp.engine`, `ctrl.control` and `npu` are what they have besides the units in them."
-            + (f" {' and '.join(others)}, of other technologies, are as the unit takes alone." if others else "")
+            + (f" {' and '.join(elsewhere)}, of other technologies, are as the unit takes alone." if elsewhere else "")
+            + (" MHz alone is what it reaches when nothing else is on the device." if result.alone_mhz else "")
         ),
         "",
     ]

@@ -42,6 +42,8 @@ class Result:
     """Of an inference, by network."""
     units: dict[str, list[Row]] = field(default_factory=dict)
     """Units mapped alone, by technology."""
+    alone_mhz: dict[str, float] = field(default_factory=dict)
+    """Of units placed alone on an ECP5."""
 
     @property
     def macs(self) -> int:
@@ -78,6 +80,7 @@ class Result:
             critical_path=seen.critical_path,
             cycles=before.cycles | self.cycles,
             units=before.units | self.units,
+            alone_mhz=before.alone_mhz | self.alone_mhz,
         )
 
 

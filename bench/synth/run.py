@@ -5,8 +5,8 @@
 
 With `--unit` one unit is mapped to an ECP5 out of its context, and placed and routed once per seed; its figures and
 critical path are printed. A wrong name lists the units. Without, NPUs are mapped and placed on an ECP5; their units,
-each alone, are mapped to an ECP5, to Xilinx' series 7 and to a library for chips; and `docs/synthesis.md` is written,
-of this and of what is known (`bench/synth/results`).
+each alone, are mapped to an ECP5, and placed there, to Xilinx' series 7 and to a library for chips; and
+`docs/synthesis.md` is written, of this and of what is known (`bench/synth/results`).
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from by_unit import Row, by_unit, memory_bits, scaled
+from by_unit import Row, by_unit, clocks, memory_bits, scaled
 from page import page, placed
 from results import Result, hardware_of, keep, known
 from technologies import ECP5, XC7, Technology, chip
@@ -121,6 +121,7 @@ def main(args: argparse.Namespace) -> None:
                 placements[0].critical_path if placements else [],
                 {model.stem: load(model, config).estimate().cycles for model in (DIGITS, *args.model)},
                 units,
+                clocks(config, UNIT_MHZ, args.workers) if seeds else {},
             ),
         )
         results = known()

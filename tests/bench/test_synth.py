@@ -224,6 +224,27 @@ def test_units_of_a_name_are_one_row():
     assert merged(rows) == [Row("a", 4, {"LUT4": 11}), Row("b", 1, {"LUT4": 5})]
 
 
+def test_units_are_placed_alone(monkeypatch):
+    """Each design once, those that are opened not; of a name the lowest."""
+    import by_unit
+    from tools import Placement
+    from units import Part
+
+    found = [("nn.window", "slow"), ("nn.window", "fast"), ("nn.window", "fast"), ("bus.mux", "fast"), ("npu", "whole")]
+    designs = [(Part(name, name, ("bus",) if name == "npu" else ()), text) for name, text in found]
+    placed = []
+
+    def place(netlist, seeds, mhz, workers):
+        placed.append(netlist)
+        return [Placement({"slow": 90.0, "fast": 120.0}[netlist] + seeds, [])]
+
+    monkeypatch.setattr(by_unit, "designs", lambda config: designs)
+    monkeypatch.setattr(by_unit, "map_design", lambda text, label, technology, is_placed: text)
+    monkeypatch.setattr(by_unit, "place_unit", place)
+    assert by_unit.clocks(SMALL, 110, 2) == {"nn.window": 91.0, "bus.mux": 121.0}
+    assert sorted(placed) == ["fast", "fast", "slow"]
+
+
 def test_sums_of_units_become_wholes():
     from survey import rows_of
 
@@ -267,6 +288,7 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
         ["  1.50 ns  routing  unit.a", "  0.50 ns  logic    unit.sum"],
         {"digits": 60_000},
         units,
+        {"nn.window": 115.2, "bus.read_mux": 130.0},
     )
     monkeypatch.setattr(results, "hardware_of", lambda config: "today")
     keep("S", result, tmp_path)
@@ -288,7 +310,7 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     assert "S was placed for 100 MHz" in text
     assert "| S | 16 | 80 | 5 |" in text
     assert "| 1,600 | 100 | 2 |" in text
-    assert "| 100.0% | 80 | 1,600 |" in text, "of the unit"
+    assert "| 100.0% | 80 | 1,600 | 115 |" in text, "of the unit"
     assert "Of the first seed: 2.0 ns, 1.5 of them wire, through 1 cells." in text
     assert "earlier hardware" not in text
     assert "no placement" not in text
@@ -313,9 +335,10 @@ def test_small_units_are_one_row_in_all_technologies():
 
     units = {"ecp5": rows("sites", large=900, small=1, tiny=2), "xc7": rows("LUT6", large=500, small=7, tiny=9)}
     whole = {"LUT4": 60, "sites": 1806}
-    lines = _by_unit("S", Result(SMALL.to_dict(), "", 0, whole, units=units), None)
-    assert "| large | 2 | 20 | 1,800 | 99.7% | 1,000 |" in lines
-    assert "| others | 1 | 40 | 6 | 0.3% | 32 |" in lines
+    clocks = {"small": 121.0, "tiny": 119.0}
+    lines = _by_unit("S", Result(SMALL.to_dict(), "", 0, whole, units=units, alone_mhz=clocks), None)
+    assert "| large | 2 | 20 | 1,800 | 99.7% | 1,000 | - |" in lines
+    assert "| others | 1 | 40 | 6 | 0.3% | 32 | 119 |" in lines
 
 
 def test_a_path_is_described_by_its_hops():
