@@ -34,8 +34,8 @@ PLACING = ("--85k", "--package", PACKAGE, "--speed", "6", "--placer", "static", 
 """Options of nextpnr, of which `examples/ulx3s` has the same. Its static placer takes less wire for this design than
 HeAP, and router1 ends sooner than router2, with shorter paths.
 """
-PLANNED_REGISTERS = 40_000
-"""With fewer flip-flops nextpnr finds a place for all of them by itself."""
+PLANNED_REGISTERS = 20_000
+"""With fewer flip-flops nextpnr places all of them well by itself."""
 BARE_PLACEMENTS = 2
 """Placements without resets that a floorplan comes from. In the first, block memories and multipliers are put down
 before the logic; in the next they are where that logic wants them.
