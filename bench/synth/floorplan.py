@@ -60,7 +60,8 @@ def planned(design: dict, placed: dict) -> dict:
 
     nextpnr's placers know nothing of reset nets until they make a placement legal. Then each cell takes the nearest
     tile that suits it, until no tile without a register is left, and the registers of some reset find no place at all.
-    Here the registers of each reset are gathered eight by eight, and each eight gets a tile near where they were.
+    Here the registers of each reset are gathered eight by eight, each eight gets the tile of the least wire, and then
+    registers trade sites with their like.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ def settled(design: dict, placed: dict) -> dict:
     """The netlist with a `BEL` for block memories and multipliers. Changes `design`.
 
     In turns, those of a kind trade places until all of them take the least wire to the logic, and the logic goes where
-    its nets pull it, its own extent left aside.
+    its nets pull it, as if it took no room.
 
     Parameters
     ----------

@@ -6,7 +6,6 @@ from collections import defaultdict
 
 __all__ = ["with_hard_registers"]
 
-CONSTANTS = (["0"], ["1"], ["x"], [])
 Cells = dict[str, dict]
 
 
@@ -38,7 +37,10 @@ def with_hard_registers(design: dict) -> dict:
                 continue
             for name, register in zip(pairs, registers, strict=True):
                 ports[name] = cells.pop(register)["connections"]["Q"]
-            (_register_memory if is_memory else _register_product)(cell, names, first["connections"]["CLK"], enable)
+            if is_memory:
+                _register_memory(cell, {name[2] for name in names}, enable)
+            else:
+                _register_product(cell, first["connections"]["CLK"])
     return design
 
 
@@ -72,7 +74,8 @@ def _register(cells: Cells, readers: list[tuple[str, str]]) -> str | None:
         return None
     cell = cells[name]
     is_plain = (
-        cell["connections"].get("LSR", []) in CONSTANTS
+        cell["connections"].get("LSR", ["0"]) == ["0"]
+        and _mode(cell, "LSRMUX", "LSR") == "LSR"
         and _mode(cell, "REGSET", "RESET") == "RESET"
         and _mode(cell, "CLKMUX", "CLK") == "CLK"
         and _mode(cell, "CEMUX", "CE") in ("CE", "1")
@@ -88,13 +91,13 @@ def _mode(cell: dict, parameter: str, default: str) -> str:
     return cell["parameters"].get(parameter, default).strip()
 
 
-def _register_product(cell: dict, _names: list[str], clock: list, _enable: list) -> None:
+def _register_product(cell: dict, clock: list) -> None:
     cell["connections"]["CLK0"], cell["port_directions"]["CLK0"] = clock, "input"
     cell["parameters"] |= {"REG_OUTPUT_CLK": "CLK0", "REG_OUTPUT_CE": "CE0", "REG_OUTPUT_RST": "RST0"}
 
 
-def _register_memory(cell: dict, names: list[str], _clock: list, enable: list) -> None:
+def _register_memory(cell: dict, ports: set[str], enable: list) -> None:
     """Memory and register have the same clock: the port's."""
-    for port in sorted({name[2] for name in names}):
+    for port in sorted(ports):
         cell["connections"][f"OCE{port}"], cell["port_directions"][f"OCE{port}"] = enable, "input"
         cell["parameters"][f"REGMODE_{port}"] = "OUTREG"

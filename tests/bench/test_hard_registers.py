@@ -100,6 +100,8 @@ def test_read_ports_have_a_register(with_hard_registers, width, outputs, modes, 
     "options",
     [
         {"connections": {"LSR": [RESET]}},
+        {"connections": {"LSR": ["1"]}},
+        {"parameters": {**PLAIN, "LSRMUX": "INV"}},
         {"parameters": {**PLAIN, "REGSET": "SET"}},
         {"parameters": {**PLAIN, "CLKMUX": "INV"}},
         {"parameters": {**PLAIN, "CEMUX": "INV"}, "connections": {"CE": [ENABLE]}},
