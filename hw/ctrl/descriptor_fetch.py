@@ -1,6 +1,6 @@
 """Reads descriptors from memory, ahead of the dispatcher."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -89,7 +89,7 @@ class Fetch(wiring.Component):
             m.d.sync += [bursts.valid.eq(1), num_bursts_left.eq(num_bursts_left - 1)]
         m.d.comb += bursts.p.last_beat.eq(burst_beats - 1)
 
-        # Beats are shifted into the descriptor, first beat lowest
+        # Beats go to their words of the descriptor, first beat lowest; bits of no field need no register
         m.d.comb += [
             queue.w_data.eq(beats.payload),
             queue.w_en.eq(arrived),
@@ -101,7 +101,10 @@ class Fetch(wiring.Component):
             ),
         ]
         with m.If(taken):
-            m.d.sync += [raw.eq(Cat(raw, queue.r_data)[config.port_bits :]), num_assembled.eq(num_assembled + 1)]
+            m.d.sync += [
+                raw.word_select(num_assembled, config.port_bits).eq(queue.r_data),
+                num_assembled.eq(num_assembled + 1),
+            ]
         with m.If(descriptor.valid & descriptor.ready):
             m.d.sync += [
                 num_assembled.eq(0),

@@ -1,6 +1,6 @@
 """Hands descriptors to the engines, in order, when what they wait for is done."""
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -78,10 +78,15 @@ class Dispatch(wiring.Component):
         ]
         is_released = ~header.wait_tp | (tp_ledger.num_running <= header.tp_ahead)
         m.d.comb += self.nn_due.eq(Mux(is_released, 0, tp_ledger.num_running - header.tp_ahead))
-        m.d.comb += descriptors.ready.eq((self.nn.valid & self.nn.ready) | (self.tp.valid & self.tp.ready))
-        m.d.sync += [self.nn.valid.eq(0), self.tp.valid.eq(0)]
+        # A descriptor leaves in the cycle after its job: what engines answer ends here, in a register
+        is_taken, has_left = Signal(), Signal()
+        m.d.comb += [
+            is_taken.eq((self.nn.valid & self.nn.ready) | (self.tp.valid & self.tp.ready)),
+            descriptors.ready.eq(has_left),
+        ]
+        m.d.sync += [has_left.eq(is_taken), self.nn.valid.eq(0), self.tp.valid.eq(0)]
         m.d.sync += self.tp_released.eq(is_released & (~header.wait_nn | nn_ledger.is_done))
-        with m.If(descriptors.valid & ~descriptors.ready), m.Switch(header.opcode):
+        with m.If(descriptors.valid & ~is_taken & ~has_left), m.Switch(header.opcode):
             with m.Case(Opcode.NN):
                 m.d.sync += self.nn.valid.eq(nn_ledger.has_room)
             with m.Case(Opcode.TP):

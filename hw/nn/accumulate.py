@@ -1,8 +1,5 @@
 """The double-buffered accumulators of a core."""
 
-from functools import reduce
-from operator import and_
-
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -160,11 +157,11 @@ class Accumulators(wiring.Component):
                 joined.subtrahend.eq(self.products[lane]),
                 sums[lane].eq(joined.difference),
             ]
+        # What was drained has no register that is set, so that it may be the memory's own
+        drained = Signal(vector, reset_less=True)
+        is_shown, shown_chunk = Signal(reset_less=True), Signal.like(chunk, reset_less=True)
+        m.d.sync += [drained.eq(stored[1]), is_shown.eq(has_drained), shown_chunk.eq(chunk)]
         sums_bits = config.post_lanes * ACC_BITS
-        chunks = []
-        for number in range(config.num_lanes // config.post_lanes):
-            drained = Signal(sums_bits, reset_less=True, init=-1, name=f"drained_{number}")
-            m.d.sync += drained.eq(Mux(has_drained & (chunk == number), stored[1].word_select(number, sums_bits), -1))
-            chunks.append(drained)
-        m.d.comb += self.drain_inverted.eq(reduce(and_, chunks))
+        shown = Value.cast(drained).word_select(shown_chunk, sums_bits)
+        m.d.comb += self.drain_inverted.eq(shown | (~is_shown).replicate(sums_bits))
         return m
