@@ -42,6 +42,7 @@ __all__ = [
     "SCALE_CYCLES",
     "SKIP_CYCLES",
     "TABLE_DEPTH_BEATS",
+    "TAKE_CYCLES",
     "TOKEN_BUFFER_BITS",
     "TOKEN_PART_BITS",
     "UNIT_RESET_GROUPS",
@@ -92,8 +93,10 @@ FILL_CYCLES = 2
 """From the address of a word in the stripe memory to its write into the windows."""
 MIN_FILL_CYCLES = 2
 """Of the filler per window, at least; one of more words takes a cycle per word."""
-RELEASE_CYCLES = 4
-"""From the end of a window's last issue to its last read."""
+TAKE_CYCLES = 2
+"""From a channel in the stripe memory, or a free slot, to the window that the filler takes and may begin with."""
+RELEASE_CYCLES = 1
+"""From the end of a window's last issue to its release: its last read comes before the filler's first write."""
 FINISH_CYCLES = 10
 """From the end of a group's last issue until its sums are in the accumulators."""
 DRAIN_FAN_OUT_CYCLES = 1

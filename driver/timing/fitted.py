@@ -22,10 +22,10 @@ RECORD_REQUEST_CYCLES = 1
 DESCRIPTOR_CYCLES = 27
 """From a job to the request of the descriptor behind the next one."""
 
-CORE_JOB_CYCLES, FILLER_JOB_CYCLES, DRAIN_JOB_CYCLES = 4, 2, 20
+CORE_JOB_CYCLES, FILLER_JOB_CYCLES, DRAIN_JOB_CYCLES = 4, 4, 20
 """From a job to the first weight, window and group that a unit may begin with."""
-FIRST_PLACE_CYCLES, PLACE_CYCLES = 7, 8
-"""From the first beat of a stripe, and from a channel's last beat, behind their queue, to the stripe memory."""
+FIRST_PLACE_CYCLES, PLACE_CYCLES = 9, 10
+"""From the first beat of a stripe, and from a channel's last beat, behind their queue, to the windows that need it."""
 LOAD_GAP_CYCLES = 13
 """Between the last write of a stripe and the first of the next."""
 TABLE_CYCLES = 20
@@ -34,7 +34,7 @@ STREAM_START_CYCLES = 3
 """From the last entry of the directory, or of the tap table, to the choice of the first burst of weights."""
 DECODE_CYCLES = 10
 """From the end of a group's stream, or from a beat, to the next weight at the sequencer."""
-USE_CYCLES = 10
+USE_CYCLES = 12
 """From a channel in the stripe memory, or from a beat of weights, to the first product."""
 LOOKAHEAD_WEIGHTS = 8
 """Weights that a core has taken from its queue and not yet used."""

@@ -8,13 +8,14 @@ _FanOut     their writes to the window memories
 """
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.register import data_register
+from convoy.hw.lib.stage import Stage
 from convoy.spec.config import NpuConfig
 from convoy.spec.isa import NN
 
@@ -39,6 +40,19 @@ FILLER_FIELDS = (
     "is_wide",
 )
 """What the filler needs of an NN descriptor."""
+
+
+def _Window(config: NpuConfig) -> data.StructLayout:
+    """A window to fill: where it begins in the stripe memory, and what `_Walk` says of it."""
+    return data.StructLayout(
+        {
+            "first": exact_log2(config.stripe_words),
+            "cores": config.num_cores,
+            "is_first_core": 1,
+            "is_first_slot": 1,
+            "is_last": 1,
+        }
+    )
 
 
 class _Channels(wiring.Component):
@@ -80,16 +94,16 @@ class _Channels(wiring.Component):
 
 
 class _Slots(wiring.Component):
-    """Counts the windows that each core holds; a window counts from the start of its fill.
+    """Counts the windows that each core holds, and those that are to be filled.
 
-    Latency: 1 cycle. Throughput: a window per core and cycle.
+    Latency: 2 cycles. Throughput: a window per core every two cycles.
 
     Members
     -------
     num_slots : In(9)
         Windows that a core has room for.
-    begun : In(num_cores)
-        Strobes: the fill of a window begins.
+    taken : In(num_cores)
+        Strobes: a window is to be filled.
     released : In(num_cores)
         Strobes: a core is done with one.
     has_free : Out(1)
@@ -103,7 +117,7 @@ class _Slots(wiring.Component):
         super().__init__(
             {
                 "num_slots": In(9),
-                "begun": In(config.num_cores),
+                "taken": In(config.num_cores),
                 "released": In(config.num_cores),
                 "has_free": Out(1),
                 "is_empty": Out(1),
@@ -115,8 +129,8 @@ class _Slots(wiring.Component):
         words = self._config.window_words
         held = [Signal(range(words + 1), name=f"held_{core}") for core in range(self._config.num_cores)]
         for core, count in enumerate(held):
-            m.d.sync += count.eq(count + self.begun[core] - self.released[core])
-        m.d.comb += [
+            m.d.sync += count.eq(count + self.taken[core] - self.released[core])
+        m.d.sync += [
             self.has_free.eq(Cat(count < self.num_slots for count in held).all()),
             self.is_empty.eq(Cat(count == 0 for count in held).all()),
         ]
@@ -140,7 +154,7 @@ class _Walk(wiring.Component):
     start : In(1)
         Strobe.
     step : In(1)
-        Strobe: the window has been taken, a cycle ago or more.
+        Strobe: the window is taken.
     fields : Out(FILLER_FIELDS)
         The job, its channels those of two bytes if is_wide.
     has_window : Out(1)
@@ -310,27 +324,30 @@ class _Words(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         phase, last_phase, word, plane = Signal(3), Signal(3), Signal(9), Signal.like(self.first)
-        is_plane_end = Signal()
+        is_plane_end, is_last_phase, is_word_plane, second_last = Signal(), Signal(), Signal(), Signal(9)
         slot_word, first_word, next_word = (
             Signal.like(self.window_word, name=f"{which}_word") for which in ("slot", "first", "next")
         )
+        next_plane = Signal.like(plane)
         m.d.comb += [
             next_word.eq(self.window_word + 1),
             first_word.eq(Mux(~self.is_first_core, slot_word, Mux(self.is_first_slot, 0, next_word))),
-            self.stripe_word.eq(plane + word),
-            is_plane_end.eq(word == self.job.seg_words - 1),
-            self.is_last.eq(is_plane_end & (phase == last_phase)),
+            next_plane.eq(plane + truncate(self.job.phase_words, plane.shape())),
+            self.is_last.eq(is_plane_end & is_last_phase),
         ]
+        m.d.sync += [is_word_plane.eq(self.job.seg_words == 1), second_last.eq(self.job.seg_words - 2)]
         with m.If(self.start):  # at most 2 x 4 phases
             m.d.sync += last_phase.eq(truncate((self.new.num_phases << self.new.is_wide) - 1, 3))
         with m.If(self.begin):
-            m.d.sync += [plane.eq(self.first), phase.eq(0), word.eq(0)]
+            m.d.sync += [plane.eq(self.first), self.stripe_word.eq(self.first), phase.eq(0), word.eq(0)]
             m.d.sync += [self.window_word.eq(first_word), slot_word.eq(first_word)]
+            m.d.sync += [is_plane_end.eq(is_word_plane), is_last_phase.eq(last_phase == 0)]
         with m.Elif(self.step & ~self.is_last):
-            m.d.sync += [word.eq(word + 1), self.window_word.eq(next_word)]
+            m.d.sync += [word.eq(word + 1), self.stripe_word.eq(self.stripe_word + 1), self.window_word.eq(next_word)]
+            m.d.sync += is_plane_end.eq(word == second_last)
             with m.If(is_plane_end):
-                next_plane = plane + truncate(self.job.phase_words, plane.shape())
-                m.d.sync += [word.eq(0), phase.eq(phase + 1), plane.eq(next_plane)]
+                m.d.sync += [word.eq(0), phase.eq(phase + 1), plane.eq(next_plane), self.stripe_word.eq(next_plane)]
+                m.d.sync += [is_plane_end.eq(is_word_plane), is_last_phase.eq(phase + 1 == last_phase)]
         return m
 
 
@@ -401,8 +418,9 @@ class Filler(wiring.Component):
     | cycle | work |
     | -- | -- |
     | 0 | a job is taken when the windows of the one before are gone: its slots have another size |
-    | 1.. | the window begins if its channel is loaded, a slot is free and the last word of the one before is read |
-    | 2.. | read a word per cycle; it is written two cycles later; to the next window |
+    | 2.. | a window is taken if its channel is loaded and a slot is free |
+    | 3.. | and begins when the last word of the one before is read |
+    | 4.. | read a word per cycle; it is written two cycles later; to the next window |
 
     Latency: 3 cycles from address to window write. Throughput: one word per cycle; a window takes num_phases *
     seg_words cycles, with `is_wide` 2 * num_phases * seg_words, and `MIN_FILL_CYCLES` at least.
@@ -472,35 +490,44 @@ class Filler(wiring.Component):
         m.submodules.words = words = _Words(config)
         m.submodules.fan_out = fan_out = _FanOut(config)
         job, new = walk.fields, self.job.payload
-        is_loaded, has_slot, may_begin, begin = Signal(), Signal(), Signal(), Signal()
-        is_reading, has_begun, has_ended, is_final = Signal(), Signal(), Signal(), Signal()
-        start = Signal()
+        is_loaded, has_slot, take, begin = Signal(), Signal(), Signal(), Signal()
+        is_reading, has_begun, is_final = Signal(), Signal(), Signal()
+        start, is_starved = Signal(), Signal()
+        m.submodules.window = window = Stage(_Window(config))
         m.d.comb += [
             start.eq(self.job.valid & self.job.ready),
-            is_loaded.eq((walk.channel < (channels.count >> job.is_wide)) | (walk.channel >= job.num_ic)),
             has_slot.eq(~walk.is_first_core | slots.has_free),
-            may_begin.eq(walk.has_window & ~has_begun & (~is_reading | words.is_last)),
-            begin.eq(may_begin & is_loaded & has_slot),
-            slots.begun.eq(Mux(begin, walk.cores, 0)),
+            take.eq(window.i.valid & window.i.ready),
+            slots.taken.eq(Mux(take, walk.cores, 0)),
+            window.i.valid.eq(is_loaded & has_slot),
+            window.i.payload.first.eq(walk.base + truncate(walk.group_word, walk.base.shape())),
+            window.o.ready.eq(~is_reading | words.is_last),
+            begin.eq(window.o.valid & window.o.ready),
             fan_out.is_end.eq(is_reading & words.is_last),
-            self.job.ready.eq(~walk.has_window & slots.is_empty),
-            self.waits_load.eq(may_begin & ~is_loaded),
-            self.waits_slot.eq((may_begin & ~has_slot) | (self.job.valid & ~walk.has_window & ~slots.is_empty)),
-            self.done.eq(has_ended & is_final),
+            self.job.ready.eq(~walk.has_window & ~window.o.valid & slots.is_empty),
+            is_starved.eq(walk.has_window & window.o.ready & ~window.o.valid),
+            self.waits_load.eq(is_starved & ~is_loaded),
+            self.waits_slot.eq((is_starved & ~has_slot) | (self.job.valid & ~walk.has_window & ~slots.is_empty)),
         ]
+        for name in ("cores", "is_first_core", "is_first_slot", "is_last"):
+            m.d.comb += window.i.payload[name].eq(getattr(walk, name))
         m.d.sync += [
+            # What `take` decides on follows a cycle after what the last one did
+            is_loaded.eq(
+                walk.has_window
+                & ~take
+                & ((walk.channel < (channels.count >> job.is_wide)) | (walk.channel >= job.num_ic))
+            ),
             is_reading.eq(begin | (is_reading & ~words.is_last)),
             has_begun.eq(begin),
-            has_ended.eq(fan_out.is_end),
+            self.done.eq(fan_out.is_end & is_final),
         ]
-        with m.If(has_begun):
-            m.d.sync += is_final.eq(walk.is_last)
         cores = data_register(m, fan_out.cores)
         with m.If(begin):
-            m.d.sync += cores.eq(walk.cores)
+            m.d.sync += [cores.eq(window.o.payload.cores), is_final.eq(window.o.payload.is_last)]
 
         m.d.comb += [
-            self.channel_read.eq(walk.step & channels.is_together),
+            self.channel_read.eq(has_begun & channels.is_together),
             channels.loaded.eq(self.channel_loaded),
             channels.load_done.eq(self.load_done),
             channels.done.eq(self.done),
@@ -508,16 +535,16 @@ class Filler(wiring.Component):
             slots.released.eq(self.released),
             walk.new.eq(new),
             walk.start.eq(start),
-            walk.step.eq(has_begun),
+            walk.step.eq(take),
             words.new.num_phases.eq(new.num_phases),
             words.new.is_wide.eq(new.is_wide),
             words.start.eq(start),
             words.job.seg_words.eq(job.seg_words),
             words.job.phase_words.eq(job.phase_words),
-            words.first.eq(walk.base + truncate(walk.group_word, walk.base.shape())),
+            words.first.eq(window.o.payload.first),
             words.begin.eq(begin),
-            words.is_first_core.eq(walk.is_first_core),
-            words.is_first_slot.eq(walk.is_first_slot),
+            words.is_first_core.eq(window.o.payload.is_first_core),
+            words.is_first_slot.eq(window.o.payload.is_first_slot),
             words.step.eq(is_reading),
             self.stripe_en.eq(is_reading),
             self.stripe_word.eq(words.stripe_word),
