@@ -149,22 +149,28 @@ class StepDivider(wiring.Component):
             is_never = (self.num_taps == 1) | has_many | run[MAX_RUN_BITS:].any()
             m.d.sync += least_run.eq(Mux(is_never, never, run[:MAX_RUN_BITS]))
 
-        reaches = Cat(self.run >= least_run for least_run in least_runs)  # the first so many
-        rest = Signal(MAX_RUN_BITS + 1)
+        # All differences at once: the sign of one says whether the run covers so many kernels
+        rests = [Signal(MAX_RUN_BITS + 1, name=f"rest_{count}") for count in range(MAX_STEP_KERNELS + 1)]
+        m.d.comb += rests[0].eq(self.run + 1)
+        for rest, least_run in zip(rests[1:], least_runs, strict=True):
+            m.d.comb += rest.eq(truncate(self.run - least_run, rest.shape()))
+        reaches = Cat(~rest[-1] for rest in rests[1:])  # the first so many
 
-        def below(fewest: int, most: int) -> Value:
-            """What is taken off a run that covers so many kernels."""
-            if fewest == most:
-                return least_runs[most - 1] if most else Const(-1, signed(len(rest)))
-            middle = (fewest + most + 1) // 2
-            return Mux(reaches[middle - 1], below(middle, most), below(fewest, middle - 1))
+        def chosen(values) -> Value:
+            """Of a value for each number of kernels, from 0 on, that for those the run covers."""
 
-        quotient = sum(reaches)
+            def among(fewest: int, most: int) -> Value:
+                if fewest == most:
+                    return values[most]
+                middle = (fewest + most + 1) // 2
+                return Mux(reaches[middle - 1], among(middle, most), among(fewest, middle - 1))
+
+            return among(0, MAX_STEP_KERNELS)
+
         m.d.comb += [
-            self.next_kernels.eq(quotient + 1),
-            rest.eq(truncate(self.run - below(0, MAX_STEP_KERNELS), rest.shape())),
-            self.kernels.eq(Mux(is_single, rest, quotient)),
-            self.taps.eq(Mux(is_single, 0, rest)),
+            self.next_kernels.eq(chosen(range(1, MAX_STEP_KERNELS + 2))),
+            self.kernels.eq(Mux(is_single, rests[0], chosen(range(MAX_STEP_KERNELS + 1)))),
+            self.taps.eq(Mux(is_single, 0, chosen(rests))),
         ]
         return m
 
