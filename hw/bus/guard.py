@@ -117,6 +117,8 @@ class Guard(wiring.Component):
         port_log2 = exact_log2(self._config.port_bytes)
         held, checked = Signal(self.i.p.shape(), reset_less=True), Signal(self.i.p.shape(), reset_less=True)
         is_held, is_checked, is_allowed, is_moving = Signal(), Signal(), Signal(), Signal()
+        was_legal, was_open = Signal(reset_less=True), Signal(reset_less=True)
+        was_inside = Signal(2, reset_less=True)  # a window of each half
         burst = held.burst
 
         # A legal burst stays within a page, so its last beat differs from the first one in the low bits only.
@@ -136,6 +138,7 @@ class Guard(wiring.Component):
             for window in self.windows
         ]
         m.d.comb += [
+            is_allowed.eq(was_legal & (was_open | was_inside.any())),
             self.o.valid.eq(is_checked & is_allowed & ~self.stop),
             Value.cast(self.o.p).eq(Value.cast(checked)),
             is_moving.eq(~is_checked | (self.o.valid & self.o.ready)),
@@ -147,7 +150,9 @@ class Guard(wiring.Component):
             m.d.sync += [
                 is_checked.eq(is_held),
                 checked.eq(held),
-                is_allowed.eq(is_legal & (self.is_open | Cat(is_inside).any())),
+                was_legal.eq(is_legal),
+                was_open.eq(self.is_open),
+                was_inside.eq(Cat(Cat(is_inside[half::2]).any() for half in range(2))),
             ]
         with m.If(self.i.ready):
             m.d.sync += [is_held.eq(self.i.valid), held.eq(self.i.p)]

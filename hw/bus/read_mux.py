@@ -1,10 +1,11 @@
 """Shares the AXI read channels among the NPU's readers."""
 
-from amaranth.hdl import Array, Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.choose import any_of
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 
@@ -90,7 +91,9 @@ class ReadMux(wiring.Component):
             arbiter.next_en.eq(gate.i.ready),
             gate.i.valid.eq(arbiter.is_any),
             gate.i.p.client.eq(arbiter.index),
-            gate.i.p.burst.eq(Array(bursts_.p for bursts_ in bursts)[arbiter.index]),
+            Value.cast(gate.i.p.burst).eq(
+                any_of(Mux(chosen, bursts_.p, 0) for bursts_, chosen in zip(bursts, arbiter.chosen, strict=True))
+            ),
             *(bursts_.ready.eq(gate.i.ready & chosen) for bursts_, chosen in zip(bursts, arbiter.chosen, strict=True)),
             gate.o.ready.eq((~axi.arvalid | axi.arready) & order.i.ready),
             order.i.valid.eq(gate.o.valid & gate.o.ready),
