@@ -117,8 +117,8 @@ class Guard(wiring.Component):
         port_log2 = exact_log2(self._config.port_bytes)
         held, checked = Signal(self.i.p.shape(), reset_less=True), Signal(self.i.p.shape(), reset_less=True)
         is_held, is_checked, is_allowed, is_moving = Signal(), Signal(), Signal(), Signal()
-        was_legal, was_open = Signal(reset_less=True), Signal(reset_less=True)
-        was_inside = Signal(2, reset_less=True)  # a window of each half
+        was_legal = Signal(reset_less=True)
+        was_inside = Signal(NUM_WINDOWS, reset_less=True)
         burst = held.burst
 
         # A legal burst stays within a page, so its last beat differs from the first one in the low bits only.
@@ -138,7 +138,7 @@ class Guard(wiring.Component):
             for window in self.windows
         ]
         m.d.comb += [
-            is_allowed.eq(was_legal & (was_open | was_inside.any())),
+            is_allowed.eq(was_legal & was_inside.any()),
             self.o.valid.eq(is_checked & is_allowed & ~self.stop),
             Value.cast(self.o.p).eq(Value.cast(checked)),
             is_moving.eq(~is_checked | (self.o.valid & self.o.ready)),
@@ -151,8 +151,7 @@ class Guard(wiring.Component):
                 is_checked.eq(is_held),
                 checked.eq(held),
                 was_legal.eq(is_legal),
-                was_open.eq(self.is_open),
-                was_inside.eq(Cat(Cat(is_inside[half::2]).any() for half in range(2))),
+                was_inside.eq(Cat(self.is_open | is_its for is_its in is_inside)),
             ]
         with m.If(self.i.ready):
             m.d.sync += [is_held.eq(self.i.valid), held.eq(self.i.p)]

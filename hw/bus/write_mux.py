@@ -1,10 +1,11 @@
 """Shares the AXI write channels among the NPU's writers."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from convoy.hw.lib.choose import any_of
 from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import MAX_WRITES
@@ -111,27 +112,36 @@ class WriteMux(wiring.Component):
             self.guard.moved.eq((axi.awvalid & axi.awready) | (axi.wvalid & axi.wready) | axi.bvalid),
         ]
 
-        # Data: the owner's beats, through a register.
+        # Data: the owner's beats, through a register. One that came while that was held is spare, so that WREADY
+        # reaches no client; the spare one is zero where there is none, and costs a choice nothing.
         beats = [client.beats for client in self.clients]
-        beat = Array(beats_.p for beats_ in beats)[owner]
-        is_free = ~axi.wvalid | axi.wready
-        is_moved = Signal()
-        w_client = Signal.like(owner)
+        sent = data.StructLayout({"beat": beats[0].p.shape(), "is_last": 1, "client": owner.shape()})
+        sending, spare, w_client = Signal(sent), Signal(sent, reset_less=True), Signal.like(owner)
+        has_spare, can_send, is_held, is_moved = Signal(), Signal(), Signal(), Signal()
+        is_next = Signal(self.num_clients)
+        own_beats = [Mux(is_its, beats_.p, 0) for beats_, is_its in zip(beats, is_next, strict=True)]
         m.d.comb += [
-            is_moved.eq(is_active & is_free & Array(beats_.valid for beats_ in beats)[owner]),
+            can_send.eq(~axi.wvalid | axi.wready),
+            is_next.eq(Cat(is_active & ~has_spare & (owner == i) for i in range(self.num_clients))),
+            is_moved.eq((is_next & Cat(beats_.valid for beats_ in beats)).any()),
             is_last_moved.eq(is_moved & (beats_left == 0)),
-            *(beats_.ready.eq(is_active & is_free & (owner == i)) for i, beats_ in enumerate(beats)),
+            is_held.eq(~can_send & (is_moved | has_spare)),
+            *(beats_.ready.eq(is_its) for beats_, is_its in zip(beats, is_next, strict=True)),
+            Value.cast(sending.beat).eq(any_of([Value.cast(spare.beat), *own_beats])),
+            sending.is_last.eq(Mux(has_spare, spare.is_last, beats_left == 0)),
+            sending.client.eq(Mux(has_spare, spare.client, owner)),
         ]
-        with m.If(is_free):
-            m.d.sync += axi.wvalid.eq(is_moved)
-        with m.If(is_moved):
+        m.d.sync += [has_spare.eq(is_held), Value.cast(spare).eq(Mux(is_held, sending, 0))]
+        with m.If(can_send):
             m.d.sync += [
-                axi.wdata.eq(beat.data),
-                axi.wstrb.eq(beat.strobe),
-                axi.wlast.eq(beats_left == 0),
-                w_client.eq(owner),
-                beats_left.eq(beats_left - 1),
+                axi.wvalid.eq(is_moved | has_spare),
+                axi.wdata.eq(sending.beat.data),
+                axi.wstrb.eq(sending.beat.strobe),
+                axi.wlast.eq(sending.is_last),
+                w_client.eq(sending.client),
             ]
+        with m.If(is_moved):
+            m.d.sync += beats_left.eq(beats_left - 1)
         with m.If(is_last_moved):
             m.d.sync += is_active.eq(0)
         with m.If(axi.awready):

@@ -106,4 +106,4 @@ def write_mux(bench: Bench, config: NpuConfig):
     bench.stays("data stay until taken", axi.wvalid, axi.wready, Cat(axi.wdata, axi.wstrb, axi.wlast))
     bench.cover("a last beat leaves", axi.wvalid & axi.wready & axi.wlast)
     with bench.breaking("data stay until taken", inside, "the next beat does not wait until this one is taken") as m:
-        m.d.comb += inside.is_moved.eq(inside.is_active)
+        m.d.comb += inside.can_send.eq(1)
