@@ -1,6 +1,6 @@
 """What the drain walks: superblocks, groups, kernels and cores in the order of the outputs, a unit of each."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -96,10 +96,8 @@ class Row(data.Struct):
         ]
 
 
-GROUP_LAYOUT = data.StructLayout({"num_vec": 9, "num_pos": 14, "first": Row, "second": Row, "second_left": 14})
-"""T and positions of a group, the first two rows of its units, and the positions from the start of the second row
-on.
-"""
+GROUP_LAYOUT = data.StructLayout({"num_vec": 9, "num_pos": 14, "first": Row, "second": Row, "third_left": 14})
+"""T and positions of a group, the first two rows of its units, and the positions from the start of the third row on."""
 
 
 def place_layout() -> data.StructLayout:
@@ -172,8 +170,8 @@ class UnitSequencer(wiring.Component):
         unit = data_register(m, self.units.payload)
         extent = data_register(m, self.group)
         param = self.params.payload
-        sb = Signal(16)
-        group = Signal(16)
+        sbs_left = Signal(16)  # with the one in work
+        groups_left = Signal(16)  # the same, of the superblock
         kernel = Signal(9)
         core = Signal.like(unit.core)
         entry = Signal.like(unit.entry)
@@ -182,41 +180,35 @@ class UnitSequencer(wiring.Component):
         group_addr = Signal(32)
         group_step = Signal(25)  # to the next group's address
         is_odd = Signal()  # the group's first row
-        num_kernels = Signal(9)
+        channel_bits = exact_log2(self._config.num_lanes)
+        last_channel = Signal.like(job.tile_iw)
+        last_kernel = Signal(max(len(kernel), len(last_channel) - channel_bits))  # of the group
         is_last_sb = Signal()
-        is_last_group = Signal()
+        is_first_group, is_last_group = Signal(), Signal()
         is_last_core = Signal()
         is_last_unit = Signal()
         post_lanes, num_lanes = self._config.post_lanes, self._config.num_lanes
-        channel = Cat(core[: exact_log2(num_lanes)], kernel)
+        last_lane = last_channel[:channel_bits]
+        m.d.sync += last_channel.eq(job.tile_iw - 1)
         m.d.comb += [
-            is_last_sb.eq(sb == job.num_sb - 1),
-            is_last_group.eq(group == job.num_groups - 1),
             is_last_core.eq(core == Mux(job.is_swapped, num_lanes - 1, self._config.num_cores - 1)),
-            is_last_unit.eq(
-                Mux(job.is_swapped, channel == job.tile_iw - 1, is_last_core & (kernel == num_kernels - 1))
-            ),
+            is_last_unit.eq((kernel == last_kernel) & Mux(job.is_swapped, core == last_lane, is_last_core)),
         ]
         with m.If(self.units.ready):
             m.d.sync += self.units.valid.eq(0)
-        second_left = Signal.like(extent.second_left)
-        m.d.comb += second_left.eq(extent.num_pos - job.drain_pitch)
+        num_pos, second_left = Signal.like(extent.num_pos), Signal.like(extent.num_pos)
+        m.d.comb += num_pos.eq(Mux(is_last_group, job.num_pos_last, job.num_pos))
         m.d.sync += [
-            extent.second_left.eq(second_left),
+            extent.third_left.eq(second_left - job.drain_pitch),
             Row.assign(extent.first, job, extent.num_pos, Mux(job.is_swapped, 1, post_lanes)),
             Row.assign(extent.second, job, second_left, post_lanes),
         ]
 
+        first_group = [groups_left.eq(job.num_groups), is_first_group.eq(1), is_last_group.eq(job.num_groups == 1)]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(self.is_quiet)
-                m.d.sync += [
-                    sb.eq(0),
-                    group.eq(0),
-                    first_line.eq(0),
-                    is_odd.eq(0),
-                    group_addr.eq(self.job.payload.out_addr),
-                ]
+                m.d.sync += [first_line.eq(0), is_odd.eq(0), group_addr.eq(self.job.payload.out_addr)]
                 with m.If(self.job.valid & self.is_quiet):
                     m.d.sync += [
                         job.eq(self.job.payload),
@@ -225,13 +217,21 @@ class UnitSequencer(wiring.Component):
                     m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.comb += self.prepare.eq(1)
+                m.d.sync += [sbs_left.eq(job.num_sb), is_last_sb.eq(job.num_sb == 1), *first_group]
                 with m.If(self.is_prepared):
                     m.next = "GROUP"
             with m.State("GROUP"):
                 m.d.sync += [
                     extent.num_vec.eq(Mux(is_last_group, job.num_vec_last, job.num_vec)),
-                    extent.num_pos.eq(Mux(is_last_group, job.num_pos_last, job.num_pos)),
-                    num_kernels.eq(Mux(is_last_sb, job.num_kernels_last, job.num_kernels)),
+                    extent.num_pos.eq(num_pos),
+                    second_left.eq(num_pos - job.drain_pitch),
+                    last_kernel.eq(
+                        Mux(
+                            job.is_swapped,
+                            last_channel[channel_bits:],
+                            Mux(is_last_sb, job.num_kernels_last, job.num_kernels) - 1,
+                        )
+                    ),
                     kernel.eq(0),
                     core.eq(0),
                     entry.eq(0),
@@ -251,7 +251,7 @@ class UnitSequencer(wiring.Component):
                         unit.entry.eq(entry),
                         unit.line.eq(line),
                         unit.is_odd.eq(is_odd),
-                        unit.is_top.eq((group == 0) & ~job.pool_continues),
+                        unit.is_top.eq(is_first_group & ~job.pool_continues),
                         unit.is_last_group.eq(is_last_group),
                         unit.is_group_last.eq(is_last_unit),
                         unit.is_job_last.eq(is_last_unit & is_last_group & is_last_sb),
@@ -266,16 +266,19 @@ class UnitSequencer(wiring.Component):
                         m.next = "WALK"
             with m.State("WALK"), m.If(self.group_done):
                 m.d.sync += [
-                    group.eq(group + 1),
+                    groups_left.eq(groups_left - 1),
+                    is_first_group.eq(0),
+                    is_last_group.eq(groups_left == 2),
                     group_addr.eq(group_addr + group_step),
                     is_odd.eq((is_odd ^ job.pool_rows[0]) & (job.pool_size != 0)),
                 ]
                 m.next = "GROUP"
                 with m.If(is_last_group):
                     m.d.sync += [
-                        group.eq(0),
+                        *first_group,
                         group_addr.eq(job.out_addr),
-                        sb.eq(sb + 1),
+                        sbs_left.eq(sbs_left - 1),
+                        is_last_sb.eq(sbs_left == 2),
                         first_line.eq(line),
                         is_odd.eq(0),
                     ]

@@ -100,12 +100,10 @@ class _Rows(wiring.Component):
         m = Module()
         job, here, post_lanes = self.job, self.here, self._post_lanes
         ahead = Signal(Row)  # the next row
-        ahead_left = Signal(14)  # positions from its start on
         beyond_left = Signal(14)  # positions from the start of the row after it on
         is_end = Signal()  # of the last row
         is_row_end = Signal()  # of the row's vectors, or of those that it must visit
         m.d.comb += [
-            beyond_left.eq(ahead_left - job.drain_pitch),
             is_end.eq(here.is_short & here.is_last),
             is_row_end.eq((here.is_short & ~self.is_clear_row) | self.is_last_vec_x),
             self.next_row.eq(self.step & self.is_vector_end & ~self.is_dead & ~is_end & is_row_end),
@@ -121,7 +119,7 @@ class _Rows(wiring.Component):
         with m.If(self.next_row):
             m.d.sync += [
                 here.eq(ahead),
-                ahead_left.eq(beyond_left),
+                beyond_left.eq(beyond_left - job.drain_pitch),
                 Row.assign(ahead, job, beyond_left, post_lanes),
                 self.row_addr.eq(self.row_addr + job.out_pitch_row_bytes),
                 self.is_start.eq(1),
@@ -131,7 +129,7 @@ class _Rows(wiring.Component):
             m.d.sync += [
                 here.eq(self.group.first),
                 ahead.eq(self.group.second),
-                ahead_left.eq(self.group.second_left),
+                beyond_left.eq(self.group.third_left),
                 self.row_addr.eq(self.addr),
                 self.is_start.eq(1),
                 self.is_dead.eq(~self.is_valid),
@@ -203,22 +201,31 @@ class _VectorPlace(wiring.Component):
         part_bits = self._part_bits
         row = Signal(2)  # of the vector
         part = Signal(part_bits)  # chunk of the row
+        is_last_part, is_bottom = Signal(), Signal()  # that the vector has of the row; that it has
         rows_mask = Signal(2)
         parts_mask = Signal(part_bits)
+        next_part, next_row = Signal.like(part), Signal.like(row)
         m.d.comb += [
             rows_mask.eq(truncate((1 << self.split_log2) - 1, rows_mask.shape())),
             parts_mask.eq(((1 << part_bits) - 1) >> self.split_log2),
-            self.is_vector_end.eq(self.is_short | (~self.is_swapped & (part == parts_mask))),
-            self.is_clear_row.eq(self.is_last_row | (row == rows_mask)),
+            next_part.eq(Mux(self.is_vector_end, 0, part + 1)),
+            next_row.eq(Mux(self.is_clear_row, 0, row + 1)),
+            self.is_vector_end.eq(self.is_short | is_last_part),
+            self.is_clear_row.eq(self.is_last_row | is_bottom),
             self.acc_lane.eq(truncate(part | ((row << part_bits) >> self.split_log2), self.acc_lane.shape())),
         ]
         with m.If(self.load):
-            m.d.sync += [row.eq(0), part.eq(self.first)]
+            m.d.sync += [
+                row.eq(0),
+                part.eq(self.first),
+                is_last_part.eq(~self.is_swapped & (parts_mask == 0)),
+                is_bottom.eq(rows_mask == 0),
+            ]
         with m.Elif(self.step):
             with m.If(~self.is_swapped):
-                m.d.sync += part.eq(Mux(self.is_vector_end, 0, part + 1))
+                m.d.sync += [part.eq(next_part), is_last_part.eq(next_part == parts_mask)]
             with m.If(self.next_row):
-                m.d.sync += row.eq(Mux(self.is_clear_row, 0, row + 1))
+                m.d.sync += [row.eq(next_row), is_bottom.eq(next_row == rows_mask)]
         return m
 
 
@@ -331,6 +338,7 @@ class _LaneColumns(wiring.Component):
     | `prepare`, `num_lanes` + 1 cycles | lane by lane, were lane 0 at position 0; `num_lanes` modulo the pitch |
     | `restart` | lane 0 is at position 0 from the next cycle on |
     | `advance` | lane 0 is `num_lanes` positions further from the next cycle on |
+    | a cycle after that | `mask` |
 
     Parameters
     ----------
@@ -352,7 +360,7 @@ class _LaneColumns(wiring.Component):
     tile_ow : In(14)
         Columns that are outputs; constant like `drain_pitch`.
     mask : Out(num_lanes)
-        Lanes whose column is below `tile_ow`.
+        Lanes whose column is below `tile_ow`, of the positions of the cycle before.
     """
 
     def __init__(self, num_lanes: int):
@@ -410,14 +418,15 @@ class _LaneColumns(wiring.Component):
             m.d.sync += num_after.eq(truncate(Mux(left < 0, num_after - wrapped_step, left), num_after.shape()))
 
         # Lanes up to the end of the row, then those from the start of the next row on.
-        num_outputs = Signal(signed(16))  # after the first lane, to the end of its row; negative if that is none
-        m.d.comb += num_outputs.eq(num_after - gap)
-        beyond = Cat(Const(0, 1), in_image) << num_after[:low_bits]
+        num_here = Signal.like(num_after, reset_less=True)  # after the first lane, to the end of its row
+        num_outputs = Signal(signed(16), reset_less=True)  # the same of outputs; negative if that is none
+        m.d.sync += [num_here.eq(num_after), num_outputs.eq(num_after - gap)]
+        beyond = Cat(Const(0, 1), in_image) << num_here[:low_bits]
         reached, with_output = (
-            Cat(Const(1, 1), below(count[:low_bits], num_lanes - 1)) for count in (num_after, num_outputs)
+            Cat(Const(1, 1), below(count[:low_bits], num_lanes - 1)) for count in (num_here, num_outputs)
         )
         for lane in range(num_lanes):
-            is_here = num_after[low_bits:].any() | reached[lane]
+            is_here = num_here[low_bits:].any() | reached[lane]
             is_output = ~num_outputs[-1] & (num_outputs[low_bits:-1].any() | with_output[lane])
             m.d.comb += self.mask[lane].eq(Mux(is_here, is_output, beyond[lane]))
         return m
@@ -613,9 +622,9 @@ class Walker(wiring.Component):
         is_clear = Signal()
         is_unit_end = Signal()
         # With is_swapped: the unit's lane, whether it is the last one of its vector; the core of the position
-        lane = unit.core[: exact_log2(config.num_lanes)]
+        lane, load_lane = (each.core[: exact_log2(config.num_lanes)] for each in (unit, self.units.payload))
         part_log2 = exact_log2(config.post_lanes)
-        is_last_lane = lane.all() | unit.is_group_last
+        is_last_lane = Signal(reset_less=True)
         core = Signal(range(config.num_cores))
         is_round_end = core == config.num_cores - 1
         m.d.comb += [
@@ -633,7 +642,12 @@ class Walker(wiring.Component):
         with m.If(step):
             m.d.sync += core.eq(Mux(is_round_end, 0, core + 1))
         with m.If(self.units.ready):
-            m.d.sync += [self.is_active.eq(self.units.valid), unit.eq(self.units.payload), core.eq(0)]
+            m.d.sync += [
+                self.is_active.eq(self.units.valid),
+                unit.eq(self.units.payload),
+                is_last_lane.eq(load_lane.all() | self.units.payload.is_group_last),
+                core.eq(0),
+            ]
 
         m.d.sync += [
             self.acc_read.eq(go & ~is_empty),
@@ -651,11 +665,11 @@ class Walker(wiring.Component):
             self.place.last.eq(is_unit_end & unit.is_job_last & ~(self.is_interleaved & is_low)),
             *(self.scale[name].eq(unit.scale[name]) for name in SCALE_FIELDS[1:]),
             self.scale.bias.eq(Mux(is_low, unit.scale.bias_low, unit.scale.bias)),
-            columns.restart.eq(self.units.ready),
-            columns.advance.eq(step),
         ]
         self._connect_place(m, rows, vector, entries, step=step, is_clear=is_clear)
         m.d.comb += [
+            columns.restart.eq(self.units.ready),
+            columns.advance.eq(step),
             columns.prepare.eq(self.prepare),
             self.is_prepared.eq(columns.is_prepared),
             columns.drain_pitch.eq(job.drain_pitch),
@@ -667,7 +681,7 @@ class Walker(wiring.Component):
             lanes.is_swapped.eq(job.is_swapped),
             lanes.lane.eq(lane[:part_log2]),
             entries.is_round_end.eq(is_round_end),
-            vector.first.eq(Mux(job.is_swapped, self.units.payload.core[part_log2 : exact_log2(config.num_lanes)], 0)),
+            vector.first.eq(Mux(job.is_swapped, load_lane[part_log2:], 0)),
             lanes.is_interleaved.eq(self.is_interleaved),
             lanes.in_image.eq(columns.mask),
             lanes.is_low.eq(self.is_low),

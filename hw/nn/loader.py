@@ -145,7 +145,7 @@ class _Segments(wiring.Component):
     Members
     -------
     fields : In(fields of the job)
-        Constant from `start` to the job's end.
+        Constant from the cycle before `start` to the job's end.
     start : In(1)
         Strobe: begin.
     channel_read : In(1)
@@ -170,28 +170,31 @@ class _Segments(wiring.Component):
         lanes_log2 = exact_log2(num_lanes)
         segment = self.segments.payload
         is_active = Signal()
-        channel_left, rows_left = Signal(16), Signal(16)
+        channels_left, rows_left = Signal(16), Signal(16)  # channels to come; rows with the one in work
         reach = Signal(17)  # columns from the beginning of the word to the end of the row
         pad_rows_left, data_rows_left = Signal(_PAD_BITS), Signal(16)
         py, is_row_start = Signal(), Signal()
-        pixel, row_pixel, channel_pixel = (
-            Signal.like(segment.pixel, name=name) for name in ("pixel", "row_pixel", "channel_pixel")
+        pixel, next_row, next_channel = (  # the latter are the first ones of the row and the channel to come
+            Signal.like(segment.pixel, name=name) for name in ("pixel", "next_row", "next_channel")
         )
 
         column = pixel[:lanes_log2]
-        is_row_end, is_last_py, is_channel_end, is_job_end, is_moving = (Signal() for _ in range(5))
-        next_row, next_channel = Signal.like(pixel), Signal.like(pixel)
+        is_row_end, is_last_row, is_last_channel = (Signal() for _ in range(3))
+        is_last_py, is_channel_end, is_job_end, is_moving = (Signal() for _ in range(4))
+        # Rows that fit in a word, and up to which column they may begin then
+        is_narrow, slack = Signal(), Signal(range(num_lanes + 1))
         # Channels of a ring after the one in work that have a place; below none if that one waits for its own
-        num_free, is_full = Signal(signed(17)), Signal()
+        num_free, is_ring = Signal(signed(17)), Signal()
+        m.d.sync += [
+            is_ring.eq(job.ring_channels != 0),
+            is_narrow.eq(is_at_most(job.tile_cols, Const(num_lanes))),
+            slack.eq(truncate(num_lanes - job.tile_cols, slack.shape())),
+        ]
         m.d.comb += [
-            is_full.eq((job.ring_channels != 0) & (num_free < 0)),
-            is_row_end.eq(is_at_most(reach, Const(num_lanes))),
             is_last_py.eq(py == job.stride_h_log2),
-            is_channel_end.eq(is_row_end & is_last_py & (rows_left == 1)),
-            is_job_end.eq(is_channel_end & (channel_left == 1)),
-            is_moving.eq(is_active & ~is_full & (~self.segments.valid | self.segments.ready)),
-            next_row.eq(Mux(is_last_py, row_pixel + job.pitch_row, row_pixel)),
-            next_channel.eq(channel_pixel + truncate(job.channel_words << lanes_log2, pixel.shape())),
+            is_channel_end.eq(is_row_end & is_last_py & is_last_row),
+            is_job_end.eq(is_channel_end & is_last_channel),
+            is_moving.eq(is_active & ~(is_ring & num_free[-1]) & (~self.segments.valid | self.segments.ready)),
         ]
 
         with m.If(self.segments.ready):
@@ -208,16 +211,19 @@ class _Segments(wiring.Component):
                 segment.is_job_end.eq(is_job_end),
                 is_row_start.eq(is_row_end),
                 reach.eq(reach - num_lanes),
+                is_row_end.eq(is_at_most(reach, Const(2 * num_lanes))),
                 pixel.eq((pixel[lanes_log2:] + 1) << lanes_log2),
             ]
             with m.If(is_row_end):
                 m.d.sync += [
                     reach.eq(job.tile_cols + next_row[:lanes_log2]),
+                    is_row_end.eq(is_narrow & (next_row[:lanes_log2] <= slack)),
                     pixel.eq(next_row),
-                    row_pixel.eq(next_row),
+                    next_row.eq(next_row + Mux(is_last_py & job.stride_h_log2, 0, job.pitch_row)),
                     py.eq(~is_last_py),
-                    rows_left.eq(rows_left - is_last_py),
                 ]
+                with m.If(is_last_py):
+                    m.d.sync += [rows_left.eq(rows_left - 1), is_last_row.eq(rows_left == 2)]
                 with m.If(pad_rows_left != 0):
                     m.d.sync += pad_rows_left.eq(pad_rows_left - 1)
                 with m.Elif(data_rows_left != 0):
@@ -229,18 +235,25 @@ class _Segments(wiring.Component):
         with m.If(self.start):
             m.d.sync += num_free.eq(job.ring_channels - 1)
 
+        with m.If(~is_active):
+            m.d.sync += [
+                next_channel.eq(truncate(job.stripe_word << lanes_log2, pixel.shape())),
+                channels_left.eq(job.num_ic),
+            ]
         is_channel_start = self.start | (is_moving & is_channel_end)
         with m.If(is_channel_start):
-            first = Mux(self.start, truncate(job.stripe_word << lanes_log2, pixel.shape()), next_channel)
             m.d.sync += [
                 reach.eq(job.tile_cols),  # channels begin with a word
-                pixel.eq(first),
-                row_pixel.eq(first),
-                channel_pixel.eq(first),
+                is_row_end.eq(is_narrow),
+                pixel.eq(next_channel),
+                next_row.eq(next_channel + Mux(job.stride_h_log2, 0, job.pitch_row)),
+                next_channel.eq(next_channel + truncate(job.channel_words << lanes_log2, pixel.shape())),
                 rows_left.eq(job.tile_rows),
+                is_last_row.eq(job.tile_rows == 1),
                 pad_rows_left.eq(job.pad_top),
                 data_rows_left.eq(job.tile_ih),
-                channel_left.eq(Mux(self.start, job.num_ic, channel_left - 1)),
+                channels_left.eq(channels_left - 1),
+                is_last_channel.eq(channels_left == 1),
             ]
         with m.If(self.start):
             m.d.sync += [is_active.eq(1), is_row_start.eq(1), py.eq(0)]
