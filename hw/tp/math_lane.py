@@ -18,7 +18,8 @@ _SUM_BITS = 17
 
 
 class MathLane(wiring.Component):
-    """One element of `ADD`, `SUB` or `MUL` per cycle, or a row of a `BILINEAR` window: `a * weight_a + b * weight_b`.
+    """One element of `ADD`, `SUB` or `MUL` per cycle, or a row of a `BILINEAR` window:
+    `a * weight_a + pixel_b * weight_b`.
 
     The multipliers take what is to be multiplied for `MUL`, and weights for `BILINEAR`, in place of `a_mult` and
     `b_mult`. For `MEAN` a sum of pixels takes the place of the sum of two. With `is_wide` elements are int16: `ADD` and
@@ -30,7 +31,7 @@ class MathLane(wiring.Component):
     Parameters
     ----------
     has_windows : bool
-        Whether the lane does `BILINEAR` and `MEAN`; `weight_a`, `weight_b`, `total` and `row` are for those.
+        Whether the lane does `BILINEAR` and `MEAN`; `pixel_b`, `weight_a`, `weight_b`, `total` and `row` are for those.
 
     Members
     -------
@@ -38,8 +39,10 @@ class MathLane(wiring.Component):
         Fields of the descriptor, constant from two cycles before the first element.
     a, b : In(signed(16))
         Elements of int8 are their high bytes.
+    pixel_b : In(signed(8))
+        For `BILINEAR`, in place of b; with a.
     weight_a, weight_b : In(PIXEL_WEIGHT_BITS)
-        With a and b; at most 2^20.
+        With a and `pixel_b`; at most 2^20.
     total : In(signed(32))
         For `MEAN`; the first one at least `ROW_CYCLES` + 2 cycles after the job, for it is added to what comes of b.
     y : Out(signed(16))
@@ -53,6 +56,7 @@ class MathLane(wiring.Component):
     def __init__(self, *, has_windows: bool):
         self._has_windows = has_windows
         windows = {
+            "pixel_b": In(signed(8)),
             "weight_a": In(PIXEL_WEIGHT_BITS),
             "weight_b": In(PIXEL_WEIGHT_BITS),
             "total": In(signed(32)),
@@ -109,9 +113,11 @@ class MathLane(wiring.Component):
         ]
         m.d.comb += [augend.eq(scale_a.y), scale_b.inverts.eq(subtracts)]
         if self._has_windows:
+            pixel_b = Signal.like(b)
+            m.d.comb += pixel_b.eq(self.pixel_b - job.b_zero_point)
             with m.If(is_weighted):
                 # A weight of 1 has no room with all the places by which factors are shifted: the element takes one.
-                m.d.comb += [scale_a.x.eq(a << (narrow_shift + 1)), scale_b.x.eq(b << (narrow_shift + 1))]
+                m.d.comb += [scale_a.x.eq(a << (narrow_shift + 1)), scale_b.x.eq(pixel_b << (narrow_shift + 1))]
                 m.d.sync += [
                     mult_a.eq(self.weight_a << (factor_shift - 1 + MAX_PRESCALE)),
                     mult_b.eq(self.weight_b << (factor_shift - 1 + MAX_PRESCALE)),

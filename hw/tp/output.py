@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from convoy.hw.bus.port import WritePort
 from convoy.hw.dma.chunk_writer import ChunkWriter
-from convoy.hw.lib.narrow import truncate
-from convoy.hw.lib.stage import Stage
+from convoy.hw.lib.narrow import is_at_most, truncate
+from convoy.hw.lib.queue import Queue
 from convoy.spec.config import NpuConfig
 from convoy.spec.cycles import NUM_TP_LANES
 from convoy.spec.isa import TP
@@ -49,22 +49,26 @@ class Output(wiring.Component):
         m = Module()
         m.submodules.writer = writer = ChunkWriter(self._config, self._num_lanes)
         wiring.connect(m, writer.port, wiring.flipped(self.port))
-        m.submodules.result = result = Stage(result_layout(self._num_lanes))
-        wiring.connect(m, wiring.flipped(self.results), result.i)
-        results, chunks = result.o, writer.chunks
+        m.submodules.queue = queue = Queue(
+            result_layout(self._num_lanes), 2
+        )  # so that the end of a run does not hold the source of results in the same cycle
+        wiring.connect(m, wiring.flipped(self.results), queue.i)
+        results, chunks = queue.o, writer.chunks
         m.d.comb += self.done.eq(writer.done)
 
         job, is_active = Signal(_JOB, reset_less=True), Signal()
         run_addr, run_left, is_run_start = Signal(32), Signal.like(job.out_run_bytes), Signal()
         used = Signal(range(self._num_lanes))
         available = Signal.like(results.p.count)
-        is_result_end = Signal()
+        run_low = run_left[: len(available)]
+        is_result_end, is_run_end = Signal(), Signal()
         m.d.comb += [
             available.eq(results.p.count - used),
-            is_result_end.eq(run_left >= available),
+            is_result_end.eq(run_left[len(available) :].any() | (run_low >= available)),
+            is_run_end.eq(is_at_most(run_left, available)),
             chunks.valid.eq(is_active & results.valid),
             chunks.p.data.eq(results.p.data >> (used << 3)),
-            chunks.p.count.eq(truncate(Mux(is_result_end, available, run_left), chunks.p.count.shape())),
+            chunks.p.count.eq(Mux(is_result_end, available, run_low)),
             chunks.p.addr.eq(run_addr),
             chunks.p.start.eq(is_run_start),
             chunks.p.last.eq(results.p.last & is_result_end),
@@ -75,9 +79,9 @@ class Output(wiring.Component):
             with m.If(is_result_end):
                 m.d.sync += used.eq(0)
             with m.Else():
-                m.d.sync += used.eq(truncate(used + run_left, used.shape()))
-            m.d.sync += [run_left.eq(run_left - chunks.p.count), is_run_start.eq(0)]
-            with m.If(run_left <= available):
+                m.d.sync += used.eq(truncate(used + run_low, used.shape()))
+            m.d.sync += [run_left.eq(truncate(run_left - available, run_left.shape())), is_run_start.eq(0)]
+            with m.If(is_run_end):
                 m.d.sync += [
                     run_left.eq(job.out_run_bytes),
                     run_addr.eq(run_addr + job.out_pitch_bytes),

@@ -22,7 +22,7 @@ from .blend import Blend, BlendWeights
 from .buffer import TpBuffer
 from .math_lane import MathLane
 from .pool import Average, PoolReduce
-from .walk import GroupWalk, WindowWalk, is_pool, pair_mode, pool_mode
+from .walk import GroupWalk, WindowWalk, group_layout, is_pool, pair_mode, pool_mode
 
 __all__ = ["Process", "result_layout"]
 
@@ -135,22 +135,32 @@ class Process(wiring.Component):
             num_banks=self._config.port_bytes,
             windows=windows,
         )
+        m.submodules.group_queue = group_queue = Queue(
+            group_layout(half_bits, lanes), 2
+        )  # so that a group that waits does not hold the walk in the same cycle
         m.submodules.queue = queue = Queue(result_layout(lanes), self.QUEUE_DEPTH)
         wiring.connect(m, window_walk.windows, group_walk.windows)
+        wiring.connect(m, group_walk.groups, group_queue.i)
         m.submodules.lut = lut = Lut(self._config, lanes)
         wiring.connect(m, queue.o, wiring.flipped(self.results))
         wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
 
         job, b_offset, b_high_offset = Signal(_JOB, reset_less=True), Signal(half_bits), Signal(half_bits)
-        has_b = Cat(job.op == op for op in TP_TWO_OPERANDS).any()
+        # What a job is, a cycle after it: the walk does not begin before that.
+        has_b, two_rows = Signal(), Signal()
         is_pair, is_wide_pool = Signal(), Signal()  # int16: low and high bytes in two cycles, or by both gathers
-        m.d.comb += [is_pair.eq(job.is_wide & has_b), is_wide_pool.eq(job.is_wide & ~has_b)]
-        step = job.step_2[:half_bits]
         halves, pairs = Signal(), Signal()  # of a copy both gathers read the lanes
+        has_operands = Cat(job.op == op for op in TP_TWO_OPERANDS).any()
+        step = job.step_2[:half_bits]
+        m.d.sync += [
+            has_b.eq(has_operands),
+            two_rows.eq(pool_mode(job, lanes, windows)[0]),
+            is_pair.eq(job.is_wide & has_operands),
+            is_wide_pool.eq(job.is_wide & ~has_operands),
+        ]
         for signal, mode in zip((halves, pairs), pair_mode(step, lanes, self._config.port_bytes), strict=True):
-            m.d.comb += signal.eq((job.op == TpOp.COPY) & mode)
+            m.d.sync += signal.eq((job.op == TpOp.COPY) & mode)
         pair_offset = Mux(halves, step << exact_log2(lanes // 2), step)
-        two_rows, _ = pool_mode(job, lanes, windows)
         first_b = Mux(has_b, self.loaded.p, lanes)
         for mode, offset in ((halves | pairs, pair_offset), (is_wide_pool, job.a_high_bytes), (two_rows, job.tile_iw)):
             first_b = Mux(mode, offset, first_b)
@@ -182,7 +192,7 @@ class Process(wiring.Component):
         _assign(m, group_walk.job, job)
         _assign(m, lut.job, job)
 
-        groups = group_walk.groups
+        groups = group_queue.o
         is_there = self._is_there(m, groups.p, group_walk.steps[0], b_offset, is_loaded, has_b=has_b)
         is_issued, is_high = self._issue(m, job, groups, is_there, is_pair, windows)
         m.d.comb += [self.read_step.eq(group_walk.steps), group_walk.place_in.eq(window_walk.place)]
@@ -206,7 +216,7 @@ class Process(wiring.Component):
             "last": groups.p.last,
         }
         tags = _delay(m, tags, 1 + TpBuffer.GATHER_CYCLES, "gather")
-        weights = self._weights(m, groups.p.is_row_0, group_walk.place) if self._has(TpOp.BILINEAR) else None
+        weights = self._weights(m, groups.p.is_row_0, groups.p.place) if self._has(TpOp.BILINEAR) else None
         half = lanes // 2
         read_a, read_b = self.read_data
         copied = Mux(
@@ -236,19 +246,25 @@ class Process(wiring.Component):
         room = Signal(range(self.QUEUE_DEPTH + 1), init=self.QUEUE_DEPTH)
         pause = Signal(range(Average.WIDE_CYCLES))
         is_high = Signal()
-        gives_result, is_spaced, can_issue, is_issued = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += [
+        is_spaced, is_reduced, can_issue, is_issued = Signal(), Signal(), Signal(), Signal()
+        is_taken, is_given = Signal(), Signal()  # of the room, and back
+        m.d.sync += [
             is_spaced.eq((job.op == TpOp.AVG_POOL) & job.is_wide if self._has(TpOp.AVG_POOL) else 0),
-            gives_result.eq(groups.p.window_last | ~is_pool(job.op, windows)),
+            is_reduced.eq(is_pool(job.op, windows)),
+        ]
+        m.d.comb += [
             can_issue.eq(is_there & (room != 0) & ~(is_spaced & groups.p.window_last & (pause != 0))),
             groups.ready.eq(can_issue & (is_high | ~is_pair)),
             is_issued.eq(groups.valid & can_issue),
+            is_taken.eq(is_issued & groups.ready & (groups.p.window_last | ~is_reduced)),
+            is_given.eq(self.results.valid & self.results.ready),
         ]
         with m.If(is_issued):
             m.d.sync += is_high.eq(is_pair & ~is_high)
-        m.d.sync += room.eq(
-            room + (self.results.valid & self.results.ready) - (is_issued & groups.ready & gives_result)
-        )
+        with m.If(is_taken & ~is_given):
+            m.d.sync += room.eq(room - 1)
+        with m.Elif(is_given & ~is_taken):
+            m.d.sync += room.eq(room + 1)
         with m.If(is_issued & groups.p.window_last):
             m.d.sync += pause.eq(Average.WIDE_CYCLES - 1)
         with m.Elif(pause != 0):
@@ -314,12 +330,13 @@ class Process(wiring.Component):
             m.d.sync += [
                 low.eq(read[lane]) for lows, read in ((low_a, read_a), (low_b, read_b)) for lane, low in enumerate(lows)
             ]
-        is_minimum, is_weighted, is_mean, gives_low = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += [
+        is_minimum, is_weighted, is_mean, is_math, gives_low = Signal(), Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [
             gives_low.eq(job.is_wide & ~job.is_high),
             is_minimum.eq(job.op == TpOp.MINIMUM),
             is_weighted.eq(job.op == TpOp.BILINEAR),
             is_mean.eq(job.op == TpOp.MEAN),
+            is_math.eq((job.op == TpOp.ADD) | (job.op == TpOp.SUB) | (job.op == TpOp.MUL)),
         ]
         maths, extremes = [], []  # extremes: a cycle after the elements, which are compared first
         for lane in range(num_lanes):
@@ -337,7 +354,7 @@ class Process(wiring.Component):
             ]
             extremes.append(Mux(is_b, byte_b, byte_a))
         extreme_tags = _delay(m, tags, EXTREME_CYCLES, "extreme")
-        sum_tags = _delay(m, tags | {"en": tags["en"] & _is_math(job.op)}, MathLane.PIPELINE_CYCLES, "math")
+        sum_tags = _delay(m, tags | {"en": tags["en"] & is_math}, MathLane.PIPELINE_CYCLES, "math")
         bytes_out = Cat(Mux(job.is_high, math.y[8:], math.y[:8]) for math in maths)
         makers = [
             _Maker(
@@ -356,9 +373,11 @@ class Process(wiring.Component):
             makers.append(_Maker((TpOp.MEAN,), mean_tags["en"], bytes_out, 1, mean_tags["last"]))
         if self._has(TpOp.BILINEAR):
             m.submodules.blend = blend = Blend()
-            m.d.comb += [maths[0].weight_a.eq(weights["a"]), maths[0].weight_b.eq(weights["b"])]
-            with m.If(is_weighted):
-                m.d.comb += maths[0].b.eq(Cat(low_b[0], read_a[1]))
+            m.d.comb += [
+                maths[0].pixel_b.eq(read_a[1]),
+                maths[0].weight_a.eq(weights["a"]),
+                maths[0].weight_b.eq(weights["b"]),
+            ]
             row_tags = _delay(m, tags | {"en": tags["en"] & is_weighted}, MathLane.ROW_CYCLES, "row")
             m.d.comb += [
                 blend.en.eq(row_tags["en"]),
@@ -372,9 +391,11 @@ class Process(wiring.Component):
     def _pool(self, m, job, tags, count_b):
         m.submodules.pool = pool = PoolReduce(num_lanes=self._num_lanes)
         _assign(m, pool.job, job)
+        has_pool = Signal()
+        m.d.sync += has_pool.eq(is_pool(job.op) & (job.op != TpOp.BILINEAR))
         m.d.comb += [
             pool.bytes.eq(self.read_data),
-            pool.en.eq(tags["en"] & is_pool(job.op) & (job.op != TpOp.BILINEAR)),
+            pool.en.eq(tags["en"] & has_pool),
             pool.counts.eq(Cat(tags["count"], count_b)),
             pool.window_last.eq(tags["window_last"]),
             pool.last.eq(tags["last"]),
@@ -391,10 +412,6 @@ class _Maker:
     bytes: Value
     count: ValueLike
     last: Value
-
-
-def _is_math(op):
-    return (op == TpOp.ADD) | (op == TpOp.SUB) | (op == TpOp.MUL)
 
 
 def _assign(m, target, job):

@@ -63,8 +63,8 @@ def group_layout(addr_bits: int, num_lanes: int) -> data.StructLayout:
     """Up to `num_lanes` bytes that are read at once: `count` bytes from `addr`, a step apart, and from `addr_b`; in
     pools of int8 the second gather takes `count_b` bytes more of the window, from where `pool_mode` says.
 
-    `is_row_0`: of the first row of its window. `is_fill`: nothing is read, the bytes are outside the image.
-    `window_last` ends a window, `last` the descriptor.
+    `place` of its window; `is_row_0`: of the first row of that. `is_fill`: nothing is read, the bytes are outside the
+    image. `window_last` ends a window, `last` the descriptor.
     """
     return data.StructLayout(
         {
@@ -72,6 +72,7 @@ def group_layout(addr_bits: int, num_lanes: int) -> data.StructLayout:
             "addr_b": addr_bits,
             "count": range(num_lanes + 1),
             "count_b": range(num_lanes + 1),
+            "place": Place,
             "is_row_0": 1,
             "is_fill": 1,
             "window_last": 1,
@@ -190,6 +191,7 @@ class WindowWalk(wiring.Component):
             addresses.load.eq(load),
             addresses.next_row.eq(loops.next_row),
             addresses.next_plane.eq(loops.next_plane),
+            addresses.is_plane_end.eq(loops.is_plane_end),
             addresses.is_above.eq(y.is_before),
             addresses.has_carry.eq(y.has_carry),
             addresses.clip.eq(clip),
@@ -234,7 +236,7 @@ class WindowWalk(wiring.Component):
         frac_y = Signal(FRACTION_BITS)
         frac_x = Signal(FRACTION_BITS)
         m.d.comb += [
-            is_empty.eq((y.count <= 0) | (x.count <= 0)),
+            is_empty.eq(y.is_empty | x.is_empty),
             self.place.frac_y.eq(frac_y),
             self.place.frac_x.eq(frac_x),
             self.place.product.eq(multiplier.product),
@@ -315,8 +317,6 @@ class GroupWalk(wiring.Component):
         Taken with the last group of the window before.
     place_in : In(Place)
         Of the window that is offered at `windows`.
-    place : Out(Place)
-        Of the window that groups are cut from.
     groups : Out(stream of `group_layout`)
         An empty window gives a group with a `count` of 0 that has `window_last`.
     steps : Out(array of 2 x addr_bits)
@@ -340,7 +340,6 @@ class GroupWalk(wiring.Component):
                 "windows": In(stream.Signature(window_layout(addr_bits))),
                 "groups": Out(stream.Signature(group_layout(addr_bits, num_lanes))),
                 "place_in": In(Place),
-                "place": Out(Place),
                 "steps": Out(data.ArrayLayout(addr_bits, 2)),
             }
         )
@@ -416,7 +415,13 @@ class GroupWalk(wiring.Component):
         addr = Signal.like(groups.p.addr)
         addr_b = Signal.like(groups.p.addr)
         is_row_0 = Signal()
-        m.d.comb += [groups.p.addr.eq(addr), groups.p.addr_b.eq(addr_b), groups.p.is_row_0.eq(is_row_0)]
+        place = Signal(Place)
+        m.d.comb += [
+            groups.p.addr.eq(addr),
+            groups.p.addr_b.eq(addr_b),
+            groups.p.is_row_0.eq(is_row_0),
+            groups.p.place.eq(place),
+        ]
 
         def fits(cols, is_full, num_groups):
             """Are these columns no more than so many groups?"""
@@ -433,7 +438,7 @@ class GroupWalk(wiring.Component):
                 addr.eq(windows.p.addr),
                 addr_b.eq(windows.p.addr_b),
                 is_row_0.eq(1),
-                self.place.eq(self.place_in),
+                place.eq(self.place_in),
                 num_cols.eq(windows.p.num_cols),
                 cols_left.eq(windows.p.num_cols),
                 rows_left.eq(windows.p.num_rows),

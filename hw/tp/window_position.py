@@ -34,6 +34,8 @@ class Loops(wiring.Component):
         Strobe: the middle loop goes on, the innermost begins again.
     next_plane : Out(1)
         Strobe: the outermost loop goes on or ends, both others begin again.
+    is_plane_end : Out(1)
+        Valid before and with `step`: the middle loop is at its last iteration.
     is_last : Out(1)
         Valid before and with `step`: no window follows.
     """
@@ -45,6 +47,7 @@ class Loops(wiring.Component):
     next_col: Out(1)
     next_row: Out(1)
     next_plane: Out(1)
+    is_plane_end: Out(1)
     is_last: Out(1)
 
     def elaborate(self, platform):
@@ -52,6 +55,7 @@ class Loops(wiring.Component):
         ends = Signal(3)  # of each loop: this is its last iteration
         m.d.comb += [
             self.is_last.eq(ends.all()),
+            self.is_plane_end.eq(ends[1]),
             self.next_col.eq(self.step & ~ends[2]),
             self.next_row.eq(self.step & ends[2] & ~ends[1]),
             self.next_plane.eq(self.step & ends[2] & ends[1]),
@@ -91,9 +95,9 @@ class Axis(wiring.Component):
     stride_frac : In(FRACTION_BITS)
         Fraction of the stride.
     kernel : In(16)
-        Pixels of a window.
+        Pixels of a window; constant from the cycle before the first `clip`.
     extent : In(16)
-        Pixels of the image.
+        Pixels of the image; constant like `kernel`.
     is_window : In(1)
         Otherwise `low` is 0.
     restart : In(1)
@@ -114,6 +118,8 @@ class Axis(wiring.Component):
         First pixel inside, from `clip` to `clip`.
     count : Out(signed(18))
         Pixels inside, not positive if there is none, from `clip` to `clip`.
+    is_empty : Out(1)
+        There is none, from `clip` to `clip`.
     """
 
     start: In(signed(17))
@@ -132,6 +138,7 @@ class Axis(wiring.Component):
     frac: Out(FRACTION_BITS)
     low: Out(16)
     count: Out(signed(18))
+    is_empty: Out(1)
 
     def elaborate(self, platform):
         m = Module()
@@ -140,6 +147,7 @@ class Axis(wiring.Component):
         first_frac = Signal(FRACTION_BITS)
         following = Signal(signed(17 + FRACTION_BITS))  # the next place, with its fraction
         end = Signal(signed(18))  # behind the window
+        last_first = Signal(signed(17))  # the last place of a window that ends inside
         high = Signal(signed(18))  # `end`, cut to the image
         is_beyond = Signal()
         m.d.comb += [
@@ -147,14 +155,16 @@ class Axis(wiring.Component):
             following.eq(
                 truncate(Cat(first_frac, first).as_signed() + Cat(self.stride_frac, self.stride), following.shape())
             ),
-            is_beyond.eq(end > self.extent),
+            is_beyond.eq(first > last_first),
             self.is_before.eq(first < 0),
             self.is_inside.eq(~self.is_before & (first < self.extent)),
             # The bit of the sum above the fraction, without those that are added there.
             self.has_carry.eq(following[FRACTION_BITS] ^ first[0] ^ self.stride[0]),
             self.frac.eq(Mux(self.is_before | is_beyond, 0, first_frac)),
             self.count.eq(high - self.low),
+            self.is_empty.eq(high <= self.low),
         ]
+        m.d.sync += last_first.eq(self.extent - self.kernel)
         with m.If(self.clip):
             m.d.sync += [
                 self.low.eq(truncate(Mux(self.is_before | ~self.is_window, 0, first), self.low.shape())),
@@ -265,6 +275,8 @@ class RowAddresses(wiring.Component):
         Strobe.
     next_plane : In(1)
         Strobe.
+    is_plane_end : In(1)
+        Before and with `next_row` and `next_plane`: it is, or will be, the latter.
     is_above : In(1)
         With `clip` and `next_row`: the row lies above the image. Windows then begin at row 0, and COPY stays there.
     has_carry : In(1)
@@ -290,6 +302,7 @@ class RowAddresses(wiring.Component):
                 "load_step": In(1),
                 "next_row": In(1),
                 "next_plane": In(1),
+                "is_plane_end": In(1),
                 "is_above": In(1),
                 "has_carry": In(1),
                 "clip": In(1),
@@ -306,7 +319,7 @@ class RowAddresses(wiring.Component):
             for name in ("plane", "row", "first_row", "row_step", "long_step", "plane_b", "row_b")
         )
         next_b = truncate(
-            Mux(self.next_plane, plane_b, row_b) + Mux(self.next_plane, job.b_step_0, job.b_step_1), self._addr_bits
+            Mux(self.is_plane_end, plane_b, row_b) + Mux(self.is_plane_end, job.b_step_0, job.b_step_1), self._addr_bits
         )
         with m.If(self.load):
             m.d.sync += [plane.eq(0), plane_b.eq(0), row_b.eq(0)]

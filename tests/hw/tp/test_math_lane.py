@@ -116,7 +116,7 @@ def test_weighted_rows():
     """By hand: half of 100 and half of -27, exactly; all of -128."""
     dut = MathLane(has_windows=True)
     cases = [(100, -27, 1 << 19, 1 << 19), (-128, 99, 1 << 20, 0), (127, -128, 341 * 1023, 683 * 1023)]
-    operands = [(a << 8, b << 8, weight_a, weight_b) for a, b, weight_a, weight_b in cases]
+    operands = [(a << 8, b, weight_a, weight_b) for a, b, weight_a, weight_b in cases]
 
     async def bench(ctx):
         ctx.set(dut.job.op, TpOp.BILINEAR)
@@ -124,7 +124,7 @@ def test_weighted_rows():
         rows = []
         for cycle in range(len(cases) + dut.ROW_CYCLES):
             for target, value in zip(
-                (dut.a, dut.b, dut.weight_a, dut.weight_b), operands[min(cycle, len(cases) - 1)], strict=True
+                (dut.a, dut.pixel_b, dut.weight_a, dut.weight_b), operands[min(cycle, len(cases) - 1)], strict=True
             ):
                 ctx.set(target, value)
             if cycle >= dut.ROW_CYCLES:

@@ -88,8 +88,8 @@ def walk(job, stall, math_lanes=LANES):
         ctx.set(window.start, 0)
         while cycles < 5000:
             ctx.set(group.groups.ready, stall[cycles % len(stall)])
-            _, _, valid, ready, p, steps, place = await ctx.tick().sample(
-                group.groups.valid, group.groups.ready, group.groups.p, group.steps, group.place
+            _, _, valid, ready, p, steps = await ctx.tick().sample(
+                group.groups.valid, group.groups.ready, group.groups.p, group.steps
             )
             cycles += 1
             if valid and ready:
@@ -119,7 +119,7 @@ def walk(job, stall, math_lanes=LANES):
                     window_b += addrs_b
                 elif job["op"] is TpOp.BILINEAR:
                     assert p.is_row_0 == (len(window_addrs) == p.count)
-                    windows[-1] = window_addrs, (place.frac_y, place.frac_x, place.product)
+                    windows[-1] = window_addrs, (p.place.frac_y, p.place.frac_x, p.place.product)
                 if p.last:
                     assert p.window_last
                     return
