@@ -59,7 +59,9 @@ TP_LOAD_CYCLES = 4
 """From a job to the first run of its operands, and from their first beat to the buffer."""
 TP_LOADED_CYCLES = 2
 """From the last beat of the operands to the walk."""
-TP_WALK_CYCLES = 6
+TP_FOLLOW_CYCLES = 3
+"""From the first beat of the operands to the first group, where groups follow the load."""
+TP_WALK_CYCLES = 7
 """From the start of the walk to its first group."""
 TP_WRITE_CYCLES, TP_END_CYCLES = 3, 7
 """From the last result to the writer that takes the next job; and from there to the end of its last burst."""

@@ -65,7 +65,7 @@ class TpTimer:
         if d["op"] in TP_TWO_OPERANDS:
             started = max(walked, loaded) + fitted.TP_WALK_CYCLES
         else:  # the first group waits for its bytes
-            there = self.loads[-1].start + fitted.TP_LOADED_CYCLES if _is_in_order(d) else loaded
+            there = self.loads[-1].start + fitted.TP_FOLLOW_CYCLES if _is_in_order(d) else loaded
             started = max(walked + fitted.TP_WALK_CYCLES, there)
         num_bytes = d["num_0"] * d["num_1"] * d["num_2"]
         num_runs = num_bytes // d["out_run_bytes"]

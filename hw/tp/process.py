@@ -11,6 +11,7 @@ from convoy.hw.bus.port import ReadPort
 from convoy.hw.lib.delay import delay
 from convoy.hw.lib.narrow import truncate
 from convoy.hw.lib.queue import Queue
+from convoy.hw.lib.stage import Stage
 from convoy.hw.post.add import ADD_FIELDS
 from convoy.hw.post.lut import LUT_FIELDS, Lut
 from convoy.spec.config import NpuConfig
@@ -73,7 +74,7 @@ class Process(wiring.Component):
     and copies with a step of 1 or 0, then follow the load: a group is issued when its bytes are in the buffer. Others
     wait until all bytes are.
 
-    Latency: about 15 cycles from `loaded` to the first result of operations with two operands, `ADD`, `SUB` and `MUL`
+    Latency: about 17 cycles from `loaded` to the first result of operations with two operands, `ADD`, `SUB` and `MUL`
     `ARITHMETIC_CYCLES` more; 10 of others, `BILINEAR` `SCALE_CYCLES + BLEND_CYCLES` more, `MEAN` `MEAN_CYCLES`.
     Throughput: pools of int8: `2 * num_lanes` pixels of a window row, or `num_lanes` of each of two rows, per cycle;
     of int16, and `BILINEAR`: `num_lanes` pixels of a row (averages of int16: at least the cycles of `Average` per
@@ -140,7 +141,9 @@ class Process(wiring.Component):
         )  # so that a group that waits does not hold the walk in the same cycle
         m.submodules.queue = queue = Queue(result_layout(lanes), self.QUEUE_DEPTH)
         wiring.connect(m, window_walk.windows, group_walk.windows)
+        m.submodules.next_group = next_group = Stage(group_layout(half_bits, lanes))
         wiring.connect(m, group_walk.groups, group_queue.i)
+        wiring.connect(m, group_queue.o, next_group.i)
         m.submodules.lut = lut = Lut(self._config, lanes)
         wiring.connect(m, queue.o, wiring.flipped(self.results))
         wiring.connect(m, lut.port, wiring.flipped(self.read_lut))
@@ -192,8 +195,8 @@ class Process(wiring.Component):
         _assign(m, group_walk.job, job)
         _assign(m, lut.job, job)
 
-        groups = group_queue.o
-        is_there = self._is_there(m, groups.p, group_walk.steps[0], b_offset, is_loaded, has_b=has_b)
+        groups = next_group.o
+        is_there = self._is_there(m, next_group, group_walk.steps[0], b_offset, is_loaded, has_b=has_b)
         is_issued, is_high = self._issue(m, job, groups, is_there, is_pair, windows)
         m.d.comb += [self.read_step.eq(group_walk.steps), group_walk.place_in.eq(window_walk.place)]
         a_addr, b_addr = Signal(half_bits), Signal(half_bits)
@@ -228,14 +231,19 @@ class Process(wiring.Component):
         m.d.comb += is_end.eq(queue.i.valid & queue.i.p.last)
         return m
 
-    def _is_there(self, m, group, step, b_offset, is_loaded, *, has_b):
-        """Are the bytes of a group in the buffer? With the last group all bytes are, so that no load goes on behind
-        it. The second gather's bytes, if there are any, lie `b_offset` behind those of the first. Steps are 1 or 0
-        where groups follow the load.
+    def _is_there(self, m, stage, step, b_offset, is_loaded, *, has_b):
+        """Are the bytes of the group that leaves `stage` in the buffer? While they are loaded this is a cycle late.
+        With the last group all bytes are, so that no load goes on behind it. The second gather's bytes, if there are
+        any, lie `b_offset` behind those of the first. Steps are 1 or 0 where groups follow the load.
         """
         in_order, limit = Signal(), Signal(signed(len(self.num_there) + 2))
         m.d.sync += [in_order.eq(~step[1:].any() & ~has_b), limit.eq(self.num_there - b_offset - self._num_lanes)]
-        return is_loaded | self.loaded.valid | (~group.last & (group.is_fill | (in_order & (group.addr <= limit))))
+        may_go = [
+            ~group.last & (group.is_fill | (in_order & (group.addr <= limit))) for group in (stage.i.p, stage.o.p)
+        ]
+        is_next_there = Signal()
+        m.d.sync += is_next_there.eq(Mux(stage.i.ready, *may_go))
+        return is_loaded | self.loaded.valid | is_next_there
 
     def _issue(self, m, job, groups, is_there, is_pair, windows):
         """Let a group go when it `is_there` and its result will find room, and windows of int16 to be averaged not
