@@ -26,8 +26,8 @@ from convoy.spec.cycles import (
     MAX_WRITES,
     MIN_FILL_CYCLES,
     RELEASE_CYCLES,
-    TAKE_CYCLES,
     REQUANTISE_CYCLES,
+    TAKE_CYCLES,
     WAITING_BURSTS,
 )
 from convoy.spec.isa import DESCRIPTOR_BYTES, PARAM, STREAM, TAP_BYTES, Cause
