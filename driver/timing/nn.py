@@ -42,7 +42,7 @@ __all__ = ["Following", "NnTimer", "Slice", "Spent", "num_beats", "port_cycles"]
 FILLED_CYCLES = FILL_CYCLES + 1
 """From the last word of a window to the first weight that may meet it: the sequencer counts windows in a register."""
 FREE_CYCLES = RELEASE_CYCLES + 1 + TAKE_CYCLES
-"""From the last weight of a window to the refill of its slot: the filler counts windows in a register."""
+"""From the last weight of a window to the refill of its slot: the filler counts windows, then takes one."""
 VISIT_CYCLES = FINISH_CYCLES + fitted.GROUP_SEEN_CYCLES
 """From the last weight of a group to the first visit of its drain."""
 RESULT_CYCLES = (

@@ -49,9 +49,8 @@ class Output(wiring.Component):
         m = Module()
         m.submodules.writer = writer = ChunkWriter(self._config, self._num_lanes)
         wiring.connect(m, writer.port, wiring.flipped(self.port))
-        m.submodules.queue = queue = Queue(
-            result_layout(self._num_lanes), 2
-        )  # so that the end of a run does not hold the source of results in the same cycle
+        # The end of a run does not hold the source of results in the same cycle.
+        m.submodules.queue = queue = Queue(result_layout(self._num_lanes), 2)
         wiring.connect(m, wiring.flipped(self.results), queue.i)
         results, chunks = queue.o, writer.chunks
         m.d.comb += self.done.eq(writer.done)

@@ -136,9 +136,8 @@ class Process(wiring.Component):
             num_banks=self._config.port_bytes,
             windows=windows,
         )
-        m.submodules.group_queue = group_queue = Queue(
-            group_layout(half_bits, lanes), 2
-        )  # so that a group that waits does not hold the walk in the same cycle
+        # A group that waits does not hold the walk in the same cycle.
+        m.submodules.group_queue = group_queue = Queue(group_layout(half_bits, lanes), 2)
         m.submodules.queue = queue = Queue(result_layout(lanes), self.QUEUE_DEPTH)
         wiring.connect(m, window_walk.windows, group_walk.windows)
         m.submodules.next_group = next_group = Stage(group_layout(half_bits, lanes))

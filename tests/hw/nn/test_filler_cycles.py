@@ -5,8 +5,9 @@ from itertools import pairwise
 import pytest
 
 from convoy.hw.nn.filler import Filler
+from convoy.hw.nn.window import WindowMemory
 from convoy.spec.config import NpuConfig
-from convoy.spec.cycles import FILL_CYCLES, MIN_FILL_CYCLES
+from convoy.spec.cycles import FILL_CYCLES, MIN_FILL_CYCLES, RELEASE_CYCLES
 from convoy.verif.pysim import send, simulate
 
 NUM_WINDOWS = 3
@@ -40,3 +41,28 @@ def test_windows_follow_one_another(window_words):
     assert filled == writes[window_words - 1 :: window_words]
     steps = {after - before for before, after in pairwise(filled)}
     assert steps == {max(window_words, MIN_FILL_CYCLES)}
+
+
+def test_a_released_slot_is_written_after_its_last_read():
+    """The core releases a window `RELEASE_CYCLES` after its last issue, whose pixels are read within `READ_CYCLES`."""
+    dut, cycles = Filler(NpuConfig()), []
+    job = {"num_ic": 1, "num_z": 1, "num_z_last": 1, "num_sb": 1, "num_groups": 2}
+    job |= {"num_phases": 1, "seg_words": 1, "num_slots": 1, "channel_words": 1}
+
+    async def bench(ctx):
+        ctx.set(dut.channel_loaded, 1)
+        await ctx.tick()
+        ctx.set(dut.channel_loaded, 0)
+        await send(ctx, dut.job, [job])
+        await ctx.tick().repeat(20)
+        assert not ctx.get(dut.write.en)
+        ctx.set(dut.released, -1)
+        for cycle in range(20):
+            if ctx.get(dut.write.en):
+                cycles.append(cycle)
+            await ctx.tick()
+            ctx.set(dut.released, 0)
+
+    simulate(dut, bench)
+    assert len(cycles) == 1
+    assert RELEASE_CYCLES + cycles[0] > WindowMemory.READ_CYCLES
