@@ -236,10 +236,13 @@ class DrainChunks(wiring.Component):
                 *(residual.job[name].eq(fields[name]) for name, _ in residual.job.shape()),
             ]
             wiring.connect(m, residual.port, wiring.flipped(self.read_residual))
+            # Keeps what comes behind off the paths to the sums.
+            m.submodules.sums = sums = Queue(Chunk(config.post_lanes), 2)
             wiring.connect(m, chunks, residual.i)
-            chunks = residual.o
+            wiring.connect(m, residual.o, sums.i)
+            chunks = sums.o
             followers.append((residual.units, fields.has_residual))
-            idle.append(residual.is_idle)
+            idle += [residual.is_idle, ~sums.o.valid]
         if config.has_fused_pool:
             pool = Pool(config)
             m.submodules.pool = rested(pool, pool.job.pool_size != 0, platform, "pool")
