@@ -44,7 +44,7 @@ GROUP_GAP_CYCLES = 5
 """Idle cycles of the drain between groups."""
 GROUP_FREE_CYCLES = 4
 """From the last visit of a group to the next use of its accumulators."""
-CHUNK_WRITE_CYCLES = 9
+CHUNK_WRITE_CYCLES = 10
 """From a chunk without gaps to the port."""
 RESIDUAL_UNIT_CYCLES = 4
 """Between the second operands of two channels."""
