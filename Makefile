@@ -72,7 +72,7 @@ formal: setup $(VENV)/.formal  ## unbounded proofs: no burst leaves the memory w
 
 synth: setup $(VENV)/.synth  ## area and Fmax, written to docs/synthesis.md; UNIT=post.requant CONFIG=S SEEDS=1: one unit
 	$(BIN)/python bench/synth/run.py $(addprefix --unit ,$(UNIT)) $(addprefix --config ,$(call given,CONFIG,)) \
-		$(addprefix --seeds ,$(SEEDS)) $(addprefix --model ,$(MODELS)) --workers $(WORKERS)
+		$(addprefix --seeds ,$(SEEDS)) $(addprefix --minutes ,$(MINUTES)) $(addprefix --model ,$(MODELS)) --workers $(WORKERS)
 
 $(VENV)/.litex: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[litex]'

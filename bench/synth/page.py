@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from by_unit import Row, scaled, total
 from results import Result
 from technologies import DEVICE, ECP5, PART, SHORT_BITS, XC7
-from tools import CLOCK_PIN, PACKAGE, PLANNED_REGISTERS, versions
+from tools import CLOCK_PIN, PACKAGE, PLANNED_REGISTERS, Placement, versions
 
 from convoy.driver.bench.area import COLUMNS, area_model
 from convoy.driver.report.markdown import filled
@@ -29,8 +29,8 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] + ["---:"] * (len(names) - 1), *rows)] + [""]
 
 
-def _frequency(statistic: Callable[[list[float]], float], result: Result) -> str:
-    return f"{statistic(result.fmax_mhz):.1f} MHz" if result.fmax_mhz else "-"
+def _frequency(statistic: Callable[[list[float]], float], values: list[float]) -> str:
+    return f"{statistic(values):.1f} MHz" if values else "-"
 
 
 def _number(value: float) -> str:
@@ -39,7 +39,8 @@ def _number(value: float) -> str:
 
 def _wholes(results: Results) -> list[str]:
     header = ["configuration", "LUT4", "CCU2C", "DPR16X4", "sites", "share", "sites per MAC", "FF"]
-    header += ["MULT18X18D", "share", "DP16KD", "share", "Fmax median", "Fmax minimum", "seeds"]
+    header += ["MULT18X18D", "share", "DP16KD", "share", "seeds", "wire", "Fmax expected"]
+    header += ["Fmax median", "Fmax minimum"]
     rows = []
     for name, result in results.items():
         cells = result.whole
@@ -47,9 +48,15 @@ def _wholes(results: Results) -> list[str]:
         row = [name, *(_number(cells[column]) for column in ("LUT4", "CCU2C", "DPR16X4", "sites")), share["sites"]]
         row += [_number(cells["sites"] / result.macs), _number(cells["FF"])]
         row += [_number(cells["MULT18X18D"]), share["MULT18X18D"], _number(cells["DP16KD"]), share["DP16KD"]]
-        row += [_frequency(statistics.median, result), _frequency(min, result), str(len(result.fmax_mhz))]
+        placements = result.placements
+        row += [
+            str(len(placements)),
+            _number(statistics.median(each.wire for each in placements)) if placements else "-",
+        ]
+        row += [_frequency(statistics.median, [each.expected_mhz for each in placements])]
+        row += [_frequency(statistic, result.fmax_mhz) for statistic in (statistics.median, min)]
         rows.append(row)
-    constraints = {name: result.constraint_mhz for name, result in results.items() if result.fmax_mhz}
+    constraints = {name: result.constraint_mhz for name, result in results.items() if result.placements}
     return [
         "## Lattice ECP5",
         "",
@@ -69,23 +76,58 @@ def _wholes(results: Results) -> list[str]:
             "FF are flip-flops, CCU2C carry cells, DPR16X4 distributed RAMs of 16 words of 4 bits, MULT18X18D "
             "multipliers of 18 bits, DP16KD block memories of 16 Kbit. A site holds one LUT4; a carry cell takes two, "
             "a distributed RAM six. Shares are of the device. A MAC is a multiplier of a core: one multiply-accumulate "
-            "per cycle. Fmax is the highest clock frequency of a placement"
+            "per cycle. Wire is what a placement needs at least, half the circumference of each net, in tiles; its "
+            "median. Fmax is the highest clock frequency of a placement: what nextpnr expects before it routes, and "
+            "what it finds then"
             + "".join(f"; {name} was placed for {mhz} MHz" for name, mhz in constraints.items())
-            + f".{_unrouted(results)}"
+            + "."
+            + _tools(results)
         ),
         "",
+        *_unrouted(results),
         *_of_earlier(results),
     ]
 
 
-def _unrouted(results: Results) -> str:
-    names = [name for name, result in results.items() if not result.fmax_mhz]
-    return f" Of {' and '.join(names)} there is no placement that was routed to its end." if names else ""
+def _tools(results: Results) -> str:
+    """What placed the NPUs, if that is not the packaged nextpnr of today."""
+    names: dict[str, list[str]] = {}
+    for name, result in results.items():
+        for tool in {each.tool for each in result.placements}:
+            names.setdefault(tool, []).append(name)
+    return "".join(
+        f" Placed by {tool}: {', '.join(found)}." for tool, found in names.items() if tool not in versions().split(", ")
+    )
+
+
+def _unrouted(results: Results) -> list[str]:
+    """What is not placed, or placed and not routed, and by how much."""
+    lines = []
+    if missing := [name for name, result in results.items() if not result.placements]:
+        lines += [*filled(f"Not placed: {', '.join(missing)}."), ""]
+    routed = [(each, name) for name, result in results.items() for each in result.placements if each.is_routed]
+    for name, result in results.items():
+        if not result.placements or result.fmax_mhz:
+            continue
+        first = result.placements[0]
+        text = (
+            f"{name} is placed, not routed: after {_minutes(first)} of routing {first.num_left:,} of its "
+            f"{first.num_arcs:,} connections were left."
+        )
+        if routed:
+            most, other = max(routed, key=lambda each: each[0].wire)
+            text += f" Of what is routed {other} has most wire, {most.wire:,}, and took {_minutes(most)}."
+        lines += [*filled(text), ""]
+    return lines
+
+
+def _minutes(placement: Placement) -> str:
+    return f"{round(placement.routing_seconds / 60)} minutes"
 
 
 def _of_earlier(results: Results) -> list[str]:
     earlier = [name for name, result in results.items() if not result.is_current]
-    otherwise = [name for name, result in results.items() if result.fmax_mhz and not result.is_placed_so]
+    otherwise = [name for name, result in results.items() if result.placements and not result.is_placed_so]
     lines = []
     if earlier:
         lines += [*filled(f"Of earlier hardware, and to be mapped again: {', '.join(earlier)}."), ""]
@@ -200,11 +242,13 @@ def _times(results: Results) -> list[str]:
     networks = list(dict.fromkeys(network for result in results.values() for network in result.cycles))
     rows = []
     for name, result in results.items():
-        if not result.fmax_mhz:
+        if not result.placements:
             continue
-        clock = statistics.median(result.fmax_mhz)
+        clock = statistics.median(each.mhz for each in result.placements)
         times = (result.cycles.get(network) for network in networks)
-        rows.append([name, f"{clock:.1f} MHz", *(f"{cycles / clock / 1e3:.3f}" if cycles else "-" for cycles in times)])
+        kind = "" if result.fmax_mhz else " expected"
+        milliseconds = (f"{cycles / clock / 1e3:.3f}" if cycles else "-" for cycles in times)
+        rows.append([name, f"{clock:.1f} MHz{kind}", *milliseconds])
     if not rows:
         return []
     return [
@@ -265,14 +309,16 @@ def page(results: Results) -> str:
     lines += _others(results, liberty)
     lines += _model()
     for name, result in results.items():
-        if result.critical_path:
+        if result.placements:
+            first = result.placements[0]
+            kind = "" if first.is_routed else ", with the delays that are expected before routing"
             lines += [
                 f"## Critical path of {name}",
                 "",
-                *filled(f"Of the first seed: {_shares(result.critical_path)}."),
+                *filled(f"Of the first seed{kind}: {_shares(first.critical_path)}."),
                 "",
                 "```",
-                *result.critical_path,
+                *first.critical_path,
                 "```",
                 "",
             ]

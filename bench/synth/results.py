@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from by_unit import Row
-from tools import harnessed, placing
+from tools import Placement, harnessed, placing
 
 from convoy.hw.npu import Npu
 from convoy.spec.config import ALL_PRESETS, NpuConfig
@@ -31,13 +31,11 @@ class Result:
     memory_bits: int
     whole: dict[str, float]
     """Figures of the whole NPU on an ECP5."""
-    fmax_mhz: list[float] = field(default_factory=list)
+    placements: list[Placement] = field(default_factory=list)
     """Of each seed, from 1."""
     placing: str = ""
     """How they were placed (`tools.placing`)."""
     constraint_mhz: int = 0
-    critical_path: list[str] = field(default_factory=list)
-    """Of the first seed."""
     cycles: dict[str, int] = field(default_factory=dict)
     """Of an inference, by network."""
     units: dict[str, list[Row]] = field(default_factory=dict)
@@ -54,7 +52,13 @@ class Result:
     def of_json(cls, values: dict) -> "Result":
         """Of what `dataclasses.asdict` made."""
         units = {name: [Row(**row) for row in rows] for name, rows in values["units"].items()}
-        return cls(**values | {"units": units})
+        placements = [Placement(**each) for each in values["placements"]]
+        return cls(**values | {"units": units, "placements": placements})
+
+    @property
+    def fmax_mhz(self) -> list[float]:
+        """Of the placements that are routed."""
+        return [each.mhz for each in self.placements if each.is_routed]
 
     @property
     def is_current(self) -> bool:
@@ -70,18 +74,20 @@ class Result:
         """This, with what an earlier run has found of the same hardware besides."""
         if self.hardware != before.hardware:
             return self
-        is_less = len(self.fmax_mhz) < len(before.fmax_mhz)
+        is_less = self._num_placed() < before._num_placed()
         seen = before if is_less and self.placing in ("", before.placing) else self
         return replace(
             self,
-            fmax_mhz=seen.fmax_mhz,
+            placements=seen.placements,
             placing=seen.placing,
             constraint_mhz=seen.constraint_mhz,
-            critical_path=seen.critical_path,
             cycles=before.cycles | self.cycles,
             units=before.units | self.units,
             alone_mhz=before.alone_mhz | self.alone_mhz,
         )
+
+    def _num_placed(self) -> tuple[int, int]:
+        return len(self.fmax_mhz), len(self.placements)
 
 
 @cache

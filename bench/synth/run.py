@@ -6,7 +6,8 @@
 With `--unit` one unit is mapped to an ECP5 out of its context, and placed and routed once per seed; its figures and
 critical path are printed. A wrong name lists the units. Without, NPUs are mapped and placed on an ECP5; their units,
 each alone, are mapped to an ECP5, and placed there, to Xilinx' series 7 and to a library for chips; and
-`docs/synthesis.md` is written, of this and of what is known (`bench/synth/results`).
+`docs/synthesis.md` is written, of this and of what is known (`bench/synth/results`). That takes some five hours of a
+core; a nextpnr built for the machine is twice as fast: `NEXTPNR=/path/to/nextpnr-ecp5 make synth`.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from by_unit import Row, by_unit, clocks, memory_bits, scaled
 from page import page, placed
 from results import Result, hardware_of, keep, known
 from technologies import ECP5, XC7, Technology, chip
-from tools import ROOT, Placement, map_unit, place_unit, placing
+from tools import MINUTES, ROOT, Placement, map_unit, place_unit, placing
 from units import WHOLE, find_unit
 
 from convoy.driver import load
@@ -36,7 +37,7 @@ UNIT_MHZ, WHOLE_MHZ = 110, 100
 
 
 def synthesise(
-    unit: str, config_name: str, technology: Technology, seeds: int, mhz: int, workers: int
+    unit: str, config_name: str, technology: Technology, seeds: int, mhz: int, workers: int, minutes: int
 ) -> tuple[dict[str, float], list[Placement]]:
     """Map a unit and place it once per seed; prints and returns its figures."""
     begin = time.monotonic()
@@ -47,12 +48,14 @@ def synthesise(
     figures = technology.figures(netlist.cells)
     table = "  ".join(f"{column} {count:,}" for column, count in figures.items())
     print(f"{config_name} {unit}: {table}  ({time.monotonic() - begin:.0f} s)", flush=True)
-    placements = place_unit(netlist, seeds, mhz, workers) if seeds else []
+    placements = place_unit(netlist, seeds, mhz, workers, minutes) if seeds else []
     if not placements:
         return figures, []
     fmax = [placement.mhz for placement in placements]
     print("\n".join(placements[0].critical_path))
     seen = f"median {statistics.median(fmax):.1f} MHz of {', '.join(f'{value:.1f}' for value in fmax)}"
+    if not placements[0].is_routed:
+        seen += f", not routed ({placements[0].num_left:,} of {placements[0].num_arcs:,} connections left)"
     print(f"{config_name} {unit}: {seen}, constraint {mhz} MHz  ({time.monotonic() - begin:.0f} s)", flush=True)
     return figures, placements
 
@@ -74,6 +77,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--unit", help="only this unit, such as nn.window; nothing is written (default: the NPU)")
     parser.add_argument("--seeds", type=int, help="placements; 0: area only (default: 3, of a unit 0)")
     parser.add_argument("--mhz", type=int, help=f"clock constraint (default: {WHOLE_MHZ}, of a unit {UNIT_MHZ})")
+    parser.add_argument(
+        "--minutes",
+        type=int,
+        default=MINUTES,
+        help=f"to place and route once, then it is only placed (default: {MINUTES})",
+    )
     parser.add_argument("--workers", type=int, default=2, help="tools side by side")
     parser.add_argument("--model", action="append", default=[], type=Path, help="network to give milliseconds of")
     parser.add_argument("--ecp5", action="store_true", help="leave the other technologies out")
@@ -91,7 +100,7 @@ def main(args: argparse.Namespace) -> None:
     """
     if args.unit:
         for config_name in args.config or ["Q"]:
-            synthesise(args.unit, config_name, ECP5, args.seeds or 0, args.mhz or UNIT_MHZ, args.workers)
+            synthesise(args.unit, config_name, ECP5, args.seeds or 0, args.mhz or UNIT_MHZ, args.workers, args.minutes)
         return
     if args.liberty and not args.liberty.is_file():
         raise ValueError(f"--liberty {args.liberty}: no such file")
@@ -105,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
         name, config = Path(config_name).stem, load_config(config_name)
         seeds = 3 if args.seeds is None else args.seeds
         mhz = args.mhz or WHOLE_MHZ
-        whole, placements = synthesise(WHOLE, config_name, ECP5, seeds, mhz, args.workers)
+        whole, placements = synthesise(WHOLE, config_name, ECP5, seeds, mhz, args.workers, args.minutes)
         units = {each.name: by_unit(config, each, args.workers) for each in technologies}
         print_units(name, units[ECP5.name], whole)
         keep(
@@ -115,10 +124,9 @@ def main(args: argparse.Namespace) -> None:
                 hardware_of(config),
                 memory_bits(config),
                 whole,
-                [placement.mhz for placement in placements],
+                placements,
                 placing(int(whole["FF"])) if placements else "",
                 mhz if placements else 0,
-                placements[0].critical_path if placements else [],
                 {model.stem: load(model, config).estimate().cycles for model in (DIGITS, *args.model)},
                 units,
                 clocks(config, UNIT_MHZ, args.workers) if seeds else {},

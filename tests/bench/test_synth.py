@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -236,13 +237,103 @@ def test_units_are_placed_alone(monkeypatch):
 
     def place(netlist, seeds, mhz, workers):
         placed.append(netlist)
-        return [Placement({"slow": 90.0, "fast": 120.0}[netlist] + seeds, [])]
+        return [Placement({"slow": 90.0, "fast": 120.0}[netlist] + seeds, [], 80.0, 1_000, 500)]
 
     monkeypatch.setattr(by_unit, "designs", lambda config: designs)
     monkeypatch.setattr(by_unit, "map_design", lambda text, label, technology, is_placed: text)
     monkeypatch.setattr(by_unit, "place_unit", place)
     assert by_unit.clocks(SMALL, 110, 2) == {"nn.window": 91.0, "bus.mux": 121.0}
     assert sorted(placed) == ["fast", "fast", "slow"]
+
+
+PLACED = """Info:   at iteration #1: temp = 0.0, timing cost = 228, wirelen = 38367
+Info:   at iteration #5: temp = 0.0, timing cost = 200, wirelen = 32439
+Info: Max frequency for clock '$glbnet$clk$TRELLIS_IO_IN': 44.60 MHz (FAIL at 100.00 MHz)
+"""
+ROUTED = """Info: Routing 11304 arcs.
+Info:            |   (re-)routed arcs  |   delta    | remaining|       time spent     |
+Info:    IterCnt |  w/ripup   wo/ripup |  w/r  wo/r |      arcs| batch(sec) total(sec)|
+Info:       1000 |       64        935 |   64   935 |     10362|       2.15      34.69|
+Info:       2000 |      124       1875 |   60   940 |      9417|       2.18      36.87|
+"""
+"""Of nextpnr's log."""
+
+
+@pytest.mark.parametrize("is_routed", [True, False])
+def test_what_the_router_does_not_end_is_placed_only(tmp_path, monkeypatch, is_routed):
+    """With every seed; what is known is not made again."""
+    import tools
+
+    calls = []
+
+    def place(netlist, seed, mhz, *options, log, seconds):
+        calls.append((netlist.name, seed, "--no-route" in options))
+        routes = "--no-route" not in options
+        log.write_text(PLACED + ROUTED * routes)
+        if routes and not is_routed:
+            raise tools.TookTooLong("nextpnr took too long")
+        report = {"fmax": {"clk": {"achieved": 60.0 + seed}}, "critical_paths": []}
+        (tmp_path / options[options.index("--report") + 1]).write_text(json.dumps(report))
+
+    monkeypatch.setattr(tools, "BUILD", tmp_path)
+    monkeypatch.setattr(tools, "place", place)
+    monkeypatch.setattr(tools, "placer", lambda: ("nextpnr", "nextpnr 9"))
+    monkeypatch.setattr(tools, "with_hard_registers", lambda design: design)
+    (tmp_path / "unit.json").write_text("{}")
+    netlist = tools.Netlist(tmp_path / "unit.json", {"TRELLIS_FF": 10})
+    left = 0 if is_routed else 9_417
+    expected = [
+        tools.Placement(60.0 + seed, [], 44.6, 32_439, 11_304, left, 36.87, "nextpnr 9") for seed in (1, 2, 3)
+    ]
+    for _ in range(2):
+        assert tools.place_unit(netlist, 3, 100, 2) == expected
+    assert {each[0] for each in calls} == {f"unit.100MHz.{tools.placing(10)}.json"}
+    made = [each[1:] for each in calls]
+    assert made[0] == (1, False)
+    assert sorted(made[1:]) == ([(2, False), (3, False)] if is_routed else [(1, True), (2, True), (3, True)])
+
+
+def test_a_native_nextpnr(tmp_path, monkeypatch):
+    """Its version is told; one that is none is an error."""
+    import tools
+
+    def said(line):
+        tool = tmp_path / "nextpnr-ecp5"
+        tool.write_text(f"#!/bin/sh\necho '{line}' >&2\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("NEXTPNR", str(tool))
+        tools.placer.cache_clear()
+        return tools.placer()
+
+    try:
+        assert said('"nextpnr-ecp5" -- Next Generation Place and Route (Version nextpnr-0.11.1)') == (
+            str(tmp_path / "nextpnr-ecp5"),
+            "nextpnr-0.11.1, native",
+        )
+        with pytest.raises(SystemExit, match=r"is no nextpnr-ecp5: --version printed 'hello"):
+            said("hello")
+        monkeypatch.setenv("NEXTPNR", "nowhere/nextpnr-ecp5")
+        tools.placer.cache_clear()
+        with pytest.raises(SystemExit, match=r"NEXTPNR=nowhere/nextpnr-ecp5: No such file.*; give the path"):
+            tools.placer()
+    finally:
+        tools.placer.cache_clear()
+
+
+def test_a_placement_that_does_not_end_is_an_error(tmp_path, monkeypatch):
+    import tools
+
+    def place(netlist, seed, mhz, *options, log, seconds):
+        log.write_text(PLACED)
+        raise tools.TookTooLong("nextpnr took too long")
+
+    monkeypatch.setattr(tools, "BUILD", tmp_path)
+    monkeypatch.setattr(tools, "place", place)
+    monkeypatch.setattr(tools, "with_hard_registers", lambda design: design)
+    (tmp_path / "unit.json").write_text("{}")
+    for _ in range(2):
+        with pytest.raises(tools.TookTooLong, match="too long"):
+            tools.place_unit(tools.Netlist(tmp_path / "unit.json", {}), 1, 100, 1)
 
 
 def test_sums_of_units_become_wholes():
@@ -269,7 +360,12 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     from page import page, placed
     from results import Result, keep, known
     from technologies import ECP5, XC7
-    from tools import placing
+    from tools import Placement, placing, versions
+
+    def placements(*mhz, **more):
+        more = {"tool": versions().split(", ")[-1]} | more
+        path = ["  1.50 ns  routing  unit.a", "  0.50 ns  logic    unit.sum"]
+        return [Placement(each, path, each / 2, 7_000 + round(each), 900, **more) for each in mhz]
 
     cells = {"LUT4": 100, "TRELLIS_FF": 50, "MULT18X18D": 16, "DP16KD": 8}
     units = {
@@ -282,10 +378,9 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
         "today",
         2048,
         ECP5.figures(cells),
-        [50.0, 60.0, 70.0],
+        placements(50.0, 60.0, 70.0, routing_seconds=120),
         placing(50),
         100,
-        ["  1.50 ns  routing  unit.a", "  0.50 ns  logic    unit.sum"],
         {"digits": 60_000},
         units,
         {"nn.window": 115.2, "bus.read_mux": 130.0},
@@ -293,19 +388,25 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "hardware_of", lambda config: "today")
     keep("S", result, tmp_path)
     assert known(tmp_path) == {"S": result}
-    keep("S", replace(result, fmax_mhz=[], placing="", cycles={"kws": 1}, units={}), tmp_path)
+    keep("S", replace(result, placements=[], placing="", cycles={"kws": 1}, units={}), tmp_path)
     assert known(tmp_path) == {"S": replace(result, cycles={"digits": 60_000, "kws": 1})}, "of the same hardware"
-    again = replace(result, fmax_mhz=[51.0, 61.0, 71.0], critical_path=[])
+    again = replace(result, placements=placements(51.0, 61.0, 71.0))
     keep("again", result, tmp_path / "two")
     keep("again", again, tmp_path / "two")
     assert known(tmp_path / "two") == {"again": again}, "as many placements, of today"
-    fewer = replace(again, fmax_mhz=[80.0])
+    fewer = replace(again, placements=placements(80.0))
     keep("again", fewer, tmp_path / "two")
     assert known(tmp_path / "two") == {"again": again}, "fewer placements, made the same way"
     keep("again", replace(fewer, placing="new"), tmp_path / "two")
     assert known(tmp_path / "two")["again"].fmax_mhz == [80.0], "made in another way"
+    unrouted = replace(result, placements=placements(40.0, 30.0, 20.0, num_left=300, routing_seconds=1200))
+    keep("routed", unrouted, tmp_path / "two")
+    keep("routed", fewer, tmp_path / "two")
+    keep("routed", unrouted, tmp_path / "two")
+    assert known(tmp_path / "two")["routed"] == fewer, "one that is routed before three that are not"
 
     text = page({"S": result})
+    assert "| 3 | 7,060 | 30.0 MHz | 60.0 MHz | 50.0 MHz |" in text
     assert "| S | 60.0 MHz | 1.000 |" in text
     assert "S was placed for 100 MHz" in text
     assert "| S | 16 | 80 | 5 |" in text
@@ -313,13 +414,24 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     assert "| 100.0% | 80 | 1,600 | 115 |" in text, "of the unit"
     assert "Of the first seed: 2.0 ns, 1.5 of them wire, through 1 cells." in text
     assert "earlier hardware" not in text
-    assert "no placement" not in text
+    assert "Not placed" not in text
+    assert "not routed" not in text
+    assert "Placed by" not in text
     assert "earlier floorplan" not in text
     assert "Of an earlier floorplan, and to be placed again: S." in page({"S": replace(result, placing="before")})
-    assert "Of Q there is no placement that was routed to its end." in page({"Q": replace(result, fmax_mhz=[])})
-    assert "[S]\nmhz = 60.0" in placed({"S": result})
+    assert "Not placed: Q." in page({"Q": replace(result, placements=[])})
+    unrouted = replace(unrouted, placements=[replace(each, tool="nextpnr-9, native") for each in unrouted.placements])
+    text = " ".join(page({"S": result, "Q": unrouted}).split())
+    assert "Placed by nextpnr-9, native: Q." in text
+    assert "Q is placed, not routed: after 20 minutes of routing 300 of its 900 connections were left." in text
+    assert "Of what is routed S has most wire, 7,070, and took 2 minutes." in text
+    assert "| 3 | 7,030 | 15.0 MHz | - | - |" in text
+    assert "| Q | 30.0 MHz expected | 2.000 |" in text
+    assert "Of the first seed, with the delays that are expected before routing: 2.0 ns" in text
+    assert "[S]\nmhz = 60.0" in placed({"S": result, "Q": unrouted})
+    assert "[Q]" not in placed({"S": result, "Q": unrouted})
 
-    other = replace(result, hardware="before", fmax_mhz=[])
+    other = replace(result, hardware="before", placements=[])
     keep("S", other, tmp_path)
     assert known(tmp_path) == {"S": other}, "nothing of other hardware"
     assert "Of earlier hardware, and to be mapped again: S." in page({"S": other})
