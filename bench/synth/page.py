@@ -309,13 +309,12 @@ def page(results: Results) -> str:
     lines += _others(results, liberty)
     lines += _model()
     for name, result in results.items():
-        if result.placements:
+        if result.fmax_mhz:
             first = result.placements[0]
-            kind = "" if first.is_routed else ", with the delays that are expected before routing"
             lines += [
                 f"## Critical path of {name}",
                 "",
-                *filled(f"Of the first seed{kind}: {_shares(first.critical_path)}."),
+                *filled(f"Of the first seed: {_shares(first.critical_path)}."),
                 "",
                 "```",
                 *first.critical_path,

@@ -128,6 +128,7 @@ class Placement:
     mhz: float
     """If it is not routed, with the delays that nextpnr expects."""
     critical_path: list[str]
+    """If it is not routed nothing: nextpnr does not tell it then."""
     expected_mhz: float
     """Before it was routed."""
     wire: int
@@ -285,10 +286,11 @@ def read_placement(report: Path, unrouted: Path | None) -> Placement:
     routing = unrouted.read_text(errors="replace") if unrouted else log
     num_arcs = int(ARCS.search(routing)[1])
     rows = ROUTING.findall(routing)
+    expected = float(EXPECTED_MHZ.search(log)[1])
     return Placement(
-        min(clock["achieved"] for clock in facts["fmax"].values()),
+        expected if unrouted else min(clock["achieved"] for clock in facts["fmax"].values()),
         describe_path(facts),
-        float(EXPECTED_MHZ.search(log)[1]),
+        expected,
         int(WIRE.findall(log)[-1]),
         num_arcs,
         0 if unrouted is None else int(rows[-1][0]) if rows else num_arcs,
