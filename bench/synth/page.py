@@ -56,7 +56,10 @@ def _wholes(results: Results) -> list[str]:
         row += [_frequency(statistics.median, [each.expected_mhz for each in placements])]
         row += [_frequency(statistic, result.fmax_mhz) for statistic in (statistics.median, min)]
         rows.append(row)
-    constraints = {name: result.constraint_mhz for name, result in results.items() if result.placements}
+    constraints: dict[int, list[str]] = {}
+    for name, result in results.items():
+        if result.placements:
+            constraints.setdefault(result.constraint_mhz, []).append(name)
     return [
         "## Lattice ECP5",
         "",
@@ -78,9 +81,8 @@ def _wholes(results: Results) -> list[str]:
             "a distributed RAM six. Shares are of the device. A MAC is a multiplier of a core: one multiply-accumulate "
             "per cycle. Wire is what a placement needs at least, half the circumference of each net, in tiles; its "
             "median. Fmax is the highest clock frequency of a placement: what nextpnr expects before it routes, and "
-            "what it finds then"
-            + "".join(f"; {name} was placed for {mhz} MHz" for name, mhz in constraints.items())
-            + "."
+            "what it finds then."
+            + "".join(f" Placed for {mhz} MHz: {', '.join(names)}." for mhz, names in constraints.items())
             + _tools(results)
         ),
         "",

@@ -407,7 +407,7 @@ def test_the_page_and_what_is_known(tmp_path, monkeypatch):
     text = page({"S": result})
     assert "| 3 | 7,060 | 30.0 MHz | 60.0 MHz | 50.0 MHz |" in text
     assert "| S | 60.0 MHz | 1.000 |" in text
-    assert "S was placed for 100 MHz" in text
+    assert "Placed for 100 MHz: S." in text
     assert "| S | 16 | 80 | 5 |" in text
     assert "| 1,600 | 100 | 2 |" in text
     assert "| 100.0% | 80 | 1,600 | 115 |" in text, "of the unit"
