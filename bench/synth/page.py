@@ -95,7 +95,7 @@ def _tools(results: Results) -> str:
     """What placed the NPUs, if that is not the packaged nextpnr of today."""
     names: dict[str, list[str]] = {}
     for name, result in results.items():
-        for tool in {each.tool for each in result.placements}:
+        for tool in dict.fromkeys(each.tool for each in result.placements):
             names.setdefault(tool, []).append(name)
     return "".join(
         f" Placed by {tool}: {', '.join(found)}." for tool, found in names.items() if tool not in versions().split(", ")

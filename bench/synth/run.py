@@ -6,8 +6,8 @@
 With `--unit` one unit is mapped to an ECP5 out of its context, and placed and routed once per seed; its figures and
 critical path are printed. A wrong name lists the units. Without, NPUs are mapped and placed on an ECP5; their units,
 each alone, are mapped to an ECP5, and placed there, to Xilinx' series 7 and to a library for chips; and
-`docs/synthesis.md` is written, of this and of what is known (`bench/synth/results`). That takes some five hours of a
-core; a nextpnr built for the machine is twice as fast: `NEXTPNR=/path/to/nextpnr-ecp5 make synth`.
+`docs/synthesis.md` is written, of this and of what is known (`bench/synth/results`). That takes hours; a
+nextpnr built for the machine takes fewer: `NEXTPNR=/path/to/nextpnr-ecp5 make synth`.
 """
 
 import argparse

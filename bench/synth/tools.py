@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -99,16 +100,15 @@ def placer() -> tuple[str, str]:
     """
     if not (native := os.environ.get(NATIVE)):
         return NEXTPNR, f"{NEXTPNR} {importlib.metadata.version(NEXTPNR)}"
-    try:
-        said = subprocess.run([native, "--version"], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise SystemExit(f"{NATIVE}={native}: {error.strerror}; give the path of nextpnr-ecp5, or none") from None
+    if not (path := shutil.which(native)):
+        raise SystemExit(f"{NATIVE}={native}: no such program; give the path of nextpnr-ecp5, or none")
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     found = re.search(r"\(Version (\S+)\)", said.stdout + said.stderr)
     if not found:
         raise SystemExit(
             f"{NATIVE}={native} is no nextpnr-ecp5: --version printed {(said.stdout + said.stderr)[:200]!r}"
         )
-    return native, f"{found[1]}, native"
+    return str(Path(path).absolute()), f"{found[1]}, native"
 
 
 @dataclass(frozen=True)
@@ -254,9 +254,9 @@ def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int, minutes: in
         return path
 
     def report_of(seed: int, name: str, *options: str) -> Path:
-        """Of a placement, made if there is none; an empty file if it was not routed in time."""
+        """Of a placement, made if there is none; if it was not routed in time the minutes it was given."""
         report = BUILD / f"{stem}.{seed}.{name}.json"
-        if not report.is_file():
+        if not report.is_file() or json.loads(report.read_text()).get("minutes", minutes) < minutes:
             log = report.with_suffix(".log")
             with _LOCKS[stem]:
                 path = source()
@@ -265,11 +265,11 @@ def place_unit(netlist: Netlist, seeds: int, mhz: int, workers: int, minutes: in
             except TookTooLong:
                 if not ARCS.search(log.read_text(errors="replace")):
                     raise
-                report.touch()
+                report.write_text(json.dumps({"minutes": minutes}))
         return report
 
     first = report_of(1, "report")
-    is_routed = bool(first.read_text())
+    is_routed = "minutes" not in json.loads(first.read_text())
 
     def place_one(seed: int) -> Placement:
         report = report_of(seed, "report") if is_routed else report_of(seed, "placed", "--no-route")

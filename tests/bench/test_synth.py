@@ -290,6 +290,9 @@ def test_what_the_router_does_not_end_is_placed_only(tmp_path, monkeypatch, is_r
     made = [each[1:] for each in calls]
     assert made[0] == (1, False)
     assert sorted(made[1:]) == ([(2, False), (3, False)] if is_routed else [(1, True), (2, True), (3, True)])
+    tools.place_unit(netlist, 3, 100, 2, minutes=tools.MINUTES + 1)
+    again = [each[1:] for each in calls[len(made) :]]
+    assert again == ([] if is_routed else [(1, False)]), "more time is a new try to route"
 
 
 def test_a_native_nextpnr(tmp_path, monkeypatch):
@@ -309,11 +312,15 @@ def test_a_native_nextpnr(tmp_path, monkeypatch):
             str(tmp_path / "nextpnr-ecp5"),
             "nextpnr-0.11.1, native",
         )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("NEXTPNR", "./nextpnr-ecp5")
+        tools.placer.cache_clear()
+        assert tools.placer()[0] == str(tmp_path / "nextpnr-ecp5"), "it runs in another folder"
         with pytest.raises(SystemExit, match=r"is no nextpnr-ecp5: --version printed 'hello"):
             said("hello")
         monkeypatch.setenv("NEXTPNR", "nowhere/nextpnr-ecp5")
         tools.placer.cache_clear()
-        with pytest.raises(SystemExit, match=r"NEXTPNR=nowhere/nextpnr-ecp5: No such file.*; give the path"):
+        with pytest.raises(SystemExit, match=r"NEXTPNR=nowhere/nextpnr-ecp5: no such program; give the path"):
             tools.placer()
     finally:
         tools.placer.cache_clear()
